@@ -1,0 +1,41 @@
+# The same commands for a person and for CI. Everything lives in .venv of this checkout.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: setup demo test check bench format clean
+
+setup: $(STAMP) ## Make .venv with the locked versions
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Neurrate needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $(STAMP)
+
+demo: setup ## Replay a recording at real time through the whole daemon
+	$(BIN)/neurrate demo
+
+test: setup ## All tests that this machine can run
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: setup ## Format, lint, types, import directions, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell
+
+bench: setup ## Benchmarks of the CPU rooms, each a table and a JSON line
+	$(BIN)/python -m benchmarks.bench_bin_ring
+	$(BIN)/python -m benchmarks.bench_wire_ingest
+	$(BIN)/python -m benchmarks.bench_window_cut
+
+format: setup ## Rewrite the files in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove what make made
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

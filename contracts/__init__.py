@@ -1,0 +1,20 @@
+"""What two programs must agree on: values, messages, integer time, the bundle.
+
+Nothing here opens a socket, reads a spike file or imports torch.
+
+========================  =======================================================
+module                    holds
+========================  =======================================================
+``errors``                the error types, split by whose fault it is
+``clock``                 session seconds to nanoseconds; the host clock
+``binning``               a time becomes a bin, in one place, in integers
+``population``            the ordered unit table, and named selections from it
+``spikes``                what a source says: SpikeBatch, Mark, Hello, StreamEnd
+``wire``                  those values to ZeroMQ parts and back, within limits
+``window``                WindowSpec and Window
+``embedding``             PatchGrid and PatchEmbedding
+``narration``             Narration, its stamps and latencies, Trigger
+``narration_wire``        those to JSON and back
+``manifest``              the bundle: manifest, validation, hashes
+========================  =======================================================
+"""

@@ -1,0 +1,65 @@
+"""Patch embeddings: what the language model sees in place of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import MisuseError
+from contracts.window import Window
+
+
+@dataclass(frozen=True, slots=True)
+class PatchGrid:
+    """Shape of the patch embeddings: ``rows x cols`` image tokens of ``dim`` numbers.
+
+    LLaVA-1.5 takes 24 x 24 x 1024, the penultimate layer of CLIP ViT-L/14 at 336 pixels.
+    """
+
+    rows: int
+    cols: int
+    dim: int
+
+    def __post_init__(self) -> None:
+        if min(self.rows, self.cols, self.dim) < 1:
+            raise MisuseError(f"a patch grid needs rows, cols and dim of 1 or more, got {self}")
+
+    @property
+    def n_patches(self) -> int:
+        """Image tokens."""
+        return self.rows * self.cols
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchEmbedding:
+    """One window, seen through one selection of units.
+
+    Attributes
+    ----------
+    window : Window
+        What it was made from.
+    population : str
+        Name of the `Selection`.
+    n_units : int
+        Units that were heard.
+    grid : PatchGrid
+        How `patches` is laid out.
+    patches : array, shape (n_patches, dim), float32
+        Row-major over the grid.
+    encoded_host_ns : int
+        When the encoder was done. Host clock.
+    """
+
+    window: Window
+    population: str
+    n_units: int
+    grid: PatchGrid
+    patches: NDArray[np.float32]
+    encoded_host_ns: int = 0
+
+    def __post_init__(self) -> None:
+        expected = (self.grid.n_patches, self.grid.dim)
+        if self.patches.shape != expected:
+            raise MisuseError(f"patches must have shape {expected}, got {self.patches.shape}")

@@ -1,0 +1,143 @@
+"""Error types: one base, then whose fault it is.
+
+A message says what rule, what was found, where it came from, and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MAX_LISTED = 5
+"""Offenders named in a message; the rest are counted."""
+
+
+def listed(offenders: Sequence[object]) -> str:
+    """Join at most five offenders and say how many more there are.
+
+    >>> listed([1, 2, 3])
+    '1, 2, 3'
+    >>> listed(range(8))
+    '0, 1, 2, 3, 4 and 3 more'
+    """
+    head = ", ".join(str(offender) for offender in offenders[:MAX_LISTED])
+    n_more = len(offenders) - MAX_LISTED
+    return f"{head} and {n_more} more" if n_more > 0 else head
+
+
+class NeurrateError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class UserError(NeurrateError):
+    """The user's input is at fault: a file, a setting, an argument. Exit code 2, no traceback."""
+
+
+class DependencyError(NeurrateError):
+    """Something that must be installed or running is not there. Exit code 3, no traceback."""
+
+
+class MisuseError(NeurrateError):
+    """Our own code broke a rule between two rooms. Exit code 1, with a traceback."""
+
+
+class PeerError(NeurrateError):
+    """The other end of a socket is at fault. Counted in the fast loop, never raised out of it."""
+
+
+class WireError(PeerError):
+    """A message does not follow the wire format.
+
+    Attributes
+    ----------
+    reason : str
+        Short and stable, for the label of a counter: ``"version"``, ``"size"``, ...
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class RecordingError(UserError):
+    """A recording cannot be replayed. All problems found, in one error.
+
+    Attributes
+    ----------
+    path : str
+        File, folder or URL.
+    problems : tuple of str
+        One sentence each.
+    """
+
+    def __init__(self, path: str, problems: Sequence[str]) -> None:
+        self.path = path
+        self.problems = tuple(problems)
+        super().__init__(f"{path}: {_one_or_list(self.problems)}")
+
+
+class ManifestError(UserError):
+    """A bundle cannot be loaded. All problems found, in one error.
+
+    Attributes
+    ----------
+    path : str
+        The bundle's folder.
+    problems : tuple of str
+        One sentence each.
+    """
+
+    def __init__(self, path: str, problems: Sequence[str]) -> None:
+        self.path = path
+        self.problems = tuple(problems)
+        super().__init__(f"bundle {path}: {_one_or_list(self.problems)}")
+
+
+class SettingsError(UserError):
+    """Settings are refused. All problems found, in one error.
+
+    Attributes
+    ----------
+    problems : tuple of str
+        One sentence each, with the place that the value came from.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(_one_or_list(self.problems))
+
+
+class PopulationMismatchError(UserError):
+    """The units that a stream sends are not those that the encoder expects.
+
+    Attributes
+    ----------
+    missing : tuple of str
+        Units of the encoder that no stream sends.
+    extra : tuple of str
+        Units of the stream that the encoder does not know.
+    """
+
+    def __init__(self, missing: Sequence[str], extra: Sequence[str], *, source: str) -> None:
+        self.missing = tuple(missing)
+        self.extra = tuple(extra)
+        parts = []
+        if missing:
+            parts.append(
+                f"{len(missing)} units of the encoder's population are not in the stream: "
+                f"unit_id {listed(missing)}"
+            )
+        if extra:
+            parts.append(
+                f"{len(extra)} units in the stream are not in the encoder's population: "
+                f"unit_id {listed(extra)}"
+            )
+        super().__init__(
+            f"{'; '.join(parts)} (source {source!r}). Use the bundle made for this recording, "
+            "or start the source with --units-from BUNDLE."
+        )
+
+
+def _one_or_list(problems: Sequence[str]) -> str:
+    if len(problems) == 1:
+        return problems[0]
+    return f"{len(problems)} problems:" + "".join(f"\n  - {problem}" for problem in problems)

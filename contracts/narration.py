@@ -1,0 +1,235 @@
+"""What the daemon says: narrations and triggers, and how late they are.
+
+The stages of a narration are laid end to end, each from the stamp before it to its own, so
+that they sum to the whole: ``cut`` + ``encode`` + ``wait`` + ``prefill`` + ``decode`` + ``publish``
+= newest spike received to published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+NARRATION_VERSION = 1
+"""Version of the narration message. Raised when a field changes meaning or goes."""
+
+
+class Status(StrEnum):
+    """How a narration ended."""
+
+    OK = "ok"
+    """The model came to an end by itself."""
+    TRUNCATED = "truncated"
+    """The token limit or the deadline cut it."""
+    FAILED = "failed"
+    """There is no text; ``reason`` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamps:
+    """The life of a narration on the host clock, nanoseconds, in this order.
+
+    Attributes
+    ----------
+    newest_spike_received : int
+        The batch that finished the window arrived.
+    window_complete : int
+        The window was cut.
+    encoded : int
+        The encoder was done.
+    worker_start : int
+        The narrator took it up.
+    first_token, last_token : int
+        The narrator's first and last word.
+    published : int
+        It left the daemon.
+    """
+
+    newest_spike_received: int
+    window_complete: int
+    encoded: int
+    worker_start: int
+    first_token: int
+    last_token: int
+    published: int
+
+    def in_order(self) -> tuple[int, ...]:
+        """Return the stamps from the first to the last."""
+        return (
+            self.newest_spike_received,
+            self.window_complete,
+            self.encoded,
+            self.worker_start,
+            self.first_token,
+            self.last_token,
+            self.published,
+        )
+
+
+STAGES = ("cut", "encode", "wait", "prefill", "decode", "publish")
+"""Names of the spans between the stamps; the last word of each is where it ends."""
+
+
+def latency_ms(stamps: Stamps) -> dict[str, float]:
+    """Return the duration of each stage, and ``total``, in milliseconds.
+
+    >>> latency_ms(Stamps(0, 0, 3_000_000, 3_000_000, 4_000_000, 9_000_000, 9_500_000))["total"]
+    9.5
+    """
+    ordered = stamps.in_order()
+    stages = {
+        stage: (later - earlier) / 1e6
+        for stage, earlier, later in zip(STAGES, ordered[:-1], ordered[1:], strict=True)
+    }
+    return {**stages, "total": (ordered[-1] - ordered[0]) / 1e6}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The training frame that looks most like what the neurons say.
+
+    Attributes
+    ----------
+    frame : str
+        The frame's label in the bundle.
+    caption : str
+        Its caption.
+    cosine : float
+        Cosine of the mean patches, -1 to 1.
+    """
+
+    frame: str
+    caption: str
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What made a narration: enough to make it again."""
+
+    bundle: str
+    """sha256 of the bundle's manifest."""
+    backend: str
+    """``llava``, ``retrieval``, ..."""
+    model: str
+    """Id or folder of the language model; empty for a back-end without one."""
+    prompt: str
+    """The text around the image tokens; empty for a back-end without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """What a narrator makes of one patch embedding, before it is addressed and published.
+
+    Attributes
+    ----------
+    text : str
+        One or more sentences; empty if it failed.
+    status : Status
+        How it ended.
+    reason : str
+        Why it failed or was cut; empty when it is ok.
+    mean_logprob : float or None
+        Mean log-probability of the tokens; None for a back-end without tokens.
+    n_tokens : int
+        Tokens said.
+    evidence : Evidence or None
+        Nearest training frame, if the bundle has captions.
+    start_host_ns, first_token_host_ns, last_token_host_ns : int
+        Host clock.
+    """
+
+    text: str
+    status: Status
+    reason: str = ""
+    mean_logprob: float | None = None
+    n_tokens: int = 0
+    evidence: Evidence | None = None
+    start_host_ns: int = 0
+    first_token_host_ns: int = 0
+    last_token_host_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Narration:
+    """One sentence about one window, from one population.
+
+    Attributes
+    ----------
+    id : str
+        ``<daemon run>-<population>-<window seq>``; a repeat of a last value has the same id.
+    seq : int
+        Counts the narrations of this population in this daemon's life, from 0.
+    population : str
+        The selection's name.
+    n_units : int
+        Units that were heard.
+    window_seq : int
+        The window's number on the absolute grid.
+    window_start_s, window_stop_s, frame_s : float
+        Session seconds: the window, and when the frame that it describes was shown.
+    n_gap_bins : int
+        Bins of the window that some stream did not cover.
+    blind_streams : tuple of str
+        Streams that were silent or had ended.
+    said : Utterance
+        The words.
+    stamps : Stamps
+        Its life on the host clock.
+    provenance : Provenance
+        What made it.
+    """
+
+    id: str
+    seq: int
+    population: str
+    n_units: int
+    window_seq: int
+    window_start_s: float
+    window_stop_s: float
+    frame_s: float
+    n_gap_bins: int
+    blind_streams: tuple[str, ...]
+    said: Utterance
+    stamps: Stamps
+    provenance: Provenance
+
+    @property
+    def topic(self) -> str:
+        """The topic that it is published under."""
+        return f"narration.{self.population}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A concept crossed its threshold: the fast path, which does not wait for language.
+
+    Attributes
+    ----------
+    name : str
+        The rule's name; published under ``trigger.<name>``.
+    population : str
+        The selection it was heard in.
+    window_seq : int
+        The window's number on the absolute grid.
+    score, threshold : float
+        The concept probe's output, and what it had to cross.
+    newest_spike_received, published : int
+        Host clock, nanoseconds.
+    scores : dict
+        Every concept's score in this window.
+    """
+
+    name: str
+    population: str
+    window_seq: int
+    score: float
+    threshold: float
+    newest_spike_received: int
+    published: int
+    scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def topic(self) -> str:
+        """The topic that it is published under."""
+        return f"trigger.{self.name}"

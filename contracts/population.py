@@ -1,0 +1,198 @@
+"""The ordered unit table, and named selections of its units.
+
+A `Population` is what an encoder expects and what a stream sends: units in a fixed order.
+A `Selection` is what gets narrated: "all", an area, a cell type, one neuron, or a control.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import UserError, listed
+
+MAX_UNITS = 100_000
+"""Units in one population. Ten times the largest Neuropixels session known to us."""
+
+SHUFFLE_SEED = 20260618
+"""Seed of the ``shuffled`` control; any number will do, as long as it never changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A sorted neuron.
+
+    Attributes
+    ----------
+    unit_id : str
+        The data set's own label, as text. Unique together with ``probe``.
+    probe, area, cell_type, quality : str
+        As in the recording; empty where unknown.
+    """
+
+    unit_id: str
+    probe: str = ""
+    area: str = ""
+    cell_type: str = ""
+    quality: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells this unit from every other of the session: (probe, unit_id)."""
+        return (self.probe, self.unit_id)
+
+
+class Population:
+    """Units in a fixed order; a unit's row is its ``unit_index``.
+
+    Parameters
+    ----------
+    units : sequence of Unit
+        From 1 to 100,000, each (probe, unit_id) once.
+
+    Raises
+    ------
+    UserError
+        If there are no units, too many, or one stands there twice.
+    """
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        self.units = tuple(units)
+        if not 1 <= len(self.units) <= MAX_UNITS:
+            raise UserError(f"a population needs 1 to {MAX_UNITS:,} units, got {len(self.units):,}")
+        if len(self.index_of) != len(self.units):
+            times = Counter(unit.key for unit in self.units)
+            twice = [unit_id for (_, unit_id), n in times.items() if n > 1]
+            raise UserError(
+                f"each unit_id must be unique within its probe, got {listed(twice)} more than once"
+            )
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Population) and self.units == other.units
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        return f"Population({len(self)} units, {self.fingerprint})"
+
+    @cached_property
+    def index_of(self) -> dict[tuple[str, str], int]:
+        """Row of each unit, by (probe, unit_id)."""
+        return {unit.key: row for row, unit in enumerate(self.units)}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that name these units in this order."""
+        keys = json.dumps([unit.key for unit in self.units], ensure_ascii=True)
+        return hashlib.sha256(keys.encode()).hexdigest()[:16]
+
+    @cached_property
+    def areas(self) -> tuple[str, ...]:
+        """The areas that occur, most units first."""
+        return _by_count([unit.area for unit in self.units])
+
+    def select(self, name: str, expression: str | None = None) -> Selection:
+        """Name a set of units.
+
+        Parameters
+        ----------
+        name : str
+            What the narrations are published under.
+        expression : str, optional
+            ``all``, ``shuffled``, ``silent``, ``area:VISp``, ``cell_type:PV``, ``probe:probeA``,
+            ``unit:950951``, ``ids:1,2,3``, or a bare area, cell type or probe. Defaults to `name`.
+
+        Returns
+        -------
+        Selection
+
+        Raises
+        ------
+        UserError
+            If no unit matches, with what there is to choose from.
+        """
+        expression = name if expression is None else expression
+        everyone = np.ones(len(self), dtype=np.bool_)
+        if expression == "all":
+            return Selection(name, "units", everyone)
+        if expression == "shuffled":
+            return Selection(name, "shuffled", everyone)
+        if expression == "silent":
+            return Selection(name, "silent", ~everyone)
+        mask = self._matching(expression)
+        if not mask.any():
+            raise UserError(
+                f"no unit matches the population {expression!r}; there are "
+                f"{len(self)} units, areas {listed(self.areas) or '(none)'}, "
+                f"cell types {listed(_by_count([u.cell_type for u in self.units])) or '(none)'}, "
+                f"probes {listed(_by_count([u.probe for u in self.units])) or '(none)'}. "
+                "Use all, shuffled, silent, area:NAME, cell_type:NAME, probe:NAME, unit:ID or "
+                "ids:ID,ID."
+            )
+        return Selection(name, "units", mask)
+
+    def _matching(self, expression: str) -> NDArray[np.bool_]:
+        kind, colon, value = expression.partition(":")
+        if colon and kind in {"unit", "ids"}:
+            wanted = {part.strip() for part in value.split(",")}
+            return np.array([unit.unit_id in wanted for unit in self.units])
+        if colon and kind in {"area", "cell_type", "probe"}:
+            return np.array([getattr(unit, kind) == value for unit in self.units])
+        for attribute in ("area", "cell_type", "probe"):
+            mask = np.array([getattr(unit, attribute) == expression for unit in self.units])
+            if mask.any():
+                return mask
+        return np.zeros(len(self), dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Selection:
+    """The units that one narration is made from.
+
+    Attributes
+    ----------
+    name : str
+        Narrations go out under ``narration.<name>``.
+    kind : {"units", "shuffled", "silent"}
+        The last two are controls: all units in a fixed wrong order, and no unit at all.
+    mask : array, shape (n_units,), bool
+        True for the units that are heard; the others are held at their mean rate.
+    """
+
+    name: str
+    kind: Literal["units", "shuffled", "silent"]
+    mask: NDArray[np.bool_]
+
+    @property
+    def n_units(self) -> int:
+        """Units that are heard."""
+        return int(self.mask.sum())
+
+    def order(self) -> NDArray[np.intp]:
+        """Return which unit's counts stand in each row: the identity, but for ``shuffled``.
+
+        Returns
+        -------
+        order : array, shape (n_units,), intp
+        """
+        n_units = len(self.mask)
+        if self.kind != "shuffled":
+            return np.arange(n_units)
+        return np.random.default_rng(SHUFFLE_SEED).permutation(n_units)
+
+
+def _by_count(labels: Sequence[str]) -> tuple[str, ...]:
+    known = Counter(label for label in labels if label)
+    return tuple(sorted(known, key=lambda label: (-known[label], label)))

@@ -1,0 +1,198 @@
+"""What a source says: who it is, what it heard, what was on the screen, that it has ended."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.clock import MAX_SESSION_NS, NS_PER_S
+from contracts.errors import MisuseError
+from contracts.population import Population
+
+MAX_SPIKES = 1 << 20
+"""Spikes in one batch: 12 MiB on the wire, and 100 times what 10,000 units fire in 0.1 s."""
+
+MAX_SPAN_NS = NS_PER_S
+"""The longest span of one batch. The ring is never shorter than a window and two of these."""
+
+STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""Names of streams: they become part of topics and of metric labels."""
+
+RUN_ID = re.compile(r"[0-9a-f]{16}")
+"""One start of one source, so that a restart is not mistaken for a repeat."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpikeBatch:
+    """The spikes of one stream in one span of time. Legal once it exists.
+
+    A batch is sent even when it is empty: it says that the span was covered and nothing fired,
+    which is not the same as silence on the line.
+
+    Attributes
+    ----------
+    stream : str
+        Letters, digits, ``_`` and ``-``; usually the probe.
+    run : str
+        Sixteen hex digits, new at each start of the source.
+    seq : int
+        Counts the batches of this run from 0 without holes.
+    start_ns, stop_ns : int
+        The span covered, half open, session nanoseconds.
+    spike_time_ns : array, shape (n_spikes,), int64, nanoseconds
+        Within the span. Need not be sorted.
+    unit_index : array, shape (n_spikes,), uint32
+        Row in the population that the stream's `Hello` gave.
+    sent_host_ns : int
+        The source's host clock when it was sent; 0 if unknown.
+    received_host_ns : int
+        The receiver's host clock when it arrived; 0 on the sending side.
+    """
+
+    stream: str
+    run: str
+    seq: int
+    start_ns: int
+    stop_ns: int
+    spike_time_ns: NDArray[np.int64]
+    unit_index: NDArray[np.uint32]
+    sent_host_ns: int = 0
+    received_host_ns: int = 0
+
+    def __post_init__(self) -> None:
+        check_span(self.start_ns, self.stop_ns)
+        if self.seq < 0:
+            raise MisuseError(f"seq must be 0 or more, got {self.seq}")
+        times = self.spike_time_ns
+        if times.shape != self.unit_index.shape or times.ndim != 1:
+            raise MisuseError(
+                "a batch needs one unit_index for each spike time, got shapes "
+                f"{self.unit_index.shape} and {times.shape}"
+            )
+        if times.dtype != np.int64 or self.unit_index.dtype != np.uint32:
+            raise MisuseError(
+                "a batch needs int64 times and uint32 unit indices, got "
+                f"{times.dtype} and {self.unit_index.dtype}"
+            )
+        if times.size:
+            if times.size > MAX_SPIKES:
+                raise MisuseError(f"a batch may hold {MAX_SPIKES:,} spikes, got {times.size:,}")
+            first, last = int(times.min()), int(times.max())
+            if first < self.start_ns or last >= self.stop_ns:
+                raise MisuseError(
+                    f"spike times must lie in [{self.start_ns}, {self.stop_ns}) ns, "
+                    f"got {first} to {last}"
+                )
+
+    @property
+    def n_spikes(self) -> int:
+        """Spikes in this batch."""
+        return len(self.spike_time_ns)
+
+
+def check_span(start_ns: int, stop_ns: int) -> None:
+    """Refuse a span that is empty, too long or beyond the clock.
+
+    Raises
+    ------
+    MisuseError
+        With the bounds and what was found.
+    """
+    if not (-MAX_SESSION_NS <= start_ns < stop_ns <= MAX_SESSION_NS):
+        raise MisuseError(f"a span needs start < stop within +-2**62 ns, got {start_ns}, {stop_ns}")
+    if stop_ns - start_ns > MAX_SPAN_NS:
+        raise MisuseError(
+            f"a batch may span {MAX_SPAN_NS} ns, got {stop_ns - start_ns}; send several"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Who is speaking: sent to each new subscriber and once a second.
+
+    Attributes
+    ----------
+    stream, run : str
+        As in `SpikeBatch`.
+    source : str
+        Where the spikes come from, for people: ``nwb:715093703``.
+    population : Population
+        The units; a batch's ``unit_index`` is a row of it.
+    next_seq : int
+        The sequence number that the next batch will have.
+    """
+
+    stream: str
+    run: str
+    source: str
+    population: Population
+    next_seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Something that was shown: one stimulus presentation.
+
+    Attributes
+    ----------
+    stream, run : str
+        As in `SpikeBatch`.
+    start_ns, stop_ns : int
+        When it was on the screen, session nanoseconds.
+    stimulus : str
+        Name of the presentation table without ``_presentations``: ``natural_movie_one``.
+    presentation_id : int
+        Row id in that table.
+    frame : int or None
+        Frame of the movie, or image number; None where the table has none.
+    caption : str or None
+        What a person would say of the frame, where known.
+    """
+
+    stream: str
+    run: str
+    start_ns: int
+    stop_ns: int
+    stimulus: str
+    presentation_id: int
+    frame: int | None = None
+    caption: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """The last message of a run: nothing more will come, and this is what was sent.
+
+    Attributes
+    ----------
+    stream, run : str
+        As in `SpikeBatch`.
+    n_batches, n_spikes : int
+        Totals sent in this run, so that a receiver can say what it missed.
+    """
+
+    stream: str
+    run: str
+    n_batches: int
+    n_spikes: int
+
+
+SourceMessage = SpikeBatch | Hello | Mark | StreamEnd
+"""Everything that a source can say."""
+
+
+def received(batch: SpikeBatch, *, host_ns: int) -> SpikeBatch:
+    """Stamp a batch with its arrival."""
+    return replace(batch, received_host_ns=host_ns)
+
+
+@dataclass(slots=True)
+class StreamTotals:
+    """What one run of a source has sent so far."""
+
+    n_batches: int = 0
+    n_spikes: int = 0
+    n_marks: int = 0

@@ -1,0 +1,321 @@
+"""Spikes on the wire: values to ZeroMQ parts and back. No socket here.
+
+Theory of operation
+-------------------
+Every message is ``[topic, header, ...]``. The topic is ``<kind>.<stream>``, so that a receiver
+can subscribe to a kind, a stream, or both. The header is a msgpack map with string keys; keys
+that this version does not know are ignored. Only ``spikes`` has more parts: the times and the
+unit indices as raw little-endian buffers, read in place.
+
+===========  ================================================================================
+kind         parts after the topic
+===========  ================================================================================
+``spikes``   header, int64 absolute session ns, uint32 unit index
+``hello``    header with the population, column by column
+``mark``     header: one stimulus presentation
+``end``      header: totals of the run
+===========  ================================================================================
+
+Invariants (``tests/contracts/test_wire.py``):
+
+1. ``unpack(pack(value))`` equals ``value``                       ``test_round_trip``
+2. bytes of any kind give a value or a `WireError`, no more       ``test_fuzz_never_crashes``
+3. a legal message of another version gives reason ``version``    ``test_other_version``
+4. memory is bounded by the message: arrays are views of its parts, and every count in a header
+   is checked against the bytes that are there                    ``test_fuzz_bounded_memory``
+
+The byte-by-byte description for other languages is ``docs/wire-format.md``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.clock import MAX_SESSION_NS
+from contracts.errors import MisuseError, UserError, WireError
+from contracts.population import MAX_UNITS, Population, Unit
+from contracts.spikes import (
+    MAX_SPIKES,
+    RUN_ID,
+    STREAM_NAME,
+    Hello,
+    Mark,
+    SourceMessage,
+    SpikeBatch,
+    StreamEnd,
+)
+
+WIRE_VERSION = 1
+"""Version of the spike messages. Raised when a receiver of the version before would misread."""
+
+MAX_MESSAGE_BYTES = 16 << 20
+"""Largest part that a receiver accepts; a batch of `MAX_SPIKES` and a hello of `MAX_UNITS` fit."""
+
+MAX_HEADER_BYTES = 4096
+"""Largest header of any message but ``hello``: ours take about 150 bytes."""
+
+MAX_TEXT = 1024
+"""Longest text in a header, in characters: labels and captions are far shorter."""
+
+MAX_SEQ = (1 << 63) - 1
+
+TIME_DTYPE = np.dtype("<i8")
+UNIT_DTYPE = np.dtype("<u4")
+
+_LITTLE_ENDIAN_HOST = sys.byteorder == "little"
+
+Part = bytes | memoryview
+
+
+def pack(message: SourceMessage) -> list[Part]:
+    """Turn a source's message into the parts of a ZeroMQ message.
+
+    Parameters
+    ----------
+    message : SpikeBatch, Hello, Mark or StreamEnd
+
+    Returns
+    -------
+    parts : list of bytes-like
+        Topic, header, and for spikes two buffers that share memory with the batch.
+    """
+    match message:
+        case SpikeBatch():
+            return [
+                f"spikes.{message.stream}".encode(),
+                _header(
+                    message,
+                    seq=message.seq,
+                    start_ns=message.start_ns,
+                    stop_ns=message.stop_ns,
+                    n_spikes=message.n_spikes,
+                    sent_host_ns=message.sent_host_ns,
+                ),
+                _buffer(message.spike_time_ns, TIME_DTYPE),
+                _buffer(message.unit_index, UNIT_DTYPE),
+            ]
+        case Hello():
+            units = message.population.units
+            return [
+                f"hello.{message.stream}".encode(),
+                _header(
+                    message,
+                    next_seq=message.next_seq,
+                    source=message.source,
+                    fingerprint=message.population.fingerprint,
+                    **{column: [getattr(unit, column) for unit in units] for column in _COLUMNS},
+                ),
+            ]
+        case Mark():
+            return [
+                f"mark.{message.stream}".encode(),
+                _header(
+                    message,
+                    start_ns=message.start_ns,
+                    stop_ns=message.stop_ns,
+                    stimulus=message.stimulus,
+                    presentation_id=message.presentation_id,
+                    frame=message.frame,
+                    caption=message.caption,
+                ),
+            ]
+        case StreamEnd():
+            return [
+                f"end.{message.stream}".encode(),
+                _header(message, n_batches=message.n_batches, n_spikes=message.n_spikes),
+            ]
+
+
+def unpack(parts: Sequence[Part]) -> SourceMessage:
+    """Turn the parts of a ZeroMQ message into a value, or say why not.
+
+    Parameters
+    ----------
+    parts : sequence of bytes-like
+        As received. The arrays of a `SpikeBatch` are views of them.
+
+    Returns
+    -------
+    SpikeBatch, Hello, Mark or StreamEnd
+
+    Raises
+    ------
+    WireError
+        If the message does not follow the format. Nothing else is ever raised.
+    """
+    if len(parts) < 2:
+        raise WireError("parts", f"a message has 2 or 4 parts, got {len(parts)}")
+    kind, _, stream = bytes(parts[0][:128]).partition(b".")
+    if kind == b"spikes":
+        reader = _Header(parts, n_parts=4, limit=MAX_HEADER_BYTES, stream=stream)
+        return _unpack_spikes(reader, parts)
+    if kind == b"hello":
+        return _unpack_hello(_Header(parts, n_parts=2, limit=MAX_MESSAGE_BYTES, stream=stream))
+    if kind == b"mark":
+        return _unpack_mark(_Header(parts, n_parts=2, limit=MAX_HEADER_BYTES, stream=stream))
+    if kind == b"end":
+        reader = _Header(parts, n_parts=2, limit=MAX_HEADER_BYTES, stream=stream)
+        return StreamEnd(
+            stream=reader.stream,
+            run=reader.run,
+            n_batches=reader.integer("n_batches", 0, MAX_SEQ),
+            n_spikes=reader.integer("n_spikes", 0, MAX_SEQ),
+        )
+    raise WireError("topic", f"a topic starts with spikes, hello, mark or end, got {kind[:32]!r}")
+
+
+_COLUMNS = ("unit_id", "probe", "area", "cell_type", "quality")
+
+
+class _Header:
+    """The msgpack header of one message, read field by field with limits."""
+
+    __slots__ = ("_fields", "run", "stream")
+
+    def __init__(self, parts: Sequence[Part], *, n_parts: int, limit: int, stream: bytes) -> None:
+        if len(parts) != n_parts:
+            raise WireError("parts", f"this message has {n_parts} parts, got {len(parts)}")
+        if len(parts[1]) > limit:
+            raise WireError("size", f"a header may have {limit:,} bytes, got {len(parts[1]):,}")
+        self._fields = _read_map(parts[1])
+        version = self._fields.get("version")
+        if version != WIRE_VERSION or isinstance(version, bool):
+            raise WireError(
+                "version", f"header version {version!r:.32}, this build reads {WIRE_VERSION}"
+            )
+        self.stream = self.text("stream")
+        if self.stream.encode(errors="replace") != stream or not STREAM_NAME.fullmatch(self.stream):
+            raise WireError(
+                "stream",
+                f"the topic's stream {stream[:64]!r} and the header's {self.stream[:64]!r} must be "
+                "equal, 1 to 64 letters, digits, _ or -",
+            )
+        self.run = self.text("run")
+        if not RUN_ID.fullmatch(self.run):
+            raise WireError("run", f"run must be 16 hex digits, got {self.run[:32]!r}")
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        value = self._fields.get(key)
+        if type(value) is not int or not low <= value <= high:
+            raise WireError(
+                "field", f"{key} must be an integer from {low} to {high}, got {value!r:.64}"
+            )
+        return value
+
+    def text(self, key: str) -> str:
+        value = self._fields.get(key)
+        if not isinstance(value, str) or len(value) > MAX_TEXT:
+            raise WireError(
+                "field", f"{key} must be text of at most {MAX_TEXT} characters, got {value!r:.64}"
+            )
+        return value
+
+    def optional_integer(self, key: str, low: int, high: int) -> int | None:
+        return None if self._fields.get(key) is None else self.integer(key, low, high)
+
+    def optional_text(self, key: str) -> str | None:
+        return None if self._fields.get(key) is None else self.text(key)
+
+    def column(self, key: str) -> list[str]:
+        values = self._fields.get(key)
+        if not isinstance(values, list) or not 1 <= len(values) <= MAX_UNITS:
+            raise WireError("field", f"{key} must list 1 to {MAX_UNITS:,} texts")
+        if not all(isinstance(value, str) and len(value) <= MAX_TEXT for value in values):
+            raise WireError("field", f"{key} must hold texts of at most {MAX_TEXT} characters")
+        return values
+
+
+def _unpack_spikes(header: _Header, parts: Sequence[Part]) -> SpikeBatch:
+    n_spikes = header.integer("n_spikes", 0, MAX_SPIKES)
+    times, units = parts[2], parts[3]
+    if len(times) != n_spikes * TIME_DTYPE.itemsize or len(units) != n_spikes * UNIT_DTYPE.itemsize:
+        raise WireError(
+            "length",
+            f"{n_spikes} spikes take {8 * n_spikes} and {4 * n_spikes} bytes, "
+            f"got {len(times)} and {len(units)}",
+        )
+    spike_time_ns = np.frombuffer(times, TIME_DTYPE)
+    unit_index = np.frombuffer(units, UNIT_DTYPE)
+    if not _LITTLE_ENDIAN_HOST:
+        spike_time_ns = spike_time_ns.astype(np.int64)
+        unit_index = unit_index.astype(np.uint32)
+    try:
+        return SpikeBatch(
+            stream=header.stream,
+            run=header.run,
+            seq=header.integer("seq", 0, MAX_SEQ),
+            start_ns=header.integer("start_ns", -MAX_SESSION_NS, MAX_SESSION_NS),
+            stop_ns=header.integer("stop_ns", -MAX_SESSION_NS, MAX_SESSION_NS),
+            spike_time_ns=spike_time_ns,
+            unit_index=unit_index,
+            sent_host_ns=header.integer("sent_host_ns", 0, MAX_SEQ),
+        )
+    except MisuseError as error:  # the peer broke the rule, not we
+        raise WireError("span", str(error)) from error
+
+
+def _unpack_hello(header: _Header) -> Hello:
+    columns = [header.column(key) for key in _COLUMNS]
+    if len({len(column) for column in columns}) != 1:
+        raise WireError("length", "the population's columns must have the same length")
+    try:
+        population = Population([Unit(*values) for values in zip(*columns, strict=True)])
+    except UserError as error:
+        raise WireError("population", str(error)) from error
+    fingerprint = header.text("fingerprint")
+    if fingerprint != population.fingerprint:
+        raise WireError(
+            "population",
+            f"the population's fingerprint is {population.fingerprint}, "
+            f"the hello says {fingerprint[:32]!r}",
+        )
+    return Hello(
+        stream=header.stream,
+        run=header.run,
+        source=header.text("source"),
+        population=population,
+        next_seq=header.integer("next_seq", 0, MAX_SEQ),
+    )
+
+
+def _unpack_mark(header: _Header) -> Mark:
+    return Mark(
+        stream=header.stream,
+        run=header.run,
+        start_ns=header.integer("start_ns", -MAX_SESSION_NS, MAX_SESSION_NS),
+        stop_ns=header.integer("stop_ns", -MAX_SESSION_NS, MAX_SESSION_NS),
+        stimulus=header.text("stimulus"),
+        presentation_id=header.integer("presentation_id", -MAX_SEQ, MAX_SEQ),
+        frame=header.optional_integer("frame", -MAX_SEQ, MAX_SEQ),
+        caption=header.optional_text("caption"),
+    )
+
+
+def _header(message: SourceMessage, **fields: object) -> bytes:
+    packed: bytes = msgpack.packb(
+        {"version": WIRE_VERSION, "stream": message.stream, "run": message.run, **fields}
+    )
+    return packed
+
+
+def _read_map(part: Part) -> Mapping[str, Any]:
+    try:
+        fields = msgpack.unpackb(part, raw=False, strict_map_key=True)
+    # msgpack's own errors are ValueErrors, but for a stack that is too deep and for odd types.
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
+        raise WireError("header", f"the header is not a msgpack map: {error}") from error
+    if not isinstance(fields, dict):
+        raise WireError("header", f"the header is a msgpack {type(fields).__name__}, not a map")
+    return fields
+
+
+def _buffer(values: NDArray[Any], dtype: np.dtype[Any]) -> memoryview:
+    if not values.size:
+        return memoryview(b"")  # a view of shape (0,) cannot be cast
+    return memoryview(np.ascontiguousarray(values, dtype=dtype).data).cast("B")

@@ -1,0 +1,1 @@
+"""The daemon: spikes in over ZeroMQ, narrations out. `pipeline` shows the walk on one screen."""

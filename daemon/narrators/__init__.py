@@ -1,0 +1,1 @@
+"""Back-ends that turn patch embeddings into sentences."""

@@ -1,0 +1,1 @@
+"""From a recording and its stimulus to an encoder checkpoint."""

@@ -1,0 +1,1 @@
+"""Every producer of SpikeBatch, its pacing, and the publisher."""
