@@ -15,6 +15,7 @@ module                    holds
 ``embedding``             PatchGrid and PatchEmbedding
 ``narration``             Narration, its stamps and latencies, Trigger
 ``narration_wire``        those to JSON and back
+``address``               which addresses may be bound
 ``manifest``              the bundle: manifest, validation, hashes
 ========================  =======================================================
 """

@@ -28,6 +28,7 @@ def pack_narration(narration: Narration) -> list[bytes]:
     said = narration.said
     message = {
         "version": NARRATION_VERSION,
+        "repeat": False,
         "id": narration.id,
         "seq": narration.seq,
         "population": narration.population,
@@ -51,6 +52,11 @@ def pack_narration(narration: Narration) -> list[bytes]:
         "provenance": asdict(narration.provenance),
     }
     return [narration.topic.encode(), dump(message)]
+
+
+def as_repeat(payload: bytes) -> bytes:
+    """Mark a packed narration as a repeat of the last value, sent because somebody joined."""
+    return payload.replace(b'"repeat":false', b'"repeat":true', 1)
 
 
 def unpack_narration(payload: bytes) -> Narration:

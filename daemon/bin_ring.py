@@ -1,0 +1,353 @@
+"""The ring of bins: a spike gets its bin, once.
+
+Theory of operation
+-------------------
+The ring keeps the newest `capacity_bins` bins of the absolute grid, one row of uint16 counts a
+bin. Bin ``b`` lives in row ``b % capacity_bins``; nothing is ever shifted. Below the ring stand
+``window_bins - 1`` spare rows: a window that runs past the last row has its tail copied there
+when it is cut, so that every window is one contiguous view.
+
+Several streams (probes) fill the same rows, each with its own units. Each stream says which span
+it has covered; the *watermark* ``complete_until`` is the bin up to which every live stream has
+covered the grid. A stream that is blind (silent for too long) or has ended no longer holds the
+watermark back. Wall time never enters here: who is blind is told from outside.
+
+Invariants (``tests/daemon/test_bin_ring.py``):
+
+1. Any cutting of a session into batches, and any interleaving of streams, gives the counts
+   of `contracts.binning.bin_spikes`: ``test_streamed_windows_equal_offline_windows``
+2. Below the watermark nothing changes: ``test_late_spike_is_counted_and_not_binned``
+3. The watermark never goes back, but for a restart: ``test_watermark_never_goes_back``
+4. A stream that runs ahead by more than the capacity pushes the oldest bins out, and every
+   bin lost that way is counted: ``test_overrun_is_counted``
+5. A bin that a live stream did not cover is marked: ``test_gap_marks_its_bins``
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.binning import BinRate
+from contracts.errors import MisuseError
+from contracts.spikes import SpikeBatch
+
+MAX_STREAMS = 64
+"""Streams of one ring: one bit each in the coverage word of a bin."""
+
+ONE = np.uint16(1)
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """What became of one batch: flags handed over, not exceptions.
+
+    Attributes
+    ----------
+    n_binned : int
+        Spikes that got their bin.
+    n_late : int
+        Spikes below the watermark: dropped.
+    n_unknown : int
+        Spikes of units outside the population: dropped.
+    n_overrun_bins : int
+        Bins pushed out before every stream had covered them. Raise ``ring.capacity_s``.
+    has_restarted : bool
+        The session began again, and the ring with it.
+    """
+
+    n_binned: int
+    n_late: int = 0
+    n_unknown: int = 0
+    n_overrun_bins: int = 0
+    has_restarted: bool = False
+
+
+@dataclass(slots=True)
+class _Coverage:
+    """What one stream has covered."""
+
+    bit: np.uint64
+    run: str = ""
+    contiguous_from_ns: int = 0
+    stop_ns: int = 0
+    first_bin: int = 0
+    covered_until: int = 0
+    has_begun: bool = False
+    is_blind: bool = False
+    has_ended: bool = False
+
+    @property
+    def is_live(self) -> bool:
+        return not (self.is_blind or self.has_ended)
+
+
+class BinRing:
+    """Counts of the newest bins, for all streams together.
+
+    Parameters
+    ----------
+    rate : BinRate
+        Bins per second.
+    n_units : int
+        Units in the population.
+    capacity_bins : int
+        Bins kept. Should hold a window, the longest batch, and the longest time that one stream
+        may lag behind another.
+    window_bins : int
+        Longest window that will be asked for.
+    """
+
+    def __init__(
+        self, rate: BinRate, n_units: int, *, capacity_bins: int, window_bins: int
+    ) -> None:
+        if not 1 <= window_bins <= capacity_bins:
+            raise MisuseError(
+                f"the ring must hold at least one window of {window_bins} bins, got {capacity_bins}"
+            )
+        self.rate = rate
+        self.n_units = n_units
+        self.capacity_bins = capacity_bins
+        self._counts = np.zeros((capacity_bins + window_bins - 1, n_units), dtype=np.uint16)
+        self._flat = self._counts.reshape(-1)
+        self._uncovered = np.zeros(capacity_bins, dtype=np.uint64)
+        self._streams: dict[str, _Coverage] = {}
+        self.generation = 0
+        """Counts the restarts, so that a cutter knows when to begin anew."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self.oldest_bin = 0
+        self.head_bin = 0
+        self.begin_bin: int | None = None
+        self.complete_until = 0
+        self._is_empty = True
+
+    # -- streams ---------------------------------------------------------------------------
+
+    def add_stream(self, name: str) -> None:
+        """Expect a stream: from now on it holds the watermark until it has covered the grid.
+
+        Raises
+        ------
+        MisuseError
+            If there are 64 streams already.
+        """
+        if name in self._streams:
+            return
+        if len(self._streams) == MAX_STREAMS:
+            raise MisuseError(f"a ring takes {MAX_STREAMS} streams, {name!r} is one too many")
+        coverage = _Coverage(bit=np.uint64(1 << len(self._streams)))
+        self._streams[name] = coverage
+        self._uncovered |= coverage.bit
+
+    def set_blind(self, name: str, *, is_blind: bool) -> None:
+        """Stop waiting for a silent stream, or wait for it again."""
+        self._streams[name].is_blind = is_blind
+        self._advance_watermark()
+
+    def end_stream(self, name: str) -> None:
+        """Stop waiting for a stream that has said its last."""
+        self._streams[name].has_ended = True
+        self._advance_watermark()
+
+    def covered_until_ns(self, name: str) -> int:
+        """Return how far a stream has come, session nanoseconds."""
+        return self._streams[name].stop_ns
+
+    @property
+    def blind_streams(self) -> tuple[str, ...]:
+        """Streams that are no longer waited for."""
+        return tuple(name for name, stream in self._streams.items() if not stream.is_live)
+
+    # -- spikes ----------------------------------------------------------------------------
+
+    def add(self, batch: SpikeBatch) -> AddReport:
+        """Put a batch's spikes into their bins.
+
+        Called on the fast loop for every message; does not block.
+
+        Parameters
+        ----------
+        batch : SpikeBatch
+            ``unit_index`` is a row of the encoder's population here, not of the stream's.
+
+        Returns
+        -------
+        AddReport
+        """
+        self.add_stream(batch.stream)
+        stream = self._streams[batch.stream]
+        has_restarted = self._begin_run(stream, batch)
+        first = self.rate.bin_of(batch.start_ns)
+        n_overrun_bins = self._reach(first, self.rate.bin_of(batch.stop_ns - 1) + 1)
+        n_binned, n_late, n_unknown = self._count(batch, first)
+        self._cover(stream, batch, first)
+        self._advance_watermark()
+        return AddReport(n_binned, n_late, n_unknown, n_overrun_bins, has_restarted)
+
+    def _begin_run(self, stream: _Coverage, batch: SpikeBatch) -> bool:
+        """Note a new start of the source; forget the session if it began again earlier."""
+        if stream.run == batch.run:
+            stream.is_blind = False
+            return False
+        others_live = any(
+            s.is_live and s.has_begun for s in self._streams.values() if s is not stream
+        )
+        goes_back = stream.has_begun and batch.start_ns < stream.stop_ns and not others_live
+        if goes_back:
+            self._forget()
+            self.generation += 1
+            for other in self._streams.values():
+                other.has_begun = False
+        stream.run = batch.run
+        stream.is_blind = stream.has_ended = False
+        return goes_back
+
+    def _reach(self, first: int, stop: int) -> int:
+        """Make room up to bin `stop`; return how many unfinished bins had to go."""
+        if self._is_empty:
+            self.oldest_bin = self.head_bin = self.complete_until = first
+            self._is_empty = False
+        if stop <= self.head_bin:
+            return 0
+        self._clear(max(self.head_bin, stop - self.capacity_bins), stop)
+        self.head_bin = stop
+        self.oldest_bin = max(self.oldest_bin, stop - self.capacity_bins)
+        n_overrun_bins = max(0, self.oldest_bin - self.complete_until)
+        self.complete_until += n_overrun_bins
+        return n_overrun_bins
+
+    def _clear(self, start: int, stop: int) -> None:
+        everyone = np.uint64((1 << len(self._streams)) - 1)
+        for rows in self._rows(start, stop):
+            self._counts[rows] = 0
+            self._uncovered[rows] = everyone
+
+    def _count(self, batch: SpikeBatch, first: int) -> tuple[int, int, int]:
+        times, unit_index = batch.spike_time_ns, batch.unit_index
+        if not times.size:
+            return 0, 0, 0
+        n_unknown = n_late = 0
+        if int(unit_index.max()) >= self.n_units:
+            known = unit_index < self.n_units
+            times, unit_index = times[known], unit_index[known]
+            n_unknown = batch.n_spikes - len(times)
+        bins = self.rate.bin_of(times)
+        if first < self.complete_until:
+            in_time = bins >= self.complete_until
+            bins, unit_index = bins[in_time], unit_index[in_time]
+            n_late = len(times) - len(bins)
+        first_row = first % self.capacity_bins
+        if first_row + self.head_bin - first <= self.capacity_bins:
+            bins -= first - first_row  # the usual case: no row wraps
+        else:
+            bins %= self.capacity_bins
+        bins *= self.n_units
+        bins += unit_index
+        np.add.at(self._flat, bins, ONE)
+        return len(bins), n_late, n_unknown
+
+    # -- coverage --------------------------------------------------------------------------
+
+    def _cover(self, stream: _Coverage, batch: SpikeBatch, first: int) -> None:
+        """Mark the bins that this batch completes as covered by its stream."""
+        if not stream.has_begun:
+            stream.has_begun = True
+            stream.first_bin = self.rate.first_bin_at_or_after(batch.start_ns)
+            stream.covered_until = stream.first_bin
+            stream.contiguous_from_ns = batch.start_ns
+            stream.stop_ns = batch.start_ns
+        elif not stream.contiguous_from_ns <= batch.start_ns <= stream.stop_ns:
+            stream.contiguous_from_ns = batch.start_ns
+        stream.stop_ns = max(stream.stop_ns, batch.stop_ns)
+        if stream.contiguous_from_ns > self.rate.start_ns(first):
+            first += 1  # the bin's beginning was not covered
+        stop = self.rate.bin_of(batch.stop_ns)
+        for rows in self._rows(max(first, self.oldest_bin), stop):
+            self._uncovered[rows] &= ~stream.bit
+        stream.covered_until = max(stream.covered_until, stop)
+
+    def _advance_watermark(self) -> None:
+        live = [stream for stream in self._streams.values() if stream.is_live]
+        if self._is_empty or not all(stream.has_begun for stream in live):
+            return
+        begun = [stream for stream in self._streams.values() if stream.has_begun]
+        waited_for = live or begun
+        if not waited_for:
+            return
+        if self.begin_bin is None:
+            self.begin_bin = max(stream.first_bin for stream in waited_for)
+        covered_until = min if live else max
+        watermark = covered_until(stream.covered_until for stream in waited_for)
+        self.complete_until = max(self.complete_until, watermark)
+
+    # -- windows ---------------------------------------------------------------------------
+
+    def counts(self, first_bin: int, n_bins: int) -> NDArray[np.uint16]:
+        """Return the counts of consecutive bins without copying them.
+
+        Parameters
+        ----------
+        first_bin : int
+            On the absolute grid; from ``oldest_bin`` on.
+        n_bins : int
+            At most the ring's ``window_bins``.
+
+        Returns
+        -------
+        counts : array, shape (n_bins, n_units), uint16
+            A read-only, contiguous view. Good until the ring has moved on by its capacity less
+            one window.
+        """
+        self._check_held(first_bin, n_bins)
+        row = first_bin % self.capacity_bins
+        n_wrapped = row + n_bins - self.capacity_bins
+        if n_wrapped > 0:
+            self._counts[self.capacity_bins : self.capacity_bins + n_wrapped] = self._counts[
+                :n_wrapped
+            ]
+        view = self._counts[row : row + n_bins]
+        view.flags.writeable = False
+        return view
+
+    def gaps(self, first_bin: int, n_bins: int) -> tuple[int, bool]:
+        """Return how many of these bins some live stream missed, and whether all missed all.
+
+        Returns
+        -------
+        n_gap_bins : int
+        is_unseen : bool
+            No live stream covered any of them.
+        """
+        self._check_held(first_bin, n_bins)
+        live = np.uint64(0)
+        for stream in self._streams.values():
+            if stream.is_live:
+                live |= stream.bit
+        rows = [self._uncovered[rows] for rows in self._rows(first_bin, first_bin + n_bins)]
+        missed = np.concatenate(rows) & live
+        return int(np.count_nonzero(missed)), bool(live) and bool((missed == live).all())
+
+    def _check_held(self, first_bin: int, n_bins: int) -> None:
+        n_spare = len(self._counts) - self.capacity_bins
+        if not (
+            self.oldest_bin <= first_bin
+            and first_bin + n_bins <= self.head_bin
+            and 1 <= n_bins <= n_spare + 1
+        ):
+            raise MisuseError(
+                f"bins [{first_bin}, {first_bin + n_bins}) are not in the ring, which holds "
+                f"[{self.oldest_bin}, {self.head_bin}) and windows of up to {n_spare + 1} bins"
+            )
+
+    def _rows(self, start: int, stop: int) -> list[slice]:
+        """Return the rows of bins [start, stop): one slice, or two where they wrap."""
+        if stop <= start:
+            return []
+        row, n = start % self.capacity_bins, stop - start
+        if row + n <= self.capacity_bins:
+            return [slice(row, row + n)]
+        return [slice(row, self.capacity_bins), slice(0, row + n - self.capacity_bins)]

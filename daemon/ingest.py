@@ -1,0 +1,151 @@
+"""Ingest: a message becomes a SpikeBatch. The one door in.
+
+Never raises for bad data: a message that does not follow the format is dropped, counted with a
+reason and logged once a second. The socket is created in the thread that uses it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import zmq
+
+from contracts.clock import Clock
+from contracts.errors import PopulationMismatchError, UserError, WireError
+from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd, received
+from contracts.wire import MAX_MESSAGE_BYTES, unpack
+from daemon.logs import RateLimitedLog
+from daemon.metrics import Counters
+from daemon.stream_registry import StreamRegistry
+
+QUEUE_MESSAGES = 2000
+"""Messages that wait in our socket: 20 s of 10 ms batches, so a slow encode loses nothing."""
+
+logger = logging.getLogger(__name__)
+
+
+class Ingest:
+    """A SUB socket on every source, read without waiting.
+
+    Parameters
+    ----------
+    context : zmq.Context
+    endpoints : sequence of str
+        Sources to connect to; they need not be up yet.
+    registry : StreamRegistry
+    counters : Counters
+    clock : Clock
+
+    Attributes
+    ----------
+    socket : zmq.Socket
+        To be polled by the loop.
+    is_settled : bool
+        Set once every unit of the encoder is announced. Until then a population that does not
+        match is the user's error and is raised; from then on it is a peer's and is counted.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoints: Sequence[str],
+        registry: StreamRegistry,
+        counters: Counters,
+        clock: Clock,
+    ) -> None:
+        self.registry = registry
+        self.is_settled = False
+        self._counters = counters
+        self._clock = clock
+        self._log = RateLimitedLog(logger, clock)
+        self.socket = context.socket(zmq.SUB)
+        self.socket.set(zmq.RCVHWM, QUEUE_MESSAGES)
+        self.socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        self.socket.set(zmq.LINGER, 0)
+        self.socket.subscribe(b"")
+        for endpoint in endpoints:
+            try:
+                self.socket.connect(endpoint)
+            except zmq.ZMQError as error:
+                self.socket.close()
+                raise UserError(
+                    f"ingest.connect must list addresses such as tcp://127.0.0.1:5570, "
+                    f"got {endpoint!r}: {error}"
+                ) from error
+
+    def receive(self, *, max_messages: int) -> Iterator[SpikeBatch | StreamEnd | Hello]:
+        """Yield what has arrived and concerns the ring, up to a number of messages.
+
+        Called on the fast loop; never waits.
+
+        Yields
+        ------
+        SpikeBatch
+            Unit indices are rows of the encoder's population.
+        Hello
+            Of a stream that was not known before.
+        StreamEnd
+            Of a stream that is known.
+
+        Raises
+        ------
+        PopulationMismatchError
+            While not yet settled, if a stream has units that the encoder does not know.
+        """
+        for _ in range(max_messages):
+            try:
+                parts = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._counters.messages_received += 1
+            try:
+                message = unpack(parts)
+            except WireError as error:
+                self._drop(error.reason, str(error))
+                continue
+            match message:
+                case SpikeBatch():
+                    batch = self._accept(received(message, host_ns=self._clock.now_ns()))
+                    if batch is not None:
+                        yield batch
+                case Hello() if self._is_new(message):
+                    yield message
+                case StreamEnd() if message.stream in self.registry.streams:
+                    self._counters.batches_lost += self.registry.end(message)
+                    yield message
+                case Mark():
+                    self._counters.marks_received += 1
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+    def _accept(self, batch: SpikeBatch) -> SpikeBatch | None:
+        accepted = self.registry.accept(batch)
+        self._counters.batches_lost += accepted.n_lost
+        if accepted.dropped == "duplicate":
+            self._counters.batches_duplicate += 1
+        elif accepted.dropped:
+            self._drop(accepted.dropped, f"a batch of {batch.stream!r} came before its hello")
+        if accepted.batch is not None:
+            self._counters.spikes_received += batch.n_spikes
+        return accepted.batch
+
+    def _is_new(self, hello: Hello) -> bool:
+        self._counters.hellos_received += 1
+        known = self.registry.streams.get(hello.stream)
+        try:
+            is_new = self.registry.hello(hello, host_ns=self._clock.now_ns())
+        except PopulationMismatchError as error:
+            if not self.is_settled:
+                raise
+            self._drop("population", str(error))
+            return False
+        if is_new and known:
+            self._counters.stream_restarts += 1
+        return is_new
+
+    def _drop(self, reason: str, message: str) -> None:
+        self._counters.wire_errors[reason] = self._counters.wire_errors.get(reason, 0) + 1
+        self._log.warning(reason, "message dropped", extra={"reason": reason, "detail": message})

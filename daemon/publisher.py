@@ -1,0 +1,95 @@
+"""The publisher: the one door out, an XPUB socket with a last-value cache.
+
+A new subscriber is sent the last narration of each population that it asked for, marked
+``"repeat": true``. libzmq cannot send several messages to one subscriber alone, so everybody who
+listens to that population sees the repeat and should pass over it.
+A slow subscriber loses its own messages and nobody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import zmq
+
+from contracts.address import cannot_bind, check_bindable
+from contracts.narration_wire import as_repeat
+
+REMEMBERED = b"narration."
+"""Topics whose last message is kept for those who come later; ``stats`` comes every second."""
+
+FLUSH_MS = 1000
+"""How long the last messages may take to leave at shutdown."""
+
+
+class Publisher:
+    """Publishes to any number of subscribers without waiting for one.
+
+    Parameters
+    ----------
+    context : zmq.Context
+    address : str
+        Where to bind; port 0 or ``*`` for any free one.
+    queue_messages : int
+        Messages that wait for one subscriber before its next ones are dropped.
+    is_insecure : bool
+        Allow an address that other machines can reach.
+
+    Attributes
+    ----------
+    address : str
+        Where it is bound.
+    socket : zmq.Socket
+        To be polled by the loop.
+    n_published : int
+        Messages sent.
+
+    Raises
+    ------
+    UserError
+        If the address is taken, or is not loopback and not allowed.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        address: str,
+        *,
+        queue_messages: int = 1000,
+        is_insecure: bool = False,
+    ) -> None:
+        check_bindable(address, setting="publish.bind", is_insecure=is_insecure)
+        self.n_published = 0
+        self._last: dict[bytes, bytes] = {}
+        self.socket = context.socket(zmq.XPUB)
+        self.socket.set(zmq.SNDHWM, queue_messages)
+        self.socket.set(zmq.LINGER, FLUSH_MS)
+        self.socket.set(zmq.XPUB_VERBOSE, 1)  # every subscription, not only each topic's first
+        try:
+            self.socket.bind(address)
+        except zmq.ZMQError as error:
+            self.socket.close()
+            raise cannot_bind(address, error.errno or 0, setting="publish.bind") from error
+        self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def publish(self, parts: Sequence[bytes]) -> None:
+        """Send ``[topic, payload]`` to everybody who asked for it; never waits."""
+        topic, payload = parts
+        if topic.startswith(REMEMBERED):
+            self._last[topic] = payload
+        self.socket.send_multipart(parts)
+        self.n_published += 1
+
+    def serve(self) -> None:
+        """Send newcomers what was said last; never waits."""
+        while int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            event = self.socket.recv()
+            if event[:1] != b"\x01":
+                continue
+            for topic, payload in self._last.items():
+                if topic.startswith(event[1:]):
+                    self.socket.send_multipart([topic, as_repeat(payload)])
+
+    def close(self) -> None:
+        """Close the socket; what is queued still leaves within `FLUSH_MS`."""
+        self.socket.close()

@@ -1,0 +1,206 @@
+"""Who is speaking: hellos, sequence numbers and unit tables of all streams. No socket here.
+
+A stream is known from its hello. Its unit indices are rows of its own table; here they become
+rows of the encoder's population, by (probe, unit_id). The daemon is ready to cut windows once
+the hellos together have announced every unit of the encoder.
+
+Loss is seen twice: in the sequence numbers (counted here, in messages) and in the spans
+(marked by `daemon.bin_ring`, in bins).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import PopulationMismatchError
+from contracts.population import Population
+from contracts.spikes import Hello, SpikeBatch, StreamEnd
+
+
+class StreamState(StrEnum):
+    """What the daemon thinks of a stream."""
+
+    LIVE = "live"
+    BLIND = "blind"
+    """Silent for longer than ``ingest.stream_timeout_s``."""
+    ENDED = "ended"
+
+
+@dataclass(slots=True)
+class Stream:
+    """One stream, from its first hello on.
+
+    Attributes
+    ----------
+    hello : Hello
+        The newest.
+    row_of : array, shape (n_stream_units + 1,), uint32, or None
+        Row in the encoder's population of each of the stream's units; ``n_units`` for those
+        outside. The last entry stands for every index that is no unit. None: the tables agree.
+    next_seq : int
+        Sequence number expected next.
+    n_lost : int
+        Messages of this stream that never arrived.
+    last_heard_host_ns : int
+        When its newest batch, or its first hello, arrived.
+    """
+
+    hello: Hello
+    row_of: NDArray[np.uint32] | None
+    next_seq: int
+    last_heard_host_ns: int
+    n_lost: int = 0
+    state: StreamState = StreamState.LIVE
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A batch with its indices translated, and what was noticed on the way.
+
+    Attributes
+    ----------
+    batch : SpikeBatch or None
+        None if it was dropped.
+    n_lost : int
+        Messages missing before it.
+    dropped : {"", "no_hello", "duplicate"}
+        Why it was dropped.
+    """
+
+    batch: SpikeBatch | None
+    n_lost: int = 0
+    dropped: Literal["", "no_hello", "duplicate"] = ""
+
+
+class StreamRegistry:
+    """All streams that have said hello.
+
+    Parameters
+    ----------
+    population : Population
+        The encoder's.
+    extra_units : {"refuse", "ignore"}
+        What to do with a stream's units that the encoder does not know.
+    """
+
+    def __init__(self, population: Population, extra_units: Literal["refuse", "ignore"]) -> None:
+        self._population = population
+        self._extra_units = extra_units
+        self.streams: dict[str, Stream] = {}
+
+    def hello(self, hello: Hello, *, host_ns: int) -> bool:
+        """Take note of a stream.
+
+        Parameters
+        ----------
+        hello : Hello
+            As received.
+        host_ns : int
+            When.
+
+        Returns
+        -------
+        is_new : bool
+            Whether this is a stream, or a start of one, that was not known before.
+
+        Raises
+        ------
+        PopulationMismatchError
+            If it has units that the encoder does not know, and they are refused.
+        """
+        known = self.streams.get(hello.stream)
+        if known and known.hello.run == hello.run:
+            return False
+        index_of = self._population.index_of
+        extra = [u.unit_id for u in hello.population.units if u.key not in index_of]
+        if extra and self._extra_units == "refuse":
+            missing = [] if self.streams else self._absent_from(hello.population)
+            raise PopulationMismatchError(missing, extra, source=hello.source)
+        self.streams[hello.stream] = Stream(
+            hello=hello,
+            row_of=self._rows(hello.population),
+            next_seq=hello.next_seq,
+            last_heard_host_ns=host_ns,
+            n_lost=known.n_lost if known else 0,
+        )
+        return True
+
+    def accept(self, batch: SpikeBatch) -> Accepted:
+        """Check a batch's place in its stream and translate its unit indices.
+
+        Called on the fast loop for every message.
+
+        Parameters
+        ----------
+        batch : SpikeBatch
+            ``unit_index`` is a row of the stream's population.
+
+        Returns
+        -------
+        Accepted
+            ``batch.unit_index`` is a row of the encoder's population, or ``n_units`` where the
+            encoder does not know the unit.
+        """
+        stream = self.streams.get(batch.stream)
+        if stream is None or stream.hello.run != batch.run:
+            return Accepted(None, dropped="no_hello")
+        n_lost = batch.seq - stream.next_seq
+        if n_lost < 0:
+            return Accepted(None, dropped="duplicate")
+        stream.next_seq = batch.seq + 1
+        stream.n_lost += n_lost
+        stream.last_heard_host_ns = batch.received_host_ns
+        stream.state = StreamState.LIVE
+        if stream.row_of is not None:
+            row = stream.row_of[np.minimum(batch.unit_index, len(stream.row_of) - 1)]
+            batch = replace(batch, unit_index=row)
+        return Accepted(batch, n_lost)
+
+    def end(self, end: StreamEnd) -> int:
+        """Note that a stream has ended; return how many of its last messages were lost."""
+        stream = self.streams.get(end.stream)
+        if stream is None or stream.hello.run != end.run:
+            return 0
+        n_lost = max(0, end.n_batches - stream.next_seq)
+        stream.n_lost += n_lost
+        stream.next_seq += n_lost
+        stream.state = StreamState.ENDED
+        return n_lost
+
+    def newly_blind(self, *, host_ns: int, timeout_ns: int) -> list[str]:
+        """Return the live streams that have been silent for too long, and call them blind."""
+        silent = [
+            name
+            for name, stream in self.streams.items()
+            if stream.state is StreamState.LIVE and host_ns - stream.last_heard_host_ns > timeout_ns
+        ]
+        for name in silent:
+            self.streams[name].state = StreamState.BLIND
+        return silent
+
+    def missing_units(self) -> list[str]:
+        """Return the unit ids of the encoder that no stream has announced yet."""
+        announced = {u.key for s in self.streams.values() for u in s.hello.population.units}
+        return [unit.unit_id for unit in self._population.units if unit.key not in announced]
+
+    @property
+    def have_all_ended(self) -> bool:
+        """Whether there were streams, and every one has said its last."""
+        return bool(self.streams) and all(
+            stream.state is StreamState.ENDED for stream in self.streams.values()
+        )
+
+    def _absent_from(self, population: Population) -> list[str]:
+        return [u.unit_id for u in self._population.units if u.key not in population.index_of]
+
+    def _rows(self, population: Population) -> NDArray[np.uint32] | None:
+        if population.fingerprint == self._population.fingerprint:
+            return None
+        outside = len(self._population)
+        rows = [self._population.index_of.get(unit.key, outside) for unit in population.units]
+        return np.array([*rows, outside], dtype=np.uint32)

@@ -1,0 +1,113 @@
+"""The narrator worker as a child process: started, watched, restarted with back-off, stopped.
+
+The child's standard input is its lifeline: it reads nothing from it, and ends when it closes,
+so that no worker outlives a daemon that was killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from contracts.clock import NS_PER_S, Clock
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+"""Pauses before restarts double from the first to the longest: a model that cannot load must not
+spend a core on trying."""
+
+HEALTHY_AFTER_S = 60.0
+"""A worker that lived this long has its pauses start from the first again."""
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerProcess:
+    """Keeps one child process alive.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        After ``python -m``.
+    clock : Clock
+
+    Attributes
+    ----------
+    n_restarts : int
+        Times that a dead child was replaced.
+    """
+
+    def __init__(self, arguments: Sequence[str], clock: Clock) -> None:
+        self.n_restarts = 0
+        self._command = [sys.executable, "-m", *arguments]
+        self._clock = clock
+        self._child: subprocess.Popen[bytes] | None = None
+        self._pause_s = FIRST_PAUSE_S
+        self._started_ns = 0
+        self._restart_at_ns = 0
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the living child, or None."""
+        return self._child.pid if self._child else None
+
+    def start(self) -> None:
+        """Start the child."""
+        self._started_ns = self._clock.now_ns()
+        self._child = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+        logger.info("narrator worker started", extra={"pid": self._child.pid})
+
+    def check(self) -> int | None:
+        """Look after the child; called on the fast loop, never waits.
+
+        Returns
+        -------
+        exit_code : int or None
+            Of a child that was found dead just now. The next one starts after a pause.
+        """
+        if self._child is None:
+            if self._restart_at_ns and self._clock.now_ns() >= self._restart_at_ns:
+                self.n_restarts += 1
+                self.start()
+            return None
+        exit_code = self._child.poll()
+        if exit_code is None:
+            return None
+        self._release()
+        now_ns = self._clock.now_ns()
+        if now_ns - self._started_ns > HEALTHY_AFTER_S * NS_PER_S:
+            self._pause_s = FIRST_PAUSE_S
+        self._restart_at_ns = now_ns + round(self._pause_s * NS_PER_S)
+        logger.error(
+            "narrator worker died",
+            extra={"exit_code": exit_code, "restart_in_s": self._pause_s},
+        )
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        return exit_code
+
+    def kill(self) -> None:
+        """Kill a child that does not answer; `check` then finds it dead."""
+        if self._child:
+            self._child.kill()
+
+    def stop(self, *, deadline_s: float) -> None:
+        """Close the lifeline, wait for the child, and kill it after the deadline."""
+        self._restart_at_ns = 0
+        if self._child is None:
+            return
+        if self._child.stdin:
+            self._child.stdin.close()
+        try:
+            self._child.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            logger.warning("narrator worker killed", extra={"deadline_s": deadline_s})
+            self._child.kill()
+            self._child.wait()
+        self._release()
+
+    def _release(self) -> None:
+        if self._child and self._child.stdin:
+            self._child.stdin.close()
+        self._child = None

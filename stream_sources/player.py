@@ -1,0 +1,146 @@
+"""The player: a recording turned into a live stream, at any speed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from contracts.clock import NS_PER_S, Clock
+from contracts.spikes import Mark, SpikeBatch
+from stream_sources.publisher import SpikePublisher
+from stream_sources.source import SpikeSource
+
+WAIT_MS = 100
+"""How often the player looks around while it waits for subscribers."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlayReport:
+    """What was played.
+
+    Attributes
+    ----------
+    n_batches, n_spikes, n_marks : int
+        Sent.
+    duration_s : float
+        Wall time from the first batch to the last.
+    max_lateness_s : float
+        The furthest that the player fell behind its own schedule; 0 at ``--speed max``.
+    was_stopped : bool
+        Whether it was asked to stop before the end.
+    """
+
+    n_batches: int
+    n_spikes: int
+    n_marks: int
+    duration_s: float
+    max_lateness_s: float
+    was_stopped: bool
+
+
+class Pacer:
+    """Says when a piece of session time is due on the host clock.
+
+    Parameters
+    ----------
+    clock : Clock
+    speed : float or None
+        Session seconds per second; None for as fast as possible.
+    """
+
+    def __init__(self, clock: Clock, speed: float | None) -> None:
+        self.max_lateness_ns = 0
+        self._clock = clock
+        self._speed = speed
+        self._origin: tuple[int, int] | None = None
+
+    def due_in_ns(self, session_ns: int) -> int:
+        """Return how long it is until `session_ns`; the first call starts the clock."""
+        if self._speed is None:
+            return 0
+        if self._origin is None:
+            self._origin = (session_ns, self._clock.now_ns())
+        session_origin, host_origin = self._origin
+        due_ns = host_origin + round((session_ns - session_origin) / self._speed)
+        remaining_ns = due_ns - self._clock.now_ns()
+        self.max_lateness_ns = max(self.max_lateness_ns, -remaining_ns)
+        return max(0, remaining_ns)
+
+
+def play(
+    source: SpikeSource,
+    publisher: SpikePublisher,
+    clock: Clock,
+    *,
+    speed: float | None,
+    wait_for_subscribers: int = 0,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_batch: Callable[[SpikeBatch], None] = lambda _: None,
+) -> PlayReport:
+    """Send a whole source, each batch when its last nanosecond is over.
+
+    Parameters
+    ----------
+    source : SpikeSource
+    publisher : SpikePublisher
+    clock : Clock
+    speed : float or None
+        Session seconds per second; None for as fast as the slowest subscriber takes it.
+    wait_for_subscribers : int
+        Do not begin before so many listen; at ``speed`` None, also wait whenever nobody does.
+    should_stop : callable
+        Asked before every batch.
+    on_batch : callable
+        Told of every batch sent, for a progress bar.
+
+    Returns
+    -------
+    PlayReport
+    """
+    while publisher.n_subscribers < wait_for_subscribers and not should_stop():
+        publisher.serve(wait_ms=WAIT_MS)
+    pacer = Pacer(clock, speed)
+    started_ns = clock.now_ns()
+    was_stopped = False
+    for message in _by_time(source):
+        if isinstance(message, SpikeBatch):
+            _wait(pacer, publisher, clock, message)
+            while speed is None and publisher.n_subscribers < min(1, wait_for_subscribers):
+                if should_stop():
+                    break
+                publisher.serve(wait_ms=WAIT_MS)
+            if should_stop():
+                was_stopped = True
+                break
+            on_batch(message)
+        publisher.send(message)
+    publisher.send_end()
+    totals = publisher.totals
+    return PlayReport(
+        n_batches=totals.n_batches,
+        n_spikes=totals.n_spikes,
+        n_marks=totals.n_marks,
+        duration_s=(clock.now_ns() - started_ns) / NS_PER_S,
+        max_lateness_s=pacer.max_lateness_ns / NS_PER_S,
+        was_stopped=was_stopped,
+    )
+
+
+def _by_time(source: SpikeSource) -> Iterator[SpikeBatch | Mark]:
+    """Yield batches and marks together; a mark comes before the batch in which it begins."""
+    marks = source.marks()
+    mark = next(marks, None)
+    for batch in source.batches():
+        while mark is not None and mark.start_ns < batch.stop_ns:
+            if mark.stop_ns > batch.start_ns or mark.start_ns >= batch.start_ns:
+                yield mark
+            mark = next(marks, None)
+        yield batch
+
+
+def _wait(pacer: Pacer, publisher: SpikePublisher, clock: Clock, batch: SpikeBatch) -> None:
+    """Sleep until the batch is over, greeting subscribers meanwhile."""
+    pacer.due_in_ns(batch.start_ns)
+    while (due_in_ns := pacer.due_in_ns(batch.stop_ns)) > 0:
+        clock.sleep_ns(min(due_in_ns, NS_PER_S // 10))
+        publisher.serve()

@@ -1,0 +1,166 @@
+"""The publisher: a source's batches onto an XPUB socket.
+
+A new subscriber is greeted with a hello at once, and everybody once a second. Two ways to treat a
+subscriber that is too slow:
+
+* live (the default): its messages are dropped, and it sees the hole in ``seq``. Acquisition never
+  waits for anybody;
+* lossless, for replays as fast as possible: the source waits for the slowest subscriber, and
+  while nobody listens.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import zmq
+
+from contracts.address import cannot_bind, check_bindable
+from contracts.clock import NS_PER_S, Clock
+from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd, StreamTotals
+from contracts.wire import Part, pack
+
+QUEUE_MESSAGES = 1000
+"""Messages that wait for one subscriber: 10 s of 10 ms batches."""
+
+FLUSH_MS = 30_000
+"""How long the last messages may take to leave after `SpikePublisher.close`."""
+
+RETRY_MS = 20
+"""A lossless source looks this often whether its slowest subscriber has caught up."""
+
+logger = logging.getLogger(__name__)
+
+
+class SpikePublisher:
+    """Sends one stream.
+
+    Parameters
+    ----------
+    context : zmq.Context
+    endpoint : str
+        Where to bind: ``tcp://127.0.0.1:5570``; port 0 or ``*`` for any free one.
+    hello : Hello
+        Who is speaking.
+    clock : Clock
+    is_lossless : bool
+        Wait for slow subscribers instead of dropping their messages.
+    is_insecure : bool
+        Allow an address that other machines can reach.
+
+    Attributes
+    ----------
+    endpoint : str
+        Where it is bound.
+    totals : StreamTotals
+        What has been sent.
+    n_subscribers : int
+        Who listens to the spikes now.
+
+    Raises
+    ------
+    UserError
+        If the address is taken, or is not loopback and not allowed.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoint: str,
+        hello: Hello,
+        clock: Clock,
+        *,
+        is_lossless: bool = False,
+        is_insecure: bool = False,
+    ) -> None:
+        check_bindable(endpoint, setting="--bind", is_insecure=is_insecure)
+        self.totals = StreamTotals()
+        self.n_subscribers = 0
+        self._hello = hello
+        self._clock = clock
+        self._is_lossless = is_lossless
+        self._next_hello_ns = 0
+        self._subscriptions: dict[bytes, int] = {}
+        self._socket = context.socket(zmq.XPUB)
+        self._socket.set(zmq.SNDHWM, QUEUE_MESSAGES)
+        self._socket.set(zmq.LINGER, FLUSH_MS)
+        self._socket.set(zmq.XPUB_VERBOSER, 1)
+        self._socket.set(zmq.XPUB_NODROP, int(is_lossless))
+        try:
+            self._socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            self._socket.close()
+            raise cannot_bind(endpoint, error.errno or 0, setting="--bind") from error
+        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+    def serve(self, *, wait_ms: int = 0) -> None:
+        """Greet new subscribers, and everybody once a second.
+
+        Parameters
+        ----------
+        wait_ms : int
+            How long to wait for a subscriber to come or go.
+        """
+        if wait_ms:
+            self._socket.poll(wait_ms)
+        self._read_subscriptions()
+        if self._clock.now_ns() >= self._next_hello_ns:
+            self._greet()
+
+    def send(self, message: SpikeBatch | Mark) -> None:
+        """Send a batch or a mark; a lossless publisher waits until everybody can take it."""
+        self.serve()
+        if isinstance(message, SpikeBatch):
+            stamped = replace(message, sent_host_ns=self._clock.now_ns())
+            self._send(pack(stamped))
+            self.totals.n_batches += 1
+            self.totals.n_spikes += message.n_spikes
+        else:
+            self._send(pack(message))
+            self.totals.n_marks += 1
+
+    def send_end(self) -> None:
+        """Say that nothing more will come, and how much there was."""
+        self._send(
+            pack(
+                StreamEnd(
+                    stream=self._hello.stream,
+                    run=self._hello.run,
+                    n_batches=self.totals.n_batches,
+                    n_spikes=self.totals.n_spikes,
+                )
+            )
+        )
+
+    def close(self) -> None:
+        """Close the socket; what is queued still leaves within `FLUSH_MS`."""
+        self._socket.close()
+
+    def _greet(self) -> None:
+        self._next_hello_ns = self._clock.now_ns() + NS_PER_S
+        self._send(pack(replace(self._hello, next_seq=self.totals.n_batches)))
+
+    def _send(self, parts: list[Part]) -> None:
+        """Send once; `XPUB_NODROP` refuses a message as a whole while anybody's queue is full."""
+        while True:
+            try:
+                self._socket.send_multipart(parts, zmq.NOBLOCK)
+            except zmq.Again:
+                self._socket.poll(RETRY_MS)  # wakes at once when a subscriber leaves
+                self._read_subscriptions()
+            else:
+                return
+
+    def _read_subscriptions(self) -> None:
+        while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            self._take_note(self._socket.recv())
+
+    def _take_note(self, event: bytes) -> None:
+        """Count a subscription (first byte 1) or its end (0), and greet a newcomer."""
+        is_new, topic = event[:1] == b"\x01", event[1:]
+        if not b"spikes".startswith(topic[:6]):
+            return
+        self.n_subscribers += 1 if is_new else -1
+        if is_new:
+            self._next_hello_ns = 0
