@@ -1,0 +1,82 @@
+"""Whether the daemon is alive, and whether it can narrate; if not, why not.
+
+The fast loop ticks and sets conditions; the HTTP thread reads. Each condition is replaced as a
+whole, so that no lock is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from contracts.clock import NS_PER_S, Clock, HostClock
+
+TICK_TIMEOUT_S = 5.0
+"""A fast loop that has not come round for so long hangs: its slowest step takes milliseconds."""
+
+
+class Condition(NamedTuple):
+    """One thing that must be true before the daemon can narrate."""
+
+    is_ok: bool
+    reason: str
+    """Why it is not so, and what to do; empty when it is."""
+
+
+class Health:
+    """Conditions by name, and the fast loop's pulse.
+
+    Parameters
+    ----------
+    conditions : iterable of str
+        Names of the conditions that must be met; each is unmet until it is set.
+    clock : Clock, optional
+        Host clock.
+    """
+
+    def __init__(self, conditions: Iterable[str], clock: Clock | None = None) -> None:
+        self._clock = clock or HostClock()
+        self._conditions = {name: Condition(False, "not started yet") for name in conditions}
+        self._last_tick_ns = self._clock.now_ns()
+
+    def tick(self) -> None:
+        """Say that the fast loop has come round."""
+        self._last_tick_ns = self._clock.now_ns()
+
+    def set(self, name: str, is_ok: bool, reason: str = "") -> None:
+        """Set a condition.
+
+        Parameters
+        ----------
+        name : str
+            One of a few stable names: ``streams``, ``narrator``, ...
+        is_ok : bool
+            Whether it is met.
+        reason : str
+            Why it is not; ignored when it is.
+        """
+        self._conditions[name] = Condition(is_ok, "" if is_ok else reason)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the fast loop has ticked within five seconds."""
+        return self._clock.now_ns() - self._last_tick_ns < TICK_TIMEOUT_S * NS_PER_S
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every condition is met and the fast loop ticks."""
+        return not self.reasons()
+
+    def conditions(self) -> dict[str, Condition]:
+        """Return every condition, the fast loop's pulse first."""
+        silent_s = (self._clock.now_ns() - self._last_tick_ns) / NS_PER_S
+        reason = "" if self.is_alive else f"the fast loop has not ticked for {silent_s:.1f} s"
+        return {"fast_loop": Condition(not reason, reason), **self._conditions}
+
+    def reasons(self) -> list[str]:
+        """Return why the daemon is not ready, one sentence for each unmet condition."""
+        return [
+            f"{name}: {condition.reason}"
+            for name, condition in self.conditions().items()
+            if not condition.is_ok
+        ]

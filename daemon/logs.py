@@ -1,0 +1,162 @@
+"""Log lines: text for a terminal, one JSON object a line otherwise. Set up once.
+
+A line is a stable short phrase plus key=value pairs given as ``extra``: searchable by phrase,
+readable by a machine. `RateLimitedLog` keeps a flood of bad data from becoming a flood of lines.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+from contracts.clock import NS_PER_S, Clock
+
+ROOT_LOGGERS = ("daemon", "stream_sources", "simulation", "neurrate")
+"""Our packages. Libraries speak from WARNING on."""
+
+_STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
+    "message",
+    "asctime",
+    "taskName",
+}
+
+
+def configure_logging(
+    level: str = "INFO",
+    log_format: Literal["auto", "text", "json"] = "auto",
+    stream: TextIO | None = None,
+) -> None:
+    """Choose how log lines look. Called once, by the process that starts the others.
+
+    Parameters
+    ----------
+    level : str
+        Least severity of our own lines.
+    log_format : {"auto", "text", "json"}
+        ``auto`` is text on a terminal and JSON otherwise.
+    stream : text file, optional
+        Where to write; standard error if omitted.
+    """
+    stream = sys.stderr if stream is None else stream
+    is_text = log_format == "text" or (log_format == "auto" and stream.isatty())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(TextFormatter() if is_text else JsonFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for name in ROOT_LOGGERS:
+        logging.getLogger(name).setLevel(level)
+
+
+class TextFormatter(logging.Formatter):
+    """``12:00:01.234 WARNING daemon.ingest: message dropped reason=version``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record as one line, and its traceback if it has one."""
+        moment = datetime.fromtimestamp(record.created).astimezone()
+        fields = "".join(f" {key}={_shown(value)}" for key, value in fields_of(record).items())
+        line = (
+            f"{moment:%H:%M:%S}.{record.msecs:03.0f} {record.levelname} "
+            f"{record.name}: {record.getMessage()}{fields}"
+        )
+        if record.exc_info:
+            line = f"{line}\n{self.formatException(record.exc_info)}"
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time``, ``level``, ``logger``, ``event``, then the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record as one JSON object."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "event": record.getMessage(),
+            **fields_of(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(
+            {key: _plain(value) for key, value in line.items()}, default=str, ensure_ascii=False
+        )
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Return the pairs that were given as ``extra``."""
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+def _shown(value: object) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return json.dumps(text, ensure_ascii=False) if not text or set(text) & set(' "=\n') else text
+
+
+def _plain(value: object) -> object:
+    """Replace the numbers that JSON does not have."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(slots=True)
+class _Silence:
+    until_ns: int
+    n_suppressed: int = 0
+
+
+class RateLimitedLog:
+    """A logger that says at most one line per second and reason, and how many it kept back.
+
+    Called on the fast loop. Not shared between threads.
+
+    Parameters
+    ----------
+    logger : logging.Logger
+        Where the lines go.
+    clock : Clock
+        Host clock.
+    interval_s : float
+        Seconds between two lines of one reason.
+    """
+
+    def __init__(self, logger: logging.Logger, clock: Clock, *, interval_s: float = 1.0) -> None:
+        self._logger = logger
+        self._clock = clock
+        self._interval_ns = round(interval_s * NS_PER_S)
+        self._silences: dict[str, _Silence] = {}
+
+    def warning(self, reason: str, event: str, *, extra: Mapping[str, object]) -> None:
+        """Log a warning, or count it if its reason spoke less than a second ago.
+
+        Parameters
+        ----------
+        reason : str
+            One of a few stable words.
+        event : str
+            The stable phrase.
+        extra : mapping
+            Fields of the line; ``suppressed`` is added when lines were kept back.
+        """
+        now_ns = self._clock.now_ns()
+        silence = self._silences.get(reason)
+        if silence and now_ns < silence.until_ns:
+            silence.n_suppressed += 1
+            return
+        fields = dict(extra)
+        if silence and silence.n_suppressed:
+            fields["suppressed"] = silence.n_suppressed
+        self._silences[reason] = _Silence(now_ns + self._interval_ns)
+        self._logger.warning(event, extra=fields)
+
+    def flush(self) -> None:
+        """Say what is still being kept back; called at shutdown."""
+        for reason, silence in self._silences.items():
+            if silence.n_suppressed:
+                self._logger.warning(
+                    "lines suppressed", extra={"reason": reason, "suppressed": silence.n_suppressed}
+                )
+                silence.n_suppressed = 0

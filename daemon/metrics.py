@@ -1,0 +1,352 @@
+"""What the daemon counts, and how Prometheus sees it. All metrics are in this file.
+
+The fast loop adds to plain integers in `Counters`; nothing there takes a lock. When somebody
+asks, `DaemonCollector` reads them and names them. ``docs/metrics.md`` is made from the help
+texts below, which are written for the person on call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from contracts.narration import STAGES, Status
+
+PREFIX = "neurrate"
+
+LATENCY_STAGES = (*STAGES, "total")
+
+STAGE_BUCKETS_S = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+"""From one bin to the slowest healthy batch on a CPU, about three to a decade."""
+
+RESERVOIR = 10_000
+"""Newest durations kept exactly for each stage: an hour of three narrations a second."""
+
+DROP_REASONS = ("encoder_busy", "narrator_busy", "worker_died", "shutdown")
+STATUSES = tuple(status.value for status in Status)
+WIRE_REASONS = (
+    "version", "size", "parts", "topic", "header", "field", "length", "span", "stream", "run",
+    "population", "no_hello",
+)  # fmt: skip
+
+
+def _help(help_text: str) -> dict[str, Any]:
+    return {"help": help_text}
+
+
+def _by(label: str, values: tuple[str, ...], help_text: str) -> dict[str, Any]:
+    return {"help": help_text, "label": label, "values": values}
+
+
+def _zeros(values: tuple[str, ...]) -> Callable[[], dict[str, int]]:
+    """Make the usual labels at the start, so that rates begin at zero."""
+    return lambda: dict.fromkeys(values, 0)
+
+
+@dataclass(slots=True)
+class Counters:
+    """Everything that only goes up. Written by the fast loop alone, read by any thread."""
+
+    messages_received: int = field(
+        default=0,
+        metadata=_help(
+            "Messages from sources, legal or not. Flat at zero: no source is connected; look at "
+            "ingest.connect and at the source."
+        ),
+    )
+    hellos_received: int = field(
+        default=0,
+        metadata=_help(
+            "Hello messages: one a second from every source. Rising alone: the source is up and "
+            "has no spikes to send."
+        ),
+    )
+    marks_received: int = field(default=0, metadata=_help("Stimulus marks from sources."))
+    spikes_received: int = field(default=0, metadata=_help("Spikes in accepted batches."))
+    spikes_binned: int = field(default=0, metadata=_help("Spikes that got a bin in the ring."))
+    spikes_late: int = field(
+        default=0,
+        metadata=_help(
+            "Spikes whose bin had already left in a window, and which were dropped. Rising: a "
+            "probe was declared blind and came back, or its source sends out of order."
+        ),
+    )
+    spikes_unknown: int = field(
+        default=0,
+        metadata=_help(
+            "Spikes of units that the encoder does not know, and which were dropped. Expected with "
+            "ingest.extra_units = ignore; otherwise the source runs with another unit table."
+        ),
+    )
+    batches_lost: int = field(
+        default=0,
+        metadata=_help(
+            "Batches missing by their sequence numbers. Rising: the network or this process is too "
+            "slow; the bins they covered count as gaps."
+        ),
+    )
+    batches_duplicate: int = field(
+        default=0,
+        metadata=_help(
+            "Batches that came twice or out of order, and were dropped. Rising: two sources send "
+            "under one stream name."
+        ),
+    )
+    overrun_bins: int = field(
+        default=0,
+        metadata=_help(
+            "Bins that the ring dropped before they were cut. Rising: one probe is further behind "
+            "than ring.capacity_s; enlarge it."
+        ),
+    )
+    wire_errors: dict[str, int] = field(
+        default_factory=_zeros(WIRE_REASONS),
+        metadata=_by(
+            "reason",
+            WIRE_REASONS,
+            "Messages that do not follow the wire format, and were dropped. The log names the "
+            "message; 'version' means that source and daemon are of different releases.",
+        ),
+    )
+    gap_bins: int = field(
+        default=0,
+        metadata=_help(
+            "Bins in windows that some stream did not cover: lost batches or a pause of the "
+            "source. A bin counts once in each window that holds it."
+        ),
+    )
+    streams_blind: int = field(
+        default=0,
+        metadata=_help(
+            "Times that a stream fell silent past ingest.stream_timeout_s; windows went on without "
+            "it. Look at that probe's source."
+        ),
+    )
+    stream_restarts: int = field(
+        default=0, metadata=_help("Times that a source began anew under the same stream name.")
+    )
+    windows: int = field(
+        default=0,
+        metadata=_help("Windows cut from the ring. Flat while spikes rise: one probe lags."),
+    )
+    windows_gap_skipped: int = field(
+        default=0,
+        metadata=_help(
+            "Windows never cut, because no stream covered them or the ring had lost their bins."
+        ),
+    )
+    windows_encoded: int = field(
+        default=0, metadata=_help("Windows that went through the encoder.")
+    )
+    windows_dropped: dict[str, int] = field(
+        default_factory=_zeros(DROP_REASONS),
+        metadata=_by(
+            "reason",
+            DROP_REASONS,
+            "Windows cut and never narrated. 'narrator_busy' is normal where windows come faster "
+            "than sentences: the newest wins. 'encoder_busy': the encoder is too slow for this "
+            "stride. ''worker_died': look at the log of the narrator's process.",
+        ),
+    )
+    narrations: dict[str, int] = field(
+        default_factory=_zeros(STATUSES),
+        metadata=_by(
+            "status",
+            STATUSES,
+            "Narrations by how they ended. 'failed' carries its reason in the message and the log; "
+            "'truncated' met narrator.max_new_tokens.",
+        ),
+    )
+    published_messages: int = field(
+        default=0,
+        metadata=_help(
+            "Messages handed to the publish socket, statistics included. Slow subscribers "
+            "may miss some."
+        ),
+    )
+    worker_restarts: int = field(
+        default=0,
+        metadata=_help(
+            "Times that the narrator's process was started again. Rising: out of memory, or "
+            "batches beyond narrator.batch_timeout_s."
+        ),
+    )
+
+    def as_dict(self) -> dict[str, int | dict[str, int]]:
+        """Return a copy, safe to keep while the fast loop counts on."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {
+            name: dict(value) if isinstance(value, dict) else value
+            for name, value in values.items()
+        }
+
+
+@dataclass(slots=True)
+class Gauges:
+    """What goes up and down. Written by the fast loop alone, read by any thread."""
+
+    ring_fill_bins: int = field(
+        default=0,
+        metadata={
+            "help": "Bins in the ring that no window has used up. Near the capacity: one probe "
+            "lags and bins will be overrun."
+        },
+    )
+    ring_capacity_bins: int = field(
+        default=0, metadata={"help": "Bins that the ring can hold (ring.capacity_s)."}
+    )
+    stream_lag_seconds: dict[str, float] = field(
+        default_factory=dict,
+        metadata={
+            "help": "Seconds since the newest batch of each stream arrived. Beyond "
+            "ingest.stream_timeout_s the stream is blind.",
+            "label": "stream",
+        },
+    )
+
+
+READY_HELP = "1 while the daemon can narrate, else 0; /readyz says why not."
+STAGE_HELP = (
+    "Time that narrations spent in each stage; the stages lie end to end and sum to 'total', "
+    "from the newest spike received to published. 'wait' large: windows queue for the narrator."
+)
+
+
+class DaemonCollector(Collector):
+    """Turns counters and gauges into metric families when Prometheus asks.
+
+    Parameters
+    ----------
+    counters : Counters
+    gauges : Gauges
+    is_ready : callable
+        Whether the daemon is ready, for ``neurrate_ready``.
+    """
+
+    def __init__(self, counters: Counters, gauges: Gauges, is_ready: Callable[[], bool]) -> None:
+        self._counters = counters
+        self._gauges = gauges
+        self._is_ready = is_ready
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family. Called on the HTTP thread; reads only.
+
+        Yields
+        ------
+        Metric
+        """
+        for one in fields(Counters):
+            counter = CounterMetricFamily(metric_name(one), help_of(one), labels=_labels(one))
+            _fill(counter, getattr(self._counters, one.name))
+            yield counter
+        for one in fields(Gauges):
+            gauge = GaugeMetricFamily(metric_name(one), help_of(one), labels=_labels(one))
+            _fill(gauge, getattr(self._gauges, one.name))
+            yield gauge
+        yield GaugeMetricFamily(f"{PREFIX}_ready", READY_HELP, value=float(self._is_ready()))
+
+
+def metric_name(one: Field[Any]) -> str:
+    """Return the family's name; Prometheus adds ``_total`` to counters."""
+    return f"{PREFIX}_{one.name}"
+
+
+def help_of(one: Field[Any]) -> str:
+    """Return the family's help text."""
+    return str(one.metadata["help"])
+
+
+def _labels(one: Field[Any]) -> list[str] | None:
+    return [one.metadata["label"]] if "label" in one.metadata else None
+
+
+def _fill(
+    family: CounterMetricFamily | GaugeMetricFamily, value: float | Mapping[str, float]
+) -> None:
+    if isinstance(value, Mapping):
+        for label, number in dict(value).items():  # a copy: the fast loop may add a key meanwhile
+            family.add_metric([label], number)
+    else:
+        family.add_metric([], value)
+
+
+class LatencyRecorder:
+    """Durations of every stage: a histogram for Prometheus, and exact percentiles of the newest.
+
+    `record` and `summary` belong to one thread; Prometheus may read the histogram from another.
+
+    Parameters
+    ----------
+    registry : CollectorRegistry
+        Where the histogram is registered.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._histogram = Histogram(
+            f"{PREFIX}_stage_duration_seconds",
+            STAGE_HELP,
+            labelnames=("stage",),
+            buckets=STAGE_BUCKETS_S,
+            registry=registry,
+        )
+        self._durations_ms = {stage: np.zeros(RESERVOIR) for stage in LATENCY_STAGES}
+        self._n_recorded = 0
+        for stage in LATENCY_STAGES:
+            self._histogram.labels(stage)
+
+    def record(self, latency_ms: Mapping[str, float]) -> None:
+        """Take in one narration.
+
+        Parameters
+        ----------
+        latency_ms : mapping
+            As `contracts.narration.latency_ms` returns it: every stage, and ``total``.
+        """
+        slot = self._n_recorded % RESERVOIR
+        for stage, durations_ms in self._durations_ms.items():
+            durations_ms[slot] = latency_ms[stage]
+            self._histogram.labels(stage).observe(latency_ms[stage] / 1e3)
+        self._n_recorded += 1
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Return percentiles of the newest 10,000 narrations, in milliseconds.
+
+        Returns
+        -------
+        summary : dict
+            For each stage and ``total``: ``p50``, ``p95``, ``p99``, ``max`` and ``n``. Empty
+            before the first narration.
+        """
+        n_held = min(self._n_recorded, RESERVOIR)
+        if not n_held:
+            return {}
+        return {stage: _percentiles(held[:n_held]) for stage, held in self._durations_ms.items()}
+
+
+def _percentiles(durations_ms: NDArray[np.float64]) -> dict[str, float]:
+    p50, p95, p99 = np.percentile(durations_ms, (50, 95, 99))
+    return {
+        "p50": float(p50),
+        "p95": float(p95),
+        "p99": float(p99),
+        "max": float(durations_ms.max()),
+        "n": len(durations_ms),
+    }
+
+
+def make_registry(
+    counters: Counters, gauges: Gauges, is_ready: Callable[[], bool]
+) -> CollectorRegistry:
+    """Return a registry of its own with the daemon's counters and gauges; nothing is global."""
+    registry = CollectorRegistry()
+    registry.register(DaemonCollector(counters, gauges, is_ready))
+    return registry

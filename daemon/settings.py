@@ -1,0 +1,242 @@
+"""What the daemon can be told: frozen values in seconds, and nothing else.
+
+No file is read here and nothing is started; `daemon.settings_loader` fills these models from
+files, environment and command line. What belongs to the encoder (bins, units, patch grid)
+stands in its manifest and not here.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+PAPER_PROMPT = "USER: <image>\nDescribe this scene in one sentence.\nASSISTANT:"
+"""The prompt of NEURRATOR (arXiv 2606.18667), in LLaVA-1.5's chat form."""
+
+_ENDPOINT = re.compile(r"tcp://.+:(\d+|\*)|ipc://.+|inproc://.+")
+_TORCH_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def _endpoint(value: str) -> str:
+    if not _ENDPOINT.fullmatch(value):
+        raise ValueError(f"must be tcp://HOST:PORT, ipc://PATH or inproc://NAME, got {value!r}")
+    return value
+
+
+def _torch_device(value: str) -> str:
+    if not _TORCH_DEVICE.fullmatch(value):
+        raise ValueError(f"must be auto, cpu, cuda or cuda:NUMBER, got {value!r}")
+    return value
+
+
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
+TorchDevice = Annotated[str, AfterValidator(_torch_device)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+_POPULATION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def _is_local(endpoint: str) -> bool:
+    """Whether only this machine can reach an endpoint."""
+    if not endpoint.startswith("tcp://"):
+        return True
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # an interface name, another host name or *
+        return False
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class IngestSettings(_Group):
+    """Where the spikes come from."""
+
+    connect: tuple[Endpoint, ...] = ("tcp://127.0.0.1:5570",)
+    """ZeroMQ addresses of the sources, one for each publisher. On a command line or in the
+    environment several are separated by commas. The default is where ``neurrate stream`` binds."""
+    stream_timeout_s: Seconds = 2.0
+    """Seconds of silence after which a stream is declared blind and windows go on without it.
+    Sources send a batch at least once a second, even an empty one, so that two seconds are at
+    least one lost batch and not a quiet animal."""
+    population_timeout_s: Seconds = 10.0
+    """Seconds after the first hello within which the streams must have announced every unit of
+    the encoder; then start-up stops. Sources repeat their hello once a second."""
+    extra_units: Literal["refuse", "ignore"] = "refuse"
+    """What to do with units in a stream that the encoder does not know: ``refuse`` stops at
+    start-up, ``ignore`` counts their spikes and leaves them out. Refused by default: such a
+    stream usually belongs to another session than the bundle."""
+
+    @field_validator("connect", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
+        return value
+
+    @field_validator("connect")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("needs one address or more, got none")
+        return value
+
+
+class RingSettings(_Group):
+    """The ring buffer of binned spikes."""
+
+    capacity_s: Annotated[float, Field(ge=2, le=3600)] = 10.0
+    """Seconds of binned spikes that are kept, and so how far one probe may lag behind another.
+    At least one window and two seconds; ten seconds of 400 units at 120 Hz take 1 MB."""
+
+
+class WindowSettings(_Group):
+    """How often a window is cut."""
+
+    stride_bins: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Bins between the starts of two windows. None takes the stride in the bundle's manifest;
+    larger values narrate less often."""
+
+
+class EncoderSettings(_Group):
+    """The compiled encoder."""
+
+    bundle: Path | None = None
+    """Folder of the bundle. None is refused by commands that need an encoder; there is no
+    default, because a bundle belongs to one recording."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processor threads of the encoder. One: the encoder shares the fast loop's core, and a
+    second thread costs more in wake-ups than a small graph gains."""
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``tensorrt``. ``auto`` takes the fastest that is installed;
+    the others refuse to start where they are not."""
+
+
+class NarratorSettings(_Group):
+    """The language model, and the worker that owns it."""
+
+    backend: Literal["llava", "retrieval"] = "llava"
+    """``llava`` says new sentences; ``retrieval`` repeats the caption of the nearest training
+    frame, the baseline that a narration must beat."""
+    model: str | None = None
+    """Folder or hub id of the vision-language model. None takes ``language_model.model_id`` of
+    the bundle's manifest, the model that the encoder was trained for."""
+    prompt: str = PAPER_PROMPT
+    """Text around the image tokens; ``<image>`` stands once. The default is the paper's."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=2048)] = 60
+    """Tokens after which a narration is cut (status ``truncated``). One sentence takes about 20;
+    each token costs a pass through the model."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Number format of the model. ``auto``: float16 on a GPU, float32 on a CPU."""
+    device: TorchDevice = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:1``. ``auto`` takes the first GPU, else the CPU."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processor threads of the model on a CPU. One leaves the other cores to the fast loop."""
+    mode: Literal["worker", "sequential"] = "worker"
+    """``worker``: an own process narrates while the fast loop goes on. ``sequential``: one
+    process does one after the other; the same words, for debugging."""
+    batch_timeout_s: Seconds = 120.0
+    """Seconds that the worker may take for one batch before it is killed and restarted. Far
+    above any healthy batch, also the first one on a cold CPU."""
+    failures_before_unready: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Failed narrations in a row after which ``/readyz`` says no."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _one_image(cls, value: str) -> str:
+        if value.count("<image>") != 1:
+            raise ValueError("must hold <image> exactly once")
+        return value
+
+
+class PublishSettings(_Group):
+    """Where narrations go out."""
+
+    bind: Endpoint = "tcp://127.0.0.1:5571"
+    """ZeroMQ address that subscribers connect to. Loopback, because the socket has no lock."""
+    queue_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Messages kept for each subscriber that reads too slowly; beyond it that subscriber loses
+    messages and no other. A thousand is minutes of narration."""
+    insecure: bool = False
+    """Allow a bind that other machines can reach, unencrypted and without a password. False
+    refuses it."""
+
+    @model_validator(mode="after")
+    def _loopback_unless_insecure(self) -> PublishSettings:
+        if not self.insecure and not _is_local(self.bind):
+            raise ValueError(
+                f"bind must be a loopback address, got {self.bind!r}, which other machines can "
+                "reach without a password. Use tcp://127.0.0.1:5571, or set publish.insecure = "
+                "true on a network that you trust"
+            )
+        return self
+
+
+class HttpSettings(_Group):
+    """Metrics and health over HTTP."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. It is read only; loopback unless a Prometheus elsewhere asks."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 9571
+    """Port to listen on. Zero takes any free port, which is logged."""
+    enabled: bool = True
+    """Whether to listen at all."""
+
+
+class LogSettings(_Group):
+    """What is logged, and how it looks."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severity that is written. INFO is one line for each narration and one a minute."""
+    format: Literal["auto", "text", "json"] = "auto"
+    """``text`` for people, ``json`` for one object a line. ``auto``: text on a terminal."""
+
+
+class ServiceSettings(_Group):
+    """The life of the process."""
+
+    shutdown_s: Annotated[float, Field(ge=0, le=600)] = 10.0
+    """Seconds from the first signal to the end. What the narrator has not said by then is
+    dropped and counted; zero drops it at once."""
+    exit_at_end: bool = False
+    """Stop once every stream has ended and its windows are narrated: for replays. False waits
+    for the next stream."""
+
+
+class Settings(_Group):
+    """Everything that the daemon can be told."""
+
+    ingest: IngestSettings = IngestSettings()
+    ring: RingSettings = RingSettings()
+    window: WindowSettings = WindowSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    populations: Annotated[dict[str, str], Field(min_length=1)] = {"all": "all"}
+    """What to narrate: a name for each set of units. Narrations are published under
+    ``narration.<name>``. A set is ``all``, ``shuffled`` or ``silent`` (the two controls),
+    ``area:VISp``, ``cell_type:PV``, ``probe:probeA``, ``unit:950951`` or ``ids:1,2,3``. The table
+    is one value: a stronger layer replaces it as a whole."""
+    narrator: NarratorSettings = NarratorSettings()
+    publish: PublishSettings = PublishSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    service: ServiceSettings = ServiceSettings()
+
+    @field_validator("populations")
+    @classmethod
+    def _topics(cls, value: dict[str, str]) -> dict[str, str]:
+        bad = [name for name in value if not _POPULATION_NAME.fullmatch(name)]
+        if bad:
+            raise ValueError(
+                f"names must be 1 to 64 letters, digits, _ or -, got {', '.join(map(repr, bad))}"
+            )
+        return value
