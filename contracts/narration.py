@@ -157,7 +157,7 @@ class Narration:
     Attributes
     ----------
     id : str
-        ``<daemon run>-<population>-<window seq>``; a repeat of a last value has the same id.
+        ``<daemon run>-<population>-<seq>``; a repeat of the last value has the same id.
     seq : int
         Counts the narrations of this population in this daemon's life, from 0.
     population : str

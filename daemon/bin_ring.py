@@ -158,6 +158,11 @@ class BinRing:
         return self._streams[name].stop_ns
 
     @property
+    def complete_until_ns(self) -> int:
+        """The watermark as a time, session nanoseconds."""
+        return self.rate.start_ns(self.complete_until)
+
+    @property
     def blind_streams(self) -> tuple[str, ...]:
         """Streams that are no longer waited for."""
         return tuple(name for name, stream in self._streams.items() if not stream.is_live)

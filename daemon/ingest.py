@@ -31,8 +31,6 @@ class Ingest:
     Parameters
     ----------
     context : zmq.Context
-    endpoints : sequence of str
-        Sources to connect to; they need not be up yet.
     registry : StreamRegistry
     counters : Counters
     clock : Clock
@@ -49,7 +47,6 @@ class Ingest:
     def __init__(
         self,
         context: zmq.Context[zmq.Socket[bytes]],
-        endpoints: Sequence[str],
         registry: StreamRegistry,
         counters: Counters,
         clock: Clock,
@@ -64,14 +61,27 @@ class Ingest:
         self.socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         self.socket.set(zmq.LINGER, 0)
         self.socket.subscribe(b"")
-        for endpoint in endpoints:
+
+    def connect(self, addresses: Sequence[str]) -> None:
+        """Begin to listen.
+
+        Parameters
+        ----------
+        addresses : sequence of str
+            Sources; they need not be up yet.
+
+        Raises
+        ------
+        UserError
+            If an address cannot be one.
+        """
+        for address in addresses:
             try:
-                self.socket.connect(endpoint)
+                self.socket.connect(address)
             except zmq.ZMQError as error:
-                self.socket.close()
                 raise UserError(
-                    f"ingest.connect must list addresses such as tcp://127.0.0.1:5570, "
-                    f"got {endpoint!r}: {error}"
+                    "ingest.connect must list addresses such as tcp://127.0.0.1:5570, "
+                    f"got {address!r}: {error}"
                 ) from error
 
     def receive(self, *, max_messages: int) -> Iterator[SpikeBatch | StreamEnd | Hello]:

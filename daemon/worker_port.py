@@ -65,8 +65,8 @@ class WorkerPort:
 
     Attributes
     ----------
-    n_replaced, n_died : int
-        Windows that gave way to newer ones, and that went down with a worker.
+    n_replaced, n_failed : int
+        Windows that gave way to newer ones, and that failed.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class WorkerPort:
         failures_before_problem: int,
         clock: Clock,
     ) -> None:
-        self.n_died = 0
+        self.n_failed = 0
         self._provenance = provenance
         self._timeout_ns = round(batch_timeout_s * NS_PER_S)
         self._failures_before_problem = failures_before_problem
@@ -196,7 +196,7 @@ class WorkerPort:
         narration_batch = self._outstanding.narration_batch
         self._outstanding = None
         self._n_failures += 1
-        self.n_died += 1
+        self.n_failed += 1
         yield failed(narration_batch, reason, self._provenance, self._clock)
 
     def _check_time(self) -> None:

@@ -1,0 +1,153 @@
+"""The fast loop: the walk of a spike on one screen.
+
+::
+
+    source ═ SUB ═► ingest ─► bin_ring ─► window_cutter ─► encoder ─► port ─► desk ─► publisher
+
+`FastLoop.step` takes what has arrived and leaves at most one narration batch waiting. It never
+waits for the narrator and never raises for bad data.
+"""
+
+from __future__ import annotations
+
+from contracts.clock import NS_PER_S, Clock
+from contracts.errors import PopulationMismatchError
+from contracts.spikes import Hello, SpikeBatch, StreamEnd
+from contracts.window import Window
+from daemon.bin_ring import AddReport, BinRing
+from daemon.encoders.protocol import Encoder
+from daemon.ingest import Ingest
+from daemon.metrics import Counters
+from daemon.narration_desk import NarrationDesk
+from daemon.narration_port import NarrationPort
+from daemon.window_cutter import WindowCutter
+
+MAX_MESSAGES = 256
+"""Messages taken in one step, so that narrations and signals are seen to between bursts."""
+
+
+class FastLoop:
+    """Receive, bin, cut, encode, offer, publish.
+
+    Parameters
+    ----------
+    ingest : Ingest
+    ring : BinRing
+    cutter : WindowCutter
+    encoder : Encoder
+    port : NarrationPort
+    desk : NarrationDesk
+    counters : Counters
+    clock : Clock
+    encode_every_window : bool
+        True in the sequential mode: each window is encoded and narrated before the next. False:
+        of the windows that one step completes, the newest is encoded and the others are counted.
+    """
+
+    def __init__(
+        self,
+        *,
+        ingest: Ingest,
+        ring: BinRing,
+        cutter: WindowCutter,
+        encoder: Encoder,
+        port: NarrationPort,
+        desk: NarrationDesk,
+        counters: Counters,
+        clock: Clock,
+        encode_every_window: bool,
+    ) -> None:
+        self.ingest = ingest
+        self.ring = ring
+        self.cutter = cutter
+        self.port = port
+        self._encoder = encoder
+        self._desk = desk
+        self._counters = counters
+        self._clock = clock
+        self._encode_every_window = encode_every_window
+        self._pending: Window | None = None
+
+    def step(self) -> None:
+        """Take what has arrived; leave at most one narration batch waiting.
+
+        Raises
+        ------
+        PopulationMismatchError
+            At the start, if a stream has units that the encoder does not know.
+        """
+        for message in self.ingest.receive(max_messages=MAX_MESSAGES):
+            match message:
+                case SpikeBatch():
+                    self._count(self.ring.add(message))
+                    self._cut(message.received_host_ns)
+                case Hello():
+                    self.ring.add_stream(message.stream)
+                    self.ingest.is_settled = not self.ingest.registry.missing_units()
+                case StreamEnd():
+                    self.ring.end_stream(message.stream)
+                    self._cut(self._clock.now_ns())
+        self._encode_pending()
+        self.publish_narrated()
+
+    def stop_waiting_for(self, stream: str) -> None:
+        """Go on without a stream that has been silent for too long."""
+        self._counters.streams_blind += 1
+        self.ring.set_blind(stream, is_blind=True)
+        self._cut(self._clock.now_ns())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every window has been narrated or dropped."""
+        return self._pending is None and self.port.is_idle
+
+    def _cut(self, received_host_ns: int) -> None:
+        if not self.ingest.is_settled:
+            return
+        for window in self.cutter.ready(self.ring, received_host_ns=received_host_ns):
+            self._counters.windows += 1
+            self._counters.gap_bins += window.n_gap_bins
+            if self._pending is not None:
+                self._drop("encoder_busy")
+            self._pending = window.detached()  # the ring may move on before this step ends
+            if self._encode_every_window:
+                self._encode_pending()
+                self.publish_narrated()
+        self._counters.windows_gap_skipped = self.cutter.n_unseen + self.cutter.n_overrun
+
+    def _encode_pending(self) -> None:
+        if self._pending is None:
+            return
+        window, self._pending = self._pending, None
+        embeddings = self._encoder.encode([window])
+        self._counters.windows_encoded += 1
+        self.port.offer(embeddings)
+
+    def publish_narrated(self) -> None:
+        """Publish what the narrator has said since."""
+        for narrated in self.port.collect():
+            self._desk.publish(narrated)
+
+    def _count(self, report: AddReport) -> None:
+        counters = self._counters
+        counters.spikes_binned += report.n_binned
+        counters.spikes_late += report.n_late
+        counters.spikes_unknown += report.n_unknown
+        counters.overrun_bins += report.n_overrun_bins
+
+    def _drop(self, reason: str) -> None:
+        self._counters.windows_dropped[reason] += 1
+
+
+def check_population(ingest: Ingest, *, first_hello_ns: int, timeout_s: float, now_ns: int) -> None:
+    """Give up on units that no stream has announced for too long after the first hello.
+
+    Raises
+    ------
+    PopulationMismatchError
+        With the missing unit ids.
+    """
+    if ingest.is_settled or now_ns - first_hello_ns < timeout_s * NS_PER_S:
+        return
+    sources = ", ".join(stream.hello.source for stream in ingest.registry.streams.values())
+    raise PopulationMismatchError(ingest.registry.missing_units(), [], source=sources)

@@ -1,0 +1,273 @@
+"""The life of the daemon: start, wait for the narrator, run, shut down.
+
+Start-up makes every room and waits until the narrator has loaded its model; only then does the
+daemon listen to the sources, so that nothing is lost to loading. The first signal stops gently,
+in order and with a deadline; the second stops at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import zmq
+
+from contracts.clock import NS_PER_S, Clock, HostClock, ns_to_second
+from contracts.errors import DependencyError
+from contracts.narration_wire import load
+from daemon.narration_port import NarrationPort
+from daemon.pipeline import check_population
+from daemon.settings import Settings
+from daemon.stats import StreamStats, stats_message
+from daemon.stream_registry import StreamState
+from daemon.wiring import Rooms, wire
+from daemon.worker_port import WorkerPort
+
+POLL_MS = 50
+"""How soon the loop notices a signal or a silent stream when no message comes."""
+
+STATS_EVERY_NS = NS_PER_S
+LOG_EVERY_NS = 60 * NS_PER_S
+
+MAX_START_FAILURES = 3
+"""Times that a worker may die before its first word, until start-up gives up."""
+
+FORCED_EXIT_CODE = 1
+"""After a second signal: what was under way is lost."""
+
+logger = logging.getLogger(__name__)
+
+
+class Service:
+    """One daemon.
+
+    Parameters
+    ----------
+    settings : Settings
+    clock : Clock, optional
+    """
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._clock = clock or HostClock()
+        self._should_stop = False
+        self._started_ns = self._clock.now_ns()
+        self._first_hello_ns = 0
+        self._next_stats_ns = 0
+        self._next_log_ns = self._started_ns + LOG_EVERY_NS
+
+    def run(self) -> dict[str, Any]:
+        """Run until asked to stop, or until the end if the settings say so.
+
+        Returns
+        -------
+        summary : dict
+            Counters, latencies and streams, as in the ``stats`` message.
+
+        Raises
+        ------
+        UserError, DependencyError
+            If it cannot start.
+        """
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            with self._signals():
+                rooms = wire(self._settings, context, self._clock)
+                try:
+                    self._wait_for_narrator(rooms)
+                    self._listen(rooms)
+                    self._serve(rooms)
+                finally:
+                    summary = self._shut_down(rooms)
+        finally:
+            context.destroy(linger=0)
+        return summary
+
+    # -- the life story --------------------------------------------------------------------
+
+    def _wait_for_narrator(self, rooms: Rooms) -> None:
+        """Let the narrator load its model; the HTTP pages and the publish socket answer."""
+        logger.info("waiting for the narrator", extra={"backend": self._settings.narrator.backend})
+        poller = _poller(rooms.publisher.socket, *rooms.port.sockets)
+        while rooms.port.problem and not self._should_stop:
+            poller.poll(POLL_MS)
+            for _ in rooms.port.collect():
+                pass  # nothing was offered, so nothing can have been narrated
+            rooms.publisher.serve()
+            self._tick(rooms)
+            _give_up_if_it_cannot_start(rooms.port)
+
+    def _listen(self, rooms: Rooms) -> None:
+        rooms.loop.ingest.connect(self._settings.ingest.connect)
+        logger.info(
+            "daemon listens",
+            extra={
+                "sources": ",".join(self._settings.ingest.connect),
+                "publish": rooms.publisher.address,
+                "populations": ",".join(self._settings.populations),
+                "bundle": rooms.manifest.sha256[:12],
+            },
+        )
+
+    def _serve(self, rooms: Rooms) -> None:
+        poller = _poller(rooms.loop.ingest.socket, rooms.publisher.socket, *rooms.port.sockets)
+        while not (self._should_stop or self._has_ended(rooms)):
+            poller.poll(POLL_MS)
+            rooms.loop.step()
+            rooms.publisher.serve()
+            self._tick(rooms)
+
+    def _shut_down(self, rooms: Rooms) -> dict[str, Any]:
+        """Stop listening, let the narrator finish, say the last word, let go of everything."""
+        deadline_ns = self._clock.now_ns() + round(self._settings.service.shutdown_s * NS_PER_S)
+        rooms.loop.ingest.close()
+        poller = _poller(*rooms.port.sockets)
+        while not rooms.port.is_idle and self._clock.now_ns() < deadline_ns:
+            poller.poll(POLL_MS)
+            rooms.loop.publish_narrated()
+        if not rooms.port.is_idle:
+            rooms.counters.windows_dropped["shutdown"] += 1
+        remaining_s = max(0.1, ns_to_second(deadline_ns - self._clock.now_ns()))
+        rooms.port.close(deadline_s=remaining_s)
+        self._take_port_counts(rooms)
+        summary = self._publish_stats(rooms)
+        rooms.publisher.close()
+        if rooms.http:
+            rooms.http.close()
+        logger.info("daemon stopped", extra={"uptime_s": round(summary["uptime_s"], 1)})
+        return summary
+
+    def _has_ended(self, rooms: Rooms) -> bool:
+        return (
+            self._settings.service.exit_at_end
+            and rooms.registry.have_all_ended
+            and rooms.loop.is_idle
+        )
+
+    # -- once in a while -------------------------------------------------------------------
+
+    def _tick(self, rooms: Rooms) -> None:
+        """Look after what depends on wall time: silence, health, statistics."""
+        now_ns = self._clock.now_ns()
+        rooms.health.tick()
+        timeout_ns = round(self._settings.ingest.stream_timeout_s * NS_PER_S)
+        for name in rooms.registry.newly_blind(host_ns=now_ns, timeout_ns=timeout_ns):
+            logger.warning("stream is blind", extra={"stream": name, "silent_s": timeout_ns / 1e9})
+            rooms.loop.stop_waiting_for(name)
+        if rooms.registry.streams:
+            self._first_hello_ns = self._first_hello_ns or now_ns
+            check_population(
+                rooms.loop.ingest,
+                first_hello_ns=self._first_hello_ns,
+                timeout_s=self._settings.ingest.population_timeout_s,
+                now_ns=now_ns,
+            )
+        if now_ns >= self._next_stats_ns:
+            self._next_stats_ns = now_ns + STATS_EVERY_NS
+            self._take_port_counts(rooms)
+            self._update_health(rooms, now_ns)
+            summary = self._publish_stats(rooms)
+            if now_ns >= self._next_log_ns:
+                self._next_log_ns = now_ns + LOG_EVERY_NS
+                logger.info("summary", extra=_flat(summary))
+
+    def _update_health(self, rooms: Rooms, now_ns: int) -> None:
+        rooms.health.set("narrator", not rooms.port.problem, rooms.port.problem)
+        problem = _stream_problem(rooms)
+        rooms.health.set("streams", not problem, problem)
+        ring = rooms.loop.ring
+        rooms.gauges.ring_fill_bins = ring.head_bin - ring.complete_until
+        rooms.gauges.stream_lag_seconds = {
+            name: ns_to_second(now_ns - stream.last_heard_host_ns)
+            for name, stream in rooms.registry.streams.items()
+        }
+
+    def _take_port_counts(self, rooms: Rooms) -> None:
+        if isinstance(rooms.port, WorkerPort):
+            rooms.counters.windows_dropped["narrator_busy"] = rooms.port.n_replaced
+            rooms.counters.windows_dropped["worker_died"] = rooms.port.n_failed
+            rooms.counters.worker_restarts = rooms.port.n_restarts
+
+    def _publish_stats(self, rooms: Rooms) -> dict[str, Any]:
+        now_ns = self._clock.now_ns()
+        ring = rooms.loop.ring
+        rooms.counters.published_messages = rooms.publisher.n_published
+        streams = {
+            name: StreamStats(ns_to_second(ring.covered_until_ns(name)), stream.state.value)
+            for name, stream in rooms.registry.streams.items()
+        }
+        parts = stats_message(
+            host_ns=now_ns,
+            uptime_s=ns_to_second(now_ns - self._started_ns),
+            session_s=None if ring.begin_bin is None else ns_to_second(ring.complete_until_ns),
+            counters=rooms.counters,
+            latency_ms=rooms.latencies.summary(),
+            reasons=rooms.health.reasons(),
+            streams=streams,
+        )
+        rooms.publisher.publish(parts)
+        return load(parts[1])
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Take SIGINT and SIGTERM while the daemon lives, and give them back afterwards."""
+
+        def stop(signum: int, _frame: FrameType | None) -> None:
+            if self._should_stop:
+                os._exit(FORCED_EXIT_CODE)
+            self._should_stop = True
+            logger.info("asked to stop", extra={"signal": signal.Signals(signum).name})
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _poller(*sockets: zmq.Socket[bytes]) -> zmq.Poller:
+    poller = zmq.Poller()
+    for socket in sockets:
+        poller.register(socket, zmq.POLLIN)
+    return poller
+
+
+def _stream_problem(rooms: Rooms) -> str:
+    streams = rooms.registry.streams
+    if not streams:
+        return "no source has said hello; start one with 'neurrate stream' or see ingest.connect"
+    missing = rooms.registry.missing_units()
+    if missing:
+        return f"{len(missing)} units of the encoder have not been announced by any stream"
+    blind = [name for name, stream in streams.items() if stream.state is StreamState.BLIND]
+    if blind:
+        return f"silent for too long: {', '.join(blind)}"
+    return ""
+
+
+def _give_up_if_it_cannot_start(port: NarrationPort) -> None:
+    if isinstance(port, WorkerPort) and port.n_restarts >= MAX_START_FAILURES:
+        raise DependencyError(
+            f"the narrator worker died {port.n_restarts} times before its first word; "
+            "its log lines above say why"
+        )
+
+
+def _flat(summary: dict[str, Any]) -> dict[str, object]:
+    counters = summary["counters"]
+    total = summary["latency_ms"].get("total", {})
+    return {
+        "session_s": summary["session_s"],
+        "windows": counters["windows"],
+        "narrations": sum(counters["narrations"].values()),
+        "dropped": sum(counters["windows_dropped"].values()),
+        "batches_lost": counters["batches_lost"],
+        "p50_ms": round(total.get("p50", 0.0), 1),
+        "p99_ms": round(total.get("p99", 0.0), 1),
+    }

@@ -1,0 +1,221 @@
+"""Wiring: settings become rooms. The only place that knows how the rooms are joined.
+
+Everything that a user can get wrong (bundle, populations, ring, ports) is found here, before
+the first spike.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import zmq
+
+from contracts.clock import Clock
+from contracts.errors import SettingsError, UserError
+from contracts.manifest import Manifest, load_manifest
+from contracts.narration import Provenance
+from contracts.population import Selection
+from contracts.spikes import MAX_SPAN_NS
+from contracts.window import WindowSpec
+from daemon.bin_ring import BinRing
+from daemon.encoders.onnx import OnnxEncoder
+from daemon.health import Health
+from daemon.http import HttpServer
+from daemon.ingest import Ingest
+from daemon.metrics import Counters, Gauges, LatencyRecorder, make_registry
+from daemon.narration_desk import NarrationDesk
+from daemon.narration_port import InlinePort, NarrationPort
+from daemon.narrators.auto import load_narrator
+from daemon.pipeline import FastLoop
+from daemon.publisher import Publisher
+from daemon.settings import Settings
+from daemon.stream_registry import StreamRegistry
+from daemon.window_cutter import WindowCutter
+from daemon.worker_port import WorkerPort
+
+CONDITIONS = ("narrator", "streams")
+"""What must be true before the daemon is ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Every room of one daemon, joined."""
+
+    manifest: Manifest
+    counters: Counters
+    gauges: Gauges
+    latencies: LatencyRecorder
+    health: Health
+    registry: StreamRegistry
+    publisher: Publisher
+    http: HttpServer | None
+    port: NarrationPort
+    loop: FastLoop
+
+
+def window_spec(settings: Settings, manifest: Manifest) -> WindowSpec:
+    """Return the manifest's window, with the stride of the settings if they give one."""
+    stride_bins = settings.window.stride_bins
+    spec = manifest.window_spec
+    return spec if stride_bins is None else replace(spec, stride_bins=stride_bins)
+
+
+def selections(settings: Settings, manifest: Manifest) -> list[Selection]:
+    """Resolve the populations to narrate.
+
+    Raises
+    ------
+    SettingsError
+        With every population that no unit matches.
+    """
+    chosen, problems = [], []
+    for name, expression in settings.populations.items():
+        try:
+            chosen.append(manifest.population.select(name, expression))
+        except UserError as error:
+            problems.append(f"populations.{name}: {error}")
+    if problems:
+        raise SettingsError(problems)
+    return chosen
+
+
+def ring_capacity_bins(settings: Settings, spec: WindowSpec) -> int:
+    """Return the ring's capacity.
+
+    Raises
+    ------
+    SettingsError
+        If it could not hold a window and two of the longest batches.
+    """
+    longest_batch_bins = math.ceil(spec.rate.bins_per_s * MAX_SPAN_NS / 1e9)
+    needed_bins = spec.n_bins + 2 * longest_batch_bins
+    capacity_bins = math.ceil(settings.ring.capacity_s * spec.rate.bins_per_s)
+    if capacity_bins < needed_bins:
+        needed_s = needed_bins / spec.rate.bins_per_s
+        raise SettingsError(
+            [
+                f"ring.capacity_s must hold a window of {spec.duration_s:.3f} s and two batches "
+                f"of 1 s, {needed_s:.3f} s in all, got {settings.ring.capacity_s} s"
+            ]
+        )
+    return capacity_bins
+
+
+def load_bundle(settings: Settings) -> Manifest:
+    """Load the bundle that the settings name.
+
+    Raises
+    ------
+    SettingsError
+        If they name none.
+    """
+    if settings.encoder.bundle is None:
+        raise SettingsError(
+            [
+                "encoder.bundle must name a bundle's folder, got none. Add --bundle DIR; "
+                "'neurrate bundle random RECORDING DIR' makes one with random weights."
+            ]
+        )
+    return load_manifest(settings.encoder.bundle)
+
+
+def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clock) -> Rooms:
+    """Build every room. Nothing runs yet, but for the narrator's process and the HTTP thread.
+
+    Parameters
+    ----------
+    settings : Settings
+    context : zmq.Context
+    clock : Clock
+
+    Returns
+    -------
+    Rooms
+
+    Raises
+    ------
+    UserError
+        For whatever the user can mend: bundle, populations, ports.
+    DependencyError
+        If ONNX Runtime or the narrator's libraries are not installed.
+    """
+    manifest = load_bundle(settings)
+    spec = window_spec(settings, manifest)
+    chosen = selections(settings, manifest)
+    capacity_bins = ring_capacity_bins(settings, spec)
+    encoder = OnnxEncoder(
+        manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
+    )
+    counters, gauges = Counters(), Gauges(ring_capacity_bins=capacity_bins)
+    health = Health(CONDITIONS, clock)
+    metrics = make_registry(counters, gauges, lambda: health.is_ready)
+    latencies = LatencyRecorder(metrics)
+    registry = StreamRegistry(manifest.population, settings.ingest.extra_units)
+    with ExitStack() as undo:  # a room that cannot be built takes the ones before it along
+        publisher = Publisher(
+            context,
+            settings.publish.bind,
+            queue_messages=settings.publish.queue_messages,
+            is_insecure=settings.publish.insecure,
+        )
+        http = None
+        if settings.http.enabled:
+            http = HttpServer(settings.http.host, settings.http.port, metrics, health)
+            undo.callback(http.close)
+        port = _narration_port(settings, manifest, context, clock)
+        undo.pop_all()
+    loop = FastLoop(
+        ingest=Ingest(context, registry, counters, clock),
+        ring=BinRing(
+            spec.rate,
+            len(manifest.population),
+            capacity_bins=capacity_bins,
+            window_bins=spec.n_bins,
+        ),
+        cutter=WindowCutter(spec, clock),
+        encoder=encoder,
+        port=port,
+        desk=NarrationDesk(publisher, counters, latencies, clock),
+        counters=counters,
+        clock=clock,
+        encode_every_window=settings.narrator.mode == "sequential",
+    )
+    return Rooms(
+        manifest, counters, gauges, latencies, health, registry, publisher, http, port, loop
+    )
+
+
+def worker_arguments(settings: Settings, manifest: Manifest) -> Sequence[str]:
+    """Return the command line of the narrator worker, but for its address."""
+    return [
+        "--bundle", str(manifest.folder),
+        "--narrator", settings.narrator.model_dump_json(),
+        "--log", settings.log.model_dump_json(),
+    ]  # fmt: skip
+
+
+def _narration_port(
+    settings: Settings,
+    manifest: Manifest,
+    context: zmq.Context[zmq.Socket[bytes]],
+    clock: Clock,
+) -> NarrationPort:
+    narrator = settings.narrator
+    if narrator.mode == "sequential":
+        return InlinePort(load_narrator(narrator, manifest))
+    return WorkerPort(
+        context,
+        worker_arguments(settings, manifest),
+        Provenance(
+            bundle=manifest.sha256,
+            backend=narrator.backend,
+            model=narrator.model or manifest.model.language_model.model_id,
+            prompt=narrator.prompt,
+        ),
+        batch_timeout_s=narrator.batch_timeout_s,
+        failures_before_problem=narrator.failures_before_unready,
+        clock=clock,
+    )
