@@ -8,11 +8,12 @@ stands in its manifest and not here.
 from __future__ import annotations
 
 import re
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from contracts.address import LOOPBACK_PREFIXES
 
 PAPER_PROMPT = "USER: <image>\nDescribe this scene in one sentence.\nASSISTANT:"
 """The prompt of NEURRATOR (arXiv 2606.18667), in LLaVA-1.5's chat form."""
@@ -38,19 +39,6 @@ TorchDevice = Annotated[str, AfterValidator(_torch_device)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 _POPULATION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-
-
-def _is_local(endpoint: str) -> bool:
-    """Whether only this machine can reach an endpoint."""
-    if not endpoint.startswith("tcp://"):
-        return True
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:  # an interface name, another host name or *
-        return False
 
 
 class _Group(BaseModel):
@@ -173,7 +161,7 @@ class PublishSettings(_Group):
 
     @model_validator(mode="after")
     def _loopback_unless_insecure(self) -> PublishSettings:
-        if not self.insecure and not _is_local(self.bind):
+        if not self.insecure and not self.bind.startswith(LOOPBACK_PREFIXES):
             raise ValueError(
                 f"bind must be a loopback address, got {self.bind!r}, which other machines can "
                 "reach without a password. Use tcp://127.0.0.1:5571, or set publish.insecure = "

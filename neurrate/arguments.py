@@ -1,0 +1,51 @@
+"""Arguments that several verbs share: ``--config``, ``--set`` and ``--json``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from contracts.errors import SettingsError
+
+if TYPE_CHECKING:
+    from daemon.settings_loader import LoadedSettings
+
+ConfigOption = Annotated[Path | None, Parameter(name="--config")]
+SetOption = Annotated[tuple[str, ...], Parameter(name="--set", negative=(), show_default=False)]
+JsonOption = Annotated[Path | None, Parameter(name="--json")]
+
+
+def overrides_of(texts: Sequence[str]) -> dict[str, object]:
+    """Read ``key=value`` texts.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        As given to ``--set``; a later one of the same key wins.
+
+    Returns
+    -------
+    overrides : dict
+        Dotted keys and the texts of their values.
+
+    Raises
+    ------
+    SettingsError
+        If a text has no ``=``.
+    """
+    bad = [text for text in texts if not text.partition("=")[0].strip() or "=" not in text]
+    if bad:
+        raise SettingsError([f"--set takes key=value, got {text!r}." for text in bad])
+    pairs = (text.partition("=") for text in texts)
+    return {key.strip(): value for key, _, value in pairs}
+
+
+def settings_from(config: Path | None, texts: Sequence[str]) -> LoadedSettings:
+    """Load the settings from a file, this process's environment and ``--set``."""
+    from daemon.settings_loader import load_settings
+
+    return load_settings(file=config, environ=os.environ, overrides=overrides_of(texts))

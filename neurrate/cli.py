@@ -1,0 +1,190 @@
+"""The command ``neurrate``: which verbs there are, and what an error looks like.
+
+Verbs are named here and imported when they are used, so that ``--help`` loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
+from importlib import metadata
+from typing import NamedTuple
+
+from cyclopts import App, CycloptsError, UnknownCommandError
+
+from contracts.errors import DependencyError, UserError
+
+EXIT_OK = 0
+EXIT_OUR_FAULT = 1
+EXIT_USER = 2
+EXIT_DEPENDENCY = 3
+
+HELP = """Narrate, live and in English, what an animal sees, from its spikes.
+
+For example:
+
+    neurrate demo
+    neurrate stream nwb session.nwb
+    neurrate run --config configs/daemon/replay.toml
+    neurrate watch
+
+Exit codes: 0 done or asked to stop; 1 our fault, with a traceback; 2 something in what you
+typed or in your files; 3 something that must be installed or running is not there.
+"""
+
+
+class Verb(NamedTuple):
+    """One verb: where it is, and its line in the list."""
+
+    target: str
+    summary: str
+
+
+VERBS = {
+    "demo": Verb("neurrate.demo_command:demo", "Replay a recording through the whole daemon."),
+    "run": Verb("neurrate.run_command:run", "Run the daemon: spikes in, narrations out."),
+    "watch": Verb("neurrate.watch_command:watch", "Show narrations as they are published."),
+    "doctor": Verb("neurrate.doctor_command:doctor", "Say what is installed and what is missing."),
+    "inspect": Verb("neurrate.inspect_command:inspect", "Say what is in a recording or a bundle."),
+}
+
+GROUPS = {
+    "stream": (
+        "Send the spikes of a recording to the daemon.",
+        {
+            "nwb": Verb("neurrate.stream_command:nwb", "Replay an NWB file."),
+            "sorting": Verb("neurrate.stream_command:sorting", "Replay a spike sorting."),
+        },
+    ),
+    "config": (
+        "Look at the settings.",
+        {"show": Verb("neurrate.config_command:show", "Show each value and where it is from.")},
+    ),
+    "bundle": (
+        "Make encoder bundles.",
+        {"random": Verb("neurrate.bundle_command:random", "Make one with random weights.")},
+    ),
+    "simulate": (
+        "Make a world in which the truth is known.",
+        {
+            "recording": Verb("neurrate.simulate_command:recording", "Make a recording."),
+            "llava": Verb("neurrate.simulate_command:llava", "Make a small LLaVA."),
+        },
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Words after ``neurrate``; those of this process if omitted.
+
+    Returns
+    -------
+    code : int
+        0 done or asked to stop, 1 our fault, 2 the user's input, 3 a missing dependency.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = build_app(words)(
+            words, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+    except KeyboardInterrupt:
+        return EXIT_OK
+    except UnknownCommandError as error:
+        return _refuse(_unknown_verb(error), EXIT_USER)
+    except (UserError, CycloptsError) as error:
+        return _refuse(str(error).strip(), EXIT_USER)
+    except DependencyError as error:
+        return _refuse(str(error), EXIT_DEPENDENCY)
+    except Exception as error:
+        missing = _missing_package(error)
+        if missing:
+            remedy = "Install it: python -m pip install"
+            return _refuse(
+                f"The Python package {missing!r} is not installed. {remedy} {missing}",
+                EXIT_DEPENDENCY,
+            )
+        traceback.print_exc()
+        return EXIT_OUR_FAULT
+    return code if isinstance(code, int) else EXIT_OK
+
+
+def build_app(words: Collection[str] = ()) -> App:
+    """Return the command's tree.
+
+    Parameters
+    ----------
+    words : collection of str
+        The command line. A verb named there shows its own long help; every other one is a line
+        in a list, and its module is not imported.
+
+    Returns
+    -------
+    app : cyclopts.App
+    """
+    app = App(name="neurrate", help=HELP, help_format="markdown", version=_version)
+    _add(app, VERBS, words)
+    for name, (summary, verbs) in GROUPS.items():
+        group = App(name=name, help=summary, version_flags=())
+        _add(group, verbs, words)
+        app.command(group)
+    return app
+
+
+def _add(app: App, verbs: dict[str, Verb], words: Collection[str]) -> None:
+    for name, verb in verbs.items():
+        app.command(verb.target, name=name, help=None if name in words else verb.summary)
+
+
+def _version() -> str:
+    return metadata.version("neurrate")
+
+
+def _refuse(message: str, code: int) -> int:
+    print(f"neurrate: error: {message}", file=sys.stderr)
+    return code
+
+
+def _unknown_verb(error: UnknownCommandError) -> str:
+    """Say which verbs there are; the library's own text would import every one of them."""
+    path = tuple(error.command_chain or ())
+    known = GROUPS[path[0]][1] if path and path[0] in GROUPS else {**VERBS, **GROUPS}
+    unknown = (error.unused_tokens or ["nothing"])[0]
+    nearest = get_close_matches(unknown, known, n=1)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    where = " ".join(("neurrate", *path))
+    return f"{where} has no verb {unknown!r}.{hint} It has {', '.join(sorted(known))}."
+
+
+def _missing_package(error: BaseException) -> str | None:
+    """Return the name of the foreign package whose absence caused an error, if that is why."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ModuleNotFoundError) and cause.name:
+            package = cause.name.partition(".")[0]
+            return None if package in OUR_PACKAGES else package
+        cause = cause.__cause__
+    return None
+
+
+OUR_PACKAGES = frozenset(
+    {
+        "contracts",
+        "daemon",
+        "encoder_export",
+        "encoder_training",
+        "neurrate",
+        "simulation",
+        "stream_sources",
+    }
+)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
