@@ -8,11 +8,7 @@ in order and with a deadline; the second stops at once.
 from __future__ import annotations
 
 import logging
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -23,6 +19,7 @@ from contracts.narration_wire import load
 from daemon.narration_port import NarrationPort
 from daemon.pipeline import check_population
 from daemon.settings import Settings
+from daemon.signals import StopRequest, stop_on_signal
 from daemon.stats import StreamStats, stats_message
 from daemon.stream_registry import StreamState
 from daemon.wiring import Rooms, wire
@@ -37,9 +34,6 @@ LOG_EVERY_NS = 60 * NS_PER_S
 MAX_START_FAILURES = 3
 """Times that a worker may die before its first word, until start-up gives up."""
 
-FORCED_EXIT_CODE = 1
-"""After a second signal: what was under way is lost."""
-
 logger = logging.getLogger(__name__)
 
 
@@ -50,12 +44,23 @@ class Service:
     ----------
     settings : Settings
     clock : Clock, optional
+    stop : StopRequest, optional
+        To stop it from outside; signals make it too.
+    on_bound : callable, optional
+        Told once where the daemon can be reached: ``publish`` and ``http`` addresses.
     """
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock | None = None,
+        stop: StopRequest | None = None,
+        on_bound: Callable[[dict[str, str]], None] = lambda _: None,
+    ) -> None:
+        self._on_bound = on_bound
         self._settings = settings
         self._clock = clock or HostClock()
-        self._should_stop = False
+        self._stop = stop or StopRequest()
         self._started_ns = self._clock.now_ns()
         self._first_hello_ns = 0
         self._next_stats_ns = 0
@@ -76,9 +81,10 @@ class Service:
         """
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
-            with self._signals():
+            with stop_on_signal(self._stop):
                 rooms = wire(self._settings, context, self._clock)
                 try:
+                    self._on_bound(_addresses(rooms, self._settings))
                     self._wait_for_narrator(rooms)
                     self._listen(rooms)
                     self._serve(rooms)
@@ -94,7 +100,7 @@ class Service:
         """Let the narrator load its model; the HTTP pages and the publish socket answer."""
         logger.info("waiting for the narrator", extra={"backend": self._settings.narrator.backend})
         poller = _poller(rooms.publisher.socket, *rooms.port.sockets)
-        while rooms.port.problem and not self._should_stop:
+        while rooms.port.problem and not self._stop.is_made:
             poller.poll(POLL_MS)
             for _ in rooms.port.collect():
                 pass  # nothing was offered, so nothing can have been narrated
@@ -116,7 +122,7 @@ class Service:
 
     def _serve(self, rooms: Rooms) -> None:
         poller = _poller(rooms.loop.ingest.socket, rooms.publisher.socket, *rooms.port.sockets)
-        while not (self._should_stop or self._has_ended(rooms)):
+        while not (self._stop.is_made or self._has_ended(rooms)):
             poller.poll(POLL_MS)
             rooms.loop.step()
             rooms.publisher.serve()
@@ -213,22 +219,10 @@ class Service:
         rooms.publisher.publish(parts)
         return load(parts[1])
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM while the daemon lives, and give them back afterwards."""
 
-        def stop(signum: int, _frame: FrameType | None) -> None:
-            if self._should_stop:
-                os._exit(FORCED_EXIT_CODE)
-            self._should_stop = True
-            logger.info("asked to stop", extra={"signal": signal.Signals(signum).name})
-
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+def _addresses(rooms: Rooms, settings: Settings) -> dict[str, str]:
+    http = f"http://{settings.http.host}:{rooms.http.port}" if rooms.http else ""
+    return {"publish": rooms.publisher.address, "http": http}
 
 
 def _poller(*sockets: zmq.Socket[bytes]) -> zmq.Poller:

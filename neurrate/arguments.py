@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,8 +44,21 @@ def overrides_of(texts: Sequence[str]) -> dict[str, object]:
     return {key.strip(): value for key, _, value in pairs}
 
 
-def settings_from(config: Path | None, texts: Sequence[str]) -> LoadedSettings:
-    """Load the settings from a file, this process's environment and ``--set``."""
+def settings_from(
+    config: Path | None, texts: Sequence[str], named: Mapping[str, object] | None = None
+) -> LoadedSettings:
+    """Load the settings from a file, this process's environment and the command line.
+
+    Parameters
+    ----------
+    config : Path or None
+        TOML file.
+    texts : sequence of str
+        As given to ``--set``.
+    named : mapping, optional
+        Dotted keys and values of options that have names of their own; they win over ``--set``.
+    """
     from daemon.settings_loader import load_settings
 
-    return load_settings(file=config, environ=os.environ, overrides=overrides_of(texts))
+    overrides = {**overrides_of(texts), **(named or {})}
+    return load_settings(file=config, environ=os.environ, overrides=overrides)

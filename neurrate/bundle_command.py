@@ -1,0 +1,114 @@
+"""``neurrate bundle``: encoders for the daemon."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.binning import BinRate
+from contracts.window import WindowSpec
+
+if TYPE_CHECKING:
+    from stream_sources.source import SpikeSource
+
+
+def random(
+    recording: str,
+    out: Path,
+    *,
+    units: str = "all",
+    model: str,
+    size: Literal["tiny", "paper"] = "tiny",
+    bin_rate_hz: int = 120,
+    bins: int = 20,
+    stride: int = 20,
+    seed: int = 0,
+) -> None:
+    """Make a bundle with random weights for the units of a recording.
+
+    Its narrations are noise; everything else is as with a trained one.
+
+    Examples
+    --------
+        neurrate simulate llava tiny-llava/
+        neurrate bundle random session.nwb bundle/ --model tiny-llava/
+        neurrate bundle random session.nwb bundle/ --model llava-hf/llava-1.5-7b-hf --size paper
+
+    Parameters
+    ----------
+    recording
+        NWB file or URL, or the folder of a sorting.
+    out
+        Folder to write.
+    units
+        Conditions that a unit must meet, as for 'neurrate stream nwb'.
+    model
+        Folder or hub id of the vision-language model that the encoder is for.
+    size
+        tiny: 8 x 8 patches of 64 numbers; paper: 24 x 24 of 1024, as LLaVA-1.5 takes them.
+    bin_rate_hz
+        Bins per second.
+    bins
+        Bins in a window.
+    stride
+        Bins between the starts of two windows.
+    seed
+        The same seed gives the same bundle.
+    """
+    from stream_sources.open_source import open_source
+
+    from encoder_export.random_bundle import GRIDS, make_random_bundle
+
+    source = open_source(recording, units=units)
+    window = WindowSpec(BinRate(bin_rate_hz), n_bins=bins, stride_bins=stride)
+    unit_mean, unit_std = poisson_statistics(source, window.rate)
+    make_random_bundle(
+        out,
+        population=source.population,
+        unit_mean=unit_mean,
+        unit_std=unit_std,
+        window=window,
+        grid=GRIDS[size],
+        language_model_id=model,
+        recording_label=source.label,
+        size=size,
+        seed=seed,
+        command=shlex.join(["neurrate", *sys.argv[1:]]),
+    )
+    source.close()
+    print(f"wrote {out}: {len(source.population)} units, random weights")
+
+
+def poisson_statistics(
+    source: SpikeSource, rate: BinRate
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return each unit's mean spikes per bin, and the standard deviation a Poisson unit has.
+
+    Good enough for random weights; training measures both.
+
+    Parameters
+    ----------
+    source : SpikeSource
+        Read to its end.
+    rate : BinRate
+        Bins per second.
+
+    Returns
+    -------
+    unit_mean, unit_std : array, shape (n_units,), float64, spikes per bin
+        A unit without spikes counts as having had half of one.
+    """
+    n_spikes = np.zeros(len(source.population), dtype=np.int64)
+    start_ns = stop_ns = 0
+    for batch in source.batches():
+        start_ns = batch.start_ns if batch.seq == 0 else start_ns
+        stop_ns = batch.stop_ns
+        n_spikes += np.bincount(batch.unit_index, minlength=len(n_spikes))
+    n_bins = max(1, rate.bin_of(stop_ns) - rate.bin_of(start_ns))
+    unit_mean = np.maximum(n_spikes, 0.5) / n_bins
+    return unit_mean, np.sqrt(unit_mean)

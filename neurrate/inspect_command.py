@@ -1,0 +1,97 @@
+"""``neurrate inspect``: what is in a recording or a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import listed
+from contracts.manifest import MANIFEST_NAME
+from neurrate.arguments import JsonOption
+from neurrate.tables import check_writable, print_table, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def inspect(path: str, *, units: str = "all", json: JsonOption = None) -> None:
+    """Say what is in a recording or a bundle, and check that it can be used.
+
+    For example:
+
+        neurrate inspect session.nwb
+        neurrate inspect session.nwb --units allen
+        neurrate inspect https://example.org/session.nwb
+        neurrate inspect kilosort4/
+        neurrate inspect bundle/ --json bundle.json
+
+    Parameters
+    ----------
+    path
+        NWB file or URL, folder of a sorting, or bundle.
+    units
+        For recordings: conditions that a unit must meet, as for 'neurrate stream nwb'.
+    json
+        Write the same to this file, as JSON.
+    """
+    check_writable(json)
+    is_bundle = (Path(path) / MANIFEST_NAME).is_file()
+    facts = _bundle_facts(Path(path)) if is_bundle else _recording_facts(path, units)
+    print_table(path, [{"": name, "found": _shown(value)} for name, value in facts.items()])
+    write_json(json, {"path": path, "kind": "bundle" if is_bundle else "recording", **facts})
+
+
+def _recording_facts(path: str, units: str) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from stream_sources.open_source import open_source, summarise
+
+    source = open_source(path, units=units)
+    try:
+        return asdict(summarise(source))
+    finally:
+        source.close()
+
+
+def _bundle_facts(folder: Path) -> dict[str, Any]:
+    from contracts.manifest import load_manifest
+
+    manifest = load_manifest(folder)
+    model, spec, grid = manifest.model, manifest.window_spec, manifest.patch_grid
+    population = manifest.population
+    return {
+        "format_version": model.format_version,
+        "sha256": manifest.sha256,
+        "is_trained": model.trained,
+        "n_units": len(population),
+        "fingerprint": population.fingerprint,
+        "areas": {area: population.select(area).n_units for area in population.areas},
+        "bin_rate_hz": spec.rate.bins_per_s,
+        "n_bins": spec.n_bins,
+        "stride_bins": spec.stride_bins,
+        "lag_s": spec.lag_ns / 1e9,
+        "patch_grid": f"{grid.rows} x {grid.cols} x {grid.dim}",
+        "language_model": model.language_model.model_id,
+        "recording": model.training_data.recording,
+        "scores": dict(model.scores),
+        "files": sorted(model.sha256),
+        "command": model.command,
+    }
+
+
+def _shown(value: object) -> str:
+    match value:
+        case dict():
+            return _counts(value)
+        case list() | tuple():
+            return listed(value)
+        case float():
+            return f"{value:,.3f}"
+        case int() if not isinstance(value, bool):
+            return f"{value:,}"
+        case _:
+            return str(value)
+
+
+def _counts(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name or '(none)'} {value}" for name, value in values.items()) or "-"

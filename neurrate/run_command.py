@@ -1,0 +1,109 @@
+"""``neurrate run``: the daemon."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from neurrate.arguments import ConfigOption, JsonOption, SetOption, settings_from
+from neurrate.summary import print_summary
+from neurrate.tables import check_writable, write_json
+
+
+def run(
+    *,
+    config: ConfigOption = None,
+    bundle: Path | None = None,
+    connect: tuple[str, ...] = (),
+    publish: str | None = None,
+    populations: str | None = None,
+    narrator: str | None = None,
+    model: str | None = None,
+    insecure: bool = False,
+    exit_at_end: bool = False,
+    stop_with_stdin: bool = False,
+    set_: SetOption = (),
+    address_file: Path | None = None,
+    json: JsonOption = None,
+) -> None:
+    """Run the daemon: spikes in, narrations out.
+
+    It loads the bundle and the narrator first, then listens to the sources. Ctrl-C stops it
+    gently; a second one at once. The named options are short for --set.
+
+    Examples
+    --------
+        neurrate run --bundle bundle/ --model llava-hf/llava-1.5-7b-hf
+        neurrate run --config configs/daemon/replay.toml --bundle bundle/
+        neurrate run --bundle bundle/ --populations all,VISp,LGd,shuffled,silent
+        neurrate run --bundle bundle/ --set ring.capacity_s=20 --set narrator.mode=sequential
+
+    Parameters
+    ----------
+    config
+        TOML file; docs/settings.md has every key.
+    bundle
+        The encoder (encoder.bundle).
+    connect
+        Address of a source; may be given several times (ingest.connect).
+    publish
+        Address to publish narrations on (publish.bind).
+    populations
+        What to narrate, separated by commas; each name is also the set: all, VISp, PV, shuffled.
+    narrator
+        llava or retrieval (narrator.backend).
+    model
+        Folder or hub id of the vision-language model (narrator.model).
+    insecure
+        Allow a publish address that other machines can reach (publish.insecure).
+    exit_at_end
+        Stop once every stream has ended and been narrated (service.exit_at_end).
+    stop_with_stdin
+        Stop when standard input closes, as it does when the program that started this one dies.
+    set_
+        One setting, as key=value; may be given several times.
+    address_file
+        Write the addresses to this file, as JSON, once they are bound.
+    json
+        Write the summary to this file, as JSON.
+    """
+    check_writable(json)
+    check_writable(address_file)
+    named: dict[str, object] = {
+        "encoder.bundle": None if bundle is None else str(bundle),
+        "ingest.connect": list(connect) or None,
+        "publish.bind": publish,
+        "populations": _names(populations),
+        "narrator.backend": narrator,
+        "narrator.model": model,
+        "publish.insecure": insecure or None,
+        "service.exit_at_end": exit_at_end or None,
+    }
+    given = {key: value for key, value in named.items() if value is not None}
+    settings = settings_from(config, set_, given).settings
+
+    from daemon import signals
+    from daemon.logs import configure_logging
+    from daemon.service import Service
+
+    configure_logging(settings.log.level, settings.log.format)
+    stop = signals.StopRequest()
+    if stop_with_stdin:
+        signals.stop_with_stdin(stop)
+    service = Service(
+        settings, stop=stop, on_bound=lambda addresses: write_json(address_file, addresses)
+    )
+    summary = service.run()
+    print_summary(summary)
+    write_json(json, summary)
+
+
+def _names(populations: str | None) -> dict[str, str] | None:
+    if populations is None:
+        return None
+    names = [name.strip() for name in populations.split(",")]
+    return {_topic(name): name for name in names if name}
+
+
+def _topic(expression: str) -> str:
+    """Return a name that can stand in a topic: ``area:VISp`` becomes ``area_VISp``."""
+    return "".join(c if c.isalnum() or c in "_-" else "_" for c in expression)[:64]
