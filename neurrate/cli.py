@@ -5,11 +5,13 @@ Verbs are named here and imported when they are used, so that ``--help`` loads n
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
-from importlib import metadata
+from importlib import import_module, metadata
+from inspect import cleandoc
 from typing import NamedTuple
 
 from cyclopts import App, CycloptsError, UnknownCommandError
@@ -115,31 +117,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else EXIT_OK
 
 
-def build_app(words: Collection[str] = ()) -> App:
+def build_app(words: Sequence[str] = ()) -> App:
     """Return the command's tree.
 
     Parameters
     ----------
-    words : collection of str
-        The command line. A verb named there shows its own long help; every other one is a line
-        in a list, and its module is not imported.
+    words : sequence of str
+        The command line. The verb that it names is imported; every other one is a line in a
+        list.
 
     Returns
     -------
     app : cyclopts.App
     """
     app = App(name="neurrate", help=HELP, help_format="markdown", version=_version)
-    _add(app, VERBS, words)
+    first, second = [*words, "", ""][:2]
+    _add(app, VERBS, named=first)
     for name, (summary, verbs) in GROUPS.items():
         group = App(name=name, help=summary, version_flags=())
-        _add(group, verbs, words)
+        _add(group, verbs, named=second if name == first else "")
         app.command(group)
     return app
 
 
-def _add(app: App, verbs: dict[str, Verb], words: Collection[str]) -> None:
+def _add(app: App, verbs: dict[str, Verb], *, named: str) -> None:
     for name, verb in verbs.items():
-        app.command(verb.target, name=name, help=None if name in words else verb.summary)
+        if name == named:
+            module, _, function_name = verb.target.partition(":")
+            function = getattr(import_module(module), function_name)
+            app.command(function, name=name, help_epilogue=_examples(function.__doc__ or ""))
+        else:
+            app.command(verb.target, name=name, help=verb.summary)
+
+
+def _examples(docstring: str) -> str:
+    """Return the section "Examples", which the library leaves out of its help."""
+    found = re.search(
+        r"^Examples\n-{8}\n(.*?)(?=^\S[^\n]*\n---|\Z)",
+        cleandoc(docstring),
+        re.MULTILINE | re.DOTALL,
+    )
+    return f"For example:\n\n{found[1]}" if found else ""
 
 
 def _version() -> str:

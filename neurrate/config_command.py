@@ -12,8 +12,8 @@ def show(*, config: ConfigOption = None, set_: SetOption = (), json: JsonOption 
     Weakest first: defaults, one TOML file, environment (NEURRATE_RING__CAPACITY_S), --set.
     docs/settings.md says what each setting means.
 
-    For example:
-
+    Examples
+    --------
         neurrate config show
         neurrate config show --config configs/daemon/replay.toml
         neurrate config show --set ring.capacity_s=20 --json settings.json

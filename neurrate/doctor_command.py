@@ -19,8 +19,8 @@ def doctor(*, bundle: Path | None = None, json: JsonOption = None) -> int:
     Exits with 0 if Neurrate can be used, 3 if something it needs is missing, 2 if the bundle
     is refused.
 
-    For example:
-
+    Examples
+    --------
         neurrate doctor
         neurrate doctor --bundle bundles/session --json doctor.json
 

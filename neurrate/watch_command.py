@@ -42,8 +42,8 @@ def watch(
 
     Watching cannot slow the daemon down, and any number may watch. Control-C ends it.
 
-    For example:
-
+    Examples
+    --------
         neurrate watch
         neurrate watch --connect tcp://127.0.0.1:6000
         neurrate watch --plain --seconds 60 --json heard.json
@@ -156,7 +156,7 @@ def _plain(
             next_notice_s = 0.0
         elif state.silent_s(clock.now_ns()) >= next_notice_s:
             print(notice, file=sys.stderr, flush=True)
-            next_notice_s += SILENCE_S
+            next_notice_s = state.silent_s(clock.now_ns()) + SILENCE_S
 
     _receive(socket, state, clock, deadline_ns, show)
 

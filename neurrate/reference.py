@@ -1,0 +1,150 @@
+"""The reference pages, made from the code that they describe: ``python -m neurrate.reference``."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from daemon.metrics import (
+    LATENCY_STAGES,
+    READY_HELP,
+    STAGE_BUCKETS_S,
+    STAGE_HELP,
+    Counters,
+    Gauges,
+    help_of,
+    metric_name,
+)
+from daemon.settings import Settings
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+MADE_BY = "<!-- Made by `python -m neurrate.reference`; do not edit. -->\n"
+
+SETTINGS_HEAD = """# Settings
+
+Order, weakest first: the defaults below, one TOML file (`--config FILE`), the environment
+(`NEURRATE_RING__CAPACITY_S=20`), the command line (`--set ring.capacity_s=20`). Values of the last
+two are written as in TOML; plain text needs no quotes, `none` stands for no value, and several
+addresses are separated by commas. Unknown keys are refused. `neurrate config show` prints every
+effective value with its source.
+"""
+
+METRICS_HEAD = """# Metrics
+
+`http://127.0.0.1:9571/metrics`, unless `http.host` and `http.port` say otherwise.
+`configs/prometheus.yml` collects them and `configs/grafana/neurrate.json` draws them. Counters
+start at zero with the process. `/healthz` is 200 while the process is alive, `/readyz` while it
+can narrate; otherwise they are 503 and say why.
+"""
+
+
+def main() -> None:
+    """Write every page."""
+    for name, text in pages().items():
+        (DOCS / name).write_text(text, encoding="utf-8")
+
+
+def pages() -> dict[str, str]:
+    """Return the text of every page by its name in ``docs/``."""
+    return {"settings.md": settings_page(), "metrics.md": metrics_page()}
+
+
+def settings_page() -> str:
+    """Return ``docs/settings.md``."""
+    return "\n".join([MADE_BY, SETTINGS_HEAD, *_settings_sections()])
+
+
+def metrics_page() -> str:
+    """Return ``docs/metrics.md``."""
+    counters = [_metric_row(one, suffix="_total") for one in fields(Counters)]
+    gauges = [_metric_row(one) for one in fields(Gauges)]
+    gauges.append(f"| `neurrate_ready` | {READY_HELP} |")
+    stages = ", ".join(f"`{stage}`" for stage in LATENCY_STAGES)
+    buckets = ", ".join(f"{bound:g}" for bound in STAGE_BUCKETS_S)
+    head = ["| metric | what it says |", "|---|---|"]
+    return "\n".join(
+        [
+            MADE_BY,
+            METRICS_HEAD,
+            "## Counters\n",
+            *head,
+            *counters,
+            "\n## Gauges\n",
+            *head,
+            *gauges,
+            "\n## Latency\n",
+            f"`neurrate_stage_duration_seconds{{stage}}`, a histogram. {STAGE_HELP}\n",
+            f"Stages: {stages}. Buckets, seconds: {buckets}.\n",
+        ]
+    )
+
+
+def _settings_sections() -> Iterator[str]:
+    for name, info in Settings.model_fields.items():
+        group = info.annotation
+        if isinstance(group, type) and issubclass(group, BaseModel):
+            yield f"## {name}\n\n{group.__doc__}\n"
+            for member, member_info in group.model_fields.items():
+                yield _setting(f"{name}.{member}", member_info)
+        else:
+            yield f"## {name}\n"
+            yield _setting(name, info)
+
+
+def _setting(key: str, info: FieldInfo) -> str:
+    variable = "NEURRATE_" + key.replace(".", "__").upper()
+    described = re.sub(r"\s+", " ", info.description or "").replace("``", "`")
+    return (
+        f"### `{key}`\n\n{described}\n\n"
+        f"{_type(info.annotation)}; default `{_default(info)}`; `{variable}`\n"
+    )
+
+
+def _type(annotation: Any) -> str:
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(f"`{value}`" for value in get_args(annotation))
+    if origin is tuple:
+        return "list of texts"
+    if origin is dict:
+        return "table of texts"
+    if origin is not None and (origin is Union or type(None) in get_args(annotation)):
+        kinds = [_type(one) for one in get_args(annotation) if one is not type(None)]
+        return " or ".join([*kinds, "none"])
+    if not isinstance(annotation, type):  # Annotated inside a union
+        return _type(get_args(annotation)[0])
+    names = {bool: "true or false", int: "integer", float: "number", str: "text", Path: "path"}
+    return names[annotation]
+
+
+def _default(info: FieldInfo) -> str:
+    if info.default is None:
+        return "none"
+    default = info.default
+    if isinstance(default, dict):
+        return "{ " + ", ".join(f"{k} = {json.dumps(v)}" for k, v in default.items()) + " }"
+    return json.dumps(default)
+
+
+def _metric_row(one: Field[Any], suffix: str = "") -> str:
+    name = metric_name(one) + suffix
+    label = one.metadata.get("label")
+    values = one.metadata.get("values")
+    text = help_of(one).replace("|", "\\|")
+    if label:
+        name += f"{{{label}}}"
+    if values:
+        text += " Values: " + ", ".join(f"`{value}`" for value in values) + "."
+    return f"| `{name}` | {text} |"
+
+
+if __name__ == "__main__":
+    main()
