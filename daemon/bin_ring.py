@@ -123,7 +123,10 @@ class BinRing:
         self.head_bin = 0
         self.begin_bin: int | None = None
         self.complete_until = 0
+        self._first_bin = 0
         self._is_empty = True
+        self._counts[:] = 0
+        self._uncovered[:] = self._everyone
 
     # -- streams ---------------------------------------------------------------------------
 
@@ -213,23 +216,25 @@ class BinRing:
 
     def _reach(self, first: int, stop: int) -> int:
         """Make room up to bin `stop`; return how many unfinished bins had to go."""
-        if self._is_empty:
-            self.oldest_bin = self.head_bin = self.complete_until = first
+        if self._is_empty:  # empty rows reach back, for a stream whose session began earlier
+            self.head_bin = self._first_bin = first
+            self.oldest_bin = self.complete_until = first - self.capacity_bins
             self._is_empty = False
+        self._first_bin = min(self._first_bin, first)
         if stop <= self.head_bin:
             return 0
-        self._clear(max(self.head_bin, stop - self.capacity_bins), stop)
+        for rows in self._rows(max(self.head_bin, stop - self.capacity_bins), stop):
+            self._counts[rows] = 0
+            self._uncovered[rows] = self._everyone
         self.head_bin = stop
         self.oldest_bin = max(self.oldest_bin, stop - self.capacity_bins)
-        n_overrun_bins = max(0, self.oldest_bin - self.complete_until)
-        self.complete_until += n_overrun_bins
+        n_overrun_bins = max(0, self.oldest_bin - max(self.complete_until, self._first_bin))
+        self.complete_until = max(self.complete_until, self.oldest_bin)
         return n_overrun_bins
 
-    def _clear(self, start: int, stop: int) -> None:
-        everyone = np.uint64((1 << len(self._streams)) - 1)
-        for rows in self._rows(start, stop):
-            self._counts[rows] = 0
-            self._uncovered[rows] = everyone
+    @property
+    def _everyone(self) -> np.uint64:
+        return np.uint64((1 << len(self._streams)) - 1)
 
     def _count(self, batch: SpikeBatch, first: int) -> tuple[int, int, int]:
         times, unit_index = batch.spike_time_ns, batch.unit_index
@@ -262,7 +267,7 @@ class BinRing:
         if not stream.has_begun:
             stream.has_begun = True
             stream.first_bin = self.rate.first_bin_at_or_after(batch.start_ns)
-            stream.covered_until = stream.first_bin
+            stream.covered_until = first  # perhaps in part: the bin is open, and no window has it
             stream.contiguous_from_ns = batch.start_ns
             stream.stop_ns = batch.start_ns
         elif not stream.contiguous_from_ns <= batch.start_ns <= stream.stop_ns:

@@ -1,0 +1,42 @@
+"""What holds for every test: nothing may be left behind."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+REAL_RECORDINGS = REPOSITORY.parent / "shared" / "data"
+"""Real recordings, where they lie beside the checkout; never part of it."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a thread or a child process."""
+    threads_before = set(threading.enumerate())
+    children_before = set(psutil.Process().children())
+    yield
+    threads = [t for t in threading.enumerate() if t not in threads_before and not _is_idle(t)]
+    children = [c for c in psutil.Process().children() if c not in children_before]
+    for child in children:
+        child.kill()
+    assert not threads, f"threads left behind: {threads}"
+    assert not children, f"processes left behind: {children}"
+
+
+def _is_idle(thread: threading.Thread) -> bool:
+    """Whether a thread belongs to a library that keeps it for the whole process."""
+    thread.join(0.5)
+    return not thread.is_alive() or thread.name.startswith(("pymp", "tqdm", "execnet", "Thread-"))
+
+
+@pytest.fixture
+def real_recordings() -> Path:
+    """The folder of real recordings, or a skip that says so."""
+    if not REAL_RECORDINGS.is_dir():
+        pytest.skip("no real recordings beside the checkout")
+    return REAL_RECORDINGS
