@@ -130,7 +130,13 @@ def build_app(words: Sequence[str] = ()) -> App:
     -------
     app : cyclopts.App
     """
-    app = App(name="neurrate", help=HELP, help_format="markdown", version=_version)
+    app = App(
+        name="neurrate",
+        help=HELP,
+        help_format="markdown",
+        version=_version,
+        suppress_keyboard_interrupt=False,  # control-C is a request to stop: `main` returns 0
+    )
     first, second = [*words, "", ""][:2]
     _add(app, VERBS, named=first)
     for name, (summary, verbs) in GROUPS.items():

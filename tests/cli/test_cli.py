@@ -1,0 +1,112 @@
+"""The command: help, exit codes, error text."""
+
+import subprocess
+import sys
+
+import pytest
+
+from contracts.errors import DependencyError, MisuseError, SettingsError, UserError
+from neurrate import cli, config_command
+
+HEAVY = (
+    "torch",
+    "transformers",
+    "spikeinterface",
+    "h5py",
+    "zmq",
+    "onnxruntime",
+    "prometheus_client",
+)
+
+
+def _fails_with(monkeypatch, error: BaseException) -> int:
+    def settings_from(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(config_command, "settings_from", settings_from)
+    return cli.main(["config", "show"])
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--help", "--version", "config --help", "config show --help", "watch --help", "doctor --help"],
+)
+def test_help_imports_nothing_heavy(words):
+    """Help is fast because no verb's libraries are imported for it."""
+    code = (
+        "import sys; from neurrate.cli import main; "
+        f"code = main({words.split()!r}); "
+        f"sys.exit(code or ', '.join(m for m in {HEAVY!r} if m in sys.modules) or None)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+@pytest.mark.parametrize("words", [["config", "show"], ["watch"], ["doctor"]])
+def test_every_help_has_examples(words, capsys):
+    """The help of a verb shows how it is typed."""
+    assert cli.main([*words, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "For example:" in shown
+    assert f"neurrate {' '.join(words)}" in shown.partition("For example:")[2]
+
+
+def test_the_help_lists_verbs_and_exit_codes(capsys):
+    """``neurrate --help`` names every verb and what the exit codes mean."""
+    assert cli.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for verb in (*cli.VERBS, *cli.GROUPS):
+        assert f" {verb} " in shown
+    assert "Exit codes: 0 done or asked to stop; 1 our fault" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["wacth"], "neurrate has no verb 'wacth'. Did you mean 'watch'?"),
+        (["stream", "nbw"], "neurrate stream has no verb 'nbw'. Did you mean 'nwb'?"),
+        (["watch", "--bogus"], "--bogus"),
+        (["watch", "--seconds", "x"], "--seconds"),
+        (["watch", "--seconds", "0"], "--seconds"),
+        (["config", "show", "--set", "ring.capacity_s"], "--set takes key=value"),
+        (["config", "show", "--set", "ring.capactiy_s=3"], "Did you mean ring.capacity_s?"),
+        (["config", "show", "--json", "/no/such/folder/x"], "there is no folder /no/such/folder"),
+        (["watch", "--connect", "nowhere"], "tcp://127.0.0.1:5571, got 'nowhere'"),
+    ],
+)
+def test_the_users_mistakes_are_two_without_a_traceback(words, said, capsys):
+    """What the user can correct ends with 2 and one sentence."""
+    assert cli.main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("neurrate: error: ")
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "has_traceback"),
+    [
+        (UserError("no"), 2, False),
+        (SettingsError(["no"]), 2, False),
+        (DependencyError("no"), 3, False),
+        (ModuleNotFoundError("no", name="onnxruntime.capi"), 3, False),
+        (ModuleNotFoundError("no", name="daemon.nothing"), 1, True),
+        (MisuseError("no"), 1, True),
+        (ZeroDivisionError("no"), 1, True),
+        (KeyboardInterrupt(), 0, False),
+    ],
+    ids=repr,
+)
+def test_errors_become_exit_codes(error, code, has_traceback, monkeypatch, capsys):
+    """The blame decides the code; only our own faults show a traceback."""
+    assert _fails_with(monkeypatch, error) == code
+    assert ("Traceback" in capsys.readouterr().err) is has_traceback
+
+
+def test_a_missing_package_is_named(monkeypatch, capsys):
+    """The error says what to install."""
+    _fails_with(monkeypatch, ModuleNotFoundError("no", name="onnxruntime.capi"))
+    assert "python -m pip install onnxruntime\n" in capsys.readouterr().err

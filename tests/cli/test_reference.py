@@ -1,0 +1,22 @@
+"""The reference pages say what the code says."""
+
+import pytest
+
+from daemon.settings_loader import setting_keys
+from neurrate.reference import DOCS, pages, settings_page
+
+
+@pytest.mark.parametrize("name", sorted(pages()))
+def test_the_page_is_current(name):
+    """A page that differs was not made again: python -m neurrate.reference."""
+    assert (DOCS / name).read_text(encoding="utf-8") == pages()[name]
+
+
+def test_every_setting_is_described():
+    """Each key stands on the page with a description."""
+    sections = {
+        section.partition("`")[0]: section.partition("\n\n")[2].partition("\n")[0]
+        for section in settings_page().split("### `")[1:]
+    }
+    assert set(sections) == set(setting_keys())
+    assert all(len(text) > 20 for text in sections.values())

@@ -1,0 +1,45 @@
+"""Numbers as a table and as JSON."""
+
+import json
+
+import pytest
+
+from contracts.errors import UserError
+from neurrate.tables import cell, check_writable, print_table, write_json
+
+
+def test_a_table_has_every_cell(capsys):
+    """Columns come from the first row; brackets are no markup."""
+    print_table("Stages", [{"stage": "cut", "p50": 1.23456}, {"stage": "[red]x", "p50": None}])
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("Stages", "stage", "cut", "1.235", "[red]x", "-"))
+
+
+def test_no_rows_are_a_line(capsys):
+    """An empty table says so."""
+    print_table("Heard", [])
+    assert capsys.readouterr().out == "Heard: nothing\n"
+
+
+def test_json_is_written_and_read_back(tmp_path):
+    """Text stays text in any language; no path writes nothing."""
+    path = tmp_path / "x.json"
+    write_json(path, {"words": "Äpfel"})
+    assert json.loads(path.read_text(encoding="utf-8")) == {"words": "Äpfel"}
+    write_json(None, object())
+
+
+@pytest.mark.parametrize("name", ["", "none/x.json"])
+def test_an_unwritable_path_is_refused_beforehand(tmp_path, name):
+    """A folder, and a file in a folder that is not there, are refused with the reason."""
+    check_writable(None)
+    check_writable(tmp_path / "x.json")
+    with pytest.raises(UserError, match="Cannot write"):
+        check_writable(tmp_path / name)
+    with pytest.raises(UserError, match="Cannot write"):
+        write_json(tmp_path / name, {})
+
+
+def test_cells_are_short():
+    """None is a dash and a float has four digits."""
+    assert [cell(value) for value in (None, 0.123456, 12, "x")] == ["-", "0.1235", "12", "x"]

@@ -1,0 +1,63 @@
+"""``neurrate watch`` over real sockets."""
+
+import json
+import threading
+
+import pytest
+import zmq
+
+from contracts.narration_wire import pack_narration
+from neurrate.cli import main
+from tests.support.narrations import narration
+
+
+@pytest.fixture
+def publisher():
+    """Publish two narrations to everyone who subscribes, until the test ends."""
+    context = zmq.Context()
+    socket = context.socket(zmq.XPUB)
+    socket.set(zmq.LINGER, 0)
+    address = f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"
+    is_over = threading.Event()
+
+    def serve() -> None:
+        while not is_over.is_set():
+            if socket.poll(20) and socket.recv()[:1] == b"\x01":
+                for seq in range(2):
+                    socket.send_multipart(pack_narration(narration(seq=seq, text=f"car {seq}")))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield address
+    is_over.set()
+    thread.join()
+    socket.close()
+    context.term()
+
+
+def test_lines_are_printed_and_written(publisher, tmp_path, capsys):
+    """Where there is no terminal each narration is one line, and the JSON has them all."""
+    out = tmp_path / "heard.json"
+    words = ["--connect", publisher, "--seconds", "0.6", "--json", str(out)]
+    assert main(["watch", *words]) == 0
+    shown = capsys.readouterr().out
+    assert "0.250 s  all: car 0  (60 ms)" in shown
+    report = json.loads(out.read_text())
+    assert [one["text"] for one in report["narrations"]] == ["car 0", "car 1"]
+    assert report["populations"][0]["narrations"] == 2
+    assert report["populations"][0]["latency ms, median"] == pytest.approx(60)
+
+
+def test_the_live_view_draws_on_a_terminal(publisher, monkeypatch, capsys):
+    """On a terminal the live view is drawn and left again."""
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main(["watch", "--connect", publisher, "--seconds", "0.6"]) == 0
+    assert "car 1" in capsys.readouterr().out
+
+
+def test_nobody_there_is_said_and_is_no_error(capsys):
+    """Waiting for a daemon that is not up is said on standard error."""
+    assert main(["watch", "--connect", "tcp://127.0.0.1:1", "--seconds", "0.2"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == "waiting for tcp://127.0.0.1:1\n"
+    assert captured.out == "Heard: nothing\n"

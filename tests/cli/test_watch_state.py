@@ -1,0 +1,144 @@
+"""What a watcher knows and how it is drawn, without a socket."""
+
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from contracts.narration import Status
+from contracts.narration_wire import as_repeat, pack_narration
+from daemon.metrics import Counters
+from daemon.stats import StreamStats, stats_message
+from neurrate.watch_state import N_SHOWN, WatchState
+from neurrate.watch_view import BAR_CELLS, draw, latency_bar
+from tests.support.narrations import narration, narrations
+
+S = 1_000_000_000
+
+
+@pytest.fixture
+def state():
+    return WatchState("tcp://127.0.0.1:5571", started_ns=0)
+
+
+def _drawn(state: WatchState, host_ns: int = 0) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(draw(state, host_ns))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def _stats(**changes) -> list[bytes]:
+    counters = Counters()
+    counters.windows_dropped["narrator_busy"] = 7
+    counters.gap_bins = 3
+    values = {
+        "host_ns": 1,
+        "uptime_s": 1.0,
+        "session_s": 1.0,
+        "counters": counters,
+        "latency_ms": {"total": {"p95": 123.0}},
+        "reasons": [],
+        "streams": {"probeA": StreamStats(1.0, "live"), "probeB": StreamStats(1.0, "blind")},
+    }
+    return stats_message(**{**values, **changes})
+
+
+def test_the_newest_stands_on_top(state):
+    """Each population has its newest words first, and a few older ones."""
+    for seq in range(N_SHOWN + 2):
+        state.take(pack_narration(narration(seq=seq, text=f"words {seq}")), host_ns=S)
+    shown = _drawn(state, S)
+    assert shown.index("words 5") < shown.index("words 4") < shown.index("words 3")
+    assert "words 1" not in shown
+    assert state.n_heard == {"all": N_SHOWN + 2}
+
+
+def test_a_repeat_is_passed_over(state):
+    """The last value that a newcomer causes is not counted again."""
+    topic, payload = pack_narration(narration())
+    assert state.take([topic, payload], host_ns=S) is not None
+    assert state.take([topic, as_repeat(payload)], host_ns=S) is None
+    assert state.n_heard == {"all": 1}
+
+
+def test_the_header_shows_drops_blind_streams_and_gaps(state):
+    """What a person must know of the daemon stands in the first line."""
+    state.take(_stats(reasons=["narrator: loading"]), host_ns=S)
+    shown = _drawn(state, S)
+    for said in ("not ready", "narrator: loading", "probeB blind", "7 dropped (narrator_busy)"):
+        assert said in shown
+    assert "3 gap bins" in shown
+    assert "p95 123 ms" in shown
+
+
+def test_failed_and_incomplete_narrations_say_so(state):
+    """A narration that failed shows its reason; gaps and blind streams are named."""
+    failed = narration(text="", status=Status.FAILED, n_gap_bins=2, blind_streams=("probeB",))
+    heard = state.take(pack_narration(failed), host_ns=S)
+    assert heard is not None
+    assert heard.line == ("0.250 s  all: [because]  (60 ms; failed; 2 gap bins; blind probeB)")
+    assert "2 gap bins  blind: probeB" in _drawn(state, S)
+
+
+def test_waiting_is_explained(state):
+    """While nothing comes the notice says for how long, and what to check."""
+    assert state.notice(S) == "waiting for tcp://127.0.0.1:5571"
+    assert state.notice(6 * S) == (
+        "waiting for tcp://127.0.0.1:5571: no message for 6 s; is `neurrate run` up?"
+    )
+    state.take(_stats(), host_ns=7 * S)
+    assert state.notice(8 * S) == ""
+    assert "has been silent for 6 s" in _drawn(state, 13 * S)
+
+
+def test_words_cannot_steer_the_terminal(state):
+    """Control characters and markup in a narration are only shown."""
+    text = "\x1b[2Jclear\n[bold]x[/bold]"
+    heard = state.take(pack_narration(narration(text=text)), host_ns=S)
+    assert heard is not None
+    assert heard.text == "[2Jclear [bold]x[/bold]"
+    assert "[bold]x[/bold]" in _drawn(state, S)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [b"stats"],
+        [b"stats", b"{}"],
+        [b"stats", b"[]"],
+        [b"stats", b'{"counters": 3, "latency_ms": {}}'],
+        [b"narration.all", b"\xff"],
+        [b"narration.all", b'{"version": 9}'],
+        [b"narration.all", b"{}", b""],
+    ],
+)
+def test_unreadable_messages_are_counted(state, parts):
+    """What cannot be read is counted, shown, and stops nothing."""
+    assert state.take(parts, host_ns=S) is None
+    assert state.n_unreadable == 1
+    assert "1 unreadable messages" in _drawn(state, S)
+
+
+@given(st.sampled_from(["window", "host_ns", "status", "id", "text"]), st.none() | st.text())
+def test_a_field_of_another_type_is_unreadable_or_shown(key, value):
+    """A sender that breaks the format cannot break the view."""
+    state = WatchState("x", started_ns=0)
+    topic, payload = pack_narration(narration())
+    broken = json.dumps({**json.loads(payload), key: value}).encode()
+    state.take([topic, broken], host_ns=S)
+    _drawn(state, S)
+
+
+@given(narrations())
+def test_any_narration_can_be_drawn(said):
+    """Whatever is legal is drawn, and its bar is as wide as every other."""
+    state = WatchState("x", started_ns=0)
+    heard = state.take(pack_narration(said), host_ns=S)
+    assert heard is not None
+    _drawn(state, S)
+    width = len(latency_bar(heard.latency_ms))
+    assert width == (BAR_CELLS if heard.latency_ms["total"] > 0 else 0)

@@ -1,0 +1,121 @@
+"""Narrations as JSON: the schema, the way back, and what is refused."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.errors import WireError
+from contracts.narration import STAGES, Status, Trigger, latency_ms
+from contracts.narration_wire import (
+    as_repeat,
+    load,
+    pack_narration,
+    pack_trigger,
+    unpack_narration,
+)
+from tests.support.narrations import narration, narrations
+
+SCHEMA = json.loads(
+    (Path(__file__).parents[2] / "docs" / "schemas" / "narration.schema.json").read_text()
+)
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+def test_the_schema_is_a_schema():
+    """The published file is legal JSON Schema, draft 2020-12."""
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+@given(narrations())
+def test_round_trip(said):
+    """What is packed is what is unpacked, under the population's topic."""
+    topic, payload = pack_narration(said)
+    assert topic == f"narration.{said.population}".encode()
+    assert unpack_narration(payload) == said
+
+
+@given(narrations())
+def test_every_message_follows_the_schema(said):
+    """Every legal narration, and its repeat, is legal by the published schema."""
+    payload = pack_narration(said)[1]
+    VALIDATOR.validate(json.loads(payload))
+    VALIDATOR.validate(json.loads(as_repeat(payload)))
+
+
+def test_the_schema_describes_every_property():
+    """No property is sent that the schema does not name, at any depth."""
+    message = json.loads(pack_narration(narration())[1])
+    assert set(message) == set(SCHEMA["properties"]) == set(SCHEMA["required"])
+    for name in ("window", "provenance"):
+        assert set(message[name]) == set(SCHEMA["properties"][name]["properties"])
+    for name in ("host_ns", "latency_ms"):
+        assert set(message[name]) == set(SCHEMA["properties"][name]["required"])
+
+
+@given(narrations())
+def test_a_repeat_differs_in_one_property(said):
+    """A last value that is sent again says so, whatever its text holds, and has the same id."""
+    payload = pack_narration(said)[1]
+    before, after = json.loads(payload), json.loads(as_repeat(payload))
+    assert before.pop("repeat") is False
+    assert after.pop("repeat") is True
+    assert before == after
+
+
+@given(narrations())
+def test_stages_sum_to_the_total(said):
+    """The parts of the latency are the whole, to a microsecond."""
+    parts_ms = latency_ms(said.stamps)
+    total_ms = parts_ms["total"]
+    assert sum(parts_ms[stage] for stage in STAGES) == pytest.approx(total_ms, rel=1e-12, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"version": 2}, "version"),
+        ({"version": None}, "version"),
+        ({"status": "fine"}, "field"),
+        ({"window": 3}, "field"),
+        ({"host_ns": {}}, "field"),
+        ({"evidence": {"frame": "1"}}, "field"),
+    ],
+)
+def test_what_does_not_follow_the_format_is_refused(change, reason):
+    """Another version or a broken field is a `WireError` with its reason."""
+    message = {**json.loads(pack_narration(narration())[1]), **change}
+    with pytest.raises(WireError) as caught:
+        unpack_narration(json.dumps(message).encode())
+    assert caught.value.reason == reason
+
+
+@given(st.binary(max_size=200))
+def test_bytes_give_an_object_or_a_wire_error(payload):
+    """Whatever arrives, nothing but a `WireError` comes out."""
+    try:
+        message = load(payload)
+    except WireError as error:
+        assert error.reason == "json"  # noqa: PT017 - either outcome is right
+    else:
+        assert isinstance(message, dict)
+
+
+def test_the_schema_refuses_what_we_refuse():
+    """A message of another version or without its text is not legal by the schema."""
+    message = json.loads(pack_narration(narration(status=Status.FAILED, text=""))[1])
+    assert VALIDATOR.is_valid(message)
+    assert not VALIDATOR.is_valid({**message, "version": 2})
+    del message["text"]
+    assert not VALIDATOR.is_valid(message)
+
+
+def test_a_trigger_goes_out_under_its_name():
+    """A trigger is JSON with a version, under ``trigger.<name>``."""
+    trigger = Trigger("car", "all", 3, 0.9, 0.5, 1, 2, {"car": 0.9})
+    topic, payload = pack_trigger(trigger)
+    assert topic == b"trigger.car"
+    assert json.loads(payload)["version"] == 1
