@@ -11,10 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.binning import BinRate
+from contracts.embedding import PatchGrid
 from contracts.window import WindowSpec
 
 if TYPE_CHECKING:
     from stream_sources.source import SpikeSource
+
+PAPER_WINDOW = WindowSpec(BinRate(120), n_bins=20, stride_bins=20)
+"""167 ms of 120 Hz bins, as in NEURRATOR (arXiv 2606.18667); a new one every 167 ms."""
+
+GRIDS = {"tiny": PatchGrid(8, 8, 64), "paper": PatchGrid(24, 24, 1024)}
+"""What the small LLaVA of 'neurrate simulate llava' takes, and what LLaVA-1.5 takes."""
 
 
 def random(
@@ -62,10 +69,51 @@ def random(
     """
     from stream_sources.open_source import open_source
 
-    from encoder_export.random_bundle import GRIDS, make_random_bundle
-
     source = open_source(recording, units=units)
-    window = WindowSpec(BinRate(bin_rate_hz), n_bins=bins, stride_bins=stride)
+    try:
+        write_random_bundle(
+            source,
+            out,
+            model=model,
+            size=size,
+            window=WindowSpec(BinRate(bin_rate_hz), n_bins=bins, stride_bins=stride),
+            seed=seed,
+            command=shlex.join(["neurrate", *sys.argv[1:]]),
+        )
+    finally:
+        source.close()
+    print(f"wrote {out}: {len(source.population)} units, random weights")
+
+
+def write_random_bundle(
+    source: SpikeSource,
+    out: Path,
+    *,
+    model: str,
+    size: Literal["tiny", "paper"],
+    window: WindowSpec = PAPER_WINDOW,
+    seed: int = 0,
+    command: str,
+) -> None:
+    """Write a bundle with random weights for the units of a source.
+
+    Parameters
+    ----------
+    source : SpikeSource
+        Read to its end, for the units' rates.
+    out : Path
+        Folder to write.
+    model : str
+        The vision-language model that the encoder is for.
+    size : {"tiny", "paper"}
+        Of the patch grid and of the encoder.
+    window : WindowSpec
+    seed : int
+    command : str
+        What made it, for the manifest.
+    """
+    from encoder_export.random_bundle import make_random_bundle
+
     unit_mean, unit_std = poisson_statistics(source, window.rate)
     make_random_bundle(
         out,
@@ -78,10 +126,8 @@ def random(
         recording_label=source.label,
         size=size,
         seed=seed,
-        command=shlex.join(["neurrate", *sys.argv[1:]]),
+        command=command,
     )
-    source.close()
-    print(f"wrote {out}: {len(source.population)} units, random weights")
 
 
 def poisson_statistics(

@@ -85,7 +85,9 @@ def write_json(path: Path | None, data: object) -> None:
     if path is None:
         return
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    partial = path.with_name(f".{path.name}.partial")
     try:
-        path.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)  # whoever waits for the file finds it whole
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error

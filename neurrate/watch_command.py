@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,12 +63,13 @@ def watch(
     clock = HostClock()
     state = WatchState(connect, clock.now_ns())
     deadline_ns = None if seconds is None else clock.now_ns() + round(seconds * NS_PER_S)
-    show = _plain if plain or not sys.stdout.isatty() else _live
-    try:
-        with _subscribed(connect) as socket:
-            show(socket, state, clock, deadline_ns)
-    except KeyboardInterrupt:
-        pass
+    with suppress(KeyboardInterrupt):
+        follow(
+            state,
+            clock,
+            plain=plain,
+            is_over=lambda: deadline_ns is not None and clock.now_ns() >= deadline_ns,
+        )
     print_table("Heard", summary(state))
     write_json(
         json,
@@ -80,6 +81,24 @@ def watch(
             "narrations": [asdict(heard) for heard in state.kept],
         },
     )
+
+
+def follow(state: WatchState, clock: Clock, *, plain: bool, is_over: Callable[[], bool]) -> None:
+    """Show what is published until it is over.
+
+    Parameters
+    ----------
+    state : WatchState
+        Knows the address; takes what is heard.
+    clock : Clock
+    plain : bool
+        One line for each narration; always so where standard output is no terminal.
+    is_over : callable
+        Asked at least ten times a second.
+    """
+    show = _plain if plain or not sys.stdout.isatty() else _live
+    with _subscribed(state.endpoint) as socket:
+        show(socket, state, clock, is_over)
 
 
 def summary(state: WatchState) -> list[dict[str, object]]:
@@ -131,11 +150,11 @@ def _receive(
     socket: zmq.Socket[bytes],
     state: WatchState,
     clock: Clock,
-    deadline_ns: int | None,
+    is_over: Callable[[], bool],
     on_round: Callable[[Heard | None], None],
 ) -> None:
-    """Take messages until the deadline; `on_round` is called at least ten times a second."""
-    while deadline_ns is None or clock.now_ns() < deadline_ns:
+    """Take messages until it is over; `on_round` is called at least ten times a second."""
+    while not is_over():
         heard = None
         if socket.poll(POLL_MS):
             heard = state.take(socket.recv_multipart(), host_ns=clock.now_ns())
@@ -143,7 +162,7 @@ def _receive(
 
 
 def _plain(
-    socket: zmq.Socket[bytes], state: WatchState, clock: Clock, deadline_ns: int | None
+    socket: zmq.Socket[bytes], state: WatchState, clock: Clock, is_over: Callable[[], bool]
 ) -> None:
     next_notice_s = 0.0
 
@@ -158,11 +177,11 @@ def _plain(
             print(notice, file=sys.stderr, flush=True)
             next_notice_s = state.silent_s(clock.now_ns()) + SILENCE_S
 
-    _receive(socket, state, clock, deadline_ns, show)
+    _receive(socket, state, clock, is_over, show)
 
 
 def _live(
-    socket: zmq.Socket[bytes], state: WatchState, clock: Clock, deadline_ns: int | None
+    socket: zmq.Socket[bytes], state: WatchState, clock: Clock, is_over: Callable[[], bool]
 ) -> None:
     from rich.live import Live
 
@@ -179,4 +198,4 @@ def _live(
                 next_ns = now_ns + NS_PER_S // DRAWINGS_PER_S
                 live.update(draw(state, now_ns), refresh=True)
 
-        _receive(socket, state, clock, deadline_ns, show)
+        _receive(socket, state, clock, is_over, show)

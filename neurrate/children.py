@@ -1,0 +1,142 @@
+"""Our own commands as child processes, for the demo: started, asked, waited for, never left."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from contracts.errors import DependencyError, NeurrateError, UserError
+from neurrate.cli import EXIT_DEPENDENCY, EXIT_USER
+
+PAUSE_S = 0.02
+TAIL_LINES = 20
+"""Lines of a dead child's log that are shown."""
+
+ERROR_PREFIX = "neurrate: error: "
+
+
+class Child:
+    """One ``neurrate`` command in a process of its own; its log goes to ``<name>.log``.
+
+    Parameters
+    ----------
+    name : str
+        ``source`` or ``daemon``.
+    words : sequence of str
+        After ``neurrate``; ``--json``, ``--address-file`` and ``--stop-with-stdin`` are added.
+    folder : Path
+        Where its files go.
+    """
+
+    def __init__(self, name: str, words: Sequence[str], folder: Path) -> None:
+        self._name = name
+        self._log = folder / f"{name}.log"
+        self._address_file = folder / f"{name}-addresses.json"
+        self._was_asked = False
+        command = [
+            sys.executable, "-m", "neurrate.cli", *words,
+            "--json", str(folder / f"{name}.json"),
+            "--address-file", str(self._address_file),
+            "--stop-with-stdin",
+        ]  # fmt: skip
+        with self._log.open("wb") as log:
+            # A session of its own: Ctrl-C reaches the demo alone, which passes it on once.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.is_running:
+            self._process.kill()
+        self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def addresses(self, *, deadline_s: float) -> dict[str, str]:
+        """Wait until it says where it listens.
+
+        Raises
+        ------
+        NeurrateError
+            If it ends before, or says nothing in time.
+        """
+        stop = time.monotonic() + deadline_s
+        while time.monotonic() < stop:
+            self.check()
+            if self._address_file.exists():
+                return dict(read_json(self._address_file))
+            time.sleep(PAUSE_S)
+        raise NeurrateError(f"the {self._name} said nothing for {deadline_s} s:\n{self._tail()}")
+
+    def ask_to_stop(self) -> None:
+        """Ask it to stop, once."""
+        if not self._was_asked and self.is_running:
+            self._process.terminate()
+        self._was_asked = True
+
+    def check(self) -> None:
+        """Raise what it raised, if it has ended with an error.
+
+        Raises
+        ------
+        UserError
+            With its own sentence, if its input was at fault.
+        DependencyError
+            With its own sentence, if something is not installed.
+        NeurrateError
+            With the end of its log, otherwise.
+        """
+        code = self._process.poll()
+        if code is None or code == 0:
+            return
+        tail = self._tail()
+        sentence = tail.rpartition(ERROR_PREFIX)[2].strip() if ERROR_PREFIX in tail else ""
+        if code == EXIT_USER and sentence:
+            raise UserError(sentence)
+        if code == EXIT_DEPENDENCY and sentence:
+            raise DependencyError(sentence)
+        raise NeurrateError(f"the {self._name} ended with code {code}:\n{tail}")
+
+    def wait(self, *, deadline_s: float) -> None:
+        """Wait for its end.
+
+        Raises
+        ------
+        NeurrateError
+            If it does not come in time.
+        """
+        try:
+            self._process.wait(deadline_s)
+        except subprocess.TimeoutExpired as error:
+            raise NeurrateError(
+                f"the {self._name} did not end within {deadline_s} s:\n{self._tail()}"
+            ) from error
+        self.check()
+
+    def _tail(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-TAIL_LINES:])
+
+
+def read_json(path: Path) -> Any:
+    """Read a file that one of our commands has written."""
+    return json.loads(path.read_text(encoding="utf-8"))
