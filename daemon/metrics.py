@@ -197,8 +197,8 @@ class Gauges:
     ring_fill_bins: int = field(
         default=0,
         metadata={
-            "help": "Bins in the ring that no window has used up. Near the capacity: one probe "
-            "lags and bins will be overrun."
+            "help": "Bins that the fastest stream has reached and the slowest has not. Near the "
+            "capacity: one probe lags and bins will be overrun."
         },
     )
     ring_capacity_bins: int = field(
