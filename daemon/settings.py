@@ -105,9 +105,9 @@ class EncoderSettings(_Group):
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Processor threads of the encoder. One: the encoder shares the fast loop's core, and a
     second thread costs more in wake-ups than a small graph gains."""
-    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
-    """``auto``, ``cpu``, ``cuda`` or ``tensorrt``. ``auto`` takes the fastest that is installed;
-    the others refuse to start where they are not."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto``, ``cpu`` or ``cuda``. ``auto`` takes the fastest that is installed; ``cuda``
+    refuses to start where it is not."""
 
 
 class NarratorSettings(_Group):

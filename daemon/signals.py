@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Thread
@@ -13,6 +12,8 @@ from types import FrameType
 
 FORCED_EXIT_CODE = 1
 """After a second signal: what was under way is lost."""
+
+STDIN = 0
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,8 @@ def stop_with_stdin(request: StopRequest) -> None:
     """
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(STDIN, 1024):  # not sys.stdin, whose lock the interpreter wants at its end
+            pass
         request.is_made = True
 
     Thread(target=wait, name="stdin", daemon=True).start()

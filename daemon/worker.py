@@ -20,7 +20,7 @@ import zmq
 from contracts.errors import DependencyError, UserError, WireError
 from contracts.manifest import load_manifest
 from daemon.logs import configure_logging
-from daemon.narrators.auto import load_narrator
+from daemon.narrators.from_settings import narrator_from
 from daemon.narrators.protocol import Narrator
 from daemon.settings import LogSettings, NarratorSettings
 from daemon.worker_wire import Failed, Ready, Reply, Said, pack_reply, unpack_batch
@@ -48,9 +48,8 @@ def main(arguments: Sequence[str]) -> int:
         socket.set(zmq.LINGER, 1000)
         socket.connect(options.address)
         try:
-            narrator = load_narrator(
-                options.narrator, load_manifest(options.bundle, check_hashes=False)
-            )
+            manifest = load_manifest(options.bundle, check_hashes=False)
+            narrator = narrator_from(options.narrator, manifest)
         except (UserError, DependencyError) as error:
             code = USER_EXIT_CODE if isinstance(error, UserError) else DEPENDENCY_EXIT_CODE
             socket.send_multipart(pack_reply(Failed(-1, str(error), exit_code=code)))

@@ -25,6 +25,9 @@ DEMO_SECONDS = 30.0
 MAX_AREAS = 6
 """Areas narrated side by side, those with the most units: more do not fit on a screen."""
 
+NOISE_TOKENS = 12
+"""Words of the model with random weights: enough to see that it speaks."""
+
 START_S = 60.0
 """How long a process may take to say where it listens."""
 
@@ -138,6 +141,7 @@ class _Play:
         self._speed = speed
         self._bundle = folder / "bundle"
         self._model = str(folder / "tiny-llava")
+        self._has_random_model = False
 
     def prepare(self, bundle: Path | None, model: str | None) -> Population:
         """Make what was not given; return the units that will be sent."""
@@ -153,6 +157,7 @@ class _Play:
 
             _say("making a small LLaVA with random weights: its sentences are noise")
             write_random_llava(Path(self._model))
+            self._has_random_model = True
         if bundle is None:
             self._make_bundle(model)
         else:
@@ -232,6 +237,8 @@ class _Play:
         words = ["run", "--bundle", str(self._bundle), "--model", self._model]
         words += ["--connect", spikes, "--publish", "tcp://127.0.0.1:*"]
         words += ["--populations", populations, "--set", "http.port=0", "--exit-at-end"]
+        if self._has_random_model:
+            words += ["--set", f"narrator.max_new_tokens={NOISE_TOKENS}"]
         return words
 
 

@@ -44,11 +44,12 @@ def inspect(path: str, *, units: str = "all", json: JsonOption = None) -> None:
 def _recording_facts(path: str, units: str) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from stream_sources.open_source import open_source, summarise
+    from stream_sources.open_source import open_source
+    from stream_sources.recording import describe
 
     source = open_source(path, units=units)
     try:
-        return asdict(summarise(source))
+        return asdict(describe(source))
     finally:
         source.close()
 

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 
 from contracts.clock import NS_PER_S, HostClock
 from contracts.errors import UserError
-from neurrate.tables import check_writable, print_table, write_json
+from neurrate.tables import cell, check_writable, print_table, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,7 +159,7 @@ def replay(source: SpikeSource, options: Replay) -> None:
 
 def _tell(source: SpikeSource, report: PlayReport, path: Path | None) -> None:
     numbers = {"source": source.label, "n_units": len(source.population), **asdict(report)}
-    print_table("Sent", [numbers])
+    print_table("Sent", [{"": name, "sent": cell(value)} for name, value in numbers.items()])
     write_json(path, numbers)
 
 
