@@ -1,0 +1,246 @@
+"""Everything that the daemon needs from training, written as one folder or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from contracts.embedding import PatchGrid
+from contracts.errors import MisuseError, UserError, listed
+from contracts.manifest import (
+    CAPTIONS,
+    ENCODER_ONNX,
+    ENCODER_WEIGHTS,
+    EVIDENCE,
+    MANIFEST_NAME,
+    MANIFEST_VERSION,
+    LanguageModel,
+    Manifest,
+    ManifestModel,
+    PatchGridModel,
+    TrainingData,
+    UnitModel,
+    WindowModel,
+    load_manifest,
+    sha256_of,
+    write_manifest,
+)
+from contracts.population import Population
+from contracts.window import WindowSpec
+from encoder_export.onnx_graph import PARITY_LIMIT, CountEncoder, Scaling, export_onnx, parity_error
+from encoder_export.weights import save_weights
+from encoder_training.model import PatchEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceFrame:
+    """A frame of the training data, for the nearest-frame evidence of a narration.
+
+    Attributes
+    ----------
+    frame : str
+        Its label.
+    caption : str
+        What a person would say of it.
+    mean_patch : array, shape (dim,), float32
+        Mean of the vision tower's patches.
+    """
+
+    frame: str
+    caption: str
+    mean_patch: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class BundleFacts:
+    """What stands in a manifest beside the weights.
+
+    Attributes
+    ----------
+    population : Population
+        The encoder's units, in order.
+    scaling : Scaling
+        Mean and standard deviation of their counts.
+    window : WindowSpec
+        What the encoder was trained on.
+    language_model : LanguageModel
+        Whose image tokens it predicts.
+    training_data : TrainingData
+        What it was made from.
+    trained : bool
+        False for random weights.
+    command : str
+        What made it.
+    scores : mapping of str to float
+        On held-out data.
+    """
+
+    population: Population
+    scaling: Scaling
+    window: WindowSpec
+    language_model: LanguageModel
+    training_data: TrainingData
+    trained: bool
+    command: str
+    scores: Mapping[str, float]
+
+
+def write_bundle(
+    out: Path,
+    encoder: PatchEncoder,
+    facts: BundleFacts,
+    *,
+    references: Sequence[ReferenceFrame] = (),
+    overwrite: bool = False,
+) -> Manifest:
+    """Export an encoder.
+
+    The folder is made beside `out` and renamed at the end, so that a bundle is whole or not there.
+
+    Parameters
+    ----------
+    out : Path
+        The bundle's folder.
+    encoder : PatchEncoder
+        With its weights; is put in evaluation mode.
+    facts : BundleFacts
+        The rest of the manifest.
+    references : sequence of ReferenceFrame
+        Training frames with captions; none leaves narrations without evidence.
+    overwrite : bool
+        Replace a bundle that is there.
+
+    Returns
+    -------
+    Manifest
+        As `load_manifest` reads it back.
+
+    Raises
+    ------
+    UserError
+        If `out` is there and may not be replaced, or the facts do not fit each other.
+    """
+    _check_target(out, overwrite=overwrite)
+    _check_facts(encoder, facts, references)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        _write_files(partial, encoder, facts, references)
+        _open_to_readers(partial)
+        _put_in_place(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return load_manifest(out)
+
+
+def _write_files(
+    folder: Path,
+    encoder: PatchEncoder,
+    facts: BundleFacts,
+    references: Sequence[ReferenceFrame],
+) -> None:
+    model = CountEncoder(encoder, facts.scaling).eval()
+    save_weights(encoder, folder / ENCODER_WEIGHTS)
+    export_onnx(model, folder / ENCODER_ONNX, n_bins=facts.window.n_bins)
+    error = parity_error(model, folder / ENCODER_ONNX, n_bins=facts.window.n_bins)
+    if error > PARITY_LIMIT:
+        raise MisuseError(
+            f"the exported graph may differ from torch by {PARITY_LIMIT:g}, it differs by "
+            f"{error:.2g}; no bundle was written"
+        )
+    if references:
+        _write_references(folder, references)
+    write_manifest(folder, _manifest_model(folder, encoder.spec.grid, facts))
+
+
+def _write_references(folder: Path, references: Sequence[ReferenceFrame]) -> None:
+    lines = [
+        json.dumps({"frame": each.frame, "caption": each.caption}, ensure_ascii=False) + "\n"
+        for each in references
+    ]
+    (folder / CAPTIONS).write_text("".join(lines), encoding="utf-8")
+    mean_patches = np.stack([each.mean_patch for each in references]).astype(np.float32)
+    save_file({"mean_patches": mean_patches}, folder / EVIDENCE)
+
+
+def _manifest_model(folder: Path, grid: PatchGrid, facts: BundleFacts) -> ManifestModel:
+    window = facts.window
+    return ManifestModel(
+        format_version=MANIFEST_VERSION,
+        window=WindowModel(
+            bin_rate_num=window.rate.num,
+            bin_rate_den=window.rate.den,
+            n_bins=window.n_bins,
+            stride_bins=window.stride_bins,
+            lag_ns=window.lag_ns,
+        ),
+        population=[UnitModel(**asdict(unit)) for unit in facts.population.units],
+        unit_mean=facts.scaling.mean.tolist(),
+        unit_std=facts.scaling.std.tolist(),
+        patch_grid=PatchGridModel(rows=grid.rows, cols=grid.cols, dim=grid.dim),
+        language_model=facts.language_model,
+        training_data=facts.training_data,
+        trained=facts.trained,
+        scores=dict(facts.scores),
+        sha256={path.name: sha256_of(path) for path in sorted(folder.iterdir())},
+        command=facts.command,
+    )
+
+
+def _check_target(out: Path, *, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not overwrite:
+        raise UserError(f"{out} is already there. Choose another folder or ask to overwrite it.")
+    if not (out / MANIFEST_NAME).is_file():
+        raise UserError(
+            f"only a bundle may be overwritten, and {out} has no {MANIFEST_NAME}. "
+            "Choose another folder."
+        )
+
+
+def _check_facts(
+    encoder: PatchEncoder, facts: BundleFacts, references: Sequence[ReferenceFrame]
+) -> None:
+    n_units = len(facts.population)
+    mean, std = facts.scaling.mean, facts.scaling.std
+    if not mean.shape == std.shape == (n_units,) or encoder.spec.n_units != n_units:
+        raise MisuseError(
+            f"the population has {n_units} units, the encoder {encoder.spec.n_units}, the mean "
+            f"shape {mean.shape}, the standard deviation shape {std.shape}; they must be equal"
+        )
+    usable = np.isfinite(mean) & np.isfinite(std) & (std > 0)
+    if not usable.all():
+        unit_ids = [facts.population.units[row].unit_id for row in np.flatnonzero(~usable)]
+        raise UserError(
+            "each unit needs a finite mean and a standard deviation above 0 spikes per bin; "
+            f"unit_id {listed(unit_ids)} has not. Leave silent units out of the population."
+        )
+    dim = encoder.spec.grid.dim
+    if any(reference.mean_patch.shape != (dim,) for reference in references):
+        raise MisuseError(f"the mean patch of a reference frame must have shape ({dim},)")
+
+
+def _open_to_readers(folder: Path) -> None:
+    """Undo the private modes of temporary folders and of safetensors; others run the daemon."""
+    folder.chmod(0o755)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+
+
+def _put_in_place(partial: Path, out: Path) -> None:
+    if not out.exists():
+        partial.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.old.", dir=out.parent))
+    out.rename(old / out.name)
+    partial.rename(out)
+    shutil.rmtree(old)

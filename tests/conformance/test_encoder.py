@@ -1,0 +1,71 @@
+"""What every Encoder must do. To check a new one, add it to `ENCODERS`."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from daemon.encoders.onnx import OnnxEncoder
+from daemon.encoders.protocol import Encoder
+from tests.support.tiny_bundle import tiny_windows
+
+ENCODERS = {"onnx": OnnxEncoder}
+NAMES = ("all", "VISp", "cell_type:PV", "shuffled", "silent")
+
+
+@pytest.fixture(params=ENCODERS)
+def encoder(request, tiny_bundle) -> Encoder:
+    """Return one implementation with five selections."""
+    selections = [tiny_bundle.population.select(name) for name in NAMES]
+    return ENCODERS[request.param](tiny_bundle, selections)
+
+
+def test_says_what_it_is(encoder, tiny_bundle):
+    """Bundle, selections and device are there to be shown."""
+    assert encoder.manifest is tiny_bundle
+    assert [each.name for each in encoder.selections] == list(NAMES)
+    assert encoder.device
+
+
+def test_order_is_window_by_window(encoder):
+    """Each window goes through every selection before the next window."""
+    windows = tiny_windows(3)
+    embeddings = encoder.encode(windows)
+    assert [(each.window.seq, each.population) for each in embeddings] == [
+        (window.seq, name) for window in windows for name in NAMES
+    ]
+    assert all(each.window is windows[row // 5] for row, each in enumerate(embeddings))
+
+
+def test_patches_are_numbers_of_the_right_shape(encoder):
+    """A grid of float32, all finite, with the number of units that were heard."""
+    for each in encoder.encode(tiny_windows(2)):
+        assert each.grid == encoder.manifest.patch_grid
+        assert each.patches.dtype == np.float32
+        assert np.isfinite(each.patches).all()
+    assert [each.n_units for each in encoder.encode(tiny_windows(1))] == [12, 4, 3, 12, 0]
+
+
+def test_no_window_no_embedding(encoder):
+    """Nothing in, nothing out."""
+    assert list(encoder.encode([])) == []
+
+
+def test_stamp_is_taken_after_the_work(encoder):
+    """The host stamp lies between the call and its return."""
+    before = time.monotonic_ns()
+    embeddings = encoder.encode(tiny_windows(1))
+    after = time.monotonic_ns()
+    assert all(before <= each.encoded_host_ns <= after for each in embeddings)
+
+
+def test_same_windows_same_patches(encoder):
+    """Encoding is repeatable to the bit and leaves the counts alone."""
+    windows = tiny_windows(2)
+    counts = [window.counts.copy() for window in windows]
+    first, second = encoder.encode(windows), encoder.encode(windows)
+    pairs = zip(first, second, strict=True)
+    assert all(np.array_equal(one.patches, two.patches) for one, two in pairs)
+    assert all(np.array_equal(w.counts, c) for w, c in zip(windows, counts, strict=True))

@@ -1,0 +1,83 @@
+"""What every Narrator must do. To check a new one, add it to `BACKENDS`."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from contracts.embedding import PatchEmbedding
+from contracts.narration import Status
+from daemon.narrators.auto import BACKENDS, load_narrator
+from daemon.narrators.protocol import Narrator
+from tests.support.tiny_bundle import TINY_GRID, tiny_windows
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def narrator(request, stub_bundle, tiny_llava) -> Narrator:
+    """Return one implementation."""
+    return load_narrator(
+        request.param, manifest=stub_bundle, model=tiny_llava, max_new_tokens=12, threads=1
+    )
+
+
+@pytest.fixture(scope="module")
+def embeddings():
+    """Return four grids of random patches."""
+    rng = np.random.default_rng(5)
+    shape = (TINY_GRID.n_patches, TINY_GRID.dim)
+    return [
+        PatchEmbedding(window, "all", 12, TINY_GRID, rng.normal(size=shape).astype(np.float32))
+        for window in tiny_windows(4)
+    ]
+
+
+def test_provenance_names_bundle_and_back_end(narrator, stub_bundle):
+    """Every narration can say what made it."""
+    assert narrator.provenance.bundle == stub_bundle.sha256
+    assert narrator.provenance.backend in BACKENDS
+
+
+def test_one_utterance_for_each_embedding(narrator, embeddings):
+    """As many come out as went in; each has text, or a reason that it has none."""
+    said = narrator.narrate(embeddings)
+    assert len(said) == len(embeddings)
+    for each in said:
+        assert bool(each.text) == (each.status != Status.FAILED)
+        assert bool(each.reason) == (each.status != Status.OK)
+        assert each.text == each.text.strip()
+
+
+def test_stamps_are_in_order(narrator, embeddings):
+    """Called, started, first word, last word, returned: on the host clock, in this order."""
+    called = time.monotonic_ns()
+    said = narrator.narrate(embeddings)
+    returned = time.monotonic_ns()
+    for each in said:
+        ordered = [
+            called,
+            each.start_host_ns,
+            each.first_token_host_ns,
+            each.last_token_host_ns,
+            returned,
+        ]
+        assert ordered == sorted(ordered)
+
+
+def test_order_is_kept(narrator, embeddings):
+    """An embedding gets its own words wherever it stands in the batch."""
+    forward = [each.text for each in narrator.narrate(embeddings)]
+    backward = [each.text for each in narrator.narrate(embeddings[::-1])]
+    assert backward == forward[::-1]
+
+
+def test_same_patches_same_words(narrator, embeddings):
+    """A narrator is repeatable."""
+    texts = [[each.text for each in narrator.narrate(embeddings)] for _ in range(2)]
+    assert texts[0] == texts[1]
+
+
+def test_nothing_in_nothing_out(narrator):
+    """No embedding, no utterance."""
+    assert list(narrator.narrate([])) == []

@@ -1,0 +1,180 @@
+"""The encoder on ONNX Runtime: the network's numbers, through any selection."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.errors import DependencyError, ManifestError, MisuseError
+from contracts.manifest import ENCODER_ONNX, ENCODER_WEIGHTS, load_manifest, sha256_of
+from contracts.population import Population
+from daemon.encoders import onnx as onnx_module
+from daemon.encoders.onnx import OnnxEncoder
+from encoder_export.onnx_graph import CountEncoder, Scaling
+from encoder_export.weights import load_weights
+from tests.support.tiny_bundle import tiny_windows
+
+
+def assert_close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def encoder_of(manifest, *names, **options):
+    return OnnxEncoder(manifest, [manifest.population.select(name) for name in names], **options)
+
+
+def patches_of(embeddings):
+    return np.stack([each.patches for each in embeddings])
+
+
+def edited(manifest, folder, **changes):
+    """Copy a bundle and change its manifest, as if from another export."""
+    shutil.copytree(manifest.folder, folder)
+    model = manifest.model.model_copy(update=changes)
+    (folder / "manifest.json").write_text(model.model_dump_json())
+    return load_manifest(folder)
+
+
+def test_equals_torch(tiny_bundle):
+    """Selections, masking, shuffling and z-scoring are those of the torch network."""
+    names = ("all", "VISp", "shuffled", "silent")
+    windows = tiny_windows(3)
+    encoder = encoder_of(tiny_bundle, *names)
+    scaling = Scaling(tiny_bundle.unit_mean, tiny_bundle.unit_std)
+    network = load_weights(tiny_bundle.folder / ENCODER_WEIGHTS)
+    model = CountEncoder(network, scaling).eval()
+    pairs = [(window, each) for window in windows for each in encoder.selections]
+    counts = np.stack([window.counts[:, each.order()] for window, each in pairs])
+    masks = np.stack([each.mask for _, each in pairs])
+    with torch.inference_mode():
+        expected = model(
+            torch.from_numpy(counts.astype(np.float32)), torch.from_numpy(masks.astype(np.float32))
+        ).numpy()
+    embeddings = encoder.encode(windows)
+    assert_close(patches_of(embeddings), expected)
+    assert [each.population for each in embeddings] == list(names) * 3
+
+
+def test_masked_unit_has_no_influence(tiny_bundle):
+    """What a unit outside the selection fires does not change the patches."""
+    (window,) = tiny_windows(1)
+    louder = window.counts.copy()
+    louder[:, ~tiny_bundle.population.select("VISp").mask] += 50
+    encoder = encoder_of(tiny_bundle, "VISp")
+    pair = encoder.encode([window, dataclasses.replace(window, counts=louder)])
+    assert np.array_equal(pair[0].patches, pair[1].patches)
+
+
+def test_heard_unit_has_influence(tiny_bundle):
+    """What a unit of the selection fires does."""
+    (window,) = tiny_windows(1)
+    louder = window.counts.copy()
+    louder[:, tiny_bundle.population.select("VISp").mask] += 5
+    encoder = encoder_of(tiny_bundle, "VISp")
+    pair = encoder.encode([window, dataclasses.replace(window, counts=louder)])
+    assert np.abs(pair[0].patches - pair[1].patches).max() > 1e-3
+
+
+def test_silent_is_blind(tiny_bundle):
+    """The silent control says the same whatever was fired."""
+    embeddings = encoder_of(tiny_bundle, "silent").encode(tiny_windows(3))
+    assert np.ptp(patches_of(embeddings), axis=0).max() == 0
+
+
+def test_shuffled_differs_from_all(tiny_bundle):
+    """The shuffled control hears the same spikes from the wrong units."""
+    everyone, shuffled = encoder_of(tiny_bundle, "all", "shuffled").encode(tiny_windows(1))
+    assert np.abs(everyone.patches - shuffled.patches).max() > 1e-3
+    assert everyone.n_units == shuffled.n_units == 12
+
+
+def test_batch_equals_single(tiny_bundle):
+    """A window says the same alone and in company, also beyond 64 at once."""
+    encoder = encoder_of(tiny_bundle, "all", "LGd", "CA1")
+    windows = tiny_windows(30)  # 90 pairs: two runs
+    together = patches_of(encoder.encode(windows))
+    alone = np.concatenate([patches_of(encoder.encode([window])) for window in windows])
+    assert_close(together, alone)
+
+
+def test_patches_are_kept(tiny_bundle):
+    """The next batch does not write into the embeddings of the last."""
+    encoder = encoder_of(tiny_bundle, "all")
+    first = encoder.encode(tiny_windows(1, seed=1))[0]
+    before = first.patches.copy()
+    encoder.encode(tiny_windows(1, seed=2))
+    assert np.array_equal(first.patches, before)
+
+
+def test_device_is_named(tiny_bundle):
+    """The device text names the processor and the runtime's version."""
+    assert encoder_of(tiny_bundle, "all", device="cpu").device.startswith("CPU (ONNX Runtime ")
+
+
+def test_threads_change_no_number(tiny_bundle):
+    """Two threads give what one gives."""
+    windows = tiny_windows(2)
+    one = encoder_of(tiny_bundle, "all", threads=1).encode(windows)
+    two = encoder_of(tiny_bundle, "all", threads=2).encode(windows)
+    assert_close(patches_of(one), patches_of(two))
+
+
+def test_window_of_another_shape_is_our_mistake(tiny_bundle):
+    """A window that was cut for another encoder is refused, not broadcast."""
+    (window,) = tiny_windows(1)
+    short = dataclasses.replace(window, counts=window.counts[:1])
+    with pytest.raises(MisuseError, match=r"shape \(20, 12\), got \(1, 12\)"):
+        encoder_of(tiny_bundle, "all").encode([short])
+
+
+def test_selection_of_another_population_is_our_mistake(tiny_bundle):
+    """A selection with other units than the bundle's is refused by name."""
+    other = Population(tiny_bundle.population.units[:5]).select("all")
+    with pytest.raises(MisuseError, match=r"12 units; not so:.*all"):
+        OnnxEncoder(tiny_bundle, [other])
+
+
+def test_graph_of_another_export_is_refused(tiny_bundle, tmp_path):
+    """Shapes that differ from the manifest are all listed."""
+    model = tiny_bundle.model
+    changed = edited(
+        tiny_bundle,
+        tmp_path / "bundle",
+        window=model.window.model_copy(update={"n_bins": 21}),
+        patch_grid=model.patch_grid.model_copy(update={"dim": 65}),
+    )
+    with pytest.raises(ManifestError) as caught:
+        encoder_of(changed, "all")
+    assert len(caught.value.problems) == 2
+    assert "different exports" in caught.value.problems[0]
+
+
+def test_graph_that_is_none_is_refused(tiny_bundle, tmp_path):
+    """A file that ONNX Runtime cannot read is the bundle's fault."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle.folder, folder)
+    (folder / ENCODER_ONNX).write_bytes(b"not a graph")
+    hashes = tiny_bundle.model.sha256 | {ENCODER_ONNX: sha256_of(folder / ENCODER_ONNX)}
+    model = tiny_bundle.model.model_copy(update={"sha256": hashes})
+    (folder / "manifest.json").write_text(model.model_dump_json())
+    with pytest.raises(ManifestError, match=r"cannot read encoder\.onnx"):
+        encoder_of(load_manifest(folder), "all")
+
+
+def test_missing_runtime_says_what_to_install(tiny_bundle, monkeypatch):
+    """Without ONNX Runtime the error names the extra."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DependencyError, match=r"neurrate\[cpu\]"):
+        encoder_of(tiny_bundle, "all")
+
+
+def test_missing_gpu_says_what_to_install(tiny_bundle, monkeypatch):
+    """A GPU that was asked for and is not there stops the start."""
+    monkeypatch.setattr(onnx_module, "_CUDA", "NoSuchExecutionProvider")
+    with pytest.raises(DependencyError, match=r"neurrate\[gpu\]"):
+        encoder_of(tiny_bundle, "all", device="cuda")

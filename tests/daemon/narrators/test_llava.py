@@ -1,0 +1,212 @@
+"""The LLaVA narrator says, token for token, what the whole model says of the same picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
+
+from contracts.embedding import PatchEmbedding, PatchGrid
+from contracts.errors import MisuseError, UserError
+from contracts.narration import Status
+from daemon.narrators.llava import PROMPT, LlavaNarrator
+from tests.support.tiny_bundle import CAPTIONS, TINY_GRID, tiny_windows, write_stub_bundle
+
+MAX_NEW_TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def narrator(tiny_llava, stub_bundle):
+    """Return a narrator on the tiny model."""
+    # One thread: two that wait for each other are slow on a machine that runs other tests.
+    return LlavaNarrator(tiny_llava, manifest=stub_bundle, max_new_tokens=MAX_NEW_TOKENS, threads=1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_llava):
+    """Return the tiny model's tokenizer."""
+    return AutoTokenizer.from_pretrained(tiny_llava)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_llava):
+    """Return the whole model, vision tower included."""
+    return LlavaForConditionalGeneration.from_pretrained(tiny_llava).eval()
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    """Return six random pictures."""
+    return torch.randn(6, 3, 112, 112, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.fixture(scope="module")
+def embeddings(whole, pixels):
+    """Return what the vision tower makes of them, as if an encoder had."""
+    with torch.inference_mode():
+        layers = whole.model.vision_tower(pixels, output_hidden_states=True).hidden_states
+    return [embedding_of(patches.numpy()) for patches in layers[-2][:, 1:]]
+
+
+def embedding_of(patches):
+    (window,) = tiny_windows(1)
+    return PatchEmbedding(window, "all", 12, TINY_GRID, patches.astype(np.float32))
+
+
+def plain_road(model, tokenizer, pixels):
+    """Return tokens and their scores from picture to words, as the model's makers call it."""
+    prompt = PROMPT.replace("<image>", "<image>" * TINY_GRID.n_patches)
+    ids = tokenizer([prompt] * len(pixels), return_tensors="pt").input_ids
+    with torch.inference_mode():
+        return ids.shape[1], model.generate(
+            input_ids=ids,
+            pixel_values=pixels,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=MAX_NEW_TOKENS,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 6])
+def test_same_words_as_the_whole_model(narrator, whole, tokenizer, pixels, embeddings, n):
+    """With the vision tower's own patches, text, length, end and score are the plain road's."""
+    n_prompt, expected = plain_road(whole, tokenizer, pixels[:n])
+    said = narrator.narrate(embeddings[:n])
+    for row, utterance in enumerate(said):
+        ids = expected.sequences[row, n_prompt:].tolist()
+        ended = tokenizer.eos_token_id in ids
+        ids = ids[: ids.index(tokenizer.eos_token_id) + 1] if ended else ids
+        scores = [
+            float(expected.logits[step][row].log_softmax(-1)[token])
+            for step, token in enumerate(ids)
+        ]
+        assert utterance.text == tokenizer.decode(ids, skip_special_tokens=True).strip()
+        assert utterance.n_tokens == len(ids)
+        assert utterance.status == (Status.OK if ended else Status.TRUNCATED)
+        assert utterance.mean_logprob == pytest.approx(np.mean(scores), abs=1e-4)
+
+
+def test_pictures_cover_both_ends(narrator, embeddings):
+    """The pictures of these tests give sentences that end, and sentences that are cut."""
+    statuses = {utterance.status for utterance in narrator.narrate(embeddings)}
+    assert statuses == {Status.OK, Status.TRUNCATED}
+
+
+def test_batch_equals_single(narrator, embeddings):
+    """A neighbour in the batch changes nothing but the time."""
+    together = narrator.narrate(embeddings)
+    alone = [narrator.narrate([each])[0] for each in embeddings]
+    assert [each.text for each in together] == [each.text for each in alone]
+    assert [each.n_tokens for each in together] == [each.n_tokens for each in alone]
+    assert [each.mean_logprob for each in together] == pytest.approx(
+        [each.mean_logprob for each in alone], abs=1e-4
+    )
+
+
+def test_short_sentence_is_stamped_before_its_long_neighbour(narrator, embeddings):
+    """The last word of each row has the time of its own step, not of the batch's end."""
+    said = sorted(narrator.narrate(embeddings), key=lambda each: each.n_tokens)
+    stamps = [each.last_token_host_ns for each in said]
+    assert stamps == sorted(stamps)
+    assert stamps[0] < stamps[-1]
+    assert len({each.first_token_host_ns for each in said}) == 1
+
+
+def test_cut_sentence_gives_the_reason(tiny_llava, stub_bundle, embeddings):
+    """A narration that ran into the limit says which."""
+    narrator = LlavaNarrator(tiny_llava, manifest=stub_bundle, max_new_tokens=2)
+    said = narrator.narrate(embeddings)
+    cut = [each for each in said if each.status == Status.TRUNCATED]
+    assert cut
+    assert all(each.reason == "cut at 2 tokens" and each.n_tokens == 2 for each in cut)
+
+
+def test_patches_that_are_no_numbers_fail_alone(narrator, embeddings):
+    """A broken grid is a failed narration with a reason; its neighbour is told as ever."""
+    broken = embedding_of(np.full((64, 64), np.nan))
+    failed, good = narrator.narrate([broken, embeddings[0]])
+    assert (failed.status, failed.text, failed.mean_logprob) == (Status.FAILED, "", None)
+    assert "not numbers" in failed.reason
+    assert good.text == narrator.narrate(embeddings[:1])[0].text
+
+
+def test_evidence_is_attached(narrator, embeddings, tiny_llava, tmp_path):
+    """A bundle with captioned frames gives evidence, one without gives none."""
+    assert narrator.narrate(embeddings[:1])[0].evidence.caption in CAPTIONS
+    bare = LlavaNarrator(tiny_llava, manifest=write_stub_bundle(tmp_path / "bare"))
+    assert bare.narrate(embeddings[:1])[0].evidence is None
+
+
+def test_provenance_names_model_and_prompt(narrator, tiny_llava, stub_bundle):
+    """Enough is said to make the narration again."""
+    provenance = narrator.provenance
+    assert provenance.backend == "llava"
+    assert (provenance.model, provenance.prompt) == (str(tiny_llava), PROMPT)
+    assert provenance.bundle == stub_bundle.sha256
+
+
+def test_vision_tower_is_gone(narrator):
+    """The memory of the vision tower is given back."""
+    assert not hasattr(narrator._model.model, "vision_tower")
+
+
+def test_half_precision_loads(tiny_llava, stub_bundle, embeddings):
+    """Weights in bfloat16 take float32 patches."""
+    narrator = LlavaNarrator(tiny_llava, manifest=stub_bundle, dtype="bfloat16", max_new_tokens=3)
+    assert narrator.narrate(embeddings[:1])[0].n_tokens <= 3
+
+
+@pytest.mark.parametrize("prompt", ["Describe.", "<image> and <image>"])
+def test_prompt_without_one_image_is_refused(tiny_llava, stub_bundle, prompt):
+    """The patches need one place to go."""
+    with pytest.raises(UserError, match="<image> exactly once"):
+        LlavaNarrator(tiny_llava, manifest=stub_bundle, prompt=prompt)
+
+
+def test_missing_folder_says_what_to_do(stub_bundle, tmp_path):
+    """A model that is not there is the user's to fetch."""
+    with pytest.raises(UserError, match="Download it first"):
+        LlavaNarrator(tmp_path / "no-such-model", manifest=stub_bundle)
+
+
+def test_folder_without_weights_says_what_to_do(stub_bundle, tiny_llava, tmp_path):
+    """A download that stopped half way is named as such."""
+    (tmp_path / "config.json").write_text((tiny_llava / "config.json").read_text())
+    with pytest.raises(UserError, match="cannot be loaded"):
+        LlavaNarrator(tmp_path, manifest=stub_bundle)
+
+
+def test_other_architecture_is_refused(stub_bundle, tmp_path):
+    """A language model without eyes is not taken for a LLaVA."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(UserError, match="is a llama"):
+        LlavaNarrator(tmp_path, manifest=stub_bundle)
+
+
+def test_model_of_another_shape_is_refused(stub_bundle, tmp_path):
+    """Both sides' numbers stand in the error, before any weights are read."""
+    from simulation.tiny_llava import write_random_llava
+
+    write_random_llava(tmp_path / "other", grid=PatchGrid(4, 4, 32))
+    with pytest.raises(UserError) as caught:
+        LlavaNarrator(tmp_path / "other", manifest=stub_bundle)
+    assert "image tokens: the bundle has 64, the model 16" in str(caught.value)
+    assert "numbers in an image token: the bundle has 64, the model 32" in str(caught.value)
+
+
+def test_missing_gpu_is_named(tiny_llava, stub_bundle, monkeypatch):
+    """A GPU that was asked for and is not there stops the start."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no NVIDIA GPU"):
+        LlavaNarrator(tiny_llava, manifest=stub_bundle, device="cuda")
+
+
+def test_other_grid_is_our_mistake(narrator):
+    """Patches of another encoder never reach the model."""
+    (window,) = tiny_windows(1)
+    other = PatchEmbedding(window, "all", 12, PatchGrid(2, 2, 64), np.zeros((4, 64), np.float32))
+    with pytest.raises(MisuseError, match="patches must be of"):
+        narrator.narrate([other])

@@ -1,0 +1,151 @@
+"""Exporting: a bundle is whole, true to the network, repeatable, and never in the way."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from contracts.errors import MisuseError, UserError
+from contracts.manifest import ENCODER_ONNX, ENCODER_WEIGHTS, load_manifest
+from encoder_export import bundle as bundle_module
+from encoder_export.onnx_graph import CountEncoder, Scaling, parity_error
+from encoder_export.random_bundle import make_random_bundle
+from encoder_export.weights import load_weights
+from tests.support.tiny_bundle import (
+    TINY_GRID,
+    TINY_SPEC,
+    make_tiny_bundle,
+    tiny_population,
+    tiny_scaling,
+)
+
+
+def make(out, **changes):
+    mean, std = tiny_scaling()
+    arguments: dict[str, Any] = {
+        "population": tiny_population(),
+        "unit_mean": mean,
+        "unit_std": std,
+        "window": TINY_SPEC,
+        "grid": TINY_GRID,
+        "language_model_id": "tiny-llava",
+        "recording_label": "tests",
+        "command": "test",
+    }
+    return make_random_bundle(out, **(arguments | changes))
+
+
+@pytest.fixture
+def without_graph(monkeypatch):
+    """Leave the exporter out, for tests of everything around it."""
+    monkeypatch.setattr(
+        bundle_module, "export_onnx", lambda model, path, n_bins: path.write_bytes(b"graph")
+    )
+    monkeypatch.setattr(bundle_module, "parity_error", lambda model, path, n_bins: 0.0)
+
+
+def test_manifest_says_what_was_exported(tiny_bundle):
+    """Window, population, scaling and grid come back as they went in."""
+    mean, std = tiny_scaling()
+    assert tiny_bundle.window_spec == TINY_SPEC
+    assert tiny_bundle.population == tiny_population()
+    assert tiny_bundle.patch_grid == TINY_GRID
+    assert np.array_equal(tiny_bundle.unit_mean, mean.astype(np.float32))
+    assert np.array_equal(tiny_bundle.unit_std, std.astype(np.float32))
+    assert tiny_bundle.model.trained is False
+
+
+def test_graph_equals_the_saved_weights(tiny_bundle):
+    """The two files of a bundle are one encoder, within the parity limit."""
+    encoder = load_weights(tiny_bundle.folder / ENCODER_WEIGHTS)
+    model = CountEncoder(encoder, Scaling(tiny_bundle.unit_mean, tiny_bundle.unit_std)).eval()
+    graph = tiny_bundle.folder / ENCODER_ONNX
+    assert parity_error(model, graph, n_bins=TINY_SPEC.n_bins, seed=1) <= 1e-4
+
+
+def test_graph_is_plain(tiny_bundle):
+    """Opset 20, standard operators, named doors, and no trace of the machine that made it."""
+    proto = onnx.load(tiny_bundle.folder / ENCODER_ONNX)
+    assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", 20)]
+    assert [each.name for each in proto.graph.input] == ["counts", "mask"]
+    assert [each.name for each in proto.graph.output] == ["grid"]
+    assert b".py" not in proto.SerializeToString()
+
+
+def test_same_seed_same_files(tiny_bundle, tmp_path):
+    """Two exports with one seed are the same bundle, hash by hash."""
+    again = make_tiny_bundle(tmp_path / "again")
+    assert again.model.sha256 == tiny_bundle.model.sha256
+    assert again.sha256 == tiny_bundle.sha256
+
+
+@pytest.mark.usefixtures("without_graph")
+def test_other_seed_other_weights(tmp_path):
+    """The seed is what decides, and torch's own generator is left as it was."""
+    before = torch.random.get_rng_state()
+    hashes = {
+        make(tmp_path / str(seed), seed=seed).model.sha256[ENCODER_WEIGHTS] for seed in (1, 2)
+    }
+    assert len(hashes) == 2
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.usefixtures("without_graph")
+def test_existing_folder_is_refused(tmp_path):
+    """An export replaces a bundle only when asked to."""
+    out = tmp_path / "bundle"
+    first = make(out)
+    with pytest.raises(UserError, match="already there"):
+        make(out, seed=1)
+    assert load_manifest(out).sha256 == first.sha256
+    assert make(out, seed=1, overwrite=True).sha256 != first.sha256
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.usefixtures("without_graph")
+def test_folder_that_is_no_bundle_is_never_replaced(tmp_path):
+    """Asking to overwrite does not delete a folder of something else."""
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(UserError, match=r"no manifest\.json"):
+        make(tmp_path, overwrite=True)
+    assert (tmp_path / "thesis.tex").is_file()
+
+
+def test_graph_that_differs_leaves_nothing(tmp_path, monkeypatch):
+    """Without parity there is no bundle, not even half of one."""
+    monkeypatch.setattr(
+        bundle_module, "export_onnx", lambda model, path, n_bins: path.write_bytes(b"graph")
+    )
+    monkeypatch.setattr(bundle_module, "parity_error", lambda model, path, n_bins: 0.01)
+    with pytest.raises(MisuseError, match=r"differs by 0\.01"):
+        make(tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("without_graph")
+def test_silent_unit_is_named(tmp_path):
+    """A unit without spread cannot be z-scored; the error names it."""
+    std = tiny_scaling()[1]
+    std[3] = 0
+    with pytest.raises(UserError, match="unit_id 950903 has not"):
+        make(tmp_path / "bundle", unit_std=std)
+
+
+@pytest.mark.usefixtures("without_graph")
+def test_lengths_that_differ_are_our_mistake(tmp_path):
+    """A mean for other units than the population's is refused with all the numbers."""
+    with pytest.raises(MisuseError, match=r"12 units.*\(11,\)"):
+        make(tmp_path / "bundle", unit_mean=np.full(11, 0.1))
+
+
+def test_weights_of_another_kind_are_refused(tmp_path):
+    """A file that is no encoder is the user's input, not a traceback."""
+    path = tmp_path / "encoder.safetensors"
+    path.write_bytes(json.dumps({}).encode())
+    with pytest.raises(UserError, match="Export the encoder again"):
+        load_weights(path)
