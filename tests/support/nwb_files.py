@@ -1,0 +1,83 @@
+"""NWB 2 files made with h5py, sound or broken in one chosen way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+
+def random_trains(
+    n_units: int = 5, *, seconds: float = 3.0, seed: int = 0, start_s: float = 0.0
+) -> list[NDArray[np.float64]]:
+    """Return sorted trains of some tens of spikes each; the second one is empty."""
+    rng = np.random.default_rng(seed)
+    trains = [start_s + np.sort(rng.random(20 + 10 * row) * seconds) for row in range(n_units)]
+    trains[1] = np.empty(0)
+    return trains
+
+
+def write_units(
+    path: Path,
+    trains: Sequence[NDArray[np.float64]],
+    *,
+    ids: Sequence[int] | None = None,
+    columns: dict[str, Any] | None = None,
+    electrodes: dict[str, Any] | None = None,
+    version: str = "2.6.0",
+    **storage: Any,
+) -> Path:
+    """Write a units table; `storage` goes to h5py, such as ``chunks`` and ``compression``."""
+    flat = np.concatenate(trains) if trains else np.empty(0)
+    with h5py.File(path, "w") as file:
+        file.attrs["nwb_version"] = version
+        file["identifier"] = "test"
+        units = file.create_group("units")
+        units["id"] = np.arange(len(trains)) if ids is None else np.array(ids)
+        units["spike_times_index"] = np.cumsum([len(train) for train in trains], dtype=np.int64)
+        units.create_dataset("spike_times", data=flat, **storage)
+        _write_columns(units, columns)
+        if electrodes is not None:
+            table = file.create_group("general/extracellular_ephys/electrodes")
+            _write_columns(table, electrodes)
+    return path
+
+
+def write_presentations(path: Path, name: str, **columns: Any) -> None:
+    """Add a table to a file's intervals."""
+    with h5py.File(path, "a") as file:
+        _write_columns(file.require_group("intervals").create_group(name), columns)
+
+
+def write_kilosort(
+    folder: Path,
+    trains_of: Mapping[int, Sequence[int]],
+    *,
+    sample_rate: float | None = 30_000.0,
+    groups: dict[int, str] | None = None,
+) -> Path:
+    """Write a Kilosort folder from the sample numbers of each cluster."""
+    folder.mkdir()
+    pairs = sorted((sample, unit) for unit, samples in trains_of.items() for sample in samples)
+    np.save(folder / "spike_times.npy", np.array([[sample] for sample, _ in pairs], np.uint64))
+    np.save(folder / "spike_clusters.npy", np.array([unit for _, unit in pairs], np.uint32))
+    if sample_rate is not None:
+        (folder / "params.py").write_text(
+            f"dat_path = 'none.dat'\nn_channels_dat = 4\nsample_rate = {sample_rate}\n"
+            "hp_filtered = True\n"
+        )
+    if groups is not None:
+        lines = ["cluster_id\tgroup", *(f"{unit}\t{group}" for unit, group in groups.items())]
+        (folder / "cluster_group.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def _write_columns(group: h5py.Group, columns: dict[str, Any] | None) -> None:
+    for name, values in (columns or {}).items():
+        is_text = len(values) and isinstance(values[0], str)
+        dtype = h5py.string_dtype() if is_text else None
+        group.create_dataset(name, data=values, dtype=dtype)
