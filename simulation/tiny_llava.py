@@ -36,6 +36,9 @@ WORD_STD = 0.2
 END_STD = 0.4
 """Of the output row of the end token: twice the words', for sentences of about ten words."""
 
+MIN_WORDS = 1
+"""A model that ends before it has said anything would be a failed narration, and is no use here."""
+
 SPECIAL = ("<unk>", "<s>", "</s>", "<pad>", "<image>")
 UNK, BOS, EOS, PAD, IMAGE = SPECIAL
 
@@ -181,6 +184,7 @@ def build_model(tokenizer: Any, grid: PatchGrid, *, seed: int) -> Any:
         rows.zero_()
         rows[said] = torch.randn(len(said), TEXT_WIDTH) * WORD_STD
         rows[tokenizer.eos_token_id] = torch.randn(TEXT_WIDTH) * END_STD
+    model.generation_config.min_new_tokens = MIN_WORDS
     model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id

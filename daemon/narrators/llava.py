@@ -135,7 +135,6 @@ class LlavaNarrator:
                 return_dict_in_generate=True,
             )
             tokens = generated.sequences
-            # One step at a time: all steps of a 7B vocabulary in float32 would be 8 MB a window.
             logprobs = torch.stack(
                 [
                     logits.float().log_softmax(dim=-1).gather(1, said[:, None])[:, 0]
