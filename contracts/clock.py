@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Protocol
 
@@ -63,8 +64,9 @@ def seconds_to_ns(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def second_to_ns(seconds: float) -> int:
-    """Round one time or duration in seconds to whole nanoseconds."""
-    return round(seconds * NS_PER_S)
+    """Round one time or duration in seconds to whole nanoseconds, as `seconds_to_ns` does."""
+    whole = math.floor(seconds)
+    return whole * NS_PER_S + round((seconds - whole) * NS_PER_S)
 
 
 def ns_to_second(duration_ns: int) -> float:

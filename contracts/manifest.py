@@ -54,6 +54,15 @@ class WindowModel(_Strict):
     lag_ns: int = Field(default=0, ge=0, le=10_000_000_000)
     """A window that ends at t describes the frame shown at t - lag."""
 
+    @model_validator(mode="after")
+    def _rate_in_range(self) -> WindowModel:
+        if self.bin_rate_num * self.bin_rate_den > MAX_RATE_TERM:
+            raise ValueError(
+                f"bin_rate_num * bin_rate_den must be at most {MAX_RATE_TERM:,}, "
+                f"got {self.bin_rate_num} * {self.bin_rate_den}"
+            )
+        return self
+
 
 class UnitModel(_Strict):
     """`Unit`, as it stands in the file."""
@@ -124,11 +133,13 @@ class ManifestModel(_Strict):
     @model_validator(mode="after")
     def _lengths_agree(self) -> ManifestModel:
         n_units = len(self.population)
-        for name, values in (("unit_mean", self.unit_mean), ("unit_std", self.unit_std)):
-            if len(values) != n_units:
-                raise ValueError(
-                    f"{name} must have one value for each of {n_units} units, got {len(values)}"
-                )
+        problems = [
+            f"{name} must have one value for each of {n_units} units, got {len(values)}"
+            for name, values in (("unit_mean", self.unit_mean), ("unit_std", self.unit_std))
+            if len(values) != n_units
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
 
 
@@ -203,7 +214,7 @@ def load_manifest(folder: Path, *, check_hashes: bool = True) -> Manifest:
     text = path.read_bytes()
     try:
         raw = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(str(folder), [f"{MANIFEST_NAME} is not JSON: {error}"]) from error
     problems = _version_problems(raw)
     if problems:
