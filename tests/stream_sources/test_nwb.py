@@ -56,10 +56,13 @@ def test_every_spike_is_sent_once(
 
 
 @pytest.mark.parametrize("storage", [{}, {"chunks": (16,)}])
+@pytest.mark.parametrize("gap", [0, 1 << 17])
 def test_chosen_units_send_their_own_spikes_in_the_order_asked_for(
-    path: Path, storage: dict[str, Any]
+    path: Path, storage: dict[str, Any], gap: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With units in another order than the file's, each row still has its own spikes."""
+    monkeypatch.setattr(spikes_module, "READ_THROUGH_SPIKES", gap)
+    monkeypatch.setattr(spikes_module, "PIECE_SPIKES", 11)
     trains = random_trains(6)
     write_units(path, trains, **storage)
     rows = [4, 2, 0, 1]  # 1 is empty and shares its place in the file with 2

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from contracts.errors import RecordingError
@@ -40,11 +41,13 @@ def test_the_second_opening_reads_from_the_cache(server: RangeServer, tmp_path: 
     assert server.n_requests - n_first == 1
 
 
-def test_few_requests_are_made(server: RangeServer, tmp_path: Path) -> None:
-    """A large file is read in long ranges, not unit by unit."""
-    write_units(tmp_path / "large.nwb", [t + 0.0 for t in random_trains(300)])
-    NwbSource(server.url("large.nwb"), cache_dir=tmp_path / "cache")
-    assert server.n_requests < 20
+@pytest.mark.parametrize("units", ["all", "good"])
+def test_few_requests_are_made(server: RangeServer, tmp_path: Path, units: str) -> None:
+    """A file is read in long ranges, through units that are not wanted, not unit by unit."""
+    trains = [np.arange(0.0, 200.0, 0.01)] * 40  # each longer than what remfile reads at once
+    write_units(tmp_path / "large.nwb", trains, columns={"quality": ["good", "noise"] * 20})
+    NwbSource(server.url("large.nwb"), units=units, cache_dir=tmp_path / "cache")
+    assert server.n_requests < 15
 
 
 def test_a_file_that_was_replaced_is_read_anew(server: RangeServer, tmp_path: Path) -> None:
