@@ -152,35 +152,36 @@ class _Play:
 
             _say(f"making a synthetic recording of {DEMO_SECONDS:.0f} s")
             write_recording(Path(self.recording), seconds=DEMO_SECONDS)
-        if model is None and bundle is None:
-            from simulation.tiny_llava import write_random_llava
-
-            _say("making a small LLaVA with random weights: its sentences are noise")
-            write_random_llava(Path(self._model))
-            self._has_random_model = True
-        if bundle is None:
-            self._make_bundle(model)
-        else:
+        if bundle is not None:
+            manifest = load_manifest(bundle)
             self._bundle = bundle
-        manifest = load_manifest(self._bundle)
-        self._model = model or (
-            self._model if bundle is None else manifest.model.language_model.model_id
-        )
+            self._model = model or manifest.model.language_model.model_id
+        else:
+            self._make_bundle(model)
+            manifest = load_manifest(self._bundle)
         return manifest.population
 
     def _make_bundle(self, model: str | None) -> None:
+        """Make an encoder for the recording, and a language model if there is none."""
         from neurrate.bundle_command import write_random_bundle
         from stream_sources.open_source import open_source
 
         source = open_source(
             self.recording, units=self._units, start_s=self._start, duration_s=self._seconds
         )
+        if model is None:
+            from simulation.tiny_llava import write_random_llava
+
+            _say("making a small LLaVA with random weights: its sentences are noise")
+            write_random_llava(Path(self._model))
+            self._has_random_model = True
         _say(f"making an encoder with random weights for {len(source.population)} units")
+        self._model = model or self._model
         try:
             write_random_bundle(
                 source,
                 self._bundle,
-                model=model or self._model,
+                model=self._model,
                 size="tiny" if model is None else "paper",
                 command="neurrate demo",
             )

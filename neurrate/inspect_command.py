@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import listed
-from contracts.manifest import MANIFEST_NAME
 from neurrate.arguments import JsonOption
 from neurrate.tables import check_writable, print_table, write_json
 
@@ -34,6 +33,8 @@ def inspect(path: str, *, units: str = "all", json: JsonOption = None) -> None:
     json
         Write the same to this file, as JSON.
     """
+    from contracts.manifest import MANIFEST_NAME
+
     check_writable(json)
     is_bundle = (Path(path) / MANIFEST_NAME).is_file()
     facts = _bundle_facts(Path(path)) if is_bundle else _recording_facts(path, units)

@@ -9,6 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+pytest_plugins = ["tests.support.tiny_bundle"]
+
 REPOSITORY = Path(__file__).parent.parent
 REAL_RECORDINGS = REPOSITORY.parent / "shared" / "data"
 """Real recordings, where they lie beside the checkout; never part of it."""

@@ -20,7 +20,7 @@ def narrator_from(settings: NarratorSettings, manifest: Manifest) -> Narrator:
     return load_narrator(
         settings.backend,
         manifest=manifest,
-        model=settings.model or "",
+        model=settings.model,
         prompt=settings.prompt,
         max_new_tokens=settings.max_new_tokens,
         dtype=settings.dtype,

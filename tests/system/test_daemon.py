@@ -1,0 +1,275 @@
+"""The daemon as a process: started, narrating, killed, asked to stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import zmq
+
+from contracts.manifest import Manifest
+from tests.support.processes import Neurrate, get
+from tests.support.wait_until import wait_until
+
+Start = Callable[..., Neurrate]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start commands, and end those that are left."""
+    started: list[Neurrate] = []
+
+    def begin(*words: object, name: str) -> Neurrate:
+        started.append(Neurrate(*words, folder=tmp_path, name=name))
+        return started[-1]
+
+    yield begin
+    for command in reversed(started):
+        command.__exit__(None, None, None)
+
+
+@pytest.fixture
+def start_daemon(start: Start, tiny_bundle: Manifest) -> Start:
+    """Start a daemon that retrieves captions: a narrator that loads in no time."""
+
+    def begin(
+        spikes: str, *words: object, publish: str = "tcp://127.0.0.1:*", name: str = "daemon"
+    ) -> Neurrate:
+        return start(
+            "run", "--bundle", tiny_bundle.folder, "--connect", spikes,
+            "--publish", publish, "--narrator", "retrieval",
+            "--set", "http.port=0", *words, name=name,
+        )  # fmt: skip
+
+    return begin
+
+
+@pytest.fixture
+def start_source(start: Start, recording: Path) -> Start:
+    """Start a source of the recording."""
+
+    def begin(*words: object, bind: str = "tcp://127.0.0.1:*", name: str = "source") -> Neurrate:
+        return start("stream", "nwb", recording, "--bind", bind, *words, name=name)
+
+    return begin
+
+
+@contextmanager
+def subscriber(address: str, topic: bytes = b"narration.") -> Iterator[zmq.Socket[bytes]]:
+    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+        socket.set(zmq.LINGER, 0)
+        socket.subscribe(topic)
+        socket.connect(address)
+        yield socket
+
+
+def next_message(socket: zmq.Socket[bytes], *, deadline_s: float = 30) -> dict[str, Any]:
+    assert socket.poll(round(deadline_s * 1000)), f"nothing heard for {deadline_s} s"
+    return dict(json.loads(socket.recv_multipart()[1]))
+
+
+def stats_until(
+    address: str, condition: Callable[[dict[str, Any]], object], *, deadline_s: float = 30
+) -> dict[str, Any]:
+    """Return the first statistics that meet a condition."""
+    newest: dict[str, Any] = {}
+
+    def holds() -> bool:
+        newest.update(next_message(socket))
+        return bool(condition(newest))
+
+    with subscriber(address, b"stats") as socket:
+        wait_until(holds, deadline_s=deadline_s, what=f"statistics, newest {newest}")
+    return newest
+
+
+def test_replay_ends_by_itself_with_every_spike_accounted_for(
+    start_source: Start, start_daemon: Start
+):
+    """A whole recording at full speed: sent, received and binned are one number."""
+    source = start_source("--speed", "max")
+    daemon = start_daemon(source.addresses()["spikes"], "--exit-at-end")
+    assert daemon.wait() == 0, daemon.text()
+    assert source.wait() == 0, source.text()
+    counters = daemon.summary()["counters"]
+    assert source.summary()["n_spikes"] == 1200
+    assert (counters["spikes_received"], counters["spikes_binned"]) == (1200, 1200)
+    narrated = counters["narrations"]["ok"]  # one population
+    assert counters["windows"] == narrated + sum(counters["windows_dropped"].values())
+    assert counters["batches_lost"] == 0
+
+
+def test_two_speeds_give_the_same_narrations(start_source: Start, start_daemon: Start):
+    """In the sequential mode the same words come out at any speed, window by window."""
+    heard: list[list[tuple[int, str]]] = []
+    for speed in ("40", "max"):
+        source = start_source("--speed", speed, "--wait-subscribers", 2, name=f"source-{speed}")
+        spikes = source.addresses()["spikes"]
+        daemon = start_daemon(
+            spikes, "--exit-at-end", "--set", "narrator.mode=sequential", name=f"daemon-{speed}"
+        )
+        words: list[tuple[int, str]] = []
+        with subscriber(daemon.addresses()["publish"], b"") as socket:
+            next_message(socket)  # statistics: from here on nothing is missed
+            with subscriber(spikes, b"spikes"):  # the second subscriber that the source waits for
+                while daemon.process.poll() is None or socket.poll(200):
+                    if socket.poll(100):
+                        message = next_message(socket)
+                        if "text" in message:
+                            words.append((message["window"]["seq"], message["text"]))
+        assert daemon.wait() == 0, daemon.text()
+        heard.append(words)
+    assert heard[0] == heard[1]
+    assert [seq for seq, _ in heard[0]] == list(range(heard[0][0][0], heard[0][-1][0] + 1))
+
+
+def test_first_signal_stops_gently(start_source: Start, start_daemon: Start):
+    """SIGTERM ends a narrating daemon with code 0 and a summary; its worker goes too."""
+    daemon = start_daemon(start_source().addresses()["spikes"])
+    with subscriber(daemon.addresses()["publish"]) as socket:
+        next_message(socket)
+    workers = psutil.Process(daemon.process.pid).children()
+    daemon.signal(signal.SIGTERM)
+    assert daemon.wait() == 0, daemon.text()
+    assert daemon.summary()["counters"]["windows"] > 0
+    assert workers
+    assert not [worker for worker in workers if worker.is_running()]
+
+
+def test_second_signal_stops_at_once(start_source: Start, start_daemon: Start):
+    """A second SIGINT does not wait for a narrator that is stuck."""
+    daemon = start_daemon(start_source().addresses()["spikes"], "--set", "service.shutdown_s=300")
+    with subscriber(daemon.addresses()["publish"]) as socket:
+        next_message(socket)
+    (worker,) = psutil.Process(daemon.process.pid).children()
+    worker.suspend()
+    stats_until(
+        daemon.addresses()["publish"], lambda s: s["counters"]["windows_dropped"]["narrator_busy"]
+    )
+    daemon.signal(signal.SIGINT)
+    wait_until(lambda: "asked to stop" in daemon.text(), what="the first signal")
+    daemon.signal(signal.SIGINT)
+    assert daemon.wait() == 1
+    worker.kill()
+
+
+def test_killed_worker_is_replaced_and_windows_go_on(start_source: Start, start_daemon: Start):
+    """kill -9 of the narrator costs its batch; the next worker narrates, no spike is lost."""
+    source = start_source()
+    daemon = start_daemon(source.addresses()["spikes"], "--exit-at-end")
+    publish = daemon.addresses()["publish"]
+    with subscriber(publish) as socket:
+        next_message(socket)
+    (worker,) = psutil.Process(daemon.process.pid).children()
+    worker.kill()
+    stats_until(publish, lambda s: s["counters"]["worker_restarts"] == 1 and s["ready"])
+    with subscriber(publish) as socket:
+        seqs = [next_message(socket)["window"]["seq"] for _ in range(3)]
+    assert seqs == sorted(seqs)
+    assert daemon.wait() == 0, daemon.text()
+    counters = daemon.summary()["counters"]
+    assert counters["spikes_binned"] == source.summary()["n_spikes"] == 1200
+
+
+def test_silent_source_is_reported_and_its_return_is_taken(
+    start_source: Start, start_daemon: Start
+):
+    """kill -9 of the source: blind, not ready, with the reason; then a new one is listened to."""
+    source = start_source()
+    spikes = source.addresses()["spikes"]
+    daemon = start_daemon(spikes, "--set", "ingest.stream_timeout_s=0.5")
+    publish, http = daemon.addresses()["publish"], daemon.addresses()["http"]
+    stats_until(publish, lambda s: s["counters"]["windows"] > 0)
+    os.kill(source.process.pid, signal.SIGKILL)
+    stats_until(publish, lambda s: s["streams"]["nwb"]["state"] == "blind")
+    status, body = get(f"{http}/readyz")
+    assert status == 503
+    assert "silent for too long: nwb" in body
+    assert get(f"{http}/healthz")[0] == 200
+    start_source(bind=spikes, name="source2")
+    back = stats_until(publish, lambda s: s["streams"]["nwb"]["state"] == "live" and s["ready"])
+    assert back["counters"]["stream_restarts"] == 1
+    assert get(f"{http}/readyz")[0] == 200
+    assert "neurrate_windows_total" in get(f"{http}/metrics")[1]
+
+
+def test_source_outlives_a_killed_daemon_and_the_worker_does_not(
+    start_source: Start, start_daemon: Start
+):
+    """kill -9 of the daemon: acquisition goes on, no worker is left, the next daemon joins."""
+    source = start_source()
+    spikes = source.addresses()["spikes"]
+    daemon = start_daemon(spikes)
+    stats_until(daemon.addresses()["publish"], lambda s: s["counters"]["windows"] > 0)
+    (worker,) = psutil.Process(daemon.process.pid).children()
+    os.kill(daemon.process.pid, signal.SIGKILL)
+    wait_until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE,
+               what="the worker's end")  # fmt: skip
+    assert source.process.poll() is None
+    second = start_daemon(spikes, name="daemon2")
+    joined = stats_until(second.addresses()["publish"], lambda s: s["counters"]["windows"] > 0)
+    assert joined["counters"]["batches_lost"] == 0  # what it never asked for is not lost
+
+
+def test_lossless_source_waits_for_the_next_daemon(start_source: Start, start_daemon: Start):
+    """At full speed a source whose daemon was killed stops, and goes on when one is back."""
+    source = start_source("--speed", "max", "--batch-ms", "1")
+    spikes = source.addresses()["spikes"]
+    daemon = start_daemon(spikes, "--set", "narrator.mode=sequential")
+    publish = daemon.addresses()["publish"]
+    with subscriber(publish) as socket:
+        next_message(socket)
+    os.kill(daemon.process.pid, signal.SIGKILL)
+    daemon.wait()
+    assert source.process.poll() is None
+    second = start_daemon(spikes, "--exit-at-end", name="daemon2")
+    assert second.wait() == 0, second.text()
+    assert source.wait() == 0, source.text()
+    assert source.summary()["n_spikes"] == 1200
+
+
+def test_other_population_is_refused_with_the_missing_units(
+    start: Start, start_daemon: Start, tmp_path: Path
+):
+    """A recording of other units: exit code 2, and the ids on both sides."""
+    from tests.support.nwb_files import random_trains, write_units
+
+    other = write_units(tmp_path / "other.nwb", random_trains())
+    source = start("stream", "nwb", other, "--bind", "tcp://127.0.0.1:*", name="source")
+    daemon = start_daemon(source.addresses()["spikes"])
+    assert daemon.wait() == 2
+    assert "12 units of the encoder's population are not in the stream: unit_id 950900" in (
+        daemon.text()
+    )
+    assert "Traceback" not in daemon.text()
+
+
+def test_stream_that_lacks_units_is_refused_after_a_while(
+    start: Start, start_daemon: Start, recording: Path
+):
+    """Half of the units announced and the rest never: exit code 2 names who is missing."""
+    source = start(
+        "stream", "nwb", recording, "--units", "probe:probeA", "--bind", "tcp://127.0.0.1:*",
+        name="source",
+    )  # fmt: skip
+    daemon = start_daemon(source.addresses()["spikes"], "--set", "ingest.population_timeout_s=0.5")
+    assert daemon.wait() == 2
+    assert "6 units of the encoder's population are not in the stream: unit_id 950906" in (
+        daemon.text()
+    )
+
+
+def test_taken_port_is_said(start_daemon: Start):
+    """A port in use: exit code 2, which one, and what to do."""
+    with zmq.Context() as context, context.socket(zmq.PUB) as socket:
+        port = socket.bind_to_random_port("tcp://127.0.0.1")
+        daemon = start_daemon("tcp://127.0.0.1:1", publish=f"tcp://127.0.0.1:{port}")
+        assert daemon.wait() == 2
+    assert f"Cannot bind tcp://127.0.0.1:{port}: address already in use" in daemon.text()
