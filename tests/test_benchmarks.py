@@ -1,0 +1,60 @@
+"""The benchmarks run and say what they found; no duration is judged here."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("bin_ring", "wire_ingest", "window_cut")
+
+
+def run(*arguments):
+    """Run a module of the benchmarks and return the JSON document of its last line."""
+    ran = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_benchmark_ends_with_a_json_line(room, tmp_path):
+    """Every contender is measured, and the document in the file is the one on the last line."""
+    path = tmp_path / "result.json"
+    document = run(f"benchmarks.bench_{room}", "--quick", "--seed", "7", "--json", str(path))
+    assert json.loads(path.read_text(encoding="utf-8")) == document
+    assert document["benchmark"] == room
+    assert document["rows"]
+    for row in document["rows"]:
+        assert row["n"] > 0
+        assert 0 < row["p50_us"] <= row["p95_us"] <= row["p99_us"] <= row["max_us"]
+    assert all(one["low"] <= one["median"] <= one["high"] for one in document["figures"])
+
+
+def test_result_can_be_repeated():
+    """A result names the command, the seed, the versions and the machine, but no path on it."""
+    document = run("benchmarks.bench_window_cut", "--quick", "--seed", "7")
+    environment = document["environment"]
+    assert environment["command"] == "python -m benchmarks.bench_window_cut --seed 7 --quick"
+    assert {"commit", "is_dirty", "versions", "cpu", "n_cores", "date"} <= set(environment)
+    assert str(ROOT) not in json.dumps(document)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks/runs").glob("*.json")), ids=lambda path: path.stem
+)
+def test_committed_results_met_their_budgets(path):
+    """A result in ``runs/`` is of a full run of a clean commit, within the budgets of its day."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    assert not document["is_quick"]
+    assert document["environment"]["is_dirty"] is False
+    assert document["budgets"]
+    assert all(budget["is_met"] for budget in document["budgets"])
