@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def inspect(path: str, *, units: str = "all", json: JsonOption = None) -> None:
+def inspect(
+    path: str, *, units: str = "all", units_from: Path | None = None, json: JsonOption = None
+) -> None:
     """Say what is in a recording or a bundle, and check that it can be used.
 
     For example:
 
         neurrate inspect session.nwb
         neurrate inspect session.nwb --units allen
+        neurrate inspect session.nwb --units-from bundle/
         neurrate inspect https://example.org/session.nwb
         neurrate inspect kilosort4/
         neurrate inspect bundle/ --json bundle.json
@@ -30,6 +33,8 @@ def inspect(path: str, *, units: str = "all", json: JsonOption = None) -> None:
         NWB file or URL, folder of a sorting, or bundle.
     units
         For recordings: conditions that a unit must meet, as for 'neurrate stream nwb'.
+    units_from
+        For recordings: a bundle whose units must all be there.
     json
         Write the same to this file, as JSON.
     """
@@ -37,18 +42,19 @@ def inspect(path: str, *, units: str = "all", json: JsonOption = None) -> None:
 
     check_writable(json)
     is_bundle = (Path(path) / MANIFEST_NAME).is_file()
-    facts = _bundle_facts(Path(path)) if is_bundle else _recording_facts(path, units)
+    facts = _bundle_facts(Path(path)) if is_bundle else _recording_facts(path, units, units_from)
     print_table(path, [{"": name, "found": _shown(value)} for name, value in facts.items()])
     write_json(json, {"path": path, "kind": "bundle" if is_bundle else "recording", **facts})
 
 
-def _recording_facts(path: str, units: str) -> dict[str, Any]:
+def _recording_facts(path: str, units: str, units_from: Path | None) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from neurrate.stream_command import units_of
     from stream_sources.open_source import open_source
     from stream_sources.recording import describe
 
-    source = open_source(path, units=units)
+    source = open_source(path, units=units, only=units_of(units_from))
     try:
         return asdict(describe(source))
     finally:

@@ -1,0 +1,203 @@
+"""Bad input: the same clear sentence from inspect, stream and demo, code 2, no traceback."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import zmq
+
+from contracts.manifest import Manifest
+from neurrate.cli import main
+from tests.support.nwb_files import random_trains, write_units
+from tests.support.range_server import range_server
+
+VERBS = {
+    "inspect": lambda path: ["inspect", path],
+    "stream": lambda path: ["stream", "nwb", path, "--bind", "tcp://127.0.0.1:*"],
+    "demo": lambda path: ["demo", "--recording", path],
+}
+
+
+def _missing(folder: Path) -> Path:
+    return folder / "nowhere.nwb"
+
+
+def _not_hdf5(folder: Path) -> Path:
+    path = folder / "text.nwb"
+    path.write_text("unit,time\n1,0.5\n")
+    return path
+
+
+def _version_1(folder: Path) -> Path:
+    path = folder / "old.nwb"
+    with h5py.File(path, "w") as file:
+        file["nwb_version"] = "NWB-1.0.5"
+        file.create_group("processing")
+    return path
+
+
+def _no_units(folder: Path) -> Path:
+    path = folder / "empty.nwb"
+    with h5py.File(path, "w") as file:
+        file.attrs["nwb_version"] = "2.6.0"
+    return path
+
+
+def _with_index(folder: Path, change: Callable[[h5py.Group], None]) -> Path:
+    path = write_units(folder / "session.nwb", random_trains())
+    with h5py.File(path, "a") as file:
+        change(file["units"])
+    return path
+
+
+def _dangling_index(folder: Path) -> Path:
+    def change(units: h5py.Group) -> None:
+        units["spike_times_index"][-1] = 10**6
+
+    return _with_index(folder, change)
+
+
+def _truncated_index(folder: Path) -> Path:
+    def change(units: h5py.Group) -> None:
+        index = units["spike_times_index"][:-1]
+        del units["spike_times_index"]
+        units["spike_times_index"] = index
+
+    return _with_index(folder, change)
+
+
+def _nan(folder: Path) -> Path:
+    def change(units: h5py.Group) -> None:
+        units["spike_times"][3] = np.nan
+
+    return _with_index(folder, change)
+
+
+def _unsorted(folder: Path) -> Path:
+    def change(units: h5py.Group) -> None:
+        units["spike_times"][3] = 1e6
+
+    return _with_index(folder, change)
+
+
+def _truncated_file(folder: Path) -> Path:
+    path = write_units(folder / "cut.nwb", random_trains(n_units=50))
+    path.write_bytes(path.read_bytes()[:4000])
+    return path
+
+
+BAD_FILES = {
+    "missing": (_missing, "no such file"),
+    "not HDF5": (_not_hdf5, "HDF5"),
+    "NWB 1.x": (_version_1, "NWB 1"),
+    "no units": (_no_units, "units"),
+    "dangling index": (_dangling_index, "spike_times_index"),
+    "truncated index": (_truncated_index, "spike_times_index"),
+    "NaN": (_nan, "unit_id"),
+    "unsorted": (_unsorted, "unit_id"),
+    "truncated file": (_truncated_file, "truncated"),
+}
+
+
+def refuse(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command line that must be refused; return its sentence."""
+    code = main(words)
+    error = capsys.readouterr().err
+    assert code == 2, error
+    assert "Traceback" not in error
+    assert error.count("neurrate: error: ") == 1
+    return error.partition("neurrate: error: ")[2]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_bad_file_is_refused(
+    verb: str, kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Each bad file gets a sentence that names the file and what is wrong with it."""
+    make, words = BAD_FILES[kind]
+    path = make(tmp_path)
+    sentence = refuse(VERBS[verb](str(path)), capsys)
+    assert words in sentence
+    assert path.name in sentence
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_unit_left_is_refused(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A filter that no unit passes says the filter and how many units there were."""
+    path = write_units(tmp_path / "session.nwb", random_trains(n_units=5))
+    sentence = refuse([*VERBS[verb](str(path)), "--units", "area:VISp"], capsys)
+    assert "5" in sentence
+    assert "area:VISp" in sentence
+
+
+@pytest.mark.parametrize(
+    ("verb", "option"),
+    [("inspect", "--units-from"), ("stream", "--units-from"), ("demo", "--bundle")],
+)
+def test_bundle_of_other_units_is_refused(
+    verb: str,
+    option: str,
+    tmp_path: Path,
+    tiny_bundle: Manifest,
+    capsys: pytest.CaptureFixture[str],
+):
+    """A bundle whose units the recording lacks: their ids are named."""
+    path = write_units(tmp_path / "session.nwb", random_trains())
+    sentence = refuse([*VERBS[verb](str(path)), option, str(tiny_bundle.folder)], capsys)
+    assert "950900" in sentence
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_unreachable_address_is_refused(verb: str, capsys: pytest.CaptureFixture[str]):
+    """A URL that nobody answers is refused at once."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    sentence = refuse(VERBS[verb](f"http://127.0.0.1:{port}/session.nwb"), capsys)
+    assert str(port) in sentence
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_server_without_ranges_is_refused(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """A server that ignores Range is refused, with the reason."""
+    write_units(tmp_path / "session.nwb", random_trains())
+    with range_server(tmp_path, ranges=False) as server:
+        sentence = refuse(VERBS[verb](server.url("session.nwb")), capsys)
+    assert "Range" in sentence
+
+
+def test_taken_port_of_a_source_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A port in use says which, and what to set."""
+    path = write_units(tmp_path / "session.nwb", random_trains())
+    with zmq.Context() as context, context.socket(zmq.PUB) as taken:
+        port = taken.bind_to_random_port("tcp://127.0.0.1")
+        words = ["stream", "nwb", str(path), "--bind", f"tcp://127.0.0.1:{port}"]
+        sentence = refuse(words, capsys)
+    assert f"Cannot bind tcp://127.0.0.1:{port}: address already in use" in sentence
+    assert "--bind" in sentence
+
+
+def test_open_bind_of_a_source_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """An address that other machines can reach needs --insecure."""
+    path = write_units(tmp_path / "session.nwb", random_trains())
+    sentence = refuse(["stream", "nwb", str(path), "--bind", "tcp://0.0.0.0:5999"], capsys)
+    assert "--insecure" in sentence
+
+
+def test_unknown_setting_is_refused_with_the_nearest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """An unknown key in a file names the file and the key that was meant."""
+    file = tmp_path / "replay.toml"
+    file.write_text("[ring]\ncapactiy_s = 20\n")
+    sentence = refuse(["run", "--config", str(file)], capsys)
+    assert "ring.capactiy_s" in sentence
+    assert "Did you mean ring.capacity_s" in sentence
+    assert "replay.toml" in sentence
