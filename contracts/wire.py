@@ -136,13 +136,15 @@ def pack(message: SourceMessage) -> list[Part]:
             ]
 
 
-def unpack(parts: Sequence[Part]) -> SourceMessage:
+def unpack(parts: Sequence[Part], *, received_host_ns: int = 0) -> SourceMessage:
     """Turn the parts of a ZeroMQ message into a value, or say why not.
 
     Parameters
     ----------
     parts : sequence of bytes-like
         As received. The arrays of a `SpikeBatch` are views of them.
+    received_host_ns : int
+        When, for the stamp of a `SpikeBatch`.
 
     Returns
     -------
@@ -160,7 +162,7 @@ def unpack(parts: Sequence[Part]) -> SourceMessage:
     kind, _, stream = bytes(parts[0][:128]).partition(b".")
     if kind == b"spikes":
         reader = _Header(parts, n_parts=4, limit=MAX_HEADER_BYTES, stream=stream)
-        return _unpack_spikes(reader, parts)
+        return _unpack_spikes(reader, parts, received_host_ns)
     if kind == b"hello":
         return _unpack_hello(_Header(parts, n_parts=2, limit=MAX_MESSAGE_BYTES, stream=stream))
     if kind == b"mark":
@@ -239,7 +241,7 @@ class _Header:
         return values
 
 
-def _unpack_spikes(header: _Header, parts: Sequence[Part]) -> SpikeBatch:
+def _unpack_spikes(header: _Header, parts: Sequence[Part], received_host_ns: int) -> SpikeBatch:
     n_spikes = header.integer("n_spikes", 0, MAX_SPIKES)
     times, units = parts[2], parts[3]
     if len(times) != n_spikes * TIME_DTYPE.itemsize or len(units) != n_spikes * UNIT_DTYPE.itemsize:
@@ -263,6 +265,7 @@ def _unpack_spikes(header: _Header, parts: Sequence[Part]) -> SpikeBatch:
             spike_time_ns=spike_time_ns,
             unit_index=unit_index,
             sent_host_ns=header.integer("sent_host_ns", 0, MAX_SEQ),
+            received_host_ns=received_host_ns,
         )
     except MisuseError as error:  # the peer broke the rule, not we
         raise WireError("span", str(error)) from error

@@ -13,7 +13,7 @@ import zmq
 
 from contracts.clock import Clock
 from contracts.errors import PopulationMismatchError, UserError, WireError
-from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd, received
+from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import MAX_MESSAGE_BYTES, unpack
 from daemon.logs import RateLimitedLog
 from daemon.metrics import Counters
@@ -110,13 +110,13 @@ class Ingest:
                 return
             self._counters.messages_received += 1
             try:
-                message = unpack(parts)
+                message = unpack(parts, received_host_ns=self._clock.now_ns())
             except WireError as error:
                 self._drop(error.reason, str(error))
                 continue
             match message:
                 case SpikeBatch():
-                    batch = self._accept(received(message, host_ns=self._clock.now_ns()))
+                    batch = self._accept(message)
                     if batch is not None:
                         yield batch
                 case Hello() if self._is_new(message):
