@@ -88,6 +88,11 @@ def pack(message: SourceMessage) -> list[Part]:
     -------
     parts : list of bytes-like
         Topic, header, and for spikes two buffers that share memory with the batch.
+
+    Raises
+    ------
+    UserError
+        If a hello's unit table is larger than any receiver accepts.
     """
     match message:
         case SpikeBatch():
@@ -312,6 +317,11 @@ def _header(message: SourceMessage, **fields: object) -> bytes:
     packed: bytes = msgpack.packb(
         {"version": WIRE_VERSION, "stream": message.stream, "run": message.run, **fields}
     )
+    if len(packed) > MAX_MESSAGE_BYTES:  # receivers would hang up, again and again
+        raise UserError(
+            f"the unit table of stream {message.stream!r} takes {len(packed):,} bytes in a hello, "
+            f"which may have at most {MAX_MESSAGE_BYTES:,}. Send fewer units in one stream."
+        )
     return packed
 
 

@@ -1,0 +1,46 @@
+"""Which addresses may be bound, and what is said when one cannot."""
+
+import errno
+
+import pytest
+
+from contracts.address import cannot_bind, check_bindable
+from contracts.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://127.0.0.1:5570", "tcp://127.0.0.1:*", "tcp://127.1.2.3:0", "tcp://localhost:5570",
+     "tcp://[::1]:5570", "ipc:///run/neurrate/spikes", "inproc://spikes"],
+)  # fmt: skip
+def test_loopback_is_allowed(address):
+    """Addresses that other machines cannot reach need no further word."""
+    check_bindable(address, setting="--bind", is_insecure=False)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://0.0.0.0:5570", "tcp://*:5570", "tcp://192.168.0.3:5570", "tcp://eth0:5570",
+     "tcp://[::]:5570", "tcp://localhost.example.org:5570", "epgm://eth0;239.1.1.1:5570", ""],
+)  # fmt: skip
+def test_other_addresses_need_a_word(address):
+    """An address that other machines can reach is refused, unless the user insists."""
+    with pytest.raises(UserError, match=r"--bind .* can be reached from other machines"):
+        check_bindable(address, setting="--bind", is_insecure=False)
+    check_bindable(address, setting="--bind", is_insecure=True)
+
+
+@pytest.mark.parametrize(
+    ("error_number", "says"),
+    [
+        (errno.EADDRINUSE, "address already in use. Set --bind to another port"),
+        (errno.EACCES, "permission denied. --bind must be an address such as"),
+        (errno.ENODEV, "no such device. --bind must be an address such as"),
+    ],
+)
+def test_a_failed_bind_says_what_to_do(error_number, says):
+    """The reason is the operating system's, the remedy is ours."""
+    error = cannot_bind("tcp://127.0.0.1:5570", error_number, setting="--bind")
+    assert isinstance(error, UserError)
+    assert str(error).startswith("Cannot bind tcp://127.0.0.1:5570: ")
+    assert says in str(error)
