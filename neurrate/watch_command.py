@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
@@ -26,6 +27,9 @@ MAX_MESSAGE_BYTES = 1 << 20
 
 POLL_MS = 100
 
+PICTURE_COLUMNS = 110
+"""Width of a picture: what a page shows without shrinking the letters."""
+
 DRAWINGS_PER_S = 8
 
 Positive = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
@@ -36,6 +40,7 @@ def watch(
     connect: str = "tcp://127.0.0.1:5571",
     plain: bool = False,
     seconds: Positive = None,
+    svg: Path | None = None,
     json: JsonOption = None,
 ) -> None:
     """Show narrations as they are published.
@@ -47,6 +52,7 @@ def watch(
         neurrate watch
         neurrate watch --connect tcp://127.0.0.1:6000
         neurrate watch --plain --seconds 60 --json heard.json
+        neurrate watch --plain --seconds 10 --svg watch.svg
 
     Parameters
     ----------
@@ -56,10 +62,13 @@ def watch(
         One line for each narration; always so where standard output is no terminal.
     seconds
         Stop after so many seconds.
+    svg
+        Write the view at the end to this file, as a picture.
     json
         Write what was heard to this file, the last thousand narrations word for word.
     """
     check_writable(json)
+    check_writable(svg)
     clock = HostClock()
     state = WatchState(connect, clock.now_ns())
     deadline_ns = None if seconds is None else clock.now_ns() + round(seconds * NS_PER_S)
@@ -70,6 +79,8 @@ def watch(
             plain=plain,
             is_over=lambda: deadline_ns is not None and clock.now_ns() >= deadline_ns,
         )
+    if svg is not None:
+        _save_picture(svg, state, clock.now_ns())
     print_table("Heard", summary(state))
     write_json(
         json,
@@ -125,6 +136,18 @@ def summary(state: WatchState) -> list[dict[str, object]]:
             }
         )
     return rows
+
+
+def _save_picture(path: Path, state: WatchState, host_ns: int) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    from neurrate.watch_view import draw
+
+    console = Console(record=True, width=PICTURE_COLUMNS, file=StringIO(), force_terminal=True)
+    console.print(draw(state, host_ns))
+    console.save_svg(str(path), title="neurrate watch")
 
 
 @contextmanager
