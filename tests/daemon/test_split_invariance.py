@@ -6,8 +6,10 @@ any order, packed and unpacked, with the probes' units in another order than the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -27,6 +29,8 @@ from tests.support.ramp_population import RUN
 
 RATES = [BinRate(120), BinRate(50), BinRate(1000, 3), BinRate(30_000, 1001), BinRate(997)]
 S = 1_000_000_000
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
 @dataclass
@@ -73,7 +77,7 @@ def _spikes(
     return times, rng.integers(0, n_units, len(times)).astype(np.uint32)
 
 
-def _batches(draw: st.DrawFn, probe: Probe) -> list[SpikeBatch]:
+def _batches(draw: Draw, probe: Probe) -> list[SpikeBatch]:
     """Cut a probe's session anywhere, in pieces of at most a second."""
     inner = draw(st.lists(st.integers(probe.start_ns + 1, probe.stop_ns - 1), max_size=12))
     whole = range(probe.start_ns, probe.stop_ns, S)
@@ -95,7 +99,7 @@ def _batches(draw: st.DrawFn, probe: Probe) -> list[SpikeBatch]:
     return batches
 
 
-def _interleaved(draw: st.DrawFn, queues: list[list[SpikeBatch]]) -> list[SpikeBatch]:
+def _interleaved(draw: Draw, queues: list[list[SpikeBatch]]) -> list[SpikeBatch]:
     """Take from the queues in any order; each keeps its own."""
     queues = [list(queue) for queue in queues]
     merged = []

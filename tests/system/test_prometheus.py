@@ -57,12 +57,14 @@ def value_of(url: str, query: str) -> float | None:
 
 def test_prometheus_sees_the_daemon(tmp_path: Path, tiny_bundle: Manifest, recording: Path):
     """Windows, narrations and latencies arrive in Prometheus, scraped as configs/ says."""
-    words = ("stream", "nwb", recording, "--bind", "tcp://127.0.0.1:*")
-    with Neurrate(*words, folder=tmp_path, name="source") as source:
+    bind = "tcp://127.0.0.1:*"
+    with Neurrate(
+        "stream", "nwb", recording, "--bind", bind, folder=tmp_path, name="source"
+    ) as source:
         spikes = source.addresses()["spikes"]
-        words = (
+        words: tuple[object, ...] = (
             "run", "--bundle", tiny_bundle.folder, "--connect", spikes,
-            "--publish", "tcp://127.0.0.1:*", "--narrator", "retrieval", "--set", "http.port=0",
+            "--publish", bind, "--narrator", "retrieval", "--set", "http.port=0",
         )  # fmt: skip
         with Neurrate(*words, folder=tmp_path, name="daemon") as daemon:
             target = daemon.addresses()["http"].removeprefix("http://")
