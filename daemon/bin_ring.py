@@ -339,7 +339,8 @@ class BinRing:
                 live |= stream.bit
         rows = [self._uncovered[rows] for rows in self._rows(first_bin, first_bin + n_bins)]
         missed = np.concatenate(rows) & live
-        return int(np.count_nonzero(missed)), bool(live) and bool((missed == live).all())
+        n_gap_bins = int(np.count_nonzero(missed))
+        return n_gap_bins, n_gap_bins == n_bins and bool((missed == live).all())
 
     def _check_held(self, first_bin: int, n_bins: int) -> None:
         n_spare = len(self._counts) - self.capacity_bins
