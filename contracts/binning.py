@@ -67,7 +67,11 @@ class BinRate:
         """
         period_ns = self.period_ns
         period = session_ns // period_ns
-        return period * self.num + (session_ns - period * period_ns) * self.num // period_ns
+        rest = session_ns - period * period_ns
+        rest *= self.num  # in place: both are ours, and this runs for every spike
+        rest //= period_ns
+        period *= self.num
+        return period + rest
 
     def first_bin_at_or_after(self, session_ns: int) -> int:
         """Return the first bin that starts at or after a time."""

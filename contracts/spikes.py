@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,11 +182,6 @@ class StreamEnd:
 
 SourceMessage = SpikeBatch | Hello | Mark | StreamEnd
 """Everything that a source can say."""
-
-
-def received(batch: SpikeBatch, *, host_ns: int) -> SpikeBatch:
-    """Stamp a batch with its arrival."""
-    return replace(batch, received_host_ns=host_ns)
 
 
 @dataclass(slots=True)

@@ -16,7 +16,6 @@ from contracts.spikes import (
     STREAM_NAME,
     SpikeBatch,
     check_span,
-    received,
 )
 
 RUN = "0123456789abcdef"
@@ -79,14 +78,6 @@ def test_check_span_takes_the_ends_of_the_clock():
     """Spans may touch both ends of the clock."""
     check_span(-MAX_SESSION_NS, -MAX_SESSION_NS + 1)
     check_span(MAX_SESSION_NS - 1, MAX_SESSION_NS)
-
-
-def test_received_stamps_a_copy():
-    """Arrival is stamped on a new value that shares the arrays."""
-    batch = _batch()
-    stamped = received(batch, host_ns=77)
-    assert (batch.received_host_ns, stamped.received_host_ns) == (0, 77)
-    assert stamped.spike_time_ns is batch.spike_time_ns
 
 
 @pytest.mark.parametrize(

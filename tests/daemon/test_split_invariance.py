@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from contracts.binning import BinRate, bin_spikes
 from contracts.population import Population, Unit
-from contracts.spikes import Hello, SpikeBatch, received
+from contracts.spikes import Hello, SpikeBatch
 from contracts.window import Window, WindowSpec
 from contracts.wire import pack, unpack
 from daemon.bin_ring import BinRing
@@ -127,9 +127,9 @@ def _streamed(
     assert not registry.missing_units()
     windows, n_binned = [], 0
     for batch in batches:
-        arrived = unpack([bytes(part) for part in pack(batch)])
+        arrived = unpack([bytes(part) for part in pack(batch)], received_host_ns=1)
         assert isinstance(arrived, SpikeBatch)
-        accepted = registry.accept(received(arrived, host_ns=1)).batch
+        accepted = registry.accept(arrived).batch
         assert accepted is not None
         n_binned += ring.add(accepted).n_binned
         windows += [window.detached() for window in cutter.ready(ring)]

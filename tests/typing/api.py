@@ -16,7 +16,7 @@ from contracts.manifest import Manifest, load_manifest
 from contracts.narration import Narration, Stamps, Status, Utterance, latency_ms
 from contracts.narration_wire import pack_narration, unpack_narration
 from contracts.population import Population, Selection, Unit
-from contracts.spikes import Hello, Mark, SourceMessage, SpikeBatch, StreamEnd, received
+from contracts.spikes import Hello, Mark, SourceMessage, SpikeBatch, StreamEnd
 from contracts.window import Window, WindowSpec
 from contracts.wire import Part, pack, unpack
 from daemon.encoders.protocol import Encoder
@@ -69,7 +69,7 @@ def over_the_wire(message: SourceMessage) -> str:
     parts = assert_type(pack(message), list[Part])
     match unpack(parts):
         case SpikeBatch() as batch:
-            return received(batch, host_ns=1).stream
+            return batch.stream
         case Hello(population=population):
             return population.fingerprint
         case Mark(caption=caption):
