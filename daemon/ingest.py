@@ -15,6 +15,7 @@ from contracts.clock import Clock
 from contracts.errors import PopulationMismatchError, UserError, WireError
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import MAX_MESSAGE_BYTES, unpack
+from daemon.bin_ring import MAX_STREAMS
 from daemon.logs import RateLimitedLog
 from daemon.metrics import Counters
 from daemon.stream_registry import StreamRegistry
@@ -121,8 +122,7 @@ class Ingest:
                         yield batch
                 case Hello() if self._is_new(message):
                     yield message
-                case StreamEnd() if message.stream in self.registry.streams:
-                    self._counters.batches_lost += self.registry.end(message)
+                case StreamEnd() if self._has_ended(message):
                     yield message
                 case Mark():
                     self._counters.marks_received += 1
@@ -142,9 +142,20 @@ class Ingest:
             self._counters.spikes_received += batch.n_spikes
         return accepted.batch
 
+    def _has_ended(self, end: StreamEnd) -> bool:
+        n_lost = self.registry.end(end)
+        if n_lost is None:
+            self._drop("no_hello", f"the end of {end.stream!r} came before its hello")
+            return False
+        self._counters.batches_lost += n_lost
+        return True
+
     def _is_new(self, hello: Hello) -> bool:
         self._counters.hellos_received += 1
         known = self.registry.streams.get(hello.stream)
+        if known is None and len(self.registry.streams) == MAX_STREAMS:
+            self._drop("stream", f"{hello.stream!r} is one stream more than the {MAX_STREAMS}")
+            return False
         try:
             is_new = self.registry.hello(hello, host_ns=self._clock.now_ns())
         except PopulationMismatchError as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections import Counter
+from dataclasses import replace
 
 from contracts.clock import Clock, ns_to_second
 from contracts.embedding import PatchEmbedding
@@ -41,7 +43,7 @@ class NarrationDesk:
     def publish(self, narrated: Narrated) -> None:
         """Publish a narration batch, one message for each population; never waits."""
         for embedding, said in zip(narrated.embeddings, narrated.utterances, strict=True):
-            narration = self._address(embedding, said, narrated.provenance)
+            narration = self._address(embedding, _finite(said), narrated.provenance)
             self._publisher.publish(pack_narration(narration))
             durations_ms = latency_ms(narration.stamps)
             self._latencies.record(durations_ms)
@@ -77,6 +79,15 @@ class NarrationDesk:
             ),
             provenance=provenance,
         )
+
+
+def _finite(said: Utterance) -> Utterance:
+    """Leave out what is not a number: JSON has no word for it, and the loop must go on."""
+    if said.mean_logprob is not None and not math.isfinite(said.mean_logprob):
+        said = replace(said, mean_logprob=None)
+    if said.evidence is not None and not math.isfinite(said.evidence.cosine):
+        said = replace(said, evidence=None)
+    return said
 
 
 def _log(narration: Narration, durations_ms: dict[str, float]) -> None:

@@ -39,8 +39,8 @@ class NarrationPort(Protocol):
         ...
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits and nothing is being narrated."""
+    def n_unfinished(self) -> int:
+        """Windows that wait, are being narrated or have not been collected."""
         ...
 
     @property
@@ -77,9 +77,9 @@ class InlinePort:
         self._narrated: deque[Narrated] = deque()
 
     @property
-    def is_idle(self) -> bool:
-        """Whether everything narrated has been collected."""
-        return not self._narrated
+    def n_unfinished(self) -> int:
+        """Windows narrated and not yet collected."""
+        return len(self._narrated)
 
     def offer(self, narration_batch: NarrationBatch) -> None:
         """Narrate one window's embeddings now."""

@@ -83,7 +83,7 @@ class FastLoop:
                     self._cut(message.received_host_ns)
                 case Hello():
                     self.ring.add_stream(message.stream)
-                    self.ingest.is_settled = not self.ingest.registry.missing_units()
+                    self.ingest.is_settled |= not self.ingest.registry.missing_units()
                 case StreamEnd():
                     self.ring.end_stream(message.stream)
                     self._cut(self._clock.now_ns())
@@ -99,7 +99,7 @@ class FastLoop:
     @property
     def is_idle(self) -> bool:
         """Whether every window has been narrated or dropped."""
-        return self._pending is None and self.port.is_idle
+        return self._pending is None and not self.port.n_unfinished
 
     def _cut(self, received_host_ns: int) -> None:
         if not self.ingest.is_settled:

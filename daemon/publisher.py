@@ -18,6 +18,9 @@ from contracts.narration_wire import as_repeat
 REMEMBERED = b"narration."
 """Topics whose last message is kept for those who come later; ``stats`` comes every second."""
 
+MAX_REQUEST_BYTES = 1024
+"""Largest message that a subscriber may send: a topic to subscribe to."""
+
 FLUSH_MS = 1000
 """How long the last messages may take to leave at shutdown."""
 
@@ -63,6 +66,7 @@ class Publisher:
         self._last: dict[bytes, bytes] = {}
         self.socket = context.socket(zmq.XPUB)
         self.socket.set(zmq.SNDHWM, queue_messages)
+        self.socket.set(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
         self.socket.set(zmq.LINGER, FLUSH_MS)
         self.socket.set(zmq.XPUB_VERBOSE, 1)  # every subscription, not only each topic's first
         try:

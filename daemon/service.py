@@ -133,11 +133,10 @@ class Service:
         deadline_ns = self._clock.now_ns() + round(self._settings.service.shutdown_s * NS_PER_S)
         rooms.loop.ingest.close()
         poller = _poller(*rooms.port.sockets)
-        while not rooms.port.is_idle and self._clock.now_ns() < deadline_ns:
+        while rooms.port.n_unfinished and self._clock.now_ns() < deadline_ns:
             poller.poll(POLL_MS)
             rooms.loop.publish_narrated()
-        if not rooms.port.is_idle:
-            rooms.counters.windows_dropped["shutdown"] += 1
+        rooms.counters.windows_dropped["shutdown"] += rooms.port.n_unfinished
         remaining_s = max(0.1, ns_to_second(deadline_ns - self._clock.now_ns()))
         rooms.port.close(deadline_s=remaining_s)
         self._take_port_counts(rooms)
@@ -151,6 +150,7 @@ class Service:
     def _has_ended(self, rooms: Rooms) -> bool:
         return (
             self._settings.service.exit_at_end
+            and rooms.loop.ingest.is_settled  # else another probe may still come
             and rooms.registry.have_all_ended
             and rooms.loop.is_idle
         )

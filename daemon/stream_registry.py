@@ -161,11 +161,17 @@ class StreamRegistry:
             batch = replace(batch, unit_index=row)
         return Accepted(batch, n_lost)
 
-    def end(self, end: StreamEnd) -> int:
-        """Note that a stream has ended; return how many of its last messages were lost."""
+    def end(self, end: StreamEnd) -> int | None:
+        """Note that a stream has ended.
+
+        Returns
+        -------
+        n_lost : int or None
+            How many of its last messages were lost; None if no such run has said hello.
+        """
         stream = self.streams.get(end.stream)
         if stream is None or stream.hello.run != end.run:
-            return 0
+            return None
         n_lost = max(0, end.n_batches - stream.next_seq)
         stream.n_lost += n_lost
         stream.next_seq += n_lost

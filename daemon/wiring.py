@@ -144,8 +144,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     """
     manifest = load_bundle(settings)
     spec = window_spec(settings, manifest)
-    chosen = selections(settings, manifest)
-    capacity_bins = ring_capacity_bins(settings, spec)
+    chosen, capacity_bins = _resolve(settings, manifest, spec)
     encoder = OnnxEncoder(
         manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
     )
@@ -161,6 +160,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             queue_messages=settings.publish.queue_messages,
             is_insecure=settings.publish.insecure,
         )
+        undo.callback(publisher.close)
         http = None
         if settings.http.enabled:
             http = HttpServer(settings.http.host, settings.http.port, metrics, health)
@@ -186,6 +186,32 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     return Rooms(
         manifest, counters, gauges, latencies, health, registry, publisher, http, port, loop
     )
+
+
+def _resolve(
+    settings: Settings, manifest: Manifest, spec: WindowSpec
+) -> tuple[list[Selection], int]:
+    """Return the populations and the ring's capacity.
+
+    Raises
+    ------
+    SettingsError
+        With the problems of both.
+    """
+    chosen: list[Selection] = []
+    capacity_bins = 0
+    problems: list[str] = []
+    try:
+        chosen = selections(settings, manifest)
+    except SettingsError as error:
+        problems += error.problems
+    try:
+        capacity_bins = ring_capacity_bins(settings, spec)
+    except SettingsError as error:
+        problems += error.problems
+    if problems:
+        raise SettingsError(problems)
+    return chosen, capacity_bins
 
 
 def worker_arguments(settings: Settings, manifest: Manifest) -> Sequence[str]:

@@ -89,6 +89,8 @@ class WorkerPort:
         self._free_worker: bytes | None = None
         self._next_batch_id = 0
         self._n_failures = 0
+        self._has_been_ready = False
+        self._start_problem = ""
         self._folder = Path(tempfile.mkdtemp(prefix="neurrate-"))  # mode 0700: ours alone
         self._socket = context.socket(zmq.ROUTER)
         self._socket.set(zmq.LINGER, 0)
@@ -120,15 +122,15 @@ class WorkerPort:
         return self._process.pid
 
     @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits and nothing is being narrated."""
-        return self._outstanding is None and not self._handover.is_waiting
+    def n_unfinished(self) -> int:
+        """Windows that wait or are being narrated."""
+        return (self._outstanding is not None) + self._handover.is_waiting
 
     @property
     def problem(self) -> str:
         """Why nothing can be narrated now; empty if all is well."""
         if self._free_worker is None and self._outstanding is None:
-            return "the narrator worker is loading its model"
+            return self._start_problem or "the narrator worker is loading its model"
         if self._n_failures >= self._failures_before_problem:
             return f"the last {self._n_failures} narration batches failed"
         return ""
@@ -148,7 +150,8 @@ class WorkerPort:
         Raises
         ------
         UserError, DependencyError
-            If the worker says that its model cannot be loaded.
+            If the first worker says that its model cannot be loaded. When a later one says so,
+            that is the `problem`, and it is tried again.
         """
         while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             identity, *parts = self._socket.recv_multipart()
@@ -175,17 +178,24 @@ class WorkerPort:
             case Ready():
                 self._provenance = reply.provenance
                 self._free_worker = identity
+                self._has_been_ready, self._start_problem = True, ""
             case Failed(exit_code=code) if code:
-                kind = DependencyError if code == DEPENDENCY_EXIT_CODE else UserError
-                raise kind(f"the narrator cannot start: {reply.reason}")
+                self._start_problem = f"the narrator cannot start: {reply.reason}"
+                if not self._has_been_ready:
+                    kind = DependencyError if code == DEPENDENCY_EXIT_CODE else UserError
+                    raise kind(self._start_problem)
+                logger.error("narrator worker cannot start", extra={"reason": reply.reason})
             case Said() | Failed() if (
                 self._outstanding and reply.batch_id == self._outstanding.batch_id
             ):
                 self._free_worker = identity
+                embeddings = self._outstanding.narration_batch
                 if isinstance(reply, Failed):
                     yield from self._give_up(reply.reason)
+                elif len(reply.utterances) != len(embeddings):
+                    n_said, n_asked = len(reply.utterances), len(embeddings)
+                    yield from self._give_up(f"{n_said} utterances for {n_asked} populations")
                 else:
-                    embeddings = self._outstanding.narration_batch
                     self._outstanding = None
                     self._n_failures = 0
                     yield Narrated(embeddings, reply.utterances, self._provenance)

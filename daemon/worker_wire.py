@@ -23,7 +23,7 @@ import numpy as np
 
 from contracts.binning import BinRate
 from contracts.embedding import PatchEmbedding, PatchGrid
-from contracts.errors import WireError
+from contracts.errors import MisuseError, WireError
 from contracts.narration import Evidence, Provenance, Status, Utterance
 from contracts.window import Window, WindowSpec
 from daemon.handover import NarrationBatch
@@ -116,7 +116,7 @@ def unpack_batch(parts: Sequence[bytes]) -> tuple[int, list[PatchEmbedding]]:
                 populations, header["n_units"], patches, strict=True
             )
         ]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, MisuseError) as error:
         raise WireError("worker", f"not a narration batch: {error!r}") from error
     if kind != b"narrate":
         raise WireError("worker", f"a worker takes 'narrate', got {kind!r:.32}")

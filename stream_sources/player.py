@@ -89,7 +89,7 @@ def play(
     wait_for_subscribers : int
         Do not begin before so many listen; at ``speed`` None, also wait whenever nobody does.
     should_stop : callable
-        Asked before every batch.
+        Asked before every batch, and while one waits.
     on_batch : callable
         Told of every batch sent, for a progress bar.
 
@@ -104,7 +104,7 @@ def play(
     was_stopped = False
     for message in _by_time(source):
         if isinstance(message, SpikeBatch):
-            _wait(pacer, publisher, clock, message)
+            _wait(pacer, publisher, clock, message, should_stop)
             while speed is None and publisher.n_subscribers < min(1, wait_for_subscribers):
                 if should_stop():
                     break
@@ -113,8 +113,10 @@ def play(
                 was_stopped = True
                 break
             on_batch(message)
-        publisher.send(message)
-    publisher.send_end()
+        if not publisher.send(message, should_give_up=should_stop):
+            was_stopped = True
+            break
+    publisher.send_end(should_give_up=should_stop)
     totals = publisher.totals
     return PlayReport(
         n_batches=totals.n_batches,
@@ -138,9 +140,15 @@ def _by_time(source: SpikeSource) -> Iterator[SpikeBatch | Mark]:
         yield batch
 
 
-def _wait(pacer: Pacer, publisher: SpikePublisher, clock: Clock, batch: SpikeBatch) -> None:
+def _wait(
+    pacer: Pacer,
+    publisher: SpikePublisher,
+    clock: Clock,
+    batch: SpikeBatch,
+    should_stop: Callable[[], bool],
+) -> None:
     """Sleep until the batch is over, greeting subscribers meanwhile."""
     pacer.due_in_ns(batch.start_ns)
-    while (due_in_ns := pacer.due_in_ns(batch.stop_ns)) > 0:
+    while (due_in_ns := pacer.due_in_ns(batch.stop_ns)) > 0 and not should_stop():
         clock.sleep_ns(min(due_in_ns, NS_PER_S // 10))
         publisher.serve()

@@ -12,6 +12,7 @@ subscriber that is too slow:
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import zmq
@@ -23,6 +24,9 @@ from contracts.wire import Part, pack
 
 QUEUE_MESSAGES = 1000
 """Messages that wait for one subscriber: 10 s of 10 ms batches."""
+
+MAX_REQUEST_BYTES = 1024
+"""Largest message that a subscriber may send: a topic to subscribe to."""
 
 FLUSH_MS = 30_000
 """How long the last messages may take to leave after `SpikePublisher.close`."""
@@ -81,9 +85,9 @@ class SpikePublisher:
         self._clock = clock
         self._is_lossless = is_lossless
         self._next_hello_ns = 0
-        self._subscriptions: dict[bytes, int] = {}
         self._socket = context.socket(zmq.XPUB)
         self._socket.set(zmq.SNDHWM, QUEUE_MESSAGES)
+        self._socket.set(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
         self._socket.set(zmq.LINGER, FLUSH_MS)
         self._socket.set(zmq.XPUB_VERBOSER, 1)
         self._socket.set(zmq.XPUB_NODROP, int(is_lossless))
@@ -105,52 +109,75 @@ class SpikePublisher:
         if wait_ms:
             self._socket.poll(wait_ms)
         self._read_subscriptions()
-        if self._clock.now_ns() >= self._next_hello_ns:
-            self._greet()
+        self._greet()
 
-    def send(self, message: SpikeBatch | Mark) -> None:
-        """Send a batch or a mark; a lossless publisher waits until everybody can take it."""
-        self.serve()
+    def send(
+        self, message: SpikeBatch | Mark, *, should_give_up: Callable[[], bool] = lambda: False
+    ) -> bool:
+        """Send a batch or a mark; a lossless publisher waits until everybody can take it.
+
+        Parameters
+        ----------
+        message : SpikeBatch or Mark
+        should_give_up : callable
+            Asked while it waits.
+
+        Returns
+        -------
+        is_sent : bool
+            False if it was given up.
+        """
         if isinstance(message, SpikeBatch):
-            stamped = replace(message, sent_host_ns=self._clock.now_ns())
-            self._send(pack(stamped))
+            message = replace(message, sent_host_ns=self._clock.now_ns())
+        if not self._send(pack(message), should_give_up):
+            return False
+        if isinstance(message, SpikeBatch):
             self.totals.n_batches += 1
             self.totals.n_spikes += message.n_spikes
         else:
-            self._send(pack(message))
             self.totals.n_marks += 1
+        return True
 
-    def send_end(self) -> None:
-        """Say that nothing more will come, and how much there was."""
-        self._send(
-            pack(
-                StreamEnd(
-                    stream=self._hello.stream,
-                    run=self._hello.run,
-                    n_batches=self.totals.n_batches,
-                    n_spikes=self.totals.n_spikes,
-                )
-            )
+    def send_end(self, *, should_give_up: Callable[[], bool] = lambda: False) -> bool:
+        """Say that nothing more will come, and how much there was; False if it was given up."""
+        end = StreamEnd(
+            stream=self._hello.stream,
+            run=self._hello.run,
+            n_batches=self.totals.n_batches,
+            n_spikes=self.totals.n_spikes,
         )
+        return self._send(pack(end), should_give_up)
 
     def close(self) -> None:
         """Close the socket; what is queued still leaves within `FLUSH_MS`."""
         self._socket.close()
 
-    def _greet(self) -> None:
-        self._next_hello_ns = self._clock.now_ns() + NS_PER_S
-        self._send(pack(replace(self._hello, next_seq=self.totals.n_batches)))
+    def _send(self, parts: list[Part], should_give_up: Callable[[], bool]) -> bool:
+        """Send once, newcomers greeted before."""
+        self._read_subscriptions()
+        while not (self._greet() and self._try(parts)):
+            if should_give_up():
+                return False
+            self._socket.poll(RETRY_MS)  # wakes at once when a subscriber leaves
+            self._read_subscriptions()
+        return True
 
-    def _send(self, parts: list[Part]) -> None:
-        """Send once; `XPUB_NODROP` refuses a message as a whole while anybody's queue is full."""
-        while True:
-            try:
-                self._socket.send_multipart(parts, zmq.NOBLOCK)
-            except zmq.Again:
-                self._socket.poll(RETRY_MS)  # wakes at once when a subscriber leaves
-                self._read_subscriptions()
-            else:
-                return
+    def _greet(self) -> bool:
+        """Say hello if it is time; False if it is, and somebody cannot take it."""
+        now_ns = self._clock.now_ns()
+        if now_ns >= self._next_hello_ns:
+            if not self._try(pack(replace(self._hello, next_seq=self.totals.n_batches))):
+                return False
+            self._next_hello_ns = now_ns + NS_PER_S
+        return True
+
+    def _try(self, parts: list[Part]) -> bool:
+        """Send to everybody; `XPUB_NODROP` refuses a message while anybody's queue is full."""
+        try:
+            self._socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
 
     def _read_subscriptions(self) -> None:
         while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
@@ -159,7 +186,7 @@ class SpikePublisher:
     def _take_note(self, event: bytes) -> None:
         """Count a subscription (first byte 1) or its end (0), and greet a newcomer."""
         is_new, topic = event[:1] == b"\x01", event[1:]
-        if not b"spikes".startswith(topic[:6]):
+        if event[:1] not in {b"\x00", b"\x01"} or not b"spikes".startswith(topic[:6]):
             return
         self.n_subscribers += 1 if is_new else -1
         if is_new:

@@ -1,0 +1,268 @@
+"""The door in: whatever comes, a value goes on or a reason is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import msgpack
+import numpy as np
+import psutil
+import pytest
+import zmq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contracts.errors import PopulationMismatchError, UserError
+from contracts.population import Population, Unit
+from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
+from contracts.wire import pack
+from daemon.bin_ring import MAX_STREAMS
+from daemon.ingest import Ingest
+from daemon.metrics import Counters
+from daemon.stream_registry import StreamRegistry, StreamState
+from tests.support.daemon_rooms import Context, Line, hello_of, line_to
+from tests.support.manual_clock import ManualClock
+from tests.support.ramp_population import RUN, ramp_population
+from tests.support.wait_until import wait_until
+
+OTHER_RUN = "f" * 16
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    context: Context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+@contextmanager
+def ingest_of(
+    context: Context, *, extra_units: Literal["refuse", "ignore"] = "refuse"
+) -> Iterator[tuple[Line, Ingest, Counters]]:
+    counters = Counters()
+    registry = StreamRegistry(ramp_population(4), extra_units)
+    ingest = Ingest(context, registry, counters, ManualClock(42))
+    try:
+        with line_to(ingest, context) as line:
+            yield line, ingest, counters
+    finally:
+        ingest.close()
+
+
+def batch(seq: int = 0, *, stream: str = "probeA", run: str = RUN, n_spikes: int = 0) -> SpikeBatch:
+    times = np.full(n_spikes, seq * 10, dtype=np.int64)
+    return SpikeBatch(
+        stream, run, seq, seq * 10, seq * 10 + 10, times, np.zeros(n_spikes, dtype=np.uint32)
+    )
+
+
+def taken(ingest: Ingest, max_messages: int = 1000) -> list[SpikeBatch | StreamEnd | Hello]:
+    return list(ingest.receive(max_messages=max_messages))
+
+
+def test_batch_is_stamped_on_arrival(context: Context):
+    """Hello and batch come through in order, the batch with our clock's time."""
+    with ingest_of(context) as (line, ingest, counters):
+        line.send(hello_of(ramp_population(4)), batch(0, n_spikes=3), batch(1))
+        hello, first, empty = taken(ingest)
+    assert isinstance(hello, Hello)
+    assert isinstance(first, SpikeBatch)
+    assert isinstance(empty, SpikeBatch)
+    assert (first.received_host_ns, first.n_spikes, empty.n_spikes) == (42, 3, 0)
+    assert (counters.messages_received, counters.hellos_received) == (3, 1)
+    assert counters.spikes_received == 3
+
+
+def test_repeated_hello_is_counted_and_kept_back(context: Context):
+    """The hello of every second is no news."""
+    with ingest_of(context) as (line, ingest, counters):
+        line.send(*[hello_of(ramp_population(4))] * 3)
+        assert len(taken(ingest)) == 1
+    assert counters.hellos_received == 3
+    assert counters.stream_restarts == 0
+
+
+def test_batch_before_its_hello_is_counted(context: Context):
+    """Without a hello a batch is dropped; its reason is no_hello."""
+    with ingest_of(context) as (line, ingest, counters):
+        line.send(batch(0, n_spikes=2))
+        assert taken(ingest) == []
+    assert counters.wire_errors["no_hello"] == 1
+    assert counters.spikes_received == 0
+
+
+def test_mark_before_anything_is_counted(context: Context):
+    """Marks may come before their batch and before any hello."""
+    with ingest_of(context) as (line, ingest, counters):
+        line.send(Mark("probeA", RUN, 0, 10, "movie", 3))
+        assert taken(ingest) == []
+    assert counters.marks_received == 1
+
+
+def test_loss_duplicates_and_tail_are_counted(context: Context):
+    """Holes, repeats and what the end says was sent besides."""
+    with ingest_of(context) as (line, ingest, counters):
+        line.send(hello_of(ramp_population(4)), batch(0), batch(3), batch(3), batch(1))
+        line.send(StreamEnd("probeA", RUN, n_batches=6, n_spikes=0))
+        kinds = [type(message).__name__ for message in taken(ingest)]
+    assert kinds == ["Hello", "SpikeBatch", "SpikeBatch", "StreamEnd"]
+    assert (counters.batches_lost, counters.batches_duplicate) == (2 + 2, 2)
+
+
+def test_restart_is_counted(context: Context):
+    """A new run under the same name begins anew; the old run's batches are dropped."""
+    with ingest_of(context) as (line, ingest, counters):
+        line.send(hello_of(ramp_population(4)), batch(7))
+        line.send(hello_of(ramp_population(4), run=OTHER_RUN), batch(8), batch(0, run=OTHER_RUN))
+        kinds = [type(message).__name__ for message in taken(ingest)]
+    assert kinds == ["Hello", "SpikeBatch", "Hello", "SpikeBatch"]
+    assert counters.stream_restarts == 1
+    assert counters.wire_errors["no_hello"] == 1
+    assert counters.batches_lost == 7
+
+
+def test_end_of_an_unknown_run_ends_nothing(context: Context):
+    """An end that is not of the stream's run is dropped and counted; the stream lives on."""
+    with ingest_of(context) as (line, ingest, counters):
+        line.send(hello_of(ramp_population(4)))
+        line.send(StreamEnd("probeA", OTHER_RUN, 9, 9), StreamEnd("probeB", RUN, 9, 9))
+        assert [type(message) for message in taken(ingest)] == [Hello]
+        assert ingest.registry.streams["probeA"].state is StreamState.LIVE
+    assert counters.wire_errors["no_hello"] == 2
+    assert counters.batches_lost == 0
+
+
+def test_foreign_population_is_raised_until_settled_and_counted_after(context: Context):
+    """At the start the user hears of it; later it is a peer's fault and stops nobody."""
+    foreign = hello_of(Population([Unit("77")]), stream="other")
+    with ingest_of(context) as (line, ingest, counters):
+        line.send(foreign)
+        with pytest.raises(PopulationMismatchError, match="unit_id 77"):
+            taken(ingest)
+        ingest.is_settled = True
+        line.send(foreign, batch(0, stream="other"), hello_of(ramp_population(4)), batch(0))
+        assert len(taken(ingest)) == 2
+    assert counters.wire_errors["population"] == 1
+    assert counters.wire_errors["no_hello"] == 1
+
+
+def test_ignored_units_still_pass(context: Context):
+    """With extra_units = ignore the spikes of unknown units go on as unknown."""
+    population = Population([*ramp_population(4).units, Unit("77")])
+    with ingest_of(context, extra_units="ignore") as (line, ingest, _):
+        times, units = np.zeros(2, np.int64), np.array([4, 1], np.uint32)
+        line.send(hello_of(population), SpikeBatch("probeA", RUN, 0, 0, 10, times, units))
+        _, translated = taken(ingest)
+    assert isinstance(translated, SpikeBatch)
+    assert translated.unit_index.tolist() == [4, 1]
+
+
+def test_more_streams_than_the_ring_takes_are_refused(context: Context):
+    """Stream 65 and the rest are dropped with a reason, and those before go on."""
+    with ingest_of(context) as (line, ingest, counters):
+        line.send(*(hello_of(ramp_population(4), stream=f"s{i}") for i in range(MAX_STREAMS + 3)))
+        assert len(taken(ingest)) == MAX_STREAMS
+        line.send(hello_of(ramp_population(4), stream="s0", run=OTHER_RUN))  # a restart fits
+        assert len(taken(ingest)) == 1
+    assert counters.wire_errors["stream"] == 3
+
+
+def test_no_more_messages_than_asked_for(context: Context):
+    """A burst is taken in steps, so that the loop comes round."""
+    with ingest_of(context) as (line, ingest, _):
+        line.send(hello_of(ramp_population(4)), *(batch(seq) for seq in range(20)))
+        assert [len(taken(ingest, 8)) for _ in range(4)] == [8, 8, 5, 0]
+
+
+HOSTILE: dict[str, tuple[str, list[bytes]]] = {
+    "nothing": ("parts", [b""]),
+    "topic": ("topic", [b"zzz.a", b"\x80"]),
+    "header": ("header", [b"spikes.a", b"\xc1", b"", b""]),
+    "parts": ("parts", [b"spikes.a", b"\x80"]),
+    "version": ("version", [b"hello.a", msgpack.packb({"version": 99})]),
+    "size": ("size", [b"mark.a", b"\x00" * 100_000]),
+    "length": ("length", [*map(bytes, pack(batch(0, n_spikes=2))[:3]), b"1234"]),
+    "stream": ("stream", [b"spikes.other", *map(bytes, pack(batch(0))[1:])]),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_message_is_counted_and_the_next_one_taken(name: str, context: Context):
+    """What does not follow the format is dropped with its reason; the stream goes on."""
+    reason, parts = HOSTILE[name]
+    with ingest_of(context) as (line, ingest, counters):
+        line.send(hello_of(ramp_population(4)), batch(0))
+        line.send_raw(*parts)
+        line.send(batch(1))
+        assert len(taken(ingest)) == 3
+    assert {key for key, n in counters.wire_errors.items() if n} == {reason}
+
+
+@given(st.lists(st.lists(st.binary(max_size=60), min_size=1, max_size=5), max_size=20))
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_noise_never_raises(context: Context, messages: list[list[bytes]]):
+    """Random parts are each counted once, and nothing comes of them."""
+    with ingest_of(context) as (line, ingest, counters):
+        for parts in messages:
+            line.send_raw(*parts)
+        assert taken(ingest) == []
+    assert counters.messages_received == len(messages)
+    assert sum(counters.wire_errors.values()) == len(messages)
+
+
+def test_flood_of_bad_messages_is_logged_once_a_second(context: Context, caplog):
+    """A thousand bad messages are a thousand in the counter and one line in the log."""
+    with ingest_of(context) as (line, ingest, counters):
+        for _ in range(1000):
+            line.send_raw(b"zzz", b"")
+        assert taken(ingest, 2000) == []
+    assert counters.wire_errors["topic"] == 1000
+    assert len([record for record in caplog.records if record.name == "daemon.ingest"]) == 1
+
+
+def test_oversized_message_costs_its_sender_the_line(context: Context):
+    """A part beyond the limit never arrives; the daemon is untouched."""
+    counters = Counters()
+    ingest = Ingest(context, StreamRegistry(ramp_population(4), "refuse"), counters, ManualClock())
+    with context.socket(zmq.XPUB) as sender:
+        sender.set(zmq.LINGER, 0)
+        port = sender.bind_to_random_port("tcp://127.0.0.1")
+        ingest.connect([f"tcp://127.0.0.1:{port}"])
+        assert sender.poll(5000)
+        sender.recv()
+        sender.send_multipart([b"spikes.a", bytes(17 << 20), b"", b""])
+        assert sender.poll(10_000), "the line was not cut"  # the subscription ends with it
+        assert sender.recv() == b"\x00"
+    assert taken(ingest) == []
+    ingest.close()
+
+
+def test_bad_address_is_the_users(context: Context):
+    """An address that cannot be one is said with the setting's name."""
+    ingest = Ingest(
+        context, StreamRegistry(ramp_population(4), "refuse"), Counters(), ManualClock()
+    )
+    with pytest.raises(UserError, match=r"ingest\.connect.*'tcp://nonsense'"):
+        ingest.connect(["tcp://nonsense"])
+    ingest.close()
+
+
+def test_rapid_start_and_stop_leaks_nothing(context: Context):
+    """Three hundred lives leave no file descriptor behind."""
+    process = psutil.Process()
+
+    def live() -> None:
+        registry = StreamRegistry(ramp_population(4), "refuse")
+        ingest = Ingest(context, registry, Counters(), ManualClock())
+        ingest.connect(["tcp://127.0.0.1:1"])
+        ingest.close()
+
+    live()
+    before = process.num_fds()
+    for _ in range(300):
+        live()
+    wait_until(lambda: process.num_fds() <= before + 2, what="closed descriptors")

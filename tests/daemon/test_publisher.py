@@ -1,0 +1,190 @@
+"""The door out: everybody gets everything, newcomers the last value, slow ones hurt themselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import pytest
+import zmq
+
+from contracts.errors import UserError
+from contracts.narration_wire import pack_narration
+from daemon.publisher import Publisher
+from tests.support.daemon_rooms import Context
+from tests.support.narrations import narration
+from tests.support.wait_until import wait_until
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    context: Context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+@pytest.fixture
+def publisher(context: Context) -> Iterator[Publisher]:
+    publisher = Publisher(context, "tcp://127.0.0.1:*", queue_messages=5000)
+    yield publisher
+    publisher.close()
+
+
+@contextmanager
+def subscriber(
+    context: Context, publisher: Publisher, topic: bytes, *, queue: int = 0
+) -> Iterator[zmq.Socket[bytes]]:
+    """Subscribe, and return once the publisher has served it."""
+    with context.socket(zmq.SUB) as socket:
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.RCVHWM, queue)
+        if queue:
+            socket.set(zmq.RCVBUF, 4096)
+        socket.subscribe(topic)
+        socket.connect(publisher.address)
+        assert publisher.socket.poll(5000), "no subscription came"
+        publisher.serve()
+        yield socket
+
+
+def heard(socket: zmq.Socket[bytes]) -> tuple[bytes, dict[str, Any]]:
+    assert socket.poll(5000), "nothing heard"
+    topic, payload = socket.recv_multipart()
+    return topic, json.loads(payload)
+
+
+def test_newcomer_gets_the_last_value_of_each_population(context: Context, publisher: Publisher):
+    """The last narration of each comes at once, marked as a repeat; statistics do not."""
+    for seq in range(3):
+        publisher.publish(pack_narration(narration(seq=seq, population="all")))
+    publisher.publish(pack_narration(narration(seq=9, population="PV", text='"repeat":false')))
+    publisher.publish([b"stats", b"{}"])
+    with subscriber(context, publisher, b"") as socket:
+        got = dict(heard(socket) for _ in range(2))
+        assert not socket.poll(0)
+    assert set(got) == {b"narration.all", b"narration.PV"}
+    assert (got[b"narration.all"]["seq"], got[b"narration.all"]["repeat"]) == (2, True)
+    assert got[b"narration.PV"]["text"] == '"repeat":false'
+    assert publisher.n_published == 5
+
+
+def test_newcomer_gets_only_what_it_asked_for(context: Context, publisher: Publisher):
+    """One population's subscriber does not hear of another."""
+    publisher.publish(pack_narration(narration(seq=1, population="VISp")))
+    publisher.publish(pack_narration(narration(seq=2, population="LGd")))
+    with subscriber(context, publisher, b"narration.LGd") as socket:
+        assert heard(socket)[1]["seq"] == 2
+        publisher.publish(pack_narration(narration(seq=3, population="LGd")))
+        topic, message = heard(socket)
+    assert (topic, message["seq"], message["repeat"]) == (b"narration.LGd", 3, False)
+
+
+def test_second_newcomer_of_a_topic_is_served_too(context: Context, publisher: Publisher):
+    """Each subscription is seen, not only each topic's first."""
+    publisher.publish(pack_narration(narration(seq=4)))
+    with subscriber(context, publisher, b"narration.") as first:
+        assert heard(first)[1]["seq"] == 4
+        with subscriber(context, publisher, b"narration.") as second:
+            assert heard(second)[1]["seq"] == 4
+
+
+def test_nobody_listens_and_nothing_waits(publisher: Publisher):
+    """Without subscribers messages go nowhere, and only the last value is kept."""
+    for seq in range(20_000):
+        publisher.publish([b"narration.all", b'{"repeat":false,"seq":%d}' % seq])
+    assert publisher.n_published == 20_000
+
+
+def test_slow_subscriber_loses_its_own_messages_and_nobody_elses(context: Context):
+    """One never reads from a small queue; the other hears all ten thousand, in order."""
+    publisher = Publisher(context, "tcp://127.0.0.1:*", queue_messages=50)
+    publisher.socket.set(zmq.SNDBUF, 4096)
+    n_messages, filler = 10_000, "x" * 2000
+    with zmq.Context() as theirs:
+        with (
+            subscriber(theirs, publisher, b"narration.", queue=1) as slow,
+            subscriber(theirs, publisher, b"narration.") as good,
+        ):
+            seqs = []
+            for seq in range(n_messages):
+                publisher.publish(pack_narration(narration(seq=seq, text=filler)))
+                if seq % 20 == 19:  # as fast as it reads, and never faster: it must lose nothing
+                    seqs += [heard(good)[1]["seq"] for _ in range(20)]
+            assert seqs == list(range(n_messages))
+            got = []
+            while slow.poll(200):
+                got.append(json.loads(slow.recv_multipart()[1])["seq"])
+            assert len(got) < n_messages
+            assert got == sorted(got)
+        publisher.close()
+
+
+def test_narration_comes_out_as_it_went_in(context: Context, publisher: Publisher):
+    """What a subscriber reads is what was published, byte by byte."""
+    parts = pack_narration(narration(seq=3, text="Ein Schiff, über Nacht."))
+    with subscriber(context, publisher, b"narration.all") as socket:
+        publisher.publish(parts)
+        assert socket.poll(5000)
+        assert socket.recv_multipart() == parts
+
+
+def test_what_subscribers_say_is_passed_over(context: Context, publisher: Publisher):
+    """Noise, an empty message, an end without a beginning: nothing breaks."""
+    publisher.publish(pack_narration(narration(seq=1)))
+    with context.socket(zmq.XSUB) as rogue:
+        rogue.set(zmq.LINGER, 0)
+        rogue.connect(publisher.address)
+        for event in (b"", b"\x07noise", b"\x00never", b"\x01narration.all"):
+            rogue.send(event)
+
+        def has_heard() -> bool:
+            publisher.serve()
+            return bool(rogue.poll(0))
+
+        wait_until(has_heard, what="the repeat")
+        assert rogue.recv_multipart()[0] == b"narration.all"
+
+
+def test_huge_request_costs_its_sender_the_line(context: Context, publisher: Publisher):
+    """A subscriber cannot make the daemon keep megabytes: its line is cut, others go on."""
+    with (
+        context.socket(zmq.XSUB) as rogue,
+        subscriber(context, publisher, b"narration.") as good,
+    ):
+        rogue.set(zmq.LINGER, 0)
+        rogue.set(zmq.RECONNECT_IVL, -1)
+        watch = rogue.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        rogue.connect(publisher.address)
+        rogue.send(b"\x07" + bytes(32 << 20))
+        assert watch.poll(10_000), "the line was not cut"
+        rogue.disable_monitor()
+        watch.close()
+        assert not publisher.socket.poll(0)
+        publisher.publish(pack_narration(narration(seq=1)))
+        assert heard(good)[1]["seq"] == 1
+
+
+def test_taken_port_says_what_to_change(context: Context, publisher: Publisher):
+    """The address, the cause and the setting."""
+    with pytest.raises(UserError, match=r"Cannot bind tcp.*in use.*publish\.bind"):
+        Publisher(context, publisher.address)
+
+
+def test_open_address_needs_to_be_written_out(context: Context):
+    """Other machines can reach it only if the user says so."""
+    with pytest.raises(UserError, match="--insecure"):
+        Publisher(context, "tcp://0.0.0.0:*")
+    Publisher(context, "tcp://0.0.0.0:*", is_insecure=True).close()
+
+
+def test_rapid_start_and_stop_leaks_nothing(context: Context):
+    """Three hundred lives leave no file descriptor behind."""
+    process = psutil.Process()
+    Publisher(context, "tcp://127.0.0.1:*").close()
+    before = process.num_fds()
+    for _ in range(300):
+        Publisher(context, "tcp://127.0.0.1:*").close()
+    wait_until(lambda: process.num_fds() <= before + 2, what="closed descriptors")

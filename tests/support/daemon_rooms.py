@@ -1,0 +1,210 @@
+"""The daemon's rooms joined for a test: a line in, a fast loop, an encoder without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+import numpy as np
+import zmq
+from prometheus_client import CollectorRegistry
+
+from contracts.clock import Clock
+from contracts.embedding import PatchEmbedding
+from contracts.narration import Provenance, Status, Utterance
+from contracts.population import Population
+from contracts.spikes import Hello, SourceMessage
+from contracts.window import Window, WindowSpec
+from contracts.wire import pack
+from daemon.bin_ring import BinRing
+from daemon.encoders.protocol import Encoder
+from daemon.handover import NarrationBatch
+from daemon.ingest import Ingest
+from daemon.metrics import Counters, LatencyRecorder
+from daemon.narration_desk import NarrationDesk
+from daemon.narration_port import InlinePort, NarrationPort
+from daemon.pipeline import FastLoop
+from daemon.publisher import Publisher
+from daemon.stream_registry import StreamRegistry
+from daemon.window_cutter import WindowCutter
+from tests.support.ramp_population import RUN, ramp_population
+from tests.support.tiny_bundle import TINY_GRID
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+PROVENANCE = Provenance(bundle="b" * 64, backend="test", model="", prompt="")
+
+
+def hello_of(
+    population: Population | None = None,
+    *,
+    stream: str = "probeA",
+    run: str = RUN,
+    next_seq: int = 0,
+) -> Hello:
+    """Return the hello that goes with `tests.support.ramp_population.batch_of`."""
+    return Hello(stream, run, f"test:{stream}", population or ramp_population(), next_seq)
+
+
+def embeddings_of(
+    window: Window, populations: Sequence[str] = ("all",), *, host_ns: int = 0
+) -> list[PatchEmbedding]:
+    """Return patches that point to frame ``window.seq % 3`` of `stub_bundle`."""
+    patches = np.zeros((TINY_GRID.n_patches, TINY_GRID.dim), dtype=np.float32)
+    patches[:, window.seq % 3] = 1
+    return [
+        PatchEmbedding(window, name, window.counts.shape[1], TINY_GRID, patches, host_ns)
+        for name in populations
+    ]
+
+
+class StubEncoder:
+    """Remembers the windows that it was given."""
+
+    def __init__(self, clock: Clock, populations: Sequence[str] = ("all",)) -> None:
+        self.windows: list[Window] = []
+        self._clock = clock
+        self._populations = populations
+
+    def encode(self, windows: Sequence[Window]) -> Sequence[PatchEmbedding]:
+        """Encode to `embeddings_of`."""
+        self.windows += windows
+        now_ns = self._clock.now_ns()
+        return [
+            embedding
+            for window in windows
+            for embedding in embeddings_of(window, self._populations, host_ns=now_ns)
+        ]
+
+
+class EchoNarrator:
+    """Says the population and the number of the window."""
+
+    provenance = PROVENANCE
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def narrate(self, embeddings: Sequence[PatchEmbedding]) -> Sequence[Utterance]:
+        """Say it, with stamps."""
+        start_ns, now_ns = self._clock.now_ns(), self._clock.now_ns()
+        return [
+            Utterance(
+                f"{each.population} {each.window.seq}",
+                Status.OK,
+                start_host_ns=start_ns,
+                first_token_host_ns=now_ns,
+                last_token_host_ns=now_ns,
+            )
+            for each in embeddings
+        ]
+
+
+@dataclass
+class Line:
+    """The sending end of an in-process line, which delivers at once."""
+
+    socket: zmq.Socket[bytes]
+
+    def send(self, *messages: SourceMessage) -> None:
+        """Send values."""
+        for message in messages:
+            self.socket.send_multipart(pack(message))
+
+    def send_raw(self, *parts: bytes) -> None:
+        """Send anything."""
+        self.socket.send_multipart(parts)
+
+
+@contextmanager
+def line_to(ingest: Ingest, context: Context) -> Iterator[Line]:
+    """Join a sender to an ingest, and wait until it is listened to."""
+    address = f"inproc://line-{id(ingest)}"
+    with context.socket(zmq.XPUB) as socket:
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.SNDHWM, 0)
+        socket.bind(address)
+        ingest.connect([address])
+        assert socket.poll(5000)
+        socket.recv()
+        yield Line(socket)
+
+
+@dataclass
+class Joined:
+    """A fast loop, and the rooms that a test looks into."""
+
+    loop: FastLoop
+    ingest: Ingest
+    encoder: StubEncoder
+    publisher: Publisher
+    counters: Counters
+    port: NarrationPort
+    latencies: LatencyRecorder = field(repr=False)
+
+
+@contextmanager
+def joined_loop(
+    context: Context,
+    clock: Clock,
+    spec: WindowSpec,
+    *,
+    population: Population | None = None,
+    port: NarrationPort | None = None,
+    populations: Sequence[str] = ("all",),
+    encode_every_window: bool = True,
+    extra_units: Literal["refuse", "ignore"] = "refuse",
+    capacity_bins: int = 1000,
+) -> Iterator[Joined]:
+    """Join the rooms as `daemon.wiring` does, with a stub for an encoder."""
+    population = population or ramp_population()
+    counters, latencies = Counters(), LatencyRecorder(CollectorRegistry())
+    ingest = Ingest(context, StreamRegistry(population, extra_units), counters, clock)
+    publisher = Publisher(context, "tcp://127.0.0.1:*")
+    encoder = StubEncoder(clock, populations)
+    port = port or InlinePort(EchoNarrator(clock))
+    loop = FastLoop(
+        ingest=ingest,
+        ring=BinRing(
+            spec.rate, len(population), capacity_bins=capacity_bins, window_bins=spec.n_bins
+        ),
+        cutter=WindowCutter(spec, clock),
+        encoder=cast(Encoder, encoder),
+        port=port,
+        desk=NarrationDesk(publisher, counters, latencies, clock),
+        counters=counters,
+        clock=clock,
+        encode_every_window=encode_every_window,
+    )
+    try:
+        yield Joined(loop, ingest, encoder, publisher, counters, port, latencies)
+    finally:
+        ingest.close()
+        publisher.close()
+
+
+@dataclass
+class FakePort:
+    """Takes what it is offered and says nothing."""
+
+    offered: list[NarrationBatch] = field(default_factory=list)
+    sockets: Sequence[zmq.Socket[bytes]] = ()
+    problem: str = ""
+
+    @property
+    def n_unfinished(self) -> int:
+        """What was offered."""
+        return len(self.offered)
+
+    def offer(self, narration_batch: NarrationBatch) -> None:
+        """Remember it."""
+        self.offered.append(narration_batch)
+
+    def collect(self):
+        """Yield nothing."""
+        return iter(())
+
+    def close(self, *, deadline_s: float) -> None:
+        """Let go of nothing."""
