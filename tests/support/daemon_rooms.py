@@ -89,14 +89,14 @@ class EchoNarrator:
 
     def narrate(self, embeddings: Sequence[PatchEmbedding]) -> Sequence[Utterance]:
         """Say it, with stamps."""
-        start_ns, now_ns = self._clock.now_ns(), self._clock.now_ns()
+        start_ns, first_ns, last_ns = (self._clock.now_ns() for _ in range(3))
         return [
             Utterance(
                 f"{each.population} {each.window.seq}",
                 Status.OK,
                 start_host_ns=start_ns,
-                first_token_host_ns=now_ns,
-                last_token_host_ns=now_ns,
+                first_token_host_ns=first_ns,
+                last_token_host_ns=last_ns,
             )
             for each in embeddings
         ]
