@@ -114,6 +114,7 @@ class BinRing:
         self._flat = self._counts.reshape(-1)
         self._uncovered = np.zeros(capacity_bins, dtype=np.uint64)
         self._streams: dict[str, _Coverage] = {}
+        self._is_held = False
         self.generation = 0
         """Counts the restarts, so that a cutter knows when to begin anew."""
         self._forget()
@@ -145,6 +146,11 @@ class BinRing:
         coverage = _Coverage(bit=np.uint64(1 << len(self._streams)))
         self._streams[name] = coverage
         self._uncovered |= coverage.bit
+
+    def hold(self, *, is_held: bool) -> None:
+        """Let nothing become complete while streams are still expected that have no name yet."""
+        self._is_held = is_held
+        self._advance_watermark()
 
     def set_blind(self, name: str, *, is_blind: bool) -> None:
         """Stop waiting for a silent stream, or wait for it again."""
@@ -282,7 +288,7 @@ class BinRing:
 
     def _advance_watermark(self) -> None:
         live = [stream for stream in self._streams.values() if stream.is_live]
-        if self._is_empty or not all(stream.has_begun for stream in live):
+        if self._is_held or self._is_empty or not all(stream.has_begun for stream in live):
             return
         begun = [stream for stream in self._streams.values() if stream.has_begun]
         waited_for = live or begun

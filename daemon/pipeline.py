@@ -67,6 +67,7 @@ class FastLoop:
         self._clock = clock
         self._encode_every_window = encode_every_window
         self._pending: Window | None = None
+        ring.hold(is_held=True)  # until every unit is announced: the other probes are yet to come
 
     def step(self) -> None:
         """Take what has arrived; leave at most one narration batch waiting.
@@ -84,6 +85,7 @@ class FastLoop:
                 case Hello():
                     self.ring.add_stream(message.stream)
                     self.ingest.is_settled |= not self.ingest.registry.missing_units()
+                    self.ring.hold(is_held=not self.ingest.is_settled)
                 case StreamEnd():
                     self.ring.end_stream(message.stream)
                     self._cut(self._clock.now_ns())

@@ -168,6 +168,18 @@ def test_two_probes_cover_the_population_together(context: Context, clock: Manua
         assert rooms.counters.gap_bins == 0
 
 
+def test_probe_that_joins_later_loses_nothing(context: Context, clock: ManualClock):
+    """The first probe is two seconds ahead when the second says hello: the windows are whole."""
+    left, right = list(range(8)), list(range(8, 16))
+    with joined_loop(context, clock, SPEC) as rooms, line_to(rooms.ingest, context) as line:
+        line.send(hello_of(part_of(left), stream="l"), *ramp(0, 200, stream="l", bits=left))
+        rooms.loop.step()
+        line.send(hello_of(part_of(right), stream="r"), *ramp(0, 200, stream="r", bits=right))
+        rooms.loop.step()
+        assert numbers(rooms.encoder.windows) == spans(*range(0, 200, 20))
+        assert (rooms.counters.gap_bins, rooms.counters.spikes_late) == (0, 0)
+
+
 def test_no_window_before_every_unit_is_announced(context: Context, clock: ManualClock):
     """Half a population is not narrated, however long it sends."""
     half = list(range(8))
