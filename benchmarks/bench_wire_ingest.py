@@ -96,6 +96,10 @@ class Receiver:
     has_ended = False
     n_spikes = 0
 
+    def connect(self, endpoint: str) -> None:
+        """Listen to the sender."""
+        self.socket.connect(endpoint)
+
     def step(self) -> Iterator[None]:
         """Yield once for each batch taken in, until the socket is empty."""
         raise NotImplementedError
@@ -137,7 +141,11 @@ class DaemonReceiver(Receiver):
         registry = StreamRegistry(population(), "refuse")
         self._ingest = Ingest(context, registry, Counters(), HostClock())
         self._ring = BinRing(RATE, N_UNITS, capacity_bins=CAPACITY_BINS, window_bins=WINDOW_BINS)
-        self.socket = self._ingest.socket
+
+    def connect(self, endpoint: str) -> None:
+        """Listen to the sender."""
+        self._ingest.connect([endpoint])
+        (self.socket,) = self._ingest.sockets
 
     def step(self) -> Iterator[None]:
         """Bin spikes."""
@@ -204,7 +212,7 @@ def _rounds(
         for _ in range(2 if options.is_quick else 9):
             for name, make in makers.items():
                 receiver = make(context)
-                receiver.socket.connect(endpoint)
+                receiver.connect(endpoint)
                 rounds[name].append(_receive(receiver, ours, n_messages))
                 receiver.socket.close()
                 if receiver.n_spikes != n_messages * n_spikes:

@@ -19,7 +19,8 @@ Invariants (``tests/daemon/test_bin_ring.py``):
 2. Below the watermark nothing changes: ``test_late_spike_is_counted_and_not_binned``
 3. The watermark never goes back, but for a restart: ``test_watermark_never_goes_back``
 4. A stream that runs ahead by more than the capacity pushes the oldest bins out, and every
-   bin lost that way is counted: ``test_overrun_is_counted``
+   bin lost that way is counted: ``test_overrun_is_counted``. It should wait before that:
+   ``test_stream_that_is_far_ahead_should_wait``
 5. A bin that a live stream did not cover is marked: ``test_gap_marks_its_bins``
 """
 
@@ -161,6 +162,14 @@ class BinRing:
         """Stop waiting for a stream that has said its last."""
         self._streams[name].has_ended = True
         self._advance_watermark()
+
+    def is_ahead(self, name: str) -> bool:
+        """Whether a stream should wait for the others: it has filled half of the ring."""
+        stream = self._streams.get(name)
+        if stream is None or not stream.has_begun:
+            return False
+        unfinished_from = max(self.complete_until, self._first_bin)
+        return stream.covered_until - unfinished_from > self.capacity_bins // 2
 
     def covered_until_ns(self, name: str) -> int:
         """Return how far a stream has come, session nanoseconds."""

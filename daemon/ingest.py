@@ -1,13 +1,19 @@
 """Ingest: a message becomes a SpikeBatch. The one door in.
 
 Never raises for bad data: a message that does not follow the format is dropped, counted with a
-reason and logged once a second. The socket is created in the thread that uses it.
+reason and logged once a second. The sockets are created in the thread that uses them.
+
+Each source has a line of its own. A line whose stream is further ahead of the others than the ring
+can hold is left alone until they have caught up: its messages wait in the sockets, and a replay at
+full speed waits with them, so that probes replayed side by side lose nothing.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import zmq
 
@@ -26,8 +32,16 @@ QUEUE_MESSAGES = 2000
 logger = logging.getLogger(__name__)
 
 
+@dataclass(slots=True)
+class _Line:
+    """One source's socket, and the streams that have been heard on it."""
+
+    socket: zmq.Socket[bytes]
+    streams: set[str] = field(default_factory=set)
+
+
 class Ingest:
-    """A SUB socket on every source, read without waiting.
+    """A SUB socket for each source, read without waiting.
 
     Parameters
     ----------
@@ -35,11 +49,11 @@ class Ingest:
     registry : StreamRegistry
     counters : Counters
     clock : Clock
+    is_ahead : callable
+        Whether a stream, by name, is so far ahead that its line should wait.
 
     Attributes
     ----------
-    socket : zmq.Socket
-        To be polled by the loop.
     is_settled : bool
         Set once every unit of the encoder is announced. Until then a population that does not
         match is the user's error and is raised; from then on it is a peer's and is counted.
@@ -51,17 +65,16 @@ class Ingest:
         registry: StreamRegistry,
         counters: Counters,
         clock: Clock,
+        is_ahead: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.registry = registry
         self.is_settled = False
         self._counters = counters
         self._clock = clock
         self._log = RateLimitedLog(logger, clock)
-        self.socket = context.socket(zmq.SUB)
-        self.socket.set(zmq.RCVHWM, QUEUE_MESSAGES)
-        self.socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        self.socket.set(zmq.LINGER, 0)
-        self.socket.subscribe(b"")
+        self._is_ahead = is_ahead
+        self._context = context
+        self._lines: list[_Line] = []
 
     def connect(self, addresses: Sequence[str]) -> None:
         """Begin to listen.
@@ -77,8 +90,14 @@ class Ingest:
             If an address cannot be one.
         """
         for address in addresses:
+            socket = self._context.socket(zmq.SUB)
+            self._lines.append(_Line(socket))
+            socket.set(zmq.RCVHWM, QUEUE_MESSAGES)
+            socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+            socket.set(zmq.LINGER, 0)
+            socket.subscribe(b"")
             try:
-                self.socket.connect(address)
+                socket.connect(address)
             except zmq.ZMQError as error:
                 raise UserError(
                     "ingest.connect must list addresses such as tcp://127.0.0.1:5570, "
@@ -104,32 +123,58 @@ class Ingest:
         PopulationMismatchError
             While not yet settled, if a stream has units that the encoder does not know.
         """
-        for _ in range(max_messages):
-            try:
-                parts = self.socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._counters.messages_received += 1
-            try:
-                message = unpack(parts, received_host_ns=self._clock.now_ns())
-            except WireError as error:
-                self._drop(error.reason, str(error))
+        lines = deque(self._lines)
+        while lines and max_messages:
+            line = lines.popleft()
+            if self._waits(line):
                 continue
-            match message:
-                case SpikeBatch():
-                    batch = self._accept(message)
-                    if batch is not None:
-                        yield batch
-                case Hello() if self._is_new(message):
-                    yield message
-                case StreamEnd() if self._has_ended(message):
-                    yield message
-                case Mark():
-                    self._counters.marks_received += 1
+            try:
+                parts = line.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                continue
+            lines.append(line)  # one message of each line in turn
+            max_messages -= 1
+            self._counters.messages_received += 1
+            message = self._read(parts)
+            if isinstance(message, Hello):
+                line.streams.add(message.stream)
+            if message is not None:
+                yield message
+
+    @property
+    def sockets(self) -> list[zmq.Socket[bytes]]:
+        """The lines that should be read now, to be polled by the loop."""
+        return [line.socket for line in self._lines if not self._waits(line)]
+
+    def waiting_streams(self) -> set[str]:
+        """Return the streams that are left alone until others have caught up: not silent ones."""
+        return {name for line in self._lines if self._waits(line) for name in line.streams}
 
     def close(self) -> None:
-        """Close the socket."""
-        self.socket.close()
+        """Close the sockets."""
+        for line in self._lines:
+            line.socket.close()
+
+    def _waits(self, line: _Line) -> bool:
+        return bool(line.streams) and all(map(self._is_ahead, line.streams))
+
+    def _read(self, parts: list[bytes]) -> SpikeBatch | StreamEnd | Hello | None:
+        """Return what concerns the ring."""
+        try:
+            message = unpack(parts, received_host_ns=self._clock.now_ns())
+        except WireError as error:
+            self._drop(error.reason, str(error))
+            return None
+        match message:
+            case SpikeBatch():
+                return self._accept(message)
+            case Hello() if self._is_new(message):
+                return message
+            case StreamEnd() if self._has_ended(message):
+                return message
+            case Mark():
+                self._counters.marks_received += 1
+        return None
 
     def _accept(self, batch: SpikeBatch) -> SpikeBatch | None:
         accepted = self.registry.accept(batch)

@@ -121,9 +121,9 @@ class Service:
         )
 
     def _serve(self, rooms: Rooms) -> None:
-        poller = _poller(rooms.loop.ingest.socket, rooms.publisher.socket, *rooms.port.sockets)
+        others = (rooms.publisher.socket, *rooms.port.sockets)
         while not (self._stop.is_made or self._has_ended(rooms)):
-            poller.poll(POLL_MS)
+            _poller(*rooms.loop.ingest.sockets, *others).poll(POLL_MS)
             rooms.loop.step()
             rooms.publisher.serve()
             self._tick(rooms)
@@ -162,7 +162,12 @@ class Service:
         now_ns = self._clock.now_ns()
         rooms.health.tick()
         timeout_ns = round(self._settings.ingest.stream_timeout_s * NS_PER_S)
-        for name in rooms.registry.newly_blind(host_ns=now_ns, timeout_ns=timeout_ns):
+        silent = rooms.registry.newly_blind(
+            host_ns=now_ns,
+            timeout_ns=timeout_ns,
+            except_for=rooms.loop.ingest.waiting_streams(),
+        )
+        for name in silent:
             logger.warning("stream is blind", extra={"stream": name, "silent_s": timeout_ns / 1e9})
             rooms.loop.stop_waiting_for(name)
         if rooms.registry.streams:

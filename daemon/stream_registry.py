@@ -10,6 +10,7 @@ Loss is seen twice: in the sequence numbers (counted here, in messages) and in t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
@@ -178,8 +179,27 @@ class StreamRegistry:
         stream.state = StreamState.ENDED
         return n_lost
 
-    def newly_blind(self, *, host_ns: int, timeout_ns: int) -> list[str]:
-        """Return the live streams that have been silent for too long, and call them blind."""
+    def newly_blind(
+        self, *, host_ns: int, timeout_ns: int, except_for: Collection[str] = ()
+    ) -> list[str]:
+        """Call the live streams that have been silent for too long blind.
+
+        Parameters
+        ----------
+        host_ns : int
+            Now.
+        timeout_ns : int
+            Silence longer than this is too long.
+        except_for : collection of str
+            Streams that are not being listened to just now.
+
+        Returns
+        -------
+        names : list of str
+            Those that were live until now.
+        """
+        for name in except_for:
+            self.streams[name].last_heard_host_ns = host_ns
         silent = [
             name
             for name, stream in self.streams.items()

@@ -167,14 +167,12 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             undo.callback(http.close)
         port = _narration_port(settings, manifest, context, clock)
         undo.pop_all()
+    ring = BinRing(
+        spec.rate, len(manifest.population), capacity_bins=capacity_bins, window_bins=spec.n_bins
+    )
     loop = FastLoop(
-        ingest=Ingest(context, registry, counters, clock),
-        ring=BinRing(
-            spec.rate,
-            len(manifest.population),
-            capacity_bins=capacity_bins,
-            window_bins=spec.n_bins,
-        ),
+        ingest=Ingest(context, registry, counters, clock, ring.is_ahead),
+        ring=ring,
         cutter=WindowCutter(spec, clock),
         encoder=encoder,
         port=port,

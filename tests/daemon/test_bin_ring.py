@@ -113,7 +113,7 @@ def test_blind_stream_is_not_waited_for_and_its_return_is_late():
     assert ring.blind_streams == ("b",)
     report = ring.add(spikes_at(10, 20, stop=60, stream="b"))
     assert report.n_late == 2
-    assert ring.blind_streams == ()
+    assert not ring.blind_streams
 
 
 def test_ended_stream_is_not_waited_for():
@@ -164,6 +164,23 @@ def test_overrun_is_counted():
         total += ring.add(empty(start, start + 50, stream="a")).n_overrun_bins
     assert total == 200
     assert ring.complete_until == ring.oldest_bin == 200
+
+
+def test_stream_that_is_far_ahead_should_wait():
+    """Half the ring ahead of the least advanced stream is too far; of a stream that ended, not."""
+    ring = ring_of(capacity_bins=100)
+    ring.add_stream("b")
+    ring.add(empty(0, 50, stream="a"))
+    assert not ring.is_ahead("a")
+    ring.add(empty(50, 51, stream="a"))
+    assert ring.is_ahead("a")
+    ring.add(empty(0, 10, stream="b"))
+    assert not ring.is_ahead("a")
+    ring.add(empty(51, 70, stream="a"))
+    assert ring.is_ahead("a")
+    assert not ring.is_ahead("b")
+    ring.end_stream("b")
+    assert not ring.is_ahead("a")
 
 
 def test_far_jump_clears_the_ring():

@@ -226,11 +226,16 @@ def test_lossless_source_loses_nothing_to_a_receiver_that_stalls(context: Contex
 
 
 def stall(publisher: SpikePublisher) -> None:
-    """Fill the queue of somebody who does not read."""
-    while publisher.send(
-        batch(publisher.totals.n_batches, n_spikes=1000), should_give_up=lambda: True
-    ):
-        pass
+    """Fill the queue of somebody who does not read, until it has been full for a while."""
+    n_refused = 0
+
+    def is_full() -> bool:
+        nonlocal n_refused
+        n_refused += 1
+        return n_refused >= 10
+
+    while publisher.send(batch(publisher.totals.n_batches, n_spikes=1000), should_give_up=is_full):
+        n_refused = 0
 
 
 def test_lossless_source_can_give_up_a_stalled_receiver(context: Context):

@@ -130,6 +130,26 @@ def test_two_speeds_give_the_same_narrations(start_source: Start, start_daemon: 
     assert [seq for seq, _ in heard[0]] == list(range(heard[0][0][0], heard[0][-1][0] + 1))
 
 
+def test_probes_replayed_side_by_side_lose_nothing(start_source: Start, start_daemon: Start):
+    """Two sources at full speed, a ring that holds little: the faster one waits for the other."""
+    sources = [
+        start_source(
+            "--units", f"probe:{probe}", "--stream", probe, "--speed", "max", "--batch-ms", ms,
+            name=probe,
+        )
+        for probe, ms in (("probeA", 2), ("probeB", 100))
+    ]  # fmt: skip
+    spikes = [source.addresses()["spikes"] for source in sources]
+    daemon = start_daemon(
+        spikes[0], "--connect", spikes[1], "--exit-at-end", "--set", "ring.capacity_s=3"
+    )
+    assert daemon.wait() == 0, daemon.text()
+    counters = daemon.summary()["counters"]
+    assert sum(source.wait() for source in sources) == 0
+    assert (counters["spikes_binned"], counters["overrun_bins"]) == (1200, 0)
+    assert counters["streams_blind"] == counters["batches_lost"] == counters["gap_bins"] == 0
+
+
 def test_first_signal_stops_gently(start_source: Start, start_daemon: Start):
     """SIGTERM ends a narrating daemon with code 0 and a summary; its worker goes too."""
     daemon = start_daemon(start_source().addresses()["spikes"])
