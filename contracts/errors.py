@@ -115,11 +115,21 @@ class PopulationMismatchError(UserError):
         Units of the encoder that no stream sends.
     extra : tuple of str
         Units of the stream that the encoder does not know.
+    twice : tuple of str
+        Units that another stream sends already.
     """
 
-    def __init__(self, missing: Sequence[str], extra: Sequence[str], *, source: str) -> None:
+    def __init__(
+        self,
+        missing: Sequence[str],
+        extra: Sequence[str],
+        *,
+        source: str,
+        twice: Sequence[str] = (),
+    ) -> None:
         self.missing = tuple(missing)
         self.extra = tuple(extra)
+        self.twice = tuple(twice)
         parts = []
         if missing:
             parts.append(
@@ -130,6 +140,10 @@ class PopulationMismatchError(UserError):
             parts.append(
                 f"{len(extra)} units in the stream are not in the encoder's population: "
                 f"unit_id {listed(extra)}"
+            )
+        if twice:
+            parts.append(
+                f"{len(twice)} units are sent by two streams at once: unit_id {listed(twice)}"
             )
         super().__init__(
             f"{'; '.join(parts)} (source {source!r}). Use the bundle made for this recording, "

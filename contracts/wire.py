@@ -67,6 +67,9 @@ MAX_TEXT = 1024
 MAX_FIELDS = 64
 """Most keys in a header, unknown ones included."""
 
+HELLO_PEEK_BYTES = 256
+"""Version, stream and run take at most 130 bytes."""
+
 MAX_SEQ = (1 << 63) - 1
 
 TIME_DTYPE = np.dtype("<i8")
@@ -181,6 +184,33 @@ def unpack(parts: Sequence[Part], *, received_host_ns: int = 0) -> SourceMessage
             n_spikes=reader.integer("n_spikes", 0, MAX_SEQ),
         )
     raise WireError("topic", f"a topic starts with spikes, hello, mark or end, got {kind[:32]!r}")
+
+
+def hello_run(header: Part) -> str:
+    """Return the run in a hello's header without reading its table.
+
+    A hello comes once a second, and a table of thousands of units takes milliseconds to read.
+
+    Parameters
+    ----------
+    header : bytes-like
+        Second part of a ``hello`` message.
+
+    Returns
+    -------
+    run : str
+        Empty if it does not stand among the first three fields, where `pack` puts it.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=HELLO_PEEK_BYTES)
+    unpacker.feed(bytes(header[:HELLO_PEEK_BYTES]))
+    try:
+        for _ in range(min(3, unpacker.read_map_header())):
+            key, value = unpacker.unpack(), unpacker.unpack()
+            if key == "run":
+                return value if isinstance(value, str) else ""
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
+        pass  # `unpack` will say what is wrong with it
+    return ""
 
 
 _COLUMNS = ("unit_id", "probe", "area", "cell_type", "quality")

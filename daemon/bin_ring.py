@@ -9,8 +9,10 @@ when it is cut, so that every window is one contiguous view.
 
 Several streams (probes) fill the same rows, each with its own units. Each stream says which span
 it has covered; the *watermark* ``complete_until`` is the bin up to which every live stream has
-covered the grid. A stream that is blind (silent for too long) or has ended no longer holds the
-watermark back. Wall time never enters here: who is blind is told from outside.
+covered the grid. A stream that is blind (silent for too long), has ended, or is behind the
+watermark (it came back, or began again) is not waited for. When every stream has begun again, so
+has the session, and the ring forgets the old one. Wall time never enters here: who is blind is
+told from outside.
 
 Invariants (``tests/daemon/test_bin_ring.py``):
 
@@ -77,12 +79,9 @@ class _Coverage:
     first_bin: int = 0
     covered_until: int = 0
     has_begun: bool = False
+    has_gone_back: bool = False
     is_blind: bool = False
     has_ended: bool = False
-
-    @property
-    def is_live(self) -> bool:
-        return not (self.is_blind or self.has_ended)
 
 
 class BinRing:
@@ -111,6 +110,7 @@ class BinRing:
         self.rate = rate
         self.n_units = n_units
         self.capacity_bins = capacity_bins
+        self._capacity_ns = rate.start_ns(capacity_bins)
         self._counts = np.zeros((capacity_bins + window_bins - 1, n_units), dtype=np.uint16)
         self._flat = self._counts.reshape(-1)
         self._uncovered = np.zeros(capacity_bins, dtype=np.uint64)
@@ -168,8 +168,9 @@ class BinRing:
         stream = self._streams.get(name)
         if stream is None or not stream.has_begun:
             return False
-        unfinished_from = max(self.complete_until, self._first_bin)
-        return stream.covered_until - unfinished_from > self.capacity_bins // 2
+        lead = stream.covered_until - max(self.complete_until, self._first_bin)
+        # A lead beyond the ring is a jump of its clock, which no waiting mends.
+        return self.capacity_bins // 2 < lead <= self.capacity_bins
 
     def covered_until_ns(self, name: str) -> int:
         """Return how far a stream has come, session nanoseconds."""
@@ -183,7 +184,7 @@ class BinRing:
     @property
     def blind_streams(self) -> tuple[str, ...]:
         """Streams that are no longer waited for."""
-        return tuple(name for name, stream in self._streams.items() if not stream.is_live)
+        return tuple(name for name, stream in self._streams.items() if not self._is_live(stream))
 
     # -- spikes ----------------------------------------------------------------------------
 
@@ -212,22 +213,26 @@ class BinRing:
         return AddReport(n_binned, n_late, n_unknown, n_overrun_bins, has_restarted)
 
     def _begin_run(self, stream: _Coverage, batch: SpikeBatch) -> bool:
-        """Note a new start of the source; forget the session if it began again earlier."""
-        if stream.run == batch.run:
-            stream.is_blind = False
-            return False
-        others_live = any(
-            s.is_live and s.has_begun for s in self._streams.values() if s is not stream
-        )
-        goes_back = stream.has_begun and batch.start_ns < stream.stop_ns and not others_live
-        if goes_back:
-            self._forget()
-            self.generation += 1
-            for other in self._streams.values():
-                other.has_begun = False
+        """Note a source that began again, earlier; forget the session once all of them did."""
+        is_new_run = stream.run != batch.run
         stream.run = batch.run
-        stream.is_blind = stream.has_ended = False
-        return goes_back
+        stream.is_blind = False
+        if is_new_run:
+            stream.has_ended = False
+        back_ns = stream.stop_ns - batch.start_ns if stream.has_begun else 0
+        if back_ns <= 0 or not (is_new_run or back_ns > self._capacity_ns):
+            return False
+        stream.has_gone_back = True
+        stream.stop_ns = stream.contiguous_from_ns = batch.start_ns
+        stream.covered_until = self.rate.bin_of(batch.start_ns)
+        listened_to = [s for s in self._streams.values() if not (s.is_blind or s.has_ended)]
+        if not all(s.has_gone_back for s in listened_to if s.has_begun):
+            return False
+        self._forget()
+        self.generation += 1
+        for other in self._streams.values():
+            other.has_begun = other.has_gone_back = False
+        return True
 
     def _reach(self, first: int, stop: int) -> int:
         """Make room up to bin `stop`; return how many unfinished bins had to go."""
@@ -241,9 +246,10 @@ class BinRing:
         for rows in self._rows(max(self.head_bin, stop - self.capacity_bins), stop):
             self._counts[rows] = 0
             self._uncovered[rows] = self._everyone
-        self.head_bin = stop
+        old_head, self.head_bin = self.head_bin, stop
         self.oldest_bin = max(self.oldest_bin, stop - self.capacity_bins)
-        n_overrun_bins = max(0, self.oldest_bin - max(self.complete_until, self._first_bin))
+        unfinished_from = max(self.complete_until, self._first_bin)
+        n_overrun_bins = max(0, min(self.oldest_bin, old_head) - unfinished_from)
         self.complete_until = max(self.complete_until, self.oldest_bin)
         return n_overrun_bins
 
@@ -294,9 +300,16 @@ class BinRing:
         for rows in self._rows(max(first, self.oldest_bin), stop):
             self._uncovered[rows] &= ~stream.bit
         stream.covered_until = max(stream.covered_until, stop)
+        if stream.covered_until >= self.complete_until:
+            stream.has_gone_back = False
+
+    def _is_live(self, stream: _Coverage) -> bool:
+        """Whether a stream is waited for: not blind, not over, and not behind the watermark."""
+        is_behind = stream.has_begun and stream.covered_until < self.complete_until
+        return not (stream.is_blind or stream.has_ended or is_behind)
 
     def _advance_watermark(self) -> None:
-        live = [stream for stream in self._streams.values() if stream.is_live]
+        live = [stream for stream in self._streams.values() if self._is_live(stream)]
         if self._is_held or self._is_empty or not all(stream.has_begun for stream in live):
             return
         begun = [stream for stream in self._streams.values() if stream.has_begun]
@@ -341,6 +354,8 @@ class BinRing:
     def gaps(self, first_bin: int, n_bins: int) -> tuple[int, bool]:
         """Return how many of these bins some live stream missed, and whether all missed all.
 
+        Where no stream is live any more, those that were count.
+
         Returns
         -------
         n_gap_bins : int
@@ -349,9 +364,11 @@ class BinRing:
         """
         self._check_held(first_bin, n_bins)
         live = np.uint64(0)
-        for stream in self._streams.values():
-            if stream.is_live:
-                live |= stream.bit
+        streams = self._streams.values()
+        for stream in [s for s in streams if self._is_live(s)] or [
+            s for s in streams if s.has_begun
+        ]:
+            live |= stream.bit
         rows = [self._uncovered[rows] for rows in self._rows(first_bin, first_bin + n_bins)]
         missed = np.concatenate(rows) & live
         n_gap_bins = int(np.count_nonzero(missed))

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 
 import zmq
 
-from contracts.clock import Clock
+from contracts.clock import Clock, ns_to_second
 from contracts.errors import PopulationMismatchError, UserError, WireError
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
-from contracts.wire import MAX_MESSAGE_BYTES, unpack
+from contracts.wire import MAX_MESSAGE_BYTES, hello_run, unpack
 from daemon.bin_ring import MAX_STREAMS
 from daemon.logs import RateLimitedLog
 from daemon.metrics import Counters
@@ -28,6 +28,8 @@ from daemon.stream_registry import StreamRegistry
 
 QUEUE_MESSAGES = 2000
 """Messages that wait in our socket: 20 s of 10 ms batches, so a slow encode loses nothing."""
+
+HELLO_PARTS = 2
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,9 @@ class Ingest:
     is_settled : bool
         Set once every unit of the encoder is announced. Until then a population that does not
         match is the user's error and is raised; from then on it is a peer's and is counted.
+    is_drained : bool
+        Whether the last `receive` left nothing unread on any line that it listens to. Only then
+        is a stream that has said nothing silent, and not just unheard.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Ingest:
         self._is_ahead = is_ahead
         self._context = context
         self._lines: list[_Line] = []
+        self.is_drained = False
 
     def connect(self, addresses: Sequence[str]) -> None:
         """Begin to listen.
@@ -123,6 +129,7 @@ class Ingest:
         PopulationMismatchError
             While not yet settled, if a stream has units that the encoder does not know.
         """
+        self.is_drained = False
         lines = deque(self._lines)
         while lines and max_messages:
             line = lines.popleft()
@@ -140,6 +147,8 @@ class Ingest:
                 line.streams.add(message.stream)
             if message is not None:
                 yield message
+
+        self.is_drained = not lines
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
@@ -160,6 +169,9 @@ class Ingest:
 
     def _read(self, parts: list[bytes]) -> SpikeBatch | StreamEnd | Hello | None:
         """Return what concerns the ring."""
+        if self._is_repeated_hello(parts):
+            self._counters.hellos_received += 1
+            return None
         try:
             message = unpack(parts, received_host_ns=self._clock.now_ns())
         except WireError as error:
@@ -176,11 +188,21 @@ class Ingest:
                 self._counters.marks_received += 1
         return None
 
+    def _is_repeated_hello(self, parts: list[bytes]) -> bool:
+        kind, _, name = parts[0].partition(b".")
+        if kind != b"hello" or len(parts) != HELLO_PARTS:
+            return False
+        known = self.registry.streams.get(name.decode(errors="replace"))
+        return known is not None and known.hello.run == hello_run(parts[1])
+
     def _accept(self, batch: SpikeBatch) -> SpikeBatch | None:
         accepted = self.registry.accept(batch)
         self._counters.batches_lost += accepted.n_lost
         if accepted.dropped == "duplicate":
             self._counters.batches_duplicate += 1
+        elif accepted.dropped == "jump":
+            at_s = ns_to_second(batch.start_ns)
+            self._drop("jump", f"a batch of {batch.stream!r} is far from the one before: {at_s} s")
         elif accepted.dropped:
             self._drop(accepted.dropped, f"a batch of {batch.stream!r} came before its hello")
         if accepted.batch is not None:

@@ -25,6 +25,9 @@ from daemon.window_cutter import WindowCutter
 MAX_MESSAGES = 256
 """Messages taken in one step, so that narrations and signals are seen to between bursts."""
 
+MAX_STEP_NS = NS_PER_S // 10
+"""A step takes no further message after this: in the sequential mode one may take seconds."""
+
 
 class FastLoop:
     """Receive, bin, cut, encode, offer, publish.
@@ -77,6 +80,7 @@ class FastLoop:
         PopulationMismatchError
             At the start, if a stream has units that the encoder does not know.
         """
+        stop_ns = self._clock.now_ns() + MAX_STEP_NS
         for message in self.ingest.receive(max_messages=MAX_MESSAGES):
             match message:
                 case SpikeBatch():
@@ -89,6 +93,8 @@ class FastLoop:
                 case StreamEnd():
                     self.ring.end_stream(message.stream)
                     self._cut(self._clock.now_ns())
+            if self._clock.now_ns() > stop_ns:
+                break
         self._encode_pending()
         self.publish_narrated()
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import zmq
 
-from contracts.clock import NS_PER_S, Clock, HostClock, ns_to_second
+from contracts.clock import MAX_SESSION_NS, NS_PER_S, Clock, HostClock, ns_to_second
 from contracts.errors import DependencyError
 from contracts.narration_wire import load
 from daemon.narration_port import NarrationPort
@@ -31,10 +32,23 @@ POLL_MS = 50
 STATS_EVERY_NS = NS_PER_S
 LOG_EVERY_NS = 60 * NS_PER_S
 
+STALL_S = 1.0
+"""Beyond ``ingest.stream_timeout_s``, the longest that a batch may take to arrive."""
+
 MAX_START_FAILURES = 3
 """Times that a worker may die before its first word, until start-up gives up."""
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """Where the watermark was when it last moved, and when that was."""
+
+    complete_until: int
+    generation: int
+    messages_received: int
+    host_ns: int
 
 
 class Service:
@@ -65,6 +79,7 @@ class Service:
         self._first_hello_ns = 0
         self._next_stats_ns = 0
         self._next_log_ns = self._started_ns + LOG_EVERY_NS
+        self._progress = _Progress(-MAX_SESSION_NS, 0, 0, self._started_ns)
 
     def run(self) -> dict[str, Any]:
         """Run until asked to stop, or until the end if the settings say so.
@@ -162,14 +177,16 @@ class Service:
         now_ns = self._clock.now_ns()
         rooms.health.tick()
         timeout_ns = round(self._settings.ingest.stream_timeout_s * NS_PER_S)
-        silent = rooms.registry.newly_blind(
-            host_ns=now_ns,
-            timeout_ns=timeout_ns,
-            except_for=rooms.loop.ingest.waiting_streams(),
-        )
-        for name in silent:
-            logger.warning("stream is blind", extra={"stream": name, "silent_s": timeout_ns / 1e9})
-            rooms.loop.stop_waiting_for(name)
+        if rooms.loop.ingest.is_drained:
+            silent = rooms.registry.newly_blind(
+                host_ns=now_ns,
+                timeout_ns=timeout_ns,
+                except_for=rooms.loop.ingest.waiting_streams(),
+            )
+            for name in silent:
+                silent_s = ns_to_second(timeout_ns)
+                logger.warning("stream is blind", extra={"stream": name, "silent_s": silent_s})
+                rooms.loop.stop_waiting_for(name)
         if rooms.registry.streams:
             self._first_hello_ns = self._first_hello_ns or now_ns
             check_population(
@@ -189,7 +206,7 @@ class Service:
 
     def _update_health(self, rooms: Rooms, now_ns: int) -> None:
         rooms.health.set("narrator", not rooms.port.problem, rooms.port.problem)
-        problem = _stream_problem(rooms)
+        problem = _stream_problem(rooms) or self._stall(rooms, now_ns)
         rooms.health.set("streams", not problem, problem)
         ring = rooms.loop.ring
         rooms.gauges.ring_fill_bins = ring.head_bin - ring.complete_until
@@ -197,6 +214,20 @@ class Service:
             name: ns_to_second(now_ns - stream.last_heard_host_ns)
             for name, stream in rooms.registry.streams.items()
         }
+
+    def _stall(self, rooms: Rooms, now_ns: int) -> str:
+        """Return why no window becomes complete although batches arrive; empty if some do."""
+        ring, received = rooms.loop.ring, rooms.counters.messages_received
+        seen = self._progress
+        if ring.complete_until > seen.complete_until or ring.generation != seen.generation:
+            self._progress = _Progress(ring.complete_until, ring.generation, received, now_ns)
+            return ""
+        stalled_s = ns_to_second(now_ns - seen.host_ns)
+        limit_s = self._settings.ingest.stream_timeout_s + STALL_S
+        if stalled_s < limit_s or received - seen.messages_received < stalled_s:
+            return ""  # nothing arrives: an end, or a silence, which says its own name
+        behind = ", ".join(ring.blind_streams) or "each other"
+        return f"no window was completed for {stalled_s:.0f} s; streams wait for {behind}"
 
     def _take_port_counts(self, rooms: Rooms) -> None:
         if isinstance(rooms.port, WorkerPort):
@@ -208,8 +239,12 @@ class Service:
         now_ns = self._clock.now_ns()
         ring = rooms.loop.ring
         rooms.counters.published_messages = rooms.publisher.n_published
+        waiting = rooms.loop.ingest.waiting_streams()
         streams = {
-            name: StreamStats(ns_to_second(ring.covered_until_ns(name)), stream.state.value)
+            name: StreamStats(
+                ns_to_second(ring.covered_until_ns(name)),
+                "waiting" if name in waiting else stream.state.value,
+            )
             for name, stream in rooms.registry.streams.items()
         }
         parts = stats_message(

@@ -23,11 +23,12 @@ class StreamStats:
     ----------
     covered_until_s : float
         Session seconds that it has covered.
-    state : {"live", "blind", "ended"}
+    state : {"live", "blind", "ended", "waiting"}
+        ``waiting``: so far ahead of the others that it is not being listened to.
     """
 
     covered_until_s: float
-    state: Literal["live", "blind", "ended"]
+    state: Literal["live", "blind", "ended", "waiting"]
 
 
 def stats_message(

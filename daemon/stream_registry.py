@@ -18,9 +18,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.clock import NS_PER_S
 from contracts.errors import PopulationMismatchError
 from contracts.population import Population
 from contracts.spikes import Hello, SpikeBatch, StreamEnd
+
+MAX_JUMP_NS = 10 * NS_PER_S
+"""A batch further than this from the one before needs a second one to confirm it: one message
+with a broken clock must not move the ring away from everybody else."""
 
 
 class StreamState(StrEnum):
@@ -49,6 +54,10 @@ class Stream:
         Messages of this stream that never arrived.
     last_heard_host_ns : int
         When its newest batch, or its first hello, arrived.
+    stop_ns : int or None
+        End of its newest batch, session clock.
+    jumped_to_ns : int or None
+        End of a batch that was far from the one before, until a second one confirms it.
     """
 
     hello: Hello
@@ -57,6 +66,16 @@ class Stream:
     last_heard_host_ns: int
     n_lost: int = 0
     state: StreamState = StreamState.LIVE
+    stop_ns: int | None = None
+    jumped_to_ns: int | None = None
+
+    def has_jumped(self, batch: SpikeBatch) -> bool:
+        """Whether a batch is far from the one before, and no second one has confirmed it."""
+        before, suspect = self.stop_ns, self.jumped_to_ns
+        is_far = before is not None and abs(batch.start_ns - before) > MAX_JUMP_NS
+        is_confirmed = suspect is not None and abs(batch.start_ns - suspect) <= MAX_JUMP_NS
+        self.jumped_to_ns = batch.stop_ns if is_far and not is_confirmed else None
+        return self.jumped_to_ns is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +88,13 @@ class Accepted:
         None if it was dropped.
     n_lost : int
         Messages missing before it.
-    dropped : {"", "no_hello", "duplicate"}
+    dropped : {"", "no_hello", "duplicate", "jump"}
         Why it was dropped.
     """
 
     batch: SpikeBatch | None
     n_lost: int = 0
-    dropped: Literal["", "no_hello", "duplicate"] = ""
+    dropped: Literal["", "no_hello", "duplicate", "jump"] = ""
 
 
 class StreamRegistry:
@@ -112,7 +131,8 @@ class StreamRegistry:
         Raises
         ------
         PopulationMismatchError
-            If it has units that the encoder does not know, and they are refused.
+            If it has units that the encoder does not know, and they are refused, or units that
+            another live stream sends.
         """
         known = self.streams.get(hello.stream)
         if known and known.hello.run == hello.run:
@@ -122,6 +142,8 @@ class StreamRegistry:
         if extra and self._extra_units == "refuse":
             missing = [] if self.streams else self._absent_from(hello.population)
             raise PopulationMismatchError(missing, extra, source=hello.source)
+        if twice := self._sent_by_others(hello):
+            raise PopulationMismatchError([], [], twice=twice, source=hello.source)
         self.streams[hello.stream] = Stream(
             hello=hello,
             row_of=self._rows(hello.population),
@@ -157,6 +179,9 @@ class StreamRegistry:
         stream.n_lost += n_lost
         stream.last_heard_host_ns = batch.received_host_ns
         stream.state = StreamState.LIVE
+        if stream.has_jumped(batch):
+            return Accepted(None, n_lost, dropped="jump")
+        stream.stop_ns = batch.stop_ns
         if stream.row_of is not None:
             row = stream.row_of[np.minimum(batch.unit_index, len(stream.row_of) - 1)]
             batch = replace(batch, unit_index=row)
@@ -220,6 +245,17 @@ class StreamRegistry:
         return bool(self.streams) and all(
             stream.state is StreamState.ENDED for stream in self.streams.values()
         )
+
+    def _sent_by_others(self, hello: Hello) -> list[str]:
+        """Return the units that another live stream sends: counted twice, they would be wrong."""
+        taken = {
+            unit.key
+            for name, stream in self.streams.items()
+            if name != hello.stream and stream.state is StreamState.LIVE
+            for unit in stream.hello.population.units
+        }
+        known = self._population.index_of
+        return [u.unit_id for u in hello.population.units if u.key in taken and u.key in known]
 
     def _absent_from(self, population: Population) -> list[str]:
         return [u.unit_id for u in self._population.units if u.key not in population.index_of]

@@ -222,15 +222,58 @@ def test_bins_that_are_not_held_are_refused():
 @given(data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_watermark_never_goes_back(data: st.DataObject):
-    """Whatever arrives in one run, what was complete stays complete."""
+    """Whatever arrives, what was complete stays complete, until the session begins again."""
     ring = ring_of(n_units=2, capacity_bins=300)
-    seen = 0
+    seen, generation = -(10**9), ring.generation
     for _ in range(data.draw(st.integers(1, 25))):
         start = data.draw(st.integers(0, 2000))
         stop = start + data.draw(st.integers(1, 100))
         ring.add(empty(start, stop, stream=data.draw(st.sampled_from("abc"))))
-        assert ring.complete_until >= seen or seen == 0
-        seen = ring.complete_until
+        assert ring.complete_until >= seen or ring.generation > generation
+        seen, generation = ring.complete_until, ring.generation
+
+
+def test_two_sources_that_begin_again_begin_a_new_session():
+    """Both probes of a session restarted: the ring forgets once the second has gone back too."""
+    ring = ring_of()
+    for stream in "ab":
+        ring.add(empty(0, 90, stream=stream))
+    assert not ring.add(empty(0, 10, stream="a", run="e" * 16)).has_restarted
+    assert ring.blind_streams == ("a",)  # behind: b goes on without it
+    ring.add(empty(90, 95, stream="b"))
+    assert ring.complete_until == 95
+    assert ring.add(empty(0, 10, stream="b", run="f" * 16)).has_restarted
+    ring.add(empty(10, 40, stream="a", run="e" * 16))
+    ring.add(empty(10, 30, stream="b", run="f" * 16))
+    assert ring.complete_until == 30
+
+
+def test_stream_left_behind_is_not_waited_for():
+    """A stream whose clock jumped ahead does not stop for one that it left behind."""
+    ring = ring_of(capacity_bins=100)
+    for stream in "ab":
+        ring.add(empty(0, 50, stream=stream))
+    ring.add(empty(10_000, 10_050, stream="a"))
+    assert not ring.is_ahead("a")
+    assert ring.blind_streams == ("b",)
+    ring.add(empty(10_050, 10_080, stream="a"))
+    assert ring.complete_until == 10_080
+
+
+def test_pause_of_a_single_stream_is_no_overrun():
+    """An hour without a batch loses no bin that anybody had covered."""
+    ring = ring_of(capacity_bins=100)
+    ring.add(empty(0, 50))
+    assert ring.add(empty(360_000, 360_050)).n_overrun_bins == 0
+
+
+def test_gaps_are_seen_after_the_last_stream_has_ended():
+    """Bins that were lost before the end are gaps, also when nothing is live any more."""
+    ring = ring_of()
+    ring.add(empty(0, 10))
+    ring.add(empty(15, 40))
+    ring.end_stream("a")
+    assert ring.gaps(5, 20) == (5, False)
 
 
 @given(data=st.data())

@@ -39,10 +39,10 @@ def context() -> Iterator[Context]:
 
 @contextmanager
 def ingest_of(
-    context: Context, *, extra_units: Literal["refuse", "ignore"] = "refuse"
+    context: Context, *, extra_units: Literal["refuse", "ignore"] = "refuse", n_units: int = 4
 ) -> Iterator[tuple[Line, Ingest, Counters]]:
     counters = Counters()
-    registry = StreamRegistry(ramp_population(4), extra_units)
+    registry = StreamRegistry(ramp_population(n_units), extra_units)
     ingest = Ingest(context, registry, counters, ManualClock(42))
     try:
         with line_to(ingest, context) as line:
@@ -161,12 +161,33 @@ def test_ignored_units_still_pass(context: Context):
 
 def test_more_streams_than_the_ring_takes_are_refused(context: Context):
     """Stream 65 and the rest are dropped with a reason, and those before go on."""
-    with ingest_of(context) as (line, ingest, counters):
-        line.send(*(hello_of(ramp_population(4), stream=f"s{i}") for i in range(MAX_STREAMS + 3)))
+    probes = [Population([unit]) for unit in ramp_population(MAX_STREAMS + 3).units]
+    with ingest_of(context, n_units=len(probes)) as (line, ingest, counters):
+        line.send(*(hello_of(probe, stream=f"s{n}") for n, probe in enumerate(probes)))
         assert len(taken(ingest)) == MAX_STREAMS
-        line.send(hello_of(ramp_population(4), stream="s0", run=OTHER_RUN))  # a restart fits
+        line.send(hello_of(probes[0], stream="s0", run=OTHER_RUN))  # a restart fits
         assert len(taken(ingest)) == 1
     assert counters.wire_errors["stream"] == 3
+
+
+def test_units_of_another_live_stream_are_refused(context: Context):
+    """The same units under two names would be counted twice: the second stream is refused."""
+    with ingest_of(context) as (line, ingest, counters):
+        line.send(hello_of(ramp_population(4)))
+        assert len(taken(ingest)) == 1
+        ingest.is_settled = True
+        line.send(hello_of(ramp_population(4), stream="again"))
+        assert not taken(ingest)
+    assert counters.wire_errors["population"] == 1
+
+
+def test_one_batch_from_nowhere_is_dropped_and_two_are_believed(context: Context):
+    """A far jump of the clock needs a second batch to confirm it."""
+    far = 10**15
+    with ingest_of(context) as (line, ingest, counters):
+        line.send(hello_of(ramp_population(4)), batch(0), batch(far), batch(far + 1))
+        assert [message.seq for message in taken(ingest)[1:]] == [0, far + 1]
+    assert counters.wire_errors["jump"] == 1
 
 
 def test_no_more_messages_than_asked_for(context: Context):

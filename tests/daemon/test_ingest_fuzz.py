@@ -25,8 +25,11 @@ AT_ONCE = 500
 def test_flood_of_wrong_messages_is_counted_and_survived():
     """Every wrong message is counted under its reason, none is raised, and a sound batch counts."""
     flood = [parts for parts in fuzzed(seed=3, n_messages=N_MESSAGES) if parts]
-    expected = Counter(reason for parts in flood if (reason := _wire_error(parts)))
-    assert len(expected) >= 10
+    at_most = Counter(reason for parts in flood if (reason := _wire_error(parts)))
+    # The hello of a run that is known is not read again, right or wrong.
+    others = [parts for parts in flood if not parts[0].startswith(b"hello.")]
+    at_least = Counter(reason for parts in others if (reason := _wire_error(parts)))
+    assert len(at_most) >= 10
     counters = Counters()
     with zmq.Context() as context, context.socket(zmq.XPUB) as publisher:
         port = publisher.bind_to_random_port("tcp://127.0.0.1")
@@ -40,8 +43,8 @@ def test_flood_of_wrong_messages_is_counted_and_survived():
                 for parts in chunk:
                     publisher.send_multipart(parts)
                 _receive(ingest, counters, first + len(chunk))
-            seen = {reason: counters.wire_errors.get(reason, 0) for reason in expected}
-            assert seen == dict(expected)
+            for reason, n_most in at_most.items():
+                assert at_least[reason] <= counters.wire_errors.get(reason, 0) <= n_most
 
             n_spikes = counters.spikes_received
             for message in _sound():
