@@ -138,7 +138,8 @@ def run_until(rooms: Joined, condition: Callable[[], object]) -> None:
     """Turn the loop as the service does, until a condition holds."""
 
     def turn() -> object:
-        rooms.ingest.sockets[0].poll(20)
+        for socket in rooms.ingest.sockets[:1]:
+            socket.poll(20)
         rooms.loop.step()
         rooms.publisher.serve()
         return condition()
@@ -245,6 +246,8 @@ def test_stalled_loop_loses_and_says_what(context: Context):
             rooms.loop.step()
         for seq in range(n_batches - 100, n_batches):  # the loop is back
             send(seq)
+            rooms.ingest.sockets[0].poll(20)
+            rooms.loop.step()
         newest = rooms.ingest.registry.streams["probeA"]
         run_until(rooms, lambda: newest.next_seq == n_batches)
         counters = rooms.counters

@@ -281,7 +281,6 @@ def test_real_socket_stalls_and_is_stopped():
             clock=ManualClock(),
             is_lossless=True,
         )
-        publisher._socket.set(zmq.LINGER, 0)
         publisher._socket.set(zmq.SNDBUF, 4096)
         stalled.connect(publisher.endpoint)
         n_before: list[int] = []

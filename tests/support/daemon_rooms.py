@@ -161,15 +161,15 @@ def joined_loop(
     """Join the rooms as `daemon.wiring` does, with a stub for an encoder."""
     population = population or ramp_population()
     counters, latencies = Counters(), LatencyRecorder(CollectorRegistry())
-    ingest = Ingest(context, StreamRegistry(population, extra_units), counters, clock)
+    ring = BinRing(spec.rate, len(population), capacity_bins=capacity_bins, window_bins=spec.n_bins)
+    registry = StreamRegistry(population, extra_units)
+    ingest = Ingest(context, registry, counters, clock, is_ahead=ring.is_ahead)
     publisher = Publisher(context, "tcp://127.0.0.1:*")
     encoder = StubEncoder(clock, populations)
     port = port or InlinePort(EchoNarrator(clock))
     loop = FastLoop(
         ingest=ingest,
-        ring=BinRing(
-            spec.rate, len(population), capacity_bins=capacity_bins, window_bins=spec.n_bins
-        ),
+        ring=ring,
         cutter=WindowCutter(spec, clock),
         encoder=cast(Encoder, encoder),
         port=port,
