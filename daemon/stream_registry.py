@@ -28,6 +28,10 @@ MAX_JUMP_NS = 10 * NS_PER_S
 with a broken clock must not move the ring away from everybody else."""
 
 
+MAX_LOST = 1_000_000
+"""The same for sequence numbers: so many 10 ms batches are close to three hours."""
+
+
 class StreamState(StrEnum):
     """What the daemon thinks of a stream."""
 
@@ -56,8 +60,8 @@ class Stream:
         When its newest batch, or its first hello, arrived.
     stop_ns : int or None
         End of its newest batch, session clock.
-    jumped_to_ns : int or None
-        End of a batch that was far from the one before, until a second one confirms it.
+    suspect : SpikeBatch or None
+        A batch that was far from the one before, until a second one confirms it.
     """
 
     hello: Hello
@@ -67,15 +71,15 @@ class Stream:
     n_lost: int = 0
     state: StreamState = StreamState.LIVE
     stop_ns: int | None = None
-    jumped_to_ns: int | None = None
+    suspect: SpikeBatch | None = None
 
     def has_jumped(self, batch: SpikeBatch) -> bool:
         """Whether a batch is far from the one before, and no second one has confirmed it."""
-        before, suspect = self.stop_ns, self.jumped_to_ns
-        is_far = before is not None and abs(batch.start_ns - before) > MAX_JUMP_NS
-        is_confirmed = suspect is not None and abs(batch.start_ns - suspect) <= MAX_JUMP_NS
-        self.jumped_to_ns = batch.stop_ns if is_far and not is_confirmed else None
-        return self.jumped_to_ns is not None
+        before, suspect = self.stop_ns, self.suspect
+        is_far = before is not None and _is_far(batch, self.next_seq, before)
+        is_confirmed = suspect is not None and not _is_far(batch, suspect.seq, suspect.stop_ns)
+        self.suspect = batch if is_far and not is_confirmed else None
+        return self.suspect is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +179,12 @@ class StreamRegistry:
         n_lost = batch.seq - stream.next_seq
         if n_lost < 0:
             return Accepted(None, dropped="duplicate")
-        stream.next_seq = batch.seq + 1
-        stream.n_lost += n_lost
         stream.last_heard_host_ns = batch.received_host_ns
         stream.state = StreamState.LIVE
         if stream.has_jumped(batch):
-            return Accepted(None, n_lost, dropped="jump")
+            return Accepted(None, dropped="jump")
+        stream.next_seq = batch.seq + 1
+        stream.n_lost += n_lost
         stream.stop_ns = batch.stop_ns
         if stream.row_of is not None:
             row = stream.row_of[np.minimum(batch.unit_index, len(stream.row_of) - 1)]
@@ -266,3 +270,7 @@ class StreamRegistry:
         outside = len(self._population)
         rows = [self._population.index_of.get(unit.key, outside) for unit in population.units]
         return np.array([*rows, outside], dtype=np.uint32)
+
+
+def _is_far(batch: SpikeBatch, seq: int, stop_ns: int) -> bool:
+    return abs(batch.start_ns - stop_ns) > MAX_JUMP_NS or batch.seq - seq > MAX_LOST
