@@ -128,7 +128,7 @@ def write_bundle(
     UserError
         If `out` is there and may not be replaced, or the facts do not fit each other.
     """
-    _check_target(out, overwrite=overwrite)
+    check_target(out, overwrite=overwrite)
     _check_facts(encoder, facts, references)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
@@ -195,11 +195,25 @@ def _manifest_model(folder: Path, grid: PatchGrid, facts: BundleFacts) -> Manife
     )
 
 
-def _check_target(out: Path, *, overwrite: bool) -> None:
+def check_target(out: Path, *, overwrite: bool) -> None:
+    """Refuse a folder that is taken; ask before the work whose result would go there.
+
+    Parameters
+    ----------
+    out : Path
+        Where a bundle will be written.
+    overwrite : bool
+        Whether a bundle that is there may be replaced.
+
+    Raises
+    ------
+    UserError
+        If something else is there, or may not be replaced.
+    """
     if not out.exists():
         return
     if not overwrite:
-        raise UserError(f"{out} is already there. Choose another folder or ask to overwrite it.")
+        raise UserError(f"{out} is already there. Choose another folder or add --overwrite.")
     if not (out / MANIFEST_NAME).is_file():
         raise UserError(
             f"only a bundle may be overwritten, and {out} has no {MANIFEST_NAME}. "

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from contracts.binning import BinRate
 from contracts.embedding import PatchGrid
 from contracts.window import WindowSpec
+from neurrate.arguments import Count, Seed
+from neurrate.tables import check_folder_writable
 
 if TYPE_CHECKING:
     from stream_sources.source import SpikeSource
@@ -31,10 +33,11 @@ def random(
     units: str = "all",
     model: str,
     size: Literal["tiny", "paper"] = "tiny",
-    bin_rate_hz: int = 120,
-    bins: int = 20,
-    stride: int = 20,
-    seed: int = 0,
+    bin_rate_hz: Count = 120,
+    bins: Count = 20,
+    stride: Count = 20,
+    seed: Seed = 0,
+    overwrite: bool = False,
 ) -> None:
     """Make a bundle with random weights for the units of a recording.
 
@@ -66,9 +69,12 @@ def random(
         Bins between the starts of two windows.
     seed
         The same seed gives the same bundle.
+    overwrite
+        Replace a bundle that is there.
     """
     from stream_sources.open_source import open_source
 
+    check_folder_writable(out)
     source = open_source(recording, units=units)
     try:
         write_random_bundle(
@@ -79,6 +85,7 @@ def random(
             window=WindowSpec(BinRate(bin_rate_hz), n_bins=bins, stride_bins=stride),
             seed=seed,
             command=shlex.join(["neurrate", *sys.argv[1:]]),
+            overwrite=overwrite,
         )
     finally:
         source.close()
@@ -94,6 +101,7 @@ def write_random_bundle(
     window: WindowSpec = PAPER_WINDOW,
     seed: int = 0,
     command: str,
+    overwrite: bool = False,
 ) -> None:
     """Write a bundle with random weights for the units of a source.
 
@@ -111,9 +119,13 @@ def write_random_bundle(
     seed : int
     command : str
         What made it, for the manifest.
+    overwrite : bool
+        Replace a bundle that is there.
     """
+    from encoder_export.bundle import check_target
     from encoder_export.random_bundle import make_random_bundle
 
+    check_target(out, overwrite=overwrite)
     unit_mean, unit_std = poisson_statistics(source, window.rate)
     make_random_bundle(
         out,
@@ -127,6 +139,7 @@ def write_random_bundle(
         size=size,
         seed=seed,
         command=command,
+        overwrite=overwrite,
     )
 
 

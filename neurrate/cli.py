@@ -104,6 +104,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(str(error).strip(), EXIT_USER)
     except DependencyError as error:
         return _refuse(str(error), EXIT_DEPENDENCY)
+    except OSError as error:
+        if error.filename is None:
+            return _our_fault()
+        reason = (error.strerror or type(error).__name__).lower()
+        return _refuse(
+            f"Cannot use {error.filename}: {reason}. Name another path, or change what is there.",
+            EXIT_USER,
+        )
     except Exception as error:
         missing = _missing_package(error)
         if missing:
@@ -112,8 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"The Python package {missing!r} is not installed. {remedy} {missing}",
                 EXIT_DEPENDENCY,
             )
-        traceback.print_exc()
-        return EXIT_OUR_FAULT
+        return _our_fault()
     return code if isinstance(code, int) else EXIT_OK
 
 
@@ -168,6 +175,11 @@ def _examples(docstring: str) -> str:
 
 def _version() -> str:
     return metadata.version("neurrate")
+
+
+def _our_fault() -> int:
+    traceback.print_exc()
+    return EXIT_OUR_FAULT
 
 
 def _refuse(message: str, code: int) -> int:

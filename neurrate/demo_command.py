@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from contracts.clock import HostClock
+from contracts.errors import UserError
 from neurrate.arguments import JsonOption
 from neurrate.children import Child, read_json
 from neurrate.replaying import BATCH_MS, BATCH_MS_AT_MAX, speed_factor
@@ -83,8 +84,15 @@ def demo(
         One line for each narration; always so where standard output is no terminal.
     json
         Write the summary to this file, as JSON.
+
+    Raises
+    ------
+    UserError
+        If no population is named.
     """
     check_writable(json)
+    if populations is not None and not populations.strip(" ,"):
+        raise UserError("--populations must name at least one, such as all or VISp.")
     speed_factor(speed)
     with TemporaryDirectory(prefix="neurrate-demo-") as folder:
         play = _Play(Path(folder), recording, units, start, seconds, speed)
@@ -223,11 +231,10 @@ class _Play:
 
     def _source(self) -> Sequence[str]:
         """Return the source's words; its batches are short at real time and long at full speed."""
-        is_file = (
-            self.recording.startswith(("http://", "https://")) or not Path(self.recording).is_dir()
-        )
+        from stream_sources.open_source import kind_of
+
         batch_ms = BATCH_MS_AT_MAX if self._speed == "max" else BATCH_MS
-        words = ["stream", "nwb" if is_file else "sorting", self.recording]
+        words = ["stream", kind_of(self.recording), self.recording]
         words += ["--units-from", str(self._bundle), "--bind", "tcp://127.0.0.1:*"]
         words += ["--speed", self._speed, "--batch-ms", str(batch_ms)]
         words += [] if self._start is None else ["--start", str(self._start)]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from contracts.clock import NS_PER_S, HostClock
 from contracts.errors import UserError
@@ -46,7 +46,7 @@ class Replay:
     "Address to publish on; port 0 takes any free one."
     batch_ms: float | None = None
     "Length of a batch in ms; 10, and 100 at --speed max."
-    wait_subscribers: int = 1
+    wait_subscribers: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 1
     "Begin once so many listen; 0 does not wait."
     insecure: bool = False
     "Allow an address that other machines can reach."
@@ -115,6 +115,7 @@ def replay(source: SpikeSource, options: Replay) -> None:
     from stream_sources.publisher import SpikePublisher
 
     check_writable(options.json)
+    check_writable(options.address_file)
     configure_logging()
     clock, stop = HostClock(), signals.StopRequest()
     if options.stop_with_stdin:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from contracts.errors import UserError
+from neurrate.arguments import Count, Seconds, Seed
+from neurrate.tables import check_folder_writable, check_writable
 
 
-def recording(out: Path, *, seconds: float = 60.0, units: int = 120, seed: int = 0) -> None:
+def recording(out: Path, *, seconds: Seconds = 60.0, units: Count = 120, seed: Seed = 0) -> None:
     """Write a synthetic recording with the Allen layout.
 
     Examples
@@ -29,17 +31,18 @@ def recording(out: Path, *, seconds: float = 60.0, units: int = 120, seed: int =
     Raises
     ------
     UserError
-        If the file exists.
+        If the file exists or cannot be written.
     """
     from simulation.recording import write_recording
 
     if out.exists():
         raise UserError(f"{out} exists already. Name another file, or remove it first.")
+    check_writable(out)
     write_recording(out, seconds=seconds, n_units=units, seed=seed)
     print(f"wrote {out}")
 
 
-def llava(out: Path, *, seed: int = 0) -> None:
+def llava(out: Path, *, seed: Seed = 0) -> None:
     """Write a small LLaVA with random weights: the classes of the 7B model, and noise for text.
 
     Examples
@@ -55,5 +58,6 @@ def llava(out: Path, *, seed: int = 0) -> None:
     """
     from simulation.tiny_llava import write_random_llava
 
+    check_folder_writable(out)
     write_random_llava(out, seed=seed)
     print(f"wrote {out}")

@@ -67,6 +67,29 @@ def check_writable(path: Path | None) -> None:
         raise UserError(f"Cannot write {path}: permission denied. Name a file that you may write.")
 
 
+def check_folder_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written, before the work that leads to it.
+
+    Parameters
+    ----------
+    folder : Path
+        Folders above it are made as well.
+
+    Raises
+    ------
+    UserError
+        With what is in the way.
+    """
+    lowest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not lowest.is_dir():
+        raise UserError(f"Cannot write {folder}: {lowest} is a file. Name another folder.")
+    if not os.access(lowest, os.W_OK):
+        raise UserError(
+            f"Cannot write {folder}: permission denied in {lowest}. "
+            "Name a folder that you may write."
+        )
+
+
 def write_json(path: Path | None, data: object) -> None:
     """Write data as indented JSON.
 

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter, validators
+from typing import TYPE_CHECKING
 
 from contracts.clock import NS_PER_S, Clock, HostClock
 from contracts.errors import UserError
-from neurrate.arguments import JsonOption
+from neurrate.arguments import JsonOption, Seconds
 from neurrate.tables import check_writable, print_table, write_json
 from neurrate.watch_state import SILENCE_S, Heard, WatchState
 
@@ -32,14 +30,12 @@ PICTURE_COLUMNS = 110
 
 DRAWINGS_PER_S = 8
 
-Positive = Annotated[float | None, Parameter(validator=validators.Number(gt=0))]
-
 
 def watch(
     *,
     connect: str = "tcp://127.0.0.1:5571",
     plain: bool = False,
-    seconds: Positive = None,
+    seconds: Seconds | None = None,
     svg: Path | None = None,
     json: JsonOption = None,
 ) -> None:

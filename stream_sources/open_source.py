@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from contracts.errors import RecordingError
 from stream_sources.nwb import NwbSource
@@ -54,8 +55,8 @@ def open_source(
     RecordingError
         If the path names nothing that can be replayed.
     """
-    folder = not is_url(path) and Path(path).is_dir()
-    if folder and _is_zarr(Path(path)):
+    kind = kind_of(path)
+    if kind == "sorting" and _is_zarr(Path(path)):
         raise RecordingError(
             path, ["it is a Zarr folder, which is not read; give the HDF5 file of the session"]
         )
@@ -63,10 +64,10 @@ def open_source(
         raise RecordingError(
             path, ["an address must begin with http:// or https://; for S3, give the https one"]
         )
-    if folder:
+    if kind == "sorting":
         return SortingSource(
             path,
-            stream=stream or "sorting",
+            stream=stream or kind,
             units=units,
             only=only,
             start_s=start_s,
@@ -76,7 +77,7 @@ def open_source(
         )
     return NwbSource(
         path,
-        stream=stream or "nwb",
+        stream=stream or kind,
         units=units,
         only=only,
         start_s=start_s,
@@ -84,6 +85,11 @@ def open_source(
         batch_ms=batch_ms,
         cache_dir=cache_dir,
     )
+
+
+def kind_of(path: str) -> Literal["nwb", "sorting"]:
+    """Say what a path names: a folder is a sorting, a file or an address NWB."""
+    return "sorting" if not is_url(path) and Path(path).is_dir() else "nwb"
 
 
 def _is_zarr(folder: Path) -> bool:

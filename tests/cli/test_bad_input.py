@@ -191,6 +191,101 @@ def test_open_bind_of_a_source_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert "--insecure" in sentence
 
 
+OUT_OF_BOUNDS = {
+    "no unit": (["simulate", "recording", "new.nwb", "--units", "0"], "--units"),
+    "negative length": (["simulate", "recording", "new.nwb", "--seconds", "-1"], "--seconds"),
+    "negative seed": (["simulate", "llava", "new", "--seed", "-1"], "--seed"),
+    "no bin rate": (
+        ["bundle", "random", "REC", "new", "--model", "m", "--bin-rate-hz", "0"],
+        "--bin-rate-hz",
+    ),
+    "no bins": (["bundle", "random", "REC", "new", "--model", "m", "--bins", "0"], "--bins"),
+    "no stride": (["bundle", "random", "REC", "new", "--model", "m", "--stride", "0"], "--stride"),
+    "negative listeners": (
+        ["stream", "nwb", "REC", "--wait-subscribers", "-1"],
+        "--wait-subscribers",
+    ),
+    "nothing to play": (["demo", "--recording", "REC", "--seconds", "0"], "0.0"),
+    "start beyond the end": (["demo", "--recording", "REC", "--start", "1000"], "1000"),
+    "no population": (["demo", "--recording", "REC", "--populations", ""], "--populations"),
+    "no time to watch": (["watch", "--seconds", "0"], "--seconds"),
+}
+
+
+@pytest.mark.parametrize("kind", OUT_OF_BOUNDS)
+def test_argument_out_of_bounds_is_refused(
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """An argument that no work can be done with is refused before anything is written."""
+    path = write_units(tmp_path / "session.nwb", random_trains())
+    monkeypatch.chdir(tmp_path)
+    words, named = OUT_OF_BOUNDS[kind]
+    sentence = refuse([str(path) if word == "REC" else word for word in words], capsys)
+    assert named in sentence
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+OUTPUTS = {
+    "recording": ["simulate", "recording"],
+    "llava": ["simulate", "llava"],
+    "bundle": ["bundle", "random", "--model", "m", "REC"],
+}
+
+
+@pytest.mark.parametrize("verb", OUTPUTS)
+@pytest.mark.parametrize("is_locked", [False, True])
+def test_output_that_cannot_be_written_is_refused(
+    verb: str,
+    is_locked: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """A path under a file, or in a folder of somebody else, is named before the work."""
+    path = write_units(tmp_path / "session.nwb", random_trains())
+    out = (tmp_path if is_locked else path) / "new.nwb"
+    if is_locked:  # root may write everywhere
+        monkeypatch.setattr("neurrate.tables.os.access", lambda *_: False)
+    words = [str(path) if word == "REC" else word for word in OUTPUTS[verb]]
+    sentence = refuse([*words, str(out)], capsys)
+    assert f"Cannot write {out}" in sentence
+
+
+def test_bundle_that_is_there_needs_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The option that the sentence names exists and replaces the bundle."""
+    path = write_units(tmp_path / "session.nwb", random_trains())
+    out = tmp_path / "bundle"
+    words = ["bundle", "random", str(path), str(out), "--model", "m"]
+    assert main(words) == 0
+    assert "add --overwrite" in refuse(words, capsys)
+    assert main([*words, "--overwrite", "--seed", "1"]) == 0
+
+
+def test_path_with_spaces_and_letters_of_any_script_is_read(tmp_path: Path):
+    """Names of files are text, not words of a shell."""
+    folder = tmp_path / "mäuse 2026 ☂ 记录"
+    folder.mkdir()
+    path = write_units(folder / "a b.nwb", random_trains())
+    assert main(["inspect", str(path), "--json", str(folder / "ü .json")]) == 0
+    assert (folder / "ü .json").is_file()
+
+
+def test_error_of_the_file_system_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """An error that names a path is the user's, whichever verb it comes from."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "disk/new.nwb")
+
+    monkeypatch.setattr("neurrate.simulate_command.check_writable", full)
+    sentence = refuse(["simulate", "recording", "new.nwb"], capsys)
+    assert "disk/new.nwb: no space left on device" in sentence
+
+
 def test_unknown_setting_is_refused_with_the_nearest(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
