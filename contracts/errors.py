@@ -6,6 +6,7 @@ A message says what rule, what was found, where it came from, and what to do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 MAX_LISTED = 5
 """Offenders named in a message; the rest are counted."""
@@ -25,15 +26,27 @@ def listed(offenders: Sequence[object]) -> str:
 
 
 class NeurrateError(Exception):
-    """Base of every error that this project raises on purpose."""
+    """Base of every error that this project raises on purpose.
+
+    Attributes
+    ----------
+    exit_code : int
+        What a command or a worker that it stops ends with; see docs/exit-codes.md.
+    """
+
+    exit_code: ClassVar[int] = 1
 
 
 class UserError(NeurrateError):
     """The user's input is at fault: a file, a setting, an argument. Exit code 2, no traceback."""
 
+    exit_code = 2
+
 
 class DependencyError(NeurrateError):
     """Something that must be installed or running is not there. Exit code 3, no traceback."""
+
+    exit_code = 3
 
 
 class MisuseError(NeurrateError):
