@@ -7,8 +7,11 @@ import os
 
 from contracts.errors import UserError
 
-LOOPBACK_PREFIXES = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:", "ipc://", "inproc://")
-"""Addresses that other machines cannot reach."""
+LOOPBACK_PREFIXES = ("tcp://127.", "tcp://localhost:", "ipc://", "inproc://")
+"""Addresses that other machines cannot reach. Sockets here speak IPv4 alone."""
+
+MAX_REQUEST_BYTES = 1024
+"""Largest message that a subscriber may send to a publisher: a topic to subscribe to."""
 
 
 def check_bindable(address: str, *, setting: str, is_insecure: bool) -> None:
@@ -19,6 +22,13 @@ def check_bindable(address: str, *, setting: str, is_insecure: bool) -> None:
     UserError
         With what to do.
     """
+    if "://" not in address:
+        raise UserError(
+            f"{setting} {address!r} needs tcp:// in front, as in tcp://127.0.0.1:5570 "
+            "(or ipc:// and a path)."
+        )
+    if address.startswith("tcp://["):
+        raise UserError(f"{setting} {address} must be an IPv4 address, as tcp://127.0.0.1:5570 is.")
     if not address.startswith(LOOPBACK_PREFIXES) and not is_insecure:
         raise UserError(
             f"{setting} {address} can be reached from other machines, and nothing on it is "

@@ -12,14 +12,11 @@ from collections.abc import Sequence
 
 import zmq
 
-from contracts.address import cannot_bind, check_bindable
+from contracts.address import MAX_REQUEST_BYTES, cannot_bind, check_bindable
 from contracts.narration_wire import as_repeat
 
 REMEMBERED = b"narration."
 """Topics whose last message is kept for those who come later; ``stats`` comes every second."""
-
-MAX_REQUEST_BYTES = 1024
-"""Largest message that a subscriber may send: a topic to subscribe to."""
 
 FLUSH_MS = 1000
 """How long the last messages may take to leave at shutdown."""

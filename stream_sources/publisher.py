@@ -17,16 +17,13 @@ from dataclasses import replace
 
 import zmq
 
-from contracts.address import cannot_bind, check_bindable
+from contracts.address import MAX_REQUEST_BYTES, cannot_bind, check_bindable
 from contracts.clock import NS_PER_S, Clock
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd, StreamTotals
 from contracts.wire import Part, pack
 
 QUEUE_MESSAGES = 1000
 """Messages that wait for one subscriber: 10 s of 10 ms batches."""
-
-MAX_REQUEST_BYTES = 1024
-"""Largest message that a subscriber may send: a topic to subscribe to."""
 
 FLUSH_MS = 30_000
 """How long the last messages may take to leave after `SpikePublisher.close`."""
