@@ -112,7 +112,8 @@ class Population:
             What the narrations are published under.
         expression : str, optional
             ``all``, ``shuffled``, ``silent``, ``area:VISp``, ``cell_type:PV``, ``probe:probeA``,
-            ``unit:950951``, ``ids:1,2,3``, or a bare area, cell type or probe. Defaults to `name`.
+            ``unit:950951``, ``ids:1,2,3`` or ``ids:1|2|3``, or a bare area, cell type or probe.
+            Defaults to `name`.
 
         Returns
         -------
@@ -121,13 +122,16 @@ class Population:
         Raises
         ------
         UserError
-            If no unit matches, with what there is to choose from.
+            If no unit matches, with what there is to choose from; if some of the ids are
+            unknown, with those; if there are too few units to shuffle.
         """
         expression = name if expression is None else expression
         everyone = np.ones(len(self), dtype=np.bool_)
         if expression == "all":
             return Selection(name, "units", everyone)
         if expression == "shuffled":
+            if len(self) < 2:
+                raise UserError(f"shuffled needs two units or more, the population has {len(self)}")
             return Selection(name, "shuffled", everyone)
         if expression == "silent":
             return Selection(name, "silent", ~everyone)
@@ -141,12 +145,18 @@ class Population:
                 "Use all, shuffled, silent, area:NAME, cell_type:NAME, probe:NAME, unit:ID or "
                 "ids:ID,ID."
             )
+        missing = self._unknown_ids(expression)
+        if missing:
+            raise UserError(
+                f"the population {expression!r} names {len(missing)} units that are not among the "
+                f"{len(self)} there are: unit_id {listed(missing)}. Leave them out."
+            )
         return Selection(name, "units", mask)
 
     def _matching(self, expression: str) -> NDArray[np.bool_]:
         kind, colon, value = expression.partition(":")
         if colon and kind in {"unit", "ids"}:
-            wanted = {part.strip() for part in value.split(",")}
+            wanted = set(split_ids(value))
             return np.array([unit.unit_id in wanted for unit in self.units])
         if colon and kind in {"area", "cell_type", "probe"}:
             return np.array([getattr(unit, kind) == value for unit in self.units])
@@ -155,6 +165,13 @@ class Population:
             if mask.any():
                 return mask
         return np.zeros(len(self), dtype=np.bool_)
+
+    def _unknown_ids(self, expression: str) -> list[str]:
+        kind, colon, value = expression.partition(":")
+        if not colon or kind not in {"unit", "ids"}:
+            return []
+        known = {unit.unit_id for unit in self.units}
+        return [unit_id for unit_id in split_ids(value) if unit_id not in known]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,6 +200,9 @@ class Selection:
     def order(self) -> NDArray[np.intp]:
         """Return which unit's counts stand in each row: the identity, but for ``shuffled``.
 
+        In ``shuffled`` no row keeps its own unit: the units in a random order, each of which
+        stands in the row of the one before it.
+
         Returns
         -------
         order : array, shape (n_units,), intp
@@ -190,7 +210,19 @@ class Selection:
         n_units = len(self.mask)
         if self.kind != "shuffled":
             return np.arange(n_units)
-        return np.random.default_rng(SHUFFLE_SEED).permutation(n_units)
+        around = np.random.default_rng(SHUFFLE_SEED).permutation(n_units)
+        order = np.empty(n_units, dtype=np.intp)
+        order[around] = np.roll(around, -1)
+        return order
+
+
+def split_ids(text: str) -> list[str]:
+    """Read ids that are separated by ``,`` or ``|``.
+
+    >>> split_ids("1, 2|3")
+    ['1', '2', '3']
+    """
+    return [part.strip() for part in text.replace("|", ",").split(",") if part.strip()]
 
 
 def _by_count(labels: Sequence[str]) -> tuple[str, ...]:

@@ -123,9 +123,10 @@ def _sentence(numbers: dict[str, Any]) -> str:
 
 
 def _populations(population: Population) -> list[str]:
-    """Everything, each area that is a part of it, and the two controls."""
+    """Everything, each area that is a part of it, and the controls that can be."""
     areas = [area for area in population.areas if population.select(area).n_units < len(population)]
-    return ["all", *areas[:MAX_AREAS], "shuffled", "silent"]
+    controls = ["shuffled", "silent"] if len(population) > 1 else ["silent"]
+    return ["all", *areas[:MAX_AREAS], *controls]
 
 
 class _Play:

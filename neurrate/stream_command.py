@@ -37,7 +37,8 @@ def nwb(
         the cache.
     units
         Conditions that a unit must meet, separated by commas: all, good, allen (the AllenSDK's
-        default quality filter), area:VISp|VISl, probe:NAME, cell_type:NAME, ids:1|2|3.
+        default quality filter), area:VISp|VISl, probe:NAME, cell_type:NAME, ids:1|2|3
+        (or ids:1,2,3).
     units_from
         Send exactly the units of this bundle, in its order.
     stream
@@ -82,7 +83,8 @@ def sorting(
     folder
         The sorting.
     units
-        Conditions that a unit must meet, separated by commas: all, good, ids:1|2|3.
+        Conditions that a unit must meet, separated by commas: all, good, ids:1|2|3
+        (or ids:1,2,3).
     units_from
         Send exactly the units of this bundle, in its order.
     stream

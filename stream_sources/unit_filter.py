@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import RecordingError, UserError, listed
-from contracts.population import Unit
+from contracts.population import Unit, split_ids
 
 ALLEN_MAX_AMPLITUDE_CUTOFF = 0.1
 ALLEN_MIN_PRESENCE_RATIO = 0.95
@@ -97,7 +97,8 @@ def parse_units(text: str) -> tuple[Condition, ...]:
     ----------
     text : str
         ``all``, ``good``, ``allen``, ``area:VISp|VISl``, ``probe:probeA``, ``cell_type:PV``,
-        ``ids:1|2|3``, or several: ``good,area:VISp``.
+        ``ids:1|2|3`` or ``ids:1,2,3``, or several: ``good,area:VISp``. After ``ids:`` a part
+        that is no condition is one more id.
 
     Returns
     -------
@@ -113,7 +114,13 @@ def parse_units(text: str) -> tuple[Condition, ...]:
     >>> [condition.kind for condition in parse_units("good,area:VISp|VISl")]
     ['good', 'area']
     """
-    return tuple(_parse_condition(part.strip()) for part in text.split(","))
+    parts: list[str] = []
+    for part in (part.strip() for part in text.split(",")):
+        if parts and parts[-1].startswith("ids:") and _is_id(part):
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    return tuple(_parse_condition(part) for part in parts)
 
 
 def choose_units(
@@ -201,8 +208,8 @@ def _parse_condition(text: str) -> Condition:
     kind, colon, value = text.partition(":")
     if not colon and kind in WORDS:
         return Condition(text, kind)
-    values = tuple(part.strip() for part in value.split("|"))
-    if colon and kind in LISTS and all(values):
+    values = tuple(split_ids(value) if kind == "ids" else (v.strip() for v in value.split("|")))
+    if colon and kind in LISTS and values and all(values):
         return Condition(text, kind, values)
     close = difflib.get_close_matches(kind, [*WORDS, *LISTS], n=1)
     hint = f" Did you mean {close[0]}?" if close and close[0] != kind else ""
@@ -210,6 +217,11 @@ def _parse_condition(text: str) -> Condition:
         f"--units takes all, good, allen, area:NAME, probe:NAME, cell_type:NAME or ids:ID, with "
         f"'|' between alternatives and ',' between conditions; got {text!r}.{hint}"
     )
+
+
+def _is_id(part: str) -> bool:
+    """Whether a part between commas, after ``ids:``, goes on with the list."""
+    return bool(part) and part not in WORDS and part.partition(":")[0] not in LISTS
 
 
 def _has(table: UnitTable, column: str) -> bool:

@@ -78,7 +78,8 @@ def test_a_unit_that_stands_twice_is_refused():
         ("probe:probeB", [3, 4, 5]),
         ("unit:3", [2, 3]),
         ("ids:1,5", [0, 4]),
-        ("ids: 1 , 5 ,nobody", [0, 4]),
+        ("ids: 1 | 5 ,", [0, 4]),
+        ("ids:1|3,5", [0, 2, 3, 4]),
         ("VISp", [0, 1, 4]),
         ("PV", [0, 3]),
         ("probeA", [0, 1, 2]),
@@ -97,6 +98,13 @@ def test_select(expression, rows):
 def test_the_name_is_the_expression_if_there_is_no_other():
     """A bare area needs to be written once."""
     assert POPULATION.select("LGd").mask.tolist() == [False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize("expression", ["ids:1,77,88", "ids:1|77|88", "unit:77,88,1"])
+def test_unknown_ids_are_refused(expression):
+    """A population that is not whole is refused with the ids that are not there."""
+    with pytest.raises(UserError, match=r"2 units that are not among the 6 .* unit_id 77, 88"):
+        POPULATION.select("mine", expression)
 
 
 @pytest.mark.parametrize(
@@ -126,12 +134,27 @@ def test_nothing_known_says_none():
 
 
 def test_shuffled_is_the_same_wrong_order_for_ever():
-    """The control hears every unit in a fixed permutation; a change would change published runs."""
+    """The control hears every unit in a fixed wrong order; a change would change published runs."""
     selection = POPULATION.select("shuffled")
     assert selection.kind == "shuffled"
     assert selection.mask.all()
-    assert selection.order().tolist() == [4, 1, 5, 3, 2, 0]
+    assert selection.order().tolist() == [4, 5, 0, 2, 1, 3]
     assert np.array_equal(selection.order(), POPULATION.select("other", "shuffled").order())
+
+
+@given(st.integers(2, 300))
+def test_shuffled_leaves_no_unit_in_its_place(n_units):
+    """Every unit's counts stand in exactly one row, and never in its own."""
+    population = Population([Unit(str(k)) for k in range(n_units)])
+    order = population.select("shuffled").order()
+    assert sorted(order.tolist()) == list(range(n_units))
+    assert not (order == np.arange(n_units)).any()
+
+
+def test_one_unit_cannot_be_shuffled():
+    """A single unit has no wrong place, so the control is refused."""
+    with pytest.raises(UserError, match="shuffled needs two units or more, the population has 1"):
+        Population([Unit("1")]).select("shuffled")
 
 
 def test_silent_hears_nobody():

@@ -40,6 +40,8 @@ TABLE = UnitTable(UNITS, METRICS)
         ("ids:1|4", [0, 3, 4]),
         ("good, area:VISp", [0]),
         ("good,probe:B,ids:1|3", [2, 4]),
+        ("ids:1,4", [0, 3, 4]),
+        ("ids: 1, 3 ,probe:B,good", [2, 4]),
     ],
 )
 def test_a_filter_keeps_the_units_that_fulfil_every_condition(units: str, rows: list[int]) -> None:
