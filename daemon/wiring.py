@@ -16,7 +16,6 @@ import zmq
 from contracts.clock import Clock
 from contracts.errors import SettingsError, UserError
 from contracts.manifest import Manifest, load_manifest
-from contracts.narration import Provenance
 from contracts.population import Selection
 from contracts.spikes import MAX_SPAN_NS
 from contracts.window import WindowSpec
@@ -229,16 +228,10 @@ def _narration_port(
 ) -> NarrationPort:
     narrator = settings.narrator
     if narrator.mode == "sequential":
-        return InlinePort(narrator_from(narrator, manifest))
+        return InlinePort(narrator_from(narrator, manifest), clock)
     return WorkerPort(
         context,
         worker_arguments(settings, manifest),
-        Provenance(
-            bundle=manifest.sha256,
-            backend=narrator.backend,
-            model=narrator.model or manifest.model.language_model.model_id,
-            prompt=narrator.prompt,
-        ),
         batch_timeout_s=narrator.batch_timeout_s,
         failures_before_problem=narrator.failures_before_unready,
         clock=clock,

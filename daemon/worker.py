@@ -8,28 +8,21 @@ closes: the daemon holds the other end.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import zmq
 
-from contracts.errors import DependencyError, UserError, WireError
+from contracts.errors import DependencyError, UserError
 from contracts.manifest import load_manifest
 from daemon.logs import configure_logging
+from daemon.narration_port import narrate
 from daemon.narrators.from_settings import narrator_from
 from daemon.narrators.protocol import Narrator
 from daemon.settings import LogSettings, NarratorSettings
 from daemon.worker_wire import Failed, Ready, Reply, Said, pack_reply, unpack_batch
-
-logger = logging.getLogger(__name__)
-
-USER_EXIT_CODE = 2
-DEPENDENCY_EXIT_CODE = 3
-"""As for every command of this project; see docs/exit-codes.md."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -40,8 +33,6 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--narrator", required=True, type=NarratorSettings.model_validate_json)
     parser.add_argument("--log", default=LogSettings(), type=LogSettings.model_validate_json)
     options = parser.parse_args(arguments)
-    # Ctrl-C reaches the whole process group; the daemon decides when the worker ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging(options.log.level, options.log.format)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with context, context.socket(zmq.DEALER) as socket:
@@ -51,9 +42,9 @@ def main(arguments: Sequence[str]) -> int:
             manifest = load_manifest(options.bundle, check_hashes=False)
             narrator = narrator_from(options.narrator, manifest)
         except (UserError, DependencyError) as error:
-            code = USER_EXIT_CODE if isinstance(error, UserError) else DEPENDENCY_EXIT_CODE
-            socket.send_multipart(pack_reply(Failed(-1, str(error), exit_code=code)))
-            return code
+            failure = Failed(-1, str(error), exit_code=error.exit_code)
+            socket.send_multipart(pack_reply(failure))
+            return error.exit_code
         socket.send_multipart(pack_reply(Ready(os.getpid(), narrator.provenance)))
         return _serve(socket, narrator)
 
@@ -71,13 +62,8 @@ def _serve(socket: zmq.Socket[bytes], narrator: Narrator) -> int:
 
 def _narrate(parts: list[bytes], narrator: Narrator) -> Reply:
     batch_id, embeddings = unpack_batch(parts)
-    try:
-        return Said(batch_id, tuple(narrator.narrate(embeddings)))
-    except WireError:
-        raise
-    except Exception as error:  # the top of the worker's loop: one batch must not end it
-        logger.exception("narration failed", extra={"batch_id": batch_id})
-        return Failed(batch_id, f"{type(error).__name__}: {error}")
+    utterances, reason = narrate(narrator, embeddings)
+    return Failed(batch_id, reason) if reason else Said(batch_id, tuple(utterances))
 
 
 if __name__ == "__main__":

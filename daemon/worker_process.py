@@ -1,12 +1,15 @@
 """The narrator worker as a child process: started, watched, restarted with back-off, stopped.
 
 The child's standard input is its lifeline: it reads nothing from it, and ends when it closes,
-so that no worker outlives a daemon that was killed.
+so that no worker outlives a daemon that was killed. Ctrl-C reaches the whole process group and a
+service manager's SIGTERM the whole control group, and the daemon decides when the worker ends:
+both signals are blocked in it, from its first instruction on.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -56,7 +59,12 @@ class WorkerProcess:
     def start(self) -> None:
         """Start the child."""
         self._started_ns = self._clock.now_ns()
-        self._child = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+        # A child inherits the mask of the thread that made it. What comes meanwhile waits for us.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            self._child = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         logger.info("narrator worker started", extra={"pid": self._child.pid})
 
     def check(self) -> int | None:
@@ -93,7 +101,7 @@ class WorkerProcess:
             self._child.kill()
 
     def stop(self, *, deadline_s: float) -> None:
-        """Close the lifeline, wait for the child, and kill it after the deadline."""
+        """Close the lifeline, wait for the child, and kill it after the deadline (SIGKILL)."""
         self._restart_at_ns = 0
         if self._child is None:
             return

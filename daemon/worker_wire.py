@@ -1,6 +1,6 @@
 """What the daemon and its narrator worker say to each other. No socket here.
 
-``[kind, msgpack header, ...]``; both ends are the same build, on one machine or two.
+``[kind, msgpack header, ...]``; both ends are the same build on the same machine.
 
 =============  =========  ==========================================================
 kind           direction  parts after the kind

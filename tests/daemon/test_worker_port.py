@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -63,7 +64,6 @@ def port_of(
     port = WorkerPort(
         context,
         words,
-        PROVENANCE,
         batch_timeout_s=batch_timeout_s,
         failures_before_problem=3,
         clock=clock or HostClock(),
@@ -244,11 +244,63 @@ def test_late_answer_of_a_dead_worker_is_passed_over(fake):
     batch_id, _ = worker.take()
     process.has_died = True
     collector.until(lambda: collector.failures)
+    process.pid = 2
     worker.say(Said(batch_id, words()))
     worker.say(Ready(2, PROVENANCE))
     collector.ready()
     assert collector.seqs == []
+    assert (port.n_failed, port.n_died) == (1, 1)
     assert port.n_unfinished == 0
+
+
+def test_ready_of_a_dead_worker_is_not_believed(fake):
+    """What it said before it died is read after its end: the batch waits for the next worker."""
+    port, worker, process, _ = fake
+    collector = Collector(port)
+    worker.say(Ready(1, PROVENANCE))
+    wait_until(lambda: port.sockets[0].poll(0), what="its last word")
+    process.pid = None
+    collector.until(lambda: not port.sockets[0].poll(0))
+    port.offer(windows(1)[0])
+    assert port.problem
+    assert worker.hears_nothing()
+    process.pid = 2
+    worker.say(Ready(2, PROVENANCE))
+    collector.ready()
+    assert worker.take()[1] == 0
+
+
+def test_worker_that_begins_anew_fails_its_batch(fake):
+    """A second first word without an end in between leaves no batch unaccounted for."""
+    port, worker, _, _ = fake
+    collector = Collector(port)
+    worker.say(Ready(1, PROVENANCE))
+    collector.ready()
+    port.offer(windows(1)[0])
+    worker.take()
+    worker.say(Ready(1, PROVENANCE))
+    collector.until(lambda: collector.failures)
+    assert collector.failures == ["the narrator worker began anew"]
+    assert (port.n_unfinished, port.n_failed, port.n_died) == (0, 1, 1)
+
+
+def test_worker_that_cannot_be_reached_fails_its_batch(fake):
+    """A free worker whose end of the line has gone is killed, and its batch says why it failed."""
+    port, worker, process, _ = fake
+    collector = Collector(port)
+    worker.say(Ready(1, PROVENANCE))
+    collector.ready()
+    monitor = port.sockets[0].get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    worker.socket.close()
+    assert monitor.poll(5000)
+    port.sockets[0].disable_monitor()
+    monitor.close()
+    assert not port.sockets[0].poll(50)  # time for the socket to hear of it
+    port.offer(windows(1)[0])
+    assert port.n_unfinished == 1
+    collector.until(lambda: collector.failures)
+    assert collector.failures[0].startswith("the narrator worker cannot be reached: ")
+    assert (port.n_unfinished, port.n_died, process.n_kills) == (0, 1, 1)
 
 
 def test_failed_batches_in_a_row_are_a_problem_until_one_succeeds(fake):
@@ -264,6 +316,7 @@ def test_failed_batches_in_a_row_are_a_problem_until_one_succeeds(fake):
         worker.say(Failed(batch_id, "no memory") if n < 3 else Said(batch_id, words()))
         collector.until(partial(has_narrated, collector, n + 1))
     assert collector.failures == ["no memory"] * 3
+    assert (port.n_failed, port.n_died) == (3, 0)
     assert port.problem == ""
 
 
@@ -312,6 +365,7 @@ def test_later_worker_that_cannot_start_is_a_problem(fake):
     process.has_died = True
     worker.say(Failed(-1, "No such model.", exit_code=2))
     collector.until(lambda: port.problem == "the narrator cannot start: No such model.")
+    process.pid = 2
     worker.say(Ready(2, PROVENANCE))
     collector.ready()
 
@@ -370,7 +424,7 @@ def test_killed_worker_is_replaced(context: Context, stub_bundle: Manifest):
         collector.until(lambda: collector.seqs == [2], "the newest batch")
         assert port.n_restarts == 1
         assert port.worker_pid not in {None, first}
-        assert (port.n_failed, port.n_replaced) == (1, 1)
+        assert (port.n_failed, port.n_died, port.n_replaced) == (1, 1, 1)
 
 
 def test_hanging_worker_is_killed_and_replaced(context: Context, stub_bundle: Manifest):
@@ -440,6 +494,24 @@ def test_stop_has_a_deadline(context: Context, stub_bundle: Manifest):
         assert not folder.exists()
 
 
+def test_folder_too_deep_for_a_socket_is_the_users_error(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A long TMPDIR is named, and nothing is left in it; so is one that is not there."""
+    monkeypatch.setattr(worker_port, "WorkerProcess", FakeProcess)
+    deep = tmp_path / ("x" * 100)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(UserError, match="Set TMPDIR"), port_of(context, []):
+        pass
+    deep.mkdir()
+    with (
+        pytest.raises(UserError, match=r"80 bytes\. Set TMPDIR to one: File name too long in .*x$"),
+        port_of(context, []),
+    ):
+        pass
+    assert list(deep.iterdir()) == []
+
+
 def test_worker_does_not_survive_the_closing_of_its_stdin(stub_bundle: Manifest, tmp_path: Path):
     """Its lifeline cut, it ends with code 0, though nobody ever answered it."""
     address = f"ipc://{tmp_path}/line"
@@ -450,13 +522,16 @@ def test_worker_does_not_survive_the_closing_of_its_stdin(stub_bundle: Manifest,
     assert worker.wait(20) == 0
 
 
-def test_worker_survives_the_interrupt_of_its_group(stub_bundle: Manifest, context: Context):
-    """Ctrl-C reaches the whole group; the daemon decides when the worker ends."""
+def test_worker_survives_the_signals_of_its_group(stub_bundle: Manifest, context: Context):
+    """Ctrl-C and SIGTERM reach it too, from its first instruction on; the daemon ends it."""
     with port_of(context, arguments(stub_bundle)) as port:
         collector = Collector(port)
-        collector.ready()
         assert port.worker_pid is not None
-        os.kill(port.worker_pid, signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(port.worker_pid, number)
+        collector.ready()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(port.worker_pid, number)
         port.offer(windows(1)[0])
         collector.until(lambda: collector.seqs == [0])
         assert port.n_restarts == 0

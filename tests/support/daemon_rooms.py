@@ -192,6 +192,10 @@ class FakePort:
     offered: list[NarrationBatch] = field(default_factory=list)
     sockets: Sequence[zmq.Socket[bytes]] = ()
     problem: str = ""
+    n_replaced: int = 0
+    n_failed: int = 0
+    n_died: int = 0
+    n_restarts: int = 0
 
     @property
     def n_unfinished(self) -> int:
