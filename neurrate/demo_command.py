@@ -13,7 +13,7 @@ from contracts.clock import HostClock
 from contracts.errors import UserError
 from neurrate.arguments import JsonOption
 from neurrate.children import Child, read_json
-from neurrate.replaying import BATCH_MS, BATCH_MS_AT_MAX, speed_factor
+from neurrate.replaying import speed_factor
 from neurrate.summary import account, print_summary
 from neurrate.tables import check_writable, write_json
 
@@ -231,13 +231,12 @@ class _Play:
         }
 
     def _source(self) -> Sequence[str]:
-        """Return the source's words; its batches are short at real time and long at full speed."""
+        """Return the source's words."""
         from stream_sources.open_source import kind_of
 
-        batch_ms = BATCH_MS_AT_MAX if self._speed == "max" else BATCH_MS
         words = ["stream", kind_of(self.recording), self.recording]
         words += ["--units-from", str(self._bundle), "--bind", "tcp://127.0.0.1:*"]
-        words += ["--speed", self._speed, "--batch-ms", str(batch_ms)]
+        words += ["--speed", self._speed]
         words += [] if self._start is None else ["--start", str(self._start)]
         words += [] if self._seconds is None else ["--seconds", str(self._seconds)]
         return words

@@ -27,6 +27,12 @@ DEFAULT_BIND = "tcp://127.0.0.1:5570"
 BATCH_MS = 10.0
 """Length of a batch at real time: what an online sorter gives, and far below any window."""
 
+SHORTEST_BATCH_MS = 0.1
+"""A hundredth of what an online sorter gives at once."""
+
+LONGEST_BATCH_MS = 1000.0
+"""Of the session, and below real time of the clock: the Must in docs/wire-format.md, `spikes`."""
+
 BATCH_MS_AT_MAX = 100.0
 """Length of a batch at ``--speed max``, where messages cost and latency means nothing."""
 
@@ -64,18 +70,26 @@ class Replay:
 
     @property
     def batch_length_ms(self) -> float:
-        """Length of a batch in ms.
+        """Length of a batch in ms, such that one is sent at least once a second.
 
         Raises
         ------
         UserError
-            If it is not from 0.1 to 1000.
+            If `batch_ms` is not from 0.1 to 1000, or takes longer than a second at this speed.
         """
-        if self.batch_ms is not None:
-            if not 0.1 <= self.batch_ms <= 1000:
-                raise UserError(f"--batch-ms must be from 0.1 to 1000, got {self.batch_ms}.")
-            return self.batch_ms
-        return BATCH_MS_AT_MAX if self.speed_factor is None else BATCH_MS
+        speed = self.speed_factor
+        longest = LONGEST_BATCH_MS if speed is None else LONGEST_BATCH_MS * min(1.0, speed)
+        if self.batch_ms is None:
+            return min(longest, BATCH_MS_AT_MAX if speed is None else BATCH_MS)
+        if not SHORTEST_BATCH_MS <= self.batch_ms <= LONGEST_BATCH_MS:
+            raise UserError(f"--batch-ms must be from 0.1 to 1000, got {self.batch_ms}.")
+        if self.batch_ms > longest:
+            raise UserError(
+                f"--batch-ms must be at most {longest:g} at --speed {self.speed}, got "
+                f"{self.batch_ms:g}: a source sends at least once a second, or the daemon takes "
+                "it for blind."
+            )
+        return self.batch_ms
 
 
 def speed_factor(text: str) -> float | None:
