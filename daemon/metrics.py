@@ -31,7 +31,7 @@ STAGE_BUCKETS_S = (
 RESERVOIR = 10_000
 """Newest durations kept exactly for each stage: an hour of three narrations a second."""
 
-DROP_REASONS = ("encoder_busy", "narrator_busy", "worker_died", "shutdown")
+DROP_REASONS = ("encoder_busy", "narrator_busy", "narration_failed", "worker_died", "shutdown")
 STATUSES = tuple(status.value for status in Status)
 WIRE_REASONS = (
     "version", "size", "parts", "topic", "header", "field", "length", "span", "stream", "run",
@@ -154,7 +154,9 @@ class Counters:
             DROP_REASONS,
             "Windows cut and never narrated. 'narrator_busy' is normal where windows come faster "
             "than sentences: the newest wins. 'encoder_busy': the encoder is too slow for this "
-            "stride. ''worker_died': look at the log of the narrator's process.",
+            "stride. 'narration_failed' and 'worker_died': the narrator refused the window or "
+            "ended over it; it is published with status failed and the reason. Look at the log of "
+            "the narrator's process.",
         ),
     )
     narrations: dict[str, int] = field(
@@ -203,6 +205,13 @@ class Gauges:
     )
     ring_capacity_bins: int = field(
         default=0, metadata={"help": "Bins that the ring can hold (ring.capacity_s)."}
+    )
+    streams_waiting: int = field(
+        default=0,
+        metadata={
+            "help": "Streams that are left unread until the others catch up. Above zero for long: "
+            "one source is slower than the rest, or has stopped; stream_lag_seconds says which."
+        },
     )
     stream_lag_seconds: dict[str, float] = field(
         default_factory=dict,
