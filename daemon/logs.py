@@ -17,7 +17,15 @@ from typing import Any, Literal, TextIO
 
 from contracts.clock import NS_PER_S, Clock
 
-ROOT_LOGGERS = ("daemon", "stream_sources", "simulation", "neurrate")
+ROOT_LOGGERS = (
+    "contracts",
+    "daemon",
+    "encoder_export",
+    "encoder_training",
+    "neurrate",
+    "simulation",
+    "stream_sources",
+)
 """Our packages. Libraries speak from WARNING on."""
 
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
@@ -30,7 +38,7 @@ _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
 def configure_logging(
     level: str = "INFO",
     log_format: Literal["auto", "text", "json"] = "auto",
-    stream: TextIO | None = None,
+    output: TextIO | None = None,
 ) -> None:
     """Choose how log lines look. Called once, by the process that starts the others.
 
@@ -40,12 +48,12 @@ def configure_logging(
         Least severity of our own lines.
     log_format : {"auto", "text", "json"}
         ``auto`` is text on a terminal and JSON otherwise.
-    stream : text file, optional
+    output : text file, optional
         Where to write; standard error if omitted.
     """
-    stream = sys.stderr if stream is None else stream
-    is_text = log_format == "text" or (log_format == "auto" and stream.isatty())
-    handler = logging.StreamHandler(stream)
+    output = sys.stderr if output is None else output
+    is_text = log_format == "text" or (log_format == "auto" and output.isatty())
+    handler = logging.StreamHandler(output)
     handler.setFormatter(TextFormatter() if is_text else JsonFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for name in ROOT_LOGGERS:

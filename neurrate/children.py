@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from contracts.errors import DependencyError, NeurrateError, UserError
-from neurrate.cli import EXIT_DEPENDENCY, EXIT_USER
 
 PAUSE_S = 0.02
 TAIL_LINES = 20
@@ -110,9 +109,9 @@ class Child:
             return
         tail = self._tail()
         sentence = tail.rpartition(ERROR_PREFIX)[2].strip() if ERROR_PREFIX in tail else ""
-        if code == EXIT_USER and sentence:
+        if code == UserError.exit_code and sentence:
             raise UserError(sentence)
-        if code == EXIT_DEPENDENCY and sentence:
+        if code == DependencyError.exit_code and sentence:
             raise DependencyError(sentence)
         raise NeurrateError(f"the {self._name} ended with code {code}:\n{tail}")
 

@@ -16,12 +16,9 @@ from typing import NamedTuple
 
 from cyclopts import App, CycloptsError, UnknownCommandError
 
-from contracts.errors import DependencyError, UserError
+from contracts.errors import DependencyError, NeurrateError, UserError
 
 EXIT_OK = 0
-EXIT_OUR_FAULT = 1
-EXIT_USER = 2
-EXIT_DEPENDENCY = 3
 
 HELP = """Narrate, live and in English, what an animal sees, from its spikes.
 
@@ -99,18 +96,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_OK
     except UnknownCommandError as error:
-        return _refuse(_unknown_verb(error), EXIT_USER)
-    except (UserError, CycloptsError) as error:
-        return _refuse(str(error).strip(), EXIT_USER)
-    except DependencyError as error:
-        return _refuse(str(error), EXIT_DEPENDENCY)
+        return _refuse(_unknown_verb(error), UserError.exit_code)
+    except CycloptsError as error:
+        return _refuse(str(error).strip(), UserError.exit_code)
+    except (UserError, DependencyError) as error:
+        return _refuse(str(error), error.exit_code)
     except OSError as error:
         if error.filename is None:
             return _our_fault()
         reason = (error.strerror or type(error).__name__).lower()
         return _refuse(
             f"Cannot use {error.filename}: {reason}. Name another path, or change what is there.",
-            EXIT_USER,
+            UserError.exit_code,
         )
     except Exception as error:
         missing = _missing_package(error)
@@ -118,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             remedy = "Install it: python -m pip install"
             return _refuse(
                 f"The Python package {missing!r} is not installed. {remedy} {missing}",
-                EXIT_DEPENDENCY,
+                DependencyError.exit_code,
             )
         return _our_fault()
     return code if isinstance(code, int) else EXIT_OK
@@ -179,7 +176,7 @@ def _version() -> str:
 
 def _our_fault() -> int:
     traceback.print_exc()
-    return EXIT_OUR_FAULT
+    return NeurrateError.exit_code
 
 
 def _refuse(message: str, code: int) -> int:

@@ -183,10 +183,10 @@ def ports(wanted: dict[str, int] | None = None) -> Iterator[Finding]:
     Finding
     """
     for setting, port in (PORTS if wanted is None else wanted).items():
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", port))
+                listener.bind(("127.0.0.1", port))
             except OSError as error:
                 problem = (
                     f"Port {port} is taken ({error.strerror}): if that is not Neurrate already "

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from contracts.errors import DependencyError, UserError
 from neurrate import doctor_checks as checks
 from neurrate.arguments import JsonOption
 from neurrate.tables import check_writable, print_table, write_json
-
-EXIT_INPUT = 2
-EXIT_DEPENDENCY = 3
 
 
 def doctor(*, bundle: Path | None = None, json: JsonOption = None) -> int:
@@ -60,5 +58,5 @@ def exit_code(findings: list[checks.Finding]) -> int:
     """Return 3 if a dependency is missing, else 2 if the input is refused, else 0."""
     kinds = {one.kind for one in findings}
     if "dependency" in kinds:
-        return EXIT_DEPENDENCY
-    return EXIT_INPUT if "input" in kinds else 0
+        return DependencyError.exit_code
+    return UserError.exit_code if "input" in kinds else 0

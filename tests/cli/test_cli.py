@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from contracts.errors import DependencyError, MisuseError, SettingsError, UserError
+from daemon.logs import ROOT_LOGGERS
 from neurrate import cli, config_command
 
 HEAVY = (
@@ -110,3 +113,10 @@ def test_a_missing_package_is_named(monkeypatch, capsys):
     """The error says what to install."""
     _fails_with(monkeypatch, ModuleNotFoundError("no", name="onnxruntime.capi"))
     assert "python -m pip install onnxruntime\n" in capsys.readouterr().err
+
+
+def test_every_package_is_known_where_packages_are_listed():
+    """What is built, what may log, and whose absence is our own fault are one list."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    built = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert set(built) == set(ROOT_LOGGERS) == cli.OUR_PACKAGES
