@@ -30,6 +30,13 @@ ENCODER_WEIGHTS = "encoder.safetensors"
 CAPTIONS = "captions.jsonl"
 EVIDENCE = "evidence.safetensors"
 
+MEAN_PATCHES = "mean_patches"
+"""The tensor in `EVIDENCE`: one row for each line of `CAPTIONS`."""
+
+MAX_ENCODER_BATCH = 64
+"""Windows times selections that a graph takes in one run: part of the format. A choice, with room
+for ten selections of six windows."""
+
 MAX_MANIFEST_BYTES = 64 << 20
 """A manifest of 100,000 units takes about 15 MB."""
 

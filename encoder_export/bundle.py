@@ -22,6 +22,7 @@ from contracts.manifest import (
     EVIDENCE,
     MANIFEST_NAME,
     MANIFEST_VERSION,
+    MEAN_PATCHES,
     LanguageModel,
     Manifest,
     ManifestModel,
@@ -168,7 +169,7 @@ def _write_references(folder: Path, references: Sequence[ReferenceFrame]) -> Non
     ]
     (folder / CAPTIONS).write_text("".join(lines), encoding="utf-8")
     mean_patches = np.stack([each.mean_patch for each in references]).astype(np.float32)
-    save_file({"mean_patches": mean_patches}, folder / EVIDENCE)
+    save_file({MEAN_PATCHES: mean_patches}, folder / EVIDENCE)
 
 
 def _manifest_model(folder: Path, grid: PatchGrid, facts: BundleFacts) -> ManifestModel:

@@ -17,22 +17,22 @@ from typing import Any
 import numpy as np
 import torch  # noqa: TID253 - a graph is traced from the torch module
 from numpy.typing import NDArray
-from torch import Tensor, nn  # noqa: TID253
+from torch import Tensor, nn  # noqa: TID253 - as above
 
 from contracts.errors import DependencyError, MisuseError
+from contracts.manifest import MAX_ENCODER_BATCH
 from encoder_training.model import PatchEncoder
 
 OPSET = 20
-"""Opset 23 has an ``Attention`` operator that TensorRT-RTX refuses in float32."""
-
-MAX_BATCH = 64
-"""Windows times selections in one run; the range is part of the graph's guarantees."""
+"""The first with ``Gelu`` as one operator, and before 23, from which on attention becomes the
+``Attention`` operator that few runtimes have yet (github.com/onnx/onnx, docs/Operators.md)."""
 
 PARITY_BATCHES = (1, 2, 5)
 """Batch sizes that are compared: one, the size the graph was traced with, and another."""
 
 PARITY_LIMIT = 1e-4
-"""Largest absolute difference from torch. A paper-sized graph stays within 1e-5."""
+"""Largest absolute difference from torch: a tenth of the step of float16 at 1 (2 ** -10), in which
+the language model takes the patches on a GPU."""
 
 _NOISY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
@@ -109,14 +109,14 @@ def export_onnx(model: CountEncoder, path: Path, *, n_bins: int) -> None:
         If torch gives no program back.
     """
     try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
+        import onnx  # noqa: F401 - only to see whether it is there
+        import onnxscript  # noqa: F401 - as above
     except ImportError as error:
         raise DependencyError(
             "Exporting an encoder needs onnx and onnxscript. Run: pip install 'neurrate[train]'"
         ) from error
     n_units = model.mean.shape[0]
-    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    batch = torch.export.Dim("batch", min=1, max=MAX_ENCODER_BATCH)
     with _plain_attention(), _quiet():
         program = torch.onnx.export(
             model,

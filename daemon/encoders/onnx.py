@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +14,9 @@ from numpy.typing import NDArray
 
 from contracts.embedding import PatchEmbedding
 from contracts.errors import DependencyError, ManifestError, MisuseError
-from contracts.manifest import ENCODER_ONNX, Manifest
+from contracts.manifest import ENCODER_ONNX, MAX_ENCODER_BATCH, Manifest
 from contracts.population import Selection
 from contracts.window import Window
-
-MAX_BATCH = 64
-"""Windows times selections in one run: the range that the exported graph guarantees."""
 
 FLOAT = "tensor(float)"
 """ONNX Runtime's name for float32."""
@@ -76,12 +74,16 @@ class OnnxEncoder:
         if problems:
             raise ManifestError(str(manifest.folder), problems)
         self._masks = [each.mask.astype(np.float32) for each in self._selections]
-        self._orders = [
-            each.order() if each.kind == "shuffled" else slice(None) for each in self._selections
+        self._shuffles = [
+            _Shuffle.of(manifest, each.order()) if each.kind == "shuffled" else None
+            for each in self._selections
         ]
         # Pages that no batch is large enough to touch are never made real.
-        self._counts: NDArray[np.float32] = np.empty((MAX_BATCH, n_bins, n_units), np.float32)
-        self._mask: NDArray[np.float32] = np.empty((MAX_BATCH, n_units), np.float32)
+        self._counts: NDArray[np.float32] = np.empty(
+            (MAX_ENCODER_BATCH, n_bins, n_units), np.float32
+        )
+        self._mask: NDArray[np.float32] = np.empty((MAX_ENCODER_BATCH, n_units), np.float32)
+        self._warm_up()
 
     @property
     def manifest(self) -> Manifest:
@@ -126,17 +128,30 @@ class OnnxEncoder:
                 )
         pairs = list(product(windows, range(len(self._selections))))
         embeddings: list[PatchEmbedding] = []
-        for first in range(0, len(pairs), MAX_BATCH):
-            embeddings += self._encode_batch(pairs[first : first + MAX_BATCH])
+        for first in range(0, len(pairs), MAX_ENCODER_BATCH):
+            embeddings += self._encode_batch(pairs[first : first + MAX_ENCODER_BATCH])
         return embeddings
+
+    def _warm_up(self) -> None:
+        """Encode nothing once: the first run finds its memory and its kernels, which takes long."""
+        n = min(len(self._selections), MAX_ENCODER_BATCH)
+        self._counts[:n], self._mask[:n] = 0, 0
+        if n:
+            self._run(n)
+
+    def _run(self, n: int) -> NDArray[np.float32]:
+        feed = {"counts": self._counts[:n], "mask": self._mask[:n]}
+        grids: NDArray[np.float32]
+        (grids,) = self._ort_session.run(["grid"], feed)
+        return grids
 
     def _encode_batch(self, pairs: Sequence[tuple[Window, int]]) -> list[PatchEmbedding]:
         n = len(pairs)
         for row, (window, which) in enumerate(pairs):
-            self._counts[row] = window.counts[:, self._orders[which]]
+            shuffle = self._shuffles[which]
+            self._counts[row] = shuffle.apply(window.counts) if shuffle else window.counts
             self._mask[row] = self._masks[which]
-        feed = {"counts": self._counts[:n], "mask": self._mask[:n]}
-        (grids,) = self._ort_session.run(["grid"], feed)
+        grids = self._run(n)
         encoded_host_ns = time.monotonic_ns()
         return [
             PatchEmbedding(
@@ -149,6 +164,30 @@ class OnnxEncoder:
             )
             for (window, which), patches in zip(pairs, grids, strict=True)
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shuffle:
+    """The counts with which each unit fires as another one does, measured by its own habits.
+
+    The graph takes counts and z-scores them with the mean and standard deviation of the row that
+    they stand in. A control that is fair to the network gives it the z-scores of every unit, in
+    the wrong rows, and not counts that are far from what the row's unit ever does.
+    """
+
+    order: NDArray[np.intp]
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, manifest: Manifest, order: NDArray[np.intp]) -> _Shuffle:
+        mean, std = manifest.unit_mean, manifest.unit_std
+        scale = std / std[order]
+        return cls(order, scale, mean - mean[order] * scale)
+
+    def apply(self, counts: NDArray[np.uint16]) -> NDArray[np.float32]:
+        """Return mean + std * z[order], row by row; shape (n_bins, n_units)."""
+        return counts[:, self.order] * self.scale + self.offset
 
 
 def _open_graph(path: Path, *, threads: int, device: str) -> tuple[Any, str]:

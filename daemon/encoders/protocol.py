@@ -20,14 +20,16 @@ class Encoder(Protocol):
         The bundle that it was made from.
     selections : sequence of Selection
         The populations to narrate, in the order of the embeddings.
+    device : str
+        Where it runs, for people.
     """
 
     @property
     def manifest(self) -> Manifest: ...  # noqa: D102 - described above
     @property
-    def selections(self) -> Sequence[Selection]: ...  # noqa: D102
+    def selections(self) -> Sequence[Selection]: ...  # noqa: D102 - described above
     @property
-    def device(self) -> str: ...  # noqa: D102
+    def device(self) -> str: ...  # noqa: D102 - described above
 
     def encode(self, windows: Sequence[Window]) -> Sequence[PatchEmbedding]:
         """Encode each window through each selection, as one batch.

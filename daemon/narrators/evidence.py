@@ -16,11 +16,8 @@ from safetensors.numpy import load_file
 
 from contracts.embedding import PatchEmbedding
 from contracts.errors import ManifestError
-from contracts.manifest import CAPTIONS, EVIDENCE, Manifest
+from contracts.manifest import CAPTIONS, EVIDENCE, MEAN_PATCHES, Manifest
 from contracts.narration import Evidence
-
-TENSOR = "mean_patches"
-"""Name of the tensor in ``evidence.safetensors``: one row for each line of ``captions.jsonl``."""
 
 
 class EvidenceFinder:
@@ -68,7 +65,7 @@ class EvidenceFinder:
             raise ManifestError(folder, [f"{CAPTIONS} and {EVIDENCE} belong together; one is gone"])
         try:
             frames, captions = _read_captions(captions_path)
-            mean_patches = load_file(evidence_path)[TENSOR]
+            mean_patches = load_file(evidence_path)[MEAN_PATCHES]
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ManifestError(
                 folder, [f"{CAPTIONS} or {EVIDENCE} cannot be read: {error!r}"]
@@ -78,7 +75,7 @@ class EvidenceFinder:
             raise ManifestError(
                 folder,
                 [
-                    f"{EVIDENCE} must hold {TENSOR} of shape (lines of {CAPTIONS}, dim) = "
+                    f"{EVIDENCE} must hold {MEAN_PATCHES} of shape (lines of {CAPTIONS}, dim) = "
                     f"{expected} with one line or more, got {mean_patches.shape}"
                 ],
             )

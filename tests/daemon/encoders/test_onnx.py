@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from contracts.errors import DependencyError, ManifestError, MisuseError
 from contracts.manifest import ENCODER_ONNX, ENCODER_WEIGHTS, load_manifest, sha256_of
@@ -49,7 +50,13 @@ def test_equals_torch(tiny_bundle):
     network = load_weights(tiny_bundle.folder / ENCODER_WEIGHTS)
     model = CountEncoder(network, scaling).eval()
     pairs = [(window, each) for window in windows for each in encoder.selections]
-    counts = np.stack([window.counts[:, each.order()] for window, each in pairs])
+    z = [(w.counts - scaling.mean) / scaling.std for w, _ in pairs]
+    counts = np.stack(
+        [
+            scaling.mean + scaling.std * rows[:, each.order()]
+            for rows, (_, each) in zip(z, pairs, strict=True)
+        ]
+    )
     masks = np.stack([each.mask for _, each in pairs])
     with torch.inference_mode():
         expected = model(
@@ -91,6 +98,37 @@ def test_shuffled_differs_from_all(tiny_bundle):
     everyone, shuffled = encoder_of(tiny_bundle, "all", "shuffled").encode(tiny_windows(1))
     assert np.abs(everyone.patches - shuffled.patches).max() > 1e-3
     assert everyone.n_units == shuffled.n_units == 12
+
+
+@pytest.fixture
+def fed(monkeypatch):
+    """Return the counts that graphs are given from now on, one array for each run."""
+    arrays: list[NDArray[np.float32]] = []
+    run = OnnxEncoder._run
+
+    def remember_and_run(self: OnnxEncoder, n: int) -> NDArray[np.float32]:
+        arrays.append(self._counts[:n].copy())
+        return run(self, n)
+
+    monkeypatch.setattr(OnnxEncoder, "_run", remember_and_run)
+    return arrays
+
+
+def test_shuffled_keeps_the_z_scores(tiny_bundle, fed):
+    """The network sees every unit's z-scores, none in its own row and none made louder."""
+    encoder = encoder_of(tiny_bundle, "shuffled")
+    (window,) = tiny_windows(1)
+    encoder.encode([window])
+    mean, std = tiny_bundle.unit_mean, tiny_bundle.unit_std
+    z = (window.counts - mean) / std
+    order = encoder.selections[0].order()
+    np.testing.assert_allclose((fed[-1][0] - mean) / std, z[:, order], atol=1e-5)
+
+
+def test_first_window_does_not_pay(tiny_bundle, fed):
+    """The graph has run once, with as many rows as there are selections, before any window."""
+    encoder_of(tiny_bundle, "all", "VISp", "silent")
+    assert [len(counts) for counts in fed] == [3]
 
 
 def test_batch_equals_single(tiny_bundle):
