@@ -35,7 +35,7 @@ DROP_REASONS = ("encoder_busy", "narrator_busy", "narration_failed", "worker_die
 STATUSES = tuple(status.value for status in Status)
 WIRE_REASONS = (
     "version", "size", "parts", "topic", "header", "field", "length", "span", "stream", "run",
-    "population", "no_hello",
+    "population", "no_hello", "jump",
 )  # fmt: skip
 
 

@@ -24,7 +24,6 @@ from daemon.signals import StopRequest, stop_on_signal
 from daemon.stats import StreamStats, stats_message
 from daemon.stream_registry import StreamState
 from daemon.wiring import Rooms, wire
-from daemon.worker_port import WorkerPort
 
 POLL_MS = 50
 """How soon the loop notices a signal or a silent stream when no message comes."""
@@ -145,6 +144,9 @@ class Service:
 
     def _shut_down(self, rooms: Rooms) -> dict[str, Any]:
         """Stop listening, let the narrator finish, say the last word, let go of everything."""
+        if self._stop.is_made:
+            asked_by = self._stop.signal_name or "standard input"
+            logger.info("asked to stop", extra={"asked_by": asked_by})
         deadline_ns = self._clock.now_ns() + round(self._settings.service.shutdown_s * NS_PER_S)
         rooms.loop.ingest.close()
         poller = _poller(*rooms.port.sockets)
@@ -209,6 +211,7 @@ class Service:
         problem = _stream_problem(rooms) or self._stall(rooms, now_ns)
         rooms.health.set("streams", not problem, problem)
         ring = rooms.loop.ring
+        rooms.gauges.streams_waiting = len(rooms.loop.ingest.waiting_streams())
         rooms.gauges.ring_fill_bins = ring.head_bin - ring.complete_until
         rooms.gauges.stream_lag_seconds = {
             name: ns_to_second(now_ns - stream.last_heard_host_ns)
@@ -230,10 +233,11 @@ class Service:
         return f"no window was completed for {stalled_s:.0f} s; streams wait for {behind}"
 
     def _take_port_counts(self, rooms: Rooms) -> None:
-        if isinstance(rooms.port, WorkerPort):
-            rooms.counters.windows_dropped["narrator_busy"] = rooms.port.n_replaced
-            rooms.counters.windows_dropped["worker_died"] = rooms.port.n_failed
-            rooms.counters.worker_restarts = rooms.port.n_restarts
+        port, dropped = rooms.port, rooms.counters.windows_dropped
+        dropped["narrator_busy"] = port.n_replaced
+        dropped["worker_died"] = port.n_died
+        dropped["narration_failed"] = port.n_failed - port.n_died
+        rooms.counters.worker_restarts = port.n_restarts
 
     def _publish_stats(self, rooms: Rooms) -> dict[str, Any]:
         now_ns = self._clock.now_ns()
@@ -286,7 +290,7 @@ def _stream_problem(rooms: Rooms) -> str:
 
 
 def _give_up_if_it_cannot_start(port: NarrationPort) -> None:
-    if isinstance(port, WorkerPort) and port.n_restarts >= MAX_START_FAILURES:
+    if port.n_restarts >= MAX_START_FAILURES:
         raise DependencyError(
             f"the narrator worker died {port.n_restarts} times before its first word; "
             "its log lines above say why"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -15,14 +14,20 @@ FORCED_EXIT_CODE = 1
 
 STDIN = 0
 
-logger = logging.getLogger(__name__)
-
 
 class StopRequest:
-    """Whether somebody has asked to stop."""
+    """Whether somebody has asked to stop.
+
+    Attributes
+    ----------
+    is_made : bool
+    signal_name : str
+        Of the signal that asked; empty if it was something else.
+    """
 
     def __init__(self) -> None:
         self.is_made = False
+        self.signal_name = ""
 
 
 @contextmanager
@@ -36,10 +41,11 @@ def stop_on_signal(request: StopRequest) -> Iterator[None]:
     """
 
     def stop(signal_number: int, _frame: FrameType | None) -> None:
-        if request.is_made:
+        # No logging here: the handler may have interrupted a line that is being written.
+        if request.signal_name:
             os._exit(FORCED_EXIT_CODE)
+        request.signal_name = signal.Signals(signal_number).name
         request.is_made = True
-        logger.info("asked to stop", extra={"signal": signal.Signals(signal_number).name})
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
