@@ -187,7 +187,10 @@ def test_one_batch_from_nowhere_is_dropped_and_two_are_believed(context: Context
     far = 10**15
     with ingest_of(context) as (line, ingest, counters):
         line.send(hello_of(ramp_population(4)), batch(0), batch(far), batch(far + 1))
-        assert [message.seq for message in taken(ingest)[1:]] == [0, far + 1]
+        assert [message.seq for message in taken(ingest) if isinstance(message, SpikeBatch)] == [
+            0,
+            far + 1,
+        ]
     assert counters.wire_errors["jump"] == 1
 
 
@@ -196,7 +199,11 @@ def test_one_poisoned_sequence_number_costs_one_batch(context: Context):
     poisoned = replace(batch(1), seq=2**62)
     with ingest_of(context) as (line, ingest, counters):
         line.send(hello_of(ramp_population(4)), batch(0), poisoned, batch(2), batch(3))
-        assert [message.seq for message in taken(ingest)[1:]] == [0, 2, 3]
+        assert [message.seq for message in taken(ingest) if isinstance(message, SpikeBatch)] == [
+            0,
+            2,
+            3,
+        ]
     assert (counters.wire_errors["jump"], counters.batches_lost) == (1, 1)
 
 

@@ -233,7 +233,7 @@ def test_windows_cut_off_by_shutdown_are_counted(
 
         sockets: tuple[Any, ...] = ()
         problem = ""
-        n_unfinished = 0
+        n_unfinished = n_replaced = n_failed = n_died = n_restarts = 0
 
         def offer(self, narration_batch: Sequence[PatchEmbedding]) -> None:
             self.n_unfinished = min(2, self.n_unfinished + 1)
@@ -270,7 +270,7 @@ def test_narrator_that_says_nan_does_not_stop_the_loop(
         def narrate(self, embeddings: Sequence[PatchEmbedding]) -> list[Utterance]:
             return [Utterance("a", Status.OK, mean_logprob=float("nan")) for _ in embeddings]
 
-    monkeypatch.setattr(wiring, "narrator_from", lambda *_: Nan())
+    monkeypatch.setattr(wiring, "load_narrator", lambda *_: Nan())
     with source(stub_bundle.population) as one:
         summary = Service(settings(stub_bundle, one)).run()
     assert summary["counters"]["narrations"]["ok"] == summary["counters"]["windows"] > 0
