@@ -115,6 +115,8 @@ class Provenance:
     """Id or folder of the language model; empty for a back-end without one."""
     prompt: str
     """The text around the image tokens; empty for a back-end without one."""
+    revision: str = ""
+    """Commit of the model, if the bundle names one."""
 
 
 @dataclass(frozen=True, slots=True)

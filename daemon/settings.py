@@ -15,6 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from contracts.address import LOOPBACK_PREFIXES
 
+IMAGE_TOKEN = "<image>"
+"""Where the patches go in a prompt (the special token of LLaVA-1.5's processor)."""
+
 PAPER_PROMPT = "USER: <image>\nDescribe this scene in one sentence.\nASSISTANT:"
 """The prompt of NEURRATOR (arXiv 2606.18667), in LLaVA-1.5's chat form."""
 
@@ -142,8 +145,8 @@ class NarratorSettings(_Group):
     @field_validator("prompt")
     @classmethod
     def _one_image(cls, value: str) -> str:
-        if value.count("<image>") != 1:
-            raise ValueError("must hold <image> exactly once")
+        if value.count(IMAGE_TOKEN) != 1:
+            raise ValueError(f"must hold {IMAGE_TOKEN} exactly once")
         return value
 
 

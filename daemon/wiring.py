@@ -27,7 +27,7 @@ from daemon.ingest import Ingest
 from daemon.metrics import Counters, Gauges, LatencyRecorder, make_registry
 from daemon.narration_desk import NarrationDesk
 from daemon.narration_port import InlinePort, NarrationPort
-from daemon.narrators.from_settings import narrator_from
+from daemon.narrators.auto import load_narrator
 from daemon.pipeline import FastLoop
 from daemon.publisher import Publisher
 from daemon.settings import Settings
@@ -228,7 +228,7 @@ def _narration_port(
 ) -> NarrationPort:
     narrator = settings.narrator
     if narrator.mode == "sequential":
-        return InlinePort(narrator_from(narrator, manifest), clock)
+        return InlinePort(load_narrator(narrator, manifest), clock)
     return WorkerPort(
         context,
         worker_arguments(settings, manifest),

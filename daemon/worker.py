@@ -19,7 +19,7 @@ from contracts.errors import DependencyError, UserError
 from contracts.manifest import load_manifest
 from daemon.logs import configure_logging
 from daemon.narration_port import narrate
-from daemon.narrators.from_settings import narrator_from
+from daemon.narrators.auto import load_narrator
 from daemon.narrators.protocol import Narrator
 from daemon.settings import LogSettings, NarratorSettings
 from daemon.worker_wire import Failed, Ready, Reply, Said, pack_reply, unpack_batch
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         socket.connect(options.address)
         try:
             manifest = load_manifest(options.bundle, check_hashes=False)
-            narrator = narrator_from(options.narrator, manifest)
+            narrator = load_narrator(options.narrator, manifest)
         except (UserError, DependencyError) as error:
             failure = Failed(-1, str(error), exit_code=error.exit_code)
             socket.send_multipart(pack_reply(failure))

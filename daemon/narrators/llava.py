@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from contracts.embedding import PatchEmbedding
 from contracts.errors import MisuseError, UserError
 from contracts.manifest import Manifest
 from contracts.narration import Evidence, Provenance, Status, Utterance
 from daemon.narrators.evidence import EvidenceFinder
-from daemon.narrators.patches import PatchPrompt, check_prompt
+from daemon.narrators.patches import PatchPrompt
 
-PROMPT = "USER: <image>\nDescribe this scene in one sentence.\nASSISTANT:"
-"""The paper's prompt (released code)."""
-
-MAX_NEW_TOKENS = 60
-"""The paper's limit (released code)."""
+WARM_UP_TOKENS = 2
+"""The first token reads the prompt, the second goes on from the cache: each way once."""
 
 
 class LlavaNarrator:
@@ -34,13 +34,15 @@ class LlavaNarrator:
     manifest : Manifest
         Of the bundle that the patches come from; the model must be of the shape it was made for.
     prompt : str
-        With ``<image>`` exactly once.
+        With ``<image>`` exactly once, as the settings make sure.
     max_new_tokens : int
         A sentence that is longer is cut and marked as truncated.
     dtype : {"auto", "float32", "float16", "bfloat16"}
         ``auto`` is float16 on a GPU, as in the paper, and float32 on a CPU.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``. ``auto`` takes a GPU if there is one.
+    revision : str
+        Commit of a model on the hub; empty takes the newest.
     threads : int, optional
         Of torch in this process; None leaves torch's choice.
 
@@ -55,28 +57,35 @@ class LlavaNarrator:
         model: str | Path,
         *,
         manifest: Manifest,
-        prompt: str = PROMPT,
-        max_new_tokens: int = MAX_NEW_TOKENS,
+        prompt: str,
+        max_new_tokens: int,
         dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
         device: str = "auto",
+        revision: str = "",
         threads: int | None = None,
     ) -> None:
         import torch
 
-        check_prompt(prompt)
         self._finder = EvidenceFinder.from_bundle(manifest)
         self._grid = manifest.patch_grid
         if threads is not None:
             torch.set_num_threads(threads)
         target = _device(device)
-        self._model, self._tokenizer = _load(str(model), manifest, _dtype(dtype, target))
+        self._model, self._tokenizer = _load(
+            str(model), revision or "main", manifest, _dtype(dtype, target)
+        )
         self._model.to(target)
         self._prompt = PatchPrompt(self._model, self._tokenizer, prompt)
         self._max_new_tokens = max_new_tokens
         self._end_ids = _end_ids(self._model)
         self._provenance = Provenance(
-            bundle=manifest.sha256, backend="llava", model=str(model), prompt=prompt
+            bundle=manifest.sha256,
+            backend="llava",
+            model=str(model),
+            prompt=prompt,
+            revision=revision,
         )
+        self._warm_up()
 
     @property
     def provenance(self) -> Provenance:
@@ -107,7 +116,8 @@ class LlavaNarrator:
         if wrong:
             raise MisuseError(f"patches must be of {self._grid}, got {wrong[0]}")
         start_host_ns = time.monotonic_ns()
-        rows, token_host_ns = self._generate(embeddings)
+        patches = np.stack([embedding.patches for embedding in embeddings])
+        rows, token_host_ns = self._generate(patches, self._max_new_tokens)
         evidence: Sequence[Evidence | None] = (
             self._finder.nearest(embeddings) if self._finder else [None] * len(embeddings)
         )
@@ -116,18 +126,25 @@ class LlavaNarrator:
             for row, found in zip(rows, evidence, strict=True)
         ]
 
-    def _generate(self, embeddings: Sequence[PatchEmbedding]) -> tuple[list[_Row], list[int]]:
+    def _warm_up(self) -> None:
+        """Narrate an empty grid: the first call finds memory and kernels, and takes long."""
+        nothing = np.zeros((1, self._grid.n_patches, self._grid.dim), np.float32)
+        self._generate(nothing, min(WARM_UP_TOKENS, self._max_new_tokens))
+
+    def _generate(
+        self, patches: NDArray[np.float32], max_new_tokens: int
+    ) -> tuple[list[_Row], list[int]]:
         import torch
 
         stamps = _token_stamps()
         with torch.inference_mode():
-            prompts = self._prompt.embed(embeddings)
+            prompts = self._prompt.embed(patches)
             generated = self._model.generate(
                 inputs_embeds=prompts,
                 attention_mask=torch.ones(
                     prompts.shape[:2], dtype=torch.long, device=prompts.device
                 ),
-                max_new_tokens=self._max_new_tokens,
+                max_new_tokens=max_new_tokens,
                 do_sample=False,
                 num_beams=1,
                 streamer=stamps,
@@ -238,16 +255,18 @@ def _end_ids(model: Any) -> frozenset[int]:
     return frozenset([found] if isinstance(found, int) else found or [])
 
 
-def _load(name: str, manifest: Manifest, dtype: Any) -> tuple[Any, Any]:
+def _load(name: str, revision: str, manifest: Manifest, dtype: Any) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer, LlavaForConditionalGeneration
 
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, revision=revision)
         _check_fit(name, config, manifest)
         with _no_progress_bar():
-            model = LlavaForConditionalGeneration.from_pretrained(name, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(name)
+            model = LlavaForConditionalGeneration.from_pretrained(
+                name, revision=revision, dtype=dtype
+            )
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(
             f"the language model must be the folder of a LLaVA or the id of one on the Hugging "

@@ -11,19 +11,16 @@ tower's; Liu et al., arXiv 2304.08485, for the projector.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from contracts.embedding import PatchEmbedding
 from contracts.errors import UserError
+from daemon.settings import IMAGE_TOKEN
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-IMAGE_TOKEN = "<image>"
-"""Where the patches go."""
 
 
 class PatchPrompt:
@@ -36,18 +33,17 @@ class PatchPrompt:
     tokenizer : PreTrainedTokenizer
         Of the same model.
     prompt : str
-        With ``<image>`` exactly once.
+        With ``<image>`` exactly once, as the settings make sure.
 
     Raises
     ------
     UserError
-        If the prompt has not, or the tokenizer does not know it as one token.
+        If the tokenizer does not know it as one token.
     """
 
     def __init__(self, model: Any, tokenizer: Any, prompt: str) -> None:
         import torch
 
-        check_prompt(prompt)
         image_id = model.config.image_token_id
         ids = tokenizer(prompt)["input_ids"]
         if ids.count(image_id) != 1:
@@ -65,12 +61,12 @@ class PatchPrompt:
                 torch.tensor([ids[at + 1 :]], dtype=torch.long, device=model.device)
             )
 
-    def embed(self, embeddings: Sequence[PatchEmbedding]) -> Tensor:
+    def embed(self, grids: NDArray[np.float32]) -> Tensor:
         """Put each grid of patches into the prompt.
 
         Parameters
         ----------
-        embeddings : sequence of PatchEmbedding
+        grids : array, shape (n, n_patches, dim), float32
             One or more.
 
         Returns
@@ -80,9 +76,8 @@ class PatchPrompt:
         """
         import torch
 
-        stacked = np.stack([embedding.patches for embedding in embeddings])
-        patches = torch.from_numpy(stacked).to(self._before.device, self._before.dtype)
-        n = len(embeddings)
+        patches = torch.from_numpy(grids).to(self._before.device, self._before.dtype)
+        n = len(grids)
         return torch.cat(
             [
                 self._before.expand(n, -1, -1),
@@ -90,19 +85,4 @@ class PatchPrompt:
                 self._after.expand(n, -1, -1),
             ],
             dim=1,
-        )
-
-
-def check_prompt(prompt: str) -> None:
-    """Refuse a prompt that does not have one place for the patches.
-
-    Raises
-    ------
-    UserError
-        With what was found.
-    """
-    found = prompt.count(IMAGE_TOKEN)
-    if found != 1:
-        raise UserError(
-            f"the prompt must contain {IMAGE_TOKEN} exactly once, found {found} times in {prompt!r}"
         )

@@ -10,7 +10,7 @@ from contracts.narration import Provenance, Utterance
 
 
 class Narrator(Protocol):
-    """A back-end that says what the patches show.
+    """A back-end that says what the patches show; warm once it is made.
 
     Attributes
     ----------

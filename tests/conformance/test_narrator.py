@@ -9,17 +9,21 @@ import pytest
 
 from contracts.embedding import PatchEmbedding
 from contracts.narration import Status
-from daemon.narrators.auto import BACKENDS, load_narrator
+from daemon.narrators.auto import load_narrator
 from daemon.narrators.protocol import Narrator
+from daemon.settings import NarratorSettings
 from tests.support.tiny_bundle import TINY_GRID, tiny_windows
+
+BACKENDS = ("llava", "retrieval")
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
 def narrator(request, stub_bundle, tiny_llava) -> Narrator:
     """Return one implementation."""
-    return load_narrator(
-        request.param, manifest=stub_bundle, model=tiny_llava, max_new_tokens=12, threads=1
+    settings = NarratorSettings(
+        backend=request.param, model=str(tiny_llava), max_new_tokens=12, device="cpu"
     )
+    return load_narrator(settings, stub_bundle)
 
 
 @pytest.fixture(scope="module")

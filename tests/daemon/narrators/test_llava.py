@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-from transformers import AutoTokenizer, LlavaForConditionalGeneration
+from transformers import AutoConfig, AutoTokenizer, LlavaForConditionalGeneration
 
 from contracts.embedding import PatchEmbedding, PatchGrid
 from contracts.errors import MisuseError, UserError
+from contracts.manifest import LanguageModel, Manifest
 from contracts.narration import Status
-from daemon.narrators.llava import PROMPT, LlavaNarrator
+from daemon.narrators.auto import load_narrator
+from daemon.narrators.llava import LlavaNarrator
+from daemon.settings import PAPER_PROMPT, NarratorSettings
 from tests.support.tiny_bundle import CAPTIONS, TINY_GRID, tiny_windows, write_stub_bundle
 
 MAX_NEW_TOKENS = 24
@@ -19,8 +24,7 @@ MAX_NEW_TOKENS = 24
 @pytest.fixture(scope="module")
 def narrator(tiny_llava, stub_bundle):
     """Return a narrator on the tiny model."""
-    # One thread: two that wait for each other are slow on a machine that runs other tests.
-    return LlavaNarrator(tiny_llava, manifest=stub_bundle, max_new_tokens=MAX_NEW_TOKENS, threads=1)
+    return llava_of(tiny_llava, stub_bundle)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,17 @@ def embeddings(whole, pixels):
     return [embedding_of(patches.numpy()) for patches in layers[-2][:, 1:]]
 
 
+def llava_of(model, manifest, **options):
+    """Make a narrator with the paper's prompt."""
+    # One thread: two that wait for each other are slow on a machine that runs other tests.
+    defaults: dict[str, Any] = {
+        "prompt": PAPER_PROMPT,
+        "max_new_tokens": MAX_NEW_TOKENS,
+        "threads": 1,
+    }
+    return LlavaNarrator(model, manifest=manifest, **(defaults | options))
+
+
 def embedding_of(patches):
     (window,) = tiny_windows(1)
     return PatchEmbedding(window, "all", 12, TINY_GRID, patches.astype(np.float32))
@@ -56,7 +71,7 @@ def embedding_of(patches):
 
 def plain_road(model, tokenizer, pixels):
     """Return tokens and their scores from picture to words, as the model's makers call it."""
-    prompt = PROMPT.replace("<image>", "<image>" * TINY_GRID.n_patches)
+    prompt = PAPER_PROMPT.replace("<image>", "<image>" * TINY_GRID.n_patches)
     ids = tokenizer([prompt] * len(pixels), return_tensors="pt").input_ids
     with torch.inference_mode():
         return ids.shape[1], model.generate(
@@ -117,7 +132,7 @@ def test_short_sentence_is_stamped_before_its_long_neighbour(narrator, embedding
 
 def test_cut_sentence_gives_the_reason(tiny_llava, stub_bundle, embeddings):
     """A narration that ran into the limit says which."""
-    narrator = LlavaNarrator(tiny_llava, manifest=stub_bundle, max_new_tokens=2)
+    narrator = llava_of(tiny_llava, stub_bundle, max_new_tokens=2)
     said = narrator.narrate(embeddings)
     cut = [each for each in said if each.status == Status.TRUNCATED]
     assert cut
@@ -136,7 +151,7 @@ def test_patches_that_are_no_numbers_fail_alone(narrator, embeddings):
 def test_evidence_is_attached(narrator, embeddings, tiny_llava, tmp_path):
     """A bundle with captioned frames gives evidence, one without gives none."""
     assert narrator.narrate(embeddings[:1])[0].evidence.caption in CAPTIONS
-    bare = LlavaNarrator(tiny_llava, manifest=write_stub_bundle(tmp_path / "bare"))
+    bare = llava_of(tiny_llava, write_stub_bundle(tmp_path / "bare"))
     assert bare.narrate(embeddings[:1])[0].evidence is None
 
 
@@ -144,7 +159,7 @@ def test_provenance_names_model_and_prompt(narrator, tiny_llava, stub_bundle):
     """Enough is said to make the narration again."""
     provenance = narrator.provenance
     assert provenance.backend == "llava"
-    assert (provenance.model, provenance.prompt) == (str(tiny_llava), PROMPT)
+    assert (provenance.model, provenance.prompt) == (str(tiny_llava), PAPER_PROMPT)
     assert provenance.bundle == stub_bundle.sha256
 
 
@@ -155,35 +170,76 @@ def test_vision_tower_is_gone(narrator):
 
 def test_half_precision_loads(tiny_llava, stub_bundle, embeddings):
     """Weights in bfloat16 take float32 patches."""
-    narrator = LlavaNarrator(tiny_llava, manifest=stub_bundle, dtype="bfloat16", max_new_tokens=3)
+    narrator = llava_of(tiny_llava, stub_bundle, dtype="bfloat16", max_new_tokens=3)
     assert narrator.narrate(embeddings[:1])[0].n_tokens <= 3
 
 
 @pytest.mark.parametrize("prompt", ["Describe.", "<image> and <image>"])
 def test_prompt_without_one_image_is_refused(tiny_llava, stub_bundle, prompt):
-    """The patches need one place to go."""
-    with pytest.raises(UserError, match="<image> exactly once"):
-        LlavaNarrator(tiny_llava, manifest=stub_bundle, prompt=prompt)
+    """The patches need one place to go; settings refuse the prompt, and so does the model."""
+    with pytest.raises(ValueError, match="<image> exactly once"):
+        NarratorSettings(prompt=prompt)
+    with pytest.raises(UserError, match=r"<image> in the prompt as token .* once"):
+        llava_of(tiny_llava, stub_bundle, prompt=prompt)
+
+
+def test_revision_of_the_bundle_is_loaded(tiny_llava, stub_bundle, tmp_path, monkeypatch):
+    """Every part of the bundle's model is of its commit, and narrations say which."""
+    kinds = (AutoConfig, LlavaForConditionalGeneration, AutoTokenizer)
+    asked: dict[type, str] = {}
+    for kind in kinds:
+        load = kind.from_pretrained
+
+        def remember_and_load(name, *, revision, kind=kind, load=load, **options):
+            asked.setdefault(kind, revision)  # the first is ours, others come from inside
+            return load(name, **options)
+
+        monkeypatch.setattr(kind, "from_pretrained", remember_and_load)
+    model = stub_bundle.model.model_copy(
+        update={"language_model": LanguageModel(model_id=str(tiny_llava), revision="f" * 40)}
+    )
+    manifest = Manifest(model, stub_bundle.folder, stub_bundle.sha256)
+    narrator = load_narrator(NarratorSettings(device="cpu", max_new_tokens=1), manifest)
+    assert asked == dict.fromkeys(kinds, "f" * 40)
+    assert narrator.provenance.revision == "f" * 40
+    asked.clear()
+    other = NarratorSettings(device="cpu", max_new_tokens=1, model=str(tiny_llava))
+    assert load_narrator(other, manifest).provenance.revision == ""
+    assert asked == dict.fromkeys(kinds, "main")
+
+
+def test_first_narration_does_not_pay(tiny_llava, stub_bundle, monkeypatch):
+    """The model has spoken once, two words about nothing, before any window."""
+    spoken = []
+    generate = LlavaForConditionalGeneration.generate
+
+    def remember_and_generate(self, **options):
+        spoken.append((options["inputs_embeds"].shape[0], options["max_new_tokens"]))
+        return generate(self, **options)
+
+    monkeypatch.setattr(LlavaForConditionalGeneration, "generate", remember_and_generate)
+    llava_of(tiny_llava, stub_bundle)
+    assert spoken == [(1, 2)]
 
 
 def test_missing_folder_says_what_to_do(stub_bundle, tmp_path):
     """A model that is not there is the user's to fetch."""
     with pytest.raises(UserError, match="Download it first"):
-        LlavaNarrator(tmp_path / "no-such-model", manifest=stub_bundle)
+        llava_of(tmp_path / "no-such-model", stub_bundle)
 
 
 def test_folder_without_weights_says_what_to_do(stub_bundle, tiny_llava, tmp_path):
     """A download that stopped half way is named as such."""
     (tmp_path / "config.json").write_text((tiny_llava / "config.json").read_text())
     with pytest.raises(UserError, match="cannot be loaded"):
-        LlavaNarrator(tmp_path, manifest=stub_bundle)
+        llava_of(tmp_path, stub_bundle)
 
 
 def test_other_architecture_is_refused(stub_bundle, tmp_path):
     """A language model without eyes is not taken for a LLaVA."""
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(UserError, match="is a llama"):
-        LlavaNarrator(tmp_path, manifest=stub_bundle)
+        llava_of(tmp_path, stub_bundle)
 
 
 def test_model_of_another_shape_is_refused(stub_bundle, tmp_path):
@@ -192,7 +248,7 @@ def test_model_of_another_shape_is_refused(stub_bundle, tmp_path):
 
     write_random_llava(tmp_path / "other", grid=PatchGrid(4, 4, 32))
     with pytest.raises(UserError) as caught:
-        LlavaNarrator(tmp_path / "other", manifest=stub_bundle)
+        llava_of(tmp_path / "other", stub_bundle)
     assert "image tokens: the bundle has 64, the model 16" in str(caught.value)
     assert "numbers in an image token: the bundle has 64, the model 32" in str(caught.value)
 
@@ -201,7 +257,7 @@ def test_missing_gpu_is_named(tiny_llava, stub_bundle, monkeypatch):
     """A GPU that was asked for and is not there stops the start."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no NVIDIA GPU"):
-        LlavaNarrator(tiny_llava, manifest=stub_bundle, device="cuda")
+        llava_of(tiny_llava, stub_bundle, device="cuda")
 
 
 def test_other_grid_is_our_mistake(narrator):
