@@ -182,12 +182,3 @@ class StreamEnd:
 
 SourceMessage = SpikeBatch | Hello | Mark | StreamEnd
 """Everything that a source can say."""
-
-
-@dataclass(slots=True)
-class StreamTotals:
-    """What one run of a source has sent so far."""
-
-    n_batches: int = 0
-    n_spikes: int = 0
-    n_marks: int = 0

@@ -132,7 +132,8 @@ def _presentation_table(name: str, group: h5py.Group) -> Presentations:
     shown = _plausible(start_s) & _plausible(stop_s) & (stop_s >= start_s)
     if not shown.all():
         logger.warning(
-            "presentations left out stimulus=%s reason=no_times n=%d", name, int((~shown).sum())
+            "presentations left out",
+            extra={"stimulus": name, "reason": "no_times", "n": int((~shown).sum())},
         )
     rows = np.flatnonzero(shown)
     return Presentations(

@@ -11,15 +11,14 @@ subscriber that is too slow:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import zmq
 
 from contracts.address import MAX_REQUEST_BYTES, cannot_bind, check_bindable
 from contracts.clock import NS_PER_S, Clock
-from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd, StreamTotals
+from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import Part, pack
 
 QUEUE_MESSAGES = 1000
@@ -31,7 +30,14 @@ FLUSH_MS = 30_000
 RETRY_MS = 20
 """A lossless source looks this often whether its slowest subscriber has caught up."""
 
-logger = logging.getLogger(__name__)
+
+@dataclass(slots=True)
+class StreamTotals:
+    """What one run of a source has sent so far."""
+
+    n_batches: int = 0
+    n_spikes: int = 0
+    n_marks: int = 0
 
 
 class SpikePublisher:

@@ -21,7 +21,7 @@ from contracts.errors import RecordingError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-PROBE_TIMEOUT_S = 10.0
+RANGE_TIMEOUT_S = 10.0
 """A server that is silent for longer is not one to replay from."""
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -61,7 +61,7 @@ class RemoteFile(io.RawIOBase):
         import remfile  # brings requests
 
         super().__init__()
-        info = probe(url)
+        info = check_ranges(url)
         name = hashlib.sha256(f"{url}|{info.n_bytes}|{info.version}".encode()).hexdigest()
         self.cache = cache_dir / "remote" / name[:16]
         self._remote = remfile.File(
@@ -128,8 +128,8 @@ def default_cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "neurrate"
 
 
-def probe(url: str) -> RemoteInfo:
-    """Ask for the first eight bytes of a file.
+def check_ranges(url: str) -> RemoteInfo:
+    """Ask a server for the first eight bytes of a file, to see whether it answers byte ranges.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ def probe(url: str) -> RemoteInfo:
     """
     try:
         request = Request(url, headers={"Range": "bytes=0-7"})
-        with urlopen(request, timeout=PROBE_TIMEOUT_S) as response:
+        with urlopen(request, timeout=RANGE_TIMEOUT_S) as response:
             return _judge(url, response)
     except HTTPError as error:
         error.close()

@@ -244,9 +244,12 @@ def _kilosort_rate(folder: Path, sampling_rate_hz: float | None) -> float:
     in_file = _to_float(found[1]) if found else None
     if in_file is None and sampling_rate_hz is None:
         logger.warning(
-            "sampling rate unknown folder=%s assumed_hz=%g reason=no_params_py",
-            folder,
-            NEUROPIXELS_HZ,
+            "sampling rate unknown",
+            extra={
+                "folder": str(folder),
+                "assumed_hz": NEUROPIXELS_HZ,
+                "reason": "no_params_py",
+            },
         )
         return NEUROPIXELS_HZ
     if in_file is not None and sampling_rate_hz not in {None, in_file}:

@@ -40,15 +40,15 @@ class SpikeSource(Protocol):
     @property
     def stream(self) -> str: ...  # noqa: D102 - described above
     @property
-    def run(self) -> str: ...  # noqa: D102
+    def run(self) -> str: ...  # noqa: D102 - described above
     @property
-    def label(self) -> str: ...  # noqa: D102
+    def label(self) -> str: ...  # noqa: D102 - described above
     @property
-    def population(self) -> Population: ...  # noqa: D102
+    def population(self) -> Population: ...  # noqa: D102 - described above
     @property
-    def n_spikes(self) -> int | None: ...  # noqa: D102
+    def n_spikes(self) -> int | None: ...  # noqa: D102 - described above
     @property
-    def span_ns(self) -> tuple[int, int] | None: ...  # noqa: D102
+    def span_ns(self) -> tuple[int, int] | None: ...  # noqa: D102 - described above
 
     def batches(self) -> Iterator[SpikeBatch]:
         """Yield the batches in order, without holes in ``seq`` or in time, empty ones too."""

@@ -15,12 +15,11 @@ import pytest
 import stream_sources.nwb_spikes as spikes_module
 from contracts.errors import MisuseError, RecordingError
 from contracts.population import Unit
+from daemon.logs import fields_of
 from stream_sources.nwb import NwbSource
 from stream_sources.recording import describe
 from tests.support import spike_lists
 from tests.support.nwb_files import random_trains, write_presentations, write_units
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.fixture
@@ -249,7 +248,7 @@ def test_presentations_without_times_are_left_out_and_logged(
         path, "m_presentations", start_time=[np.nan, 1.0], stop_time=[1.0, 2.0], id=[0, 1]
     )
     assert [mark.presentation_id for mark in NwbSource(str(path)).marks()] == [1]
-    assert "stimulus=m reason=no_times n=1" in caplog.text
+    assert fields_of(caplog.records[0]) == {"stimulus": "m", "reason": "no_times", "n": 1}
 
 
 def test_a_description_counts_what_there_is(path: Path) -> None:
@@ -447,10 +446,9 @@ def test_memory_is_bounded_by_a_block(
 # Real files
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs the real recordings beside the checkout")
-def test_a_real_recording_is_sent_to_the_last_spike() -> None:
+def test_a_real_recording_is_sent_to_the_last_spike(real_recordings: Path) -> None:
     """A Neuropixels recording from another laboratory, 21,354 spikes."""
-    path = DATA / "nwb" / "A8604-211122.nwb"
+    path = real_recordings / "nwb" / "A8604-211122.nwb"
     source = NwbSource(str(path))
     with h5py.File(path) as file:
         trains = np.split(file[TIMES][:], file[INDEX][:-1])
@@ -458,10 +456,11 @@ def test_a_real_recording_is_sent_to_the_last_spike() -> None:
     assert {unit.probe for unit in source.population.units} == {"group0_psb"}
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs the real recordings beside the checkout")
-def test_the_layout_of_the_public_sessions_is_read() -> None:
+def test_the_layout_of_the_public_sessions_is_read(real_recordings: Path) -> None:
     """Core 2.2.2: the default filter keeps the 24 units that AllenSDK 2.16 keeps."""
-    source = NwbSource(str(DATA / "allen_layout" / "allen_like_core2.2.2.nwb"), units="allen")
+    source = NwbSource(
+        str(real_recordings / "allen_layout" / "allen_like_core2.2.2.nwb"), units="allen"
+    )
     summary = describe(source)
     assert summary.n_units == 24
     assert set(summary.areas) == {"VISp", "VISl", "LGd", "CA1"}

@@ -12,12 +12,12 @@ import zmq
 from contracts.binning import BinRate
 from contracts.clock import NS_PER_S
 from contracts.population import Population
-from contracts.spikes import Mark, SpikeBatch, StreamTotals
+from contracts.spikes import Mark, SpikeBatch
 from contracts.window import WindowSpec
 from daemon.bin_ring import BinRing
 from daemon.window_cutter import WindowCutter
 from stream_sources.player import Pacer, play
-from stream_sources.publisher import SpikePublisher
+from stream_sources.publisher import SpikePublisher, StreamTotals
 from stream_sources.source import SpikeBlock, cut_batches
 from tests.support.manual_clock import ManualClock
 from tests.support.ramp_population import RUN, ramp_numbers, ramp_population, ramp_spikes

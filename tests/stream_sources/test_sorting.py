@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 
 from contracts.errors import RecordingError
 from contracts.population import Unit
+from daemon.logs import fields_of
 from stream_sources.open_source import open_source
 from stream_sources.sorting import SortingSource, samples_to_ns
 from tests.support import spike_lists
 from tests.support.nwb_files import write_kilosort, write_units
-
-DATA = Path(__file__).parents[3] / "shared" / "data"
 
 TRAINS = {3: [0, 30_000, 30_001], 7: [1, 30_000], 12: [45_000]}
 
@@ -105,7 +104,9 @@ def test_a_folder_without_a_rate_warns(tmp_path: Path, caplog: pytest.LogCapture
     folder = write_kilosort(tmp_path / "ks", TRAINS, sample_rate=None)
     source = SortingSource(folder)
     assert source.span_ns == (0, 1_500_000_001)
-    assert "assumed_hz=30000 reason=no_params_py" in caplog.text
+    assert fields_of(caplog.records[0]) == {
+        "folder": str(folder), "assumed_hz": 30_000, "reason": "no_params_py",
+    }  # fmt: skip
 
 
 def test_the_users_rate_counts_where_the_folder_has_none(
@@ -238,10 +239,9 @@ def test_an_address_of_another_kind_is_refused() -> None:
         open_source("s3://bucket/file.nwb")
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="needs the real recordings beside the checkout")
-def test_a_real_kilosort_folder_is_sent_to_the_last_spike() -> None:
+def test_a_real_kilosort_folder_is_sent_to_the_last_spike(real_recordings: Path) -> None:
     """All 94,565 spikes of a Neuropixels recording without params.py."""
-    folder = DATA / "kilosort"
+    folder = real_recordings / "kilosort"
     source = SortingSource(folder, sampling_rate_hz=30_000.0)
     samples = np.load(folder / "spike_times.npy").ravel().astype(np.int64)
     clusters = np.load(folder / "spike_clusters.npy").ravel()
