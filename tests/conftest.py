@@ -15,6 +15,9 @@ REPOSITORY = Path(__file__).parent.parent
 REAL_RECORDINGS = REPOSITORY.parent / "shared" / "data"
 """Real recordings, where they lie beside the checkout; never part of it."""
 
+LIBRARY_THREADS = frozenset({"tqdm_monitor"})
+"""Threads that a library keeps for the whole process."""
+
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
@@ -33,7 +36,7 @@ def nothing_left_behind() -> Iterator[None]:
 def _is_idle(thread: threading.Thread) -> bool:
     """Whether a thread belongs to a library that keeps it for the whole process."""
     thread.join(0.5)
-    return not thread.is_alive() or thread.name.startswith(("pymp", "tqdm", "execnet", "Thread-"))
+    return not thread.is_alive() or thread.name in LIBRARY_THREADS
 
 
 @pytest.fixture
