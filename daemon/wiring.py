@@ -7,6 +7,7 @@ the first spike.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -37,6 +38,12 @@ from daemon.worker_port import WorkerPort
 
 CONDITIONS = ("narrator", "streams")
 """What must be true before the daemon is ready."""
+
+BYTES_PER_COUNT = 2
+"""The ring holds uint16."""
+
+MAX_RING_SHARE = 0.25
+"""Of the machine's memory: the narrator's model needs the rest more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +151,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     manifest = load_bundle(settings)
     spec = window_spec(settings, manifest)
     chosen, capacity_bins = _resolve(settings, manifest, spec)
+    ring = make_ring(spec, len(manifest.population), capacity_bins)
     encoder = OnnxEncoder(
         manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
     )
@@ -165,24 +173,49 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             http = HttpServer(settings.http.host, settings.http.port, metrics, health)
             undo.callback(http.close)
         port = _narration_port(settings, manifest, context, clock)
+        undo.callback(port.close, deadline_s=0)
+        loop = FastLoop(
+            ingest=Ingest(context, registry, counters, clock, ring.is_ahead),
+            ring=ring,
+            cutter=WindowCutter(spec, clock),
+            encoder=encoder,
+            port=port,
+            desk=NarrationDesk(publisher, counters, latencies, clock),
+            counters=counters,
+            clock=clock,
+            encode_every_window=settings.narrator.mode == "sequential",
+        )
         undo.pop_all()
-    ring = BinRing(
-        spec.rate, len(manifest.population), capacity_bins=capacity_bins, window_bins=spec.n_bins
-    )
-    loop = FastLoop(
-        ingest=Ingest(context, registry, counters, clock, ring.is_ahead),
-        ring=ring,
-        cutter=WindowCutter(spec, clock),
-        encoder=encoder,
-        port=port,
-        desk=NarrationDesk(publisher, counters, latencies, clock),
-        counters=counters,
-        clock=clock,
-        encode_every_window=settings.narrator.mode == "sequential",
-    )
     return Rooms(
         manifest, counters, gauges, latencies, health, registry, publisher, http, port, loop
     )
+
+
+def make_ring(spec: WindowSpec, n_units: int, capacity_bins: int) -> BinRing:
+    """Make the ring, unless it would take the machine's memory.
+
+    Raises
+    ------
+    SettingsError
+        If it is larger than a quarter of it, with its size.
+    """
+    size_bytes = (capacity_bins + spec.n_bins) * n_units * BYTES_PER_COUNT
+    too_large = SettingsError(
+        [
+            f"ring.capacity_s must fit in a quarter of the memory, {capacity_bins:,} bins of "
+            f"{n_units:,} units are {size_bytes:,} bytes. Use a smaller one"
+        ]
+    )
+    if size_bytes > MAX_RING_SHARE * _memory_bytes():
+        raise too_large
+    try:
+        return BinRing(spec.rate, n_units, capacity_bins=capacity_bins, window_bins=spec.n_bins)
+    except MemoryError as error:  # a process may be given less than there is
+        raise too_large from error
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _resolve(

@@ -20,7 +20,14 @@ from contracts.population import Population
 from daemon import wiring
 from daemon.narration_port import InlinePort
 from daemon.settings import Settings
-from daemon.wiring import load_bundle, ring_capacity_bins, selections, window_spec, wire
+from daemon.wiring import (
+    load_bundle,
+    make_ring,
+    ring_capacity_bins,
+    selections,
+    window_spec,
+    wire,
+)
 from daemon.worker_port import WorkerPort
 from tests.support.daemon_rooms import Context, StubEncoder
 from tests.support.wait_until import wait_until
@@ -101,6 +108,44 @@ def test_ring_must_hold_a_window_and_two_batches(stub_bundle: Manifest):
     assert ring_capacity_bins(settings(None, ring={"capacity_s": 260 / 120}), spec) == 260
     with pytest.raises(SettingsError, match=r"ring\.capacity_s .* 2\.167 s in all, got 2\.15 s"):
         ring_capacity_bins(settings(None, ring={"capacity_s": 2.15}), spec)
+
+
+def test_ring_larger_than_the_memory_is_refused(
+    stub_bundle: Manifest, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    """Its size is said before anything was started; just small enough is taken."""
+    spec = stub_bundle.window_spec  # 20 bins of 120 Hz; 12 units
+    size_bytes = (1200 + 20) * 12 * 2
+    monkeypatch.setattr(wiring, "_memory_bytes", lambda: 4 * size_bytes)
+    assert make_ring(spec, 12, 1200).capacity_bins == 1200
+    monkeypatch.setattr(wiring, "_memory_bytes", lambda: 4 * size_bytes - 1)
+    wrong = settings(stub_bundle.folder, narrator={**RETRIEVAL, "mode": "worker"})
+    monkeypatch.setattr(wiring, "OnnxEncoder", lambda *_, **__: StubEncoder(HostClock()))
+    with pytest.raises(SettingsError, match=r"ring\.capacity_s .* 12 units are 29,280 bytes"):
+        wire(wrong, context, HostClock())
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.usefixtures("no_graph")
+def test_last_room_that_cannot_be_built_takes_the_worker_along(
+    stub_bundle: Manifest, context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    """Even the fast loop itself: no process, socket or thread of the rooms before it is left."""
+
+    def broken(**_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(wiring, "FastLoop", broken)
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    wrong = settings(
+        stub_bundle.folder,
+        narrator={**RETRIEVAL, "mode": "worker"},
+        publish={"bind": endpoint},
+    )
+    with pytest.raises(MemoryError):
+        wire(wrong, context, HostClock())
+    assert psutil.Process().children() == []
+    wait_until(partial(is_free, endpoint, context), what="a free port")
 
 
 def test_stride_of_the_settings_wins(stub_bundle: Manifest):
