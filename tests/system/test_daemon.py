@@ -115,19 +115,41 @@ def test_two_speeds_give_the_same_narrations(start_source: Start, start_daemon: 
         daemon = start_daemon(
             spikes, "--exit-at-end", "--set", "narrator.mode=sequential", name=f"daemon-{speed}"
         )
-        words: list[tuple[int, str]] = []
-        with subscriber(daemon.addresses()["publish"], b"") as socket:
-            next_message(socket)  # statistics: from here on nothing is missed
-            with subscriber(spikes, b"spikes"):  # the second subscriber that the source waits for
-                while daemon.process.poll() is None or socket.poll(200):
-                    if socket.poll(100):
-                        message = next_message(socket)
-                        if "text" in message:
-                            words.append((message["window"]["seq"], message["text"]))
+        heard.append(_words_until_the_end(daemon, spikes))
         assert daemon.wait() == 0, daemon.text()
-        heard.append(words)
     assert heard[0] == heard[1]
     assert [seq for seq, _ in heard[0]] == list(range(heard[0][0][0], heard[0][-1][0] + 1))
+
+
+def test_worker_says_what_the_sequential_mode_says(
+    start_source: Start, start_daemon: Start
+) -> None:
+    """Every window that a worker narrated has the words that the specification gives it."""
+    heard: dict[str, dict[int, str]] = {}
+    for mode, speed in (("sequential", "max"), ("worker", "40")):
+        source = start_source("--speed", speed, "--wait-subscribers", 2, name=f"source-{mode}")
+        spikes = source.addresses()["spikes"]
+        daemon = start_daemon(
+            spikes, "--exit-at-end", "--set", f"narrator.mode={mode}", name=f"daemon-{mode}"
+        )
+        heard[mode] = dict(_words_until_the_end(daemon, spikes))
+        assert daemon.wait() == 0, daemon.text()
+    assert heard["worker"]
+    assert heard["worker"].items() <= heard["sequential"].items()
+
+
+def _words_until_the_end(daemon: Neurrate, spikes: str) -> list[tuple[int, str]]:
+    """Return what a daemon says until it ends, window by window, and nothing missed."""
+    words: list[tuple[int, str]] = []
+    with subscriber(daemon.addresses()["publish"], b"") as socket:
+        next_message(socket)  # statistics: from here on nothing is missed
+        with subscriber(spikes, b"spikes"):  # the second subscriber that the source waits for
+            while daemon.process.poll() is None or socket.poll(200):
+                if socket.poll(100):
+                    message = next_message(socket)
+                    if "text" in message:
+                        words.append((message["window"]["seq"], message["text"]))
+    return words
 
 
 def test_probes_replayed_side_by_side_lose_nothing(start_source: Start, start_daemon: Start):
