@@ -11,6 +11,7 @@ Invariants (``tests/daemon/test_worker_port.py``):
 1. A busy worker is never sent a second batch          ``test_busy_worker_gets_nothing_more``
 2. Every batch offered is narrated, replaced or failed ``test_every_batch_is_accounted_for``
 3. A worker that dies fails its batch and is replaced  ``test_killed_worker_is_replaced``
+4. What a dead worker said is not believed             ``test_dead_worker_is_not_believed``
 """
 
 from __future__ import annotations

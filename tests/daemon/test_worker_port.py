@@ -253,7 +253,7 @@ def test_late_answer_of_a_dead_worker_is_passed_over(fake):
     assert port.n_unfinished == 0
 
 
-def test_ready_of_a_dead_worker_is_not_believed(fake):
+def test_dead_worker_is_not_believed(fake):
     """What it said before it died is read after its end: the batch waits for the next worker."""
     port, worker, process, _ = fake
     collector = Collector(port)
