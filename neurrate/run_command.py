@@ -48,7 +48,8 @@ def run(
     publish
         Address to publish narrations on (publish.bind).
     populations
-        What to narrate, separated by commas; each name is also the set: all, VISp, PV, shuffled.
+        What to narrate, separated by commas; each name is also the set: all, VISp, PV, shuffled,
+        ids:1|2|3.
     narrator
         llava or retrieval (narrator.backend).
     model

@@ -42,6 +42,7 @@ CHANNELS_OUTSIDE = 4
 FIRST_UNIT_ID = 951_000_000
 FIRST_CHANNEL_ID = 850_000_000
 FIRST_PROBE_ID = 810_000_000
+"""Of nine digits, as in the public sessions."""
 
 NOISE_EVERY = 12
 """Every twelfth unit is labelled noise, and every ninth fails one of the metrics."""
