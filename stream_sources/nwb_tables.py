@@ -32,8 +32,9 @@ AREA_COLUMNS = (
 PROBE_COLUMNS = ("probe", "probe_name", "probe_id", "group_name", "device_name")
 CELL_TYPE_COLUMNS = ("cell_type", "putative_cell_type", "genetic_type")
 QUALITY_COLUMNS = ("quality", "unit_quality", "KSLabel", "ks_label", "kilosort2_label")
-METRIC_COLUMNS = ("amplitude_cutoff", "presence_ratio", "isi_violations")
 """NWB names none of these columns, so laboratories do; the first name that a file has counts."""
+METRIC_COLUMNS = ("amplitude_cutoff", "presence_ratio", "isi_violations")
+"""As AllenSDK calls them."""
 
 NULL_LABELS = frozenset({"", "None", "nan", "NaN", "null", "n/a"})
 """Texts that stand for no label. AllenSDK takes '' and 'None' for a channel outside the brain;
