@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import zmq
 
-from contracts.clock import Clock, ns_to_second
+from contracts.clock import Clock
 from contracts.errors import PopulationMismatchError, UserError, WireError
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import MAX_MESSAGE_BYTES, hello_run, unpack
@@ -142,10 +142,9 @@ class Ingest:
             lines.append(line)  # one message of each line in turn
             max_messages -= 1
             self._counters.messages_received += 1
-            message = self._read(parts)
-            if isinstance(message, Hello):
-                line.streams.add(message.stream)
-            if message is not None:
+            for message in self._read(parts):
+                if isinstance(message, Hello):
+                    line.streams.add(message.stream)
                 yield message
 
         self.is_drained = not lines
@@ -167,26 +166,26 @@ class Ingest:
     def _waits(self, line: _Line) -> bool:
         return bool(line.streams) and all(map(self._is_ahead, line.streams))
 
-    def _read(self, parts: list[bytes]) -> SpikeBatch | StreamEnd | Hello | None:
+    def _read(self, parts: list[bytes]) -> Iterable[SpikeBatch | StreamEnd | Hello]:
         """Return what concerns the ring."""
         if self._is_repeated_hello(parts):
             self._counters.hellos_received += 1
-            return None
+            return ()
         try:
             message = unpack(parts, received_host_ns=self._clock.now_ns())
         except WireError as error:
             self._drop(error.reason, str(error))
-            return None
+            return ()
         match message:
             case SpikeBatch():
                 return self._accept(message)
             case Hello() if self._is_new(message):
-                return message
+                return (message,)
             case StreamEnd() if self._has_ended(message):
-                return message
+                return (message,)
             case Mark():
                 self._counters.marks_received += 1
-        return None
+        return ()
 
     def _is_repeated_hello(self, parts: list[bytes]) -> bool:
         kind, _, name = parts[0].partition(b".")
@@ -195,19 +194,17 @@ class Ingest:
         known = self.registry.streams.get(name.decode(errors="replace"))
         return known is not None and known.hello.run == hello_run(parts[1])
 
-    def _accept(self, batch: SpikeBatch) -> SpikeBatch | None:
+    def _accept(self, batch: SpikeBatch) -> tuple[SpikeBatch, ...]:
         accepted = self.registry.accept(batch)
         self._counters.batches_lost += accepted.n_lost
         if accepted.dropped == "duplicate":
             self._counters.batches_duplicate += 1
         elif accepted.dropped == "jump":
-            at_s = ns_to_second(batch.start_ns)
-            self._drop("jump", f"a batch of {batch.stream!r} is far from the one before: {at_s} s")
+            self._drop("jump", f"a batch of {batch.stream!r} was far from those around it")
         elif accepted.dropped:
             self._drop(accepted.dropped, f"a batch of {batch.stream!r} came before its hello")
-        if accepted.batch is not None:
-            self._counters.spikes_received += batch.n_spikes
-        return accepted.batch
+        self._counters.spikes_received += sum(taken.n_spikes for taken in accepted.batches)
+        return accepted.batches
 
     def _has_ended(self, end: StreamEnd) -> bool:
         n_lost = self.registry.end(end)

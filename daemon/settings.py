@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from contracts.address import LOOPBACK_PREFIXES
+from contracts.address import check_bindable
+from contracts.errors import UserError
 
 IMAGE_TOKEN = "<image>"
 """Where the patches go in a prompt (the special token of LLaVA-1.5's processor)."""
@@ -164,12 +165,10 @@ class PublishSettings(_Group):
 
     @model_validator(mode="after")
     def _loopback_unless_insecure(self) -> PublishSettings:
-        if not self.insecure and not self.bind.startswith(LOOPBACK_PREFIXES):
-            raise ValueError(
-                f"bind must be a loopback address, got {self.bind!r}, which other machines can "
-                "reach without a password. Use tcp://127.0.0.1:5571, or set publish.insecure = "
-                "true on a network that you trust"
-            )
+        try:
+            check_bindable(self.bind, setting="publish.bind", is_insecure=self.insecure)
+        except UserError as error:
+            raise ValueError(str(error)) from error
         return self
 
 

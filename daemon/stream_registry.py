@@ -73,14 +73,6 @@ class Stream:
     stop_ns: int | None = None
     suspect: SpikeBatch | None = None
 
-    def has_jumped(self, batch: SpikeBatch) -> bool:
-        """Whether a batch is far from the one before, and no second one has confirmed it."""
-        before, suspect = self.stop_ns, self.suspect
-        is_far = before is not None and _is_far(batch, self.next_seq, before)
-        is_confirmed = suspect is not None and not _is_far(batch, suspect.seq, suspect.stop_ns)
-        self.suspect = batch if is_far and not is_confirmed else None
-        return self.suspect is not None
-
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
@@ -88,15 +80,15 @@ class Accepted:
 
     Attributes
     ----------
-    batch : SpikeBatch or None
-        None if it was dropped.
+    batches : tuple of SpikeBatch
+        None, one, or two: a batch that was held back and the one that confirms it.
     n_lost : int
-        Messages missing before it.
+        Messages missing before or between them.
     dropped : {"", "no_hello", "duplicate", "jump"}
-        Why it was dropped.
+        Why a batch was dropped.
     """
 
-    batch: SpikeBatch | None
+    batches: tuple[SpikeBatch, ...] = ()
     n_lost: int = 0
     dropped: Literal["", "no_hello", "duplicate", "jump"] = ""
 
@@ -175,21 +167,28 @@ class StreamRegistry:
         """
         stream = self.streams.get(batch.stream)
         if stream is None or stream.hello.run != batch.run:
-            return Accepted(None, dropped="no_hello")
-        n_lost = batch.seq - stream.next_seq
-        if n_lost < 0:
-            return Accepted(None, dropped="duplicate")
+            return Accepted(dropped="no_hello")
+        if batch.seq < stream.next_seq:
+            return Accepted(dropped="duplicate")
         stream.last_heard_host_ns = batch.received_host_ns
         stream.state = StreamState.LIVE
-        if stream.has_jumped(batch):
-            return Accepted(None, dropped="jump")
-        stream.next_seq = batch.seq + 1
+        suspect, stream.suspect = stream.suspect, None
+        if suspect is not None and not _is_far(batch, suspect.seq, suspect.stop_ns):
+            return self._taken(stream, (suspect, batch))
+        dropped: Literal["", "jump"] = "jump" if suspect is not None else ""
+        if stream.stop_ns is not None and _is_far(batch, stream.next_seq, stream.stop_ns):
+            stream.suspect = batch
+            return Accepted(dropped=dropped)
+        return replace(self._taken(stream, (batch,)), dropped=dropped)
+
+    def _taken(self, stream: Stream, batches: tuple[SpikeBatch, ...]) -> Accepted:
+        n_lost = batches[-1].seq - stream.next_seq - len(batches) + 1
         stream.n_lost += n_lost
-        stream.stop_ns = batch.stop_ns
+        stream.next_seq = batches[-1].seq + 1
+        stream.stop_ns = batches[-1].stop_ns
         if stream.row_of is not None:
-            row = stream.row_of[np.minimum(batch.unit_index, len(stream.row_of) - 1)]
-            batch = replace(batch, unit_index=row)
-        return Accepted(batch, n_lost)
+            batches = tuple(_translated(batch, stream.row_of) for batch in batches)
+        return Accepted(batches, n_lost)
 
     def end(self, end: StreamEnd) -> int | None:
         """Note that a stream has ended.
@@ -274,3 +273,7 @@ class StreamRegistry:
 
 def _is_far(batch: SpikeBatch, seq: int, stop_ns: int) -> bool:
     return abs(batch.start_ns - stop_ns) > MAX_JUMP_NS or batch.seq - seq > MAX_LOST
+
+
+def _translated(batch: SpikeBatch, row_of: NDArray[np.uint32]) -> SpikeBatch:
+    return replace(batch, unit_index=row_of[np.minimum(batch.unit_index, len(row_of) - 1)])

@@ -182,16 +182,23 @@ def test_units_of_another_live_stream_are_refused(context: Context):
     assert counters.wire_errors["population"] == 1
 
 
-def test_one_batch_from_nowhere_is_dropped_and_two_are_believed(context: Context):
-    """A far jump of the clock needs a second batch to confirm it."""
-    far = 10**15
+def test_one_batch_from_nowhere_is_dropped(context: Context):
+    """A far jump of the clock that the next batch does not confirm costs that batch alone."""
     with ingest_of(context) as (line, ingest, counters):
-        line.send(hello_of(ramp_population(4)), batch(0), batch(far), batch(far + 1))
-        assert [message.seq for message in taken(ingest) if isinstance(message, SpikeBatch)] == [
-            0,
-            far + 1,
-        ]
-    assert counters.wire_errors["jump"] == 1
+        nowhere = replace(batch(10**15), seq=1)
+        line.send(hello_of(ramp_population(4)), batch(0), nowhere, batch(2), batch(3))
+        assert [m.seq for m in taken(ingest) if isinstance(m, SpikeBatch)] == [0, 2, 3]
+    assert (counters.wire_errors["jump"], counters.batches_lost) == (1, 1)
+
+
+def test_jump_that_is_confirmed_loses_nothing(context: Context):
+    """Two batches far away are believed, the first one with the second."""
+    far = 10**10
+    with ingest_of(context) as (line, ingest, counters):
+        there = [replace(batch(far + i), seq=1 + i) for i in range(2)]
+        line.send(hello_of(ramp_population(4)), batch(0), *there)
+        assert [m.seq for m in taken(ingest) if isinstance(m, SpikeBatch)] == [0, 1, 2]
+    assert (counters.wire_errors["jump"], counters.batches_lost) == (0, 0)
 
 
 def test_one_poisoned_sequence_number_costs_one_batch(context: Context):

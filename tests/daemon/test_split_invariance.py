@@ -129,8 +129,7 @@ def _streamed(
     for batch in batches:
         arrived = unpack([bytes(part) for part in pack(batch)], received_host_ns=1)
         assert isinstance(arrived, SpikeBatch)
-        accepted = registry.accept(arrived).batch
-        assert accepted is not None
+        (accepted,) = registry.accept(arrived).batches
         n_binned += ring.add(accepted).n_binned
         windows += [window.detached() for window in cutter.ready(ring)]
     return windows, n_binned
