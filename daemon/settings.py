@@ -13,8 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from contracts.address import check_bindable
-from contracts.errors import UserError
+from contracts.address import LOOPBACK_PREFIXES
 
 IMAGE_TOKEN = "<image>"
 """Where the patches go in a prompt (the special token of LLaVA-1.5's processor)."""
@@ -165,10 +164,12 @@ class PublishSettings(_Group):
 
     @model_validator(mode="after")
     def _loopback_unless_insecure(self) -> PublishSettings:
-        try:
-            check_bindable(self.bind, setting="publish.bind", is_insecure=self.insecure)
-        except UserError as error:
-            raise ValueError(str(error)) from error
+        if not self.insecure and not self.bind.startswith(LOOPBACK_PREFIXES):
+            raise ValueError(
+                f"bind must be a loopback address, got {self.bind!r}, which other machines can "
+                "reach without a password. Use tcp://127.0.0.1:5571, or set publish.insecure = "
+                "true on a network that you trust"
+            )
         return self
 
 
@@ -213,7 +214,7 @@ class Settings(_Group):
     populations: Annotated[dict[str, str], Field(min_length=1)] = {"all": "all"}
     """What to narrate: a name for each set of units. Narrations are published under
     ``narration.<name>``. A set is ``all``, ``shuffled`` or ``silent`` (the two controls),
-    ``area:VISp``, ``cell_type:PV``, ``probe:probeA``, ``unit:950951`` or ``ids:1,2,3``. The table
+    ``area:VISp``, ``cell_type:PV``, ``probe:probeA``, ``unit:950951`` or ``ids:1|2|3``. The table
     is one value: a stronger layer replaces it as a whole."""
     narrator: NarratorSettings = NarratorSettings()
     publish: PublishSettings = PublishSettings()

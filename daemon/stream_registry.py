@@ -272,7 +272,7 @@ class StreamRegistry:
 
 
 def _is_far(batch: SpikeBatch, seq: int, stop_ns: int) -> bool:
-    return abs(batch.start_ns - stop_ns) > MAX_JUMP_NS or batch.seq - seq > MAX_LOST
+    return abs(batch.start_ns - stop_ns) > MAX_JUMP_NS or abs(batch.seq - seq) > MAX_LOST
 
 
 def _translated(batch: SpikeBatch, row_of: NDArray[np.uint32]) -> SpikeBatch:
