@@ -67,6 +67,9 @@ MAX_TEXT = 1024
 MAX_FIELDS = 64
 """Most keys in a header, unknown ones included."""
 
+SHORT_HEADER_BYTES = 512
+"""Headers of spikes take about 150. So few bytes cannot fill the memory, however nested."""
+
 HELLO_PEEK_BYTES = 256
 """Version, stream and run take at most 130 bytes."""
 
@@ -356,6 +359,21 @@ def _header(message: SourceMessage, **fields: object) -> bytes:
 
 
 def _read_map(part: Part) -> Mapping[str, Any]:
+    """Read a header: in one go where it is short and as it should be, else with care."""
+    if len(part) <= SHORT_HEADER_BYTES:
+        try:
+            fields = msgpack.unpackb(
+                part, max_array_len=0, max_map_len=MAX_FIELDS, max_bin_len=0, max_ext_len=0
+            )
+        except (ValueError, TypeError, msgpack.UnpackException):
+            return _read_carefully(part)
+        if type(fields) is dict and fields.get("version") == WIRE_VERSION:
+            _check_version(fields["version"])
+            return fields
+    return _read_carefully(part)
+
+
+def _read_carefully(part: Part) -> Mapping[str, Any]:
     # Step by step: unpacked at once, a tree of empty lists takes sixty times its bytes.
     fields: dict[str, Any] = {}
     try:
