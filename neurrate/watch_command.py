@@ -215,6 +215,6 @@ def _live(
             now_ns = clock.now_ns()
             if now_ns >= next_ns:
                 next_ns = now_ns + NS_PER_S // DRAWINGS_PER_S
-                live.update(draw(state, now_ns), refresh=True)
+                live.update(draw(state, now_ns, live.console.size.height), refresh=True)
 
         _receive(socket, state, clock, is_over, show)

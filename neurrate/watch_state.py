@@ -129,17 +129,21 @@ class WatchState:
         since_ns = self.started_ns if self.last_message_ns is None else self.last_message_ns
         return (host_ns - since_ns) / 1e9
 
+    def is_silent(self, host_ns: int) -> bool:
+        """Whether nothing has come for so long that what is known may no longer hold."""
+        return self.silent_s(host_ns) >= SILENCE_S
+
     def notice(self, host_ns: int) -> str:
         """Return what to tell a person who sees nothing new; empty while messages come."""
         silent_s = self.silent_s(host_ns)
         if self.last_message_ns is None:
-            if silent_s < SILENCE_S:
+            if not self.is_silent(host_ns):
                 return f"waiting for {self.endpoint}"
             return (
                 f"waiting for {self.endpoint}: no message for {silent_s:.0f} s; "
                 "is `neurrate run` up?"
             )
-        if silent_s < SILENCE_S:
+        if not self.is_silent(host_ns):
             return ""
         return f"{self.endpoint} has been silent for {silent_s:.0f} s; has the daemon stopped?"
 

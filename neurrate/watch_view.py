@@ -2,45 +2,92 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
+from rich.segment import SegmentLines
 from rich.text import Text
 
 from contracts.narration import STAGES
-from neurrate.watch_state import DaemonState, Heard, WatchState
+from neurrate.watch_state import N_SHOWN, DaemonState, Heard, WatchState
 
 BAR_CELLS = 32
 """Width of a latency bar."""
+
+LINE_BAR_CELLS = 12
+"""Width of a latency bar that shares its line with the words."""
+
+NAME_CELLS = 12
+"""Width of the column of names where there are no panels; longer names push what follows."""
+
+CONTROLS = ("shuffled", "silent")
+"""Drawn last: what the others are compared with."""
 
 STAGE_COLOURS = dict(
     zip(STAGES, ("cyan", "blue", "yellow", "magenta", "green", "white"), strict=True)
 )
 
 
-def draw(state: WatchState, host_ns: int) -> RenderableType:
-    """Return the whole view.
+def draw(state: WatchState, host_ns: int, height: int | None = None) -> RenderableType:
+    """Return the view, as full as the height allows.
 
     Parameters
     ----------
     state : WatchState
     host_ns : int
         Now, on the host clock.
+    height : int or None
+        Lines of the terminal. What does not fit is left out: older narrations first, then
+        the panels, then the last populations, which are counted. None draws everything.
 
     Returns
     -------
     view : what rich can print
     """
-    parts: list[RenderableType] = [_header(state)]
+    top = [_header(state, host_ns)]
     notice = state.notice(host_ns)
     if notice:
-        parts.append(Text(notice, style="yellow"))
-    parts += [
-        _panel(population, list(heard), state.n_heard[population])
-        for population, heard in sorted(state.newest.items())
+        top.append(Text(notice, style="yellow"))
+    bottom = [_legend()] if state.newest else []
+    if height is None:
+        return Group(*top, *_panels(state, N_SHOWN), *bottom)
+    newest = [state.newest[population][0] for population in _in_order(state)]
+    forms: list[Sequence[RenderableType]] = [
+        *(_panels(state, n_shown) for n_shown in range(N_SHOWN, 0, -1)),
+        [_two_lines(heard) for heard in newest],
+        [_one_line(heard) for heard in newest],
     ]
-    if state.newest:
-        parts.append(_legend())
-    return Group(*parts)
+    return _Fitted(top, forms, bottom, height)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """The fullest form of the populations that fits between top and bottom."""
+
+    top: Sequence[RenderableType]
+    forms: Sequence[Sequence[RenderableType]]
+    """Fullest first; in the last each population takes one line."""
+    bottom: Sequence[RenderableType]
+    height: int
+
+    # Only here is the width known, and with it how many lines the words take.
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        options = options.reset_height()
+        for form in self.forms:
+            lines = console.render_lines(Group(*self.top, *form, *self.bottom), options, pad=False)
+            if len(lines) <= self.height:
+                yield SegmentLines(lines, new_lines=True)
+                return
+        n_populations = len(form)
+        last = 1 if n_populations else 0
+        n_shown = max(0, self.height - last - (len(lines) - n_populations))
+        shown = Group(*self.top, *form[:n_shown], *self.bottom)
+        lines = console.render_lines(shown, options, pad=False)
+        yield SegmentLines(lines[: max(0, self.height - last)], new_lines=True)
+        if n_populations:
+            yield _more(n_populations - n_shown)
 
 
 def latency_bar(stages_ms: dict[str, float], cells: int = BAR_CELLS) -> Text:
@@ -68,9 +115,20 @@ def latency_bar(stages_ms: dict[str, float], cells: int = BAR_CELLS) -> Text:
     return bar
 
 
-def _header(state: WatchState) -> Text:
+def _in_order(state: WatchState) -> list[str]:
+    """Return the names of the populations: everything, the parts, the controls."""
+    return sorted(state.newest, key=lambda name: (name in CONTROLS, name != "all", name))
+
+
+def _header(state: WatchState, host_ns: int) -> Text:
     line = Text(f"{state.endpoint}  ", style="bold")
     if state.daemon:
+        if state.is_silent(host_ns):
+            line.append(f"silent for {state.silent_s(host_ns):.0f} s", style="red")
+        elif state.daemon.is_ready:
+            line.append("ready", style="green")
+        else:
+            line.append("not ready", style="red")
         line.append_text(_daemon_line(state.daemon))
     if state.n_unreadable:
         line.append(f"  {state.n_unreadable} unreadable messages", style="red")
@@ -78,7 +136,7 @@ def _header(state: WatchState) -> Text:
 
 
 def _daemon_line(daemon: DaemonState) -> Text:
-    line = Text("ready", style="green") if daemon.is_ready else Text("not ready", style="red")
+    line = Text()
     for name, stream_state in sorted(daemon.streams.items()):
         style = "" if stream_state == "live" else "red" if stream_state == "blind" else "dim"
         line.append(f"  {name} {stream_state}", style=style)
@@ -95,23 +153,65 @@ def _daemon_line(daemon: DaemonState) -> Text:
     return line
 
 
+def _panels(state: WatchState, n_shown: int) -> list[Panel]:
+    return [
+        _panel(population, list(state.newest[population])[:n_shown], state.n_heard[population])
+        for population in _in_order(state)
+    ]
+
+
 def _panel(population: str, heard: list[Heard], n_heard: int) -> Panel:
     newest, *older = heard
-    said = Text(newest.text, style="bold" if newest.status != "failed" else "red")
-    facts = Text(f"{newest.window_stop_s:.2f} s  ", style="dim")
-    facts.append_text(latency_bar(newest.latency_ms))
-    facts.append(f" {newest.latency_ms['total']:.0f} ms")
-    if newest.status != "ok":
-        facts.append(f"  {newest.status}", style="red")
-    if newest.n_gap_bins:
-        facts.append(f"  {newest.n_gap_bins} gap bins", style="red")
-    if newest.blind_streams:
-        facts.append(f"  blind: {', '.join(newest.blind_streams)}", style="red")
     before = [Text(f"{one.window_stop_s:.2f} s  {one.text}", style="dim") for one in older]
     return Panel(
-        Group(said, facts, *before), title=Text(population), subtitle=Text(str(n_heard)),
+        Group(_said(newest), _facts(newest), *before),
+        title=Text(population), subtitle=Text(str(n_heard)),
         title_align="left", subtitle_align="right",
     )  # fmt: skip
+
+
+def _two_lines(heard: Heard) -> Group:
+    first = Text(no_wrap=True, overflow="ellipsis")
+    first.append(f"{heard.population:<{NAME_CELLS}} ").append_text(_facts(heard))
+    second = Text("  ", no_wrap=True, overflow="ellipsis").append_text(_said(heard))
+    return Group(first, second)
+
+
+def _one_line(heard: Heard) -> Text:
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(f"{heard.population:<{NAME_CELLS}} ")
+    line.append_text(latency_bar(heard.latency_ms, LINE_BAR_CELLS)).append_text(_notes(heard))
+    return line.append("  ").append_text(_said(heard))
+
+
+def _said(heard: Heard) -> Text:
+    return Text(heard.text, style="bold" if heard.status != "failed" else "red")
+
+
+def _facts(heard: Heard) -> Text:
+    facts = Text(f"{heard.window_stop_s:.2f} s  ", style="dim")
+    return facts.append_text(latency_bar(heard.latency_ms)).append_text(_notes(heard))
+
+
+def _notes(heard: Heard) -> Text:
+    notes = Text(f" {heard.latency_ms['total']:.0f} ms")
+    if heard.status != "ok":
+        notes.append(f"  {heard.status}", style="red")
+    if heard.n_gap_bins:
+        notes.append(f"  {heard.n_gap_bins} gap bins", style="red")
+    if heard.blind_streams:
+        notes.append(f"  blind: {', '.join(heard.blind_streams)}", style="red")
+    return notes
+
+
+def _more(n_hidden: int) -> Text:
+    populations = "population" if n_hidden == 1 else "populations"
+    return Text(
+        f"+{n_hidden} more {populations}; make the window taller",
+        style="yellow",
+        no_wrap=True,
+        overflow="ellipsis",
+    )
 
 
 def _legend() -> Text:

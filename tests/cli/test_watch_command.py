@@ -5,9 +5,11 @@ import threading
 
 import pytest
 import zmq
+from rich.console import Console
 
 from contracts.narration_wire import pack_narration
 from neurrate.cli import main
+from neurrate.watch_view import draw
 from tests.support.narrations import narration
 
 
@@ -53,6 +55,21 @@ def test_the_live_view_draws_on_a_terminal(publisher, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert main(["watch", "--connect", publisher, "--seconds", "0.6"]) == 0
     assert "car 1" in capsys.readouterr().out
+
+
+def test_the_live_view_fits_the_terminal(publisher, monkeypatch, capsys):
+    """The live view is drawn for the height that the terminal has."""
+    heights = []
+
+    def draw_and_note(state, host_ns, height=None):
+        heights.append(height)
+        return draw(state, host_ns, height)
+
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("rich._console", Console(width=80, height=11))
+    monkeypatch.setattr("neurrate.watch_view.draw", draw_and_note)
+    assert main(["watch", "--connect", publisher, "--seconds", "0.3"]) == 0
+    assert set(heights) == {11}
 
 
 def test_nobody_there_is_said_and_is_no_error(capsys):

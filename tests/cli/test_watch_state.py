@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from contracts.narration import Status
+from contracts.narration import STAGES, Status
 from contracts.narration_wire import as_repeat, pack_narration
 from daemon.metrics import Counters
 from daemon.stats import StreamStats, stats_message
@@ -18,15 +18,31 @@ from tests.support.narrations import narration, narrations
 
 S = 1_000_000_000
 
+NAMES = ("all", "CA1", "LGd", "VISl", "VISp", "shuffled", "silent")
+"""In the order in which they are drawn."""
+
 
 @pytest.fixture
 def state():
     return WatchState("tcp://127.0.0.1:5571", started_ns=0)
 
 
-def _drawn(state: WatchState, host_ns: int = 0) -> str:
-    console = Console(file=io.StringIO(), width=160)
-    console.print(draw(state, host_ns))
+@pytest.fixture
+def busy(state):
+    """Return a state with a full history of long sentences from seven populations."""
+    state.take(_stats(reasons=["narrator: loading"]), host_ns=S)
+    for seq in range(N_SHOWN):
+        for name in sorted(NAMES):
+            said = narration(seq=seq, population=name, text=f"A car {seq} turns left. " * 9)
+            state.take(pack_narration(said), host_ns=S)
+    return state
+
+
+def _drawn(
+    state: WatchState, host_ns: int = 0, *, height: int | None = None, width: int = 160
+) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(draw(state, host_ns, height))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -82,6 +98,72 @@ def test_failed_and_incomplete_narrations_say_so(state):
     assert heard is not None
     assert heard.line == ("0.250 s  all: [because]  (60 ms; failed; 2 gap bins; blind probeB)")
     assert "2 gap bins  blind: probeB" in _drawn(state, S)
+
+
+@pytest.mark.parametrize("height", [24, 50])
+def test_every_population_fits_the_terminal(busy, height):
+    """Names, newest words and legend are all there, however low the terminal."""
+    shown = _drawn(busy, S, height=height, width=80)
+    at = [shown.index(name) for name in NAMES]
+    assert at == sorted(at)
+    assert shown.count("A car 3") >= len(NAMES)
+    assert all(f"█ {stage}" in shown for stage in STAGES)
+    assert len(shown.splitlines()) <= height
+    assert "more" not in shown
+
+
+def test_history_goes_before_the_panels_do(state):
+    """In a lower terminal the panels hold fewer older words, then there are no panels."""
+    for seq in range(N_SHOWN):
+        state.take(pack_narration(narration(seq=seq, text=f"words {seq}")), host_ns=S)
+    full = _drawn(state, S)
+    n_lines = len(full.splitlines())
+    assert _drawn(state, S, height=n_lines) == full
+    fewer = _drawn(state, S, height=n_lines - 1)
+    assert "words 1" in fewer
+    assert "words 0" not in fewer
+    flat = _drawn(state, S, height=n_lines - N_SHOWN)
+    assert "words 3" in flat
+    assert "╭" in fewer
+    assert "╭" not in flat
+
+
+def test_long_sentences_end_in_an_ellipsis_without_panels(busy):
+    """Without panels a sentence that is too long is cut, and says so."""
+    assert _drawn(busy, S, height=24, width=80).count("…") == len(NAMES)
+
+
+def test_populations_that_do_not_fit_are_counted(busy):
+    """When even one line each is too much the last line says how many are missing."""
+    shown = _drawn(busy, S, height=10, width=80).splitlines()
+    n_shown = sum(any(line.startswith(f"{name} ") for line in shown) for name in NAMES)
+    assert len(shown) == 10
+    assert 0 < n_shown < len(NAMES)
+    assert shown[-1] == f"+{len(NAMES) - n_shown} more populations; make the window taller"
+
+
+@pytest.mark.parametrize("width", [20, 80, 160])
+def test_no_view_is_taller_than_the_terminal(busy, width):
+    """Whatever the size of the terminal, nothing is drawn below its edge."""
+    for height in range(1, 60):
+        assert len(_drawn(busy, 30 * S, height=height, width=width).splitlines()) <= height
+
+
+def test_a_low_terminal_without_populations_counts_none(state):
+    """Where nothing was heard yet, nothing is said to be missing."""
+    state.take(_stats(reasons=[f"reason {i}" for i in range(9)]), host_ns=S)
+    shown = _drawn(state, S, height=4)
+    assert len(shown.splitlines()) == 4
+    assert "more" not in shown
+
+
+def test_a_silent_daemon_is_not_called_ready(state):
+    """What the daemon last said of itself does not outlive its silence."""
+    state.take(_stats(), host_ns=S)
+    assert "5571  ready" in _drawn(state, 2 * S)
+    shown = _drawn(state, 24 * S)
+    assert "5571  silent for 23 s  probeA live" in shown
+    assert "ready" not in shown
 
 
 def test_waiting_is_explained(state):
