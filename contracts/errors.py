@@ -49,6 +49,10 @@ class DependencyError(NeurrateError):
     exit_code = 3
 
 
+class ChildError(NeurrateError):
+    """A process that we started came to an end that it should not have. Code 1, no traceback."""
+
+
 class MisuseError(NeurrateError):
     """Our own code broke a rule between two rooms. Exit code 1, with a traceback."""
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from contracts.clock import Clock, ns_to_second
 from contracts.embedding import PatchEmbedding
-from contracts.narration import Narration, Provenance, Stamps, Utterance, latency_ms
+from contracts.narration import Narration, Provenance, Stamps, Status, Utterance, latency_ms
 from contracts.narration_wire import pack_narration
 from daemon.metrics import Counters, LatencyRecorder
 from daemon.narration_port import Narrated
@@ -46,7 +46,8 @@ class NarrationDesk:
             narration = self._address(embedding, _finite(said), narrated.provenance)
             self._publisher.publish(pack_narration(narration))
             durations_ms = latency_ms(narration.stamps)
-            self._latencies.record(durations_ms)
+            if said.status is not Status.FAILED:  # what was never said was not late
+                self._latencies.record(durations_ms)
             self._counters.narrations[said.status.value] += 1
             _log(narration, durations_ms)
 

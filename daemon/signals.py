@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Thread
 from types import FrameType
@@ -31,19 +31,23 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signal(request: StopRequest) -> Iterator[None]:
+def stop_on_signal(
+    request: StopRequest, *, force: Callable[[], None] = lambda: os._exit(FORCED_EXIT_CODE)
+) -> Iterator[None]:
     """Take SIGINT and SIGTERM for a while, and give them back afterwards.
 
     Parameters
     ----------
     request : StopRequest
-        Made by the first signal. The second ends the process at once, with code 1.
+        Made by the first signal.
+    force : callable
+        What the second signal does: end the process at once, with code 1.
     """
 
     def stop(signal_number: int, _frame: FrameType | None) -> None:
         # No logging here: the handler may have interrupted a line that is being written.
         if request.signal_name:
-            os._exit(FORCED_EXIT_CODE)
+            force()
         request.signal_name = signal.Signals(signal_number).name
         request.is_made = True
 

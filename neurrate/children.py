@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from contracts.errors import DependencyError, NeurrateError, UserError
+from contracts.errors import ChildError, DependencyError, UserError
 
 PAUSE_S = 0.02
 TAIL_LINES = 20
@@ -47,7 +48,11 @@ class Child:
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C reaches the demo alone, which passes it on once.
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def __enter__(self) -> Self:
@@ -75,7 +80,7 @@ class Child:
 
         Raises
         ------
-        NeurrateError
+        ChildError
             If it ends before, or says nothing in time.
         """
         stop = time.monotonic() + deadline_s
@@ -84,7 +89,7 @@ class Child:
             if self._address_file.exists():
                 return dict(read_json(self._address_file))
             time.sleep(PAUSE_S)
-        raise NeurrateError(f"the {self._name} said nothing for {deadline_s} s:\n{self._tail()}")
+        raise ChildError(f"the {self._name} said nothing for {deadline_s} s:\n{self._tail()}")
 
     def ask_to_stop(self) -> None:
         """Ask it to stop, once."""
@@ -101,32 +106,37 @@ class Child:
             With its own sentence, if its input was at fault.
         DependencyError
             With its own sentence, if something is not installed.
-        NeurrateError
+        ChildError
             With the end of its log, otherwise.
         """
         code = self._process.poll()
         if code is None or code == 0:
             return
+        if code < 0:
+            raise ChildError(
+                f"the {self._name} was killed by {signal.Signals(-code).name}. If that was nobody, "
+                "the machine may have run out of memory."
+            )
         tail = self._tail()
         sentence = tail.rpartition(ERROR_PREFIX)[2].strip() if ERROR_PREFIX in tail else ""
         if code == UserError.exit_code and sentence:
             raise UserError(sentence)
         if code == DependencyError.exit_code and sentence:
             raise DependencyError(sentence)
-        raise NeurrateError(f"the {self._name} ended with code {code}:\n{tail}")
+        raise ChildError(f"the {self._name} ended with code {code}:\n{tail}")
 
     def wait(self, *, deadline_s: float) -> None:
         """Wait for its end.
 
         Raises
         ------
-        NeurrateError
+        ChildError
             If it does not come in time.
         """
         try:
             self._process.wait(deadline_s)
         except subprocess.TimeoutExpired as error:
-            raise NeurrateError(
+            raise ChildError(
                 f"the {self._name} did not end within {deadline_s} s:\n{self._tail()}"
             ) from error
         self.check()

@@ -5,6 +5,7 @@ Verbs are named here and imported when they are used, so that ``--help`` loads n
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import traceback
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 from cyclopts import App, CycloptsError, UnknownCommandError
 
-from contracts.errors import DependencyError, NeurrateError, UserError
+from contracts.errors import ChildError, DependencyError, NeurrateError, UserError
 
 EXIT_OK = 0
 
@@ -99,8 +100,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(_unknown_verb(error), UserError.exit_code)
     except CycloptsError as error:
         return _refuse(str(error).strip(), UserError.exit_code)
-    except (UserError, DependencyError) as error:
+    except (UserError, DependencyError, ChildError) as error:
         return _refuse(str(error), error.exit_code)
+    except BrokenPipeError:  # whoever read our output has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
     except OSError as error:
         if error.filename is None:
             return _our_fault()

@@ -117,7 +117,10 @@ def is_whole(numbers: dict[str, Any]) -> bool:
 
 def _sentence(numbers: dict[str, Any]) -> str:
     if is_whole(numbers):
-        return f"Every one of {numbers['spikes_sent']:,} spikes sent was received and binned."
+        return (
+            f"Every one of {numbers['spikes_sent']:,} spikes sent was received and binned; "
+            f"{numbers['windows_narrated']:,} of {numbers['windows']:,} windows were narrated."
+        )
     lost = numbers["spikes_sent"] - numbers["spikes_binned"]
     return f"{lost:,} of {numbers['spikes_sent']:,} spikes sent have no bin; the table says why."
 
@@ -204,7 +207,7 @@ class _Play:
         from neurrate.watch_state import WatchState
 
         stop, clock = StopRequest(), HostClock()
-        with ExitStack() as children, stop_on_signal(stop):
+        with ExitStack() as children, stop_on_signal(stop, force=_give_up):
             source = children.enter_context(Child("source", self._source(), self.folder))
             spikes = source.addresses(deadline_s=START_S)["spikes"]
             daemon = children.enter_context(
@@ -248,6 +251,17 @@ class _Play:
         if self._has_random_model:
             words += ["--set", f"narrator.max_new_tokens={NOISE_TOKENS}"]
         return words
+
+
+def _give_up() -> None:
+    """Leave at once, but not without the children and the folder.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Always.
+    """
+    raise KeyboardInterrupt
 
 
 def _say(message: str) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from contracts.narration import Status
 from neurrate.tables import print_table
+
+LABELS = {"drops": "windows dropped", "narrations": "narrations, all populations"}
 
 
 def account(summary: Mapping[str, Any], *, spikes_sent: int | None = None) -> dict[str, Any]:
@@ -21,9 +24,12 @@ def account(summary: Mapping[str, Any], *, spikes_sent: int | None = None) -> di
     Returns
     -------
     numbers : dict
-        Spikes sent, received, binned; windows; narrations; drops; latencies.
+        Spikes sent, received, binned; windows, each narrated or dropped; narrations, one for each
+        population of a narrated window; latencies. A failed window counts as dropped.
     """
     counters = summary["counters"]
+    spoken = {k: n for k, n in counters["narrations"].items() if k != Status.FAILED.value}
+    n_dropped = sum(counters["windows_dropped"].values())
     return {
         "spikes_sent": spikes_sent,
         "spikes_received": counters["spikes_received"],
@@ -33,10 +39,11 @@ def account(summary: Mapping[str, Any], *, spikes_sent: int | None = None) -> di
         "batches_lost": counters["batches_lost"],
         "windows": counters["windows"],
         "windows_encoded": counters["windows_encoded"],
-        "narrations": sum(counters["narrations"].values()),
-        "narrations_by_status": counters["narrations"],
-        "drops": sum(counters["windows_dropped"].values()),
+        "windows_narrated": counters["windows"] - n_dropped,
+        "drops": n_dropped,
         "drops_by_reason": counters["windows_dropped"],
+        "narrations": sum(spoken.values()),
+        "narrations_by_status": counters["narrations"],
         "latency_ms": summary["latency_ms"],
     }
 
@@ -51,7 +58,7 @@ def print_summary(summary: Mapping[str, Any], *, spikes_sent: int | None = None)
         if isinstance(value, Mapping):
             rows += [{"": f"  {reason}", "count": f"{n:,}"} for reason, n in value.items() if n]
         else:
-            label = name.removesuffix("_by_status").replace("_", " ")
+            label = LABELS.get(name, name.replace("_", " "))
             rows.append({"": label, "count": f"{value:,}"})
     print_table("What became of it", rows)
     latency_ms = numbers["latency_ms"]

@@ -58,13 +58,25 @@ def check_writable(path: Path | None) -> None:
     """
     if path is None:
         return
-    folder = path.parent
-    if path.is_dir():
+    target = path.resolve()
+    folder = target.parent
+    if target.is_dir():
         raise UserError(f"Cannot write {path}: it is a folder. Name a file in it.")
+    if target.exists() and not target.is_file():
+        raise UserError(f"Cannot write {path}: it is a device, not a file. Name a file.")
     if not folder.is_dir():
         raise UserError(f"Cannot write {path}: there is no folder {folder}. Make it first.")
-    if not os.access(path if path.exists() else folder, os.W_OK):
+    if target.exists() and not os.access(target, os.W_OK):
         raise UserError(f"Cannot write {path}: permission denied. Name a file that you may write.")
+    partial = _partial(target)
+    try:
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        reason = (error.strerror or "it cannot be made").lower()
+        raise UserError(
+            f"Cannot write {path}: {reason}. Name a file that you may write."
+        ) from error
 
 
 def check_folder_writable(folder: Path) -> None:
@@ -108,9 +120,15 @@ def write_json(path: Path | None, data: object) -> None:
     if path is None:
         return
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    partial = path.with_name(f".{path.name}.partial")
+    target = path.resolve()  # a link stays a link
+    partial = _partial(target)
     try:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(path)  # whoever waits for the file finds it whole
+        partial.replace(target)  # whoever waits for the file finds it whole
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def _partial(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")

@@ -1,6 +1,7 @@
 """Numbers as a table and as JSON."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +44,24 @@ def test_an_unwritable_path_is_refused_beforehand(tmp_path, name):
 def test_cells_are_short():
     """None is a dash and a float has four digits."""
     assert [cell(value) for value in (None, 0.123456, 12, "x")] == ["-", "0.1235", "12", "x"]
+
+
+def test_device_is_refused():
+    """A device is no place for a file, and stays what it is."""
+    with pytest.raises(UserError, match="device"):
+        check_writable(Path("/dev/null"))
+
+
+def test_link_stays_a_link(tmp_path: Path):
+    """What a link points to is written; the link is not replaced."""
+    (tmp_path / "link.json").symlink_to(tmp_path / "there.json")
+    check_writable(tmp_path / "link.json")
+    write_json(tmp_path / "link.json", {"a": 1})
+    assert (tmp_path / "link.json").is_symlink()
+    assert json.loads((tmp_path / "there.json").read_text()) == {"a": 1}
+
+
+def test_place_where_no_file_can_be_made_is_refused_at_once():
+    """Not all of a file system can be written, whatever the permissions say."""
+    with pytest.raises(UserError, match=r"Cannot write /proc/x\.json"):
+        check_writable(Path("/proc/x.json"))
