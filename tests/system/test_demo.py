@@ -48,7 +48,8 @@ def speaking(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """Wait for the first narration; return every process below the demo."""
     assert process.stdout
     assert process.stdout.readline()
-    return psutil.Process(process.pid).children(recursive=True)
+    children: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+    return children
 
 
 def is_gone(processes: list[psutil.Process]) -> bool:
