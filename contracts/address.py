@@ -1,9 +1,10 @@
-"""Which addresses may be bound, and what to say when one cannot. No socket here."""
+"""Which addresses may be bound or connected to, and what to say otherwise. No socket here."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 
 from contracts.errors import UserError
 
@@ -13,27 +14,67 @@ LOOPBACK_PREFIXES = ("tcp://127.", "tcp://localhost:", "ipc://", "inproc://")
 MAX_REQUEST_BYTES = 1024
 """Largest message that a subscriber may send to a publisher: a topic to subscribe to."""
 
+MAX_PORT = 65_535
+"""Ports are 16 bits wide (RFC 9293)."""
+
+_NUMBER = re.compile(r"[0-9]{1,5}")
+
 
 def check_bindable(address: str, *, setting: str, is_insecure: bool) -> None:
-    """Refuse an address that other machines can reach, unless the user says so.
+    """Refuse an address with no such port, or one that other machines can reach unasked.
 
     Raises
     ------
     UserError
         With what to do.
     """
-    if "://" not in address:
-        raise UserError(
-            f"{setting} {address!r} needs tcp:// in front, as in tcp://127.0.0.1:5570 "
-            "(or ipc:// and a path)."
-        )
+    _check_scheme(address, setting)
     if address.startswith("tcp://["):
         raise UserError(f"{setting} {address} must be an IPv4 address, as tcp://127.0.0.1:5570 is.")
+    if problem := bind_problem(address):
+        raise UserError(f"{setting} {problem}.")
     if not address.startswith(LOOPBACK_PREFIXES) and not is_insecure:
         raise UserError(
             f"{setting} {address} can be reached from other machines, and nothing on it is "
             "encrypted. Bind to tcp://127.0.0.1:PORT, or add --insecure if the network is yours."
         )
+
+
+def check_connectable(address: str, *, setting: str) -> None:
+    """Refuse an address that nobody can listen on.
+
+    Raises
+    ------
+    UserError
+        With what to do.
+    """
+    _check_scheme(address, setting)
+    if problem := connect_problem(address):
+        raise UserError(f"{setting} {problem}.")
+
+
+def bind_problem(address: str) -> str:
+    """Return what is wrong with the port of an address to bind; empty if nothing is.
+
+    ZeroMQ itself reads 99999 as 34463 and 80x as 80.
+
+    >>> bind_problem("tcp://127.0.0.1:99999")
+    "must have a port from 0 to 65535, or * for any that is free, got 'tcp://127.0.0.1:99999'"
+    """
+    if _port(address) == "*" or _has_port_from(0, address):
+        return ""
+    return f"must have a port from 0 to {MAX_PORT}, or * for any that is free, got {address!r}"
+
+
+def connect_problem(address: str) -> str:
+    """Return what is wrong with the port of an address to connect to; empty if nothing is.
+
+    >>> connect_problem("tcp://127.0.0.1:0")
+    "must have a port from 1 to 65535, got 'tcp://127.0.0.1:0'"
+    """
+    if _has_port_from(1, address):
+        return ""
+    return f"must have a port from 1 to {MAX_PORT}, got {address!r}"
 
 
 def cannot_bind(address: str, error_number: int, *, setting: str) -> UserError:
@@ -53,3 +94,23 @@ def cannot_bind(address: str, error_number: int, *, setting: str) -> UserError:
         else f"{setting} must be an address such as tcp://127.0.0.1:5570."
     )
     return UserError(f"Cannot bind {address}: {os.strerror(error_number).lower()}. {remedy}")
+
+
+def _check_scheme(address: str, setting: str) -> None:
+    if "://" not in address:
+        raise UserError(
+            f"{setting} {address!r} needs tcp:// in front, as in tcp://127.0.0.1:5570 "
+            "(or ipc:// and a path)."
+        )
+
+
+def _port(address: str) -> str:
+    return address.rpartition(":")[2]
+
+
+def _has_port_from(lowest: int, address: str) -> bool:
+    """Whether a tcp address has a port that exists; other addresses have none to be wrong."""
+    port = _port(address)
+    return not address.startswith("tcp://") or (
+        _NUMBER.fullmatch(port) is not None and lowest <= int(port) <= MAX_PORT
+    )

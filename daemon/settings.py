@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from contracts.address import LOOPBACK_PREFIXES
+from contracts.address import LOOPBACK_PREFIXES, bind_problem, connect_problem
 
 IMAGE_TOKEN = "<image>"
 """Where the patches go in a prompt (the special token of LLaVA-1.5's processor)."""
@@ -31,13 +31,26 @@ def _endpoint(value: str) -> str:
     return value
 
 
+def _to_bind(value: str) -> str:
+    if problem := bind_problem(value):
+        raise ValueError(problem)
+    return value
+
+
+def _to_connect(value: str) -> str:
+    if problem := connect_problem(value):
+        raise ValueError(problem)
+    return value
+
+
 def _torch_device(value: str) -> str:
     if not _TORCH_DEVICE.fullmatch(value):
         raise ValueError(f"must be auto, cpu, cuda or cuda:NUMBER, got {value!r}")
     return value
 
 
-Endpoint = Annotated[str, AfterValidator(_endpoint)]
+BindEndpoint = Annotated[str, AfterValidator(_endpoint), AfterValidator(_to_bind)]
+ConnectEndpoint = Annotated[str, AfterValidator(_endpoint), AfterValidator(_to_connect)]
 TorchDevice = Annotated[str, AfterValidator(_torch_device)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -53,7 +66,7 @@ class _Group(BaseModel):
 class IngestSettings(_Group):
     """Where the spikes come from."""
 
-    connect: tuple[Endpoint, ...] = ("tcp://127.0.0.1:5570",)
+    connect: tuple[ConnectEndpoint, ...] = ("tcp://127.0.0.1:5570",)
     """ZeroMQ addresses of the sources, one for each publisher. On a command line or in the
     environment several are separated by commas. The default is where ``neurrate stream`` binds."""
     stream_timeout_s: Seconds = 2.0
@@ -153,7 +166,7 @@ class NarratorSettings(_Group):
 class PublishSettings(_Group):
     """Where narrations go out."""
 
-    bind: Endpoint = "tcp://127.0.0.1:5571"
+    bind: BindEndpoint = "tcp://127.0.0.1:5571"
     """ZeroMQ address that subscribers connect to. Loopback, because the socket has no lock."""
     queue_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Messages kept for each subscriber that reads too slowly; beyond it that subscriber loses

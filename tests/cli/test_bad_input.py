@@ -191,6 +191,16 @@ def test_open_bind_of_a_source_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert "--insecure" in sentence
 
 
+@pytest.mark.parametrize("port", ["99999", "80x"])
+def test_port_that_is_none_is_refused(
+    port: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """ZeroMQ would listen on another port, and nobody would find the source."""
+    path = write_units(tmp_path / "session.nwb", random_trains())
+    sentence = refuse(["stream", "nwb", str(path), "--bind", f"tcp://127.0.0.1:{port}"], capsys)
+    assert "--bind must have a port from 0 to 65535, or * for any that is free, got" in sentence
+
+
 OUT_OF_BOUNDS = {
     "no unit": (["simulate", "recording", "new.nwb", "--units", "0"], "--units"),
     "negative length": (["simulate", "recording", "new.nwb", "--seconds", "-1"], "--seconds"),

@@ -1,10 +1,10 @@
-"""Which addresses may be bound, and what is said when one cannot."""
+"""Which addresses may be bound or connected to, and what is said otherwise."""
 
 import errno
 
 import pytest
 
-from contracts.address import cannot_bind, check_bindable
+from contracts.address import cannot_bind, check_bindable, check_connectable
 from contracts.errors import UserError
 
 
@@ -47,6 +47,40 @@ def test_ipv6_is_refused(address, is_insecure):
     """Sockets speak IPv4 alone: such an address would be allowed and then fail to bind."""
     with pytest.raises(UserError, match=r"--bind tcp://\[.* must be an IPv4 address"):
         check_bindable(address, setting="--bind", is_insecure=is_insecure)
+
+
+@pytest.mark.parametrize(
+    "port", ["99999", "65536", "80x", "x", "-1", "+80", "", "5570 ", "\u0665", "9" * 5000, "**"]
+)
+@pytest.mark.parametrize("is_insecure", [False, True])
+def test_a_port_that_is_none_is_refused(port, is_insecure):
+    """ZeroMQ would take another port in its place, without a word."""
+    with pytest.raises(UserError, match=r"--bind must have a port from 0 to 65535, or \*"):
+        check_bindable(f"tcp://127.0.0.1:{port}", setting="--bind", is_insecure=is_insecure)
+    with pytest.raises(UserError, match=r"ingest\.connect must have a port from 1 to 65535, got"):
+        check_connectable(f"tcp://127.0.0.1:{port}", setting="ingest.connect")
+
+
+@pytest.mark.parametrize("port", ["0", "*"])
+def test_any_port_cannot_be_connected_to(port):
+    """A port that the system chooses is for those who bind."""
+    check_bindable(f"tcp://127.0.0.1:{port}", setting="--bind", is_insecure=False)
+    with pytest.raises(UserError, match="must have a port from 1 to 65535, got"):
+        check_connectable(f"tcp://127.0.0.1:{port}", setting="ingest.connect")
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:1", "tcp://rig.example.org:65535", "ipc://a:99999", "inproc://x"]
+)
+def test_an_address_that_somebody_may_listen_on_is_allowed(address):
+    """Both ends of the range are ports, and other transports have none."""
+    check_connectable(address, setting="ingest.connect")
+
+
+def test_a_forgotten_scheme_is_said_to_those_who_connect():
+    """The same rule on both ends of the line."""
+    with pytest.raises(UserError, match=r"ingest\.connect '.*' needs tcp:// in front"):
+        check_connectable("127.0.0.1:5570", setting="ingest.connect")
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,12 @@ def test_all_problems_come_in_one_error(tmp_path):
         ("[populations]", "populations"),
         ("[ingest]\nconnect = []", "ingest.connect needs one address or more"),
         ("[ingest]\nconnect = ['x']", "ingest.connect must be tcp://HOST:PORT"),
+        (
+            "[ingest]\nconnect = ['tcp://127.0.0.1:99999']",
+            "ingest.connect must have a port from 1 to 65535, got 'tcp://127.0.0.1:99999'",
+        ),
+        ("[ingest]\nconnect = ['tcp://127.0.0.1:*']", "ingest.connect must have a port from 1"),
+        ("[publish]\nbind = 'tcp://127.0.0.1:70000'", "publish.bind must have a port from 0"),
         ("[narrator]\nprompt = 'hi'", "narrator.prompt must hold <image> exactly once"),
         ("[narrator]\ndevice = 'gpu'", "narrator.device must be auto, cpu, cuda or cuda:NUMBER"),
     ],
