@@ -49,6 +49,11 @@ class Unit:
         """What tells this unit from every other of the session: (probe, unit_id)."""
         return (self.probe, self.unit_id)
 
+    @property
+    def label(self) -> str:
+        """The same for people: ``probeA/950951``, or ``950951`` where the probe is unknown."""
+        return f"{self.probe}/{self.unit_id}" if self.probe else self.unit_id
+
 
 class Population:
     """Units in a fixed order; a unit's row is its ``unit_index``.

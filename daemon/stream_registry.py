@@ -134,7 +134,7 @@ class StreamRegistry:
         if known and known.hello.run == hello.run:
             return False
         index_of = self._population.index_of
-        extra = [u.unit_id for u in hello.population.units if u.key not in index_of]
+        extra = [u.label for u in hello.population.units if u.key not in index_of]
         if extra and self._extra_units == "refuse":
             missing = [] if self.streams else self._absent_from(hello.population)
             raise PopulationMismatchError(missing, extra, source=hello.source)
@@ -238,9 +238,9 @@ class StreamRegistry:
         return silent
 
     def missing_units(self) -> list[str]:
-        """Return the unit ids of the encoder that no stream has announced yet."""
+        """Return the labels of the encoder's units that no stream has announced yet."""
         announced = {u.key for s in self.streams.values() for u in s.hello.population.units}
-        return [unit.unit_id for unit in self._population.units if unit.key not in announced]
+        return [unit.label for unit in self._population.units if unit.key not in announced]
 
     @property
     def have_all_ended(self) -> bool:
@@ -258,10 +258,10 @@ class StreamRegistry:
             for unit in stream.hello.population.units
         }
         known = self._population.index_of
-        return [u.unit_id for u in hello.population.units if u.key in taken and u.key in known]
+        return [u.label for u in hello.population.units if u.key in taken and u.key in known]
 
     def _absent_from(self, population: Population) -> list[str]:
-        return [u.unit_id for u in self._population.units if u.key not in population.index_of]
+        return [u.label for u in self._population.units if u.key not in population.index_of]
 
     def _rows(self, population: Population) -> NDArray[np.uint32] | None:
         if population.fingerprint == self._population.fingerprint:

@@ -157,7 +157,9 @@ def choose_units(
     if only is None:
         return np.flatnonzero(passing)
     row_of = {unit.key: row for row, unit in enumerate(table.units) if passing[row]}
-    missing = [unit_id for probe, unit_id in only if (probe, unit_id) not in row_of]
+    missing = [
+        Unit(unit_id, probe).label for probe, unit_id in only if (probe, unit_id) not in row_of
+    ]
     if missing or not only:
         raise RecordingError(
             path,

@@ -183,7 +183,7 @@ def test_units_that_nobody_announces_stop_it(stub_bundle: Manifest):
     with source(half, n_batches=1, ends=False) as one:
         with pytest.raises(PopulationMismatchError) as raised:
             Service(settings(stub_bundle, one)).run()
-    assert raised.value.missing == tuple(u.unit_id for u in stub_bundle.population.units[6:])
+    assert raised.value.missing == tuple(u.label for u in stub_bundle.population.units[6:])
 
 
 def test_stop_from_outside_ends_it_without_a_source(stub_bundle: Manifest):

@@ -72,6 +72,15 @@ def test_extra_units_are_refused_with_their_names():
     assert (raised.value.missing, raised.value.extra) == (("1",), ("7", "8"))
 
 
+def test_probes_tell_the_units_of_an_error_apart():
+    """The same id on another probe is named with both probes, and is no contradiction."""
+    encoder = StreamRegistry(Population([Unit("5", probe="probeA")]), "refuse")
+    with pytest.raises(PopulationMismatchError) as raised:
+        encoder.hello(hello_of(Population([Unit("5", probe="probeB")])), host_ns=0)
+    assert (raised.value.missing, raised.value.extra) == (("probeA/5",), ("probeB/5",))
+    assert "unit_id probeA/5" in str(raised.value)
+
+
 def test_extra_units_are_ignored_on_demand():
     """Their spikes go to the row outside, the others to their own."""
     theirs = Population([Unit("7"), Unit("1"), Unit("0")])
@@ -83,7 +92,7 @@ def test_same_unit_id_on_two_probes_is_two_units():
     encoder = Population([Unit("5", probe="A"), Unit("5", probe="B")])
     both = StreamRegistry(encoder, "refuse")
     both.hello(hello_of(Population([Unit("5", probe="B")]), stream="b"), host_ns=0)
-    assert both.missing_units() == ["5"]
+    assert both.missing_units() == ["A/5"]
     assert rows(both.accept(batch(0, 0, stream="b"))) == [1]
     both.hello(hello_of(Population([Unit("5", probe="A")]), stream="a"), host_ns=0)
     assert both.missing_units() == []

@@ -110,6 +110,8 @@ def test_only_keeps_the_order_of_the_bundle() -> None:
 
 
 def test_units_of_a_bundle_that_are_missing_are_named() -> None:
-    """Missing units are counted and named, with what to do."""
-    with pytest.raises(RecordingError, match=r"2 of the 3 units .* unit_id 8, 9\. Use the bundle"):
-        choose_units(TABLE, "all", [("A", "1"), ("A", "8"), ("A", "9")], path="x")
+    """Missing units are counted and named with their probe, by which 1 is not A/1."""
+    with pytest.raises(
+        RecordingError, match=r"2 of the 3 units .* unit_id A/8, 1\. Use the bundle"
+    ):
+        choose_units(TABLE, "all", [("A", "1"), ("A", "8"), ("", "1")], path="x")

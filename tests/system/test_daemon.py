@@ -287,7 +287,7 @@ def test_other_population_is_refused_with_the_missing_units(
     source = start("stream", "nwb", other, "--bind", "tcp://127.0.0.1:*", name="source")
     daemon = start_daemon(source.addresses()["spikes"])
     assert daemon.wait() == 2
-    assert "12 units of the encoder's population are not in the stream: unit_id 950900" in (
+    assert "12 units of the encoder's population are not in the stream: unit_id probeA/950900" in (
         daemon.text()
     )
     assert "Traceback" not in daemon.text()
@@ -303,7 +303,7 @@ def test_stream_that_lacks_units_is_refused_after_a_while(
     )  # fmt: skip
     daemon = start_daemon(source.addresses()["spikes"], "--set", "ingest.population_timeout_s=0.5")
     assert daemon.wait() == 2
-    assert "6 units of the encoder's population are not in the stream: unit_id 950906" in (
+    assert "6 units of the encoder's population are not in the stream: unit_id probeB/950906" in (
         daemon.text()
     )
 
