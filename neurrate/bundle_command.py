@@ -58,7 +58,8 @@ def random(
     units
         Conditions that a unit must meet, as for 'neurrate stream nwb'.
     model
-        Folder or hub id of the vision-language model that the encoder is for.
+        Folder or hub id of the vision-language model that the encoder is for. A folder that is
+        there is kept with its whole path, so that the daemon finds it from anywhere.
     size
         tiny: 8 x 8 patches of 64 numbers; paper: 24 x 24 of 1024, as LLaVA-1.5 takes them.
     bin_rate_hz
@@ -80,7 +81,7 @@ def random(
         write_random_bundle(
             source,
             out,
-            model=model,
+            model=_whole_path(model),
             size=size,
             window=WindowSpec(BinRate(bin_rate_hz), n_bins=bins, stride_bins=stride),
             seed=seed,
@@ -90,6 +91,11 @@ def random(
     finally:
         source.close()
     print(f"wrote {out}: {len(source.population)} units, random weights")
+
+
+def _whole_path(model: str) -> str:
+    folder = Path(model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else model
 
 
 def write_random_bundle(

@@ -64,6 +64,7 @@ class LlavaNarrator:
         revision: str = "",
         threads: int | None = None,
     ) -> None:
+        _check_folder(str(model))
         import torch
 
         self._finder = EvidenceFinder.from_bundle(manifest)
@@ -253,6 +254,17 @@ def _dtype(dtype: str, device: str) -> Any:
 def _end_ids(model: Any) -> frozenset[int]:
     found = model.generation_config.eos_token_id
     return frozenset([found] if isinstance(found, int) else found or [])
+
+
+def _check_folder(name: str) -> None:
+    # The hub would be asked for such a path again and again, for half a minute.
+    is_path = name.startswith(("/", ".", "~")) or name.endswith("/") or name.count("/") > 1
+    if is_path and not Path(name).is_dir():
+        raise UserError(
+            f"the language model must be the folder of a LLaVA or the id of one on the Hugging "
+            f"Face hub, and {name!r} is no such folder, seen from {Path.cwd()}. Set narrator.model "
+            "to a folder that is there."
+        )
 
 
 def _load(name: str, revision: str, manifest: Manifest, dtype: Any) -> tuple[Any, Any]:

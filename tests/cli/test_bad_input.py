@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zmq
 
-from contracts.manifest import Manifest
+from contracts.manifest import Manifest, load_manifest
 from neurrate.cli import main
 from tests.support.nwb_files import random_trains, write_units
 from tests.support.range_server import range_server
@@ -272,6 +272,19 @@ def test_bundle_that_is_there_needs_overwrite(tmp_path: Path, capsys: pytest.Cap
     assert main(words) == 0
     assert "add --overwrite" in refuse(words, capsys)
     assert main([*words, "--overwrite", "--seed", "1"]) == 0
+
+
+@pytest.mark.parametrize("model", ["tiny-llava/", "tiny-llava", "./tiny-llava", "org/model"])
+def test_bundle_keeps_the_whole_path_of_its_model(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A model's folder is found from any folder, and the id of one on the hub stays an id."""
+    path = write_units(tmp_path / "session.nwb", random_trains())
+    (tmp_path / "tiny-llava").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["bundle", "random", str(path), "bundle", "--model", model]) == 0
+    kept = load_manifest(tmp_path / "bundle").model.language_model.model_id
+    assert kept == (model if model == "org/model" else str(tmp_path / "tiny-llava"))
 
 
 def test_path_with_spaces_and_letters_of_any_script_is_read(tmp_path: Path):

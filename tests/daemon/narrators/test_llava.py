@@ -222,10 +222,26 @@ def test_first_narration_does_not_pay(tiny_llava, stub_bundle, monkeypatch):
     assert spoken == [(1, 2)]
 
 
-def test_missing_folder_says_what_to_do(stub_bundle, tmp_path):
-    """A model that is not there is the user's to fetch."""
+@pytest.mark.parametrize("name", ["/nowhere", "./tiny", "../tiny", "~/tiny", "tiny/", "a/b/tiny"])
+def test_missing_folder_is_refused_at_once(stub_bundle, tmp_path, monkeypatch, name):
+    """A path that is no folder is said so, and the hub is not asked for it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", None)
+    with pytest.raises(UserError, match="no such folder, seen from ") as caught:
+        llava_of(name, stub_bundle)
+    assert repr(name) in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_model_that_the_hub_lacks_says_what_to_do(stub_bundle, monkeypatch):
+    """An id is the hub's to know, and a model that it lacks is the user's to fetch."""
+
+    def not_there(*_, **__):
+        raise OSError("no-such is not a model identifier")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", not_there)
     with pytest.raises(UserError, match="Download it first"):
-        llava_of(tmp_path / "no-such-model", stub_bundle)
+        llava_of("nobody/no-such", stub_bundle)
 
 
 def test_folder_without_weights_says_what_to_do(stub_bundle, tiny_llava, tmp_path):
