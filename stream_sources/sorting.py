@@ -39,6 +39,12 @@ CLUSTER_FILES = ("spike_clusters.npy", "spike_templates.npy")
 QUALITY_FILES = ("cluster_group.tsv", "cluster_KSLabel.tsv", "cluster_groups.csv")
 """A person's word before the sorter's."""
 
+SAVED_MARKS = (
+    "si_folder.json", "spikeinterface_info.json", "spikeinterface_log.json", "waveforms",
+    "cached.json", "cached.pkl", "cached.pickle", ".zgroup", "zarr.json",
+)  # fmt: skip
+"""What SpikeInterface leaves in the folders that it saves (its ``core/loading.py``)."""
+
 SAMPLE_RATE = re.compile(r"^\s*sample_rate\s*=\s*([0-9.eE+]+)", re.MULTILINE)
 """The line of phy's ``params.py`` that is needed; the file is read, never run."""
 
@@ -290,13 +296,13 @@ def _load(folder: Path) -> Any:
     try:
         loaded = spikeinterface.load(folder)
     except Exception as error:  # its loaders raise whatever the format's reader does
-        raise RecordingError(
-            str(folder),
-            [
-                "it is neither a Kilosort or phy folder (no spike_times.npy) nor one that "
-                f"SpikeInterface can load: {error}"
-            ],
-        ) from error
+        problem = (
+            f"SpikeInterface saved it and cannot load it: {error}"
+            if any((folder / mark).exists() for mark in SAVED_MARKS)
+            else "it is no Kilosort or phy folder (no spike_times.npy) and not one that "
+            "SpikeInterface has saved"
+        )
+        raise RecordingError(str(folder), [problem]) from error
     return getattr(loaded, "sorting", loaded)  # an analyzer holds a sorting
 
 

@@ -219,8 +219,19 @@ def test_a_folder_opens_as_a_sorting(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
-    """The message says what kinds of folder are read."""
-    with pytest.raises(RecordingError, match="neither a Kilosort or phy folder"):
+    """The message says what kinds of folder are read, and nothing of how."""
+    with pytest.raises(RecordingError) as caught:
+        open_source(str(tmp_path))
+    assert caught.value.problems == (
+        "it is no Kilosort or phy folder (no spike_times.npy) and not one that SpikeInterface "
+        "has saved",
+    )
+
+
+def test_a_damaged_spikeinterface_folder_is_refused(tmp_path: Path) -> None:
+    """Where SpikeInterface has saved something, its own reason is passed on."""
+    (tmp_path / "spikeinterface_info.json").write_text("{")
+    with pytest.raises(RecordingError, match="cannot load it: Expecting property name"):
         open_source(str(tmp_path))
 
 
