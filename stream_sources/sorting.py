@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.clock import MAX_SESSION_NS, NS_PER_S
-from contracts.errors import RecordingError
+from contracts.errors import RecordingError, listed
 from contracts.population import MAX_UNITS, Population, Unit
 from stream_sources.recording import Play, Recording, RecordingSource, check_play
 from stream_sources.trains import Trains
@@ -202,6 +202,7 @@ def _kilosort_arrays(folder: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]
     if cluster_file is None:
         problems.append(f"it needs one of {' or '.join(CLUSTER_FILES)} beside spike_times.npy")
         raise RecordingError(str(folder), problems)
+    problems += _order_problems(samples)
     clusters = _whole_numbers(folder / cluster_file, problems)
     if not problems and len(samples) != len(clusters):
         problems.append(
@@ -235,6 +236,24 @@ def _whole_numbers(path: Path, problems: list[str]) -> NDArray[np.int64]:
         return nothing
     whole: NDArray[np.int64] = values.astype(np.int64)
     return whole
+
+
+def _order_problems(samples: NDArray[np.int64]) -> list[str]:
+    """Return what no sorter writes: samples before the recording, or earlier than the last."""
+    problems = []
+    negative = np.flatnonzero(samples < 0)
+    if len(negative):
+        problems.append(
+            f"spike_times.npy must hold sample numbers from 0 on; {len(negative):,} are negative, "
+            f"in positions {listed(negative)}"
+        )
+    falling = np.flatnonzero(np.diff(samples) < 0) + 1
+    if len(falling):
+        problems.append(
+            f"spike_times.npy must not decrease; it does {len(falling):,} times, at positions "
+            f"{listed(falling)}. Sort it together with the clusters and write both again."
+        )
+    return problems
 
 
 def _kilosort_rate(folder: Path, sampling_rate_hz: float | None) -> float:

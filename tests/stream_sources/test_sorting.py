@@ -90,13 +90,21 @@ def test_the_unit_filter_applies(tmp_path: Path) -> None:
     assert [row for _, row in spike_lists.of_batches(source.batches())] == [1, 0, 0, 1, 1]
 
 
-def test_spikes_out_of_order_are_sorted(tmp_path: Path) -> None:
-    """The arrays need not be sorted."""
+def test_samples_that_no_sorter_writes_are_refused(tmp_path: Path) -> None:
+    """Negative samples and a broken order are named together, with their positions."""
     folder = write_kilosort(tmp_path / "ks", TRAINS)
-    np.save(folder / "spike_times.npy", np.array([9, 3, 7]))
-    np.save(folder / "spike_clusters.npy", np.array([1, 1, 1]))
-    times = [time for time, _ in spike_lists.of_batches(SortingSource(folder).batches())]
-    assert times == [100_000, 233_333, 300_000]
+    np.save(folder / "spike_times.npy", np.array([-2, -1, 9, 3, 7, 6]))
+    with pytest.raises(RecordingError) as caught:
+        SortingSource(folder)
+    negative, falling = caught.value.problems
+    assert negative.endswith("2 are negative, in positions 0, 1")
+    assert "must not decrease; it does 2 times, at positions 3, 5." in falling
+
+
+def test_spikes_of_one_sample_are_in_order(tmp_path: Path) -> None:
+    """Units may fire together: the samples need not rise."""
+    folder = write_kilosort(tmp_path / "ks", {1: [0, 5], 2: [0, 5]})
+    assert SortingSource(folder).n_spikes == 4
 
 
 def test_a_folder_without_a_rate_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
