@@ -51,7 +51,8 @@ class NwbSource(RecordingSource):
     start_s : float, optional
         Session time to start at, seconds; by default the batch of the first spike.
     duration_s : float, optional
-        Seconds to play; by default to the last spike.
+        Seconds to play, counted from `start_s`; without one from the first spike, rounded down to
+        a whole batch. By default to the last spike.
     batch_ms : float
         Length of a batch, milliseconds.
     cache_dir : Path or str, optional

@@ -51,7 +51,11 @@ class Recording:
 
 
 class Play(NamedTuple):
-    """Which part of a recording is sent, and in what pieces. Checked by `check_play`."""
+    """Which part of a recording is sent, and in what pieces. Checked by `check_play`.
+
+    Without a start the part begins with the first spike, or rather with its batch: that time
+    rounded down to a whole batch. The duration counts from there.
+    """
 
     stream: str
     start_s: float | None
@@ -62,6 +66,11 @@ class Play(NamedTuple):
     def batch_ns(self) -> int:
         """Length of a batch, nanoseconds."""
         return second_to_ns(self.batch_ms / 1e3)
+
+    @property
+    def duration_ns(self) -> int | None:
+        """What is played, nanoseconds: one at least; None for all there is."""
+        return None if self.duration_s is None else max(1, second_to_ns(self.duration_s))
 
 
 class RecordingSource:
@@ -178,17 +187,17 @@ def check_play(play: Play) -> list[str]:
             f"got {play.batch_ms}"
         )
     if play.start_s is not None and not abs(play.start_s) * 1e9 <= MAX_SESSION_NS:
-        problems.append(f"start_s must be a time in seconds, got {play.start_s}")
+        problems.append(f"--start (start_s) must be a time in seconds, got {play.start_s:g}")
     if play.duration_s is not None and not 0 < play.duration_s * 1e9 <= MAX_SESSION_NS:
-        problems.append(f"duration_s must be more than 0 s, got {play.duration_s}")
+        problems.append(f"--seconds (duration_s) must be more than 0 s, got {play.duration_s:g}")
     return problems
 
 
 def _asked_span(play: Play) -> tuple[int, int]:
     start_ns = -MAX_SESSION_NS if play.start_s is None else second_to_ns(play.start_s)
-    if play.duration_s is None:
+    if play.duration_ns is None:
         return start_ns, MAX_SESSION_NS
-    return start_ns, start_ns + second_to_ns(play.duration_s)
+    return start_ns, start_ns + play.duration_ns
 
 
 def _span_of(recording: Recording, play: Play) -> tuple[int, int]:
@@ -209,14 +218,14 @@ def _span_of(recording: Recording, play: Play) -> tuple[int, int]:
     if play.start_s is not None:
         start_ns = second_to_ns(play.start_s)
     stop_ns = ends[1] + 1
-    if play.duration_s is not None:
-        stop_ns = min(stop_ns, start_ns + second_to_ns(play.duration_s))
+    if play.duration_ns is not None:
+        stop_ns = min(stop_ns, start_ns + play.duration_ns)
     if start_ns >= stop_ns:
         raise RecordingError(
             recording.path,
             [
-                f"start_s must come before the last spike at {ns_to_second(ends[1]):.3f} s, "
-                f"got {play.start_s}"
+                "--start (start_s) must come before the last spike at "
+                f"{ns_to_second(ends[1]):.3f} s, got {play.start_s}"
             ],
         )
     return start_ns, stop_ns

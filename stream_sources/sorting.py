@@ -66,8 +66,11 @@ class SortingSource(RecordingSource):
         Which units: ``all``, ``good``, ``ids:1|2``, ... as in `parse_units`.
     only : sequence of (probe, unit_id), optional
         Exactly these units in this order.
-    start_s, duration_s : float, optional
-        Part to play, seconds.
+    start_s : float, optional
+        Session time to start at, seconds; by default the batch of the first spike.
+    duration_s : float, optional
+        Seconds to play, counted from `start_s`; without one from the first spike, rounded down to
+        a whole batch. By default to the last spike.
     batch_ms : float
         Length of a batch, milliseconds.
     sampling_rate_hz : float, optional
@@ -245,13 +248,13 @@ def _order_problems(samples: NDArray[np.int64]) -> list[str]:
     if len(negative):
         problems.append(
             f"spike_times.npy must hold sample numbers from 0 on; {len(negative):,} are negative, "
-            f"in positions {listed(negative)}"
+            f"in positions {listed(negative.tolist())}"
         )
     falling = np.flatnonzero(np.diff(samples) < 0) + 1
     if len(falling):
         problems.append(
             f"spike_times.npy must not decrease; it does {len(falling):,} times, at positions "
-            f"{listed(falling)}. Sort it together with the clusters and write both again."
+            f"{listed(falling.tolist())}. Sort it together with the clusters and write both again."
         )
     return problems
 

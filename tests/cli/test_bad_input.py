@@ -215,8 +215,11 @@ OUT_OF_BOUNDS = {
         ["stream", "nwb", "REC", "--wait-subscribers", "-1"],
         "--wait-subscribers",
     ),
-    "nothing to play": (["demo", "--recording", "REC", "--seconds", "0"], "0.0"),
-    "start beyond the end": (["demo", "--recording", "REC", "--start", "1000"], "1000"),
+    "nothing to play": (["demo", "--recording", "REC", "--seconds", "0"], "--seconds"),
+    "start beyond the end": (
+        ["demo", "--recording", "REC", "--start", "1000"],
+        "--start (start_s)",
+    ),
     "no population": (["demo", "--recording", "REC", "--populations", ""], "--populations"),
     "no time to watch": (["watch", "--seconds", "0"], "--seconds"),
 }

@@ -103,6 +103,18 @@ def test_a_silent_part_is_sent_as_empty_batches(path: Path) -> None:
     assert not any(batch.n_spikes for batch in batches)
 
 
+def test_the_duration_counts_from_the_batch_of_the_first_spike(path: Path) -> None:
+    """Without a start the first spike's time is rounded down to a whole batch."""
+    write_units(path, [np.array([0.5037, 0.9])])
+    assert NwbSource(str(path), duration_s=0.1).span_ns == (500_000_000, 600_000_000)
+
+
+def test_the_shortest_wish_is_a_nanosecond(path: Path) -> None:
+    """What is more than nothing is played and not mistaken for a start that is too late."""
+    write_units(path, [np.array([0.5])])
+    assert NwbSource(str(path), duration_s=1e-12).span_ns == (500_000_000, 500_000_001)
+
+
 @pytest.mark.parametrize(
     ("wish", "text"),
     [
@@ -110,10 +122,13 @@ def test_a_silent_part_is_sent_as_empty_batches(path: Path) -> None:
         ({"batch_ms": 1001.0}, "got 1001.0"),
         ({"batch_ms": float("nan")}, "got nan"),
         ({"stream": "a b"}, "stream must be 1 to 64 letters"),
-        ({"duration_s": 0.0}, "duration_s must be more than 0 s, got 0.0"),
-        ({"duration_s": float("nan")}, "duration_s must be"),
-        ({"start_s": float("inf")}, "start_s must be a time"),
-        ({"start_s": 1e6}, r"before the last spike at \d\.\d{3} s, got 1000000.0"),
+        ({"duration_s": 0.0}, r"--seconds \(duration_s\) must be more than 0 s, got 0$"),
+        ({"duration_s": float("nan")}, r"--seconds \(duration_s\) must be .* got nan"),
+        ({"start_s": float("inf")}, r"--start \(start_s\) must be a time .* got inf"),
+        (
+            {"start_s": 1e6},
+            r"--start \(start_s\) must come before the last spike at \d\.\d{3} s, got 1000000.0",
+        ),
     ],
 )
 def test_a_wish_that_cannot_be_met_is_refused(path: Path, wish: dict[str, Any], text: str) -> None:
