@@ -118,6 +118,14 @@ def test_every_field_is_described(name):
         assert f"`{key}`" in tables
 
 
+def test_publisher_of_the_document_is_as_short_as_its_title_says():
+    """Blank lines count too."""
+    section = DOCUMENT.partition("## A publisher in less than sixty lines\n")[2]
+    script = section.partition("```python\n")[2].partition("```")[0]
+    assert script.startswith('"""Publish random spikes')
+    assert len(script.splitlines()) < 60
+
+
 def test_publisher_of_the_document_is_heard(tmp_path):
     """The example runs as it stands, and the daemon's ingest takes every batch of it."""
     script = tmp_path / "publisher.py"
