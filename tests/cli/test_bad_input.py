@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -258,10 +259,15 @@ def test_output_that_cannot_be_written_is_refused(
     capsys: pytest.CaptureFixture[str],
 ):
     """A path under a file, or in a folder of somebody else, is named before the work."""
+
+    def locked(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
     path = write_units(tmp_path / "session.nwb", random_trains())
     out = (tmp_path if is_locked else path) / "new.nwb"
     if is_locked:  # root may write everywhere
         monkeypatch.setattr("neurrate.tables.os.access", lambda *_: False)
+        monkeypatch.setattr("neurrate.tables.Path.touch", locked)
     words = [str(path) if word == "REC" else word for word in OUTPUTS[verb]]
     sentence = refuse([*words, str(out)], capsys)
     assert f"Cannot write {out}" in sentence
