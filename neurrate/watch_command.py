@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contracts.address import check_connectable
 from contracts.clock import NS_PER_S, Clock, HostClock
 from contracts.errors import UserError
 from neurrate.arguments import JsonOption, Seconds
@@ -63,6 +64,7 @@ def watch(
     json
         Write what was heard to this file, the last thousand narrations word for word.
     """
+    check_connectable(connect, setting="--connect")
     check_writable(json)
     check_writable(svg)
     clock = HostClock()
