@@ -11,6 +11,7 @@ module                    holds
 ``population``            the ordered unit table, and named selections from it
 ``spikes``                what a source says: SpikeBatch, Mark, Hello, StreamEnd
 ``wire``                  those values to ZeroMQ parts and back, within limits
+``wire_header``           the header of one message, read with limits
 ``window``                WindowSpec and Window
 ``embedding``             PatchGrid and PatchEmbedding
 ``narration``             Narration, its stamps and latencies, Trigger

@@ -31,7 +31,7 @@ The byte-by-byte description for other languages is ``docs/wire-format.md``.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgpack
@@ -40,20 +40,16 @@ from numpy.typing import NDArray
 
 from contracts.clock import MAX_SESSION_NS
 from contracts.errors import MisuseError, UserError, WireError
-from contracts.population import MAX_UNITS, Population, Unit
+from contracts.population import Population, Unit
 from contracts.spikes import (
     MAX_SPIKES,
-    RUN_ID,
-    STREAM_NAME,
     Hello,
     Mark,
     SourceMessage,
     SpikeBatch,
     StreamEnd,
 )
-
-WIRE_VERSION = 1
-"""Version of the spike messages. Raised when a receiver of the version before would misread."""
+from contracts.wire_header import COLUMNS, MAX_SEQ, WIRE_VERSION, Header, Part
 
 MAX_MESSAGE_BYTES = 16 << 20
 """Largest part that a receiver accepts; a batch of `MAX_SPIKES` and a hello of `MAX_UNITS` fit."""
@@ -61,26 +57,10 @@ MAX_MESSAGE_BYTES = 16 << 20
 MAX_HEADER_BYTES = 16 << 10
 """Largest header of any message but ``hello``: two texts of `MAX_TEXT` in any script fit."""
 
-MAX_TEXT = 1024
-"""Longest text in a header, in characters: labels and captions are far shorter."""
-
-MAX_FIELDS = 64
-"""Most keys in a header, unknown ones included."""
-
-SHORT_HEADER_BYTES = 512
-"""Headers of spikes take about 150. So few bytes cannot fill the memory, however nested."""
-
-HELLO_PEEK_BYTES = 256
-"""Version, stream and run take at most 130 bytes."""
-
-MAX_SEQ = (1 << 63) - 1
-
 TIME_DTYPE = np.dtype("<i8")
 UNIT_DTYPE = np.dtype("<u4")
 
 _LITTLE_ENDIAN_HOST = sys.byteorder == "little"
-
-Part = bytes | memoryview
 
 
 def pack(message: SourceMessage) -> list[Part]:
@@ -124,7 +104,7 @@ def pack(message: SourceMessage) -> list[Part]:
                     next_seq=message.next_seq,
                     source=message.source,
                     fingerprint=message.population.fingerprint,
-                    **{column: [getattr(unit, column) for unit in units] for column in _COLUMNS},
+                    **{column: [getattr(unit, column) for unit in units] for column in COLUMNS},
                 ),
             ]
         case Mark():
@@ -172,14 +152,14 @@ def unpack(parts: Sequence[Part], *, received_host_ns: int = 0) -> SourceMessage
         raise WireError("parts", f"a message has 2 or 4 parts, got {len(parts)}")
     kind, _, stream = bytes(parts[0][:128]).partition(b".")
     if kind == b"spikes":
-        reader = _Header(parts, n_parts=4, limit=MAX_HEADER_BYTES, stream=stream)
+        reader = Header(parts, n_parts=4, limit=MAX_HEADER_BYTES, stream=stream)
         return _unpack_spikes(reader, parts, received_host_ns)
     if kind == b"hello":
-        return _unpack_hello(_Header(parts, n_parts=2, limit=MAX_MESSAGE_BYTES, stream=stream))
+        return _unpack_hello(Header(parts, n_parts=2, limit=MAX_MESSAGE_BYTES, stream=stream))
     if kind == b"mark":
-        return _unpack_mark(_Header(parts, n_parts=2, limit=MAX_HEADER_BYTES, stream=stream))
+        return _unpack_mark(Header(parts, n_parts=2, limit=MAX_HEADER_BYTES, stream=stream))
     if kind == b"end":
-        reader = _Header(parts, n_parts=2, limit=MAX_HEADER_BYTES, stream=stream)
+        reader = Header(parts, n_parts=2, limit=MAX_HEADER_BYTES, stream=stream)
         return StreamEnd(
             stream=reader.stream,
             run=reader.run,
@@ -189,97 +169,7 @@ def unpack(parts: Sequence[Part], *, received_host_ns: int = 0) -> SourceMessage
     raise WireError("topic", f"a topic starts with spikes, hello, mark or end, got {kind[:32]!r}")
 
 
-def hello_run(header: Part) -> str:
-    """Return the run in a hello's header without reading its table.
-
-    A hello comes once a second, and a table of thousands of units takes milliseconds to read.
-
-    Parameters
-    ----------
-    header : bytes-like
-        Second part of a ``hello`` message.
-
-    Returns
-    -------
-    run : str
-        Empty if it does not stand among the first three fields, where `pack` puts it.
-    """
-    unpacker = msgpack.Unpacker(max_buffer_size=HELLO_PEEK_BYTES)
-    unpacker.feed(bytes(header[:HELLO_PEEK_BYTES]))
-    try:
-        for _ in range(min(3, unpacker.read_map_header())):
-            key, value = unpacker.unpack(), unpacker.unpack()
-            if key == "run":
-                return value if isinstance(value, str) else ""
-    except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
-        pass  # `unpack` will say what is wrong with it
-    return ""
-
-
-_COLUMNS = ("unit_id", "probe", "area", "cell_type", "quality")
-
-_SCALARS = frozenset(
-    {
-        *("version", "stream", "run", "seq", "start_ns", "stop_ns", "n_spikes", "sent_host_ns"),
-        *("next_seq", "source", "fingerprint", "stimulus", "presentation_id", "frame", "caption"),
-        "n_batches",
-    }
-)
-
-
-class _Header:
-    """The msgpack header of one message, read field by field with limits."""
-
-    __slots__ = ("_fields", "run", "stream")
-
-    def __init__(self, parts: Sequence[Part], *, n_parts: int, limit: int, stream: bytes) -> None:
-        if len(parts) != n_parts:
-            raise WireError("parts", f"this message has {n_parts} parts, got {len(parts)}")
-        if len(parts[1]) > limit:
-            raise WireError("size", f"a header may have {limit:,} bytes, got {len(parts[1]):,}")
-        self._fields = _read_map(parts[1])
-        _check_version(self._fields.get("version"))
-        self.stream = self.text("stream")
-        if self.stream.encode(errors="replace") != stream or not STREAM_NAME.fullmatch(self.stream):
-            raise WireError(
-                "stream",
-                f"the topic's stream {stream[:64]!r} and the header's {self.stream[:64]!r} must be "
-                "equal, 1 to 64 letters, digits, _ or -",
-            )
-        self.run = self.text("run")
-        if not RUN_ID.fullmatch(self.run):
-            raise WireError("run", f"run must be 16 hex digits, got {self.run[:32]!r}")
-
-    def integer(self, key: str, low: int, high: int) -> int:
-        value = self._fields.get(key)
-        if type(value) is not int or not low <= value <= high:
-            raise WireError(
-                "field", f"{key} must be an integer from {low} to {high}, got {value!r:.64}"
-            )
-        return value
-
-    def text(self, key: str) -> str:
-        value = self._fields.get(key)
-        if not isinstance(value, str) or len(value) > MAX_TEXT:
-            raise WireError(
-                "field", f"{key} must be text of at most {MAX_TEXT} characters, got {value!r:.64}"
-            )
-        return value
-
-    def optional_integer(self, key: str, low: int, high: int) -> int | None:
-        return None if self._fields.get(key) is None else self.integer(key, low, high)
-
-    def optional_text(self, key: str) -> str | None:
-        return None if self._fields.get(key) is None else self.text(key)
-
-    def column(self, key: str) -> list[str]:
-        values = self._fields.get(key)
-        if not isinstance(values, list):
-            raise WireError("field", f"{key} must list 1 to {MAX_UNITS:,} texts")
-        return values
-
-
-def _unpack_spikes(header: _Header, parts: Sequence[Part], received_host_ns: int) -> SpikeBatch:
+def _unpack_spikes(header: Header, parts: Sequence[Part], received_host_ns: int) -> SpikeBatch:
     n_spikes = header.integer("n_spikes", 0, MAX_SPIKES)
     times, units = parts[2], parts[3]
     if len(times) != n_spikes * TIME_DTYPE.itemsize or len(units) != n_spikes * UNIT_DTYPE.itemsize:
@@ -309,8 +199,8 @@ def _unpack_spikes(header: _Header, parts: Sequence[Part], received_host_ns: int
         raise WireError("span", str(error)) from error
 
 
-def _unpack_hello(header: _Header) -> Hello:
-    columns = [header.column(key) for key in _COLUMNS]
+def _unpack_hello(header: Header) -> Hello:
+    columns = [header.column(key) for key in COLUMNS]
     if len({len(column) for column in columns}) != 1:
         raise WireError("length", "the population's columns must have the same length")
     try:
@@ -333,7 +223,7 @@ def _unpack_hello(header: _Header) -> Hello:
     )
 
 
-def _unpack_mark(header: _Header) -> Mark:
+def _unpack_mark(header: Header) -> Mark:
     return Mark(
         stream=header.stream,
         run=header.run,
@@ -356,78 +246,6 @@ def _header(message: SourceMessage, **fields: object) -> bytes:
             f"which may have at most {MAX_MESSAGE_BYTES:,}. Send fewer units in one stream."
         )
     return packed
-
-
-def _read_map(part: Part) -> Mapping[str, Any]:
-    """Read a header: in one go where it is short and as it should be, else with care."""
-    if len(part) <= SHORT_HEADER_BYTES:
-        try:
-            fields = msgpack.unpackb(
-                part, max_array_len=0, max_map_len=MAX_FIELDS, max_bin_len=0, max_ext_len=0
-            )
-        except (ValueError, TypeError, msgpack.UnpackException):
-            return _read_carefully(part)
-        if type(fields) is dict and fields.get("version") == WIRE_VERSION:
-            _check_version(fields["version"])
-            return fields
-    return _read_carefully(part)
-
-
-def _read_carefully(part: Part) -> Mapping[str, Any]:
-    # Step by step: unpacked at once, a tree of empty lists takes sixty times its bytes.
-    fields: dict[str, Any] = {}
-    try:
-        reader = msgpack.Unpacker(
-            max_buffer_size=max(1, len(part)),  # 0 would mean no limit
-            max_str_len=4 * MAX_TEXT,
-            max_array_len=0,
-            max_map_len=0,
-            max_bin_len=0,
-            max_ext_len=0,
-        )
-        reader.feed(part)
-        n_fields = reader.read_map_header()
-        if n_fields > MAX_FIELDS:
-            raise WireError("header", f"a header may have {MAX_FIELDS} keys, got {n_fields:,}")
-        for _ in range(n_fields):
-            key = reader.unpack()
-            if not isinstance(key, str):
-                raise WireError("header", f"a header's keys must be texts, got {key!r:.32}")
-            if key in _COLUMNS:
-                fields[key] = _read_column(reader, key)
-            elif key in _SCALARS:
-                fields[key] = reader.unpack()
-            else:
-                reader.skip()
-            if key == "version":  # before a later version's other fields are misread
-                _check_version(fields[key])
-        n_left = len(part) - reader.tell()
-    # msgpack's errors are ValueErrors, but for the one that says that the map is cut.
-    except (ValueError, msgpack.UnpackException) as error:
-        raise WireError("header", f"the header is not a msgpack map of ours: {error}") from error
-    if n_left:
-        raise WireError("header", f"{n_left:,} bytes follow the header's map")
-    return fields
-
-
-def _read_column(reader: msgpack.Unpacker, key: str) -> list[str]:
-    n_values = reader.read_array_header()
-    if not 1 <= n_values <= MAX_UNITS:
-        raise WireError("field", f"{key} must list 1 to {MAX_UNITS:,} texts, got {n_values:,}")
-    values = []
-    for _ in range(n_values):
-        value = reader.unpack()
-        if not isinstance(value, str) or len(value) > MAX_TEXT:
-            raise WireError("field", f"{key} must hold texts of at most {MAX_TEXT} characters")
-        values.append(value)
-    return values
-
-
-def _check_version(version: object) -> None:
-    if type(version) is not int or version != WIRE_VERSION:
-        raise WireError(
-            "version", f"header version {version!r:.32}, this build reads {WIRE_VERSION}"
-        )
 
 
 def _buffer(values: NDArray[Any], dtype: np.dtype[Any]) -> memoryview:

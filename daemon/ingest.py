@@ -20,7 +20,8 @@ import zmq
 from contracts.clock import Clock
 from contracts.errors import PopulationMismatchError, UserError, WireError
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
-from contracts.wire import MAX_MESSAGE_BYTES, hello_run, unpack
+from contracts.wire import MAX_MESSAGE_BYTES, unpack
+from contracts.wire_header import hello_run
 from daemon.bin_ring import MAX_STREAMS
 from daemon.logs import RateLimitedLog
 from daemon.metrics import Counters
@@ -146,7 +147,6 @@ class Ingest:
                 if isinstance(message, Hello):
                     line.streams.add(message.stream)
                 yield message
-
         self.is_drained = not lines
 
     @property

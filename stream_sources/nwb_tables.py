@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from contracts.clock import MAX_SESSION_NS, NS_PER_S, seconds_to_ns
 from contracts.population import Unit
-from contracts.wire import MAX_TEXT
+from contracts.wire_header import MAX_TEXT
 from stream_sources.presentations import Presentations
 from stream_sources.unit_filter import UnitTable
 

@@ -19,7 +19,8 @@ import zmq
 from contracts.address import MAX_REQUEST_BYTES, cannot_bind, check_bindable
 from contracts.clock import NS_PER_S, Clock
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
-from contracts.wire import Part, pack
+from contracts.wire import pack
+from contracts.wire_header import Part
 
 QUEUE_MESSAGES = 1000
 """Messages that wait for one subscriber: 10 s of 10 ms batches."""

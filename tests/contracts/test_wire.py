@@ -15,14 +15,8 @@ from contracts.clock import MAX_SESSION_NS
 from contracts.errors import UserError, WireError
 from contracts.population import MAX_UNITS, Population, Unit
 from contracts.spikes import MAX_SPIKES, Hello, SpikeBatch
-from contracts.wire import (
-    MAX_HEADER_BYTES,
-    MAX_MESSAGE_BYTES,
-    MAX_TEXT,
-    WIRE_VERSION,
-    pack,
-    unpack,
-)
+from contracts.wire import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, pack, unpack
+from contracts.wire_header import MAX_TEXT, WIRE_VERSION
 from tests.support.wire_fuzz import LEGAL, RUN, fuzzed
 from tests.support.wire_messages import MESSAGES, is_same
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import zmq
 
-from contracts import clock, population, spikes, wire
+from contracts import clock, population, spikes, wire, wire_header
 from contracts.population import Population, Unit
 from contracts.spikes import Hello, Mark, SourceMessage, SpikeBatch, StreamEnd
 from contracts.wire import pack, unpack
@@ -89,7 +89,7 @@ def test_vector(name):
 def test_limits_are_those_of_the_code():
     """The table of limits has each constant with its value."""
     rows = re.findall(r"^\| `(MAX_\w+)` \| ([\d,]+) \|", DOCUMENT, flags=re.M)
-    modules = (wire, spikes, population, clock)
+    modules = (wire, wire_header, spikes, population, clock)
     in_code = {
         name: value for module in modules for name, value in vars(module).items()
         if name.startswith("MAX_") and name != "MAX_SEQ"
@@ -107,7 +107,7 @@ def test_reasons_are_those_of_the_code():
 
 def test_version_is_that_of_the_code():
     """The document describes the version that the code speaks."""
-    assert f"The version of this page is **{wire.WIRE_VERSION}**" in DOCUMENT
+    assert f"The version of this page is **{wire_header.WIRE_VERSION}**" in DOCUMENT
 
 
 @pytest.mark.parametrize("name", VECTORS)

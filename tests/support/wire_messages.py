@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from contracts.clock import MAX_SESSION_NS
 from contracts.population import Population, Unit
 from contracts.spikes import MAX_SPAN_NS, Hello, Mark, SourceMessage, SpikeBatch, StreamEnd
-from contracts.wire import MAX_SEQ, MAX_TEXT
+from contracts.wire_header import MAX_SEQ, MAX_TEXT
 
 STREAMS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 RUNS = st.from_regex(r"[0-9a-f]{16}", fullmatch=True)

@@ -18,7 +18,8 @@ from contracts.narration_wire import pack_narration, unpack_narration
 from contracts.population import Population, Selection, Unit
 from contracts.spikes import Hello, Mark, SourceMessage, SpikeBatch, StreamEnd
 from contracts.window import Window, WindowSpec
-from contracts.wire import Part, pack, unpack
+from contracts.wire import pack, unpack
+from contracts.wire_header import Part
 from daemon.encoders.protocol import Encoder
 from daemon.narrators.protocol import Narrator
 from stream_sources.source import SpikeSource
