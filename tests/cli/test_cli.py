@@ -78,6 +78,10 @@ def test_the_help_lists_verbs_and_exit_codes(capsys):
         (["config", "show", "--set", "ring.capactiy_s=3"], "Did you mean ring.capacity_s?"),
         (["config", "show", "--json", "/no/such/folder/x"], "there is no folder /no/such/folder"),
         (["watch", "--connect", "nowhere"], "tcp://127.0.0.1:5571, got 'nowhere'"),
+        (
+            ["watch", "--connect", "tcp://127.0.0.1:99999"],
+            "--connect must have a port from 1 to 65535, got 'tcp://127.0.0.1:99999'",
+        ),
     ],
 )
 def test_the_users_mistakes_are_two_without_a_traceback(words, said, capsys):
