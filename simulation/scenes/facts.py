@@ -1,0 +1,111 @@
+"""What is true of a frame: the ground truth that narrations are scored against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+from contracts.errors import MisuseError
+
+Light = Literal["day", "shadow", "night"]
+Distance = Literal["near", "far"]
+Heading = Literal["left", "right", "towards", "away", ""]
+
+LIGHTS: tuple[Light, ...] = get_args(Light)
+DISTANCES: tuple[Distance, ...] = get_args(Distance)
+
+MOVERS = ("car", "pedestrian", "cyclist", "dog", "bird")
+STILLS = ("lamp", "tree", "building")
+KINDS = MOVERS + STILLS
+"""In the order in which a scene's things are named: what moves on the ground comes first."""
+
+MAX_COUNT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """One kind of thing in a frame.
+
+    Attributes
+    ----------
+    kind : str
+        One of `KINDS`.
+    count : int
+        How many, 1 to 3.
+    heading : {"left", "right", "towards", "away", ""}
+        Which way they face and go; empty for what stands still.
+    distance : {"near", "far"}
+        From the viewer.
+    """
+
+    kind: str
+    count: int
+    heading: Heading
+    distance: Distance
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS or not 1 <= self.count <= MAX_COUNT:
+            raise MisuseError(f"a thing is 1 to {MAX_COUNT} of {', '.join(KINDS)}, got {self}")
+        if self.heading not in headings_of(self.kind) or self.distance not in DISTANCES:
+            raise MisuseError(f"a {self.kind} cannot have this heading or distance: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a frame shows, and all that a caption may say of it.
+
+    Attributes
+    ----------
+    light : {"day", "shadow", "night"}
+        ``shadow`` is daylight with a large dark shadow over the street.
+    things : tuple of Thing
+        One or two of different kinds, in the order of `KINDS`; the first is the subject.
+    """
+
+    light: Light
+    things: tuple[Thing, ...]
+
+    def __post_init__(self) -> None:
+        order = [KINDS.index(thing.kind) for thing in self.things]
+        if self.light not in LIGHTS or not 1 <= len(order) <= 2 or order != sorted(set(order)):
+            raise MisuseError(f"facts hold a light and one or two kinds in order, got {self}")
+
+    @property
+    def subject(self) -> Thing:
+        """What the sentence is about."""
+        return self.things[0]
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of things there are."""
+        return frozenset(thing.kind for thing in self.things)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, as `from_json` reads them."""
+        things = [
+            {
+                "kind": thing.kind,
+                "count": thing.count,
+                "heading": thing.heading,
+                "distance": thing.distance,
+            }
+            for thing in self.things
+        ]
+        return {"light": self.light, "things": things}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Facts:
+        """Read what `to_json` wrote."""
+        return cls(values["light"], tuple(Thing(**thing) for thing in values["things"]))
+
+
+def headings_of(kind: str) -> tuple[Heading, ...]:
+    """Return the headings that can be seen in one frame.
+
+    A bird is seen from the side alone: small and in the sky, its front and back look the same.
+    """
+    if kind in STILLS:
+        return ("",)
+    if kind == "bird":
+        return ("left", "right")
+    return cast("tuple[Heading, ...]", ("left", "right", "towards", "away"))

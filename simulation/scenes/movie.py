@@ -1,0 +1,98 @@
+"""Scenes one after another, as a movie with the facts of every frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import MisuseError
+from simulation.scenes.facts import Facts
+from simulation.scenes.render import render
+from simulation.scenes.scene import HEIGHT, SCENE_FRAMES, WIDTH, Scene, random_scene
+
+
+@dataclass(frozen=True, slots=True)
+class Movie:
+    """Scenes of equal length, cut hard.
+
+    Attributes
+    ----------
+    name : str
+        As the stimulus is called in a recording, such as ``natural_movie_one``.
+    scenes : tuple of Scene
+        In order.
+    frames_per_scene : int
+        Frames of each scene that are shown, 1 to 60.
+    """
+
+    name: str
+    scenes: tuple[Scene, ...]
+    frames_per_scene: int = SCENE_FRAMES
+
+    def __post_init__(self) -> None:
+        if not self.scenes or not 1 <= self.frames_per_scene <= SCENE_FRAMES:
+            raise MisuseError(
+                f"a movie needs scenes of 1 to {SCENE_FRAMES} frames, got {len(self.scenes)} "
+                f"scenes of {self.frames_per_scene}"
+            )
+
+    @property
+    def n_frames(self) -> int:
+        """Length, frames."""
+        return len(self.scenes) * self.frames_per_scene
+
+    def scene_of(self, frame: int) -> int:
+        """Return the number of the scene that a frame belongs to."""
+        return frame // self.frames_per_scene
+
+    def facts(self, frame: int) -> Facts:
+        """Return what is true of a frame."""
+        return self.scenes[self.scene_of(frame)].facts
+
+    def frames(self, first: int, stop: int) -> NDArray[np.uint8]:
+        """Draw frames.
+
+        Parameters
+        ----------
+        first, stop : int
+            Half open.
+
+        Returns
+        -------
+        frames : array, shape (n_frames, 304, 608), uint8
+        """
+        frames = np.empty((stop - first, HEIGHT, WIDTH), dtype=np.uint8)
+        at = first
+        while at < stop:
+            number = self.scene_of(at)
+            start = number * self.frames_per_scene
+            end = min(stop, start + self.frames_per_scene)
+            frames[at - first : end - first] = render(self.scenes[number], at - start, end - start)
+            at = end
+        return frames
+
+
+def random_movie(
+    name: str, *, seed: int, n_scenes: int, frames_per_scene: int = SCENE_FRAMES
+) -> Movie:
+    """Draw a movie of random scenes.
+
+    Parameters
+    ----------
+    name : str
+        Of the stimulus.
+    seed : int
+        Movies of different seeds share no scene.
+    n_scenes : int
+        At most 1,000,000.
+    frames_per_scene : int
+        Frames of each scene that are shown.
+
+    Returns
+    -------
+    Movie
+    """
+    scenes = tuple(random_scene(seed * 1_000_000 + number) for number in range(n_scenes))
+    return Movie(name, scenes, frames_per_scene)
