@@ -8,7 +8,7 @@ in a second, with nothing to download. A model trained on the simulated world ha
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,20 +114,52 @@ def write_random_llava(folder: Path, *, seed: int = 0, grid: PatchGrid = TINY_GR
         raise MisuseError(
             f"the tiny model needs a square grid and a dim that {HEAD_WIDTH} divides, got {grid}"
         )
+    tokenizer = build_tokenizer(_all_words())
+    write_folder(
+        folder,
+        build_model(tokenizer, grid, seed=seed),
+        tokenizer,
+        processor_config(grid.rows * PATCH_PIXELS, PATCH_PIXELS, crop=True),
+    )
+
+
+def write_folder(folder: Path, model: Any, tokenizer: Any, processor: dict[str, Any]) -> None:
+    """Write a model, its tokenizer and its processor, as ``from_pretrained`` reads them.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there; files of the same names are replaced.
+    model : LlavaForConditionalGeneration
+        In the dtype that it shall have on the disk.
+    tokenizer : PreTrainedTokenizerFast
+        As `build_tokenizer` returns it.
+    processor : dict
+        As `processor_config` returns it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer()
     tokenizer.save_pretrained(folder)
     (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
     (folder / "processor_config.json").write_text(
-        json.dumps(_processor_config(grid), indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        json.dumps(processor, indent=2, sort_keys=True) + "\n", encoding="utf-8"
     )
     with _no_progress_bar():
-        build_model(tokenizer, grid, seed=seed).save_pretrained(folder)
+        model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes for its owner alone
 
 
-def build_tokenizer() -> Any:
-    """Return a byte-level BPE tokenizer that spells every text and has each of `WORDS` whole."""
+def build_tokenizer(whole: Sequence[str]) -> Any:
+    """Return a byte-level BPE tokenizer that spells every text.
+
+    Parameters
+    ----------
+    whole : sequence of str
+        Words that become one token each.
+
+    Returns
+    -------
+    PreTrainedTokenizerFast
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -140,7 +172,7 @@ def build_tokenizer() -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([*(f" {word}" for word in _all_words()), *PROMPT_WORDS], trainer)
+    tokenizer.train_from_iterator([*(f" {word}" for word in whole), *PROMPT_WORDS], trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, SPECIAL.index(BOS))]
     )
@@ -225,21 +257,36 @@ def _model_config(tokenizer: Any, grid: PatchGrid) -> Any:
     )
 
 
-def _processor_config(grid: PatchGrid) -> dict[str, Any]:
-    """Return what ``LlavaProcessor.save_pretrained`` writes, which would need Pillow to say it."""
-    side = grid.rows * PATCH_PIXELS
+def processor_config(side: int, patch_pixels: int, *, crop: bool) -> dict[str, Any]:
+    """Return what ``LlavaProcessor.save_pretrained`` writes, which would need Pillow to say it.
+
+    Parameters
+    ----------
+    side : int
+        Of the square picture that the vision tower takes, pixels.
+    patch_pixels : int
+        Side of a patch.
+    crop : bool
+        Cut the middle out of an oblong picture, as CLIP does; otherwise squash it to the square.
+
+    Returns
+    -------
+    config : dict
+        Of ``processor_config.json``.
+    """
+    square = {"height": side, "width": side}
     return {
         "processor_class": "LlavaProcessor",
         "image_token": IMAGE,
         "num_additional_image_tokens": 1,
-        "patch_size": PATCH_PIXELS,
+        "patch_size": patch_pixels,
         "vision_feature_select_strategy": "default",
         "image_processor": {
             "image_processor_type": "CLIPImageProcessor",
             "do_resize": True,
-            "size": {"shortest_edge": side},
-            "do_center_crop": True,
-            "crop_size": {"height": side, "width": side},
+            "size": {"shortest_edge": side} if crop else square,
+            "do_center_crop": crop,
+            "crop_size": square,
             "do_convert_rgb": True,
             "do_rescale": True,
             "rescale_factor": 1 / 255,

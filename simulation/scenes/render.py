@@ -87,12 +87,13 @@ def _draw(
     halo = ImageDraw.Draw(glow) if glow is not None else None
     for actor in scene.actors:
         _draw_actor(pen, halo, actor, frame, is_night=is_night)
-    grey = np.asarray(picture.reduce(scale))
+    grey: NDArray[np.uint8] = np.asarray(picture.reduce(scale))
     if glow is not None:
         soft = glow.filter(ImageFilter.GaussianBlur(5)).resize((WIDTH, HEIGHT))
-        return np.maximum(grey, (np.asarray(soft) * HALO).astype(np.uint8))
+        shine: NDArray[np.uint8] = (np.asarray(soft) * HALO).astype(np.uint8)
+        return np.maximum(grey, shine)
     if shadow is not None:
-        return (grey * shadow).astype(np.uint8)
+        grey = (grey * shadow).astype(np.uint8)
     return grey
 
 

@@ -265,7 +265,7 @@ def _least_visible(groups: list[list[Actor]]) -> float:
     actors = [actor for group in groups for actor in group]
     least = 1.0
     for frame in (0, SCENE_FRAMES - 1):
-        boxes = [_box(actor, frame) for actor in actors]
+        boxes = [actor_box(actor, frame) for actor in actors]
         for one, box in enumerate(boxes):
             covered = sum(
                 _overlap(box, other)
@@ -276,7 +276,8 @@ def _least_visible(groups: list[list[Actor]]) -> float:
     return least
 
 
-def _box(actor: Actor, frame: int) -> tuple[float, float, float, float]:
+def actor_box(actor: Actor, frame: int) -> tuple[float, float, float, float]:
+    """Return left, top, right and bottom of an actor in a frame, pixels."""
     scale = 1 + actor.growth * frame / SCENE_FRAMES
     x, half = actor.x + actor.speed * frame, actor.width() * scale / 2
     return (x - half, actor.feet - actor.height * scale, x + half, actor.feet)

@@ -1,0 +1,1 @@
+"""The recipe of the tiny LLaVA that sees: pictures, vision tower, language, and their log."""

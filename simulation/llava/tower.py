@@ -1,0 +1,202 @@
+"""First part of the recipe: a CLIP vision tower that learns to see, from labels of patches.
+
+CLIP's own way, contrast with text, needs far more pictures than a laptop draws. Here every patch
+is told what stands on it, and the picture as a whole what is true of it; both are read from the
+layer that LLaVA reads, by linear heads that are thrown away afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch  # noqa: TID253 - this module trains
+from numpy.typing import NDArray
+from torch import Tensor, nn  # noqa: TID253
+from torch.nn import functional as F  # noqa: TID253
+
+from simulation.llava.pictures import HEADINGS, IGNORED, FactLabels, Pictures, fact_labels
+from simulation.llava.schedule import Clock, cosine_rate
+from simulation.llava.sizes import VISION_WIDTH
+from simulation.scenes.facts import DISTANCES, KINDS, LIGHTS, MAX_COUNT
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Statistics of the pictures that CLIP was trained with (openai/CLIP, clip.py)."""
+
+BATCH = 128
+PEAK_RATE = 1.5e-3
+WEIGHT_DECAY = 0.05
+PIXEL_NOISE = 6.0
+"""Grey values, standard deviation: so that no single pixel is trusted."""
+
+PATCH_WEIGHT = 1.0
+EVERY = 100
+"""Steps between two rows of the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class TowerRow:
+    """One row of the log: losses since the last, and accuracies on the validation pictures."""
+
+    step: int
+    minutes: float
+    loss: float
+    subject: float
+    count: float
+    heading: float
+    distance: float
+    light: float
+
+
+class FactHeads(nn.Module):
+    """Linear readers of the patches; they live as long as the training of the tower."""
+
+    def __init__(self, width: int = VISION_WIDTH) -> None:
+        super().__init__()
+        self.patch_kind = nn.Linear(width, len(KINDS) + 1)
+        self.patch_heading = nn.Linear(width, len(HEADINGS))
+        self.patch_distance = nn.Linear(width, len(DISTANCES))
+        self.kinds = nn.Linear(width, len(KINDS))
+        self.subject = nn.Linear(width, len(KINDS))
+        self.count = nn.Linear(width, MAX_COUNT)
+        self.heading = nn.Linear(width, len(HEADINGS))
+        self.distance = nn.Linear(width, len(DISTANCES))
+        self.light = nn.Linear(width, len(LIGHTS))
+
+
+def pixel_values(pixels: NDArray[np.uint8]) -> Tensor:
+    """Normalise grey pictures as CLIP's processor does.
+
+    Parameters
+    ----------
+    pixels : array, shape (n, side, side), uint8
+
+    Returns
+    -------
+    values : tensor, shape (n, 3, side, side), float32
+    """
+    grey = torch.from_numpy(pixels).float()[:, None] / 255
+    mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (CLIP_MEAN, CLIP_STD))
+    return (grey - mean) / std
+
+
+def patches_of(tower: nn.Module, values: Tensor) -> Tensor:
+    """Return what LLaVA reads: the layer before the last, without the class token.
+
+    Parameters
+    ----------
+    tower : CLIPVisionModel
+        Of the model.
+    values : tensor, shape (n, 3, side, side), float32
+
+    Returns
+    -------
+    patches : tensor, shape (n, n_patches, dim), float32
+    """
+    hidden = tower(values, output_hidden_states=True).hidden_states
+    patches: Tensor = hidden[-2][:, 1:]
+    return patches
+
+
+def train_tower(
+    tower: nn.Module,
+    training: Pictures,
+    validation: Pictures,
+    clock: Clock,
+    *,
+    seed: int,
+    on_row: Callable[[TowerRow], None],
+) -> None:
+    """Train the tower in place until the clock runs out.
+
+    Parameters
+    ----------
+    tower : CLIPVisionModel
+        Of the model.
+    training, validation : Pictures
+        Of different seeds.
+    clock : Clock
+        How long; the learning rate follows it.
+    seed : int
+        Of the order of pictures and of the heads.
+    on_row : callable
+        Is given each row of the log.
+    """
+    torch.manual_seed(seed)
+    heads = FactHeads()
+    weights = [*tower.parameters(), *heads.parameters()]
+    optimizer = torch.optim.AdamW(weights, weight_decay=WEIGHT_DECAY, fused=True)
+    labels, wanted = fact_labels(training.facts), fact_labels(validation.facts)
+    losses: list[float] = []
+    tower.train()
+    for step, rows in enumerate(batches(len(training), BATCH, seed)):
+        done = clock.fraction(step)
+        if step % EVERY == 0 or done >= 1:
+            found = _accuracies(tower, heads, validation, wanted)
+            on_row(TowerRow(step, clock.minutes(), float(np.mean(losses or [np.nan])), *found))
+            losses.clear()
+        if done >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = cosine_rate(done, PEAK_RATE)
+        values = pixel_values(training.pixels[rows])
+        values = values + torch.randn(len(rows), 1, *values.shape[2:]) * (PIXEL_NOISE / 255 / 0.27)
+        loss = _loss(heads, patches_of(tower, values), training, labels, rows)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    tower.eval()
+
+
+def batches(n: int, size: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Yield rows in a random order, epoch after epoch, without end."""
+    rng = np.random.default_rng(seed)
+    while True:
+        order = rng.permutation(n)
+        for first in range(0, n - size + 1, size):
+            yield order[first : first + size]
+
+
+def _loss(
+    heads: FactHeads,
+    patches: Tensor,
+    pictures: Pictures,
+    labels: FactLabels,
+    rows: NDArray[np.int64],
+) -> Tensor:
+    loss = torch.zeros(())
+    for name in ("patch_kind", "patch_heading", "patch_distance"):
+        wanted = torch.from_numpy(getattr(pictures, name)[rows])
+        found = getattr(heads, name)(patches)
+        loss = loss + PATCH_WEIGHT * F.cross_entropy(
+            found.transpose(1, 2), wanted, ignore_index=IGNORED
+        )
+    whole = patches.mean(dim=1)
+    present = torch.from_numpy(labels.kinds[rows])
+    loss = loss + F.binary_cross_entropy_with_logits(heads.kinds(whole), present)
+    for name in ("subject", "count", "heading", "distance", "light"):
+        wanted = torch.from_numpy(getattr(labels, name)[rows])
+        loss = loss + F.cross_entropy(getattr(heads, name)(whole), wanted)
+    return loss
+
+
+@torch.inference_mode()
+def _accuracies(
+    tower: nn.Module, heads: FactHeads, pictures: Pictures, labels: FactLabels
+) -> list[float]:
+    tower.eval()
+    whole = torch.cat(
+        [
+            patches_of(tower, pixel_values(pictures.pixels[first : first + BATCH])).mean(dim=1)
+            for first in range(0, len(pictures), BATCH)
+        ]
+    )
+    tower.train()
+    return [
+        float((getattr(heads, name)(whole).argmax(1).numpy() == getattr(labels, name)).mean())
+        for name in ("subject", "count", "heading", "distance", "light")
+    ]
