@@ -1,0 +1,298 @@
+"""From frames to firing rates: the retina's adaptation, receptive fields, a non-linearity.
+
+A frame's rates depend on that frame and on the one three before it, so a movie may be cut
+anywhere. No noise and no spikes here.
+
+References
+----------
+.. [1] Adelson & Bergen 1985, J Opt Soc Am A 2:284: energy and motion energy.
+.. [2] Albrecht & Hamilton 1982, J Neurophysiol 48:217: the hyperbolic response to contrast.
+.. [3] Heeger 1992, Vis Neurosci 9:181: divisive normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from simulation.cortex.filters import COLS, POOL, ROWS, envelopes, filter_pairs
+from simulation.cortex.units import BLIND, CENTRE, LUMINANCE, MOTION, SIMPLE, CortexUnits
+from simulation.scenes.facts import Facts
+from simulation.scenes.movie import random_movie
+from simulation.scenes.scene import HEIGHT, WIDTH
+
+BACK = 3
+"""Frames back that motion is measured against: 0.1 s, in which slow things move enough."""
+
+GREY = 127
+"""Of the screen when no movie runs."""
+
+DARK = 0.05
+"""Light within the eye, as a share of white, so that black has a logarithm."""
+
+ADAPTATION_PX = 64.0
+"""Standard deviation of the surroundings that a place adapts to, pixels of the screen."""
+
+CONTRAST_FLOOR = 0.25
+"""Contrast of the surroundings, in log units, at which normalisation has halved a response."""
+
+HALF_QUANTILE = 0.86
+"""Of a unit's drive over the reference movie: where its response is half of its largest."""
+
+DIRECTION_WEIGHT = 0.7
+"""How much of a motion unit's response the wrong direction takes away."""
+
+REFERENCE_SEED = 987_001
+REFERENCE_SCENES = 160
+REFERENCE_FRAMES = 8
+"""The movie that rates are set on; no session shows it."""
+
+CHUNK_FRAMES = 240
+
+
+class FrameSource(Protocol):
+    """What is needed of a movie; `simulation.scenes.movie.Movie` has it."""
+
+    @property
+    def name(self) -> str:
+        """Name of the stimulus."""
+        ...
+
+    @property
+    def n_frames(self) -> int:
+        """Length, frames."""
+        ...
+
+    def frames(self, first: int, stop: int, /) -> NDArray[np.uint8]:
+        """Return frames, shape (n_frames, 304, 608)."""
+        ...
+
+    def facts(self, frame: int, /) -> Facts:
+        """Return what is true of a frame."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Eye:
+    """The filters of an animal, and how a filter's response becomes a rate.
+
+    Attributes
+    ----------
+    even, odd : array, shape (n_pixels, n_units), float32
+        Pair of filters in quadrature, each of unit length.
+    absolute : array, shape (n_pixels, n_units_luminance), float32
+        Fields of the luminance units, which see light as it is.
+    kind : array, shape (n_units,), int64
+    sign, exponent : array, shape (n_units,), float32
+    half : array, shape (n_units,), float32
+        Drive at half of the largest response.
+    base_hz, gain_hz : array, shape (n_units,), float32
+        Rate without any drive, and what the strongest drive adds.
+    """
+
+    even: NDArray[np.float32]
+    odd: NDArray[np.float32]
+    absolute: NDArray[np.float32]
+    kind: NDArray[np.int64]
+    sign: NDArray[np.float32]
+    exponent: NDArray[np.float32]
+    half: NDArray[np.float32]
+    base_hz: NDArray[np.float32]
+    gain_hz: NDArray[np.float32]
+
+    def rates(
+        self, frames: NDArray[np.uint8], before: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the rate of every unit for every frame.
+
+        Parameters
+        ----------
+        frames : array, shape (n_frames, 304, 608), uint8
+        before : array, shape (up to `BACK`, 304, 608), uint8, optional
+            Frames that came before them; without, the first stood still.
+
+        Returns
+        -------
+        rates : array, shape (n_frames, n_units), float32, spikes per second
+        """
+        n_before = 0 if before is None else len(before)
+        every = frames if before is None else np.concatenate([before, frames])
+        drive = self.drive(every)[n_before:]
+        return self._respond(drive)
+
+    def drive(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return what drives each unit, before the non-linearity; shape (n_frames, n_units)."""
+        light, contrast = retina(frames)
+        even, odd = contrast @ self.even, contrast @ self.odd
+        energy = np.sqrt(even**2 + odd**2)
+        drive = energy.copy()
+        linear = (self.kind == SIMPLE) | (self.kind == CENTRE)
+        drive[:, linear] = np.maximum(even[:, linear] * self.sign[linear], 0)
+        moves = self.kind == MOTION
+        drive[:, moves] = _motion(even[:, moves], odd[:, moves], self.sign[moves])
+        bright = self.kind == LUMINANCE
+        sees = light @ self.absolute
+        drive[:, bright] = np.where(self.sign[bright] > 0, sees, 1.0 - sees)
+        drive[:, self.kind == BLIND] = 0
+        return drive
+
+    def _respond(self, drive: NDArray[np.float32]) -> NDArray[np.float32]:
+        rates: NDArray[np.float32] = self.base_hz + self.gain_hz * _hyperbolic(
+            drive, self.half, self.exponent
+        )
+        return rates
+
+
+def open_eye(units: CortexUnits) -> Eye:
+    """Build the filters of an animal and set its rates on the reference movie.
+
+    Parameters
+    ----------
+    units : CortexUnits
+        The animal.
+
+    Returns
+    -------
+    Eye
+    """
+    even, odd = filter_pairs(units)
+    bright = units.kind == LUMINANCE
+    absolute = envelopes(units)[:, bright]
+    ones = np.ones(len(units), dtype=np.float32)
+    bare = Eye(
+        even=even,
+        odd=odd,
+        absolute=(absolute / absolute.sum(axis=0)).astype(np.float32),
+        kind=units.kind,
+        sign=units.sign.astype(np.float32),
+        exponent=np.where(bright, 3.0, units.exponent).astype(np.float32),
+        half=ones,
+        base_hz=0 * ones,
+        gain_hz=ones,
+    )
+    return _calibrated(bare, units)
+
+
+def movie_rates(
+    eye: Eye,
+    movie: FrameSource,
+    on_frames: Callable[[FrameSource, int, NDArray[np.uint8]], None] | None = None,
+) -> NDArray[np.float32]:
+    """Return the rates for a whole movie, drawn once.
+
+    Parameters
+    ----------
+    eye : Eye
+    movie : FrameSource
+    on_frames : callable, optional
+        Called with the movie, the number of a frame, and the frames from there on.
+
+    Returns
+    -------
+    rates : array, shape (n_frames, n_units), float32, spikes per second
+    """
+    rates = np.empty((movie.n_frames, len(eye.kind)), dtype=np.float32)
+    before: NDArray[np.uint8] | None = None
+    for first in range(0, movie.n_frames, CHUNK_FRAMES):
+        frames = movie.frames(first, min(first + CHUNK_FRAMES, movie.n_frames))
+        rates[first : first + len(frames)] = eye.rates(frames, before)
+        before = frames[-BACK:]
+        if on_frames is not None:
+            on_frames(movie, first, frames)
+    return rates
+
+
+def grey_rates(eye: Eye) -> NDArray[np.float32]:
+    """Return the rates for a grey screen, shape (n_units,), spikes per second."""
+    grey: NDArray[np.float32] = eye.rates(np.full((1, HEIGHT, WIDTH), GREY, dtype=np.uint8))[0]
+    return grey
+
+
+def retina(frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Pool, adapt to the light, and normalise by the contrast around.
+
+    Parameters
+    ----------
+    frames : array, shape (n_frames, 304, 608), uint8
+
+    Returns
+    -------
+    light : array, shape (n_frames, 2888), float32
+        From 0 for black to 1 for white, on the eye's logarithmic scale.
+    contrast : array, shape (n_frames, 2888), float32
+        What stands out from its surroundings, day and night alike.
+    """
+    n = len(frames)
+    rows = frames.reshape(n, ROWS, POOL, WIDTH).sum(axis=2, dtype=np.uint16)
+    pooled = rows.reshape(n, ROWS, COLS, POOL).sum(axis=3, dtype=np.uint16)
+    log = np.log(pooled.astype(np.float32) / (255 * POOL**2) + DARK)
+    stands_out = log - _blur(log)
+    around = np.sqrt(_blur(stands_out**2))
+    contrast = stands_out / (CONTRAST_FLOOR + around)
+    darkest, brightest = np.log(DARK), np.log(1 + DARK)
+    light = (log - darkest) / (brightest - darkest)
+    return light.reshape(n, -1).astype(np.float32), contrast.reshape(n, -1).astype(np.float32)
+
+
+def _blur(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average over the surroundings, which end at the edge of the screen."""
+    down, across = _smoother(ROWS), _smoother(COLS)
+    return np.asarray(down @ images @ across.T, dtype=np.float32)
+
+
+def _smoother(n: int) -> NDArray[np.float32]:
+    place = np.arange(n) * POOL / ADAPTATION_PX
+    weights = np.exp(-0.5 * (place[:, None] - place[None, :]) ** 2)
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def _motion(
+    even: NDArray[np.float32], odd: NDArray[np.float32], sign: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return energy, less where the pattern moves against the preferred direction.
+
+    The phase of a quadrature pair turns as the pattern moves; its sine over `BACK` frames tells
+    the direction, whatever the contrast.
+    """
+    row = np.maximum(np.arange(len(even)) - BACK, 0)
+    energy = np.sqrt(even**2 + odd**2)
+    turned = (odd * even[row] - even * odd[row]) / (energy * energy[row] + 1e-6)
+    drive = energy * (1 - DIRECTION_WEIGHT * (1 - sign * turned) / 2)
+    return np.asarray(drive, dtype=np.float32)
+
+
+def _hyperbolic(
+    drive: NDArray[np.float32], half: NDArray[np.float32], exponent: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    powered = np.maximum(drive / half, 0) ** exponent
+    response: NDArray[np.float32] = powered / (1 + powered)
+    return response
+
+
+def _calibrated(bare: Eye, units: CortexUnits) -> Eye:
+    """Set each unit's half point, base and gain on the reference movie."""
+    reference = random_movie(
+        "reference",
+        seed=REFERENCE_SEED,
+        n_scenes=REFERENCE_SCENES,
+        frames_per_scene=REFERENCE_FRAMES,
+    )
+    scenes = range(0, reference.n_frames, REFERENCE_FRAMES)
+    drive = np.concatenate(
+        [bare.drive(reference.frames(first, first + REFERENCE_FRAMES))[BACK:] for first in scenes]
+    )
+    half = np.maximum(np.quantile(drive, HALF_QUANTILE, axis=0), 1e-3).astype(np.float32)
+    mean = _hyperbolic(drive, half, bare.exponent).mean(axis=0)
+    driven_hz = units.rate_hz * (1 - units.base_share)
+    gain_hz = np.minimum(driven_hz / np.maximum(mean, 1e-3), units.peak_hz)
+    gain_hz[~units.is_visual] = 0.0
+    return replace(
+        bare,
+        half=half,
+        base_hz=(units.rate_hz - gain_hz * mean).astype(np.float32),
+        gain_hz=gain_hz.astype(np.float32),
+    )
