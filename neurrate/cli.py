@@ -70,7 +70,11 @@ GROUPS = {
         "Make a world in which the truth is known.",
         {
             "recording": Verb("neurrate.simulate_command:recording", "Make a recording."),
+            "scenes": Verb("neurrate.simulate_command:scenes", "Draw street scenes on a page."),
             "llava": Verb("neurrate.simulate_command:llava", "Make a small LLaVA."),
+            "train-llava": Verb(
+                "neurrate.simulate_command:train_llava", "Train a small LLaVA that sees."
+            ),
         },
     ),
 }
