@@ -22,6 +22,7 @@ ROOT_LOGGERS = (
     "daemon",
     "encoder_export",
     "encoder_training",
+    "evaluation",
     "neurrate",
     "simulation",
     "stream_sources",

@@ -220,6 +220,7 @@ OUR_PACKAGES = frozenset(
         "daemon",
         "encoder_export",
         "encoder_training",
+        "evaluation",
         "neurrate",
         "simulation",
         "stream_sources",

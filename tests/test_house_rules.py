@@ -14,6 +14,7 @@ PACKAGES = (
     "daemon",
     "encoder_training",
     "encoder_export",
+    "evaluation",
     "simulation",
     "neurrate",
 )
