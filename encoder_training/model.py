@@ -85,6 +85,13 @@ class EncoderSpec:
             n_units, grid, width=64, n_heads=4, feed_forward=128, conv_channels=32, dropout=0.1
         )
 
+    @classmethod
+    def small(cls, n_units: int, grid: PatchGrid) -> EncoderSpec:
+        """Return sizes that a laptop can train: about 2.4 million parameters at 600 units."""
+        return cls(
+            n_units, grid, width=192, n_heads=6, feed_forward=384, conv_channels=64, dropout=0.1
+        )
+
 
 class MultiKernelConv(nn.Module):
     """Parallel convolutions over time, each followed by GELU and batch normalization."""

@@ -1,0 +1,146 @@
+"""Which frame a window describes: looked up in the presentation table, never tiled.
+
+Frames of a real session last 33.361 ms and some are dropped, so that labels laid out at an ideal
+30 Hz are off after a few seconds. A window that ends at t describes the frame shown at
+``t - lag``; where no frame was on the screen, there is no label.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.binning import BinRate
+from contracts.errors import MisuseError, UserError
+from contracts.window import WindowSpec
+
+MAX_GAP_NS = 100_000_000
+"""A pause between two presentations that makes two blocks of them: longer than a few dropped
+frames (33 ms each), shorter than any pause between two blocks of stimuli (seconds)."""
+
+
+def frame_at(
+    frame_start_ns: NDArray[np.int64],
+    frame_stop_ns: NDArray[np.int64],
+    session_ns: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Return which presentation was on the screen.
+
+    Parameters
+    ----------
+    frame_start_ns, frame_stop_ns : array, shape (n_presentations,), int64, nanoseconds
+        Session clock, in the order of their start. A presentation holds its start and not its
+        stop.
+    session_ns : array, shape (n,), int64, nanoseconds
+        When to look.
+
+    Returns
+    -------
+    row : array, shape (n,), int64
+        Of the presentation, -1 where there was none.
+
+    Raises
+    ------
+    UserError
+        If the presentations are not in order, or one ends before it starts.
+    """
+    _check_table(frame_start_ns, frame_stop_ns)
+    row = np.searchsorted(frame_start_ns, session_ns, side="right") - 1
+    is_on = (row >= 0) & (session_ns < frame_stop_ns[row])
+    return np.where(is_on, row, -1).astype(np.int64)
+
+
+def align(
+    frame_start_ns: NDArray[np.int64],
+    frame_stop_ns: NDArray[np.int64],
+    spec: WindowSpec,
+    *,
+    recorded_bins: tuple[int, int],
+    chosen: NDArray[np.integer] | None = None,
+    margin_bins: int = 2,
+    max_gap_ns: int = MAX_GAP_NS,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find the causal window of each presentation.
+
+    It ends at the last bin edge up to `lag` after the middle of the presentation, so that
+    serving, which asks what was shown `lag` before the window's end, gives it the same label.
+    Left out are windows that, moved by up to `margin_bins` either way, would reach outside the
+    recording, or whose stimulus would: the screen from `lag` before the window starts until it
+    ends must belong to one block.
+
+    Parameters
+    ----------
+    frame_start_ns, frame_stop_ns : array, shape (n_presentations,), int64, nanoseconds
+        The whole presentation table, in the order of the starts.
+    spec : WindowSpec
+        Rate, bins and lag. The stride has no say here.
+    recorded_bins : (int, int)
+        First bin that was recorded whole, and the first one after the recording.
+    chosen : array, shape (n_chosen,), int, optional
+        Rows of the table that want a window; all, if not given.
+    margin_bins : int
+        How far training may move a window.
+    max_gap_ns : int
+        A longer pause between two presentations ends a block.
+
+    Returns
+    -------
+    first_bin : array, shape (n_windows,), int64
+        First bin of each window, on the absolute grid.
+    row : array, shape (n_windows,), int64
+        Its presentation.
+
+    Raises
+    ------
+    MisuseError
+        If the margin is negative.
+    """
+    if margin_bins < 0:
+        raise MisuseError(f"margin_bins must be 0 or more, got {margin_bins}")
+    _check_table(frame_start_ns, frame_stop_ns)
+    row = np.arange(len(frame_start_ns)) if chosen is None else chosen.astype(np.int64)
+    middle_ns = frame_start_ns[row] + (frame_stop_ns[row] - frame_start_ns[row]) // 2
+    stop_bin = spec.rate.bin_of(middle_ns + spec.lag_ns)
+    first_bin = stop_bin - spec.n_bins
+    shown = frame_at(frame_start_ns, frame_stop_ns, _starts_ns(spec.rate, stop_bin) - spec.lag_ns)
+
+    earliest, latest = first_bin - margin_bins, stop_bin + margin_bins
+    is_recorded = (earliest >= recorded_bins[0]) & (latest <= recorded_bins[1])
+    seen_from_ns = _starts_ns(spec.rate, earliest) - max(spec.lag_ns, 0)
+    seen_until_ns = _starts_ns(spec.rate, latest) - min(spec.lag_ns, 0)
+    block_start_ns, block_stop_ns = _blocks(frame_start_ns, frame_stop_ns, max_gap_ns)
+    is_in_block = (seen_from_ns >= block_start_ns[row]) & (seen_until_ns <= block_stop_ns[row])
+    kept = (shown == row) & is_recorded & is_in_block
+    return first_bin[kept], row[kept]
+
+
+def _check_table(frame_start_ns: NDArray[np.int64], frame_stop_ns: NDArray[np.int64]) -> None:
+    if not len(frame_start_ns) or frame_start_ns.shape != frame_stop_ns.shape:
+        raise UserError(
+            "a presentation table needs one row or more, each with a start and a stop; got "
+            f"{len(frame_start_ns)} starts and {len(frame_stop_ns)} stops"
+        )
+    out_of_order = int((np.diff(frame_start_ns) <= 0).sum())
+    backwards = int((frame_stop_ns <= frame_start_ns).sum())
+    if out_of_order or backwards:
+        raise UserError(
+            "presentations must be in the order of their start and end after it; "
+            f"{out_of_order} rows are out of order, {backwards} end too early. "
+            "Sort the table by start_time and leave empty rows out."
+        )
+
+
+def _blocks(
+    frame_start_ns: NDArray[np.int64], frame_stop_ns: NDArray[np.int64], max_gap_ns: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the start and the stop of the block that each presentation belongs to."""
+    is_first = np.ones(len(frame_start_ns), dtype=np.bool_)
+    is_first[1:] = frame_start_ns[1:] - frame_stop_ns[:-1] > max_gap_ns
+    firsts = np.flatnonzero(is_first)
+    lasts = np.append(firsts[1:], len(frame_start_ns)) - 1
+    block = np.cumsum(is_first) - 1
+    return frame_start_ns[firsts][block], frame_stop_ns[lasts][block]
+
+
+def _starts_ns(rate: BinRate, bins: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.array([rate.start_ns(int(each)) for each in bins], dtype=np.int64)

@@ -1,0 +1,100 @@
+"""What a training did, as a table and as a picture."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from contracts.errors import DependencyError
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingEpoch:
+    """One pass over the training windows, and the validation after it.
+
+    Attributes
+    ----------
+    training_epoch : int
+        From 1.
+    elapsed_s : float
+        Since training began, validation included.
+    n_windows : int
+        Training windows seen since training began.
+    learning_rate : float
+        At the end of the pass.
+    train_loss : float
+        Mean over the pass, through random populations.
+    validation_loss : float
+        Held-out groups, all units heard; so are the three below.
+    validation_cosine : float
+        Mean cosine of a patch on the scale that is learned. Decides which weights are kept.
+    raw_cosine : float
+        The same on the scale of the vision tower, where the mean alone may come close to 1.
+    skill : float
+        Share of the squared error of the mean training patches that is explained: 0 for an
+        encoder that knows their mean and nothing else, 1 for a perfect one.
+    """
+
+    training_epoch: int
+    elapsed_s: float
+    n_windows: int
+    learning_rate: float
+    train_loss: float
+    validation_loss: float
+    validation_cosine: float
+    raw_cosine: float
+    skill: float
+
+
+def write_history(history: Sequence[TrainingEpoch], path: Path) -> None:
+    """Write one line for each pass, as comma-separated values with a heading."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(TrainingEpoch)])
+        writer.writeheader()
+        for row in history:
+            values = asdict(row)
+            writer.writerow(
+                {name: f"{v:.6g}" if isinstance(v, float) else v for name, v in values.items()}
+            )
+
+
+def plot_history(history: Sequence[TrainingEpoch], path: Path) -> None:
+    """Draw loss, and cosine and skill, over the passes.
+
+    Parameters
+    ----------
+    history : sequence of TrainingEpoch
+        What to draw.
+    path : Path
+        Of the picture; its ending says which format.
+
+    Raises
+    ------
+    DependencyError
+        If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import (  # type: ignore[import-not-found,unused-ignore]
+            FigureCanvasAgg,
+        )
+        from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise DependencyError(
+            "Drawing a training's curves needs matplotlib. Run: pip install matplotlib, "
+            "or read the table that write_history makes."
+        ) from error
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = {
+        "loss": ("train_loss", "validation_loss"),
+        "on held-out groups": ("validation_cosine", "raw_cosine", "skill"),
+    }
+    passes = [row.training_epoch for row in history]
+    for axes, (label, names) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+        for name in names:
+            axes.plot(passes, [getattr(row, name) for row in history], label=name)
+        axes.set(xlabel="pass over the training windows", ylabel=label)
+        axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)

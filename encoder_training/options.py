@@ -1,0 +1,98 @@
+"""How an encoder is trained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from contracts.errors import MisuseError
+from encoder_training.masking import MaskingOptions
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """The defaults are the paper's, but for warm-up, masking and normalised targets.
+
+    Attributes
+    ----------
+    training_epochs : int
+        Passes over the training windows, at most.
+    batch_size : int
+        Windows in one step.
+    learning_rate, weight_decay, clip : float
+        Of AdamW; the largest norm of a gradient.
+    warm_up : float
+        Part of the schedule over which the learning rate rises, before its cosine falls to 0.
+    patience : int
+        Passes without a better validation cosine, after which training ends.
+    jitter_bins : int
+        Each window is moved by up to so many bins either way, at random.
+    windows_per_epoch : int or None
+        Windows in a pass, drawn anew each time; None takes them all. Neighbours are much alike.
+    validation_fraction : float
+        Of the groups, where none are named.
+    max_validation_windows : int
+        More are thinned out evenly.
+    contrastive : float
+        Weight of the InfoNCE; 0 leaves it out.
+    normalise : bool
+        Learn targets of mean 0 and standard deviation 1 in each dimension; the scale is folded
+        into the output layer at the end. False is the paper's way.
+    precision : {"float32", "bfloat16"}
+        Of products of matrices. On a CPU measure first: docs/decisions/0009.
+    max_minutes : float or None
+        Training ends by then, with the learning rate at 0: the schedule follows the clock where
+        that is ahead of the steps. None is needed for the same weights every time.
+    seed : int
+        Of weights, order, masks, jitter, dropout, and the split.
+    device : str
+        As torch names it.
+    masking : MaskingOptions
+        Random populations.
+    """
+
+    training_epochs: int = 60
+    batch_size: int = 64
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-3
+    clip: float = 1.0
+    warm_up: float = 0.05
+    patience: int = 12
+    jitter_bins: int = 2
+    windows_per_epoch: int | None = None
+    validation_fraction: float = 0.1
+    max_validation_windows: int = 2048
+    contrastive: float = 0.0
+    normalise: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
+    max_minutes: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+    masking: MaskingOptions = field(default_factory=MaskingOptions)
+
+    def __post_init__(self) -> None:
+        at_least_one = {
+            name: getattr(self, name)
+            for name in ("training_epochs", "batch_size", "patience", "max_validation_windows")
+        }
+        too_small = {name: value for name, value in at_least_one.items() if value < 1}
+        if too_small or self.jitter_bins < 0 or not 0 <= self.warm_up < 1:
+            raise MisuseError(
+                f"{', '.join(at_least_one)} must be 1 or more, jitter_bins 0 or more, warm_up "
+                f"from 0 to below 1; got {too_small}, {self.jitter_bins}, {self.warm_up}"
+            )
+        if self.max_minutes is not None and self.max_minutes <= 0:
+            raise MisuseError(f"max_minutes must be above 0, got {self.max_minutes}")
+
+    def learning_rate_at(self, progress: float) -> float:
+        """Return the learning rate after a part of the schedule, from 0 to 1.
+
+        >>> options = TrainingOptions(learning_rate=1.0, warm_up=0.1)
+        >>> [round(options.learning_rate_at(x), 3) for x in (0.05, 0.1, 0.55, 1.0)]
+        [0.5, 1.0, 0.5, 0.0]
+        """
+        if progress < self.warm_up:
+            return self.learning_rate * progress / self.warm_up
+        fall = (min(progress, 1.0) - self.warm_up) / (1 - self.warm_up)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * fall))
