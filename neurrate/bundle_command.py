@@ -93,6 +93,37 @@ def random(
     print(f"wrote {out}: {len(source.population)} units, random weights")
 
 
+def simulated(out: Path, *, encoder: Path | None = None, overwrite: bool = False) -> None:
+    """Make the bundle of the simulated animal from the trained weights in the package.
+
+    It narrates every session of 'neurrate simulate session' with the shipped small LLaVA.
+
+    Examples
+    --------
+        neurrate bundle simulated bundle/
+        neurrate bundle simulated bundle/ --encoder encoder/
+
+    Parameters
+    ----------
+    out
+        Folder to write.
+    encoder
+        Folder of 'neurrate simulate train-encoder'; the shipped weights if omitted.
+    overwrite
+        Replace a bundle that is there.
+    """
+    from neurrate.simulated_bundle import SHIPPED_ENCODER, SHIPPED_MODEL, write_shipped_bundle
+
+    check_folder_writable(out)
+    manifest = write_shipped_bundle(
+        out,
+        command=shlex.join(["neurrate", *sys.argv[1:]]),
+        overwrite=overwrite,
+        encoder=encoder or SHIPPED_ENCODER,
+    )
+    print(f"wrote {out}: {len(manifest.population)} units; its model is {SHIPPED_MODEL}")
+
+
 def _whole_path(model: str) -> str:
     folder = Path(model).expanduser()
     return str(folder.resolve()) if folder.is_dir() else model

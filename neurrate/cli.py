@@ -64,7 +64,12 @@ GROUPS = {
     ),
     "bundle": (
         "Make encoder bundles.",
-        {"random": Verb("neurrate.bundle_command:random", "Make one with random weights.")},
+        {
+            "random": Verb("neurrate.bundle_command:random", "Make one with random weights."),
+            "simulated": Verb(
+                "neurrate.bundle_command:simulated", "Make that of the simulated animal."
+            ),
+        },
     ),
     "simulate": (
         "Make a world in which the truth is known.",
@@ -74,6 +79,9 @@ GROUPS = {
             "llava": Verb("neurrate.simulate_command:llava", "Make a small LLaVA."),
             "train-llava": Verb(
                 "neurrate.simulate_command:train_llava", "Train a small LLaVA that sees."
+            ),
+            "train-encoder": Verb(
+                "neurrate.simulate_command:train_encoder", "Train the encoder of the animal."
             ),
         },
     ),

@@ -138,3 +138,60 @@ def scenes(out: Path, *, count: Count = 24, seed: Seed = 0) -> None:
     check_writable(out)
     contact_sheet([random_scene(seed + number) for number in range(count)], out)
     print(f"wrote {out}")
+
+
+def train_encoder(
+    out: Path,
+    *,
+    model: Path | None = None,
+    scenes: Count = 2_400,
+    epochs: Count = 12,
+    seed: Seed = 0,
+    curves: Path | None = None,
+) -> None:
+    """Train the encoder of the simulated animal: spikes to what the small LLaVA would have seen.
+
+    Shows the animal a short movie again and again and a long one of random scenes, counts its
+    spikes, and learns to predict the patches of the LLaVA's vision tower from them, through random
+    populations. Scenes are held out for validation. About half an hour on two cores.
+
+    Examples
+    --------
+        neurrate simulate train-encoder encoder/ --curves curves.png
+        neurrate simulate train-encoder try/ --scenes 60 --epochs 1
+
+    Parameters
+    ----------
+    out
+        Folder for the weights, their scaling and their captioned frames.
+    model
+        Folder of the LLaVA; the shipped one if omitted.
+    scenes
+        Seconds of the long movie, a random scene in each.
+    epochs
+        Passes over the windows, at most.
+    seed
+        Of the day, the weights and the order.
+    curves
+        Draw the log into this PNG or SVG.
+    """
+    import shlex
+    import sys
+
+    from encoder_training.history import plot_history, write_history
+    from neurrate import simulated_bundle
+    from neurrate.simulated_session import BundleRecipe
+
+    check_folder_writable(out)
+    check_writable(curves)
+    trained = simulated_bundle.train_shipped_encoder(
+        out,
+        model or simulated_bundle.SHIPPED_MODEL,
+        BundleRecipe(scenes=scenes, epochs=epochs, seed=seed),
+        command=shlex.join(["neurrate", *sys.argv[1:]]),
+        on_epoch=lambda row: print(row, file=sys.stderr, flush=True),
+    )
+    write_history(trained.history, out / "training.csv")
+    if curves is not None:
+        plot_history(trained.history, curves)
+    print(f"wrote {out}")
