@@ -72,12 +72,12 @@ class Area:
 
 AREAS = (
     Area(LGD, "probeC", 75, 0.040, 10.0, (7.0, 13.0), {CENTRE: 1.0}),
-    Area("VISp", "probeC", 130, 0.052, 8.0, (9.0, 22.0), {SIMPLE: 0.5, ENERGY: 0.4, MOTION: 0.1}),
-    Area("VISl", "probeD", 75, 0.056, 7.5, (11.0, 26.0), {SIMPLE: 0.3, ENERGY: 0.5, MOTION: 0.2}),
-    Area("VISrl", "probeF", 60, 0.058, 7.5, (11.0, 28.0), {SIMPLE: 0.3, ENERGY: 0.4, MOTION: 0.3}),
-    Area("VISal", "probeE", 65, 0.060, 7.5, (12.0, 30.0), {SIMPLE: 0.2, ENERGY: 0.4, MOTION: 0.4}),
-    Area("VISpm", "probeB", 55, 0.066, 7.0, (12.0, 32.0), {SIMPLE: 0.3, ENERGY: 0.5, MOTION: 0.2}),
-    Area("VISam", "probeA", 55, 0.068, 7.0, (12.0, 34.0), {SIMPLE: 0.3, ENERGY: 0.4, MOTION: 0.3}),
+    Area("VISp", "probeC", 130, 0.052, 8.0, (8.0, 20.0), {SIMPLE: 0.2, ENERGY: 0.65, MOTION: 0.15}),
+    Area("VISl", "probeD", 75, 0.056, 8.0, (9.0, 24.0), {SIMPLE: 0.1, ENERGY: 0.7, MOTION: 0.2}),
+    Area("VISrl", "probeF", 60, 0.058, 8.0, (10.0, 25.0), {SIMPLE: 0.1, ENERGY: 0.7, MOTION: 0.2}),
+    Area("VISal", "probeE", 65, 0.060, 8.0, (10.0, 27.0), {SIMPLE: 0.1, ENERGY: 0.6, MOTION: 0.3}),
+    Area("VISpm", "probeB", 55, 0.066, 8.0, (11.0, 28.0), {SIMPLE: 0.1, ENERGY: 0.7, MOTION: 0.2}),
+    Area("VISam", "probeA", 55, 0.068, 8.0, (11.0, 30.0), {SIMPLE: 0.1, ENERGY: 0.6, MOTION: 0.3}),
     Area(CA1, "probeC", 60, 0.0, 3.0, (0.0, 0.0), {BLIND: 1.0}),
 )  # fmt: skip
 N_REST = 25
@@ -93,6 +93,11 @@ units say nothing within a window."""
 RATE_RANGE_HZ = (2.0, 28.0)
 TYPE_RATE = {"PV": 1.8, "SST": 1.2, "VIP": 1.1}
 """Factor on the rate: fast-spiking units fire about twice as much as the others [1]_."""
+
+REGULARITY = {LGD: 4.0, CA1: 1.0}
+CORTEX_REGULARITY = 3.0
+"""Shape of the gamma process: the variance of counts at a steady rate is about its inverse, in
+means. About what [3]_ reports for the thalamus; for cortex it is on the reliable side."""
 
 LATENCY_SIGMA_S = 0.005
 FAILING_SHARE = 0.08
@@ -249,7 +254,7 @@ def _draw_area(area: Area, n: int, rng: np.random.Generator) -> dict[str, NDArra
         "latency_s": np.maximum(area.latency_s + rng.normal(0, LATENCY_SIGMA_S, n), 0.0),
         "rate_hz": rate_hz,
         "peak_hz": np.minimum(90.0, rate_hz * rng.uniform(6.0, 9.0, n)),
-        "regularity": np.full(n, {LGD: 4.0, CA1: 1.0}.get(area.name, 2.0)),
+        "regularity": np.full(n, REGULARITY.get(area.name, CORTEX_REGULARITY)),
     }
 
 
