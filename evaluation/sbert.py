@@ -34,27 +34,28 @@ SALAD_WORDS = (6, 14)
 
 SALAD_VOCABULARY = """
 about above acid actual after again agree almost also amber and anchor angle answer any april
-argue atom august autumn bargain basil because before begin behave belief below bitter blame borrow
-both bread budget butter button calm candle carpet cause ceiling chalk cheese clause coffee copper
-corner cotton cough could crayon cream credit custom danger debate decade decide delay deny depth
-desire detail dinner divide doubt dream duty eager early earn echo eight elbow element engine enough
-equal error ever every except excuse fabric fail fairly famous fashion fault favour feather fever
-fifth figure finger flavour flour forget formal fortune fossil fraction friend from garlic gather
-gentle ginger glue govern grammar gravel guess guilt habit hammer handle harbour hardly hence herb
-honest honey hope however hunger ideal if imagine inch include income indeed inform inside instead
-interest iron island jacket jealous jelly joke journey judge july justice kettle kitchen knee knife
-knot ladder language lately law lemon lesson letter liquid listen logic loose lucky lunch magnet
-manner maple marble maybe measure melody memory mercy metal method million minor mirror modest month
-moral mustard napkin needle neither nephew nerve never nickel noise normal notice noun oath obey
-object ocean often olive onion only opera opinion option orbit order ought owe oxygen paper pardon
-parent patient pencil pepper perhaps phrase piano pillow pity planet plenty poem polite powder price
-promise proof proud pupil purple puzzle question quiet quite quote rather reason recipe refuse
-regret rely rhyme ribbon rival ruler rumour salad salt scale science secret seldom senate sense
-seven shame sharp shelf should silver simple sincere sister sleep soap soft soup spice spoon spring stamp state
-sugar suppose syrup system table tariff taste theory therefore thread thumb ticket title tongue
-total trade treaty trust truth tune twelve uncle under unless until useful usual vague valley value
-vapour velvet verb verdict vinegar violin virtue vote wage warm water wealth weather whether which
-whisper window winter wisdom wish wonder wool worry would write yellow yesterday zero zinc
+argue atom august autumn bargain basil because before begin behave belief below bitter blame
+borrow both bread budget butter button calm candle carpet cause ceiling chalk cheese clause coffee
+copper corner cotton cough could crayon cream credit custom danger debate decade decide delay deny
+depth desire detail dinner divide doubt dream duty eager early earn echo eight elbow element
+engine enough equal error ever every except excuse fabric fail fairly famous fashion fault favour
+feather fever fifth figure finger flavour flour forget formal fortune fossil fraction friend from
+garlic gather gentle ginger glue govern grammar gravel guess guilt habit hammer handle harbour
+hardly hence herb honest honey hope however hunger ideal if imagine inch include income indeed
+inform inside instead interest iron island jacket jealous jelly joke journey judge july justice
+kettle kitchen knee knife knot ladder language lately law lemon lesson letter liquid listen logic
+loose lucky lunch magnet manner maple marble maybe measure melody memory mercy metal method
+million minor mirror modest month moral mustard napkin needle neither nephew nerve never nickel
+noise normal notice noun oath obey object ocean often olive onion only opera opinion option orbit
+order ought owe oxygen paper pardon parent patient pencil pepper perhaps phrase piano pillow pity
+planet plenty poem polite powder price promise proof proud pupil purple puzzle question quiet
+quite quote rather reason recipe refuse regret rely rhyme ribbon rival ruler rumour salad salt
+scale science secret seldom senate sense seven shame sharp shelf should silver simple sincere
+sister sleep soap soft soup spice spoon spring stamp state sugar suppose syrup system table tariff
+taste theory therefore thread thumb ticket title tongue total trade treaty trust truth tune twelve
+uncle under unless until useful usual vague valley value vapour velvet verb verdict vinegar violin
+virtue vote wage warm water wealth weather whether which whisper window winter wisdom wish wonder
+wool worry would write yellow yesterday zero zinc
 """.split()
 """Everyday words, few of them of a street."""
 
