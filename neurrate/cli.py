@@ -75,6 +75,9 @@ GROUPS = {
         "Make a world in which the truth is known.",
         {
             "recording": Verb("neurrate.simulate_command:recording", "Make a recording."),
+            "session": Verb(
+                "neurrate.simulate_command:session", "Make an animal that watches movies."
+            ),
             "scenes": Verb("neurrate.simulate_command:scenes", "Draw street scenes on a page."),
             "llava": Verb("neurrate.simulate_command:llava", "Make a small LLaVA."),
             "train-llava": Verb(

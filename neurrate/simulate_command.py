@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
 
 from contracts.errors import UserError
 from neurrate.arguments import Count, Seconds, Seed
@@ -40,6 +43,54 @@ def recording(out: Path, *, seconds: Seconds = 60.0, units: Count = 120, seed: S
     check_writable(out)
     write_recording(out, seconds=seconds, n_units=units, seed=seed)
     print(f"wrote {out}")
+
+
+def session(
+    out: Path,
+    *,
+    units: Count = 600,
+    minutes: Annotated[float, Parameter(validator=validators.Number(gt=0, lte=600))] = 20.0,
+    repeats: Count = 5,
+    frames: bool = True,
+    seed: Seed = 0,
+) -> None:
+    """Simulate an animal that watches movies, and write the session with the Allen layout.
+
+    A movie of 30 s, shown again and again before and after a long one that is never repeated;
+    grey in between; at the end pulses of light for the tagged cell types. The movies' frames,
+    facts and captions lie beside the file.
+
+    Examples
+    --------
+        neurrate simulate session session.nwb
+        neurrate simulate session short.nwb --minutes 3 --repeats 1 --no-frames --seed 4
+
+    Parameters
+    ----------
+    out
+        NWB file to write; ``OUT_movies`` beside it takes the movies.
+    units
+        Units of the animal, in LGd, six visual areas and CA1. With the default 600 it is the
+        animal whose encoder 'neurrate bundle simulated' makes.
+    minutes
+        Length of the long movie and of the repeats together, about.
+    repeats
+        Times that the short movie is shown before the long one, and as often after it.
+    frames
+        Keep the frames of the movies, about 20 kB each.
+    seed
+        Of the day: noise, spikes and the long movie.
+    """
+    from neurrate.simulated_session import write_day
+
+    check_writable(out)
+    truth = write_day(
+        out, n_units=units, minutes=minutes, repeats=repeats, with_frames=frames, seed=seed
+    )
+    print(
+        f"wrote {out}: {len(truth.units)} units, {len(truth.trains.samples):,} spikes, "
+        f"{truth.trains.schedule.duration_s / 60:.1f} minutes; movies in {truth.movies}"
+    )
 
 
 def llava(out: Path, *, seed: Seed = 0) -> None:

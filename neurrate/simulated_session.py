@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from contracts.binning import BinRate
 from contracts.clock import seconds_to_ns
 from contracts.embedding import PatchGrid
+from contracts.errors import UserError
 from contracts.population import Population, Unit
 from contracts.window import WindowSpec
-from simulation.seeds import ANIMAL, SESSION_LONG, SESSION_REPEATED
+from simulation.seeds import ANIMAL, FIRST_DAY, SESSION_LONG, SESSION_REPEATED
 
 if TYPE_CHECKING:
     from encoder_training.dataset import TrainingSet
     from simulation.cortex.drive import FrameSource
+    from simulation.cortex.nwb import SessionTruth
     from simulation.cortex.schedule import Schedule
     from simulation.cortex.units import CortexUnits
     from simulation.scenes.movie import Movie
@@ -35,6 +37,9 @@ SCENE_FRAMES = 30
 """Of a scene in the training session, one second: more scenes in the same time."""
 
 REPEATED_SCENES = 30
+ALLEN_FRAMES = 900
+"""Length of the Allen movie ``natural_movie_one``, about 30 s."""
+
 N_REFERENCES = 400
 """Captioned frames that go into the bundle as evidence."""
 
@@ -198,6 +203,60 @@ def simulate_training_set(model: Path, recipe: BundleRecipe) -> tuple[TrainingSe
         group=scene[row],
     )
     return data, targets.grid
+
+
+def write_day(
+    path: Path, *, n_units: int, minutes: float, repeats: int, with_frames: bool, seed: int
+) -> SessionTruth:
+    """Write a session of the animal: the short movie, a long one, the short one again.
+
+    Parameters
+    ----------
+    path : Path
+        NWB file to write.
+    n_units : int
+        Of the animal.
+    minutes : float
+        That movies run, about; what the repeats leave is the long movie's.
+    repeats : int
+        Of the short movie, in each of two blocks.
+    with_frames : bool
+        Whether the frames are kept.
+    seed : int
+        Of the day and its long movie.
+
+    Returns
+    -------
+    SessionTruth
+
+    Raises
+    ------
+    UserError
+        If the repeats alone are longer than that.
+    """
+    from simulation.cortex.nwb import write_session
+    from simulation.cortex.schedule import FRAME_S, MOVIE_ONE, allen_schedule
+    from simulation.cortex.units import draw_units
+    from simulation.scenes.movie import random_movie
+    from simulation.scenes.scene import SCENE_FRAMES as WHOLE_SCENE
+
+    short = random_movie(MOVIE_ONE, seed=SESSION_REPEATED, n_scenes=ALLEN_FRAMES // WHOLE_SCENE)
+    left_s = 60 * minutes - 2 * repeats * short.n_frames * FRAME_S
+    n_scenes = round(left_s / (WHOLE_SCENE * FRAME_S))
+    if n_scenes < 1:
+        raise UserError(
+            f"{2 * repeats} repeats of a movie of 30 s leave no time for the long movie in "
+            f"{minutes:g} minutes. Ask for more --minutes or fewer --repeats."
+        )
+    long = random_movie("natural_movie_long", seed=FIRST_DAY + seed, n_scenes=n_scenes)
+    return write_session(
+        path,
+        units=draw_units(ANIMAL, n_units),
+        schedule=allen_schedule(short, [long], repeats=repeats, seed=seed),
+        session_seed=seed,
+        with_frames=with_frames,
+        progress=True,
+    )
 
 
 def references_of(

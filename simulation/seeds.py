@@ -13,5 +13,8 @@ SESSION_REPEATED, SESSION_LONG = 11, 12
 UNSEEN_DEMO, UNSEEN_SCORE = 21, 22
 """Movies that neither the model nor the encoder has seen."""
 
+FIRST_DAY = 1000
+"""Of the long movies that people ask for; the day's own seed is added."""
+
 ANIMAL = 7
 """The simulated animal: its units, their receptive fields, their tuning."""
