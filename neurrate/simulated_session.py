@@ -110,7 +110,10 @@ class Targets:
         import torch
         from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-        llava = LlavaForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
+        from simulation.tiny_llava import no_progress_bar
+
+        with no_progress_bar():
+            llava = LlavaForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
         self._tower = llava.model.vision_tower.eval()
         self._processor = AutoProcessor.from_pretrained(model).image_processor
         vision = llava.config.vision_config

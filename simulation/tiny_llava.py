@@ -143,7 +143,7 @@ def write_folder(folder: Path, model: Any, tokenizer: Any, processor: dict[str, 
     (folder / "processor_config.json").write_text(
         json.dumps(processor, indent=2, sort_keys=True) + "\n", encoding="utf-8"
     )
-    with _no_progress_bar():
+    with no_progress_bar():
         model.save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes for its owner alone
 
@@ -300,7 +300,8 @@ def processor_config(side: int, patch_pixels: int, *, crop: bool) -> dict[str, A
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
+    """Keep transformers from drawing a bar for what takes a moment."""
     from transformers.utils import logging as transformers_logging
 
     was_on = transformers_logging.is_progress_bar_enabled()
