@@ -86,6 +86,9 @@ GROUPS = {
             "train-encoder": Verb(
                 "neurrate.simulate_command:train_encoder", "Train the encoder of the animal."
             ),
+            "score": Verb(
+                "neurrate.score_command:score", "Score what is said of scenes that are known."
+            ),
         },
     ),
 }

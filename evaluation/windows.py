@@ -1,0 +1,109 @@
+"""Which window describes a scene: the one nearest to its middle that saw nothing else.
+
+A spike is the answer to a frame that was shown up to one latency before it. So the window that
+describes a scene starts at least that latency after the scene's first frame, and ends before the
+scene does; windows that a cut falls into are not scored. Times are integers; bins lie on the grid
+that training and serving share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.clock import NS_PER_S
+from contracts.errors import MisuseError
+from contracts.window import WindowSpec
+
+MAX_LATENCY_NS = 150_000_000
+"""After which no spike answers an older frame: the longest latencies from retina to cortex are
+about 100 ms (Siegle et al., Nature 592, 2021), and responses outlast their frame by a few tens."""
+
+
+def with_stride(spec: WindowSpec, scene_ns: int) -> WindowSpec:
+    """Return the same window with the longest stride that misses no scene.
+
+    Parameters
+    ----------
+    spec : WindowSpec
+        Of the bundle.
+    scene_ns : int
+        Length of the shortest scene, nanoseconds.
+
+    Returns
+    -------
+    spec : WindowSpec
+        Its stride is at least that of the bundle where scenes allow.
+
+    Raises
+    ------
+    MisuseError
+        If a scene is too short to hold a window.
+    """
+    rate = spec.rate
+    window_ns = rate.start_ns(spec.n_bins)
+    bin_ns = rate.start_ns(1)
+    # One bin less: a stride of n bins may have to wait almost n bins for the first start.
+    stride_bins = (scene_ns - MAX_LATENCY_NS - window_ns) // bin_ns - 1
+    if stride_bins < 1:
+        raise MisuseError(
+            f"a scene of {scene_ns / NS_PER_S:.3f} s is too short for a window of "
+            f"{spec.duration_s:.3f} s that begins {MAX_LATENCY_NS / NS_PER_S} s after a cut"
+        )
+    return replace(spec, stride_bins=int(stride_bins))
+
+
+def scene_windows(
+    spec: WindowSpec, start_ns: NDArray[np.int64], stop_ns: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Choose one window for each scene.
+
+    Parameters
+    ----------
+    spec : WindowSpec
+        With the stride that is used.
+    start_ns, stop_ns : array, shape (n_scenes,), int64, nanoseconds
+        When each scene was on the screen, session clock.
+
+    Returns
+    -------
+    window_seq : array, shape (n_scenes,), int64
+        Number of the window on the grid of `spec`. The frame that it describes is the one nearest
+        to the scene's middle.
+
+    Raises
+    ------
+    MisuseError
+        If a scene has none.
+    """
+    chosen = np.empty(len(start_ns), np.int64)
+    for scene, (start, stop) in enumerate(zip(start_ns.tolist(), stop_ns.tolist(), strict=True)):
+        candidates = _clean_windows(spec, start, stop)
+        if not candidates:
+            raise MisuseError(
+                f"scene {scene} from {start} to {stop} ns holds no window of stride "
+                f"{spec.stride_bins} bins; choose the stride with with_stride"
+            )
+        middle = (start + stop) // 2
+        chosen[scene] = min(candidates, key=lambda seq: abs(frame_ns(spec, seq) - middle))
+    return chosen
+
+
+def frame_ns(spec: WindowSpec, window_seq: int) -> int:
+    """Return when the frame that a window describes was shown, session clock, nanoseconds."""
+    last_bin = window_seq * spec.stride_bins + spec.n_bins
+    return spec.rate.start_ns(last_bin) - spec.lag_ns
+
+
+def _clean_windows(spec: WindowSpec, start: int, stop: int) -> list[int]:
+    """Return the windows that hear one scene alone, and describe a frame of it."""
+    first_bin = spec.rate.first_bin_at_or_after(start + MAX_LATENCY_NS)
+    seq = spec.first_start_at_or_after(first_bin) // spec.stride_bins
+    found = []
+    while frame_ns(spec, seq) + spec.lag_ns <= stop:
+        if start <= frame_ns(spec, seq) < stop:
+            found.append(seq)
+        seq += 1
+    return found

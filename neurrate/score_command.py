@@ -1,0 +1,131 @@
+"""``neurrate simulate score``: what is said of scenes whose truth is known."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
+
+from neurrate.arguments import Count, JsonOption, Seed
+from neurrate.tables import check_writable, print_table, write_json
+
+if TYPE_CHECKING:
+    from evaluation.report import Report
+
+Scenes = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=100_000))]
+"""Two or more: chance compares a scene with another."""
+
+N_SCENES, N_PAIRS = 500, 20
+SEED = 22
+"""`simulation.seeds.UNSEEN_SCORE`: scenes that neither the model nor the encoder has seen."""
+
+IMAGES = "images"
+"""Folder of the figures, beside the page."""
+
+SHOWN = ("object_f1", "direction", "count", "distance", "light")
+"""Scores of the table on the terminal."""
+
+
+def score(
+    *,
+    bundle: Path,
+    model: str | None = None,
+    scenes: Scenes = N_SCENES,
+    pairs: Count = N_PAIRS,
+    seed: Seed = SEED,
+    sbert: bool = True,
+    json: JsonOption = None,
+    markdown: Path | None = None,
+) -> None:
+    """Score what is said of scenes whose truth is known: of their frames, and through spikes.
+
+    Draws scenes that nobody has seen, shows them to the simulated animal, streams its spikes
+    through a source and a daemon in processes of their own, and holds every sentence to the facts.
+    About ten minutes on two cores.
+
+    Examples
+    --------
+        neurrate simulate score --bundle bundle/ --json scores.json
+        neurrate simulate score --bundle bundle/ --markdown docs/simulated-world-scores.md
+        neurrate simulate score --bundle bundle/ --model tiny-llava/ --scenes 50 --pairs 5
+
+    Parameters
+    ----------
+    bundle
+        The encoder of the simulated animal.
+    model
+        Folder of the language model; that of the bundle's manifest if omitted.
+    scenes
+        Scenes to score.
+    pairs
+        Controlled clips for each of six features: two scenes that differ in it alone.
+    seed
+        Of scenes, spikes, subsets of units, and the bootstrap.
+    sbert
+        Compare sentences by all-MiniLM-L6-v2 too, which must be installed.
+    json
+        Write every number to this file, as JSON.
+    markdown
+        Write a page to this file, and its figures to the folder images beside it.
+    """
+    from contracts.manifest import load_manifest
+    from evaluation.sbert import MiniLM
+    from neurrate.score_session import ScoreSession
+
+    check_writable(json)
+    check_writable(markdown)
+    manifest = load_manifest(bundle)
+    language_model = model or manifest.model.language_model.model_id
+    encoder = MiniLM() if sbert else None
+    command = _command(bundle, model, scenes=scenes, pairs=pairs, seed=seed, sbert=sbert)
+    with TemporaryDirectory(prefix="neurrate-score-") as folder:
+        session = ScoreSession(Path(folder), manifest, language_model, seed=seed)
+        report = session.run(n_scenes=scenes, n_pairs=pairs, encoder=encoder, command=command)
+    _show(report)
+    write_json(json, report.to_json())
+    if markdown is not None:
+        _write_page(report, markdown)
+
+
+def _command(
+    bundle: Path, model: str | None, *, scenes: int, pairs: int, seed: int, sbert: bool
+) -> str:
+    """Return the command without what changes no number."""
+    words = ["neurrate", "simulate", "score", "--bundle", str(bundle)]
+    words += [] if model is None else ["--model", model]
+    words += ["--scenes", str(scenes), "--pairs", str(pairs), "--seed", str(seed)]
+    return shlex.join(words + ([] if sbert else ["--no-sbert"]))
+
+
+def _show(report: Report) -> None:
+    narrators = {"true patches": report.true_patches, **report.spikes}
+    narrators |= {f"{number} visual units": each for number, each in report.units.items()}
+    rows: list[dict[str, object]] = [
+        {"heard": name, **{score: round(each.scores[score].value, 3) for score in SHOWN}}
+        for name, each in narrators.items()
+    ]
+    print_table(f"Scores over {report.n_scenes} unseen scenes", rows)
+    print_table(
+        "Targets",
+        [
+            {
+                "target": each.name,
+                "wanted": each.wanted,
+                "found": each.found,
+                "met": "yes" if each.is_met else f"no, by {each.missed_by:.3f}",
+            }
+            for each in report.targets
+        ],
+    )
+
+
+def _write_page(report: Report, path: Path) -> None:
+    from evaluation.figures import write_figures
+    from evaluation.page import page
+
+    figures = write_figures(report, path.parent / IMAGES)
+    links = {caption: f"{IMAGES}/{each.name}" for caption, each in figures.items()}
+    path.write_text(page(report, links), encoding="utf-8")

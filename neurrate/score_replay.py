@@ -1,0 +1,182 @@
+"""A recording through a source and a daemon in processes of their own; every narration is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts.errors import ChildError
+from contracts.narration import Narration
+from contracts.narration_wire import unpack_narration
+from neurrate.children import Child, read_json
+
+if TYPE_CHECKING:
+    import zmq
+
+START_S = 60.0
+"""How long a process may take to say where it listens."""
+
+END_S = 60.0
+"""How long a process may take to end once the other has."""
+
+POLL_MS = 50
+
+QUEUE_MESSAGES = 1_000_000
+"""More narrations than any score has: none may be lost here."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayPlan:
+    """What is replayed, and how.
+
+    Attributes
+    ----------
+    recording, bundle : Path
+    model : str
+        Folder or hub id of the language model.
+    populations : mapping of str to str
+        Name and expression of each.
+    stride_bins : int
+        Between the starts of two windows.
+    mode : {"sequential", "worker"}
+        Of the narrator; ``sequential`` drops no window.
+    speed : str
+        As for ``neurrate stream``.
+    seconds : float or None
+        Session seconds to send; None for all.
+    """
+
+    recording: Path
+    bundle: Path
+    model: str
+    populations: Mapping[str, str]
+    stride_bins: int
+    mode: str = "sequential"
+    speed: str = "max"
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What came out.
+
+    Attributes
+    ----------
+    narrations : mapping of (int, str) to Narration
+        By the window's number on the grid and the population.
+    n_windows, n_dropped : int
+        Windows cut, and those of them that were not narrated.
+    """
+
+    narrations: Mapping[tuple[int, str], Narration]
+    n_windows: int
+    n_dropped: int
+
+
+def replay(plan: ReplayPlan, folder: Path, *, title: str) -> Replayed:
+    """Send a recording through the daemon and listen to everything it says.
+
+    Parameters
+    ----------
+    plan : ReplayPlan
+    folder : Path
+        New; logs and summaries of the two processes go there.
+    title : str
+        Of the bar that is shown while it runs, on a terminal.
+
+    Returns
+    -------
+    Replayed
+
+    Raises
+    ------
+    ChildError
+        If a spike or a narration was lost between the processes.
+    """
+    folder.mkdir()
+    with ExitStack() as stack:
+        source = stack.enter_context(Child("source", _source_words(plan), folder))
+        spikes = source.addresses(deadline_s=START_S)["spikes"]
+        words = _daemon_words(plan, spikes, _write_config(plan, folder))
+        daemon = stack.enter_context(Child("daemon", words, folder))
+        publish = daemon.addresses(deadline_s=START_S)["publish"]
+        narrations = _listen(publish, source, daemon, title)
+        daemon.wait(deadline_s=END_S)
+        source.wait(deadline_s=END_S)
+    counters = read_json(folder / "daemon.json")["counters"]
+    n_sent = read_json(folder / "source.json")["n_spikes"]
+    n_narrated = sum(counters["narrations"].values())
+    if counters["spikes_binned"] != n_sent or n_narrated != len(narrations):
+        raise ChildError(
+            f"nothing may be lost: {n_sent:,} spikes were sent and {counters['spikes_binned']:,} "
+            f"binned; {n_narrated:,} narrations were published and {len(narrations):,} arrived"
+        )
+    return Replayed(narrations, counters["windows"], sum(counters["windows_dropped"].values()))
+
+
+def _source_words(plan: ReplayPlan) -> list[str]:
+    words = ["stream", "nwb", str(plan.recording), "--units-from", str(plan.bundle)]
+    words += ["--bind", "tcp://127.0.0.1:*", "--speed", plan.speed]
+    return words + ([] if plan.seconds is None else ["--seconds", str(plan.seconds)])
+
+
+def _daemon_words(plan: ReplayPlan, spikes: str, config: Path) -> list[str]:
+    settings = {
+        "http.enabled": "false",
+        "log.level": "WARNING",
+        "narrator.mode": plan.mode,
+        "window.stride_bins": str(plan.stride_bins),
+        "publish.queue_messages": str(QUEUE_MESSAGES),
+    }
+    words = ["run", "--config", str(config), "--bundle", str(plan.bundle), "--model", plan.model]
+    words += ["--connect", spikes, "--publish", "tcp://127.0.0.1:*", "--exit-at-end"]
+    for key, value in settings.items():
+        words += ["--set", f"{key}={value}"]
+    return words
+
+
+def _write_config(plan: ReplayPlan, folder: Path) -> Path:
+    """Write the populations: lists of hundreds of ids need names, which --populations has not."""
+    path = folder / "daemon.toml"
+    # A JSON string without control characters is a TOML string too.
+    lines = [f"{name} = {json.dumps(units)}" for name, units in plan.populations.items()]
+    path.write_text("\n".join(["[populations]", *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def _listen(
+    publish: str, source: Child, daemon: Child, title: str
+) -> dict[tuple[int, str], Narration]:
+    """Take narrations until the daemon has ended and nothing more arrives."""
+    import zmq
+    from tqdm import tqdm
+
+    heard: dict[tuple[int, str], Narration] = {}
+    with (
+        zmq.Context() as context,
+        context.socket(zmq.SUB) as socket,
+        tqdm(desc=title, unit=" narrations", disable=None) as bar,
+    ):
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.RCVHWM, 0)
+        socket.subscribe(b"narration.")
+        socket.connect(publish)
+        while daemon.is_running:
+            source.check()
+            bar.update(_take(socket, heard))
+        _take(socket, heard)
+    return heard
+
+
+def _take(socket: zmq.Socket[bytes], heard: dict[tuple[int, str], Narration]) -> int:
+    """Take all that has arrived; a repeat of the last value has the same window."""
+    n_before = len(heard)
+    while socket.poll(POLL_MS):
+        _, payload = socket.recv_multipart()
+        narration = unpack_narration(payload)
+        heard[narration.window_seq, narration.population] = narration
+    return len(heard) - n_before
