@@ -168,14 +168,17 @@ def _listen(
         while daemon.is_running:
             source.check()
             bar.update(_take(socket, heard))
-        _take(socket, heard)
+        while _take(socket, heard):  # what the daemon said last may still be on its way
+            pass
     return heard
 
 
 def _take(socket: zmq.Socket[bytes], heard: dict[tuple[int, str], Narration]) -> int:
-    """Take all that has arrived; a repeat of the last value has the same window."""
+    """Take all that has arrived, waiting a moment for the first; a repeat has the same window."""
     n_before = len(heard)
-    while socket.poll(POLL_MS):
+    wait_ms = POLL_MS
+    while socket.poll(wait_ms):
+        wait_ms = 0
         _, payload = socket.recv_multipart()
         narration = unpack_narration(payload)
         heard[narration.window_seq, narration.population] = narration

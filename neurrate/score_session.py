@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contracts.errors import UserError, listed
 from contracts.narration import Narration
 from neurrate.score_replay import Replayed, ReplayPlan, replay
 
@@ -126,6 +127,7 @@ class ScoreSession:
         from simulation.seeds import ANIMAL
 
         units = draw_units(ANIMAL)
+        self._check_animal({str(each) for each in units.unit_id})
         eye = open_eye(units)
         features = [feature for feature in FEATURES for _ in range(n_pairs)]
         clips = [
@@ -139,6 +141,24 @@ class ScoreSession:
             for day, (name, shown) in enumerate((("scenes", drawn), ("clips", clips)), self._seed)
         )
         return scenes, pairs, features
+
+    def _check_animal(self, unit_ids: set[str]) -> None:
+        """Refuse a bundle of other units before the long work.
+
+        Raises
+        ------
+        UserError
+            With those units.
+        """
+        others = [
+            unit.unit_id for unit in self._manifest.population.units if unit.unit_id not in unit_ids
+        ]
+        if others:
+            raise UserError(
+                f"only a bundle of the simulated animal can be scored, and {len(others)} units of "
+                f"{self._manifest.folder} are not its units: unit_id {listed(others)}. Make one "
+                "with 'neurrate bundle simulated'."
+            )
 
     def _narrate(self, world: ScoreWorld, expressions: Mapping[str, str], name: str) -> _Heard:
         """Narrate the frames of a world, then its spikes; every sentence belongs to a scene."""

@@ -1,0 +1,82 @@
+"""The score through real processes: nothing is lost, and every mode says the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contracts.manifest import Manifest
+from neurrate.cli import main
+from neurrate.score_replay import ReplayPlan, replay
+
+STRIDE_BINS = 60
+
+
+@pytest.mark.timeout(120)
+def test_replay_keeps_every_narration(
+    recording: Path, tiny_bundle: Manifest, tiny_llava: Path, tmp_path: Path
+):
+    """Each window of the recording has a sentence from each population; none is dropped."""
+    populations = {"all": "all", "first": f"ids:{tiny_bundle.population.units[0].unit_id}"}
+    plan = ReplayPlan(recording, tiny_bundle.folder, str(tiny_llava), populations, STRIDE_BINS)
+    whole = replay(plan, tmp_path / "whole", title="whole")
+    numbers = sorted({seq for seq, _ in whole.narrations})
+    assert numbers == list(range(len(numbers)))
+    assert len(whole.narrations) == 2 * whole.n_windows == 2 * len(numbers)
+    assert whole.n_dropped == 0
+    again = replay(replace(plan, mode="worker", seconds=6.0), tmp_path / "again", title="again")
+    assert again.narrations.keys() < whole.narrations.keys()
+    for key, narration in again.narrations.items():
+        assert narration.said.text == whole.narrations[key].said.text
+
+
+@pytest.fixture(scope="module")
+def animal_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_llava: Path) -> Manifest:
+    """Return an encoder with random weights for the simulated animal."""
+    from contracts.embedding import PatchGrid
+    from encoder_export.random_bundle import make_random_bundle
+    from neurrate.simulated_session import WINDOW, simulated_population
+    from simulation.cortex.units import draw_units
+    from simulation.seeds import ANIMAL
+
+    population, _ = simulated_population(draw_units(ANIMAL))
+    return make_random_bundle(
+        tmp_path_factory.mktemp("animal") / "bundle",
+        population=population,
+        unit_mean=np.full(len(population), 0.05),
+        unit_std=np.full(len(population), 0.2),
+        window=WINDOW,
+        grid=PatchGrid(8, 8, 64),
+        language_model_id=str(tiny_llava),
+        recording_label="tests",
+        command="tests/system/test_score.py",
+        seed=0,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_score_of_random_weights_is_a_whole_report(animal_bundle: Manifest, tmp_path: Path):
+    """Everything is there, the words are the same in each mode, and noise meets no target."""
+    path, page = tmp_path / "scores.json", tmp_path / "scores.md"
+    words = ["simulate", "score", "--bundle", str(animal_bundle.folder), "--no-sbert"]
+    words += ["--scenes", "6", "--pairs", "1", "--json", str(path), "--markdown", str(page)]
+    assert main(words) == 0
+    report = json.loads(path.read_text())
+    assert set(report["spikes"]) == {
+        "all", "VISp", "LGd", "CA1", "PV", "SST", "VIP", "shuffled", "silent",
+    }  # fmt: skip
+    assert [int(number) for number in report["units"]][:4] == [10, 30, 100, 300]
+    assert report["units"]["10"]["n_sentences"] == 18
+    assert report["spikes"]["all"]["object_f1"] < 0.75
+    assert {each["source"] for each in report["pairs"]} == {"true_patches", "spikes"}
+    assert len(report["pairs"]) == 12
+    for same in report["same_tokens"].values():
+        assert same["is_same"], same
+    assert not {each["name"]: each for each in report["targets"]}["all units: object F1"]["is_met"]
+    assert "## Targets" in page.read_text()
+    assert len(list((tmp_path / "images").iterdir())) == 3
