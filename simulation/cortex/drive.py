@@ -239,9 +239,15 @@ def retina(frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.f
 
 
 def _blur(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Average over the surroundings, which end at the edge of the screen."""
-    down, across = _smoother(ROWS), _smoother(COLS)
-    return np.asarray(down @ images @ across.T, dtype=np.float32)
+    """Average over the surroundings, which end at the edge of the screen.
+
+    One large product each way: with one for each image, BLAS threads mostly wait for each other.
+    """
+    n = len(images)
+    across = images.reshape(-1, COLS) @ _smoother(COLS).T
+    by_row = across.reshape(n, ROWS, COLS).transpose(1, 0, 2).reshape(ROWS, -1)
+    down = (_smoother(ROWS) @ by_row).reshape(ROWS, n, COLS)
+    return np.ascontiguousarray(down.transpose(1, 0, 2), dtype=np.float32)
 
 
 def _smoother(n: int) -> NDArray[np.float32]:
@@ -281,10 +287,14 @@ def _calibrated(bare: Eye, units: CortexUnits) -> Eye:
         n_scenes=REFERENCE_SCENES,
         frames_per_scene=REFERENCE_FRAMES,
     )
-    scenes = range(0, reference.n_frames, REFERENCE_FRAMES)
-    drive = np.concatenate(
-        [bare.drive(reference.frames(first, first + REFERENCE_FRAMES))[BACK:] for first in scenes]
-    )
+    chunk = REFERENCE_FRAMES * (CHUNK_FRAMES // REFERENCE_FRAMES)
+    pieces = [
+        bare.drive(reference.frames(first, min(first + chunk, reference.n_frames)))
+        for first in range(0, reference.n_frames, chunk)
+    ]
+    # The first frames of a scene are measured against the scene before, so they are left out.
+    is_within = np.arange(reference.n_frames) % REFERENCE_FRAMES >= BACK
+    drive = np.concatenate(pieces)[is_within]
     half = np.maximum(np.quantile(drive, HALF_QUANTILE, axis=0), 1e-3).astype(np.float32)
     mean = _hyperbolic(drive, half, bare.exponent).mean(axis=0)
     driven_hz = units.rate_hz * (1 - units.base_share)
