@@ -17,10 +17,11 @@ from neurrate.children import Child, read_json
 if TYPE_CHECKING:
     import zmq
 
-START_S = 60.0
-"""How long a process may take to say where it listens."""
+START_S = 600.0
+"""How long a process may take to say where it listens. On a busy machine loading takes minutes; a
+process that ends is noticed at once."""
 
-END_S = 60.0
+END_S = 600.0
 """How long a process may take to end once the other has."""
 
 POLL_MS = 50
