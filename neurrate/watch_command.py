@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts.address import check_connectable
 from contracts.clock import NS_PER_S, Clock, HostClock
-from contracts.errors import UserError
 from neurrate.arguments import JsonOption, Seconds
 from neurrate.tables import check_writable, print_table, write_json
+from neurrate.watch_sockets import MARK_TOPICS, NARRATION_TOPICS, subscribed
 from neurrate.watch_state import SILENCE_S, Heard, WatchState
+from neurrate.watch_truth import score_rows
 
 if TYPE_CHECKING:
     import zmq
 
-TOPICS = (b"narration.", b"stats")
-
-MAX_MESSAGE_BYTES = 1 << 20
-"""Narrations and statistics take a few kB."""
-
 POLL_MS = 100
+
+MAX_MARKS = 1000
+"""Taken between two narrations, so that no source can keep the view from being drawn."""
 
 PICTURE_COLUMNS = 110
 """Width of a picture: what a page shows without shrinking the letters."""
@@ -35,6 +33,7 @@ DRAWINGS_PER_S = 8
 def watch(
     *,
     connect: str = "tcp://127.0.0.1:5571",
+    truth: str | None = None,
     plain: bool = False,
     seconds: Seconds | None = None,
     svg: Path | None = None,
@@ -48,6 +47,7 @@ def watch(
     --------
         neurrate watch
         neurrate watch --connect tcp://127.0.0.1:6000
+        neurrate watch --truth tcp://127.0.0.1:5570
         neurrate watch --plain --seconds 60 --json heard.json
         neurrate watch --plain --seconds 10 --svg watch.svg
 
@@ -55,6 +55,10 @@ def watch(
     ----------
     connect
         Where the daemon publishes.
+    truth
+        Where the source publishes, which sends captions if the recording has some. Each
+        narration is shown beside the caption of the moment that it describes, and each
+        population's score so far: F1 of the objects named, even where a window spans two scenes.
     plain
         One line for each narration; always so where standard output is no terminal.
     seconds
@@ -69,29 +73,44 @@ def watch(
     clock = HostClock()
     state = WatchState(connect, clock.now_ns())
     deadline_ns = None if seconds is None else clock.now_ns() + round(seconds * NS_PER_S)
-    with suppress(KeyboardInterrupt):
+    with ExitStack() as sockets, suppress(KeyboardInterrupt):
+        marks = (
+            sockets.enter_context(subscribed(truth, MARK_TOPICS, setting="--truth"))
+            if truth is not None
+            else None
+        )
         follow(
             state,
             clock,
             plain=plain,
             is_over=lambda: deadline_ns is not None and clock.now_ns() >= deadline_ns,
+            marks=marks,
         )
     if svg is not None:
-        _save_picture(svg, state, clock.now_ns())
+        save_picture(svg, state, clock.now_ns(), title="neurrate watch")
     print_table("Heard", summary(state))
+    print_scores(state)
     write_json(
         json,
         {
             "connect": connect,
             "unreadable": state.n_unreadable,
             "populations": summary(state),
+            "scores": scores_of(state),
             "daemon": asdict(state.daemon) if state.daemon else None,
             "narrations": [asdict(heard) for heard in state.kept],
         },
     )
 
 
-def follow(state: WatchState, clock: Clock, *, plain: bool, is_over: Callable[[], bool]) -> None:
+def follow(
+    state: WatchState,
+    clock: Clock,
+    *,
+    plain: bool,
+    is_over: Callable[[], bool],
+    marks: zmq.Socket[bytes] | None = None,
+) -> None:
     """Show what is published until it is over.
 
     Parameters
@@ -103,10 +122,12 @@ def follow(state: WatchState, clock: Clock, *, plain: bool, is_over: Callable[[]
         One line for each narration; always so where standard output is no terminal.
     is_over : callable
         Asked at least ten times a second.
+    marks : zmq.Socket, optional
+        Brings what was on the screen.
     """
     show = _plain if plain or not sys.stdout.isatty() else _live
-    with _subscribed(state.endpoint) as socket:
-        show(socket, state, clock, is_over)
+    with subscribed(state.endpoint, NARRATION_TOPICS, setting="--connect") as socket:
+        show(_Line(socket, marks, state, clock, is_over))
 
 
 def summary(state: WatchState) -> list[dict[str, object]]:
@@ -135,7 +156,43 @@ def summary(state: WatchState) -> list[dict[str, object]]:
     return rows
 
 
-def _save_picture(path: Path, state: WatchState, host_ns: int) -> None:
+def scores_of(state: WatchState) -> dict[str, dict[str, object]]:
+    """Return the object F1 of each population, and over how many narrations.
+
+    Parameters
+    ----------
+    state : WatchState
+
+    Returns
+    -------
+    scores : dict
+        By population; empty where no true caption was known.
+    """
+    names = [name for name in state.names if name in state.scores]
+    return {name: {"object_f1": state.scores[name].f1, "n": state.scores[name].n} for name in names}
+
+
+def print_scores(state: WatchState) -> None:
+    """Print the scores as a table, if the truth was known at all."""
+    n_units = {name: heard[0].n_units for name, heard in state.newest.items()}
+    rows = score_rows(state.scores, n_units, state.names)
+    if rows:
+        print_table("Objects named, against the true captions", rows)
+
+
+def save_picture(path: Path, state: WatchState, host_ns: int, *, title: str) -> None:
+    """Write the view to a file, as a picture.
+
+    Parameters
+    ----------
+    path : Path
+        SVG file.
+    state : WatchState
+    host_ns : int
+        Now, on the host clock.
+    title : str
+        In the frame of the window.
+    """
     from io import StringIO
 
     from rich.console import Console
@@ -144,49 +201,39 @@ def _save_picture(path: Path, state: WatchState, host_ns: int) -> None:
 
     console = Console(record=True, width=PICTURE_COLUMNS, file=StringIO(), force_terminal=True)
     console.print(draw(state, host_ns))
-    console.save_svg(str(path), title="neurrate watch")
+    console.save_svg(str(path), title=title)
 
 
-@contextmanager
-def _subscribed(endpoint: str) -> Iterator[zmq.Socket[bytes]]:
-    import zmq
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """The sockets of a watcher, and who takes what they bring."""
 
-    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
-        socket.set(zmq.LINGER, 0)
-        socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        for topic in TOPICS:
-            socket.subscribe(topic)
-        try:
-            socket.connect(endpoint)
-        except zmq.ZMQError as error:
-            raise UserError(
-                f"--connect takes an address such as tcp://127.0.0.1:5571, got {endpoint!r}: "
-                f"{error}."
-            ) from error
-        # What libzmq lets pass: a port that is none becomes another port.
-        check_connectable(endpoint, setting="--connect")
-        yield socket
+    socket: zmq.Socket[bytes]
+    marks: zmq.Socket[bytes] | None
+    state: WatchState
+    clock: Clock
+    is_over: Callable[[], bool]
 
+    def receive(self, on_round: Callable[[Heard | None], None]) -> None:
+        """Take messages until it is over; `on_round` is called at least ten times a second."""
+        while not self.is_over():
+            has_come = self.socket.poll(POLL_MS)
+            # First: what was shown is sent before the spikes that answer it.
+            self._take_marks()
+            heard = None
+            if has_come:
+                heard = self.state.take(self.socket.recv_multipart(), host_ns=self.clock.now_ns())
+            on_round(heard)
 
-def _receive(
-    socket: zmq.Socket[bytes],
-    state: WatchState,
-    clock: Clock,
-    is_over: Callable[[], bool],
-    on_round: Callable[[Heard | None], None],
-) -> None:
-    """Take messages until it is over; `on_round` is called at least ten times a second."""
-    while not is_over():
-        heard = None
-        if socket.poll(POLL_MS):
-            heard = state.take(socket.recv_multipart(), host_ns=clock.now_ns())
-        on_round(heard)
+    def _take_marks(self) -> None:
+        for _ in range(MAX_MARKS):
+            if self.marks is None or not self.marks.poll(0):
+                return
+            self.state.take_mark(self.marks.recv_multipart())
 
 
-def _plain(
-    socket: zmq.Socket[bytes], state: WatchState, clock: Clock, is_over: Callable[[], bool]
-) -> None:
-    next_notice_s = 0.0
+def _plain(line: _Line) -> None:
+    state, clock, next_notice_s = line.state, line.clock, 0.0
 
     def show(heard: Heard | None) -> None:
         nonlocal next_notice_s
@@ -199,12 +246,10 @@ def _plain(
             print(notice, file=sys.stderr, flush=True)
             next_notice_s = state.silent_s(clock.now_ns()) + SILENCE_S
 
-    _receive(socket, state, clock, is_over, show)
+    line.receive(show)
 
 
-def _live(
-    socket: zmq.Socket[bytes], state: WatchState, clock: Clock, is_over: Callable[[], bool]
-) -> None:
+def _live(line: _Line) -> None:
     from rich.live import Live
 
     from neurrate.watch_view import draw
@@ -215,9 +260,9 @@ def _live(
 
         def show(_: Heard | None) -> None:
             nonlocal next_ns
-            now_ns = clock.now_ns()
+            now_ns = line.clock.now_ns()
             if now_ns >= next_ns:
                 next_ns = now_ns + NS_PER_S // DRAWINGS_PER_S
-                live.update(draw(state, now_ns, live.console.size.height), refresh=True)
+                live.update(draw(line.state, now_ns, live.console.size.height), refresh=True)
 
-        _receive(socket, state, clock, is_over, show)
+        line.receive(show)

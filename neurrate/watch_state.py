@@ -5,20 +5,29 @@ Messages come from a socket; one that cannot be read is counted and passed over.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from contracts.clock import second_to_ns
 from contracts.errors import WireError
-from contracts.narration import STAGES, Narration, latency_ms
+from contracts.narration import STAGES, Narration, Status, latency_ms
 from contracts.narration_wire import load, unpack_narration
+from contracts.spikes import Mark
+from contracts.wire import unpack
+from contracts.wire_header import Part
+from neurrate.watch_truth import ObjectScore, Truth
 
 N_SHOWN = 4
 """Narrations kept for each population: the newest, and three before it."""
 
 N_KEPT = 1000
 """Narrations kept for ``--json``, and ids remembered to pass over repeats."""
+
+CONTROLS = ("shuffled", "silent")
+"""Shown last: what the others are compared with."""
 
 SILENCE_S = 5.0
 """The daemon publishes statistics every second; five without any is no hiccup."""
@@ -32,9 +41,13 @@ class Heard:
     text: str
     status: str
     window_stop_s: float
+    frame_s: float
+    n_units: int
     n_gap_bins: int
     blind_streams: tuple[str, ...]
     latency_ms: dict[str, float]
+    truth: str = ""
+    """The true caption of the moment that it describes; empty where that is not known."""
 
     @property
     def line(self) -> str:
@@ -43,7 +56,8 @@ class Heard:
         notes += [self.status] if self.status != "ok" else []
         notes += [f"{self.n_gap_bins} gap bins"] if self.n_gap_bins else []
         notes += [f"blind {', '.join(self.blind_streams)}"] if self.blind_streams else []
-        return f"{self.window_stop_s:.3f} s  {self.population}: {self.text}  ({'; '.join(notes)})"
+        said = f"{self.window_stop_s:.3f} s  {self.population}: {self.text}  ({'; '.join(notes)})"
+        return f"{said} | truth: {self.truth}" if self.truth else said
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +98,12 @@ class WatchState:
         Messages that were passed over.
     kept : deque
         The last thousand narrations, oldest first.
+    order : tuple of str
+        Populations in the order in which they are shown; others come after them, by name.
+    truth : Truth
+        What was on the screen, as far as the source says so.
+    scores : dict
+        Of the narrations whose true caption is known, by population.
     """
 
     endpoint: str
@@ -94,6 +114,9 @@ class WatchState:
     daemon: DaemonState | None = None
     n_unreadable: int = 0
     kept: deque[Heard] = field(default_factory=lambda: deque(maxlen=N_KEPT))
+    order: tuple[str, ...] = ()
+    truth: Truth = field(default_factory=Truth)
+    scores: dict[str, ObjectScore] = field(default_factory=dict)
     _ids: deque[str] = field(default_factory=lambda: deque(maxlen=N_KEPT))
 
     def take(self, parts: Sequence[bytes], *, host_ns: int) -> Heard | None:
@@ -117,12 +140,38 @@ class WatchState:
                 self.daemon = _daemon_state(load(payload))
                 return None
             narration = unpack_narration(payload)
-            heard = _heard(narration)
+            heard = _heard(narration, self.truth)
         # The sender may be of another version, or not the daemon at all.
         except (WireError, ValueError, TypeError, KeyError, AttributeError):
             self.n_unreadable += 1
             return None
         return self._note(narration.id, heard)
+
+    def take_mark(self, parts: Sequence[Part]) -> None:
+        """Take in a message of a source, and keep what it says was shown.
+
+        Parameters
+        ----------
+        parts : sequence of bytes-like
+            As in docs/wire-format.md; anything but a mark is passed over.
+        """
+        try:
+            message = unpack(parts)
+        except WireError:
+            self.n_unreadable += 1
+            return
+        if isinstance(message, Mark):
+            self.truth.add(message)
+
+    @property
+    def names(self) -> list[str]:
+        """The populations heard: everything, the parts, the controls."""
+        rank = {name: at for at, name in enumerate(self.order)}
+
+        def place(name: str) -> tuple[bool, int, bool, str]:
+            return name in CONTROLS, rank.get(name, len(rank)), name != "all", name
+
+        return sorted(self.newest, key=place)
 
     def silent_s(self, host_ns: int) -> float:
         """Return the seconds since the newest message, or since watching began."""
@@ -154,6 +203,9 @@ class WatchState:
         self.newest.setdefault(heard.population, deque(maxlen=N_SHOWN)).appendleft(heard)
         self.n_heard[heard.population] = self.n_heard.get(heard.population, 0) + 1
         self.kept.append(heard)
+        if heard.truth:
+            text = "" if heard.status == Status.FAILED.value else heard.text
+            self.scores.setdefault(heard.population, ObjectScore()).add(text, heard.truth)
         return heard
 
 
@@ -162,17 +214,20 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
 
 
-def _heard(narration: Narration) -> Heard:
-    said = narration.said
+def _heard(narration: Narration, truth: Truth) -> Heard:
+    said, frame_s = narration.said, float(narration.frame_s)
     stages_ms = latency_ms(narration.stamps)
     return Heard(
         population=printable(narration.population),
         text=printable(said.text) or f"[{printable(said.reason) or 'no words'}]",
         status=said.status.value,
         window_stop_s=float(narration.window_stop_s),
+        frame_s=frame_s,
+        n_units=int(narration.n_units),
         n_gap_bins=int(narration.n_gap_bins),
         blind_streams=tuple(printable(name) for name in narration.blind_streams),
         latency_ms={stage: float(stages_ms[stage]) for stage in (*STAGES, "total")},
+        truth=printable(truth.caption_at(second_to_ns(frame_s))) if math.isfinite(frame_s) else "",
     )
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from contracts.narration import STAGES
 from neurrate.watch_state import N_SHOWN, DaemonState, Heard, WatchState
+from neurrate.watch_table import scored_table, truth_line
 
 BAR_CELLS = 32
 """Width of a latency bar."""
@@ -21,9 +22,6 @@ LINE_BAR_CELLS = 12
 
 NAME_CELLS = 12
 """Width of the column of names where there are no panels; longer names push what follows."""
-
-CONTROLS = ("shuffled", "silent")
-"""Drawn last: what the others are compared with."""
 
 STAGE_COLOURS = dict(
     zip(STAGES, ("cyan", "blue", "yellow", "magenta", "green", "white"), strict=True)
@@ -50,16 +48,33 @@ def draw(state: WatchState, host_ns: int, height: int | None = None) -> Renderab
     notice = state.notice(host_ns)
     if notice:
         top.append(Text(notice, style="yellow"))
+    if state.scores:
+        top.append(truth_line(state))
     bottom = [_legend()] if state.newest else []
+    forms = _scored_forms(state) if state.scores else _forms(state)
     if height is None:
-        return Group(*top, *_panels(state, N_SHOWN), *bottom)
-    newest = [state.newest[population][0] for population in _in_order(state)]
-    forms: list[Sequence[RenderableType]] = [
+        return Group(*top, *forms[0], *bottom)
+    return _Fitted(top, forms, bottom, height)
+
+
+def _forms(state: WatchState) -> list[Sequence[RenderableType]]:
+    newest = [state.newest[population][0] for population in state.names]
+    return [
         *(_panels(state, n_shown) for n_shown in range(N_SHOWN, 0, -1)),
         [_two_lines(heard) for heard in newest],
         [_one_line(heard) for heard in newest],
     ]
-    return _Fitted(top, forms, bottom, height)
+
+
+def _scored_forms(state: WatchState) -> list[Sequence[RenderableType]]:
+    def notes(heard: Heard) -> Text:
+        return latency_bar(heard.latency_ms, LINE_BAR_CELLS).append_text(_notes(heard))
+
+    return [
+        [scored_table(state, said=_said, notes=notes)],
+        [scored_table(state, said=_said, notes=notes, is_cut=True)],
+        [_one_line(state.newest[population][0]) for population in state.names],
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +130,6 @@ def latency_bar(stages_ms: dict[str, float], cells: int = BAR_CELLS) -> Text:
     return bar
 
 
-def _in_order(state: WatchState) -> list[str]:
-    """Return the names of the populations: everything, the parts, the controls."""
-    return sorted(state.newest, key=lambda name: (name in CONTROLS, name != "all", name))
-
-
 def _header(state: WatchState, host_ns: int) -> Text:
     line = Text(f"{state.endpoint}  ", style="bold")
     if state.daemon:
@@ -156,7 +166,7 @@ def _daemon_line(daemon: DaemonState) -> Text:
 def _panels(state: WatchState, n_shown: int) -> list[Panel]:
     return [
         _panel(population, list(state.newest[population])[:n_shown], state.n_heard[population])
-        for population in _in_order(state)
+        for population in state.names
     ]
 
 
