@@ -119,7 +119,7 @@ def train_llava(
     *,
     scenes: Count = 16_000,
     tower_steps: Count = 2_400,
-    language_steps: Count = 5_000,
+    language_steps: Count = 2_000,
     seed: Seed = 0,
     curves: Path | None = None,
 ) -> None:
@@ -196,7 +196,7 @@ def train_encoder(
     *,
     model: Path | None = None,
     scenes: Count = 2_400,
-    epochs: Count = 12,
+    epochs: Count = 9,
     seed: Seed = 0,
     curves: Path | None = None,
 ) -> None:

@@ -38,8 +38,8 @@ REFERENCES = "references.safetensors"
 LEARNING_RATE = 1e-3
 """Three times the paper's: a fifth of its weights, and a tenth of its passes."""
 
-MODEL_ID = "tiny-llava"
-"""Of the shipped model, for people: a bundle may be moved to another computer."""
+MODEL_ID = str(SHIPPED_MODEL)
+"""Of the shipped model, in the manifest: the whole path, so that the daemon finds it from anywhere."""
 
 
 def train_shipped_encoder(
@@ -78,7 +78,10 @@ def train_shipped_encoder(
         EncoderSpec.small(data.n_units, grid),
         data,
         TrainingOptions(
-            training_epochs=recipe.epochs, learning_rate=LEARNING_RATE, seed=recipe.seed
+            training_epochs=recipe.epochs,
+            learning_rate=LEARNING_RATE,
+            precision="bfloat16",
+            seed=recipe.seed,
         ),
         on_epoch,
     )

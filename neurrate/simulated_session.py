@@ -62,7 +62,7 @@ class BundleRecipe:
 
     scenes: int = 2_400
     repeats: int = 4
-    epochs: int = 12
+    epochs: int = 9
     seed: int = 0
 
 

@@ -46,7 +46,7 @@ class Recipe:
     frames_per_scene: int = 2
     validation_scenes: int = 500
     tower_steps: int = 2_400
-    language_steps: int = 5_000
+    language_steps: int = 2_000
     seed: int = 0
 
 
