@@ -31,7 +31,7 @@ SHOWN = ("object_f1", "direction", "count", "distance", "light")
 
 def score(
     *,
-    bundle: Path,
+    bundle: Path | None = None,
     model: str | None = None,
     scenes: Scenes = N_SCENES,
     pairs: Count = N_PAIRS,
@@ -48,14 +48,14 @@ def score(
 
     Examples
     --------
-        neurrate simulate score --bundle bundle/ --json scores.json
-        neurrate simulate score --bundle bundle/ --markdown docs/simulated-world-scores.md
+        neurrate simulate score --json scores.json
+        neurrate simulate score --markdown docs/simulated-world-scores.md
         neurrate simulate score --bundle bundle/ --model tiny-llava/ --scenes 50 --pairs 5
 
     Parameters
     ----------
     bundle
-        The encoder of the simulated animal.
+        An encoder of the simulated animal; the shipped one if omitted.
     model
         Folder of the language model; that of the bundle's manifest if omitted.
     scenes
@@ -74,14 +74,18 @@ def score(
     from contracts.manifest import load_manifest
     from evaluation.sbert import MiniLM
     from neurrate.score_session import ScoreSession
+    from neurrate.simulated_bundle import write_shipped_bundle
 
     check_writable(json)
     check_writable(markdown)
-    manifest = load_manifest(bundle)
-    language_model = model or manifest.model.language_model.model_id
     encoder = MiniLM() if sbert else None
     command = _command(bundle, model, scenes=scenes, pairs=pairs, seed=seed, sbert=sbert)
     with TemporaryDirectory(prefix="neurrate-score-") as folder:
+        if bundle is None:
+            manifest = write_shipped_bundle(Path(folder) / "bundle", command=command)
+        else:
+            manifest = load_manifest(bundle)
+        language_model = model or manifest.model.language_model.model_id
         session = ScoreSession(Path(folder), manifest, language_model, seed=seed)
         report = session.run(n_scenes=scenes, n_pairs=pairs, encoder=encoder, command=command)
     _show(report)
@@ -91,10 +95,11 @@ def score(
 
 
 def _command(
-    bundle: Path, model: str | None, *, scenes: int, pairs: int, seed: int, sbert: bool
+    bundle: Path | None, model: str | None, *, scenes: int, pairs: int, seed: int, sbert: bool
 ) -> str:
     """Return the command without what changes no number."""
-    words = ["neurrate", "simulate", "score", "--bundle", str(bundle)]
+    words = ["neurrate", "simulate", "score"]
+    words += [] if bundle is None else ["--bundle", str(bundle)]
     words += [] if model is None else ["--model", model]
     words += ["--scenes", str(scenes), "--pairs", str(pairs), "--seed", str(seed)]
     return shlex.join(words + ([] if sbert else ["--no-sbert"]))
