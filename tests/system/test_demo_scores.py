@@ -16,7 +16,6 @@ from contracts.manifest import Manifest
 from contracts.window import WindowSpec
 from encoder_export.random_bundle import make_random_bundle
 from neurrate.demo_programme import GREY_S, POPULATIONS
-from neurrate.simulated_bundle import SHIPPED_ENCODER
 from neurrate.simulated_session import simulated_population
 from simulation.captions import parse
 from simulation.cortex.units import draw_units
@@ -93,7 +92,6 @@ def test_every_population_is_scored_against_the_scenes_that_were_shown(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.skipif(not SHIPPED_ENCODER.is_dir(), reason="the trained weights are not there")
 def test_the_demo_with_nothing_given_sees(tmp_path: Path):
     """Trained weights: everything together names more of what is there than the control."""
     output, scores = demo(tmp_path)
