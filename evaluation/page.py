@@ -81,6 +81,9 @@ Made by `{report.command}` in {seconds / 60:.0f} minutes; every number below is 
 `--json` writes. {report.n_scenes} scenes that neither the language model nor the encoder has seen.
 Bundle `{report.bundle[:12]}`, language model `{report.model}`.
 
+Each scene is scored on one window: of those that no cut between scenes falls into, the one that
+describes the frame nearest to the scene's middle. *True patches* are of that same frame.
+
 Square brackets hold 95 % intervals: bootstrap over scenes, 10,000 draws, but Wilson's for the rates
 of the controlled clips. *Chance* is the same score of the same sentences against the facts of other
 scenes (mean of 1,000 orders in which no scene stays in its place); *corrected* is
