@@ -99,7 +99,7 @@ class RecordingSource:
         self._trains: Trains | None = recording.trains
         self._presentations = recording.presentations
         self.span_ns = _span_of(recording, play)
-        self._shown_ns = _asked_span(play)
+        self._shown_ns = _asked_span(play, self.span_ns[0])
         self.n_spikes = _count(recording.trains, self.span_ns)
 
     def batches(self) -> Iterator[SpikeBatch]:
@@ -193,11 +193,15 @@ def check_play(play: Play) -> list[str]:
     return problems
 
 
-def _asked_span(play: Play) -> tuple[int, int]:
+def _asked_span(play: Play, first_ns: int) -> tuple[int, int]:
+    """Return the part whose presentations are told: nothing before a start that was asked for.
+
+    The length counts from where the spikes start, as theirs does.
+    """
     start_ns = -MAX_SESSION_NS if play.start_s is None else second_to_ns(play.start_s)
     if play.duration_ns is None:
         return start_ns, MAX_SESSION_NS
-    return start_ns, start_ns + play.duration_ns
+    return start_ns, max(start_ns, first_ns) + play.duration_ns
 
 
 def _span_of(recording: Recording, play: Play) -> tuple[int, int]:

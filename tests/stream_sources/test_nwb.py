@@ -254,6 +254,17 @@ def test_marks_of_a_part_are_those_that_meet_it(path: Path) -> None:
     assert [mark.presentation_id for mark in marks] == [1, 2]
 
 
+def test_marks_of_a_length_without_a_start_count_from_the_first_spike(path: Path) -> None:
+    """A length alone keeps the presentations of the part that is played, and those before it."""
+    write_units(path, [np.array([1.0, 1.5, 2.9])])
+    times = np.arange(6) * 0.5
+    write_presentations(
+        path, "m_presentations", start_time=times, stop_time=times + 0.5, id=range(6)
+    )
+    marks = NwbSource(str(path), duration_s=0.75).marks()
+    assert [mark.presentation_id for mark in marks] == [0, 1, 2, 3]
+
+
 def test_presentations_without_times_are_left_out_and_logged(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
