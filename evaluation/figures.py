@@ -102,7 +102,9 @@ def _by_feature(report: Report, figure: Any) -> None:
     for axes, group in zip(panels, report.pairs, strict=True):
         _feature_panel(group, axes)
     panels[0].set_ylabel("rate of mention")
-    panels[0].legend(fontsize=8, frameon=False)
+    # Below the panels: every rate may be 1, so that no corner is free.
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
 
 def _feature_panel(group: PairsOf, axes: Any) -> None:
