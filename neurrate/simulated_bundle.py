@@ -39,7 +39,7 @@ LEARNING_RATE = 1e-3
 """Three times the paper's: a fifth of its weights, and a tenth of its passes."""
 
 MODEL_ID = str(SHIPPED_MODEL)
-"""Of the shipped model, in the manifest: the whole path, so that the daemon finds it from anywhere."""
+"""In the manifest: the whole path, so that the daemon finds it from anywhere."""
 
 
 def train_shipped_encoder(
