@@ -115,7 +115,7 @@ def test_interrupted_training_keeps_its_tower(tmp_path, monkeypatch):
     kept = (out / "work" / "tower.safetensors").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr("simulation.llava.tower.train_tower", interrupt)
-        patch.setattr(recipes.shutil, "rmtree", lambda _: None)
+        patch.setattr("simulation.llava.recipe.shutil.rmtree", lambda _: None)
         train_llava(out, SHORT)
     assert (out / "work" / "tower.safetensors").read_bytes() == kept
     assert (out / "model.safetensors").is_file()

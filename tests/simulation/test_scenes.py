@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contracts.errors import MisuseError
-from simulation.scenes.facts import KINDS, Facts, Thing, headings_of
+from simulation.scenes.facts import KINDS, Facts, Heading, Thing, headings_of
 from simulation.scenes.movie import random_movie
 from simulation.scenes.pairs import FEATURES, controlled_pair
 from simulation.scenes.render import render
@@ -86,7 +86,8 @@ def test_actors_are_what_the_facts_say():
 
 def test_headings_move_as_they_say():
     """Left goes left over the street, towards grows, away shrinks."""
-    for heading, sign in (("left", -1), ("right", 1)):
+    signs: dict[Heading, int] = {"left": -1, "right": 1}
+    for heading, sign in signs.items():
         for seed in range(50):
             facts = Facts("day", (Thing("dog", 1, heading, "near"),))
             scene = scene_of(facts, seed)
