@@ -10,17 +10,16 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch  # noqa: TID253 - a graph is traced from the torch module
-from numpy.typing import NDArray
 from torch import Tensor, nn  # noqa: TID253 - as above
 
 from contracts.errors import DependencyError, MisuseError
 from contracts.manifest import MAX_ENCODER_BATCH
+from encoder_training.dataset import Scaling
 from encoder_training.model import PatchEncoder
 
 OPSET = 20
@@ -35,20 +34,6 @@ PARITY_LIMIT = 1e-4
 the language model takes the patches on a GPU."""
 
 _NOISY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
-
-
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """Mean and standard deviation of each unit's counts in the training data.
-
-    Attributes
-    ----------
-    mean, std : array, shape (n_units,), float32, spikes per bin
-        `std` is above 0.
-    """
-
-    mean: NDArray[np.float32]
-    std: NDArray[np.float32]
 
 
 class CountEncoder(nn.Module):

@@ -31,7 +31,7 @@ class Scaling:
     Attributes
     ----------
     mean, std : array, shape (n_units,), float32, spikes per bin
-        `std` is at least `STD_FLOOR`.
+        `std` is above 0; where it was measured, it is at least `STD_FLOOR`.
     """
 
     mean: NDArray[np.float32]

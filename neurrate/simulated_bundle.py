@@ -117,8 +117,8 @@ def write_shipped_bundle(
     from safetensors.numpy import load_file
 
     from encoder_export.bundle import BundleFacts, ReferenceFrame, write_bundle
-    from encoder_export.onnx_graph import Scaling
     from encoder_export.weights import load_weights
+    from encoder_training.dataset import Scaling
 
     if not (encoder / FACTS).is_file():
         raise UserError(

@@ -11,7 +11,7 @@ import torch
 from contracts.errors import MisuseError
 from contracts.population import Population, Unit
 from encoder_export.onnx_graph import CountEncoder
-from encoder_export.onnx_graph import Scaling as ExportScaling
+from encoder_training.dataset import Scaling
 from encoder_training.masking import MaskingOptions, PopulationMasks, masked_z
 
 NOTHING = MaskingOptions(0, 0, 0, 0, 0, 0, 1, unit_dropout=0.1)
@@ -120,7 +120,7 @@ def test_masks_match_serving_bit_for_bit():
     std = rng.uniform(0.05, 2, 80).astype(np.float32)
     counts = torch.from_numpy(rng.poisson(1.5, (50, 20, 80)).astype(np.uint8))
     mask = PopulationMasks(population(), MaskingOptions()).draw(50, rng)
-    served = CountEncoder(torch.nn.Identity(), ExportScaling(mean, std))  # type: ignore[arg-type]
+    served = CountEncoder(torch.nn.Identity(), Scaling(mean, std))  # type: ignore[arg-type]
     heard = torch.from_numpy(mask).float()
     expected = served(counts.float(), heard)
     found = masked_z(counts.float(), torch.from_numpy(mean), torch.from_numpy(std), heard)

@@ -13,7 +13,6 @@ import torch
 from contracts.clock import NS_PER_S
 from contracts.errors import DependencyError, MisuseError, UserError
 from encoder_export.onnx_graph import CountEncoder
-from encoder_export.onnx_graph import Scaling as ExportScaling
 from encoder_training.dataset import split
 from encoder_training.history import plot_history, write_history
 from encoder_training.losses import measure_targets
@@ -60,8 +59,7 @@ def trained(data) -> Trained:
 
 def serve(trained: Trained, data, rows, selection: str) -> np.ndarray:
     """Encode windows as the exported graph does."""
-    scaling = ExportScaling(trained.scaling.mean, trained.scaling.std)
-    model = CountEncoder(trained.encoder, scaling).eval()
+    model = CountEncoder(trained.encoder, trained.scaling).eval()
     counts = torch.from_numpy(data.counts_of(rows)).float()
     mask = torch.from_numpy(data.population.select(selection).mask).float()
     with torch.inference_mode():

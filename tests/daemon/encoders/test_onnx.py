@@ -16,8 +16,9 @@ from contracts.manifest import ENCODER_ONNX, ENCODER_WEIGHTS, load_manifest, sha
 from contracts.population import Population
 from daemon.encoders import onnx as onnx_module
 from daemon.encoders.onnx import OnnxEncoder
-from encoder_export.onnx_graph import CountEncoder, Scaling
+from encoder_export.onnx_graph import CountEncoder
 from encoder_export.weights import load_weights
+from encoder_training.dataset import Scaling
 from tests.support.tiny_bundle import tiny_windows
 
 
