@@ -14,6 +14,7 @@ from simulation.llava.sizes import PATCHES, SIDE
 from simulation.scenes.facts import DISTANCES, KINDS, LIGHTS, Facts
 from simulation.scenes.render import render
 from simulation.scenes.scene import HEIGHT, SCENE_FRAMES, WIDTH, Scene, actor_box, random_scene
+from simulation.seeds import scene_seed
 
 HEADINGS = ("", "left", "right", "towards", "away")
 STREET = len(KINDS)
@@ -97,7 +98,7 @@ def draw_pictures(movie_seed: int, n_scenes: int, *, frames_per_scene: int = 1) 
     facts: list[Facts] = []
     rng = np.random.default_rng([movie_seed, 6])
     for number in tqdm(range(n_scenes), desc="pictures", unit="scene", disable=None):
-        scene = random_scene(movie_seed * 1_000_000 + number)
+        scene = random_scene(scene_seed(movie_seed, number))
         for frame in rng.integers(SCENE_FRAMES, size=frames_per_scene).tolist():
             row = len(facts)
             pixels[row] = squash(render(scene, frame, frame + 1)[0])
@@ -118,7 +119,7 @@ def squash(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     pixels : array, shape (SIDE, SIDE), uint8
     """
     picture = Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-    return np.asarray(picture)
+    return np.array(picture)
 
 
 def patch_labels(scene: Scene, frame: int) -> NDArray[np.int64]:

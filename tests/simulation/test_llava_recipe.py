@@ -134,7 +134,8 @@ def test_curves_are_drawn(folder, tmp_path):
     """The log becomes a picture."""
     pytest.importorskip("matplotlib")
     recipes.plot_curves(folder, tmp_path / "curves.png")
-    assert Image.open(tmp_path / "curves.png").size[0] > 500
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size[0] > 500
 
 
 def test_patch_labels_lie_where_the_thing_stands():

@@ -147,6 +147,9 @@ def test_movies_of_different_seeds_share_no_scene():
     one = random_movie("a", seed=1, n_scenes=50)
     two = random_movie("b", seed=2, n_scenes=50)
     assert not {scene.seed for scene in one.scenes} & {scene.seed for scene in two.scenes}
+    assert scene_seed(1, MAX_SCENES - 1) < scene_seed(2, 0)
+    with pytest.raises(MisuseError, match="scenes 0 to 999,999"):
+        scene_seed(1, MAX_SCENES)
 
 
 @pytest.mark.parametrize("feature", FEATURES)

@@ -59,7 +59,7 @@ def test_bundle_is_of_the_animal(bundle):
     """The encoder takes the units that the code draws today, in their order."""
     population, _ = simulated_population(draw_units(ANIMAL))
     assert bundle.population == population
-    assert bundle.window == WINDOW
+    assert bundle.window_spec == WINDOW
     assert bundle.model.trained
 
 
