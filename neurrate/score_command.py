@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from contracts.errors import UserError, listed
 from neurrate.arguments import Count, JsonOption, Seed
 from neurrate.tables import check_writable, print_table, write_json
+from simulation.seeds import SEEN, UNSEEN_SCORE
 
 if TYPE_CHECKING:
     from evaluation.report import Report
@@ -19,9 +21,6 @@ Scenes = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=100_000
 """Two or more: chance compares a scene with another."""
 
 N_SCENES, N_PAIRS = 500, 20
-SEED = 22
-"""`simulation.seeds.UNSEEN_SCORE`: scenes that neither the model nor the encoder has seen."""
-
 IMAGES = "images"
 """Folder of the figures, beside the page."""
 
@@ -35,7 +34,7 @@ def score(
     model: str | None = None,
     scenes: Scenes = N_SCENES,
     pairs: Count = N_PAIRS,
-    seed: Seed = SEED,
+    seed: Seed = UNSEEN_SCORE,
     sbert: bool = True,
     json: JsonOption = None,
     markdown: Path | None = None,
@@ -63,13 +62,19 @@ def score(
     pairs
         Controlled clips for each of six features: two scenes that differ in it alone.
     seed
-        Of scenes, spikes, subsets of units, and the bootstrap.
+        Of scenes, spikes, subsets of units, and the bootstrap. Seeds of scenes that a training
+        has seen are refused.
     sbert
         Compare sentences by all-MiniLM-L6-v2 too, which must be installed.
     json
         Write every number to this file, as JSON.
     markdown
         Write a page to this file, and its figures to the folder images beside it.
+
+    Raises
+    ------
+    UserError
+        If the scenes of that seed are not unseen.
     """
     from contracts.manifest import load_manifest
     from evaluation.sbert import MiniLM
@@ -78,6 +83,11 @@ def score(
 
     check_writable(json)
     check_writable(markdown)
+    if seed in SEEN:
+        raise UserError(
+            f"--seed must give scenes that nobody has learned from, got {seed}: the trainings use "
+            f"{listed(sorted(SEEN))}. Leave it out, or choose another."
+        )
     encoder = MiniLM() if sbert else None
     command = _command(bundle, model, scenes=scenes, pairs=pairs, seed=seed, sbert=sbert)
     with TemporaryDirectory(prefix="neurrate-score-") as folder:

@@ -124,7 +124,7 @@ class ScoreSession:
         from simulation.cortex.units import draw_units
         from simulation.scenes.movie import random_movie
         from simulation.scenes.pairs import FEATURES, controlled_pair
-        from simulation.seeds import ANIMAL
+        from simulation.seeds import ANIMAL, scene_seed
 
         units = draw_units(ANIMAL)
         self._check_animal({str(each) for each in units.unit_id})
@@ -133,7 +133,7 @@ class ScoreSession:
         clips = [
             scene
             for number, feature in enumerate(features)
-            for scene in controlled_pair(feature, self._seed * 1_000_000 + number)
+            for scene in controlled_pair(feature, scene_seed(self._seed, number))
         ]
         drawn = random_movie("unseen", seed=self._seed, n_scenes=n_scenes).scenes
         scenes, pairs = (

@@ -4,8 +4,10 @@ Each number is the seed of a movie (`simulation.scenes.movie.random_movie`), and
 seeds share no scene.
 """
 
+from contracts.errors import MisuseError
+
 LLAVA_TRAINING, LLAVA_VALIDATION, LLAVA_TEST = 1, 2, 3
-"""Pictures that the tiny LLaVA learns from, is stopped by, and is scored on."""
+"""Pictures that the tiny LLaVA learns from, that its log is measured on, and that tests score."""
 
 SESSION_REPEATED, SESSION_LONG = 11, 12
 """The movies of the simulated session: the one that is shown again and again, and the long one."""
@@ -13,8 +15,39 @@ SESSION_REPEATED, SESSION_LONG = 11, 12
 UNSEEN_DEMO, UNSEEN_SCORE = 21, 22
 """Movies that neither the model nor the encoder has seen."""
 
+SEEN = frozenset({LLAVA_TRAINING, LLAVA_VALIDATION, SESSION_REPEATED, SESSION_LONG})
+"""Movies that had a part in some training: no score may be made on them."""
+
 FIRST_DAY = 1000
 """Of the long movies that people ask for; the day's own seed is added."""
 
 ANIMAL = 7
 """The simulated animal: its units, their receptive fields, their tuning."""
+
+MAX_SCENES = 1_000_000
+"""Of a movie; one more would be the first scene of the movie of the next seed."""
+
+
+def scene_seed(movie_seed: int, number: int) -> int:
+    """Return the seed of one scene of a movie.
+
+    Parameters
+    ----------
+    movie_seed : int
+        Of the movie.
+    number : int
+        Of the scene in it, from 0.
+
+    Returns
+    -------
+    seed : int
+        Of no other scene of any movie.
+
+    Raises
+    ------
+    MisuseError
+        If a movie has no such scene.
+    """
+    if not 0 <= number < MAX_SCENES:
+        raise MisuseError(f"a movie has scenes 0 to {MAX_SCENES - 1:,}, asked for {number:,}")
+    return movie_seed * MAX_SCENES + number

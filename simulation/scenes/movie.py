@@ -11,6 +11,7 @@ from contracts.errors import MisuseError
 from simulation.scenes.facts import Facts
 from simulation.scenes.render import render
 from simulation.scenes.scene import HEIGHT, SCENE_FRAMES, WIDTH, Scene, random_scene
+from simulation.seeds import scene_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def random_movie(
     seed : int
         Movies of different seeds share no scene.
     n_scenes : int
-        At most 1,000,000.
+        At most `simulation.seeds.MAX_SCENES`.
     frames_per_scene : int
         Frames of each scene that are shown.
 
@@ -94,5 +95,5 @@ def random_movie(
     -------
     Movie
     """
-    scenes = tuple(random_scene(seed * 1_000_000 + number) for number in range(n_scenes))
+    scenes = tuple(random_scene(scene_seed(seed, number)) for number in range(n_scenes))
     return Movie(name, scenes, frames_per_scene)

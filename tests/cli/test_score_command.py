@@ -7,12 +7,12 @@ import pytest
 
 from contracts.population import Population, Unit
 from neurrate.cli import main
-from neurrate.score_command import SEED, _command
+from neurrate.score_command import _command
 from neurrate.score_narrators import N_SUBSETS, POPULATIONS, populations_of, subsets_of
 from neurrate.score_replay import ReplayPlan, _daemon_words, _source_words, _write_config
 from neurrate.score_world import SCENE_FRAMES, ScoreWorld
 from simulation.scenes.movie import random_movie
-from simulation.seeds import UNSEEN_SCORE
+from simulation.seeds import SEEN
 from tests.support.tiny_bundle import tiny_population
 
 AREAS = ("VISp", "LGd", "CA1", "VISl")
@@ -22,9 +22,11 @@ def _population(n_units):
     return Population([Unit(str(row), area=AREAS[row % 4]) for row in range(n_units)])
 
 
-def test_scored_scenes_are_those_that_nobody_has_seen():
-    """The default seed is the one that is kept for scoring."""
-    assert SEED == UNSEEN_SCORE
+@pytest.mark.parametrize("seed", sorted(SEEN))
+def test_scenes_that_were_learned_from_are_not_scored(seed, capsys):
+    """The report says that nobody has seen its scenes, so those of a training are refused."""
+    assert main(["simulate", "score", "--no-sbert", "--seed", str(seed)]) == 2
+    assert f"got {seed}" in capsys.readouterr().err
 
 
 def test_populations_are_those_that_the_bundle_has():

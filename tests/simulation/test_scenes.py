@@ -21,6 +21,7 @@ from simulation.scenes.scene import (
     random_scene,
     scene_of,
 )
+from simulation.seeds import MAX_SCENES, scene_seed
 
 
 def differing(one: Facts, other: Facts) -> set[str]:
