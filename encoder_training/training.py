@@ -177,7 +177,8 @@ class _Run:
             losses.append(self._learn(order[first : first + self._batch_size]))
             self._step += 1
             bar.update(self._batch_size)
-        row = self._judge(self._finite(float(np.mean(losses))))
+        row = self._judge(self._finite(float(np.mean(losses)), "training"))
+        self._finite(row.validation_loss, "validation")
         self.history.append(row)
         if row.validation_cosine > self._best_cosine:
             self._best_cosine, self._best_epoch = row.validation_cosine, row.training_epoch
@@ -194,10 +195,10 @@ class _Run:
         fold_target_scaling(encoder, self._targets)
         return encoder.eval()
 
-    def _finite(self, loss: float) -> float:
+    def _finite(self, loss: float, which: str) -> float:
         if not np.isfinite(loss):
             raise UserError(
-                f"the training loss must stay finite, it is {loss} after {self._step} steps. "
+                f"the {which} loss must stay finite, it is {loss} after {self._step} steps. "
                 f"Use a learning_rate below {self.options.learning_rate:g}, or look for targets "
                 "that are not numbers."
             )

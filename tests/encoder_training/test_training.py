@@ -218,5 +218,11 @@ def test_what_does_not_fit_is_refused(data):
     with pytest.raises(MisuseError, match="jitter_bins is 3"):
         train_encoder(SPEC, data, replace(QUICK, jitter_bins=3))
     broken = replace(data, targets=np.full_like(data.targets, np.nan))
-    with pytest.raises(UserError, match="must stay finite"):
+    with pytest.raises(UserError, match="training loss must stay finite"):
         train_encoder(SPEC, broken, QUICK)
+    held_out = np.array([3])
+    targets = data.targets.copy()
+    targets[data.frame[data.group == 3]] = np.nan
+    broken = replace(data, targets=targets)
+    with pytest.raises(UserError, match="validation loss must stay finite"):
+        train_encoder(SPEC, broken, QUICK, validation_groups=held_out)
