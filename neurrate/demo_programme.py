@@ -189,13 +189,14 @@ def _shipped(recording: str, out: Path) -> Programme:
 
 def _with_bundle(recording: str, bundle: Path, model: str | None) -> Programme:
     from contracts.manifest import load_manifest
-    from neurrate.simulated_bundle import MODEL_ID, SHIPPED_MODEL
 
     manifest = load_manifest(bundle)
-    if model is None:
-        model_id = manifest.model.language_model.model_id
-        model = str(SHIPPED_MODEL) if model_id == MODEL_ID else model_id
-    return Programme(recording, bundle, model, default_populations(manifest.population))
+    return Programme(
+        recording,
+        bundle,
+        model or manifest.model.language_model.model_id,
+        default_populations(manifest.population),
+    )
 
 
 def _random(recording: str, folder: Path, asked: Asked) -> Programme:

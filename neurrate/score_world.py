@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.clock import seconds_to_ns
+from neurrate.simulated_session import SCENE_FRAMES
 
 if TYPE_CHECKING:
     from contracts.window import WindowSpec
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from simulation.scenes.facts import Facts
     from simulation.scenes.movie import Movie
     from simulation.scenes.scene import Scene
-
-SCENE_FRAMES = 30
-"""Of a scene, one second: as the encoder knows them from its training session."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,8 +30,8 @@ class Recipe:
 
     Attributes
     ----------
-    scenes : int
-        Random scenes to learn from, `frames_per_scene` frames of each.
+    scenes, frames_per_scene : int
+        Random scenes to learn from, and frames of each.
     validation_scenes : int
         Scenes for the log.
     tower_steps : int

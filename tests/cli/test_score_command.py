@@ -10,7 +10,8 @@ from neurrate.cli import main
 from neurrate.score_command import _command
 from neurrate.score_narrators import N_SUBSETS, POPULATIONS, populations_of, subsets_of
 from neurrate.score_replay import ReplayPlan, _daemon_words, _source_words, _write_config
-from neurrate.score_world import SCENE_FRAMES, ScoreWorld
+from neurrate.score_world import ScoreWorld
+from neurrate.simulated_session import SCENE_FRAMES
 from simulation.scenes.movie import random_movie
 from simulation.seeds import SEEN
 from tests.support.tiny_bundle import tiny_population
