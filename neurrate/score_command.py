@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from contracts.errors import UserError, listed
+from contracts.errors import DependencyError, UserError, listed
 from neurrate.arguments import Count, JsonOption, Seed
 from neurrate.tables import check_writable, print_table, write_json
 from simulation.seeds import SEEN, UNSEEN_SCORE
@@ -17,8 +18,9 @@ from simulation.seeds import SEEN, UNSEEN_SCORE
 if TYPE_CHECKING:
     from evaluation.report import Report
 
-Scenes = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=100_000))]
-"""Two or more: chance compares a scene with another."""
+Scenes = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=5_000))]
+"""Two or more: chance compares a scene with another. Each draw of the bootstrap counts every scene,
+and every sentence is held to every scene, which takes about a GB for the most."""
 
 N_SCENES, N_PAIRS = 500, 20
 IMAGES = "images"
@@ -75,6 +77,8 @@ def score(
     ------
     UserError
         If the scenes of that seed are not unseen.
+    DependencyError
+        If a package is missing that is needed at the end.
     """
     from contracts.manifest import load_manifest
     from evaluation.sbert import MiniLM
@@ -88,6 +92,7 @@ def score(
             f"--seed must give scenes that nobody has learned from, got {seed}: the trainings use "
             f"{listed(sorted(SEEN))}. Leave it out, or choose another."
         )
+    _check_installed("scipy", *(["matplotlib"] if markdown is not None else []))
     encoder = MiniLM() if sbert else None
     command = _command(bundle, model, scenes=scenes, pairs=pairs, seed=seed, sbert=sbert)
     with TemporaryDirectory(prefix="neurrate-score-") as folder:
@@ -102,6 +107,22 @@ def score(
     write_json(json, report.to_json())
     if markdown is not None:
         _write_page(report, markdown)
+
+
+def _check_installed(*packages: str) -> None:
+    """Refuse before the long work what would fail after it.
+
+    Raises
+    ------
+    DependencyError
+        With the packages that are missing.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise DependencyError(
+            f"A score needs {' and '.join(missing)}, which is not installed. "
+            "Install it: python -m pip install 'neurrate[eval]'"
+        )
 
 
 def _command(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from contracts.population import Population, Unit
+from neurrate import score_command
 from neurrate.cli import main
 from neurrate.score_command import _command
 from neurrate.score_narrators import N_SUBSETS, POPULATIONS, populations_of, subsets_of
@@ -117,6 +118,7 @@ def test_command_can_be_typed_again(tmp_path):
     ("words", "named"),
     [
         (["--scenes", "1"], "--scenes"),
+        (["--scenes", "5001"], "--scenes"),
         (["--pairs", "0"], "--pairs"),
         (["--seed", "-1"], "--seed"),
         ([], "nowhere"),
@@ -128,6 +130,19 @@ def test_bad_arguments_are_refused_at_once(words, named, tmp_path, capsys):
     assert main(["simulate", "score", "--no-sbert", "--bundle", str(folder), *words]) == 2
     assert named in capsys.readouterr().err
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("missing", ["scipy", "matplotlib"])
+def test_what_is_needed_at_the_end_is_asked_for_at_the_start(
+    missing, tmp_path, monkeypatch, capsys
+):
+    """A missing package is named before ten minutes of work, not after them."""
+    monkeypatch.setattr(
+        score_command, "find_spec", lambda name: None if name == missing else object()
+    )
+    words = ["--no-sbert", "--bundle", str(tmp_path), "--markdown", str(tmp_path / "page.md")]
+    assert main(["simulate", "score", *words]) == 3
+    assert f"needs {missing}" in capsys.readouterr().err
 
 
 def test_bundle_of_another_animal_is_refused_at_once(tiny_bundle, tmp_path, capsys):
