@@ -63,6 +63,10 @@ class PairsOf:
     results: tuple[PairResult, ...]
 
 
+MIN_COMPARED = 20
+"""Sentences; fewer could agree by luck."""
+
+
 @dataclass(frozen=True, slots=True)
 class SameTokens:
     """One other way of replaying, compared with the sequential mode.
@@ -86,8 +90,8 @@ class SameTokens:
 
     @property
     def is_same(self) -> bool:
-        """Whether something was compared and nothing differed."""
-        return self.n_compared > 0 and self.n_equal == self.n_compared
+        """Whether enough was compared and nothing differed."""
+        return self.n_compared >= MIN_COMPARED and self.n_equal == self.n_compared
 
 
 @dataclass(frozen=True, slots=True)

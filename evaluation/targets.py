@@ -78,7 +78,7 @@ def judge(
         targets.append(_growth([units[number].object_f1.value for number in sorted(units)]))
     targets += [
         Target(
-            name=f"same words as in the sequential mode: {each.way}",
+            name=f"same words as in the sequential mode: {each.way} ({each.n_compared} sentences)",
             wanted="= 1",
             found=each.n_equal / each.n_compared if each.n_compared else math.nan,
             is_met=each.is_same,

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 SAME_SECONDS = 20.0
 """Of the recording that is replayed again in other ways."""
 
-WAYS = {"worker, --speed 1": "1", "worker, --speed max": "max"}
-"""Other ways of replaying, which must say what the sequential mode says; and their speeds."""
+WAYS = (("sequential", "1"), ("worker", "1"), ("worker", "max"))
+"""Other modes and speeds, which must say what the sequential mode says as fast as it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +189,9 @@ class ScoreSession:
         from evaluation.report import SameTokens
 
         found = []
-        for number, (way, speed) in enumerate(WAYS.items()):
-            plan = replace(heard.plan, mode="worker", speed=speed, seconds=SAME_SECONDS)
+        for number, (mode, speed) in enumerate(WAYS):
+            way = f"{mode}, --speed {speed}"
+            plan = replace(heard.plan, mode=mode, speed=speed, seconds=SAME_SECONDS)
             with self._timed(f"narrating again: {way}"):
                 again = replay(plan, self._folder / f"again-{number}", title=f"score: {way}")
             both = again.narrations.keys() & heard.replayed.narrations.keys()

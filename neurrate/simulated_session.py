@@ -15,7 +15,12 @@ from contracts.embedding import PatchGrid
 from contracts.errors import UserError
 from contracts.population import Population, Unit
 from contracts.window import WindowSpec
-from simulation.seeds import ANIMAL, FIRST_DAY, SESSION_LONG, SESSION_REPEATED
+from simulation.seeds import ANIMAL, DAY_REPEATED, FIRST_DAY, SESSION_LONG, SESSION_REPEATED
+from stream_sources.unit_filter import (
+    ALLEN_MAX_AMPLITUDE_CUTOFF,
+    ALLEN_MAX_ISI_VIOLATIONS,
+    ALLEN_MIN_PRESENCE_RATIO,
+)
 
 if TYPE_CHECKING:
     from encoder_training.dataset import TrainingSet
@@ -78,9 +83,9 @@ def simulated_population(units: CortexUnits) -> tuple[Population, NDArray[np.int
     passes = (
         (units.quality == "good")
         & (units.area != "")
-        & (units.amplitude_cutoff <= 0.1)
-        & (units.presence_ratio >= 0.95)
-        & (units.isi_violations <= 0.5)
+        & (units.amplitude_cutoff <= ALLEN_MAX_AMPLITUDE_CUTOFF)
+        & (units.presence_ratio >= ALLEN_MIN_PRESENCE_RATIO)
+        & (units.isi_violations <= ALLEN_MAX_ISI_VIOLATIONS)
     )
     rows = np.flatnonzero(passes)
     return Population(
@@ -243,7 +248,7 @@ def write_day(
     from simulation.scenes.movie import random_movie
     from simulation.scenes.scene import SCENE_FRAMES as WHOLE_SCENE
 
-    short = random_movie(MOVIE_ONE, seed=SESSION_REPEATED, n_scenes=ALLEN_FRAMES // WHOLE_SCENE)
+    short = random_movie(MOVIE_ONE, seed=DAY_REPEATED, n_scenes=ALLEN_FRAMES // WHOLE_SCENE)
     left_s = 60 * minutes - 2 * repeats * short.n_frames * FRAME_S
     n_scenes = round(left_s / (WHOLE_SCENE * FRAME_S))
     if n_scenes < 1:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from contracts.clock import NS_PER_S, Clock, HostClock
 from neurrate.arguments import JsonOption, Seconds
 from neurrate.tables import check_writable, print_table, write_json
-from neurrate.watch_sockets import MARK_TOPICS, NARRATION_TOPICS, subscribed
+from neurrate.watch_sockets import ANY_NUMBER, MARK_TOPICS, NARRATION_TOPICS, subscribed
 from neurrate.watch_state import SILENCE_S, Heard, WatchState
 from neurrate.watch_truth import score_rows
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import zmq
 
 POLL_MS = 100
+
+LAST_NS = 300_000_000
+"""After the end, what has been published is read for as long: host time, nanoseconds."""
 
 MAX_MARKS = 1000
 """Taken between two narrations, so that no source can keep the view from being drawn."""
@@ -75,7 +78,9 @@ def watch(
     deadline_ns = None if seconds is None else clock.now_ns() + round(seconds * NS_PER_S)
     with ExitStack() as sockets, suppress(KeyboardInterrupt):
         marks = (
-            sockets.enter_context(subscribed(truth, MARK_TOPICS, setting="--truth"))
+            sockets.enter_context(
+                subscribed(truth, MARK_TOPICS, setting="--truth", queue=ANY_NUMBER)
+            )
             if truth is not None
             else None
         )
@@ -215,9 +220,17 @@ class _Line:
     is_over: Callable[[], bool]
 
     def receive(self, on_round: Callable[[Heard | None], None]) -> None:
-        """Take messages until it is over; `on_round` is called at least ten times a second."""
-        while not self.is_over():
+        """Take messages until it is over; `on_round` is called at least ten times a second.
+
+        What was published before the end is taken too, as far as it has come.
+        """
+        end_ns: int | None = None
+        while end_ns is None or self.clock.now_ns() < end_ns:
+            if end_ns is None and self.is_over():
+                end_ns = self.clock.now_ns() + LAST_NS
             has_come = self.socket.poll(POLL_MS)
+            if end_ns is not None and not has_come:
+                return
             # First: what was shown is sent before the spikes that answer it.
             self._take_marks()
             heard = None

@@ -19,9 +19,16 @@ MAX_MESSAGE_BYTES = 1 << 20
 """Narrations, statistics and marks take a few kB."""
 
 
+QUEUE = 1_000
+"""Messages; a watcher that reads none for longer loses its own."""
+
+ANY_NUMBER = 0
+"""For marks: a lossless source waits for whoever has a full queue. Those of an hour take 20 MB."""
+
+
 @contextmanager
 def subscribed(
-    endpoint: str, topics: Sequence[bytes], *, setting: str
+    endpoint: str, topics: Sequence[bytes], *, setting: str, queue: int = QUEUE
 ) -> Iterator[zmq.Socket[bytes]]:
     """Subscribe to topics of a publisher, whether it is up yet or not.
 
@@ -32,6 +39,8 @@ def subscribed(
     topics : sequence of bytes
     setting : str
         Where the address was given, for the error.
+    queue : int
+        Messages that wait to be read; 0 for any number.
 
     Yields
     ------
@@ -47,6 +56,7 @@ def subscribed(
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
+        socket.set(zmq.RCVHWM, queue)
         for topic in topics:
             socket.subscribe(topic)
         try:

@@ -18,6 +18,9 @@ UNSEEN_DEMO, UNSEEN_SCORE = 21, 22
 SEEN = frozenset({LLAVA_TRAINING, LLAVA_VALIDATION, SESSION_REPEATED, SESSION_LONG})
 """Movies that had a part in some training: no score may be made on them."""
 
+DAY_REPEATED = 23
+"""The movie that the sessions that people ask for show again and again; no training saw it."""
+
 FIRST_DAY = 1000
 """Of the long movies that people ask for; the day's own seed is added."""
 
