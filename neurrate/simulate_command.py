@@ -126,8 +126,8 @@ def train_llava(
     """Train a small LLaVA to see the simulated world: the classes of the 7B model, 1.4 M weights.
 
     Draws random street scenes, teaches a CLIP vision tower what stands where, freezes it, and
-    teaches a projector and a small Llama to say it. About an hour on two cores. A training that
-    was interrupted goes on from its last finished part when the same command is given again.
+    teaches a projector and a small Llama to say it. About half an hour on two cores. A training
+    that was interrupted goes on from its last finished part when the same command is given again.
 
     Examples
     --------

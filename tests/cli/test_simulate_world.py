@@ -1,0 +1,74 @@
+"""The verbs that make the simulated world: a session, a page of scenes, an encoder, a bundle."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from contracts.manifest import load_manifest
+from neurrate.cli import main
+from neurrate.simulated_bundle import SHIPPED_MODEL
+from stream_sources.nwb import NwbSource
+
+
+@pytest.mark.timeout(180)
+def test_session_is_written_with_captions(tmp_path, capsys):
+    """A short session replays: units, spikes, and marks that say what was on the screen."""
+    path = tmp_path / "session.nwb"
+    words = ["--units", "60", "--minutes", "1.1", "--repeats", "1", "--no-frames"]
+    assert main(["simulate", "session", str(path), *words]) == 0
+    assert "60 units" in capsys.readouterr().out
+    source = NwbSource(str(path))
+    marks = list(source.marks())
+    source.close()
+    assert len(source.population) == 60
+    shown = {mark.stimulus for mark in marks if mark.caption}
+    assert shown == {"natural_movie_one", "natural_movie_long"}
+    assert (tmp_path / "session_movies").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--minutes", "0.5"], "leave no time for the long movie"),
+        (["--units", "5", "--minutes", "12"], "60 units or more"),
+    ],
+)
+def test_impossible_session_is_refused(tmp_path, capsys, words, said):
+    """What cannot be simulated is said before anything is written."""
+    assert main(["simulate", "session", str(tmp_path / "s.nwb"), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_scenes_are_drawn_on_a_page(tmp_path):
+    """Five scenes take two rows of four."""
+    path = tmp_path / "page.png"
+    assert main(["simulate", "scenes", str(path), "--count", "5"]) == 0
+    with Image.open(path) as page:
+        assert page.size[0] > page.size[1] > 300
+
+
+@pytest.mark.timeout(300)
+def test_trained_encoder_becomes_a_bundle(tmp_path, monkeypatch):
+    """Weights, log and captioned frames of a short training are exported to a whole bundle."""
+    monkeypatch.setattr("neurrate.simulated_session.REPEATED_SCENES", 2)
+    encoder, bundle = tmp_path / "encoder", tmp_path / "bundle"
+    words = ["--scenes", "12", "--epochs", "1", "--model", str(SHIPPED_MODEL)]
+    assert main(["simulate", "train-encoder", str(encoder), *words]) == 0
+    facts = json.loads((encoder / "encoder.json").read_text(encoding="utf-8"))
+    assert facts["recipe"]["scenes"] == 12
+    assert (encoder / "training.csv").is_file()
+    assert main(["bundle", "simulated", str(bundle), "--encoder", str(encoder)]) == 0
+    manifest = load_manifest(bundle)
+    assert manifest.model.trained
+    assert len(manifest.population) == len(facts["units"])
+
+
+def test_bundle_of_no_encoder_is_refused(tmp_path, capsys):
+    """A folder without weights is named, with the command that makes them."""
+    words = ["bundle", "simulated", str(tmp_path / "bundle"), "--encoder", str(tmp_path)]
+    assert main(words) == 2
+    assert "train-encoder" in capsys.readouterr().err
