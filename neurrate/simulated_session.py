@@ -46,7 +46,7 @@ ALLEN_FRAMES = 900
 """Length of the Allen movie ``natural_movie_one``, about 30 s."""
 
 N_REFERENCES = 400
-"""Captioned frames that go into the bundle as evidence."""
+"""Captioned frames that go into the bundle as evidence, about."""
 
 
 @dataclass(frozen=True, slots=True)
