@@ -45,7 +45,7 @@ def score(
 
     Draws scenes that nobody has seen, shows them to the simulated animal, streams its spikes
     through a source and a daemon in processes of their own, and holds every sentence to the facts.
-    About five minutes on two cores.
+    About seven minutes on two cores.
 
     Examples
     --------
