@@ -127,7 +127,7 @@ class ScoreSession:
         from simulation.seeds import ANIMAL, scene_seed
 
         units = draw_units(ANIMAL)
-        self._check_animal({str(each) for each in units.unit_id})
+        self._check_animal(set(zip(units.probe.tolist(), map(str, units.unit_id), strict=True)))
         eye = open_eye(units)
         features = [feature for feature in FEATURES for _ in range(n_pairs)]
         clips = [
@@ -142,7 +142,7 @@ class ScoreSession:
         )
         return scenes, pairs, features
 
-    def _check_animal(self, unit_ids: set[str]) -> None:
+    def _check_animal(self, keys: set[tuple[str, str]]) -> None:
         """Refuse a bundle of other units before the long work.
 
         Raises
@@ -150,9 +150,7 @@ class ScoreSession:
         UserError
             With those units.
         """
-        others = [
-            unit.unit_id for unit in self._manifest.population.units if unit.unit_id not in unit_ids
-        ]
+        others = [unit.label for unit in self._manifest.population.units if unit.key not in keys]
         if others:
             raise UserError(
                 f"only a bundle of the simulated animal can be scored, and {len(others)} units of "

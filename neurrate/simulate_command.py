@@ -73,7 +73,8 @@ def session(
         Units of the animal, in LGd, six visual areas and CA1. With the default 600 it is the
         animal whose encoder 'neurrate bundle simulated' makes.
     minutes
-        Length of the long movie and of the repeats together, about.
+        That movies run: 30 s for each repeat, the rest for the long movie. Grey and pulses of
+        light add about three minutes.
     repeats
         Times that the short movie is shown before the long one, and as often after it.
     frames
@@ -182,10 +183,17 @@ def scenes(out: Path, *, count: Count = 24, seed: Seed = 0) -> None:
         Scenes.
     seed
         Of the first scene; the next has the next.
+
+    Raises
+    ------
+    UserError
+        If the file is no PNG.
     """
     from simulation.scenes.contact_sheet import contact_sheet
     from simulation.scenes.scene import random_scene
 
+    if out.suffix.lower() != ".png":
+        raise UserError(f"the page is a PNG, so its name ends in .png; got {out}.")
     check_writable(out)
     contact_sheet([random_scene(seed + number) for number in range(count)], out)
     print(f"wrote {out}")

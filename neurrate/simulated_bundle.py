@@ -38,9 +38,6 @@ REFERENCES = "references.safetensors"
 LEARNING_RATE = 1e-3
 """Three times the paper's: a fifth of its weights, and a tenth of its passes."""
 
-MODEL_ID = str(SHIPPED_MODEL)
-"""In the manifest: the whole path, so that the daemon finds it from anywhere."""
-
 
 def train_shipped_encoder(
     out: Path,
@@ -68,7 +65,14 @@ def train_shipped_encoder(
     Returns
     -------
     Trained
+
+    Raises
+    ------
+    UserError
+        If there is an encoder already.
     """
+    if (out / FACTS).exists():
+        raise UserError(f"{out} holds a trained encoder already. Choose a new folder.")
     from encoder_training.model import EncoderSpec
     from encoder_training.options import TrainingOptions
     from encoder_training.training import train_encoder
@@ -85,7 +89,7 @@ def train_shipped_encoder(
         ),
         on_epoch,
     )
-    _write(out, trained, data, recipe, command)
+    _write(out, trained, data, recipe, model=model, command=command)
     return trained
 
 
@@ -140,7 +144,7 @@ def write_shipped_bundle(
             population=Population([Unit(**unit) for unit in facts["units"]]),
             scaling=Scaling(arrays["unit_mean"], arrays["unit_std"]),
             window=WindowSpec(BinRate(**window.pop("rate")), **window),
-            language_model=LanguageModel(model_id=MODEL_ID),
+            language_model=LanguageModel(model_id=facts.get("model") or str(SHIPPED_MODEL)),
             training_data=TrainingData(recording=facts["recording"]),
             trained=True,
             command=command,
@@ -152,7 +156,13 @@ def write_shipped_bundle(
 
 
 def _write(
-    out: Path, trained: Trained, data: TrainingSet, recipe: BundleRecipe, command: str
+    out: Path,
+    trained: Trained,
+    data: TrainingSet,
+    recipe: BundleRecipe,
+    *,
+    model: Path,
+    command: str,
 ) -> None:
     from safetensors.numpy import save_file
 
@@ -178,6 +188,7 @@ def _write(
         "recording": f"a simulated session of {len(data.counts) / data.window.rate.bins_per_s:.0f} "
         f"s, day {recipe.seed}",
         "command": command,
+        "model": "" if model == SHIPPED_MODEL else str(model.resolve()),
         "recipe": asdict(recipe),
         "window": asdict(data.window),
         "scores": {"validation_cosine": round(best.validation_cosine, 4)},

@@ -109,6 +109,11 @@ class Targets:
     ----------
     model : Path
         Folder of the LLaVA whose vision tower is asked.
+
+    Raises
+    ------
+    UserError
+        If it is none.
     """
 
     def __init__(self, model: Path) -> None:
@@ -117,10 +122,15 @@ class Targets:
 
         from simulation.tiny_llava import no_progress_bar
 
-        with no_progress_bar():
-            llava = LlavaForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
+        try:
+            with no_progress_bar():
+                llava = LlavaForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
+            self._processor = AutoProcessor.from_pretrained(model).image_processor
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"the model must be the folder of a LLaVA, and {model} cannot be loaded: {error}"
+            ) from error
         self._tower = llava.model.vision_tower.eval()
-        self._processor = AutoProcessor.from_pretrained(model).image_processor
         vision = llava.config.vision_config
         side = vision.image_size // vision.patch_size
         self.grid = PatchGrid(rows=side, cols=side, dim=vision.hidden_size)

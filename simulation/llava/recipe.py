@@ -63,7 +63,7 @@ def train_llava(out: Path, recipe: Recipe) -> None:
     Raises
     ------
     UserError
-        If the folder holds work of another recipe.
+        If the folder holds a model, or work of another recipe.
     """
     import torch
 
@@ -143,6 +143,8 @@ def plot_curves(folder: Path, picture: Path) -> None:
 
 
 def _work_folder(out: Path, recipe: Recipe) -> Path:
+    if (out / "model.safetensors").exists():
+        raise UserError(f"{out} holds a model already. Choose a new folder.")
     work = out / "work"
     noted = work / "recipe.json"
     text = json.dumps(asdict(recipe), indent=2) + "\n"

@@ -153,8 +153,8 @@ def train_tower(
 
 
 def batches(n: int, size: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Yield rows in a random order, epoch after epoch, without end."""
-    rng = np.random.default_rng(seed)
+    """Yield rows in a random order, epoch after epoch, without end; of few rows all at once."""
+    rng, size = np.random.default_rng(seed), min(size, n)
     while True:
         order = rng.permutation(n)
         for first in range(0, n - size + 1, size):

@@ -60,6 +60,7 @@ def test_trained_encoder_becomes_a_bundle(tmp_path, monkeypatch):
     assert main(["simulate", "train-encoder", str(encoder), *words]) == 0
     facts = json.loads((encoder / "encoder.json").read_text(encoding="utf-8"))
     assert facts["recipe"]["scenes"] == 12
+    assert facts["model"] == ""
     assert (encoder / "training.csv").is_file()
     assert main(["bundle", "simulated", str(bundle), "--encoder", str(encoder)]) == 0
     manifest = load_manifest(bundle)
@@ -72,3 +73,28 @@ def test_bundle_of_no_encoder_is_refused(tmp_path, capsys):
     words = ["bundle", "simulated", str(tmp_path / "bundle"), "--encoder", str(tmp_path)]
     assert main(words) == 2
     assert "train-encoder" in capsys.readouterr().err
+
+
+def test_folder_with_a_model_or_an_encoder_is_kept(tmp_path, capsys):
+    """Nothing that took half an hour is replaced by mistake."""
+    (tmp_path / "model.safetensors").touch()
+    (tmp_path / "encoder.json").touch()
+    assert main(["simulate", "train-llava", str(tmp_path), "--scenes", "2"]) == 2
+    assert "holds a model already" in capsys.readouterr().err
+    assert main(["simulate", "train-encoder", str(tmp_path), "--scenes", "2"]) == 2
+    assert "holds a trained encoder already" in capsys.readouterr().err
+
+
+def test_encoder_for_what_is_no_llava_is_refused(tmp_path, capsys):
+    """An empty folder is no model, and is named."""
+    empty = tmp_path / "notllava"
+    empty.mkdir()
+    words = ["simulate", "train-encoder", str(tmp_path / "e"), "--model", str(empty)]
+    assert main([*words, "--scenes", "2"]) == 2
+    assert "must be the folder of a LLaVA" in capsys.readouterr().err
+
+
+def test_page_that_is_no_png_is_refused(tmp_path, capsys):
+    """The ending says which kind of picture is written, and there is one."""
+    assert main(["simulate", "scenes", str(tmp_path / "page.txt")]) == 2
+    assert ".png" in capsys.readouterr().err

@@ -24,7 +24,7 @@ from simulation.llava.pictures import (
 )
 from simulation.llava.recipe import Recipe, train_llava
 from simulation.llava.sizes import SEEING_GRID
-from simulation.llava.tower import patches_of, pixel_values
+from simulation.llava.tower import batches, patches_of, pixel_values
 from simulation.scenes.facts import KINDS, Facts, Thing
 from simulation.scenes.render import render
 from simulation.scenes.scene import random_scene, scene_of
@@ -119,6 +119,12 @@ def test_interrupted_training_keeps_its_tower(tmp_path, monkeypatch):
         train_llava(out, SHORT)
     assert (out / "work" / "tower.safetensors").read_bytes() == kept
     assert (out / "model.safetensors").is_file()
+
+
+def test_fewer_pictures_than_a_batch_are_one_batch():
+    """A handful of pictures still makes steps, all of them in each."""
+    rows = next(batches(5, 128, seed=0))
+    assert sorted(rows.tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_work_of_another_recipe_is_refused(tmp_path):
