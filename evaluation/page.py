@@ -89,8 +89,8 @@ of the controlled clips. *Chance* is the same score of the same sentences agains
 scenes (mean of 1,000 orders in which no scene stays in its place); *corrected* is
 (score - chance) / (1 - chance). A sentence counts as right about direction, count or distance only
 if it names the subject's kind with it; direction is scored where the subject moves. Scenes last one
-second. The controlled clips differ in the subject's *kind*, count, heading or distance, in the light,
-or in whether there is a *second* thing, so many pairs for each."""
+second. The controlled clips differ in the subject's *kind*, count, heading or distance, in the
+light, or in whether there is a *second* thing, so many pairs for each."""
 
 
 def _targets(report: Report) -> str:
