@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.binning import BinRate
-from contracts.clock import seconds_to_ns
+from contracts.clock import second_to_ns, seconds_to_ns
 from contracts.embedding import PatchGrid
 from contracts.errors import UserError
 from contracts.population import Population, Unit
@@ -200,7 +200,7 @@ def simulate_training_set(model: Path, recipe: BundleRecipe) -> tuple[TrainingSe
     index_of[rows] = np.arange(len(rows))
     unit_index = index_of[trains.unit_index]
     is_heard = unit_index >= 0
-    n_bins = WINDOW.rate.bin_of(int(seconds_to_ns(np.array([schedule.duration_s]))[0]))
+    n_bins = WINDOW.rate.bin_of(second_to_ns(schedule.duration_s))
     counts = count_bins(
         trains.spike_time_ns[is_heard],
         unit_index[is_heard],

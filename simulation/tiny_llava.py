@@ -22,6 +22,10 @@ TINY_GRID = PatchGrid(rows=8, cols=8, dim=64)
 PATCH_PIXELS = 14
 """Side of a patch in CLIP ViT-L/14, which LLaVA-1.5 looks through."""
 
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+"""Statistics of the pictures that CLIP was trained with (openai/CLIP, clip.py)."""
+
 TEXT_WIDTH = 128
 TEXT_LAYERS = 3
 VISION_LAYERS = 3
@@ -291,9 +295,8 @@ def processor_config(side: int, patch_pixels: int, *, crop: bool) -> dict[str, A
             "do_rescale": True,
             "rescale_factor": 1 / 255,
             "do_normalize": True,
-            # The statistics that CLIP was trained with (openai/CLIP, clip.py).
-            "image_mean": [0.48145466, 0.4578275, 0.40821073],
-            "image_std": [0.26862954, 0.26130258, 0.27577711],
+            "image_mean": list(CLIP_MEAN),
+            "image_std": list(CLIP_STD),
             "resample": 3,
         },
     }

@@ -24,6 +24,8 @@ from contracts.errors import UserError
 from simulation.scenes.scene import HEIGHT, WIDTH
 
 DEFAULT_UNITS = 600
+"""Of which 25 are in no area of `AREAS`: noise of the sorter, and units outside the brain."""
+
 MIN_UNITS = 60
 """Below this some area or cell type would be left without a unit."""
 
@@ -80,9 +82,6 @@ AREAS = (
     Area("VISam", "probeA", 55, 0.068, 8.0, (11.0, 30.0), {SIMPLE: 0.1, ENERGY: 0.6, MOTION: 0.3}),
     Area(CA1, "probeC", 60, 0.0, 3.0, (0.0, 0.0), {BLIND: 1.0}),
 )  # fmt: skip
-N_REST = 25
-"""Of `DEFAULT_UNITS`: noise of the sorter, and units on channels outside the brain."""
-
 TYPE_SHARES = {"PV": 40 / 440, "SST": 35 / 440, "VIP": 35 / 440}
 """Of the cortical units. A real session tags one line; see the decision record."""
 

@@ -19,15 +19,14 @@ from torch import Tensor, nn  # noqa: TID253
 from torch.nn import functional as F  # noqa: TID253
 
 from simulation.captions import caption, parse
+from simulation.llava.loop import Pace, take_steps
 from simulation.llava.model import PROMPT
 from simulation.llava.pictures import IGNORED, Pictures
-from simulation.llava.schedule import Clock, cosine_rate
-from simulation.llava.tower import batches, patches_of, pixel_values
+from simulation.llava.schedule import Clock
+from simulation.llava.tower import patches_of, pixel_values
 from simulation.scenes.facts import Facts
 
-BATCH = 64
-PEAK_RATE = 1.5e-3
-WEIGHT_DECAY = 0.02
+PACE = Pace(batch=64, peak_rate=1.5e-3, weight_decay=0.02, every=500)
 CAPTIONS_EACH = 6
 PALE_SHARE = 0.5
 """Share of the training pictures that are made paler."""
@@ -38,7 +37,6 @@ PALEST = 0.35
 MOST_NOISE = 0.35
 """Noise of the noisiest, in standard deviations of each number."""
 
-EVERY = 500
 MAX_TOKENS = 48
 FEATURE_BATCH = 256
 
@@ -117,28 +115,19 @@ def train_language(
         *model.model.language_model.parameters(),
         *model.lm_head.parameters(),
     ]
-    optimizer = torch.optim.AdamW(weights, weight_decay=WEIGHT_DECAY, fused=True)
     prompt = _prompt_tokens(model, tokenizer)
     rng = np.random.default_rng([seed, 7])
-    losses: list[float] = []
-    model.train()
-    for step, rows in enumerate(batches(len(facts), BATCH, seed)):
-        done = clock.fraction(step)
-        if step % EVERY == 0 or done >= 1:
-            found = _said_right(model, tokenizer, *validation)
-            on_row(LanguageRow(step, clock.minutes(), float(np.mean(losses or [np.nan])), *found))
-            losses.clear()
-        if done >= 1:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = cosine_rate(done, PEAK_RATE)
+
+    def loss_of(rows: NDArray[np.int64]) -> Tensor:
         said = _padded([texts[row][rng.integers(CAPTIONS_EACH)] for row in rows.tolist()])
-        loss = _loss(model, prompt, _worse(features, rows), said)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        losses.append(loss.item())
+        return _loss(model, prompt, _worse(features, rows), said)
+
+    def note(step: int, loss: float) -> None:
+        found = _said_right(model, tokenizer, *validation)
+        on_row(LanguageRow(step, clock.minutes(), loss, *found))
+
+    model.train()
+    take_steps(weights, len(facts), loss_of, note, clock=clock, pace=PACE, seed=seed)
     model.eval()
 
 

@@ -7,7 +7,7 @@ layer that LLaVA reads, by linear heads that are thrown away afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,24 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn  # noqa: TID253
 from torch.nn import functional as F  # noqa: TID253
 
+from simulation.llava.loop import Pace, take_steps
 from simulation.llava.pictures import HEADINGS, IGNORED, FactLabels, Pictures, fact_labels
-from simulation.llava.schedule import Clock, cosine_rate
+from simulation.llava.schedule import Clock
 from simulation.llava.sizes import VISION_WIDTH
 from simulation.scenes.facts import DISTANCES, KINDS, LIGHTS, MAX_COUNT
+from simulation.tiny_llava import CLIP_MEAN, CLIP_STD
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-"""Statistics of the pictures that CLIP was trained with (openai/CLIP, clip.py)."""
-
-BATCH = 128
-PEAK_RATE = 1.5e-3
-WEIGHT_DECAY = 0.05
+PACE = Pace(batch=128, peak_rate=1.5e-3, weight_decay=0.05, every=100)
 PIXEL_NOISE = 6.0
 """Grey values, standard deviation: so that no single pixel is trusted."""
 
 PATCH_WEIGHT = 1.0
-EVERY = 100
-"""Steps between two rows of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,38 +121,20 @@ def train_tower(
     torch.manual_seed(seed)
     heads = FactHeads()
     weights = [*tower.parameters(), *heads.parameters()]
-    optimizer = torch.optim.AdamW(weights, weight_decay=WEIGHT_DECAY, fused=True)
     labels, wanted = fact_labels(training.facts), fact_labels(validation.facts)
-    losses: list[float] = []
-    tower.train()
-    for step, rows in enumerate(batches(len(training), BATCH, seed)):
-        done = clock.fraction(step)
-        if step % EVERY == 0 or done >= 1:
-            found = _accuracies(tower, heads, validation, wanted)
-            on_row(TowerRow(step, clock.minutes(), float(np.mean(losses or [np.nan])), *found))
-            losses.clear()
-        if done >= 1:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = cosine_rate(done, PEAK_RATE)
+
+    def loss_of(rows: NDArray[np.int64]) -> Tensor:
         values = pixel_values(training.pixels[rows])
-        values = values + torch.randn(len(rows), 1, *values.shape[2:]) * (PIXEL_NOISE / 255 / 0.27)
-        loss = _loss(heads, patches_of(tower, values), training, labels, rows)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        losses.append(loss.item())
+        noise = torch.randn(len(rows), 1, *values.shape[2:]) * (PIXEL_NOISE / 255 / 0.27)
+        return _loss(heads, patches_of(tower, values + noise), training, labels, rows)
+
+    def note(step: int, loss: float) -> None:
+        found = _accuracies(tower, heads, validation, wanted)
+        on_row(TowerRow(step, clock.minutes(), loss, *found))
+
+    tower.train()
+    take_steps(weights, len(training), loss_of, note, clock=clock, pace=PACE, seed=seed)
     tower.eval()
-
-
-def batches(n: int, size: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Yield rows in a random order, epoch after epoch, without end; of few rows all at once."""
-    rng, size = np.random.default_rng(seed), min(size, n)
-    while True:
-        order = rng.permutation(n)
-        for first in range(0, n - size + 1, size):
-            yield order[first : first + size]
 
 
 def _loss(
@@ -191,8 +167,8 @@ def _accuracies(
     tower.eval()
     whole = torch.cat(
         [
-            patches_of(tower, pixel_values(pictures.pixels[first : first + BATCH])).mean(dim=1)
-            for first in range(0, len(pictures), BATCH)
+            patches_of(tower, pixel_values(pictures.pixels[first : first + PACE.batch])).mean(dim=1)
+            for first in range(0, len(pictures), PACE.batch)
         ]
     )
     tower.train()

@@ -14,6 +14,7 @@ from contracts.errors import UserError
 from simulation.captions import caption, vocabulary
 from simulation.llava import recipe as recipes
 from simulation.llava.language import say
+from simulation.llava.loop import batches
 from simulation.llava.pictures import (
     IGNORED,
     STREET,
@@ -24,7 +25,7 @@ from simulation.llava.pictures import (
 )
 from simulation.llava.recipe import Recipe, train_llava
 from simulation.llava.sizes import SEEING_GRID
-from simulation.llava.tower import batches, patches_of, pixel_values
+from simulation.llava.tower import patches_of, pixel_values
 from simulation.scenes.facts import KINDS, Facts, Thing
 from simulation.scenes.render import render
 from simulation.scenes.scene import random_scene, scene_of
