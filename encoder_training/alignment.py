@@ -59,6 +59,8 @@ def align(
     chosen: NDArray[np.integer] | None = None,
     margin_bins: int = 2,
     max_gap_ns: int = MAX_GAP_NS,
+    block: NDArray[np.int64] | None = None,
+    invalid_ns: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find the causal window of each presentation.
 
@@ -82,6 +84,10 @@ def align(
         How far training may move a window.
     max_gap_ns : int
         A longer pause between two presentations ends a block.
+    block : array, shape (n_presentations,), int64, optional
+        Where it changes from one row to the next, a block ends too: at a join of two repeats.
+    invalid_ns : array, shape (n_invalid, 2), int64, optional
+        Start and stop of stretches that no window, moved by the margin, may touch.
 
     Returns
     -------
@@ -108,9 +114,11 @@ def align(
     is_recorded = (earliest >= recorded_bins[0]) & (latest <= recorded_bins[1])
     seen_from_ns = _starts_ns(spec.rate, earliest) - max(spec.lag_ns, 0)
     seen_until_ns = _starts_ns(spec.rate, latest) - min(spec.lag_ns, 0)
-    block_start_ns, block_stop_ns = _blocks(frame_start_ns, frame_stop_ns, max_gap_ns)
+    block_start_ns, block_stop_ns = _blocks(frame_start_ns, frame_stop_ns, max_gap_ns, block)
     is_in_block = (seen_from_ns >= block_start_ns[row]) & (seen_until_ns <= block_stop_ns[row])
     kept = (shown == row) & is_recorded & is_in_block
+    if invalid_ns is not None:
+        kept &= ~_touches(invalid_ns, seen_from_ns, seen_until_ns)
     return first_bin[kept], row[kept]
 
 
@@ -131,15 +139,30 @@ def _check_table(frame_start_ns: NDArray[np.int64], frame_stop_ns: NDArray[np.in
 
 
 def _blocks(
-    frame_start_ns: NDArray[np.int64], frame_stop_ns: NDArray[np.int64], max_gap_ns: int
+    frame_start_ns: NDArray[np.int64],
+    frame_stop_ns: NDArray[np.int64],
+    max_gap_ns: int,
+    block: NDArray[np.int64] | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the start and the stop of the block that each presentation belongs to."""
     is_first = np.ones(len(frame_start_ns), dtype=np.bool_)
     is_first[1:] = frame_start_ns[1:] - frame_stop_ns[:-1] > max_gap_ns
+    if block is not None:
+        is_first[1:] |= np.diff(block) != 0
     firsts = np.flatnonzero(is_first)
     lasts = np.append(firsts[1:], len(frame_start_ns)) - 1
-    block = np.cumsum(is_first) - 1
-    return frame_start_ns[firsts][block], frame_stop_ns[lasts][block]
+    which = np.cumsum(is_first) - 1
+    return frame_start_ns[firsts][which], frame_stop_ns[lasts][which]
+
+
+def _touches(
+    invalid_ns: NDArray[np.int64], from_ns: NDArray[np.int64], until_ns: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Mark the spans that meet an invalid stretch. There are few of those."""
+    touches = np.zeros(len(from_ns), dtype=np.bool_)
+    for start_ns, stop_ns in invalid_ns.tolist():
+        touches |= (from_ns < stop_ns) & (until_ns > start_ns)
+    return touches
 
 
 def _starts_ns(rate: BinRate, bins: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ and targets may be mapped from a file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,18 +113,22 @@ class TrainingSet:
         return self.targets[self.frame[rows]].astype(np.float32)
 
 
+NO_ROWS: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Windows to learn from and windows to judge by.
+    """Windows to learn from, windows to choose by and windows to judge by.
 
     Attributes
     ----------
-    train, validation : array, shape (n,), int64
-        Rows of the windows. No group stands on both sides, and no bin.
+    train, validation, test : array, shape (n,), int64
+        Rows of the windows. No bin stands in two of them; `test` may be empty.
     """
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
+    test: NDArray[np.int64] = field(default_factory=NO_ROWS.copy)
 
 
 def count_bins(
@@ -266,18 +270,48 @@ def split(data: TrainingSet, validation_groups: NDArray[np.int64]) -> Split:
     UserError
         If one side would be empty.
     """
-    is_held_out = np.isin(data.group, validation_groups)
-    validation = np.flatnonzero(is_held_out)
-    seen = np.concatenate(([0], np.cumsum(_covered(data, validation))))
-    first = data.first_bin - data.margin_bins
-    last = data.first_bin + data.window.n_bins + data.margin_bins
-    train = np.flatnonzero(~is_held_out & (seen[last] == seen[first]))
-    if not len(train) or not len(validation):
+    parts = split_by_role(data, np.isin(data.group, validation_groups).astype(np.int8))
+    if not len(parts.train) or not len(parts.validation):
         raise UserError(
-            f"training and validation need a window each, got {len(train)} and "
-            f"{len(validation)} of {data.n_windows}. Hold out other groups, or longer ones."
+            f"training and validation need a window each, got {len(parts.train)} and "
+            f"{len(parts.validation)} of {data.n_windows}. Hold out other groups, or longer ones."
         )
-    return Split(train, validation)
+    return parts
+
+
+def split_by_role(data: TrainingSet, role: NDArray[np.int8]) -> Split:
+    """Part the windows by what they are for; the parts share no bin.
+
+    A training window that shares a bin with a window of validation or test, or would when moved
+    by the margin, is in no part; nor is a window of validation that shares one with a test.
+
+    Parameters
+    ----------
+    data : TrainingSet
+        All windows.
+    role : array, shape (n_windows,), int8
+        0 for training, 1 for validation, 2 for test.
+
+    Returns
+    -------
+    Split
+        Of which any part may be empty.
+    """
+    test = np.flatnonzero(role == 2)
+    validation = _apart(data, np.flatnonzero(role == 1), test)
+    train = _apart(data, np.flatnonzero(role == 0), np.flatnonzero(role != 0))
+    return Split(train, validation, test)
+
+
+def _apart(
+    data: TrainingSet, rows: NDArray[np.int64], others: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the rows of windows that, moved by the margin, share no bin with others."""
+    seen = np.concatenate(([0], np.cumsum(_covered(data, others))))
+    first = data.first_bin[rows] - data.margin_bins
+    last = data.first_bin[rows] + data.window.n_bins + data.margin_bins
+    apart: NDArray[np.int64] = rows[seen[last] == seen[first]]
+    return apart
 
 
 def _covered(data: TrainingSet, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -67,6 +67,7 @@ def train_encoder(
     on_epoch: Callable[[TrainingEpoch], None] | None = None,
     *,
     validation_groups: NDArray[np.int64] | None = None,
+    parts: Split | None = None,
     clock: Clock | None = None,
 ) -> Trained:
     """Train an encoder.
@@ -83,6 +84,8 @@ def train_encoder(
         Is given each row of the history as soon as it is known.
     validation_groups : array, shape (n,), int64, optional
         Groups to hold out; drawn at random if not given.
+    parts : Split, optional
+        The windows themselves; then no groups are drawn.
     clock : Clock, optional
         For `max_minutes` and the history.
 
@@ -98,10 +101,13 @@ def train_encoder(
         If the windows cannot be split, or training runs away.
     """
     _check_fit(spec, data, options)
-    if validation_groups is None:
-        fraction = options.validation_fraction
-        validation_groups = draw_validation_groups(data, fraction, seed=options.seed)
-    parts = split(data, validation_groups)
+    if parts is None:
+        if validation_groups is None:
+            fraction = options.validation_fraction
+            validation_groups = draw_validation_groups(data, fraction, seed=options.seed)
+        parts = split(data, validation_groups)
+    else:
+        validation_groups = np.unique(data.group[parts.validation])
     device = torch.device(options.device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(options.seed)
