@@ -37,9 +37,9 @@ from contracts.manifest import (
 from contracts.population import Population
 from contracts.window import WindowSpec
 from encoder_export.onnx_graph import PARITY_LIMIT, CountEncoder, export_onnx, parity_error
-from encoder_export.weights import save_weights
 from encoder_training.dataset import Scaling
 from encoder_training.model import PatchEncoder
+from encoder_training.weights import save_weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,8 +121,8 @@ def write_shipped_bundle(
     from safetensors.numpy import load_file
 
     from encoder_export.bundle import BundleFacts, ReferenceFrame, write_bundle
-    from encoder_export.weights import load_weights
     from encoder_training.dataset import Scaling
+    from encoder_training.weights import load_weights
 
     if not (encoder / FACTS).is_file():
         raise UserError(
@@ -166,7 +166,7 @@ def _write(
 ) -> None:
     from safetensors.numpy import save_file
 
-    from encoder_export.weights import save_weights
+    from encoder_training.weights import save_weights
 
     out.mkdir(parents=True, exist_ok=True)
     save_weights(trained.encoder.half(), out / ENCODER_WEIGHTS)

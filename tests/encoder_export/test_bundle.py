@@ -15,8 +15,8 @@ from contracts.manifest import ENCODER_ONNX, ENCODER_WEIGHTS, load_manifest
 from encoder_export import bundle as bundle_module
 from encoder_export.onnx_graph import CountEncoder, parity_error
 from encoder_export.random_bundle import make_random_bundle
-from encoder_export.weights import load_weights
 from encoder_training.dataset import Scaling
+from encoder_training.weights import load_weights
 from tests.support.tiny_bundle import (
     TINY_GRID,
     TINY_SPEC,

@@ -17,8 +17,8 @@ from contracts.population import Population
 from daemon.encoders import onnx as onnx_module
 from daemon.encoders.onnx import OnnxEncoder
 from encoder_export.onnx_graph import CountEncoder
-from encoder_export.weights import load_weights
 from encoder_training.dataset import Scaling
+from encoder_training.weights import load_weights
 from tests.support.tiny_bundle import tiny_windows
 
 
