@@ -38,7 +38,7 @@ from contracts.population import Population
 from contracts.window import WindowSpec
 from encoder_export.onnx_graph import PARITY_LIMIT, CountEncoder, export_onnx, parity_error
 from encoder_training.dataset import Scaling
-from encoder_training.model import PatchEncoder
+from encoder_training.model import Encoder
 from encoder_training.weights import save_weights
 
 
@@ -97,7 +97,7 @@ class BundleFacts:
 
 def write_bundle(
     out: Path,
-    encoder: PatchEncoder,
+    encoder: Encoder,
     facts: BundleFacts,
     *,
     references: Sequence[ReferenceFrame] = (),
@@ -111,7 +111,7 @@ def write_bundle(
     ----------
     out : Path
         The bundle's folder.
-    encoder : PatchEncoder
+    encoder : Encoder
         With its weights; is put in evaluation mode.
     facts : BundleFacts
         The rest of the manifest.
@@ -145,7 +145,7 @@ def write_bundle(
 
 def _write_files(
     folder: Path,
-    encoder: PatchEncoder,
+    encoder: Encoder,
     facts: BundleFacts,
     references: Sequence[ReferenceFrame],
 ) -> None:
@@ -224,7 +224,7 @@ def check_target(out: Path, *, overwrite: bool) -> None:
 
 
 def _check_facts(
-    encoder: PatchEncoder, facts: BundleFacts, references: Sequence[ReferenceFrame]
+    encoder: Encoder, facts: BundleFacts, references: Sequence[ReferenceFrame]
 ) -> None:
     n_units = len(facts.population)
     mean, std = facts.scaling.mean, facts.scaling.std

@@ -20,7 +20,7 @@ from torch import Tensor, nn  # noqa: TID253 - as above
 from contracts.errors import DependencyError, MisuseError
 from contracts.manifest import MAX_ENCODER_BATCH
 from encoder_training.dataset import Scaling
-from encoder_training.model import PatchEncoder
+from encoder_training.model import Encoder
 
 OPSET = 20
 """The first with ``Gelu`` as one operator, and before 23, from which on attention becomes the
@@ -41,7 +41,7 @@ class CountEncoder(nn.Module):
 
     Parameters
     ----------
-    encoder : PatchEncoder
+    encoder : Encoder
         Takes z-scored counts.
     scaling : Scaling
         Of the same units.
@@ -50,7 +50,7 @@ class CountEncoder(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, encoder: PatchEncoder, scaling: Scaling) -> None:
+    def __init__(self, encoder: Encoder, scaling: Scaling) -> None:
         super().__init__()
         self.encoder = encoder
         self.register_buffer("mean", torch.from_numpy(scaling.mean.copy()))

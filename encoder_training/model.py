@@ -123,8 +123,8 @@ class MultiKernelConv(nn.Module):
         return torch.cat(branches, dim=1).transpose(1, 2)
 
 
-class PatchEncoder(nn.Module):
-    """Windows of z-scored counts to grids of patch embeddings.
+class Encoder(nn.Module):
+    """Any network that turns windows of z-scored counts into grids of patch embeddings.
 
     Parameters
     ----------
@@ -135,26 +135,6 @@ class PatchEncoder(nn.Module):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.input_dropout = nn.Dropout(spec.input_dropout)
-        self.multi_conv = MultiKernelConv(spec)
-        self.input_proj = nn.Sequential(
-            nn.Linear(len(spec.kernels) * spec.conv_channels, spec.width),
-            nn.GELU(),
-            nn.LayerNorm(spec.width),
-            nn.Dropout(spec.dropout),
-        )
-        self.transformer = _transformer(spec, spec.time_layers)
-        self.patch_queries = nn.Parameter(
-            torch.randn(spec.grid.n_patches, spec.width) * QUERY_STD,
-        )
-        self.cross_attn = nn.MultiheadAttention(
-            spec.width, spec.n_heads, dropout=spec.dropout, batch_first=True
-        )
-        self.ca_norm = nn.LayerNorm(spec.width)
-        self.patch_transformer = _transformer(spec, spec.patch_layers)
-        self.out_proj = nn.Sequential(
-            nn.LayerNorm(spec.width), nn.Linear(spec.width, spec.grid.dim)
-        )
 
     def forward(self, z: Tensor) -> Tensor:
         """Predict the image tokens of the frame that each window saw.
@@ -168,7 +148,49 @@ class PatchEncoder(nn.Module):
         -------
         patches : tensor, shape (n, n_patches, dim), float32
             Row-major over the grid.
+
+        Raises
+        ------
+        NotImplementedError
+            Here; a variant says how.
         """
+        raise NotImplementedError
+
+
+class PatchEncoder(Encoder):
+    """The paper's encoder: each patch is predicted.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+        Sizes.
+    """
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__(spec)
+        self.input_dropout = nn.Dropout(spec.input_dropout)
+        self.multi_conv = MultiKernelConv(spec)
+        self.input_proj = nn.Sequential(
+            nn.Linear(len(spec.kernels) * spec.conv_channels, spec.width),
+            nn.GELU(),
+            nn.LayerNorm(spec.width),
+            nn.Dropout(spec.dropout),
+        )
+        self.transformer = make_transformer(spec, spec.time_layers)
+        self.patch_queries = nn.Parameter(
+            torch.randn(spec.grid.n_patches, spec.width) * QUERY_STD,
+        )
+        self.cross_attn = nn.MultiheadAttention(
+            spec.width, spec.n_heads, dropout=spec.dropout, batch_first=True
+        )
+        self.ca_norm = nn.LayerNorm(spec.width)
+        self.patch_transformer = make_transformer(spec, spec.patch_layers)
+        self.out_proj = nn.Sequential(
+            nn.LayerNorm(spec.width), nn.Linear(spec.width, spec.grid.dim)
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Predict each patch; shapes as for `Encoder.forward`."""
         time_tokens = self.transformer(self.input_proj(self.multi_conv(self.input_dropout(z))))
         queries = self.patch_queries.expand(z.shape[0], -1, -1)
         attended, _ = self.cross_attn(queries, time_tokens, time_tokens, need_weights=False)
@@ -176,7 +198,8 @@ class PatchEncoder(nn.Module):
         return patches
 
 
-def _transformer(spec: EncoderSpec, n_layers: int) -> nn.TransformerEncoder:
+def make_transformer(spec: EncoderSpec, n_layers: int) -> nn.TransformerEncoder:
+    """Return transformer layers of the encoder's width."""
     layer = nn.TransformerEncoderLayer(
         spec.width,
         spec.n_heads,

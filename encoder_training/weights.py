@@ -1,4 +1,4 @@
-"""Weights of an encoder to a safetensors file and back, with its sizes in the header."""
+"""Weights of an encoder to a safetensors file and back, with variant and sizes in the header."""
 
 from __future__ import annotations
 
@@ -6,36 +6,44 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import torch  # noqa: TID253 - this module is torch code
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from contracts.embedding import PatchGrid
 from contracts.errors import UserError
-from encoder_training.model import EncoderSpec, PatchEncoder
+from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
+from encoder_training.retrieval import ImageClassifier, RetrievalEncoder
 
 SPEC_KEY = "encoder_spec"
 """Entry of the file's metadata that holds the sizes as JSON."""
 
 
-def save_weights(model: PatchEncoder, path: Path) -> None:
-    """Write the state dict and the sizes."""
+VARIANT_KEY = "variant"
+"""Entry of the metadata: ``patches``, which is meant where there is none, or ``retrieval``."""
+
+
+def save_weights(model: Encoder, path: Path) -> None:
+    """Write the state dict, the variant and the sizes."""
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
-    save_file(state, path, metadata={SPEC_KEY: json.dumps(asdict(model.spec))})
+    variant = "retrieval" if isinstance(model, RetrievalEncoder) else "patches"
+    metadata = {SPEC_KEY: json.dumps(asdict(model.spec)), VARIANT_KEY: variant}
+    save_file(state, path, metadata=metadata)
 
 
-def load_weights(path: Path) -> PatchEncoder:
+def load_weights(path: Path) -> Encoder:
     """Read an encoder back, in evaluation mode.
 
     Parameters
     ----------
     path : Path
-        ``encoder.safetensors`` of a bundle.
+        ``encoder.safetensors`` of a bundle or of a run.
 
     Returns
     -------
-    PatchEncoder
+    Encoder
 
     Raises
     ------
@@ -49,7 +57,8 @@ def load_weights(path: Path) -> PatchEncoder:
         sizes = json.loads(metadata[SPEC_KEY])
         grid = PatchGrid(**sizes.pop("grid"))
         kernels = tuple(sizes.pop("kernels"))
-        model = PatchEncoder(EncoderSpec(grid=grid, kernels=kernels, **sizes))
+        spec = EncoderSpec(grid=grid, kernels=kernels, **sizes)
+        model = _empty(spec, metadata.get(VARIANT_KEY, "patches"), state)
         model.load_state_dict(state)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
@@ -57,3 +66,12 @@ def load_weights(path: Path) -> PatchEncoder:
             "Export the encoder again."
         ) from error
     return model.eval()
+
+
+def _empty(spec: EncoderSpec, variant: str, state: dict[str, torch.Tensor]) -> Encoder:
+    if variant == "patches":
+        return PatchEncoder(spec)
+    if variant == "retrieval":
+        table = state["table"]
+        return RetrievalEncoder(spec, ImageClassifier(spec, len(table)), torch.empty_like(table))
+    raise ValueError(f"this build knows the variants patches and retrieval, got {variant!r}")

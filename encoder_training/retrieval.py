@@ -1,0 +1,87 @@
+"""The retrieval variant: name the training image that was seen, and give its true patches.
+
+The same convolutions and the same transformer over time as `PatchEncoder`; then one linear score
+for each token of the window, whose softmax pools the tokens, a layer normalization, and a linear
+layer with one output for each training image. It learns by cross-entropy. What it gives is the
+patches of the image with the highest output, as the vision tower made them, so that the language
+model never sees patches off its manifold. It can say nothing that was not in the training images.
+
+References
+----------
+NEURRATOR, arXiv 2606.18667, the retrieval variant.
+"""
+
+from __future__ import annotations
+
+# This module is the network itself; whoever imports it is about to need torch.
+import torch  # noqa: TID253
+from torch import Tensor, nn  # noqa: TID253
+
+from encoder_training.model import Encoder, EncoderSpec, MultiKernelConv, make_transformer
+
+
+class ImageClassifier(nn.Module):
+    """Windows of z-scored counts to one number for each training image.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+        Sizes; `patch_layers` has no say here.
+    n_images : int
+        Training images.
+    """
+
+    def __init__(self, spec: EncoderSpec, n_images: int) -> None:
+        super().__init__()
+        self.input_dropout = nn.Dropout(spec.input_dropout)
+        self.multi_conv = MultiKernelConv(spec)
+        self.input_proj = nn.Sequential(
+            nn.Linear(len(spec.kernels) * spec.conv_channels, spec.width),
+            nn.GELU(),
+            nn.LayerNorm(spec.width),
+            nn.Dropout(spec.dropout),
+        )
+        self.transformer = make_transformer(spec, spec.time_layers)
+        self.pool = nn.Linear(spec.width, 1)
+        self.out_proj = nn.Sequential(nn.LayerNorm(spec.width), nn.Linear(spec.width, n_images))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Score each training image.
+
+        Parameters
+        ----------
+        z : tensor, shape (n, n_bins, n_units), float32, standard deviations
+
+        Returns
+        -------
+        logits : tensor, shape (n, n_images), float32
+        """
+        time_tokens = self.transformer(self.input_proj(self.multi_conv(self.input_dropout(z))))
+        weight = torch.softmax(self.pool(time_tokens), dim=1)
+        logits: Tensor = self.out_proj((weight * time_tokens).sum(dim=1))
+        return logits
+
+
+class RetrievalEncoder(Encoder):
+    """The patches of the training image that a window looks most like.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+        Sizes.
+    classifier : ImageClassifier
+        Names the image.
+    table : tensor, shape (n_images, n_patches, dim), float16
+        The images' true patches.
+    """
+
+    table: Tensor
+
+    def __init__(self, spec: EncoderSpec, classifier: ImageClassifier, table: Tensor) -> None:
+        super().__init__(spec)
+        self.classifier = classifier
+        self.register_buffer("table", table)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Look the patches up; shapes as for `Encoder.forward`."""
+        return self.table[self.classifier(z).argmax(dim=-1)].float()
