@@ -19,6 +19,7 @@ from contracts.errors import RecordingError, listed
 from contracts.population import MAX_UNITS, Population
 from stream_sources.nwb_spikes import load_trains, read_index, train_problems
 from stream_sources.nwb_tables import (
+    read_invalid_times,
     read_presentations,
     read_text,
     read_unit_ids,
@@ -57,6 +58,9 @@ class NwbSource(RecordingSource):
         Length of a batch, milliseconds.
     cache_dir : Path or str, optional
         Where remote files are kept; by default ``$XDG_CACHE_HOME/neurrate``.
+    tables : sequence of str
+        Tables of ``intervals`` that hold presentations and are not called
+        ``NAME_presentations``, as far as they are there.
 
     Raises
     ------
@@ -75,6 +79,7 @@ class NwbSource(RecordingSource):
         duration_s: float | None = None,
         batch_ms: float = 10.0,
         cache_dir: Path | str | None = None,
+        tables: Sequence[str] = (),
     ) -> None:
         play = Play(stream, start_s, duration_s, batch_ms)
         problems = check_play(play)
@@ -82,7 +87,7 @@ class NwbSource(RecordingSource):
             raise RecordingError(path_or_url, problems)
         parse_units(units)  # a typing error is said before a download
         with _open(path_or_url, cache_dir) as (file, local):
-            recording = _read(file, path_or_url, local, units, only)
+            recording = _read(file, path_or_url, local, units, only, tables)
         super().__init__(recording, play)
 
 
@@ -92,6 +97,7 @@ def _read(
     local: Path | None,
     units: str,
     only: Sequence[tuple[str, str]] | None,
+    tables: Sequence[str],
 ) -> Recording:
     group = _units_group(file, path)
     bounds = read_index(group, path)
@@ -113,7 +119,8 @@ def _read(
         identifier=identifier,
         population=Population(chosen),
         trains=trains,
-        presentations=read_presentations(file),
+        presentations=read_presentations(file, tables),
+        invalid_ns=read_invalid_times(file),
     )
 
 

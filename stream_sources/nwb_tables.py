@@ -42,6 +42,8 @@ NULL_LABELS = frozenset({"", "None", "nan", "NaN", "null", "n/a"})
 
 ELECTRODES = "general/extracellular_ephys/electrodes"
 PRESENTATIONS = "_presentations"
+INVALID_TIMES = "invalid_times"
+"""NWB's own name for stretches that are not to be analysed."""
 
 
 def read_unit_ids(units: h5py.Group, n_units: int) -> list[str]:
@@ -89,8 +91,8 @@ def read_unit_table(file: h5py.File, unit_ids: Sequence[str]) -> UnitTable:
     return UnitTable(tuple(Unit(*row) for row in rows), _metrics(units, electrodes, peak, n_units))
 
 
-def read_presentations(file: h5py.File) -> Presentations:
-    """Read every table ``intervals/*_presentations``, four or five columns of each.
+def read_presentations(file: h5py.File, also: Sequence[str] = ()) -> Presentations:
+    """Read every table ``intervals/*_presentations``, five or six columns of each.
 
     Rows without a start or a stop are left out and counted in the log.
 
@@ -98,6 +100,8 @@ def read_presentations(file: h5py.File) -> Presentations:
     ----------
     file : h5py.File
         Open NWB 2 file.
+    also : sequence of str
+        Names of more tables of ``intervals``; one that is not there is passed over.
 
     Returns
     -------
@@ -107,11 +111,39 @@ def read_presentations(file: h5py.File) -> Presentations:
     intervals = file.get("intervals")
     if not isinstance(intervals, h5py.Group):
         return Presentations.none()
-    names = sorted(name for name in intervals if name.endswith(PRESENTATIONS))
-    tables = [
-        _presentation_table(name.removesuffix(PRESENTATIONS), intervals[name]) for name in names
-    ]
+    group_of = {
+        name.removesuffix(PRESENTATIONS): name
+        for name in sorted(intervals)
+        if name.endswith(PRESENTATIONS) or name in also
+    }
+    tables = [_presentation_table(name, intervals[group]) for name, group in group_of.items()]
     return Presentations.merge([table for table in tables if len(table.start_ns)])
+
+
+def read_invalid_times(file: h5py.File) -> NDArray[np.int64]:
+    """Read the stretches that a file calls invalid: ``intervals/invalid_times``.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Open NWB 2 file.
+
+    Returns
+    -------
+    invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
+        Start and stop of each, in order of start. A stretch without a stop lasts for ever.
+    """
+    group = file.get(f"intervals/{INVALID_TIMES}")
+    start_s = _numbers(group, "start_time", None) if isinstance(group, h5py.Group) else None
+    if start_s is None:
+        return np.empty((0, 2), dtype=np.int64)
+    stop_s = _numbers(group, "stop_time", len(start_s))
+    far_s = MAX_SESSION_NS / NS_PER_S
+    stop_s = np.full(len(start_s), far_s) if stop_s is None else stop_s
+    start_s = np.clip(np.nan_to_num(start_s, nan=-far_s), -far_s, far_s)
+    stop_s = np.clip(np.nan_to_num(stop_s, nan=far_s), -far_s, far_s)
+    order = np.argsort(start_s, kind="stable")
+    return seconds_to_ns(np.stack([start_s, stop_s], axis=1)[order])
 
 
 def read_text(file: h5py.File, name: str) -> str:
@@ -129,6 +161,7 @@ def _presentation_table(name: str, group: h5py.Group) -> Presentations:
     if start_s is None or stop_s is None or not n_rows:
         return Presentations.none()
     frame = _numbers(group, "frame", n_rows)
+    block = _numbers(group, "stimulus_block", n_rows)
     caption = _texts(group, "caption", n_rows)
     row_id = group["id"][:n_rows] if "id" in group else np.arange(n_rows)
     shown = _plausible(start_s) & _plausible(stop_s) & (stop_s >= start_s)
@@ -144,6 +177,7 @@ def _presentation_table(name: str, group: h5py.Group) -> Presentations:
         row_id=row_id[rows].astype(np.int64),
         frame=np.full(len(rows), np.nan) if frame is None else _whole(frame[rows]),
         stimulus=np.zeros(len(rows), dtype=np.int64),
+        block=np.full(len(rows), np.nan) if block is None else block[rows],
         caption=[caption[row][:MAX_TEXT] for row in rows.tolist()] if caption else (),
         names=(name,),
     )

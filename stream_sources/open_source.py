@@ -24,6 +24,7 @@ def open_source(
     batch_ms: float = 10.0,
     cache_dir: Path | str | None = None,
     sampling_rate_hz: float | None = None,
+    tables: Sequence[str] = (),
 ) -> RecordingSource:
     """Open a recording: a file or an address as NWB, a folder as a sorting.
 
@@ -45,6 +46,8 @@ def open_source(
         Where remote files are kept.
     sampling_rate_hz : float, optional
         For Kilosort folders without ``params.py``.
+    tables : sequence of str
+        More tables of presentations, as in `NwbSource`; a sorting has none.
 
     Returns
     -------
@@ -84,6 +87,7 @@ def open_source(
         duration_s=duration_s,
         batch_ms=batch_ms,
         cache_dir=cache_dir,
+        tables=tables,
     )
 
 

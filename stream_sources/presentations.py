@@ -25,6 +25,8 @@ class Presentations:
         Frame or image number, -1 for a blank; NaN where the table has none.
     stimulus : array, shape (n_rows,), int64
         Index into `names`.
+    block : array, shape (n_rows,), float64
+        ``stimulus_block`` of the table, NaN where it has none.
     caption : sequence of str
         One for each row, empty where unknown; or no captions at all.
     names : tuple of str
@@ -36,6 +38,7 @@ class Presentations:
     row_id: NDArray[np.int64]
     frame: NDArray[np.float64]
     stimulus: NDArray[np.int64]
+    block: NDArray[np.float64]
     caption: Sequence[str]
     names: tuple[str, ...]
 
@@ -43,7 +46,7 @@ class Presentations:
     def none(cls) -> Presentations:
         """Return a table without rows."""
         integers = np.empty(0, dtype=np.int64)
-        return cls(integers, integers, integers, np.empty(0), integers, (), ())
+        return cls(integers, integers, integers, np.empty(0), integers, np.empty(0), (), ())
 
     @classmethod
     def merge(cls, tables: Sequence[Presentations]) -> Presentations:
@@ -62,6 +65,7 @@ class Presentations:
             row_id=np.concatenate([table.row_id for table in tables])[order],
             frame=np.concatenate([table.frame for table in tables])[order],
             stimulus=np.repeat(np.arange(len(tables)), n_rows)[order],
+            block=np.concatenate([table.block for table in tables])[order],
             caption=[captions[row] for row in order.tolist()] if any(captions) else (),
             names=tuple(name for table in tables for name in table.names),
         )

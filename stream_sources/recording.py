@@ -10,6 +10,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from contracts.clock import MAX_SESSION_NS, ns_to_second, second_to_ns
 from contracts.errors import MisuseError, RecordingError
 from contracts.population import Population
@@ -20,6 +23,9 @@ from stream_sources.trains import Trains, walk_blocks
 
 MIN_BATCH_NS = 1_000
 """The shortest batch, 1 us: shorter ones hold no more truth, and a billion of them a second."""
+
+
+NOTHING_INVALID: NDArray[np.int64] = np.empty((0, 2), dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,6 +46,8 @@ class Recording:
         Their spikes, in the same order.
     presentations : Presentations
         What was on the screen.
+    invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
+        Start and stop of each stretch that is not to be analysed.
     """
 
     path: str
@@ -48,6 +56,7 @@ class Recording:
     population: Population
     trains: Trains
     presentations: Presentations = field(default_factory=Presentations.none)
+    invalid_ns: NDArray[np.int64] = field(default_factory=NOTHING_INVALID.copy)
 
 
 class Play(NamedTuple):
@@ -97,13 +106,15 @@ class RecordingSource:
         self.population = recording.population
         self._batch_ns = play.batch_ns
         self._trains: Trains | None = recording.trains
-        self._presentations = recording.presentations
+        self.presentations = recording.presentations
+        self.invalid_ns = recording.invalid_ns
         self.span_ns = _span_of(recording, play)
         self._shown_ns = _asked_span(play, self.span_ns[0])
         self.n_spikes = _count(recording.trains, self.span_ns)
 
-    def batches(self) -> Iterator[SpikeBatch]:
-        """Yield the batches in order, from the start at each call.
+    @property
+    def trains(self) -> Trains:
+        """The spikes of the whole recording, in the order of the population.
 
         Raises
         ------
@@ -112,16 +123,20 @@ class RecordingSource:
         """
         if self._trains is None:
             raise MisuseError(f"{self.label} is closed")
+        return self._trains
+
+    def batches(self) -> Iterator[SpikeBatch]:
+        """Yield the batches in order, from the start at each call."""
         start_ns, stop_ns = self.span_ns
         blocks = walk_blocks(
-            self._trains, start_ns=start_ns, stop_ns=stop_ns, batch_ns=self._batch_ns
+            self.trains, start_ns=start_ns, stop_ns=stop_ns, batch_ns=self._batch_ns
         )
         return cut_batches(blocks, stream=self.stream, run=self.run, batch_ns=self._batch_ns)
 
     def marks(self) -> Iterator[Mark]:
         """Yield the presentations that meet the part that is played, in order of their start."""
         start_ns, stop_ns = self._shown_ns
-        return self._presentations.marks(self.stream, self.run, start_ns=start_ns, stop_ns=stop_ns)
+        return self.presentations.marks(self.stream, self.run, start_ns=start_ns, stop_ns=stop_ns)
 
     def close(self) -> None:
         """Let go of the file; iterators that are still open keep it until they end."""

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.clock import NS_PER_S, seconds_to_ns
-from contracts.errors import UserError
+from contracts.errors import MisuseError, UserError
 from contracts.spikes import MAX_SPIKES
 from stream_sources.source import SpikeBlock
 
@@ -136,6 +136,26 @@ class Trains:
 
         Spikes at the same nanosecond stay in the order of the units.
         """
+        times, units = self.taken(first, last)
+        order = np.argsort(times, kind="stable")
+        return SpikeBlock(start_ns, stop_ns, times[order], units[order])
+
+    def taken(
+        self, first: NDArray[np.int64], last: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        """Take the spikes between two sets of positions, unit after unit.
+
+        Parameters
+        ----------
+        first, last : array, shape (n_units,), int64
+            Index into `times`, half open.
+
+        Returns
+        -------
+        time_ns : array, shape (n_spikes,), int64, session nanoseconds
+            In order of time within each unit.
+        unit_index : array, shape (n_spikes,), uint32
+        """
         n_each = last - first
         together: NDArray[Any] = np.empty(int(n_each.sum()), dtype=self.times.dtype)
         filled = 0
@@ -144,15 +164,49 @@ class Trains:
             filled += j - i
             if row % RELEASE_UNITS == 0:
                 self.release()
-        times = self.to_ns(together)
-        units = np.repeat(np.arange(len(first), dtype=np.uint32), n_each)
-        order = np.argsort(times, kind="stable")
-        return SpikeBlock(start_ns, stop_ns, times[order], units[order])
+        return self.to_ns(together), np.repeat(np.arange(len(first), dtype=np.uint32), n_each)
 
     def release(self) -> None:
         """Give mapped pages back to the system; they are read again when they are needed."""
         if self.pages is not None:
             self.pages.madvise(mmap.MADV_DONTNEED)
+
+
+class TrainReader:
+    """Takes stretches of the trains, each after the one before.
+
+    Parameters
+    ----------
+    trains : Trains
+        What to read.
+    """
+
+    def __init__(self, trains: Trains) -> None:
+        self._trains = trains
+        self._position = trains.start
+        self._until_ns: int | None = None
+
+    def between(self, start_ns: int, stop_ns: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+        """Return the spikes of a stretch, unit after unit, as `Trains.taken` does.
+
+        Parameters
+        ----------
+        start_ns, stop_ns : int
+            Half open, session nanoseconds; not before the end of the last stretch.
+
+        Raises
+        ------
+        MisuseError
+            If it goes back.
+        """
+        if self._until_ns is not None and start_ns < self._until_ns:
+            raise MisuseError(f"spikes were read up to {self._until_ns} ns, asked from {start_ns}")
+        first = self._trains.positions(start_ns, self._position)
+        self._position = self._trains.positions(stop_ns, first)
+        self._until_ns = stop_ns
+        taken = self._trains.taken(first, self._position)
+        self._trains.release()
+        return taken
 
 
 def walk_blocks(

@@ -277,6 +277,42 @@ def test_presentations_without_times_are_left_out_and_logged(
     assert fields_of(caplog.records[0]) == {"stimulus": "m", "reason": "no_times", "n": 1}
 
 
+def test_a_table_of_another_name_is_read_when_it_is_named(path: Path) -> None:
+    """A laboratory's own table counts once it is asked for; NAME_presentations goes before it."""
+    write_units(path, random_trains())
+    for name, start in (("my_movie", 1.0), ("trials", 2.0), ("m", 3.0), ("m_presentations", 4.0)):
+        write_presentations(path, name, start_time=[start], stop_time=[start + 1], frame=[0.0])
+    found = NwbSource(str(path), tables=["my_movie", "m", "not_there"]).presentations
+    assert found.names == ("m", "my_movie")
+    assert found.start_ns.tolist() == [1_000_000_000, 4_000_000_000]
+    assert NwbSource(str(path)).presentations.names == ("m",)
+
+
+def test_blocks_of_a_stimulus_are_read(path: Path) -> None:
+    """``stimulus_block`` comes along where a table has it, and is no number elsewhere."""
+    write_units(path, random_trains())
+    table = {"start_time": [1.0, 2.0], "stop_time": [2.0, 3.0]}
+    write_presentations(path, "a_presentations", **table, stimulus_block=[4.0, 12.0])
+    write_presentations(path, "b_presentations", start_time=[3.0], stop_time=[4.0])
+    block = NwbSource(str(path)).presentations.block
+    assert block[:2].tolist() == [4.0, 12.0]
+    assert np.isnan(block[2])
+
+
+def test_invalid_times_are_read_in_order(path: Path) -> None:
+    """Stretches that are not to be analysed come with the recording; an open end has none."""
+    write_units(path, random_trains())
+    assert NwbSource(str(path)).invalid_ns.shape == (0, 2)
+    write_presentations(
+        path, "invalid_times", start_time=[5.0, 1.0, np.nan], stop_time=[np.nan, 2.0, 0.5]
+    )
+    found = NwbSource(str(path)).invalid_ns
+    assert found[1:, 0].tolist() == [1_000_000_000, 5_000_000_000]
+    assert found[:2, 1].tolist() == [500_000_000, 2_000_000_000]
+    assert found[0, 0] < -(10**18)
+    assert found[2, 1] > 10**18
+
+
 def test_a_description_counts_what_there_is(path: Path) -> None:
     """The summary holds the counts that ``inspect`` prints."""
     columns = {"area": ["VISp", "VISp", "CA1"], "quality": ["good", "noise", "good"]}

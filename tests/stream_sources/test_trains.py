@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import stream_sources.trains as trains_module
 from contracts.clock import seconds_to_ns
-from contracts.errors import UserError
-from stream_sources.trains import Trains, first_second_of, walk_blocks
+from contracts.errors import MisuseError, UserError
+from stream_sources.trains import TrainReader, Trains, first_second_of, walk_blocks
 
 MS = 1_000_000
 
@@ -100,3 +100,16 @@ def test_seconds_are_cut_where_nanoseconds_are(times: list[float], edge_ns: int)
 def test_no_spikes_have_no_ends() -> None:
     """Trains without spikes say so."""
     assert trains_of([], []).ends_ns() is None
+
+
+def test_stretches_are_read_one_after_another() -> None:
+    """Each stretch holds its own spikes, unit after unit, and none is read twice."""
+    reader = TrainReader(trains_of([5, 10, 20], [], [9, 10, 30]))
+    times, units = reader.between(0, 10)
+    assert (times.tolist(), units.tolist()) == ([5, 9], [0, 2])
+    times, units = reader.between(10, 20)
+    assert (times.tolist(), units.tolist()) == ([10, 10], [0, 2])
+    times, units = reader.between(25, 40)
+    assert (times.tolist(), units.tolist()) == ([30], [2])
+    with pytest.raises(MisuseError, match="up to 40 ns, asked from 39"):
+        reader.between(39, 50)
