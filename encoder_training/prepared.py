@@ -181,7 +181,7 @@ class PreparedSet:
         Raises
         ------
         UserError
-            If no presentation of one of the roles has a window.
+            If no presentation, or none of one of the roles, has a window.
         MisuseError
             If a window lies in bins that are not counted.
         """
@@ -197,6 +197,11 @@ class PreparedSet:
             block=shown.block,
             invalid_ns=self.invalid_ns,
         )
+        if not len(row):
+            raise UserError(
+                f"with a lag of {lag_ns / 1e6:g} ms and windows of {spec.n_bins} bins no "
+                "presentation has a window within its block. Use a shorter lag."
+            )
         rows = self.spans.rows_of(first_bin)
         if (rows < 0).any():
             raise MisuseError(f"{int((rows < 0).sum())} windows lie in bins that are not counted")

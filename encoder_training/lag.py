@@ -1,0 +1,267 @@
+"""The lag of an encoder, chosen on validation data.
+
+A window that ends at t describes the frame in whose middle t - lag lies. That frame was on the
+screen from t - lag - d/2 to t - lag + d/2, where d is how long a frame lasts (33 ms at 30 Hz);
+cells answer it from t - lag - d/2 + latency to t - lag + d/2 + latency. So the whole answer lies in
+the window if
+
+    latency + d/2 <= lag <= latency + length of the window - d/2.
+
+With a shorter lag the window ends in the middle of the answer; with a longer one it has forgotten
+its start. Between the two the score is a plateau. The end of a window is a bin's edge, up to one
+bin before the middle of the frame plus the lag, so the plateau begins up to one bin later.
+A real population has many latencies, and the plateau's edges are round.
+
+Where the highest score of a plateau stands is chance, and each millisecond of lag is one by which
+every narration is older. So the choice is the shortest lag whose score is within one standard error
+of the best one's, after the rule that Breiman et al. use for the size of a tree. The standard error
+is that of the difference: all candidates are judged on the same presentations, and what is hard for
+one is hard for the other.
+
+The score is that of a linear decoder, which takes seconds. It need not be good: it has to rise and
+fall where the encoder would.
+
+References
+----------
+Breiman, Friedman, Olshen and Stone, Classification and Regression Trees (1984), section 3.4.3: the
+one-standard-error rule.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from contracts.errors import DependencyError, UserError
+from encoder_training.alignment import frame_at
+from encoder_training.dataset import TrainingSet
+from encoder_training.lag_decoder import patch_components, unexplained, z_scored
+from encoder_training.prepared import PreparedSet
+
+CANDIDATES_NS = (0, 33_000_000, 67_000_000, 100_000_000, 133_000_000, 167_000_000, 200_000_000)
+"""Frames of 33 ms, from none to six: a latency of 100 ms and the paper's window have room."""
+
+MAX_TRAINING_WINDOWS = 3000
+"""A product of 3,000 x 3,000 is solved in a second."""
+
+MAX_VALIDATION_WINDOWS = 2000
+"""More are thinned out evenly."""
+
+FEWEST_STRETCHES = 16
+"""The validation presentations are cut into at least so many, where there are fewer groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class LagScore:
+    """How well one lag did.
+
+    Attributes
+    ----------
+    lag_ns : int
+    explained : float
+        Explained variance on the validation windows, 1 at most.
+    standard_error : float
+        Of `explained`, over the stretches.
+    behind_best, behind_best_error : float
+        The best lag's score less this one's, and the standard error of that difference.
+    """
+
+    lag_ns: int
+    explained: float
+    standard_error: float
+    behind_best: float
+    behind_best_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class LagChoice:
+    """Which lag, and why.
+
+    Attributes
+    ----------
+    lag_ns : int
+        The shortest one within a standard error of the best.
+    scores : tuple of LagScore
+        In the order of the lags.
+    n_training, n_validation, n_stretches : int
+        Windows, and stretches of validation that the errors are over.
+    """
+
+    lag_ns: int
+    scores: tuple[LagScore, ...]
+    n_training: int
+    n_validation: int
+    n_stretches: int
+
+
+def choose_lag(
+    prepared: PreparedSet,
+    candidates_ns: Sequence[int] = CANDIDATES_NS,
+    *,
+    seed: int = 0,
+) -> LagChoice:
+    """Choose the lag by a ridge from counts to the patches' principal components.
+
+    Parameters
+    ----------
+    prepared : PreparedSet
+        Its training and validation presentations are used; those of the test are not looked at.
+    candidates_ns : sequence of int
+        Lags, 0 or more.
+    seed : int
+        Of the training windows that are drawn, and of the components' solver.
+
+    Returns
+    -------
+    LagChoice
+
+    Raises
+    ------
+    UserError
+        If a candidate leaves too few presentations that have a window at every lag.
+    DependencyError
+        If scikit-learn is not installed.
+    """
+    lags = sorted(set(candidates_ns))
+    paired = [_Paired.of(prepared, lag) for lag in lags]
+    train = _common([each.train for each in paired])
+    validation = _common([each.validation for each in paired])
+    if len(train) < 2 or len(validation) < 2:
+        raise UserError(
+            "to compare lags, two presentations or more for training and two for validation must "
+            f"have a window at each of them, got {len(train)} and {len(validation)}. "
+            "Compare fewer lags, or name one."
+        )
+    rng = np.random.default_rng(seed)
+    if len(train) > MAX_TRAINING_WINDOWS:
+        train = np.sort(rng.choice(train, MAX_TRAINING_WINDOWS, replace=False))
+    if len(validation) > MAX_VALIDATION_WINDOWS:
+        even = np.linspace(0, len(validation) - 1, MAX_VALIDATION_WINDOWS).round()
+        validation = validation[even.astype(np.int64)]
+    frame = prepared.shown.frame
+    targets = patch_components(prepared, frame[train], frame[validation], seed)
+    stretch = _stretches(prepared.shown.group[validation])
+    errors = []
+    for each in tqdm(paired, desc="choosing the lag", unit="lag", disable=None, file=sys.stderr):
+        learned, judged = each.window_of[train], each.window_of[validation]
+        inputs = [z_scored(each.data, rows, learned) for rows in (learned, judged)]
+        errors.append(unexplained(inputs[0], inputs[1], targets, stretch))
+    return _choose(lags, np.array(errors), len(train), len(validation))
+
+
+def plot_lags(choice: LagChoice, path: Path) -> None:
+    """Draw the score of each lag, the plateau and the choice.
+
+    Parameters
+    ----------
+    choice : LagChoice
+        What to draw.
+    path : Path
+        Of the picture; its ending says which format.
+
+    Raises
+    ------
+    DependencyError
+        If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DependencyError(
+            "Drawing the lags needs matplotlib. Run: pip install 'neurrate[train]'"
+        ) from error
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    lag_ms = [each.lag_ns / 1e6 for each in choice.scores]
+    explained = [each.explained for each in choice.scores]
+    best = max(choice.scores, key=lambda each: each.explained)
+    axes.errorbar(lag_ms, explained, [each.standard_error for each in choice.scores], fmt="o-")
+    plateau = [ms for ms, each in zip(lag_ms, choice.scores, strict=True) if _is_as_good(each)]
+    axes.axvspan(min(plateau), max(plateau), color="0.9", label="within one error of the best")
+    axes.axhline(best.explained, color="0.6", linewidth=0.8)
+    axes.axvline(choice.lag_ns / 1e6, color="C3", label=f"chosen: {choice.lag_ns / 1e6:g} ms")
+    axes.set(xlabel="lag (ms)", ylabel="explained variance, validation")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Paired:
+    """The windows at one lag, by the presentations that they describe.
+
+    Attributes
+    ----------
+    data : TrainingSet
+    window_of : array, shape (n_shown,), int64
+        Row of the window that describes a presentation, -1 if it has none.
+    train, validation : array, shape (n,), int64
+        Presentations.
+    """
+
+    data: TrainingSet
+    window_of: NDArray[np.int64]
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, prepared: PreparedSet, lag_ns: int) -> _Paired:
+        data, parts = prepared.windows(lag_ns)
+        spans, rate, shown = prepared.spans, data.window.rate, prepared.shown
+        lengths = spans.stop_bin - spans.first_bin
+        ends = np.cumsum(lengths)
+        span = np.searchsorted(ends, data.first_bin, side="right")
+        first_bin = spans.first_bin[span] + data.first_bin - (ends - lengths)[span]
+        stop_ns = [rate.start_ns(int(each) + data.window.n_bins) for each in first_bin]
+        row = frame_at(shown.start_ns, shown.stop_ns, np.array(stop_ns) - lag_ns)
+        window_of = np.full(len(shown.frame), -1)
+        window_of[row] = np.arange(data.n_windows)
+        return cls(data, window_of, np.sort(row[parts.train]), np.sort(row[parts.validation]))
+
+
+def _common(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    common = parts[0]
+    for each in parts[1:]:
+        common = np.intersect1d(common, each)
+    return common
+
+
+def _stretches(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the number of the group of each; few groups are cut into stretches each."""
+    _, which = np.unique(group, return_inverse=True)
+    n_groups = int(which.max()) + 1
+    n_each = -(-FEWEST_STRETCHES // n_groups)
+    stretch = np.empty(len(group), dtype=np.int64)
+    for each in range(n_groups):
+        rows = np.flatnonzero(which == each)
+        stretch[rows] = each * n_each + np.arange(len(rows)) * n_each // len(rows)
+    return np.unique(stretch, return_inverse=True)[1].astype(np.int64)
+
+
+def _choose(
+    lags: list[int], errors: NDArray[np.float64], n_training: int, n_validation: int
+) -> LagChoice:
+    """Apply the rule to errors of shape (n_lags, n_stretches)."""
+    n_stretches = errors.shape[1]
+    behind = errors - errors[errors.mean(axis=1).argmin()]
+
+    def error_of(values: NDArray[np.float64]) -> float:
+        return float(values.std(ddof=1) / np.sqrt(n_stretches)) if n_stretches > 1 else 0.0
+
+    scores = tuple(
+        LagScore(lag, float(1 - own.mean()), error_of(own), float(lost.mean()), error_of(lost))
+        for lag, own, lost in zip(lags, errors, behind, strict=True)
+    )
+    chosen = next(each.lag_ns for each in scores if _is_as_good(each))
+    return LagChoice(chosen, scores, n_training, n_validation, n_stretches)
+
+
+def _is_as_good(score: LagScore) -> bool:
+    return score.behind_best <= score.behind_best_error

@@ -1,0 +1,92 @@
+"""The lag: planted latencies are found, and the shortest lag of a plateau is the choice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from contracts.errors import UserError
+from encoder_training import lag as lag_module
+from encoder_training.lag import CANDIDATES_NS, LagChoice, choose_lag, plot_lags
+from encoder_training.prepared import Role
+from tests.support.prepared import FRAME_NS, prepared_set
+
+
+def planted(latency_ms: int, **changes):
+    """Return a movie that shows something new in each frame, so that a part tells part of it."""
+    sizes = {"n_repeats": 12, "rate_hz": 15, "units_each": 12, "frames_per_scene": 1, **changes}
+    return prepared_set(latency_ns=latency_ms * 1_000_000, **sizes)
+
+
+@pytest.fixture(scope="module")
+def choice() -> LagChoice:
+    """Return the choice for a latency of 60 ms."""
+    return choose_lag(planted(60))
+
+
+@pytest.mark.parametrize("latency_ms", [30, 60, 100])
+def test_first_lag_with_the_whole_answer_is_chosen(latency_ms):
+    """It is the shortest candidate from latency + half a frame on, as the theory says."""
+    found = choose_lag(planted(latency_ms))
+    whole_ns = latency_ms * 1_000_000 + FRAME_NS // 2
+    assert found.lag_ns == min(each for each in CANDIDATES_NS if each >= whole_ns)
+
+
+def test_a_window_without_the_answer_explains_little(choice):
+    """Before the latency there is nothing to explain; on the plateau there is a lot."""
+    explained = {each.lag_ns: each.explained for each in choice.scores}
+    assert explained[0] < 0.4 < 0.6 < explained[choice.lag_ns]
+
+
+def test_shortest_of_equals_is_chosen():
+    """The rule, on numbers: one error behind is as good, and the first such lag wins."""
+    rng = np.random.default_rng(0)
+    stretch = rng.normal(size=16) / 10  # hard or easy for every lag alike
+    apart = 0.01 * np.tile([1, -1], 8)
+    errors = np.array([0.5 + stretch, 0.302 + stretch + apart, 0.3 + stretch, 0.301 + stretch])
+    found = lag_module._choose([0, 10, 20, 30], errors, 1, 1)
+    assert found.lag_ns == 10
+    assert [each.behind_best for each in found.scores] == pytest.approx([0.2, 0.002, 0, 0.001])
+    assert found.scores[1].behind_best_error < found.scores[1].standard_error
+
+
+@pytest.mark.parametrize("held_out", ["repeats", "middle"])
+def test_all_lags_are_judged_on_the_same_presentations(held_out):
+    """Every common presentation has a window at each lag, which describes its frame."""
+    prepared = planted(60, held_out=held_out)
+    paired = [lag_module._Paired.of(prepared, lag) for lag in CANDIDATES_NS]
+    for part, role in (("train", Role.TRAIN), ("validation", Role.VALIDATION)):
+        common = lag_module._common([getattr(each, part) for each in paired])
+        assert len(common) > 20
+        assert (prepared.shown.role[common] == role).all()
+        for each in paired:
+            rows = each.window_of[common]
+            assert (rows >= 0).all()
+            assert (each.data.frame[rows] == prepared.shown.frame[common]).all()
+
+
+def test_test_presentations_are_not_looked_at(choice):
+    """The counts of the last repeat, which is for judging, change nothing."""
+    prepared = planted(60)
+    first = int(prepared.window.rate.bin_of(int(prepared.shown.start_ns[11 * 90]))) + 1
+    prepared.counts[first:] = 7
+    assert choose_lag(prepared) == choice
+
+
+def test_few_groups_are_cut_into_stretches():
+    """One repeat gives an error of the mean too."""
+    stretch = lag_module._stretches(np.array([3] * 40 + [5] * 40))
+    assert np.bincount(stretch).tolist() == [5] * 16
+    assert (np.diff(stretch) >= 0).all()
+
+
+def test_choice_is_drawn(choice, tmp_path):
+    """The picture is there."""
+    plot_lags(choice, tmp_path / "lag.png")
+    assert (tmp_path / "lag.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_lags_that_leave_nothing_are_refused():
+    """A lag longer than a repeat leaves no window: the sentence says what to do."""
+    with pytest.raises(UserError, match="5000 ms .* no presentation has a window"):
+        choose_lag(planted(60), [0, 5_000_000_000])
