@@ -109,6 +109,10 @@ class ManifestError(UserError):
         super().__init__(f"bundle {path}: {_one_or_list(self.problems)}")
 
 
+class EngineError(UserError):
+    """A compiled engine cannot be made of a graph, or is not for this GPU, version or graph."""
+
+
 class SettingsError(UserError):
     """Settings are refused. All problems found, in one error.
 

@@ -121,9 +121,9 @@ class EncoderSettings(_Group):
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Processor threads of the encoder. One: the encoder shares the fast loop's core, and a
     second thread costs more in wake-ups than a small graph gains."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """``auto``, ``cpu`` or ``cuda``. ``auto`` takes the fastest that is installed; ``cuda``
-    refuses to start where it is not."""
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    """``auto`` takes the first of TensorRT, CUDA and the CPU that works, and logs which and why;
+    ``tensorrt``, ``cuda`` and ``cpu`` refuse to start where they do not."""
 
 
 class NarratorSettings(_Group):

@@ -21,7 +21,7 @@ from contracts.population import Selection
 from contracts.spikes import MAX_SPAN_NS
 from contracts.window import WindowSpec
 from daemon.bin_ring import BinRing
-from daemon.encoders.onnx import OnnxEncoder
+from daemon.encoders.auto import load_encoder
 from daemon.health import Health
 from daemon.http import HttpServer
 from daemon.ingest import Ingest
@@ -152,7 +152,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     spec = window_spec(settings, manifest)
     chosen, capacity_bins = _resolve(settings, manifest, spec)
     ring = make_ring(spec, len(manifest.population), capacity_bins)
-    encoder = OnnxEncoder(
+    encoder = load_encoder(
         manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
     )
     counters, gauges = Counters(), Gauges(ring_capacity_bins=capacity_bins)

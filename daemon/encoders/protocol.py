@@ -1,9 +1,12 @@
-"""The Encoder protocol: finished windows in, patch embeddings out."""
+"""The Encoder protocol: finished windows in, patch embeddings out; and the graph inside one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from contracts.embedding import PatchEmbedding
 from contracts.manifest import Manifest
@@ -40,5 +43,35 @@ class Encoder(Protocol):
         -------
         embeddings : sequence of PatchEmbedding
             Window by window, selection by selection.
+        """
+        ...
+
+
+class Graph(Protocol):
+    """A bundle's graph, compiled for one device.
+
+    Attributes
+    ----------
+    device : str
+        Where it runs, for people.
+    """
+
+    @property
+    def device(self) -> str: ...  # noqa: D102 - described above
+
+    def run(self, counts: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Encode one batch.
+
+        Parameters
+        ----------
+        counts : array, shape (n, n_bins, n_units), float32, spikes per bin
+            For n of 1 to `MAX_ENCODER_BATCH`.
+        mask : array, shape (n, n_units), float32
+            1 for a unit that is heard, 0 for one held at its mean.
+
+        Returns
+        -------
+        grids : array, shape (n, n_patches, dim), float32
+            The caller's to keep.
         """
         ...

@@ -1,25 +1,35 @@
-"""What every Encoder must do. To check a new one, add it to `ENCODERS`."""
+"""What every Encoder must do. To check a new device, add its graph to `GRAPHS`."""
 
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
-from daemon.encoders.onnx import OnnxEncoder
+from daemon.encoders.onnx import OnnxGraph
 from daemon.encoders.protocol import Encoder
+from daemon.encoders.tensorrt import TensorrtGraph
+from daemon.encoders.window_encoder import WindowEncoder
+from tests.support.gpu import find_gpu_or_skip
 from tests.support.tiny_bundle import tiny_windows
 
-ENCODERS = {"onnx": OnnxEncoder}
+GRAPHS = {
+    "onnx on a CPU": pytest.param(OnnxGraph),
+    "onnx on a GPU": pytest.param(partial(OnnxGraph, device="cuda"), marks=pytest.mark.gpu),
+    "tensorrt": pytest.param(TensorrtGraph, marks=pytest.mark.gpu),
+}
 NAMES = ("all", "VISp", "cell_type:PV", "shuffled", "silent")
 
 
-@pytest.fixture(params=ENCODERS)
+@pytest.fixture(params=list(GRAPHS.values()), ids=list(GRAPHS))
 def encoder(request, tiny_bundle) -> Encoder:
     """Return one implementation with five selections."""
+    if request.node.get_closest_marker("gpu"):
+        find_gpu_or_skip()
     selections = [tiny_bundle.population.select(name) for name in NAMES]
-    return ENCODERS[request.param](tiny_bundle, selections)
+    return WindowEncoder(tiny_bundle, selections, request.param(tiny_bundle))
 
 
 def test_says_what_it_is(encoder, tiny_bundle):

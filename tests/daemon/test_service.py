@@ -41,7 +41,7 @@ def stub_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     def encoder(manifest: Manifest, chosen: Sequence[Any], **_: object) -> StubEncoder:
         return StubEncoder(HostClock(), [each.name for each in chosen])
 
-    monkeypatch.setattr(wiring, "OnnxEncoder", encoder)
+    monkeypatch.setattr(wiring, "load_encoder", encoder)
 
 
 class Source(threading.Thread):

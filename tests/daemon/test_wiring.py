@@ -49,7 +49,7 @@ def no_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     def encoder(manifest: Manifest, chosen: object, **_: object) -> StubEncoder:
         return StubEncoder(HostClock())
 
-    monkeypatch.setattr(wiring, "OnnxEncoder", encoder)
+    monkeypatch.setattr(wiring, "load_encoder", encoder)
 
 
 def settings(bundle: Path | None, **groups: Any) -> Settings:
@@ -120,7 +120,7 @@ def test_ring_larger_than_the_memory_is_refused(
     assert make_ring(spec, 12, 1200).capacity_bins == 1200
     monkeypatch.setattr(wiring, "_memory_bytes", lambda: 4 * size_bytes - 1)
     wrong = settings(stub_bundle.folder, narrator={**RETRIEVAL, "mode": "worker"})
-    monkeypatch.setattr(wiring, "OnnxEncoder", lambda *_, **__: StubEncoder(HostClock()))
+    monkeypatch.setattr(wiring, "load_encoder", lambda *_, **__: StubEncoder(HostClock()))
     with pytest.raises(SettingsError, match=r"ring\.capacity_s .* 12 units are 29,280 bytes"):
         wire(wrong, context, HostClock())
     assert psutil.Process().children() == []

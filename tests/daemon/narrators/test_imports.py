@@ -7,8 +7,8 @@ import sys
 
 SCRIPT = """
 import sys
-import daemon.encoders.onnx, daemon.narrators.auto
-heavy = {"torch", "transformers", "onnxruntime", "zmq"} & set(sys.modules)
+import daemon.encoders.auto, daemon.narrators.auto
+heavy = {"torch", "transformers", "onnxruntime", "tensorrt_rtx", "zmq"} & set(sys.modules)
 sys.exit(", ".join(sorted(heavy)) or 0)
 """
 

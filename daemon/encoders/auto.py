@@ -1,0 +1,124 @@
+"""Which device encodes: TensorRT, then CUDA, then the CPU; and why not the ones before."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from contracts.errors import DependencyError, EngineError
+from contracts.manifest import Manifest
+from contracts.population import Selection
+from daemon.encoders.gpu import find_gpu
+from daemon.encoders.onnx import OnnxGraph, check_cuda, import_runtime
+from daemon.encoders.protocol import Graph
+from daemon.encoders.tensorrt import TensorrtGraph
+from daemon.encoders.trt_library import first_library
+from daemon.encoders.window_encoder import WindowEncoder
+
+LOG = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+
+
+def load_encoder(
+    manifest: Manifest,
+    selections: Sequence[Selection],
+    *,
+    threads: int = 1,
+    device: Device = "auto",
+) -> WindowEncoder:
+    """Load a bundle's encoder on the fastest device that there is, or on the one asked for.
+
+    Says in one line of the log which it is, and why none of the faster ones.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Of the bundle.
+    selections : sequence of Selection
+        Of the bundle's population; the order of the embeddings.
+    threads : int
+        Of one operator on a CPU.
+    device : {"auto", "cpu", "cuda", "tensorrt"}
+        Where; ``auto`` takes the first of TensorRT, CUDA and CPU that works.
+
+    Returns
+    -------
+    WindowEncoder
+
+    Raises
+    ------
+    DependencyError
+        If ONNX Runtime is missing, or what was asked for is.
+    EngineError
+        If TensorRT was asked for and cannot take the bundle's graph.
+    ManifestError
+        If the graph cannot be read or is not the one that the manifest describes.
+    """
+    graphs: dict[str, Callable[[], Graph]] = {
+        "tensorrt": lambda: TensorrtGraph(manifest, opt_batch=len(selections)),
+        "cuda": lambda: OnnxGraph(manifest, threads=threads, device="cuda"),
+        "cpu": lambda: OnnxGraph(manifest, threads=threads, device="cpu"),
+    }
+
+    def load(name: str) -> WindowEncoder:
+        return WindowEncoder(manifest, selections, graphs[name]())
+
+    reasons: list[str] = []
+    encoder = _first_of(load, reasons) if device == "auto" else _asked_for(device, load)
+    LOG.info("encoder on %s%s", encoder.device, _because(reasons))
+    return encoder
+
+
+def outlook() -> str:
+    """Say which device ``auto`` would take for a float32 bundle, and why none before it.
+
+    Returns
+    -------
+    sentence : str
+        ``the CPU: no NVIDIA driver is here (libcuda.so.1)``.
+    """
+    reasons: list[str] = []
+    for name, obstacle in (("TensorRT", _tensorrt_obstacle), ("CUDA", _cuda_obstacle)):
+        try:
+            obstacle()
+        except DependencyError as error:
+            reasons.append(str(error))
+        else:
+            return f"{name}{_because(reasons)}"
+    return f"the CPU{_because(reasons)}"
+
+
+def _first_of(load: Callable[[str], WindowEncoder], reasons: list[str]) -> WindowEncoder:
+    for name, obstacle in (("tensorrt", _tensorrt_obstacle), ("cuda", _cuda_obstacle)):
+        try:
+            obstacle()
+            return load(name)
+        except (DependencyError, EngineError) as error:
+            reasons.append(str(error))
+    return load("cpu")
+
+
+def _asked_for(device: str, load: Callable[[str], WindowEncoder]) -> WindowEncoder:
+    try:
+        return load(device)
+    except DependencyError as error:
+        if device == "cpu":
+            raise
+        raise DependencyError(f"encoder.device is {device}, and {error}") from error
+
+
+def _tensorrt_obstacle() -> None:
+    """Raise what keeps TensorRT from being used, as far as can be seen without loading torch."""
+    first_library()
+    find_gpu()
+
+
+def _cuda_obstacle() -> None:
+    check_cuda(import_runtime())
+    find_gpu()
+
+
+def _because(reasons: Sequence[str]) -> str:
+    return f": {'; '.join(dict.fromkeys(reasons))}" if reasons else ""

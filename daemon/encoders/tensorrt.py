@@ -1,0 +1,136 @@
+"""A bundle's graph as a TensorRT engine on an NVIDIA GPU, with buffers of torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import DependencyError, EngineError
+from contracts.manifest import MAX_ENCODER_BATCH, Manifest
+from daemon.encoders.engine_cache import get_engine, key_of, read_facts, read_plan, target_gpu
+from daemon.encoders.gpu import find_gpu
+from daemon.encoders.onnx import FLOAT32, expected_doors
+from daemon.encoders.trt_library import Library, Listener, first_library
+
+GRID = "grid"
+
+
+class TensorrtGraph:
+    """An engine, loaded, with memory on the GPU for 64 windows.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Of the bundle.
+    opt_batch : int
+        Rows for which kernels are chosen if the engine must be made: the number of populations.
+    library : Library, optional
+        The first that is installed if omitted.
+
+    Raises
+    ------
+    DependencyError
+        If there is no GPU, no library, or a torch that cannot use the GPU.
+    EngineError
+        If no engine can be made of the graph, or the GPU refuses it.
+    """
+
+    def __init__(
+        self, manifest: Manifest, *, opt_batch: int = 1, library: Library | None = None
+    ) -> None:
+        gpu = find_gpu()
+        library = library or first_library()
+        self._torch = _torch_with_cuda()
+        target = target_gpu(library)
+        path = get_engine(manifest, library, target, opt_batch=opt_batch)
+        plan = read_plan(path, key_of(manifest, library, target))
+        self._listener = Listener(library)
+        self._engine = _load(library, plan, self._listener)
+        _check_doors(library, self._engine, manifest)
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            reason = self._listener.sentence("no reason")
+            raise EngineError(f"the GPU has no room for the engine: {reason}")
+        self._stream, self._buffers = _memory(self._torch, expected_doors(manifest))
+        for name, buffer in self._buffers.items():
+            self._context.set_tensor_address(name, buffer.data_ptr())
+        precision = read_facts(path).precision
+        detail = "" if precision == FLOAT32 else f", {precision}"
+        self._device = f"{gpu.name} ({library.name} {library.version}{detail})"
+
+    @property
+    def device(self) -> str:
+        """Where it runs, for people."""
+        return self._device
+
+    def run(self, counts: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Encode one batch; see `daemon.encoders.protocol.Graph`.
+
+        Raises
+        ------
+        EngineError
+            If the GPU did not do it.
+        """
+        torch, n = self._torch, len(counts)
+        with torch.cuda.stream(self._stream):
+            for name, array in (("counts", counts), ("mask", mask)):
+                self._buffers[name][:n].copy_(torch.from_numpy(array), non_blocking=True)
+                self._context.set_input_shape(name, array.shape)
+            self._listener.errors.clear()
+            if not self._context.execute_async_v3(self._stream.cuda_stream):
+                raise EngineError(f"the engine did not run: {self._listener.sentence('no reason')}")
+            grids: NDArray[np.float32] = self._buffers[GRID][:n].cpu().numpy()
+        return grids
+
+
+def _torch_with_cuda() -> Any:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise DependencyError(
+            f"this build of torch ({torch.__version__}) cannot use the GPU, whose memory the "
+            "engine needs; install a CUDA build of torch"
+        )
+    return torch
+
+
+def _memory(torch: Any, doors: dict[str, list[int]]) -> tuple[Any, dict[str, Any]]:
+    """Return a stream and a buffer for each of the graph's inputs and its output.
+
+    Raises
+    ------
+    EngineError
+        If there is no room, or the driver is older than torch.
+    """
+    try:
+        return torch.cuda.Stream(), {
+            name: torch.empty((MAX_ENCODER_BATCH, *shape), dtype=torch.float32, device="cuda")
+            for name, shape in doors.items()
+        }
+    except RuntimeError as error:  # out of memory, or a driver older than torch
+        reason = str(error).partition("\n")[0]
+        raise EngineError(f"the GPU has no room for the encoder's windows: {reason}") from error
+
+
+def _load(library: Library, plan: bytes, listener: Listener) -> Any:
+    runtime = library.module.Runtime(listener.logger)
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise EngineError(
+            f"{library.name} {library.version} does not load the engine: "
+            f"{listener.sentence('no reason')}"
+        )
+    return engine
+
+
+def _check_doors(library: Library, engine: Any, manifest: Manifest) -> None:
+    trt = library.module
+    found = {
+        name: (list(engine.get_tensor_shape(name))[1:], engine.get_tensor_dtype(name))
+        for name in map(engine.get_tensor_name, range(engine.num_io_tensors))
+    }
+    wanted = {name: (shape, trt.DataType.FLOAT) for name, shape in expected_doors(manifest).items()}
+    if found != wanted:
+        raise EngineError(f"the engine's inputs and output are {found}, the bundle's {wanted}")

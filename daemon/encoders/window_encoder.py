@@ -1,0 +1,156 @@
+"""Windows through every selection of units, as batches of one compiled graph."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.embedding import PatchEmbedding
+from contracts.errors import MisuseError
+from contracts.manifest import MAX_ENCODER_BATCH, Manifest
+from contracts.population import Selection
+from contracts.window import Window
+from daemon.encoders.protocol import Graph
+
+
+class WindowEncoder:
+    """Counts to patch grids, through every selection, as one batch.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Of the bundle that holds the graph.
+    selections : sequence of Selection
+        Of the bundle's population; the order of the embeddings.
+    graph : Graph
+        The bundle's, on some device. `daemon.encoders.auto` chooses one.
+
+    Raises
+    ------
+    MisuseError
+        If a selection is of another population.
+    """
+
+    def __init__(self, manifest: Manifest, selections: Sequence[Selection], graph: Graph) -> None:
+        self._manifest = manifest
+        self._selections = tuple(selections)
+        self._graph = graph
+        self._grid = manifest.patch_grid
+        n_bins, n_units = manifest.window_spec.n_bins, len(manifest.population)
+        wrong = [each.name for each in self._selections if each.mask.shape != (n_units,)]
+        if wrong:
+            raise MisuseError(f"selections must have a mask of {n_units} units; not so: {wrong}")
+        self._masks = [each.mask.astype(np.float32) for each in self._selections]
+        self._shuffles = [
+            _Shuffle.of(manifest, each.order()) if each.kind == "shuffled" else None
+            for each in self._selections
+        ]
+        # Pages that no batch is large enough to touch are never made real.
+        self._counts: NDArray[np.float32] = np.empty(
+            (MAX_ENCODER_BATCH, n_bins, n_units), np.float32
+        )
+        self._mask: NDArray[np.float32] = np.empty((MAX_ENCODER_BATCH, n_units), np.float32)
+        self._warm_up()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle that it was made from."""
+        return self._manifest
+
+    @property
+    def selections(self) -> Sequence[Selection]:
+        """The populations to narrate, in the order of the embeddings."""
+        return self._selections
+
+    @property
+    def device(self) -> str:
+        """Where it runs, for people."""
+        return self._graph.device
+
+    def encode(self, windows: Sequence[Window]) -> Sequence[PatchEmbedding]:
+        """Encode each window through each selection.
+
+        Called on the fast loop. Windows times selections run as one batch, or as several of 64.
+
+        Parameters
+        ----------
+        windows : sequence of Window
+            Cut by the bundle's `WindowSpec`, but for the stride.
+
+        Returns
+        -------
+        embeddings : sequence of PatchEmbedding
+            Window by window, selection by selection.
+
+        Raises
+        ------
+        MisuseError
+            If a window has another shape.
+        """
+        expected = self._counts.shape[1:]
+        for window in windows:
+            if window.counts.shape != expected:
+                raise MisuseError(
+                    f"the encoder takes windows of shape {expected}, got {window.counts.shape}"
+                )
+        pairs = list(product(windows, range(len(self._selections))))
+        embeddings: list[PatchEmbedding] = []
+        for first in range(0, len(pairs), MAX_ENCODER_BATCH):
+            embeddings += self._encode_batch(pairs[first : first + MAX_ENCODER_BATCH])
+        return embeddings
+
+    def _warm_up(self) -> None:
+        """Encode nothing once: the first run finds its memory and its kernels, which takes long."""
+        n = min(len(self._selections), MAX_ENCODER_BATCH)
+        self._counts[:n], self._mask[:n] = 0, 0
+        if n:
+            self._graph.run(self._counts[:n], self._mask[:n])
+
+    def _encode_batch(self, pairs: Sequence[tuple[Window, int]]) -> list[PatchEmbedding]:
+        n = len(pairs)
+        for row, (window, which) in enumerate(pairs):
+            shuffle = self._shuffles[which]
+            self._counts[row] = shuffle.apply(window.counts) if shuffle else window.counts
+            self._mask[row] = self._masks[which]
+        grids = self._graph.run(self._counts[:n], self._mask[:n])
+        encoded_host_ns = time.monotonic_ns()
+        return [
+            PatchEmbedding(
+                window=window,
+                population=self._selections[which].name,
+                n_units=self._selections[which].n_units,
+                grid=self._grid,
+                patches=patches,
+                encoded_host_ns=encoded_host_ns,
+            )
+            for (window, which), patches in zip(pairs, grids, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shuffle:
+    """The counts with which each unit fires as another one does, measured by its own habits.
+
+    The graph takes counts and z-scores them with the mean and standard deviation of the row that
+    they stand in. A control that is fair to the network gives it the z-scores of every unit, in
+    the wrong rows, and not counts that are far from what the row's unit ever does.
+    """
+
+    order: NDArray[np.intp]
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, manifest: Manifest, order: NDArray[np.intp]) -> _Shuffle:
+        mean, std = manifest.unit_mean, manifest.unit_std
+        scale = std / std[order]
+        return cls(order, scale, mean - mean[order] * scale)
+
+    def apply(self, counts: NDArray[np.uint16]) -> NDArray[np.float32]:
+        """Return mean + std * z[order], row by row; shape (n_bins, n_units)."""
+        return counts[:, self.order] * self.scale + self.offset

@@ -1,0 +1,16 @@
+"""Tests that need an NVIDIA GPU, and what they say where there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from contracts.errors import DependencyError
+from daemon.encoders.gpu import Gpu, find_gpu
+
+
+def find_gpu_or_skip() -> Gpu:
+    """Return the GPU, or skip with the reason why there is none."""
+    try:
+        return find_gpu()
+    except DependencyError as error:
+        pytest.skip(str(error))
