@@ -1,0 +1,234 @@
+"""A run folder: what ``neurrate train`` leaves, and what judging and export read.
+
+``run.json`` says what was asked for and what came of it; ``encoder.safetensors`` holds the weights
+of the best pass, and ``scaling.safetensors`` the mean and the standard deviation of each unit.
+Those two are there as soon as training is over; ``run.json`` says ``finished`` when the run is
+judged as well. Beside them lie tables and pictures for people.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from contracts.errors import MisuseError, UserError
+from contracts.manifest import ENCODER_WEIGHTS, LanguageModel, Sha256, TrainingData, WindowModel
+from encoder_training.dataset import Scaling
+from encoder_training.history import TrainingEpoch
+from encoder_training.lag import LagChoice
+from encoder_training.model import Encoder, EncoderSpec
+from encoder_training.options import TrainingOptions
+from encoder_training.weights import load_weights, save_weights
+
+RUN_VERSION = 1
+"""Of ``run.json``. Raised when a program of the version before would misread one."""
+
+RUN_NAME = "run.json"
+SCALING = "scaling.safetensors"
+CHECKPOINT = "checkpoint.safetensors"
+HISTORY = "history.csv"
+CURVES = "curves.png"
+LAG_PICTURE = "lag.png"
+
+HISTORY_TAIL = 5
+"""Passes that ``run.json`` repeats from ``history.csv``, for who reads nothing else."""
+
+
+class RunModel(BaseModel):
+    """The whole of ``run.json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    format_version: int = RUN_VERSION
+    """`RUN_VERSION` of the program that wrote it."""
+    dataset: str
+    """Folder of the data set, as it was typed."""
+    dataset_sha256: str
+    """Of the data set."""
+    training_data: TrainingData
+    """The recording, and again the data set's sha256, as a bundle states them."""
+    language_model: LanguageModel
+    """Whose vision tower made the targets."""
+    variant: Literal["patches", "retrieval"]
+    spec: EncoderSpec
+    options: TrainingOptions
+    """With the device that "auto" came to; `seed` is among them."""
+    weights_sha256: Sha256 | Literal[""] = ""
+    """Of the checkpoint that training began with; empty for random weights."""
+    judged_only: bool = False
+    """The weights are those of that checkpoint: nothing was trained."""
+    lags_ns: tuple[int, ...] = Field(min_length=1)
+    """The lags to choose from, or the one that was named."""
+    window: WindowModel
+    """Rate, bins, stride and the lag of the encoder."""
+    lag_choice: LagChoice | None = None
+    """How the lag was chosen; none where it was named."""
+    n_passes: int = 0
+    best_pass: int = 0
+    """From 1; the one whose weights are kept."""
+    history_tail: tuple[TrainingEpoch, ...] = ()
+    """The last passes."""
+    scores: dict[str, float] = {}
+    """On the test windows, as far as they were judged; for the manifest of a bundle."""
+    command: str
+    """What made it."""
+    finished: bool = False
+    """Trained and judged."""
+
+    @property
+    def lag_ns(self) -> int:
+        """A window that ends at t describes the frame shown at t - lag."""
+        return self.window.lag_ns
+
+    @property
+    def seed(self) -> int:
+        """The seed of everything in this run."""
+        return self.options.seed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """A trained encoder and how it came to be.
+
+    Attributes
+    ----------
+    model : RunModel
+    encoder : Encoder
+        In evaluation mode; gives raw patches. `encoder.spec` has its sizes.
+    scaling : Scaling
+        Of the counts it takes.
+    """
+
+    model: RunModel
+    encoder: Encoder
+    scaling: Scaling
+
+
+def write_run(
+    folder: Path,
+    model: RunModel,
+    *,
+    encoder: Encoder | None = None,
+    scaling: Scaling | None = None,
+) -> None:
+    """Write a run, ``run.json`` last and whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there.
+    model : RunModel
+        What to say.
+    encoder, scaling : Encoder, Scaling, optional
+        Written where given.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if encoder is not None:
+        partial = folder / f".{ENCODER_WEIGHTS}.partial"
+        save_weights(encoder, partial)
+        partial.replace(folder / ENCODER_WEIGHTS)
+    if scaling is not None:
+        partial = folder / f".{SCALING}.partial"
+        save_file({"unit_mean": scaling.mean, "unit_std": scaling.std}, partial)
+        partial.replace(folder / SCALING)
+    partial = folder / f".{RUN_NAME}.partial"
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(model.model_dump_json(indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(folder / RUN_NAME)
+
+
+def load_run_model(folder: Path) -> RunModel:
+    """Read ``run.json``.
+
+    Parameters
+    ----------
+    folder : Path
+        That `write_run` wrote.
+
+    Returns
+    -------
+    RunModel
+
+    Raises
+    ------
+    UserError
+        If it is not there, of another version, or not as it should be; with every problem.
+    """
+    path = folder / RUN_NAME
+    if not path.is_file():
+        raise UserError(
+            f"{folder} must be the folder of a run, with {RUN_NAME} in it. "
+            "Make one with 'neurrate train DATASET RUN'."
+        )
+    try:
+        model = RunModel.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, each['loc'])) or RUN_NAME}: {each['msg']}"
+            for each in error.errors()
+        ]
+        raise UserError(
+            f"{path} is not as this build writes it: {'; '.join(problems)}. Train again."
+        ) from error
+    except MisuseError as error:
+        raise UserError(f"{path} holds values that cannot be: {error}. Train again.") from error
+    if model.format_version != RUN_VERSION:
+        raise UserError(
+            f"{path} has format_version {model.format_version}, this build reads {RUN_VERSION}. "
+            "Train again, or use the version that wrote it."
+        )
+    return model
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run back.
+
+    Parameters
+    ----------
+    folder : Path
+        That `write_run` wrote.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    UserError
+        If it is no run, its training is not over, or its files do not fit each other.
+    """
+    model = load_run_model(folder)
+    if not (folder / ENCODER_WEIGHTS).is_file() or not (folder / SCALING).is_file():
+        raise UserError(
+            f"the training in {folder} is not over: it has no {ENCODER_WEIGHTS} yet. "
+            f"Go on with: {model.command}"
+        )
+    encoder = load_weights(folder / ENCODER_WEIGHTS)
+    try:
+        arrays = load_file(folder / SCALING)
+        scaling = Scaling(arrays["unit_mean"], arrays["unit_std"])
+    except (SafetensorError, KeyError) as error:
+        raise UserError(
+            f"{folder / SCALING} must hold unit_mean and unit_std: {error!r}. Train again."
+        ) from error
+    shape = (encoder.spec.n_units,)
+    if (
+        encoder.spec != model.spec
+        or not scaling.mean.shape == scaling.std.shape == shape
+        or not np.isfinite([scaling.mean, scaling.std]).all()
+    ):
+        raise UserError(
+            f"the files of {folder} are of different runs: {RUN_NAME} says {model.spec}, the "
+            f"weights are of {encoder.spec}, the scaling is of {scaling.mean.shape} units. "
+            "Train again."
+        )
+    return Run(model, encoder, scaling)
