@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.binning import BinRate, bin_spikes
+from contracts.binning import BinRate
 from contracts.errors import MisuseError, UserError
 from contracts.population import Population
 from contracts.window import WindowSpec
+from encoder_training.counting import add_spikes
 
 BLOCK_BINS = 8192
-"""Bins that are counted at once: 40 MB of int64 at 600 units, whatever the recording's length."""
+"""Bins whose scale is measured at once: 40 MB of int64 at 600 units, whatever the recording's
+length."""
 
 STD_FLOOR = 0.05
 """Spikes per bin. The standard deviation of a Poisson unit of 0.3 Hz in bins of 1/120 s; below it,
@@ -139,7 +141,7 @@ def count_bins(
     rate: BinRate,
     n_bins: int,
 ) -> NDArray[np.uint8]:
-    """Count a whole recording, block by block, with the function that serving uses.
+    """Count a whole recording that lies in memory, as serving does.
 
     Parameters
     ----------
@@ -164,28 +166,9 @@ def count_bins(
     UserError
         If a unit fires more than 255 spikes in one bin.
     """
-    order = np.argsort(spike_ns, kind="stable")
-    spike_ns, unit_index = spike_ns[order], unit_index[order]
     counts = np.zeros((n_bins, n_units), dtype=np.uint8)
-    for first in range(0, n_bins, BLOCK_BINS):
-        n_block = min(BLOCK_BINS, n_bins - first)
-        edges_ns = [rate.start_ns(first), rate.start_ns(first + n_block)]
-        begin, end = np.searchsorted(spike_ns, edges_ns)
-        block = bin_spikes(
-            spike_ns[begin:end],
-            unit_index[begin:end],
-            first_bin=first,
-            n_bins=n_block,
-            rate=rate,
-            n_units=n_units,
-        )
-        most = int(block.max(initial=0))
-        if most > np.iinfo(np.uint8).max:
-            raise UserError(
-                f"a unit may fire 255 spikes in a bin of {1 / rate.bins_per_s:.3g} s at most, "
-                f"got {most}. Use narrower bins, or leave out what is not a unit."
-            )
-        counts[first : first + n_block] = block
+    is_in = (spike_ns >= 0) & (spike_ns < rate.start_ns(n_bins))
+    add_spikes(counts, spike_ns[is_in], unit_index[is_in], first_bin=0, rate=rate)
     return counts
 
 
