@@ -1,0 +1,140 @@
+"""Concepts: the words of captions that some frames have and others have not."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import DependencyError, UserError, listed
+
+SHARES = (0.05, 0.95)
+"""Of the training frames: a rarer or a commoner word leaves too few examples of one side."""
+
+MAX_CONCEPTS = 40
+"""Words that are taken, at most, those nearest to half of the frames first."""
+
+IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child"}
+"""Plurals of what stands in pictures that no rule makes."""
+
+_WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
+
+
+def words_of(caption: str) -> frozenset[str]:
+    """Return the words of a caption, lower case, plurals as singulars.
+
+    >>> sorted(words_of("Two buses pass a grey house; 3 boxes, no grass."))
+    ['a', 'box', 'bus', 'grass', 'grey', 'house', 'no', 'pass', 'two']
+    """
+    return frozenset(singular(word) for word in _WORD.findall(caption.lower()))
+
+
+def singular(word: str) -> str:
+    """Return the singular of a regular plural, and any other word as it is.
+
+    >>> [singular(word) for word in ("cars", "cities", "people", "glasses", "grass", "bus")]
+    ['car', 'city', 'person', 'glass', 'grass', 'bus']
+    """
+    if word in IRREGULAR:
+        return IRREGULAR[word]
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if re.search(r"(?:ss|x|ch|sh|us)es$", word):
+        return word[:-2]
+    if word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "us", "is")):
+        return word[:-1]
+    return word
+
+
+def choose_concepts(captions: Sequence[str]) -> tuple[str, ...]:
+    """Choose the content words that 5 to 95 % of the captions have.
+
+    Parameters
+    ----------
+    captions : sequence of str
+        Of the training frames; empty ones are left out.
+
+    Returns
+    -------
+    concepts : tuple of str
+        In the order of the alphabet; `MAX_CONCEPTS` at most.
+
+    Raises
+    ------
+    DependencyError
+        If scikit-learn, whose list of stop words is used, is not installed.
+
+    References
+    ----------
+    Stop words: Glasgow information retrieval group, as scikit-learn ships them.
+    """
+    try:
+        from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+    except ImportError as error:
+        raise DependencyError(
+            "Concept probes need scikit-learn. Run: pip install 'neurrate[train]'."
+        ) from error
+    known = [words_of(caption) for caption in captions if caption]
+    times = Counter(word for words in known for word in words)
+    shares = {
+        word: n / len(known)
+        for word, n in times.items()
+        if word not in ENGLISH_STOP_WORDS and len(word) > 1
+    }
+    fit = [word for word, share in shares.items() if SHARES[0] <= share <= SHARES[1]]
+    nearest = sorted(fit, key=lambda word: (abs(shares[word] - 0.5), word))
+    return tuple(sorted(nearest[:MAX_CONCEPTS]))
+
+
+def label_frames(captions: Sequence[str], concepts: Sequence[str]) -> NDArray[np.int8]:
+    """Say which concepts each frame's caption names.
+
+    Parameters
+    ----------
+    captions : sequence of str
+        One for each frame.
+    concepts : sequence of str
+        Words; plurals stand for their singulars.
+
+    Returns
+    -------
+    label : array, shape (n_frames, n_concepts), int8
+        1 or 0; -1 for a frame without a caption.
+    """
+    wanted = [singular(concept.lower()) for concept in concepts]
+    label = np.full((len(captions), len(wanted)), -1, dtype=np.int8)
+    for row, caption in enumerate(captions):
+        if caption:
+            words = words_of(caption)
+            label[row] = [concept in words for concept in wanted]
+    return label
+
+
+def check_concepts(concepts: Sequence[str], label: NDArray[np.int8]) -> None:
+    """Refuse concepts that training frames do not tell apart.
+
+    Parameters
+    ----------
+    concepts : sequence of str
+    label : array, shape (n_frames, n_concepts), int8
+        Of the training frames.
+
+    Raises
+    ------
+    UserError
+        If one is named by no caption, or by all.
+    """
+    useless = [
+        concept
+        for concept, column in zip(concepts, label.T, strict=True)
+        if not (column == 1).any() or not (column == 0).any()
+    ]
+    if useless:
+        raise UserError(
+            "a concept must be a word that some captions of training frames have and others have "
+            f"not; {listed(useless)} is in none of them or in all. Name other words, or none to "
+            "have them chosen."
+        )
