@@ -96,8 +96,8 @@ class LanguageModel(_Strict):
     """Hub id or folder name, for people: ``llava-hf/llava-1.5-7b-hf``."""
     revision: str = ""
     """Commit of the model, if known."""
-    feature_layer: int = -2
-    """Hidden layer of the vision tower that the patches stand for."""
+    feature_layer: int | tuple[int, ...] = -2
+    """Hidden layer of the vision tower that the patches stand for; several lie side by side."""
     select_strategy: str = "default"
     """``default`` drops the class token, ``full`` keeps it."""
 

@@ -295,11 +295,17 @@ def _check_fit(name: str, config: Any, manifest: Manifest) -> None:
         raise UserError(f"the language model must be a LLaVA, {name!r} is a {config.model_type}")
     vision, grid, wanted = config.vision_config, manifest.patch_grid, manifest.model.language_model
     n_patches = (vision.image_size // vision.patch_size) ** 2
-    n_patches += config.vision_feature_select_strategy == "full"
+    # CLIP puts a token for the class before its patches, SigLIP none; "default" drops the first.
+    n_patches += vision.model_type == "clip_vision_model"
+    n_patches -= config.vision_feature_select_strategy == "default"
+    layers = config.vision_feature_layer
+    if not isinstance(layers, int):
+        layers = layers[0] if len(layers) == 1 else tuple(layers)
+    n_layers = len(layers) if isinstance(layers, tuple) else 1
     facts = (
         ("image tokens", grid.n_patches, n_patches),
-        ("numbers in an image token", grid.dim, vision.hidden_size),
-        ("feature layer", wanted.feature_layer, config.vision_feature_layer),
+        ("numbers in an image token", grid.dim, n_layers * vision.hidden_size),
+        ("feature layer", wanted.feature_layer, layers),
         ("select strategy", wanted.select_strategy, config.vision_feature_select_strategy),
     )
     problems = [
