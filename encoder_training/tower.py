@@ -86,7 +86,7 @@ class VisionTower:
         self.language_model = LanguageModel(
             model_id=model_id,
             revision=revision or commit,
-            feature_layer=self._layers[0],
+            feature_layer=self._layers[0] if len(self._layers) == 1 else tuple(self._layers),
             select_strategy=strategy,
         )
         self.grid = self._measure_grid(model)

@@ -41,7 +41,8 @@ class ArithmeticTower:
         self.n_frames += len(frames)
         sums = frames.reshape(len(frames), -1).astype(np.float32).mean(axis=1) * self._factor
         ramp = np.arange(20, dtype=np.float32).reshape(4, 5) / 7
-        return (sums[:, np.newaxis, np.newaxis] + ramp).astype(np.float16)
+        patches: NDArray[np.float16] = (sums[:, np.newaxis, np.newaxis] + ramp).astype(np.float16)
+        return patches
 
 
 @dataclass
