@@ -230,6 +230,11 @@ def _config(model: str, revision: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(model, revision=revision or "main")
     except (OSError, ValueError) as error:
+        if Path(model).is_dir():
+            raise UserError(
+                "the model must be the folder of a LLaVA, a CLIP or a SigLIP, and "
+                f"{model!r} is not: {_first_line(error)} Give the folder that holds config.json."
+            ) from error
         raise UserError(
             "the model must be a folder, or the id of a model that can be fetched from the "
             f"Hugging Face hub, and {model!r} is neither: {_first_line(error)} Give the folder of "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,11 +96,11 @@ def narrate_frames(
     from contracts.window import Window
     from daemon.narrators.auto import load_narrator
     from daemon.settings import NarratorSettings
+    from encoder_training.tower import VisionTower
     from evaluation.windows import frame_ns
-    from neurrate.simulated_session import Targets
 
     narrator = load_narrator(NarratorSettings(model=model), manifest)
-    tower = Targets(Path(model))
+    tower = VisionTower(model)
     texts: list[str] = []
     for first in range(0, len(windows), FRAMES_AT_ONCE):
         chosen = windows[first : first + FRAMES_AT_ONCE]

@@ -24,6 +24,7 @@ from stream_sources.unit_filter import (
 
 if TYPE_CHECKING:
     from encoder_training.dataset import TrainingSet
+    from encoder_training.tower import VisionTower
     from simulation.cortex.drive import FrameSource
     from simulation.cortex.nwb import SessionTruth
     from simulation.cortex.schedule import Schedule
@@ -102,67 +103,24 @@ def simulated_population(units: CortexUnits) -> tuple[Population, NDArray[np.int
     ), rows
 
 
-class Targets:
-    """Collects the patches of the movies' frames while they are drawn for the cortex.
+class PatchCollector:
+    """Keeps the patches of the movies' frames while they are drawn for the cortex.
 
     Parameters
     ----------
-    model : Path
-        Folder of the LLaVA whose vision tower is asked.
-
-    Raises
-    ------
-    UserError
-        If it is none.
+    tower : VisionTower
+        Which looks at them.
     """
 
-    def __init__(self, model: Path) -> None:
-        import torch
-        from transformers import AutoProcessor, LlavaForConditionalGeneration
-
-        from simulation.tiny_llava import no_progress_bar
-
-        try:
-            with no_progress_bar():
-                llava = LlavaForConditionalGeneration.from_pretrained(model, dtype=torch.float32)
-            self._processor = AutoProcessor.from_pretrained(model).image_processor
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"the model must be the folder of a LLaVA, and {model} cannot be loaded: {error}"
-            ) from error
-        self._tower = llava.model.vision_tower.eval()
-        vision = llava.config.vision_config
-        side = vision.image_size // vision.patch_size
-        self.grid = PatchGrid(rows=side, cols=side, dim=vision.hidden_size)
-        self._layer = llava.config.vision_feature_layer
+    def __init__(self, tower: VisionTower) -> None:
+        self._tower = tower
         self._movies: dict[str, list[NDArray[np.float16]]] = {}
 
     def add(self, movie: FrameSource, first: int, frames: NDArray[np.uint8]) -> None:
         """Take frames, as `session_trains` hands them out."""
         skip = -first % TARGET_EVERY
         kept = self._movies.setdefault(movie.name, [])
-        kept.append(self.patches(frames[skip::TARGET_EVERY]))
-
-    def patches(self, frames: NDArray[np.uint8]) -> NDArray[np.float16]:
-        """Return what the LLaVA sees in frames.
-
-        Parameters
-        ----------
-        frames : array, shape (n, 304, 608), uint8
-
-        Returns
-        -------
-        patches : array, shape (n, n_patches, dim), float16
-        """
-        import torch
-        from PIL import Image
-
-        pictures = [Image.fromarray(frame).convert("RGB") for frame in frames]
-        with torch.inference_mode():
-            values = self._processor(pictures, return_tensors="pt").pixel_values
-            hidden = self._tower(values, output_hidden_states=True).hidden_states
-            patches: NDArray[np.float16] = hidden[self._layer][:, 1:].half().numpy()
-        return patches
+        kept.append(self._tower.patches(frames[skip::TARGET_EVERY]))
 
     def of(self, movie: str) -> NDArray[np.float16]:
         """Return the patches of every `TARGET_EVERY`-th frame of a movie."""
@@ -188,13 +146,15 @@ def simulate_training_set(model: Path, recipe: BundleRecipe) -> tuple[TrainingSe
     """
     from encoder_training.alignment import align
     from encoder_training.dataset import TrainingSet, count_bins
+    from encoder_training.tower import VisionTower
     from simulation.cortex.session import session_trains
     from simulation.cortex.units import draw_units
 
     units = draw_units(ANIMAL)
     population, rows = simulated_population(units)
     schedule = training_schedule(recipe)
-    targets = Targets(model)
+    tower = VisionTower(str(model.resolve()))
+    targets = PatchCollector(tower)
     trains = session_trains(units, schedule, recipe.seed, on_frames=targets.add)
     index_of = np.full(len(units), -1)
     index_of[rows] = np.arange(len(rows))
@@ -220,7 +180,7 @@ def simulate_training_set(model: Path, recipe: BundleRecipe) -> tuple[TrainingSe
         targets=np.concatenate([targets.of(movie.name) for movie in schedule.movies]),
         group=scene[row],
     )
-    return data, targets.grid
+    return data, tower.grid
 
 
 def write_day(

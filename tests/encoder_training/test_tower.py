@@ -271,7 +271,7 @@ def test_a_model_that_is_not_there_is_one_sentence(name, message, monkeypatch):
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
     """A folder without config.json is no model."""
-    with pytest.raises(UserError, match="Give the folder of a LLaVA"):
+    with pytest.raises(UserError, match=r"Give the folder that holds config\.json"):
         VisionTower(str(tmp_path))
 
 
