@@ -164,6 +164,16 @@ def find_movies(path: Path, names: Sequence[str]) -> dict[str, Movie]:
     return {name: open_movie(paths[0]) for name, paths in found.items()}
 
 
+def movies_in(path: Path, names: Sequence[str]) -> list[str]:
+    """Return those of some stimuli whose frames lie in a folder; all, for a file.
+
+    A folder of images holds one stimulus, and which one it does not say.
+    """
+    if not path.is_dir():
+        return list(names)
+    return [name for name in names if _candidates(path, name)] or list(names)
+
+
 def read_frames(movie: Movie, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Read frames by their numbers, in one piece where they are near each other.
 
