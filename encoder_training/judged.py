@@ -209,6 +209,47 @@ def verdict(judged: Judged, others: tuple[str, ...]) -> list[str]:
     return [sentence for sentences in by_verdict.values() for sentence in sentences]
 
 
+def summary(judged: Judged, others: tuple[str, ...]) -> str:
+    """Say in one paragraph whom the encoder loses to, whom it beats, and how the controls do.
+
+    Parameters
+    ----------
+    judged : Judged
+        What was found.
+    others : tuple of str
+        The baselines to speak of.
+
+    Returns
+    -------
+    str
+    """
+    words = {
+        "behind": "**loses to**",
+        "ahead": "**is ahead of**",
+        "not told apart": "**ties with**",
+    }
+    said = []
+    for what, word in words.items():
+        found = {
+            other: [
+                METRICS[metric]
+                for metric in HEADLINES
+                if judged.against(other).verdict(metric) == what
+            ]
+            for other in others
+        }
+        named = [f"{other} ({', '.join(metrics)})" for other, metrics in found.items() if metrics]
+        if named:
+            said.append(f"{word} {', '.join(named)}")
+    against_controls = "".join(
+        f" In skill it {words[judged.against(each.name).verdict('skill')]} the control "
+        f"{each.name}, difference {judged.against(each.name).differences['skill']}."
+        for each in judged.methods
+        if each.name != "encoder" and each.name not in others
+    )
+    return f"On windows that it never saw, the encoder {'; it '.join(said)}.{against_controls}"
+
+
 def plain(value: Any) -> Any:
     """Return the same tree without what JSON cannot say: not-a-number becomes null."""
     if isinstance(value, float) and not math.isfinite(value):
