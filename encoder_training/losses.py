@@ -96,12 +96,29 @@ def fold_target_scaling(encoder: PatchEncoder, scaling: TargetScaling) -> None:
         Has learned ``(patches - mean) / std``.
     scaling : TargetScaling
         That mean and that std.
-
-    Raises
-    ------
-    MisuseError
-        If the encoder does not end in a linear layer of that many numbers.
     """
+    output, mean, std = _output_layer(encoder, scaling)
+    output.weight.copy_(output.weight.double() * std[:, None])
+    output.bias.copy_(output.bias.double() * std + mean)
+
+
+@torch.no_grad()
+def unfold_target_scaling(encoder: PatchEncoder, scaling: TargetScaling) -> None:
+    """Do the opposite of `fold_target_scaling`: let an encoder of raw patches be trained on.
+
+    Parameters
+    ----------
+    encoder : PatchEncoder
+        Gives patches on their own scale.
+    scaling : TargetScaling
+        The scale on which it is to learn.
+    """
+    output, mean, std = _output_layer(encoder, scaling)
+    output.weight.copy_(output.weight.double() / std[:, None])
+    output.bias.copy_((output.bias.double() - mean) / std)
+
+
+def _output_layer(encoder: PatchEncoder, scaling: TargetScaling) -> tuple[Linear, Tensor, Tensor]:
     output = encoder.out_proj[-1]
     if not isinstance(output, Linear) or output.out_features != len(scaling.mean):
         raise MisuseError(
@@ -109,8 +126,7 @@ def fold_target_scaling(encoder: PatchEncoder, scaling: TargetScaling) -> None:
         )
     mean = torch.from_numpy(scaling.mean).to(output.weight.device, torch.float64)
     std = torch.from_numpy(scaling.std).to(output.weight.device, torch.float64)
-    output.weight.copy_(output.weight.double() * std[:, None])
-    output.bias.copy_(output.bias.double() * std + mean)
+    return output, mean, std
 
 
 def patch_cosine(predicted: Tensor, target: Tensor) -> Tensor:

@@ -47,7 +47,9 @@ class TrainingOptions:
     seed : int
         Of weights, order, masks, jitter, dropout, and the split.
     device : str
-        As torch names it.
+        As torch names it; "auto" is a GPU if there is one.
+    variant : {"patches", "retrieval"}
+        Predict each patch, or name the training image: ``retrieval.py``.
     masking : MaskingOptions
         Random populations.
     """
@@ -69,6 +71,7 @@ class TrainingOptions:
     max_minutes: float | None = None
     seed: int = 0
     device: str = "cpu"
+    variant: Literal["patches", "retrieval"] = "patches"
     masking: MaskingOptions = field(default_factory=MaskingOptions)
 
     def __post_init__(self) -> None:
@@ -82,6 +85,8 @@ class TrainingOptions:
                 f"{', '.join(at_least_one)} must be 1 or more, jitter_bins 0 or more, warm_up "
                 f"from 0 to below 1; got {too_small}, {self.jitter_bins}, {self.warm_up}"
             )
+        if self.variant == "retrieval" and self.contrastive:
+            raise MisuseError("the retrieval variant has no contrastive loss; leave it at 0")
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise MisuseError(f"max_minutes must be above 0, got {self.max_minutes}")
 

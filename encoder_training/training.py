@@ -1,41 +1,32 @@
 """The training loop: windows through random populations, towards the patches of their frames.
 
-All that changes lives in `_Run`, so that a checkpoint of it is a checkpoint of the training.
+All that changes lives in `TrainingRun`. After each pass its state may go to a checkpoint; a
+training that was killed and is started again gives the same weights, bit for bit, as one that was
+not.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch  # noqa: TID253 - this module is torch code
 from numpy.typing import NDArray
-from torch import Tensor  # noqa: TID253 - as above
+from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: TID253 - as above
 from tqdm import tqdm
 
-from contracts.clock import NS_PER_S, Clock, HostClock
+from contracts.clock import Clock, HostClock
 from contracts.errors import MisuseError, UserError
-from encoder_training.dataset import (
-    Scaling,
-    Split,
-    TrainingSet,
-    draw_validation_groups,
-    measure_scaling,
-    split,
-)
+from encoder_training.checkpoint import fingerprint, read_checkpoint, write_checkpoint
+from encoder_training.dataset import Scaling, Split, TrainingSet, draw_validation_groups, split
 from encoder_training.history import TrainingEpoch
-from encoder_training.losses import (
-    contrastive_loss,
-    fold_target_scaling,
-    measure_targets,
-    patch_cosine,
-    patch_loss,
-)
-from encoder_training.masking import PopulationMasks, masked_z
-from encoder_training.model import EncoderSpec, PatchEncoder
+from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
+from encoder_training.training_run import TrainingRun
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +35,7 @@ class Trained:
 
     Attributes
     ----------
-    encoder : PatchEncoder
+    encoder : Encoder
         With the weights of the best pass, on the CPU, in evaluation mode; gives raw patches.
     scaling : Scaling
         Of the counts it takes.
@@ -54,7 +45,7 @@ class Trained:
         What was held out.
     """
 
-    encoder: PatchEncoder
+    encoder: Encoder
     scaling: Scaling
     history: tuple[TrainingEpoch, ...]
     validation_groups: NDArray[np.int64]
@@ -69,6 +60,9 @@ def train_encoder(
     validation_groups: NDArray[np.int64] | None = None,
     parts: Split | None = None,
     clock: Clock | None = None,
+    initial: PatchEncoder | None = None,
+    checkpoint: Path | None = None,
+    on_resume: Callable[[tuple[TrainingEpoch, ...]], None] | None = None,
 ) -> Trained:
     """Train an encoder.
 
@@ -88,6 +82,13 @@ def train_encoder(
         The windows themselves; then no groups are drawn.
     clock : Clock, optional
         For `max_minutes` and the history.
+    initial : PatchEncoder, optional
+        Whose weights to begin with, instead of random ones; gives raw patches.
+    checkpoint : Path, optional
+        Written after each pass. If it is there, training goes on from it; its time counts for
+        `max_minutes`, up to the last whole pass.
+    on_resume : callable, optional
+        Is given the history so far, when training goes on from a checkpoint.
 
     Returns
     -------
@@ -98,9 +99,17 @@ def train_encoder(
     MisuseError
         If spec, data and options do not fit each other.
     UserError
-        If the windows cannot be split, or training runs away.
+        If the windows cannot be split, training runs away, or the checkpoint is of another
+        training or cannot be read.
+
+    Notes
+    -----
+    On a GPU, torch is told to be deterministic; products of matrices are so only if
+    ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` stands in the environment when the process starts
+    (docs.nvidia.com, cuBLAS, "Results reproducibility"). ``neurrate train`` sets it.
     """
-    _check_fit(spec, data, options)
+    options = replace(options, device=resolve_device(options.device))
+    _check_fit(spec, data, options, initial)
     if parts is None:
         if validation_groups is None:
             fraction = options.validation_fraction
@@ -109,11 +118,21 @@ def train_encoder(
     else:
         validation_groups = np.unique(data.group[parts.validation])
     device = torch.device(options.device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with (
+        _repeatable(device),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+    ):
         torch.manual_seed(options.seed)
-        run = _Run(spec, data, parts, options, clock or HostClock())
+        run = TrainingRun(spec, data, parts, options, clock or HostClock(), initial)
+        settings = {"options": asdict(options), "spec": asdict(spec)}
+        depends_on = fingerprint(data, parts, settings, initial)
+        if checkpoint is not None and checkpoint.exists():
+            run.restore(read_checkpoint(checkpoint, depends_on))
+            if on_resume is not None:
+                on_resume(tuple(run.history))
         with tqdm(
             total=run.n_steps * options.batch_size,
+            initial=run.step * options.batch_size,
             desc="training",
             unit="window",
             disable=None,
@@ -122,176 +141,73 @@ def train_encoder(
             while not run.is_over:
                 row = run.train_one_epoch(bar)
                 bar.set_postfix(cosine=f"{row.validation_cosine:.3f}", skill=f"{row.skill:.3f}")
+                if checkpoint is not None:
+                    write_checkpoint(checkpoint, run.state(depends_on))
                 if on_epoch is not None:
                     on_epoch(row)
         encoder = run.best_encoder()
     return Trained(encoder, run.scaling, tuple(run.history), validation_groups)
 
 
-class _Run:
-    """A training under way."""
+def resolve_device(name: str) -> str:
+    """Return the device that "auto" comes to: a GPU if there is one. Others are their own name.
 
-    def __init__(
-        self,
-        spec: EncoderSpec,
-        data: TrainingSet,
-        parts: Split,
-        options: TrainingOptions,
-        clock: Clock,
-    ) -> None:
-        self.options, self.history = options, list[TrainingEpoch]()
-        self.scaling = measure_scaling(data, parts.train)
-        self._data, self._train = data, parts.train
-        n_validation = min(len(parts.validation), options.max_validation_windows)
-        thinned = np.linspace(0, len(parts.validation) - 1, n_validation).round()
-        self._validation = parts.validation[thinned.astype(np.int64)]
-        self._targets = measure_targets(data, parts.train, normalise=options.normalise)
-        self._masks = PopulationMasks(data.population, options.masking)
-        self._rng = np.random.default_rng(options.seed)
-        self._device = torch.device(options.device)
-        self._encoder = PatchEncoder(spec).to(self._device)
-        self._optimizer = torch.optim.AdamW(
-            self._encoder.parameters(), options.learning_rate, weight_decay=options.weight_decay
+    Parameters
+    ----------
+    name : str
+        As torch names it, or "auto".
+
+    Raises
+    ------
+    UserError
+        If torch does not know the name, or the GPU is not there.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(name).type
+    except RuntimeError as error:
+        raise UserError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
+    if kind not in {"cpu", "cuda"} or (kind == "cuda" and not torch.cuda.is_available()):
+        raise UserError(
+            f"device {name!r} is not there. Use auto, or cpu; 'neurrate doctor' says what is there."
         )
-        self._mean, self._std = self._to_device(self.scaling.mean, self.scaling.std)
-        self._target_mean, self._target_std = self._to_device(self._targets.mean, self._targets.std)
-        n_windows = min(options.windows_per_epoch or len(self._train), len(self._train))
-        self._batch_size = min(options.batch_size, n_windows)
-        self._steps_per_epoch = n_windows // self._batch_size
-        self.n_steps = self._steps_per_epoch * options.training_epochs
-        self._step, self._best_epoch, self._best_cosine = 0, 0, -np.inf
-        self._best_state: dict[str, Tensor] = {}
-        self._clock, self._started_ns = clock, clock.now_ns()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing is left to do: no steps, no time, or no hope."""
-        stale = len(self.history) - self._best_epoch >= self.options.patience
-        return bool(self.history) and (stale or self._progress() >= 1)
-
-    def train_one_epoch(self, bar: tqdm[None]) -> TrainingEpoch:
-        """Go once over the training windows, or as far as time allows, and judge."""
-        self._encoder.train()
-        order = self._rng.permutation(self._train)
-        losses: list[float] = []
-        for first in range(0, self._steps_per_epoch * self._batch_size, self._batch_size):
-            progress = self._progress()
-            if progress >= 1 and losses:  # time is up
-                break
-            for group in self._optimizer.param_groups:
-                group["lr"] = self.options.learning_rate_at(progress)
-            losses.append(self._learn(order[first : first + self._batch_size]))
-            self._step += 1
-            bar.update(self._batch_size)
-        row = self._judge(self._finite(float(np.mean(losses)), "training"))
-        self._finite(row.validation_loss, "validation")
-        self.history.append(row)
-        if row.validation_cosine > self._best_cosine:
-            self._best_cosine, self._best_epoch = row.validation_cosine, row.training_epoch
-            self._best_state = {
-                name: value.detach().cpu().clone()
-                for name, value in self._encoder.state_dict().items()
-            }
-        return row
-
-    def best_encoder(self) -> PatchEncoder:
-        """Return the encoder of the best pass, which gives patches on their own scale."""
-        encoder = PatchEncoder(self._encoder.spec)
-        encoder.load_state_dict(self._best_state)
-        fold_target_scaling(encoder, self._targets)
-        return encoder.eval()
-
-    def _finite(self, loss: float, which: str) -> float:
-        if not np.isfinite(loss):
-            raise UserError(
-                f"the {which} loss must stay finite, it is {loss} after {self._step} steps. "
-                f"Use a learning_rate below {self.options.learning_rate:g}, or look for targets "
-                "that are not numbers."
-            )
-        return loss
-
-    def _progress(self) -> float:
-        """Return how much of the schedule is behind us, by steps or by the clock."""
-        progress = self._step / self.n_steps
-        if self.options.max_minutes is not None:
-            progress = max(progress, self._elapsed_s() / (60 * self.options.max_minutes))
-        return progress
-
-    def _elapsed_s(self) -> float:
-        return (self._clock.now_ns() - self._started_ns) / NS_PER_S
-
-    def _learn(self, rows: NDArray[np.int64]) -> float:
-        jitter = self.options.jitter_bins
-        shift = self._rng.integers(-jitter, jitter + 1, size=len(rows))
-        mask = self._masks.draw(len(rows), self._rng)
-        predicted = self._predict(self._data.counts_of(rows, shift), mask)
-        target = self._learned_targets(rows)
-        loss = patch_loss(predicted, target)
-        if self.options.contrastive:
-            (frame,) = self._to_device(self._data.frame[rows])
-            loss = loss + self.options.contrastive * contrastive_loss(predicted, target, frame)
-        self._optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self._encoder.parameters(), self.options.clip)
-        self._optimizer.step()
-        return float(loss.detach())
-
-    def _predict(self, counts: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Tensor:
-        x, heard = self._to_device(counts, mask)
-        z = masked_z(x.float(), self._mean, self._std, heard.float())
-        is_half = self.options.precision == "bfloat16"
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=is_half):
-            predicted: Tensor = self._encoder(z)
-        return predicted.float()
-
-    def _learned_targets(self, rows: NDArray[np.int64]) -> Tensor:
-        (raw,) = self._to_device(self._data.targets_of(rows))
-        return (raw - self._target_mean) / self._target_std
-
-    @torch.no_grad()
-    def _judge(self, train_loss: float) -> TrainingEpoch:
-        """Compare with the held-out windows, all units heard."""
-        self._encoder.eval()
-        (patch_mean,) = self._to_device(self._targets.patch_mean)
-        baseline = (patch_mean - self._target_mean) / self._target_std
-        sums = np.zeros(5)
-        for first in range(0, len(self._validation), self._batch_size):
-            rows = self._validation[first : first + self._batch_size]
-            everyone = np.ones((len(rows), self._data.n_units), dtype=np.bool_)
-            predicted = self._predict(self._data.counts_of(rows), everyone)
-            target = self._learned_targets(rows)
-            raw = [each * self._target_std + self._target_mean for each in (predicted, target)]
-            scores = (
-                patch_loss(predicted, target),
-                patch_cosine(predicted, target).mean(),
-                patch_cosine(*raw).mean(),
-                (predicted - target).square().mean(),
-                (baseline - target).square().mean(),
-            )
-            sums += len(rows) * np.array([float(score) for score in scores])
-        loss, cosine, raw_cosine, error, baseline_error = sums / len(self._validation)
-        return TrainingEpoch(
-            training_epoch=len(self.history) + 1,
-            elapsed_s=self._elapsed_s(),
-            n_windows=self._step * self._batch_size,
-            learning_rate=self._optimizer.param_groups[0]["lr"],
-            train_loss=train_loss,
-            validation_loss=float(loss),
-            validation_cosine=float(cosine),
-            raw_cosine=float(raw_cosine),
-            skill=float(1 - error / max(baseline_error, np.finfo(np.float64).tiny)),
-        )
-
-    def _to_device(self, *arrays: NDArray[np.generic]) -> list[Tensor]:
-        return [torch.from_numpy(array).to(self._device) for array in arrays]
+    return name
 
 
-def _check_fit(spec: EncoderSpec, data: TrainingSet, options: TrainingOptions) -> None:
+@contextmanager
+def _repeatable(device: torch.device) -> Iterator[None]:
+    """Let a GPU give the same numbers every time, as far as it can. A CPU does.
+
+    The attention for float32 that saves memory adds in any order (pytorch.org, "Reproducibility"),
+    so it is not among those to choose from.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    was_on = torch.are_deterministic_algorithms_enabled()
+    was_warning = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(was_on, warn_only=was_warning)
+
+
+def _check_fit(
+    spec: EncoderSpec, data: TrainingSet, options: TrainingOptions, initial: PatchEncoder | None
+) -> None:
     expected = (spec.grid.n_patches, spec.grid.dim)
     if data.n_units != spec.n_units or data.targets.shape[1:] != expected:
         raise MisuseError(
             f"the encoder takes {spec.n_units} units and gives patches of shape {expected}; the "
             f"data has {data.n_units} units and patches of shape {data.targets.shape[1:]}"
+        )
+    if initial is not None and (initial.spec != spec or options.variant != "patches"):
+        raise MisuseError(
+            f"weights to begin with must be of the variant patches and of the same sizes: {spec}, "
+            f"got {initial.spec} for the variant {options.variant}"
         )
     if options.jitter_bins > data.margin_bins:
         raise MisuseError(

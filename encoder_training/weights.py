@@ -16,11 +16,8 @@ from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
 from encoder_training.retrieval import ImageClassifier, RetrievalEncoder
 
 SPEC_KEY = "encoder_spec"
-"""Entry of the file's metadata that holds the sizes as JSON."""
-
-
-VARIANT_KEY = "variant"
-"""Entry of the metadata: ``patches``, which is meant where there is none, or ``retrieval``."""
+"""The one entry of the file's metadata, JSON: sizes, and the variant where it is not ``patches``.
+Of several entries the order is chance, and equal weights would be unequal files."""
 
 
 def save_weights(model: Encoder, path: Path) -> None:
@@ -28,9 +25,10 @@ def save_weights(model: Encoder, path: Path) -> None:
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
-    variant = "retrieval" if isinstance(model, RetrievalEncoder) else "patches"
-    metadata = {SPEC_KEY: json.dumps(asdict(model.spec)), VARIANT_KEY: variant}
-    save_file(state, path, metadata=metadata)
+    header = asdict(model.spec)
+    if isinstance(model, RetrievalEncoder):
+        header["variant"] = "retrieval"
+    save_file(state, path, metadata={SPEC_KEY: json.dumps(header)})
 
 
 def load_weights(path: Path) -> Encoder:
@@ -55,10 +53,11 @@ def load_weights(path: Path) -> Encoder:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}
         sizes = json.loads(metadata[SPEC_KEY])
+        variant = sizes.pop("variant", "patches")
         grid = PatchGrid(**sizes.pop("grid"))
         kernels = tuple(sizes.pop("kernels"))
         spec = EncoderSpec(grid=grid, kernels=kernels, **sizes)
-        model = _empty(spec, metadata.get(VARIANT_KEY, "patches"), state)
+        model = _empty(spec, variant, state)
         model.load_state_dict(state)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(

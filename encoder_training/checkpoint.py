@@ -1,0 +1,186 @@
+"""A training under way, in one file: whoever reads it goes on as if nothing had happened.
+
+Tensors (weights, the moments of the optimizer, the best weights, the state of torch's generators)
+are tensors of a safetensors file, the rest is JSON in its header. There is no pickle. The file is
+written under another name, forced to the disk and renamed, so that a process that is killed at any
+moment leaves the last whole checkpoint.
+
+The fingerprint says what a training depends on. A checkpoint of another one is refused, with what
+differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn  # noqa: TID253 - tensors are what is kept
+
+from contracts.errors import UserError
+from encoder_training.dataset import Split, TrainingSet
+
+CHECKPOINT_VERSION = 1
+STATE_KEY = "training_state"
+"""Entry of the file's metadata that holds everything but the tensors, as JSON."""
+
+N_SAMPLED = 4096
+"""Rows of the counts, and patches, whose content is part of the fingerprint: gigabytes are not read
+for it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """The state between two passes.
+
+    Attributes
+    ----------
+    tensors : dict of str to tensor
+    state : dict
+        What JSON can hold.
+    """
+
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+def fingerprint(
+    data: TrainingSet, parts: Split, settings: dict[str, Any], initial: nn.Module | None
+) -> dict[str, Any]:
+    """Say what a training depends on.
+
+    Parameters
+    ----------
+    data : TrainingSet
+        What is learned from.
+    parts : Split
+        Its windows.
+    settings : dict
+        Options and sizes, as JSON can hold them.
+    initial : Module, optional
+        What training begins with.
+
+    Returns
+    -------
+    fingerprint : dict
+        Flat: dotted names and plain values. Windows, frames, groups and parts are hashed whole,
+        counts and patches in a sample of them.
+    """
+    rows = np.unique(np.linspace(0, len(data.counts) - 1, N_SAMPLED).astype(np.int64))
+    flat = data.targets.reshape(-1, data.targets.shape[-1])
+    patches = np.unique(np.linspace(0, len(flat) - 1, N_SAMPLED).astype(np.int64))
+    facts = {
+        "data.units": data.population.fingerprint,
+        "data.window": json.dumps(asdict(data.window)),
+        "data.windows": _digest(data.first_bin, data.frame, data.group),
+        "data.parts": _digest(parts.train, parts.validation),
+        "data.counts": _digest(np.array(data.counts.shape), data.counts[rows]),
+        "data.patches": _digest(np.array(data.targets.shape), flat[patches]),
+        "initial_weights": "none",
+    }
+    if initial is not None:
+        state = initial.state_dict()
+        facts["initial_weights"] = _digest(*(state[name].cpu().numpy() for name in sorted(state)))
+    return {**facts, **_flat(settings)}
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The checkpoint before it is replaced.
+    checkpoint : Checkpoint
+    """
+    state = {"checkpoint_version": CHECKPOINT_VERSION, **checkpoint.state}
+    partial = path.with_name(f".{path.name}.partial")
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()},
+        partial,
+        metadata={STATE_KEY: json.dumps(state)},
+    )
+    _force_to_disk(partial)
+    partial.replace(path)
+    _force_to_disk(path.parent)  # where the new name stands
+
+
+def read_checkpoint(path: Path, expected: dict[str, Any]) -> Checkpoint:
+    """Read a checkpoint of one training.
+
+    Parameters
+    ----------
+    path : Path
+        That `write_checkpoint` wrote.
+    expected : dict
+        `fingerprint` of the training that wants to go on; in the file it is the state's
+        ``fingerprint``.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    UserError
+        If it cannot be read, or is of another training.
+    """
+    advice = "Remove it to begin anew."
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads((file.metadata() or {})[STATE_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        version, found = state["checkpoint_version"], state["fingerprint"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} must be the checkpoint of a training, it cannot be read: {error!r}. {advice}"
+        ) from error
+    if version != CHECKPOINT_VERSION:
+        raise UserError(
+            f"{path} has checkpoint_version {version}, this build reads {CHECKPOINT_VERSION}. "
+            f"{advice}"
+        )
+    expected = json.loads(json.dumps(expected))  # tuples are lists in the file
+    differ = [
+        f"{name} ({found.get(name)} there, {expected.get(name)} here)"
+        for name in sorted({*found, *expected})
+        if found.get(name) != expected.get(name)
+    ]
+    if differ:
+        raise UserError(
+            f"{path} is of another training; these differ: {', '.join(differ)}. Train as before "
+            f"to go on, or remove it to begin anew."
+        )
+    return Checkpoint(tensors, state)
+
+
+def _force_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(*arrays: NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,160 @@
+"""What each variant learns, and the patches that it says: all that training knows of variants."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch  # noqa: TID253 - this module is torch code
+from numpy.typing import NDArray
+from torch import Tensor, nn  # noqa: TID253 - as above
+from torch.nn import functional as F  # noqa: TID253 - as above
+
+from encoder_training.dataset import TrainingSet
+from encoder_training.losses import (
+    TargetScaling,
+    contrastive_loss,
+    fold_target_scaling,
+    patch_loss,
+    unfold_target_scaling,
+)
+from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
+from encoder_training.options import TrainingOptions
+from encoder_training.retrieval import ImageClassifier, RetrievalEncoder
+
+
+class Objective(Protocol):
+    """A network, its loss, and how an encoder is made of it."""
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
+
+    def loss(self, output: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        """Return the loss of the network's output for some windows, a scalar."""
+
+    def patches(self, output: Tensor) -> Tensor:
+        """Return the patches that the output says, on the scale that is learned."""
+
+    def encoder(self, state: dict[str, Tensor]) -> Encoder:
+        """Return the encoder of some weights, which gives patches on their own scale."""
+
+
+class Targets:
+    """Patches on the scale on which they are learned.
+
+    Parameters
+    ----------
+    data : TrainingSet
+        Where they are.
+    scaling : TargetScaling
+        Their mean and standard deviation.
+    device : torch.device
+        Where they are wanted.
+    """
+
+    def __init__(self, data: TrainingSet, scaling: TargetScaling, device: torch.device) -> None:
+        self.data, self.scaling = data, scaling
+        self.mean = torch.from_numpy(scaling.mean).to(device)
+        self.std = torch.from_numpy(scaling.std).to(device)
+        self._device = device
+
+    def of_frames(self, frames: NDArray[np.int64]) -> Tensor:
+        """Return the patches of frames, shape (n, n_patches, dim), float32."""
+        # Halves travel to the device, not their float32: on a GPU the way there is the slow part.
+        raw = torch.from_numpy(self.data.targets[frames]).to(self._device)
+        return (raw.float() - self.mean) / self.std
+
+    def of_windows(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the patches that windows describe, shape (n, n_patches, dim), float32."""
+        return self.of_frames(self.data.frame[rows])
+
+
+class PatchObjective:
+    """Predict each patch.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+    targets : Targets
+    options : TrainingOptions
+        For the weight of the contrastive loss.
+    initial : PatchEncoder, optional
+        Whose weights to begin with; gives raw patches.
+    """
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        targets: Targets,
+        options: TrainingOptions,
+        initial: PatchEncoder | None = None,
+    ) -> None:
+        self._targets, self._contrastive = targets, options.contrastive
+        self._network = PatchEncoder(spec)
+        if initial is not None:
+            self._network.load_state_dict(initial.state_dict())
+            unfold_target_scaling(self._network, targets.scaling)
+
+    @property
+    def network(self) -> nn.Module:
+        """The encoder, on the scale that is learned."""
+        return self._network
+
+    def loss(self, output: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        """Return half squared error and half cosine, and the InfoNCE if it is wanted."""
+        target = self._targets.of_windows(rows)
+        loss = patch_loss(output, target)
+        if self._contrastive:
+            frame = torch.from_numpy(self._targets.data.frame[rows]).to(output.device)
+            loss = loss + self._contrastive * contrastive_loss(output, target, frame)
+        return loss
+
+    def patches(self, output: Tensor) -> Tensor:
+        """Return the output."""
+        return output
+
+    def encoder(self, state: dict[str, Tensor]) -> Encoder:
+        """Return the encoder, the scale folded into its output layer."""
+        encoder = PatchEncoder(self._network.spec)
+        encoder.load_state_dict(state)
+        fold_target_scaling(encoder, self._targets.scaling)
+        return encoder.eval()
+
+
+class RetrievalObjective:
+    """Name the training image.
+
+    Parameters
+    ----------
+    spec : EncoderSpec
+    targets : Targets
+    train : array, shape (n,), int64
+        The windows that training may see; their frames are the images.
+    """
+
+    def __init__(self, spec: EncoderSpec, targets: Targets, train: NDArray[np.int64]) -> None:
+        self._spec, self._targets = spec, targets
+        self._images = np.unique(targets.data.frame[train])
+        self._network = ImageClassifier(spec, len(self._images))
+
+    @property
+    def network(self) -> nn.Module:
+        """The classifier."""
+        return self._network
+
+    def loss(self, output: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        """Return the cross-entropy."""
+        label = np.searchsorted(self._images, self._targets.data.frame[rows])
+        return F.cross_entropy(output, torch.from_numpy(label).to(output.device))
+
+    def patches(self, output: Tensor) -> Tensor:
+        """Return the patches of the image with the highest output."""
+        return self._targets.of_frames(self._images[output.argmax(dim=-1).cpu().numpy()])
+
+    def encoder(self, state: dict[str, Tensor]) -> Encoder:
+        """Return the classifier with the images' true patches."""
+        classifier = ImageClassifier(self._spec, len(self._images))
+        classifier.load_state_dict(state)
+        table = torch.from_numpy(self._targets.data.targets[self._images])
+        return RetrievalEncoder(self._spec, classifier, table).eval()
