@@ -1,0 +1,94 @@
+"""Models of transformers, in a folder or on the Hugging Face hub: what they are called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import UserError
+
+SNAPSHOT = re.compile(r"models--([^/]+)/snapshots/([0-9a-f]{40})/?$")
+"""A folder in the cache of the Hugging Face hub: the model's id and its commit."""
+
+
+def check_folder(name: str) -> None:
+    """Refuse a path that is no folder, before the hub is asked for it.
+
+    Raises
+    ------
+    UserError
+        With what to do.
+    """
+    # The hub would be asked for such a path again and again, for half a minute.
+    is_path = name.startswith(("/", ".", "~")) or name.endswith("/") or name.count("/") > 1
+    if is_path and not Path(name).is_dir():
+        raise UserError(
+            f"the model must be a folder or the id of a model on the Hugging Face hub, and "
+            f"{name!r} is no folder, seen from {Path.cwd()}. Give a folder that is there."
+        )
+
+
+def check_device(device: str) -> None:
+    """Refuse a GPU that is not there.
+
+    Raises
+    ------
+    UserError
+        With what to do.
+    """
+    import torch
+
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(
+            f"the device is {device!r} and torch {torch.__version__} sees no NVIDIA GPU. Use cpu."
+        )
+
+
+def model_name(model: str, config: Any) -> tuple[str, str]:
+    """Return a model's id and its commit, for the manifest: never a path of this machine.
+
+    Parameters
+    ----------
+    model : str
+        Folder, or id on the hub.
+    config : PretrainedConfig
+        As transformers loaded it.
+
+    Returns
+    -------
+    model_id, commit : str
+        Of a folder its name; of one in the hub's cache the id. The commit is empty if unknown.
+    """
+    if not Path(model).is_dir():
+        return model, str(getattr(config, "_commit_hash", None) or "")
+    folder = Path(model).resolve()
+    snapshot = SNAPSHOT.search(folder.as_posix())
+    if snapshot:
+        return snapshot[1].replace("--", "/"), snapshot[2]
+    return folder.name, ""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a library's error, with a full stop."""
+    line = str(error).strip().partition("\n")[0]
+    return line if line.endswith(".") else f"{line}."
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from drawing a bar and from listing the weights of other parts."""
+    from transformers.utils import logging as transformers_logging
+
+    was_on = transformers_logging.is_progress_bar_enabled()
+    level = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if was_on:
+            transformers_logging.enable_progress_bar()
