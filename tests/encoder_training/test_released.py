@@ -1,0 +1,178 @@
+"""Checkpoints of the released layout: the same output, bit for bit, as a network written anew."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from contracts.embedding import PatchGrid
+from contracts.errors import UserError
+from encoder_training.released import load_released
+
+GRID = PatchGrid(3, 2, 10)
+N_UNITS, N_BINS, WIDTH, CHANNELS, HEADS = 7, 20, 48, 16, 8
+
+
+class Conv(nn.Module):
+    """Three convolutions side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList()
+        for k in (3, 7, 15):
+            conv = nn.Conv1d(N_UNITS, CHANNELS, k, padding="same")
+            self.branches.append(nn.Sequential(conv, nn.GELU(), nn.BatchNorm1d(CHANNELS)))
+
+    def forward(self, x):
+        """Time is last inside, first outside."""
+        x = x.permute(0, 2, 1)
+        return torch.cat([branch(x) for branch in self.branches], dim=1).permute(0, 2, 1)
+
+
+class Released(nn.Module):
+    """The paper's network, written from its description and not from ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wants_weights = False
+        self.drop = nn.Dropout(0.2)
+        self.multi_conv = Conv()
+        self.input_proj = nn.Sequential(
+            nn.Linear(3 * CHANNELS, WIDTH), nn.GELU(), nn.LayerNorm(WIDTH), nn.Dropout(0.2)
+        )
+
+        def layer():
+            return nn.TransformerEncoderLayer(
+                d_model=WIDTH, nhead=HEADS, dim_feedforward=2 * WIDTH, dropout=0.2,
+                activation="gelu", batch_first=True, norm_first=False,
+            )  # fmt: skip
+
+        self.transformer = nn.TransformerEncoder(layer(), 2)
+        self.patch_queries = nn.Parameter(torch.randn(GRID.n_patches, WIDTH) * 0.02)
+        self.cross_attn = nn.MultiheadAttention(WIDTH, HEADS, dropout=0.2, batch_first=True)
+        self.ca_norm = nn.LayerNorm(WIDTH)
+        self.patch_transformer = nn.TransformerEncoder(layer(), 2)
+        self.out_proj = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, GRID.dim))
+
+    def forward(self, x):
+        """(batch, bins, units) to (batch, patches, dim)."""
+        h = self.transformer(self.input_proj(self.multi_conv(self.drop(x))))
+        q = self.patch_queries.unsqueeze(0).repeat(x.shape[0], 1, 1)
+        out, _ = self.cross_attn(q, h, h, need_weights=self.wants_weights)
+        return self.out_proj(self.patch_transformer(self.ca_norm(q + out)))
+
+
+@pytest.fixture(scope="module")
+def released() -> Released:
+    """Return one with random weights everywhere, running statistics too."""
+    torch.manual_seed(0)
+    network = Released()
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand_like(tensor) + 0.5 if "var" in name else tensor + 0.1)
+    return network.eval()
+
+
+def wrapped(state, kind):
+    """Return the state dict as scripts save it."""
+    compiled = {f"module._orig_mod.{name}": each for name, each in state.items()}
+    return {
+        "plain": state,
+        "model": {"model": state, "epoch": 3},
+        "state_dict": {"state_dict": compiled, "optimizer": {"lr": 0.1}},
+        "model_state_dict": {"model_state_dict": state},
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["plain", "model", "state_dict", "model_state_dict"])
+def test_output_is_that_of_the_released_network(kind, released, tmp_path):
+    """In evaluation mode every bit agrees, however the checkpoint was wrapped."""
+    path = tmp_path / "ckpt.pt"
+    torch.save(wrapped(released.state_dict(), kind), path)
+    encoder = load_released(path, n_units=N_UNITS, grid=GRID)
+    z = torch.randn(5, N_BINS, N_UNITS)
+    with torch.no_grad():
+        assert torch.equal(encoder(z), released(z))
+    assert encoder.spec.width == WIDTH
+    assert encoder.spec.kernels == (3, 7, 15)
+    assert encoder.spec.feed_forward == 2 * WIDTH
+
+
+def test_attention_that_also_gives_its_weights_agrees(released, tmp_path):
+    """Torch then multiplies in another order: the same to the sixth digit."""
+    path = tmp_path / "ckpt.pt"
+    torch.save(released.state_dict(), path)
+    z = torch.randn(5, N_BINS, N_UNITS)
+    released.wants_weights = True
+    with torch.no_grad():
+        expected = released(z)
+        released.wants_weights = False
+        found = load_released(path, n_units=N_UNITS, grid=GRID)(z)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_safetensors_is_read(released, tmp_path):
+    """The same weights without pickle; other heads give another network."""
+    path = tmp_path / "ckpt.safetensors"
+    save_file(released.state_dict(), path)
+    z = torch.randn(2, N_BINS, N_UNITS)
+    with torch.no_grad():
+        assert torch.equal(load_released(path, n_units=N_UNITS, grid=GRID)(z), released(z))
+        other = load_released(path, n_units=N_UNITS, grid=GRID, n_heads=4)
+        assert not torch.equal(other(z), released(z))
+
+
+def test_another_population_is_named(released, tmp_path):
+    """Both numbers of units, and what to do."""
+    path = tmp_path / "ckpt.pt"
+    torch.save(released.state_dict(), path)
+    with pytest.raises(UserError, match=r"it takes 7 units, the data set has 9\. Prepare"):
+        load_released(path, n_units=9, grid=GRID)
+
+
+def test_every_misfit_is_in_one_error(released, tmp_path):
+    """Missing, unexpected and other shapes are listed together."""
+    state = dict(released.state_dict())
+    del state["ca_norm.weight"], state["patch_queries"]
+    state["extra"] = torch.zeros(1)
+    state["out_proj.1.bias"] = torch.zeros(3)
+    path = tmp_path / "ckpt.pt"
+    torch.save(state, path)
+    with pytest.raises(UserError) as error:
+        load_released(path, n_units=N_UNITS, grid=GRID)
+    for part in ("2 missing: ca_norm.weight, patch_queries", "1 unexpected: extra"):
+        assert part in str(error.value)
+    assert "out_proj.1.bias is (3,) and should be (10,)" in str(error.value)
+
+
+def test_another_grid_is_a_misfit(released, tmp_path):
+    """A checkpoint for another vision tower gives patches of another shape."""
+    path = tmp_path / "ckpt.pt"
+    torch.save(released.state_dict(), path)
+    with pytest.raises(UserError, match=r"patch_queries is \(6, 48\) and should be \(4, 48\)"):
+        load_released(path, n_units=N_UNITS, grid=PatchGrid(2, 2, 10))
+
+
+@pytest.mark.parametrize("name", ["ckpt.pt", "ckpt.safetensors"])
+def test_what_is_no_checkpoint_is_one_sentence(name, tmp_path):
+    """Nothing, noise, and a pickle of code are refused alike."""
+    path = tmp_path / name
+    with pytest.raises(UserError, match="There is no checkpoint"):
+        load_released(path, n_units=N_UNITS, grid=GRID)
+    path.write_bytes(b"noise")
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        load_released(path, n_units=N_UNITS, grid=GRID)
+
+
+def test_code_is_not_unpickled(tmp_path):
+    """A whole module instead of its state dict would run code; it is refused."""
+    path = tmp_path / "module.pt"
+    torch.save(nn.Linear(2, 2), path)
+    with pytest.raises(UserError, match="save the state dict alone"):
+        load_released(path, n_units=N_UNITS, grid=GRID)
+    torch.save({"epoch": 3}, path)
+    with pytest.raises(UserError, match="must hold a state dict"):
+        load_released(path, n_units=N_UNITS, grid=GRID)
