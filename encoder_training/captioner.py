@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,16 @@ MAX_NEW_TOKENS = 60
 """A sentence takes about 20; the daemon's setting."""
 
 FRAMES_AT_ONCE = 8
+
+
+class Describer(Protocol):
+    """What captions frames: a `Captioner`, or something small in tests."""
+
+    name: str
+
+    def describe(self, frames: NDArray[np.uint8]) -> list[str]:
+        """Return one caption for each frame."""
+        ...
 
 
 class Captioner:
@@ -119,7 +129,7 @@ def fill_captions(
     path: Path,
     frames: FrameTable,
     movies: Mapping[str, Movie],
-    captioner: Captioner,
+    captioner: Describer,
     *,
     every: int = 1,
     batch_size: int = FRAMES_AT_ONCE,
@@ -136,7 +146,8 @@ def fill_captions(
         The frames; captions that it may have are not used.
     movies : mapping of str to Movie
         By the names in `frames`.
-    captioner : Captioner
+    captioner : Describer
+        A `Captioner`.
     every : int
         Of the frames of each movie, the first and each `every`-th after it are captioned. Use 1
         for stimuli whose frames are pictures of their own, such as natural scenes.
