@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,19 +32,20 @@ from tqdm import tqdm
 from contracts.embedding import PatchGrid
 from contracts.errors import MisuseError, UserError, listed
 from encoder_training.movies import Movie, read_frames
+from encoder_training.patch_file import (
+    HALF,
+    Shape,
+    data_bytes,
+    header_of,
+    read_layout,
+    reserve,
+    sync_folder,
+    write_at,
+)
 from encoder_training.prepared import FrameTable
-
-TENSOR = "patches"
-HALF = np.dtype("<f2")
 
 FRAMES_AT_ONCE = 16
 """Pictures of one run of the tower: 336-pixel pictures then take about 0.3 GB of activations."""
-
-ALIGNMENT = 8
-"""Of the data in a safetensors file, bytes (its format page, huggingface/safetensors)."""
-
-MAX_HEADER_BYTES = 1 << 20
-"""A header of one tensor takes about 400 bytes."""
 
 NOTHING = hashlib.sha256(b"").hexdigest()
 """Where the sha256 over the frames starts; each frame's is over the one before and its bytes."""
@@ -136,17 +137,18 @@ def fill_patches(
         progress_path.unlink(missing_ok=True)
         return progress.frames_sha256
     with _disk(path, shape):
-        if progress_path.exists() and _size(partial) == _size_of_whole(shape, _Progress(identity)):
+        n_bytes = len(_header(shape, _Progress(identity))) + data_bytes(shape)
+        if progress_path.exists() and partial.exists() and partial.stat().st_size == n_bytes:
             progress = _read_progress(progress_path)
             _check_same(progress, identity, runs, partial)
         else:
             progress = _Progress(identity)
-            _reserve(partial, _size_of_whole(shape, progress))
+            reserve(partial, n_bytes)
             _write_progress(progress, progress_path)
         progress = _go_on(partial, progress_path, progress, runs, tower, shape)
         partial.replace(path)
         progress_path.unlink()
-        _sync(path.parent)
+        sync_folder(path.parent)
     return progress.frames_sha256
 
 
@@ -168,13 +170,7 @@ def open_patches(path: Path) -> NDArray[np.float16]:
     UserError
         If the file is not one that `fill_patches` finished.
     """
-    layout = _layout(path)
-    if isinstance(layout, str):
-        raise UserError(
-            f"{path} must hold one whole tensor {TENSOR!r}, float16 of three dimensions, and does "
-            f"not: {layout}. Prepare the data set again."
-        )
-    offset, shape = layout
+    offset, shape, _ = read_layout(path)
     return np.memmap(path, HALF, mode="r", offset=offset, shape=shape)
 
 
@@ -184,7 +180,7 @@ def _go_on(
     progress: _Progress,
     runs: Sequence[_Run],
     tower: Tower,
-    shape: tuple[int, int, int],
+    shape: Shape,
 ) -> _Progress:
     # The rows that are missing, then the header.
     n_header = len(_header(shape, progress))
@@ -207,14 +203,11 @@ def _go_on(
             made = tower.patches(seen)
             if made.shape != (len(seen), *shape[1:]):
                 raise MisuseError(f"patches must be of {shape[1:]} numbers, got {made.shape}")
-            # Not through a map: a write to a map that fails ends the process with a signal.
-            _write_at(file.fileno(), made.astype(HALF).tobytes(), n_header + run.first * row_bytes)
-            os.fsync(file.fileno())
+            write_at(file.fileno(), made.astype(HALF).tobytes(), n_header + run.first * row_bytes)
             progress = _Progress(progress.identity, run.stop, _digest(progress.frames_sha256, seen))
             _write_progress(progress, progress_path)
             bar.update(len(seen))
-        _write_at(file.fileno(), _header(shape, progress), 0)
-        os.fsync(file.fileno())
+        write_at(file.fileno(), _header(shape, progress), 0)
     return progress
 
 
@@ -274,47 +267,15 @@ def _check_same(progress: _Progress, identity: str, runs: Sequence[_Run], path: 
         )
 
 
-def _header(shape: tuple[int, int, int], progress: _Progress) -> bytes:
-    """Return the head of a safetensors file of one tensor; its length depends on `shape` alone."""
-    n_bytes = int(np.prod(shape)) * HALF.itemsize
-    entries = {
-        "__metadata__": {
-            "identity": progress.identity,
-            "frames_sha256": progress.frames_sha256,
-        },
-        TENSOR: {"dtype": "F16", "shape": list(shape), "data_offsets": [0, n_bytes]},
-    }
-    text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
-    return len(text).to_bytes(8, "little") + text
-
-
-def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    # The entries of a safetensors file, and where its data begins. JSON cut short is a ValueError.
-    with path.open("rb") as file:
-        n_header = int.from_bytes(file.read(8), "little")
-        header: dict[str, Any] = json.loads(file.read(min(n_header, MAX_HEADER_BYTES)))
-    return header, 8 + n_header
-
-
-def _layout(path: Path) -> tuple[int, tuple[int, ...]] | str:
-    # Where the data begins and its shape, or what is wrong.
-    try:
-        header, offset = _read_header(path)
-        entry = header[TENSOR]
-        shape = tuple(int(length) for length in entry["shape"])
-        n_bytes = offset + int(np.prod(shape)) * HALF.itemsize
-        is_ours = entry["dtype"] == "F16" and len(shape) == 3
-        size = path.stat().st_size
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{error!r}"
-    return (offset, shape) if is_ours and size == n_bytes else f"{entry} in {size:,} bytes"
-
-
 def _of_whole(path: Path, n_frames: int) -> _Progress:
-    open_patches(path)
-    metadata = _read_header(path)[0].get("__metadata__", {})
+    metadata = read_layout(path)[2]
     return _Progress(metadata.get("identity", ""), n_frames, metadata.get("frames_sha256", ""))
+
+
+def _header(shape: Shape, progress: _Progress) -> bytes:
+    # Both are of one length from the start, so that the data need not move at the end.
+    facts = {"identity": progress.identity, "frames_sha256": progress.frames_sha256}
+    return header_of(shape, facts)
 
 
 def _read_progress(path: Path) -> _Progress:
@@ -333,39 +294,7 @@ def _write_progress(progress: _Progress, path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
-    _sync(path.parent)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
-
-
-def _size_of_whole(shape: tuple[int, int, int], progress: _Progress) -> int:
-    return len(_header(shape, progress)) + int(np.prod(shape)) * HALF.itemsize
-
-
-def _reserve(path: Path, n_bytes: int) -> None:
-    with path.open("wb") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, n_bytes)
-        except OSError:
-            path.unlink()
-            raise
-
-
-def _write_at(descriptor: int, content: bytes, offset: int) -> None:
-    rest = memoryview(content)
-    while rest:
-        n_written = os.pwrite(descriptor, rest, offset)
-        rest, offset = rest[n_written:], offset + n_written
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -373,12 +302,12 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 @contextmanager
-def _disk(path: Path, shape: tuple[int, int, int]) -> Iterator[None]:
+def _disk(path: Path, shape: Shape) -> Iterator[None]:
     # What a failed write means: how much room is needed, and how much there is.
     try:
         yield
     except OSError as error:
-        n_bytes = int(np.prod(shape)) * HALF.itemsize
+        n_bytes = data_bytes(shape)
         free = shutil.disk_usage(path.parent).free if path.parent.is_dir() else 0
         raise UserError(
             f"the patches of {shape[0]:,} frames take {n_bytes / 2**30:.2f} GiB and cannot be "
