@@ -30,6 +30,16 @@ ENCODER_WEIGHTS = "encoder.safetensors"
 CAPTIONS = "captions.jsonl"
 EVIDENCE = "evidence.safetensors"
 
+PARITY = "parity.json"
+"""How far the graph is from the network in float64. Not in the manifest's sha256: processors round
+differently, and equal exports are equal bundles."""
+
+PROBES = "probes.safetensors"
+PROBES_REPORT = "probes.json"
+
+PRECISION_KEY = "precision"
+"""Entry of the graph's own metadata: float32, float16, bfloat16 or int8."""
+
 MEAN_PATCHES = "mean_patches"
 """The tensor in `EVIDENCE`: one row for each line of `CAPTIONS`."""
 

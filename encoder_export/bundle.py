@@ -23,6 +23,7 @@ from contracts.manifest import (
     MANIFEST_NAME,
     MANIFEST_VERSION,
     MEAN_PATCHES,
+    PARITY,
     LanguageModel,
     Manifest,
     ManifestModel,
@@ -36,7 +37,8 @@ from contracts.manifest import (
 )
 from contracts.population import Population
 from contracts.window import WindowSpec
-from encoder_export.onnx_graph import PARITY_LIMIT, CountEncoder, export_onnx, parity_error
+from encoder_export.parity import Gate, check_parity, measure_file
+from encoder_export.precision import Precision, write_graph
 from encoder_training.dataset import Scaling
 from encoder_training.model import Encoder
 from encoder_training.weights import save_weights
@@ -101,6 +103,9 @@ def write_bundle(
     facts: BundleFacts,
     *,
     references: Sequence[ReferenceFrame] = (),
+    more_files: Sequence[Path] = (),
+    precision: Precision = "float32",
+    gate: Gate | None = None,
     overwrite: bool = False,
 ) -> Manifest:
     """Export an encoder.
@@ -117,6 +122,12 @@ def write_bundle(
         The rest of the manifest.
     references : sequence of ReferenceFrame
         Training frames with captions; none leaves narrations without evidence.
+    more_files : sequence of Path
+        Copied into the bundle, under their own names: probes.
+    precision : {"float32", "float16", "bfloat16", "int8"}
+        What the graph computes in.
+    gate : Gate, optional
+        What the graph is tried on; Poisson counts if omitted.
     overwrite : bool
         Replace a bundle that is there.
 
@@ -129,13 +140,16 @@ def write_bundle(
     ------
     UserError
         If `out` is there and may not be replaced, or the facts do not fit each other.
+    ParityError
+        If the graph is too far from the network; then there is no bundle.
     """
     check_target(out, overwrite=overwrite)
     _check_facts(encoder, facts, references)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        _write_files(partial, encoder, facts, references)
+        _write_graph(partial, encoder, facts, precision, gate)
+        _write_files(partial, encoder, facts, references, more_files)
         _open_to_readers(partial)
         _put_in_place(partial, out)
     finally:
@@ -143,23 +157,45 @@ def write_bundle(
     return load_manifest(out)
 
 
+def _write_graph(
+    folder: Path,
+    encoder: Encoder,
+    facts: BundleFacts,
+    precision: Precision,
+    gate: Gate | None,
+) -> None:
+    """Write the graph and how near it is.
+
+    Raises
+    ------
+    ParityError
+        If that is not near enough.
+    """
+    n_bins, path = facts.window.n_bins, folder / ENCODER_ONNX
+    write_graph(encoder, facts.scaling, path, n_bins=n_bins, precision=precision)
+    parity = measure_file(
+        encoder,
+        facts.scaling,
+        gate or Gate.poisson(facts.scaling, n_bins=n_bins),
+        path,
+        precision,
+    )
+    check_parity(parity)
+    parity.write(folder / PARITY)
+
+
 def _write_files(
     folder: Path,
     encoder: Encoder,
     facts: BundleFacts,
     references: Sequence[ReferenceFrame],
+    more_files: Sequence[Path],
 ) -> None:
-    model = CountEncoder(encoder, facts.scaling).eval()
     save_weights(encoder, folder / ENCODER_WEIGHTS)
-    export_onnx(model, folder / ENCODER_ONNX, n_bins=facts.window.n_bins)
-    error = parity_error(model, folder / ENCODER_ONNX, n_bins=facts.window.n_bins)
-    if error > PARITY_LIMIT:
-        raise MisuseError(
-            f"the exported graph may differ from torch by {PARITY_LIMIT:g}, it differs by "
-            f"{error:.2g}; no bundle was written"
-        )
     if references:
         _write_references(folder, references)
+    for path in more_files:
+        shutil.copyfile(path, folder / path.name)
     write_manifest(folder, _manifest_model(folder, encoder.spec.grid, facts))
 
 
@@ -192,7 +228,9 @@ def _manifest_model(folder: Path, grid: PatchGrid, facts: BundleFacts) -> Manife
         training_data=facts.training_data,
         trained=facts.trained,
         scores=dict(facts.scores),
-        sha256={path.name: sha256_of(path) for path in sorted(folder.iterdir())},
+        sha256={
+            path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.name != PARITY
+        },
         command=facts.command,
     )
 

@@ -9,14 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import DependencyError, ManifestError
-from contracts.manifest import ENCODER_ONNX, Manifest
+from contracts.manifest import ENCODER_ONNX, PRECISION_KEY, Manifest
 
 FLOAT = "tensor(float)"
 """ONNX Runtime's name for float32."""
-
-PRECISION_KEY = "precision"
-"""Entry of the graph's own metadata; `encoder_export.precision` writes it. A graph without it is
-float32."""
 
 FLOAT32 = "float32"
 
@@ -25,6 +21,9 @@ ERRORS_ONLY = 3
 
 FATAL_ONLY = 4
 """Above which nothing is said: a provider that cannot start is our sentence, not its lines."""
+
+METADATA_BYTES = 64
+"""One entry, of a short name and a short value."""
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -137,8 +136,13 @@ def _open(runtime: Any, path: Path, *, threads: int, device: str) -> Any:
         ort_errors.NotImplemented,
         ort_errors.RuntimeException,
     ) as error:
+        hint = (
+            ". A bfloat16 graph runs on TensorRT alone; export with --precision float32 or float16"
+            if _says_bfloat16(path)
+            else ""
+        )
         raise ManifestError(
-            str(path.parent), [f"ONNX Runtime cannot read {path.name}: {error}"]
+            str(path.parent), [f"ONNX Runtime cannot read {path.name}: {error}{hint}"]
         ) from error
     if device == "cuda" and ort_session.get_providers()[0] != CUDA:
         raise DependencyError(
@@ -146,6 +150,11 @@ def _open(runtime: Any, path: Path, *, threads: int, device: str) -> Any:
             "cuDNN is missing or of another version"
         )
     return ort_session
+
+
+def _says_bfloat16(path: Path) -> bool:
+    """Look at the last bytes of a graph: its metadata is the last field (onnx.proto, number 14)."""
+    return path.is_file() and path.read_bytes()[-METADATA_BYTES:].endswith(b"bfloat16")
 
 
 def _describe(runtime: Any, ort_session: Any, device: str) -> str:

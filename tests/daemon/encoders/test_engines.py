@@ -12,9 +12,7 @@ import sys
 import types
 from pathlib import Path
 
-import onnx
 import pytest
-from onnxruntime.quantization import quantize_dynamic
 
 import daemon.encoders
 from contracts.errors import DependencyError, EngineError
@@ -207,18 +205,6 @@ def test_damaged_graph_is_one_sentence(rtx):
     """What is no graph is refused with the parser's own reason."""
     with pytest.raises(EngineError, match=r"tensorrt_rtx cannot take this graph: .*parse"):
         build_engine(rtx, b"no graph")
-
-
-def test_int8_graph_is_for_a_cpu(bundle, rtx, tmp_path):
-    """Dynamic int8 has no form in TensorRT; the error says which precisions have."""
-    quantized = tmp_path / "int8.onnx"
-    quantize_dynamic(
-        onnx.load(bundle.folder / ENCODER_ONNX),
-        quantized,
-        extra_options={"DisableShapeInference": 1},
-    )
-    with pytest.raises(EngineError, match="int8 graph is for a CPU"):
-        build_engine(rtx, quantized.read_bytes())
 
 
 def test_no_removed_name_is_used():

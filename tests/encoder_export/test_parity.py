@@ -1,0 +1,324 @@
+"""Number formats and the gate: what is too far from the network is not written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from contracts.binning import BinRate
+from contracts.embedding import PatchGrid
+from contracts.errors import EngineError, ManifestError, UserError
+from contracts.manifest import PARITY, LanguageModel, TrainingData, load_manifest
+from contracts.window import WindowSpec
+from daemon.encoders.engine_build import build_engine
+from daemon.encoders.onnx import OnnxGraph
+from daemon.encoders.trt_library import load_library
+from encoder_export import bundle as bundle_module
+from encoder_export import parity as parity_module
+from encoder_export import precision as precision_module
+from encoder_export.bundle import BundleFacts, write_bundle
+from encoder_export.folding import fold_batch_norm
+from encoder_export.parity import (
+    LIMITS,
+    Gate,
+    Limits,
+    ParityError,
+    check_parity,
+    measure_file,
+    measure_parity,
+)
+from encoder_export.precision import Precision, write_graph
+from encoder_training.dataset import Scaling
+from encoder_training.model import EncoderSpec, PatchEncoder
+from encoder_training.retrieval import ImageClassifier, RetrievalEncoder
+from tests.support.tiny_bundle import tiny_population, tiny_scaling
+
+N_BINS = 10
+GRID = PatchGrid(rows=2, cols=3, dim=16)
+SPEC = EncoderSpec(
+    12, GRID, width=32, n_heads=2, feed_forward=64, conv_channels=16, time_layers=1, patch_layers=1
+)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+def scaling():
+    mean, std = tiny_scaling()
+    return Scaling(mean.astype(np.float32), std.astype(np.float32))
+
+
+def as_if_trained(encoder, seed=0):
+    """Give batch normalization a history: without one it changes nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            n = module.num_features
+            module.running_mean = torch.randn(n, generator=generator)
+            module.running_var = torch.rand(n, generator=generator) + 0.1
+            module.weight.data = torch.rand(n, generator=generator) + 0.5
+            module.bias.data = torch.randn(n, generator=generator)
+    return encoder.eval()
+
+
+def patch_encoder():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return as_if_trained(PatchEncoder(SPEC))
+
+
+def retrieval_encoder(n_images=7):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        table = torch.randn(n_images, GRID.n_patches, GRID.dim).half()
+        return as_if_trained(RetrievalEncoder(SPEC, ImageClassifier(SPEC, n_images), table))
+
+
+def gate(n=24, **changes):
+    rng = np.random.default_rng(0)
+    return Gate.of_windows(rng.poisson(scaling().mean, (n, N_BINS, 12)), seed=0, **changes)
+
+
+class Graphs:
+    """One encoder's graphs, each made when it is first asked for: tracing takes seconds."""
+
+    def __init__(self, folder):
+        self._folder = folder
+
+    def __getitem__(self, precision):
+        path = self._folder / f"{precision}.onnx"
+        if not path.exists() and precision == "int8":
+            traced = onnx.load(self["float32"])
+            del traced.metadata_props[:]
+            path.write_bytes(precision_module._finished(traced, "int8"))
+        elif not path.exists():
+            write_graph(patch_encoder(), scaling(), path, n_bins=N_BINS, precision=precision)
+        return path
+
+
+@pytest.fixture(scope="session")
+def graphs(tmp_path_factory):
+    """Return one graph of each precision; int8 is made of the float32 one."""
+    return Graphs(tmp_path_factory.mktemp("graphs"))
+
+
+@pytest.mark.parametrize("make", [patch_encoder, retrieval_encoder])
+def test_folding_is_exact(make):
+    """Without batch normalization the numbers are the same but for rounding, edges included."""
+    encoder = make().double()
+    folded = fold_batch_norm(encoder)
+    kinds = {type(module) for module in folded.modules()}
+    assert torch.nn.BatchNorm1d not in kinds
+    z = torch.randn(5, N_BINS, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    before, after = (one.input_proj(one.multi_conv(z)) for one in map(body_of, (encoder, folded)))
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-12)
+    torch.testing.assert_close(folded(z), encoder(z), rtol=0, atol=1e-6)
+
+
+def body_of(encoder):
+    return getattr(encoder, "classifier", encoder)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_each_precision_passes_its_limits(graphs, precision):
+    """The gate lets honest rounding pass, and sees that there is some."""
+    parity = measure_file(patch_encoder(), scaling(), gate(), graphs[precision], precision)
+    assert parity.failures() == []
+    assert 0 < parity.mean_relative_error <= parity.max_relative_error
+    assert parity.min_cosine <= parity.mean_cosine <= 1 + 1e-12
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_doors_are_float32(graphs, precision):
+    """The daemon feeds and reads float32, whatever is between; the graph says what that is."""
+    proto = onnx.load(graphs[precision])
+    for door in (*proto.graph.input, *proto.graph.output):
+        assert door.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert {each.key: each.value for each in proto.metadata_props} == {"precision": precision}
+    assert all(each.domain in {"", "ai.onnx"} or precision == "int8" for each in proto.opset_import)
+
+
+def test_same_graph_same_int8(graphs):
+    """Quantizing is repeatable, byte by byte, and leaves no trace of the folder it used."""
+    once, twice = (
+        precision_module._finished(onnx.load(graphs["float32"]), "int8") for _ in range(2)
+    )
+    assert once == twice
+    assert b"tmp" not in once
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_engine_is_of_the_graphs_precision(graphs, precision):
+    """TensorRT takes each of the three as it is; what is computed how stands in the graph."""
+    pytest.importorskip("tensorrt_rtx")
+    built = build_engine(load_library("tensorrt_rtx"), graphs[precision].read_bytes())
+    assert built.precision == precision
+
+
+def test_retrieval_graph_gives_true_patches(tmp_path):
+    """Every grid is one row of the table, to the bit, and the one that torch gives."""
+    encoder, path = retrieval_encoder(), tmp_path / "retrieval.onnx"
+    write_graph(encoder, scaling(), path, n_bins=N_BINS, precision="float32")
+    parity = measure_file(encoder, scaling(), gate(), path, "float32")
+    assert parity.min_cosine == pytest.approx(1)
+    assert parity.max_relative_error == 0
+    stored = {each.data_type for each in onnx.load(path).graph.initializer if len(each.dims) == 3}
+    assert onnx.TensorProto.FLOAT16 in stored
+
+
+def test_table_too_large_for_a_graph(tmp_path, monkeypatch):
+    """The error says how many images fit, before the work."""
+    monkeypatch.setattr(precision_module, "MAX_TABLE_BYTES", 1000)
+    with pytest.raises(UserError, match=r"7 training images.*5 images\. Prepare a data set of few"):
+        write_graph(
+            retrieval_encoder(), scaling(), tmp_path / "x", n_bins=N_BINS, precision="float32"
+        )
+
+
+def test_spoiled_weight_is_refused(graphs, tmp_path):
+    """One weight of the largest matrix, changed: the gate names what failed, and by how much."""
+    proto = onnx.load(graphs["float32"])
+    weights = max(proto.graph.initializer, key=lambda each: np.prod(each.dims))
+    changed = numpy_helper.to_array(weights).copy()
+    changed.flat[0] += 3
+    weights.CopyFrom(numpy_helper.from_array(changed, weights.name))
+    path = tmp_path / "spoiled.onnx"
+    onnx.save(proto, path)
+    parity = measure_file(patch_encoder(), scaling(), gate(), path, "float32")
+    wanted = r"largest relative error of a patch is 0\.\d+, limit 0\.0001\. Nothing was written"
+    with pytest.raises(ParityError, match=wanted):
+        check_parity(parity)
+
+
+def test_numbers_that_are_none_are_refused():
+    """A graph that gives NaN is as far as can be."""
+
+    def run(counts, mask):
+        return np.full((len(counts), GRID.n_patches, GRID.dim), np.nan, np.float32)
+
+    parity = measured(run)
+    assert (parity.min_cosine, parity.max_relative_error) == (-1, np.inf)
+    with pytest.raises(ParityError):
+        check_parity(parity)
+
+
+def measured(run, precision="float32", **changes):
+    """Hold any function against the encoder."""
+    return measure_parity(
+        patch_encoder(), scaling(), gate(**changes), run, precision=precision, runtime="a test"
+    )
+
+
+def true_run(counts, mask):
+    run = parity_module._reference_run(patch_encoder(), scaling())
+    return run(counts, mask).astype(np.float32)
+
+
+def test_words_that_differ_are_refused():
+    """Near patches and other words: the agreement decides, and its numbers are in the error."""
+    said = iter(range(100))
+    parity = measured(
+        true_run, narrate=lambda grids: [str(next(said)) for _ in grids], n_narrations=6
+    )
+    assert (parity.n_narrations, parity.n_equal, parity.agreement) == (6, 0, 0)
+    with pytest.raises(ParityError, match="0 of 6 narrations are equal, limit 95%"):
+        check_parity(parity)
+
+
+def test_narrated_windows_are_spread_and_of_everyone():
+    """The language model is given the windows from first to last, through everyone."""
+    given = []
+
+    def narrate(grids):
+        given.append(grids)
+        return ["the same"] * len(grids)
+
+    chosen = gate(narrate=narrate, n_narrations=3)
+    parity = measure_parity(
+        patch_encoder(), scaling(), chosen, true_run, precision="float32", runtime="a test"
+    )
+    assert parity.agreement == 1
+    rows = [0, 11, 23]
+    expected = true_run(chosen.counts[rows], np.ones((3, 12), np.float32))
+    np.testing.assert_allclose(given[0], expected, atol=1e-6)
+
+
+def test_no_language_model_no_agreement():
+    """Without narrations the patches alone decide, and the report says none."""
+    parity = measured(true_run, n_narrations=5)
+    assert (parity.n_narrations, parity.agreement) == (0, None)
+    check_parity(parity)
+
+
+@pytest.fixture
+def traced_before(graphs, monkeypatch):
+    """Take the graphs that were traced already: each takes seconds."""
+
+    def write(encoder, of_units, path, *, n_bins, precision):
+        path.write_bytes(graphs[precision].read_bytes())
+
+    monkeypatch.setattr(bundle_module, "write_graph", write)
+
+
+def facts():
+    return BundleFacts(
+        population=tiny_population(),
+        scaling=scaling(),
+        window=WindowSpec(BinRate(120), n_bins=N_BINS, stride_bins=5),
+        language_model=LanguageModel(model_id="m"),
+        training_data=TrainingData(recording="tests"),
+        trained=False,
+        command="test",
+        scores={},
+    )
+
+
+@pytest.mark.usefixtures("traced_before")
+def test_int8_beyond_its_limit_leaves_nothing(tmp_path, monkeypatch):
+    """A gate that is too tight for int8: no bundle, not even half of one."""
+    monkeypatch.setitem(LIMITS, "int8", Limits(0.99999, 0.99999, 1e-3, 1.0))
+    with pytest.raises(
+        ParityError, match=r"int8 graph .*Nothing was written\. Export with"
+    ) as caught:
+        write_bundle(tmp_path / "bundle", patch_encoder(), facts(), precision="int8", gate=gate())
+    assert len(caught.value.parity.failures()) >= 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("traced_before")
+def test_int8_bundle_runs_and_says_so(tmp_path):
+    """Within its limits an int8 graph is what the daemon runs; device and report name it."""
+    manifest = write_bundle(
+        tmp_path / "bundle", patch_encoder(), facts(), precision="int8", gate=gate()
+    )
+    assert OnnxGraph(manifest).device.endswith(", int8)")
+    assert '"int8"' in (manifest.folder / PARITY).read_text()
+
+
+@pytest.mark.usefixtures("traced_before")
+def test_bfloat16_is_for_tensorrt(tmp_path):
+    """ONNX Runtime has no kernels for it; the daemon says what to export instead."""
+    manifest = write_bundle(
+        tmp_path / "bundle", patch_encoder(), facts(), precision="bfloat16", gate=gate(n=2)
+    )
+    with pytest.raises(ManifestError, match=r"TensorRT alone; export with --precision float32"):
+        OnnxGraph(load_manifest(manifest.folder))
+
+
+def test_int8_has_no_engine(graphs):
+    """The other way round, dynamic int8 has no form in TensorRT."""
+    pytest.importorskip("tensorrt_rtx")
+    with pytest.raises(EngineError, match="int8 graph is for a CPU"):
+        build_engine(load_library("tensorrt_rtx"), graphs["int8"].read_bytes())
+
+
+def test_poisson_gate_is_of_the_units():
+    """Without a recording, each unit fires at its mean rate."""
+    chosen = Gate.poisson(replace(scaling(), mean=np.full(12, 3.0, np.float32)), n_bins=N_BINS)
+    assert chosen.counts.shape[1:] == (N_BINS, 12)
+    assert 2.8 < chosen.counts.mean() < 3.2
+    assert set(np.unique(chosen.masks)) <= {0.0, 1.0}
