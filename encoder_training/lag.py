@@ -182,14 +182,20 @@ def plot_lags(choice: LagChoice, path: Path) -> None:
     axes = figure.subplots()
     lag_ms = [each.lag_ns / 1e6 for each in choice.scores]
     explained = [each.explained for each in choice.scores]
-    best = max(choice.scores, key=lambda each: each.explained)
-    axes.errorbar(lag_ms, explained, [each.standard_error for each in choice.scores], fmt="o-")
-    plateau = [ms for ms, each in zip(lag_ms, choice.scores, strict=True) if _is_as_good(each)]
-    axes.axvspan(min(plateau), max(plateau), color="0.9", label="within one error of the best")
-    axes.axhline(best.explained, color="0.6", linewidth=0.8)
+    axes.errorbar(
+        lag_ms, explained, [each.standard_error for each in choice.scores], fmt="o-", mfc="white"
+    )
+    plateau = [each for each in choice.scores if _is_as_good(each)]
+    axes.plot(
+        [each.lag_ns / 1e6 for each in plateau],
+        [each.explained for each in plateau],
+        "C0o",
+        zorder=3,
+        label="within a standard error of the best",
+    )
     axes.axvline(choice.lag_ns / 1e6, color="C3", label=f"chosen: {choice.lag_ns / 1e6:g} ms")
     axes.set(xlabel="lag (ms)", ylabel="explained variance, validation")
-    axes.legend(frameon=False)
+    figure.legend(frameon=False, loc="outside upper center", ncols=2, fontsize="small")
     figure.savefig(path, dpi=150)
 
 

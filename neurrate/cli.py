@@ -46,6 +46,7 @@ VERBS = {
     "demo": Verb("neurrate.demo_command:demo", "Replay a recording through the whole daemon."),
     "run": Verb("neurrate.run_command:run", "Run the daemon: spikes in, narrations out."),
     "watch": Verb("neurrate.watch_command:watch", "Show narrations as they are published."),
+    "train": Verb("neurrate.train_command:train", "Train an encoder on a data set, and judge it."),
     "doctor": Verb("neurrate.doctor_command:doctor", "Say what is installed and what is missing."),
     "inspect": Verb("neurrate.inspect_command:inspect", "Say what is in a recording or a bundle."),
 }

@@ -1,0 +1,214 @@
+"""``neurrate train``: a run that was killed goes on, and what cannot be is one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from encoder_training.lag import CANDIDATES_NS
+from encoder_training.model import EncoderSpec, PatchEncoder
+from encoder_training.prepared_files import load_prepared, write_prepared
+from encoder_training.retrieval import RetrievalEncoder
+from encoder_training.run_files import load_run
+from neurrate.cli import main
+from neurrate.train_command import lags_of
+from tests.support.prepared import prepared_set
+
+QUICK = (
+    "--size", "tiny", "--lag-ms", "100", "--training-epochs", "3", "--learning-rate", "3e-3",
+    "--threads", "1", "--device", "cpu",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _threads():
+    """Leave torch's number of threads as it was."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """Return the folder of a small data set."""
+    folder: Path = tmp_path_factory.mktemp("train") / "data"
+    folder.mkdir()
+    write_prepared(folder, prepared_set(n_frames=60, n_repeats=4))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory) -> Path:
+    """Return the folder of a finished run."""
+    folder: Path = tmp_path_factory.mktemp("train") / "run"
+    assert main(["train", str(dataset), str(folder), *QUICK]) == 0
+    return folder
+
+
+def digest(folder: Path) -> str:
+    """Return the sha256 of the weights of a run."""
+    return hashlib.sha256((folder / "encoder.safetensors").read_bytes()).hexdigest()
+
+
+def test_help_has_examples(capsys):
+    """Options and examples are there."""
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    for part in ("neurrate train data/ run/", "--lags-ms", "--variant", "--weights"):
+        assert part in text
+
+
+def test_run_is_whole(run, dataset):
+    """Weights, scaling, history, pictures, scores, probes and a report are there, and agree."""
+    found = load_run(run)
+    prepared = load_prepared(dataset)
+    assert found.model.finished
+    assert found.model.dataset_sha256 == prepared.training_data.sha256
+    assert found.model.lag_ns == 100_000_000
+    assert found.model.n_passes == 3
+    assert found.encoder.spec == EncoderSpec.tiny(len(prepared.population), prepared.grid)
+    assert found.model.scores["cosine"] <= 1
+    for name in ("history.csv", "curves.png", "report.md", "judged.json", "probes.safetensors"):
+        assert (run / name).stat().st_size > 0
+    assert not (run / "checkpoint.safetensors").exists()
+    assert len((run / "history.csv").read_text().splitlines()) == 4
+    json.loads((run / "judged.json").read_text())
+
+
+def test_same_seed_gives_the_same_run(run, dataset, tmp_path):
+    """Again in another folder: the same bytes."""
+    assert main(["train", str(dataset), str(tmp_path / "again"), *QUICK]) == 0
+    assert digest(tmp_path / "again") == digest(run)
+
+
+def test_killed_run_goes_on(run, dataset, tmp_path):
+    """SIGKILL after the second pass, the same command again: the weights of an unbroken run."""
+    broken = tmp_path / "broken"
+    command = [sys.executable, "-m", "neurrate.cli", "train", str(dataset), str(broken), *QUICK]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as child:
+        assert child.stdout is not None
+        said = [child.stdout.readline() for _ in range(2)]
+        child.send_signal(signal.SIGKILL)
+    assert [line.split(":")[0] for line in said] == ["pass 1 of 3", "pass 2 of 3"]
+    assert not (broken / "encoder.safetensors").exists()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=55, check=True)
+    assert again.stdout.startswith("going on after pass ")
+    assert digest(broken) == digest(run)
+    assert len((broken / "history.csv").read_text().splitlines()) == 4
+
+
+def test_finished_run_says_so(run, dataset, capsys):
+    """The same command once more does nothing."""
+    before = digest(run)
+    assert main(["train", str(dataset), str(run), *QUICK]) == 0
+    assert "is finished: 3 passes" in capsys.readouterr().out
+    assert digest(run) == before
+
+
+def test_other_options_are_refused(run, dataset, capsys):
+    """What differs is named, with both values; the run stays."""
+    before = digest(run)
+    words = ["train", str(dataset), str(run), *QUICK, "--seed", "7", "--batch-size", "16"]
+    assert main(words) == 2
+    text = capsys.readouterr().err
+    assert "options.batch_size (64 there, 16 now)" in text
+    assert "options.seed (0 there, 7 now)" in text
+    assert "learning_rate" not in text
+    assert digest(run) == before
+
+
+def test_lag_is_chosen(dataset, tmp_path):
+    """Without a lag, it is chosen from the list, drawn, and kept in the run."""
+    words = [word for n, word in enumerate(QUICK) if n not in {2, 3}]
+    folder = tmp_path / "run"
+    assert main(["train", str(dataset), str(folder), *words, "--lags-ms", "0,100"]) == 0
+    choice = load_run(folder).model.lag_choice
+    assert choice is not None
+    assert choice.lag_ns == 100_000_000  # the latency is 50 ms
+    assert [each.lag_ns for each in choice.scores] == [0, 100_000_000]
+    assert (folder / "lag.png").exists()
+
+
+def test_retrieval_variant_is_trained_and_judged(dataset, tmp_path):
+    """Its table holds the training images' patches as they are in the data set."""
+    folder = tmp_path / "run"
+    assert main(["train", str(dataset), str(folder), *QUICK, "--variant", "retrieval"]) == 0
+    found = load_run(folder)
+    assert isinstance(found.encoder, RetrievalEncoder)
+    targets = torch.from_numpy(load_prepared(dataset).targets[:].copy())
+    for image in found.encoder.table:
+        assert (image == targets).all(dim=(1, 2)).any()
+
+
+def test_weights_are_only_judged(run, dataset, tmp_path):
+    """With no pass at all, a released checkpoint and those of a run come out as they went in."""
+    encoder = load_run(run).encoder
+    assert isinstance(encoder, PatchEncoder)
+    released = tmp_path / "released.pt"
+    torch.save({"model": encoder.state_dict()}, released)
+    words = [word for n, word in enumerate(QUICK) if n not in {0, 1, 4, 5}]
+    for path, more in ((released, ["--heads", "4"]), (run / "encoder.safetensors", [])):
+        folder = tmp_path / f"judged-{path.stem}"
+        command = ["train", str(dataset), str(folder), *words, *more, "--weights", str(path)]
+        assert main([*command, "--training-epochs", "0"]) == 0
+        found = load_run(folder)
+        assert found.model.judged_only
+        assert found.model.n_passes == 0
+        assert found.model.scores == load_run(run).model.scores
+        for name, tensor in encoder.state_dict().items():
+            assert torch.equal(found.encoder.state_dict()[name], tensor)
+
+
+def test_training_goes_on_from_weights(run, dataset, tmp_path):
+    """The first pass begins where the weights were: its validation is better than from nothing."""
+    folder = tmp_path / "run"
+    words = [word for n, word in enumerate(QUICK) if n not in {0, 1}]
+    weights = ["--weights", str(run / "encoder.safetensors")]
+    assert main(["train", str(dataset), str(folder), *words, *weights]) == 0
+    first, before = load_run(folder).model.history_tail[0], load_run(run).model.history_tail
+    assert first.validation_loss < before[0].validation_loss
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--lag-ms", "100", "--lags-ms", "0"], "not both"),
+        (["--lags-ms", "0,fast"], "got 'fast'"),
+        (["--training-epochs", "0"], "needs --weights"),
+        (["--device", "tpu"], "device must be auto, cpu"),
+        (["--device", "mps"], "is not there"),
+        (["--variant", "retrieval", "--contrastive", "1"], "no contrastive loss"),
+        (["--weights", "nowhere.pt"], "There is no checkpoint nowhere.pt"),
+        (["--learning-rate", "0"], "learning-rate"),
+        (["--lag-ms", "9000"], "no presentation has a window"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(words, sentence, dataset, tmp_path, capsys):
+    """Exit code 2, and what to do."""
+    assert main(["train", str(dataset), str(tmp_path / "run"), *words]) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_folders_that_are_something_else_are_refused(dataset, tmp_path, capsys):
+    """No data set, and a folder with other things in it, are named."""
+    assert main(["train", str(tmp_path / "nowhere"), str(tmp_path / "run"), *QUICK]) == 2
+    (tmp_path / "run").mkdir(exist_ok=True)
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    assert main(["train", str(dataset), str(tmp_path / "run"), *QUICK]) == 2
+    assert "holds something that is no run" in capsys.readouterr().err
+
+
+def test_lags_are_read():
+    """One lag, a list, or the usual ones; each in nanoseconds, in order."""
+    assert lags_of(83.3, "") == (83_300_000,)
+    assert lags_of(None, "33, 0,33") == (0, 33_000_000)
+    assert lags_of(None, "") == CANDIDATES_NS
