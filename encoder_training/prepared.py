@@ -202,6 +202,12 @@ class PreparedSet:
                 f"with a lag of {lag_ns / 1e6:g} ms and windows of {spec.n_bins} bins no "
                 "presentation has a window within its block. Use a shorter lag."
             )
+        if not len(first_bin):
+            raise UserError(
+                f"with a lag of {lag_ns / 1e6:g} ms no presentation has a window of "
+                f"{1e3 * spec.duration_s:g} ms: all stand too near the start of a block, an "
+                "invalid stretch or an end of the recording. Use a shorter lag or window."
+            )
         rows = self.spans.rows_of(first_bin)
         if (rows < 0).any():
             raise MisuseError(f"{int((rows < 0).sum())} windows lie in bins that are not counted")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from contracts.binning import BinRate
 from contracts.embedding import PatchGrid
@@ -85,7 +85,7 @@ def write_prepared(
     if not (folder / COUNTS).exists():
         np.save(folder / COUNTS, prepared.counts)
     if not (folder / PATCHES).exists():
-        save_file({"patches": np.ascontiguousarray(prepared.targets)}, folder / PATCHES)
+        (folder / PATCHES).write_bytes(save({"patches": np.ascontiguousarray(prepared.targets)}))
     _write_presentations(folder / PRESENTATIONS, prepared, movie, number)
     _write_frames(folder / FRAMES, prepared.frames)
     window, grid = prepared.window, prepared.grid
@@ -195,7 +195,8 @@ def _write_presentations(
         "stop_bin": prepared.spans.stop_bin,
     }
     whole = {name: np.ascontiguousarray(value, dtype=np.int64) for name, value in tensors.items()}
-    save_file({**whole, "role": np.ascontiguousarray(shown.role, dtype=np.int8)}, path)
+    # Not `save_file`, which writes a file that only its owner may read.
+    path.write_bytes(save({**whole, "role": np.ascontiguousarray(shown.role, dtype=np.int8)}))
 
 
 def _write_frames(path: Path, frames: FrameTable) -> None:

@@ -46,7 +46,11 @@ VERBS = {
     "demo": Verb("neurrate.demo_command:demo", "Replay a recording through the whole daemon."),
     "run": Verb("neurrate.run_command:run", "Run the daemon: spikes in, narrations out."),
     "watch": Verb("neurrate.watch_command:watch", "Show narrations as they are published."),
+    "prepare": Verb(
+        "neurrate.prepare_command:prepare", "Make a data set of a recording and its frames."
+    ),
     "train": Verb("neurrate.train_command:train", "Train an encoder on a data set, and judge it."),
+    "export": Verb("neurrate.export_command:export", "Make a bundle of a trained encoder."),
     "doctor": Verb("neurrate.doctor_command:doctor", "Say what is installed and what is missing."),
     "inspect": Verb("neurrate.inspect_command:inspect", "Say what is in a recording or a bundle."),
 }

@@ -1,0 +1,201 @@
+"""``neurrate prepare``: a recording, its frames and a model become a data set to learn from."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter, validators
+
+from contracts.binning import BinRate
+from contracts.errors import UserError
+from contracts.window import WindowSpec
+from neurrate.arguments import Count, Seconds, Seed
+from neurrate.tables import check_folder_writable
+
+if TYPE_CHECKING:
+    from encoder_training.splits import SplitOptions
+
+LagMs = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=10_000))]
+Share = Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))]
+
+
+def prepare(
+    recording: str,
+    out: Path,
+    *,
+    frames: Path,
+    model: str,
+    stimuli: str = "",
+    units: str = "all",
+    bin_rate_hz: Count = 120,
+    bins: Count = 20,
+    stride: Count = 8,
+    lag_ms: LagMs = 100.0,
+    every: Count = 1,
+    split: Literal["repeats", "middle", "front", "movies"] = "repeats",
+    held_out: str = "",
+    validation: Share = 0.125,
+    chunk_seconds: Seconds = 1.0,
+    captions: Path | None = None,
+    captioner: str | None = None,
+    caption_every: Count = 1,
+    allow_missing_captions: bool = False,
+    device: str = "cpu",
+    seed: Seed = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make a data set to learn from: counts, the frames' patches, and what is held out.
+
+    The presentation table of the recording says which frame was on the screen when. The patches
+    take long, and go on where they were when the same command is given again. A report with
+    pictures lies in the folder.
+
+    Examples
+    --------
+        neurrate prepare session.nwb data/ --frames movies/ --model llava-hf/llava-1.5-7b-hf
+        neurrate prepare session.nwb data/ --frames movies/ --model llava/ --split middle
+        neurrate prepare session.nwb data/ --frames movies/ --model llava/ --captions said.jsonl
+        neurrate prepare day.nwb data/ --frames day_movies/ --model tiny-llava/ --units allen
+
+    Parameters
+    ----------
+    recording
+        NWB file or URL, with tables of presentations that have frame numbers.
+    out
+        Folder of the data set.
+    frames
+        The stimulus: one file or folder of images, or a folder with one for each movie, called as
+        in the recording. numpy, HDF5, tiff or images; as many frames as the recording numbers.
+    model
+        Folder or hub id of the vision-language model (or CLIP) whose vision tower sees them.
+    stimuli
+        Movies to learn from, separated by commas; all with frames if omitted. Any table of the
+        recording's intervals with start_time, stop_time and frame may be named.
+    units
+        Conditions that a unit must meet, as for 'neurrate stream nwb': all, good, allen, ...
+    bin_rate_hz
+        Bins per second.
+    bins
+        Bins in a window.
+    stride
+        Bins between the starts of two windows, when narrating.
+    lag_ms
+        A window describes the frame shown this long before its end, milliseconds; training may
+        choose another.
+    every
+        Take every so many frames as targets: neighbours look alike.
+    split
+        What is held out: repeats (the last ones of each movie), middle (a block of frames in the
+        middle of each movie, in every repeat), front (the first frames), movies (whole ones).
+    held_out
+        How much: repeats (1), a share of each movie for middle and front (0.2), or names of
+        movies, separated by commas.
+    validation
+        Share of the training chunks that validation takes, but for repeats.
+    chunk_seconds
+        Length of the chunks of neighbouring frames that it takes, seconds.
+    captions
+        JSON lines or CSV with movie, frame and caption, or a folder of them; the captions in the
+        recording if omitted.
+    captioner
+        Folder or hub id of a model that says what the frames show.
+    caption_every
+        Let it see every so many frames; the others take the words of the nearest.
+    allow_missing_captions
+        Go on if some frames have no caption.
+    device
+        Where the vision tower and the captioner run: cpu or cuda.
+    seed
+        Of the chunks for validation.
+    overwrite
+        Start again whatever is there.
+    """
+    from encoder_training.prepare_figures import check_matplotlib
+    from neurrate.prepare_build import PrepareOptions, build_data_set
+    from neurrate.prepare_captions import CaptionOptions
+
+    check_folder_writable(out)
+    check_matplotlib()
+    options = PrepareOptions(
+        recording=recording,
+        out=out,
+        frames=frames,
+        model=model,
+        window=WindowSpec(
+            BinRate(bin_rate_hz), n_bins=bins, stride_bins=stride, lag_ns=round(lag_ms * 1e6)
+        ),
+        split=split_of(split, held_out, validation, chunk_seconds, seed),
+        captions=CaptionOptions(captions, captioner, caption_every, allow_missing_captions),
+        stimuli=_names(stimuli),
+        units=units,
+        every=every,
+        device=device,
+    )
+    made = build_data_set(
+        options, command=shlex.join(["neurrate", *sys.argv[1:]]), overwrite=overwrite
+    )
+    data = made.data
+    areas = Counter(unit.area or "(unknown)" for unit in data.population.units)
+    for note in made.notes:
+        print(f"note: {note}")
+    print(
+        f"wrote {out}: {len(data.population)} units "
+        f"({', '.join(f'{area} {n}' for area, n in areas.most_common())}), "
+        f"{data.spans.n_rows / data.window.rate.bins_per_s:,.0f} s of movies, "
+        f"{len(data.frames.captions)} frames, sha256 {made.data_sha256[:16]}"
+    )
+    print(f"look at {out / 'report.md'}; then: neurrate train {out} RUN")
+
+
+def split_of(
+    kind: Literal["repeats", "middle", "front", "movies"],
+    held_out: str,
+    validation: float,
+    chunk_s: float,
+    seed: int,
+) -> SplitOptions:
+    """Read ``--held-out``, whose meaning depends on the split.
+
+    Parameters
+    ----------
+    kind : {"repeats", "middle", "front", "movies"}
+    held_out : str
+        A number of repeats, a share, or names; empty for the default.
+    validation, chunk_s, seed
+        As in `SplitOptions`.
+
+    Returns
+    -------
+    SplitOptions
+
+    Raises
+    ------
+    UserError
+        If it is no such number.
+    """
+    from encoder_training.splits import SplitOptions
+
+    def options(**held: Any) -> SplitOptions:
+        return SplitOptions(
+            kind, **held, validation_fraction=validation, chunk_s=chunk_s, seed=seed
+        )
+
+    if kind == "movies":
+        return options(movies=_names(held_out))
+    try:
+        if kind == "repeats":
+            return options(n_repeats=int(held_out or 1))
+        return options(fraction=float(held_out or 0.2))
+    except ValueError as error:
+        what = "a whole number of repeats" if kind == "repeats" else "a share of each movie"
+        raise UserError(
+            f"--held-out must be {what} with --split {kind}, got {held_out!r}."
+        ) from error
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
