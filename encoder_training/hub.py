@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +23,9 @@ def check_folder(name: str) -> None:
     UserError
         With what to do.
     """
-    # The hub would be asked for such a path again and again, for half a minute.
-    is_path = name.startswith(("/", ".", "~")) or name.endswith("/") or name.count("/") > 1
+    # The hub would be asked for such a path again and again, for half a minute. Ids of the models
+    # that are taken here have an owner and one slash.
+    is_path = name.startswith(("/", ".", "~")) or name.endswith("/") or name.count("/") != 1
     if is_path and not Path(name).is_dir():
         raise UserError(
             f"the model must be a folder or the id of a model on the Hugging Face hub, and "
@@ -79,16 +81,19 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers from drawing a bar and from listing the weights of other parts."""
+    """Keep the libraries from drawing a bar, and from listing weights and attempts to connect."""
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 
     was_on = transformers_logging.is_progress_bar_enabled()
-    level = transformers_logging.get_verbosity()
+    level, hub_level = transformers_logging.get_verbosity(), hub_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    hub_logging.set_verbosity(logging.ERROR)
     try:
         yield
     finally:
         transformers_logging.set_verbosity(level)
+        hub_logging.set_verbosity(hub_level)
         if was_on:
             transformers_logging.enable_progress_bar()

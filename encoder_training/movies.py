@@ -157,13 +157,23 @@ def find_movies(path: Path, names: Sequence[str]) -> dict[str, Movie]:
 
 
 def movies_in(path: Path, names: Sequence[str]) -> list[str]:
-    """Return those of some stimuli whose frames lie in a folder; all, for a file.
+    """Return those of some stimuli whose frames a path has, by its name and by those in it.
 
-    A folder of images holds one stimulus, and which one it does not say.
+    Parameters
+    ----------
+    path : Path
+        As for `find_movies`.
+    names : sequence of str
+        Of the stimuli, as in the recording.
+
+    Returns
+    -------
+    found : list of str
+        All of them where no name says which.
     """
-    if not path.is_dir():
-        return list(names)
-    return [name for name in names if _candidates(path, name)] or list(names)
+    inside = [name for name in names if path.is_dir() and _candidates(path, name)]
+    called = [name for name in names if path.stem in {name, *OTHER_NAMES.get(name, ())}]
+    return inside or called or list(names)
 
 
 def read_frames(movie: Movie, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:

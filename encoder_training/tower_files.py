@@ -37,7 +37,8 @@ def load_config(model: str, revision: str) -> Any:
     from transformers import AutoConfig
 
     try:
-        config = AutoConfig.from_pretrained(model, revision=revision or "main")
+        with quiet():
+            config = AutoConfig.from_pretrained(model, revision=revision or "main")
     except (OSError, ValueError) as error:
         if Path(model).is_dir():
             raise UserError(

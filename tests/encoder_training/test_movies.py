@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from contracts.errors import MisuseError, UserError
-from encoder_training.movies import find_movies, open_movie, read_frames
+from encoder_training.movies import find_movies, movies_in, open_movie, read_frames
 from simulation.cortex.movie_files import FrameFiles
 from simulation.scenes.movie import random_movie
 
@@ -152,6 +152,19 @@ def test_one_file_is_one_stimulus(tmp_path):
         find_movies(path, ["one", "two"])
     with pytest.raises(MisuseError, match="at least one name"):
         find_movies(path, [])
+
+
+def test_a_path_says_which_stimuli_it_has(tmp_path):
+    """By the files in a folder, by the name of the file or folder itself, or not at all."""
+    names = ["flashes", "natural_movie_one", "natural_scenes"]
+    path = npy(tmp_path, GREY)
+    assert movies_in(tmp_path, names) == ["natural_movie_one"]
+    assert movies_in(path, names) == ["natural_movie_one"]
+    scenes = tmp_path / "natural_scene_templates"
+    scenes.mkdir()
+    assert movies_in(images(scenes, GREY), names) == ["natural_scenes"]
+    assert movies_in(tmp_path, names) == ["natural_movie_one", "natural_scenes"]
+    assert movies_in(path.rename(tmp_path / "movie.npy"), names) == names
 
 
 def test_stimuli_that_are_missing_are_listed(tmp_path):

@@ -259,6 +259,7 @@ def test_patches_too_large_for_float16_are_refused(small):
     ("name", "message"),
     [
         ("./no-such-folder", "is no folder, seen from"),
+        ("no-such-folder", "is no folder, seen from"),
         ("nobody/no-such-model", "can be fetched from the Hugging Face hub, and .* is neither"),
     ],
 )
