@@ -192,8 +192,9 @@ def measure_response(prepared: PreparedSet, presented: Presented) -> Response | 
         rates.append(counted.mean(axis=0) * np.float32(rate.bins_per_s / n_together))
         explained.append(_explained(directions, counted))
     # The bin of a change begins up to a bin before it, half a bin in the mean.
-    middle = offsets[: len(rates)] + (n_together - 1) / 2
-    return Response(len(rows), 1e3 * middle / rate.bins_per_s, np.stack(rates), np.stack(explained))
+    middle = offsets[: len(rates)].astype(np.float64) + (n_together - 1) / 2
+    after_ms: NDArray[np.float64] = middle * (1e3 / rate.bins_per_s)
+    return Response(len(rows), after_ms, np.stack(rates), np.stack(explained))
 
 
 def _changes(
