@@ -5,25 +5,18 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
 
-from safetensors import SafetensorError, safe_open
-
-from contracts.errors import DependencyError, UserError
-from contracts.manifest import ENCODER_WEIGHTS, WindowModel, sha256_of
+from contracts.errors import DependencyError
+from contracts.manifest import ENCODER_WEIGHTS
 from encoder_training.dataset import Split, TrainingSet, measure_scaling
 from encoder_training.history import TrainingEpoch, plot_history, write_history
 from encoder_training.judged import METRICS
 from encoder_training.judging import judge
 from encoder_training.lag import choose_lag, plot_lags
-from encoder_training.model import EncoderSpec, PatchEncoder
-from encoder_training.options import TrainingOptions
+from encoder_training.model import PatchEncoder
 from encoder_training.prepared import PreparedSet
 from encoder_training.prepared_files import load_prepared
 from encoder_training.probes import fit_probes, save_probes
-from encoder_training.released import load_released
 from encoder_training.run_files import (
     CHECKPOINT,
     CURVES,
@@ -34,54 +27,18 @@ from encoder_training.run_files import (
     SCALING,
     Run,
     RunModel,
-    load_run_model,
     write_run,
 )
 from encoder_training.run_report import write_report
 from encoder_training.training import Trained, train_encoder
-from encoder_training.weights import SPEC_KEY, load_weights
 from neurrate.tables import write_json
+from neurrate.train_request import TrainRequest, initial_encoder, run_there, wanted_run
 
 JUDGED = "judged.json"
 IN_TABLE = ("cosine", "skill", "within_1s", "rank")
 """Scores that the terminal shows; report.md has them all."""
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainRequest:
-    """What was asked for.
-
-    Attributes
-    ----------
-    dataset, folder : Path
-        Of the data set and of the run.
-    size : {"paper", "small", "tiny"}
-        Of the encoder, where no weights are given.
-    lags_ns : tuple of int
-        To choose from, or the one.
-    weights : Path or None
-        Checkpoint to begin with.
-    heads : int
-        Attention heads of a released one.
-    judges_only : bool
-        Train nothing.
-    options : TrainingOptions
-        With a device that is there.
-    command : str
-        What is running, for the record.
-    """
-
-    dataset: Path
-    folder: Path
-    size: Literal["paper", "small", "tiny"]
-    lags_ns: tuple[int, ...]
-    weights: Path | None
-    heads: int
-    judges_only: bool
-    options: TrainingOptions
-    command: str
 
 
 def check_libraries() -> None:
@@ -122,18 +79,20 @@ def train_run(request: TrainRequest, *, overwrite: bool, say: Say) -> list[dict[
         If the folder holds another run, or something else.
     """
     prepared = load_prepared(request.dataset)
-    initial = _initial(request, prepared)
-    wanted = _wanted(request, prepared, initial)
+    initial = initial_encoder(request, prepared)
+    wanted = wanted_run(request, prepared, initial)
     if overwrite:
         for name in (RUN_NAME, CHECKPOINT, ENCODER_WEIGHTS, SCALING, LAG_PICTURE):
             (request.folder / name).unlink(missing_ok=True)
-    model = _there(request.folder, wanted)
+    model = run_there(request.folder, wanted)
     if model is not None and model.finished:
         say(f"{request.folder} is finished: {model.n_passes} passes, the best is {model.best_pass}")
         return []
     if model is None:
         model = _with_lag(request, prepared, wanted, say)
         write_run(request.folder, model)
+    if model.lag_choice is not None:
+        plot_lags(model.lag_choice, request.folder / LAG_PICTURE)
     data, parts = prepared.windows(model.lag_ns)
     trained = (
         Trained(initial, measure_scaling(data, parts.train), (), data.group[parts.validation])
@@ -155,111 +114,10 @@ def train_run(request: TrainRequest, *, overwrite: bool, say: Say) -> list[dict[
     return rows
 
 
-def _initial(request: TrainRequest, prepared: PreparedSet) -> PatchEncoder | None:
-    if request.weights is None:
-        return None
-    n_units = len(prepared.population)
-    if not _is_ours(request.weights):
-        return load_released(
-            request.weights, n_units=n_units, grid=prepared.grid, n_heads=request.heads
-        )
-    encoder = load_weights(request.weights)
-    spec = encoder.spec
-    if not isinstance(encoder, PatchEncoder) or (spec.n_units, spec.grid) != (
-        n_units,
-        prepared.grid,
-    ):
-        raise UserError(
-            f"{request.weights} must be of the variant patches, for the data set's {n_units} units "
-            f"and {prepared.grid}; it is for {spec.n_units} units and {spec.grid}. "
-            "Train without --weights."
-        )
-    return encoder
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a file is one that `save_weights` wrote, with its sizes in the header."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return SPEC_KEY in (file.metadata() or {})
-    except (OSError, SafetensorError):
-        return False
-
-
-def _wanted(request: TrainRequest, prepared: PreparedSet, initial: PatchEncoder | None) -> RunModel:
-    sizes = {"paper": EncoderSpec, "small": EncoderSpec.small, "tiny": EncoderSpec.tiny}
-    spec = sizes[request.size](len(prepared.population), prepared.grid)
-    window = prepared.window
-    return RunModel(
-        dataset=str(request.dataset),
-        dataset_sha256=prepared.training_data.sha256,
-        training_data=prepared.training_data,
-        language_model=prepared.language_model,
-        variant=request.options.variant,
-        spec=initial.spec if initial is not None else spec,
-        options=request.options,
-        weights_sha256=sha256_of(request.weights) if request.weights is not None else "",
-        judged_only=request.judges_only,
-        lags_ns=request.lags_ns,
-        window=WindowModel(
-            bin_rate_num=window.rate.num,
-            bin_rate_den=window.rate.den,
-            n_bins=window.n_bins,
-            stride_bins=window.stride_bins,
-            lag_ns=request.lags_ns[0],
-        ),
-        command=request.command,
-    )
-
-
-COMPARED = ("dataset_sha256", "variant", "spec", "options", "weights_sha256", "judged_only",
-            "lags_ns")  # fmt: skip
-"""What makes two runs the same one."""
-
-
-def _there(folder: Path, wanted: RunModel) -> RunModel | None:
-    """Return the run in the folder; none if there is nothing, an error if it is another one.
-
-    Raises
-    ------
-    UserError
-        With what differs.
-    """
-    if not (folder / RUN_NAME).exists():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise UserError(
-                f"{folder} holds something that is no run. Choose a new folder, or --overwrite."
-            )
-        return None
-    found = load_run_model(folder)
-    there, here = (_flat(each.model_dump(include=set(COMPARED))) for each in (found, wanted))
-    differ = [
-        f"{name} ({there.get(name)} there, {here.get(name)} now)"
-        for name in here
-        if there.get(name) != here[name]
-    ]
-    if differ:
-        raise UserError(
-            f"{folder} holds another run; these differ: {', '.join(differ)}. Choose a new folder, "
-            "go on with the same options, or start again with --overwrite."
-        )
-    return found
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        below = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
-        flat |= {prefix + name: value} if below is None else below
-    return flat
-
-
 def _with_lag(request: TrainRequest, prepared: PreparedSet, wanted: RunModel, say: Say) -> RunModel:
     if len(request.lags_ns) == 1:
         return wanted
     choice = choose_lag(prepared, request.lags_ns, seed=request.options.seed)
-    request.folder.mkdir(parents=True, exist_ok=True)
-    plot_lags(choice, request.folder / LAG_PICTURE)
     say(
         f"lag {choice.lag_ns / 1e6:g} ms: the shortest within a standard error of the best of "
         f"{', '.join(f'{each.lag_ns / 1e6:g}' for each in choice.scores)} ms"

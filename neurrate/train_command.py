@@ -123,7 +123,8 @@ def train(
 
     from encoder_training.options import TrainingOptions
     from encoder_training.training import resolve_device
-    from neurrate.train_build import TrainRequest, check_libraries, train_run
+    from neurrate.train_build import check_libraries, train_run
+    from neurrate.train_request import TrainRequest
 
     check_libraries()
     where = resolve_device(device)
