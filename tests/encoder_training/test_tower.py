@@ -30,9 +30,11 @@ from contracts.errors import MisuseError, UserError
 from contracts.manifest import Manifest, ManifestModel, PatchGridModel
 from daemon.narrators.llava import LlavaNarrator
 from daemon.settings import PAPER_PROMPT
+from encoder_training.patch_store import fill_patches
 from encoder_training.tower import VisionTower, check_grid
 from neurrate.simulated_bundle import SHIPPED_MODEL
 from simulation.tiny_llava import no_progress_bar, write_random_llava
+from tests.support.patch_towers import two_movies
 from tests.support.tiny_bundle import tiny_windows
 
 SMALL = PatchGrid(rows=3, cols=3, dim=16)
@@ -343,6 +345,27 @@ def test_mixed_precision_is_near(small):
     assert found.precision == "float16"
     difference = np.abs(found.patches(FRAMES).astype(np.float32) - expected)
     assert difference.max() < 0.02 * np.abs(expected).max()
+
+
+def test_an_interrupted_tower_goes_on_to_the_same_file(tmp_path, small, monkeypatch):
+    """Patches of a network, loaded again after an interruption, are the same bit for bit."""
+    frames, movies = two_movies()
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    fill_patches(whole, frames, movies, VisionTower(str(small)), batch_size=4)
+    tower = VisionTower(str(small))
+    looks = iter(range(2))
+    look = tower.patches
+
+    def look_twice(seen):
+        if next(looks, None) is None:
+            raise KeyboardInterrupt
+        return look(seen)
+
+    monkeypatch.setattr(tower, "patches", look_twice)
+    with pytest.raises(KeyboardInterrupt):
+        fill_patches(cut, frames, movies, tower, batch_size=4)
+    fill_patches(cut, frames, movies, VisionTower(str(small)), batch_size=4)
+    assert cut.read_bytes() == whole.read_bytes()
 
 
 @pytest.mark.parametrize(
