@@ -35,6 +35,7 @@ bench: setup ## Benchmarks of the CPU rooms, each a table and a JSON line
 	$(BIN)/python -m benchmarks.bench_bin_ring
 	$(BIN)/python -m benchmarks.bench_wire_ingest
 	$(BIN)/python -m benchmarks.bench_window_cut
+	$(BIN)/python -m benchmarks.bench_dataset
 
 format: setup ## Rewrite the files in the house format
 	$(BIN)/ruff format .
