@@ -196,7 +196,10 @@ def _write_files(
         _write_references(folder, references)
     for path in more_files:
         shutil.copyfile(path, folder / path.name)
-    write_manifest(folder, _manifest_model(folder, encoder.spec.grid, facts))
+    hashes = {
+        path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.name != PARITY
+    }
+    write_manifest(folder, _manifest_model(hashes, encoder.spec.grid, facts))
 
 
 def _write_references(folder: Path, references: Sequence[ReferenceFrame]) -> None:
@@ -209,7 +212,24 @@ def _write_references(folder: Path, references: Sequence[ReferenceFrame]) -> Non
     save_file({MEAN_PATCHES: mean_patches}, folder / EVIDENCE)
 
 
-def _manifest_model(folder: Path, grid: PatchGrid, facts: BundleFacts) -> ManifestModel:
+def draft_manifest(grid: PatchGrid, facts: BundleFacts) -> Manifest:
+    """Return the manifest of a bundle that is not written yet, for a narrator to fit itself to.
+
+    Parameters
+    ----------
+    grid : PatchGrid
+        Of the encoder.
+    facts : BundleFacts
+
+    Returns
+    -------
+    Manifest
+        Without files.
+    """
+    return Manifest(_manifest_model({}, grid, facts), Path(), "")
+
+
+def _manifest_model(hashes: dict[str, str], grid: PatchGrid, facts: BundleFacts) -> ManifestModel:
     window = facts.window
     return ManifestModel(
         format_version=MANIFEST_VERSION,
@@ -228,9 +248,7 @@ def _manifest_model(folder: Path, grid: PatchGrid, facts: BundleFacts) -> Manife
         training_data=facts.training_data,
         trained=facts.trained,
         scores=dict(facts.scores),
-        sha256={
-            path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.name != PARITY
-        },
+        sha256=hashes,
         command=facts.command,
     )
 

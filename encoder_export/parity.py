@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch  # noqa: TID253 - the reference is the torch network
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from contracts.errors import DependencyError, UserError
 from contracts.manifest import sha256_of
@@ -192,8 +193,13 @@ class Parity:
 
     def write(self, path: Path) -> None:
         """Write the report as JSON."""
-        document = asdict(self) | {"agreement": self.agreement}
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Parity:
+        """Read what `write` wrote."""
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**document | {"limits": Limits(**document["limits"])})
 
 
 class ParityError(UserError):
@@ -257,7 +263,7 @@ def measure_parity(
     narrated = set(np.linspace(0, n - 1, gate.n_narrations).astype(int).tolist())
     tally = _Tally()
     kept: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-    for first in range(0, n, BATCH):
+    for first in tqdm(range(0, n, BATCH), "comparing", unit="batch", disable=None, leave=False):
         rows = slice(first, min(first + BATCH, n))
         counts = gate.counts[rows]
         for population, mask in (

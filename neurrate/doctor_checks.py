@@ -117,29 +117,37 @@ def onnx_runtime() -> Iterator[Finding]:
             f"Remove both and install one again: {_pip('onnxruntime onnxruntime-gpu', 'uninstall')}"
         )
         yield Finding("onnxruntime", "twice", problem)
-    try:
-        import onnxruntime
+    from contracts.errors import DependencyError
+    from daemon.encoders.onnx import import_runtime
 
-        providers = list(onnxruntime.get_available_providers())
-    except (ImportError, AttributeError) as error:
+    try:
+        providers = list(import_runtime().get_available_providers())
+    except (DependencyError, AttributeError) as error:
         problem = f"onnxruntime is installed and cannot be loaded: {error}. Install it again."
         yield Finding("execution providers", "none", problem, "dependency")
         return
     yield Finding("execution providers", ", ".join(providers))
-    yield _tensorrt(providers)
 
 
-def _tensorrt(providers: list[str]) -> Finding:
-    version = version_of("tensorrt")
-    if "TensorrtExecutionProvider" not in providers:
-        return Finding(
-            "tensorrt", "not used: this onnxruntime has no TensorRT provider (onnxruntime-gpu has)"
-        )
-    if version is None:
-        return Finding(
-            "tensorrt", f"not used: its libraries are missing; {_pip('tensorrt')} if you want it"
-        )
-    return Finding("tensorrt", version)
+def encoder_devices() -> Iterator[Finding]:
+    """Look at TensorRT, and say where the encoder would run, and why not somewhere faster.
+
+    Yields
+    ------
+    Finding
+    """
+    from contracts.errors import DependencyError
+    from daemon.encoders.auto import outlook
+    from daemon.encoders.trt_library import KNOWN_MAJOR, load_library
+
+    for name in KNOWN_MAJOR:
+        try:
+            yield Finding(name, load_library(name).version)
+        except DependencyError as error:
+            is_absent = version_of(name) is None
+            problem = "" if is_absent else f"{error}. The encoder does without it."
+            yield Finding(name, "not installed" if is_absent else "not used", problem)
+    yield Finding("encoder", f"would run on {outlook()}")
 
 
 def machine() -> Iterator[Finding]:

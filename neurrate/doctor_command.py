@@ -38,6 +38,7 @@ def doctor(*, bundle: Path | None = None, json: JsonOption = None) -> int:
     findings = [
         *checks.packages(),
         *checks.onnx_runtime(),
+        *checks.encoder_devices(),
         *checks.machine(),
         *checks.ports(),
         *(checks.bundle(bundle) if bundle else ()),

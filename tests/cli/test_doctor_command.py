@@ -2,6 +2,7 @@
 
 import json
 import socket
+import sys
 from urllib.parse import urlsplit
 
 import pytest
@@ -47,6 +48,29 @@ def test_two_onnx_runtimes_are_a_problem(installed):
     problems = [one.problem for one in checks.onnx_runtime() if one.problem]
     assert len(problems) == 1
     assert "uninstall onnxruntime onnxruntime-gpu" in problems[0]
+
+
+def test_tensorrt_that_cannot_be_loaded_is_a_sentence(installed, tmp_path, monkeypatch):
+    """A missing libcudart costs speed: one sentence with a remedy, and exit code 0."""
+    installed["tensorrt"] = "11.4.0"
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('libcudart.so.13: no such file')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    findings = list(checks.encoder_devices())
+    (problem,) = [one.problem for one in findings if one.problem]
+    assert "libcudart.so.13" in problem
+    assert "does without it" in problem
+    assert exit_code(findings) == 0
+
+
+def test_the_encoders_device_is_said(installed, monkeypatch):
+    """Where it would run, and for each faster place the reason."""
+    for name in ("tensorrt", "tensorrt_rtx"):
+        monkeypatch.setitem(sys.modules, name, None)
+    findings = list(checks.encoder_devices())
+    assert [one.name for one in findings] == ["tensorrt", "tensorrt_rtx", "encoder"]
+    assert not any(one.problem for one in findings)
+    assert "tensorrt is not installed" in findings[-1].found
 
 
 def test_no_onnx_runtime_is_three(installed):

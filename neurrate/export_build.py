@@ -1,0 +1,289 @@
+"""The steps of ``neurrate export``: real windows, a language model that speaks, and a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from contracts.embedding import PatchEmbedding
+from contracts.errors import UserError
+from contracts.manifest import PARITY, PROBES, PROBES_REPORT, Manifest
+from contracts.window import Window, WindowSpec
+from daemon.encoders.engine_cache import get_engine, target_gpu
+from daemon.encoders.gpu import Gpu
+from daemon.encoders.trt_library import Library, load_library
+from daemon.narrators.auto import load_narrator
+from daemon.settings import NarratorSettings
+from encoder_export.bundle import BundleFacts, ReferenceFrame, draft_manifest, write_bundle
+from encoder_export.parity import Gate, Narrate, Parity, check_parity, measure_parity
+from encoder_export.precision import Precision
+from encoder_training.dataset import Split, TrainingSet
+from encoder_training.prepared import PreparedSet
+from encoder_training.prepared_files import load_prepared
+from encoder_training.run_files import Run, load_run
+from encoder_training.tower import VisionTower, check_grid
+
+MAX_REFERENCES = 1000
+"""Captioned training frames in a bundle, spread over all of them: 4 MB at LLaVA-1.5's 1024 numbers
+each, and a search of microseconds."""
+
+NARRATED_AT_ONCE = 8
+"""Grids in one batch of the language model."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What was asked for; the fields are the options of `neurrate.export_command.export`."""
+
+    run: Path
+    bundle: Path
+    precision: Precision
+    engine: str | None
+    populations: int
+    windows: int
+    narrations: int
+    model: str | None
+    dataset: Path | None
+    stride_bins: int | None
+    seed: int
+
+
+def export_run(request: ExportRequest, *, overwrite: bool) -> list[dict[str, object]]:
+    """Write the bundle, and the engine if one was asked for.
+
+    Parameters
+    ----------
+    request : ExportRequest
+    overwrite : bool
+        Replace a bundle that is there.
+
+    Returns
+    -------
+    rows : list of dict
+        What was compared, for a table.
+
+    Raises
+    ------
+    UserError
+        If the run is not finished, its data set is another one, or the model does not fit.
+    DependencyError
+        If a library or a GPU is missing for the engine.
+    ParityError
+        If the graph is too far from the network; then nothing is written.
+    """
+    target = _engine_target(request)
+    run = _finished_run(request.run)
+    prepared = _data_set(request, run)
+    data, parts = prepared.windows(run.model.lag_ns)
+    facts = _facts(request, run, prepared)
+    narrate = _narrator(request, run, facts)
+    gate = _gate(request, data, parts, narrate)
+    manifest = write_bundle(
+        request.bundle,
+        run.encoder,
+        facts,
+        references=_references(prepared, data, parts),
+        more_files=[request.run / name for name in (PROBES, PROBES_REPORT)],
+        precision=request.precision,
+        gate=gate,
+        overwrite=overwrite,
+    )
+    report = Parity.read(manifest.folder / PARITY)
+    rows = [_row(report)]
+    if target is not None:
+        rows += _make_engine(request, manifest, run, gate, *target)
+    return rows
+
+
+def _engine_target(request: ExportRequest) -> tuple[Library, Gpu] | None:
+    """Find library and GPU before the work, for an engine was asked for.
+
+    Raises
+    ------
+    UserError
+        If the graph is int8, which has no engine.
+    """
+    if request.engine is None:
+        return None
+    if request.precision == "int8":
+        raise UserError(
+            "an int8 graph is for a CPU and has no engine. Leave --engine out, or export with "
+            "--precision float16 or bfloat16."
+        )
+    library = load_library(request.engine)
+    return library, target_gpu(library)
+
+
+def _finished_run(folder: Path) -> Run:
+    run = load_run(folder)
+    missing = [name for name in (PROBES, PROBES_REPORT) if not (folder / name).is_file()]
+    if not run.model.finished or missing:
+        raise UserError(
+            f"the run in {folder} is not finished: it has not been judged. "
+            f"Go on with: {run.model.command}"
+        )
+    return run
+
+
+def _data_set(request: ExportRequest, run: Run) -> PreparedSet:
+    folder = request.dataset or Path(run.model.dataset)
+    if not folder.is_dir():
+        raise UserError(
+            f"the data set that {request.run} was trained on is not at {folder}. Say where it is: "
+            "--dataset DIR"
+        )
+    prepared = load_prepared(folder)
+    wanted, found = run.model.dataset_sha256, prepared.training_data.sha256
+    if found != wanted:
+        raise UserError(
+            f"{request.run} was trained on a data set with sha256 {wanted[:12]}, and {folder} has "
+            f"{found[:12]}. Name the one it was trained on with --dataset DIR, or train again."
+        )
+    if run.encoder.spec.grid != prepared.grid:
+        raise UserError(
+            f"the encoder predicts {run.encoder.spec.grid}, and the patches of {folder} are "
+            f"{prepared.grid}. Train again."
+        )
+    return prepared
+
+
+def _facts(request: ExportRequest, run: Run, prepared: PreparedSet) -> BundleFacts:
+    window = run.model.window
+    spec = WindowSpec(
+        rate=prepared.window.rate,
+        n_bins=window.n_bins,
+        stride_bins=request.stride_bins or window.stride_bins,
+        lag_ns=window.lag_ns,
+    )
+    # Folders are left out: the same run gives the same bundle wherever it lies.
+    command = f"neurrate export --precision {request.precision}"
+    if request.stride_bins is not None:
+        command += f" --stride {request.stride_bins}"
+    return BundleFacts(
+        population=prepared.population,
+        scaling=run.scaling,
+        window=spec,
+        language_model=run.model.language_model,
+        training_data=run.model.training_data,
+        trained=True,
+        command=command,
+        scores=run.model.scores,
+    )
+
+
+def _narrator(request: ExportRequest, run: Run, facts: BundleFacts) -> Narrate | None:
+    """Load the language model, whose tower must be the encoder's; None if nothing is narrated."""
+    if not request.narrations:
+        return None
+    named = run.model.language_model
+    tower = VisionTower(
+        request.model or named.model_id, revision="" if request.model else named.revision
+    )
+    check_grid(run.encoder.spec.grid, tower)
+    del tower
+    draft = draft_manifest(run.encoder.spec.grid, facts)
+    narrator = load_narrator(NarratorSettings(model=request.model), draft)
+    spec = facts.window
+    window = Window(spec, 0, np.empty((spec.n_bins, 0), np.uint16))
+
+    def narrate(grids: NDArray[np.float32]) -> Sequence[str]:
+        texts: list[str] = []
+        firsts = range(0, len(grids), NARRATED_AT_ONCE)
+        for first in tqdm(firsts, "narrating", unit="batch", disable=None, leave=False):
+            embeddings = [
+                PatchEmbedding(window, "all", len(facts.population), draft.patch_grid, grid)
+                for grid in grids[first : first + NARRATED_AT_ONCE]
+            ]
+            texts += [each.text for each in narrator.narrate(embeddings)]
+        return texts
+
+    return narrate
+
+
+def _gate(request: ExportRequest, data: TrainingSet, parts: Split, narrate: Narrate | None) -> Gate:
+    """Spread the windows over those that training never saw."""
+    held_out = parts.test if len(parts.test) else parts.validation
+    rows = _spread(held_out, request.windows)
+    return Gate.of_windows(
+        data.counts_of(rows), seed=request.seed, narrate=narrate, n_narrations=request.narrations
+    )
+
+
+def _references(prepared: PreparedSet, data: TrainingSet, parts: Split) -> list[ReferenceFrame]:
+    """Return captioned frames that training saw, spread over all of them."""
+    frames = prepared.frames
+    seen = np.unique(data.frame[parts.train])
+    captioned = np.array([row for row in seen if frames.captions[row].strip()], dtype=np.int64)
+    return [
+        ReferenceFrame(
+            frame=frames.label(row),
+            caption=frames.captions[row],
+            mean_patch=prepared.targets[row].astype(np.float32).mean(axis=0),
+        )
+        for row in _spread(captioned, MAX_REFERENCES).tolist()
+    ]
+
+
+def _spread(rows: NDArray[np.int64], at_most: int) -> NDArray[np.int64]:
+    if len(rows) <= at_most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, at_most).astype(np.int64)]
+
+
+def _make_engine(
+    request: ExportRequest, manifest: Manifest, run: Run, gate: Gate, library: Library, gpu: Gpu
+) -> list[dict[str, object]]:
+    """Make the engine; where it can run, it passes the same gate or is removed.
+
+    Raises
+    ------
+    ParityError
+        If it is too far from the network.
+    """
+    plan = get_engine(manifest, library, gpu, opt_batch=request.populations)
+    if not _can_run():
+        return [{"runs on": f"{library.name} {library.version}: not tried, no GPU is here"}]
+    from daemon.encoders.tensorrt import TensorrtGraph
+
+    graph = TensorrtGraph(manifest, opt_batch=request.populations, library=library)
+    parity = measure_parity(
+        run.encoder,
+        run.scaling,
+        gate,
+        graph.run,
+        precision=request.precision,
+        runtime=graph.device,
+    )
+    if parity.failures():
+        plan.unlink()
+        plan.with_suffix(".json").unlink()
+    check_parity(parity)
+    return [_row(parity)]
+
+
+def _can_run() -> bool:
+    from contracts.errors import DependencyError
+    from daemon.encoders.gpu import find_gpu
+
+    try:
+        find_gpu()
+    except DependencyError:
+        return False
+    return True
+
+
+def _row(parity: Parity) -> dict[str, object]:
+    words = f"{parity.n_equal} of {parity.n_narrations}" if parity.n_narrations else "not compared"
+    return {
+        "runs on": parity.runtime,
+        "windows": parity.n_windows,
+        "lowest cosine": f"{parity.min_cosine:.7f}",
+        "mean cosine": f"{parity.mean_cosine:.7f}",
+        "largest error": f"{parity.max_relative_error:.2g}",
+        "equal narrations": words,
+    }

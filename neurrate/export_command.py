@@ -1,0 +1,95 @@
+"""``neurrate export``: a run becomes a bundle that the daemon loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter, validators
+
+from neurrate.arguments import Count, Seed
+from neurrate.tables import check_folder_writable, print_table
+
+Narrations = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=256))]
+Windows = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=256))]
+
+
+def export(
+    run: Path,
+    bundle: Path,
+    *,
+    precision: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
+    engine: Literal["tensorrt", "tensorrt-rtx"] | None = None,
+    populations: Count = 1,
+    windows: Windows = 256,
+    narrations: Narrations = 32,
+    model: str | None = None,
+    dataset: Path | None = None,
+    stride: Count | None = None,
+    seed: Seed = 0,
+    overwrite: bool = False,
+) -> None:
+    """Make a bundle of a trained encoder, if its graph says what the network says.
+
+    The graph is compared with the network in float64 on real windows of the data set, in its
+    patches and in what the language model says of them. If it is too far off, nothing is written
+    and the error names the numbers. parity.json in the bundle has them.
+
+    Examples
+    --------
+        neurrate export run/ bundle/
+        neurrate export run/ bundle/ --precision int8
+        neurrate export run/ bundle/ --precision float16 --engine tensorrt --populations 4
+        neurrate export run/ bundle/ --narrations 0
+
+    Parameters
+    ----------
+    run
+        Folder of 'neurrate train', finished.
+    bundle
+        Folder to write.
+    precision
+        Of the graph. float32: for every machine; int8: about half the time on a CPU; float16: for
+        a GPU; bfloat16: for TensorRT alone.
+    engine
+        Also make an engine for the GPU here (tensorrt), or for any GPU from Ampere on
+        (tensorrt-rtx, which needs none here). The daemon makes one when it starts, if it has to.
+    populations
+        Populations that will be narrated at once: what the engine is made fast for.
+    windows
+        Windows of the data set to compare, at most.
+    narrations
+        Of how many of them the language model speaks, twice; 0 leaves words out of the comparison
+        and needs no language model here.
+    model
+        Folder or hub id of the language model, if it is not where the data set found it.
+    dataset
+        Folder of the data set, if it is not where 'neurrate train' found it.
+    stride
+        Bins between the starts of two windows when narrating; as in the run if omitted.
+    seed
+        Of the random populations that are compared.
+    overwrite
+        Replace a bundle that is there.
+    """
+    from encoder_export.bundle import check_target
+    from neurrate.export_build import ExportRequest, export_run
+
+    check_folder_writable(bundle)
+    check_target(bundle, overwrite=overwrite)
+    request = ExportRequest(
+        run=run,
+        bundle=bundle,
+        precision=precision,
+        engine=engine.replace("-", "_") if engine else None,
+        populations=populations,
+        windows=windows,
+        narrations=narrations,
+        model=model,
+        dataset=dataset,
+        stride_bins=stride,
+        seed=seed,
+    )
+    rows = export_run(request, overwrite=overwrite)
+    print_table("the graph against the network in float64", rows)
+    print(f"wrote {bundle}: neurrate run --bundle {bundle}")

@@ -1,0 +1,257 @@
+"""``neurrate export``: the same run is the same bundle, and what does not fit is one sentence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.embedding import PatchGrid
+from contracts.manifest import (
+    CAPTIONS,
+    ENCODER_ONNX,
+    PARITY,
+    PROBES,
+    PROBES_REPORT,
+    LanguageModel,
+    WindowModel,
+    load_manifest,
+)
+from daemon.encoders.auto import load_encoder
+from daemon.encoders.engine_cache import FOLDER, read_facts
+from encoder_export import bundle as bundle_module
+from encoder_export.parity import LIMITS, Limits
+from encoder_training.dataset import measure_scaling
+from encoder_training.model import EncoderSpec, PatchEncoder
+from encoder_training.options import TrainingOptions
+from encoder_training.prepared_files import load_prepared, write_prepared
+from encoder_training.run_files import RunModel, load_run_model, write_run
+from neurrate.cli import main
+from tests.support.gpu import find_gpu_or_skip
+from tests.support.prepared import prepared_set
+from tests.support.tiny_bundle import TINY_GRID
+
+LAG_NS = 100_000_000
+QUICK = ("--windows", "16", "--narrations", "4")
+
+
+@pytest.fixture(scope="module")
+def dataset(tiny_llava, tmp_path_factory) -> Path:
+    """Return the folder of a data set whose patches are of the tiny LLaVA's shape."""
+    small = prepared_set(n_frames=30, n_repeats=4)
+    targets = np.random.default_rng(0).normal(size=(30, TINY_GRID.n_patches, TINY_GRID.dim))
+    folder: Path = tmp_path_factory.mktemp("export") / "data"
+    write_prepared(
+        folder,
+        replace(
+            small,
+            grid=TINY_GRID,
+            targets=targets.astype(np.float16),
+            language_model=LanguageModel(model_id=str(tiny_llava)),
+        ),
+    )
+    return folder
+
+
+def make_run(folder: Path, made_of: Path, **changes) -> Path:
+    """Write a finished run of random weights: training has tests of its own."""
+    prepared = load_prepared(made_of)
+    data, parts = prepared.windows(LAG_NS)
+    spec = EncoderSpec.tiny(len(prepared.population), changes.pop("grid", prepared.grid))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = PatchEncoder(spec).eval()
+    window = prepared.window
+    model = RunModel(
+        dataset=str(made_of),
+        dataset_sha256=prepared.training_data.sha256,
+        training_data=prepared.training_data,
+        language_model=prepared.language_model,
+        variant="patches",
+        spec=spec,
+        options=TrainingOptions(),
+        lags_ns=(LAG_NS,),
+        window=WindowModel(
+            bin_rate_num=window.rate.num,
+            bin_rate_den=window.rate.den,
+            n_bins=window.n_bins,
+            stride_bins=window.stride_bins,
+            lag_ns=LAG_NS,
+        ),
+        scores={"cosine": 0.5},
+        command="neurrate train data run",
+        finished=True,
+    ).model_copy(update=changes)
+    write_run(folder, model, encoder=encoder, scaling=measure_scaling(data, parts.train))
+    (folder / PROBES).write_bytes(b"probes")
+    (folder / PROBES_REPORT).write_text("{}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(dataset, tmp_path_factory) -> Path:
+    return make_run(tmp_path_factory.mktemp("export") / "run", dataset)
+
+
+@pytest.fixture(scope="module")
+def bundle(run, tmp_path_factory):
+    """Return a bundle that was exported with narrations."""
+    folder = tmp_path_factory.mktemp("export") / "bundle"
+    assert main(["export", str(run), str(folder), *QUICK]) == 0
+    return load_manifest(folder)
+
+
+def refused(capsys, *words: object) -> str:
+    """Run a command that must be refused, and return its one sentence."""
+    assert main(["export", *map(str, words)]) == 2
+    error: str = capsys.readouterr().err
+    assert "Traceback" not in error
+    return " ".join(error.split())
+
+
+def test_help_has_examples(capsys):
+    """Options and examples are there."""
+    assert main(["export", "--help"]) == 0
+    text = capsys.readouterr().out
+    for part in ("neurrate export run/ bundle/", "--precision", "--engine", "--narrations"):
+        assert part in text
+
+
+def test_bundle_is_the_runs(bundle, run):
+    """Window, lag, population, scores, data and probes are those of the run."""
+    model = load_run_model(run)
+    assert bundle.window_spec.lag_ns == LAG_NS
+    assert bundle.model.trained is True
+    assert bundle.model.scores == {"cosine": 0.5}
+    assert bundle.model.training_data == model.training_data
+    assert bundle.model.language_model == model.language_model
+    assert bundle.file(PROBES).read_bytes() == b"probes"
+    assert bundle.file(PROBES_REPORT) is not None
+
+
+def test_evidence_is_of_training_frames(bundle, dataset):
+    """Captions and mean patches are those of captioned frames that training saw."""
+    prepared = load_prepared(dataset)
+    captions = dict(
+        zip(map(prepared.frames.label, range(30)), prepared.frames.captions, strict=True)
+    )
+    lines = bundle.file(CAPTIONS).read_text().splitlines()
+    said = {one["frame"]: one["caption"] for one in map(json.loads, lines)}
+    assert 0 < len(said) <= 30
+    assert said.items() <= captions.items()
+
+
+def test_parity_is_of_real_windows_and_words(bundle):
+    """The report has the windows and the narrations that were asked for."""
+    report = json.loads((bundle.folder / PARITY).read_text())
+    assert (report["n_windows"], report["n_narrations"]) == (16, 4)
+    assert report["n_equal"] >= 3
+    assert report["onnx_sha256"] == bundle.model.sha256[ENCODER_ONNX]
+
+
+def test_same_run_same_bundle(bundle, run, tmp_path):
+    """Whatever run, bundle and data set are called, the manifest's sha256 is the same."""
+    moved = tmp_path / "another run"
+    run_copy = moved / "r"
+    moved.mkdir()
+    run_copy.symlink_to(run)
+    assert main(["export", str(run_copy), str(tmp_path / "b"), "--narrations", "0"]) == 0
+    again = load_manifest(tmp_path / "b")
+    assert again.sha256 == bundle.sha256
+    assert str(tmp_path) not in (again.folder / "manifest.json").read_text()
+
+
+def test_the_daemon_runs_it(bundle):
+    """What was exported loads, and encodes."""
+    encoder = load_encoder(bundle, [bundle.population.select("all")], device="cpu")
+    assert encoder.device.startswith("CPU")
+
+
+def test_engine_lies_in_the_bundle(run, tmp_path):
+    """An engine for any GPU is made on a machine without one, and found beside the graph."""
+    pytest.importorskip("tensorrt_rtx")
+    out = tmp_path / "bundle"
+    words = ["--engine", "tensorrt-rtx", "--precision", "float16", "--populations", "3"]
+    assert main(["export", str(run), str(out), "--narrations", "0", *words]) == 0
+    (plan,) = (out / FOLDER).glob("*.plan")
+    facts = read_facts(plan)
+    assert (facts.library, facts.precision, facts.opt_batch) == ("tensorrt_rtx", "float16", 3)
+    assert load_manifest(out).model.sha256.keys().isdisjoint({plan.name})
+
+
+def test_engine_without_a_gpu(run, tmp_path, capsys):
+    """Plain TensorRT needs the GPU or its library: exit code 3 before any work."""
+    code = main(["export", str(run), str(tmp_path / "b"), "--engine", "tensorrt"])
+    if code == 0:
+        pytest.skip("TensorRT and a GPU are here")
+    assert code == 3
+    assert "tensorrt" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+
+def test_int8_has_no_engine(run, tmp_path, capsys):
+    """The two options exclude each other."""
+    said = refused(capsys, run, tmp_path / "b", "--engine", "tensorrt-rtx", "--precision", "int8")
+    assert "int8 graph is for a CPU" in said
+
+
+def test_graph_that_is_too_far_is_not_written(bundle, run, tmp_path, capsys, monkeypatch):
+    """The gate's error names number and limit, and the folder is not made."""
+    traced = (bundle.folder / ENCODER_ONNX).read_bytes()
+    monkeypatch.setattr(
+        bundle_module, "write_graph", lambda _, __, path, **___: path.write_bytes(traced)
+    )
+    monkeypatch.setitem(LIMITS, "float32", Limits(1.1, 1.1, 0.0, 1.0))
+    said = refused(capsys, run, tmp_path / "b", "--narrations", "0")
+    assert "lowest cosine of a patch is" in said
+    assert "Nothing was written" in said
+    assert not (tmp_path / "b").exists()
+
+
+def test_bundle_that_is_there(bundle, run, capsys):
+    """A bundle is replaced only when asked for."""
+    assert "add --overwrite" in refused(capsys, run, bundle.folder)
+
+
+def test_run_that_is_not_judged(dataset, tmp_path, capsys):
+    """An unfinished run says how to go on."""
+    unfinished = make_run(tmp_path / "run", dataset, finished=False)
+    said = refused(capsys, unfinished, tmp_path / "b")
+    assert "has not been judged. Go on with: neurrate train data run" in said
+
+
+def test_other_data_set(dataset, tmp_path, capsys):
+    """A data set with another sha256 is not the one that it learned from."""
+    other = make_run(tmp_path / "run", dataset, dataset_sha256="f" * 64)
+    said = refused(capsys, other, tmp_path / "b")
+    assert "sha256 ffffffffffff" in said
+    assert "--dataset DIR" in said
+
+
+def test_data_set_that_has_moved(dataset, tmp_path, capsys):
+    """A data set that is not where it was can be named."""
+    moved = make_run(tmp_path / "run", dataset, dataset=str(tmp_path / "gone"))
+    assert "Say where it is: --dataset DIR" in refused(capsys, moved, tmp_path / "b")
+
+
+def test_model_of_another_grid(run, tmp_path, capsys):
+    """A vision tower with other patches than the encoder's is refused with both grids."""
+    from simulation.tiny_llava import write_random_llava
+
+    write_random_llava(tmp_path / "other", grid=PatchGrid(rows=4, cols=4, dim=64))
+    said = refused(capsys, run, tmp_path / "b", "--model", tmp_path / "other")
+    assert "the encoder predicts 8 x 8 patches" in said
+
+
+@pytest.mark.gpu
+def test_engine_passes_the_gate_on_the_gpu(run, tmp_path, capsys):
+    """Where it can run, the engine is held against the network as the graph is."""
+    find_gpu_or_skip()
+    out = tmp_path / "bundle"
+    words = ["--engine", "tensorrt", "--precision", "float16", "--narrations", "0"]
+    assert main(["export", str(run), str(out), *words]) == 0
+    assert "tensorrt" in capsys.readouterr().out
