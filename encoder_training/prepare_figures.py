@@ -209,12 +209,12 @@ def _changes(
     change = np.linalg.norm(picture[shown.frame[after]] - picture[shown.frame[before]], axis=1)
     rows = []
     for movie in range(len(presented.movies)):
-        of_movie = (presented.movie[after] == movie) & (change > 0)
+        of_movie = presented.movie[after] == movie
         if of_movie.any():
             least = CUT * float(np.median(change[of_movie]))
             if (change[of_movie] > least).sum() < FEW_CUTS:
                 least = float(np.quantile(change[of_movie], 1 - CHANGE_SHARE))
-            rows.append(after[of_movie & (change >= least)])
+            rows.append(after[of_movie & (change >= least) & (change > 0)])
     found = np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
     return found[:: max(1, -(-len(found) // MAX_ONSETS))]
 
