@@ -9,6 +9,7 @@ from contracts import manifest
 from contracts.binning import MAX_RATE_TERM
 from contracts.population import MAX_UNITS
 from contracts.window import MAX_WINDOW_BINS
+from daemon.encoders.engine_cache import EngineModel
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 
@@ -47,7 +48,17 @@ def test_files_are_those_of_the_code():
         manifest.ENCODER_WEIGHTS,
         manifest.CAPTIONS,
         manifest.EVIDENCE,
+        manifest.PROBES,
+        manifest.PROBES_REPORT,
+        manifest.PARITY,
     ]
+
+
+def test_engines_fields_are_those_of_the_code():
+    """What stands beside an engine is described, field by field, and nothing else."""
+    table = DOCUMENT.partition("## Engines")[2].partition("| field |")[2].partition("\n\n")[0]
+    first_cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert re.findall(r"`(\w+)`", "".join(first_cells)) == list(EngineModel.model_fields)
 
 
 @pytest.mark.parametrize("limit", [MAX_UNITS, MAX_WINDOW_BINS, MAX_RATE_TERM])
