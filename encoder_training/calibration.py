@@ -24,14 +24,23 @@ CLOSEST = 1e-6
 """A probability is never taken to be nearer to 0 or 1 than this."""
 
 
-def platt(score: NDArray[np.float64], label: NDArray[np.bool_]) -> tuple[float, float]:
+def platt(
+    score: NDArray[np.float64], label: NDArray[np.bool_], *, n_independent: int
+) -> tuple[float, float]:
     """Fit ``sigmoid(scale * score + offset)`` to labels.
+
+    Neighbouring windows show the same, so that hundreds of them may be a handful of scenes. Labels
+    are smoothed, and scale 1 and offset 0 preferred, as if there were only so many examples: a
+    normal prior of standard deviation 1 on both.
 
     Parameters
     ----------
     score : array, shape (n,), float64
+        Log odds of a probe.
     label : array, shape (n,), bool
         Both kinds.
+    n_independent : int
+        Examples that the windows are worth: groups of them.
 
     Returns
     -------
@@ -39,22 +48,27 @@ def platt(score: NDArray[np.float64], label: NDArray[np.bool_]) -> tuple[float, 
         0 or more: a score that is worth nothing is ignored, never turned round.
     offset : float
     """
-    n_yes, n_no = int(label.sum()), int((~label).sum())
+    n_yes, n_no = n_independent * label.mean(), n_independent * (~label).mean()
     wanted = np.where(label, (n_yes + 1) / (n_yes + 2), 1 / (n_no + 2))
-    spread = float(score.std()) or 1.0
-    centred = (score - score.mean()) / spread
+    mean, spread = float(score.mean()), float(score.std()) or 1.0
+    centred = (score - mean) / spread
+
+    def unscaled(at: NDArray[np.float64]) -> tuple[float, float]:
+        scale = float(at[0]) / spread
+        return scale, float(at[1]) - scale * mean
 
     def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         logit = at[0] * centred + at[1]
         missed = expit(logit) - wanted
-        value = (np.logaddexp(0, logit) - wanted * logit).mean()
-        return float(value), np.array([(missed * centred).mean(), missed.mean()])
+        scale, offset = unscaled(at)
+        prior = ((scale - 1) ** 2 + offset**2) / (2 * n_independent)
+        value = (np.logaddexp(0, logit) - wanted * logit).mean() + prior
+        of_prior = np.array([(scale - 1 - offset * mean) / spread, offset]) / n_independent
+        return float(value), np.array([(missed * centred).mean(), missed.mean()]) + of_prior
 
-    share = wanted.mean()
-    start = np.array([1.0, np.log(share / (1 - share))])
+    start = np.array([spread, mean])
     found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
-    scale = float(found.x[0]) / spread
-    return scale, float(found.x[1]) - scale * float(score.mean())
+    return unscaled(found.x)
 
 
 def log_loss(probability: NDArray[np.float64], label: NDArray[np.bool_]) -> float:

@@ -17,8 +17,14 @@ SHARES = (0.05, 0.95)
 MAX_CONCEPTS = 40
 """Words that are taken, at most, those nearest to half of the frames first."""
 
-IRREGULAR = {"people": "person", "men": "man", "women": "woman", "children": "child"}
-"""Plurals of what stands in pictures that no rule makes."""
+IRREGULAR = {
+    "people": "person",
+    "men": "man",
+    "women": "woman",
+    "children": "child",
+    "buses": "bus",
+}
+"""Plurals of what stands in pictures that no simple rule makes."""
 
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
 
@@ -42,7 +48,7 @@ def singular(word: str) -> str:
         return IRREGULAR[word]
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
-    if re.search(r"(?:ss|x|ch|sh|us)es$", word):
+    if re.search(r"(?:ss|x|ch|sh)es$", word):
         return word[:-2]
     if word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "us", "is")):
         return word[:-1]

@@ -27,7 +27,7 @@ MAX_FITTED = 1024
 BLOCK_BYTES = 128 * 2**20
 """Float32 patches that are read at once."""
 
-SMALLEST_SHARE = 1e-9
+SMALLEST_SHARE = 1e-6
 """Of the largest eigenvalue: below it, a component is rounding of float16 and float32."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,11 +14,14 @@ from encoder_training.dataset import Scaling
 from encoder_training.masking import masked_z
 from encoder_training.model import Encoder
 
-BATCH_NUMBERS = 2**24
-"""Numbers of predicted patches in a batch: 64 MB, 28 windows of 576 x 1024."""
+BATCH_NUMBERS = 2**25
+"""Numbers of predicted patches in a batch: 128 MB, 56 windows of 576 x 1024."""
 
-MOST_WINDOWS = 64
-"""In a batch; more does not make a small encoder faster."""
+MOST_WINDOWS = 512
+"""In a batch: 20 MB of counts at 2,000 units."""
+
+MOST_ENCODED = 64
+"""Windows that the encoder takes at once; more does not make it faster."""
 
 
 class HeardEncoder:
@@ -57,10 +61,13 @@ class HeardEncoder:
     @torch.no_grad()
     def through(self, counts: NDArray[np.uint8], mask: torch.Tensor) -> NDArray[np.float32]:
         """Predict, each window through its own mask of units, shape (n, n_units), float32."""
-        x = torch.from_numpy(counts).to(self._device).float()
-        predicted = self._encoder(masked_z(x, self._mean, self._std, mask.to(self._device)))
-        found: NDArray[np.float32] = predicted.float().cpu().numpy()
-        return found
+        found: list[NDArray[np.float32]] = []
+        for first in range(0, len(counts), MOST_ENCODED):
+            some = slice(first, first + MOST_ENCODED)
+            x = torch.from_numpy(counts[some]).to(self._device).float()
+            z = masked_z(x, self._mean, self._std, mask[some].to(self._device))
+            found.append(self._encoder(z).float().cpu().numpy())
+        return np.concatenate(found)
 
     def frames(
         self, counts: NDArray[np.uint8], is_candidate: NDArray[np.bool_]
@@ -70,10 +77,9 @@ class HeardEncoder:
         return None
 
 
-def batches(rows: NDArray[np.int64], encoder: Encoder) -> Iterator[NDArray[np.int64]]:
-    """Cut rows into batches whose patches fit memory."""
-    grid = encoder.spec.grid
-    size = min(MOST_WINDOWS, max(1, BATCH_NUMBERS // (grid.n_patches * grid.dim)))
+def batches(rows: NDArray[np.int64], grid: tuple[int, ...]) -> Iterator[NDArray[np.int64]]:
+    """Cut rows into batches whose patches, of shape (n_patches, dim), fit memory."""
+    size = min(MOST_WINDOWS, max(1, BATCH_NUMBERS // math.prod(grid)))
     for first in range(0, len(rows), size):
         yield rows[first : first + size]
 

@@ -124,6 +124,8 @@ class Judged:
     ----------
     n_windows, n_test_windows : int
         That judged, of how many there are.
+    n_population_windows : int
+        Of these, the ones that judged each area and cell type.
     n_frames : int
         Different frames among them: the candidates of the ranks.
     n_unseen : int
@@ -148,6 +150,7 @@ class Judged:
 
     n_windows: int
     n_test_windows: int
+    n_population_windows: int
     n_frames: int
     n_unseen: int
     n_drawn: int

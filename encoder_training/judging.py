@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from contracts.population import Selection
 from encoder_training.baselines import FITS, Decoder, Lesson
-from encoder_training.baselines.decoder import MeanPatches
+from encoder_training.baselines.decoder import FrameMixture, MeanPatches
 from encoder_training.dataset import Scaling, Split, TrainingSet
 from encoder_training.frame_space import FrameSpace, fit_frame_space, thinned
 from encoder_training.heard import HeardEncoder, batches, populations
@@ -37,6 +37,9 @@ from encoder_training.resampling import Draws, draw_groups, interval, runs
 MAX_WINDOWS = 2000
 """Test windows that judge, at most, evenly thinned."""
 
+MAX_POPULATION_WINDOWS = 500
+"""The same for each area and cell type, of which there may be a dozen, each with all methods."""
+
 BIN_S = 1.0
 """Of movie time in the figures over time; longer movies have `MOST_BINS` longer bins."""
 
@@ -53,6 +56,7 @@ def judge(
     seed: int = 0,
     progress: bool = True,
     max_windows: int = MAX_WINDOWS,
+    max_population_windows: int = MAX_POPULATION_WINDOWS,
 ) -> Judged:
     """Judge on the test windows.
 
@@ -72,21 +76,23 @@ def judge(
         Of the bootstrap.
     progress : bool
         Whether to draw a bar on a terminal.
-    max_windows : int
-        Test windows, at most, evenly thinned.
+    max_windows, max_population_windows : int
+        Test windows for all units and for each area and cell type, at most, evenly thinned.
 
     Returns
     -------
     Judged
     """
-    rows = thinned(parts.test, max_windows)
     heard = populations(data.population)
-    bench = _Bench.of(prepared, data, parts, rows)
-    group, drawn = runs(data, rows)
-    draws = draw_groups(group, seed=seed)
+    bench = _Bench.of(prepared, data, parts, thinned(parts.test, max_windows))
+    few = bench.thinned(max_population_windows)
+    group, drawn = runs(data, bench.rows)
+    draws = {bench: draw_groups(group, seed=seed)}
+    draws[few] = draw_groups(runs(data, few.rows)[0], seed=seed)
     found: list[_Found] = []
     with tqdm(
-        total=len(rows) * (len(heard) * (1 + len(FITS)) + 2),
+        total=len(bench.rows) * (3 + len(FITS))
+        + len(few.rows) * (len(heard) - 1) * (1 + len(FITS)),
         desc="judging",
         unit="window",
         disable=None if progress else True,
@@ -100,22 +106,24 @@ def judge(
             decoders += [fit(lesson) for fit in FITS.values()]
             if population == "all":
                 decoders += _controls(lesson, encoder, scaling)
+            on = bench if population == "all" else few
             for decoder in decoders:
-                by_patches = bench.decides_by_patches(decoder, lesson.chosen_by, encoder)
-                scored = bench.score(decoder, rows, encoder, bar)
+                by_patches = on.decides_by_patches(decoder, lesson.chosen_by)
+                scored = on.score(decoder, bar)
                 if by_patches:
                     scored = replace(scored, answer=scored.answer_by_patches)
                 found.append(
-                    _Found(decoder, population, selection, scored, draws, bench, by_patches)
+                    _Found(decoder, population, selection, scored, draws[on], on, by_patches)
                 )
     methods = [each.scores for each in found]
     lag_ms = data.window.lag_ns / 1e6
     return Judged(
-        n_windows=len(rows),
+        n_windows=len(bench.rows),
+        n_population_windows=len(few.rows),
         n_test_windows=len(parts.test),
         n_frames=len(bench.candidates),
         n_unseen=int((~np.isin(bench.candidates, data.frame[parts.train])).sum()),
-        n_drawn=draws.n_groups,
+        n_drawn=draws[bench].n_groups,
         drawn=drawn,
         lag_ms=lag_ms,
         seed=seed,
@@ -170,36 +178,44 @@ class _Bench:
         time = movie_time(prepared)
         return cls(data, rows, true, np.unique(true), targets, space, time)
 
-    def decides_by_patches(
-        self, decoder: Decoder, rows: NDArray[np.int64], encoder: Encoder
-    ) -> bool:
+    def thinned(self, most: int) -> _Bench:
+        """Return fewer windows and the same candidates."""
+        rows = thinned(self.rows, most)
+        return replace(self, rows=rows, true=self.data.frame[rows])
+
+    def decides_by_patches(self, decoder: Decoder, rows: NDArray[np.int64]) -> bool:
         """Say whether a method's frames are better by its patches than by its own decision.
 
         Asked of validation windows: a decision among training frames can only be wrong where
         frames were held out, while a mixture of their patches may be nearest to the true frame.
         """
-        if not getattr(decoder, "decides", False):
+        if not isinstance(decoder, FrameMixture) or not decoder.decides:
             return True
-        scored, true = self.score(decoder, rows, encoder), self.data.frame[rows]
-        own, by_patches = (
-            self.time.is_near(answer, true).mean()
-            for answer in (scored.answer, scored.answer_by_patches)
-        )
-        return bool(by_patches > own)
+        counts, true = self.data.counts_of(rows), self.data.frame[rows]
+        may_be = self.may_be(true)
+        # Weights sum to 1, so that a mixture of frames has the mixture of their coordinates.
+        mixed = decoder.weights(counts) @ self.space.coordinates[decoder.known]
+        similarity = similarities(mixed, self.space.coordinates)
+        by_patches = np.where(may_be, similarity, -np.inf).argmax(axis=1)
+        own = decoder.frames(counts, may_be)
+        n_right = [
+            0 if answer is None else int(self.time.is_near(answer, true).sum())
+            for answer in (by_patches, own)
+        ]
+        return n_right[0] > n_right[1]
 
-    def score(
-        self,
-        decoder: Decoder,
-        rows: NDArray[np.int64],
-        encoder: Encoder,
-        bar: tqdm[None] | None = None,
-    ) -> _Scored:
+    def may_be(self, true: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Mark the frames of the same movie, shape (n, n_frames)."""
+        is_same: NDArray[np.bool_] = self.time.movie[None, :] == self.time.movie[true][:, None]
+        return is_same
+
+    def score(self, decoder: Decoder, bar: tqdm[None]) -> _Scored:
         """Score a method, batch by batch."""
         parts = []
-        for some in batches(rows, encoder):
-            parts.append(self._score(decoder, some))
-            if bar is not None:
-                bar.update(len(some))
+        grid = self.data.targets.shape[1:]
+        for rows in batches(self.rows, grid):
+            parts.append(self._score(decoder, rows))
+            bar.update(len(rows))
         joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
         error, raw_cosine, cosine, rank, top1, top5, answer, by_patches = joined
         return _Scored(error, raw_cosine, cosine, Ranks(rank, top1, top5), answer, by_patches)
@@ -291,7 +307,7 @@ class _Found:
 
 def _chosen(decoder: Decoder, by_patches: bool) -> str:
     settings = getattr(decoder, "chosen", "")
-    if not getattr(decoder, "decides", False):
+    if not settings or not getattr(decoder, "decides", False):
         return settings
     return f"{settings}; frames by {'patches' if by_patches else 'its own decision'}"
 

@@ -148,6 +148,7 @@ def fit_probes(
     known = np.tile(labels[data.frame[train]], (2, 1)) == 1
     chosen_by = labels[data.frame[validation]] == 1
     weight, bias, strength = _learn(learned, known, asked["all"][0], chosen_by)
+    n_independent = len(np.unique(runs(data, validation)[0]))
     group, _ = runs(data, test)
     draws = draw_groups(group, seed=seed, n_draws=N_DRAWS)
     truth = labels[data.frame[test]] == 1
@@ -160,7 +161,7 @@ def fit_probes(
             is_mixed = len(np.unique(chosen_by[:, column])) == 2
             if is_mixed:
                 scale[row, column], offset[row, column] = platt(
-                    scores[0][:, column], chosen_by[:, column]
+                    scores[0][:, column], chosen_by[:, column], n_independent=n_independent
                 )
             calibrated = scale[row, column], offset[row, column], is_mixed
             tested.append(
@@ -187,14 +188,14 @@ class _Asked:
         self, data: TrainingSet, encoder: Encoder, scaling: Scaling, bar: tqdm[None]
     ) -> None:
         everyone = data.population.select("all")
-        self._data, self._encoder, self._bar = data, encoder, bar
+        self._data, self._bar = data, bar
         self._heard = HeardEncoder(encoder, scaling, everyone)
 
     def through(self, rows: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return mean patches, each window through its own mask, shape (n, dim)."""
         found = [np.empty((0, self._data.targets.shape[2]), np.float32)]
         done = 0
-        for some in batches(rows, self._encoder):
+        for some in batches(rows, self._data.targets.shape[1:]):
             heard = torch.from_numpy(mask[done : done + len(some)].astype(np.float32))
             found.append(self._heard.through(self._data.counts_of(some), heard).mean(axis=1))
             done += len(some)

@@ -134,7 +134,8 @@ def _populations(judged: Judged) -> list[str]:
         "## By area and cell type",
         "",
         "Each through its own units alone: the encoder masked, the baselines fitted anew on these "
-        f"units. Encoder no better than chance within 1 s: {found}.",
+        f"units; {judged.n_population_windows:,} of the windows. Encoder no better than chance "
+        f"within 1 s: {found}.",
         "",
         *_table(
             ["population", "units", "method", "cosine", "skill", "within 1 s",
