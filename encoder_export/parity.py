@@ -33,9 +33,6 @@ Narrate = Callable[[NDArray[np.float32]], Sequence[str]]
 BATCH = 8
 """Windows at once: eight grids of LLaVA-1.5 in float64 are 38 MB."""
 
-MAX_WINDOWS = 256
-"""Windows that are compared at most: a minute and a half of one core with the paper's encoder."""
-
 POISSON_WINDOWS = 8
 """Windows of an encoder without a data set: random weights, or weights in the package."""
 

@@ -10,8 +10,10 @@ import logging
 import shutil
 import sys
 import types
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import daemon.encoders
@@ -29,7 +31,10 @@ from daemon.encoders.engine_cache import (
     target_gpu,
 )
 from daemon.encoders.gpu import Gpu, find_gpu
+from daemon.encoders.onnx import OnnxGraph
+from daemon.encoders.tensorrt import TensorrtGraph
 from daemon.encoders.trt_library import Library, Listener, first_library, load_library
+from tests.support.gpu import find_gpu_or_skip
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0")
 
@@ -287,6 +292,21 @@ def test_what_was_asked_for_and_is_not_there(bundle, device):
     _without_gpu()
     with pytest.raises(DependencyError, match=f"encoder.device is {device}, and "):
         load_encoder(bundle, [bundle.population.select("all")], device=device)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("on_gpu", [TensorrtGraph, partial(OnnxGraph, device="cuda")])
+def test_gpu_says_what_the_cpu_says(bundle, on_gpu):
+    """The same graph on a GPU gives the same patches, for any size of batch."""
+    find_gpu_or_skip()
+    rng = np.random.default_rng(0)
+    graph, expected = on_gpu(bundle), OnnxGraph(bundle)
+    for n in (1, 3, 64):
+        counts = rng.poisson(0.3, (n, bundle.window_spec.n_bins, 12)).astype(np.float32)
+        mask = (rng.random((n, 12)) < 0.5).astype(np.float32)
+        np.testing.assert_allclose(
+            graph.run(counts, mask), expected.run(counts, mask), rtol=0, atol=2e-3
+        )
 
 
 def _without_gpu() -> None:
