@@ -6,7 +6,6 @@ where they were when the same command is given again.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,21 +18,14 @@ from contracts.window import WindowSpec
 from encoder_training.counting import write_counts
 from encoder_training.movies import Movie, find_movies, movies_in
 from encoder_training.patch_store import fill_patches, open_patches
-from encoder_training.prepare_report import REPORT_FILES, write_prepare_report
+from encoder_training.prepare_report import write_prepare_report
 from encoder_training.prepared import FrameTable, PreparedSet, Shown
-from encoder_training.prepared_facts import (
-    CONTENT,
-    COUNTS,
-    FACTS,
-    PATCHES,
-    UNFINISHED,
-    Option,
-    write_json,
-)
+from encoder_training.prepared_facts import COUNTS, PATCHES, UNFINISHED, Option
 from encoder_training.prepared_files import load_prepared, write_prepared
 from encoder_training.splits import Parted, SplitOptions, part
 from encoder_training.stimulus import PresentationTable, Presented, read_presented, spans_of
 from neurrate.prepare_captions import CAPTIONED, CaptionOptions, known_captions, made_captions
+from neurrate.prepare_folder import open_folder, remove_patches
 from stream_sources.open_source import open_source
 from stream_sources.recording import RecordingSource
 from stream_sources.trains import TrainReader
@@ -135,7 +127,7 @@ def build_data_set(options: PrepareOptions, *, command: str, overwrite: bool = F
     command : str
         What is written into the data set as its maker.
     overwrite : bool
-        Start again whatever is there.
+        Start again whatever is there; patches are kept if they are of the same frames and tower.
 
     Returns
     -------
@@ -161,9 +153,15 @@ def _build(
     told = known_captions(options.captions, source, plan.frames, presented.frame)
     data, _ = plan.windows(options.window.lag_ns)  # refuses a part without windows
     out = options.out
-    open_folder(options, source.label, overwrite=overwrite)
+    open_folder(out, {"RECORDING": source.label, **options.as_text()}, overwrite=overwrite)
     tower = VisionTower(options.model, device=options.device)
-    fill_patches(out / PATCHES, plan.frames, movies, tower)
+    try:
+        fill_patches(out / PATCHES, plan.frames, movies, tower)
+    except UserError:
+        if not overwrite:
+            raise
+        remove_patches(out)  # those of another tower or of other frames
+        fill_patches(out / PATCHES, plan.frames, movies, tower)
     if options.captions.captioner:
         told = made_captions(options.captions, out, plan.frames, movies, device=options.device)
     (out / COUNTS).unlink(missing_ok=True)
@@ -296,65 +294,8 @@ def plan_of(
     )
 
 
-def open_folder(options: PrepareOptions, recording: str, *, overwrite: bool) -> None:
-    """Make the folder, or take up one that was begun with the same options.
-
-    Parameters
-    ----------
-    options : PrepareOptions
-    recording : str
-        Name of the recording.
-    overwrite : bool
-        Remove what an earlier call made.
-
-    Raises
-    ------
-    UserError
-        If there is something else, or a data set of other options.
-    """
-    out = options.out
-    asked = {"RECORDING": recording, **options.as_text()}
-    if overwrite and any((out / name).exists() for name in (FACTS, UNFINISHED)):
-        _remove(out)
-    if (out / FACTS).exists():
-        raise UserError(
-            f"{out} holds a data set already. Choose another folder, or give --overwrite."
-        )
-    marker = out / UNFINISHED
-    if marker.exists():
-        _check_same(out, asked, json.loads(marker.read_text(encoding="utf-8")))
-    elif out.exists() and any(out.iterdir()):
-        there = sorted(each.name for each in out.iterdir())
-        raise UserError(
-            f"a data set needs a folder of its own, and {out} holds {listed(there)}. Choose "
-            "another."
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(marker, asked)
-
-
 def _name_of(model: str) -> str:
     return Path(model).resolve().name if Path(model).is_dir() else model
-
-
-def _check_same(out: Path, asked: dict[str, Option], before: dict[str, Option]) -> None:
-    differ = [
-        f"{name} was {before.get(name)!r} and is {asked.get(name)!r}"
-        for name in {**before, **asked}
-        if before.get(name) != asked.get(name)
-    ]
-    if differ:
-        raise UserError(
-            f"{out} was begun with other options: {'; '.join(differ)}. Give the same again to go "
-            "on, or --overwrite to start anew."
-        )
-
-
-def _remove(out: Path) -> None:
-    """Remove what a data set consists of, the facts first; nothing else in the folder."""
-    partial = [f"{name}{end}" for name in CONTENT for end in (".partial", ".progress")]
-    for name in (FACTS, *CONTENT, *partial, *REPORT_FILES, CAPTIONED, UNFINISHED):
-        (out / name).unlink(missing_ok=True)
 
 
 def _notes(presented: Presented, plan: PreparedSet, n_windows: int) -> tuple[str, ...]:

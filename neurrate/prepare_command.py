@@ -112,7 +112,7 @@ def prepare(
     seed
         Of the chunks for validation.
     overwrite
-        Start again whatever is there.
+        Start again whatever is there; patches of the same frames and model are kept.
     """
     from encoder_training.prepare_figures import check_matplotlib
     from neurrate.prepare_build import PrepareOptions, build_data_set

@@ -213,6 +213,24 @@ def test_an_unfinished_folder_with_other_options_is_refused(session, tmp_path, m
     assert "--overwrite" in said
 
 
+def test_overwriting_keeps_patches_that_are_the_same(tmp_path):
+    """Another split takes a second and not the tower's hours; other frames are looked at anew."""
+    code, out = prepare_lab(tmp_path)
+    assert code == 0
+    patches = out / "patches.safetensors"
+    before, facts = patches.stat().st_mtime_ns, load_facts(out)
+    path = tmp_path / "lab.nwb"
+    words = ["prepare", str(path), str(out), "--model", str(SHIPPED_MODEL), "--stimuli", "mine"]
+    again = ["--held-out", "2", "--overwrite"]
+    assert main([*words, "--frames", str(tmp_path / "mine.npy"), *again]) == 0
+    assert patches.stat().st_mtime_ns == before
+    assert load_facts(out).data_sha256 != facts.data_sha256
+    np.save(tmp_path / "others.npy", np.zeros((5, 20, 30), dtype=np.uint8))
+    assert main([*words, "--frames", str(tmp_path / "others.npy"), *again]) == 0
+    assert patches.stat().st_mtime_ns != before
+    assert len(np.unique(load_prepared(out).targets, axis=0)) == 1
+
+
 def test_a_folder_with_something_else_is_left_alone(session, folder, tmp_path, capsys):
     """A finished data set and a folder of other files are refused; the latter even to overwrite."""
     assert main(command(session, folder)) == 2

@@ -1,0 +1,79 @@
+"""The folder that ``neurrate prepare`` fills: begun, gone on with, or begun anew."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from contracts.errors import UserError, listed
+from encoder_training.prepare_report import REPORT_FILES
+from encoder_training.prepared_facts import (
+    COUNTS,
+    FACTS,
+    FRAMES,
+    PATCHES,
+    PRESENTATIONS,
+    UNFINISHED,
+    Option,
+    write_json,
+)
+from neurrate.prepare_captions import CAPTIONED
+
+OF_PATCHES = (PATCHES, f"{PATCHES}.partial", f"{PATCHES}.progress")
+
+
+def open_folder(out: Path, asked: dict[str, Option], *, overwrite: bool) -> None:
+    """Make the folder, or take up one that was begun with the same options.
+
+    Parameters
+    ----------
+    out : Path
+    asked : dict
+        Recording and options, by the names that the user knows.
+    overwrite : bool
+        Remove what an earlier call made, but for the patches: they are the long work, and may be
+        the same.
+
+    Raises
+    ------
+    UserError
+        If there is something else, or a data set of other options.
+    """
+    marker = out / UNFINISHED
+    if overwrite and ((out / FACTS).exists() or marker.exists()):
+        # The facts first: without them it is no data set.
+        for name in (FACTS, COUNTS, PRESENTATIONS, FRAMES, *REPORT_FILES, CAPTIONED, UNFINISHED):
+            (out / name).unlink(missing_ok=True)
+    if (out / FACTS).exists():
+        raise UserError(
+            f"{out} holds a data set already. Choose another folder, or give --overwrite."
+        )
+    there = sorted(each.name for each in out.iterdir()) if out.exists() else []
+    if marker.exists():
+        _check_same(out, asked, json.loads(marker.read_text(encoding="utf-8")))
+    elif set(there) - set(OF_PATCHES):
+        raise UserError(
+            f"a data set needs a folder of its own, and {out} holds {listed(there)}. Choose "
+            "another."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(marker, asked)
+
+
+def remove_patches(out: Path) -> None:
+    """Remove the patches, whole or begun."""
+    for name in OF_PATCHES:
+        (out / name).unlink(missing_ok=True)
+
+
+def _check_same(out: Path, asked: dict[str, Option], before: dict[str, Option]) -> None:
+    differ = [
+        f"{name} was {before.get(name)!r} and is {asked.get(name)!r}"
+        for name in {**before, **asked}
+        if before.get(name) != asked.get(name)
+    ]
+    if differ:
+        raise UserError(
+            f"{out} was begun with other options: {'; '.join(differ)}. Give the same again to go "
+            "on, or --overwrite to start anew."
+        )
