@@ -9,8 +9,8 @@ import platform
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,10 @@ class Options:
     is_quick: bool
     seed: int
     json_path: Path | None
+    more: dict[str, Any] = field(default_factory=dict)
+    """Options of one benchmark alone."""
+    words: tuple[str, ...] = ()
+    """Those of them that were given, as typed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,22 @@ class Result:
     figures: list[Figure]
 
 
-def read_options(doc: str | None) -> Options:
-    """Read the command line; `doc` is the benchmark's own docstring."""
+def read_options(
+    doc: str | None, add: Callable[[argparse.ArgumentParser], None] | None = None
+) -> Options:
+    """Read the command line.
+
+    Parameters
+    ----------
+    doc : str
+        The benchmark's own docstring.
+    add : callable, optional
+        Adds the options that only this benchmark has.
+
+    Returns
+    -------
+    Options
+    """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -64,8 +82,16 @@ def read_options(doc: str | None) -> Options:
     parser.add_argument(
         "--json", type=Path, metavar="PATH", help="write the JSON document here too"
     )
-    given = parser.parse_args()
-    return Options(is_quick=given.quick, seed=given.seed, json_path=given.json)
+    if add is not None:
+        add(parser)
+    given = vars(parser.parse_args())
+    is_quick, seed, json_path = (given.pop(name) for name in ("quick", "seed", "json"))
+    words = [
+        f"--{name}" if value is True else f"--{name} {value}"
+        for name, value in given.items()
+        if value != parser.get_default(name)
+    ]
+    return Options(is_quick, seed, json_path, given, tuple(words))
 
 
 def report(result: Result, options: Options) -> int:
@@ -154,7 +180,7 @@ def _environment(room: str, options: Options) -> dict[str, Any]:
     status = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command + " --quick" * options.is_quick,
+        "command": " ".join([command, *options.words]) + " --quick" * options.is_quick,
         "seed": options.seed,
         "commit": _git("rev-parse", "HEAD"),
         "is_dirty": None if status is None else bool(status),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("bin_ring", "wire_ingest", "window_cut", "dataset")
+ROOMS = ("bin_ring", "wire_ingest", "window_cut", "dataset", "encoder")
 
 
 def run(*arguments):
@@ -19,12 +19,13 @@ def run(*arguments):
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=110,
     )
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout.splitlines()[-1])
 
 
+@pytest.mark.timeout(120)  # the encoder is exported twice
 @pytest.mark.parametrize("room", ROOMS)
 def test_benchmark_ends_with_a_json_line(room, tmp_path):
     """Every contender is measured, and the document in the file is the one on the last line."""
