@@ -56,7 +56,7 @@ def judged(prepared) -> Judged:
         everyone=0.6, fraction=0, one_area=0.4, one_cell_type=0, several_areas=0,
         all_but_one_area=0, nobody=0,
     )  # fmt: skip
-    options = TrainingOptions(training_epochs=6, batch_size=32, learning_rate=3e-3, masking=masking)
+    options = TrainingOptions(training_epochs=5, batch_size=32, learning_rate=3e-3, masking=masking)
     trained = train_encoder(spec, data, options, parts=parts)
     return judge(prepared, data, parts, trained.encoder, trained.scaling, progress=False)
 
@@ -144,7 +144,7 @@ def test_blind_units_are_seen_to_be_at_chance(judged):
 
 def test_an_encoder_that_has_learned_nothing_is_seen_to_lose(tmp_path):
     """Random weights lose to every baseline in every headline that tells, said first."""
-    prepared = prepared_set(n_frames=200, rate_hz=20.0)
+    prepared = prepared_set(n_frames=120, rate_hz=20.0, n_repeats=4)
     data, parts = prepared.windows(LAG_NS)
     torch.manual_seed(0)
     encoder = PatchEncoder(EncoderSpec.tiny(data.n_units, GRID))
