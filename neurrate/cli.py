@@ -46,6 +46,7 @@ VERBS = {
     "demo": Verb("neurrate.demo_command:demo", "Replay a recording through the whole daemon."),
     "run": Verb("neurrate.run_command:run", "Run the daemon: spikes in, narrations out."),
     "watch": Verb("neurrate.watch_command:watch", "Show narrations as they are published."),
+    "learn": Verb("neurrate.learn_command:learn", "Make a bundle of a recording: all three below."),
     "prepare": Verb(
         "neurrate.prepare_command:prepare", "Make a data set of a recording and its frames."
     ),
