@@ -37,6 +37,9 @@ HISTORY = "history.csv"
 CURVES = "curves.png"
 LAG_PICTURE = "lag.png"
 
+READABLE = 0o644
+"""Mode of what safetensors writes for its owner alone: others export and run it."""
+
 HISTORY_TAIL = 5
 """Passes that ``run.json`` repeats from ``history.csv``, for who reads nothing else."""
 
@@ -133,10 +136,12 @@ def write_run(
     if encoder is not None:
         partial = folder / f".{ENCODER_WEIGHTS}.partial"
         save_weights(encoder, partial)
+        partial.chmod(READABLE)
         partial.replace(folder / ENCODER_WEIGHTS)
     if scaling is not None:
         partial = folder / f".{SCALING}.partial"
         save_file({"unit_mean": scaling.mean, "unit_std": scaling.std}, partial)
+        partial.chmod(READABLE)
         partial.replace(folder / SCALING)
     partial = folder / f".{RUN_NAME}.partial"
     with partial.open("w", encoding="utf-8") as file:

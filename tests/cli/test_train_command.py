@@ -21,6 +21,8 @@ from neurrate.cli import main
 from neurrate.train_command import lags_of
 from tests.support.prepared import prepared_set
 
+pytestmark = pytest.mark.timeout(180)  # whole runs, on a busy machine
+
 QUICK = (
     "--size", "tiny", "--lag-ms", "100", "--training-epochs", "3", "--learning-rate", "3e-3",
     "--threads", "1", "--device", "cpu",
@@ -78,17 +80,19 @@ def test_run_is_whole(run, dataset):
     for name in ("history.csv", "curves.png", "report.md", "judged.json", "probes.safetensors"):
         assert (run / name).stat().st_size > 0
     assert not (run / "checkpoint.safetensors").exists()
+    assert (run / "encoder.safetensors").stat().st_mode & 0o044
     assert len((run / "history.csv").read_text().splitlines()) == 4
     json.loads((run / "judged.json").read_text())
 
 
 def test_same_seed_gives_the_same_run(run, dataset, tmp_path):
-    """Again in another folder: the same bytes."""
+    """Again in another folder, where a write was cut short: the same bytes."""
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / ".run.json.partial").write_text("{")
     assert main(["train", str(dataset), str(tmp_path / "again"), *QUICK]) == 0
     assert digest(tmp_path / "again") == digest(run)
 
 
-@pytest.mark.timeout(180)  # two processes that load torch, on a busy machine
 def test_killed_run_goes_on(run, dataset, tmp_path):
     """SIGKILL after the second pass, the same command again: the weights of an unbroken run."""
     broken = tmp_path / "broken"
