@@ -10,8 +10,6 @@ from contracts.errors import EngineError
 from contracts.manifest import MAX_ENCODER_BATCH
 from daemon.encoders.trt_library import Library, Listener
 
-GRID = "grid"
-
 MAX_LISTED_ERRORS = 3
 """A parser names every node it cannot take; three say what kind of graph it is."""
 
@@ -118,8 +116,8 @@ def _use_timing_cache(library: Library, config: Any, known: bytes) -> Any:
     if library.is_portable:  # it tries no kernels, and warns whoever asks for the cache
         return None
     cache = config.create_timing_cache(known)
-    if not config.set_timing_cache(cache, False):
-        # Of another GPU or version; an empty one is always taken.
+    if cache is None or not config.set_timing_cache(cache, False):
+        # Damaged, or of another GPU or version; an empty one is always taken.
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache

@@ -47,7 +47,8 @@ class TensorrtGraph:
         path = get_engine(manifest, library, target, opt_batch=opt_batch)
         plan = read_plan(path, key_of(manifest, library, target))
         self._listener = Listener(library)
-        self._engine = _load(library, plan, self._listener)
+        self._runtime = library.module.Runtime(self._listener.logger)  # outlives the engine
+        self._engine = _load(library, self._runtime, plan, self._listener)
         _check_doors(library, self._engine, manifest)
         self._context = self._engine.create_execution_context()
         if self._context is None:
@@ -114,8 +115,7 @@ def _memory(torch: Any, doors: dict[str, list[int]]) -> tuple[Any, dict[str, Any
         raise EngineError(f"the GPU has no room for the encoder's windows: {reason}") from error
 
 
-def _load(library: Library, plan: bytes, listener: Listener) -> Any:
-    runtime = library.module.Runtime(listener.logger)
+def _load(library: Library, runtime: Any, plan: bytes, listener: Listener) -> Any:
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
