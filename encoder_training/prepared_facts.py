@@ -90,6 +90,8 @@ class DatasetModel(_Strict):
     """Of each other file."""
     data_sha256: Sha256
     """Of the data set; see `data_sha256_of`."""
+    model_folder: str = ""
+    """Whole path of the model, if it was a folder: where an export finds it on this computer."""
     command: str = ""
     """What made it."""
 
@@ -98,9 +100,10 @@ def data_sha256_of(model: DatasetModel) -> str:
     """Return the sha256 that names the data set.
 
     Over the content: the files, the units, the window, the grid and the models; not over the
-    command and the options, which may name the same data in other words.
+    command, the options and the model's path, which may name the same data in other words.
     """
-    content = model.model_dump(mode="json", exclude={"options", "notes", "data_sha256", "command"})
+    other = {"options", "notes", "data_sha256", "model_folder", "command"}
+    content = model.model_dump(mode="json", exclude=other)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -53,6 +53,7 @@ def write_prepared(
     movie: NDArray[np.int64] | None = None,
     options: dict[str, Option] | None = None,
     notes: tuple[str, ...] = (),
+    model_folder: str = "",
     command: str = "",
 ) -> str:
     """Write a data set; counts and patches only if they are not there yet.
@@ -74,6 +75,8 @@ def write_prepared(
         What was asked for.
     notes : tuple of str
         What the analyst should know.
+    model_folder : str
+        Where the model is, if it is a folder.
     command : str
         What made it.
 
@@ -120,6 +123,7 @@ def write_prepared(
         notes=list(notes),
         sha256={name: sha256_of(folder / name) for name in CONTENT},
         data_sha256="0" * 64,
+        model_folder=model_folder,
         command=command,
     )
     model = model.model_copy(update={"data_sha256": data_sha256_of(model)})

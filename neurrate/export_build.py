@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from contracts.embedding import PatchEmbedding
 from contracts.errors import UserError
-from contracts.manifest import PARITY, PROBES, PROBES_REPORT, Manifest
+from contracts.manifest import PARITY, PROBES, PROBES_REPORT, LanguageModel, Manifest
 from contracts.window import Window, WindowSpec
 from daemon.encoders.engine_cache import get_engine, target_gpu
 from daemon.encoders.gpu import Gpu
@@ -24,6 +24,7 @@ from encoder_export.parity import Gate, Narrate, Parity, check_parity, measure_p
 from encoder_export.precision import Precision
 from encoder_training.dataset import Split, TrainingSet
 from encoder_training.prepared import PreparedSet
+from encoder_training.prepared_facts import load_facts
 from encoder_training.prepared_files import load_prepared
 from encoder_training.run_files import Run, load_run
 from encoder_training.tower import VisionTower, check_grid
@@ -78,9 +79,10 @@ def export_run(request: ExportRequest, *, overwrite: bool) -> list[dict[str, obj
     """
     target = _engine_target(request)
     run = _finished_run(request.run)
-    prepared = _data_set(request, run)
+    folder = request.dataset or Path(run.model.dataset)
+    prepared = _data_set(folder, request.run, run)
     data, parts = prepared.windows(run.model.lag_ns)
-    facts = _facts(request, run, prepared)
+    facts = _facts(request, run, prepared, _language_model(request.model, folder))
     narrate = _narrator(request, run, facts)
     gate = _gate(request, data, parts, narrate)
     manifest = write_bundle(
@@ -130,18 +132,17 @@ def _finished_run(folder: Path) -> Run:
     return run
 
 
-def _data_set(request: ExportRequest, run: Run) -> PreparedSet:
-    folder = request.dataset or Path(run.model.dataset)
+def _data_set(folder: Path, run_folder: Path, run: Run) -> PreparedSet:
     if not folder.is_dir():
         raise UserError(
-            f"the data set that {request.run} was trained on is not at {folder}. Say where it is: "
+            f"the data set that {run_folder} was trained on is not at {folder}. Say where it is: "
             "--dataset DIR"
         )
     prepared = load_prepared(folder)
     wanted, found = run.model.dataset_sha256, prepared.training_data.sha256
     if found != wanted:
         raise UserError(
-            f"{request.run} was trained on a data set with sha256 {wanted[:12]}, and {folder} has "
+            f"{run_folder} was trained on a data set with sha256 {wanted[:12]}, and {folder} has "
             f"{found[:12]}. Name the one it was trained on with --dataset DIR, or train again."
         )
     if run.encoder.spec.grid != prepared.grid:
@@ -152,7 +153,31 @@ def _data_set(request: ExportRequest, run: Run) -> PreparedSet:
     return prepared
 
 
-def _facts(request: ExportRequest, run: Run, prepared: PreparedSet) -> BundleFacts:
+def _language_model(asked: str | None, dataset: Path) -> LanguageModel:
+    """Say where the daemon finds the model: a hub id, or the whole path of a folder.
+
+    Raises
+    ------
+    UserError
+        If the folder is gone.
+    """
+    facts = load_facts(dataset)
+    if asked is None and not facts.model_folder:
+        return facts.language_model
+    folder = Path(asked or facts.model_folder)
+    if asked is not None and not folder.is_dir():
+        return facts.language_model.model_copy(update={"model_id": asked, "revision": ""})
+    if not folder.is_dir():
+        raise UserError(
+            f"the patches of {dataset} were made with the model in {folder}, which is gone. Say "
+            "where it is: --model DIR"
+        )
+    return facts.language_model.model_copy(update={"model_id": str(folder.resolve())})
+
+
+def _facts(
+    request: ExportRequest, run: Run, prepared: PreparedSet, language_model: LanguageModel
+) -> BundleFacts:
     window = run.model.window
     spec = WindowSpec(
         rate=prepared.window.rate,
@@ -168,7 +193,7 @@ def _facts(request: ExportRequest, run: Run, prepared: PreparedSet) -> BundleFac
         population=prepared.population,
         scaling=run.scaling,
         window=spec,
-        language_model=run.model.language_model,
+        language_model=language_model,
         training_data=run.model.training_data,
         trained=True,
         command=command,
@@ -180,14 +205,12 @@ def _narrator(request: ExportRequest, run: Run, facts: BundleFacts) -> Narrate |
     """Load the language model, whose tower must be the encoder's; None if nothing is narrated."""
     if not request.narrations:
         return None
-    named = run.model.language_model
-    tower = VisionTower(
-        request.model or named.model_id, revision="" if request.model else named.revision
-    )
+    named = facts.language_model
+    tower = VisionTower(named.model_id, revision=named.revision)
     check_grid(run.encoder.spec.grid, tower)
     del tower
     draft = draft_manifest(run.encoder.spec.grid, facts)
-    narrator = load_narrator(NarratorSettings(model=request.model), draft)
+    narrator = load_narrator(NarratorSettings(), draft)
     spec = facts.window
     window = Window(spec, 0, np.empty((spec.n_bins, 0), np.uint16))
 

@@ -191,6 +191,7 @@ def _build(
         movie=presented.movie,
         options=options.as_text(),
         notes=notes,
+        model_folder=str(Path(options.model).resolve()) if Path(options.model).is_dir() else "",
         command=command,
     )
     for name in (UNFINISHED, CAPTIONED):
