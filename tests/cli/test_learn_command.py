@@ -1,0 +1,54 @@
+"""``neurrate learn``: one command from a recording to a bundle that the daemon runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contracts.manifest import load_manifest
+from contracts.window import Window
+from daemon.encoders.auto import load_encoder
+from daemon.narrators.auto import load_narrator
+from daemon.settings import NarratorSettings
+from neurrate.cli import main
+from neurrate.simulated_bundle import SHIPPED_MODEL
+from simulation.cortex.nwb import write_session
+from simulation.cortex.schedule import allen_schedule
+from simulation.cortex.units import draw_units
+from simulation.scenes.movie import random_movie
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_one_command_makes_a_bundle_that_speaks(tmp_path: Path) -> None:
+    """The same seed gives the same bundle from another folder, and the daemon's rooms run it."""
+    session = write_session(
+        tmp_path / "day.nwb",
+        units=draw_units(3, 60),
+        schedule=allen_schedule(
+            random_movie("natural_movie_one", seed=61, n_scenes=10, frames_per_scene=15),
+            [random_movie("natural_movie_three", seed=62, n_scenes=2, frames_per_scene=15)],
+            repeats=2,
+            spontaneous_s=1.0,
+            between_s=2.0,
+            pulses_each=0,
+        ),
+        session_seed=1,
+    )
+    bundles = []
+    for out in (tmp_path / "a", tmp_path / "elsewhere" / "b"):
+        words = ["learn", str(session.path), str(out), "--frames", str(session.movies)]
+        words += ["--model", str(SHIPPED_MODEL), "--size", "tiny", "--training-epochs", "1"]
+        assert main([*words, "--device", "cpu"]) == 0
+        bundles.append(load_manifest(out / "bundle"))
+    assert bundles[0].sha256 == bundles[1].sha256
+
+    manifest = bundles[0]
+    encoder = load_encoder(manifest, [manifest.population.select("all")], device="cpu")
+    spec = manifest.window_spec
+    counts = np.zeros((spec.n_bins, len(manifest.population)), dtype=np.uint16)
+    embeddings = encoder.encode([Window(spec, 0, counts)])
+    narrator = load_narrator(NarratorSettings(), manifest)
+    assert narrator.narrate(embeddings)[0].text
