@@ -13,11 +13,13 @@ from encoder_training.prepare_figures import (
     RATES,
     RESPONSE,
     SPLIT,
-    Alignment,
     draw_alignment,
     draw_rates,
     draw_response,
     draw_split,
+)
+from encoder_training.prepare_measures import (
+    Alignment,
     measure_alignment,
     measure_response,
     unit_rates,

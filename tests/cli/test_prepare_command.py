@@ -308,6 +308,18 @@ def test_captions_from_a_file_go_before_the_recording(tmp_path):
     assert Caption("mine", 0, "").number == 0
 
 
+def test_a_captioner_says_what_frames_show(tmp_path):
+    """A LLaVA captions every second frame; the others take the words of the nearest."""
+    more = ["--captioner", str(SHIPPED_MODEL), "--caption-every", "2", "--allow-missing-captions"]
+    code, out = prepare_lab(tmp_path, *more)
+    assert code == 0
+    captions = load_prepared(out).frames.captions
+    assert captions[0]
+    assert captions[1] in {captions[0], captions[2]}
+    assert "captions are by tiny-llava" in load_facts(out).notes
+    assert not (out / "captioned.jsonl").exists()
+
+
 def test_the_layout_of_the_public_sessions(real_recordings, tmp_path):
     """Twenty repeats in two blocks with one dropped frame: labels by the file's own table."""
     path = real_recordings / "allen_layout" / "allen_like_core2.2.2.nwb"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from encoder_training.prepare_figures import measure_alignment, measure_response, unit_rates
+from encoder_training.prepare_measures import measure_alignment, measure_response, unit_rates
 from encoder_training.prepare_report import REPORT_FILES, write_prepare_report
 from encoder_training.stimulus import PresentationTable, Presented, read_presented
 from tests.support.prepared import prepared_set
