@@ -11,8 +11,8 @@ The paper's encoder at 2,000 units takes 4.9 GFLOP a window, nearly all of them 
 matrices in the transformer over 576 patches. "roofline" is the time in which the machine would do
 as many operations in one product of 1,024 x 1,024 matrices, with torch's own library, timed in
 turn with the contenders. Operations are counted by torch's ``FlopCounterMode`` (a multiplication
-and an addition are two), on the network as it is; the weights are 46 MB in float32, which is less
-than a thirtieth of the time at the memory's speed, and more on a GPU.
+and an addition are two), on the network as it is; the weights are 50 MB in float32, whose reading
+takes a thirtieth of that time at the memory's speed; on a GPU it weighs more.
 
 The contenders take turns, call by call, on the same windows, and must agree. "ORT" is what the
 daemon runs (`daemon.encoders.onnx.OnnxGraph`), with the graph that ``neurrate export`` writes.
