@@ -48,8 +48,8 @@ from benchmarks.measure import Figure, Row, copy_bytes_per_s, figure, row
 from benchmarks.record import Result, read_options, report, stop
 from benchmarks.spike_data import RATE
 from contracts.clock import NS_PER_S, seconds_to_ns
-from encoder_training.counting import count_spans, write_counts
-from encoder_training.prepared import Spans
+from encoder_training.data_set.counting import count_spans, write_counts
+from encoder_training.data_set.prepared import Spans
 from stream_sources.trains import TrainReader, Trains
 
 SAMPLING_HZ = 30_000

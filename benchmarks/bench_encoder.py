@@ -55,7 +55,7 @@ from daemon.encoders.onnx import OnnxGraph
 from encoder_export.bundle import BundleFacts, write_bundle
 from encoder_export.onnx_graph import CountEncoder
 from encoder_export.precision import Precision
-from encoder_training.dataset import Scaling
+from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import EncoderSpec, PatchEncoder
 
 N_UNITS = 2_000

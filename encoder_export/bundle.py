@@ -39,7 +39,7 @@ from contracts.population import Population
 from contracts.window import WindowSpec
 from encoder_export.parity import Gate, check_parity, measure_file
 from encoder_export.precision import Precision, write_graph
-from encoder_training.dataset import Scaling
+from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import Encoder
 from encoder_training.weights import save_weights
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn  # noqa: TID253 - as above
 
 from contracts.errors import DependencyError, MisuseError
 from contracts.manifest import MAX_ENCODER_BATCH
-from encoder_training.dataset import Scaling
+from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import Encoder
 
 OPSET = 20

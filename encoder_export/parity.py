@@ -21,7 +21,7 @@ from tqdm import tqdm
 from contracts.errors import DependencyError, UserError
 from contracts.manifest import sha256_of
 from encoder_export.precision import Precision, reference_model
-from encoder_training.dataset import Scaling
+from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import Encoder
 
 GraphRun = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]

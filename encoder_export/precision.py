@@ -20,7 +20,7 @@ from contracts.errors import DependencyError, UserError
 from contracts.manifest import PRECISION_KEY
 from encoder_export.folding import fold_batch_norm
 from encoder_export.onnx_graph import CountEncoder, forget_origin, quiet, trace_graph
-from encoder_training.dataset import Scaling
+from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import Encoder, MultiKernelConv
 from encoder_training.retrieval import RetrievalEncoder
 

@@ -15,7 +15,7 @@ from contracts.manifest import LanguageModel, Manifest, TrainingData
 from contracts.population import Population
 from contracts.window import WindowSpec
 from encoder_export.bundle import BundleFacts, ReferenceFrame, write_bundle
-from encoder_training.dataset import Scaling
+from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import EncoderSpec, PatchEncoder
 
 

@@ -39,10 +39,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from contracts.errors import DependencyError, UserError
-from encoder_training.alignment import frame_at
-from encoder_training.dataset import TrainingSet
+from encoder_training.data_set.alignment import frame_at
+from encoder_training.data_set.prepared import PreparedSet
+from encoder_training.data_set.training_set import TrainingSet
 from encoder_training.lag_decoder import patch_components, unexplained, z_scored
-from encoder_training.prepared import PreparedSet
 
 CANDIDATES_NS = (0, 33_000_000, 67_000_000, 100_000_000, 133_000_000, 167_000_000, 200_000_000)
 """Frames of 33 ms, from none to six: a latency of 100 ms and the paper's window have room."""

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import DependencyError, UserError
-from encoder_training.dataset import TrainingSet, measure_scaling
-from encoder_training.prepared import PreparedSet
+from encoder_training.data_set.prepared import PreparedSet
+from encoder_training.data_set.training_set import TrainingSet, measure_scaling
 
 MAX_COMPONENTS = 64
 """Of the patches: what a linear decoder can hope to tell lies in the first ones."""

@@ -18,7 +18,7 @@ from torch.nn import Linear  # noqa: TID253 - as above
 from torch.nn import functional as F  # noqa: TID253 - as above
 
 from contracts.errors import MisuseError
-from encoder_training.dataset import TrainingSet
+from encoder_training.data_set.training_set import TrainingSet
 from encoder_training.model import PatchEncoder
 
 TEMPERATURE = 0.07

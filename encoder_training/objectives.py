@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn  # noqa: TID253 - as above
 from torch.nn import functional as F  # noqa: TID253 - as above
 
-from encoder_training.dataset import TrainingSet
+from encoder_training.data_set.training_set import TrainingSet
 from encoder_training.losses import (
     TargetScaling,
     contrastive_loss,

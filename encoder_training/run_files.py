@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from contracts.errors import MisuseError, UserError
 from contracts.manifest import ENCODER_WEIGHTS, LanguageModel, Sha256, TrainingData, WindowModel
-from encoder_training.dataset import Scaling
+from encoder_training.data_set.training_set import Scaling
 from encoder_training.history import TrainingEpoch
 from encoder_training.lag import LagChoice
 from encoder_training.model import Encoder, EncoderSpec

@@ -22,7 +22,13 @@ from tqdm import tqdm
 from contracts.clock import Clock, HostClock
 from contracts.errors import MisuseError, UserError
 from encoder_training.checkpoint import fingerprint, read_checkpoint, write_checkpoint
-from encoder_training.dataset import Scaling, Split, TrainingSet, draw_validation_groups, split
+from encoder_training.data_set.training_set import (
+    Scaling,
+    Split,
+    TrainingSet,
+    draw_validation_groups,
+    split,
+)
 from encoder_training.history import TrainingEpoch
 from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions

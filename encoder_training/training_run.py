@@ -14,7 +14,7 @@ from tqdm import tqdm
 from contracts.clock import NS_PER_S, Clock
 from contracts.errors import UserError
 from encoder_training.checkpoint import Checkpoint
-from encoder_training.dataset import Split, TrainingSet, measure_scaling
+from encoder_training.data_set.training_set import Split, TrainingSet, measure_scaling
 from encoder_training.history import TrainingEpoch
 from encoder_training.losses import measure_targets, patch_cosine, patch_loss
 from encoder_training.masking import PopulationMasks, masked_z

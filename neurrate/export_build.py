@@ -22,12 +22,12 @@ from daemon.settings import NarratorSettings
 from encoder_export.bundle import BundleFacts, ReferenceFrame, draft_manifest, write_bundle
 from encoder_export.parity import Gate, Narrate, Parity, check_parity, measure_parity
 from encoder_export.precision import Precision
-from encoder_training.dataset import Split, TrainingSet
-from encoder_training.prepared import PreparedSet
-from encoder_training.prepared_facts import load_facts
-from encoder_training.prepared_files import load_prepared
+from encoder_training.data_set.prepared import PreparedSet
+from encoder_training.data_set.prepared_facts import load_facts
+from encoder_training.data_set.prepared_files import load_prepared
+from encoder_training.data_set.training_set import Split, TrainingSet
+from encoder_training.frames.tower import VisionTower, check_grid
 from encoder_training.run_files import Run, load_run
-from encoder_training.tower import VisionTower, check_grid
 
 MAX_REFERENCES = 1000
 """Captioned training frames in a bundle, spread over all of them: 4 MB at LLaVA-1.5's 1024 numbers

@@ -15,15 +15,20 @@ from contracts.embedding import PatchGrid
 from contracts.errors import UserError, listed
 from contracts.manifest import LanguageModel, TrainingData
 from contracts.window import WindowSpec
-from encoder_training.counting import write_counts
-from encoder_training.movies import Movie, find_movies, movies_in
-from encoder_training.patch_store import fill_patches, open_patches
-from encoder_training.prepare_report import write_prepare_report
-from encoder_training.prepared import FrameTable, PreparedSet, Shown
-from encoder_training.prepared_facts import COUNTS, PATCHES, UNFINISHED, Option
-from encoder_training.prepared_files import load_prepared, write_prepared
-from encoder_training.splits import Parted, SplitOptions, part
-from encoder_training.stimulus import PresentationTable, Presented, read_presented, spans_of
+from encoder_training.data_set.counting import write_counts
+from encoder_training.data_set.prepared import FrameTable, PreparedSet, Shown
+from encoder_training.data_set.prepared_facts import COUNTS, PATCHES, UNFINISHED, Option
+from encoder_training.data_set.prepared_files import load_prepared, write_prepared
+from encoder_training.data_set.report import write_prepare_report
+from encoder_training.data_set.splits import Parted, SplitOptions, part
+from encoder_training.data_set.stimulus import (
+    PresentationTable,
+    Presented,
+    read_presented,
+    spans_of,
+)
+from encoder_training.frames.movies import Movie, find_movies, movies_in
+from encoder_training.frames.patch_store import fill_patches, open_patches
 from neurrate.prepare_captions import CAPTIONED, CaptionOptions, known_captions, made_captions
 from neurrate.prepare_folder import open_folder, remove_patches
 from stream_sources.open_source import open_source
@@ -143,7 +148,7 @@ def build_data_set(options: PrepareOptions, *, command: str, overwrite: bool = F
 def _build(
     options: PrepareOptions, source: RecordingSource, command: str, *, overwrite: bool
 ) -> Prepared:
-    from encoder_training.tower import VisionTower
+    from encoder_training.frames.tower import VisionTower
 
     movies = choose_movies(source, options.frames, options.stimuli)
     n_frames = {name: movie.n_frames for name, movie in movies.items()}

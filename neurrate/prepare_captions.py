@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import UserError, listed
-from encoder_training.captions import Caption, match_captions, read_captions
-from encoder_training.movies import Movie
-from encoder_training.prepared import FrameTable
+from encoder_training.data_set.prepared import FrameTable
+from encoder_training.frames.captions import Caption, match_captions, read_captions
+from encoder_training.frames.movies import Movie
 from stream_sources.recording import RecordingSource
 
 CAPTIONED = "captioned.jsonl"
@@ -26,7 +26,7 @@ class CaptionOptions:
     Attributes
     ----------
     file : Path or None
-        Lines of JSON, or CSV; see `encoder_training.captions`.
+        Lines of JSON, or CSV; see `encoder_training.frames.captions`.
     captioner : str or None
         Folder or hub id of a model that looks at the frames and says what they show.
     every : int
@@ -136,7 +136,7 @@ def made_captions(
     -------
     Told
     """
-    from encoder_training.captioner import Captioner, fill_captions
+    from encoder_training.frames.captioner import Captioner, fill_captions
 
     captioner = Captioner(options.captioner or "", device=device)
     path = folder / CAPTIONED

@@ -17,7 +17,7 @@ from neurrate.arguments import Count, Seconds, Seed
 from neurrate.tables import check_folder_writable
 
 if TYPE_CHECKING:
-    from encoder_training.splits import SplitOptions
+    from encoder_training.data_set.splits import SplitOptions
 
 LagMs = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=10_000))]
 Share = Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))]
@@ -114,7 +114,7 @@ def prepare(
     overwrite
         Start again whatever is there; patches of the same frames and model are kept.
     """
-    from encoder_training.prepare_figures import check_matplotlib
+    from encoder_training.data_set.report_figures import check_matplotlib
     from neurrate.prepare_build import PrepareOptions, build_data_set
     from neurrate.prepare_captions import CaptionOptions
 
@@ -177,7 +177,7 @@ def split_of(
     UserError
         If it is no such number.
     """
-    from encoder_training.splits import SplitOptions
+    from encoder_training.data_set.splits import SplitOptions
 
     def options(**held: Any) -> SplitOptions:
         return SplitOptions(

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 from contracts.errors import UserError, listed
-from encoder_training.prepare_report import REPORT_FILES
-from encoder_training.prepared_facts import (
+from encoder_training.data_set.prepared_facts import (
     COUNTS,
     FACTS,
     FRAMES,
@@ -17,6 +16,7 @@ from encoder_training.prepared_facts import (
     Option,
     write_json,
 )
+from encoder_training.data_set.report import REPORT_FILES
 from neurrate.prepare_captions import CAPTIONED
 
 OF_PATCHES = (PATCHES, f"{PATCHES}.partial", f"{PATCHES}.progress")

@@ -96,7 +96,7 @@ def narrate_frames(
     from contracts.window import Window
     from daemon.narrators.auto import load_narrator
     from daemon.settings import NarratorSettings
-    from encoder_training.tower import VisionTower
+    from encoder_training.frames.tower import VisionTower
     from evaluation.windows import frame_ns
 
     narrator = load_narrator(NarratorSettings(model=model), manifest)

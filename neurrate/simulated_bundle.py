@@ -24,7 +24,7 @@ from neurrate.simulated_session import BundleRecipe, references_of, simulate_tra
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from encoder_training.dataset import TrainingSet
+    from encoder_training.data_set.training_set import TrainingSet
     from encoder_training.history import TrainingEpoch
     from encoder_training.training import Trained
 
@@ -121,7 +121,7 @@ def write_shipped_bundle(
     from safetensors.numpy import load_file
 
     from encoder_export.bundle import BundleFacts, ReferenceFrame, write_bundle
-    from encoder_training.dataset import Scaling
+    from encoder_training.data_set.training_set import Scaling
     from encoder_training.weights import load_weights
 
     if not (encoder / FACTS).is_file():

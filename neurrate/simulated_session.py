@@ -23,8 +23,8 @@ from stream_sources.unit_filter import (
 )
 
 if TYPE_CHECKING:
-    from encoder_training.dataset import TrainingSet
-    from encoder_training.tower import VisionTower
+    from encoder_training.data_set.training_set import TrainingSet
+    from encoder_training.frames.tower import VisionTower
     from simulation.cortex.drive import FrameSource
     from simulation.cortex.nwb import SessionTruth
     from simulation.cortex.schedule import Schedule
@@ -144,9 +144,9 @@ def simulate_training_set(model: Path, recipe: BundleRecipe) -> tuple[TrainingSe
     grid : PatchGrid
         Of the targets.
     """
-    from encoder_training.alignment import align
-    from encoder_training.dataset import TrainingSet, count_bins
-    from encoder_training.tower import VisionTower
+    from encoder_training.data_set.alignment import align
+    from encoder_training.data_set.training_set import TrainingSet, count_bins
+    from encoder_training.frames.tower import VisionTower
     from simulation.cortex.session import session_trains
     from simulation.cortex.units import draw_units
 

@@ -8,15 +8,16 @@ from collections.abc import Callable
 
 from contracts.errors import DependencyError
 from contracts.manifest import ENCODER_WEIGHTS
-from encoder_training.dataset import Split, TrainingSet, measure_scaling
+from encoder_training.data_set.prepared import PreparedSet
+from encoder_training.data_set.prepared_files import load_prepared
+from encoder_training.data_set.training_set import Split, TrainingSet, measure_scaling
 from encoder_training.history import TrainingEpoch, plot_history, write_history
-from encoder_training.judged import METRICS
-from encoder_training.judging import judge
+from encoder_training.judging.judge import judge
+from encoder_training.judging.judged import METRICS
+from encoder_training.judging.report import write_report
 from encoder_training.lag import choose_lag, plot_lags
 from encoder_training.model import PatchEncoder
-from encoder_training.prepared import PreparedSet
-from encoder_training.prepared_files import load_prepared
-from encoder_training.probes import fit_probes, save_probes
+from encoder_training.probes.fitting import fit_probes, save_probes
 from encoder_training.run_files import (
     CHECKPOINT,
     CURVES,
@@ -29,7 +30,6 @@ from encoder_training.run_files import (
     RunModel,
     write_run,
 )
-from encoder_training.run_report import write_report
 from encoder_training.training import Trained, train_encoder
 from neurrate.tables import write_json
 from neurrate.train_request import TrainRequest, initial_encoder, run_there, wanted_run

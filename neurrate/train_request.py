@@ -10,9 +10,9 @@ from safetensors import SafetensorError, safe_open
 
 from contracts.errors import UserError
 from contracts.manifest import WindowModel, sha256_of
+from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
-from encoder_training.prepared import PreparedSet
 from encoder_training.released import load_released
 from encoder_training.run_files import RUN_NAME, RunModel, load_run_model
 from encoder_training.weights import SPEC_KEY, load_weights

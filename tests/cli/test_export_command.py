@@ -25,10 +25,10 @@ from daemon.encoders.auto import load_encoder
 from daemon.encoders.engine_cache import FOLDER, read_facts
 from encoder_export import bundle as bundle_module
 from encoder_export.parity import LIMITS, Limits
-from encoder_training.dataset import measure_scaling
+from encoder_training.data_set.prepared_files import load_prepared, write_prepared
+from encoder_training.data_set.training_set import measure_scaling
 from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
-from encoder_training.prepared_files import load_prepared, write_prepared
 from encoder_training.run_files import RunModel, load_run_model, write_run
 from neurrate.cli import main
 from tests.support.gpu import find_gpu_or_skip

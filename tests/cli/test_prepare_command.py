@@ -14,10 +14,10 @@ import neurrate.prepare_build as build
 from contracts.binning import bin_spikes
 from contracts.clock import seconds_to_ns
 from contracts.population import Population
-from encoder_training.captions import Caption
-from encoder_training.prepared import Role
-from encoder_training.prepared_facts import load_facts
-from encoder_training.prepared_files import load_prepared
+from encoder_training.data_set.prepared import Role
+from encoder_training.data_set.prepared_facts import load_facts
+from encoder_training.data_set.prepared_files import load_prepared
+from encoder_training.frames.captions import Caption
 from neurrate.cli import main
 from neurrate.simulated_bundle import SHIPPED_MODEL
 from simulation.cortex.nwb import SessionTruth, write_session
@@ -170,7 +170,7 @@ def test_an_interrupted_work_goes_on_and_ends_the_same(session, folder, tmp_path
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("encoder_training.patch_store._write_progress", stop_after(2))
+        patch.setattr("encoder_training.frames.patch_store._write_progress", stop_after(2))
         main(words)
     assert (out / "patches.safetensors.partial").exists()
     with monkeypatch.context() as patch:
@@ -185,7 +185,7 @@ def test_an_interrupted_work_goes_on_and_ends_the_same(session, folder, tmp_path
 
 def stop_after(n_calls: int):
     """Return a stand-in for writing the progress that is interrupted at one of its calls."""
-    from encoder_training.patch_store import _write_progress
+    from encoder_training.frames.patch_store import _write_progress
 
     calls = iter(range(1_000))
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from encoder_training.data_set.prepared_files import load_prepared, write_prepared
 from encoder_training.lag import CANDIDATES_NS
 from encoder_training.model import EncoderSpec, PatchEncoder
-from encoder_training.prepared_files import load_prepared, write_prepared
 from encoder_training.retrieval import RetrievalEncoder
 from encoder_training.run_files import load_run
 from neurrate.cli import main

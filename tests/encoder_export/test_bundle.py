@@ -15,7 +15,7 @@ from contracts.manifest import ENCODER_ONNX, ENCODER_WEIGHTS, PARITY, load_manif
 from encoder_export import bundle as bundle_module
 from encoder_export.parity import Gate, measure_file
 from encoder_export.random_bundle import make_random_bundle
-from encoder_training.dataset import Scaling
+from encoder_training.data_set.training_set import Scaling
 from encoder_training.weights import load_weights
 from tests.support.tiny_bundle import (
     TINY_GRID,

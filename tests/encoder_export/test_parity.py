@@ -34,7 +34,7 @@ from encoder_export.parity import (
     measure_parity,
 )
 from encoder_export.precision import Precision, write_graph
-from encoder_training.dataset import Scaling
+from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.retrieval import ImageClassifier, RetrievalEncoder
 from tests.support.tiny_bundle import tiny_population, tiny_scaling

@@ -8,7 +8,7 @@ from contracts.binning import BinRate
 from contracts.embedding import PatchGrid
 from contracts.population import Population, Unit
 from contracts.window import WindowSpec
-from encoder_training.dataset import TrainingSet
+from encoder_training.data_set.training_set import TrainingSet
 
 RATE = BinRate(120)
 WINDOW = WindowSpec(RATE, n_bins=8, stride_bins=4, lag_ns=0)

@@ -11,7 +11,7 @@ import torch
 from contracts.errors import MisuseError
 from contracts.population import Population, Unit
 from encoder_export.onnx_graph import CountEncoder
-from encoder_training.dataset import Scaling
+from encoder_training.data_set.training_set import Scaling
 from encoder_training.masking import MaskingOptions, PopulationMasks, masked_z
 
 NOTHING = MaskingOptions(0, 0, 0, 0, 0, 0, 1, unit_dropout=0.1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from contracts.errors import MisuseError
-from encoder_training.dataset import TrainingSet
+from encoder_training.data_set.training_set import TrainingSet
 from encoder_training.losses import measure_targets
 from encoder_training.model import EncoderSpec
 from encoder_training.objectives import RetrievalObjective, Targets

@@ -10,7 +10,7 @@ import torch
 
 from contracts.errors import UserError
 from contracts.manifest import ENCODER_WEIGHTS, LanguageModel, TrainingData, WindowModel
-from encoder_training.dataset import Scaling
+from encoder_training.data_set.training_set import Scaling
 from encoder_training.history import TrainingEpoch
 from encoder_training.lag import LagChoice, LagScore
 from encoder_training.model import EncoderSpec, PatchEncoder

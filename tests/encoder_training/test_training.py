@@ -13,7 +13,7 @@ import torch
 from contracts.clock import NS_PER_S
 from contracts.errors import DependencyError, MisuseError, UserError
 from encoder_export.onnx_graph import CountEncoder
-from encoder_training.dataset import split
+from encoder_training.data_set.training_set import split
 from encoder_training.history import plot_history, write_history
 from encoder_training.losses import measure_targets
 from encoder_training.masking import MaskingOptions

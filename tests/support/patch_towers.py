@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.embedding import PatchGrid
-from encoder_training.prepared import FrameTable
+from encoder_training.data_set.prepared import FrameTable
 
 N_FIRST, N_SECOND = 11, 7
 

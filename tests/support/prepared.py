@@ -9,8 +9,8 @@ from contracts.embedding import PatchGrid
 from contracts.manifest import LanguageModel, TrainingData
 from contracts.population import Population, Unit
 from contracts.window import WindowSpec
-from encoder_training.dataset import count_bins
-from encoder_training.prepared import FrameTable, PreparedSet, Role, Shown, Spans
+from encoder_training.data_set.prepared import FrameTable, PreparedSet, Role, Shown, Spans
+from encoder_training.data_set.training_set import count_bins
 
 FRAME_NS = 33_361_193
 GRID = PatchGrid(rows=2, cols=2, dim=6)

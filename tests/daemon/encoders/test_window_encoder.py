@@ -18,7 +18,7 @@ from contracts.population import Population
 from daemon.encoders.onnx import OnnxGraph
 from daemon.encoders.window_encoder import WindowEncoder
 from encoder_export.onnx_graph import CountEncoder
-from encoder_training.dataset import Scaling
+from encoder_training.data_set.training_set import Scaling
 from encoder_training.weights import load_weights
 from tests.support.tiny_bundle import tiny_windows
 

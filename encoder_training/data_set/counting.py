@@ -1,0 +1,179 @@
+"""Spikes to counts, for stretches of a recording of any length.
+
+Spikes come in stretches of time, unit after unit, and each adds one at its row and unit: nothing
+is sorted, and no table is larger than one stretch. What bounds it is the memory: 8 bytes of each
+spike are read, and a byte for each bin and unit is written twice, cleared and copied out. The
+arithmetic is that of `contracts.binning`, so that the counts are those of serving, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from contracts.binning import BinRate
+from contracts.errors import MisuseError, UserError
+
+if TYPE_CHECKING:
+    from encoder_training.data_set.prepared import Spans
+
+SpikesBetween = Callable[[int, int], tuple[NDArray[np.int64], NDArray[np.integer]]]
+"""Called with the start and the stop of stretches, half open, session nanoseconds, each after the
+one before. Returns the times of the spikes within, nanoseconds, in any order, and their units."""
+
+STRETCH_BYTES = 24 << 20
+"""Counts of one stretch: small enough to stay in a large cache while spikes are added to it."""
+
+MOST = int(np.iinfo(np.uint8).max)
+
+
+def write_counts(
+    path: Path, spikes_between: SpikesBetween, spans: Spans, *, n_units: int, rate: BinRate
+) -> None:
+    """Count the spikes of each unit in each bin of the spans, into a file.
+
+    Parameters
+    ----------
+    path : Path
+        ``counts.npy`` to write: uint8 of shape (n_rows, n_units), the rows of the spans end to
+        end.
+    spikes_between : callable
+        Hands out the spikes.
+    spans : Spans
+        Which bins.
+    n_units : int
+        Units in the population.
+    rate : BinRate
+        Bins per second.
+
+    Raises
+    ------
+    UserError
+        If a unit fires more than 255 spikes in one bin.
+    MisuseError
+        If there are other units or other times than asked for.
+    """
+    with (
+        path.open("wb") as file,
+        tqdm(total=spans.n_rows, desc="counts", unit="bin", unit_scale=True, disable=None) as bar,
+    ):
+        header = {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)),
+            "fortran_order": False,
+            "shape": (spans.n_rows, n_units),
+        }
+        np.lib.format.write_array_header_1_0(file, header)
+        for counts in count_spans(spikes_between, spans, n_units=n_units, rate=rate):
+            counts.tofile(file)
+            bar.update(len(counts))
+
+
+def count_spans(
+    spikes_between: SpikesBetween, spans: Spans, *, n_units: int, rate: BinRate
+) -> Iterator[NDArray[np.uint8]]:
+    """Count the spikes of each unit in each bin of the spans, a stretch at a time.
+
+    Parameters
+    ----------
+    spikes_between, spans, n_units, rate
+        As for `write_counts`.
+
+    Yields
+    ------
+    counts : array, shape (n_bins, n_units), uint8, spikes per bin
+        Good until the next one is asked for.
+    """
+    n_each = max(1, STRETCH_BYTES // n_units)
+    table = np.empty((n_each, n_units), dtype=np.uint8)
+    for span_first, span_stop in zip(
+        spans.first_bin.tolist(), spans.stop_bin.tolist(), strict=True
+    ):
+        for first in range(span_first, span_stop, n_each):
+            stop = min(first + n_each, span_stop)
+            counts = table[: stop - first]
+            counts[:] = 0
+            session_ns, unit_index = spikes_between(rate.start_ns(first), rate.start_ns(stop))
+            add_spikes(counts, session_ns, unit_index, first_bin=first, rate=rate)
+            yield counts
+
+
+def add_spikes(
+    counts: NDArray[np.uint8],
+    session_ns: NDArray[np.int64],
+    unit_index: NDArray[np.integer],
+    *,
+    first_bin: int,
+    rate: BinRate,
+) -> None:
+    """Count spikes into an empty table.
+
+    Parameters
+    ----------
+    counts : array, shape (n_bins, n_units), uint8, spikes per bin
+        All zero, without holes in memory; changed in place.
+    session_ns : array, shape (n_spikes,), int64, nanoseconds
+        In any order, all within the table.
+    unit_index : array, shape (n_spikes,), any integer
+        Row of each spike's unit.
+    first_bin : int
+        Of the table, on the absolute grid.
+    rate : BinRate
+        Bins per second.
+
+    Raises
+    ------
+    UserError
+        If a unit fires more than 255 spikes in one bin.
+    MisuseError
+        If a spike is outside the table.
+    """
+    if not len(session_ns):
+        return
+    n_bins, n_units = counts.shape
+    row = rate.bin_of(session_ns)
+    row -= first_bin
+    if int(row.min()) < 0 or int(row.max()) >= n_bins:
+        raise MisuseError(
+            f"spikes must be in bins 0 to {n_bins - 1}, got {row.min()} to {row.max()}"
+        )
+    if int(unit_index.min()) < 0 or int(unit_index.max()) >= n_units:
+        raise MisuseError(
+            f"unit_index must be from 0 to {n_units - 1}, "
+            f"got {int(unit_index.min())} to {int(unit_index.max())}"
+        )
+    row *= n_units
+    row += unit_index.astype(np.int64, copy=False)
+    np.add.at(counts.reshape(-1), row, np.uint8(1))
+    # A count that passes 255 starts again at 0, and the sum falls short by 256.
+    if int(counts.sum(dtype=np.int64)) != len(row):
+        most = int(np.unique(row, return_counts=True)[1].max())
+        raise UserError(
+            f"a unit may fire {MOST} spikes in a bin of {1 / rate.bins_per_s:.3g} s at most, "
+            f"got {most}. Use narrower bins, or leave out what is not a unit."
+        )
+
+
+def from_trains(trains: Sequence[NDArray[np.int64]]) -> SpikesBetween:
+    """Hand out spikes from one sorted array for each unit.
+
+    Parameters
+    ----------
+    trains : sequence of array, shape (n_spikes,), int64, session nanoseconds
+
+    Returns
+    -------
+    spikes_between : callable
+    """
+
+    def between(start_ns: int, stop_ns: int) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
+        edges = [np.searchsorted(train, (start_ns, stop_ns)) for train in trains]
+        parts = [train[a:b] for train, (a, b) in zip(trains, edges, strict=True)]
+        units = np.repeat(np.arange(len(trains)), [len(part) for part in parts])
+        return np.concatenate(parts), units
+
+    return between

@@ -1,0 +1,235 @@
+"""A prepared data set: what one recording teaches, whatever the lag.
+
+Counts, presentations and patches lie side by side and know nothing of each other's time shift;
+`PreparedSet.windows` pairs them for one lag, so that the lag may be chosen after the patches were
+computed. The files are ``prepared_files.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.embedding import PatchGrid
+from contracts.errors import MisuseError, UserError
+from contracts.manifest import LanguageModel, TrainingData
+from contracts.population import Population
+from contracts.window import WindowSpec
+from encoder_training.data_set.alignment import align
+from encoder_training.data_set.training_set import Split, TrainingSet, split_by_role
+
+
+class Role(IntEnum):
+    """What a presentation is for."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameTable:
+    """The frames whose patches are known, in the order of the targets.
+
+    Attributes
+    ----------
+    movies : tuple of str
+        Names of the stimuli, as in the recording.
+    movie : array, shape (n_frames,), int64
+        Index into `movies`.
+    number : array, shape (n_frames,), int64
+        Frame number within the movie.
+    captions : tuple of str
+        One for each frame, empty where unknown.
+    """
+
+    movies: tuple[str, ...]
+    movie: NDArray[np.int64]
+    number: NDArray[np.int64]
+    captions: tuple[str, ...]
+
+    def label(self, row: int) -> str:
+        """Return a frame's name, for people: ``natural_movie_one 17``."""
+        return f"{self.movies[self.movie[row]]} {self.number[row]}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """The presentations, in the order of their start.
+
+    Attributes
+    ----------
+    start_ns, stop_ns : array, shape (n_shown,), int64, session nanoseconds
+        When each was on the screen.
+    frame : array, shape (n_shown,), int64
+        Row of the targets that it shows, -1 if it shows none of them.
+    block : array, shape (n_shown,), int64
+        Changes at each join of two repeats, change of stimulus and pause. No window crosses it.
+    group : array, shape (n_shown,), int64
+        What is held out, and drawn again in a bootstrap, as a whole: a repeat, or a chunk of
+        neighbouring frames.
+    role : array, shape (n_shown,), int8
+        A `Role`.
+    """
+
+    start_ns: NDArray[np.int64]
+    stop_ns: NDArray[np.int64]
+    frame: NDArray[np.int64]
+    block: NDArray[np.int64]
+    group: NDArray[np.int64]
+    role: NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spans:
+    """The stretches of the absolute grid that are counted; their rows lie end to end.
+
+    Attributes
+    ----------
+    first_bin, stop_bin : array, shape (n_spans,), int64
+        Half open, in order, without overlap.
+    """
+
+    first_bin: NDArray[np.int64]
+    stop_bin: NDArray[np.int64]
+
+    @property
+    def n_rows(self) -> int:
+        """Bins in all."""
+        return int((self.stop_bin - self.first_bin).sum())
+
+    def rows_of(self, bins: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of the counts that hold bins of the absolute grid.
+
+        Parameters
+        ----------
+        bins : array, shape (n,), int64
+
+        Returns
+        -------
+        row : array, shape (n,), int64
+            -1 for a bin that is not counted.
+        """
+        span = np.searchsorted(self.first_bin, bins, side="right") - 1
+        is_in = (span >= 0) & (bins < self.stop_bin[span])
+        before = np.cumsum(self.stop_bin - self.first_bin) - (self.stop_bin - self.first_bin)
+        return np.where(is_in, before[span] + bins - self.first_bin[span], -1).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedSet:
+    """One recording, its presentations and the patches of its frames.
+
+    Attributes
+    ----------
+    population : Population
+        The units, in the order of the counts.
+    window : WindowSpec
+        Rate, bins, stride, and the lag that is used where none is chosen.
+    grid : PatchGrid
+        Of the targets.
+    language_model : LanguageModel
+        Whose vision tower made the targets.
+    training_data : TrainingData
+        Which recording, and the sha256 of this data set.
+    spans : Spans
+        The bins that are counted.
+    counts : array, shape (n_rows, n_units), uint8, spikes per bin
+        May be a map of a file.
+    shown : Shown
+        The presentations.
+    invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
+        Start and stop of the stretches that the recording calls invalid.
+    frames : FrameTable
+        What the targets show.
+    targets : array, shape (n_frames, n_patches, dim), float16
+        May be a map of a file.
+    """
+
+    population: Population
+    window: WindowSpec
+    grid: PatchGrid
+    language_model: LanguageModel
+    training_data: TrainingData
+    spans: Spans
+    counts: NDArray[np.uint8]
+    shown: Shown
+    invalid_ns: NDArray[np.int64]
+    frames: FrameTable
+    targets: NDArray[np.float16]
+
+    def windows(self, lag_ns: int, *, margin_bins: int = 2) -> tuple[TrainingSet, Split]:
+        """Pair windows with the frames that they describe at one lag.
+
+        Parameters
+        ----------
+        lag_ns : int
+            A window that ends at t describes the frame shown at t - lag.
+        margin_bins : int
+            How far training may move a window.
+
+        Returns
+        -------
+        data : TrainingSet
+            Its `first_bin` counts rows of `counts`.
+        parts : Split
+            By the presentations' roles, without bins in common.
+
+        Raises
+        ------
+        UserError
+            If no presentation, or none of one of the roles, has a window.
+        MisuseError
+            If a window lies in bins that are not counted.
+        """
+        spec = replace(self.window, lag_ns=lag_ns)
+        shown = self.shown
+        first_bin, row = align(
+            shown.start_ns,
+            shown.stop_ns,
+            spec,
+            recorded_bins=(int(self.spans.first_bin[0]), int(self.spans.stop_bin[-1])),
+            chosen=np.flatnonzero(shown.frame >= 0),
+            margin_bins=margin_bins,
+            block=shown.block,
+            invalid_ns=self.invalid_ns,
+        )
+        if not len(row):
+            raise UserError(
+                f"with a lag of {lag_ns / 1e6:g} ms and windows of {spec.n_bins} bins no "
+                "presentation has a window within its block. Use a shorter lag."
+            )
+        if not len(first_bin):
+            raise UserError(
+                f"with a lag of {lag_ns / 1e6:g} ms no presentation has a window of "
+                f"{1e3 * spec.duration_s:g} ms: all stand too near the start of a block, an "
+                "invalid stretch or an end of the recording. Use a shorter lag or window."
+            )
+        rows = self.spans.rows_of(first_bin)
+        if (rows < 0).any():
+            raise MisuseError(f"{int((rows < 0).sum())} windows lie in bins that are not counted")
+        data = TrainingSet(
+            population=self.population,
+            window=spec,
+            counts=self.counts,
+            first_bin=rows,
+            frame=shown.frame[row],
+            targets=self.targets,
+            group=shown.group[row],
+            margin_bins=margin_bins,
+        )
+        parts = split_by_role(data, shown.role[row])
+        missing = [
+            role.name.lower()
+            for role, windows in zip(Role, (parts.train, parts.validation, parts.test), strict=True)
+            if not len(windows)
+        ]
+        if missing:
+            raise UserError(
+                f"with a lag of {lag_ns / 1e6:g} ms no window is left for {', '.join(missing)}. "
+                "Hold out more, or use a shorter lag."
+            )
+        return data, parts

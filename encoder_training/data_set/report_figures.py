@@ -1,0 +1,205 @@
+"""The pictures of a data set's report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import DependencyError
+from encoder_training.data_set.prepared import Role
+from encoder_training.data_set.report_measures import Alignment, Response
+from encoder_training.data_set.stimulus import Presented
+
+ALIGNMENT, RATES, RESPONSE, SPLIT = "alignment.png", "rates.png", "response.png", "split.png"
+
+DPI = 150
+INK = "#333333"
+ROLE_COLOURS = {Role.TRAIN: "#b8c4d6", Role.VALIDATION: "#e2a03f", Role.TEST: "#a8324a"}
+COLOURS = ("#1f5a8c", "#a8324a", "#3f8f5b", "#e2a03f", "#6b4c9a", "#7f7f7f", "#2aa1a1", "#c76b98")
+
+
+def draw_alignment(path: Path, presented: Presented, measured: Sequence[Alignment]) -> None:
+    """Draw lengths over time, their histogram, and how far tiled labels would be off.
+
+    Raises
+    ------
+    DependencyError
+        If matplotlib is not installed.
+    """
+    with _figure(path, (10, 1 + 2.2 * len(measured))) as figure:
+        grid = figure.subplots(
+            len(measured), 3, squeeze=False, gridspec_kw={"width_ratios": [2, 1, 2]}
+        )
+        for (over_time, histogram, off), name, one in zip(
+            grid, presented.movies, measured, strict=True
+        ):
+            after_s = _without_pauses(one)
+            over_time.plot(after_s, 1e3 * one.lasts_s, ".", markersize=2, color=COLOURS[0])
+            over_time.set(xlabel="time on the screen (s)", ylabel="length (ms)", title=name)
+            over_time.set_ylim(bottom=0)
+            histogram.hist(1e3 * one.lasts_s, bins=40, color=COLOURS[0])
+            histogram.set(xlabel="length (ms)", ylabel="presentations", yscale="log")
+            histogram.axvline(1e3 / one.nominal_hz, color=COLOURS[1], linewidth=0.8)
+            histogram.set_title(f"line: 1 / {one.nominal_hz} Hz")
+            off.axhline(0, color=INK, linewidth=0.6)
+            off.plot(after_s, one.tiled_off, ".", markersize=2, color=COLOURS[1])
+            off.set(xlabel="time on the screen (s)", ylabel="frames")
+            off.set_title(f"labels tiled at {one.nominal_hz} Hz would be off by")
+            off.yaxis.get_major_locator().set_params(integer=True)
+
+
+def draw_rates(path: Path, areas: Sequence[str], rate_hz: NDArray[np.float64]) -> None:
+    """Draw the units of each area: how many, and how fast they fire.
+
+    Raises
+    ------
+    DependencyError
+        If matplotlib is not installed.
+    """
+    names = _by_count(areas)
+    of_area = np.array(areas)
+    with _figure(path, (9, 1.4 + 0.34 * len(names))) as figure:
+        from matplotlib.ticker import LogLocator, NullLocator
+
+        many, fast = figure.subplots(1, 2, sharey=True)
+        at = np.arange(len(names))
+        n_units = [int((of_area == name).sum()) for name in names]
+        bars = many.barh(at, n_units, color=COLOURS[0])
+        many.bar_label(bars, padding=2, fontsize=8)
+        many.set_yticks(at, [name or "(unknown)" for name in names])
+        many.set(xlabel="units", ylim=(len(names) - 0.5, -0.5))
+        many.margins(x=0.12)
+        rng = np.random.default_rng(0)
+        for row, name in enumerate(names):
+            rates = np.maximum(rate_hz[of_area == name], 0.01)
+            y = row + rng.uniform(-0.28, 0.28, len(rates))
+            fast.plot(rates, y, ".", markersize=3, alpha=0.5, color=COLOURS[0])
+            fast.plot([np.median(rates)] * 2, [row - 0.35, row + 0.35], color=COLOURS[1])
+        fast.set(xscale="log", xlabel="spikes per second (line: median; 0.01 stands for less)")
+        fast.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        fast.xaxis.set_major_formatter("{x:g}")
+        fast.xaxis.set_minor_locator(NullLocator())
+
+
+def draw_response(path: Path, areas: Sequence[str], response: Response) -> None:
+    """Draw each area's rate around changes of scene, and what the new picture explains of it.
+
+    Raises
+    ------
+    DependencyError
+        If matplotlib is not installed.
+    """
+    of_area = np.array(areas)
+    with _figure(path, (10, 3.6)) as figure:
+        of_rate, of_picture = figure.subplots(1, 2)
+        for row, name in enumerate(_by_count(areas)[: len(COLOURS)]):
+            style = {"color": COLOURS[row], "linewidth": 1.2}
+            is_here = of_area == name
+            mean = response.rate_hz[:, is_here].mean(axis=1)
+            base = mean[response.after_ms < 0].mean()
+            if base > 0:
+                of_rate.plot(response.after_ms, mean / base, **style)
+            label = f"{name or '(unknown)'} ({int(is_here.sum())})"
+            explained = 100 * response.explained[:, is_here].mean(axis=1)
+            of_picture.plot(response.after_ms, explained, label=label, **style)
+        for axes in (of_rate, of_picture):
+            axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
+            axes.set_xlabel("time after the change of scene (ms)")
+        of_rate.set_ylabel("rate / rate before")
+        of_picture.axhline(0, color=INK, linewidth=0.6)
+        of_picture.set_ylabel("% of variance explained by the new picture")
+        figure.legend(
+            *of_picture.get_legend_handles_labels(), loc="outside right center", frameon=False
+        )
+
+
+def draw_split(path: Path, presented: Presented, role: NDArray[np.int8]) -> None:
+    """Draw which frames of which repeats are for what.
+
+    Raises
+    ------
+    DependencyError
+        If matplotlib is not installed.
+    """
+    heights = [0.55 + 0.12 * min(n, 30) for n in presented.n_repeats]
+    with _figure(path, (9, 0.7 + sum(heights))) as figure:
+        from matplotlib.colors import ListedColormap
+        from matplotlib.patches import Patch
+
+        panels = figure.subplots(
+            len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights}
+        )[:, 0]
+        colours = ListedColormap([ROLE_COLOURS[each] for each in Role])
+        for movie, axes in enumerate(panels):
+            rows = np.flatnonzero((presented.movie == movie) & (presented.number >= 0))
+            shape = (presented.n_repeats[movie], presented.n_frames[movie])
+            picture = np.full(shape, np.nan)
+            picture[presented.repeat[rows], presented.number[rows]] = role[rows]
+            axes.imshow(
+                picture,
+                aspect="auto",
+                interpolation="nearest",
+                cmap=colours,
+                vmin=-0.5,
+                vmax=2.5,
+                extent=(0, shape[1], shape[0] - 0.5, -0.5),
+            )
+            axes.set(title=presented.movies[movie], ylabel="repeat")
+            axes.set_yticks(range(0, shape[0], -(-shape[0] // 5)))
+        panels[-1].set_xlabel("frame")
+        handles = [Patch(color=ROLE_COLOURS[each], label=each.name.lower()) for each in Role]
+        figure.legend(handles=handles, loc="outside right center", frameon=False)
+
+
+def _without_pauses(one: Alignment) -> NDArray[np.float64]:
+    """Return the starts with pauses of more than a second shortened to one."""
+    steps = np.diff(one.at_s)
+    limit = one.usual_s + 1.0
+    return np.concatenate(([0.0], np.cumsum(np.where(steps > limit, limit, steps))))
+
+
+def _by_count(areas: Sequence[str]) -> list[str]:
+    names, counts = np.unique(np.array(areas), return_counts=True)
+    return [str(name) for name in names[np.argsort(-counts, kind="stable")]]
+
+
+@contextmanager
+def _figure(path: Path, size_in: tuple[float, float]) -> Iterator[Any]:
+    """Hand out an empty figure and save it; no state of the library is left behind."""
+    check_matplotlib()
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    style: Any = {
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.titlesize": 9,
+        "font.size": 9,
+    }
+    with mpl.rc_context(style):
+        figure = Figure(figsize=size_in, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def check_matplotlib() -> None:
+    """Refuse early what would fail late.
+
+    Raises
+    ------
+    DependencyError
+        If matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401 - only whether it is there
+    except ImportError as error:
+        raise DependencyError(
+            "A report's pictures need matplotlib. Run: pip install 'neurrate[train]'."
+        ) from error

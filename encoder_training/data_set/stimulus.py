@@ -1,0 +1,336 @@
+"""From presentation tables to what was shown: targets, blocks and repeats. No file here.
+
+A presentation keeps the frame number that its row has, and its own start and stop. Nothing is
+counted on from the row before, so that a dropped frame, a hole, or a frame that stayed twice as
+long moves no label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.binning import BinRate
+from contracts.errors import UserError, listed
+from encoder_training.data_set.alignment import MAX_GAP_NS
+from encoder_training.data_set.prepared import Spans
+
+SHUFFLED_SHARE = 0.4
+"""Of the steps from row to row, those that go back, above which images come in random order. They
+are half of the steps of a random order, and one step of each repeat of a movie."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PresentationTable:
+    """Presentations as a recording lists them, in plain arrays.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The stimuli.
+    start_ns, stop_ns : array, shape (n_rows,), int64, session nanoseconds
+        In the order of the starts.
+    stimulus : array, shape (n_rows,), int64
+        Index into `names`.
+    number : array, shape (n_rows,), float64
+        Frame number; below 0 or NaN for a blank.
+    block : array, shape (n_rows,), float64
+        The recording's own number of the block, NaN where it has none.
+    """
+
+    names: tuple[str, ...]
+    start_ns: NDArray[np.int64]
+    stop_ns: NDArray[np.int64]
+    stimulus: NDArray[np.int64]
+    number: NDArray[np.float64]
+    block: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Presented:
+    """The presentations of the chosen movies, and which of their frames are targets.
+
+    Attributes
+    ----------
+    movies : tuple of str
+        Names, in the order of their first presentation.
+    n_frames : tuple of int
+        Frames of each movie.
+    is_shuffled : tuple of bool
+        Whether a movie's images came in random order.
+    start_ns, stop_ns : array, shape (n_shown,), int64, session nanoseconds
+    movie : array, shape (n_shown,), int64
+        Index into `movies`.
+    number : array, shape (n_shown,), int64
+        Frame number, -1 for a blank.
+    frame : array, shape (n_shown,), int64
+        Row of the targets; -1 for a frame that is none.
+    block : array, shape (n_shown,), int64
+        Changes where no window may cross.
+    repeat : array, shape (n_shown,), int64
+        Which showing of its movie a presentation belongs to, from 0. Of an image in random order:
+        how often it was shown before.
+    target_movie, target_number : array, shape (n_targets,), int64
+        What each row of the targets shows.
+    n_empty : int
+        Rows of the table that end when they start, left out.
+    """
+
+    movies: tuple[str, ...]
+    n_frames: tuple[int, ...]
+    is_shuffled: tuple[bool, ...]
+    start_ns: NDArray[np.int64]
+    stop_ns: NDArray[np.int64]
+    movie: NDArray[np.int64]
+    number: NDArray[np.int64]
+    frame: NDArray[np.int64]
+    block: NDArray[np.int64]
+    repeat: NDArray[np.int64]
+    target_movie: NDArray[np.int64]
+    target_number: NDArray[np.int64]
+    n_empty: int
+
+    @property
+    def n_repeats(self) -> tuple[int, ...]:
+        """Showings of each movie."""
+        return tuple(
+            int(self.repeat[self.movie == movie].max()) + 1 for movie in range(len(self.movies))
+        )
+
+
+def read_presented(
+    table: PresentationTable, n_frames: Mapping[str, int], *, every: int = 1
+) -> Presented:
+    """Choose the presentations of some movies and find their blocks and repeats.
+
+    A repeat begins where the frame number goes back. A block ends there too, and at each change
+    of the movie or of the recording's own block, and at each pause longer than
+    `MAX_GAP_NS` of ``alignment.py``. Blanks belong to the block that they stand in. Images in random
+    order have no joins; their blocks end at changes and pauses alone.
+
+    Parameters
+    ----------
+    table : PresentationTable
+        Of all stimuli.
+    n_frames : mapping of str to int
+        The chosen movies, and how many frames of each there are.
+    every : int
+        Every how many frames one is a target: those whose number it divides.
+
+    Returns
+    -------
+    Presented
+
+    Raises
+    ------
+    UserError
+        If a movie is not in the table, its frames are not as many as the table says, or two
+        presentations of the chosen movies overlap.
+    """
+    _check_names(table, n_frames)
+    is_chosen = np.isin(
+        table.stimulus, [row for row, name in enumerate(table.names) if name in n_frames]
+    )
+    is_empty = table.stop_ns <= table.start_ns
+    rows = np.flatnonzero(is_chosen & ~is_empty)
+    present, first = np.unique(table.stimulus[rows], return_index=True)
+    order = present[np.argsort(first)]
+    movies = tuple(table.names[stimulus] for stimulus in order.tolist())
+    movie = _ranks(order, table.stimulus[rows])
+    is_blank = ~(table.number[rows] >= 0)  # NaN too
+    number = np.where(is_blank, -1, table.number[rows]).astype(np.int64)
+    start_ns, stop_ns = table.start_ns[rows], table.stop_ns[rows]
+    _check_order(movies, movie, start_ns)
+    counts = tuple(n_frames[name] for name in movies)
+    _check_counts(movies, movie, number, counts)
+    is_shuffled = tuple(_is_shuffled(number[movie == each]) for each in range(len(movies)))
+    repeat, is_join = _repeats(movie, number, is_shuffled)
+    target_movie, target_number = _targets(counts, every)
+    offset = np.cumsum([0, *(-(-n // every) for n in counts)])[:-1]
+    is_target = (number >= 0) & (number % every == 0)
+    return Presented(
+        movies=movies,
+        n_frames=counts,
+        is_shuffled=is_shuffled,
+        start_ns=start_ns,
+        stop_ns=stop_ns,
+        movie=movie,
+        number=number,
+        frame=np.where(is_target, offset[movie] + number // every, -1),
+        block=_blocks(start_ns, stop_ns, movie, table.block[rows], is_join),
+        repeat=repeat,
+        target_movie=target_movie,
+        target_number=target_number,
+        n_empty=int((is_chosen & is_empty).sum()),
+    )
+
+
+def spans_of(
+    presented: Presented, rate: BinRate, *, recorded_ns: tuple[int, int] | None = None
+) -> Spans:
+    """Return the bins that windows of any lag may need: those of the blocks.
+
+    Parameters
+    ----------
+    presented : Presented
+        The presentations of the chosen movies.
+    rate : BinRate
+        Bins per second.
+    recorded_ns : (int, int), optional
+        Start and stop of the recording; bins that it does not hold whole are left out.
+
+    Returns
+    -------
+    Spans
+        Blocks that touch or share a bin are one span.
+
+    Raises
+    ------
+    UserError
+        If no presentation lies within the recording.
+    """
+    is_first = np.concatenate(([True], np.diff(presented.block) != 0))
+    firsts = np.flatnonzero(is_first)
+    lasts = np.append(firsts[1:], len(presented.block)) - 1
+    first_bin: NDArray[np.int64] = rate.bin_of(presented.start_ns[firsts])
+    stop_bin: NDArray[np.int64] = rate.bin_of(presented.stop_ns[lasts] - 1) + 1
+    if recorded_ns is not None:
+        first_bin = np.maximum(first_bin, rate.first_bin_at_or_after(recorded_ns[0]))
+        stop_bin = np.minimum(stop_bin, rate.bin_of(recorded_ns[1]))
+    kept = first_bin < stop_bin
+    if not kept.any():
+        start_ns, stop_ns = recorded_ns or (0, 0)
+        raise UserError(
+            "the movies must have been shown while spikes were recorded: the first presentation "
+            f"is at {presented.start_ns[0] / 1e9:.3f} s, the last ends at "
+            f"{presented.stop_ns[-1] / 1e9:.3f} s, and the spikes run from {start_ns / 1e9:.3f} to "
+            f"{stop_ns / 1e9:.3f} s. Do both count from the same zero?"
+        )
+    first_bin, stop_bin = first_bin[kept], np.maximum.accumulate(stop_bin[kept])
+    begins = np.concatenate(([True], first_bin[1:] > stop_bin[:-1]))
+    starts = np.flatnonzero(begins)
+    return Spans(first_bin[starts], stop_bin[np.append(starts[1:], len(first_bin)) - 1])
+
+
+def _ranks(order: NDArray[np.int64], stimulus: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the place of each stimulus in the order."""
+    rank = np.full(int(order.max(initial=0)) + 1, -1, dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    ranks: NDArray[np.int64] = rank[stimulus]
+    return ranks
+
+
+def _check_names(table: PresentationTable, n_frames: Mapping[str, int]) -> None:
+    there = [name for row, name in enumerate(table.names) if (table.stimulus == row).any()]
+    missing = [name for name in n_frames if name not in there]
+    if missing or not n_frames:
+        raise UserError(
+            "a movie must be a stimulus that the recording presents; "
+            f"{listed(missing) or 'none at all'} is not among "
+            f"{listed(sorted(there)) or '(none)'}. Choose with --stimuli; a table "
+            "of the recording's intervals with start_time, stop_time and frame may be named too."
+        )
+
+
+def _check_order(
+    movies: tuple[str, ...], movie: NDArray[np.int64], start_ns: NDArray[np.int64]
+) -> None:
+    bad = np.flatnonzero(np.diff(start_ns) <= 0)
+    if len(bad):
+        found = sorted({movies[each] for each in movie[[*bad, *(bad + 1)]].tolist()})
+        raise UserError(
+            f"one frame is on the screen at a time, but {len(bad)} presentations of "
+            f"{listed(found)} start together with the one before, first at "
+            f"{start_ns[bad[0]] / 1e9:.6f} s. Prepare one stimulus at a time with --stimuli, or "
+            "mend the table."
+        )
+
+
+def _check_counts(
+    movies: tuple[str, ...],
+    movie: NDArray[np.int64],
+    number: NDArray[np.int64],
+    counts: tuple[int, ...],
+) -> None:
+    problems = []
+    for each, (name, n_frames) in enumerate(zip(movies, counts, strict=True)):
+        shown = number[(movie == each) & (number >= 0)]
+        if not len(shown):
+            problems.append(
+                f"{name} has no frame numbers in the recording, only blanks: which of its "
+                f"{n_frames:,} frames was on the screen is not known. Leave it out of --stimuli."
+            )
+        elif int(shown.max()) + 1 != n_frames:
+            counts_from = (
+                " The numbers must count from 0; do they count from 1?"
+                if int(shown.max()) == n_frames and int(shown.min()) == 1
+                else ""
+            )
+            problems.append(
+                f"{name} has {n_frames:,} frames in --frames, and the recording shows numbers "
+                f"{int(shown.min()):,} to {int(shown.max()):,}, so {int(shown.max()) + 1:,} "
+                f"frames.{counts_from} Give the frames of this very stimulus, all of them and in "
+                "its order."
+            )
+    if problems:
+        raise UserError("\n".join(problems))
+
+
+def _is_shuffled(number: NDArray[np.int64]) -> bool:
+    steps = np.diff(number[number >= 0])
+    return bool(len(steps) and (steps < 0).mean() > SHUFFLED_SHARE)
+
+
+def _repeats(
+    movie: NDArray[np.int64], number: NDArray[np.int64], is_shuffled: tuple[bool, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return each presentation's repeat, and whether one begins with it."""
+    repeat = np.zeros(len(movie), dtype=np.int64)
+    is_join = np.zeros(len(movie), dtype=np.bool_)
+    for each, shuffled in enumerate(is_shuffled):
+        rows = np.flatnonzero(movie == each)
+        if shuffled:
+            repeat[rows] = _times_before(number[rows])
+            continue
+        shown = rows[number[rows] >= 0]
+        is_join[shown[1:]] = np.diff(number[shown]) < 0
+        repeat[rows] = np.cumsum(is_join[rows])
+    return repeat, is_join
+
+
+def _times_before(number: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count how often each number stood in the list before."""
+    order = np.argsort(number, kind="stable")
+    together = number[order]
+    is_first = np.diff(together, prepend=together[:1] - 1) != 0
+    firsts = np.flatnonzero(is_first)
+    times = np.empty(len(number), dtype=np.int64)
+    times[order] = np.arange(len(number)) - firsts[np.cumsum(is_first) - 1]
+    times[number < 0] = 0
+    return times
+
+
+def _blocks(
+    start_ns: NDArray[np.int64],
+    stop_ns: NDArray[np.int64],
+    movie: NDArray[np.int64],
+    own: NDArray[np.float64],
+    is_join: NDArray[np.bool_],
+) -> NDArray[np.int64]:
+    both_known = ~(np.isnan(own[1:]) & np.isnan(own[:-1]))
+    is_first = np.zeros(len(start_ns), dtype=np.bool_)
+    is_first[1:] = (
+        (np.diff(movie) != 0)
+        | ((own[1:] != own[:-1]) & both_known)
+        | (start_ns[1:] - stop_ns[:-1] > MAX_GAP_NS)
+    )
+    return np.cumsum(is_first | is_join).astype(np.int64)
+
+
+def _targets(counts: tuple[int, ...], every: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    numbers = [np.arange(0, n_frames, every, dtype=np.int64) for n_frames in counts]
+    movie = np.repeat(np.arange(len(counts)), [len(each) for each in numbers])
+    return movie, np.concatenate(numbers)

@@ -1,0 +1,332 @@
+"""What an encoder learns from: counts on the grid, windows by their first bin, and targets.
+
+Nothing is cut or copied before it is needed: counts lie once in memory, a window is a row number,
+and targets may be mapped from a file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.binning import BinRate
+from contracts.errors import MisuseError, UserError
+from contracts.population import Population
+from contracts.window import WindowSpec
+from encoder_training.data_set.counting import add_spikes
+
+BLOCK_BINS = 8192
+"""Bins whose scale is measured at once: 40 MB of int64 at 600 units, whatever the recording's
+length."""
+
+STD_FLOOR = 0.05
+"""Spikes per bin. The standard deviation of a Poisson unit of 0.3 Hz in bins of 1/120 s; below it,
+one spike of a unit that hardly ever fires would outshout all others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """Mean and standard deviation of each unit's counts.
+
+    Attributes
+    ----------
+    mean, std : array, shape (n_units,), float32, spikes per bin
+        `std` is above 0; where it was measured, it is at least `STD_FLOOR`.
+    """
+
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingSet:
+    """Windows of one recording, each with the patches of the frame that it describes.
+
+    Attributes
+    ----------
+    population : Population
+        The units, in the order of the counts.
+    window : WindowSpec
+        How long a window is, and its lag.
+    counts : array, shape (n_bins, n_units), uint8, spikes per bin
+        The whole recording on the absolute grid, from session time zero.
+    first_bin : array, shape (n_windows,), int64
+        Row of `counts` at which each window starts.
+    frame : array, shape (n_windows,), int64
+        Row of `targets` that each window describes.
+    targets : array, shape (n_frames, n_patches, dim), float16
+        Patches of the vision tower. May be a memory map.
+    group : array, shape (n_windows,), int64
+        Scene, repeat or block; validation holds whole groups out.
+    margin_bins : int
+        How far a window may be moved without leaving its block, as given to `align`.
+    """
+
+    population: Population
+    window: WindowSpec
+    counts: NDArray[np.uint8]
+    first_bin: NDArray[np.int64]
+    frame: NDArray[np.int64]
+    targets: NDArray[np.float16]
+    group: NDArray[np.int64]
+    margin_bins: int = 2
+
+    def __post_init__(self) -> None:
+        problem = _problem_of(self)
+        if problem:
+            raise MisuseError(problem)
+
+    @property
+    def n_windows(self) -> int:
+        """Windows in all."""
+        return len(self.first_bin)
+
+    @property
+    def n_units(self) -> int:
+        """Units in the population."""
+        return len(self.population)
+
+    def counts_of(
+        self, rows: NDArray[np.int64], shift: NDArray[np.int64] | None = None
+    ) -> NDArray[np.uint8]:
+        """Cut windows.
+
+        Parameters
+        ----------
+        rows : array, shape (n,), int64
+            Which windows.
+        shift : array, shape (n,), int64, optional
+            Bins by which each is moved, at most `margin_bins` either way.
+
+        Returns
+        -------
+        counts : array, shape (n, n_bins, n_units), uint8, spikes per bin
+        """
+        first = self.first_bin[rows] if shift is None else self.first_bin[rows] + shift
+        counts: NDArray[np.uint8] = self.counts[
+            first[:, np.newaxis] + np.arange(self.window.n_bins)
+        ]
+        return counts
+
+    def targets_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the patches that windows describe, shape (n, n_patches, dim), float32."""
+        return self.targets[self.frame[rows]].astype(np.float32)
+
+
+NO_ROWS: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Windows to learn from, windows to choose by and windows to judge by.
+
+    Attributes
+    ----------
+    train, validation, test : array, shape (n,), int64
+        Rows of the windows. No bin stands in two of them; `test` may be empty.
+    """
+
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    test: NDArray[np.int64] = field(default_factory=NO_ROWS.copy)
+
+
+def count_bins(
+    spike_ns: NDArray[np.int64],
+    unit_index: NDArray[np.integer],
+    *,
+    n_units: int,
+    rate: BinRate,
+    n_bins: int,
+) -> NDArray[np.uint8]:
+    """Count a whole recording that lies in memory, as serving does.
+
+    Parameters
+    ----------
+    spike_ns : array, shape (n_spikes,), int64, nanoseconds
+        Session clock. Need not be sorted.
+    unit_index : array, shape (n_spikes,), any integer
+        Row of each spike's unit.
+    n_units : int
+        Units in the population.
+    rate : BinRate
+        Bins per second.
+    n_bins : int
+        Bins from session time zero.
+
+    Returns
+    -------
+    counts : array, shape (n_bins, n_units), uint8, spikes per bin
+        Spikes before zero and after the last bin are ignored.
+
+    Raises
+    ------
+    UserError
+        If a unit fires more than 255 spikes in one bin.
+    """
+    counts = np.zeros((n_bins, n_units), dtype=np.uint8)
+    is_in = (spike_ns >= 0) & (spike_ns < rate.start_ns(n_bins))
+    add_spikes(counts, spike_ns[is_in], unit_index[is_in], first_bin=0, rate=rate)
+    return counts
+
+
+def measure_scaling(data: TrainingSet, rows: NDArray[np.int64]) -> Scaling:
+    """Measure the counts in the bins of some windows, each bin once.
+
+    Parameters
+    ----------
+    data : TrainingSet
+        Where they are.
+    rows : array, shape (n,), int64
+        The windows that training may see.
+
+    Returns
+    -------
+    Scaling
+    """
+    bins = np.flatnonzero(_covered(data, rows))
+    total = np.zeros(data.n_units, dtype=np.int64)
+    squares = np.zeros(data.n_units, dtype=np.int64)
+    for first in range(0, len(bins), BLOCK_BINS):
+        block = data.counts[bins[first : first + BLOCK_BINS]].astype(np.uint16)
+        total += block.sum(axis=0, dtype=np.int64)
+        squares += (block * block).sum(axis=0, dtype=np.int64)  # 255 ** 2 is within uint16
+    mean = total / len(bins)
+    variance = np.maximum(squares / len(bins) - mean**2, 0)
+    return Scaling(
+        mean.astype(np.float32), np.maximum(np.sqrt(variance), STD_FLOOR).astype(np.float32)
+    )
+
+
+def draw_validation_groups(data: TrainingSet, fraction: float, *, seed: int) -> NDArray[np.int64]:
+    """Choose groups for validation at random.
+
+    Parameters
+    ----------
+    data : TrainingSet
+        With two groups or more.
+    fraction : float
+        Of the groups, above 0 and below 1; at least one is drawn and one is left.
+    seed : int
+        The same seed draws the same groups.
+
+    Returns
+    -------
+    groups : array, shape (n,), int64
+
+    Raises
+    ------
+    UserError
+        If there is nothing to split.
+    """
+    groups = np.unique(data.group)
+    if len(groups) < 2 or not 0 < fraction < 1:
+        raise UserError(
+            "validation needs two groups of windows or more and a fraction above 0 and below 1, "
+            f"got {len(groups)} groups and {fraction}"
+        )
+    n_drawn = min(max(1, round(fraction * len(groups))), len(groups) - 1)
+    return np.sort(np.random.default_rng(seed).choice(groups, n_drawn, replace=False))
+
+
+def split(data: TrainingSet, validation_groups: NDArray[np.int64]) -> Split:
+    """Part the windows by group.
+
+    A training window that shares a bin with a window of validation, or would when moved by the
+    margin, is on neither side: across a cut between two scenes neighbours overlap.
+
+    Parameters
+    ----------
+    data : TrainingSet
+        All windows.
+    validation_groups : array, shape (n,), int64
+        Groups to hold out.
+
+    Returns
+    -------
+    Split
+
+    Raises
+    ------
+    UserError
+        If one side would be empty.
+    """
+    parts = split_by_role(data, np.isin(data.group, validation_groups).astype(np.int8))
+    if not len(parts.train) or not len(parts.validation):
+        raise UserError(
+            f"training and validation need a window each, got {len(parts.train)} and "
+            f"{len(parts.validation)} of {data.n_windows}. Hold out other groups, or longer ones."
+        )
+    return parts
+
+
+def split_by_role(data: TrainingSet, role: NDArray[np.int8]) -> Split:
+    """Part the windows by what they are for; the parts share no bin.
+
+    A training window that shares a bin with a window of validation or test, or would when moved
+    by the margin, is in no part; nor is a window of validation that shares one with a test.
+
+    Parameters
+    ----------
+    data : TrainingSet
+        All windows.
+    role : array, shape (n_windows,), int8
+        0 for training, 1 for validation, 2 for test.
+
+    Returns
+    -------
+    Split
+        Of which any part may be empty.
+    """
+    test = np.flatnonzero(role == 2)
+    validation = _apart(data, np.flatnonzero(role == 1), test)
+    train = _apart(data, np.flatnonzero(role == 0), np.flatnonzero(role != 0))
+    return Split(train, validation, test)
+
+
+def _apart(
+    data: TrainingSet, rows: NDArray[np.int64], others: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return the rows of windows that, moved by the margin, share no bin with others."""
+    seen = np.concatenate(([0], np.cumsum(_covered(data, others))))
+    first = data.first_bin[rows] - data.margin_bins
+    last = data.first_bin[rows] + data.window.n_bins + data.margin_bins
+    apart: NDArray[np.int64] = rows[seen[last] == seen[first]]
+    return apart
+
+
+def _covered(data: TrainingSet, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mark the bins that some windows hold."""
+    change = np.zeros(data.counts.shape[0] + 1, dtype=np.int64)
+    np.add.at(change, data.first_bin[rows], 1)
+    np.add.at(change, data.first_bin[rows] + data.window.n_bins, -1)
+    return np.cumsum(change[:-1]) > 0
+
+
+def _problem_of(data: TrainingSet) -> str:
+    n_windows = len(data.first_bin)
+    if data.counts.dtype != np.uint8 or data.counts.shape[1:] != (len(data.population),):
+        return (
+            f"counts must be uint8 of shape (n_bins, {len(data.population)}), "
+            f"got {data.counts.dtype} {data.counts.shape}"
+        )
+    if not n_windows or not data.frame.shape == data.group.shape == (n_windows,):
+        return (
+            "a training set needs one window or more with a frame and a group each, got "
+            f"{n_windows} windows, frames {data.frame.shape}, groups {data.group.shape}"
+        )
+    first = int(data.first_bin.min()) - data.margin_bins
+    stop = int(data.first_bin.max()) + data.window.n_bins + data.margin_bins
+    if first < 0 or stop > data.counts.shape[0]:
+        return (
+            f"windows and their margin of {data.margin_bins} bins must lie within "
+            f"{data.counts.shape[0]} bins, got {first} to {stop}"
+        )
+    if data.targets.ndim != 3 or not 0 <= data.frame.min() <= data.frame.max() < len(data.targets):
+        return (
+            f"frames must be rows of targets of shape (n_frames, n_patches, dim), got rows "
+            f"{data.frame.min()} to {data.frame.max()} of targets {data.targets.shape}"
+        )
+    return ""

@@ -1,0 +1,1 @@
+"""The stimulus, and what a vision tower sees of it."""

@@ -1,0 +1,1 @@
+"""What an encoder is worth, beside decoders that need no network."""

@@ -1,0 +1,108 @@
+"""An encoder heard through one population, as the daemon hears it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch  # noqa: TID253 - this module is torch code
+from numpy.typing import NDArray
+
+from contracts.population import Population, Selection
+from encoder_training.data_set.training_set import Scaling
+from encoder_training.masking import masked_z
+from encoder_training.model import Encoder
+
+BATCH_NUMBERS = 2**25
+"""Numbers of predicted patches in a batch: 128 MB, 56 windows of 576 x 1024."""
+
+MOST_WINDOWS = 512
+"""In a batch: 20 MB of counts at 2,000 units."""
+
+MOST_ENCODED = 64
+"""Windows that the encoder takes at once; more does not make it faster."""
+
+
+class HeardEncoder:
+    """A `Decoder` of a trained encoder and a selection of units.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        Gives patches on their own scale. Put in evaluation mode; stays on its device.
+    scaling : Scaling
+        Of its counts.
+    heard : Selection
+        Units that are heard, or a control.
+    name : str
+        What reports call it.
+    """
+
+    def __init__(
+        self, encoder: Encoder, scaling: Scaling, heard: Selection, name: str = "encoder"
+    ) -> None:
+        self.name = name
+        self._encoder = encoder.eval()
+        self._device = next(encoder.parameters()).device
+        self._mean, self._std, self._mask = (
+            torch.from_numpy(np.ascontiguousarray(each, dtype=np.float32)).to(self._device)
+            for each in (scaling.mean, scaling.std, heard.mask)
+        )
+        self._order = heard.order()
+
+    @torch.no_grad()
+    def patches(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Predict, as `Decoder` says."""
+        ordered = np.ascontiguousarray(counts[:, :, self._order])
+        mask = self._mask.expand(len(counts), -1)
+        return self.through(ordered, mask)
+
+    @torch.no_grad()
+    def through(self, counts: NDArray[np.uint8], mask: torch.Tensor) -> NDArray[np.float32]:
+        """Predict, each window through its own mask of units, shape (n, n_units), float32."""
+        found: list[NDArray[np.float32]] = []
+        for first in range(0, len(counts), MOST_ENCODED):
+            some = slice(first, first + MOST_ENCODED)
+            x = torch.from_numpy(counts[some]).to(self._device).float()
+            z = masked_z(x, self._mean, self._std, mask[some].to(self._device))
+            found.append(self._encoder(z).float().cpu().numpy())
+        return np.concatenate(found)
+
+    def frames(
+        self, counts: NDArray[np.uint8], is_candidate: NDArray[np.bool_]
+    ) -> NDArray[np.int64] | None:
+        """Say that an encoder of patches knows no frames."""
+        del counts, is_candidate
+        return None
+
+
+def batches(rows: NDArray[np.int64], grid: tuple[int, ...]) -> Iterator[NDArray[np.int64]]:
+    """Cut rows into batches whose patches, of shape (n_patches, dim), fit memory."""
+    size = min(MOST_WINDOWS, max(1, BATCH_NUMBERS // math.prod(grid)))
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
+
+
+def populations(population: Population, *, fewest: int = 3) -> dict[str, Selection]:
+    """Return everyone, each area and each cell type of so many units or more.
+
+    Parameters
+    ----------
+    population : Population
+        Whose labels are read.
+    fewest : int
+        Units.
+
+    Returns
+    -------
+    dict of str to Selection
+        By the expression that selects it: ``all``, ``area:VISp``, ``cell_type:PV``.
+    """
+    labels = {
+        "area": sorted({unit.area for unit in population.units if unit.area}),
+        "cell_type": sorted({unit.cell_type for unit in population.units if unit.cell_type}),
+    }
+    wanted = ["all", *(f"{kind}:{name}" for kind, names in labels.items() for name in names)]
+    selections = {each: population.select(each) for each in wanted}
+    return {each: one for each, one in selections.items() if one.n_units >= fewest or each == "all"}

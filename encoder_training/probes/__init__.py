@@ -1,0 +1,1 @@
+"""Concepts read from the embedding."""

@@ -1,0 +1,271 @@
+"""Concept probes: whether there is a car in what the encoder sees, and how sure that is.
+
+A probe is a linear function of the mean patch of the predicted grid, which the daemon has at hand
+long before a sentence is written. It is learned on training windows heard through random
+populations, and calibrated on validation windows for each population by itself: the same embedding
+means less where fewer units speak. A probability is
+``sigmoid(scale * (weight @ mean_patch + bias) + offset)``.
+
+References
+----------
+Alain and Bengio, 2016: linear probes. Platt, 1999: the calibration (calibration.py).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch  # noqa: TID253 - this module asks the encoder
+from numpy.typing import NDArray
+from scipy.special import expit
+from tqdm import tqdm
+
+from contracts.errors import DependencyError
+from encoder_training.data_set.prepared import PreparedSet
+from encoder_training.data_set.training_set import Scaling, Split, TrainingSet
+from encoder_training.judging.frame_space import thinned
+from encoder_training.judging.heard import HeardEncoder, batches, populations
+from encoder_training.judging.resampling import Draws, Interval, draw_groups, interval, runs
+from encoder_training.masking import MaskingOptions, PopulationMasks
+from encoder_training.model import Encoder
+from encoder_training.probes.calibration import (
+    areas_under_curve,
+    log_loss,
+    platt,
+    reliability,
+    roc,
+)
+from encoder_training.probes.concepts import check_concepts, choose_concepts, label_frames
+from encoder_training.probes.probe_files import Probes, ProbeTest, load_probes, save_probes
+
+MAX_WINDOWS = 2000
+"""Training windows for each of the two ways of hearing them, and validation and test windows for
+each population, at most, evenly thinned."""
+
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse strength of the penalty, to choose from on validation."""
+
+N_DRAWS = 500
+"""Of the bootstrap of an area under a curve."""
+
+__all__ = ["ProbeTest", "Probes", "fit_probes", "load_probes", "save_probes"]
+
+
+def fit_probes(
+    prepared: PreparedSet,
+    data: TrainingSet,
+    parts: Split,
+    encoder: Encoder,
+    scaling: Scaling,
+    *,
+    concepts: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    max_windows: int = MAX_WINDOWS,
+    masking: MaskingOptions | None = None,
+) -> Probes:
+    """Learn, calibrate and test probes.
+
+    Parameters
+    ----------
+    prepared : PreparedSet
+        Its captions say which frame has which concept.
+    data : TrainingSet
+        Windows at the encoder's lag.
+    parts : Split
+        Learned on `train`, calibrated on `validation`, tested on `test`.
+    encoder : Encoder
+        Gives patches on their own scale. Runs on the device that it is on.
+    scaling : Scaling
+        Of its counts.
+    concepts : sequence of str, optional
+        Words; chosen from the captions of training frames if not given.
+    seed : int
+        Of the random populations and of the bootstrap.
+    progress : bool
+        Whether to draw a bar on a terminal.
+    max_windows : int
+        See `MAX_WINDOWS`.
+    masking : MaskingOptions, optional
+        Random populations, as the encoder was trained.
+
+    Returns
+    -------
+    Probes
+        Without concepts where there are no captions.
+
+    Raises
+    ------
+    DependencyError
+        If scikit-learn is not installed.
+    UserError
+        If a named concept is in none of the captions of training frames, or in all.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        raise DependencyError(
+            "Concept probes need scikit-learn. Run: pip install 'neurrate[train]'."
+        )
+    captions = prepared.frames.captions
+    label = np.array([bool(caption) for caption in captions])
+    train, validation, test = (
+        thinned(rows[label[data.frame[rows]]], max_windows)
+        for rows in (parts.train, parts.validation, parts.test)
+    )
+    seen = np.unique(data.frame[parts.train])
+    if concepts is None:
+        concepts = choose_concepts([captions[row] for row in seen])
+    labels = label_frames(captions, concepts)
+    check_concepts(concepts, labels[seen][label[seen]])
+    heard = populations(data.population)
+    if not concepts:
+        return _none(heard, data.targets.shape[2])
+    with tqdm(
+        total=2 * len(train) + len(heard) * (len(validation) + len(test)),
+        desc="probing",
+        unit="window",
+        disable=None if progress else True,
+        file=sys.stderr,
+    ) as bar:
+        ask = _Asked(data, encoder, scaling, bar)
+        masks = PopulationMasks(data.population, masking or MaskingOptions())
+        rng = np.random.default_rng([seed, 4])
+        everyone = np.ones((len(train), data.n_units), dtype=np.bool_)
+        learned = np.concatenate(
+            [ask.through(train, everyone), ask.through(train, masks.draw(len(train), rng))]
+        )
+        asked = {
+            name: (
+                ask.through(validation, np.tile(one.mask, (len(validation), 1))),
+                ask.through(test, np.tile(one.mask, (len(test), 1))),
+            )
+            for name, one in heard.items()
+        }
+    known = np.tile(labels[data.frame[train]], (2, 1)) == 1
+    chosen_by = labels[data.frame[validation]] == 1
+    weight, bias, strength = _learn(learned, known, asked["all"][0], chosen_by)
+    n_independent = len(np.unique(runs(data, validation)[0]))
+    group, _ = runs(data, test)
+    draws = draw_groups(group, seed=seed, n_draws=N_DRAWS)
+    truth = labels[data.frame[test]] == 1
+    scale, offset = np.ones((2, len(heard), len(concepts)))
+    tested = []
+    for row, (name, (of_validation, of_test)) in enumerate(asked.items()):
+        scores = [each.astype(np.float64) @ weight.T + bias for each in (of_validation, of_test)]
+        offset[row] = 0
+        for column, concept in enumerate(concepts):
+            is_mixed = len(np.unique(chosen_by[:, column])) == 2
+            if is_mixed:
+                scale[row, column], offset[row, column] = platt(
+                    scores[0][:, column], chosen_by[:, column], n_independent=n_independent
+                )
+            calibrated = scale[row, column], offset[row, column], is_mixed
+            tested.append(
+                _test(concept, name, scores[1][:, column], truth[:, column], calibrated, draws)
+            )
+    auc = np.array([each.auc.value for each in tested]).reshape(scale.shape)
+    return Probes(
+        tuple(concepts),
+        tuple(heard),
+        weight.astype(np.float32),
+        bias.astype(np.float32),
+        scale.astype(np.float32),
+        offset.astype(np.float32),
+        auc.astype(np.float32),
+        strength,
+        tuple(tested),
+    )
+
+
+class _Asked:
+    """The encoder's mean patches."""
+
+    def __init__(
+        self, data: TrainingSet, encoder: Encoder, scaling: Scaling, bar: tqdm[None]
+    ) -> None:
+        everyone = data.population.select("all")
+        self._data, self._bar = data, bar
+        self._heard = HeardEncoder(encoder, scaling, everyone)
+
+    def through(self, rows: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Return mean patches, each window through its own mask, shape (n, dim)."""
+        found = [np.empty((0, self._data.targets.shape[2]), np.float32)]
+        done = 0
+        for some in batches(rows, self._data.targets.shape[1:]):
+            heard = torch.from_numpy(mask[done : done + len(some)].astype(np.float32))
+            found.append(self._heard.through(self._data.counts_of(some), heard).mean(axis=1))
+            done += len(some)
+            self._bar.update(len(some))
+        return np.concatenate(found)
+
+
+def _learn(
+    learned: NDArray[np.float32],
+    known: NDArray[np.bool_],
+    validation: NDArray[np.float32],
+    truth: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, ...]]:
+    """Fit one probe for each concept, standardized, and fold the scale into its weight."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    mean = learned.mean(axis=0, dtype=np.float64)
+    std = np.maximum(learned.std(axis=0, dtype=np.float64), 1e-9)
+    x, x_validation = ((each - mean) / std for each in (learned, validation))
+    weights, biases, strengths = [], [], []
+    for column in range(known.shape[1]):
+        y, y_validation = known[:, column], truth[:, column]
+        best: tuple[float, Any, float] | None = None
+        for strength in STRENGTHS:
+            with warnings.catch_warnings():  # a probe that is nearly there serves as well
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                probe = LogisticRegression(C=strength, max_iter=200).fit(x, y)
+            loss = log_loss(expit(probe.decision_function(x_validation)), y_validation)
+            if best is None or loss < best[0]:
+                best = loss, probe, strength
+        _, probe, strength = best  # type: ignore[misc]
+        weight = probe.coef_[0] / std
+        weights.append(weight)
+        biases.append(float(probe.intercept_[0]) - float(weight @ mean))
+        strengths.append(strength)
+    return np.array(weights), np.array(biases), tuple(strengths)
+
+
+def _test(
+    concept: str,
+    population: str,
+    score: NDArray[np.float64],
+    truth: NDArray[np.bool_],
+    calibrated: tuple[float, float, bool],
+    draws: Draws,
+) -> ProbeTest:
+    scale, offset, is_calibrated = calibrated
+    probability = expit(scale * score + offset)
+    found = reliability(probability, truth)
+    is_mixed = len(np.unique(truth)) == 2
+    nothing = Interval(float("nan"), float("nan"), float("nan"))
+    return ProbeTest(
+        concept=concept,
+        population=population,
+        n=len(truth),
+        n_with=int(truth.sum()),
+        auc=interval(areas_under_curve(score, truth, draws)) if is_mixed else nothing,
+        log_loss=log_loss(probability, truth) if len(truth) else float("nan"),
+        log_loss_uncalibrated=log_loss(expit(score), truth) if len(truth) else float("nan"),
+        calibration_error=found.error,
+        is_calibrated=is_calibrated,
+        reliability=found,
+        roc=roc(score, truth) if is_mixed else ((), ()),
+    )
+
+
+def _none(heard: dict[str, Any], dim: int) -> Probes:
+    no_scores = np.empty((len(heard), 0), np.float32)
+    return Probes(
+        (), tuple(heard), np.empty((0, dim), np.float32), np.empty(0, np.float32),
+        no_scores, no_scores, no_scores,
+    )  # fmt: skip

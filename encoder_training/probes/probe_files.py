@@ -1,0 +1,201 @@
+"""Concept probes as values, and as files of a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from scipy.special import expit
+
+from contracts.errors import UserError
+from encoder_training.judging.judged import plain
+from encoder_training.judging.resampling import Interval
+from encoder_training.probes.calibration import Reliability
+
+HEADER = "probes"
+"""Entry of the file's metadata: names of the concepts and populations, as JSON. One entry, since
+the order of several is not kept and the same probes must give the same bytes."""
+
+PROBES_VERSION = 1
+"""Raised when a name or a meaning in the files changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeTest:
+    """One concept through one population, on test windows.
+
+    Attributes
+    ----------
+    concept, population : str
+    n, n_with : int
+        Test windows, and those whose frame's caption names the concept.
+    auc : Interval
+        Area under the ROC curve; NaN where the concept is in none of the windows, or in all.
+    log_loss, log_loss_uncalibrated : float
+        Mean, in nats; after and before the population's calibration.
+    calibration_error : float
+        Expected, over ten bins of probability.
+    is_calibrated : bool
+        False where validation has not both kinds; then scale is 1 and offset 0.
+    reliability : Reliability
+        For drawing.
+    roc : tuple of two tuples of float
+        False and true alarms; empty where there is no area.
+    """
+
+    concept: str
+    population: str
+    n: int
+    n_with: int
+    auc: Interval
+    log_loss: float
+    log_loss_uncalibrated: float
+    calibration_error: float
+    is_calibrated: bool
+    reliability: Reliability
+    roc: tuple[tuple[float, ...], tuple[float, ...]]
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether test windows have both kinds."""
+        return 0 < self.n_with < self.n
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Probes:
+    """Probes of one encoder.
+
+    Attributes
+    ----------
+    concepts : tuple of str
+    populations : tuple of str
+        Expressions: ``all``, ``area:VISp``, ``cell_type:PV``.
+    weight : array, shape (n_concepts, dim), float32
+    bias : array, shape (n_concepts,), float32
+    scale, offset : array, shape (n_populations, n_concepts), float32
+        Calibration.
+    auc : array, shape (n_populations, n_concepts), float32
+        On test windows; NaN where it has no meaning.
+    strength : tuple of float
+        Inverse penalty that validation chose, for each concept.
+    tested : tuple of ProbeTest
+        Population by population, concept by concept.
+    """
+
+    concepts: tuple[str, ...]
+    populations: tuple[str, ...]
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    auc: NDArray[np.float32]
+    strength: tuple[float, ...] = ()
+    tested: tuple[ProbeTest, ...] = ()
+
+    def probability(
+        self, mean_patch: NDArray[np.float32], population: str = "all"
+    ) -> NDArray[np.float32]:
+        """Return the calibrated probability of each concept.
+
+        Parameters
+        ----------
+        mean_patch : array, shape (n, dim), float32
+            Of the predicted grid.
+        population : str
+            One of `populations`.
+
+        Returns
+        -------
+        probability : array, shape (n, n_concepts), float32
+        """
+        at = self.populations.index(population)
+        score = mean_patch @ self.weight.T + self.bias
+        found: NDArray[np.float32] = expit(self.scale[at] * score + self.offset[at])
+        return found
+
+    def of(self, concept: str, population: str = "all") -> ProbeTest:
+        """Return one test."""
+        at = self.populations.index(population) * len(self.concepts)
+        return self.tested[at + self.concepts.index(concept)]
+
+
+def save_probes(probes: Probes, folder: Path) -> None:
+    """Write ``probes.safetensors``, for the daemon, and ``probes.json``, for people.
+
+    Parameters
+    ----------
+    probes : Probes
+    folder : Path
+        Of a run. Files of the same names are replaced.
+    """
+    names = {"concepts": probes.concepts, "populations": probes.populations}
+    tensors = {
+        name: np.ascontiguousarray(getattr(probes, name))
+        for name in ("weight", "bias", "scale", "offset", "auc")
+    }
+    header = {HEADER: json.dumps({"version": PROBES_VERSION, **names})}
+    save_file(tensors, folder / "probes.safetensors", metadata=header)
+    tree = {
+        "version": PROBES_VERSION,
+        **names,
+        "strength": probes.strength,
+        "tested": plain([asdict(each) for each in probes.tested]),
+    }
+    (folder / "probes.json").write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+
+
+def load_probes(folder: Path) -> Probes:
+    """Read what `save_probes` wrote.
+
+    Parameters
+    ----------
+    folder : Path
+        Of a run.
+
+    Returns
+    -------
+    Probes
+
+    Raises
+    ------
+    UserError
+        If a file is missing or is not such a file.
+    """
+    try:
+        with safe_open(folder / "probes.safetensors", framework="np") as file:
+            header = json.loads((file.metadata() or {})[HEADER])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tree = json.loads((folder / "probes.json").read_text(encoding="utf-8"))
+        return Probes(
+            concepts=tuple(header["concepts"]),
+            populations=tuple(header["populations"]),
+            strength=tuple(tree["strength"]),
+            tested=tuple(_tested(each) for each in tree["tested"]),
+            **tensors,
+        )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder} must hold probes.safetensors and probes.json of a finished training: "
+            f"{error!r}. Train again."
+        ) from error
+
+
+def _tested(tree: dict[str, Any]) -> ProbeTest:
+    auc, found = tree.pop("auc"), tree.pop("reliability")
+    curve = tree.pop("roc")
+    for name, value in tree.items():
+        tree[name] = float("nan") if value is None else value
+    return ProbeTest(
+        auc=Interval(
+            *(float("nan") if auc[k] is None else auc[k] for k in ("value", "low", "high"))
+        ),
+        reliability=Reliability(**{name: tuple(value) for name, value in found.items()}),
+        roc=(tuple(curve[0]), tuple(curve[1])),
+        **tree,
+    )

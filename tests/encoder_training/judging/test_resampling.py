@@ -1,0 +1,57 @@
+"""Intervals: groups are drawn, not windows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from encoder_training.judging.resampling import Draws, Interval, draw_groups, interval, runs
+from tests.support.prepared import prepared_set
+
+
+def test_sums_and_medians_follow_the_draws():
+    """Two groups, drawn once each, the first twice, the second twice."""
+    draws = Draws(np.array([0, 0, 1]), np.array([[1, 1], [2, 0], [0, 2]], np.float32))
+    values = np.array([1.0, 2.0, 6.0])
+    assert draws.ratio(values).tolist() == [3, 3, 1.5, 6]
+    assert draws.ratio(values, np.array([1.0, 1.0, 0.0])).tolist()[:3] == [4.5, 4.5, 1.5]
+    assert np.isnan(draws.ratio(values, np.array([1.0, 1.0, 0.0]))[3])
+    assert draws.median(values).tolist() == [2, 2, 1, 6]
+
+
+def test_windows_of_a_group_are_drawn_together():
+    """A score that is the same within groups is as unsure as the groups are few."""
+    group = np.repeat(np.arange(4), 100)
+    values = np.repeat([0.0, 0.0, 1.0, 1.0], 100)
+    by_group = interval(draw_groups(group, seed=0).ratio(values))
+    by_window = interval(draw_groups(np.arange(400), seed=0).ratio(values))
+    assert by_group.value == by_window.value == 0.5
+    assert (by_group.low, by_group.high) == (0, 1)
+    assert by_window.high - by_window.low == pytest.approx(0.098, abs=0.01)  # 2 x 1.96 x 0.025
+
+
+def test_the_same_seed_draws_the_same():
+    """And another seed others."""
+    group = np.arange(20)
+    draws = [draw_groups(group, seed=seed).times for seed in (1, 1, 2)]
+    assert (draws[0] == draws[1]).all()
+    assert (draws[0] != draws[2]).any()
+
+
+def test_few_groups_are_cut_into_runs():
+    """One held-out repeat of four seconds gives four or five runs; chunks stay as they are."""
+    data, parts = prepared_set(n_frames=120).windows(100_000_000)
+    group, what = runs(data, parts.test)
+    assert 4 <= len(np.unique(group)) <= 5
+    assert "1 s" in what
+    data, parts = prepared_set(n_frames=180, held_out="middle").windows(100_000_000)
+    group, what = runs(data, parts.test)
+    assert (group == data.group[parts.test]).all()
+    assert what == "held-out groups"
+
+
+def test_an_interval_says_what_it_holds():
+    """Edges included; what has no meaning holds nothing."""
+    assert Interval(0.5, 0.0, 1.0).holds(0)
+    assert not Interval(0.5, 0.1, 1.0).holds(0)
+    assert np.isnan(interval(np.array([np.nan, np.nan])).low)
