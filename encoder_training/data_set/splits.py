@@ -1,8 +1,8 @@
 """What is held out: whole repeats, or the same frames in every repeat.
 
 Neighbouring frames look alike and neighbouring windows share bins, so nothing smaller than a
-repeat or a chunk of neighbouring frames is ever held out. `split_by_role` of ``training_set.py`` then
-leaves out the windows at the borders.
+repeat or a chunk of neighbouring frames is ever held out. `split_by_role` of ``training_set.py``
+then leaves out the windows at the borders.
 """
 
 from __future__ import annotations

@@ -107,9 +107,9 @@ def read_presented(
     """Choose the presentations of some movies and find their blocks and repeats.
 
     A repeat begins where the frame number goes back. A block ends there too, and at each change
-    of the movie or of the recording's own block, and at each pause longer than
-    `MAX_GAP_NS` of ``alignment.py``. Blanks belong to the block that they stand in. Images in random
-    order have no joins; their blocks end at changes and pauses alone.
+    of the movie or of the recording's own block, and at each pause longer than `MAX_GAP_NS` of
+    ``alignment.py``. Blanks belong to the block that they stand in. Images in random order have
+    no joins; their blocks end at changes and pauses alone.
 
     Parameters
     ----------
