@@ -22,14 +22,13 @@ from encoder_training.judging.frame_space import FrameSpace, fit_frame_space, th
 from encoder_training.judging.heard import HeardEncoder, batches, populations
 from encoder_training.judging.judged import METRICS, Ahead, Judged, MethodScores, OverTime
 from encoder_training.judging.metrics import (
-    MovieTime,
     Ranks,
-    movie_time,
     patch_cosines,
     patch_errors,
     similarities,
     true_ranks,
 )
+from encoder_training.judging.movie_time import MovieTime, movie_time
 from encoder_training.judging.resampling import Draws, draw_groups, interval, runs
 from encoder_training.losses import TargetScaling, measure_targets
 from encoder_training.model import Encoder

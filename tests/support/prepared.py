@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from contracts.binning import BinRate
@@ -98,4 +100,22 @@ def prepared_set(
             ("natural_movie_one",), np.zeros(n_frames, np.int64), np.arange(n_frames), captions
         ),
         targets=targets.astype(np.float16),
+    )
+
+
+def thinned_targets(prepared: PreparedSet, every: int) -> PreparedSet:
+    """Return the set as ``--every`` makes it: the frames between have no patches."""
+    frames, shown = prepared.frames, prepared.shown
+    kept = slice(None, None, every)
+    frame = np.where(shown.frame % every == 0, shown.frame // every, -1)
+    return replace(
+        prepared,
+        shown=replace(shown, frame=frame),
+        frames=replace(
+            frames,
+            movie=frames.movie[kept],
+            number=frames.number[kept],
+            captions=frames.captions[kept],
+        ),
+        targets=prepared.targets[kept],
     )
