@@ -34,7 +34,9 @@ class HeardEncoder:
     scaling : Scaling
         Of its counts.
     heard : Selection
-        Units that are heard, or a control.
+        Units that are heard, or a control. In the control ``shuffled`` each row of the input gets
+        another unit's z-scores, as the daemon does it: counts on the scale of another unit would
+        be like nothing that the encoder has learned, and no control.
     name : str
         What reports call it.
     """
@@ -45,11 +47,11 @@ class HeardEncoder:
         self.name = name
         self._encoder = encoder.eval()
         self._device = next(encoder.parameters()).device
+        self._order = heard.order()
         self._mean, self._std, self._mask = (
             torch.from_numpy(np.ascontiguousarray(each, dtype=np.float32)).to(self._device)
-            for each in (scaling.mean, scaling.std, heard.mask)
+            for each in (scaling.mean[self._order], scaling.std[self._order], heard.mask)
         )
-        self._order = heard.order()
 
     @torch.no_grad()
     def patches(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -60,7 +62,10 @@ class HeardEncoder:
 
     @torch.no_grad()
     def through(self, counts: NDArray[np.uint8], mask: torch.Tensor) -> NDArray[np.float32]:
-        """Predict, each window through its own mask of units, shape (n, n_units), float32."""
+        """Predict from counts in the order of the input's rows.
+
+        Each window through its own mask of rows, shape (n, n_units), float32.
+        """
         found: list[NDArray[np.float32]] = []
         for first in range(0, len(counts), MOST_ENCODED):
             some = slice(first, first + MOST_ENCODED)
