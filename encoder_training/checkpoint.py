@@ -2,8 +2,8 @@
 
 Tensors (weights, the moments of the optimizer, the best weights, the state of torch's generators)
 are tensors of a safetensors file, the rest is JSON in its header. There is no pickle. The file is
-written under another name, forced to the disk and renamed, so that a process that is killed at any
-moment leaves the last whole checkpoint.
+whole or not there (``whole_files.py``): a process that is killed at any moment leaves the last
+whole checkpoint.
 
 The fingerprint says what a training depends on. A checkpoint of another one is refused, with what
 differs.
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from torch import Tensor, nn  # noqa: TID253 - tensors are what is kept
 
 from contracts.errors import UserError
 from encoder_training.data_set.training_set import Split, TrainingSet
+from encoder_training.whole_files import whole_file
 
 CHECKPOINT_VERSION = 1
 STATE_KEY = "training_state"
@@ -74,21 +74,21 @@ def fingerprint(
         counts and patches in a sample of them.
     """
     rows = np.unique(np.linspace(0, len(data.counts) - 1, N_SAMPLED).astype(np.int64))
-    flat = data.targets.reshape(-1, data.targets.shape[-1])
-    patches = np.unique(np.linspace(0, len(flat) - 1, N_SAMPLED).astype(np.int64))
+    rows_of_patches = data.targets.reshape(-1, data.targets.shape[-1])
+    patches = np.unique(np.linspace(0, len(rows_of_patches) - 1, N_SAMPLED).astype(np.int64))
     facts = {
         "data.units": data.population.fingerprint,
         "data.window": json.dumps(asdict(data.window)),
         "data.windows": _digest(data.first_bin, data.frame, data.group),
         "data.parts": _digest(parts.train, parts.validation),
         "data.counts": _digest(np.array(data.counts.shape), data.counts[rows]),
-        "data.patches": _digest(np.array(data.targets.shape), flat[patches]),
+        "data.patches": _digest(np.array(data.targets.shape), rows_of_patches[patches]),
         "initial_weights": "none",
     }
     if initial is not None:
         state = initial.state_dict()
         facts["initial_weights"] = _digest(*(state[name].cpu().numpy() for name in sorted(state)))
-    return {**facts, **_flat(settings)}
+    return {**facts, **flat(settings)}
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -101,15 +101,11 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     checkpoint : Checkpoint
     """
     state = {"checkpoint_version": CHECKPOINT_VERSION, **checkpoint.state}
-    partial = path.with_name(f".{path.name}.partial")
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()},
-        partial,
-        metadata={STATE_KEY: json.dumps(state)},
-    )
-    _force_to_disk(partial)
-    partial.replace(path)
-    _force_to_disk(path.parent)  # where the new name stands
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()
+    }
+    with whole_file(path) as partial:
+        save_file(tensors, partial, metadata={STATE_KEY: json.dumps(state)})
 
 
 def read_checkpoint(path: Path, expected: dict[str, Any]) -> Checkpoint:
@@ -161,12 +157,28 @@ def read_checkpoint(path: Path, expected: dict[str, Any]) -> Checkpoint:
     return Checkpoint(tensors, state)
 
 
-def _force_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a tree of settings as one level, so that two can be compared by name.
+
+    Parameters
+    ----------
+    tree : dict
+        Dictionaries within dictionaries.
+    prefix : str
+        Before each name.
+
+    Returns
+    -------
+    flat : dict
+        By names joined with dots.
+    """
+    level: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            level |= flat(value, f"{prefix}{name}.")
+        else:
+            level[prefix + name] = value
+    return level
 
 
 def _digest(*arrays: NDArray[Any]) -> str:
@@ -174,13 +186,3 @@ def _digest(*arrays: NDArray[Any]) -> str:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from contracts.errors import DependencyError
+from encoder_training.whole_files import whole_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class TrainingEpoch:
 
 def write_history(history: Sequence[TrainingEpoch], path: Path) -> None:
     """Write one line for each pass, as comma-separated values with a heading."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(TrainingEpoch)])
         writer.writeheader()
         for row in history:

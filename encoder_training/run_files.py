@@ -8,7 +8,6 @@ judged as well. Beside them lie tables and pictures for people.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from contracts.errors import MisuseError, UserError
 from contracts.manifest import ENCODER_WEIGHTS, LanguageModel, Sha256, TrainingData, WindowModel
@@ -26,6 +25,7 @@ from encoder_training.lag import LagChoice
 from encoder_training.model import Encoder, EncoderSpec
 from encoder_training.options import TrainingOptions
 from encoder_training.weights import load_weights, save_weights
+from encoder_training.whole_files import write_tensors, write_text
 
 RUN_VERSION = 1
 """Of ``run.json``. Raised when a program of the version before would misread one."""
@@ -36,9 +36,6 @@ CHECKPOINT = "checkpoint.safetensors"
 HISTORY = "history.csv"
 CURVES = "curves.png"
 LAG_PICTURE = "lag.png"
-
-READABLE = 0o644
-"""Mode of what safetensors writes for its owner alone: others export and run it."""
 
 HISTORY_TAIL = 5
 """Passes that ``run.json`` repeats from ``history.csv``, for who reads nothing else."""
@@ -121,7 +118,7 @@ def write_run(
     encoder: Encoder | None = None,
     scaling: Scaling | None = None,
 ) -> None:
-    """Write a run, ``run.json`` last and whole or not at all.
+    """Write a run, each file whole or not at all, ``run.json`` last.
 
     Parameters
     ----------
@@ -134,21 +131,11 @@ def write_run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     if encoder is not None:
-        partial = folder / f".{ENCODER_WEIGHTS}.partial"
-        save_weights(encoder, partial)
-        partial.chmod(READABLE)
-        partial.replace(folder / ENCODER_WEIGHTS)
+        save_weights(encoder, folder / ENCODER_WEIGHTS)
     if scaling is not None:
-        partial = folder / f".{SCALING}.partial"
-        save_file({"unit_mean": scaling.mean, "unit_std": scaling.std}, partial)
-        partial.chmod(READABLE)
-        partial.replace(folder / SCALING)
-    partial = folder / f".{RUN_NAME}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(model.model_dump_json(indent=1) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(folder / RUN_NAME)
+        arrays = {"unit_mean": scaling.mean, "unit_std": scaling.std}
+        write_tensors(folder / SCALING, arrays)
+    write_text(folder / RUN_NAME, model.model_dump_json(indent=1) + "\n")
 
 
 def load_run_model(folder: Path) -> RunModel:

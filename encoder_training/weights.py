@@ -14,6 +14,7 @@ from contracts.embedding import PatchGrid
 from contracts.errors import UserError
 from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
 from encoder_training.retrieval import ImageClassifier, RetrievalEncoder
+from encoder_training.whole_files import whole_file
 
 SPEC_KEY = "encoder_spec"
 """The one entry of the file's metadata, JSON: sizes, and the variant where it is not ``patches``.
@@ -21,14 +22,15 @@ Of several entries the order is chance, and equal weights would be unequal files
 
 
 def save_weights(model: Encoder, path: Path) -> None:
-    """Write the state dict, the variant and the sizes."""
+    """Write the state dict, the variant and the sizes, whole or not at all."""
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
     header = asdict(model.spec)
     if isinstance(model, RetrievalEncoder):
         header["variant"] = "retrieval"
-    save_file(state, path, metadata={SPEC_KEY: json.dumps(header)})
+    with whole_file(path) as partial:
+        save_file(state, partial, metadata={SPEC_KEY: json.dumps(header)})
 
 
 def load_weights(path: Path) -> Encoder:

@@ -14,9 +14,9 @@ from encoder_training.data_set.prepared_facts import (
     PRESENTATIONS,
     UNFINISHED,
     Option,
-    write_json,
 )
 from encoder_training.data_set.report import REPORT_FILES
+from encoder_training.whole_files import write_json
 from neurrate.prepare_captions import CAPTIONED
 
 OF_PATCHES = (PATCHES, f"{PATCHES}.partial", f"{PATCHES}.progress")

@@ -31,7 +31,7 @@ from encoder_training.run_files import (
     write_run,
 )
 from encoder_training.training import Trained, train_encoder
-from neurrate.tables import write_json
+from encoder_training.whole_files import write_json
 from neurrate.train_request import TrainRequest, initial_encoder, run_there, wanted_run
 
 JUDGED = "judged.json"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from safetensors import SafetensorError, safe_open
 
 from contracts.errors import UserError
 from contracts.manifest import WindowModel, sha256_of
+from encoder_training.checkpoint import flat
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
@@ -160,7 +161,7 @@ def run_there(folder: Path, wanted: RunModel) -> RunModel | None:
             )
         return None
     found = load_run_model(folder)
-    there, here = (_flat(each.model_dump(include=set(COMPARED))) for each in (found, wanted))
+    there, here = (flat(each.model_dump(include=set(COMPARED))) for each in (found, wanted))
     differ = [
         f"{name} ({there.get(name)} there, {here.get(name)} now)"
         for name in here
@@ -172,11 +173,3 @@ def run_there(folder: Path, wanted: RunModel) -> RunModel | None:
             "go on with the same options, or start again with --overwrite."
         )
     return found
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        below = _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else None
-        flat |= {prefix + name: value} if below is None else below
-    return flat

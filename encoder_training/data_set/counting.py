@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from contracts.binning import BinRate
 from contracts.errors import MisuseError, UserError
+from encoder_training.whole_files import whole_file
 
 if TYPE_CHECKING:
     from encoder_training.data_set.prepared import Spans
@@ -35,7 +36,7 @@ MOST = int(np.iinfo(np.uint8).max)
 def write_counts(
     path: Path, spikes_between: SpikesBetween, spans: Spans, *, n_units: int, rate: BinRate
 ) -> None:
-    """Count the spikes of each unit in each bin of the spans, into a file.
+    """Count the spikes of each unit in each bin of the spans, into a file: whole or not there.
 
     Parameters
     ----------
@@ -59,7 +60,8 @@ def write_counts(
         If there are other units or other times than asked for.
     """
     with (
-        path.open("wb") as file,
+        whole_file(path) as partial,
+        partial.open("wb") as file,
         tqdm(total=spans.n_rows, desc="counts", unit="bin", unit_scale=True, disable=None) as bar,
     ):
         header = {

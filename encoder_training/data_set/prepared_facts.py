@@ -160,13 +160,6 @@ def load_facts(folder: Path) -> DatasetModel:
     return model
 
 
-def write_json(path: Path, data: object) -> None:
-    """Write indented JSON under another name first, so that the file is whole or not there."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
 def _sentence(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     found = "" if detail["type"] in {"missing", "value_error"} else f", got {detail['input']!r:.64}"

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import load_file
 
 from contracts.binning import BinRate
 from contracts.embedding import PatchGrid
@@ -36,9 +36,9 @@ from encoder_training.data_set.prepared_facts import (
     Option,
     data_sha256_of,
     load_facts,
-    write_json,
 )
 from encoder_training.frames.patch_store import open_patches
+from encoder_training.whole_files import whole_file, write_json, write_tensors, write_text
 
 SHOWN_COLUMNS = ("start_ns", "stop_ns", "frame", "block", "group", "role", "movie", "number")
 SPAN_COLUMNS = ("first_bin", "stop_bin")
@@ -86,9 +86,10 @@ def write_prepared(
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / COUNTS).exists():
-        np.save(folder / COUNTS, prepared.counts)
+        with whole_file(folder / COUNTS) as partial, partial.open("wb") as file:
+            np.save(file, prepared.counts)
     if not (folder / PATCHES).exists():
-        (folder / PATCHES).write_bytes(save({"patches": np.ascontiguousarray(prepared.targets)}))
+        write_tensors(folder / PATCHES, {"patches": np.ascontiguousarray(prepared.targets)})
     _write_presentations(folder / PRESENTATIONS, prepared, movie, number)
     _write_frames(folder / FRAMES, prepared.frames)
     window, grid = prepared.window, prepared.grid
@@ -199,8 +200,7 @@ def _write_presentations(
         "stop_bin": prepared.spans.stop_bin,
     }
     whole = {name: np.ascontiguousarray(value, dtype=np.int64) for name, value in tensors.items()}
-    # Not `save_file`, which writes a file that only its owner may read.
-    path.write_bytes(save({**whole, "role": np.ascontiguousarray(shown.role, dtype=np.int8)}))
+    write_tensors(path, {**whole, "role": np.ascontiguousarray(shown.role, dtype=np.int8)})
 
 
 def _write_frames(path: Path, frames: FrameTable) -> None:
@@ -212,7 +212,7 @@ def _write_frames(path: Path, frames: FrameTable) -> None:
         )
         for movie, number, caption in rows
     ]
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    write_text(path, "".join(line + "\n" for line in lines))
 
 
 def _missing_or_changed(folder: Path, model: DatasetModel, *, check_hashes: bool) -> list[str]:

@@ -26,6 +26,7 @@ from encoder_training.data_set.report_measures import (
     unit_rates,
 )
 from encoder_training.data_set.stimulus import Presented
+from encoder_training.whole_files import write_text
 
 REPORT = "report.md"
 REPORT_FILES = (REPORT, ALIGNMENT, RATES, RESPONSE, SPLIT)
@@ -79,7 +80,7 @@ def write_prepare_report(
     ]
     text = "\n\n".join("\n".join(lines) for lines in sections if lines)
     path = folder / REPORT
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
     return path
 
 

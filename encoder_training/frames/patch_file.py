@@ -119,15 +119,6 @@ def write_at(descriptor: int, content: bytes, offset: int) -> None:
     os.fsync(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, str], int]:
     with path.open("rb") as file:
         n_header = int.from_bytes(file.read(8), "little")

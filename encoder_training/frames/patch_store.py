@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,9 +39,9 @@ from encoder_training.frames.patch_file import (
     header_of,
     read_layout,
     reserve,
-    sync_folder,
     write_at,
 )
+from encoder_training.whole_files import sync_folder, write_json
 
 FRAMES_AT_ONCE = 16
 """Pictures of one run of the tower. One takes 0.1 GB in CLIP ViT-L/14 at 336 pixels, measured."""
@@ -288,13 +287,7 @@ def _read_progress(path: Path) -> _Progress:
 
 
 def _write_progress(progress: _Progress, path: Path) -> None:
-    new = _beside(path, ".new")
-    with new.open("w", encoding="utf-8") as file:
-        json.dump(asdict(progress), file)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    sync_folder(path.parent)
+    write_json(path, asdict(progress))
 
 
 def _beside(path: Path, suffix: str) -> Path:

@@ -85,9 +85,9 @@ def judge(
     heard = populations(data.population)
     bench = _Bench.of(prepared, data, parts, thinned(parts.test, max_windows))
     few = bench.thinned(max_population_windows)
-    group, drawn = runs(data, bench.rows)
+    group, drawn = runs(data, bench.rows, bench.time)
     draws = {bench: draw_groups(group, seed=seed)}
-    draws[few] = draw_groups(runs(data, few.rows)[0], seed=seed)
+    draws[few] = draw_groups(runs(data, few.rows, bench.time)[0], seed=seed)
     found: list[_Found] = []
     with tqdm(
         total=len(bench.rows) * (3 + len(FITS))

@@ -2,7 +2,8 @@
 
 Neighbouring windows see almost the same frame through almost the same spikes, so that single
 windows must not be drawn. What is drawn is what was held out as a whole, or, where that is less
-than `FEWEST_GROUPS`, runs of neighbouring windows of a second.
+than `FEWEST_GROUPS`, runs of a second of the movie, with the windows of all its repeats: twenty
+showings of a hard second are still one hard second.
 
 References
 ----------
@@ -12,12 +13,16 @@ Kuensch, Annals of Statistics 1989: blocks, where neighbours depend on each othe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.clock import NS_PER_S
+from contracts.window import WindowSpec
 from encoder_training.data_set.training_set import TrainingSet
+from encoder_training.judging.movie_time import MovieTime
 
 N_DRAWS = 2000
 """Enough for the 2.5 % and 97.5 % points to stand still in the second decimal place."""
@@ -29,12 +34,16 @@ FEWEST_GROUPS = 10
 """Below it, the draws of a bootstrap are too few and too alike."""
 
 RUN_S = 1.0
-"""Of neighbouring windows; longer than a window and its lag together."""
+"""Of movie time, or a window and its lag together where that is longer."""
+
+
+SHORT = 0.05
+"""Of a run: a chunk of thirty frames of 33.3 ms is a run of a second."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A score and its 95 % bootstrap interval; NaN where it has no meaning."""
+    """A score and its 95 % bootstrap interval; NaN where it has none."""
 
     value: float
     low: float
@@ -44,7 +53,14 @@ class Interval:
         """Say whether the interval contains a value."""
         return self.low <= value <= self.high
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is one."""
+        return not math.isnan(self.low)
+
     def __str__(self) -> str:
+        if not self.is_known:
+            return f"{self.value:.3f} (no interval)"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
@@ -57,7 +73,8 @@ class Draws:
     group : array, shape (n_windows,), int64
         From 0: what each window is drawn with.
     times : array, shape (n_draws, n_groups), float32
-        How often each group is in each draw.
+        How often each group is in each draw. A single group is never drawn: all draws would be
+        alike, and a score without doubt.
     """
 
     group: NDArray[np.int64]
@@ -118,34 +135,83 @@ def draw_groups(group: NDArray[np.int64], *, seed: int, n_draws: int = N_DRAWS) 
     """
     labels, where = np.unique(group, return_inverse=True)
     n = len(labels)
-    times = np.random.default_rng([seed, 3]).multinomial(n, np.full(n, 1 / n), size=n_draws)
+    size = n_draws if n > 1 else 0
+    times = np.random.default_rng([seed, 3]).multinomial(n, np.full(n, 1 / n), size=size)
     return Draws(where.astype(np.int64), times.astype(np.float32))
 
 
-def runs(data: TrainingSet, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], str]:
+def runs(
+    data: TrainingSet, rows: NDArray[np.int64], time: MovieTime
+) -> tuple[NDArray[np.int64], str]:
     """Say what each window is drawn with.
 
     Parameters
     ----------
     data : TrainingSet
-        Groups and times of the windows.
+        Groups and frames of the windows.
     rows : array, shape (n,), int64
         The windows that judge.
+    time : MovieTime
+        Of the frames.
 
     Returns
     -------
     group : array, shape (n,), int64
-        The data set's groups, or where they are few, runs within them.
+        The data set's groups, or where they are few, runs of movie time: the windows of all
+        repeats together.
     what : str
         In words.
     """
     group = data.group[rows]
-    if len(np.unique(group)) >= FEWEST_GROUPS:
+    n_groups = len(np.unique(group))
+    if n_groups >= FEWEST_GROUPS:
         return group, "held-out groups"
-    run_bins = int(np.ceil(RUN_S * data.window.rate.bins_per_s))
-    stacked = np.stack([group, data.first_bin[rows] // run_bins], axis=1)
-    _, run = np.unique(stacked, axis=0, return_inverse=True)
-    return run.reshape(-1).astype(np.int64), f"runs of {RUN_S:g} s within held-out groups"
+    run_s = run_seconds(data.window)
+    what = f"runs of {run_s:.2g} s of movie time from {n_groups} held-out group"
+    return movie_runs(data.frame[rows], time, run_s), what + "s" * (n_groups > 1)
+
+
+def run_seconds(window: WindowSpec) -> float:
+    """Return how long a run is: neighbouring runs share no spikes but at their border."""
+    return max(RUN_S, window.duration_s + window.lag_ns / NS_PER_S)
+
+
+def movie_runs(frame: NDArray[np.int64], time: MovieTime, run_s: float) -> NDArray[np.int64]:
+    """Cut what was shown of each movie into runs of equal length, whenever it was shown.
+
+    Parameters
+    ----------
+    frame : array, shape (n,), int64
+        Rows of the targets.
+    time : MovieTime
+        Of them. A picture without a time is a run by itself.
+    run_s : float
+        Length, but for `SHORT` of it; longer where a stretch of frames does not divide by it, and
+        shorter where it is shorter itself.
+
+    Returns
+    -------
+    run : array, shape (n,), int64
+        From 0.
+    """
+    shown, where = np.unique(frame, return_inverse=True)
+    run = np.arange(len(shown))
+    for movie in np.unique(time.movie[shown]):
+        of_movie = np.flatnonzero(time.movie[shown] == movie)
+        at_s = time.time_s[shown[of_movie]]
+        if np.isnan(at_s).any():
+            continue
+        of_movie, at_s = of_movie[np.argsort(at_s)], np.sort(at_s)
+        step_s = np.diff(at_s)
+        gaps = np.flatnonzero(step_s > run_s) + 1
+        for stretch in np.split(np.arange(len(at_s)), gaps):
+            inside_s = np.diff(at_s[stretch])
+            lasts_s = inside_s.sum() + (np.median(inside_s) if len(inside_s) else 0)
+            n_runs = max(1, int(lasts_s / run_s + SHORT))
+            piece = np.arange(len(stretch)) * n_runs // len(stretch)
+            first_of = stretch[np.searchsorted(piece, piece)]
+            run[of_movie[stretch]] = of_movie[first_of]
+    return np.unique(run[where], return_inverse=True)[1].astype(np.int64)
 
 
 def interval(values: NDArray[np.float64]) -> Interval:

@@ -30,6 +30,7 @@ from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import Scaling, Split, TrainingSet
 from encoder_training.judging.frame_space import thinned
 from encoder_training.judging.heard import HeardEncoder, batches, populations
+from encoder_training.judging.movie_time import movie_time
 from encoder_training.judging.resampling import Draws, Interval, draw_groups, interval, runs
 from encoder_training.masking import MaskingOptions, PopulationMasks
 from encoder_training.model import Encoder
@@ -148,8 +149,9 @@ def fit_probes(
     known = np.tile(labels[data.frame[train]], (2, 1)) == 1
     chosen_by = labels[data.frame[validation]] == 1
     weight, bias, strength = _learn(learned, known, asked["all"][0], chosen_by)
-    n_independent = len(np.unique(runs(data, validation)[0]))
-    group, _ = runs(data, test)
+    time = movie_time(prepared)
+    n_independent = len(np.unique(runs(data, validation, time)[0]))
+    group, _ = runs(data, test, time)
     draws = draw_groups(group, seed=seed, n_draws=N_DRAWS)
     truth = labels[data.frame[test]] == 1
     scale, offset = np.ones((2, len(heard), len(concepts)))
