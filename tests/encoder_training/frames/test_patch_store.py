@@ -15,7 +15,7 @@ from encoder_training.data_set.prepared import FrameTable
 from encoder_training.frames.patch_store import fill_patches, open_patches
 from tests.support.patch_towers import ArithmeticTower, two_movies
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 CHILD = """
 import sys
