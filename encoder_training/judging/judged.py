@@ -63,6 +63,13 @@ class MethodScores:
         """Whether decoded frames are right more often than the same answers in any order."""
         return self.scores["within_1s_above_chance"].low > 0
 
+    @property
+    def against_chance(self) -> str:
+        """``above chance``, ``at chance`` or, without an interval, ``no verdict``."""
+        if not self.scores["within_1s_above_chance"].is_known:
+            return "no verdict"
+        return "above chance" if self.is_above_chance else "at chance"
+
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
@@ -83,8 +90,10 @@ class Ahead:
     differences: dict[str, Interval]
 
     def verdict(self, metric: str) -> str:
-        """Return ``ahead``, ``behind`` or ``not told apart``."""
+        """Return ``ahead``, ``behind`` or ``not told apart``; ``no verdict`` without interval."""
         found = self.differences[metric]
+        if not found.is_known:
+            return "no verdict"
         sign = -1 if metric in LOWER_IS_BETTER else 1
         if sign * found.value > 0 and not found.holds(0):
             return "ahead"
@@ -197,8 +206,13 @@ def verdict(judged: Judged, others: tuple[str, ...]) -> list[str]:
     -------
     sentences : list of str
     """
-    by_verdict: dict[str, list[str]] = {"behind": [], "ahead": [], "not told apart": []}
-    words = {"behind": "LOSES to", "ahead": "is ahead of", "not told apart": "cannot be told from"}
+    words = {
+        "behind": "LOSES to",
+        "ahead": "is ahead of",
+        "not told apart": "cannot be told from",
+        "no verdict": "has no verdict against",
+    }
+    by_verdict: dict[str, list[str]] = {what: [] for what in words}
     encoder = judged.method("encoder")
     for other in others:
         against, theirs = judged.against(other), judged.method(other)
@@ -230,6 +244,7 @@ def summary(judged: Judged, others: tuple[str, ...]) -> str:
         "behind": "**loses to**",
         "ahead": "**is ahead of**",
         "not told apart": "**ties with**",
+        "no verdict": "has no verdict against",
     }
     said = []
     for what, word in words.items():

@@ -17,6 +17,7 @@ from encoder_training.judging.judged import (
     verdict,
 )
 from encoder_training.judging.report_figures import write_judged_figures, write_probe_figures
+from encoder_training.judging.resampling import FEWEST_GROUPS
 from encoder_training.probes.probe_files import Probes, ProbeTest
 
 BASELINES = ("naive Bayes", "ridge", "kNN")
@@ -26,9 +27,6 @@ IN_TABLE = (
     "cosine", "skill", "within_1s", "rank", "top1", "top5", "raw_cosine", "patch_mse",
 )  # fmt: skip
 """Columns of the table of methods."""
-
-FEW_DRAWN = 10
-"""Below it, intervals are called rough."""
 
 OF_TRAINING = {"curves.png": "Loss and scores over the training", "lag.png": "Choice of the lag"}
 """Pictures that training left in the folder."""
@@ -79,11 +77,11 @@ def write_report(folder: Path, judged: Judged, probes: Probes | None = None) -> 
 
 
 def _who_wins(judged: Judged) -> list[str]:
-    rough = (
-        f" Fewer than {FEW_DRAWN} were drawn from: the intervals are rough."
-        if judged.n_drawn < FEW_DRAWN
-        else ""
-    )
+    rough = ""
+    if judged.n_drawn < 2:
+        rough = " From one nothing can be drawn, so there is no verdict: hold out more."
+    elif judged.n_drawn < FEWEST_GROUPS:
+        rough = f" Fewer than {FEWEST_GROUPS} were drawn from: the intervals are rough."
     return [
         "## Who wins",
         "",
@@ -134,7 +132,7 @@ def _populations(judged: Judged) -> list[str]:
     at_chance = [
         each.population
         for each in judged.populations
-        if each.name == "encoder" and not each.is_above_chance
+        if each.name == "encoder" and each.against_chance == "at chance"
     ]
     found = ", ".join(at_chance) if at_chance else "none"
     return [
@@ -164,7 +162,7 @@ def _population_row(judged: Judged, each: MethodScores) -> list[str]:
         *(str(each.scores[name]) for name in HEADLINES),
         _number(each.chance["within_1s_answers"]),
         str(each.scores["within_1s_above_chance"]),
-        "above chance" if each.is_above_chance else "at chance",
+        each.against_chance,
         lead,
     ]
 
