@@ -18,7 +18,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from contracts.errors import MisuseError, UserError
-from contracts.manifest import ENCODER_WEIGHTS, LanguageModel, Sha256, TrainingData, WindowModel
+from contracts.manifest import (
+    ENCODER_WEIGHTS,
+    PROBES,
+    PROBES_REPORT,
+    LanguageModel,
+    Sha256,
+    TrainingData,
+    WindowModel,
+)
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.history import TrainingEpoch
 from encoder_training.lag import LagChoice
@@ -36,6 +44,14 @@ CHECKPOINT = "checkpoint.safetensors"
 HISTORY = "history.csv"
 CURVES = "curves.png"
 LAG_PICTURE = "lag.png"
+JUDGED = "judged.json"
+
+BESIDE = (
+    CHECKPOINT, ENCODER_WEIGHTS, SCALING, HISTORY, CURVES, LAG_PICTURE, JUDGED, PROBES,
+    PROBES_REPORT, "report.md", "methods.png", "populations.png", "over_time.png", "decoded.png",
+    "roc.png", "calibration.png",
+)  # fmt: skip
+"""All that a run writes beside ``run.json``."""
 
 HISTORY_TAIL = 5
 """Passes that ``run.json`` repeats from ``history.csv``, for who reads nothing else."""
@@ -136,6 +152,21 @@ def write_run(
         arrays = {"unit_mean": scaling.mean, "unit_std": scaling.std}
         write_tensors(folder / SCALING, arrays)
     write_text(folder / RUN_NAME, model.model_dump_json(indent=1) + "\n")
+
+
+def begin_run(folder: Path, model: RunModel) -> None:
+    """Write ``run.json`` of a run that begins, and remove what a run before it left.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if it is not there. Files that no run writes stay.
+    model : RunModel
+        Not finished.
+    """
+    write_run(folder, model)  # first: the run before it is then never half there
+    for name in BESIDE:
+        (folder / name).unlink(missing_ok=True)
 
 
 def load_run_model(folder: Path) -> RunModel:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 
 from contracts.errors import DependencyError
-from contracts.manifest import ENCODER_WEIGHTS
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.data_set.training_set import Split, TrainingSet, measure_scaling
@@ -23,18 +22,17 @@ from encoder_training.run_files import (
     CURVES,
     HISTORY,
     HISTORY_TAIL,
+    JUDGED,
     LAG_PICTURE,
-    RUN_NAME,
-    SCALING,
     Run,
     RunModel,
+    begin_run,
     write_run,
 )
 from encoder_training.training import Trained, train_encoder
 from encoder_training.whole_files import write_json
 from neurrate.train_request import TrainRequest, initial_encoder, run_there, wanted_run
 
-JUDGED = "judged.json"
 IN_TABLE = ("cosine", "skill", "within_1s", "rank")
 """Scores that the terminal shows; report.md has them all."""
 
@@ -64,7 +62,7 @@ def train_run(request: TrainRequest, *, overwrite: bool, say: Say) -> list[dict[
     ----------
     request : TrainRequest
     overwrite : bool
-        Forget a run that is there.
+        Begin anew where a run is. It stays until all that can be refused has been.
     say : callable
         Is given a line for each thing that a person wants to know.
 
@@ -81,19 +79,16 @@ def train_run(request: TrainRequest, *, overwrite: bool, say: Say) -> list[dict[
     prepared = load_prepared(request.dataset)
     initial = initial_encoder(request, prepared)
     wanted = wanted_run(request, prepared, initial)
-    if overwrite:
-        for name in (RUN_NAME, CHECKPOINT, ENCODER_WEIGHTS, SCALING, LAG_PICTURE):
-            (request.folder / name).unlink(missing_ok=True)
-    model = run_there(request.folder, wanted)
-    if model is not None and model.finished:
-        say(f"{request.folder} is finished: {model.n_passes} passes, the best is {model.best_pass}")
+    found = run_there(request.folder, wanted, overwrite=overwrite)
+    if found is not None and found.finished:
+        say(f"{request.folder} is finished: {found.n_passes} passes, the best is {found.best_pass}")
         return []
-    if model is None:
-        model = _with_lag(request, prepared, wanted, say)
-        write_run(request.folder, model)
+    model = found or _with_lag(request, prepared, wanted, say)
+    data, parts = prepared.windows(model.lag_ns)
+    if found is None:
+        begin_run(request.folder, model)
     if model.lag_choice is not None:
         plot_lags(model.lag_choice, request.folder / LAG_PICTURE)
-    data, parts = prepared.windows(model.lag_ns)
     trained = (
         Trained(initial, measure_scaling(data, parts.train), (), data.group[parts.validation])
         if request.judges_only and initial is not None

@@ -104,7 +104,7 @@ def train(
     seed
         Of weights, order, masks, jitter and dropout.
     overwrite
-        Start again whatever is there.
+        Start again where a run is.
 
     Raises
     ------

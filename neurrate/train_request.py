@@ -140,14 +140,16 @@ COMPARED = ("dataset_sha256", "variant", "spec", "options", "weights_sha256", "j
 """What makes two runs the same one."""
 
 
-def run_there(folder: Path, wanted: RunModel) -> RunModel | None:
-    """Return the run that is in the folder, or none if there is nothing.
+def run_there(folder: Path, wanted: RunModel, *, overwrite: bool) -> RunModel | None:
+    """Return the run that is in the folder and goes on, or none if one begins.
 
     Parameters
     ----------
     folder : Path
     wanted : RunModel
         What must be there, lag and results aside.
+    overwrite : bool
+        Another run is no error, and no run goes on.
 
     Raises
     ------
@@ -156,9 +158,9 @@ def run_there(folder: Path, wanted: RunModel) -> RunModel | None:
     """
     if not (folder / RUN_NAME).exists():
         if folder.is_dir() and any(not each.name.startswith(".") for each in folder.iterdir()):
-            raise UserError(
-                f"{folder} holds something that is no run. Choose a new folder, or --overwrite."
-            )
+            raise UserError(f"{folder} holds something that is no run. Choose a new folder.")
+        return None
+    if overwrite:
         return None
     found = load_run_model(folder)
     there, here = (flat(each.model_dump(include=set(COMPARED))) for each in (found, wanted))

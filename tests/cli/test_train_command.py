@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from encoder_training.data_set.prepared_files import load_prepared, write_prepar
 from encoder_training.lag import CANDIDATES_NS
 from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.retrieval import RetrievalEncoder
-from encoder_training.run_files import load_run
+from encoder_training.run_files import BESIDE, load_run
 from neurrate.cli import main
 from neurrate.train_command import lags_of
 from tests.support.prepared import prepared_set
@@ -131,6 +132,26 @@ def test_other_options_are_refused(run, dataset, capsys):
     assert digest(run) == before
 
 
+def test_overwriting_begins_anew(run, dataset, tmp_path, capsys):
+    """All that the run before wrote is replaced or gone, what others wrote stays."""
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "lag.png").write_bytes(b"of another run")
+    assert {each.name for each in folder.iterdir()} - {"notes.txt", "run.json"} <= set(BESIDE)
+    before = (folder / "history.csv").read_bytes()
+    words = ["train", str(dataset), str(folder), *QUICK, "--seed", "7", "--overwrite"]
+    too_long = ["9000" if word == "100" else word for word in words]
+    assert main(too_long) == 2
+    assert "no presentation has a window" in capsys.readouterr().err
+    assert load_run(folder).model.finished  # what can be refused is refused before
+    assert main(words) == 0
+    assert load_run(folder).model.seed == 7
+    assert (folder / "history.csv").read_bytes() != before
+    assert not (folder / "lag.png").exists()
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
 def test_lag_is_chosen(dataset, tmp_path):
     """Without a lag, it is chosen from the list, drawn, and kept in the run."""
     words = [word for n, word in enumerate(QUICK) if n not in {2, 3}]
@@ -204,12 +225,14 @@ def test_what_cannot_be_is_one_sentence(words, sentence, dataset, tmp_path, caps
 
 
 def test_folders_that_are_something_else_are_refused(dataset, tmp_path, capsys):
-    """No data set, and a folder with other things in it, are named."""
+    """No data set, and a folder with other things in it, are named; the latter is never emptied."""
     assert main(["train", str(tmp_path / "nowhere"), str(tmp_path / "run"), *QUICK]) == 2
     (tmp_path / "run").mkdir(exist_ok=True)
     (tmp_path / "run" / "thesis.txt").write_text("mine")
     assert main(["train", str(dataset), str(tmp_path / "run"), *QUICK]) == 2
     assert "holds something that is no run" in capsys.readouterr().err
+    assert main(["train", str(dataset), str(tmp_path / "run"), *QUICK, "--overwrite"]) == 2
+    assert [each.name for each in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
 def test_lags_are_read():
