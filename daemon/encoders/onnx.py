@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.errors import DependencyError, ManifestError
+from contracts.errors import DependencyError, EngineError, ManifestError
 from contracts.manifest import ENCODER_ONNX, PRECISION_KEY, Manifest
+from daemon.encoders.graph_metadata import read_metadata
 
 FLOAT = "tensor(float)"
 """ONNX Runtime's name for float32."""
 
 FLOAT32 = "float32"
+BFLOAT16 = "bfloat16"
 
 ERRORS_ONLY = 3
 """ONNX Runtime's severity: 0 verbose, 1 info, 2 warning, 3 error."""
 
 FATAL_ONLY = 4
 """Above which nothing is said: a provider that cannot start is our sentence, not its lines."""
-
-METADATA_BYTES = 64
-"""One entry, of a short name and a short value."""
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -45,6 +46,8 @@ class OnnxGraph:
     ------
     DependencyError
         If ONNX Runtime, or the GPU that was asked for, is not there.
+    EngineError
+        If CUDA does not take the graph.
     ManifestError
         If the graph cannot be read or is not the one that the manifest describes.
     """
@@ -56,6 +59,7 @@ class OnnxGraph:
         if device == "cuda":
             check_cuda(runtime)
         path = manifest.folder / ENCODER_ONNX
+        self._is_on_gpu = device == "cuda"
         self._ort_session = _open(runtime, path, threads=threads, device=device)
         problems = _disagreements(self._ort_session, manifest)
         if problems:
@@ -68,10 +72,50 @@ class OnnxGraph:
         return self._device
 
     def run(self, counts: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Encode one batch; see `daemon.encoders.protocol.Graph`."""
+        """Encode one batch; see `daemon.encoders.protocol.Graph`.
+
+        Raises
+        ------
+        EngineError
+            If a GPU did not do it.
+        """
         grids: NDArray[np.float32]
-        (grids,) = self._ort_session.run(["grid"], {"counts": counts, "mask": mask})
+        with cuda_errors("CUDA did not encode") if self._is_on_gpu else nullcontext():
+            (grids,) = self._ort_session.run(["grid"], {"counts": counts, "mask": mask})
         return grids
+
+
+@contextmanager
+def cuda_errors(what: str) -> Iterator[None]:
+    """Make one sentence of whatever ONNX Runtime says of a GPU, so that another device is tried.
+
+    Parameters
+    ----------
+    what : str
+        The sentence's beginning.
+
+    Raises
+    ------
+    EngineError
+        With the first line of the error.
+    """
+    try:
+        yield
+    except _errors() as error:
+        raise EngineError(f"{what}: {_first_line(error)}") from error
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """Return what ONNX Runtime raises: kinds of its own without a base, and pybind11's."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort
+
+    kinds = (each for each in vars(ort).values() if isinstance(each, type))
+    own = (each for each in kinds if issubclass(each, Exception))
+    return (*own, RuntimeError, ValueError)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def import_runtime() -> Any:
@@ -118,8 +162,6 @@ def check_cuda(runtime: Any) -> None:
 
 
 def _open(runtime: Any, path: Path, *, threads: int, device: str) -> Any:
-    from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
-
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -127,23 +169,13 @@ def _open(runtime: Any, path: Path, *, threads: int, device: str) -> Any:
     providers = [CUDA, CPU] if device == "cuda" else [CPU]
     try:
         ort_session = runtime.InferenceSession(path, options, providers=providers)
-    except (
-        ort_errors.Fail,
-        ort_errors.InvalidArgument,
-        ort_errors.InvalidGraph,
-        ort_errors.InvalidProtobuf,
-        ort_errors.NoSuchFile,
-        ort_errors.NotImplemented,
-        ort_errors.RuntimeException,
-    ) as error:
-        hint = (
-            ". A bfloat16 graph runs on TensorRT alone; export with --precision float32 or float16"
-            if _says_bfloat16(path)
-            else ""
-        )
-        raise ManifestError(
-            str(path.parent), [f"ONNX Runtime cannot read {path.name}: {error}{hint}"]
-        ) from error
+    except _errors() as error:
+        if device == "cuda":
+            raise EngineError(
+                f"CUDA does not take {path.name}: {_first_line(error)}{_hint(path)}"
+            ) from error
+        problem = f"ONNX Runtime cannot read {path.name}: {error}{_hint(path)}"
+        raise ManifestError(str(path.parent), [problem]) from error
     if device == "cuda" and ort_session.get_providers()[0] != CUDA:
         raise DependencyError(
             "ONNX Runtime has a CUDA provider and could not start it; the NVIDIA driver, CUDA or "
@@ -152,9 +184,10 @@ def _open(runtime: Any, path: Path, *, threads: int, device: str) -> Any:
     return ort_session
 
 
-def _says_bfloat16(path: Path) -> bool:
-    """Look at the last bytes of a graph: its metadata is the last field (onnx.proto, number 14)."""
-    return path.is_file() and path.read_bytes()[-METADATA_BYTES:].endswith(b"bfloat16")
+def _hint(path: Path) -> str:
+    if read_metadata(path).get(PRECISION_KEY) != BFLOAT16:
+        return ""
+    return ". A bfloat16 graph runs on TensorRT alone; export with --precision float32 or float16"
 
 
 def _describe(runtime: Any, ort_session: Any, device: str) -> str:
