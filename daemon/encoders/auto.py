@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from contracts.errors import DependencyError, EngineError
 from contracts.manifest import Manifest
 from contracts.population import Selection
+from daemon.encoders.engine_check import try_engine
 from daemon.encoders.gpu import find_gpu
-from daemon.encoders.onnx import OnnxGraph, check_cuda, import_runtime
+from daemon.encoders.onnx import BFLOAT16, OnnxGraph, check_cuda, import_runtime
 from daemon.encoders.protocol import Graph
 from daemon.encoders.tensorrt import TensorrtGraph
 from daemon.encoders.trt_library import first_library
@@ -52,12 +53,12 @@ def load_encoder(
     DependencyError
         If ONNX Runtime is missing, or what was asked for is.
     EngineError
-        If TensorRT was asked for and cannot take the bundle's graph.
+        If a GPU was asked for and cannot take the bundle's graph, or its engine is refused.
     ManifestError
         If the graph cannot be read or is not the one that the manifest describes.
     """
     graphs: dict[str, Callable[[], Graph]] = {
-        "tensorrt": lambda: TensorrtGraph(manifest, opt_batch=len(selections)),
+        "tensorrt": lambda: _tried_engine(manifest, len(selections), threads),
         "cuda": lambda: OnnxGraph(manifest, threads=threads, device="cuda"),
         "cpu": lambda: OnnxGraph(manifest, threads=threads, device="cpu"),
     }
@@ -66,9 +67,45 @@ def load_encoder(
         return WindowEncoder(manifest, selections, graphs[name]())
 
     reasons: list[str] = []
-    encoder = _first_of(load, reasons) if device == "auto" else _asked_for(device, load)
+    encoder = take_first(load, reasons) if device == "auto" else _asked_for(device, load)
     LOG.info("encoder on %s%s", encoder.device, _because(reasons))
     return encoder
+
+
+def take_first(
+    load: Callable[[str], WindowEncoder],
+    reasons: list[str],
+    *,
+    obstacles: Mapping[str, Callable[[], None]] | None = None,
+) -> WindowEncoder:
+    """Load the encoder on the first device that takes it.
+
+    Parameters
+    ----------
+    load : callable
+        Name of a device to the encoder on it.
+    reasons : list of str
+        Why not the ones before; is added to.
+    obstacles : mapping, optional
+        For each device before the CPU what raises why it cannot be; TensorRT's and CUDA's if
+        omitted.
+
+    Returns
+    -------
+    WindowEncoder
+
+    Raises
+    ------
+    NeurrateError
+        What the CPU says.
+    """
+    for name, obstacle in (_OBSTACLES if obstacles is None else obstacles).items():
+        try:
+            obstacle()
+            return load(name)
+        except (DependencyError, EngineError) as error:
+            reasons.append(str(error))
+    return load("cpu")
 
 
 def outlook() -> str:
@@ -90,16 +127,6 @@ def outlook() -> str:
     return f"the CPU{_because(reasons)}"
 
 
-def _first_of(load: Callable[[str], WindowEncoder], reasons: list[str]) -> WindowEncoder:
-    for name, obstacle in (("tensorrt", _tensorrt_obstacle), ("cuda", _cuda_obstacle)):
-        try:
-            obstacle()
-            return load(name)
-        except (DependencyError, EngineError) as error:
-            reasons.append(str(error))
-    return load("cpu")
-
-
 def _asked_for(device: str, load: Callable[[str], WindowEncoder]) -> WindowEncoder:
     try:
         return load(device)
@@ -118,6 +145,18 @@ def _tensorrt_obstacle() -> None:
 def _cuda_obstacle() -> None:
     check_cuda(import_runtime())
     find_gpu()
+
+
+_OBSTACLES = {"tensorrt": _tensorrt_obstacle, "cuda": _cuda_obstacle}
+
+
+def _tried_engine(manifest: Manifest, n_rows: int, threads: int) -> Graph:
+    engine = TensorrtGraph(manifest, opt_batch=n_rows)
+    if engine.precision == BFLOAT16:
+        LOG.info("%s is not tried: ONNX Runtime has no bfloat16 kernels", engine.plan.name)
+    else:
+        try_engine(engine, OnnxGraph(manifest, threads=threads), manifest, engine.plan)
+    return engine
 
 
 def _because(reasons: Sequence[str]) -> str:

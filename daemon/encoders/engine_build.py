@@ -10,6 +10,10 @@ from contracts.errors import EngineError
 from contracts.manifest import MAX_ENCODER_BATCH
 from daemon.encoders.trt_library import Library, Listener
 
+RECIPE = 1
+"""Version of what follows: flags, profile and network. Raised with each change to them, so that
+engines of the recipe before are made again."""
+
 MAX_LISTED_ERRORS = 3
 """A parser names every node it cannot take; three say what kind of graph it is."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 
 from contracts.errors import DependencyError, EngineError
 from contracts.manifest import MAX_ENCODER_BATCH, Manifest
-from daemon.encoders.engine_cache import get_engine, key_of, read_facts, read_plan, target_gpu
+from daemon.encoders.engine_cache import get_engine, target_gpu
+from daemon.encoders.engine_files import key_of, read_facts, read_plan
 from daemon.encoders.gpu import find_gpu
 from daemon.encoders.onnx import FLOAT32, expected_doors
 from daemon.encoders.trt_library import Library, Listener, first_library
@@ -25,7 +27,7 @@ class TensorrtGraph:
     manifest : Manifest
         Of the bundle.
     opt_batch : int
-        Rows for which kernels are chosen if the engine must be made: the number of populations.
+        Rows for which the engine's kernels are chosen: the number of populations.
     library : Library, optional
         The first that is installed if omitted.
 
@@ -44,8 +46,8 @@ class TensorrtGraph:
         library = library or first_library()
         self._torch = _torch_with_cuda()
         target = target_gpu(library)
-        path = get_engine(manifest, library, target, opt_batch=opt_batch)
-        plan = read_plan(path, key_of(manifest, library, target))
+        self._path = get_engine(manifest, library, target, opt_batch=opt_batch)
+        plan = read_plan(self._path, key_of(manifest, library, target, opt_batch=opt_batch))
         self._listener = Listener(library)
         self._runtime = library.module.Runtime(self._listener.logger)  # outlives the engine
         self._engine = _load(library, self._runtime, plan, self._listener)
@@ -57,14 +59,24 @@ class TensorrtGraph:
         self._stream, self._buffers = _memory(self._torch, expected_doors(manifest))
         for name, buffer in self._buffers.items():
             self._context.set_tensor_address(name, buffer.data_ptr())
-        precision = read_facts(path).precision
-        detail = "" if precision == FLOAT32 else f", {precision}"
+        self._precision = read_facts(self._path).precision
+        detail = "" if self._precision == FLOAT32 else f", {self._precision}"
         self._device = f"{gpu.name} ({library.name} {library.version}{detail})"
 
     @property
     def device(self) -> str:
         """Where it runs, for people."""
         return self._device
+
+    @property
+    def plan(self) -> Path:
+        """The engine's file."""
+        return self._path
+
+    @property
+    def precision(self) -> str:
+        """float32, float16 or bfloat16."""
+        return self._precision
 
     def run(self, counts: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.float32]:
         """Encode one batch; see `daemon.encoders.protocol.Graph`.
@@ -74,6 +86,13 @@ class TensorrtGraph:
         EngineError
             If the GPU did not do it.
         """
+        try:
+            return self._run(counts, mask)
+        except RuntimeError as error:  # torch's kind for all that CUDA says
+            reason = str(error).partition("\n")[0]
+            raise EngineError(f"the GPU did not encode: {reason}") from error
+
+    def _run(self, counts: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.float32]:
         torch, n = self._torch, len(counts)
         with torch.cuda.stream(self._stream):
             for name, array in (("counts", counts), ("mask", mask)):

@@ -114,7 +114,7 @@ class Listener:
     logger : tensorrt.ILogger
         To be handed to the library.
     errors : list of str
-        Since the last `forget`.
+        Since the list was last cleared, which is for whoever starts something new.
     """
 
     def __init__(self, library: Library) -> None:

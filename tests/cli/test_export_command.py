@@ -22,7 +22,8 @@ from contracts.manifest import (
     load_manifest,
 )
 from daemon.encoders.auto import load_encoder
-from daemon.encoders.engine_cache import FOLDER, read_facts
+from daemon.encoders.engine_cache import FOLDER
+from daemon.encoders.engine_files import read_facts
 from encoder_export import bundle as bundle_module
 from encoder_export.parity import LIMITS, Limits
 from encoder_training.data_set.prepared_files import load_prepared, write_prepared

@@ -9,7 +9,7 @@ from contracts import manifest
 from contracts.binning import MAX_RATE_TERM
 from contracts.population import MAX_UNITS
 from contracts.window import MAX_WINDOW_BINS
-from daemon.encoders.engine_cache import EngineModel
+from daemon.encoders.engine_files import EngineModel
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 

@@ -7,6 +7,7 @@ a GPU: those tests are in tests/conformance and skip without one.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 import types
@@ -18,18 +19,17 @@ import pytest
 
 import daemon.encoders
 from contracts.errors import DependencyError, EngineError
-from contracts.manifest import ENCODER_ONNX, load_manifest
+from contracts.manifest import ENCODER_ONNX, MAX_ENCODER_BATCH, load_manifest
 from daemon.encoders.auto import load_encoder, outlook
-from daemon.encoders.engine_build import build_engine
+from daemon.encoders.engine_build import RECIPE, build_engine
 from daemon.encoders.engine_cache import (
     ANY_GPU,
     FOLDER,
     get_engine,
-    key_of,
-    read_facts,
-    read_plan,
+    refuse_engine,
     target_gpu,
 )
+from daemon.encoders.engine_files import key_of, read_facts, read_plan
 from daemon.encoders.gpu import Gpu, find_gpu
 from daemon.encoders.onnx import OnnxGraph
 from daemon.encoders.tensorrt import TensorrtGraph
@@ -106,8 +106,8 @@ def test_a_real_engine_is_made_and_read_back(built, rtx):
     facts = read_facts(plan)
     assert (facts.gpu, facts.precision, facts.opt_batch) == ("any GPU", "float32", 3)
     assert facts.onnx_sha256 == bundle.model.sha256[ENCODER_ONNX]
-    assert plan.name == f"any-gpu-tensorrt-rtx-{rtx.version}-{facts.onnx_sha256[:12]}.plan"
-    content = read_plan(plan, key_of(bundle, rtx, ANY_GPU))
+    assert plan.name == f"any-gpu-tensorrt-rtx-{rtx.version}-{facts.onnx_sha256[:12]}-x3.plan"
+    content = read_plan(plan, key_of(bundle, rtx, ANY_GPU, opt_batch=3))
     assert len(content) > 100_000
 
 
@@ -128,7 +128,7 @@ def test_second_time_it_is_there(built, rtx):
     """An engine that fits is used as it is."""
     first = plan_of(built)
     made_ns = first.stat().st_mtime_ns
-    assert get_engine(built, rtx, ANY_GPU) == first
+    assert get_engine(built, rtx, ANY_GPU, opt_batch=3) == first
     assert first.stat().st_mtime_ns == made_ns
 
 
@@ -136,7 +136,7 @@ def test_engine_of_another_gpu_is_not_used(built, rtx, caplog):
     """For another GPU a second one is made, and the log says what there was."""
     first = plan_of(built)
     with caplog.at_level(logging.INFO):
-        second = get_engine(built, rtx, H100)
+        second = get_engine(built, rtx, H100, opt_batch=3)
     assert first != second
     assert f"(there is {first.name}, which is for something else)" in caplog.text
     assert read_facts(second).compute_capability == "9.0"
@@ -146,18 +146,70 @@ def test_engine_of_another_gpu_is_not_used(built, rtx, caplog):
 def test_engine_for_something_else_is_named(built, rtx, field):
     """Library, version and GPU stand in the JSON; a file name alone is not believed."""
     plan = plan_of(built)
-    key = key_of(built, rtx, ANY_GPU)
+    key = key_of(built, rtx, ANY_GPU, opt_batch=3)
     says_wrongly(plan, **{field: "another"})
     wanted = f"{field.replace('_', ' ')} 'another', wanted '{getattr(key, field)}'"
     with pytest.raises(EngineError, match=wanted):
         read_plan(plan, key)
 
 
+def test_engine_for_other_rows_is_not_used(built, rtx):
+    """Kernels chosen for three populations do not serve eight; both engines are kept."""
+    first = plan_of(built)
+    second = get_engine(built, rtx, ANY_GPU, opt_batch=8)
+    assert first != second
+    assert (read_facts(first).opt_batch, read_facts(second).opt_batch) == (3, 8)
+    assert key_of(built, rtx, ANY_GPU, opt_batch=1000).opt_batch == MAX_ENCODER_BATCH
+
+
+def test_engine_of_another_recipe_is_made_again(built, rtx, caplog):
+    """When flags or profile of the build change, what was built before is not taken for it."""
+    plan = plan_of(built)
+    says_wrongly(plan, recipe=RECIPE - 1)
+    assert get_engine(built, rtx, ANY_GPU, opt_batch=3) == plan
+    assert read_facts(plan).recipe == RECIPE
+    assert f"recipe {RECIPE - 1}, wanted {RECIPE}" in caplog.text
+
+
+def test_refused_engine_is_not_made_again(built, rtx):
+    """The plan is gone, its JSON says why, and only its removal lets another be made."""
+    plan = plan_of(built)
+    refuse_engine(built, plan, "it said nonsense")
+    assert not plan.exists()
+    with pytest.raises(EngineError, match=rf"refused: it said nonsense; .*remove .*{plan.stem}"):
+        get_engine(built, rtx, ANY_GPU, opt_batch=3)
+    assert get_engine(built, rtx, H100, opt_batch=3).exists()
+    plan.with_suffix(".json").unlink()
+    assert get_engine(built, rtx, ANY_GPU, opt_batch=3) == plan
+
+
+def test_engine_that_came_with_its_refusal_is_not_read(built, rtx):
+    """A plan that could not be removed is as dead as one that could."""
+    plan = plan_of(built)
+    says_wrongly(plan, refused="it said nonsense")
+    with pytest.raises(EngineError, match="was refused: it said nonsense"):
+        read_plan(plan, key_of(built, rtx, ANY_GPU, opt_batch=3))
+
+
+def test_refusal_lies_in_the_cache_where_the_bundle_cannot_be_written(
+    built, rtx, tmp_path, monkeypatch
+):
+    """A bundle on a read-only disk keeps its plan, and the plan is not used all the same."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plan = plan_of(built)
+    partial = plan.with_name(f".{plan.stem}.json.{os.getpid()}")
+    partial.mkdir()  # in the way, for root may write anywhere
+    refuse_engine(built, plan, "it said nonsense")
+    assert list((tmp_path / "cache" / "neurrate" / FOLDER).glob("*.json"))
+    with pytest.raises(EngineError, match="was refused: it said nonsense"):
+        get_engine(built, rtx, ANY_GPU, opt_batch=3)
+
+
 def test_engine_of_another_graph_is_made_again(built, rtx, caplog):
     """The whole sha256 of the graph counts, not the digits in the name; the log says it."""
     plan = plan_of(built)
     says_wrongly(plan, onnx_sha256=read_facts(plan).onnx_sha256[:12] + "0" * 52)
-    assert get_engine(built, rtx, ANY_GPU) == plan
+    assert get_engine(built, rtx, ANY_GPU, opt_batch=3) == plan
     assert read_facts(plan).onnx_sha256 == built.model.sha256[ENCODER_ONNX]
     assert "wanted" in caplog.text
     assert "made again" in caplog.text
@@ -176,8 +228,8 @@ def test_changed_plan_is_never_read(built, rtx):
     content[-1] ^= 1
     plan.write_bytes(content)
     with pytest.raises(EngineError, match="another sha256 than its JSON"):
-        read_plan(plan, key_of(built, rtx, ANY_GPU))
-    assert get_engine(built, rtx, ANY_GPU).read_bytes() != bytes(content)
+        read_plan(plan, key_of(built, rtx, ANY_GPU, opt_batch=3))
+    assert get_engine(built, rtx, ANY_GPU, opt_batch=3).read_bytes() != bytes(content)
 
 
 def test_plan_without_json_is_never_read(built, rtx):
@@ -185,7 +237,7 @@ def test_plan_without_json_is_never_read(built, rtx):
     plan = plan_of(built)
     plan.with_suffix(".json").unlink()
     with pytest.raises(EngineError, match="no JSON beside it"):
-        read_plan(plan, key_of(built, rtx, ANY_GPU))
+        read_plan(plan, key_of(built, rtx, ANY_GPU, opt_batch=3))
 
 
 def test_read_only_bundle_uses_the_cache(bundle, rtx, tmp_path, monkeypatch):

@@ -12,10 +12,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from contracts.errors import DependencyError, ManifestError, MisuseError
+from contracts.errors import DependencyError, EngineError, ManifestError, MisuseError
 from contracts.manifest import ENCODER_ONNX, ENCODER_WEIGHTS, load_manifest, sha256_of
 from contracts.population import Population
-from daemon.encoders.onnx import OnnxGraph
+from daemon.encoders import onnx
+from daemon.encoders.auto import take_first
+from daemon.encoders.onnx import OnnxGraph, cuda_errors
 from daemon.encoders.window_encoder import WindowEncoder
 from encoder_export.onnx_graph import CountEncoder
 from encoder_training.data_set.training_set import Scaling
@@ -197,16 +199,55 @@ def test_graph_of_another_export_is_refused(tiny_bundle, tmp_path):
     assert "different exports" in caught.value.problems[0]
 
 
-def test_graph_that_is_none_is_refused(tiny_bundle, tmp_path):
-    """A file that ONNX Runtime cannot read is the bundle's fault."""
+@pytest.fixture
+def unreadable(tiny_bundle, tmp_path):
+    """Return a bundle whose graph is none."""
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle.folder, folder)
     (folder / ENCODER_ONNX).write_bytes(b"not a graph")
     hashes = tiny_bundle.model.sha256 | {ENCODER_ONNX: sha256_of(folder / ENCODER_ONNX)}
     model = tiny_bundle.model.model_copy(update={"sha256": hashes})
     (folder / "manifest.json").write_text(model.model_dump_json())
+    return load_manifest(folder)
+
+
+def test_graph_that_is_none_is_refused(unreadable):
+    """A file that ONNX Runtime cannot read is the bundle's fault."""
     with pytest.raises(ManifestError, match=r"cannot read encoder\.onnx"):
-        encoder_of(load_manifest(folder), "all")
+        encoder_of(unreadable, "all")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider':UserWarning")
+def test_graph_that_cuda_does_not_take_is_a_reason(unreadable, monkeypatch):
+    """On a GPU every refusal of ONNX Runtime's lets the next device be tried."""
+    monkeypatch.setattr(onnx, "check_cuda", lambda _: None)
+    with pytest.raises(EngineError, match=r"CUDA does not take encoder\.onnx: .*INVALID_PROTOBUF"):
+        OnnxGraph(unreadable, device="cuda")
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider':UserWarning")
+def test_auto_goes_on_when_cuda_refuses(tiny_bundle, unreadable, monkeypatch):
+    """The CPU is taken, and the reason why not CUDA is kept."""
+    monkeypatch.setattr(onnx, "check_cuda", lambda _: None)
+
+    def load(device):
+        graph = OnnxGraph(unreadable, device="cuda") if device == "cuda" else OnnxGraph(tiny_bundle)
+        return WindowEncoder(tiny_bundle, [tiny_bundle.population.select("all")], graph)
+
+    reasons: list[str] = []
+    assert take_first(load, reasons, obstacles={"cuda": lambda: None}).device.startswith("CPU")
+    assert reasons[0].startswith("CUDA does not take encoder.onnx")
+
+
+def test_run_that_a_gpu_refuses_is_one_sentence(tiny_bundle):
+    """What ONNX Runtime raises while it encodes has the kind that lets another device be tried."""
+    graph = OnnxGraph(tiny_bundle)
+    wrong = np.zeros((1, 3, 12), np.float32)
+    with (
+        pytest.raises(EngineError, match=r"^CUDA did not encode: .*INVALID_ARGUMENT"),
+        cuda_errors("CUDA did not encode"),
+    ):
+        graph.run(wrong, np.ones((1, 12), np.float32))
 
 
 def test_missing_runtime_says_what_to_install(tiny_bundle, monkeypatch):
