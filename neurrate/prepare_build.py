@@ -28,7 +28,7 @@ from encoder_training.data_set.stimulus import (
     spans_of,
 )
 from encoder_training.frames.movies import Movie, find_movies, movies_in
-from encoder_training.frames.patch_store import fill_patches, open_patches
+from encoder_training.frames.patch_store import OtherPatchesError, fill_patches, open_patches
 from neurrate.prepare_captions import CAPTIONED, CaptionOptions, known_captions, made_captions
 from neurrate.prepare_folder import open_folder, remove_patches
 from stream_sources.open_source import open_source
@@ -162,10 +162,10 @@ def _build(
     tower = VisionTower(options.model, device=options.device)
     try:
         fill_patches(out / PATCHES, plan.frames, movies, tower)
-    except UserError:
+    except OtherPatchesError:
         if not overwrite:
             raise
-        remove_patches(out)  # those of another tower or of other frames
+        remove_patches(out)
         fill_patches(out / PATCHES, plan.frames, movies, tower)
     if options.captions.captioner:
         told = made_captions(options.captions, out, plan.frames, movies, device=options.device)

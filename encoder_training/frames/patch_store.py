@@ -50,6 +50,10 @@ NOTHING = hashlib.sha256(b"").hexdigest()
 """Where the sha256 over the frames starts; each frame's is over the one before and its bytes."""
 
 
+class OtherPatchesError(UserError):
+    """What is there was made from other frames, by another tower or in other batches."""
+
+
 class Tower(Protocol):
     """What makes patches: `encoder_training.frames.tower.VisionTower`, or a small one in tests."""
 
@@ -120,9 +124,10 @@ def fill_patches(
 
     Raises
     ------
+    OtherPatchesError
+        If what is there was made from other frames or by another tower.
     UserError
-        If a movie lacks a frame, the disk is full, or what is there was made from other frames
-        or by another tower.
+        If a movie lacks a frame, or the disk is full.
     MisuseError
         If there is no frame, or the tower's patches are not of its grid.
     """
@@ -251,7 +256,7 @@ def _digest(before: str, frames: NDArray[np.uint8]) -> str:
 def _check_same(progress: _Progress, identity: str, runs: Sequence[_Run], path: Path) -> None:
     # Rows that were made otherwise than they would be made now are refused.
     if progress.identity != identity:
-        raise UserError(
+        raise OtherPatchesError(
             f"{path} was begun with another model, other frames or another number of pictures at "
             "once. Use the same as then, or remove it to start again."
         )
@@ -260,7 +265,7 @@ def _check_same(progress: _Progress, identity: str, runs: Sequence[_Run], path: 
         if run.stop <= progress.n_done:
             digest = _digest(digest, run.frames())
     if digest != progress.frames_sha256:
-        raise UserError(
+        raise OtherPatchesError(
             f"the frames are not those that {path} was begun with: their pixels have changed. Give "
             "the same files as then, or remove it to start again."
         )

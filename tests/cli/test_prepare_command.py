@@ -9,6 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 import neurrate.prepare_build as build
 from contracts.binning import bin_spikes
@@ -229,6 +230,24 @@ def test_overwriting_keeps_patches_that_are_the_same(tmp_path):
     assert main([*words, "--frames", str(tmp_path / "others.npy"), *again]) == 0
     assert patches.stat().st_mtime_ns != before
     assert len(np.unique(load_prepared(out).targets, axis=0)) == 1
+
+
+def test_overwriting_keeps_patches_where_a_frame_cannot_be_read(tmp_path, capsys):
+    """A picture that was damaged meanwhile ends the work, and the patches of before stay."""
+    pictures = tmp_path / "mine"
+    pictures.mkdir()
+    for number in range(5):
+        noise = np.random.default_rng(number).integers(0, 255, (20, 30), dtype=np.uint8)
+        Image.fromarray(noise).save(pictures / f"{number}.png")
+    code, out = prepare_lab(tmp_path, frames=pictures)
+    assert code == 0
+    before = (out / "patches.safetensors").stat().st_mtime_ns
+    damaged = pictures / "3.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    code, _ = prepare_lab(tmp_path, "--overwrite", frames=pictures)
+    assert code == 2
+    assert "3.png" in capsys.readouterr().err
+    assert (out / "patches.safetensors").stat().st_mtime_ns == before
 
 
 def test_a_folder_with_something_else_is_left_alone(session, folder, tmp_path, capsys):
