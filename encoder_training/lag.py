@@ -42,6 +42,8 @@ from contracts.errors import DependencyError, UserError
 from encoder_training.data_set.alignment import frame_at
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import TrainingSet
+from encoder_training.judging.movie_time import MovieTime, movie_time
+from encoder_training.judging.resampling import FEWEST_GROUPS, movie_runs, run_seconds, runs
 from encoder_training.lag_decoder import patch_components, unexplained, z_scored
 
 CANDIDATES_NS = (0, 33_000_000, 67_000_000, 100_000_000, 133_000_000, 167_000_000, 200_000_000)
@@ -50,11 +52,12 @@ CANDIDATES_NS = (0, 33_000_000, 67_000_000, 100_000_000, 133_000_000, 167_000_00
 MAX_TRAINING_WINDOWS = 3000
 """A product of 3,000 x 3,000 is solved in a second."""
 
+FEWEST_STRETCHES = 16
+"""Into about so many the movie time of validation is cut, where there are fewer than
+`FEWEST_GROUPS` groups and seconds."""
+
 MAX_VALIDATION_WINDOWS = 2000
 """More are thinned out evenly."""
-
-FEWEST_STRETCHES = 16
-"""The validation presentations are cut into at least so many, where there are fewer groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class LagScore:
     explained : float
         Explained variance on the validation windows, 1 at most.
     standard_error : float
-        Of `explained`, over the stretches.
+        Of `explained`, over the stretches; 0 if there is one only.
     behind_best, behind_best_error : float
         The best lag's score less this one's, and the standard error of that difference.
     """
@@ -90,7 +93,7 @@ class LagChoice:
     scores : tuple of LagScore
         In the order of the lags.
     n_training, n_validation, n_stretches : int
-        Windows, and stretches of validation that the errors are over.
+        Windows, and what the errors are over: held-out groups, or runs of movie time.
     """
 
     lag_ns: int
@@ -146,7 +149,8 @@ def choose_lag(
         validation = validation[even.astype(np.int64)]
     frame = prepared.shown.frame
     targets = patch_components(prepared, frame[train], frame[validation], seed)
-    stretch = _stretches(prepared.shown.group[validation])
+    latest = paired[-1]
+    stretch = _stretches(latest.data, latest.window_of[validation], movie_time(prepared))
     errors = []
     for each in tqdm(paired, desc="choosing the lag", unit="lag", disable=None, file=sys.stderr):
         learned, judged = each.window_of[train], each.window_of[validation]
@@ -239,15 +243,17 @@ def _common(parts: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return common
 
 
-def _stretches(group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the number of the group of each; few groups are cut into stretches each."""
-    _, which = np.unique(group, return_inverse=True)
-    n_groups = int(which.max()) + 1
-    n_each = -(-FEWEST_STRETCHES // n_groups)
-    stretch = np.empty(len(group), dtype=np.int64)
-    for each in range(n_groups):
-        rows = np.flatnonzero(which == each)
-        stretch[rows] = each * n_each + np.arange(len(rows)) * n_each // len(rows)
+def _stretches(data: TrainingSet, rows: NDArray[np.int64], time: MovieTime) -> NDArray[np.int64]:
+    """Return the number of what each window is drawn with in a bootstrap, from 0.
+
+    All repeats of a stretch of movie are one. Of a few seconds of movie the stretches are shorter:
+    neighbours then hang together, but an error over two or three numbers is none at all.
+    """
+    stretch, _ = runs(data, rows, time)
+    n_stretches = len(np.unique(stretch))
+    if n_stretches < FEWEST_GROUPS:
+        run_s = run_seconds(data.window) * n_stretches / FEWEST_STRETCHES
+        stretch = movie_runs(data.frame[rows], time, run_s)
     return np.unique(stretch, return_inverse=True)[1].astype(np.int64)
 
 

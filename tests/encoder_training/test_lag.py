@@ -8,6 +8,7 @@ import pytest
 from contracts.errors import UserError
 from encoder_training import lag as lag_module
 from encoder_training.data_set.prepared import Role
+from encoder_training.judging.movie_time import movie_time
 from encoder_training.lag import CANDIDATES_NS, LagChoice, choose_lag, plot_lags
 from tests.support.prepared import FRAME_NS, prepared_set
 
@@ -73,11 +74,16 @@ def test_test_presentations_are_not_looked_at(choice):
     assert choose_lag(prepared) == choice
 
 
-def test_few_groups_are_cut_into_stretches():
-    """One repeat gives an error of the mean too."""
-    stretch = lag_module._stretches(np.array([3] * 40 + [5] * 40))
-    assert np.bincount(stretch).tolist() == [5] * 16
-    assert (np.diff(stretch) >= 0).all()
+@pytest.mark.parametrize("held_out", ["repeats", "middle"])
+def test_few_seconds_are_cut_into_stretches_of_movie(held_out):
+    """An error needs a dozen numbers; all repeats of a stretch are one of them."""
+    prepared = prepared_set(n_frames=300, frames_per_scene=60, held_out=held_out)
+    data, parts = prepared.windows(100_000_000)
+    stretch = lag_module._stretches(data, parts.validation, movie_time(prepared))
+    frame = data.frame[parts.validation]
+    assert 12 <= len(np.unique(stretch)) <= 20
+    assert all(len(np.unique(stretch[frame == each])) == 1 for each in np.unique(frame))
+    assert (np.diff(stretch[np.argsort(frame, kind="stable")]) >= 0).all()
 
 
 def test_choice_is_drawn(choice, tmp_path):
