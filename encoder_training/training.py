@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: TID253 - as abov
 from tqdm import tqdm
 
 from contracts.clock import Clock, HostClock
-from contracts.errors import MisuseError, UserError
+from contracts.errors import MisuseError
 from encoder_training.checkpoint import fingerprint, read_checkpoint, write_checkpoint
 from encoder_training.data_set.training_set import (
     Scaling,
@@ -29,6 +29,7 @@ from encoder_training.data_set.training_set import (
     draw_validation_groups,
     split,
 )
+from encoder_training.devices import resolve_device
 from encoder_training.history import TrainingEpoch
 from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
@@ -153,32 +154,6 @@ def train_encoder(
                     on_epoch(row)
         encoder = run.best_encoder()
     return Trained(encoder, run.scaling, tuple(run.history), validation_groups)
-
-
-def resolve_device(name: str) -> str:
-    """Return the device that "auto" comes to: a GPU if there is one. Others are their own name.
-
-    Parameters
-    ----------
-    name : str
-        As torch names it, or "auto".
-
-    Raises
-    ------
-    UserError
-        If torch does not know the name, or the GPU is not there.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(name).type
-    except RuntimeError as error:
-        raise UserError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}") from error
-    if kind not in {"cpu", "cuda"} or (kind == "cuda" and not torch.cuda.is_available()):
-        raise UserError(
-            f"device {name!r} is not there. Use auto, or cpu; 'neurrate doctor' says what is there."
-        )
-    return name
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def learn(
     seed
         The same seed gives the same bundle.
     """
-    from encoder_training.training import resolve_device
+    from encoder_training.devices import resolve_device
     from neurrate.export_command import export
     from neurrate.prepare_command import prepare
     from neurrate.train_command import train

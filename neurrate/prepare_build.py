@@ -63,7 +63,7 @@ class PrepareOptions:
     every : int
         Every how many frames one is a target.
     device : str
-        Of the vision tower.
+        Of the vision tower: one that is there.
     """
 
     recording: str

@@ -130,7 +130,7 @@ def made_captions(
         The target frames.
     movies : mapping of str to Movie
     device : str
-        ``cpu`` or ``cuda``.
+        Of the captioner.
 
     Returns
     -------

@@ -44,7 +44,7 @@ def prepare(
     captioner: str | None = None,
     caption_every: Count = 1,
     allow_missing_captions: bool = False,
-    device: str = "cpu",
+    device: str = "auto",
     seed: Seed = 0,
     overwrite: bool = False,
 ) -> None:
@@ -108,13 +108,15 @@ def prepare(
     allow_missing_captions
         Go on if some frames have no caption.
     device
-        Where the vision tower and the captioner run: cpu or cuda.
+        Where the vision tower and the captioner run: auto, cpu, cuda, cuda:1; auto is a GPU if
+        there is one.
     seed
         Of the chunks for validation.
     overwrite
         Start again whatever is there; patches of the same frames and model are kept.
     """
     from encoder_training.data_set.report_figures import check_matplotlib
+    from encoder_training.devices import resolve_device
     from neurrate.prepare_build import PrepareOptions, build_data_set
     from neurrate.prepare_captions import CaptionOptions
 
@@ -133,7 +135,7 @@ def prepare(
         stimuli=_names(stimuli),
         units=units,
         every=every,
-        device=device,
+        device=resolve_device(device),
     )
     made = build_data_set(
         options, command=shlex.join(["neurrate", *sys.argv[1:]]), overwrite=overwrite

@@ -121,8 +121,8 @@ def train(
 
     import torch
 
+    from encoder_training.devices import resolve_device
     from encoder_training.options import TrainingOptions
-    from encoder_training.training import resolve_device
     from neurrate.train_build import check_libraries, train_run
     from neurrate.train_request import TrainRequest
 

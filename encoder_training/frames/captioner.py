@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from contracts.errors import MisuseError, UserError
 from encoder_training.data_set.prepared import FrameTable
+from encoder_training.devices import resolve_device
 from encoder_training.frames.captions import read_captions
-from encoder_training.frames.hub import check_device, check_folder, first_line, model_name, quiet
+from encoder_training.frames.hub import check_folder, first_line, model_name, quiet
 from encoder_training.frames.movies import Movie, read_frames
 
 QUESTION = "Describe this scene in one sentence."
@@ -51,7 +52,7 @@ class Captioner:
     model : str
         Folder of the model, or its id on the Hugging Face hub.
     device : str
-        ``cpu``, in float32, or ``cuda``, in float16.
+        ``auto``, ``cpu``, in float32, or ``cuda``, in float16.
     revision : str
         Commit of a model on the hub; empty takes the newest.
 
@@ -68,7 +69,7 @@ class Captioner:
 
     def __init__(self, model: str, *, device: str = "cpu", revision: str = "") -> None:
         check_folder(model)
-        check_device(device)
+        device = resolve_device(device)
         import torch
         from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText, AutoProcessor

@@ -33,22 +33,6 @@ def check_folder(name: str) -> None:
         )
 
 
-def check_device(device: str) -> None:
-    """Refuse a GPU that is not there.
-
-    Raises
-    ------
-    UserError
-        With what to do.
-    """
-    import torch
-
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(
-            f"the device is {device!r} and torch {torch.__version__} sees no NVIDIA GPU. Use cpu."
-        )
-
-
 def model_name(model: str, config: Any) -> tuple[str, str]:
     """Return a model's id and its commit, for the manifest: never a path of this machine.
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from contracts.embedding import PatchGrid
 from contracts.errors import MisuseError, UserError
 from contracts.manifest import LanguageModel
-from encoder_training.frames.hub import check_device, check_folder, model_name
+from encoder_training.devices import resolve_device
+from encoder_training.frames.hub import check_folder, model_name
 from encoder_training.frames.tower_files import TOWERS, load_config, load_processor, load_tower
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ class VisionTower:
     model : str
         Folder of the model, or its id on the Hugging Face hub.
     device : str
-        ``cpu`` or ``cuda``. On a GPU the tower runs in mixed precision, float16.
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. On a GPU the tower runs in mixed precision,
+        float16.
     revision : str
         Commit of a model on the hub; empty takes the newest.
 
@@ -57,7 +59,7 @@ class VisionTower:
 
     def __init__(self, model: str, *, device: str = "cpu", revision: str = "") -> None:
         check_folder(model)
-        check_device(device)
+        device = resolve_device(device)
         config = load_config(model, revision)
         is_llava = config.model_type == "llava"
         vision = config if config.model_type in TOWERS else config.vision_config

@@ -282,6 +282,7 @@ def test_a_laboratory_names_its_own_table(tmp_path, capsys):
         (["--captions", "nowhere.csv"], "nowhere.csv is not there"),
         (["--captions", "a.csv", "--captioner", "b"], "captions come from one place"),
         (["--lag-ms", "9000"], "no presentation has a window"),
+        (["--device", "gpu"], "device must be auto, cpu, cuda or cuda:N, got 'gpu'"),
     ],
 )
 def test_what_cannot_be_done_is_said(tmp_path, capsys, more, text):
