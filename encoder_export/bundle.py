@@ -37,7 +37,8 @@ from contracts.manifest import (
 )
 from contracts.population import Population
 from contracts.window import WindowSpec
-from encoder_export.parity import Gate, check_parity, measure_file
+from encoder_export.parity import Gate, check_parity
+from encoder_export.parity_run import measure_file
 from encoder_export.precision import Precision, write_graph
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import Encoder

@@ -20,7 +20,8 @@ from daemon.encoders.trt_library import Library, load_library
 from daemon.narrators.auto import load_narrator
 from daemon.settings import NarratorSettings
 from encoder_export.bundle import BundleFacts, ReferenceFrame, draft_manifest, write_bundle
-from encoder_export.parity import Gate, Narrate, Parity, check_parity, measure_parity
+from encoder_export.parity import Gate, Narrate, Parity, check_parity
+from encoder_export.parity_run import measure_parity
 from encoder_export.precision import Precision
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.prepared_facts import load_facts
@@ -138,7 +139,7 @@ def _data_set(folder: Path, run_folder: Path, run: Run) -> PreparedSet:
             f"the data set that {run_folder} was trained on is not at {folder}. Say where it is: "
             "--dataset DIR"
         )
-    prepared = load_prepared(folder)
+    prepared = load_prepared(folder, check_hashes=True)
     wanted, found = run.model.dataset_sha256, prepared.training_data.sha256
     if found != wanted:
         raise UserError(

@@ -13,7 +13,8 @@ import torch
 from contracts.errors import MisuseError, UserError
 from contracts.manifest import ENCODER_ONNX, ENCODER_WEIGHTS, PARITY, load_manifest
 from encoder_export import bundle as bundle_module
-from encoder_export.parity import Gate, measure_file
+from encoder_export.parity import Gate
+from encoder_export.parity_run import measure_file
 from encoder_export.random_bundle import make_random_bundle
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.weights import load_weights

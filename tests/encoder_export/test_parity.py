@@ -20,7 +20,7 @@ from daemon.encoders.engine_build import build_engine
 from daemon.encoders.onnx import OnnxGraph
 from daemon.encoders.trt_library import load_library
 from encoder_export import bundle as bundle_module
-from encoder_export import parity as parity_module
+from encoder_export import parity_run
 from encoder_export import precision as precision_module
 from encoder_export.bundle import BundleFacts, write_bundle
 from encoder_export.folding import fold_batch_norm
@@ -30,9 +30,8 @@ from encoder_export.parity import (
     Limits,
     ParityError,
     check_parity,
-    measure_file,
-    measure_parity,
 )
+from encoder_export.parity_run import measure_file, measure_parity
 from encoder_export.precision import Precision, write_graph
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import EncoderSpec, PatchEncoder
@@ -214,7 +213,7 @@ def measured(run, precision="float32", **changes):
 
 
 def true_run(counts, mask):
-    run = parity_module._reference_run(patch_encoder(), scaling())
+    run = parity_run._reference_run(patch_encoder(), scaling())
     return run(counts, mask).astype(np.float32)
 
 
