@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from encoder_training.judging.resampling import Interval
+from encoder_training.plain_values import plain
 
 METRICS = {
     "patch_mse": "patch MSE",
@@ -266,14 +265,3 @@ def summary(judged: Judged, others: tuple[str, ...]) -> str:
         if each.name != "encoder" and each.name not in others
     )
     return f"On windows that it never saw, the encoder {'; it '.join(said)}.{against_controls}"
-
-
-def plain(value: Any) -> Any:
-    """Return the same tree without what JSON cannot say: not-a-number becomes null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    return value

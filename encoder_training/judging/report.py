@@ -19,6 +19,7 @@ from encoder_training.judging.judged import (
 from encoder_training.judging.report_figures import write_judged_figures, write_probe_figures
 from encoder_training.judging.resampling import FEWEST_GROUPS
 from encoder_training.probes.probe_files import Probes, ProbeTest
+from encoder_training.whole_files import write_text
 
 BASELINES = ("naive Bayes", "ridge", "kNN")
 """In the order of the tables."""
@@ -72,7 +73,7 @@ def write_report(folder: Path, judged: Judged, probes: Probes | None = None) -> 
     sections.append(_training(folder))
     path = folder / "report.md"
     text = "\n\n".join("\n".join(lines) for lines in sections if lines)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
     return path
 
 

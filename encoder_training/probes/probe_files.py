@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from scipy.special import expit
 
 from contracts.errors import UserError
-from encoder_training.judging.judged import plain
 from encoder_training.judging.resampling import Interval
+from encoder_training.plain_values import plain
 from encoder_training.probes.calibration import Reliability
+from encoder_training.whole_files import write_json, write_tensors
 
 HEADER = "probes"
 """Entry of the file's metadata: names of the concepts and populations, as JSON. One entry, since
@@ -140,14 +140,14 @@ def save_probes(probes: Probes, folder: Path) -> None:
         for name in ("weight", "bias", "scale", "offset", "auc")
     }
     header = {HEADER: json.dumps({"version": PROBES_VERSION, **names})}
-    save_file(tensors, folder / "probes.safetensors", metadata=header)
+    write_tensors(folder / "probes.safetensors", tensors, header)
     tree = {
         "version": PROBES_VERSION,
         **names,
         "strength": probes.strength,
         "tested": plain([asdict(each) for each in probes.tested]),
     }
-    (folder / "probes.json").write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "probes.json", tree)
 
 
 def load_probes(folder: Path) -> Probes:

@@ -103,6 +103,9 @@ def test_probes_come_back_from_their_files(probes, tmp_path):
         assert getattr(again, name).dtype == np.float32
     assert (again.concepts, again.populations) == (probes.concepts, probes.populations)
     assert again.tested == probes.tested
+    assert {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {
+        "probes.json": 0o644, "probes.safetensors": 0o644,
+    }  # fmt: skip
     first = (tmp_path / "probes.safetensors").read_bytes()
     save_probes(again, tmp_path)
     assert (tmp_path / "probes.safetensors").read_bytes() == first
