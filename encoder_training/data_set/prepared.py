@@ -197,11 +197,6 @@ class PreparedSet:
             block=shown.block,
             invalid_ns=self.invalid_ns,
         )
-        if not len(row):
-            raise UserError(
-                f"with a lag of {lag_ns / 1e6:g} ms and windows of {spec.n_bins} bins no "
-                "presentation has a window within its block. Use a shorter lag."
-            )
         if not len(first_bin):
             raise UserError(
                 f"with a lag of {lag_ns / 1e6:g} ms no presentation has a window of "
