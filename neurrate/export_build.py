@@ -12,15 +12,16 @@ from tqdm import tqdm
 
 from contracts.embedding import PatchEmbedding
 from contracts.errors import UserError
-from contracts.manifest import PARITY, PROBES, PROBES_REPORT, LanguageModel, Manifest
+from contracts.manifest import PARITY, PROBES, PROBES_REPORT, LanguageModel
 from contracts.window import Window, WindowSpec
-from daemon.encoders.engine_cache import get_engine, target_gpu
+from daemon.encoders.engine_cache import target_gpu
 from daemon.encoders.gpu import Gpu
+from daemon.encoders.protocol import Graph
 from daemon.encoders.trt_library import Library, load_library
 from daemon.narrators.auto import load_narrator
 from daemon.settings import NarratorSettings
 from encoder_export.bundle import BundleFacts, ReferenceFrame, draft_manifest, write_bundle
-from encoder_export.parity import Gate, Narrate, Parity, check_parity
+from encoder_export.parity import Gate, Narrate, Parity
 from encoder_export.parity_run import measure_parity
 from encoder_export.precision import Precision
 from encoder_training.data_set.prepared import PreparedSet
@@ -29,6 +30,7 @@ from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.data_set.training_set import Split, TrainingSet
 from encoder_training.frames.tower import VisionTower, check_grid
 from encoder_training.run_files import Run, load_run
+from neurrate.export_engine import make_engine
 
 MAX_REFERENCES = 1000
 """Captioned training frames in a bundle, spread over all of them: 4 MB at LLaVA-1.5's 1024 numbers
@@ -55,7 +57,26 @@ class ExportRequest:
     seed: int
 
 
-def export_run(request: ExportRequest, *, overwrite: bool) -> list[dict[str, object]]:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export compared.
+
+    Attributes
+    ----------
+    graph : Parity
+        Of the graph in the bundle.
+    engine : Parity or None
+        Of the engine; None if none was asked for, or none could be run.
+    untried : str
+        An engine that was made and could not be run; else empty.
+    """
+
+    graph: Parity
+    engine: Parity | None = None
+    untried: str = ""
+
+
+def export_run(request: ExportRequest, *, overwrite: bool) -> Exported:
     """Write the bundle, and the engine if one was asked for.
 
     Parameters
@@ -66,8 +87,7 @@ def export_run(request: ExportRequest, *, overwrite: bool) -> list[dict[str, obj
 
     Returns
     -------
-    rows : list of dict
-        What was compared, for a table.
+    exported : Exported
 
     Raises
     ------
@@ -75,8 +95,11 @@ def export_run(request: ExportRequest, *, overwrite: bool) -> list[dict[str, obj
         If the run is not finished, its data set is another one, or the model does not fit.
     DependencyError
         If a library or a GPU is missing for the engine.
+    EngineError
+        If no engine can be made of the graph; the bundle stays.
     ParityError
-        If the graph is too far from the network; then nothing is written.
+        If the graph is too far from the network, then nothing is written; or the engine, then the
+        bundle stays.
     """
     target = _engine_target(request)
     run = _finished_run(request.run)
@@ -97,10 +120,22 @@ def export_run(request: ExportRequest, *, overwrite: bool) -> list[dict[str, obj
         overwrite=overwrite,
     )
     report = Parity.read(manifest.folder / PARITY)
-    rows = [_row(report)]
-    if target is not None:
-        rows += _make_engine(request, manifest, run, gate, *target)
-    return rows
+    if target is None:
+        return Exported(report)
+    library, gpu = target
+
+    def measure(graph: Graph) -> Parity:
+        return measure_parity(
+            run.encoder,
+            run.scaling,
+            gate,
+            graph.run,
+            precision=request.precision,
+            runtime=graph.device,
+        )
+
+    engine = make_engine(manifest, library, gpu, opt_batch=request.populations, measure=measure)
+    return Exported(report, engine, "" if engine else f"{library.name} {library.version}")
 
 
 def _engine_target(request: ExportRequest) -> tuple[Library, Gpu] | None:
@@ -230,9 +265,8 @@ def _narrator(request: ExportRequest, run: Run, facts: BundleFacts) -> Narrate |
 
 
 def _gate(request: ExportRequest, data: TrainingSet, parts: Split, narrate: Narrate | None) -> Gate:
-    """Spread the windows over those that training never saw."""
-    held_out = parts.test if len(parts.test) else parts.validation
-    rows = _spread(held_out, request.windows)
+    """Spread the windows over those that neither training nor the choice of a pass saw."""
+    rows = _spread(parts.test, request.windows)
     return Gate.of_windows(
         data.counts_of(rows), seed=request.seed, narrate=narrate, n_narrations=request.narrations
     )
@@ -257,57 +291,3 @@ def _spread(rows: NDArray[np.int64], at_most: int) -> NDArray[np.int64]:
     if len(rows) <= at_most:
         return rows
     return rows[np.linspace(0, len(rows) - 1, at_most).astype(np.int64)]
-
-
-def _make_engine(
-    request: ExportRequest, manifest: Manifest, run: Run, gate: Gate, library: Library, gpu: Gpu
-) -> list[dict[str, object]]:
-    """Make the engine; where it can run, it passes the same gate or is removed.
-
-    Raises
-    ------
-    ParityError
-        If it is too far from the network.
-    """
-    plan = get_engine(manifest, library, gpu, opt_batch=request.populations)
-    if not _can_run():
-        return [{"runs on": f"{library.name} {library.version}: not tried, no GPU is here"}]
-    from daemon.encoders.tensorrt import TensorrtGraph
-
-    graph = TensorrtGraph(manifest, opt_batch=request.populations, library=library)
-    parity = measure_parity(
-        run.encoder,
-        run.scaling,
-        gate,
-        graph.run,
-        precision=request.precision,
-        runtime=graph.device,
-    )
-    if parity.failures():
-        plan.unlink()
-        plan.with_suffix(".json").unlink()
-    check_parity(parity)
-    return [_row(parity)]
-
-
-def _can_run() -> bool:
-    from contracts.errors import DependencyError
-    from daemon.encoders.gpu import find_gpu
-
-    try:
-        find_gpu()
-    except DependencyError:
-        return False
-    return True
-
-
-def _row(parity: Parity) -> dict[str, object]:
-    words = f"{parity.n_equal} of {parity.n_narrations}" if parity.n_narrations else "not compared"
-    return {
-        "runs on": parity.runtime,
-        "windows": parity.n_windows,
-        "lowest cosine": f"{parity.min_cosine:.7f}",
-        "mean cosine": f"{parity.mean_cosine:.7f}",
-        "largest error": f"{parity.max_relative_error:.2g}",
-        "equal narrations": words,
-    }

@@ -76,7 +76,8 @@ def train_run(request: TrainRequest, *, overwrite: bool, say: Say) -> list[dict[
     UserError
         If the folder holds another run, or something else.
     """
-    prepared = load_prepared(request.dataset)
+    say(f"checking the files of {request.dataset}")
+    prepared = load_prepared(request.dataset, check_hashes=True)
     initial = initial_encoder(request, prepared)
     wanted = wanted_run(request, prepared, initial)
     found = run_there(request.folder, wanted, overwrite=overwrite)
@@ -132,8 +133,13 @@ def _train(
     folder, n_passes = request.folder, request.options.training_epochs
     history: list[TrainingEpoch] = []
 
+    def write_rows() -> None:
+        write_history(history, folder / HISTORY)
+        plot_history(history, folder / CURVES)
+
     def on_resume(before: tuple[TrainingEpoch, ...]) -> None:
         history.extend(before)
+        write_rows()  # whoever was killed after a checkpoint had not written its pass
         say(f"going on after pass {len(before)} of {n_passes}")
 
     def on_epoch(row: TrainingEpoch) -> None:
@@ -142,8 +148,7 @@ def _train(
             f"pass {row.training_epoch} of {n_passes}: validation cosine "
             f"{row.validation_cosine:.3f}, skill {row.skill:.3f}, {row.elapsed_s:,.0f} s"
         )
-        write_history(history, folder / HISTORY)
-        plot_history(history, folder / CURVES)
+        write_rows()
 
     return train_encoder(
         model.spec,

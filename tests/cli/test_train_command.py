@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from encoder_training.data_set.prepared_files import load_prepared, write_prepared
+from encoder_training.history import write_history
 from encoder_training.lag import CANDIDATES_NS
 from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.retrieval import RetrievalEncoder
@@ -102,14 +103,44 @@ def test_killed_run_goes_on(run, dataset, tmp_path):
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as child:
         assert child.stdout is not None
-        said = [child.stdout.readline() for _ in range(2)]
+        said = [child.stdout.readline() for _ in range(3)]
         child.send_signal(signal.SIGKILL)
-    assert [line.split(":")[0] for line in said] == ["pass 1 of 3", "pass 2 of 3"]
+    assert [line.split(":")[0] for line in said[1:]] == ["pass 1 of 3", "pass 2 of 3"]
     assert not (broken / "encoder.safetensors").exists()
     again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert again.stdout.startswith("going on after pass ")
+    assert again.stdout.splitlines()[1].startswith("going on after pass ")
     assert digest(broken) == digest(run)
     assert len((broken / "history.csv").read_text().splitlines()) == 4
+
+
+def test_pass_that_was_not_written_down_is(run, dataset, tmp_path, monkeypatch):
+    """Ended between the last checkpoint and its line of history.csv, the same command adds it."""
+    folder = tmp_path / "run"
+
+    def stop_at_the_third(rows, path):
+        if len(rows) == 3:
+            raise KeyboardInterrupt
+        write_history(rows, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("neurrate.train_build.write_history", stop_at_the_third)
+        main(["train", str(dataset), str(folder), *QUICK])
+    assert len((folder / "history.csv").read_text().splitlines()) == 3
+    assert main(["train", str(dataset), str(folder), *QUICK]) == 0
+    assert len((folder / "history.csv").read_text().splitlines()) == 4
+    assert digest(folder) == digest(run)
+
+
+def test_data_set_that_was_changed_is_refused(dataset, tmp_path, capsys):
+    """One count that is another since the data set was made is found before any work."""
+    changed = tmp_path / "data"
+    shutil.copytree(dataset, changed)
+    content = bytearray((changed / "counts.npy").read_bytes())
+    content[-1] ^= 1
+    (changed / "counts.npy").write_bytes(content)
+    assert main(["train", str(changed), str(tmp_path / "run"), *QUICK]) == 2
+    assert "counts.npy has another sha256" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
 
 
 def test_finished_run_says_so(run, dataset, capsys):
@@ -219,7 +250,7 @@ def test_training_goes_on_from_weights(run, dataset, tmp_path):
     ],
 )
 def test_what_cannot_be_is_one_sentence(words, sentence, dataset, tmp_path, capsys):
-    """Exit code 2, and what to do."""
+    """Options that contradict each other, or the data, end with exit code 2 and what to do."""
     assert main(["train", str(dataset), str(tmp_path / "run"), *words]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
 
