@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from contracts.errors import UserError
 from encoder_training.history import TrainingEpoch
 from encoder_training.options import TrainingOptions
 from encoder_training.training import train_encoder
+from tests.encoder_training import train_planted
 from tests.encoder_training.support import planted
 from tests.encoder_training.train_planted import SPEC
 from tests.support.manual_clock import ManualClock
@@ -35,38 +35,30 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def child(*words: object) -> subprocess.Popen[str]:
-    """Start a training in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.encoder_training.train_planted", *map(str, words)],
+@pytest.mark.timeout(120)  # a process that loads torch, on a busy machine
+def test_killed_training_gives_the_same_weights(tmp_path, capsys):
+    """SIGKILL at the second pass, started again: the file is that of an uninterrupted training."""
+    whole, again, cut = (tmp_path / name for name in ("whole", "again", "cut.ckpt"))
+    train_planted.main(tmp_path / "whole.ckpt", whole, "retrieval")
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.encoder_training.train_planted", cut, again, "retrieval"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         cwd=REPOSITORY,
-    )
-
-
-@pytest.mark.timeout(180)  # three processes that load torch, on a busy machine
-@pytest.mark.parametrize("variant", ["patches", "retrieval"])
-def test_killed_training_gives_the_same_weights(variant, tmp_path):
-    """SIGKILL at the second pass, started again: the file is that of an uninterrupted training."""
-    with child(tmp_path / "whole.ckpt", tmp_path / "whole", variant) as whole:
-        whole.communicate(timeout=120)
-    with child(tmp_path / "a.ckpt", tmp_path / "again", variant) as killed:
+    ) as killed:
         assert killed.stdout is not None
         assert [killed.stdout.readline() for _ in range(2)] == ["pass 1\n", "pass 2\n"]
         killed.send_signal(signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "again").exists()
-    with child(tmp_path / "a.ckpt", tmp_path / "again", variant) as resumed:
-        said, _ = resumed.communicate(timeout=120)
-    n_before = int(said.splitlines()[0].removeprefix("going on after "))
+    assert not again.exists()
+    capsys.readouterr()
+    train_planted.main(cut, again, "retrieval")
+    said = capsys.readouterr().out.splitlines()
+    n_before = int(said[0].removeprefix("going on after "))
     assert 2 <= n_before < 6
-    assert said.splitlines()[1:] == [f"pass {n}" for n in range(n_before + 1, 7)]
-    digests = [
-        hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in ("whole", "again")
-    ]
-    assert digests[0] == digests[1]
+    assert said[1:] == [f"pass {n}" for n in range(n_before + 1, 7)]
+    assert again.read_bytes() == whole.read_bytes()
 
 
 @pytest.fixture(scope="module")
