@@ -41,7 +41,7 @@ from tqdm import tqdm
 from contracts.errors import DependencyError, UserError
 from encoder_training.data_set.alignment import frame_at
 from encoder_training.data_set.prepared import PreparedSet
-from encoder_training.data_set.training_set import TrainingSet
+from encoder_training.data_set.training_set import TrainingSet, thinned
 from encoder_training.judging.movie_time import MovieTime, movie_time
 from encoder_training.judging.resampling import FEWEST_GROUPS, movie_runs, run_seconds, runs
 from encoder_training.lag_decoder import patch_components, unexplained, z_scored
@@ -144,9 +144,7 @@ def choose_lag(
     rng = np.random.default_rng(seed)
     if len(train) > MAX_TRAINING_WINDOWS:
         train = np.sort(rng.choice(train, MAX_TRAINING_WINDOWS, replace=False))
-    if len(validation) > MAX_VALIDATION_WINDOWS:
-        even = np.linspace(0, len(validation) - 1, MAX_VALIDATION_WINDOWS).round()
-        validation = validation[even.astype(np.int64)]
+    validation = thinned(validation, MAX_VALIDATION_WINDOWS)
     frame = prepared.shown.frame
     targets = patch_components(prepared, frame[train], frame[validation], seed)
     latest = paired[-1]

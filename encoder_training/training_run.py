@@ -14,7 +14,7 @@ from tqdm import tqdm
 from contracts.clock import NS_PER_S, Clock
 from contracts.errors import UserError
 from encoder_training.checkpoint import Checkpoint
-from encoder_training.data_set.training_set import Split, TrainingSet, measure_scaling
+from encoder_training.data_set.training_set import Split, TrainingSet, measure_scaling, thinned
 from encoder_training.history import TrainingEpoch
 from encoder_training.losses import measure_targets, patch_cosine, patch_loss
 from encoder_training.masking import PopulationMasks, masked_z
@@ -59,9 +59,7 @@ class TrainingRun:
         self.options, self.history = options, list[TrainingEpoch]()
         self.scaling = measure_scaling(data, parts.train)
         self._data, self._train = data, parts.train
-        n_validation = min(len(parts.validation), options.max_validation_windows)
-        thinned = np.linspace(0, len(parts.validation) - 1, n_validation).round()
-        self._validation = parts.validation[thinned.astype(np.int64)]
+        self._validation = thinned(parts.validation, options.max_validation_windows)
         self._masks = PopulationMasks(data.population, options.masking)
         self._rng = np.random.default_rng(options.seed)
         self._device = torch.device(options.device)

@@ -286,6 +286,29 @@ def split_by_role(data: TrainingSet, role: NDArray[np.int8]) -> Split:
     return Split(train, validation, test)
 
 
+def thinned(rows: NDArray[np.int64], at_most: int) -> NDArray[np.int64]:
+    """Return at most so many of the rows, evenly spaced.
+
+    Parameters
+    ----------
+    rows : array, shape (n,), int64
+    at_most : int
+
+    Returns
+    -------
+    kept : array, shape (n_kept,), int64
+        The first and the last row are among them; of 1, the first.
+
+    Examples
+    --------
+    >>> thinned(np.arange(10), 4).tolist()
+    [0, 3, 6, 9]
+    """
+    if len(rows) <= at_most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, at_most).round().astype(np.int64)]
+
+
 def _apart(
     data: TrainingSet, rows: NDArray[np.int64], others: NDArray[np.int64]
 ) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
+from encoder_training.data_set.training_set import thinned
 from encoder_training.losses import SMALLEST_STD, TargetScaling
 
 MAX_COMPONENTS = 256
@@ -109,15 +110,3 @@ def fit_frame_space(targets: NDArray[np.float16], scaling: TargetScaling) -> Fra
         basis[first * dim : first * dim + len(part)] = part
         coordinates += block @ part
     return FrameSpace(scaling.patch_mean, std, basis, coordinates)
-
-
-def thinned(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Return at most so many of the rows, evenly spaced, the first and the last included.
-
-    >>> thinned(np.arange(10), 4).tolist()
-    [0, 3, 6, 9]
-    """
-    if len(rows) <= most:
-        return rows
-    kept: NDArray[np.int64] = rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]
-    return kept

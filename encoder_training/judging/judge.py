@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from contracts.population import Selection
 from encoder_training.data_set.prepared import PreparedSet
-from encoder_training.data_set.training_set import Scaling, Split, TrainingSet
+from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
 from encoder_training.judging.baselines import FITS, Decoder, Lesson
 from encoder_training.judging.baselines.decoder import FrameMixture, MeanPatches
-from encoder_training.judging.frame_space import FrameSpace, fit_frame_space, thinned
+from encoder_training.judging.frame_space import FrameSpace, fit_frame_space
 from encoder_training.judging.heard import HeardEncoder, batches, populations
 from encoder_training.judging.judged import METRICS, Ahead, Judged, MethodScores, OverTime
 from encoder_training.judging.metrics import (

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from encoder_training.data_set.training_set import thinned
 from encoder_training.judging.resampling import Draws
 
 N_BINS = 10
@@ -170,7 +171,6 @@ def roc(
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
     hits = np.concatenate(([0], np.cumsum(label[order])[ends])) / label.sum()
     alarms = np.concatenate(([0], np.cumsum(~label[order])[ends])) / (~label).sum()
-    if len(hits) > n_points:
-        kept = np.linspace(0, len(hits) - 1, n_points).round().astype(np.int64)
-        hits, alarms = hits[kept], alarms[kept]
+    kept = thinned(np.arange(len(hits)), n_points)
+    hits, alarms = hits[kept], alarms[kept]
     return tuple(alarms.tolist()), tuple(hits.tolist())

@@ -27,8 +27,7 @@ from tqdm import tqdm
 
 from contracts.errors import DependencyError
 from encoder_training.data_set.prepared import PreparedSet
-from encoder_training.data_set.training_set import Scaling, Split, TrainingSet
-from encoder_training.judging.frame_space import thinned
+from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
 from encoder_training.judging.heard import HeardEncoder, batches, populations
 from encoder_training.judging.movie_time import movie_time
 from encoder_training.judging.resampling import Draws, Interval, draw_groups, interval, runs

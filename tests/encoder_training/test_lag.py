@@ -94,5 +94,5 @@ def test_choice_is_drawn(choice, tmp_path):
 
 def test_lags_that_leave_nothing_are_refused():
     """A lag longer than a repeat leaves no window: the sentence says what to do."""
-    with pytest.raises(UserError, match=r"5000 ms .* no presentation has a window"):
+    with pytest.raises(UserError, match=r"5000 ms .*no presentation has a window"):
         choose_lag(planted(60), [0, 5_000_000_000])

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import DependencyError
+from encoder_training.data_set.training_set import thinned
 from encoder_training.judging.baselines.decoder import FrameMixture
 from encoder_training.judging.baselines.lesson import N_PARTS, Lesson, Parts
-from encoder_training.judging.frame_space import thinned
 
 MAX_WINDOWS = 6000
 """Training windows that are kept, evenly thinned: 192 MB at 2,000 units and four parts."""

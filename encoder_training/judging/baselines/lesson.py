@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder_training.data_set.training_set import Scaling, TrainingSet
-from encoder_training.judging.frame_space import FrameSpace, thinned
+from encoder_training.data_set.training_set import Scaling, TrainingSet, thinned
+from encoder_training.judging.frame_space import FrameSpace
 
 N_PARTS = (1, 2, 4)
 """Parts of a window whose counts are summed, to choose from on validation. One part is the window

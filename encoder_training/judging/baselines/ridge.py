@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
+from encoder_training.data_set.training_set import thinned
 from encoder_training.judging.baselines.decoder import FrameMixture
 from encoder_training.judging.baselines.lesson import N_PARTS, Lesson, Parts
-from encoder_training.judging.frame_space import thinned
 
 MAX_SIDE = 4000
 """Rows of the matrix that is decomposed, at most: 128 MB in float64, half a minute on one core. In

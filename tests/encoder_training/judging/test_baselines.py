@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as ScikitRidge
 
-from encoder_training.data_set.training_set import measure_scaling
+from encoder_training.data_set.training_set import measure_scaling, thinned
 from encoder_training.judging.baselines import FITS, Lesson
 from encoder_training.judging.baselines import ridge as ridge_module
 from encoder_training.judging.baselines.decoder import MeanPatches, mixed
-from encoder_training.judging.frame_space import fit_frame_space, thinned
+from encoder_training.judging.frame_space import fit_frame_space
 from encoder_training.losses import measure_targets
 from tests.support.prepared import prepared_set
 
