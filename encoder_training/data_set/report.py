@@ -21,6 +21,7 @@ from encoder_training.data_set.report_figures import (
 )
 from encoder_training.data_set.report_measures import (
     Alignment,
+    Response,
     measure_alignment,
     measure_response,
     unit_rates,
@@ -76,7 +77,7 @@ def write_prepare_report(
         _alignment(measured),
         _split(prepared),
         _units(areas, rate_hz),
-        [] if response is None else _response(response.n_changes),
+        _response(response),
     ]
     text = "\n\n".join("\n".join(lines) for lines in sections if lines)
     path = folder / REPORT
@@ -175,15 +176,21 @@ def _units(areas: Sequence[str], rate_hz: NDArray[np.float64]) -> list[str]:
     return [*lines, "", f"![Units and rates of each area]({RATES})"]
 
 
-def _response(n_changes: int) -> list[str]:
+def _response(response: Response | None) -> list[str]:
+    title = ["## Do the units see the movie?", ""]
+    if response is None:
+        return [
+            *title,
+            "Not known: there are too few changes of the picture between target frames. More "
+            "targets (a smaller --every) or a longer movie would tell.",
+        ]
     return [
-        "## Do the units see the movie?",
-        "",
-        f"{n_changes:,} changes of scene: frames whose patches differ most from those before. On "
-        "the right, how much of the units' variance over the changes the new picture explains. In "
+        *title,
+        f"{response.n_changes:,} changes of scene: frames whose patches differ most from those "
+        "before; and how much of the units' variance over the changes the new picture explains. In "
         "areas that see the movie this rises some tens of milliseconds after the change; where "
         "nothing rises, frames and spikes may not share their clock. It is above zero before the "
         "change where a movie was repeated, because each scene follows the same one.",
         "",
-        f"![Rates around changes of scene, and what the picture explains]({RESPONSE})",
+        f"![What the new picture explains around changes of scene]({RESPONSE})",
     ]

@@ -17,6 +17,9 @@ from encoder_training.data_set.stimulus import Presented
 
 ALIGNMENT, RATES, RESPONSE, SPLIT = "alignment.png", "rates.png", "response.png", "split.png"
 
+SLOWEST_HZ = 0.01
+"""Left end of the axis of rates, on which silence has no place: a spike in 100 s."""
+
 DPI = 150
 INK = "#333333"
 ROLE_COLOURS = {Role.TRAIN: "#b8c4d6", Role.VALIDATION: "#e2a03f", Role.TEST: "#a8324a"}
@@ -76,18 +79,20 @@ def draw_rates(path: Path, areas: Sequence[str], rate_hz: NDArray[np.float64]) -
         many.margins(x=0.12)
         rng = np.random.default_rng(0)
         for row, name in enumerate(names):
-            rates = np.maximum(rate_hz[of_area == name], 0.01)
+            rates = np.maximum(rate_hz[of_area == name], SLOWEST_HZ)
             y = row + rng.uniform(-0.28, 0.28, len(rates))
             fast.plot(rates, y, ".", markersize=3, alpha=0.5, color=COLOURS[0])
             fast.plot([np.median(rates)] * 2, [row - 0.35, row + 0.35], color=COLOURS[1])
-        fast.set(xscale="log", xlabel="spikes per second (line: median; 0.01 stands for less)")
+        has_slower = bool((rate_hz < SLOWEST_HZ).any())
+        less = f"; {SLOWEST_HZ} stands for less" if has_slower else ""
+        fast.set(xscale="log", xlabel=f"spikes per second (line: median{less})")
         fast.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         fast.xaxis.set_major_formatter("{x:g}")
         fast.xaxis.set_minor_locator(NullLocator())
 
 
 def draw_response(path: Path, areas: Sequence[str], response: Response) -> None:
-    """Draw each area's rate around changes of scene, and what the new picture explains of it.
+    """Draw what the new picture explains of each area's rates around changes of scene.
 
     Raises
     ------
@@ -95,27 +100,18 @@ def draw_response(path: Path, areas: Sequence[str], response: Response) -> None:
         If matplotlib is not installed.
     """
     of_area = np.array(areas)
-    with _figure(path, (10, 3.6)) as figure:
-        of_rate, of_picture = figure.subplots(1, 2)
+    with _figure(path, (7, 3.6)) as figure:
+        axes = figure.subplots()
         for row, name in enumerate(_by_count(areas)[: len(COLOURS)]):
-            style = {"color": COLOURS[row], "linewidth": 1.2}
             is_here = of_area == name
-            mean = response.rate_hz[:, is_here].mean(axis=1)
-            base = mean[response.after_ms < 0].mean()
-            if base > 0:
-                of_rate.plot(response.after_ms, mean / base, **style)
             label = f"{name or '(unknown)'} ({int(is_here.sum())})"
             explained = 100 * response.explained[:, is_here].mean(axis=1)
-            of_picture.plot(response.after_ms, explained, label=label, **style)
-        for axes in (of_rate, of_picture):
-            axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
-            axes.set_xlabel("time after the change of scene (ms)")
-        of_rate.set_ylabel("rate / rate before")
-        of_picture.axhline(0, color=INK, linewidth=0.6)
-        of_picture.set_ylabel("% of variance explained by the new picture")
-        figure.legend(
-            *of_picture.get_legend_handles_labels(), loc="outside right center", frameon=False
-        )
+            axes.plot(response.after_ms, explained, label=label, color=COLOURS[row], linewidth=1.2)
+        axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
+        axes.axhline(0, color=INK, linewidth=0.6)
+        axes.set_xlabel("time after the change of scene (ms)")
+        axes.set_ylabel("% of variance explained by the new picture")
+        figure.legend(loc="outside right center", frameon=False)
 
 
 def draw_split(path: Path, presented: Presented, role: NDArray[np.int8]) -> None:

@@ -24,7 +24,8 @@ CUT = 5.0
 
 FEW_CUTS = 30
 CHANGE_SHARE = 0.02
-"""Of the frames of a movie without that many cuts, those that differ most from the one before."""
+"""Of the frames of a movie without that many cuts, those that differ most from the one before: this
+share, and as many as `FEW_CUTS` where there are."""
 
 BEFORE_S, AFTER_S = 0.1, 0.4
 """Around a change: some tens of milliseconds to V1, and a window's length after that."""
@@ -127,7 +128,6 @@ class Response:
         Changes that are averaged.
     after_ms : array, shape (n_steps,), float64, milliseconds
         Middle of the stretch that is counted, from the change on.
-    rate_hz : array, shape (n_steps, n_units), float32, spikes per second
     explained : array, shape (n_steps, n_units), float32
         Share of a unit's variance over the changes that the new picture explains, less what
         chance explains (adjusted R squared).
@@ -135,7 +135,6 @@ class Response:
 
     n_changes: int
     after_ms: NDArray[np.float64]
-    rate_hz: NDArray[np.float32]
     explained: NDArray[np.float32]
 
 
@@ -172,17 +171,16 @@ def measure_response(prepared: PreparedSet, presented: Presented) -> Response | 
     if len(rows) < 2 * N_DIRECTIONS:
         return None
     directions = _directions(picture[frame])
-    rates, explained = [], []
+    explained = []
     for step in range(len(offsets) - n_together + 1):
         counted = np.zeros((len(rows), prepared.counts.shape[1]), dtype=np.float32)
         for k in range(n_together):
             counted += prepared.counts[rows[:, step + k]]
-        rates.append(counted.mean(axis=0) * np.float32(rate.bins_per_s / n_together))
         explained.append(_explained(directions, counted))
     # The bin of a change begins up to a bin before it, half a bin in the mean.
-    middle = offsets[: len(rates)].astype(np.float64) + (n_together - 1) / 2
+    middle = offsets[: len(explained)].astype(np.float64) + (n_together - 1) / 2
     after_ms: NDArray[np.float64] = middle * (1e3 / rate.bins_per_s)
-    return Response(len(rows), after_ms, np.stack(rates), np.stack(explained))
+    return Response(len(rows), after_ms, np.stack(explained))
 
 
 def _changes(
@@ -201,7 +199,8 @@ def _changes(
         if of_movie.any():
             least = CUT * float(np.median(change[of_movie]))
             if (change[of_movie] > least).sum() < FEW_CUTS:
-                least = float(np.quantile(change[of_movie], 1 - CHANGE_SHARE))
+                share = max(CHANGE_SHARE, min(1.0, FEW_CUTS / int(of_movie.sum())))
+                least = float(np.quantile(change[of_movie], 1 - share))
             rows.append(after[of_movie & (change >= least) & (change > 0)])
     found = np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
     return found[:: max(1, -(-len(found) // MAX_ONSETS))]
