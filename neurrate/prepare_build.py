@@ -30,7 +30,7 @@ from encoder_training.data_set.stimulus import (
 from encoder_training.frames.movies import Movie, find_movies, movies_in
 from encoder_training.frames.patch_store import OtherPatchesError, fill_patches, open_patches
 from neurrate.prepare_captions import CAPTIONED, CaptionOptions, known_captions, made_captions
-from neurrate.prepare_folder import open_folder, remove_patches
+from neurrate.prepare_folder import is_finished, open_folder, remove_patches
 from stream_sources.open_source import open_source
 from stream_sources.recording import RecordingSource
 from stream_sources.trains import TrainReader
@@ -116,15 +116,18 @@ class Prepared:
         As it lies in the folder.
     notes : tuple of str
         What the analyst should know.
+    was_there : bool
+        It was finished before, and nothing was done.
     """
 
     data_sha256: str
     data: PreparedSet
     notes: tuple[str, ...]
+    was_there: bool = False
 
 
 def build_data_set(options: PrepareOptions, *, command: str, overwrite: bool = False) -> Prepared:
-    """Make a data set, or go on with one that was interrupted.
+    """Make a data set, go on with one that was interrupted, or find it finished.
 
     Parameters
     ----------
@@ -150,6 +153,10 @@ def _build(
 ) -> Prepared:
     from encoder_training.frames.tower import VisionTower
 
+    asked = {"RECORDING": source.label, **options.as_text()}
+    if not overwrite and is_finished(options.out, asked):
+        there = load_prepared(options.out)
+        return Prepared(there.training_data.sha256, there, (), was_there=True)
     movies = choose_movies(source, options.frames, options.stimuli)
     n_frames = {name: movie.n_frames for name, movie in movies.items()}
     presented = read_presented(table_of(source), n_frames, every=options.every)
@@ -158,7 +165,7 @@ def _build(
     told = known_captions(options.captions, source, plan.frames, presented.frame)
     data, _ = plan.windows(options.window.lag_ns)  # refuses a part without windows
     out = options.out
-    open_folder(out, {"RECORDING": source.label, **options.as_text()}, overwrite=overwrite)
+    open_folder(out, asked, overwrite=overwrite)
     tower = VisionTower(options.model, device=options.device)
     try:
         fill_patches(out / PATCHES, plan.frames, movies, tower)

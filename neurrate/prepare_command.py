@@ -51,8 +51,8 @@ def prepare(
     """Make a data set to learn from: counts, the frames' patches, and what is held out.
 
     The presentation table of the recording says which frame was on the screen when. The patches
-    take long, and go on where they were when the same command is given again. A report with
-    pictures lies in the folder.
+    take long, and go on where they were when the same command is given again; where all is done
+    it says so. A report with pictures lies in the folder.
 
     Examples
     --------
@@ -144,12 +144,13 @@ def prepare(
     areas = Counter(unit.area or "(unknown)" for unit in data.population.units)
     for note in made.notes:
         print(f"note: {note}")
-    print(
-        f"wrote {out}: {len(data.population)} units "
+    what = (
+        f"{len(data.population)} units "
         f"({', '.join(f'{area} {n}' for area, n in areas.most_common())}), "
         f"{data.spans.n_rows / data.window.rate.bins_per_s:,.0f} s of movies, "
         f"{len(data.frames.captions)} frames, sha256 {made.data_sha256[:16]}"
     )
+    print(f"{out} is finished: {what}, nothing to do" if made.was_there else f"wrote {out}: {what}")
     print(f"look at {out / 'report.md'}; then: neurrate train {out} RUN")
 
 

@@ -1,4 +1,4 @@
-"""The folder that ``neurrate prepare`` fills: begun, gone on with, or begun anew."""
+"""The folder that ``neurrate prepare`` fills: begun, gone on with, finished, or begun anew."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from encoder_training.data_set.prepared_facts import (
     PRESENTATIONS,
     UNFINISHED,
     Option,
+    load_facts,
 )
 from encoder_training.data_set.report import REPORT_FILES
 from encoder_training.whole_files import write_json
@@ -22,8 +23,29 @@ from neurrate.prepare_captions import CAPTIONED
 OF_PATCHES = (PATCHES, f"{PATCHES}.partial", f"{PATCHES}.progress")
 
 
+def is_finished(out: Path, asked: dict[str, Option]) -> bool:
+    """Return whether the folder holds the data set that is asked for, whole.
+
+    Parameters
+    ----------
+    out : Path
+    asked : dict
+        Recording and options, by the names that the user knows.
+
+    Raises
+    ------
+    UserError
+        If it holds a data set of other options, with what differs, or one that cannot be read.
+    """
+    if not (out / FACTS).exists():
+        return False
+    facts = load_facts(out)
+    _check_same(out, asked, {"RECORDING": facts.recording, **facts.options}, "prepared")
+    return True
+
+
 def open_folder(out: Path, asked: dict[str, Option], *, overwrite: bool) -> None:
-    """Make the folder, or take up one that was begun with the same options.
+    """Make the folder, or take up one that was begun with the same options; none is finished.
 
     Parameters
     ----------
@@ -37,20 +59,17 @@ def open_folder(out: Path, asked: dict[str, Option], *, overwrite: bool) -> None
     Raises
     ------
     UserError
-        If there is something else, or a data set of other options.
+        If there is something else, or work of other options was begun.
     """
     marker = out / UNFINISHED
     if overwrite and ((out / FACTS).exists() or marker.exists()):
         # The facts first: without them it is no data set.
         for name in (FACTS, COUNTS, PRESENTATIONS, FRAMES, *REPORT_FILES, CAPTIONED, UNFINISHED):
             (out / name).unlink(missing_ok=True)
-    if (out / FACTS).exists():
-        raise UserError(
-            f"{out} holds a data set already. Choose another folder, or give --overwrite."
-        )
     there = sorted(each.name for each in out.iterdir()) if out.exists() else []
+    there = [name for name in there if not name.startswith(".")]  # a write that was cut short
     if marker.exists():
-        _check_same(out, asked, json.loads(marker.read_text(encoding="utf-8")))
+        _check_same(out, asked, json.loads(marker.read_text(encoding="utf-8")), "begun")
     elif set(there) - set(OF_PATCHES):
         raise UserError(
             f"a data set needs a folder of its own, and {out} holds {listed(there)}. Choose "
@@ -66,7 +85,7 @@ def remove_patches(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _check_same(out: Path, asked: dict[str, Option], before: dict[str, Option]) -> None:
+def _check_same(out: Path, asked: dict[str, Option], before: dict[str, Option], how: str) -> None:
     differ = [
         f"{name} was {before.get(name)!r} and is {asked.get(name)!r}"
         for name in {**before, **asked}
@@ -74,6 +93,6 @@ def _check_same(out: Path, asked: dict[str, Option], before: dict[str, Option]) 
     ]
     if differ:
         raise UserError(
-            f"{out} was begun with other options: {'; '.join(differ)}. Give the same again to go "
-            "on, or --overwrite to start anew."
+            f"{out} was {how} with other options: {'; '.join(differ)}. Give the same again to go "
+            "on, choose another folder, or give --overwrite to start anew."
         )

@@ -22,8 +22,10 @@ from simulation.scenes.movie import random_movie
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_one_command_makes_a_bundle_that_speaks(tmp_path: Path) -> None:
-    """The same seed gives the same bundle from another folder, and the daemon's rooms run it."""
+def test_one_command_makes_a_bundle_that_speaks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same bundle again, and from another folder, and the daemon's rooms run it."""
     session = write_session(
         tmp_path / "day.nwb",
         units=draw_units(3, 60),
@@ -43,6 +45,12 @@ def test_one_command_makes_a_bundle_that_speaks(tmp_path: Path) -> None:
         words += ["--model", str(SHIPPED_MODEL), "--size", "tiny", "--training-epochs", "1"]
         assert main([*words, "--device", "cpu"]) == 0
         bundles.append(load_manifest(out / "bundle"))
+        if out.name == "a":  # again: data set and run are finished, and the bundle is the same
+            assert main([*words, "--device", "cpu"]) == 0
+            said = capsys.readouterr().out
+            assert f"{out / 'data'} is finished" in said
+            assert f"{out / 'run'} is finished" in said
+            assert load_manifest(out / "bundle").sha256 == bundles[0].sha256
     assert bundles[0].sha256 == bundles[1].sha256
 
     manifest = bundles[0]

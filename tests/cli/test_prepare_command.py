@@ -198,6 +198,16 @@ def stop_after(n_calls: int):
     return write
 
 
+def test_a_finished_data_set_is_left_as_it_is(session, folder, capsys):
+    """The same command again says that all is done, and touches no file."""
+    before = {each.name: each.stat().st_mtime_ns for each in folder.iterdir()}
+    assert main(command(session, folder, "--units", "allen", "--every", "2")) == 0
+    said = capsys.readouterr().out
+    assert f"{folder} is finished: " in said
+    assert "nothing to do" in said
+    assert {each.name: each.stat().st_mtime_ns for each in folder.iterdir()} == before
+
+
 def test_an_unfinished_folder_with_other_options_is_refused(session, tmp_path, monkeypatch, capsys):
     """What differs is named, and --overwrite starts anew."""
     out = tmp_path / "data"
@@ -251,9 +261,10 @@ def test_overwriting_keeps_patches_where_a_frame_cannot_be_read(tmp_path, capsys
 
 
 def test_a_folder_with_something_else_is_left_alone(session, folder, tmp_path, capsys):
-    """A finished data set and a folder of other files are refused; the latter even to overwrite."""
+    """A data set of other options is refused, and a folder of files even to overwrite."""
     assert main(command(session, folder)) == 2
-    assert "holds a data set already" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "was prepared with other options: --units was 'allen' and is 'all'" in said
     (tmp_path / "report.md").write_text("mine")
     assert main(command(session, tmp_path, "--overwrite")) == 2
     assert "a folder of its own" in capsys.readouterr().err
