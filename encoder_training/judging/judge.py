@@ -7,30 +7,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from contracts.population import Selection
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
 from encoder_training.judging.baselines import FITS, Decoder, Lesson
-from encoder_training.judging.baselines.decoder import FrameMixture, MeanPatches
-from encoder_training.judging.frame_space import FrameSpace, fit_frame_space
-from encoder_training.judging.heard import HeardEncoder, batches, populations
-from encoder_training.judging.judged import METRICS, Ahead, Judged, MethodScores, OverTime
-from encoder_training.judging.metrics import (
-    Ranks,
-    patch_cosines,
-    patch_errors,
-    similarities,
-    true_ranks,
+from encoder_training.judging.baselines.decoder import MeanPatches
+from encoder_training.judging.bench import Bench, Scored
+from encoder_training.judging.heard import HeardEncoder, populations
+from encoder_training.judging.judged import (
+    METRICS,
+    SHUFFLED_UNITS,
+    Ahead,
+    Judged,
+    MethodScores,
+    OverTime,
 )
-from encoder_training.judging.movie_time import MovieTime, movie_time
 from encoder_training.judging.resampling import Draws, draw_groups, interval, runs
-from encoder_training.losses import TargetScaling, measure_targets
 from encoder_training.model import Encoder
 
 MAX_WINDOWS = 2000
@@ -83,7 +80,7 @@ def judge(
     Judged
     """
     heard = populations(data.population)
-    bench = _Bench.of(prepared, data, parts, thinned(parts.test, max_windows))
+    bench = Bench.of(prepared, data, parts, thinned(parts.test, max_windows))
     few = bench.thinned(max_population_windows)
     group, drawn = runs(data, bench.rows, bench.time)
     draws = {bench: draw_groups(group, seed=seed)}
@@ -139,120 +136,8 @@ def _controls(lesson: Lesson, encoder: Encoder, scaling: Scaling) -> list[Decode
     controls: list[Decoder] = [MeanPatches(lesson.data.targets, lesson.known)]
     if len(population) > 1:
         shuffled = population.select("shuffled")
-        controls.append(HeardEncoder(encoder, scaling, shuffled, "shuffled units"))
+        controls.append(HeardEncoder(encoder, scaling, shuffled, SHUFFLED_UNITS))
     return controls
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scored:
-    """One method, window by window."""
-
-    error: NDArray[np.float64]
-    raw_cosine: NDArray[np.float64]
-    cosine: NDArray[np.float64]
-    ranks: Ranks
-    answer: NDArray[np.int64]
-    answer_by_patches: NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Bench:
-    """The windows that judge, and the truth about them."""
-
-    data: TrainingSet
-    rows: NDArray[np.int64]
-    true: NDArray[np.int64]
-    candidates: NDArray[np.int64]
-    targets: TargetScaling
-    space: FrameSpace
-    time: MovieTime
-
-    @classmethod
-    def of(
-        cls, prepared: PreparedSet, data: TrainingSet, parts: Split, rows: NDArray[np.int64]
-    ) -> _Bench:
-        targets = measure_targets(data, parts.train, normalise=True)
-        space = fit_frame_space(data.targets, targets)
-        true = data.frame[rows]
-        time = movie_time(prepared)
-        return cls(data, rows, true, np.unique(true), targets, space, time)
-
-    def thinned(self, most: int) -> _Bench:
-        """Return fewer windows and the same candidates."""
-        rows = thinned(self.rows, most)
-        return replace(self, rows=rows, true=self.data.frame[rows])
-
-    def decides_by_patches(self, decoder: Decoder, rows: NDArray[np.int64]) -> bool:
-        """Say whether a method's frames are better by its patches than by its own decision.
-
-        Asked of validation windows: a decision among training frames can only be wrong where
-        frames were held out, while a mixture of their patches may be nearest to the true frame.
-        """
-        if not isinstance(decoder, FrameMixture) or not decoder.decides:
-            return True
-        counts, true = self.data.counts_of(rows), self.data.frame[rows]
-        may_be = self.may_be(true)
-        # Weights sum to 1, so that a mixture of frames has the mixture of their coordinates.
-        mixed = decoder.weights(counts) @ self.space.coordinates[decoder.known]
-        similarity = similarities(mixed, self.space.coordinates)
-        by_patches = np.where(may_be, similarity, -np.inf).argmax(axis=1)
-        own = decoder.frames(counts, may_be)
-        n_right = [
-            0 if answer is None else int(self.time.is_near(answer, true).sum())
-            for answer in (by_patches, own)
-        ]
-        return n_right[0] > n_right[1]
-
-    def may_be(self, true: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Mark the frames of the same movie, shape (n, n_frames)."""
-        is_same: NDArray[np.bool_] = self.time.movie[None, :] == self.time.movie[true][:, None]
-        return is_same
-
-    def score(self, decoder: Decoder, bar: tqdm[None]) -> _Scored:
-        """Score a method, batch by batch."""
-        parts = []
-        grid = self.data.targets.shape[1:]
-        for rows in batches(self.rows, grid):
-            parts.append(self._score(decoder, rows))
-            bar.update(len(rows))
-        joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
-        error, raw_cosine, cosine, rank, top1, top5, answer, by_patches = joined
-        return _Scored(error, raw_cosine, cosine, Ranks(rank, top1, top5), answer, by_patches)
-
-    def _score(self, decoder: Decoder, rows: NDArray[np.int64]) -> tuple[NDArray[np.generic], ...]:
-        counts, true = self.data.counts_of(rows), self.data.targets_of(rows)
-        frame = self.data.frame[rows]
-        predicted = decoder.patches(counts)
-        scale = self.targets.mean, self.space.std
-        similarity = similarities(self.space.of(predicted), self.space.coordinates)
-        ranks = true_ranks(similarity[:, self.candidates], np.searchsorted(self.candidates, frame))
-        may_be = self.time.movie[None, :] == self.time.movie[frame][:, None]
-        by_patches = np.where(may_be, similarity, -np.inf).argmax(axis=1)
-        decided = decoder.frames(counts, may_be)
-        if decided is None:
-            decided = by_patches
-        return (
-            patch_errors(predicted, true),
-            patch_cosines(predicted, true),
-            patch_cosines(*((each - scale[0]) / scale[1] for each in (predicted, true))),
-            ranks.rank,
-            ranks.top1,
-            ranks.top5,
-            np.where(decided >= 0, decided, by_patches),
-            by_patches,
-        )
-
-    def mean_error(self) -> NDArray[np.float64]:
-        """Return the squared error of the training mean, window by window."""
-        error = np.array(
-            [
-                patch_errors(
-                    self.targets.patch_mean[None], self.data.targets[frame].astype(np.float32)[None]
-                )[0]
-                for frame in self.candidates
-            ]
-        )
-        return error[np.searchsorted(self.candidates, self.true)]
 
 
 class _Found:
@@ -263,9 +148,9 @@ class _Found:
         decoder: Decoder,
         population: str,
         selection: Selection,
-        scored: _Scored,
+        scored: Scored,
         draws: Draws,
-        bench: _Bench,
+        bench: Bench,
         by_patches: bool,
     ) -> None:
         self.name, self.population, self.answer = decoder.name, population, scored.answer
@@ -327,7 +212,7 @@ def _ahead(found: Sequence[_Found]) -> tuple[Ahead, ...]:
     )
 
 
-def _over_time(prepared: PreparedSet, bench: _Bench, found: Sequence[_Found]) -> OverTime | None:
+def _over_time(prepared: PreparedSet, bench: Bench, found: Sequence[_Found]) -> OverTime | None:
     has_time = ~np.isnan(bench.time.time_s[bench.true])
     if not has_time.any():
         return None

@@ -22,6 +22,9 @@ METRICS = {
 }
 """Every score, with the name that tables use. Docs: docs/training-report.md."""
 
+MEAN_PATCHES, SHUFFLED_UNITS = "mean patches", "shuffled units"
+"""Names of the controls."""
+
 LOWER_IS_BETTER = ("patch_mse", "rank")
 
 HEADLINES = ("cosine", "skill", "within_1s")

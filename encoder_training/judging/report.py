@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from encoder_training.judging.baselines import FITS
 from encoder_training.judging.judged import (
     HEADLINES,
     METRICS,
@@ -21,7 +22,7 @@ from encoder_training.judging.resampling import FEWEST_GROUPS
 from encoder_training.probes.probe_files import Probes, ProbeTest
 from encoder_training.whole_files import write_text
 
-BASELINES = ("naive Bayes", "ridge", "kNN")
+BASELINES = tuple(FITS)
 """In the order of the tables."""
 
 IN_TABLE = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,17 +11,28 @@ from typing import Any
 import numpy as np
 
 from contracts.errors import DependencyError
-from encoder_training.judging.judged import HEADLINES, METRICS, Judged, OverTime
+from encoder_training.judging.baselines import FITS
+from encoder_training.judging.judged import (
+    HEADLINES,
+    MEAN_PATCHES,
+    METRICS,
+    SHUFFLED_UNITS,
+    Judged,
+    OverTime,
+)
 from encoder_training.probes.probe_files import Probes
+
+OF_BASELINES = ("#e07a1f", "#4f8a5b", "#8a5a9e", "#b5495b", "#7a6a2f")
+"""In turn."""
 
 COLOURS = {
     "encoder": "#2a6f97",
-    "naive Bayes": "#e07a1f",
-    "ridge": "#4f8a5b",
-    "kNN": "#8a5a9e",
-    "mean patches": "#9aa5b1",
-    "shuffled units": "#c9ced3",
+    **dict(zip(FITS, itertools.cycle(OF_BASELINES), strict=False)),
+    MEAN_PATCHES: "#9aa5b1",
+    SHUFFLED_UNITS: "#c9ced3",
 }
+"""Of each method."""
+
 INK = "#33383d"
 DPI = 130
 
@@ -137,7 +149,7 @@ def _populations(figure: Any, judged: Judged) -> None:
         for edge in range(1, len(shown)):
             axes.axhline(edge - 0.5, color="#e4e7ea", linewidth=0.8, zorder=0)
     panels[1].axvline(0, color=INK, linewidth=1, linestyle=":")
-    mean = judged.method("mean patches").scores["cosine"].value
+    mean = judged.method(MEAN_PATCHES).scores["cosine"].value
     panels[0].axvline(mean, color=INK, linewidth=1, linestyle=":")
     units = {each.population: each.n_units for each in judged.populations}
     panels[0].set_yticks(range(len(shown)), [f"{each}\n{units[each]} units" for each in shown])
@@ -153,9 +165,9 @@ def _over_time(figure: Any, judged: Judged, found: OverTime) -> None:
     axes = figure.subplots()
     middle_s = (np.array(found.edge_s[1:]) + np.array(found.edge_s[:-1])) / 2
     for name, accuracy in found.accuracy.items():
-        if name == "mean patches":  # it is like no frame, and decodes none
+        if name == MEAN_PATCHES:  # it is like no frame, and decodes none
             continue
-        is_control = name == "shuffled units"
+        is_control = name == SHUFFLED_UNITS
         axes.plot(
             middle_s,
             accuracy,
@@ -174,7 +186,7 @@ def _over_time(figure: Any, judged: Judged, found: OverTime) -> None:
 
 
 def _decoded(figure: Any, found: OverTime) -> None:
-    names = [name for name in found.decoded if name not in {"mean patches", "shuffled units"}]
+    names = [name for name in found.decoded if name not in {MEAN_PATCHES, SHUFFLED_UNITS}]
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     span = (found.edge_s[0], found.edge_s[-1])
     for axes, name in zip(panels, names, strict=True):

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder_training.judging.judged import MEAN_PATCHES
+
 BLOCK_NUMBERS = 2**25
 """Numbers of true patches that are mixed at once: 128 MB of float32."""
 
@@ -103,7 +105,7 @@ class FrameMixture(ABC):
 class MeanPatches(FrameMixture):
     """The control that hears nothing: every training frame alike."""
 
-    name = "mean patches"
+    name = MEAN_PATCHES
     chosen = ""
     decides = False
 
