@@ -28,14 +28,25 @@ IRREGULAR = {
 
 _WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
 
+_ABSENT = re.compile(
+    r"\b(?:no|without)\b.*?(?=[.,;:!?]|\b(?:and|but|with|while|in|on|at|near|under|behind|is|are)\b|$)",
+    re.DOTALL,
+)
+"""What a caption says is not there, to the end of the phrase."""
+
 
 def words_of(caption: str) -> frozenset[str]:
     """Return the words of a caption, lower case, plurals as singulars.
 
-    >>> sorted(words_of("Two buses pass a grey house; 3 boxes, no grass."))
-    ['a', 'box', 'bus', 'grass', 'grey', 'house', 'no', 'pass', 'two']
+    What follows "no" or "without" is left out, to the end of the phrase. Other ways to say that
+    something is absent are not understood: "a street free of cars" has cars.
+
+    >>> sorted(words_of("Two buses pass a grey house; 3 boxes."))
+    ['a', 'box', 'bus', 'grey', 'house', 'pass', 'two']
+    >>> sorted(words_of("A road without cars or people on a hill, no visible dog."))
+    ['a', 'hill', 'on', 'road']
     """
-    return frozenset(singular(word) for word in _WORD.findall(caption.lower()))
+    return frozenset(singular(word) for word in _WORD.findall(_ABSENT.sub(" ", caption.lower())))
 
 
 def singular(word: str) -> str:

@@ -174,6 +174,10 @@ def test_content_words_of_some_captions_are_concepts():
     assert choose_concepts(captions) == ("car", "dog")
     label = label_frames([*captions[:1], "Dogs", ""], ["cars", "dog"])
     assert label.tolist() == [[1, 0], [0, 1], [-1, -1]]
+    assert label_frames(["A street with no cars", "No dog and a car"], ["car", "dog"]).tolist() == [
+        [0, 0],
+        [1, 0],
+    ]
     assert words_of("Two men; a-frame houses") == {"two", "man", "a-frame", "house"}
 
 
