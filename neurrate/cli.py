@@ -21,6 +21,13 @@ from contracts.errors import ChildError, DependencyError, NeurrateError, UserErr
 
 EXIT_OK = 0
 
+EXIT_UNFINISHED = 130
+"""128 + SIGINT, as shells count, for a verb that makes something: what follows in ``a && b`` needs
+it. A verb that serves until it is stopped ends with 0."""
+
+MAKING = frozenset({"bundle", "export", "learn", "prepare", "simulate", "train"})
+GOING_ON = frozenset({"learn", "prepare", "train"})
+
 HELP = """Narrate, live and in English, what an animal sees, from its spikes.
 
 For example:
@@ -31,7 +38,8 @@ For example:
     neurrate watch
 
 Exit codes: 0 done or asked to stop; 1 our fault, with a traceback; 2 something in what you
-typed or in your files; 3 something that must be installed or running is not there.
+typed or in your files; 3 something that must be installed or running is not there; 130 stopped by
+you before it was made.
 """
 
 
@@ -111,7 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0 done or asked to stop, 1 our fault, 2 the user's input, 3 a missing dependency.
+        0 done or asked to stop, 1 our fault, 2 the user's input, 3 a missing dependency, 130
+        stopped before what was to be made was there.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -119,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             words, exit_on_error=False, print_error=False, result_action="return_value"
         )
     except KeyboardInterrupt:
-        return EXIT_OK
+        return _stopped(words)
     except UnknownCommandError as error:
         return _refuse(_unknown_verb(error), UserError.exit_code)
     except CycloptsError as error:
@@ -200,6 +209,15 @@ def _examples(docstring: str) -> str:
 
 def _version() -> str:
     return metadata.version("neurrate")
+
+
+def _stopped(words: Sequence[str]) -> int:
+    verb = words[0] if words else ""
+    if verb not in MAKING:
+        return EXIT_OK
+    goes_on = " Give the same command again: it goes on where it was." if verb in GOING_ON else ""
+    print(f"neurrate: stopped before the end.{goes_on}", file=sys.stderr)
+    return EXIT_UNFINISHED
 
 
 def _our_fault() -> int:

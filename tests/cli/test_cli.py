@@ -9,7 +9,7 @@ import pytest
 
 from contracts.errors import DependencyError, MisuseError, SettingsError, UserError
 from daemon.logs import ROOT_LOGGERS
-from neurrate import cli, config_command
+from neurrate import cli, config_command, export_command, train_command
 
 HEAVY = (
     "torch",
@@ -124,3 +124,17 @@ def test_every_package_is_known_where_packages_are_listed():
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     built = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert set(built) == set(ROOT_LOGGERS) == cli.OUR_PACKAGES
+
+
+def test_a_verb_that_was_stopped_before_it_made_something_says_so(monkeypatch, capsys):
+    """Control-C in training is no success for a shell, and the same command goes on."""
+
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export_command, "check_folder_writable", stopped)
+    assert cli.main(["export", "run", "bundle"]) == 130
+    assert capsys.readouterr().err == "neurrate: stopped before the end.\n"
+    monkeypatch.setattr(train_command, "check_folder_writable", stopped)
+    assert cli.main(["train", "data", "run"]) == 130
+    assert "the same command again" in capsys.readouterr().err
