@@ -25,6 +25,7 @@ from torch import Tensor  # noqa: TID253 - as above
 
 from contracts.embedding import PatchGrid
 from contracts.errors import MisuseError, UserError, listed
+from encoder_training.frames.hub import first_line
 from encoder_training.model import EncoderSpec, PatchEncoder
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
@@ -98,10 +99,9 @@ def _read(path: Path) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{path} cannot be read as weights: {reason}. Give a .safetensors file, or save the "
-            "state dict alone: torch.save(model.state_dict(), path)."
+            f"{path} cannot be read as weights: {first_line(error)} Give a .safetensors file, or "
+            "save the state dict alone: torch.save(model.state_dict(), path)."
         ) from error
 
 

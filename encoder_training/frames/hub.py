@@ -58,8 +58,8 @@ def model_name(model: str, config: Any) -> tuple[str, str]:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of a library's error, with a full stop."""
-    line = str(error).strip().partition("\n")[0]
+    """Return the first line of a library's error, or its name, with a full stop."""
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
     return line if line.endswith(".") else f"{line}."
 
 
