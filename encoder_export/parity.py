@@ -192,29 +192,34 @@ class Parity:
 class ParityError(UserError):
     """A graph is too far from the network.
 
+    Parameters
+    ----------
+    parity : Parity
+    outcome : str
+        Sentences that say what came of it and what to do.
+
     Attributes
     ----------
     parity : Parity
         What was measured.
     """
 
-    def __init__(self, parity: Parity) -> None:
+    def __init__(self, parity: Parity, outcome: str) -> None:
         self.parity = parity
-        remedy = (
-            "The exporter is at fault, or the weights are out of all bounds: look at the run's "
-            "report."
-            if parity.precision == "float32"
-            else "Export with --precision float32, or float16 for a GPU."
-        )
         super().__init__(
             f"the {parity.precision} graph is too far from the network, on {parity.n_windows} "
-            f"windows with {parity.runtime}: {'; '.join(parity.failures())}. Nothing was written. "
-            f"{remedy}"
+            f"windows with {parity.runtime}: {'; '.join(parity.failures())}. {outcome}"
         )
 
 
-def check_parity(parity: Parity) -> None:
+def check_parity(parity: Parity, *, outcome: str = "") -> None:
     """Refuse what is beyond its limits.
+
+    Parameters
+    ----------
+    parity : Parity
+    outcome : str
+        What came of it, for the error; that nothing was written, if omitted.
 
     Raises
     ------
@@ -222,4 +227,13 @@ def check_parity(parity: Parity) -> None:
         With every number that failed.
     """
     if parity.failures():
-        raise ParityError(parity)
+        raise ParityError(parity, outcome or f"Nothing was written. {_remedy(parity.precision)}")
+
+
+def _remedy(precision: Precision) -> str:
+    if precision == "float32":
+        return (
+            "The exporter is at fault, or the weights are out of all bounds: look at the run's "
+            "report."
+        )
+    return "Export with --precision float32, or float16 for a GPU."

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
 from neurrate.arguments import Count, Seed
 from neurrate.tables import check_folder_writable, print_table
+
+if TYPE_CHECKING:
+    from encoder_export.parity import Parity
 
 Narrations = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=256))]
 Windows = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=256))]
@@ -91,6 +94,27 @@ def export(
         stride_bins=stride,
         seed=seed,
     )
-    rows = export_run(request, overwrite=overwrite)
-    print_table("the graph against the network in float64", rows)
+    exported = export_run(request, overwrite=overwrite)
+    _print_parity("the graph", exported.graph)
+    if exported.engine:
+        _print_parity("the engine", exported.engine)
+    if exported.untried:
+        print(f"the engine of {exported.untried} was made and not tried: no GPU is here")
     print(f"wrote {bundle}: neurrate run --bundle {bundle}")
+
+
+def _print_parity(name: str, parity: Parity) -> None:
+    """Print what was measured in 76 columns; the runtime, which has any length, stands above."""
+    words = f"{parity.n_equal} of {parity.n_narrations}" if parity.n_narrations else "not compared"
+    print_table(
+        f"{name} against the network in float64: {parity.runtime}",
+        [
+            {
+                "windows": parity.n_windows,
+                "lowest cosine": f"{parity.min_cosine:.7f}",
+                "mean cosine": f"{parity.mean_cosine:.7f}",
+                "largest error": f"{parity.max_relative_error:.2g}",
+                "equal narrations": words,
+            }
+        ],
+    )

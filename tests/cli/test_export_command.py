@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from contracts.embedding import PatchGrid
+from contracts.errors import EngineError
 from contracts.manifest import (
     CAPTIONS,
     ENCODER_ONNX,
@@ -18,26 +20,30 @@ from contracts.manifest import (
     PROBES,
     PROBES_REPORT,
     LanguageModel,
+    Manifest,
     WindowModel,
     load_manifest,
 )
 from daemon.encoders.auto import load_encoder
-from daemon.encoders.engine_cache import FOLDER
-from daemon.encoders.engine_files import read_facts
+from daemon.encoders.engine_cache import ANY_GPU, FOLDER, get_engine
+from daemon.encoders.engine_files import EngineModel, keep_plan, key_of, read_facts
+from daemon.encoders.trt_library import Library, load_library
 from encoder_export import bundle as bundle_module
-from encoder_export.parity import LIMITS, Limits
+from encoder_export.parity import LIMITS, Limits, Parity, ParityError
 from encoder_training.data_set.prepared_files import load_prepared, write_prepared
 from encoder_training.data_set.training_set import measure_scaling
 from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
 from encoder_training.run_files import RunModel, load_run_model, write_run
 from neurrate.cli import main
+from neurrate.export_engine import check_engine_parity, make_engine
 from tests.support.gpu import find_gpu_or_skip
 from tests.support.prepared import prepared_set
 from tests.support.tiny_bundle import TINY_GRID
 
 LAG_NS = 100_000_000
 QUICK = ("--windows", "16", "--narrations", "4")
+QUICK_AND_SILENT = ("--windows", "4", "--narrations", "0")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,17 @@ def make_run(folder: Path, made_of: Path, **changes) -> Path:
     """Write a finished run of random weights: training has tests of its own."""
     prepared = load_prepared(made_of)
     data, parts = prepared.windows(LAG_NS)
-    spec = EncoderSpec.tiny(len(prepared.population), changes.pop("grid", prepared.grid))
+    spec = EncoderSpec(
+        len(prepared.population),
+        prepared.grid,
+        width=32,
+        n_heads=2,
+        feed_forward=64,
+        conv_channels=8,
+        kernels=(3,),
+        time_layers=1,
+        patch_layers=1,
+    )  # every kind of layer once: tracing takes a time for each
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         encoder = PatchEncoder(spec).eval()
@@ -106,6 +122,15 @@ def bundle(run, tmp_path_factory):
     return load_manifest(folder)
 
 
+@pytest.fixture
+def traced_before(bundle, monkeypatch):
+    """Take the graph of `bundle`: tracing takes seconds, and has tests of its own."""
+    traced = (bundle.folder / ENCODER_ONNX).read_bytes()
+    monkeypatch.setattr(
+        bundle_module, "write_graph", lambda _, __, path, **___: path.write_bytes(traced)
+    )
+
+
 def refused(capsys, *words: object) -> str:
     """Run a command that must be refused, and return its one sentence."""
     assert main(["export", *map(str, words)]) == 2
@@ -115,7 +140,7 @@ def refused(capsys, *words: object) -> str:
 
 
 def test_help_has_examples(capsys):
-    """Options and examples are there."""
+    """Whoever asks for help sees the options and a command to copy."""
     assert main(["export", "--help"]) == 0
     text = capsys.readouterr().out
     for part in ("neurrate export run/ bundle/", "--precision", "--engine", "--narrations"):
@@ -154,6 +179,7 @@ def test_parity_is_of_real_windows_and_words(bundle):
     assert report["onnx_sha256"] == bundle.model.sha256[ENCODER_ONNX]
 
 
+@pytest.mark.usefixtures("traced_before")
 def test_same_run_same_bundle(bundle, run, tmp_path):
     """Whatever run, bundle and data set are called, the manifest's sha256 is the same."""
     moved = tmp_path / "another run"
@@ -167,21 +193,73 @@ def test_same_run_same_bundle(bundle, run, tmp_path):
 
 
 def test_the_daemon_runs_it(bundle):
-    """What was exported loads, and encodes."""
+    """The daemon takes the bundle as it was written, and its encoder is ready on the CPU."""
     encoder = load_encoder(bundle, [bundle.population.select("all")], device="cpu")
     assert encoder.device.startswith("CPU")
 
 
-def test_engine_lies_in_the_bundle(run, tmp_path):
+@pytest.mark.usefixtures("traced_before")
+def test_engine_lies_in_the_bundle(run, tmp_path, capsys):
     """An engine for any GPU is made on a machine without one, and found beside the graph."""
     pytest.importorskip("tensorrt_rtx")
     out = tmp_path / "bundle"
-    words = ["--engine", "tensorrt-rtx", "--precision", "float16", "--populations", "3"]
-    assert main(["export", str(run), str(out), "--narrations", "0", *words]) == 0
+    words = ["--engine", "tensorrt-rtx", "--populations", "3", *QUICK_AND_SILENT]
+    assert main(["export", str(run), str(out), *words]) == 0
     (plan,) = (out / FOLDER).glob("*.plan")
     facts = read_facts(plan)
-    assert (facts.library, facts.precision, facts.opt_batch) == ("tensorrt_rtx", "float16", 3)
+    assert (facts.library, facts.precision, facts.opt_batch) == ("tensorrt_rtx", "float32", 3)
     assert load_manifest(out).model.sha256.keys().isdisjoint({plan.name})
+    said = capsys.readouterr().out
+    assert "the engine of tensorrt_rtx" in said or "the engine against" in said
+
+
+@pytest.mark.usefixtures("traced_before")
+def test_numbers_fit_a_terminal(run, tmp_path, capsys):
+    """80 columns hold one line of numbers; the runtime's name stands above them."""
+    assert main(["export", str(run), str(tmp_path / "b"), *QUICK_AND_SILENT]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = [line for line in lines if line.startswith(tuple("┏┃┡│└"))]
+    assert len(table) == 5
+    assert max(map(len, table)) <= 80
+    assert any("not compared" in line and "1.0000000" in line for line in table)
+    assert "ONNX Runtime" in " ".join(lines[: lines.index(table[0])])
+
+
+def test_engine_that_is_too_far_is_refused_and_the_bundle_stays(bundle, tmp_path):
+    """The error does not say that nothing was written, and the daemon builds no other one."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle.folder, folder)
+    manifest = load_manifest(folder)
+    library = Library("tensorrt_rtx", "1.0", None, is_portable=True)
+    key = key_of(manifest, library, ANY_GPU, opt_batch=1)
+    plan = folder / FOLDER / key.file_name
+    facts = EngineModel(**asdict(key), precision="float32", plan_sha256="0" * 64)
+    keep_plan(plan, facts, b"a plan")
+    parity = replace(Parity.read(folder / PARITY), min_cosine=0.5, runtime="an engine")
+    with pytest.raises(ParityError, match=r"is 0\.5, .*is written, and this engine of it is refu"):
+        check_engine_parity(parity, manifest, plan)
+    assert not plan.exists()
+    assert load_manifest(folder).sha256 == bundle.sha256
+    with pytest.raises(EngineError, match=r"was refused: the lowest cosine of a patch is 0\.5"):
+        get_engine(manifest, library, ANY_GPU, opt_batch=1)
+
+
+def test_engine_that_cannot_be_made_leaves_the_bundle(bundle, tmp_path):
+    """What the library says is followed by what there is all the same."""
+    pytest.importorskip("tensorrt_rtx")
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle.folder, folder)
+    (folder / ENCODER_ONNX).write_bytes(b"no graph")
+    manifest = Manifest(bundle.model, folder, bundle.sha256)
+    library = load_library("tensorrt_rtx")
+    with pytest.raises(
+        EngineError, match=r"cannot take this graph.*GPU\. The bundle .* is written"
+    ):
+        make_engine(manifest, library, ANY_GPU, opt_batch=1, measure=never)
+
+
+def never(graph):
+    raise AssertionError(graph)
 
 
 def test_engine_without_a_gpu(run, tmp_path, capsys):
@@ -195,17 +273,14 @@ def test_engine_without_a_gpu(run, tmp_path, capsys):
 
 
 def test_int8_has_no_engine(run, tmp_path, capsys):
-    """The two options exclude each other."""
+    """Asking for an engine of an int8 graph is refused before any work, with the way out."""
     said = refused(capsys, run, tmp_path / "b", "--engine", "tensorrt-rtx", "--precision", "int8")
     assert "int8 graph is for a CPU" in said
 
 
-def test_graph_that_is_too_far_is_not_written(bundle, run, tmp_path, capsys, monkeypatch):
+@pytest.mark.usefixtures("traced_before")
+def test_graph_that_is_too_far_is_not_written(run, tmp_path, capsys, monkeypatch):
     """The gate's error names number and limit, and the folder is not made."""
-    traced = (bundle.folder / ENCODER_ONNX).read_bytes()
-    monkeypatch.setattr(
-        bundle_module, "write_graph", lambda _, __, path, **___: path.write_bytes(traced)
-    )
     monkeypatch.setitem(LIMITS, "float32", Limits(1.1, 1.1, 0.0, 1.0))
     said = refused(capsys, run, tmp_path / "b", "--narrations", "0")
     assert "lowest cosine of a patch is" in said
