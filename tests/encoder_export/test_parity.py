@@ -41,8 +41,17 @@ from tests.support.tiny_bundle import tiny_population, tiny_scaling
 N_BINS = 10
 GRID = PatchGrid(rows=2, cols=3, dim=16)
 SPEC = EncoderSpec(
-    12, GRID, width=32, n_heads=2, feed_forward=64, conv_channels=16, time_layers=1, patch_layers=1
+    12,
+    GRID,
+    width=32,
+    n_heads=2,
+    feed_forward=64,
+    conv_channels=16,
+    kernels=(3, 5),
+    time_layers=1,
+    patch_layers=1,
 )
+"""Every kind of layer, and as few as can be: tracing takes a time for each."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
