@@ -80,6 +80,10 @@ class RunModel(BaseModel):
     """Of the checkpoint that training began with; empty for random weights."""
     judged_only: bool = False
     """The weights are those of that checkpoint: nothing was trained."""
+    concepts: tuple[str, ...] | None = None
+    """Words that the probes are to tell; none where they were chosen from the captions."""
+    test_windows: int | None = None
+    """Test windows that judge, at most; none where it was not said."""
     lags_ns: tuple[int, ...] = Field(min_length=1)
     """The lags to choose from, or the one that was named."""
     window: WindowModel

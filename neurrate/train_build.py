@@ -11,11 +11,12 @@ from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.data_set.training_set import Split, TrainingSet, measure_scaling
 from encoder_training.history import TrainingEpoch, plot_history, write_history
-from encoder_training.judging.judge import judge
+from encoder_training.judging.judge import MAX_WINDOWS, judge
 from encoder_training.judging.judged import METRICS
 from encoder_training.judging.report import write_report
 from encoder_training.lag import choose_lag, plot_lags
 from encoder_training.model import PatchEncoder
+from encoder_training.probes.concepts import check_concepts
 from encoder_training.probes.fitting import fit_probes, save_probes
 from encoder_training.run_files import (
     CHECKPOINT,
@@ -74,7 +75,7 @@ def train_run(request: TrainRequest, *, overwrite: bool, say: Say) -> list[dict[
     Raises
     ------
     UserError
-        If the folder holds another run, or something else.
+        If the folder holds another run, or something else, or a named concept is in no caption.
     """
     say(f"checking the files of {request.dataset}")
     prepared = load_prepared(request.dataset, check_hashes=True)
@@ -86,6 +87,9 @@ def train_run(request: TrainRequest, *, overwrite: bool, say: Say) -> list[dict[
         return []
     model = found or _with_lag(request, prepared, wanted, say)
     data, parts = prepared.windows(model.lag_ns)
+    if request.concepts is not None:
+        seen = data.frame[parts.train]
+        check_concepts(request.concepts, [prepared.frames.captions[row] for row in set(seen)])
     if found is None:
         begin_run(request.folder, model)
     if model.lag_choice is not None:
@@ -173,9 +177,24 @@ def _judge(
     folder, seed = request.folder, request.options.seed
     say("judging on the test windows")
     encoder = run.encoder.to(request.options.device)
-    judged = judge(prepared, data, parts, encoder, run.scaling, seed=seed)
+    judged = judge(
+        prepared,
+        data,
+        parts,
+        encoder,
+        run.scaling,
+        seed=seed,
+        max_windows=request.test_windows or MAX_WINDOWS,
+    )
     probes = fit_probes(
-        prepared, data, parts, encoder, run.scaling, seed=seed, masking=request.options.masking
+        prepared,
+        data,
+        parts,
+        encoder,
+        run.scaling,
+        concepts=request.concepts,
+        seed=seed,
+        masking=request.options.masking,
     )
     encoder.to("cpu")
     save_probes(probes, folder)

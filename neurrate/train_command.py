@@ -40,6 +40,8 @@ def train(
     threads: Count | None = None,
     contrastive: Weight = 0.0,
     paper_loss: bool = False,
+    concepts: str = "",
+    test_windows: Count | None = None,
     seed: Seed = 0,
     overwrite: bool = False,
 ) -> None:
@@ -55,6 +57,7 @@ def train(
         neurrate train data/ run/
         neurrate train data/ run/ --size small --lag-ms 100 --max-minutes 30
         neurrate train data/ run/ --variant retrieval
+        neurrate train data/ run/ --concepts car,dog,tree
         neurrate train data/ judged/ --weights released.pt --training-epochs 0 --lag-ms 83
 
     Parameters
@@ -101,6 +104,11 @@ def train(
         Weight of a contrastive loss on mean patches; 0 leaves it out.
     paper_loss
         Learn the patches as they are, as in the paper, and not each dimension on its own scale.
+    concepts
+        Words that probes are to tell, separated by commas, each in some captions and not in all;
+        chosen from the captions if omitted.
+    test_windows
+        Test windows that judge, at most, evenly thinned; 2,000 if omitted. Fewer are faster.
     seed
         Of weights, order, masks, jitter and dropout.
     overwrite
@@ -158,6 +166,8 @@ def train(
             normalise=not paper_loss,
             seed=seed,
         ),
+        concepts=concepts_of(concepts),
+        test_windows=test_windows,
         command=shlex.join(["neurrate", *sys.argv[1:]]),
     )
     rows = train_run(request, overwrite=overwrite, say=_say)
@@ -206,6 +216,16 @@ def lags_of(lag_ms: float | None, lags_ms: str) -> tuple[int, ...]:
             )
         lags.add(round(value * 1e6))
     return tuple(sorted(lags))
+
+
+def concepts_of(text: str) -> tuple[str, ...] | None:
+    """Return words that commas separate, each once, in lower case; None if there are none.
+
+    >>> concepts_of("car, Dog,car")
+    ('car', 'dog')
+    """
+    words = [each.strip().lower() for each in text.split(",")]
+    return tuple(dict.fromkeys(each for each in words if each)) or None
 
 
 def _say(text: str) -> None:

@@ -37,6 +37,10 @@ class TrainRequest:
         Attention heads of a released one.
     judges_only : bool
         Train nothing.
+    concepts : tuple of str or None
+        Words for the probes; chosen if None.
+    test_windows : int or None
+        That judge, at most; the usual number if None.
     options : TrainingOptions
         With a device that is there.
     command : str
@@ -52,6 +56,8 @@ class TrainRequest:
     judges_only: bool
     options: TrainingOptions
     command: str
+    concepts: tuple[str, ...] | None = None
+    test_windows: int | None = None
 
 
 def initial_encoder(request: TrainRequest, prepared: PreparedSet) -> PatchEncoder | None:
@@ -123,6 +129,8 @@ def wanted_run(
         options=request.options,
         weights_sha256=sha256_of(request.weights) if request.weights is not None else "",
         judged_only=request.judges_only,
+        concepts=request.concepts,
+        test_windows=request.test_windows,
         lags_ns=request.lags_ns,
         window=WindowModel(
             bin_rate_num=window.rate.num,
@@ -136,7 +144,7 @@ def wanted_run(
 
 
 COMPARED = ("dataset_sha256", "variant", "spec", "options", "weights_sha256", "judged_only",
-            "lags_ns")  # fmt: skip
+            "concepts", "test_windows", "lags_ns")  # fmt: skip
 """What makes two runs the same one."""
 
 

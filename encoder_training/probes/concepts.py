@@ -130,20 +130,22 @@ def label_frames(captions: Sequence[str], concepts: Sequence[str]) -> NDArray[np
     return label
 
 
-def check_concepts(concepts: Sequence[str], label: NDArray[np.int8]) -> None:
+def check_concepts(concepts: Sequence[str], captions: Sequence[str]) -> None:
     """Refuse concepts that training frames do not tell apart.
 
     Parameters
     ----------
     concepts : sequence of str
-    label : array, shape (n_frames, n_concepts), int8
-        Of the training frames.
+        Single words.
+    captions : sequence of str
+        Of the training frames; empty ones are left out.
 
     Raises
     ------
     UserError
         If one is named by no caption, or by all.
     """
+    label = label_frames([each for each in captions if each], concepts)
     useless = [
         concept
         for concept, column in zip(concepts, label.T, strict=True)
@@ -152,6 +154,6 @@ def check_concepts(concepts: Sequence[str], label: NDArray[np.int8]) -> None:
     if useless:
         raise UserError(
             "a concept must be a word that some captions of training frames have and others have "
-            f"not; {listed(useless)} is in none of them or in all. Name other words, or none to "
-            "have them chosen."
+            f"not; {listed(useless)} is in none of them or in all. Name other words with "
+            "--concepts, or leave it out to have them chosen."
         )

@@ -120,7 +120,7 @@ def fit_probes(
     if concepts is None:
         concepts = choose_concepts([captions[row] for row in seen])
     labels = label_frames(captions, concepts)
-    check_concepts(concepts, labels[seen][label[seen]])
+    check_concepts(concepts, [captions[row] for row in seen])
     heard = populations(data.population)
     if not concepts:
         return _none(heard, data.targets.shape[2])

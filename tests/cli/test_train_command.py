@@ -17,6 +17,7 @@ from encoder_training.data_set.prepared_files import load_prepared, write_prepar
 from encoder_training.history import write_history
 from encoder_training.lag import CANDIDATES_NS
 from encoder_training.model import EncoderSpec, PatchEncoder
+from encoder_training.probes.probe_files import load_probes
 from encoder_training.retrieval import RetrievalEncoder
 from encoder_training.run_files import BESIDE, load_run
 from neurrate.cli import main
@@ -141,6 +142,21 @@ def test_data_set_that_was_changed_is_refused(dataset, tmp_path, capsys):
     assert main(["train", str(changed), str(tmp_path / "run"), *QUICK]) == 2
     assert "counts.npy has another sha256" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
+
+
+def test_named_concepts_are_probed(run, dataset, tmp_path, capsys):
+    """The words of --concepts and no others; another run has others, and a wrong word no run."""
+    folder = tmp_path / "run"
+    quick = (*QUICK[:5], "1", *QUICK[6:], "--weights", str(run / "encoder.safetensors"))
+    named = ("--concepts", "dog,cars", "--test-windows", "20")
+    assert main(["train", str(dataset), str(folder), *quick, "--concepts", "zebra"]) == 2
+    assert "zebra is in none" in " ".join(capsys.readouterr().err.split())
+    assert not folder.exists()
+    assert main(["train", str(dataset), str(folder), *quick, *named]) == 0
+    assert load_probes(folder).concepts == ("dog", "cars")
+    assert json.loads((folder / "judged.json").read_text())["n_windows"] == 20
+    assert main(["train", str(dataset), str(folder), *quick]) == 2
+    assert "concepts" in capsys.readouterr().err
 
 
 def test_finished_run_says_so(run, dataset, capsys):
