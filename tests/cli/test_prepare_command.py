@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -182,6 +185,48 @@ def test_an_interrupted_work_goes_on_and_ends_the_same(session, folder, tmp_path
     assert main(words) == 0
     assert load_facts(out).data_sha256 == load_facts(folder).data_sha256
     assert not (out / "unfinished.json").exists()
+
+
+CHILD = """
+import sys
+from encoder_training.frames.tower import VisionTower
+from neurrate.cli import main
+
+look = VisionTower.patches
+
+def patches(tower, frames, n_looks=[0]):
+    n_looks[0] += 1
+    if n_looks[0] == 3:
+        print("third", flush=True)
+        sys.stdin.read()
+    return look(tower, frames)
+
+VisionTower.patches = patches
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)  # a process that loads torch, on a busy machine
+def test_a_killed_work_goes_on_and_ends_the_same(session, folder, tmp_path):
+    """SIGKILL at the third look of the tower, the same command again: the same sha256."""
+    out = tmp_path / "data"
+    words = command(session, out, "--units", "allen", "--every", "2")
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[2],
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"third\n"
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    progress = json.loads((out / "patches.safetensors.progress").read_text())
+    assert 0 < progress["n_done"] < 50
+    assert main(words) == 0
+    assert load_facts(out).data_sha256 == load_facts(folder).data_sha256
 
 
 def stop_after(n_calls: int):
