@@ -150,6 +150,13 @@ def test_doors_are_float32(graphs, precision):
     assert all(each.domain in {"", "ai.onnx"} or precision == "int8" for each in proto.opset_import)
 
 
+def test_same_encoder_same_graph(graphs, tmp_path):
+    """Exporting is repeatable, byte by byte, wherever the file lies."""
+    path = tmp_path / "again.onnx"
+    write_graph(patch_encoder(), scaling(), path, n_bins=N_BINS, precision="float32")
+    assert path.read_bytes() == graphs["float32"].read_bytes()
+
+
 def test_same_graph_same_int8(graphs):
     """Quantizing is repeatable, byte by byte, and leaves no trace of the folder it used."""
     once, twice = (
@@ -318,7 +325,7 @@ def test_bfloat16_is_for_tensorrt(tmp_path):
 
 
 def test_int8_has_no_engine(graphs):
-    """The other way round, dynamic int8 has no form in TensorRT."""
+    """TensorRT refuses a dynamically quantized graph, and the error names what to export."""
     pytest.importorskip("tensorrt_rtx")
     with pytest.raises(EngineError, match="int8 graph is for a CPU"):
         build_engine(load_library("tensorrt_rtx"), graphs["int8"].read_bytes())

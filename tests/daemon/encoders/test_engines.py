@@ -100,7 +100,7 @@ def plan_of(manifest):
 
 
 def test_a_real_engine_is_made_and_read_back(built, rtx):
-    """On a machine without a GPU: parsed, built, kept, and read with its own sha256."""
+    """Without a GPU an engine is built and kept, says what it is for, and is read back whole."""
     bundle, plan = built, plan_of(built)
     assert target_gpu(rtx) == ANY_GPU
     facts = read_facts(plan)
@@ -112,7 +112,7 @@ def test_a_real_engine_is_made_and_read_back(built, rtx):
 
 
 def test_the_library_knows_its_engine(built, rtx):
-    """The header is one of this version; without a GPU no more can be asked of an engine."""
+    """The library finds its own version in the plan's header, and none in other bytes."""
     plan = plan_of(built).read_bytes()
     trt = rtx.module
     malformed = int(trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
@@ -273,7 +273,7 @@ def test_no_removed_name_is_used():
 
 
 def test_missing_library_is_a_sentence(monkeypatch):
-    """Neither library: both are named, with what to install."""
+    """Where neither library is installed the error names both, with what to install."""
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(DependencyError, match=r"tensorrt is .*\[gpu\].*tensorrt_rtx is .*\[rtx\]"):
@@ -281,7 +281,7 @@ def test_missing_library_is_a_sentence(monkeypatch):
 
 
 def test_library_of_another_version_is_a_sentence(monkeypatch):
-    """TensorRT 8 has another API; the error says what is known."""
+    """A version whose API is not known is refused with those that are."""
     old = types.ModuleType("tensorrt")
     old.__version__ = "8.6.1"  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tensorrt", old)
@@ -311,13 +311,13 @@ def test_tensorrt_needs_the_gpu_it_is_for():
 
 
 def test_missing_driver_is_a_sentence():
-    """A driver that is not there is named."""
+    """Without a driver the error says which library was looked for."""
     with pytest.raises(DependencyError, match=r"no NVIDIA driver is here \(libnone\.so\)"):
         find_gpu("libnone.so")
 
 
 def test_auto_says_which_and_why(bundle, caplog):
-    """One line: the device, and for each faster one the reason."""
+    """The log gets one line, with the device and for each faster one the reason."""
     _without_gpu()
     with caplog.at_level(logging.INFO):
         encoder = load_encoder(bundle, [bundle.population.select("all")])
