@@ -22,7 +22,7 @@ def installed(monkeypatch):
 
 
 def test_the_report_is_a_table_and_json(tmp_path, capsys):
-    """Here, where the tests run, everything needed is installed."""
+    """An environment in which everything needed is installed has no problem and exit code 0."""
     out = tmp_path / "doctor.json"
     assert main(["doctor", "--json", str(out)]) == 0
     report = json.loads(out.read_text())
@@ -43,7 +43,7 @@ def test_a_missing_package_is_three_with_a_remedy(installed):
 
 
 def test_two_onnx_runtimes_are_a_problem(installed):
-    """The CPU and the GPU build overwrite each other."""
+    """Two builds of ONNX Runtime are a problem, whose remedy removes both."""
     installed.update({"onnxruntime": "1", "onnxruntime-gpu": "1"})
     problems = [one.problem for one in checks.onnx_runtime() if one.problem]
     assert len(problems) == 1
@@ -64,7 +64,7 @@ def test_tensorrt_that_cannot_be_loaded_is_a_sentence(installed, tmp_path, monke
 
 
 def test_the_encoders_device_is_said(installed, monkeypatch):
-    """Where it would run, and for each faster place the reason."""
+    """The device that would encode is named, with the reason for each faster one."""
     for name in ("tensorrt", "tensorrt_rtx"):
         monkeypatch.setitem(sys.modules, name, None)
     findings = list(checks.encoder_devices())
@@ -74,7 +74,7 @@ def test_the_encoders_device_is_said(installed, monkeypatch):
 
 
 def test_no_onnx_runtime_is_three(installed):
-    """Without a runtime the encoder cannot run."""
+    """A missing ONNX Runtime is a missing dependency: exit code 3."""
     assert not installed
     findings = list(checks.onnx_runtime())
     assert exit_code(findings) == 3
@@ -102,7 +102,7 @@ def test_the_ports_are_the_defaults():
 
 
 def test_a_bundle_that_is_none_is_two(tmp_path, capsys):
-    """A folder that is no bundle is the user's input."""
+    """A folder that is no bundle is refused as the user's input."""
     assert main(["doctor", "--bundle", str(tmp_path)]) == 2
     assert "is it a bundle?" in capsys.readouterr().out.replace("\n", " ")
 
