@@ -21,7 +21,7 @@ from simulation.scenes.movie import random_movie
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # three commands three times, on a busy machine
 def test_one_command_makes_a_bundle_that_speaks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
