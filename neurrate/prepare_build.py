@@ -164,9 +164,9 @@ def _build(
     plan = plan_of(options, source, presented, parted)
     told = known_captions(options.captions, source, plan.frames, presented.frame)
     data, _ = plan.windows(options.window.lag_ns)  # refuses a part without windows
-    out = options.out
-    open_folder(out, asked, overwrite=overwrite)
     tower = VisionTower(options.model, device=options.device)
+    out = options.out
+    open_folder(out, asked, overwrite=overwrite)  # removes what is to be overwritten
     try:
         fill_patches(out / PATCHES, plan.frames, movies, tower)
     except OtherPatchesError:

@@ -287,6 +287,16 @@ def test_overwriting_keeps_patches_that_are_the_same(tmp_path):
     assert len(np.unique(load_prepared(out).targets, axis=0)) == 1
 
 
+def test_overwriting_waits_until_all_is_known(tmp_path, capsys):
+    """With a model that is none the data set stays as it was."""
+    code, out = prepare_lab(tmp_path)
+    assert code == 0
+    words = ["prepare", str(tmp_path / "lab.nwb"), str(out), "--frames", str(tmp_path / "mine.npy")]
+    assert main([*words, "--stimuli", "mine", "--model", str(tmp_path), "--overwrite"]) == 2
+    assert "the model must be the folder of a LLaVA" in " ".join(capsys.readouterr().err.split())
+    load_prepared(out, check_hashes=True)
+
+
 def test_overwriting_keeps_patches_where_a_frame_cannot_be_read(tmp_path, capsys):
     """A picture that was damaged meanwhile ends the work, and the patches of before stay."""
     pictures = tmp_path / "mine"
