@@ -135,8 +135,9 @@ def draw_groups(group: NDArray[np.int64], *, seed: int, n_draws: int = N_DRAWS) 
     """
     labels, where = np.unique(group, return_inverse=True)
     n = len(labels)
-    size = n_draws if n > 1 else 0
-    times = np.random.default_rng([seed, 3]).multinomial(n, np.full(n, 1 / n), size=size)
+    if n < 2:
+        return Draws(where.astype(np.int64), np.empty((0, n), np.float32))
+    times = np.random.default_rng([seed, 3]).multinomial(n, np.full(n, 1 / n), size=n_draws)
     return Draws(where.astype(np.int64), times.astype(np.float32))
 
 

@@ -45,7 +45,11 @@ from encoder_training.probes.probe_files import Probes, ProbeTest, load_probes, 
 
 MAX_WINDOWS = 2000
 """Training windows for each of the two ways of hearing them, and validation and test windows for
-each population, at most, evenly thinned."""
+all units, at most, evenly thinned."""
+
+MAX_POPULATION_WINDOWS = 500
+"""Validation and test windows for each area and cell type: with a dozen of them, the encoder would
+spend nine tenths of its time here."""
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strength of the penalty, to choose from on validation."""
@@ -67,6 +71,7 @@ def fit_probes(
     seed: int = 0,
     progress: bool = True,
     max_windows: int = MAX_WINDOWS,
+    max_population_windows: int = MAX_POPULATION_WINDOWS,
     masking: MaskingOptions | None = None,
 ) -> Probes:
     """Learn, calibrate and test probes.
@@ -89,8 +94,8 @@ def fit_probes(
         Of the random populations and of the bootstrap.
     progress : bool
         Whether to draw a bar on a terminal.
-    max_windows : int
-        See `MAX_WINDOWS`.
+    max_windows, max_population_windows : int
+        See `MAX_WINDOWS` and `MAX_POPULATION_WINDOWS`.
     masking : MaskingOptions, optional
         Random populations, as the encoder was trained.
 
@@ -124,8 +129,10 @@ def fit_probes(
     heard = populations(data.population)
     if not concepts:
         return _none(heard, data.targets.shape[2])
+    few = tuple(thinned(rows, max_population_windows) for rows in (validation, test))
+    used = {name: (validation, test) if name == "all" else few for name in heard}
     with tqdm(
-        total=2 * len(train) + len(heard) * (len(validation) + len(test)),
+        total=2 * len(train) + sum(len(each) for pair in used.values() for each in pair),
         desc="probing",
         unit="window",
         disable=None if progress else True,
@@ -139,23 +146,23 @@ def fit_probes(
             [ask.through(train, everyone), ask.through(train, masks.draw(len(train), rng))]
         )
         asked = {
-            name: (
-                ask.through(validation, np.tile(one.mask, (len(validation), 1))),
-                ask.through(test, np.tile(one.mask, (len(test), 1))),
-            )
+            name: [ask.through(rows, np.tile(one.mask, (len(rows), 1))) for rows in used[name]]
             for name, one in heard.items()
         }
     known = np.tile(labels[data.frame[train]], (2, 1)) == 1
-    chosen_by = labels[data.frame[validation]] == 1
-    weight, bias, strength = _learn(learned, known, asked["all"][0], chosen_by)
+    truth_of = {name: [labels[data.frame[rows]] == 1 for rows in used[name]] for name in heard}
+    weight, bias, strength = _learn(learned, known, asked["all"][0], truth_of["all"][0])
     time = movie_time(prepared)
     n_independent = len(np.unique(runs(data, validation, time)[0]))
     group, _ = runs(data, test, time)
-    draws = draw_groups(group, seed=seed, n_draws=N_DRAWS)
-    truth = labels[data.frame[test]] == 1
+    draws = {len(test): draw_groups(group, seed=seed, n_draws=N_DRAWS)}
+    if len(few[1]) < len(test):
+        group, _ = runs(data, few[1], time)
+        draws[len(few[1])] = draw_groups(group, seed=seed, n_draws=N_DRAWS)
     scale, offset = np.ones((2, len(heard), len(concepts)))
     tested = []
     for row, (name, (of_validation, of_test)) in enumerate(asked.items()):
+        chosen_by, truth = truth_of[name]
         scores = [each.astype(np.float64) @ weight.T + bias for each in (of_validation, of_test)]
         offset[row] = 0
         for column, concept in enumerate(concepts):
@@ -166,7 +173,14 @@ def fit_probes(
                 )
             calibrated = scale[row, column], offset[row, column], is_mixed
             tested.append(
-                _test(concept, name, scores[1][:, column], truth[:, column], calibrated, draws)
+                _test(
+                    concept,
+                    name,
+                    scores[1][:, column],
+                    truth[:, column],
+                    calibrated,
+                    draws[len(truth)],
+                )
             )
     auc = np.array([each.auc.value for each in tested]).reshape(scale.shape)
     return Probes(

@@ -119,7 +119,9 @@ def test_files_of_something_else_are_refused(tmp_path):
 
 def test_the_same_seed_gives_the_same_probes(prepared, trained):
     """And a named list is what is probed, in its order."""
-    one, other = (probes_of(prepared, trained, concepts=["tree", "cars"]) for _ in range(2))
+    options = {"concepts": ["tree", "cars"], "max_windows": 200, "max_population_windows": 50}
+    one, other = (probes_of(prepared, trained, **options) for _ in range(2))
+    assert (one.of("tree").n, one.of("tree", "area:VISp").n) == (200, 50)
     assert one.concepts == ("tree", "cars")
     assert (one.weight == other.weight).all()
     assert one.tested == other.tested
@@ -146,6 +148,17 @@ def test_a_concept_that_test_lacks_is_said_not_scored(prepared, trained):
     assert np.isnan(found.of("night").auc.value)
     assert found.of("night").n == len(even) - np.isin(data.frame[even], np.arange(50, 80)).sum()
     assert found.of("car").is_scored
+
+
+def test_without_test_captions_nothing_is_scored(prepared, trained):
+    """Frames are labelled in training and validation alone: probes, and no areas."""
+    data, parts = prepared.windows(LAG_NS)
+    found = fit_probes(
+        prepared, data, replace(parts, test=parts.test[:0]), trained.encoder, trained.scaling,
+        concepts=["car"], max_windows=50, progress=False,
+    )  # fmt: skip
+    assert found.of("car").n == 0
+    assert np.isnan(found.auc).all()
 
 
 def test_words_that_tell_nothing_are_refused(prepared, trained):
