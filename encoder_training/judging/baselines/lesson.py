@@ -89,9 +89,23 @@ class Lesson:
         float
             On the scale of the frame space, so that methods and settings compare.
         """
-        true = self.space.coordinates[:, :CHOOSING_COMPONENTS]
-        missed = weights @ true[self.known] - true[self.data.frame[self.chosen_by]]
-        return float(np.square(missed).sum(axis=1).mean())
+        return self.error_of(weights @ self.true_known())
+
+    def true_known(self) -> NDArray[np.float32]:
+        """Return where the known frames lie in the frame space, shape (n_known, n_components)."""
+        coordinates: NDArray[np.float32] = self.space.coordinates[self.known, :CHOOSING_COMPONENTS]
+        return coordinates
+
+    def error_of(self, predicted: NDArray[np.float32]) -> float:
+        """Return the mean squared error of places in the frame space.
+
+        Parameters
+        ----------
+        predicted : array, shape (n_chosen_by, n_components), float32
+            For the windows that choose.
+        """
+        true = self.space.coordinates[self.data.frame[self.chosen_by], :CHOOSING_COMPONENTS]
+        return float(np.square(predicted - true).sum(axis=1).mean())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -70,9 +70,11 @@ def fit_ridge(lesson: Lesson) -> FrameMixture:
         solved = _solve(lesson, lesson.parts(n_parts))
         x = np.concatenate([solved.features(c) for _, c in lesson.blocks(lesson.chosen_by)])
         along = x @ solved.vectors
+        # Mixing the frames first leaves few numbers to multiply for each strength.
+        true = lesson.true_known()
+        to_true, mean = solved.along @ true, solved.mean @ true
         for strength in STRENGTHS:
-            shrunk = solved.shrunk(strength)
-            error = lesson.error(along @ (shrunk * solved.along) + solved.mean)
+            error = lesson.error_of(along @ (solved.shrunk(strength) * to_true) + mean)
             if best is None or error < best[0]:
                 best = error, solved, strength
     _, solved, strength = best  # type: ignore[misc]
@@ -149,11 +151,12 @@ def _primal(
     n_features = len(parts.mean)
     total, square = np.zeros(n_features), np.zeros((n_features, n_features))
     by_frame = np.zeros((len(times), n_features), dtype=np.float32)
+    known = lesson.known
     for block, counts in lesson.blocks(rows):
         z = parts.z(counts)
         total += z.sum(axis=0, dtype=np.float64)
         square += z.T @ z
-        np.add.at(by_frame, _at(lesson, block), z)
+        np.add.at(by_frame, np.searchsorted(known, lesson.data.frame[block]), z)
     centre = total / len(rows)
     values, vectors = _largest(square - len(rows) * np.outer(centre, centre))
     along = vectors.T @ (by_frame - np.outer(times, centre)).T
