@@ -27,7 +27,7 @@ from encoder_export.precision import Precision
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.prepared_facts import load_facts
 from encoder_training.data_set.prepared_files import load_prepared
-from encoder_training.data_set.training_set import Split, TrainingSet
+from encoder_training.data_set.training_set import Split, TrainingSet, thinned
 from encoder_training.frames.tower import VisionTower, check_grid
 from encoder_training.run_files import Run, load_run
 from neurrate.export_engine import make_engine
@@ -266,7 +266,7 @@ def _narrator(request: ExportRequest, run: Run, facts: BundleFacts) -> Narrate |
 
 def _gate(request: ExportRequest, data: TrainingSet, parts: Split, narrate: Narrate | None) -> Gate:
     """Spread the windows over those that neither training nor the choice of a pass saw."""
-    rows = _spread(parts.test, request.windows)
+    rows = thinned(parts.test, request.windows)
     return Gate.of_windows(
         data.counts_of(rows), seed=request.seed, narrate=narrate, n_narrations=request.narrations
     )
@@ -283,11 +283,5 @@ def _references(prepared: PreparedSet, data: TrainingSet, parts: Split) -> list[
             caption=frames.captions[row],
             mean_patch=prepared.targets[row].astype(np.float32).mean(axis=0),
         )
-        for row in _spread(captioned, MAX_REFERENCES).tolist()
+        for row in thinned(captioned, MAX_REFERENCES).tolist()
     ]
-
-
-def _spread(rows: NDArray[np.int64], at_most: int) -> NDArray[np.int64]:
-    if len(rows) <= at_most:
-        return rows
-    return rows[np.linspace(0, len(rows) - 1, at_most).astype(np.int64)]
