@@ -87,6 +87,12 @@ def load_released(
             f"{path} is no checkpoint of the released encoder for patches of {grid.n_patches} x "
             f"{grid.dim}: {'; '.join(problems)}. Compare it with encoder_training/model.py."
         )
+    broken = [name for name, each in state.items() if not _is_sound(name, each)]
+    if broken:
+        raise UserError(
+            f"weights must be finite, and variances (running_var) 0 or more; in {path} "
+            f"{listed(broken)} are not. Did the training that made it run away?"
+        )
     encoder.load_state_dict(state)
     return encoder.eval()
 
@@ -98,11 +104,19 @@ def _read(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (
+        SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError,
+    ) as error:  # fmt: skip
         raise UserError(
             f"{path} cannot be read as weights: {first_line(error)} Give a .safetensors file, or "
             "save the state dict alone: torch.save(model.state_dict(), path)."
         ) from error
+
+
+def _is_sound(name: str, values: Tensor) -> bool:
+    if not values.isfinite().all():
+        return False
+    return not name.endswith("running_var") or bool((values >= 0).all())
 
 
 def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:

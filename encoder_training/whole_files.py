@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
+
+from contracts.errors import UserError
 
 READABLE = 0o644
 """Mode of what is written. safetensors writes for the owner alone, and others export and run it."""
@@ -29,6 +32,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     ------
     partial : Path
         In the same folder, its name beginning with a dot.
+
+    Raises
+    ------
+    UserError
+        If safetensors cannot write it: a full disk, most often.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -36,6 +44,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.chmod(READABLE)
         _sync(partial)
         partial.replace(path)
+    except SafetensorError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(
+            f"{path} cannot be written: {str(error).splitlines()[0]}. Make room, or name a folder "
+            "on another disk; then give the same command again."
+        ) from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

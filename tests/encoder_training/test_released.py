@@ -167,6 +167,28 @@ def test_what_is_no_checkpoint_is_one_sentence(name, tmp_path):
         load_released(path, n_units=N_UNITS, grid=GRID)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("patch_queries", float("nan")), ("multi_conv.branches.1.2.running_var", -1.0)],
+)
+def test_weights_that_give_no_numbers_are_refused(name, value, released, tmp_path):
+    """A network that can only answer NaN is named as such before it is judged."""
+    state = {key: each.clone() for key, each in released.state_dict().items()}
+    state[name].view(-1)[0] = value
+    path = tmp_path / "ckpt.pt"
+    torch.save(state, path)
+    with pytest.raises(UserError, match=name):
+        load_released(path, n_units=N_UNITS, grid=GRID)
+
+
+def test_junk_that_looks_like_a_pickle_is_one_sentence(tmp_path):
+    """Bytes that torch takes for opcodes end in no traceback."""
+    path = tmp_path / "ckpt.pt"
+    path.write_bytes(b"junk" * 100)
+    with pytest.raises(UserError, match="cannot be read as weights"):
+        load_released(path, n_units=N_UNITS, grid=GRID)
+
+
 def test_code_is_not_unpickled(tmp_path):
     """A whole module instead of its state dict would run code; it is refused."""
     path = tmp_path / "module.pt"

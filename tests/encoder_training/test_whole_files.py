@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from contracts.errors import UserError
 from encoder_training.whole_files import whole_file, write_json, write_tensors
 
 
@@ -22,6 +23,13 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
         write_half(path)
     assert json.loads(path.read_bytes()) == {"words": "Äpfel"}
     assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_file_that_safetensors_cannot_write_is_one_sentence(tmp_path):
+    """A disk that is full, or anything else in the way, names the file and what to do."""
+    path = tmp_path / "nowhere" / "a.safetensors"
+    with pytest.raises(UserError, match="cannot be written"):
+        write_tensors(path, {"a": np.zeros(2)})
 
 
 def write_half(path: Path) -> None:
