@@ -6,6 +6,7 @@ where they were when the same command is given again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -185,7 +186,12 @@ def _build(
         n_units=len(source.population),
         rate=options.window.rate,
     )
-    notes = (*_notes(presented, plan, data.n_windows), *parted.notes, *told.notes)
+    notes = (
+        *_left_out(source, movies),
+        *_notes(presented, plan, data.n_windows),
+        *parted.notes,
+        *told.notes,
+    )
     whole = replace(
         plan,
         grid=tower.grid,
@@ -254,6 +260,21 @@ def choose_movies(
             "--stimuli."
         )
     return find_movies(frames, stimuli or movies_in(frames, numbered))
+
+
+def _left_out(source: RecordingSource, movies: Mapping[str, Movie]) -> tuple[str, ...]:
+    """Name the stimuli with frame numbers that are not learned from."""
+    shown = source.presentations
+    many = {
+        name: int((shown.frame[shown.stimulus == row] >= 0).sum())
+        for row, name in enumerate(shown.names)
+    }
+    return tuple(
+        f"{name}, with {n:,} presentations of numbered frames, is left out: --frames has none of "
+        "it, or --stimuli does not name it"
+        for name, n in many.items()
+        if n and name not in movies
+    )
 
 
 def table_of(source: RecordingSource) -> PresentationTable:

@@ -152,6 +152,17 @@ def test_captions_and_roles_are_there(session, folder):
     assert facts.recording == f"nwb:{NwbSource(str(session.path)).identifier}"
 
 
+def test_a_movie_without_frames_is_named(session, tmp_path, capsys):
+    """A stimulus of the recording that --frames lacks is left out, and the notes say so."""
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    shutil.copy(session.movies / "natural_movie_one.h5", frames)
+    words = ["prepare", str(session.path), str(tmp_path / "data"), "--frames", str(frames)]
+    assert main([*words, "--model", str(SHIPPED_MODEL)]) == 0
+    said = capsys.readouterr().out
+    assert "natural_movie_three, with 40 presentations of numbered frames, is left out" in said
+
+
 def test_the_report_shows_what_went_in(folder):
     """A report with its pictures lies in the folder and names no path of this machine."""
     text = (folder / "report.md").read_text()
