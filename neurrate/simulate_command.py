@@ -51,6 +51,7 @@ def session(
     units: Count = 600,
     minutes: Annotated[float, Parameter(validator=validators.Number(gt=0, lte=600))] = 20.0,
     repeats: Count = 5,
+    scene_frames: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=60))] = 60,
     frames: bool = True,
     seed: Seed = 0,
 ) -> None:
@@ -77,6 +78,9 @@ def session(
         light add about three minutes.
     repeats
         Times that the short movie is shown before the long one, and as often after it.
+    scene_frames
+        Frames of each scene of the long movie, thirty a second: fewer make more scenes, and more to
+        learn from.
     frames
         Keep the frames of the movies, about 20 kB each.
     seed
@@ -86,7 +90,13 @@ def session(
 
     check_writable(out)
     truth = write_day(
-        out, n_units=units, minutes=minutes, repeats=repeats, with_frames=frames, seed=seed
+        out,
+        n_units=units,
+        minutes=minutes,
+        repeats=repeats,
+        scene_frames=scene_frames,
+        with_frames=frames,
+        seed=seed,
     )
     print(
         f"wrote {out}: {len(truth.units)} units, {len(truth.trains.samples):,} spikes, "

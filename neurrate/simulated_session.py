@@ -184,7 +184,14 @@ def simulate_training_set(model: Path, recipe: BundleRecipe) -> tuple[TrainingSe
 
 
 def write_day(
-    path: Path, *, n_units: int, minutes: float, repeats: int, with_frames: bool, seed: int
+    path: Path,
+    *,
+    n_units: int,
+    minutes: float,
+    repeats: int,
+    scene_frames: int,
+    with_frames: bool,
+    seed: int,
 ) -> SessionTruth:
     """Write a session of the animal: the short movie, a long one, the short one again.
 
@@ -198,6 +205,8 @@ def write_day(
         That movies run, about; what the repeats leave is the long movie's.
     repeats : int
         Of the short movie, in each of two blocks.
+    scene_frames : int
+        Of each scene of the long movie.
     with_frames : bool
         Whether the frames are kept.
     seed : int
@@ -220,13 +229,18 @@ def write_day(
 
     short = random_movie(MOVIE_ONE, seed=DAY_REPEATED, n_scenes=ALLEN_FRAMES // WHOLE_SCENE)
     left_s = 60 * minutes - 2 * repeats * short.n_frames * FRAME_S
-    n_scenes = round(left_s / (WHOLE_SCENE * FRAME_S))
+    n_scenes = round(left_s / (scene_frames * FRAME_S))
     if n_scenes < 1:
         raise UserError(
             f"{2 * repeats} repeats of a movie of 30 s leave no time for the long movie in "
             f"{minutes:g} minutes. Ask for more --minutes or fewer --repeats."
         )
-    long = random_movie("natural_movie_long", seed=FIRST_DAY + seed, n_scenes=n_scenes)
+    long = random_movie(
+        "natural_movie_long",
+        seed=FIRST_DAY + seed,
+        n_scenes=n_scenes,
+        frames_per_scene=scene_frames,
+    )
     return write_session(
         path,
         units=draw_units(ANIMAL, n_units),
