@@ -21,11 +21,11 @@ from simulation.scenes.movie import random_movie
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)  # three commands three times, on a busy machine
+@pytest.mark.timeout(300)  # three commands twice, on a busy machine
 def test_one_command_makes_a_bundle_that_speaks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same bundle again, and from another folder, and the daemon's rooms run it."""
+    """Given again it finds all done, the bundle stays the same, and the daemon's rooms run it."""
     session = write_session(
         tmp_path / "day.nwb",
         units=draw_units(3, 60),
@@ -39,21 +39,18 @@ def test_one_command_makes_a_bundle_that_speaks(
         ),
         session_seed=1,
     )
-    bundles = []
-    for out in (tmp_path / "a", tmp_path / "elsewhere" / "b"):
-        words = ["learn", str(session.path), str(out), "--frames", str(session.movies)]
-        words += ["--model", str(SHIPPED_MODEL), "--size", "tiny", "--training-epochs", "1"]
-        assert main([*words, "--device", "cpu"]) == 0
-        bundles.append(load_manifest(out / "bundle"))
-        if out.name == "a":  # again: data set and run are finished, and the bundle is the same
-            assert main([*words, "--device", "cpu"]) == 0
-            said = capsys.readouterr().out
-            assert f"{out / 'data'} is finished" in said
-            assert f"{out / 'run'} is finished" in said
-            assert load_manifest(out / "bundle").sha256 == bundles[0].sha256
-    assert bundles[0].sha256 == bundles[1].sha256
+    out = tmp_path / "out"
+    words = ["learn", str(session.path), str(out), "--frames", str(session.movies)]
+    words += ["--model", str(SHIPPED_MODEL), "--size", "tiny", "--training-epochs", "1"]
+    assert main([*words, "--device", "cpu"]) == 0
+    manifest = load_manifest(out / "bundle")
+    capsys.readouterr()
+    assert main([*words, "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert f"{out / 'data'} is finished" in said
+    assert f"{out / 'run'} is finished" in said
+    assert load_manifest(out / "bundle").sha256 == manifest.sha256
 
-    manifest = bundles[0]
     encoder = load_encoder(manifest, [manifest.population.select("all")], device="cpu")
     spec = manifest.window_spec
     counts = np.zeros((spec.n_bins, len(manifest.population)), dtype=np.uint16)
