@@ -92,6 +92,9 @@ def known_captions(
     Told
     """
     if options.captioner is not None:
+        from encoder_training.frames.captioner import load_processor
+
+        load_processor(options.captioner)  # a wrong name is said before the work on the patches
         return Told(("",) * len(frames.number), ())
     if options.file is not None:
         written, where = read_captions(options.file), str(options.file.name)

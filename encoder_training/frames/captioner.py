@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +42,57 @@ class Describer(Protocol):
         ...
 
 
+def load_processor(model: str, *, revision: str = "") -> Any:
+    """Load what prepares a captioner's pictures; asked early, it says whether there is a model.
+
+    Parameters
+    ----------
+    model : str
+        Folder of the model, or its id on the Hugging Face hub.
+    revision : str
+        Commit of a model on the hub; empty takes the newest.
+
+    Returns
+    -------
+    processor
+        Of transformers.
+
+    Raises
+    ------
+    UserError
+        If it cannot be loaded.
+    """
+    check_folder(model)
+    from transformers import AutoProcessor
+
+    with _loading(model):
+        # By name: without torchvision the default warns that it takes this one.
+        return AutoProcessor.from_pretrained(model, backend="pil", revision=revision or "main")
+
+
+@contextmanager
+def _loading(model: str) -> Iterator[None]:
+    """Turn what libraries raise over a model into a sentence.
+
+    Raises
+    ------
+    UserError
+        That sentence.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        with quiet():
+            yield
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise UserError(
+            "the captioner must be a model of transformers that turns pictures into text, in a "
+            f"folder or on the Hugging Face hub, and {model!r} cannot be loaded as one: "
+            f"{first_line(error)} Give for instance Salesforce/blip-image-captioning-base, or the "
+            "folder of a LLaVA."
+        ) from error
+
+
 class Captioner:
     """A model of transformers that turns a picture into text: a BLIP, a BLIP-2, a LLaVA.
 
@@ -68,28 +120,16 @@ class Captioner:
     """
 
     def __init__(self, model: str, *, device: str = "cpu", revision: str = "") -> None:
-        check_folder(model)
         device = resolve_device(device)
         import torch
-        from safetensors import SafetensorError
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
 
         dtype = torch.float16 if device.startswith("cuda") else torch.float32
-        from_commit = {"revision": revision or "main"}
-        try:
-            with quiet():
-                # By name: without torchvision the default warns that it takes this one.
-                self._processor = AutoProcessor.from_pretrained(model, backend="pil", **from_commit)
-                loaded = AutoModelForImageTextToText.from_pretrained(
-                    model, dtype=dtype, **from_commit
-                )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise UserError(
-                "the captioner must be a model of transformers that turns pictures into text, in "
-                f"a folder or on the Hugging Face hub, and {model!r} cannot be loaded as one: "
-                f"{first_line(error)} Give for instance Salesforce/blip-image-captioning-base, or "
-                "the folder of a LLaVA."
-            ) from error
+        self._processor = load_processor(model, revision=revision)
+        with _loading(model):
+            loaded = AutoModelForImageTextToText.from_pretrained(
+                model, dtype=dtype, revision=revision or "main"
+            )
         self._model = loaded.to(device).eval()
         self._device, self._dtype = device, dtype
         self._prompt = _prompt(loaded.config.model_type, self._processor)

@@ -442,3 +442,11 @@ def test_the_layout_of_the_public_sessions(real_recordings, tmp_path):
         assert prepared.frames.number[frame] == number[row]
     assert len(np.unique(prepared.shown.group)) == 20
     assert min(len(parts.test), len(parts.validation)) > 40
+
+
+def test_a_captioner_that_is_not_there_is_refused_before_the_patches(tmp_path, capsys):
+    """The folder of the data set is not begun for a name that is mistyped."""
+    code, folder = prepare_lab(tmp_path, "--captioner", "no-such-folder")
+    assert code == 2
+    assert "'no-such-folder' is no folder" in capsys.readouterr().err
+    assert not folder.exists()
