@@ -74,8 +74,12 @@ def fit_bayes(lesson: Lesson) -> FrameMixture:
         for likelihood, prior in product((_poisson, _gaussian), PRIORS):
             linear = likelihood(moments, prior)
             scores = _scores(heard, linear)
-            for temper in TEMPERS:
+            before = np.inf
+            for temper in TEMPERS:  # softer and softer, until it is too soft
                 error = lesson.error(_posterior(scores, temper))
+                if error > before:
+                    break
+                before = error
                 if best is None or error < best[0]:
                     kind = likelihood.__name__.strip("_").capitalize()
                     chosen = f"{kind}, {parts}, prior of {prior:g} windows, temper {temper:g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,9 @@ as a whole; four parts of the paper's 20 bins are 42 ms each, about one frame of
 BLOCK_WINDOWS = 512
 """Windows that are cut at once: 20 MB of counts at 2,000 units and 20 bins."""
 
-MAX_VALIDATION = 500
-"""Validation windows that choose a baseline's settings, at most, evenly thinned."""
+MAX_VALIDATION = 250
+"""Validation windows that choose a baseline's settings, at most, evenly thinned. Each setting of
+naive Bayes weighs every known frame for each of them: with 26,000 frames a tenth of a second."""
 
 CHOOSING_COMPONENTS = 64
 """Of the frame space, on which settings are compared."""
@@ -41,6 +42,8 @@ class Lesson:
         True for a unit that is heard. A baseline is fitted on these units and on no others.
     space : FrameSpace
         Where predictions are compared when settings are chosen.
+    known : array, shape (n_known,), int64
+        The frames that training shows, in order.
     """
 
     data: TrainingSet
@@ -49,11 +52,10 @@ class Lesson:
     scaling: Scaling
     units: NDArray[np.bool_]
     space: FrameSpace
+    known: NDArray[np.int64] = field(init=False)
 
-    @property
-    def known(self) -> NDArray[np.int64]:
-        """The frames that training shows, in order, shape (n_known,)."""
-        return np.unique(self.data.frame[self.train])
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "known", np.unique(self.data.frame[self.train]))
 
     @property
     def chosen_by(self) -> NDArray[np.int64]:
