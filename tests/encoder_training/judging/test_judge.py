@@ -23,12 +23,15 @@ from encoder_training.judging.judged import (
     verdict,
 )
 from encoder_training.judging.report import BASELINES, write_report
+from encoder_training.judging.report_figures import COLOURS
 from encoder_training.judging.resampling import Interval, draw_groups, runs
 from encoder_training.masking import MaskingOptions
 from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
 from encoder_training.training import train_encoder
 from tests.support.prepared import FRAME_NS, GRID, prepared_set, thinned_targets
+
+pytestmark = pytest.mark.timeout(180)  # a short training, on a busy machine
 
 LAG_NS = 100_000_000
 
@@ -45,7 +48,7 @@ def _one_thread():
 @pytest.fixture(scope="module")
 def prepared():
     """Return a movie whose middle fifth is held out, 24 units."""
-    return prepared_set(n_frames=200, rate_hz=20.0, held_out="middle")
+    return prepared_set(n_frames=250, n_repeats=4, rate_hz=20.0, held_out="middle")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def judged(prepared) -> Judged:
         everyone=0.6, fraction=0, one_area=0.4, one_cell_type=0, several_areas=0,
         all_but_one_area=0, nobody=0,
     )  # fmt: skip
-    options = TrainingOptions(training_epochs=5, batch_size=32, learning_rate=3e-3, masking=masking)
+    options = TrainingOptions(training_epochs=6, batch_size=32, learning_rate=3e-3, masking=masking)
     trained = train_encoder(spec, data, options, parts=parts)
     return judge(prepared, data, parts, trained.encoder, trained.scaling, progress=False)
 
@@ -122,7 +125,7 @@ def test_a_decoder_that_guesses_is_at_chance():
 
 def test_a_short_training_beats_the_mean(judged):
     """On frames that it never saw, the encoder explains what mean and shuffled units do not."""
-    assert judged.n_unseen == judged.n_frames == 40
+    assert judged.n_unseen == judged.n_frames == 50
     encoder, mean = judged.method("encoder"), judged.method("mean patches")
     assert mean.scores["skill"].value == pytest.approx(0, abs=1e-4)
     assert mean.scores["rank"].value == pytest.approx(mean.chance["rank"])
@@ -203,3 +206,4 @@ def test_the_report_shows_what_there_is(judged, tmp_path):
     assert "lag.png" not in text
     assert "| area:CA1 | 8 | encoder |" in text
     assert "*chance*" in text
+    assert set(COLOURS) == {each.name for each in judged.methods}

@@ -19,6 +19,8 @@ from encoder_training.probes.fitting import Probes, fit_probes, load_probes, sav
 from encoder_training.training import Trained, train_encoder
 from tests.support.prepared import GRID, WORDS, prepared_set
 
+pytestmark = pytest.mark.timeout(180)  # a short training, on a busy machine
+
 LAG_NS = 100_000_000
 
 
