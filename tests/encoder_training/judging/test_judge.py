@@ -145,6 +145,12 @@ def test_blind_units_are_seen_to_be_at_chance(judged):
         assert judged.method(name, "area:VISp").scores["skill"].low > 0
 
 
+def test_frames_that_were_held_out_are_decided_by_patches(judged):
+    """Who can name training frames alone is not counted wrong for that on new ones."""
+    chosen = [judged.method(name, "all").chosen for name in ("naive Bayes", "kNN")]
+    assert all("frames by patches" in each for each in chosen)
+
+
 def test_an_encoder_that_has_learned_nothing_is_seen_to_lose(tmp_path):
     """Random weights lose to every baseline, said first; every second frame has patches."""
     prepared = thinned_targets(prepared_set(n_frames=240, rate_hz=20.0, n_repeats=4), 2)
