@@ -224,27 +224,33 @@ def _roc(figure: Any, probes: Probes, n_rows: int) -> None:
         axes.set_visible(False)
     figure.supxlabel("false alarms", fontsize=9)
     figure.supylabel("hits", fontsize=9)
-    figure.suptitle("Blue: all units, with its area. Grey: each area and cell type.", fontsize=9)
+    n_all = sum(probes.of(concept).is_scored for concept in probes.concepts)
+    which = "" if n_all == len(scored) else f"The {len(scored)} best of {n_all}. "
+    figure.suptitle(
+        f"{which}Blue: all units, with its area. Grey: each area and cell type.", fontsize=9
+    )
 
 
 def _calibration(figure: Any, probes: Probes) -> None:
     axes, of_errors = figure.subplots(1, 2)
     tests = [probes.of(concept) for concept in probes.concepts]
-    for each in tests:
-        found = each.reliability
-        axes.plot(found.predicted, found.happened, color="#c3cad1", linewidth=0.8)
-        axes.scatter(
-            found.predicted,
-            found.happened,
-            s=2 + 60 * np.array(found.n) / max(each.n, 1),
-            color=COLOURS["encoder"],
-            alpha=0.6,
-            linewidths=0,
-        )
+    predicted, happened, windows = (
+        np.concatenate([np.asarray(getattr(each.reliability, name), float) for each in tests])
+        for name in ("predicted", "happened", "n")
+    )
+    axes.scatter(
+        predicted, happened, s=2 + 60 * windows / windows.max(), color="#c3cad1", linewidths=0
+    )
+    tenth = np.minimum((10 * predicted).astype(int), 9)
+    pooled = [
+        [np.average(each[tenth == row], weights=windows[tenth == row]) for row in np.unique(tenth)]
+        for each in (predicted, happened)
+    ]
+    axes.plot(*pooled, "o-", color=COLOURS["encoder"], markersize=4)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     axes.set(xlabel="probability that the probe gives", ylabel="share of windows with the concept")
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    axes.set_title("One line for each concept; dots by windows", fontsize=9)
+    axes.set_title("Blue: all concepts. Grey: each, larger for more windows.", fontsize=9)
     for at, population in enumerate(probes.populations):
         through = [probes.of(concept, population) for concept in probes.concepts]
         before, after = (
