@@ -26,6 +26,10 @@ class PatchGrid:
         if min(self.rows, self.cols, self.dim) < 1:
             raise MisuseError(f"a patch grid needs rows, cols and dim of 1 or more, got {self}")
 
+    def __str__(self) -> str:
+        """Say it in words: ``24 x 24 patches of 1024 numbers``."""
+        return f"{self.rows} x {self.cols} patches of {self.dim} numbers"
+
     @property
     def n_patches(self) -> int:
         """Image tokens."""

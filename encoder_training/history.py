@@ -95,7 +95,8 @@ def plot_history(history: Sequence[TrainingEpoch], path: Path) -> None:
     passes = [row.training_epoch for row in history]
     for axes, (label, names) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         for name in names:
-            axes.plot(passes, [getattr(row, name) for row in history], label=name)
+            axes.plot(passes, [getattr(row, name) for row in history], label=name.replace("_", " "))
         axes.set(xlabel="pass over the training windows", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
     figure.savefig(path, dpi=150)

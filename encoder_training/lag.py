@@ -184,16 +184,16 @@ def plot_lags(choice: LagChoice, path: Path) -> None:
     axes = figure.subplots()
     lag_ms = [each.lag_ns / 1e6 for each in choice.scores]
     explained = [each.explained for each in choice.scores]
-    axes.errorbar(
-        lag_ms, explained, [each.standard_error for each in choice.scores], fmt="o-", mfc="white"
-    )
+    # Of the difference to the best, which decides; the error of the score itself is far larger.
+    behind = [each.behind_best_error for each in choice.scores]
+    axes.errorbar(lag_ms, explained, behind, fmt="o-", mfc="white")
     plateau = [each for each in choice.scores if _is_as_good(each)]
     axes.plot(
         [each.lag_ns / 1e6 for each in plateau],
         [each.explained for each in plateau],
         "C0o",
         zorder=3,
-        label="within a standard error of the best",
+        label="best, or behind it by less than the error (bar)",
     )
     axes.axvline(choice.lag_ns / 1e6, color="C3", label=f"chosen: {choice.lag_ns / 1e6:g} ms")
     axes.set(xlabel="lag (ms)", ylabel="explained variance, validation")

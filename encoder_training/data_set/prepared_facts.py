@@ -131,7 +131,7 @@ def load_facts(folder: Path) -> DatasetModel:
         what = (
             "it is not finished: give neurrate prepare the same command again, and it goes on"
             if any((folder / name).exists() for name in (*CONTENT, UNFINISHED))
-            else f"it has no {FACTS}; is it a data set of neurrate prepare?"
+            else f"it has no {FACTS}; is it a data set of 'neurrate prepare'"
         )
         raise DatasetError(folder, [what])
     if path.stat().st_size > MAX_FACTS_BYTES:
