@@ -8,7 +8,7 @@ arithmetic is that of `contracts.binning`, so that the counts are those of servi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,24 +158,3 @@ def add_spikes(
             f"a unit may fire {MOST} spikes in a bin of {1 / rate.bins_per_s:.3g} s at most, "
             f"got {most}. Use narrower bins, or leave out what is not a unit."
         )
-
-
-def from_trains(trains: Sequence[NDArray[np.int64]]) -> SpikesBetween:
-    """Hand out spikes from one sorted array for each unit.
-
-    Parameters
-    ----------
-    trains : sequence of array, shape (n_spikes,), int64, session nanoseconds
-
-    Returns
-    -------
-    spikes_between : callable
-    """
-
-    def between(start_ns: int, stop_ns: int) -> tuple[NDArray[np.int64], NDArray[np.integer]]:
-        edges = [np.searchsorted(train, (start_ns, stop_ns)) for train in trains]
-        parts = [train[a:b] for train, (a, b) in zip(trains, edges, strict=True)]
-        units = np.repeat(np.arange(len(trains)), [len(part) for part in parts])
-        return np.concatenate(parts), units
-
-    return between

@@ -10,11 +10,23 @@ from hypothesis import strategies as st
 from contracts.binning import BinRate, bin_spikes
 from contracts.errors import MisuseError, UserError
 from encoder_training.data_set import counting
-from encoder_training.data_set.counting import add_spikes, count_spans, from_trains, write_counts
+from encoder_training.data_set.counting import add_spikes, count_spans, write_counts
 from encoder_training.data_set.prepared import Spans
 
 RATES = [BinRate(120), BinRate(1_000, 7), BinRate(60_000, 1_001)]
 N_UNITS = 3
+
+
+def from_trains(trains):
+    """Hand out spikes from one sorted array of nanoseconds for each unit."""
+
+    def between(start_ns, stop_ns):
+        edges = [np.searchsorted(train, (start_ns, stop_ns)) for train in trains]
+        parts = [train[a:b] for train, (a, b) in zip(trains, edges, strict=True)]
+        units = np.repeat(np.arange(len(trains)), [len(part) for part in parts])
+        return np.concatenate(parts), units
+
+    return between
 
 
 @st.composite
