@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from contracts.errors import ChildError
@@ -25,6 +26,8 @@ END_S = 600.0
 """How long a process may take to end once the other has."""
 
 POLL_MS = 50
+
+NARRATIONS, STATS = b"narration.", b"stats"
 
 QUEUE_MESSAGES = 1_000_000
 """More narrations than any score has: none may be lost here."""
@@ -100,12 +103,15 @@ def replay(plan: ReplayPlan, folder: Path, *, title: str) -> Replayed:
     """
     folder.mkdir()
     with ExitStack() as stack:
-        source = stack.enter_context(Child("source", _source_words(plan), folder))
-        spikes = source.addresses(deadline_s=START_S)["spikes"]
+        # A path is known before anybody binds to it, so the source can be the last to start: not
+        # a spike is sent before the daemon is heard.
+        spikes = f"ipc://{stack.enter_context(TemporaryDirectory(prefix='neurrate-'))}/spikes"
         words = _daemon_words(plan, spikes, _write_config(plan, folder))
         daemon = stack.enter_context(Child("daemon", words, folder))
-        publish = daemon.addresses(deadline_s=START_S)["publish"]
-        narrations = _listen(publish, source, daemon, title)
+        socket = stack.enter_context(_ear(daemon.addresses(deadline_s=START_S)["publish"]))
+        _wait_until_heard(socket, daemon)
+        source = stack.enter_context(Child("source", _source_words(plan, spikes), folder))
+        narrations = _listen(socket, source, daemon, title)
         daemon.wait(deadline_s=END_S)
         source.wait(deadline_s=END_S)
     counters = read_json(folder / "daemon.json")["counters"]
@@ -119,9 +125,9 @@ def replay(plan: ReplayPlan, folder: Path, *, title: str) -> Replayed:
     return Replayed(narrations, counters["windows"], sum(counters["windows_dropped"].values()))
 
 
-def _source_words(plan: ReplayPlan) -> list[str]:
+def _source_words(plan: ReplayPlan, spikes: str) -> list[str]:
     words = ["stream", "nwb", str(plan.recording), "--units-from", str(plan.bundle)]
-    words += ["--bind", "tcp://127.0.0.1:*", "--speed", plan.speed]
+    words += ["--bind", spikes, "--speed", plan.speed]
     return words + ([] if plan.seconds is None else ["--seconds", str(plan.seconds)])
 
 
@@ -149,23 +155,35 @@ def _write_config(plan: ReplayPlan, folder: Path) -> Path:
     return path
 
 
+@contextmanager
+def _ear(publish: str) -> Iterator[zmq.Socket[bytes]]:
+    """Connect to what the daemon publishes, with room for all of it."""
+    import zmq
+
+    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.RCVHWM, 0)
+        socket.subscribe(NARRATIONS)
+        socket.subscribe(STATS)
+        socket.connect(publish)
+        yield socket
+
+
+def _wait_until_heard(socket: zmq.Socket[bytes], daemon: Child) -> None:
+    """Wait for the first word of the daemon: from then on nothing that it says is missed."""
+    while daemon.is_running and not socket.poll(POLL_MS):
+        pass
+    daemon.check()
+
+
 def _listen(
-    publish: str, source: Child, daemon: Child, title: str
+    socket: zmq.Socket[bytes], source: Child, daemon: Child, title: str
 ) -> dict[tuple[int, str], Narration]:
     """Take narrations until the daemon has ended and nothing more arrives."""
-    import zmq
     from tqdm import tqdm
 
     heard: dict[tuple[int, str], Narration] = {}
-    with (
-        zmq.Context() as context,
-        context.socket(zmq.SUB) as socket,
-        tqdm(desc=title, unit=" narrations", disable=None) as bar,
-    ):
-        socket.set(zmq.LINGER, 0)
-        socket.set(zmq.RCVHWM, 0)
-        socket.subscribe(b"narration.")
-        socket.connect(publish)
+    with tqdm(desc=title, unit=" narrations", disable=None) as bar:
         while daemon.is_running:
             source.check()
             bar.update(_take(socket, heard))
@@ -180,7 +198,9 @@ def _take(socket: zmq.Socket[bytes], heard: dict[tuple[int, str], Narration]) ->
     wait_ms = POLL_MS
     while socket.poll(wait_ms):
         wait_ms = 0
-        _, payload = socket.recv_multipart()
+        topic, payload = socket.recv_multipart()
+        if not topic.startswith(NARRATIONS):
+            continue
         narration = unpack_narration(payload)
         heard[narration.window_seq, narration.population] = narration
     return len(heard) - n_before
