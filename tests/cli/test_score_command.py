@@ -85,8 +85,8 @@ def test_piece_of_a_recording_is_asked_for_in_seconds(tmp_path):
     part = ReplayPlan(
         tmp_path / "s.nwb", tmp_path, "llava", {"all": "all"}, stride_bins=8, seconds=20.0
     )
-    assert "--seconds" not in _source_words(plan)
-    assert _source_words(part)[-2:] == ["--seconds", "20.0"]
+    assert "--seconds" not in _source_words(plan, "ipc://spikes")
+    assert _source_words(part, "ipc://spikes")[-2:] == ["--seconds", "20.0"]
 
 
 def test_frame_on_the_screen_is_that_of_the_movie(tmp_path):
