@@ -115,8 +115,8 @@ def prepare(
     overwrite
         Start again whatever is there; patches of the same frames and model are kept.
     """
-    from encoder_training.data_set.report_figures import check_matplotlib
     from encoder_training.devices import resolve_device
+    from encoder_training.pictures import check_matplotlib
     from neurrate.prepare_build import PrepareOptions, build_data_set
     from neurrate.prepare_captions import CaptionOptions
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.errors import DependencyError
 from encoder_training.data_set.prepared import Role
 from encoder_training.data_set.report_measures import Alignment, Response
 from encoder_training.data_set.stimulus import Presented
+from encoder_training.pictures import report_figure
 
 ALIGNMENT, RATES, RESPONSE, SPLIT = "alignment.png", "rates.png", "response.png", "split.png"
 
 SLOWEST_HZ = 0.01
 """Left end of the axis of rates, on which silence has no place: a spike in 100 s."""
 
-DPI = 150
 INK = "#333333"
 ROLE_COLOURS = {Role.TRAIN: "#b8c4d6", Role.VALIDATION: "#e2a03f", Role.TEST: "#a8324a"}
 COLOURS = ("#1f5a8c", "#a8324a", "#3f8f5b", "#e2a03f", "#6b4c9a", "#7f7f7f", "#2aa1a1", "#c76b98")
@@ -34,7 +31,7 @@ def draw_alignment(path: Path, presented: Presented, measured: Sequence[Alignmen
     DependencyError
         If matplotlib is not installed.
     """
-    with _figure(path, (10, 1 + 2.2 * len(measured))) as figure:
+    with report_figure(path, (10, 1 + 2.2 * len(measured))) as figure:
         grid = figure.subplots(
             len(measured), 3, squeeze=False, gridspec_kw={"width_ratios": [2, 1, 2]}
         )
@@ -66,7 +63,7 @@ def draw_rates(path: Path, areas: Sequence[str], rate_hz: NDArray[np.float64]) -
     """
     names = _by_count(areas)
     of_area = np.array(areas)
-    with _figure(path, (9, 1.4 + 0.34 * len(names))) as figure:
+    with report_figure(path, (9, 1.4 + 0.34 * len(names))) as figure:
         from matplotlib.ticker import LogLocator, NullLocator
 
         many, fast = figure.subplots(1, 2, sharey=True)
@@ -100,7 +97,7 @@ def draw_response(path: Path, areas: Sequence[str], response: Response) -> None:
         If matplotlib is not installed.
     """
     of_area = np.array(areas)
-    with _figure(path, (7, 3.6)) as figure:
+    with report_figure(path, (7, 3.6)) as figure:
         axes = figure.subplots()
         for row, name in enumerate(_by_count(areas)[: len(COLOURS)]):
             is_here = of_area == name
@@ -123,7 +120,7 @@ def draw_split(path: Path, presented: Presented, role: NDArray[np.int8]) -> None
         If matplotlib is not installed.
     """
     heights = [0.55 + 0.12 * min(n, 30) for n in presented.n_repeats]
-    with _figure(path, (9, 0.7 + sum(heights))) as figure:
+    with report_figure(path, (9, 0.7 + sum(heights))) as figure:
         from matplotlib.colors import ListedColormap
         from matplotlib.patches import Patch
 
@@ -162,40 +159,3 @@ def _without_pauses(one: Alignment) -> NDArray[np.float64]:
 def _by_count(areas: Sequence[str]) -> list[str]:
     names, counts = np.unique(np.array(areas), return_counts=True)
     return [str(name) for name in names[np.argsort(-counts, kind="stable")]]
-
-
-@contextmanager
-def _figure(path: Path, size_in: tuple[float, float]) -> Iterator[Any]:
-    """Hand out an empty figure and save it; no state of the library is left behind."""
-    check_matplotlib()
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    style: Any = {
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 9,
-        "font.size": 9,
-    }
-    with mpl.rc_context(style):
-        figure = Figure(figsize=size_in, layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
-        figure.savefig(path, dpi=DPI, metadata={"Software": None})
-
-
-def check_matplotlib() -> None:
-    """Refuse early what would fail late.
-
-    Raises
-    ------
-    DependencyError
-        If matplotlib is not installed.
-    """
-    try:
-        import matplotlib  # noqa: F401 - only whether it is there
-    except ImportError as error:
-        raise DependencyError(
-            "A report's pictures need matplotlib. Run: pip install 'neurrate[train]'."
-        ) from error

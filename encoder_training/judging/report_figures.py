@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from contracts.errors import DependencyError
 from encoder_training.judging.baselines import FITS
 from encoder_training.judging.judged import (
     HEADLINES,
@@ -20,6 +17,7 @@ from encoder_training.judging.judged import (
     Judged,
     OverTime,
 )
+from encoder_training.pictures import report_figure
 from encoder_training.probes.probe_files import Probes
 
 OF_BASELINES = ("#e07a1f", "#4f8a5b", "#8a5a9e", "#b5495b", "#7a6a2f")
@@ -64,19 +62,19 @@ def write_judged_figures(folder: Path, judged: Judged) -> dict[str, str]:
         If matplotlib is not installed.
     """
     figures = {"methods.png": "Scores of each method, all units heard"}
-    with _figure(folder / "methods.png", (9, 3.0)) as figure:
+    with report_figure(folder / "methods.png", (9, 3.0), dpi=DPI) as figure:
         _methods(figure, judged)
     if judged.populations:
         figures["populations.png"] = "Encoder and baselines by population"
         n = len({each.population for each in judged.populations})
-        with _figure(folder / "populations.png", (9, 1.6 + 0.62 * n)) as figure:
+        with report_figure(folder / "populations.png", (9, 1.6 + 0.62 * n), dpi=DPI) as figure:
             _populations(figure, judged)
     if judged.over_time is not None:
         figures["over_time.png"] = "Decoding accuracy over the time of the movie"
         figures["decoded.png"] = "Decoded time against true time"
-        with _figure(folder / "over_time.png", (9, 3.2)) as figure:
+        with report_figure(folder / "over_time.png", (9, 3.2), dpi=DPI) as figure:
             _over_time(figure, judged, judged.over_time)
-        with _figure(folder / "decoded.png", (9, 2.9)) as figure:
+        with report_figure(folder / "decoded.png", (9, 2.9), dpi=DPI) as figure:
             _decoded(figure, judged.over_time)
     return figures
 
@@ -105,9 +103,9 @@ def write_probe_figures(folder: Path, probes: Probes) -> dict[str, str]:
         return {}
     n = min(MOST_CURVES, sum(probes.of(concept).is_scored for concept in probes.concepts))
     n_rows = -(-n // COLUMNS)
-    with _figure(folder / "roc.png", (9, 0.7 + 1.9 * n_rows)) as figure:
+    with report_figure(folder / "roc.png", (9, 0.7 + 1.9 * n_rows), dpi=DPI) as figure:
         _roc(figure, probes, n_rows)
-    with _figure(folder / "calibration.png", (9, 3.6)) as figure:
+    with report_figure(folder / "calibration.png", (9, 3.6), dpi=DPI) as figure:
         _calibration(figure, probes)
     return {
         "roc.png": "ROC of each concept, by population",
@@ -264,28 +262,3 @@ def _calibration(figure: Any, probes: Probes) -> None:
     of_errors.set_ylim(n - 0.5, -0.5)
     of_errors.set_xlabel("log loss, mean over concepts (nats)")
     of_errors.set_title("Before calibration: open. After: full.", fontsize=9)
-
-
-@contextmanager
-def _figure(path: Path, size_in: tuple[float, float]) -> Iterator[Any]:
-    """Hand out an empty figure and save it; no state of the library is left behind.
-
-    Raises
-    ------
-    DependencyError
-        If matplotlib is not installed.
-    """
-    try:
-        import matplotlib as mpl
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DependencyError(
-            "A report's pictures need matplotlib. Run: pip install 'neurrate[train]'."
-        ) from error
-    style: Any = {"axes.spines.top": False, "axes.spines.right": False, "font.size": 9}
-    with mpl.rc_context(style):
-        figure = Figure(figsize=size_in, layout="constrained")
-        FigureCanvasAgg(figure)
-        yield figure
-        figure.savefig(path, dpi=DPI, metadata={"Software": None})
