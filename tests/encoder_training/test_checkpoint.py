@@ -26,15 +26,6 @@ QUICK = TrainingOptions(training_epochs=2, batch_size=32, seed=1)
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Keep small tensors on one core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.timeout(120)  # a process that loads torch, on a busy machine
 def test_killed_training_gives_the_same_weights(tmp_path, capsys):
     """SIGKILL at the second pass, started again: the file is that of an uninterrupted training."""

@@ -30,15 +30,6 @@ RELEASED_LAYOUT = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Keep small tensors on one core: threads that wait for each other take a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def paper() -> PatchEncoder:
     """Return the paper's encoder at 2,000 units."""

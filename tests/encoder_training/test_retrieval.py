@@ -20,15 +20,6 @@ from tests.support.prepared import prepared_set
 SPEC = EncoderSpec.tiny(24, GRID)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Keep small tensors on one core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def windows():
     """Return windows of a movie that is shown again and again, and their parts."""

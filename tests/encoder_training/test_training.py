@@ -36,15 +36,6 @@ SPEC = EncoderSpec(
 QUICK = TrainingOptions(training_epochs=2, batch_size=32, learning_rate=3e-3, seed=1)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Keep small tensors on one core: threads that wait for each other take a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def data():
     """Return the planted recording."""

@@ -1,12 +1,11 @@
 """A vision tower that is arithmetic, and two movies for it to look at."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from contracts.embedding import PatchGrid
 from encoder_training.data_set.prepared import FrameTable
+from encoder_training.frames.array_movies import ArrayMovie
 
 N_FIRST, N_SECOND = 11, 7
 
@@ -43,32 +42,6 @@ class ArithmeticTower:
         ramp = np.arange(20, dtype=np.float32).reshape(4, 5) / 7
         patches: NDArray[np.float16] = (sums[:, np.newaxis, np.newaxis] + ramp).astype(np.float16)
         return patches
-
-
-@dataclass
-class ArrayMovie:
-    """Frames in memory."""
-
-    array: NDArray[np.uint8]
-
-    @property
-    def n_frames(self) -> int:
-        """Frames in all."""
-        return len(self.array)
-
-    @property
-    def height(self) -> int:
-        """Rows of a frame."""
-        return int(self.array.shape[1])
-
-    @property
-    def width(self) -> int:
-        """Columns of a frame."""
-        return int(self.array.shape[2])
-
-    def frames(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Return frames."""
-        return self.array[start:stop]
 
 
 def two_movies() -> tuple[FrameTable, dict[str, ArrayMovie]]:

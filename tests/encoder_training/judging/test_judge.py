@@ -36,15 +36,6 @@ pytestmark = pytest.mark.timeout(180)  # a short training, on a busy machine
 LAG_NS = 100_000_000
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Keep small tensors on one core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def prepared():
     """Return a movie whose middle fifth is held out, 24 units."""

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from scipy.special import expit
 
 from contracts.errors import UserError
@@ -22,15 +21,6 @@ from tests.support.prepared import GRID, WORDS, prepared_set
 pytestmark = pytest.mark.timeout(180)  # a short training, on a busy machine
 
 LAG_NS = 100_000_000
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Keep small tensors on one core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
