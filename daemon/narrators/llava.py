@@ -18,6 +18,7 @@ from contracts.errors import MisuseError, UserError
 from contracts.manifest import Manifest
 from contracts.narration import Evidence, Provenance, Status, Utterance
 from daemon.narrators.evidence import EvidenceFinder
+from daemon.narrators.fit import check_fit
 from daemon.narrators.patches import PatchPrompt
 
 WARM_UP_TOKENS = 2
@@ -273,7 +274,7 @@ def _load(name: str, revision: str, manifest: Manifest, dtype: Any) -> tuple[Any
 
     try:
         config = AutoConfig.from_pretrained(name, revision=revision)
-        _check_fit(name, config, manifest)
+        check_fit(name, config, manifest)
         with _no_progress_bar():
             model = LlavaForConditionalGeneration.from_pretrained(
                 name, revision=revision, dtype=dtype
@@ -288,36 +289,6 @@ def _load(name: str, revision: str, manifest: Manifest, dtype: Any) -> tuple[Any
     # The patches stand in for what it would have seen; its weights need not fill the memory.
     del model.model.vision_tower
     return model.eval(), tokenizer
-
-
-def _check_fit(name: str, config: Any, manifest: Manifest) -> None:
-    if config.model_type != "llava":
-        raise UserError(f"the language model must be a LLaVA, {name!r} is a {config.model_type}")
-    vision, grid, wanted = config.vision_config, manifest.patch_grid, manifest.model.language_model
-    n_patches = (vision.image_size // vision.patch_size) ** 2
-    # CLIP puts a token for the class before its patches, SigLIP none; "default" drops the first.
-    n_patches += vision.model_type == "clip_vision_model"
-    n_patches -= config.vision_feature_select_strategy == "default"
-    layers = config.vision_feature_layer
-    if not isinstance(layers, int):
-        layers = layers[0] if len(layers) == 1 else tuple(layers)
-    n_layers = len(layers) if isinstance(layers, tuple) else 1
-    facts = (
-        ("image tokens", grid.n_patches, n_patches),
-        ("numbers in an image token", grid.dim, n_layers * vision.hidden_size),
-        ("feature layer", wanted.feature_layer, layers),
-        ("select strategy", wanted.select_strategy, config.vision_feature_select_strategy),
-    )
-    problems = [
-        f"{fact}: the bundle has {ours}, the model {theirs}"
-        for fact, ours, theirs in facts
-        if ours != theirs
-    ]
-    if problems:
-        raise UserError(
-            f"the bundle {manifest.folder} was made for {wanted.model_id!r} and does not fit the "
-            f"language model {name!r}. {'; '.join(problems)}. Use the model it was made for."
-        )
 
 
 @contextmanager
