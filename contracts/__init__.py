@@ -14,8 +14,10 @@ module                    holds
 ``wire_header``           the header of one message, read with limits
 ``window``                WindowSpec and Window
 ``embedding``             PatchGrid and PatchEmbedding
-``narration``             Narration, its stamps and latencies, Trigger
-``narration_wire``        those to JSON and back
+``narration``             Narration, its stamps and latencies
+``narration_wire``        it to JSON and back
+``trigger``               Trigger, its stamps and latencies, to JSON and back
+``words``                 the words of a sentence
 ``address``               which addresses may be bound
 ``manifest``              the bundle: manifest, validation, hashes
 ========================  =======================================================

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,30 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import DependencyError, UserError, listed
+from contracts.words import singular, words_in
 
 SHARES = (0.05, 0.95)
 """Of the training frames: a rarer or a commoner word leaves too few examples of one side."""
 
 MAX_CONCEPTS = 40
 """Words that are taken, at most, those nearest to half of the frames first."""
-
-IRREGULAR = {
-    "people": "person",
-    "men": "man",
-    "women": "woman",
-    "children": "child",
-    "buses": "bus",
-}
-"""Plurals of what stands in pictures that no simple rule makes."""
-
-_WORD = re.compile(r"[a-z]+(?:-[a-z]+)*")
-
-_ABSENT = re.compile(
-    r"\b(?:no|without)\b.*?(?=[.,;:!?]|\b(?:and|but|with|while|in|on|at|near|under|behind|is|are)\b|$)",
-    re.DOTALL,
-)
-"""What a caption says is not there, to the end of the phrase."""
-
 
 def words_of(caption: str) -> frozenset[str]:
     """Return the words of a caption, lower case, plurals as singulars.
@@ -46,24 +28,7 @@ def words_of(caption: str) -> frozenset[str]:
     >>> sorted(words_of("A road without cars or people on a hill, no visible dog."))
     ['a', 'hill', 'on', 'road']
     """
-    return frozenset(singular(word) for word in _WORD.findall(_ABSENT.sub(" ", caption.lower())))
-
-
-def singular(word: str) -> str:
-    """Return the singular of a regular plural, and any other word as it is.
-
-    >>> [singular(word) for word in ("cars", "cities", "people", "glasses", "grass", "bus")]
-    ['car', 'city', 'person', 'glass', 'grass', 'bus']
-    """
-    if word in IRREGULAR:
-        return IRREGULAR[word]
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    if re.search(r"(?:ss|x|ch|sh)es$", word):
-        return word[:-2]
-    if word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "us", "is")):
-        return word[:-1]
-    return word
+    return frozenset(words_in(caption))
 
 
 def choose_concepts(captions: Sequence[str]) -> tuple[str, ...]:

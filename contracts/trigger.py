@@ -1,0 +1,293 @@
+"""Triggers: a rule's condition became true, and how late it is said.
+
+The stages of a trigger are laid end to end, each from the stamp before it to its own, so that they
+sum to the whole. A probe's trigger has ``cut`` + ``encode`` + ``decide`` + ``publish``. One that
+was heard in a narration has the narration's stages between ``encode`` and ``decide``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from itertools import pairwise
+from typing import Any
+
+from contracts.clock import ns_to_second
+from contracts.errors import WireError
+from contracts.narration_wire import dump, load
+from contracts.window import Window
+
+TRIGGER_VERSION = 1
+"""Version of the trigger message. Raised when a field changes meaning or goes."""
+
+
+class TriggerKind(StrEnum):
+    """What a rule listens to."""
+
+    PROBE = "probe"
+    """The probability that a concept probe gives a window."""
+    WORD = "word"
+    """A word of a narration."""
+    LIKENESS = "likeness"
+    """How near a narration is to a sentence, in meaning."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpokenStamps:
+    """The narration's part of a trigger's life, host clock, nanoseconds.
+
+    Attributes
+    ----------
+    worker_start, first_token, last_token : int
+        As in `contracts.narration.Stamps`.
+    narrated : int
+        The narration was published.
+    """
+
+    worker_start: int
+    first_token: int
+    last_token: int
+    narrated: int
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerStamps:
+    """The life of a trigger, host clock, nanoseconds.
+
+    Attributes
+    ----------
+    newest_spike_received, window_complete, encoded : int
+        As in `contracts.narration.Stamps`.
+    decided : int
+        The rule was found to be true.
+    published : int
+        It left the daemon.
+    spoken : SpokenStamps or None
+        None for a probe, which waits for no words.
+    """
+
+    newest_spike_received: int
+    window_complete: int
+    encoded: int
+    decided: int
+    published: int
+    spoken: SpokenStamps | None = None
+
+    def in_order(self) -> dict[str, int]:
+        """Return the stamps by name, from the first to the last."""
+        return {
+            "newest_spike_received": self.newest_spike_received,
+            "window_complete": self.window_complete,
+            "encoded": self.encoded,
+            **(asdict(self.spoken) if self.spoken else {}),
+            "decided": self.decided,
+            "published": self.published,
+        }
+
+    @classmethod
+    def of(cls, host_ns: Mapping[str, int]) -> TriggerStamps:
+        """Read the stamps back from what `in_order` gave."""
+        names = SpokenStamps.__dataclass_fields__
+        of_words = {name: host_ns[name] for name in names if name in host_ns}
+        rest = {name: stamp for name, stamp in host_ns.items() if name not in names}
+        return cls(**rest, spoken=SpokenStamps(**of_words) if of_words else None)
+
+
+STAGE_OF_STAMP = {
+    "window_complete": "cut",
+    "encoded": "encode",
+    "worker_start": "wait",
+    "first_token": "prefill",
+    "last_token": "decode",
+    "narrated": "say",
+    "decided": "decide",
+    "published": "publish",
+}
+"""The stage that ends with each stamp."""
+
+TRIGGER_STAGES = tuple(STAGE_OF_STAMP.values())
+"""All stages, in their order."""
+
+PROBE_STAGES = ("cut", "encode", "decide", "publish")
+"""Those of a probe's trigger."""
+
+
+def trigger_latency_ms(stamps: TriggerStamps) -> dict[str, float]:
+    """Return the duration of each stage, and ``total``, in milliseconds.
+
+    >>> trigger_latency_ms(TriggerStamps(0, 1_000_000, 3_000_000, 3_500_000, 4_000_000))
+    {'cut': 1.0, 'encode': 2.0, 'decide': 0.5, 'publish': 0.5, 'total': 4.0}
+    """
+    ordered = stamps.in_order()
+    stages = {
+        STAGE_OF_STAMP[later]: (ordered[later] - ordered[earlier]) / 1e6
+        for earlier, later in pairwise(ordered)
+    }
+    return {**stages, "total": (stamps.published - stamps.newest_spike_received) / 1e6}
+
+
+@dataclass(frozen=True, slots=True)
+class WindowFacts:
+    """Which stretch of the recording a trigger is about; session clock, seconds.
+
+    Attributes
+    ----------
+    seq : int
+        The window's number on the absolute grid, the same in every replay.
+    start_s, stop_s, frame_s : float
+        The window, and when the frame that it describes was shown.
+    n_gap_bins : int
+        Bins of the window that some stream did not cover.
+    blind_streams : tuple of str
+        Streams that were silent or had ended.
+    """
+
+    seq: int
+    start_s: float
+    stop_s: float
+    frame_s: float
+    n_gap_bins: int = 0
+    blind_streams: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, window: Window) -> WindowFacts:
+        """Return the facts of a window."""
+        return cls(
+            seq=window.seq,
+            start_s=ns_to_second(window.start_ns),
+            stop_s=ns_to_second(window.stop_ns),
+            frame_s=ns_to_second(window.frame_ns),
+            n_gap_bins=window.n_gap_bins,
+            blind_streams=window.blind_streams,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """The condition of one rule became true.
+
+    Attributes
+    ----------
+    id : str
+        ``<daemon run>-<name>-<seq>``.
+    seq : int
+        Counts the triggers of this rule in this daemon's life, from 0.
+    name : str
+        The rule's name; published under ``trigger.<name>``.
+    kind : TriggerKind
+        What the rule listens to.
+    rule : str
+        Its condition, as it was written.
+    population : str
+        The selection it was heard in.
+    dry_run : bool
+        True where the rule is only being tried: no sink but the publish socket hears of it.
+    score, threshold : float
+        What was found, and what it had to cross. A word's score is 1 or 0.
+    window : WindowFacts
+        When.
+    stamps : TriggerStamps
+        Its life on the host clock.
+    bundle : str
+        sha256 of the bundle's manifest.
+    calibration : str or None
+        The population by which a probe's probability was calibrated; None for narrations.
+    scores : dict
+        Every concept's probability in this window and population; empty for narrations.
+    narration_id, text : str or None
+        The narration that it was heard in; None for probes.
+    """
+
+    id: str
+    seq: int
+    name: str
+    kind: TriggerKind
+    rule: str
+    population: str
+    dry_run: bool
+    score: float
+    threshold: float
+    window: WindowFacts
+    stamps: TriggerStamps
+    bundle: str
+    calibration: str | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    narration_id: str | None = None
+    text: str | None = None
+
+    @property
+    def topic(self) -> str:
+        """The topic that it is published under."""
+        return f"trigger.{self.name}"
+
+
+def pack_trigger(trigger: Trigger) -> list[bytes]:
+    """Turn a trigger into ``[topic, JSON]``."""
+    window = trigger.window
+    message: dict[str, Any] = {
+        "version": TRIGGER_VERSION,
+        "id": trigger.id,
+        "seq": trigger.seq,
+        "name": trigger.name,
+        "kind": trigger.kind.value,
+        "rule": trigger.rule,
+        "population": trigger.population,
+        "calibration": trigger.calibration,
+        "dry_run": trigger.dry_run,
+        "score": trigger.score,
+        "threshold": trigger.threshold,
+        "scores": trigger.scores,
+        "window": {
+            "seq": window.seq,
+            "start_s": window.start_s,
+            "stop_s": window.stop_s,
+            "frame_s": window.frame_s,
+            "n_gap_bins": window.n_gap_bins,
+            "blind_streams": list(window.blind_streams),
+        },
+        "narration_id": trigger.narration_id,
+        "text": trigger.text,
+        "host_ns": trigger.stamps.in_order(),
+        "latency_ms": trigger_latency_ms(trigger.stamps),
+        "provenance": {"bundle": trigger.bundle},
+    }
+    return [trigger.topic.encode(), dump(message)]
+
+
+def unpack_trigger(payload: bytes) -> Trigger:
+    """Read a trigger back from its JSON.
+
+    Raises
+    ------
+    WireError
+        If it is not JSON, of another version, or lacks a field.
+    """
+    message = load(payload)
+    version = message.get("version")
+    if version != TRIGGER_VERSION:
+        raise WireError(
+            "version", f"trigger version {version!r:.32}, this build reads {TRIGGER_VERSION}"
+        )
+    try:
+        window = {**message["window"], "blind_streams": tuple(message["window"]["blind_streams"])}
+        return Trigger(
+            id=message["id"],
+            seq=message["seq"],
+            name=message["name"],
+            kind=TriggerKind(message["kind"]),
+            rule=message["rule"],
+            population=message["population"],
+            dry_run=message["dry_run"],
+            score=message["score"],
+            threshold=message["threshold"],
+            window=WindowFacts(**window),
+            stamps=TriggerStamps.of(message["host_ns"]),
+            bundle=message["provenance"]["bundle"],
+            calibration=message["calibration"],
+            scores=dict(message["scores"]),
+            narration_id=message["narration_id"],
+            text=message["text"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WireError("field", f"a trigger lacks or misspells a field: {error!r}") from error

@@ -1,0 +1,1 @@
+"""Rules that become triggers: concept probes on windows, words and meaning on narrations."""

@@ -1,0 +1,119 @@
+"""When a rule fires: a pure state machine over scores. No socket, no clock here.
+
+Theory of operation
+-------------------
+A crossing has a *threshold*, a *release* on its other side, a *dwell* and a *refractory time*.
+
+::
+
+    armed ── dwell scores in a row beyond the threshold ──► fires, not armed
+    not armed ── a score at the release or on its far side ──► armed
+
+A rule for ``>`` starts armed, so that what is there at the start is heard. A rule for ``<`` starts
+not armed: what goes away must have been there. The refractory time is counted from one firing to
+the next in session time. A crossing that would fire within it is passed over as a whole: firing
+later would say that something has begun which began long before.
+
+Time that runs backwards is another run of the source, and everything begins anew. A score that is
+not a number is as if there had been none.
+
+Invariants (``tests/daemon/triggers/test_crossing.py``):
+
+1. Never two firings within the refractory time        ``test_never_within_the_refractory_time``
+2. Never before the dwell is full                      ``test_never_before_the_dwell``
+3. Between two firings lies a score at the release     ``test_one_firing_per_crossing``
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+NEVER = -(2**63)
+"""Session nanoseconds before any other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What must be crossed, and how.
+
+    Attributes
+    ----------
+    is_above : bool
+        Whether it fires above the threshold, or below it.
+    threshold : float
+        A score beyond it counts; one that is equal does not.
+    release : float
+        A score that is equal, or on the other side, arms the rule again.
+    dwell : int
+        Scores in a row that must be beyond the threshold; 1 or more.
+    refractory_ns : int
+        Session nanoseconds between two firings, at least.
+    """
+
+    is_above: bool
+    threshold: float
+    release: float
+    dwell: int = 1
+    refractory_ns: int = 0
+
+
+class Crossing:
+    """One rule's memory.
+
+    Parameters
+    ----------
+    level : Level
+
+    Attributes
+    ----------
+    n_passed_over : int
+        Crossings that came within the refractory time.
+    """
+
+    def __init__(self, level: Level) -> None:
+        self.n_passed_over = 0
+        self._sign = 1.0 if level.is_above else -1.0
+        self._threshold = self._sign * level.threshold
+        self._release = self._sign * level.release
+        self._level = level
+        self._last_ns = NEVER
+        self._is_armed = level.is_above
+        self._n_beyond = 0
+        self._fired_ns = NEVER
+
+    def take(self, score: float, session_ns: int) -> bool:
+        """Take in a score; return whether the rule fires now.
+
+        Parameters
+        ----------
+        score : float
+        session_ns : int
+            The end of what the score is about.
+
+        Returns
+        -------
+        fires : bool
+        """
+        if session_ns < self._last_ns:
+            self._begin_anew()
+        self._last_ns = session_ns
+        if math.isnan(score):
+            return False
+        score = self._sign * score
+        if score <= self._release:
+            self._is_armed = True
+        self._n_beyond = self._n_beyond + 1 if score > self._threshold else 0
+        if not self._is_armed or self._n_beyond < self._level.dwell:
+            return False
+        self._is_armed = False
+        if session_ns - self._fired_ns < self._level.refractory_ns:
+            self.n_passed_over += 1
+            return False
+        self._fired_ns = session_ns
+        return True
+
+    def _begin_anew(self) -> None:
+        self._is_armed = self._level.is_above
+        self._n_beyond = 0
+        self._fired_ns = NEVER

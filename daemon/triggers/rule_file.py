@@ -1,0 +1,231 @@
+"""The file of rules and sinks: TOML in, checked values out, every problem in one error."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from contracts.clock import NS_PER_S
+from contracts.errors import SettingsError, listed
+from contracts.trigger import TriggerKind
+from contracts.words import words_in
+from daemon.probes import Probes
+from daemon.triggers.crossing import Level
+from daemon.triggers.rules import Condition, ConditionError, Rule, read_condition
+from daemon.triggers.tables import RuleFileTable, RuleTable, SinkTable, keys_at
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_NAME_RULE = "must have a name of 1 to 64 letters, digits, _ or -"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleBook:
+    """All rules of a daemon, checked against its bundle and populations.
+
+    Attributes
+    ----------
+    rules : tuple of Rule
+    sinks : dict
+        Those that some rule names, by name.
+    likeness_model : str or None
+        Of the rules on likeness.
+    """
+
+    rules: tuple[Rule, ...]
+    sinks: dict[str, SinkTable]
+    likeness_model: str | None = None
+
+    def of_kind(self, *kinds: TriggerKind) -> tuple[Rule, ...]:
+        """Return the rules that listen to one of some kinds of things."""
+        return tuple(rule for rule in self.rules if rule.condition.kind in kinds)
+
+
+def load_rules(
+    path: Path,
+    *,
+    probes: Probes | None,
+    populations: Mapping[str, str],
+    dry_run: bool = False,
+) -> RuleBook:
+    """Read a file of rules.
+
+    Parameters
+    ----------
+    path : Path
+        TOML.
+    probes : Probes or None
+        The bundle's.
+    populations : mapping
+        The settings' table: names, and what they stand for.
+    dry_run : bool
+        Make every rule a dry one.
+
+    Returns
+    -------
+    RuleBook
+
+    Raises
+    ------
+    SettingsError
+        With every problem of every rule and sink.
+    """
+    found, sinks, problems = _read(path)
+    rules = []
+    if found is not None:
+        if not found.triggers:
+            problems.append(f"{path} must hold one rule or more, such as [triggers.car_seen]")
+        for name, table in found.triggers.items():
+            rule, of_rule = _rule(name, table, probes, populations, sinks, dry_run)
+            problems += [f"triggers.{name}{problem} ({path})" for problem in of_rule]
+            rules += [rule] if rule else []
+        problems += [
+            f"sinks.{name} {_NAME_RULE} ({path})" for name in sinks if not _NAME.fullmatch(name)
+        ]
+    if problems or found is None:
+        raise SettingsError(problems)
+    used = {name for rule in rules for name in rule.sinks}
+    tables = {name: table for name, table in found.sinks.items() if name in used}
+    return RuleBook(tuple(rules), tables, found.likeness.model)
+
+
+def _read(path: Path) -> tuple[RuleFileTable | None, tuple[str, ...], list[str]]:
+    """Return what stands in the file but for what is wrong, all names of sinks, and problems."""
+    try:
+        tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None, (), [f"triggers.rules must be a file that is there, got {path}"]
+    except OSError as error:
+        return None, (), [f"triggers.rules {path} cannot be read: {error.strerror}"]
+    except ValueError as error:
+        return None, (), [f"triggers.rules {path} is not TOML: {error}"]
+    named = tree.get("sinks")
+    sinks = tuple(named) if isinstance(named, dict) else ()
+    try:
+        return RuleFileTable.model_validate(tree), sinks, []
+    except ValidationError as error:
+        details = error.errors()
+    problems = [_sentence(detail, path) for detail in details]
+    for detail in details:  # what is wrong is left out, so that the rest is checked as well
+        top, *below = detail["loc"]
+        table = tree.get(str(top))
+        if below and isinstance(table, dict):
+            table.pop(str(below[0]), None)
+        else:
+            tree.pop(str(top), None)
+    is_there = bool(tree.get("triggers"))
+    return RuleFileTable.model_validate(tree) if is_there else None, sinks, problems
+
+
+def _rule(
+    name: str,
+    table: RuleTable,
+    probes: Probes | None,
+    populations: Mapping[str, str],
+    sinks: tuple[str, ...],
+    dry_run: bool,
+) -> tuple[Rule | None, list[str]]:
+    problems = [] if _NAME.fullmatch(name) else [f" {_NAME_RULE}"]
+    problems += [
+        f".sinks names {sink!r}, and there is no [sinks.{sink}]{_nearest(sink, sinks)}"
+        for sink in table.sinks
+        if sink not in sinks
+    ]
+    try:
+        condition = read_condition(table.when)
+    except ConditionError as error:
+        return None, [*problems, f".when {error.problem}:\n{error.marked}\n   "]
+    problems += _condition_problems(condition, probes, populations)
+    problems += _release_problems(condition, table.release)
+    release = condition.threshold if table.release is None else table.release
+    level = Level(
+        is_above=condition.is_above,
+        threshold=condition.threshold,
+        release=release,
+        dwell=condition.dwell,
+        refractory_ns=round(table.refractory_s * NS_PER_S),
+    )
+    rule = Rule(name, table.when, condition, level, table.dry_run or dry_run, table.sinks)
+    return (None if problems else rule), problems
+
+
+def _condition_problems(
+    condition: Condition, probes: Probes | None, populations: Mapping[str, str]
+) -> Iterator[str]:
+    population, what = condition.population, condition.what
+    if population not in populations:
+        yield (
+            f".when names the population {population!r}, which is not narrated"
+            f"{_nearest(population, tuple(populations))}. There are "
+            f"{listed(tuple(populations))}; add it to [populations]"
+        )
+    low = -1 if condition.kind is TriggerKind.LIKENESS else 0
+    if not low < condition.threshold < 1:
+        what_it_is = "a cosine" if condition.kind is TriggerKind.LIKENESS else "a probability"
+        yield (
+            f".when must have a threshold between {low} and 1, {what_it_is}, got "
+            f"{condition.threshold:g}"
+        )
+    if condition.kind is TriggerKind.WORD and not words_in(what):
+        yield f".when must name a word of letters that a sentence can have, got {what!r}"
+    if condition.kind is not TriggerKind.PROBE:
+        return
+    if probes is None:
+        yield (
+            ".when asks for a concept probe, and the bundle has none. Train the encoder on frames "
+            "with captions and export it, or use a rule on narrations"
+        )
+    elif what not in probes.concepts:
+        yield (
+            f".when names the concept {what!r}, which the bundle has no probe for"
+            f"{_nearest(what, probes.concepts)}. It has: {', '.join(probes.concepts) or 'none'}"
+        )
+
+
+def _release_problems(condition: Condition, release: float | None) -> Iterator[str]:
+    if release is None:
+        return
+    if condition.kind is TriggerKind.WORD:
+        yield ".release has no meaning where a word is said or not: leave it out"
+    elif condition.is_above and release > condition.threshold:
+        yield (
+            f".release must be at or below the threshold {condition.threshold:g} of a rule with "
+            f">, got {release:g}"
+        )
+    elif not condition.is_above and release < condition.threshold:
+        yield (
+            f".release must be at or above the threshold {condition.threshold:g} of a rule with "
+            f"<, got {release:g}"
+        )
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    nearest = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f" (did you mean {' or '.join(nearest)}?)" if nearest else ""
+
+
+def _sentence(detail: ErrorDetails, path: Path) -> str:
+    """Say what rule was broken, where, and what was found."""
+    loc = [str(part) for part in detail["loc"]]
+    if detail["type"] == "extra_forbidden":
+        known = keys_at(loc)
+        return f"Unknown key {'.'.join(_without_kind(loc))} in {path}{_nearest(loc[-1], known)}."
+    rule = detail["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+    if detail["type"] == "missing":
+        rule = "must be given"
+    elif detail["type"].startswith("union_tag"):
+        rule = 'must have kind = "http", "open_ephys" or "command"'
+    found = "" if "got " in rule or rule == "must be given" else f", got {detail['input']!r:.100}"
+    return f"{'.'.join(_without_kind(loc))} {rule}{found} ({path})."
+
+
+def _without_kind(loc: list[str]) -> list[str]:
+    """Leave out the kind of a sink, which pydantic puts in the path."""
+    return loc[:2] + loc[3:] if loc[0] == "sinks" and len(loc) > 3 else loc

@@ -1,0 +1,201 @@
+"""A rule's condition: one line of text, read with the place of every mistake. No file here.
+
+::
+
+    probe "CONCEPT" of POPULATION > NUMBER [for N windows]
+    narration of POPULATION says "WORDS" [for N narrations]
+    narration of POPULATION like "SENTENCE" > NUMBER [for N narrations]
+
+``<`` stands for what goes away.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from contracts.trigger import TriggerKind
+from daemon.triggers.crossing import Level
+
+MAX_DWELL = 10_000
+"""Windows or narrations in a row: eleven minutes at fifteen a second."""
+
+SAID = 0.5
+"""Threshold of a word, whose score is 1 or 0."""
+
+_TOKEN = re.compile(r"""\s*("[^"]*"|'[^']*'|[<>]=?|[^\s<>"']+|["'])""")
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a rule waits for.
+
+    Attributes
+    ----------
+    kind : TriggerKind
+    what : str
+        A concept, words or a sentence.
+    population : str
+        A name of the settings' table of populations.
+    is_above : bool
+        ``>`` or ``says``; else ``<``.
+    threshold : float
+    dwell : int
+        Windows or narrations in a row.
+    """
+
+    kind: TriggerKind
+    what: str
+    population: str
+    is_above: bool
+    threshold: float
+    dwell: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule.
+
+    Attributes
+    ----------
+    name : str
+        Its triggers go out under ``trigger.<name>``.
+    text : str
+        The condition as it was written.
+    condition : Condition
+    level : Level
+        The condition's numbers, with release and refractory time.
+    is_dry : bool
+        No sink but the publish socket hears of its triggers.
+    sinks : tuple of str
+        The others that do.
+    """
+
+    name: str
+    text: str
+    condition: Condition
+    level: Level
+    is_dry: bool = False
+    sinks: tuple[str, ...] = ()
+
+
+class ConditionError(ValueError):
+    """A condition that cannot be read.
+
+    Attributes
+    ----------
+    problem : str
+        What was expected, and what stood there.
+    marked : str
+        The condition, and a second line with the place.
+    """
+
+    def __init__(self, problem: str, text: str, at: int) -> None:
+        shown = re.sub(r"\s", " ", text)
+        self.problem = problem
+        self.marked = f"      {shown}\n      {' ' * at}^"
+        super().__init__(f"{problem}\n{self.marked}")
+
+
+def read_condition(text: str) -> Condition:
+    """Read a condition.
+
+    Parameters
+    ----------
+    text : str
+        One line.
+
+    Returns
+    -------
+    Condition
+
+    Raises
+    ------
+    ConditionError
+        With the place marked.
+
+    Examples
+    --------
+    >>> found = read_condition('probe "car" of VISp > 0.8 for 2 windows')
+    >>> found.what, found.population, found.threshold, found.dwell
+    ('car', 'VISp', 0.8, 2)
+    """
+    return _Reader(text).condition()
+
+
+class _Reader:
+    """Takes the words of a condition one by one."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._tokens = [(match[1], match.start(1)) for match in _TOKEN.finditer(text)]
+        self._next = 0
+
+    def condition(self) -> Condition:
+        subject = self._word("probe", "narration")
+        kind, what = TriggerKind.PROBE, ""
+        if subject == "probe":
+            what = self._quoted("the concept")
+        self._word("of")
+        population = self._name()
+        if subject == "narration":
+            kind = (
+                TriggerKind.WORD if self._word("says", "like") == "says" else TriggerKind.LIKENESS
+            )
+            what = self._quoted("a word" if kind is TriggerKind.WORD else "a sentence")
+        is_above, threshold = True, SAID
+        if kind is not TriggerKind.WORD:
+            is_above = self._word(">", "<") == ">"
+            threshold = self._number()
+        dwell = self._dwell("window" if kind is TriggerKind.PROBE else "narration")
+        return Condition(kind, what, population, is_above, threshold, dwell)
+
+    def _dwell(self, things: str) -> int:
+        if self._next == len(self._tokens):
+            return 1
+        self._word("for")
+        token, at = self._take("a whole number")
+        if not token.isascii() or not token.isdigit() or not 1 <= int(token[:9]) <= MAX_DWELL:
+            raise self._error(f"a whole number from 1 to {MAX_DWELL:,}", token, at)
+        self._word(f"{things}s", things)
+        if self._next < len(self._tokens):
+            raise self._error("nothing more", *self._tokens[self._next])
+        return int(token)
+
+    def _word(self, *allowed: str) -> str:
+        expected = " or ".join(allowed[:2]) if allowed[0].rstrip("s") != allowed[-1] else allowed[0]
+        token, at = self._take(expected)
+        if token not in allowed:
+            raise self._error(expected, token, at)
+        return token
+
+    def _quoted(self, what: str) -> str:
+        expected = f"{what} in quotation marks"
+        token, at = self._take(expected)
+        if token[0] not in "\"'" or not token[1:-1].strip():
+            raise self._error(expected, token, at)
+        return token[1:-1]
+
+    def _name(self) -> str:
+        token, at = self._take("the name of a population")
+        if token[0] in "\"'<>":
+            raise self._error("the name of a population", token, at)
+        return token
+
+    def _number(self) -> float:
+        token, at = self._take("a number")
+        if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", token):
+            raise self._error("a number, such as 0.8", token, at)
+        return float(token)
+
+    def _take(self, expected: str) -> tuple[str, int]:
+        if self._next == len(self._tokens):
+            raise self._error(expected, "the end", len(self._text))
+        self._next += 1
+        return self._tokens[self._next - 1]
+
+    def _error(self, expected: str, found: str, at: int) -> ConditionError:
+        found = found if found == "the end" else repr(found)
+        if found in ("'\"'", '"\'"'):
+            found = "a quotation mark without its partner"
+        return ConditionError(f"expected {expected}, found {found}", self._text, at)

