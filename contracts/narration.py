@@ -1,4 +1,4 @@
-"""What the daemon says: narrations and triggers, and how late they are.
+"""What the daemon says of a window, and how late it is.
 
 The stages of a narration are laid end to end, each from the stamp before it to its own, so
 that they sum to the whole: ``cut`` + ``encode`` + ``wait`` + ``prefill`` + ``decode`` + ``publish``
@@ -7,7 +7,7 @@ that they sum to the whole: ``cut`` + ``encode`` + ``wait`` + ``prefill`` + ``de
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 NARRATION_VERSION = 1
@@ -82,6 +82,20 @@ def latency_ms(stamps: Stamps) -> dict[str, float]:
         for stage, earlier, later in zip(STAGES, ordered[:-1], ordered[1:], strict=True)
     }
     return {**stages, "total": (ordered[-1] - ordered[0]) / 1e6}
+
+
+def age_ms(stamps: Stamps) -> dict[str, float]:
+    """Return how old the window was at each stamp: since its newest spike, in milliseconds.
+
+    >>> age_ms(Stamps(0, 0, 3_000_000, 3_000_000, 4_000_000, 9_000_000, 9_500_000))["first_token"]
+    4.0
+    """
+    born_ns = stamps.newest_spike_received
+    return {
+        stamp.name: (getattr(stamps, stamp.name) - born_ns) / 1e6
+        for stamp in fields(stamps)
+        if stamp.name != "newest_spike_received"
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +214,42 @@ class Narration:
     def topic(self) -> str:
         """The topic that it is published under."""
         return f"narration.{self.population}"
+
+
+@dataclass(frozen=True, slots=True)
+class PartialNarration:
+    """A sentence that is still being said.
+
+    Attributes
+    ----------
+    population : str
+        The selection's name.
+    window_seq : int
+        The window's number on the absolute grid.
+    window_start_s, window_stop_s, frame_s : float
+        Session seconds, as in `Narration`.
+    text : str
+        From its beginning.
+    n_tokens : int
+        Tokens said so far.
+    newest_spike_received, published : int
+        Host clock, nanoseconds.
+    """
+
+    population: str
+    window_seq: int
+    window_start_s: float
+    window_stop_s: float
+    frame_s: float
+    text: str
+    n_tokens: int
+    newest_spike_received: int
+    published: int
+
+    @property
+    def topic(self) -> str:
+        """The topic that it is published under."""
+        return f"partial.{self.population}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,13 @@ from contracts.narration import (
     NARRATION_VERSION,
     Evidence,
     Narration,
+    PartialNarration,
     Provenance,
     Stamps,
     Status,
     Trigger,
     Utterance,
+    age_ms,
     latency_ms,
 )
 
@@ -46,6 +48,7 @@ def pack_narration(narration: Narration) -> list[bytes]:
         },
         "host_ns": asdict(narration.stamps),
         "latency_ms": latency_ms(narration.stamps),
+        "age_ms": age_ms(narration.stamps),
         "mean_logprob": said.mean_logprob,
         "n_tokens": said.n_tokens,
         "evidence": asdict(said.evidence) if said.evidence else None,
@@ -103,6 +106,27 @@ def unpack_narration(payload: bytes) -> Narration:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise WireError("field", f"a narration lacks or misspells a field: {error!r}") from error
+
+
+def pack_partial(partial: PartialNarration) -> list[bytes]:
+    """Turn a sentence that is still being said into ``[topic, JSON]``."""
+    message = {
+        "version": NARRATION_VERSION,
+        "population": partial.population,
+        "text": partial.text,
+        "n_tokens": partial.n_tokens,
+        "window": {
+            "seq": partial.window_seq,
+            "start_s": partial.window_start_s,
+            "stop_s": partial.window_stop_s,
+            "frame_s": partial.frame_s,
+        },
+        "host_ns": {
+            "newest_spike_received": partial.newest_spike_received,
+            "published": partial.published,
+        },
+    }
+    return [partial.topic.encode(), dump(message)]
 
 
 def pack_trigger(trigger: Trigger) -> list[bytes]:

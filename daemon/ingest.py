@@ -63,6 +63,8 @@ class Ingest:
     is_drained : bool
         Whether the last `receive` left nothing unread on any line that it listens to. Only then
         is a stream that has said nothing silent, and not just unheard.
+    is_held : bool
+        Set while nothing is to be read: the narrator has as many windows waiting as it may.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Ingest:
         self._context = context
         self._lines: list[_Line] = []
         self.is_drained = False
+        self.is_held = False
 
     def connect(self, addresses: Sequence[str]) -> None:
         """Begin to listen.
@@ -164,7 +167,7 @@ class Ingest:
             line.socket.close()
 
     def _waits(self, line: _Line) -> bool:
-        return bool(line.streams) and all(map(self._is_ahead, line.streams))
+        return self.is_held or (bool(line.streams) and all(map(self._is_ahead, line.streams)))
 
     def _read(self, parts: list[bytes]) -> Iterable[SpikeBatch | StreamEnd | Hello]:
         """Return what concerns the ring."""

@@ -31,7 +31,10 @@ STAGE_BUCKETS_S = (
 RESERVOIR = 10_000
 """Newest durations kept exactly for each stage: an hour of three narrations a second."""
 
-DROP_REASONS = ("encoder_busy", "narrator_busy", "narration_failed", "worker_died", "shutdown")
+DROP_REASONS = (
+    "encoder_busy", "narrator_busy", "narration_failed", "worker_died", "worker_still", "not_asked",
+    "shutdown",
+)  # fmt: skip
 STATUSES = tuple(status.value for status in Status)
 WIRE_REASONS = (
     "version", "size", "parts", "topic", "header", "field", "length", "span", "stream", "run",
@@ -154,9 +157,10 @@ class Counters:
             DROP_REASONS,
             "Windows cut and never narrated. 'narrator_busy' is normal where windows come faster "
             "than sentences: the newest wins. 'encoder_busy': the encoder is too slow for this "
-            "stride. 'narration_failed' and 'worker_died': the narrator refused the window or "
-            "ended over it; it is published with status failed and the reason. Look at the log of "
-            "the narrator's process.",
+            "stride. 'narration_failed', 'worker_died' and 'worker_still': the narrator refused "
+            "the window, ended over it or was stopped by somebody; it is published with status "
+            "failed and the reason. Look at the log of the narrator's process. 'not_asked': "
+            "handover.every leaves it out.",
         ),
     )
     narrations: dict[str, int] = field(
@@ -165,7 +169,7 @@ class Counters:
             "status",
             STATUSES,
             "Narrations by how they ended. 'failed' carries its reason in the message and the log; "
-            "'truncated' met narrator.max_new_tokens.",
+            "'truncated' met narrator.max_new_tokens or narrator.deadline_s.",
         ),
     )
     published_messages: int = field(
@@ -212,6 +216,17 @@ class Gauges:
             "help": "Streams that are left unread until the others catch up. Above zero for long: "
             "one source is slower than the rest, or has stopped; stream_lag_seconds says which."
         },
+    )
+    handover_windows: int = field(
+        default=0,
+        metadata={
+            "help": "Windows that wait for the narrator: 0 or 1 under the policy newest. At "
+            "handover.capacity under the policy all: the source is held back."
+        },
+    )
+    narrator_windows: int = field(
+        default=0,
+        metadata={"help": "Windows that wait for the narrator or are being narrated."},
     )
     stream_lag_seconds: dict[str, float] = field(
         default_factory=dict,

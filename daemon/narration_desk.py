@@ -6,14 +6,23 @@ import logging
 import math
 import secrets
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 
 from contracts.clock import Clock, ns_to_second
 from contracts.embedding import PatchEmbedding
-from contracts.narration import Narration, Provenance, Stamps, Status, Utterance, latency_ms
-from contracts.narration_wire import pack_narration
+from contracts.narration import (
+    Narration,
+    PartialNarration,
+    Provenance,
+    Stamps,
+    Status,
+    Utterance,
+    latency_ms,
+)
+from contracts.narration_wire import pack_narration, pack_partial
 from daemon.metrics import Counters, LatencyRecorder
-from daemon.narration_port import Narrated
+from daemon.narration_port import Heard, Narrated
 from daemon.publisher import Publisher
 
 logger = logging.getLogger(__name__)
@@ -28,11 +37,19 @@ class NarrationDesk:
     counters : Counters
     latencies : LatencyRecorder
     clock : Clock
+    on_narration : callable, optional
+        Told of each narration after it has been published; on the fast loop, must not block.
     """
 
     def __init__(
-        self, publisher: Publisher, counters: Counters, latencies: LatencyRecorder, clock: Clock
+        self,
+        publisher: Publisher,
+        counters: Counters,
+        latencies: LatencyRecorder,
+        clock: Clock,
+        on_narration: Callable[[Narration], None] = lambda _: None,
     ) -> None:
+        self._on_narration = on_narration
         self._publisher = publisher
         self._counters = counters
         self._latencies = latencies
@@ -41,15 +58,32 @@ class NarrationDesk:
         self._n_said: Counter[str] = Counter()
 
     def publish(self, narrated: Narrated) -> None:
-        """Publish a narration batch, one message for each population; never waits."""
-        for embedding, said in zip(narrated.embeddings, narrated.utterances, strict=True):
-            narration = self._address(embedding, _finite(said), narrated.provenance)
-            self._publisher.publish(pack_narration(narration))
-            durations_ms = latency_ms(narration.stamps)
-            if said.status is not Status.FAILED:  # what was never said was not late
-                self._latencies.record(durations_ms)
-            self._counters.narrations[said.status.value] += 1
-            _log(narration, durations_ms)
+        """Publish what was said of one population; never waits."""
+        said = _finite(narrated.utterance)
+        narration = self._address(narrated.embedding, said, narrated.provenance)
+        self._publisher.publish(pack_narration(narration))
+        durations_ms = latency_ms(narration.stamps)
+        if said.status is not Status.FAILED:  # what was never said was not late
+            self._latencies.record(durations_ms)
+        self._counters.narrations[said.status.value] += 1
+        _log(narration, durations_ms)
+        self._on_narration(narration)
+
+    def publish_partial(self, heard: Heard) -> None:
+        """Publish what has been said so far of one population; never waits."""
+        window = heard.embedding.window
+        partial = PartialNarration(
+            population=heard.embedding.population,
+            window_seq=window.seq,
+            window_start_s=ns_to_second(window.start_ns),
+            window_stop_s=ns_to_second(window.stop_ns),
+            frame_s=ns_to_second(window.frame_ns),
+            text=heard.text,
+            n_tokens=heard.n_tokens,
+            newest_spike_received=window.newest_received_host_ns,
+            published=self._clock.now_ns(),
+        )
+        self._publisher.publish(pack_partial(partial))
 
     def _address(
         self, embedding: PatchEmbedding, said: Utterance, provenance: Provenance

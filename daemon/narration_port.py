@@ -8,8 +8,8 @@ to a process of its own and never waits.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,18 +19,27 @@ from contracts.clock import Clock, HostClock
 from contracts.embedding import PatchEmbedding
 from contracts.narration import Provenance, Status, Utterance
 from daemon.handover import NarrationBatch
-from daemon.narrators.protocol import Narrator
+from daemon.narrators.protocol import Narrator, narrate
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Narrated:
-    """A narration batch and its words, one utterance for each embedding."""
+    """One population of one window, and its words."""
 
-    embeddings: Sequence[PatchEmbedding]
-    utterances: Sequence[Utterance]
+    embedding: PatchEmbedding
+    utterance: Utterance
     provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What has been said so far of one population of one window."""
+
+    embedding: PatchEmbedding
+    text: str
+    n_tokens: int
 
 
 class NarrationPort(Protocol):
@@ -42,8 +51,18 @@ class NarrationPort(Protocol):
         ...
 
     @property
+    def n_waiting(self) -> int:
+        """Windows that wait for the narrator."""
+        ...
+
+    @property
     def n_unfinished(self) -> int:
         """Windows that wait, are being narrated or have not been collected."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the loop should read no more spikes until a window has been taken."""
         ...
 
     @property
@@ -52,18 +71,8 @@ class NarrationPort(Protocol):
         ...
 
     @property
-    def n_replaced(self) -> int:
-        """Windows that gave way to newer ones."""
-        ...
-
-    @property
-    def n_failed(self) -> int:
-        """Batches that failed, for whatever reason."""
-        ...
-
-    @property
-    def n_died(self) -> int:
-        """Those of the failed batches that went down with their worker."""
+    def dropped(self) -> Mapping[str, int]:
+        """Windows that were offered and came to nothing, or not to all their words, by reason."""
         ...
 
     @property
@@ -75,8 +84,8 @@ class NarrationPort(Protocol):
         """Leave one window's embeddings; called on the fast loop."""
         ...
 
-    def collect(self) -> Iterator[Narrated]:
-        """Yield what has been narrated since; called on the fast loop, never waits."""
+    def collect(self) -> Iterator[Narrated | Heard]:
+        """Yield what has been said since; called on the fast loop, never waits."""
         ...
 
     def close(self, *, deadline_s: float) -> None:
@@ -95,75 +104,57 @@ class InlinePort:
 
     Attributes
     ----------
-    n_failed : int
-        Batches that failed. None is ever replaced, and there is no worker that could die.
+    dropped : Counter of str
+        Windows that failed. None is ever replaced, and there is no worker that could die.
     """
 
     sockets: Sequence[zmq.Socket[bytes]] = ()
     problem = ""
-    n_replaced = 0
-    n_died = 0
     n_restarts = 0
+    n_waiting = 0
+    is_full = False
 
     def __init__(self, narrator: Narrator, clock: Clock | None = None) -> None:
-        self.n_failed = 0
+        self.dropped: Counter[str] = Counter()
         self._narrator = narrator
         self._clock = clock or HostClock()
-        self._narrated: deque[Narrated] = deque()
+        self._finished: deque[Narrated] = deque()
 
     @property
     def n_unfinished(self) -> int:
-        """Windows narrated and not yet collected."""
-        return len(self._narrated)
+        """Rows narrated and not yet collected."""
+        return len(self._finished)
 
     def offer(self, narration_batch: NarrationBatch) -> None:
         """Narrate one window's embeddings now."""
-        utterances, reason = narrate(self._narrator, narration_batch)
         provenance = self._narrator.provenance
-        if reason:
-            self.n_failed += 1
-            self._narrated.append(failed(narration_batch, reason, provenance, self._clock))
+        try:
+            utterances = narrate(self._narrator, narration_batch)
+        except Exception as error:  # the top of a narrator's loop
+            logger.exception("narration failed")
+            self._narrator.cancel(0)
+            self.dropped["narration_failed"] += 1
+            reason = f"{type(error).__name__}: {error}"
+            self._finished += failed(narration_batch, reason, provenance, self._clock)
         else:
-            self._narrated.append(Narrated(narration_batch, utterances, provenance))
+            self._finished += [
+                Narrated(embedding, said, provenance)
+                for embedding, said in zip(narration_batch, utterances, strict=True)
+            ]
 
     def collect(self) -> Iterator[Narrated]:
         """Yield what has been narrated since."""
-        while self._narrated:
-            yield self._narrated.popleft()
+        while self._finished:
+            yield self._finished.popleft()
 
     def close(self, *, deadline_s: float) -> None:
         """Nothing to let go of."""
 
 
-def narrate(narrator: Narrator, narration_batch: NarrationBatch) -> tuple[Sequence[Utterance], str]:
-    """Let a narrator speak; one batch that it cannot narrate does not end it.
-
-    Returns
-    -------
-    utterances : sequence of Utterance
-        None of them if it failed.
-    reason : str
-        Why it failed; empty if it did not.
-    """
-    try:
-        utterances = narrator.narrate(narration_batch)
-    except Exception as error:  # the top of a narrator's loop
-        logger.exception("narration failed")
-        return (), f"{type(error).__name__}: {error}"
-    problem = count_problem(utterances, narration_batch)
-    return (() if problem else utterances), problem
-
-
-def count_problem(utterances: Sequence[Utterance], narration_batch: NarrationBatch) -> str:
-    """Return what is wrong if there is not one utterance for each embedding, else nothing."""
-    n_said, n_asked = len(utterances), len(narration_batch)
-    return "" if n_said == n_asked else f"{n_said} utterances for {n_asked} populations"
-
-
 def failed(
-    narration_batch: NarrationBatch, reason: str, provenance: Provenance, clock: Clock
-) -> Narrated:
-    """Return the narrations of a batch that came to nothing, with the reason."""
+    embeddings: Iterable[PatchEmbedding], reason: str, provenance: Provenance, clock: Clock
+) -> list[Narrated]:
+    """Return the narrations of embeddings that came to nothing, with the reason."""
     now_ns = clock.now_ns()
     utterance = Utterance(
         text="",
@@ -173,4 +164,4 @@ def failed(
         first_token_host_ns=now_ns,
         last_token_host_ns=now_ns,
     )
-    return Narrated(narration_batch, [utterance] * len(narration_batch), provenance)
+    return [Narrated(embedding, utterance, provenance) for embedding in embeddings]

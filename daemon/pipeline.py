@@ -3,14 +3,19 @@
 ::
 
     source ═ SUB ═► ingest ─► bin_ring ─► window_cutter ─► encoder ─► port ─► desk ─► publisher
+                                                              └─► triggers ─────────────┘
 
-`FastLoop.step` takes what has arrived and leaves at most one narration batch waiting. It never
-waits for the narrator and never raises for bad data.
+`FastLoop.step` takes what has arrived, says what it triggers, and leaves it to the narrator. It
+never waits for the narrator and never raises for bad data.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from contracts.clock import NS_PER_S, Clock
+from contracts.embedding import PatchEmbedding
 from contracts.errors import PopulationMismatchError
 from contracts.spikes import Hello, SpikeBatch, StreamEnd
 from contracts.window import Window
@@ -19,7 +24,7 @@ from daemon.encoders.protocol import Encoder
 from daemon.ingest import Ingest
 from daemon.metrics import Counters
 from daemon.narration_desk import NarrationDesk
-from daemon.narration_port import NarrationPort
+from daemon.narration_port import Narrated, NarrationPort
 from daemon.window_cutter import WindowCutter
 
 MAX_MESSAGES = 256
@@ -27,6 +32,14 @@ MAX_MESSAGES = 256
 
 MAX_STEP_NS = NS_PER_S // 10
 """A step takes no further message after this: in the sequential mode one may take seconds."""
+
+
+class Triggers(Protocol):
+    """What the fast loop asks of the triggers."""
+
+    def judge(self, embeddings: Sequence[PatchEmbedding]) -> None:
+        """Publish what one window triggers; called on the fast loop, must not block."""
+        ...
 
 
 class FastLoop:
@@ -43,8 +56,12 @@ class FastLoop:
     counters : Counters
     clock : Clock
     encode_every_window : bool
-        True in the sequential mode: each window is encoded and narrated before the next. False:
-        of the windows that one step completes, the newest is encoded and the others are counted.
+        True in the sequential mode and where every window is to be narrated. False: of the windows
+        that one step completes, the newest is encoded and the others are counted.
+    narrate_every : int
+        Of the windows, those whose number it divides are handed over.
+    triggers : Triggers, optional
+        Judges every window that was encoded, before it is handed over.
     """
 
     def __init__(
@@ -59,6 +76,8 @@ class FastLoop:
         counters: Counters,
         clock: Clock,
         encode_every_window: bool,
+        narrate_every: int = 1,
+        triggers: Triggers | None = None,
     ) -> None:
         self.ingest = ingest
         self.ring = ring
@@ -69,11 +88,13 @@ class FastLoop:
         self._counters = counters
         self._clock = clock
         self._encode_every_window = encode_every_window
+        self._narrate_every = narrate_every
+        self._triggers = triggers
         self._pending: Window | None = None
         ring.hold(is_held=True)  # until every unit is announced: the other probes are yet to come
 
     def step(self) -> None:
-        """Take what has arrived; leave at most one narration batch waiting.
+        """Take what has arrived, and leave it to the narrator.
 
         Raises
         ------
@@ -93,10 +114,11 @@ class FastLoop:
                 case StreamEnd():
                     self.ring.end_stream(message.stream)
                     self._cut(self._clock.now_ns())
-            if self._clock.now_ns() > stop_ns:
+            if self.port.is_full or self._clock.now_ns() > stop_ns:
                 break
         self._encode_pending()
         self.publish_narrated()
+        self.ingest.is_held = self.port.is_full
 
     def stop_waiting_for(self, stream: str) -> None:
         """Go on without a stream that has been silent for too long."""
@@ -115,13 +137,27 @@ class FastLoop:
         for window in self.cutter.ready(self.ring, received_host_ns=received_host_ns):
             self._counters.windows += 1
             self._counters.gap_bins += window.n_gap_bins
-            if self._pending is not None:
-                self._drop("encoder_busy")
-            self._pending = window.detached()  # the ring may move on before this step ends
+            self._take_up(window)
             if self._encode_every_window:
                 self._encode_pending()
                 self.publish_narrated()
         self._counters.windows_gap_skipped = self.cutter.n_unseen + self.cutter.n_overrun
+
+    def _take_up(self, window: Window) -> None:
+        """Let a window wait to be encoded, or count it."""
+        is_asked = self._is_asked(window)
+        if not is_asked and self._triggers is None:
+            self._drop("not_asked")
+            return
+        if self._pending is not None:
+            if self._is_asked(self._pending) and not is_asked:
+                self._encode_pending()  # it is to be narrated, and the newer one is not
+            else:
+                self._drop("encoder_busy")
+        self._pending = window.detached()  # the ring may move on before this step ends
+
+    def _is_asked(self, window: Window) -> bool:
+        return window.seq % self._narrate_every == 0
 
     def _encode_pending(self) -> None:
         if self._pending is None:
@@ -129,12 +165,20 @@ class FastLoop:
         window, self._pending = self._pending, None
         embeddings = self._encoder.encode([window])
         self._counters.windows_encoded += 1
-        self.port.offer(embeddings)
+        if self._triggers is not None:
+            self._triggers.judge(embeddings)
+        if self._is_asked(window):
+            self.port.offer(embeddings)
+        else:
+            self._drop("not_asked")
 
     def publish_narrated(self) -> None:
         """Publish what the narrator has said since."""
-        for narrated in self.port.collect():
-            self._desk.publish(narrated)
+        for said in self.port.collect():
+            if isinstance(said, Narrated):
+                self._desk.publish(said)
+            else:
+                self._desk.publish_partial(said)
 
     def _count(self, report: AddReport) -> None:
         counters = self._counters

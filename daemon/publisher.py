@@ -61,6 +61,7 @@ class Publisher:
         check_bindable(address, setting="publish.bind", is_insecure=is_insecure)
         self.n_published = 0
         self._last: dict[bytes, bytes] = {}
+        self._heard: set[bytes] = set()
         self.socket = context.socket(zmq.XPUB)
         self.socket.set(zmq.SNDHWM, queue_messages)
         self.socket.set(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
@@ -81,12 +82,19 @@ class Publisher:
         self.socket.send_multipart(parts)
         self.n_published += 1
 
+    def is_heard(self, prefix: bytes) -> bool:
+        """Return whether anybody subscribes to topics that begin so."""
+        return any(each.startswith(prefix) or prefix.startswith(each) for each in self._heard)
+
     def serve(self) -> None:
         """Send newcomers what was said last; never waits."""
         while int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
             event = self.socket.recv()
+            if event[:1] == b"\x00":  # the last who had subscribed to it has gone
+                self._heard.discard(event[1:])
             if event[:1] != b"\x01":
                 continue
+            self._heard.add(event[1:])
             for topic, payload in self._last.items():
                 if topic.startswith(event[1:]):
                     self.socket.send_multipart([topic, as_repeat(payload)])

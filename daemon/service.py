@@ -153,6 +153,7 @@ class Service:
         while rooms.port.n_unfinished and self._clock.now_ns() < deadline_ns:
             poller.poll(POLL_MS)
             rooms.loop.publish_narrated()
+        rooms.loop.publish_narrated()
         rooms.counters.windows_dropped["shutdown"] += rooms.port.n_unfinished
         remaining_s = max(0.1, ns_to_second(deadline_ns - self._clock.now_ns()))
         rooms.port.close(deadline_s=remaining_s)
@@ -212,6 +213,8 @@ class Service:
         rooms.health.set("streams", not problem, problem)
         ring = rooms.loop.ring
         rooms.gauges.streams_waiting = len(rooms.loop.ingest.waiting_streams())
+        rooms.gauges.handover_windows = rooms.port.n_waiting
+        rooms.gauges.narrator_windows = rooms.port.n_unfinished
         rooms.gauges.ring_fill_bins = ring.head_bin - ring.complete_until
         rooms.gauges.stream_lag_seconds = {
             name: ns_to_second(now_ns - stream.last_heard_host_ns)
@@ -233,11 +236,8 @@ class Service:
         return f"no window was completed for {stalled_s:.0f} s; streams wait for {behind}"
 
     def _take_port_counts(self, rooms: Rooms) -> None:
-        port, dropped = rooms.port, rooms.counters.windows_dropped
-        dropped["narrator_busy"] = port.n_replaced
-        dropped["worker_died"] = port.n_died
-        dropped["narration_failed"] = port.n_failed - port.n_died
-        rooms.counters.worker_restarts = port.n_restarts
+        rooms.counters.windows_dropped.update(rooms.port.dropped)
+        rooms.counters.worker_restarts = rooms.port.n_restarts
 
     def _publish_stats(self, rooms: Rooms) -> dict[str, Any]:
         now_ns = self._clock.now_ns()
@@ -259,6 +259,7 @@ class Service:
             latency_ms=rooms.latencies.summary(),
             reasons=rooms.health.reasons(),
             streams=streams,
+            queue={"waiting": rooms.port.n_waiting, "unfinished": rooms.port.n_unfinished},
         )
         rooms.publisher.publish(parts)
         return load(parts[1])

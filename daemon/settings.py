@@ -149,11 +149,20 @@ class NarratorSettings(_Group):
     mode: Literal["worker", "sequential"] = "worker"
     """``worker``: an own process narrates while the fast loop goes on. ``sequential``: one
     process does one after the other; the same words, for debugging."""
+    deadline_s: Seconds | None = None
+    """Seconds from a window's start in the narrator after which its sentences are cut at a word
+    (status ``truncated``). None lets each come to its own end."""
+    max_rows: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Sentences that are said at once; the populations of a window beyond it take turns. More
+    cost memory for each, and time once the processor is full."""
+    nice: Annotated[int, Field(ge=0, le=19)] = 5
+    """Niceness of the worker (man 2 nice), so that it gives way to the fast loop where the two
+    share a core. Zero does not."""
     batch_timeout_s: Seconds = 120.0
-    """Seconds that the worker may take for one batch before it is killed and restarted. Far
-    above any healthy batch, also the first one on a cold CPU."""
+    """Seconds that the worker may take for one window before it is killed and restarted. Far
+    above any healthy one, also the first one on a cold CPU."""
     failures_before_unready: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Failed narrations in a row after which ``/readyz`` says no."""
+    """Failed windows in a row after which ``/readyz`` says no."""
 
     @field_validator("prompt")
     @classmethod
@@ -161,6 +170,21 @@ class NarratorSettings(_Group):
         if value.count(IMAGE_TOKEN) != 1:
             raise ValueError(f"must hold {IMAGE_TOKEN} exactly once")
         return value
+
+
+class HandoverSettings(_Group):
+    """Which windows the narrator gets."""
+
+    policy: Literal["newest", "all"] = "newest"
+    """``newest``, for live narration: a window that waits gives way to a newer one. ``all``, for
+    replays: every window is narrated, and a source that loses nothing (``--speed max``) is slowed
+    to the narrator's pace. A live source cannot be slowed and would lose batches."""
+    every: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """Hand over every so many windows, those whose number on the grid it divides, so that a replay
+    picks the same ones. Triggers see every window. One hands over all of them."""
+    capacity: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Windows that may wait under ``all`` before the source is held. Each takes the memory of its
+    patches: at 24 x 24 x 1024, 2.4 MB a population."""
 
 
 class PublishSettings(_Group):
@@ -229,6 +253,7 @@ class Settings(_Group):
     ``narration.<name>``. A set is ``all``, ``shuffled`` or ``silent`` (the two controls),
     ``area:VISp``, ``cell_type:PV``, ``probe:probeA``, ``unit:950951`` or ``ids:1|2|3``. The table
     is one value: a stronger layer replaces it as a whole."""
+    handover: HandoverSettings = HandoverSettings()
     narrator: NarratorSettings = NarratorSettings()
     publish: PublishSettings = PublishSettings()
     http: HttpSettings = HttpSettings()

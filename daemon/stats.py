@@ -40,6 +40,7 @@ def stats_message(
     latency_ms: Mapping[str, Mapping[str, float]],
     reasons: Sequence[str],
     streams: Mapping[str, StreamStats],
+    queue: Mapping[str, int],
 ) -> list[bytes]:
     """Build ``[topic, JSON]``.
 
@@ -58,6 +59,9 @@ def stats_message(
         Why the daemon is not ready (`Health.reasons`); empty when it is.
     streams : mapping
         By name.
+    queue : mapping of str to int
+        Windows: ``waiting`` for the narrator, and ``unfinished``, which are those and the ones
+        that are being narrated.
 
     Returns
     -------
@@ -73,5 +77,6 @@ def stats_message(
         "ready": not reasons,
         "reasons": list(reasons),
         "streams": {name: asdict(stream) for name, stream in streams.items()},
+        "queue": dict(queue),
     }
     return [STATS_TOPIC, dump(message)]

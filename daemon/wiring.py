@@ -22,6 +22,7 @@ from contracts.spikes import MAX_SPAN_NS
 from contracts.window import WindowSpec
 from daemon.bin_ring import BinRing
 from daemon.encoders.auto import load_encoder
+from daemon.handover import Handover
 from daemon.health import Health
 from daemon.http import HttpServer
 from daemon.ingest import Ingest
@@ -38,6 +39,9 @@ from daemon.worker_port import WorkerPort
 
 CONDITIONS = ("narrator", "streams")
 """What must be true before the daemon is ready."""
+
+PARTIALS = b"partial."
+"""Topics of sentences that are still being said."""
 
 BYTES_PER_COUNT = 2
 """The ring holds uint16."""
@@ -172,7 +176,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
         if settings.http.enabled:
             http = HttpServer(settings.http.host, settings.http.port, metrics, health)
             undo.callback(http.close)
-        port = _narration_port(settings, manifest, context, clock)
+        port = _narration_port(settings, manifest, context, clock, publisher)
         undo.callback(port.close, deadline_s=0)
         loop = FastLoop(
             ingest=Ingest(context, registry, counters, clock, ring.is_ahead),
@@ -183,7 +187,10 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             desk=NarrationDesk(publisher, counters, latencies, clock),
             counters=counters,
             clock=clock,
-            encode_every_window=settings.narrator.mode == "sequential",
+            encode_every_window=(
+                settings.narrator.mode == "sequential" or settings.handover.policy == "all"
+            ),
+            narrate_every=settings.handover.every,
         )
         undo.pop_all()
     return Rooms(
@@ -258,6 +265,7 @@ def _narration_port(
     manifest: Manifest,
     context: zmq.Context[zmq.Socket[bytes]],
     clock: Clock,
+    publisher: Publisher,
 ) -> NarrationPort:
     narrator = settings.narrator
     if narrator.mode == "sequential":
@@ -268,4 +276,6 @@ def _narration_port(
         batch_timeout_s=narrator.batch_timeout_s,
         failures_before_problem=narrator.failures_before_unready,
         clock=clock,
+        handover=Handover(settings.handover.policy, settings.handover.capacity),
+        wants_partials=lambda: publisher.is_heard(PARTIALS),
     )

@@ -2,16 +2,21 @@
 
 Theory of operation
 -------------------
-The worker asks, the daemon answers: a worker that is free has said so, and gets the newest batch
-at once or as soon as there is one. So nothing queues behind a busy worker, in no socket buffer
-either, and what it gets is never older than the newest complete window.
+The worker asks, the daemon answers: a worker that has room has said so, and gets a window at once
+or as soon as there is one. So nothing queues behind a busy worker, in no socket buffer either,
+and what it gets is never older than the newest complete window.
+
+A worker that is busy beats like one that is idle. When the beat stops (the process was stopped,
+the machine swaps), the windows it holds are given up and cancelled, and it is sent nothing, until
+it stirs: then it drops what was cancelled, says that it has room, and gets the newest window.
 
 Invariants (``tests/daemon/test_worker_port.py``):
 
-1. A busy worker is never sent a second batch          ``test_busy_worker_gets_nothing_more``
-2. Every batch offered is narrated, replaced or failed ``test_every_batch_is_accounted_for``
-3. A worker that dies fails its batch and is replaced  ``test_killed_worker_is_replaced``
+1. A worker without room is sent no window             ``test_busy_worker_gets_nothing_more``
+2. Every window offered is narrated, replaced or failed ``test_every_batch_is_accounted_for``
+3. A worker that dies fails its windows and is replaced ``test_killed_worker_is_replaced``
 4. What a dead worker said is not believed             ``test_dead_worker_is_not_believed``
+5. A worker that was stopped goes on with the newest    ``test_stopped_worker_goes_on_with_newest``
 """
 
 from __future__ import annotations
@@ -19,8 +24,8 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +35,22 @@ from contracts.clock import NS_PER_S, Clock
 from contracts.errors import DependencyError, UserError, WireError
 from contracts.narration import Provenance
 from daemon.handover import Handover, NarrationBatch
-from daemon.narration_port import Narrated, count_problem, failed
+from daemon.narration_port import Heard, Narrated, failed
+from daemon.narrators.protocol import Ended
 from daemon.worker_process import WorkerProcess
-from daemon.worker_wire import Failed, Ready, Reply, Said, pack_batch, unpack_reply
+from daemon.worker_wire import (
+    Alive,
+    Cancel,
+    Failed,
+    Narrate,
+    Order,
+    Ready,
+    Reply,
+    Room,
+    Said,
+    pack_order,
+    unpack_reply,
+)
 
 SOCKET_NAME = "narrator"
 
@@ -40,6 +58,9 @@ FOLDER_PREFIX = "neurrate-"
 
 MAX_FOLDER_BYTES = zmq.IPC_PATH_MAX_LEN - len(f"/{FOLDER_PREFIX}12345678/{SOCKET_NAME}")
 """Of TMPDIR: the path of a Unix socket fits in ``sun_path``, which is short (man 7 unix)."""
+
+STILL_AFTER_S = 3.0
+"""A worker not heard of for so long does not run: six beats were missed."""
 
 logger = logging.getLogger(__name__)
 
@@ -54,16 +75,15 @@ class _Worker:
 
 @dataclass(slots=True)
 class _Outstanding:
-    """The batch that the worker is narrating."""
+    """A window that the worker is narrating, and the rows that have not ended."""
 
-    batch_id: int
     narration_batch: NarrationBatch
-    worker: _Worker
+    unsaid: set[int]
     sent_host_ns: int
 
 
 class WorkerPort:
-    """Hands narration batches to one worker process and keeps it alive.
+    """Hands windows to one worker process and keeps it alive.
 
     Parameters
     ----------
@@ -71,16 +91,14 @@ class WorkerPort:
     worker_arguments : sequence of str
         Arguments of ``python -m daemon.worker``, but for the address.
     batch_timeout_s : float
-        A worker busy for longer with one batch is killed and replaced.
+        A worker busy for longer with one window is killed and replaced.
     failures_before_problem : int
-        So many failed batches in a row are a problem.
+        So many failed windows in a row are a problem.
     clock : Clock
-
-    Attributes
-    ----------
-    n_died, n_failed : int
-        Batches that went down with a worker, and batches that failed in all: those, and the
-        ones of which a living worker said that they failed.
+    handover : Handover, optional
+        ``newest`` if omitted.
+    wants_partials : callable, optional
+        Asked for each window whether somebody listens to sentences as they grow.
 
     Raises
     ------
@@ -96,16 +114,21 @@ class WorkerPort:
         batch_timeout_s: float,
         failures_before_problem: int,
         clock: Clock,
+        handover: Handover | None = None,
+        wants_partials: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.n_died = 0
-        self.n_failed = 0
         self._timeout_ns = round(batch_timeout_s * NS_PER_S)
         self._failures_before_problem = failures_before_problem
         self._clock = clock
-        self._handover = Handover()
-        self._outstanding: _Outstanding | None = None
-        self._finished: deque[Narrated] = deque()
-        self._free_worker: _Worker | None = None
+        self._wants_partials = wants_partials
+        self._handover = handover or Handover()
+        self._lost: Counter[str] = Counter()
+        self._worker: _Worker | None = None
+        self._has_room = False
+        self._last_heard_ns = 0
+        self._is_still = False
+        self._outstanding: dict[int, _Outstanding] = {}
+        self._finished: deque[Narrated | Heard] = deque()
         self._next_batch_id = 0
         self._n_failures = 0
         self._has_been_ready = False
@@ -123,9 +146,9 @@ class WorkerPort:
         return (self._socket,)
 
     @property
-    def n_replaced(self) -> int:
-        """Windows that gave way to newer ones."""
-        return self._handover.n_replaced
+    def dropped(self) -> Mapping[str, int]:
+        """Windows that were offered and came to nothing, or not to all their words, by reason."""
+        return {"narrator_busy": self._handover.n_replaced, **self._lost}
 
     @property
     def n_restarts(self) -> int:
@@ -138,31 +161,43 @@ class WorkerPort:
         return self._process.pid
 
     @property
+    def n_waiting(self) -> int:
+        """Windows that wait for the worker."""
+        return len(self._handover)
+
+    @property
     def n_unfinished(self) -> int:
         """Windows that wait, are being narrated or have not been collected."""
-        is_outstanding = self._outstanding is not None
-        return is_outstanding + self._handover.is_waiting + len(self._finished)
+        return len(self._outstanding) + len(self._handover) + bool(self._finished)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the loop should read no more spikes until a window has been taken."""
+        return self._handover.is_full
 
     @property
     def problem(self) -> str:
         """Why nothing can be narrated now; empty if all is well."""
-        if self._free_worker is None and self._outstanding is None:
+        if self._worker is None:
             return self._start_problem or "the narrator worker is loading its model"
+        if self._is_still:
+            still_s = (self._clock.now_ns() - self._last_heard_ns) / NS_PER_S
+            return f"the narrator worker has not stirred for {still_s:.0f} s"
         if self._n_failures >= self._failures_before_problem:
-            return f"the last {self._n_failures} narration batches failed"
+            return f"the last {self._n_failures} windows could not be narrated"
         return ""
 
     def offer(self, narration_batch: NarrationBatch) -> None:
-        """Leave one window's embeddings; a window that still waits gives way."""
+        """Leave one window's embeddings; under ``newest`` a window that still waits gives way."""
         self._handover.offer(narration_batch)
         self._dispatch()
 
-    def collect(self) -> Iterator[Narrated]:
-        """Yield what has been narrated or has failed since, and look after the worker.
+    def collect(self) -> Iterator[Narrated | Heard]:
+        """Yield what has been said or has failed since, and look after the worker.
 
         Yields
         ------
-        Narrated
+        Narrated or Heard
 
         Raises
         ------
@@ -179,9 +214,9 @@ class WorkerPort:
                 continue
             self._take(identity, reply)
         if self._process.check() is not None:
-            self._free_worker = None
-            self._give_up("the narrator worker died", is_death=True)
+            self._forget_worker("the narrator worker died")
         self._check_time()
+        self._check_pulse()
         self._dispatch()
         while self._finished:
             yield self._finished.popleft()
@@ -192,77 +227,122 @@ class WorkerPort:
         self._socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    # -- what the worker says --------------------------------------------------------------
+
     def _take(self, identity: bytes, reply: Reply) -> None:
         match reply:
+            case Ready() | Alive() if reply.pid != self._process.pid:
+                logger.info("word of a dead worker passed over", extra={"pid": reply.pid})
             case Ready():
-                if reply.pid != self._process.pid:  # it died after it had said so
-                    logger.info("ready of a dead worker passed over", extra={"pid": reply.pid})
-                    return
-                self._give_up("the narrator worker began anew", is_death=True)
-                self._free_worker = _Worker(identity, reply.provenance)
+                self._forget_worker("the narrator worker began anew")
+                self._worker, self._has_room = _Worker(identity, reply.provenance), True
                 self._has_been_ready, self._start_problem = True, ""
+                self._stir()
+            case Alive():
+                self._stir()
             case Failed(exit_code=code) if code:
-                self._start_problem = f"the narrator cannot start: {reply.reason}"
-                if not self._has_been_ready:
-                    kind = DependencyError if code == DependencyError.exit_code else UserError
-                    raise kind(self._start_problem)
-                logger.error("narrator worker cannot start", extra={"reason": reply.reason})
-            case Said() | Failed() if (
-                self._outstanding and reply.batch_id == self._outstanding.batch_id
-            ):
-                self._take_words(self._outstanding, reply)
+                self._take_start_failure(reply)
+            case _ if self._worker and identity == self._worker.identity:
+                self._stir()
+                self._take_words(self._worker, reply)
 
-    def _take_words(self, outstanding: _Outstanding, reply: Said | Failed) -> None:
-        self._free_worker = outstanding.worker
-        embeddings = outstanding.narration_batch
-        if isinstance(reply, Failed):
-            self._give_up(reply.reason)
-        elif problem := count_problem(reply.utterances, embeddings):
-            self._give_up(problem)
-        else:
-            self._outstanding = None
-            self._n_failures = 0
-            self._finished.append(
-                Narrated(embeddings, reply.utterances, outstanding.worker.provenance)
-            )
+    def _take_start_failure(self, failure: Failed) -> None:
+        self._start_problem = f"the narrator cannot start: {failure.reason}"
+        if not self._has_been_ready:
+            is_missing = failure.exit_code == DependencyError.exit_code
+            raise (DependencyError if is_missing else UserError)(self._start_problem)
+        logger.error("narrator worker cannot start", extra={"reason": failure.reason})
 
-    def _give_up(self, reason: str, *, is_death: bool = False) -> None:
-        """Fail the batch that is being narrated, if one is."""
-        if self._outstanding is None:
+    def _take_words(self, worker: _Worker, reply: Reply) -> None:
+        match reply:
+            case Room():
+                self._has_room = True
+            case Failed():
+                self._give_up(reply.batch_id, reply.reason, dropped_as="narration_failed")
+            case Said():
+                for part in reply.partials:
+                    if one := self._outstanding.get(part.batch_id):
+                        embedding = one.narration_batch[part.row]
+                        self._finished.append(Heard(embedding, part.text, part.n_tokens))
+                for ended in reply.ended:
+                    self._take_ended(worker, ended)
+
+    def _take_ended(self, worker: _Worker, ended: Ended) -> None:
+        one = self._outstanding.get(ended.batch_id)
+        if one is None or ended.row not in one.unsaid:  # given up meanwhile
             return
-        outstanding, self._outstanding = self._outstanding, None
+        one.unsaid.remove(ended.row)
+        embedding = one.narration_batch[ended.row]
+        self._finished.append(Narrated(embedding, ended.utterance, worker.provenance))
+        if not one.unsaid:
+            del self._outstanding[ended.batch_id]
+            self._n_failures = 0
+
+    # -- what has come to nothing ----------------------------------------------------------
+
+    def _give_up(self, batch_id: int, reason: str, *, dropped_as: str) -> None:
+        """Fail what has not been said of a window, if it is being narrated."""
+        one = self._outstanding.pop(batch_id, None)
+        if one is None or self._worker is None:
+            return
         self._n_failures += 1
-        self.n_failed += 1
-        self.n_died += is_death
-        self._finished.append(
-            failed(outstanding.narration_batch, reason, outstanding.worker.provenance, self._clock)
-        )
+        self._lost[dropped_as] += 1
+        unsaid = [one.narration_batch[row] for row in sorted(one.unsaid)]
+        self._finished += failed(unsaid, reason, self._worker.provenance, self._clock)
+
+    def _forget_worker(self, reason: str) -> None:
+        for batch_id in list(self._outstanding):
+            self._give_up(batch_id, reason, dropped_as="worker_died")
+        self._worker, self._has_room, self._is_still = None, False, False
 
     def _check_time(self) -> None:
-        if (
-            self._outstanding
-            and self._clock.now_ns() - self._outstanding.sent_host_ns > self._timeout_ns
-        ):
-            logger.error("narrator worker timed out", extra={"pid": self._process.pid})
-            self._outstanding.sent_host_ns = self._clock.now_ns()  # ask once, not every step
-            self._process.kill()
+        now_ns = self._clock.now_ns()
+        for one in self._outstanding.values():
+            if now_ns - one.sent_host_ns > self._timeout_ns:
+                logger.error("narrator worker timed out", extra={"pid": self._process.pid})
+                one.sent_host_ns = now_ns  # ask once, not every step
+                self._process.kill()
+
+    def _stir(self) -> None:
+        self._last_heard_ns = self._clock.now_ns()
+        if self._is_still:
+            self._is_still = False
+            logger.info("narrator worker stirs again", extra={"pid": self._process.pid})
+
+    def _check_pulse(self) -> None:
+        silent_ns = self._clock.now_ns() - self._last_heard_ns
+        if self._worker is None or self._is_still or silent_ns < STILL_AFTER_S * NS_PER_S:
+            return
+        self._is_still = True
+        logger.error("narrator worker does not stir", extra={"pid": self._process.pid})
+        reason = f"the narrator worker did not stir for {STILL_AFTER_S:.0f} s"
+        for batch_id in list(self._outstanding):
+            self._give_up(batch_id, reason, dropped_as="worker_still")
+            self._send(self._worker, Cancel(batch_id))
+
+    # -- what the worker is sent -----------------------------------------------------------
 
     def _dispatch(self) -> None:
-        """Send the waiting batch if the worker is free."""
-        if self._free_worker is None:
+        """Send the window that waits, if the worker has room."""
+        if self._worker is None or not self._has_room or self._is_still:
             return
         narration_batch = self._handover.take()
         if narration_batch is None:
             return
         batch_id, self._next_batch_id = self._next_batch_id, self._next_batch_id + 1
-        worker, self._free_worker = self._free_worker, None
-        self._outstanding = _Outstanding(batch_id, narration_batch, worker, self._clock.now_ns())
-        parts = [worker.identity, *pack_batch(batch_id, narration_batch)]
+        self._has_room = False
+        self._outstanding[batch_id] = _Outstanding(
+            narration_batch, set(range(len(narration_batch))), self._clock.now_ns()
+        )
+        order = Narrate(batch_id, tuple(narration_batch), self._wants_partials())
+        self._send(self._worker, order)
+
+    def _send(self, worker: _Worker, order: Order) -> None:
         try:
-            self._socket.send_multipart(parts, zmq.DONTWAIT)
+            self._socket.send_multipart([worker.identity, *pack_order(order)], zmq.DONTWAIT)
         except zmq.ZMQError as error:  # its end of the line is gone, and it is or will be dead
-            self._give_up(f"the narrator worker cannot be reached: {error}", is_death=True)
             self._process.kill()
+            self._forget_worker(f"the narrator worker cannot be reached: {error}")
 
 
 def _bind(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[Path, zmq.Socket[bytes]]:

@@ -2,14 +2,17 @@
 
 ``[kind, msgpack header, ...]``; both ends are the same build on the same machine.
 
-=============  =========  ==========================================================
+=============  =========  ==============================================================
 kind           direction  parts after the kind
-=============  =========  ==========================================================
-``ready``      to daemon  header: pid, provenance; the worker can take a batch
+=============  =========  ==============================================================
+``ready``      to daemon  header: pid, provenance; the worker can take a window
 ``narrate``    to worker  header: batch id, populations; float32 patches of all
-``said``       to daemon  header: batch id, utterances; the worker is free again
-``failed``     to daemon  header: batch id, reason; the worker is free again
-=============  =========  ==========================================================
+``cancel``     to worker  header: batch id; the daemon has given the window up
+``said``       to daemon  header: what rows have said so far, and those that have ended
+``room``       to daemon  the worker can take another window
+``failed``     to daemon  header: batch id, reason; nothing more will come of it
+``alive``      to daemon  header: pid; twice a second, whatever the worker is doing
+=============  =========  ==============================================================
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from contracts.embedding import PatchEmbedding, PatchGrid
 from contracts.errors import MisuseError, WireError
 from contracts.narration import Evidence, Provenance, Status, Utterance
 from contracts.window import Window, WindowSpec
-from daemon.handover import NarrationBatch
+from daemon.narrators.protocol import Ended, Partial
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +42,32 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """A batch has been narrated."""
+    """What has come of one step of the narrator."""
 
-    batch_id: int
-    utterances: tuple[Utterance, ...]
+    partials: tuple[Partial, ...] = ()
+    ended: tuple[Ended, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The worker can take another window."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The worker's process runs, busy or not."""
+
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A batch could not be narrated, or no batch ever will be.
+    """A window could not be narrated, or none ever will be.
 
     Attributes
     ----------
     batch_id : int
-        Of the batch; -1 if the worker could not start.
+        Of the window; -1 if the worker could not start.
     reason : str
         One sentence.
     exit_code : int
@@ -64,63 +79,93 @@ class Failed:
     exit_code: int = 0
 
 
-Reply = Ready | Said | Failed
+Reply = Ready | Said | Room | Failed | Alive
 
 
-def pack_batch(batch_id: int, narration_batch: NarrationBatch) -> list[bytes]:
-    """Turn a narration batch into parts; the spike counts stay behind."""
-    first = narration_batch[0]
+@dataclass(frozen=True, slots=True)
+class Narrate:
+    """A window to narrate.
+
+    Attributes
+    ----------
+    batch_id : int
+    embeddings : tuple of PatchEmbedding
+        One for each population; their windows have counts of no bins.
+    with_partials : bool
+        Whether somebody listens to what is said before it is whole.
+    """
+
+    batch_id: int
+    embeddings: tuple[PatchEmbedding, ...]
+    with_partials: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """A window that nobody waits for any more."""
+
+    batch_id: int
+
+
+Order = Narrate | Cancel
+
+
+def pack_order(order: Order) -> list[bytes | memoryview]:
+    """Turn an order to the worker into parts; the spike counts stay behind."""
+    if isinstance(order, Cancel):
+        return [b"cancel", msgpack.packb(asdict(order))]
+    first = order.embeddings[0]
     header = {
-        "batch_id": batch_id,
+        "batch_id": order.batch_id,
+        "with_partials": order.with_partials,
         "grid": asdict(first.grid),
         "spec": asdict(first.window.spec),
         "first_bin": first.window.first_bin,
-        "populations": [embedding.population for embedding in narration_batch],
-        "n_units": [embedding.n_units for embedding in narration_batch],
+        "populations": [embedding.population for embedding in order.embeddings],
+        "n_units": [embedding.n_units for embedding in order.embeddings],
     }
-    patches = np.stack([embedding.patches for embedding in narration_batch])
-    return [b"narrate", msgpack.packb(header), patches.tobytes()]
+    patches = np.stack([embedding.patches for embedding in order.embeddings])
+    return [b"narrate", msgpack.packb(header), patches.data.cast("B")]
 
 
-def unpack_batch(parts: Sequence[bytes]) -> tuple[int, list[PatchEmbedding]]:
-    """Read a narration batch back; its windows have counts of no bins.
-
-    Returns
-    -------
-    batch_id : int
-    embeddings : list of PatchEmbedding
+def unpack_order(parts: Sequence[bytes]) -> Order:
+    """Read an order to the worker.
 
     Raises
     ------
     WireError
-        If the parts are not those of a batch.
+        If the parts are not those of one.
     """
     try:
-        kind, header_part, buffer = parts
+        kind, header_part, *buffers = parts
         header = msgpack.unpackb(header_part)
-        grid = PatchGrid(**header["grid"])
-        populations = header["populations"]
-        spec = {**header["spec"], "rate": BinRate(**header["spec"]["rate"])}
-        window = Window(
-            spec=WindowSpec(**spec),
-            first_bin=header["first_bin"],
-            counts=np.empty((0, 0), dtype=np.uint16),
-        )
-        patches = np.frombuffer(buffer, np.float32)
-        patches = patches.reshape(len(populations), grid.n_patches, grid.dim)
-        embeddings = [
-            PatchEmbedding(
-                window=window, population=population, n_units=n_units, grid=grid, patches=rows
-            )
-            for population, n_units, rows in zip(
-                populations, header["n_units"], patches, strict=True
-            )
-        ]
+        if kind == b"cancel":
+            return Cancel(**header)
+        if kind == b"narrate":
+            (buffer,) = buffers
+            return _narrate_order(header, buffer)
     except (ValueError, TypeError, KeyError, OverflowError, MisuseError) as error:
-        raise WireError("worker", f"not a narration batch: {error!r}") from error
-    if kind != b"narrate":
-        raise WireError("worker", f"a worker takes 'narrate', got {kind!r:.32}")
-    return header["batch_id"], embeddings
+        raise WireError("worker", f"not an order to a worker: {error!r}") from error
+    raise WireError("worker", f"a worker takes narrate and cancel, got {kind!r:.32}")
+
+
+def _narrate_order(header: dict[str, Any], buffer: bytes) -> Narrate:
+    grid = PatchGrid(**header["grid"])
+    populations = header["populations"]
+    window = Window(
+        spec=WindowSpec(**{**header["spec"], "rate": BinRate(**header["spec"]["rate"])}),
+        first_bin=header["first_bin"],
+        counts=np.empty((0, 0), dtype=np.uint16),
+    )
+    patches = np.frombuffer(buffer, np.float32)
+    patches = patches.reshape(len(populations), grid.n_patches, grid.dim)
+    embeddings = tuple(
+        PatchEmbedding(
+            window=window, population=population, n_units=n_units, grid=grid, patches=rows
+        )
+        for population, n_units, rows in zip(populations, header["n_units"], patches, strict=True)
+    )
+    return Narrate(header["batch_id"], embeddings, header["with_partials"])
 
 
 def pack_reply(reply: Reply) -> list[bytes]:
@@ -142,21 +187,29 @@ def unpack_reply(parts: Sequence[bytes]) -> Reply:
         if kind == b"ready":
             return Ready(header["pid"], Provenance(**header["provenance"]))
         if kind == b"said":
-            said = tuple(_utterance(fields) for fields in header["utterances"])
-            return Said(header["batch_id"], said)
+            return Said(
+                tuple(Partial(**fields) for fields in header["partials"]),
+                tuple(_ended(fields) for fields in header["ended"]),
+            )
         if kind == b"failed":
             return Failed(**header)
+        if kind == b"room":
+            return Room(**header)
+        if kind == b"alive":
+            return Alive(**header)
     except (ValueError, TypeError, KeyError) as error:
         raise WireError("worker", f"not a worker's reply: {error!r}") from error
-    raise WireError("worker", f"a worker says ready, said or failed, got {kind!r:.32}")
+    raise WireError("worker", f"not a worker's reply: {kind!r:.32}")
 
 
-def _utterance(fields: dict[str, Any]) -> Utterance:
-    evidence = fields["evidence"]
-    return Utterance(
+def _ended(fields: dict[str, Any]) -> Ended:
+    said = fields["utterance"]
+    evidence = said["evidence"]
+    utterance = Utterance(
         **{
-            **fields,
-            "status": Status(fields["status"]),
+            **said,
+            "status": Status(said["status"]),
             "evidence": Evidence(**evidence) if evidence else None,
         }
     )
+    return Ended(fields["batch_id"], fields["row"], utterance)

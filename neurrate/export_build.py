@@ -19,6 +19,7 @@ from daemon.encoders.gpu import Gpu
 from daemon.encoders.protocol import Graph
 from daemon.encoders.trt_library import Library, load_library
 from daemon.narrators.auto import load_narrator
+from daemon.narrators.protocol import narrate
 from daemon.settings import NarratorSettings
 from encoder_export.bundle import BundleFacts, ReferenceFrame, draft_manifest, write_bundle
 from encoder_export.parity import Gate, Narrate, Parity
@@ -250,7 +251,7 @@ def _narrator(request: ExportRequest, run: Run, facts: BundleFacts) -> Narrate |
     spec = facts.window
     window = Window(spec, 0, np.empty((spec.n_bins, 0), np.uint16))
 
-    def narrate(grids: NDArray[np.float32]) -> Sequence[str]:
+    def say(grids: NDArray[np.float32]) -> Sequence[str]:
         texts: list[str] = []
         firsts = range(0, len(grids), NARRATED_AT_ONCE)
         for first in tqdm(firsts, "narrating", unit="batch", disable=None, leave=False):
@@ -258,17 +259,17 @@ def _narrator(request: ExportRequest, run: Run, facts: BundleFacts) -> Narrate |
                 PatchEmbedding(window, "all", len(facts.population), draft.patch_grid, grid)
                 for grid in grids[first : first + NARRATED_AT_ONCE]
             ]
-            texts += [each.text for each in narrator.narrate(embeddings)]
+            texts += [each.text for each in narrate(narrator, embeddings)]
         return texts
 
-    return narrate
+    return say
 
 
-def _gate(request: ExportRequest, data: TrainingSet, parts: Split, narrate: Narrate | None) -> Gate:
+def _gate(request: ExportRequest, data: TrainingSet, parts: Split, say: Narrate | None) -> Gate:
     """Spread the windows over those that neither training nor the choice of a pass saw."""
     rows = thinned(parts.test, request.windows)
     return Gate.of_windows(
-        data.counts_of(rows), seed=request.seed, narrate=narrate, n_narrations=request.narrations
+        data.counts_of(rows), seed=request.seed, narrate=say, n_narrations=request.narrations
     )
 
 

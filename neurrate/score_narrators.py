@@ -95,6 +95,7 @@ def narrate_frames(
     from contracts.embedding import PatchEmbedding
     from contracts.window import Window
     from daemon.narrators.auto import load_narrator
+    from daemon.narrators.protocol import narrate
     from daemon.settings import NarratorSettings
     from encoder_training.frames.tower import VisionTower
     from evaluation.windows import frame_ns
@@ -116,5 +117,5 @@ def narrate_frames(
             )
             for seq, each in zip(chosen, patches, strict=True)
         ]
-        texts += [each.text for each in narrator.narrate(embeddings)]
+        texts += [each.text for each in narrate(narrator, embeddings)]
     return texts

@@ -20,6 +20,7 @@ from contracts.narration import Evidence, Provenance, Status, Utterance
 from daemon.narrators.evidence import EvidenceFinder
 from daemon.narrators.fit import check_fit
 from daemon.narrators.patches import PatchPrompt
+from daemon.narrators.protocol import Ended
 
 WARM_UP_TOKENS = 2
 """The first token reads the prompt, the second goes on from the cache: each way once."""
@@ -70,6 +71,7 @@ class LlavaNarrator:
 
         self._finder = EvidenceFinder.from_bundle(manifest)
         self._grid = manifest.patch_grid
+        self._waiting: list[tuple[int, Sequence[PatchEmbedding], int]] = []
         if threads is not None:
             torch.set_num_threads(threads)
         target = _device(device)
@@ -94,39 +96,65 @@ class LlavaNarrator:
         """What goes into every narration."""
         return self._provenance
 
-    def narrate(self, embeddings: Sequence[PatchEmbedding]) -> Sequence[Utterance]:
-        """Say one sentence about each embedding, as one batch.
+    @property
+    def n_rows(self) -> int:
+        """Rows that wait for their turn; none is under way between two steps."""
+        return sum(len(embeddings) for _, embeddings, _ in self._waiting)
+
+    def has_room(self, n: int) -> bool:
+        """Return whether nothing waits."""
+        return not self._waiting
+
+    def begin(
+        self,
+        batch_id: int,
+        embeddings: Sequence[PatchEmbedding],
+        *,
+        with_partials: bool = False,
+    ) -> None:
+        """Take up a window.
 
         Parameters
         ----------
+        batch_id : int
         embeddings : sequence of PatchEmbedding
             Of the bundle's patch grid.
-
-        Returns
-        -------
-        utterances : sequence of Utterance
-            In the order of `embeddings`. Tokens are counted with the end token.
+        with_partials : bool
 
         Raises
         ------
         MisuseError
             If an embedding has another patch grid.
         """
-        if not embeddings:
-            return []
         wrong = [each.grid for each in embeddings if each.grid != self._grid]
         if wrong:
             raise MisuseError(f"patches must be of {self._grid}, got {wrong[0]}")
-        start_host_ns = time.monotonic_ns()
+        self._waiting.append((batch_id, embeddings, time.monotonic_ns()))
+
+    def step(self) -> Sequence[Ended]:
+        """Say one sentence about each embedding of a window.
+
+        Returns
+        -------
+        ended : sequence of Ended
+            Tokens are counted with the end token.
+        """
+        if not self._waiting:
+            return []
+        batch_id, embeddings, start_host_ns = self._waiting.pop(0)
         patches = np.stack([embedding.patches for embedding in embeddings])
         rows, token_host_ns = self._generate(patches, self._max_new_tokens)
         evidence: Sequence[Evidence | None] = (
             self._finder.nearest(embeddings) if self._finder else [None] * len(embeddings)
         )
         return [
-            self._utterance(row, found, start_host_ns, token_host_ns)
-            for row, found in zip(rows, evidence, strict=True)
+            Ended(batch_id, at, self._utterance(row, found, start_host_ns, token_host_ns))
+            for at, (row, found) in enumerate(zip(rows, evidence, strict=True))
         ]
+
+    def cancel(self, batch_id: int) -> None:
+        """Drop a window."""
+        self._waiting = [one for one in self._waiting if one[0] != batch_id]
 
     def _warm_up(self) -> None:
         """Narrate an empty grid: the first call finds memory and kernels, and takes long."""

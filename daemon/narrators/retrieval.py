@@ -10,6 +10,7 @@ from contracts.errors import UserError
 from contracts.manifest import CAPTIONS, Manifest
 from contracts.narration import Provenance, Status, Utterance
 from daemon.narrators.evidence import EvidenceFinder
+from daemon.narrators.protocol import Ended
 
 
 class RetrievalNarrator:
@@ -39,6 +40,7 @@ class RetrievalNarrator:
                 f"{manifest.folder} has no {CAPTIONS}. Export it with captions, or use llava."
             )
         self._finder = finder
+        self._waiting: list[tuple[int, Sequence[PatchEmbedding], int]] = []
         self._provenance = Provenance(
             bundle=manifest.sha256, backend="retrieval", model="", prompt=""
         )
@@ -48,29 +50,54 @@ class RetrievalNarrator:
         """What goes into every narration."""
         return self._provenance
 
-    def narrate(self, embeddings: Sequence[PatchEmbedding]) -> Sequence[Utterance]:
-        """Say the nearest frame's caption.
+    @property
+    def n_rows(self) -> int:
+        """Rows that wait to be looked up."""
+        return sum(len(embeddings) for _, embeddings, _ in self._waiting)
 
-        Parameters
-        ----------
-        embeddings : sequence of PatchEmbedding
+    def has_room(self, n: int) -> bool:
+        """Return whether nothing waits."""
+        return not self._waiting
+
+    def begin(
+        self,
+        batch_id: int,
+        embeddings: Sequence[PatchEmbedding],
+        *,
+        with_partials: bool = False,
+    ) -> None:
+        """Take up a window."""
+        self._waiting.append((batch_id, embeddings, time.monotonic_ns()))
+
+    def step(self) -> Sequence[Ended]:
+        """Say the nearest frames' captions of one window.
 
         Returns
         -------
-        utterances : sequence of Utterance
+        ended : sequence of Ended
             Without tokens; first and last word leave together.
         """
-        start_host_ns = time.monotonic_ns()
+        if not self._waiting:
+            return []
+        batch_id, embeddings, start_host_ns = self._waiting.pop(0)
         found = self._finder.nearest(embeddings)
         done_host_ns = time.monotonic_ns()
         return [
-            Utterance(
-                text=evidence.caption,
-                status=Status.OK,
-                evidence=evidence,
-                start_host_ns=start_host_ns,
-                first_token_host_ns=done_host_ns,
-                last_token_host_ns=done_host_ns,
+            Ended(
+                batch_id,
+                row,
+                Utterance(
+                    text=evidence.caption,
+                    status=Status.OK,
+                    evidence=evidence,
+                    start_host_ns=start_host_ns,
+                    first_token_host_ns=done_host_ns,
+                    last_token_host_ns=done_host_ns,
+                ),
             )
-            for evidence in found
+            for row, evidence in enumerate(found)
         ]
+
+    def cancel(self, batch_id: int) -> None:
+        """Drop a window."""
+        self._waiting = [one for one in self._waiting if one[0] != batch_id]
