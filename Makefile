@@ -43,4 +43,4 @@ format: setup ## Rewrite the files in the house format
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove what make made
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .demo .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -25,7 +25,7 @@ EXIT_UNFINISHED = 130
 """128 + SIGINT, as shells count, for a verb that makes something: what follows in ``a && b`` needs
 it. A verb that serves until it is stopped ends with 0."""
 
-MAKING = frozenset({"bundle", "export", "learn", "prepare", "simulate", "train"})
+MAKING = frozenset({"bench", "bundle", "export", "learn", "prepare", "simulate", "train"})
 GOING_ON = frozenset({"learn", "prepare", "train"})
 
 HELP = """Narrate, live and in English, what an animal sees, from its spikes.
@@ -82,6 +82,14 @@ GROUPS = {
             "random": Verb("neurrate.bundle_command:random", "Make one with random weights."),
             "simulated": Verb(
                 "neurrate.bundle_command:simulated", "Make that of the simulated animal."
+            ),
+        },
+    ),
+    "bench": (
+        "Measure the daemon, all its processes running.",
+        {
+            "latency": Verb(
+                "neurrate.bench_command:latency", "How late it is, by rate of windows."
             ),
         },
     ),

@@ -1,0 +1,214 @@
+"""What a benchmark hears: messages with the moment at which they arrived, and their parts.
+
+Latencies are not measured here but read from the stamps that a message carries, and every message
+is held to the rule that its parts sum to its whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.clock import second_to_ns
+from contracts.errors import ChildError
+from contracts.narration_wire import load
+
+NARRATION, TRIGGER, STATS = b"narration.", b"trigger.", b"stats"
+
+TOLERANCE_MS = 1e-6
+"""A nanosecond: stamps are whole ones, and milliseconds in float64 are far finer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What arrived, and when.
+
+    Attributes
+    ----------
+    topic : bytes
+    payload : bytes
+    received_ns : int
+        Host clock, as soon as it was taken from the socket.
+    """
+
+    topic: bytes
+    payload: bytes
+    received_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One narration or trigger, as a benchmark needs it.
+
+    Attributes
+    ----------
+    kind : str
+        ``narration``; of a trigger what its rule listens to: ``probe``, ``word``, ``likeness``.
+    name : str
+        Of the population that was narrated, or of the trigger.
+    window_seq : int
+    window_stop_ns : int
+        Session clock; 0 where the message does not say.
+    status : str
+        ``ok``, ``truncated`` or ``failed``; empty for a trigger.
+    n_tokens : int
+    host_ns : mapping of str to int
+        Stamps in their order.
+    stages_ms : mapping of str to float
+        Durations of the stages in their order, without the total.
+    total_ms : float
+    received_ns : int
+        When it arrived here.
+    """
+
+    kind: str
+    name: str
+    window_seq: int
+    window_stop_ns: int
+    status: str
+    n_tokens: int
+    host_ns: Mapping[str, int]
+    stages_ms: Mapping[str, float]
+    total_ms: float
+    received_ns: int
+
+    @property
+    def published_ns(self) -> int:
+        """When it left the daemon, host clock."""
+        return list(self.host_ns.values())[-1]
+
+    @property
+    def first_ns(self) -> int:
+        """When the newest spike was received, host clock."""
+        return next(iter(self.host_ns.values()))
+
+
+def read(message: Message) -> Heard | None:
+    """Read a narration or a trigger, and hold it to the rule of its parts.
+
+    Parameters
+    ----------
+    message : Message
+
+    Returns
+    -------
+    heard : Heard or None
+        None for a repeat of a last value.
+
+    Raises
+    ------
+    ChildError
+        If its parts do not sum to its whole.
+    """
+    content = load(message.payload)
+    if content.get("repeat"):
+        return None
+    if problem := parts_problem(content):
+        raise ChildError(
+            f"the parts of a latency must sum to the whole, and in a {message.topic.decode()} of "
+            f"window {content['window']['seq']} {problem}"
+        )
+    stages = dict(content["latency_ms"])
+    total = stages.pop("total")
+    return Heard(
+        kind=content.get("kind", "narration"),
+        name=message.topic.partition(b".")[2].decode(),
+        window_seq=content["window"]["seq"],
+        window_stop_ns=second_to_ns(content["window"].get("stop_s", 0.0)),
+        status=content.get("status", ""),
+        n_tokens=content.get("n_tokens", 0),
+        host_ns=content["host_ns"],
+        stages_ms=stages,
+        total_ms=total,
+        received_ns=message.received_ns,
+    )
+
+
+def parts_problem(content: Mapping[str, Any]) -> str:
+    """Return what is wrong with the stamps and the stages of a message; empty if all is well.
+
+    Parameters
+    ----------
+    content : mapping
+        With ``host_ns``, the stamps in their order, and ``latency_ms``, a stage between each two
+        and ``total``.
+    """
+    stamps = list(content["host_ns"].values())
+    names = list(content["host_ns"])
+    spans = [(later - earlier) / 1e6 for earlier, later in pairwise(stamps)]
+    stages = dict(content["latency_ms"])
+    total = stages.pop("total")
+    for name, span in zip(names[1:], spans, strict=True):
+        if span < 0:
+            return f"the stamp {name} lies {-span:.6f} ms before the one before it"
+    if len(stages) != len(spans):
+        return f"{len(stages)} stages lie between {len(stamps)} stamps"
+    for (stage, found), span in zip(stages.items(), spans, strict=True):
+        if abs(found - span) > TOLERANCE_MS:
+            return f"the stage {stage} is {found:.6f} ms and its stamps are {span:.6f} ms apart"
+    if abs(sum(stages.values()) - total) > TOLERANCE_MS:
+        return f"the stages sum to {sum(stages.values()):.6f} ms and the total is {total:.6f} ms"
+    for name, age in content.get("age_ms", {}).items():
+        since = (content["host_ns"][name] - stamps[0]) / 1e6
+        if abs(age - since) > TOLERANCE_MS:
+            return f"the age at {name} is {age:.6f} ms and the stamps are {since:.6f} ms apart"
+    return ""
+
+
+def percentiles(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float] | None:
+    """Return p50, p95, p99, max and n; None of nothing."""
+    if not len(values):
+        return None
+    p50, p95, p99 = np.percentile(values, (50, 95, 99)).tolist()
+    return {"p50": p50, "p95": p95, "p99": p99, "max": float(np.max(values)), "n": len(values)}
+
+
+def stage_percentiles(heard: Sequence[Heard]) -> dict[str, dict[str, float]]:
+    """Return the percentiles of every stage, in milliseconds, ``total`` last.
+
+    Parameters
+    ----------
+    heard : sequence of Heard
+        Of one kind; empty gives nothing.
+    """
+    columns = {stage: [each.stages_ms[stage] for each in heard] for stage in _stages(heard)}
+    columns["total"] = [each.total_ms for each in heard]
+    summaries = {stage: percentiles(values) for stage, values in columns.items()}
+    return {stage: summary for stage, summary in summaries.items() if summary is not None}
+
+
+MIDDLE = (40.0, 60.0)
+"""Percentiles of the total between which a message counts as a usual one."""
+
+
+def middle_ms(heard: Sequence[Heard]) -> dict[str, float]:
+    """Return the mean of every stage over the usual messages, milliseconds.
+
+    Medians of stages do not sum to the median of the whole. These do sum to the mean total of the
+    messages whose total lies between the 40th and the 60th percentile, which is nearly the median.
+
+    Parameters
+    ----------
+    heard : sequence of Heard
+        Of one kind; empty gives nothing.
+    """
+    if not heard:
+        return {}
+    totals = np.array([each.total_ms for each in heard])
+    low, high = np.percentile(totals, MIDDLE)
+    usual = [each for each, total in zip(heard, totals, strict=True) if low <= total <= high]
+    # Of two messages with different totals none need lie between: then the nearest to the median.
+    usual = usual or [heard[int(np.argmin(np.abs(totals - np.median(totals))))]]
+    return {
+        stage: float(np.mean([each.stages_ms[stage] for each in usual])) for stage in _stages(heard)
+    }
+
+
+def _stages(heard: Iterable[Heard]) -> list[str]:
+    first = next(iter(heard), None)
+    return [] if first is None else list(first.stages_ms)
