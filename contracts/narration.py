@@ -7,7 +7,7 @@ that they sum to the whole: ``cut`` + ``encode`` + ``wait`` + ``prefill`` + ``de
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 NARRATION_VERSION = 1
@@ -250,38 +250,3 @@ class PartialNarration:
     def topic(self) -> str:
         """The topic that it is published under."""
         return f"partial.{self.population}"
-
-
-@dataclass(frozen=True, slots=True)
-class Trigger:
-    """A concept crossed its threshold: the fast path, which does not wait for language.
-
-    Attributes
-    ----------
-    name : str
-        The rule's name; published under ``trigger.<name>``.
-    population : str
-        The selection it was heard in.
-    window_seq : int
-        The window's number on the absolute grid.
-    score, threshold : float
-        The concept probe's output, and what it had to cross.
-    newest_spike_received, published : int
-        Host clock, nanoseconds.
-    scores : dict
-        Every concept's score in this window.
-    """
-
-    name: str
-    population: str
-    window_seq: int
-    score: float
-    threshold: float
-    newest_spike_received: int
-    published: int
-    scores: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def topic(self) -> str:
-        """The topic that it is published under."""
-        return f"trigger.{self.name}"

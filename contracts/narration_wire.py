@@ -1,4 +1,4 @@
-"""Narrations, triggers and statistics as UTF-8 JSON, for subscribers in any language.
+"""Narrations and statistics as UTF-8 JSON, for subscribers in any language.
 
 The JSON Schema is ``docs/schemas/narration.schema.json``; a test holds every message to it.
 """
@@ -18,7 +18,6 @@ from contracts.narration import (
     Provenance,
     Stamps,
     Status,
-    Trigger,
     Utterance,
     age_ms,
     latency_ms,
@@ -127,11 +126,6 @@ def pack_partial(partial: PartialNarration) -> list[bytes]:
         },
     }
     return [partial.topic.encode(), dump(message)]
-
-
-def pack_trigger(trigger: Trigger) -> list[bytes]:
-    """Turn a trigger into ``[topic, JSON]``."""
-    return [trigger.topic.encode(), dump({"version": NARRATION_VERSION, **asdict(trigger)})]
 
 
 def dump(message: dict[str, Any]) -> bytes:

@@ -172,6 +172,47 @@ class Counters:
             "'truncated' met narrator.max_new_tokens or narrator.deadline_s.",
         ),
     )
+    triggers: dict[str, int] = field(
+        default_factory=dict,
+        metadata=_by("rule", (), "Triggers published, by rule; dry runs too."),
+    )
+    triggers_refractory: dict[str, int] = field(
+        default_factory=dict,
+        metadata=_by(
+            "rule",
+            (),
+            "Crossings passed over within the rule's refractory time. Rising steadily: the score "
+            "hovers at the threshold; set a release.",
+        ),
+    )
+    trigger_sink_sent: dict[str, int] = field(
+        default_factory=dict,
+        metadata=_by("sink", (), "Triggers that arrived, by sink of the rules' file."),
+    )
+    trigger_sink_failed: dict[str, int] = field(
+        default_factory=dict,
+        metadata=_by(
+            "sink",
+            (),
+            "Triggers that a sink did not take in time, refused, or had ended for; see the log.",
+        ),
+    )
+    trigger_sink_dropped: dict[str, int] = field(
+        default_factory=dict,
+        metadata=_by(
+            "sink",
+            (),
+            "Triggers never tried: the sink's queue was full, or they were older than max_age_s. "
+            "Rising: the sink is slower than its rules.",
+        ),
+    )
+    likeness_dropped: int = field(
+        default=0,
+        metadata=_help(
+            "Narrations never compared with the rules' sentences. Rising: the sentence model is "
+            "slower than the narrator, or its process dies."
+        ),
+    )
     published_messages: int = field(
         default=0,
         metadata=_help(

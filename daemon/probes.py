@@ -193,4 +193,5 @@ class PopulationProbes:
             logit = np.einsum("pd,cd->pc", self._mean, self._weight) * self._scale + self._shift
             np.clip(logit, -LARGEST_LOGIT, LARGEST_LOGIT, out=logit)
             probability = 1 / (1 + np.exp(-logit))
+            probability[~np.isfinite(self._mean).all(axis=1)] = np.nan
         return {name: probability[self._row_of[name]] for name in found}

@@ -187,6 +187,16 @@ class HandoverSettings(_Group):
     patches: at 24 x 24 x 1024, 2.4 MB a population."""
 
 
+class TriggersSettings(_Group):
+    """Concepts and words that trigger something."""
+
+    rules: Path | None = None
+    """TOML file of rules and sinks, as ``docs/triggers.md`` describes it. None: no triggers."""
+    dry_run: bool = False
+    """Evaluate and publish every rule, with ``"dry_run": true``, and let no other sink hear of
+    it: to try rules on a recording. False leaves it to each rule."""
+
+
 class PublishSettings(_Group):
     """Where narrations go out."""
 
@@ -255,6 +265,7 @@ class Settings(_Group):
     is one value: a stronger layer replaces it as a whole."""
     handover: HandoverSettings = HandoverSettings()
     narrator: NarratorSettings = NarratorSettings()
+    triggers: TriggersSettings = TriggersSettings()
     publish: PublishSettings = PublishSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()

@@ -34,6 +34,9 @@ from daemon.pipeline import FastLoop
 from daemon.publisher import Publisher
 from daemon.settings import Settings
 from daemon.stream_registry import StreamRegistry
+from daemon.triggers.auto import load_rule_book, make_trigger_desk
+from daemon.triggers.desk import TriggerDesk
+from daemon.triggers.latencies import TriggerLatencies
 from daemon.window_cutter import WindowCutter
 from daemon.worker_port import WorkerPort
 
@@ -63,6 +66,7 @@ class Rooms:
     publisher: Publisher
     http: HttpServer | None
     port: NarrationPort
+    triggers: TriggerDesk | None
     loop: FastLoop
 
 
@@ -156,6 +160,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     spec = window_spec(settings, manifest)
     chosen, capacity_bins = _resolve(settings, manifest, spec)
     ring = make_ring(spec, len(manifest.population), capacity_bins)
+    rules = load_rule_book(settings, manifest)
     encoder = load_encoder(
         manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
     )
@@ -176,6 +181,19 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
         if settings.http.enabled:
             http = HttpServer(settings.http.host, settings.http.port, metrics, health)
             undo.callback(http.close)
+        triggers = None
+        if rules:
+            triggers = make_trigger_desk(
+                *rules,
+                settings,
+                bundle=manifest.sha256,
+                publisher=publisher,
+                counters=counters,
+                latencies=TriggerLatencies(metrics),
+                context=context,
+                clock=clock,
+            )
+            undo.callback(triggers.close, deadline_s=0)
         port = _narration_port(settings, manifest, context, clock, publisher)
         undo.callback(port.close, deadline_s=0)
         loop = FastLoop(
@@ -184,17 +202,34 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             cutter=WindowCutter(spec, clock),
             encoder=encoder,
             port=port,
-            desk=NarrationDesk(publisher, counters, latencies, clock),
+            desk=NarrationDesk(
+                publisher,
+                counters,
+                latencies,
+                clock,
+                on_narration=triggers.hear if triggers else lambda _: None,
+            ),
             counters=counters,
             clock=clock,
             encode_every_window=(
                 settings.narrator.mode == "sequential" or settings.handover.policy == "all"
             ),
             narrate_every=settings.handover.every,
+            triggers=triggers,
         )
         undo.pop_all()
     return Rooms(
-        manifest, counters, gauges, latencies, health, registry, publisher, http, port, loop
+        manifest,
+        counters,
+        gauges,
+        latencies,
+        health,
+        registry,
+        publisher,
+        http,
+        port,
+        triggers,
+        loop,
     )
 
 

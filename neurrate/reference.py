@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from contracts.trigger import TRIGGER_STAGES, TriggerKind
 from daemon.metrics import (
     LATENCY_STAGES,
     READY_HELP,
@@ -23,6 +24,7 @@ from daemon.metrics import (
     metric_name,
 )
 from daemon.settings import Settings
+from daemon.triggers.latencies import TRIGGER_BUCKETS_S, TRIGGER_STAGE_HELP
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -69,6 +71,9 @@ def metrics_page() -> str:
     gauges.append(f"| `neurrate_ready` | {READY_HELP} |")
     stages = ", ".join(f"`{stage}`" for stage in LATENCY_STAGES)
     buckets = ", ".join(f"{bound:g}" for bound in STAGE_BUCKETS_S)
+    kinds = ", ".join(f"`{kind.value}`" for kind in TriggerKind)
+    trigger_stages = ", ".join(f"`{stage}`" for stage in (*TRIGGER_STAGES, "total"))
+    trigger_buckets = ", ".join(f"{bound:g}" for bound in TRIGGER_BUCKETS_S)
     head = ["| metric | what it says |", "|---|---|"]
     return "\n".join(
         [
@@ -83,6 +88,9 @@ def metrics_page() -> str:
             "\n## Latency\n",
             f"`neurrate_stage_duration_seconds{{stage}}`, a histogram. {STAGE_HELP}\n",
             f"Stages: {stages}. Buckets, seconds: {buckets}.\n",
+            f"`neurrate_trigger_stage_duration_seconds{{kind,stage}}`, a histogram. "
+            f"{TRIGGER_STAGE_HELP}\n",
+            f"Kinds: {kinds}. Stages: {trigger_stages}. Buckets, seconds: {trigger_buckets}.\n",
         ]
     )
 

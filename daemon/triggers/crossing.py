@@ -49,6 +49,9 @@ class Level:
         Scores in a row that must be beyond the threshold; 1 or more.
     refractory_ns : int
         Session nanoseconds between two firings, at least.
+    straggler_ns : int
+        A score that is older than the one before it, by no more than this, is passed over:
+        narrations may overtake each other, windows do not.
     """
 
     is_above: bool
@@ -56,6 +59,7 @@ class Level:
     release: float
     dwell: int = 1
     refractory_ns: int = 0
+    straggler_ns: int = 0
 
 
 class Crossing:
@@ -95,6 +99,8 @@ class Crossing:
         -------
         fires : bool
         """
+        if self._last_ns - self._level.straggler_ns <= session_ns < self._last_ns:
+            return False
         if session_ns < self._last_ns:
             self._begin_anew()
         self._last_ns = session_ns

@@ -22,6 +22,10 @@ from daemon.triggers.crossing import Level
 from daemon.triggers.rules import Condition, ConditionError, Rule, read_condition
 from daemon.triggers.tables import RuleFileTable, RuleTable, SinkTable, keys_at
 
+STRAGGLER_NS = 10 * NS_PER_S
+"""A narration of a window so much older than the last one's has been overtaken by it; one that is
+still older belongs to a source that began anew."""
+
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME_RULE = "must have a name of 1 to 64 letters, digits, _ or -"
 
@@ -151,6 +155,7 @@ def _rule(
         release=release,
         dwell=condition.dwell,
         refractory_ns=round(table.refractory_s * NS_PER_S),
+        straggler_ns=0 if condition.kind is TriggerKind.PROBE else STRAGGLER_NS,
     )
     rule = Rule(name, table.when, condition, level, table.dry_run or dry_run, table.sinks)
     return (None if problems else rule), problems

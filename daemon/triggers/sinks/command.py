@@ -1,0 +1,156 @@
+"""Triggers to a program: kept running, one JSON line each on its standard input.
+
+The program is in a session of its own, so that Ctrl-C does not reach it; it ends when its standard
+input closes, which also happens when the daemon is killed. One that ends by itself is started again
+after a pause that doubles.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import subprocess
+import time
+from contextlib import suppress
+
+from contracts.clock import NS_PER_S, Clock
+from daemon.triggers.sinks.thread import Delivery, DeliveryError
+from daemon.triggers.tables import CommandSinkTable
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 30.0
+HEALTHY_AFTER_S = 10.0
+"""A program that lived this long has its pauses start from the first again."""
+
+logger = logging.getLogger(__name__)
+
+
+class CommandOutlet:
+    """Writes one line a trigger to a program.
+
+    Parameters
+    ----------
+    table : CommandSinkTable
+    clock : Clock
+
+    Attributes
+    ----------
+    n_restarts : int
+        Times that the program had ended and was started again.
+    """
+
+    def __init__(self, table: CommandSinkTable, clock: Clock) -> None:
+        self.n_restarts = 0
+        self._words = list(table.command)
+        self._timeout_s = table.timeout_s
+        self._clock = clock
+        self._child: subprocess.Popen[bytes] | None = None
+        self._started_ns = 0
+        self._restart_at_ns = 0
+        self._pause_s = FIRST_PAUSE_S
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the program, or None while it does not run."""
+        return self._child.pid if self._child else None
+
+    def open(self) -> None:
+        """Start the program."""
+        self._start()
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Write one line.
+
+        Raises
+        ------
+        DeliveryError
+            If the program does not run, or does not read in time.
+        """
+        self.tend()
+        if self._child is None:
+            raise DeliveryError("the program has ended; it is started again after a pause")
+        try:
+            is_written = self._write(delivery.payload + b"\n")
+        except OSError as error:
+            self._end(f"its standard input broke: {error}")
+            raise DeliveryError(f"{type(error).__name__}: {error}") from error
+        if not is_written:  # half a line may stand there: whatever follows could not be read
+            self._child.kill()
+            self._end("it did not read")
+            raise DeliveryError(f"the program did not read for {self._timeout_s:g} s")
+
+    def tend(self) -> None:
+        """Find out whether the program has ended, and start it again in time."""
+        if self._child is not None and self._child.poll() is not None:
+            self._end(f"exit code {self._child.returncode}")
+        if self._child is None and self._clock.now_ns() >= self._restart_at_ns:
+            self.n_restarts += 1
+            self._start()
+
+    def close(self, *, deadline_s: float) -> None:
+        """Close the program's standard input, wait for it, and kill it after the deadline."""
+        if self._child is None:
+            return
+        self._close_input(self._child)
+        try:
+            self._child.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            logger.warning("trigger command killed", extra={"pid": self._child.pid})
+            self._child.kill()
+            self._child.wait()
+
+    def _start(self) -> None:
+        self._started_ns = self._clock.now_ns()
+        try:
+            self._child = subprocess.Popen(
+                self._words,
+                stdin=subprocess.PIPE,
+                stdout=2,  # ours may be read by somebody who expects something else
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._end(str(error))
+            return
+        if self._child.stdin:
+            os.set_blocking(self._child.stdin.fileno(), False)
+        logger.info("trigger command started", extra={"pid": self._child.pid})
+
+    def _write(self, line: bytes) -> bool:
+        """Write a line; return whether all of it was taken in time."""
+        pipe = self._child.stdin if self._child else None
+        if pipe is None:
+            return False
+        poll = select.poll()
+        poll.register(pipe, select.POLLOUT)
+        stop_s = time.monotonic() + self._timeout_s
+        while line:
+            remaining_s = stop_s - time.monotonic()
+            if remaining_s <= 0 or not poll.poll(1000 * remaining_s):
+                return False
+            with suppress(BlockingIOError):
+                line = line[os.write(pipe.fileno(), line) :]
+        return True
+
+    def _end(self, reason: str) -> None:
+        """Let go of a program that has ended or must; the next one starts after a pause."""
+        now_ns = self._clock.now_ns()
+        if self._child is not None:
+            self._close_input(self._child)
+            self._child.kill()
+            self._child.wait()
+            self._child = None
+        if now_ns - self._started_ns > HEALTHY_AFTER_S * NS_PER_S:
+            self._pause_s = FIRST_PAUSE_S
+        self._restart_at_ns = now_ns + round(self._pause_s * NS_PER_S)
+        logger.error(
+            "trigger command ended",
+            extra={"command": self._words[0], "reason": reason, "restart_in_s": self._pause_s},
+        )
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+
+    def _close_input(self, child: subprocess.Popen[bytes]) -> None:
+        if child.stdin:
+            with suppress(OSError):
+                child.stdin.close()

@@ -1,0 +1,160 @@
+"""A sink's own thread: a bounded queue between the fast loop and whatever may be slow.
+
+The fast loop leaves a trigger and goes on. What finds the queue full, or has waited for too long,
+is dropped and counted; a delivery that fails is counted and not tried again, unless the sink was
+told to.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from contracts.clock import NS_PER_S, Clock, ns_to_second
+from contracts.trigger import Trigger
+from daemon.logs import RateLimitedLog
+
+TEND_S = 0.1
+"""How often an outlet is looked after while nothing is to be delivered."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A trigger, and the JSON that was published."""
+
+    trigger: Trigger
+    payload: bytes
+
+
+class DeliveryError(Exception):
+    """A trigger did not arrive."""
+
+
+class Outlet(Protocol):
+    """One way out of the daemon. All methods are called on the sink's thread."""
+
+    def open(self) -> None:
+        """Make ready, so that the first delivery does not wait for it."""
+        ...
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Hand a trigger over; may wait for as long as the sink's settings say.
+
+        Raises
+        ------
+        DeliveryError
+            With the reason.
+        """
+        ...
+
+    def tend(self) -> None:
+        """Look after what must be kept alive; called several times a second."""
+        ...
+
+    def close(self, *, deadline_s: float) -> None:
+        """Let go of everything."""
+        ...
+
+
+class SinkThread:
+    """One sink.
+
+    Parameters
+    ----------
+    name : str
+        Of the sink, as the rules know it.
+    outlet : Outlet
+    queue : int
+        Triggers that may wait.
+    max_age_s : float
+        A trigger that was published longer ago is dropped.
+    clock : Clock
+
+    Attributes
+    ----------
+    name : str
+    n_sent, n_failed : int
+        Deliveries that arrived, and that did not. Written by the sink's thread.
+    n_dropped : int
+        Triggers that found the queue full or were left in it at the end. Written by the caller's.
+    n_stale : int
+        Triggers that had waited for too long. Written by the sink's thread.
+    """
+
+    def __init__(
+        self, name: str, outlet: Outlet, *, queue: int, max_age_s: float, clock: Clock
+    ) -> None:
+        self.name = name
+        self.n_sent = self.n_failed = self.n_dropped = self.n_stale = 0
+        self._outlet = outlet
+        self._queue_size = queue
+        self._max_age_ns = round(max_age_s * NS_PER_S)
+        self._clock = clock
+        self._log = RateLimitedLog(logger, clock)
+        self._waiting: SimpleQueue[Delivery | None] = SimpleQueue()
+        self._deadline_s = 0.0
+        self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def n_lost(self) -> int:
+        """Triggers that were never tried: the queue was full, or they had waited for too long."""
+        return self.n_dropped + self.n_stale
+
+    def offer(self, delivery: Delivery) -> None:
+        """Leave a trigger; called on the fast loop, never waits."""
+        if self._waiting.qsize() >= self._queue_size:
+            self.n_dropped += 1
+        else:
+            self._waiting.put(delivery)
+
+    def close(self, *, deadline_s: float) -> None:
+        """Deliver what waits, until the deadline, and end."""
+        self._deadline_s = deadline_s
+        self._waiting.put(None)
+        self._thread.join(deadline_s)
+        if self._thread.is_alive():  # in the middle of a delivery; the process does not wait for it
+            n_left = self._waiting.qsize() - 1
+            self.n_dropped += max(0, n_left)
+            logger.warning("sink left behind", extra={"sink": self.name, "undelivered": n_left})
+
+    def _run(self) -> None:
+        try:
+            self._outlet.open()
+            while (delivery := self._next()) is not None:
+                self._deliver(delivery)
+            self._outlet.close(deadline_s=self._deadline_s)
+        except Exception:  # the top of a thread
+            logger.exception("sink ended", extra={"sink": self.name})
+        self._log.flush()
+
+    def _next(self) -> Delivery | None:
+        while True:
+            self._outlet.tend()
+            try:
+                return self._waiting.get(timeout=TEND_S)
+            except Empty:
+                continue
+
+    def _deliver(self, delivery: Delivery) -> None:
+        age_ns = self._clock.now_ns() - delivery.trigger.stamps.published
+        if age_ns > self._max_age_ns:
+            self.n_stale += 1
+            self._warn("trigger too old for its sink", delivery, waited_s=ns_to_second(age_ns))
+            return
+        try:
+            self._outlet.deliver(delivery)
+        except DeliveryError as error:
+            self.n_failed += 1
+            self._warn("trigger not delivered", delivery, reason=str(error))
+        else:
+            self.n_sent += 1
+
+    def _warn(self, event: str, delivery: Delivery, **fields: object) -> None:
+        extra = {"sink": self.name, "trigger": delivery.trigger.id, **fields}
+        self._log.warning(event, event, extra=extra)
