@@ -102,6 +102,7 @@ class FastLoop:
             At the start, if a stream has units that the encoder does not know.
         """
         stop_ns = self._clock.now_ns() + MAX_STEP_NS
+        self.ingest.is_held = self.port.is_full
         for message in self.ingest.receive(max_messages=MAX_MESSAGES):
             match message:
                 case SpikeBatch():
@@ -118,7 +119,7 @@ class FastLoop:
                 break
         self._encode_pending()
         self.publish_narrated()
-        self.ingest.is_held = self.port.is_full
+        self.ingest.is_held = self.port.is_full  # for whoever polls what is to be read
 
     def stop_waiting_for(self, stream: str) -> None:
         """Go on without a stream that has been silent for too long."""

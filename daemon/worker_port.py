@@ -121,7 +121,7 @@ class WorkerPort:
         self._failures_before_problem = failures_before_problem
         self._clock = clock
         self._wants_partials = wants_partials
-        self._handover = handover or Handover()
+        self._handover = Handover() if handover is None else handover
         self._lost: Counter[str] = Counter()
         self._worker: _Worker | None = None
         self._has_room = False

@@ -11,6 +11,7 @@ from contracts.manifest import load_manifest
 from contracts.window import Window
 from daemon.encoders.auto import load_encoder
 from daemon.narrators.auto import load_narrator
+from daemon.narrators.protocol import narrate
 from daemon.settings import NarratorSettings
 from neurrate.cli import main
 from neurrate.simulated_bundle import SHIPPED_MODEL
@@ -56,4 +57,4 @@ def test_one_command_makes_a_bundle_that_speaks(
     counts = np.zeros((spec.n_bins, len(manifest.population)), dtype=np.uint16)
     embeddings = encoder.encode([Window(spec, 0, counts)])
     narrator = load_narrator(NarratorSettings(), manifest)
-    assert narrator.narrate(embeddings)[0].text
+    assert narrate(narrator, embeddings)[0].text

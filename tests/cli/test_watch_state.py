@@ -59,6 +59,7 @@ def _stats(**changes) -> list[bytes]:
         "latency_ms": {"total": {"p95": 123.0}},
         "reasons": [],
         "streams": {"probeA": StreamStats(1.0, "live"), "probeB": StreamStats(1.0, "blind")},
+        "queue": {"waiting": 0, "unfinished": 1},
     }
     return stats_message(**{**values, **changes})
 

@@ -10,7 +10,7 @@ import pytest
 from contracts.embedding import PatchEmbedding
 from contracts.narration import Status
 from daemon.narrators.auto import load_narrator
-from daemon.narrators.protocol import Narrator
+from daemon.narrators.protocol import Narrator, narrate
 from daemon.settings import NarratorSettings
 from tests.support.tiny_bundle import TINY_GRID, tiny_windows
 
@@ -45,7 +45,7 @@ def test_provenance_names_bundle_and_back_end(narrator, stub_bundle):
 
 def test_one_utterance_for_each_embedding(narrator, embeddings):
     """As many come out as went in; each has text, or a reason that it has none."""
-    said = narrator.narrate(embeddings)
+    said = narrate(narrator, embeddings)
     assert len(said) == len(embeddings)
     for each in said:
         assert bool(each.text) == (each.status != Status.FAILED)
@@ -56,7 +56,7 @@ def test_one_utterance_for_each_embedding(narrator, embeddings):
 def test_stamps_are_in_order(narrator, embeddings):
     """Called, started, first word, last word, returned: on the host clock, in this order."""
     called = time.monotonic_ns()
-    said = narrator.narrate(embeddings)
+    said = narrate(narrator, embeddings)
     returned = time.monotonic_ns()
     for each in said:
         ordered = [
@@ -71,17 +71,17 @@ def test_stamps_are_in_order(narrator, embeddings):
 
 def test_order_is_kept(narrator, embeddings):
     """An embedding gets its own words wherever it stands in the batch."""
-    forward = [each.text for each in narrator.narrate(embeddings)]
-    backward = [each.text for each in narrator.narrate(embeddings[::-1])]
+    forward = [each.text for each in narrate(narrator, embeddings)]
+    backward = [each.text for each in narrate(narrator, embeddings[::-1])]
     assert backward == forward[::-1]
 
 
 def test_same_patches_same_words(narrator, embeddings):
     """A narrator is repeatable."""
-    texts = [[each.text for each in narrator.narrate(embeddings)] for _ in range(2)]
+    texts = [[each.text for each in narrate(narrator, embeddings)] for _ in range(2)]
     assert texts[0] == texts[1]
 
 
 def test_nothing_in_nothing_out(narrator):
     """No embedding, no utterance."""
-    assert list(narrator.narrate([])) == []
+    assert list(narrate(narrator, [])) == []

@@ -28,6 +28,7 @@ def _stats() -> list[bytes]:
         latency_ms={},
         reasons=["no source"],
         streams={"probeA": StreamStats(0.5, "live")},
+        queue={"waiting": 1, "unfinished": 2},
     )
 
 
@@ -52,7 +53,7 @@ def test_every_field_of_the_statistics_is_described():
     """Each property of `stats` is named under its heading."""
     section = DOCUMENT.partition("## Statistics")[2].partition("## A subscriber")[0]
     message = json.loads(_stats()[1])
-    for name in [*message, *message["streams"]["probeA"]]:
+    for name in [*message, *message["streams"]["probeA"], *message["queue"]]:
         assert f"`{name}`" in section
 
 

@@ -1,7 +1,8 @@
-"""The hand-over: one place, newest wins, every loss counted."""
+"""The hand-over: the newest wins, or all are kept; every loss is counted."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,22 +17,37 @@ def test_newest_wins():
     handover = Handover()
     handover.offer(old)
     handover.offer(new)
-    assert handover.is_waiting
+    assert len(handover) == 1
+    assert not handover.is_full
     assert handover.take() is new
     assert handover.take() is None
-    assert not handover.is_waiting
+    assert len(handover) == 0
     assert handover.n_replaced == 1
 
 
-@given(st.lists(st.booleans(), max_size=60))
-def test_offered_is_taken_replaced_or_waiting(is_offer: list[bool]):
+def test_all_keeps_everything():
+    """Nothing gives way, not even past the capacity, which only says stop."""
+    batches = [embeddings_of(window) for window in tiny_windows(4)]
+    handover = Handover("all", capacity=2)
+    full = []
+    for batch in batches:
+        handover.offer(batch)
+        full.append(handover.is_full)
+    assert full == [False, True, True, True]
+    assert [handover.take() for _ in batches] == batches
+    assert (handover.n_replaced, handover.is_full) == (0, False)
+
+
+@pytest.mark.parametrize("policy", ["newest", "all"])
+@given(is_offer=st.lists(st.booleans(), max_size=60))
+def test_offered_is_taken_replaced_or_waiting(policy, is_offer: list[bool]):
     """However offers and takes come, nothing is lost uncounted and order is kept."""
-    handover, taken = Handover(), []
+    handover, taken = Handover(policy, 3), []
     windows = tiny_windows(len(is_offer))
     for offers, window in zip(is_offer, windows, strict=True):
         if offers:
             handover.offer(embeddings_of(window))
         elif batch := handover.take():
             taken.append(batch[0].window.seq)
-    assert sum(is_offer) == len(taken) + handover.n_replaced + handover.is_waiting
+    assert sum(is_offer) == len(taken) + handover.n_replaced + len(handover)
     assert taken == sorted(taken)

@@ -115,12 +115,14 @@ def test_stats_message_is_json_with_everything():
         latency_ms={"total": {"p50": 1.0}},
         reasons=["narrator: loading"],
         streams={"probeA": StreamStats(3.0, "live")},
+        queue={"waiting": 1, "unfinished": 2},
     )
     message = json.loads(payload)
     assert topic == b"stats"
     assert message["ready"] is False
     assert message["streams"] == {"probeA": {"covered_until_s": 3.0, "state": "live"}}
     assert message["counters"]["windows_dropped"]["worker_died"] == 0
+    assert message["queue"] == {"waiting": 1, "unfinished": 2}
 
 
 def test_the_dashboard_asks_for_metrics_that_exist():

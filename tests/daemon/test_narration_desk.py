@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from contracts.narration import STAGES, Evidence, Status, Utterance
+from contracts.narration import STAGES, Evidence, Narration, Status, Utterance
 from contracts.window import Window
 from daemon.metrics import Counters, LatencyRecorder
 from daemon.narration_desk import NarrationDesk
-from daemon.narration_port import InlinePort, Narrated, failed
+from daemon.narration_port import Heard, InlinePort, Narrated, failed
 from daemon.publisher import Publisher
 from tests.support.daemon_rooms import PROVENANCE, EchoNarrator, embeddings_of
 from tests.support.manual_clock import ManualClock
@@ -38,10 +38,13 @@ class Shelf:
 class Desk(NarrationDesk):
     """A desk with what it writes to."""
 
-    def __init__(self, clock: ManualClock) -> None:
+    def __init__(
+        self, clock: ManualClock, on_narration: Callable[[Narration], None] = lambda _: None
+    ) -> None:
         self.shelf, self.counters = Shelf(), Counters()
         self.latencies = LatencyRecorder(CollectorRegistry())
-        super().__init__(cast(Publisher, self.shelf), self.counters, self.latencies, clock)
+        publisher = cast(Publisher, self.shelf)
+        super().__init__(publisher, self.counters, self.latencies, clock, on_narration)
 
 
 @pytest.fixture
@@ -54,15 +57,15 @@ def desk(clock: ManualClock) -> Desk:
     return Desk(clock)
 
 
-def said(window: Window, *utterances: Utterance, populations=("all",)) -> Narrated:
-    return Narrated(embeddings_of(window, populations), utterances, PROVENANCE)
+def said(window: Window, utterance: Utterance, population="all") -> Narrated:
+    return Narrated(embeddings_of(window, [population])[0], utterance, PROVENANCE)
 
 
 def test_each_population_counts_from_zero(desk: Desk):
     """Numbers have no holes within a population; ids name the daemon's run and are unique."""
     for window in tiny_windows(3):
-        words = [Utterance("a", Status.OK), Utterance("b", Status.TRUNCATED)]
-        desk.publish(said(window, *words, populations=("all", "PV")))
+        desk.publish(said(window, Utterance("a", Status.OK)))
+        desk.publish(said(window, Utterance("b", Status.TRUNCATED), "PV"))
     seqs = [(topic, message["seq"]) for topic, message in desk.shelf.messages]
     assert seqs == [
         (f"narration.{name}".encode(), seq) for seq in range(3) for name in ("all", "PV")
@@ -96,7 +99,7 @@ def test_stages_sum_to_the_total_within_the_message(durations: list[int]):
         first_token_host_ns=stamps[4],
         last_token_host_ns=stamps[5],
     )
-    desk.publish(Narrated(embeddings_of(window, host_ns=stamps[2]), [word], PROVENANCE))
+    desk.publish(Narrated(embeddings_of(window, host_ns=stamps[2])[0], word, PROVENANCE))
     ((_, message),) = desk.shelf.messages
     latency_ms = message["latency_ms"]
     assert list(message["host_ns"].values()) == stamps
@@ -135,7 +138,8 @@ def test_what_is_no_number_is_left_out(number: float, desk: Desk):
 def test_failure_is_published_with_its_reason(desk: Desk, clock: ManualClock):
     """A batch that came to nothing has a message for each population, and stamps in order."""
     embeddings = embeddings_of(tiny_windows(1)[0], ("all", "PV"))
-    desk.publish(failed(embeddings, "the narrator worker died", PROVENANCE, clock))
+    for narrated in failed(embeddings, "the narrator worker died", PROVENANCE, clock):
+        desk.publish(narrated)
     for _, message in desk.shelf.messages:
         assert (message["status"], message["reason"], message["text"]) == (
             "failed",
@@ -162,6 +166,35 @@ def test_inline_port_narrates_every_window_in_order(clock: ManualClock):
     for window in tiny_windows(4):
         port.offer(embeddings_of(window))
     assert port.n_unfinished == 4
-    assert [each.utterances[0].text for each in port.collect()] == [f"all {n}" for n in range(4)]
+    assert [each.utterance.text for each in port.collect()] == [f"all {n}" for n in range(4)]
     assert port.n_unfinished == 0
     port.close(deadline_s=0)
+
+
+def test_age_grows_from_stage_to_stage(desk: Desk):
+    """Counted from the newest spike: the last age is the total latency."""
+    desk.publish(said(tiny_windows(1)[0], Utterance("a", Status.OK)))
+    ((_, message),) = desk.shelf.messages
+    stamps = message["host_ns"]
+    born_ns = stamps.pop("newest_spike_received")
+    assert message["age_ms"] == {name: (ns - born_ns) / 1e6 for name, ns in stamps.items()}
+    assert message["age_ms"]["published"] == message["latency_ms"]["total"]
+
+
+def test_sentence_is_published_as_it_grows(desk: Desk, clock: ManualClock):
+    """On a topic of its own, with its window; it is no narration and counts as none."""
+    (embedding,) = embeddings_of(tiny_windows(2)[1], ["PV"])
+    desk.publish_partial(Heard(embedding, "A car", 2))
+    ((topic, message),) = desk.shelf.messages
+    assert topic == b"partial.PV"
+    assert (message["text"], message["n_tokens"], message["window"]["seq"]) == ("A car", 2, 1)
+    assert message["host_ns"]["published"] <= clock.ns
+    assert sum(desk.counters.narrations.values()) == 0
+
+
+def test_listener_hears_what_was_published(clock: ManualClock):
+    """After it is out, each narration is told to whoever was given at the start."""
+    heard: list[Narration] = []
+    desk = Desk(clock, heard.append)
+    desk.publish(said(tiny_windows(1)[0], Utterance("a", Status.OK)))
+    assert [each.id for each in heard] == [desk.shelf.messages[0][1]["id"]]

@@ -11,6 +11,7 @@ import zmq
 
 from contracts.binning import BinRate
 from contracts.clock import NS_PER_S
+from contracts.embedding import PatchEmbedding
 from contracts.errors import PopulationMismatchError
 from contracts.population import Population, Unit
 from contracts.spikes import Mark, SpikeBatch, StreamEnd
@@ -78,6 +79,18 @@ def part_of(bits: Sequence[int]) -> Population:
     return Population([ramp_population().units[bit] for bit in bits])
 
 
+class Judge:
+    """Remembers which windows it saw, and how many had been handed over by then."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, int]] = []
+        self.port = FakePort()
+
+    def judge(self, embeddings: Sequence[PatchEmbedding]) -> None:
+        """Look at one window."""
+        self.seen.append((embeddings[0].window.seq, len(self.port.offered)))
+
+
 def numbers(windows: Sequence[Window]) -> list[list[int]]:
     return [ramp_numbers(window.counts) for window in windows]
 
@@ -124,6 +137,100 @@ def test_newest_window_of_a_step_is_encoded_else(context: Context, clock: Manual
         assert (rooms.counters.windows, rooms.counters.windows_encoded) == (10, 1)
         assert rooms.counters.windows_dropped["encoder_busy"] == 9
         assert len(port.offered) == 1
+
+
+@pytest.mark.parametrize("encode_every_window", [True, False])
+def test_every_third_window_is_handed_over(
+    context: Context, clock: ManualClock, encode_every_window: bool
+):
+    """Those whose number three divides, in a replay or live; the others are not even encoded."""
+    with (
+        joined_loop(
+            context,
+            clock,
+            SPEC,
+            port=(port := FakePort()),
+            encode_every_window=encode_every_window,
+            narrate_every=3,
+        ) as rooms,
+        line_to(rooms.ingest, context) as line,
+    ):
+        line.send(hello_of())
+        for message in ramp(0, 200):
+            line.send(message)
+            rooms.loop.step()
+        assert [batch[0].window.seq for batch in port.offered] == [0, 3, 6, 9]
+        assert rooms.counters.windows_encoded == 4
+        assert rooms.counters.windows_dropped["not_asked"] == 6
+        assert rooms.counters.windows_dropped["encoder_busy"] == 0
+
+
+def test_triggers_see_every_window(context: Context, clock: ManualClock):
+    """Also those that are not handed over, and each before it is."""
+    port, judged = FakePort(), Judge()
+    judged.port = port
+    with (
+        joined_loop(
+            context,
+            clock,
+            SPEC,
+            port=port,
+            encode_every_window=False,
+            narrate_every=3,
+            triggers=judged,
+        ) as rooms,
+        line_to(rooms.ingest, context) as line,
+    ):
+        line.send(hello_of())
+        for message in ramp(0, 200):
+            line.send(message)
+            rooms.loop.step()
+        assert judged.seen == [(n, (n + 2) // 3) for n in range(10)]
+        assert [batch[0].window.seq for batch in port.offered] == [0, 3, 6, 9]
+
+
+def test_window_that_is_asked_for_is_not_lost_to_one_that_is_not(
+    context: Context, clock: ManualClock
+):
+    """Of ten windows that one step completes, the newest with the right number is handed over."""
+    port = FakePort()
+    with (
+        joined_loop(
+            context,
+            clock,
+            SPEC,
+            port=port,
+            encode_every_window=False,
+            narrate_every=4,
+            triggers=Judge(),
+        ) as rooms,
+        line_to(rooms.ingest, context) as line,
+    ):
+        line.send(hello_of(), *ramp(0, 200, n_bins=100))
+        rooms.loop.step()
+        assert [batch[0].window.seq for batch in port.offered] == [0, 4, 8]
+        dropped = rooms.counters.windows_dropped
+        assert rooms.counters.windows == 10 == 3 + sum(dropped.values())
+
+
+def test_full_hand_over_holds_the_source(context: Context, clock: ManualClock):
+    """Nothing more is read until a window has been taken; the line is silent, not blind."""
+    port = FakePort()
+    with (
+        joined_loop(context, clock, SPEC, port=port) as rooms,
+        line_to(rooms.ingest, context) as line,
+    ):
+        line.send(hello_of())
+        rooms.loop.step()
+        port.is_full = True
+        line.send(*ramp(0, 200))
+        rooms.loop.step()
+        assert rooms.counters.messages_received == 1
+        assert rooms.ingest.sockets == []
+        assert rooms.ingest.waiting_streams() == {"probeA"}
+        port.is_full = False
+        rooms.loop.step()
+        assert len(port.offered) == 10
 
 
 def test_pending_window_outlives_the_ring(context: Context, clock: ManualClock):

@@ -189,3 +189,19 @@ def test_rapid_start_and_stop_leaks_nothing(context: Context):
     for _ in range(300):
         Publisher(context, "tcp://127.0.0.1:*").close()
     wait_until(lambda: process.num_fds() <= before + 2, what="closed descriptors")
+
+
+def test_publisher_knows_what_is_listened_to(context: Context, publisher: Publisher):
+    """A topic is heard while a subscriber asks for it, for more of it or for everything."""
+
+    def is_heard() -> bool:
+        publisher.serve()
+        return publisher.is_heard(b"partial.")
+
+    assert not is_heard()
+    with subscriber(context, publisher, b"narration."):
+        assert not is_heard()
+        for topic in (b"", b"part", b"partial.", b"partial.VISp"):
+            with subscriber(context, publisher, topic):
+                wait_until(is_heard, what="the subscription")
+            wait_until(lambda: not is_heard(), what="its end")

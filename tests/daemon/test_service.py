@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,16 @@ from contracts.clock import HostClock
 from contracts.embedding import PatchEmbedding
 from contracts.errors import PopulationMismatchError, UserError
 from contracts.manifest import Manifest
-from contracts.narration import Provenance, Utterance
 from contracts.population import Population
 from contracts.spikes import Hello, SpikeBatch
 from daemon import service, wiring
+from daemon.narrators.protocol import Ended
 from daemon.service import Service
 from daemon.settings import Settings
 from daemon.signals import StopRequest
 from stream_sources.publisher import SpikePublisher
 from stream_sources.source import new_run
-from tests.support.daemon_rooms import PROVENANCE, StubEncoder
+from tests.support.daemon_rooms import EchoNarrator, StubEncoder
 from tests.support.wait_until import wait_until
 
 MS = 1_000_000
@@ -233,7 +235,9 @@ def test_windows_cut_off_by_shutdown_are_counted(
 
         sockets: tuple[Any, ...] = ()
         problem = ""
-        n_unfinished = n_replaced = n_failed = n_died = n_restarts = 0
+        n_unfinished = n_waiting = n_restarts = 0
+        dropped: Mapping[str, int] = {}
+        is_full = False
 
         def offer(self, narration_batch: Sequence[PatchEmbedding]) -> None:
             self.n_unfinished = min(2, self.n_unfinished + 1)
@@ -260,17 +264,17 @@ def test_narrator_that_says_nan_does_not_stop_the_loop(
     stub_bundle: Manifest, monkeypatch: pytest.MonkeyPatch
 ):
     """Not-a-number from a model is left out of the message, and the replay ends as ever."""
-    from contracts.narration import Status
 
-    class Nan:
+    class Nan(EchoNarrator):
         """Says a word with a log-probability that is none."""
 
-        provenance: Provenance = PROVENANCE
+        def step(self) -> Sequence[Ended]:
+            return [
+                replace(each, utterance=replace(each.utterance, mean_logprob=math.nan))
+                for each in super().step()
+            ]
 
-        def narrate(self, embeddings: Sequence[PatchEmbedding]) -> list[Utterance]:
-            return [Utterance("a", Status.OK, mean_logprob=float("nan")) for _ in embeddings]
-
-    monkeypatch.setattr(wiring, "load_narrator", lambda *_: Nan())
+    monkeypatch.setattr(wiring, "load_narrator", lambda *_: Nan(HostClock()))
     with source(stub_bundle.population) as one:
         summary = Service(settings(stub_bundle, one)).run()
     assert summary["counters"]["narrations"]["ok"] == summary["counters"]["windows"] > 0

@@ -93,7 +93,7 @@ def test_all_problems_come_in_one_error(tmp_path):
         overrides={"http.prot": "1", "window.stride_bins": "0"},
     )
     assert text.splitlines() == [
-        f"Unknown key handover.capactiy in {file}. Did you mean ring.capacity_s?",
+        f"Unknown key handover.capactiy in {file}. Did you mean handover.capacity?",
         "Unknown variable NEURRATE_WIDNOW__STRIDE_BINS in the environment. "
         "Did you mean NEURRATE_WINDOW__STRIDE_BINS?",
         "Unknown key http.prot in --set. Did you mean http.port?",

@@ -1,38 +1,43 @@
-"""The narrator in its own process: never two batches, none forgotten, replaced when it dies."""
+"""The fast loop's end of the line to its narrator, with a worker that does what it is told."""
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 import zmq
 
-from contracts.clock import Clock, HostClock
-from contracts.embedding import PatchEmbedding
+from contracts.clock import Clock
 from contracts.errors import DependencyError, UserError
-from contracts.manifest import Manifest
 from contracts.narration import Status, Utterance
 from contracts.window import Window
 from daemon import worker_port
-from daemon.narration_port import Narrated
-from daemon.settings import LogSettings, NarratorSettings
-from daemon.worker_port import WorkerPort
+from daemon.handover import Handover
+from daemon.narrators.protocol import Ended, Partial
+from daemon.worker_port import STILL_AFTER_S, WorkerPort
 from daemon.worker_process import FIRST_PAUSE_S, LONGEST_PAUSE_S, WorkerProcess
-from daemon.worker_wire import Failed, Ready, Reply, Said, pack_reply, unpack_batch
+from daemon.worker_wire import (
+    Alive,
+    Cancel,
+    Failed,
+    Narrate,
+    Order,
+    Ready,
+    Reply,
+    Room,
+    Said,
+    pack_reply,
+    unpack_order,
+)
 from tests.support.daemon_rooms import PROVENANCE, Context, embeddings_of
 from tests.support.manual_clock import ManualClock
-from tests.support.tiny_bundle import CAPTIONS, TINY_SPEC, tiny_windows
+from tests.support.narration_port import Collector, has_narrated, port_of, windows
+from tests.support.tiny_bundle import TINY_SPEC, tiny_windows
 from tests.support.wait_until import wait_until
 
 S = 1_000_000_000
@@ -43,74 +48,6 @@ def context() -> Iterator[Context]:
     context: Context = zmq.Context()
     yield context
     context.destroy(linger=0)
-
-
-def arguments(manifest: Manifest, **narrator: Any) -> list[str]:
-    settings = NarratorSettings(backend="retrieval").model_copy(update=narrator)
-    return [
-        "--bundle", str(manifest.folder), "--narrator", settings.model_dump_json(),
-        "--log", LogSettings(level="ERROR").model_dump_json(),
-    ]  # fmt: skip
-
-
-@contextmanager
-def port_of(
-    context: Context,
-    words: Sequence[str],
-    *,
-    clock: Clock | None = None,
-    batch_timeout_s: float = 60,
-) -> Iterator[WorkerPort]:
-    port = WorkerPort(
-        context,
-        words,
-        batch_timeout_s=batch_timeout_s,
-        failures_before_problem=3,
-        clock=clock or HostClock(),
-    )
-    try:
-        yield port
-    finally:
-        port.close(deadline_s=5)
-
-
-class Collector:
-    """Collects what a port yields."""
-
-    def __init__(self, port: WorkerPort) -> None:
-        self.port = port
-        self.narrated: list[Narrated] = []
-
-    def until(self, condition: Callable[[], object], what: str = "") -> None:
-        """Collect until a condition holds."""
-
-        def holds() -> bool:
-            self.narrated += self.port.collect()
-            return bool(condition())
-
-        wait_until(holds, deadline_s=30, what=what)
-
-    def ready(self) -> None:
-        """Collect until the worker can take a batch."""
-        self.until(lambda: not self.port.problem, "a worker that is ready")
-
-    @property
-    def seqs(self) -> list[int]:
-        """Windows that came to a good end."""
-        return [n.embeddings[0].window.seq for n in self.narrated if n.utterances[0].text]
-
-    @property
-    def failures(self) -> list[str]:
-        """Why batches failed."""
-        return [n.utterances[0].reason for n in self.narrated if not n.utterances[0].text]
-
-
-def has_narrated(collector: Collector, n: int) -> bool:
-    return len(collector.narrated) == n
-
-
-def windows(n: int) -> list[list[PatchEmbedding]]:
-    return [embeddings_of(window, ("all", "PV")) for window in tiny_windows(n)]
 
 
 class FakeWorker:
@@ -127,9 +64,19 @@ class FakeWorker:
 
     def take(self) -> tuple[int, int]:
         """Return batch id and window number of what was sent."""
-        assert self.socket.poll(5000), "no batch came"
-        batch_id, embeddings = unpack_batch(self.socket.recv_multipart())
-        return batch_id, embeddings[0].window.seq
+        order = self.order()
+        assert isinstance(order, Narrate)
+        return order.batch_id, order.embeddings[0].window.seq
+
+    def order(self) -> Order:
+        """Return what was sent."""
+        assert self.socket.poll(5000), "no order came"
+        return unpack_order(self.socket.recv_multipart())
+
+    def finish(self, batch_id: int) -> None:
+        """Say all of a window, and that there is room."""
+        self.say(Said(ended=words(batch_id)))
+        self.say(Room())
 
     def hears_nothing(self) -> bool:
         """Whether no batch waits, not even after a moment."""
@@ -161,11 +108,8 @@ class FakeProcess:
         """Stop nothing."""
 
 
-@pytest.fixture
-def fake(
-    context: Context, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[WorkerPort, FakeWorker, FakeProcess, ManualClock]]:
-    """A port whose worker is the test."""
+def fake_processes(monkeypatch: pytest.MonkeyPatch) -> list[FakeProcess]:
+    """Put a fake in the place of the next process, and return where it will be found."""
     made: list[FakeProcess] = []
 
     def make(words: Sequence[str], clock: Clock) -> FakeProcess:
@@ -173,6 +117,15 @@ def fake(
         return made[0]
 
     monkeypatch.setattr(worker_port, "WorkerProcess", make)
+    return made
+
+
+@pytest.fixture
+def fake(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[WorkerPort, FakeWorker, FakeProcess, ManualClock]]:
+    """A port whose worker is the test."""
+    made = fake_processes(monkeypatch)
     clock = ManualClock()
     with port_of(context, [], clock=clock, batch_timeout_s=10) as port:
         worker = FakeWorker(context, made[0].address)
@@ -180,8 +133,8 @@ def fake(
         worker.socket.close()
 
 
-def words(n: int = 2) -> tuple[Utterance, ...]:
-    return (Utterance("a", Status.OK),) * n
+def words(batch_id: int, rows: Sequence[int] = (0, 1)) -> tuple[Ended, ...]:
+    return tuple(Ended(batch_id, row, Utterance("a", Status.OK)) for row in rows)
 
 
 def test_busy_worker_gets_nothing_more(fake):
@@ -196,12 +149,12 @@ def test_busy_worker_gets_nothing_more(fake):
     batch_id, seq = worker.take()
     assert seq == 0
     assert worker.hears_nothing()
-    assert (port.n_replaced, port.n_unfinished) == (7, 2)
-    worker.say(Said(batch_id, words()))
+    assert (port.dropped["narrator_busy"], port.n_waiting, port.n_unfinished) == (7, 1, 2)
+    worker.finish(batch_id)
     collector.until(lambda: collector.seqs == [0])
     assert worker.take()[1] == 8  # the newest, at once
     port.offer(batches[9])
-    list(port.collect())
+    collector.collect()
     assert worker.hears_nothing()
 
 
@@ -214,7 +167,7 @@ def test_newest_wins_while_the_model_loads(fake):
     worker.say(Ready(1, PROVENANCE))
     Collector(port).until(lambda: not port.problem)
     assert worker.take()[1] == 4
-    assert (port.n_replaced, port.n_failed) == (4, 0)
+    assert port.dropped == {"narrator_busy": 4}
 
 
 def test_batch_over_its_time_kills_the_worker(fake):
@@ -225,7 +178,9 @@ def test_batch_over_its_time_kills_the_worker(fake):
     collector.ready()
     port.offer(windows(1)[0])
     clock.ns += 10 * S
-    collector.until(lambda: True)
+    worker.say(Alive(1))
+    wait_until(lambda: port.sockets[0].poll(0), what="its beat")
+    collector.until(lambda: not port.sockets[0].poll(0))
     assert process.n_kills == 0
     clock.ns += 1
     collector.until(lambda: collector.failures)
@@ -245,11 +200,11 @@ def test_late_answer_of_a_dead_worker_is_passed_over(fake):
     process.has_died = True
     collector.until(lambda: collector.failures)
     process.pid = 2
-    worker.say(Said(batch_id, words()))
+    worker.finish(batch_id)
     worker.say(Ready(2, PROVENANCE))
     collector.ready()
     assert collector.seqs == []
-    assert (port.n_failed, port.n_died) == (1, 1)
+    assert port.dropped == {"narrator_busy": 0, "worker_died": 1}
     assert port.n_unfinished == 0
 
 
@@ -281,7 +236,7 @@ def test_worker_that_begins_anew_fails_its_batch(fake):
     worker.say(Ready(1, PROVENANCE))
     collector.until(lambda: collector.failures)
     assert collector.failures == ["the narrator worker began anew"]
-    assert (port.n_unfinished, port.n_failed, port.n_died) == (0, 1, 1)
+    assert (port.n_unfinished, port.dropped["worker_died"]) == (0, 1)
 
 
 def test_worker_that_cannot_be_reached_fails_its_batch(fake):
@@ -297,10 +252,9 @@ def test_worker_that_cannot_be_reached_fails_its_batch(fake):
     monitor.close()
     assert not port.sockets[0].poll(50)  # time for the socket to hear of it
     port.offer(windows(1)[0])
-    assert port.n_unfinished == 1
     collector.until(lambda: collector.failures)
     assert collector.failures[0].startswith("the narrator worker cannot be reached: ")
-    assert (port.n_unfinished, port.n_died, process.n_kills) == (0, 1, 1)
+    assert (port.n_unfinished, port.dropped["worker_died"], process.n_kills) == (0, 1, 1)
 
 
 def test_failed_batches_in_a_row_are_a_problem_until_one_succeeds(fake):
@@ -313,26 +267,142 @@ def test_failed_batches_in_a_row_are_a_problem_until_one_succeeds(fake):
         assert bool(port.problem) is (n == 3)
         port.offer(batch)
         batch_id, _ = worker.take()
-        worker.say(Failed(batch_id, "no memory") if n < 3 else Said(batch_id, words()))
+        worker.say(Failed(batch_id, "no memory") if n < 3 else Said(ended=words(batch_id)))
+        worker.say(Room())
         collector.until(partial(has_narrated, collector, n + 1))
     assert collector.failures == ["no memory"] * 3
-    assert (port.n_failed, port.n_died) == (3, 0)
+    assert port.dropped == {"narrator_busy": 0, "narration_failed": 3}
     assert port.problem == ""
 
 
-def test_wrong_number_of_utterances_is_a_failure(fake):
-    """A narrator that says too little or too much fails its batch and not the daemon."""
+def test_rows_leave_as_they_end(fake):
+    """A short sentence does not wait for a long one, and the window is done with its last row."""
     port, worker, _, _ = fake
     collector = Collector(port)
     worker.say(Ready(1, PROVENANCE))
     collector.ready()
-    for n_said in (0, 1, 3):
+    port.offer(windows(1)[0])
+    batch_id, _ = worker.take()
+    worker.say(Said(ended=words(batch_id, rows=[1])))
+    collector.until(lambda: collector.narrated)
+    assert [each.embedding.population for each in collector.narrated] == ["PV"]
+    assert port.n_unfinished == 1
+    worker.say(Said(ended=words(batch_id, rows=[1, 0])))  # a row that is said twice counts once
+    collector.until(lambda: not port.n_unfinished)
+    assert [each.embedding.population for each in collector.narrated] == ["PV", "all"]
+
+
+def test_window_that_fails_halfway_fails_the_rest(fake):
+    """What was said stands; what was not has the reason, and the window counts as dropped."""
+    port, worker, _, _ = fake
+    collector = Collector(port)
+    worker.say(Ready(1, PROVENANCE))
+    collector.ready()
+    port.offer(windows(1)[0])
+    batch_id, _ = worker.take()
+    worker.say(Said(ended=words(batch_id, rows=[0])))
+    worker.say(Failed(batch_id, "no memory"))
+    collector.until(lambda: has_narrated(collector, 1))
+    assert [each.utterance.reason for each in collector.narrated] == ["", "no memory"]
+    assert port.dropped["narration_failed"] == 1
+
+
+def test_worker_with_room_is_sent_another_window(fake):
+    """Before the first has ended, if the worker says so; both come to their end."""
+    port, worker, _, _ = fake
+    collector = Collector(port)
+    worker.say(Ready(1, PROVENANCE))
+    collector.ready()
+    first, second = windows(2)
+    port.offer(first)
+    first_id, _ = worker.take()
+    worker.say(Room())
+    port.offer(second)
+    collector.until(lambda: port.n_waiting == 0)
+    second_id, seq = worker.take()
+    assert (seq, port.n_unfinished) == (1, 2)
+    worker.finish(second_id)
+    worker.say(Said(ended=words(first_id)))
+    collector.until(lambda: port.n_unfinished == 0)
+    assert collector.seqs == [1, 0]
+
+
+def test_sentences_are_heard_as_they_grow(context, monkeypatch):
+    """If somebody listens the worker is told so, and each piece comes with its window."""
+    made = fake_processes(monkeypatch)
+    with port_of(context, [], clock=ManualClock(), wants_partials=True) as port:
+        worker, collector = FakeWorker(context, made[0].address), Collector(port)
+        worker.say(Ready(1, PROVENANCE))
+        collector.ready()
         port.offer(windows(1)[0])
-        batch_id, _ = worker.take()
-        worker.say(Said(batch_id, words(n_said)))
-        collector.until(lambda: port.n_unfinished == 0)
-    assert collector.failures == [f"{n} utterances for 2 populations" for n in (0, 1, 3)]
-    assert all(len(n.utterances) == len(n.embeddings) for n in collector.narrated)
+        order = worker.order()
+        assert isinstance(order, Narrate)
+        assert order.with_partials
+        worker.say(Said(partials=(Partial(order.batch_id, 1, "A car", 2), Partial(9, 0, "x", 1))))
+        collector.until(lambda: collector.heard)
+        worker.socket.close()
+    (heard,) = collector.heard
+    assert (heard.embedding.population, heard.text, heard.n_tokens) == ("PV", "A car", 2)
+
+
+def test_stopped_worker_is_given_up_and_sent_nothing(fake):
+    """Its window fails and is cancelled once, and nothing queues until it stirs."""
+    port, worker, process, clock = fake
+    collector = Collector(port)
+    worker.say(Ready(1, PROVENANCE))
+    collector.ready()
+    batches = windows(5)
+    port.offer(batches[0])
+    batch_id, _ = worker.take()
+    clock.ns += round(STILL_AFTER_S * S)
+    collector.until(lambda: collector.failures)
+    assert collector.failures == ["the narrator worker did not stir for 3 s"]
+    assert port.problem == "the narrator worker has not stirred for 3 s"
+    assert worker.order() == Cancel(batch_id)
+    for batch in batches[1:]:
+        port.offer(batch)
+        collector.collect()
+    assert worker.hears_nothing()
+    worker.say(Alive(1))
+    worker.say(Said(ended=words(batch_id)))  # what it had said of the window that was given up
+    worker.say(Room())
+    collector.until(lambda: port.n_waiting == 0)
+    assert worker.take()[1] == 4
+    assert (port.problem, collector.seqs, process.n_kills) == ("", [], 0)
+    assert port.dropped == {"narrator_busy": 3, "worker_still": 1}
+
+
+def test_pulse_of_a_dead_worker_counts_for_nothing(fake):
+    """A beat that was still on its way does not make the next worker look alive."""
+    port, worker, process, clock = fake
+    collector = Collector(port)
+    worker.say(Ready(1, PROVENANCE))
+    collector.ready()
+    process.pid = 2
+    clock.ns += round(STILL_AFTER_S * S)
+    worker.say(Alive(1))
+    collector.until(lambda: port.problem)
+    assert port.problem == "the narrator worker has not stirred for 3 s"
+
+
+def test_all_keeps_what_waits(context, monkeypatch):
+    """Under the policy `all` every window goes to the worker, in order; full says stop."""
+    made = fake_processes(monkeypatch)
+    with port_of(context, [], clock=ManualClock(), handover=Handover("all", 3)) as port:
+        worker, collector = FakeWorker(context, made[0].address), Collector(port)
+        worker.say(Ready(1, PROVENANCE))
+        collector.ready()
+        for batch in windows(4):
+            assert not port.is_full
+            port.offer(batch)
+        assert port.is_full
+        for n in range(4):
+            batch_id, seq = worker.take()
+            assert seq == n
+            worker.finish(batch_id)
+            collector.until(partial(has_narrated, collector, n + 1))
+        worker.socket.close()
+    assert (collector.seqs, port.dropped["narrator_busy"]) == ([0, 1, 2, 3], 0)
 
 
 def test_nonsense_on_the_line_is_passed_over(fake):
@@ -340,8 +410,9 @@ def test_nonsense_on_the_line_is_passed_over(fake):
     port, worker, _, _ = fake
     worker.socket.send_multipart([b"hello?"])
     worker.socket.send_multipart([b"said", b"\xc1"])
-    worker.say(Said(99, words()))
+    worker.say(Said(ended=words(99)))
     worker.say(Ready(1, PROVENANCE))
+    worker.say(Said(ended=words(99)))
     collector = Collector(port)
     collector.ready()
     assert collector.narrated == []
@@ -370,171 +441,18 @@ def test_later_worker_that_cannot_start_is_a_problem(fake):
     collector.ready()
 
 
-def test_every_batch_is_accounted_for(context: Context, stub_bundle: Manifest):
-    """With a real worker that is killed now and then: narrated, replaced or failed, in order."""
-    with port_of(context, arguments(stub_bundle)) as port:
-        collector = Collector(port)
-        collector.ready()
-        offered = 0
-        for n, batch in enumerate(windows(200)):
-            if n == 100 and port.worker_pid:
-                os.kill(port.worker_pid, signal.SIGKILL)
-            port.offer(batch)
-            offered += 1
-            if n % 3 == 0:
-                collector.narrated += port.collect()
-        collector.until(lambda: port.n_unfinished == 0, "an idle port")
-        assert offered == len(collector.narrated) + port.n_replaced
-        assert port.n_failed == len(collector.failures)
-        assert collector.seqs == sorted(set(collector.seqs))
-        assert collector.narrated[-1].embeddings[0].window.seq == 199
-
-
-def test_words_come_back_with_their_batch(context: Context, stub_bundle: Manifest):
-    """A real worker says the caption that the patches point to, with stamps in order."""
-    with port_of(context, arguments(stub_bundle)) as port:
-        collector = Collector(port)
-        collector.ready()
-        before_ns = HostClock().now_ns()
-        for n, batch in enumerate(windows(6)):
-            port.offer(batch)
-            collector.until(partial(has_narrated, collector, n + 1))
-    for narrated in collector.narrated:
-        seq = narrated.embeddings[0].window.seq
-        assert [word.text for word in narrated.utterances] == [CAPTIONS[seq % 3]] * 2
-        word = narrated.utterances[0]
-        assert before_ns <= word.start_host_ns <= word.first_token_host_ns
-        assert narrated.provenance.backend == "retrieval"
-    assert collector.seqs == list(range(6))
-
-
-def test_killed_worker_is_replaced(context: Context, stub_bundle: Manifest):
-    """kill -9 with a batch under way: the batch fails, the next worker narrates the newest."""
-    with port_of(context, arguments(stub_bundle)) as port:
-        collector = Collector(port)
-        collector.ready()
-        first = port.worker_pid
-        assert first is not None
-        os.kill(first, signal.SIGSTOP)  # so that the batch is under way when it dies
-        batches = windows(3)
-        for batch in batches:
-            port.offer(batch)
-        os.kill(first, signal.SIGKILL)
-        collector.until(lambda: collector.failures == ["the narrator worker died"])
-        collector.until(lambda: collector.seqs == [2], "the newest batch")
-        assert port.n_restarts == 1
-        assert port.worker_pid not in {None, first}
-        assert (port.n_failed, port.n_died, port.n_replaced) == (1, 1, 1)
-
-
-def test_hanging_worker_is_killed_and_replaced(context: Context, stub_bundle: Manifest):
-    """A real process that hangs in a batch is killed after its time, even while it is stopped."""
-    with port_of(context, arguments(stub_bundle), batch_timeout_s=0.2) as port:
-        collector = Collector(port)
-        collector.ready()
-        assert port.worker_pid is not None
-        os.kill(port.worker_pid, signal.SIGSTOP)
-        first, second = windows(2)
-        port.offer(first)
-        collector.until(lambda: collector.failures)
-        collector.ready()
-        port.offer(second)
-        collector.until(lambda: collector.seqs == [1])
-        assert port.n_restarts == 1
-
-
-def test_bundle_without_captions_is_the_users_error(context: Context, tmp_path: Path):
-    """A model that cannot be loaded is said in one sentence, and the worker is gone."""
-    from tests.support.tiny_bundle import write_stub_bundle
-
-    bare = write_stub_bundle(tmp_path / "bare")
-    with (
-        port_of(context, arguments(bare)) as port,
-        pytest.raises(UserError, match=r"the narrator cannot start: .* has no captions\.jsonl"),
-    ):
-        Collector(port).until(lambda: False)
-
-
-def test_missing_model_is_the_users_error(context: Context, stub_bundle: Manifest, tmp_path: Path):
-    """A llava model that is not there is said in one sentence."""
-    words = arguments(stub_bundle, backend="llava", model=str(tmp_path / "nothing"), device="cpu")
-    with (
-        port_of(context, words) as port,
-        pytest.raises((UserError, DependencyError), match=r"the narrator cannot start: .*nothing"),
-    ):
-        Collector(port).until(lambda: False)
-
-
-def test_llava_speaks_from_its_process(context: Context, stub_bundle: Manifest, tiny_llava: Path):
-    """The language model in a real worker: words, tokens and a log-probability come back."""
-    words = arguments(
-        stub_bundle, backend="llava", model=str(tiny_llava), device="cpu", max_new_tokens=4
-    )
-    with port_of(context, words) as port:
-        collector = Collector(port)
-        collector.ready()
-        port.offer(windows(1)[0])
-        collector.until(lambda: collector.narrated)
-    for word in collector.narrated[0].utterances:
-        assert word.status in {Status.OK, Status.TRUNCATED}
-        assert 1 <= word.n_tokens <= 4
-        assert word.mean_logprob is not None
-
-
-def test_stop_has_a_deadline(context: Context, stub_bundle: Manifest):
-    """A worker that hangs is killed at the deadline; its folder is gone."""
-    with port_of(context, arguments(stub_bundle)) as port:
-        Collector(port).ready()
-        assert port.worker_pid is not None
-        process = psutil.Process(port.worker_pid)
-        folder = port._folder
-        process.suspend()
-        port.close(deadline_s=0.1)
-        assert not process.is_running()
-        assert not folder.exists()
-
-
-def test_folder_too_deep_for_a_socket_is_the_users_error(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """A long TMPDIR is named, and nothing is left in it; so is one that is not there."""
-    monkeypatch.setattr(worker_port, "WorkerProcess", FakeProcess)
-    deep = tmp_path / ("x" * 100)
-    monkeypatch.setattr(tempfile, "tempdir", str(deep))
-    with pytest.raises(UserError, match="Set TMPDIR"), port_of(context, []):
-        pass
-    deep.mkdir()
-    with (
-        pytest.raises(UserError, match=r"80 bytes\. Set TMPDIR to one: File name too long in .*x$"),
-        port_of(context, []),
-    ):
-        pass
-    assert list(deep.iterdir()) == []
-
-
-def test_worker_does_not_survive_the_closing_of_its_stdin(stub_bundle: Manifest, tmp_path: Path):
-    """Its lifeline cut, it ends with code 0, though nobody ever answered it."""
-    address = f"ipc://{tmp_path}/line"
-    command = [sys.executable, "-m", "daemon.worker", "--address", address]
-    worker = subprocess.Popen([*command, *arguments(stub_bundle)], stdin=subprocess.PIPE)
-    assert worker.stdin
-    worker.stdin.close()
-    assert worker.wait(20) == 0
-
-
-def test_worker_survives_the_signals_of_its_group(stub_bundle: Manifest, context: Context):
-    """Ctrl-C and SIGTERM reach it too, from its first instruction on; the daemon ends it."""
-    with port_of(context, arguments(stub_bundle)) as port:
-        collector = Collector(port)
-        assert port.worker_pid is not None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            os.kill(port.worker_pid, number)
-        collector.ready()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            os.kill(port.worker_pid, number)
-        port.offer(windows(1)[0])
-        collector.until(lambda: collector.seqs == [0])
-        assert port.n_restarts == 0
+def test_window_that_comes_back_is_the_one_that_went(fake):
+    """Gaps, stamps and counts stay with the daemon: the narration is of the very object."""
+    port, worker, _, _ = fake
+    window: Window = replace(tiny_windows(1)[0], n_gap_bins=3, spec=TINY_SPEC)
+    collector = Collector(port)
+    worker.say(Ready(1, PROVENANCE))
+    collector.ready()
+    port.offer(embeddings_of(window, ("all", "PV")))
+    batch_id, _ = worker.take()
+    worker.finish(batch_id)
+    collector.until(lambda: collector.narrated)
+    assert collector.narrated[0].embedding.window is window
 
 
 class FakeChild:
@@ -570,15 +488,19 @@ def test_pauses_between_restarts_double(monkeypatch: pytest.MonkeyPatch):
     assert process.n_restarts == len(pauses)
 
 
-def test_window_that_comes_back_is_the_one_that_went(fake):
-    """Gaps, stamps and counts stay with the daemon: the narration is of the very object."""
-    port, worker, _, _ = fake
-    window: Window = replace(tiny_windows(1)[0], n_gap_bins=3, spec=TINY_SPEC)
-    collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
-    collector.ready()
-    port.offer(embeddings_of(window, ("all", "PV")))
-    batch_id, _ = worker.take()
-    worker.say(Said(batch_id, words()))
-    collector.until(lambda: collector.narrated)
-    assert collector.narrated[0].embeddings[0].window is window
+def test_folder_too_deep_for_a_socket_is_the_users_error(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A long TMPDIR is named, and nothing is left in it; so is one that is not there."""
+    monkeypatch.setattr(worker_port, "WorkerProcess", FakeProcess)
+    deep = tmp_path / ("x" * 100)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(UserError, match="Set TMPDIR"), port_of(context, []):
+        pass
+    deep.mkdir()
+    with (
+        pytest.raises(UserError, match=r"80 bytes\. Set TMPDIR to one: File name too long in .*x$"),
+        port_of(context, []),
+    ):
+        pass
+    assert list(deep.iterdir()) == []

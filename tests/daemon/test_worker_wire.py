@@ -12,13 +12,20 @@ from hypothesis import strategies as st
 
 from contracts.errors import WireError
 from contracts.narration import Evidence, Provenance, Status, Utterance
+from daemon.narrators.protocol import Ended, Partial
 from daemon.worker_wire import (
+    Alive,
+    Cancel,
     Failed,
+    Narrate,
+    Order,
     Ready,
+    Reply,
+    Room,
     Said,
-    pack_batch,
+    pack_order,
     pack_reply,
-    unpack_batch,
+    unpack_order,
     unpack_reply,
 )
 from tests.support.daemon_rooms import embeddings_of
@@ -31,14 +38,31 @@ JUNK = st.recursive(
 )
 
 
+def through(order: Order) -> Order:
+    """Return an order as the worker reads it."""
+    return unpack_order([bytes(part) for part in pack_order(order)])
+
+
+def narrate_parts() -> list[bytes]:
+    """Return an order as it is sent."""
+    order = Narrate(1, tuple(embeddings_of(tiny_windows(1)[0])))
+    return [bytes(part) for part in pack_order(order)]
+
+
+def test_cancel_round_trip():
+    """It names its window."""
+    assert through(Cancel(2**40)) == Cancel(2**40)
+
+
 def test_batch_round_trip():
     """Patches, populations and window come back; the spike counts stay behind."""
     window = replace(tiny_windows(3)[2], blind_streams=("probeB",))
     sent = embeddings_of(window, ("all", "PV"))
-    batch_id, got = unpack_batch(pack_batch(7, sent))
-    assert batch_id == 7
-    assert [each.population for each in got] == ["all", "PV"]
-    for mine, theirs in zip(sent, got, strict=True):
+    got = through(Narrate(7, tuple(sent), with_partials=True))
+    assert isinstance(got, Narrate)
+    assert (got.batch_id, got.with_partials) == (7, True)
+    assert [each.population for each in got.embeddings] == ["all", "PV"]
+    for mine, theirs in zip(sent, got.embeddings, strict=True):
         assert np.array_equal(mine.patches, theirs.patches)
         assert (mine.grid, mine.n_units) == (theirs.grid, theirs.n_units)
         assert (mine.window.spec, mine.window.seq) == (theirs.window.spec, theirs.window.seq)
@@ -49,21 +73,31 @@ def test_batch_round_trip():
     "reply",
     [
         Ready(12, Provenance("b", "llava", "m", "p")),
-        Said(3, ()),
+        Said(),
         Said(
-            2**40,
+            (Partial(2**40, 3, "Ein H", 2),),
             (
-                Utterance(
-                    "Ein Hund.", Status.OK, n_tokens=3, evidence=Evidence("1", "A dog.", 0.5)
+                Ended(
+                    2**40,
+                    0,
+                    Utterance(
+                        "Ein Hund.", Status.OK, n_tokens=3, evidence=Evidence("1", "A dog.", 0.5)
+                    ),
                 ),
-                Utterance("", Status.FAILED, "because", mean_logprob=-0.5, start_host_ns=2**60),
+                Ended(
+                    1,
+                    2,
+                    Utterance("", Status.FAILED, "because", mean_logprob=-0.5, start_host_ns=2**60),
+                ),
             ),
         ),
+        Room(),
+        Alive(77),
         Failed(3, "no memory"),
         Failed(-1, "no model", exit_code=2),
     ],
 )
-def test_reply_round_trip(reply: Ready | Said | Failed):
+def test_reply_round_trip(reply: Reply):
     """Every reply comes back equal."""
     assert unpack_reply(pack_reply(reply)) == reply
 
@@ -72,19 +106,19 @@ def test_reply_round_trip(reply: Ready | Said | Failed):
 def test_noise_is_a_wire_error(parts: list[bytes]):
     """Random parts are refused by both ends."""
     with pytest.raises(WireError):
-        unpack_batch(parts)
+        unpack_order(parts)
     with pytest.raises(WireError):
         unpack_reply(parts)
 
 
-@given(st.sampled_from(["grid", "spec", "first_bin", "populations", "n_units"]), JUNK)
+@given(st.sampled_from(["grid", "spec", "first_bin", "populations", "n_units", "batch_id"]), JUNK)
 def test_mangled_batch_is_a_wire_error_or_a_value(key: str, junk: object):
     """Whatever stands in one field, nothing but WireError is raised."""
-    parts = pack_batch(1, embeddings_of(tiny_windows(1)[0]))
+    parts = narrate_parts()
     header = msgpack.unpackb(parts[1])
     header[key] = junk
     try:
-        unpack_batch([parts[0], msgpack.packb(header), parts[2]])
+        unpack_order([parts[0], msgpack.packb(header), parts[2]])
     except WireError:
         pass
 
@@ -92,14 +126,14 @@ def test_mangled_batch_is_a_wire_error_or_a_value(key: str, junk: object):
 @pytest.mark.parametrize("rate", [{"num": 0, "den": 1}, {"num": 1, "den": -1}])
 def test_impossible_rate_is_a_wire_error(rate: dict[str, int]):
     """What our own types refuse is the peer's fault here."""
-    parts = pack_batch(1, embeddings_of(tiny_windows(1)[0]))
+    parts = narrate_parts()
     header = msgpack.unpackb(parts[1])
     header["spec"]["rate"] = rate
     with pytest.raises(WireError):
-        unpack_batch([parts[0], msgpack.packb(header), parts[2]])
+        unpack_order([parts[0], msgpack.packb(header), parts[2]])
 
 
-@given(st.sampled_from([b"ready", b"said", b"failed"]), JUNK)
+@given(st.sampled_from([b"ready", b"said", b"failed", b"room", b"alive"]), JUNK)
 def test_mangled_reply_is_a_wire_error_or_a_value(kind: bytes, junk: object):
     """Whatever the header is, nothing but WireError is raised."""
     try:

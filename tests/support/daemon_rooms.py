@@ -25,7 +25,8 @@ from daemon.ingest import Ingest
 from daemon.metrics import Counters, LatencyRecorder
 from daemon.narration_desk import NarrationDesk
 from daemon.narration_port import InlinePort, NarrationPort
-from daemon.pipeline import FastLoop
+from daemon.narrators.protocol import Ended
+from daemon.pipeline import FastLoop, Triggers
 from daemon.publisher import Publisher
 from daemon.stream_registry import StreamRegistry
 from daemon.window_cutter import WindowCutter
@@ -86,20 +87,45 @@ class EchoNarrator:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._waiting: list[tuple[int, Sequence[PatchEmbedding], int]] = []
 
-    def narrate(self, embeddings: Sequence[PatchEmbedding]) -> Sequence[Utterance]:
-        """Say it, with stamps."""
-        start_ns, first_ns, last_ns = (self._clock.now_ns() for _ in range(3))
+    @property
+    def n_rows(self) -> int:
+        """Embeddings that wait."""
+        return sum(len(embeddings) for _, embeddings, _ in self._waiting)
+
+    def has_room(self, n: int) -> bool:
+        """One window at a time."""
+        return not self._waiting
+
+    def begin(
+        self, batch_id: int, embeddings: Sequence[PatchEmbedding], *, with_partials: bool = False
+    ) -> None:
+        """Take a window."""
+        self._waiting.append((batch_id, embeddings, self._clock.now_ns()))
+
+    def step(self) -> Sequence[Ended]:
+        """Say it all, with stamps."""
+        batch_id, embeddings, start_ns = self._waiting.pop(0)
+        first_ns, last_ns = (self._clock.now_ns() for _ in range(2))
         return [
-            Utterance(
-                f"{each.population} {each.window.seq}",
-                Status.OK,
-                start_host_ns=start_ns,
-                first_token_host_ns=first_ns,
-                last_token_host_ns=last_ns,
+            Ended(
+                batch_id,
+                row,
+                Utterance(
+                    f"{each.population} {each.window.seq}",
+                    Status.OK,
+                    start_host_ns=start_ns,
+                    first_token_host_ns=first_ns,
+                    last_token_host_ns=last_ns,
+                ),
             )
-            for each in embeddings
+            for row, each in enumerate(embeddings)
         ]
+
+    def cancel(self, batch_id: int) -> None:
+        """Forget a window."""
+        self._waiting = [one for one in self._waiting if one[0] != batch_id]
 
 
 @dataclass
@@ -155,6 +181,8 @@ def joined_loop(
     port: NarrationPort | None = None,
     populations: Sequence[str] = ("all",),
     encode_every_window: bool = True,
+    narrate_every: int = 1,
+    triggers: Triggers | None = None,
     extra_units: Literal["refuse", "ignore"] = "refuse",
     capacity_bins: int = 1000,
 ) -> Iterator[Joined]:
@@ -177,6 +205,8 @@ def joined_loop(
         counters=counters,
         clock=clock,
         encode_every_window=encode_every_window,
+        narrate_every=narrate_every,
+        triggers=triggers,
     )
     try:
         yield Joined(loop, ingest, encoder, publisher, counters, port, latencies)
@@ -192,10 +222,14 @@ class FakePort:
     offered: list[NarrationBatch] = field(default_factory=list)
     sockets: Sequence[zmq.Socket[bytes]] = ()
     problem: str = ""
-    n_replaced: int = 0
-    n_failed: int = 0
-    n_died: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
     n_restarts: int = 0
+    is_full: bool = False
+
+    @property
+    def n_waiting(self) -> int:
+        """What was offered."""
+        return len(self.offered)
 
     @property
     def n_unfinished(self) -> int:

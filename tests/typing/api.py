@@ -21,7 +21,7 @@ from contracts.window import Window, WindowSpec
 from contracts.wire import pack, unpack
 from contracts.wire_header import Part
 from daemon.encoders.protocol import Encoder
-from daemon.narrators.protocol import Narrator
+from daemon.narrators.protocol import Narrator, narrate
 from stream_sources.source import SpikeSource
 
 
@@ -89,7 +89,7 @@ def through_the_rooms(
         window, selection.name, selection.n_units, grid, np.zeros((grid.n_patches, grid.dim), "f4")
     )
     assert_type(encoder.manifest, Manifest)
-    return list(narrator.narrate([embedding]))
+    return list(narrate(narrator, [embedding]))
 
 
 def narrations(narration: Narration) -> Status:

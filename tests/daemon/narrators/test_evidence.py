@@ -15,6 +15,7 @@ from contracts.narration import Status
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.evidence import EvidenceFinder
 from daemon.narrators.llava import LlavaNarrator
+from daemon.narrators.protocol import narrate
 from daemon.narrators.retrieval import RetrievalNarrator
 from daemon.settings import NarratorSettings
 from tests.support.tiny_bundle import CAPTIONS as SENTENCES
@@ -122,7 +123,7 @@ def test_one_file_alone_is_refused(tmp_path):
 
 def test_retrieval_says_the_caption(stub_bundle):
     """The text is the nearest frame's caption, and the evidence says which frame."""
-    (said,) = RetrievalNarrator(stub_bundle).narrate([embedding_towards(1)])
+    (said,) = narrate(RetrievalNarrator(stub_bundle), [embedding_towards(1)])
     assert said.text == SENTENCES[1]
     assert said.status == Status.OK
     assert said.evidence is not None

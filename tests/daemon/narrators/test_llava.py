@@ -15,6 +15,7 @@ from contracts.manifest import LanguageModel, Manifest
 from contracts.narration import Status
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.llava import LlavaNarrator
+from daemon.narrators.protocol import narrate
 from daemon.settings import PAPER_PROMPT, NarratorSettings
 from tests.support.tiny_bundle import CAPTIONS, TINY_GRID, tiny_windows, write_stub_bundle
 
@@ -89,7 +90,7 @@ def plain_road(model, tokenizer, pixels):
 def test_same_words_as_the_whole_model(narrator, whole, tokenizer, pixels, embeddings, n):
     """With the vision tower's own patches, text, length, end and score are the plain road's."""
     n_prompt, expected = plain_road(whole, tokenizer, pixels[:n])
-    said = narrator.narrate(embeddings[:n])
+    said = narrate(narrator, embeddings[:n])
     for row, utterance in enumerate(said):
         ids = expected.sequences[row, n_prompt:].tolist()
         ended = tokenizer.eos_token_id in ids
@@ -106,14 +107,14 @@ def test_same_words_as_the_whole_model(narrator, whole, tokenizer, pixels, embed
 
 def test_pictures_cover_both_ends(narrator, embeddings):
     """The pictures of these tests give sentences that end, and sentences that are cut."""
-    statuses = {utterance.status for utterance in narrator.narrate(embeddings)}
+    statuses = {utterance.status for utterance in narrate(narrator, embeddings)}
     assert statuses == {Status.OK, Status.TRUNCATED}
 
 
 def test_batch_equals_single(narrator, embeddings):
     """A neighbour in the batch changes nothing but the time."""
-    together = narrator.narrate(embeddings)
-    alone = [narrator.narrate([each])[0] for each in embeddings]
+    together = narrate(narrator, embeddings)
+    alone = [narrate(narrator, [each])[0] for each in embeddings]
     assert [each.text for each in together] == [each.text for each in alone]
     assert [each.n_tokens for each in together] == [each.n_tokens for each in alone]
     assert [each.mean_logprob for each in together] == pytest.approx(
@@ -123,7 +124,7 @@ def test_batch_equals_single(narrator, embeddings):
 
 def test_short_sentence_is_stamped_before_its_long_neighbour(narrator, embeddings):
     """The last word of each row has the time of its own step, not of the batch's end."""
-    said = sorted(narrator.narrate(embeddings), key=lambda each: each.n_tokens)
+    said = sorted(narrate(narrator, embeddings), key=lambda each: each.n_tokens)
     stamps = [each.last_token_host_ns for each in said]
     assert stamps == sorted(stamps)
     assert stamps[0] < stamps[-1]
@@ -133,7 +134,7 @@ def test_short_sentence_is_stamped_before_its_long_neighbour(narrator, embedding
 def test_cut_sentence_gives_the_reason(tiny_llava, stub_bundle, embeddings):
     """A narration that ran into the limit says which."""
     narrator = llava_of(tiny_llava, stub_bundle, max_new_tokens=2)
-    said = narrator.narrate(embeddings)
+    said = narrate(narrator, embeddings)
     cut = [each for each in said if each.status == Status.TRUNCATED]
     assert cut
     assert all(each.reason == "cut at 2 tokens" and each.n_tokens == 2 for each in cut)
@@ -142,17 +143,19 @@ def test_cut_sentence_gives_the_reason(tiny_llava, stub_bundle, embeddings):
 def test_patches_that_are_no_numbers_fail_alone(narrator, embeddings):
     """A broken grid is a failed narration with a reason; its neighbour is told as ever."""
     broken = embedding_of(np.full((64, 64), np.nan))
-    failed, good = narrator.narrate([broken, embeddings[0]])
+    failed, good = narrate(narrator, [broken, embeddings[0]])
     assert (failed.status, failed.text, failed.mean_logprob) == (Status.FAILED, "", None)
     assert "not numbers" in failed.reason
-    assert good.text == narrator.narrate(embeddings[:1])[0].text
+    assert good.text == narrate(narrator, embeddings[:1])[0].text
 
 
 def test_evidence_is_attached(narrator, embeddings, tiny_llava, tmp_path):
     """A bundle with captioned frames gives evidence, one without gives none."""
-    assert narrator.narrate(embeddings[:1])[0].evidence.caption in CAPTIONS
+    (said,) = narrate(narrator, embeddings[:1])
+    assert said.evidence is not None
+    assert said.evidence.caption in CAPTIONS
     bare = llava_of(tiny_llava, write_stub_bundle(tmp_path / "bare"))
-    assert bare.narrate(embeddings[:1])[0].evidence is None
+    assert narrate(bare, embeddings[:1])[0].evidence is None
 
 
 def test_provenance_names_model_and_prompt(narrator, tiny_llava, stub_bundle):
@@ -171,7 +174,7 @@ def test_vision_tower_is_gone(narrator):
 def test_half_precision_loads(tiny_llava, stub_bundle, embeddings):
     """Weights in bfloat16 take float32 patches."""
     narrator = llava_of(tiny_llava, stub_bundle, dtype="bfloat16", max_new_tokens=3)
-    assert narrator.narrate(embeddings[:1])[0].n_tokens <= 3
+    assert narrate(narrator, embeddings[:1])[0].n_tokens <= 3
 
 
 @pytest.mark.parametrize("prompt", ["Describe.", "<image> and <image>"])
@@ -281,4 +284,4 @@ def test_other_grid_is_our_mistake(narrator):
     (window,) = tiny_windows(1)
     other = PatchEmbedding(window, "all", 12, PatchGrid(2, 2, 64), np.zeros((4, 64), np.float32))
     with pytest.raises(MisuseError, match="patches must be of"):
-        narrator.narrate([other])
+        narrate(narrator, [other])

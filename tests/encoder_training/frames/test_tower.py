@@ -29,6 +29,7 @@ from contracts.embedding import PatchEmbedding, PatchGrid
 from contracts.errors import MisuseError, UserError
 from contracts.manifest import Manifest, ManifestModel, PatchGridModel
 from daemon.narrators.llava import LlavaNarrator
+from daemon.narrators.protocol import narrate
 from daemon.settings import PAPER_PROMPT
 from encoder_training.frames.patch_store import fill_patches
 from encoder_training.frames.tower import VisionTower, check_grid
@@ -389,7 +390,7 @@ def test_the_narrator_takes_such_patches(tmp_path, small, stub_bundle, layer, st
     )
     (window,) = tiny_windows(1)
     (patches,) = tower.patches(FRAMES[:1]).astype(np.float32)
-    (said,) = narrator.narrate([PatchEmbedding(window, "all", 12, tower.grid, patches)])
+    (said,) = narrate(narrator, [PatchEmbedding(window, "all", 12, tower.grid, patches)])
     with no_progress_bar():
         whole = LlavaForConditionalGeneration.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
