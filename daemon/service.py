@@ -135,10 +135,14 @@ class Service:
         )
 
     def _serve(self, rooms: Rooms) -> None:
-        others = (rooms.publisher.socket, *rooms.port.sockets)
+        others = [rooms.publisher.socket, *rooms.port.sockets]
+        if rooms.triggers:
+            others += rooms.triggers.sockets
         while not (self._stop.is_made or self._has_ended(rooms)):
             _poller(*rooms.loop.ingest.sockets, *others).poll(POLL_MS)
             rooms.loop.step()
+            if rooms.triggers:
+                rooms.triggers.poll()
             rooms.publisher.serve()
             self._tick(rooms)
 
@@ -155,8 +159,9 @@ class Service:
             rooms.loop.publish_narrated()
         rooms.loop.publish_narrated()
         rooms.counters.windows_dropped["shutdown"] += rooms.port.n_unfinished
-        remaining_s = max(0.1, ns_to_second(deadline_ns - self._clock.now_ns()))
-        rooms.port.close(deadline_s=remaining_s)
+        if rooms.triggers:
+            rooms.triggers.close(deadline_s=self._remaining_s(deadline_ns))
+        rooms.port.close(deadline_s=self._remaining_s(deadline_ns))
         self._take_port_counts(rooms)
         summary = self._publish_stats(rooms)
         rooms.publisher.close()
@@ -164,6 +169,9 @@ class Service:
             rooms.http.close()
         logger.info("daemon stopped", extra={"uptime_s": round(summary["uptime_s"], 1)})
         return summary
+
+    def _remaining_s(self, deadline_ns: int) -> float:
+        return max(0.1, ns_to_second(deadline_ns - self._clock.now_ns()))
 
     def _has_ended(self, rooms: Rooms) -> bool:
         return (
