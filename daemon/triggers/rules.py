@@ -163,7 +163,7 @@ class _Reader:
         return int(token)
 
     def _word(self, *allowed: str) -> str:
-        expected = " or ".join(allowed[:2]) if allowed[0].rstrip("s") != allowed[-1] else allowed[0]
+        expected = " or ".join(allowed)
         token, at = self._take(expected)
         if token not in allowed:
             raise self._error(expected, token, at)

@@ -54,7 +54,12 @@ def triggers(draw: st.DrawFn) -> Trigger:
             blind_streams=tuple(draw(st.lists(_TEXT, max_size=3))),
         ),
         stamps=TriggerStamps(
-            *times[:3], *times[7:], spoken=None if is_probe else SpokenStamps(*times[3:7])
+            newest_spike_received=times[0],
+            window_complete=times[1],
+            encoded=times[2],
+            decided=times[7],
+            published=times[8],
+            spoken=None if is_probe else SpokenStamps(*times[3:7]),
         ),
         bundle=draw(_TEXT),
         calibration=draw(_TEXT) if is_probe else None,
@@ -79,7 +84,13 @@ def trigger(
         score=0.75,
         threshold=0.5,
         window=WindowFacts(7, 1.0, 1.25, 1.2),
-        stamps=TriggerStamps(*(published_ns - ms * 1_000_000 for ms in (6, 5, 2, 1, 0))),
+        stamps=TriggerStamps(
+            newest_spike_received=published_ns - 6_000_000,
+            window_complete=published_ns - 5_000_000,
+            encoded=published_ns - 2_000_000,
+            decided=published_ns - 1_000_000,
+            published=published_ns,
+        ),
         bundle="b" * 64,
         calibration="all",
         scores={"car": 0.75},
