@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 from contracts.clock import NS_PER_S, Clock, HostClock
 from neurrate.arguments import JsonOption, Seconds
 from neurrate.tables import check_writable, print_table, write_json
-from neurrate.watch_sockets import ANY_NUMBER, MARK_TOPICS, NARRATION_TOPICS, subscribed
+from neurrate.watch_sockets import (
+    ANY_NUMBER,
+    MARK_TOPICS,
+    NARRATION_TOPICS,
+    PARTIAL_TOPICS,
+    subscribed,
+)
 from neurrate.watch_state import SILENCE_S, Heard, WatchState
 from neurrate.watch_truth import score_rows
 
@@ -37,6 +43,7 @@ def watch(
     *,
     connect: str = "tcp://127.0.0.1:5571",
     truth: str | None = None,
+    words: bool = False,
     plain: bool = False,
     seconds: Seconds | None = None,
     svg: Path | None = None,
@@ -51,6 +58,7 @@ def watch(
         neurrate watch
         neurrate watch --connect tcp://127.0.0.1:6000
         neurrate watch --truth tcp://127.0.0.1:5570
+        neurrate watch --words
         neurrate watch --plain --seconds 60 --json heard.json
         neurrate watch --plain --seconds 10 --svg watch.svg
 
@@ -62,6 +70,8 @@ def watch(
         Where the source publishes, which sends captions if the recording has some. Each
         narration is shown beside the caption of the moment that it describes, and each
         population's score so far: F1 of the objects named, even where a window spans two scenes.
+    words
+        Show sentences as they grow, word by word. The narrator sends them only while somebody asks.
     plain
         One line for each narration; always so where standard output is no terminal.
     seconds
@@ -90,6 +100,7 @@ def watch(
             plain=plain,
             is_over=lambda: deadline_ns is not None and clock.now_ns() >= deadline_ns,
             marks=marks,
+            words=words,
         )
     if svg is not None:
         save_picture(svg, state, clock.now_ns(), title="neurrate watch")
@@ -115,6 +126,7 @@ def follow(
     plain: bool,
     is_over: Callable[[], bool],
     marks: zmq.Socket[bytes] | None = None,
+    words: bool = False,
 ) -> None:
     """Show what is published until it is over.
 
@@ -129,9 +141,13 @@ def follow(
         Asked at least ten times a second.
     marks : zmq.Socket, optional
         Brings what was on the screen.
+    words : bool
+        Sentences as they grow, where there is a view to show them in.
     """
-    show = _plain if plain or not sys.stdout.isatty() else _live
-    with subscribed(state.endpoint, NARRATION_TOPICS, setting="--connect") as socket:
+    is_plain = plain or not sys.stdout.isatty()
+    show = _plain if is_plain else _live
+    topics = NARRATION_TOPICS + (PARTIAL_TOPICS if words and not is_plain else ())
+    with subscribed(state.endpoint, topics, setting="--connect") as socket:
         show(_Line(socket, marks, state, clock, is_over))
 
 

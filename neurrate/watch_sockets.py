@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import zmq
 
 NARRATION_TOPICS = (b"narration.", b"stats")
+PARTIAL_TOPICS = (b"partial.",)
+"""Sentences as they grow; the narrator sends them only while somebody asks for them."""
+
 MARK_TOPICS = (b"mark.",)
 
 MAX_MESSAGE_BYTES = 1 << 20

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from contracts.clock import second_to_ns
@@ -25,6 +25,9 @@ N_SHOWN = 4
 
 N_KEPT = 1000
 """Narrations kept for ``--json``, and ids remembered to pass over repeats."""
+
+GROWING = "growing"
+"""Status of a sentence that is still being said."""
 
 CONTROLS = ("shuffled", "silent")
 """Shown last: what the others are compared with."""
@@ -104,6 +107,8 @@ class WatchState:
         What was on the screen, as far as the source says so.
     scores : dict
         Of the narrations whose true caption is known, by population.
+    growing : dict
+        What is being said, by population; only where sentences are asked for as they grow.
     """
 
     endpoint: str
@@ -117,6 +122,7 @@ class WatchState:
     order: tuple[str, ...] = ()
     truth: Truth = field(default_factory=Truth)
     scores: dict[str, ObjectScore] = field(default_factory=dict)
+    growing: dict[str, str] = field(default_factory=dict)
     _ids: deque[str] = field(default_factory=lambda: deque(maxlen=N_KEPT))
 
     def take(self, parts: Sequence[bytes], *, host_ns: int) -> Heard | None:
@@ -138,6 +144,10 @@ class WatchState:
             topic, payload = parts
             if topic == b"stats":
                 self.daemon = _daemon_state(load(payload))
+                return None
+            if topic.startswith(b"partial."):
+                partial = load(payload)
+                self.growing[printable(partial["population"])] = printable(partial["text"])
                 return None
             narration = unpack_narration(payload)
             heard = _heard(narration, self.truth)
@@ -173,6 +183,13 @@ class WatchState:
 
         return sorted(self.newest, key=place)
 
+    def now(self, name: str) -> Heard:
+        """Return the newest narration of a population, with the words of the one that grows."""
+        newest = self.newest[name][0]
+        if name not in self.growing:
+            return newest
+        return replace(newest, text=f"{self.growing[name]} …", status=GROWING)
+
     def silent_s(self, host_ns: int) -> float:
         """Return the seconds since the newest message, or since watching began."""
         since_ns = self.started_ns if self.last_message_ns is None else self.last_message_ns
@@ -200,6 +217,7 @@ class WatchState:
         if narration_id in self._ids:
             return None
         self._ids.append(narration_id)
+        self.growing.pop(heard.population, None)
         self.newest.setdefault(heard.population, deque(maxlen=N_SHOWN)).appendleft(heard)
         self.n_heard[heard.population] = self.n_heard.get(heard.population, 0) + 1
         self.kept.append(heard)

@@ -48,7 +48,7 @@ def scored_table(
     table.add_column("age", no_wrap=True)
     now = state.kept[-1].truth
     for name in state.names:
-        heard = state.newest[name][0]
+        heard = state.now(name)
         words = said(heard)
         if heard.truth != now:
             words.stylize("not bold dim")

@@ -10,8 +10,8 @@ from rich.panel import Panel
 from rich.segment import SegmentLines
 from rich.text import Text
 
-from contracts.narration import STAGES
-from neurrate.watch_state import N_SHOWN, DaemonState, Heard, WatchState
+from contracts.narration import STAGES, Status
+from neurrate.watch_state import GROWING, N_SHOWN, DaemonState, Heard, WatchState
 from neurrate.watch_table import scored_table, truth_line
 
 BAR_CELLS = 32
@@ -22,6 +22,9 @@ LINE_BAR_CELLS = 12
 
 NAME_CELLS = 12
 """Width of the column of names where there are no panels; longer names push what follows."""
+
+WORD_STYLES = {Status.FAILED.value: "red", GROWING: "italic"}
+"""By status; others are bold."""
 
 STAGE_COLOURS = dict(
     zip(STAGES, ("cyan", "blue", "yellow", "magenta", "green", "white"), strict=True)
@@ -58,7 +61,7 @@ def draw(state: WatchState, host_ns: int, height: int | None = None) -> Renderab
 
 
 def _forms(state: WatchState) -> list[Sequence[RenderableType]]:
-    newest = [state.newest[population][0] for population in state.names]
+    newest = [state.now(population) for population in state.names]
     return [
         *(_panels(state, n_shown) for n_shown in range(N_SHOWN, 0, -1)),
         [_two_lines(heard) for heard in newest],
@@ -73,7 +76,7 @@ def _scored_forms(state: WatchState) -> list[Sequence[RenderableType]]:
     return [
         [scored_table(state, said=_said, notes=notes)],
         [scored_table(state, said=_said, notes=notes, is_cut=True)],
-        [_one_line(state.newest[population][0]) for population in state.names],
+        [_one_line(state.now(population)) for population in state.names],
     ]
 
 
@@ -165,7 +168,11 @@ def _daemon_line(daemon: DaemonState) -> Text:
 
 def _panels(state: WatchState, n_shown: int) -> list[Panel]:
     return [
-        _panel(population, list(state.newest[population])[:n_shown], state.n_heard[population])
+        _panel(
+            population,
+            [state.now(population), *list(state.newest[population])[1:n_shown]],
+            state.n_heard[population],
+        )
         for population in state.names
     ]
 
@@ -195,7 +202,7 @@ def _one_line(heard: Heard) -> Text:
 
 
 def _said(heard: Heard) -> Text:
-    return Text(heard.text, style="bold" if heard.status != "failed" else "red")
+    return Text(heard.text, style=WORD_STYLES.get(heard.status, "bold"))
 
 
 def _facts(heard: Heard) -> Text:

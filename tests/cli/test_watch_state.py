@@ -2,14 +2,15 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from contracts.narration import STAGES, Status
-from contracts.narration_wire import as_repeat, pack_narration
+from contracts.narration import STAGES, PartialNarration, Status
+from contracts.narration_wire import as_repeat, pack_narration, pack_partial
 from daemon.metrics import Counters
 from daemon.stats import StreamStats, stats_message
 from neurrate.watch_state import N_SHOWN, WatchState
@@ -225,3 +226,18 @@ def test_any_narration_can_be_drawn(said):
     _drawn(state, S)
     width = len(latency_bar(heard.latency_ms))
     assert width == (BAR_CELLS if heard.latency_ms["total"] > 0 else 0)
+
+
+def test_sentence_is_shown_as_it_grows():
+    """In the place of the last words until it is whole; the last words' latency stays."""
+    state = WatchState("tcp://x", 0)
+    first = narration()
+    state.take(pack_narration(first), host_ns=1)
+    partial = PartialNarration(first.population, 8, 0.1, 0.2, 0.1, "A grow", 2, 0, 1)
+    state.take(pack_partial(partial), host_ns=2)
+    assert "A grow …" in _drawn(state)
+    assert first.said.text not in _drawn(state)
+    assert state.n_unreadable == 0
+    state.take(pack_narration(replace(first, id="another")), host_ns=3)
+    assert "A grow" not in _drawn(state)
+    assert state.n_heard == {first.population: 2}
