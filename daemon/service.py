@@ -7,6 +7,7 @@ in order and with a deadline; the second stops at once.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ class Service:
                 finally:
                     summary = self._shut_down(rooms)
         finally:
+            gc.unfreeze()
             context.destroy(linger=0)
         return summary
 
@@ -123,6 +125,9 @@ class Service:
             _give_up_if_it_cannot_start(rooms.port)
 
     def _listen(self, rooms: Rooms) -> None:
+        # What start-up made stays. Looking through it for garbage stops the loop for 0.1 s each time.
+        gc.collect()
+        gc.freeze()
         rooms.loop.ingest.connect(self._settings.ingest.connect)
         logger.info(
             "daemon listens",
