@@ -363,7 +363,7 @@ class LatencyRecorder:
             buckets=STAGE_BUCKETS_S,
             registry=registry,
         )
-        # Not zeros, whose pages are taken one by one as they are written: memory would seem to leak.
+        # Not zeros, whose pages are taken as they are written: memory would seem to leak.
         self._durations_ms = {stage: np.full(RESERVOIR, np.nan) for stage in LATENCY_STAGES}
         self._n_recorded = 0
         for stage in LATENCY_STAGES:
