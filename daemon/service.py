@@ -125,7 +125,7 @@ class Service:
             _give_up_if_it_cannot_start(rooms.port)
 
     def _listen(self, rooms: Rooms) -> None:
-        # What start-up made stays. Looking through it for garbage stops the loop for 0.1 s each time.
+        # What start-up made stays; looking through it for garbage would stop the loop for 0.1 s.
         gc.collect()
         gc.freeze()
         rooms.loop.ingest.connect(self._settings.ingest.connect)
