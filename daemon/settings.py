@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -49,8 +50,27 @@ def _torch_device(value: str) -> str:
     return value
 
 
+def _has_port(parts: SplitResult) -> bool:
+    """Whether the port, if there is one, is a number that a port can have."""
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a name or a password, because URLs are logged; it got one")
+    is_whole = parts.scheme in {"http", "https"} and parts.hostname and _has_port(parts)
+    if not is_whole or parts.query or parts.fragment:
+        raise ValueError(f"must be http://HOST:PORT or https://HOST:PORT, got {value!r}")
+    return value.rstrip("/")
+
+
 BindEndpoint = Annotated[str, AfterValidator(_endpoint), AfterValidator(_to_bind)]
 ConnectEndpoint = Annotated[str, AfterValidator(_endpoint), AfterValidator(_to_connect)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 TorchDevice = Annotated[str, AfterValidator(_torch_device)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -129,9 +149,10 @@ class EncoderSettings(_Group):
 class NarratorSettings(_Group):
     """The language model, and the worker that owns it."""
 
-    backend: Literal["llava", "retrieval"] = "llava"
-    """``llava`` says new sentences; ``retrieval`` repeats the caption of the nearest training
-    frame, the baseline that a narration must beat."""
+    backend: Literal["llava", "vllm", "retrieval"] = "llava"
+    """``llava`` says new sentences; ``vllm`` has them said by servers elsewhere (``[vllm]``);
+    ``retrieval`` repeats the caption of the nearest training frame, the baseline that a narration
+    must beat."""
     model: str | None = None
     """Folder or hub id of the vision-language model. None takes ``language_model.model_id`` of
     the bundle's manifest, the model that the encoder was trained for."""
@@ -169,6 +190,39 @@ class NarratorSettings(_Group):
     def _one_image(cls, value: str) -> str:
         if value.count(IMAGE_TOKEN) != 1:
             raise ValueError(f"must hold {IMAGE_TOKEN} exactly once")
+        return value
+
+
+class VllmSettings(_Group):
+    """The servers of the vllm narrator; docs/vllm.md says how to start one."""
+
+    urls: Annotated[tuple[HttpUrl, ...], Field(min_length=1)] = ("http://127.0.0.1:8000",)
+    """Servers of one and the same model. Narrations go to them in turn; one that fails rests, and
+    comes back. On a command line or in the environment several are separated by commas. The
+    default is where ``vllm serve`` listens."""
+    model: str | None = None
+    """Name under which the servers serve the model. None takes the model's own, as ``vllm serve``
+    does."""
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "VLLM_API_KEY"
+    """Environment variable that holds the servers' key, which is never logged. A variable that is
+    not set sends none. The default is the one that ``vllm serve`` reads."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 3
+    """Times that a sentence is begun anew, elsewhere if there is another server, after a server
+    has failed it."""
+    connect_timeout_s: Seconds = 2.0
+    """Seconds within which a server must take a connection. Two are ample in one building."""
+    silence_timeout_s: Seconds = 30.0
+    """Seconds without a word after which a server has failed a sentence. Above the first token of
+    a server with a long queue."""
+    start_timeout_s: Seconds = 120.0
+    """The same for the first sentence that a server says, which may compile kernels: 13 seconds
+    for a tiny model on a CPU."""
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
         return value
 
 
@@ -265,6 +319,7 @@ class Settings(_Group):
     is one value: a stronger layer replaces it as a whole."""
     handover: HandoverSettings = HandoverSettings()
     narrator: NarratorSettings = NarratorSettings()
+    vllm: VllmSettings = VllmSettings()
     triggers: TriggersSettings = TriggersSettings()
     publish: PublishSettings = PublishSettings()
     http: HttpSettings = HttpSettings()

@@ -291,6 +291,7 @@ def worker_arguments(settings: Settings, manifest: Manifest) -> Sequence[str]:
     return [
         "--bundle", str(manifest.folder),
         "--narrator", settings.narrator.model_dump_json(),
+        "--vllm", settings.vllm.model_dump_json(),
         "--log", settings.log.model_dump_json(),
     ]  # fmt: skip
 
@@ -304,7 +305,7 @@ def _narration_port(
 ) -> NarrationPort:
     narrator = settings.narrator
     if narrator.mode == "sequential":
-        return InlinePort(load_narrator(narrator, manifest), clock)
+        return InlinePort(load_narrator(narrator, manifest, vllm=settings.vllm), clock)
     return WorkerPort(
         context,
         worker_arguments(settings, manifest),

@@ -26,7 +26,7 @@ from contracts.manifest import load_manifest
 from daemon.logs import configure_logging
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.protocol import Ended, Narrator, Partial
-from daemon.settings import LogSettings, NarratorSettings
+from daemon.settings import LogSettings, NarratorSettings, VllmSettings
 from daemon.worker_wire import (
     Alive,
     Cancel,
@@ -54,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--address", required=True)
     parser.add_argument("--bundle", required=True, type=Path)
     parser.add_argument("--narrator", required=True, type=NarratorSettings.model_validate_json)
+    parser.add_argument("--vllm", default=VllmSettings(), type=VllmSettings.model_validate_json)
     parser.add_argument("--log", default=LogSettings(), type=LogSettings.model_validate_json)
     options = parser.parse_args(arguments)
     configure_logging(options.log.level, options.log.format)
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     with context, _socket(context, options.address) as socket:
         try:
             manifest = load_manifest(options.bundle, check_hashes=False)
-            narrator = load_narrator(options.narrator, manifest)
+            narrator = load_narrator(options.narrator, manifest, vllm=options.vllm)
         except (UserError, DependencyError) as error:
             failure = Failed(-1, str(error), exit_code=error.exit_code)
             socket.send_multipart(pack_reply(failure))

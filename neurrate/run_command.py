@@ -51,7 +51,7 @@ def run(
         What to narrate, separated by commas; each name is also the set: all, VISp, PV, shuffled,
         ids:1|2|3.
     narrator
-        llava or retrieval (narrator.backend).
+        llava, vllm or retrieval (narrator.backend).
     model
         Folder or hub id of the vision-language model (narrator.model).
     insecure

@@ -6,6 +6,7 @@ says enough, before any weights are read.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from contracts.errors import UserError
@@ -55,4 +56,21 @@ def check_fit(name: str, config: Any, manifest: Manifest) -> None:
         raise UserError(
             f"the bundle {manifest.folder} was made for {wanted.model_id!r} and does not fit the "
             f"language model {name!r}. {'; '.join(problems)}. Use the model it was made for."
+        )
+
+
+def check_folder(name: str) -> None:
+    """Refuse a path that is no folder; the hub would be asked for it for half a minute.
+
+    Raises
+    ------
+    UserError
+        With the folder that it was looked for from.
+    """
+    is_path = name.startswith(("/", ".", "~")) or name.endswith("/") or name.count("/") > 1
+    if is_path and not Path(name).is_dir():
+        raise UserError(
+            f"the language model must be the folder of a LLaVA or the id of one on the Hugging "
+            f"Face hub, and {name!r} is no such folder, seen from {Path.cwd()}. Set narrator.model "
+            "to a folder that is there."
         )

@@ -74,6 +74,7 @@ def test_a_stronger_populations_table_replaces_the_weaker(tmp_path):
         ("encoder.bundle", "a b", Path("a b")),
         ("ingest.connect", "tcp://a:1, tcp://b:2", ("tcp://a:1", "tcp://b:2")),
         ("ingest.connect", '["ipc://x"]', ("ipc://x",)),
+        ("vllm.urls", "http://a:1/, https://b", ("http://a:1", "https://b")),
         ("narrator.prompt", "say <image>\nhttp.port = 3", "say <image>\nhttp.port = 3"),
     ],
 )
@@ -99,7 +100,8 @@ def test_all_problems_come_in_one_error(tmp_path):
         "Unknown key http.prot in --set. Did you mean http.port?",
         f"ring.capacity_s must be greater than or equal to 2, got 1 ({file}).",
         "window.stride_bins must be greater than or equal to 1, got 0 (--set).",
-        "narrator.backend must be 'llava' or 'retrieval', got 'gpt' (NEURRATE_NARRATOR__BACKEND).",
+        "narrator.backend must be 'llava', 'vllm' or 'retrieval', got 'gpt' "
+        "(NEURRATE_NARRATOR__BACKEND).",
     ]
 
 
@@ -114,6 +116,10 @@ def test_all_problems_come_in_one_error(tmp_path):
         ("[populations]\n'a b' = 'all'", "populations names must be 1 to 64 letters"),
         ("[populations]", "populations"),
         ("[ingest]\nconnect = []", "ingest.connect needs one address or more"),
+        ("[vllm]\nurls = ['a:1']", "vllm.urls must be http://HOST:PORT or https://HOST:PORT"),
+        ("[vllm]\nurls = ['http://a:99999']", "vllm.urls must be http://HOST:PORT"),
+        ("[vllm]\nurls = ['http://me:word@a']", "vllm.urls must not hold a name or a password"),
+        ("[vllm]\nurls = []", "vllm.urls "),
         ("[ingest]\nconnect = ['x']", "ingest.connect must be tcp://HOST:PORT"),
         (
             "[ingest]\nconnect = ['tcp://127.0.0.1:99999']",
@@ -162,3 +168,8 @@ def test_settings_cannot_be_changed():
 def test_example_files_load(path):
     """Every file in configs/daemon is legal."""
     assert path.name in str(load_settings(file=path, environ={}).provenance.values())
+
+
+def test_a_password_in_a_url_is_not_repeated(tmp_path):
+    """The error about a password in a URL does not show it."""
+    assert "secret" not in _problems(file=_toml(tmp_path, "[vllm]\nurls = ['http://me:secret@a']"))

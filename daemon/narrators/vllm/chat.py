@@ -1,0 +1,197 @@
+"""The servers' protocol as values: a request out of image tokens, and words out of its answer.
+
+No socket here. ``tests/data/vllm/`` has what a real server answers.
+
+References
+----------
+vLLM's OpenAI-compatible server, chat completions with ``image_embeds`` parts
+(https://docs.vllm.ai/en/latest/features/multimodal_inputs/).
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from daemon.settings import IMAGE_TOKEN
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PATH = "/v1/chat/completions"
+
+END = "[DONE]"
+"""Data of the event after the last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one event of an answer adds.
+
+    Attributes
+    ----------
+    text : str
+    logprobs : tuple of float
+        One for each token, the end token too.
+    finish : str
+        ``stop`` or ``length`` in the last; empty before.
+    """
+
+    text: str
+    logprobs: tuple[float, ...]
+    finish: str
+
+
+def request(
+    tokens: Tensor, *, model: str, prompt: str, max_new_tokens: int, with_ids: bool = False
+) -> bytes:
+    """Make the body of a request.
+
+    Parameters
+    ----------
+    tokens : tensor, shape (n_patches, width)
+        Image tokens, in main memory.
+    model : str
+        The server's name for it.
+    prompt : str
+        With ``<image>`` once.
+    max_new_tokens : int
+    with_ids : bool
+        Ask for the tokens that the server makes of the prompt, too.
+
+    Returns
+    -------
+    body : bytes
+        JSON. The words are the most likely ones. What the server's template would put around
+        the message is left out.
+    """
+    import torch
+
+    before, after = prompt.split(IMAGE_TOKEN)
+    file = io.BytesIO()
+    # A clone: torch saves the whole memory that a slice is of. vLLM wants a batch of one.
+    torch.save(tokens[None].clone(), file)
+    image = base64.b64encode(file.getbuffer()).decode("ascii")
+    parts = [
+        {"type": "text", "text": before},
+        {"type": "image_embeds", "image_embeds": image},
+        {"type": "text", "text": after},
+    ]
+    body: dict[str, object] = {
+        "model": model,
+        "messages": [
+            {"role": "user", "content": [part for part in parts if part.get("text") != ""]}
+        ],
+        "add_generation_prompt": False,
+        "add_special_tokens": True,
+        "max_tokens": max_new_tokens,
+        "temperature": 0,
+        "logprobs": True,
+        "top_logprobs": 0,
+        "stream": True,
+    }
+    if with_ids:
+        body["return_token_ids"] = True
+    return json.dumps(body).encode()
+
+
+def said(data: str) -> Said | None:
+    """Read one event of an answer.
+
+    Parameters
+    ----------
+    data : str
+        JSON.
+
+    Returns
+    -------
+    Said or None
+        None for an event without words.
+
+    Raises
+    ------
+    ValueError
+        With what the server says if it gave up in the middle, or if this is no such event.
+    """
+    event = _object(data)
+    if error := event.get("error"):
+        raise ValueError(message_of(error))
+    try:
+        if not event["choices"]:  # an account of the tokens used
+            return None
+        choice = event["choices"][0]
+        scores = (choice.get("logprobs") or {}).get("content") or ()
+        return Said(
+            text=str(choice["delta"].get("content") or ""),
+            logprobs=tuple(float(score["logprob"]) for score in scores),
+            finish=str(choice.get("finish_reason") or ""),
+        )
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"an event that is no part of a chat completion: {data:.200}") from error
+
+
+def prompt_ids(data: str) -> list[int] | None:
+    """Return the tokens of the prompt, if this event has them."""
+    ids = _object(data).get("prompt_token_ids")
+    return ids if isinstance(ids, list) else None
+
+
+def served_models(body: str) -> dict[str, int | None]:
+    """Read the list of models.
+
+    Returns
+    -------
+    models : dict
+        The tokens that each can hold, prompt and sentence together, by name; None if the server
+        does not say.
+
+    Raises
+    ------
+    ValueError
+        If this is no such list.
+    """
+    try:
+        return {
+            str(model["id"]): None if (n := model.get("max_model_len")) is None else int(n)
+            for model in _object(body)["data"]
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"no list of models: {body:.200}") from error
+
+
+def error_message(body: str) -> str:
+    """Return what a server says in an answer that is an error."""
+    try:
+        answer = _object(body)
+    except ValueError:
+        return f"{body.strip():.300}"
+    return message_of(answer.get("error") or answer.get("detail") or answer)
+
+
+def message_of(error: Any) -> str:
+    """Return the words in an error as OpenAI's servers write it."""
+    message = error.get("message", error) if isinstance(error, dict) else error
+    return f"{message!s:.300}"
+
+
+def texts(parts: Sequence[Said]) -> str:
+    """Return the text of an answer so far."""
+    return "".join(part.text for part in parts)
+
+
+def _object(text: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"not a JSON object: {text:.200}")  # noqa: TRY004 - the peer's fault
+    return value

@@ -1,0 +1,182 @@
+"""Which server is asked next: those that are well in turn, and the others when they are again.
+
+Invariants (``tests/daemon/narrators/vllm/test_pool.py``):
+
+1. Servers that are well are asked in turn           ``test_servers_take_turns``
+2. One that fails is not asked until it has rested   ``test_a_server_that_failed_rests``
+3. It rests longer each time                         ``test_rests_grow_and_are_forgotten``
+4. It is checked before it is asked again            ``test_a_server_is_checked_before_it_is_back``
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from contracts.errors import UserError
+from daemon.narrators.vllm.link import Link, RefusedError, ServerFault
+
+FIRST_REST_S = 0.5
+LONGEST_REST_S = 30.0
+"""Rests double from the first to the longest: a server that loads a model for minutes is not asked
+all the time, and one that is back is found within half a minute."""
+
+PATIENCE_S = 1.0
+"""So long a sentence waits for a server that may soon be back. A live narration gets no better by
+waiting longer."""
+
+logger = logging.getLogger(__name__)
+
+
+class NoServerError(Exception):
+    """No server is well, with the reason of each."""
+
+
+@dataclass(slots=True, eq=False)
+class Server:
+    """One server and how it is.
+
+    Attributes
+    ----------
+    link : Link
+    problem : str
+        Why it rests; empty if it is well.
+    is_busy : bool
+        It rests because it asked to; it need not be checked.
+    rest_s : float
+        Its last rest.
+    back_at_s : float
+        When it ends, on the pool's clock.
+    well_since_s : float
+        Faults of what was asked earlier are those that it rested for.
+    revival : Task or None
+        Its check, while that goes on.
+    """
+
+    link: Link
+    problem: str = ""
+    is_busy: bool = False
+    rest_s: float = 0.0
+    back_at_s: float = 0.0
+    well_since_s: float = -math.inf
+    revival: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class Pool:
+    """The servers of one narrator, in its asyncio loop.
+
+    Parameters
+    ----------
+    links : sequence of Link
+    check : callable
+        Given a link; raises `ServerFault`, `RefusedError` or `UserError` if the server is not to
+        be used.
+    now_s : callable
+        A clock that never goes back, seconds.
+    """
+
+    def __init__(
+        self,
+        links: Sequence[Link],
+        check: Callable[[Link], Awaitable[None]],
+        *,
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.servers = tuple(Server(link) for link in links)
+        self._check = check
+        self._now_s = now_s
+        self._n_taken = 0
+
+    async def take(self) -> Server:
+        """Return the next server that is well; wait a little if none is.
+
+        Raises
+        ------
+        NoServerError
+            If none will be.
+        """
+        give_up_s = self._now_s() + PATIENCE_S
+        while True:
+            self._revive()
+            if well := [server for server in self.servers if not server.problem]:
+                self._n_taken += 1
+                return well[self._n_taken % len(well)]
+            revivals = [server.revival for server in self.servers if server.revival]
+            next_s = min(
+                (each.back_at_s for each in self.servers if not each.revival), default=math.inf
+            )
+            left_s = give_up_s - self._now_s()
+            if left_s <= 0 or (not revivals and next_s > give_up_s):
+                problems = "; ".join(server.problem for server in self.servers)
+                raise NoServerError(f"no vLLM server is well: {problems}")
+            wait_s = max(min(left_s, next_s - self._now_s()), 0)
+            if revivals:
+                await asyncio.wait(revivals, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+            else:
+                await asyncio.sleep(wait_s)
+
+    def now_s(self) -> float:
+        """Return the pool's time."""
+        return self._now_s()
+
+    def worked(self, server: Server) -> None:
+        """Say that a server has said a whole sentence."""
+        server.rest_s = 0.0
+
+    def rest(self, server: Server, fault: Exception, *, asked_s: float) -> None:
+        """Leave a server alone for a while.
+
+        Parameters
+        ----------
+        server : Server
+        fault : Exception
+            What it did.
+        asked_s : float
+            When it was asked for what it failed, on the pool's clock. Ten sentences that it
+            failed at once are one failure.
+        """
+        if asked_s < server.well_since_s or server.problem:
+            return
+        is_busy = isinstance(fault, ServerFault) and fault.is_busy
+        pause_s = fault.pause_s if isinstance(fault, ServerFault) else None
+        server.rest_s = min(max(2 * server.rest_s, FIRST_REST_S), LONGEST_REST_S)
+        rest_s = server.rest_s if pause_s is None else min(pause_s, LONGEST_REST_S)
+        server.problem, server.is_busy = str(fault), is_busy
+        server.back_at_s = self._now_s() + rest_s
+        logger.warning("vLLM server rests", extra={"reason": str(fault), "rest_s": rest_s})
+
+    async def close(self) -> None:
+        """Stop checking."""
+        revivals = [server.revival for server in self.servers if server.revival]
+        for revival in revivals:
+            revival.cancel()
+        await asyncio.gather(*revivals, return_exceptions=True)
+
+    def _revive(self) -> None:
+        """Have those checked that have rested."""
+        for server in self.servers:
+            if not server.problem or server.revival or self._now_s() < server.back_at_s:
+                continue
+            if server.is_busy:
+                self._back(server)
+            else:
+                server.revival = asyncio.ensure_future(self._try(server))
+
+    async def _try(self, server: Server) -> None:
+        try:
+            await self._check(server.link)
+        except (ServerFault, RefusedError, UserError) as error:
+            server.problem = ""
+            self.rest(server, error, asked_s=math.inf)
+        else:
+            self._back(server)
+        finally:
+            server.revival = None
+
+    def _back(self, server: Server) -> None:
+        server.problem, server.well_since_s = "", self._now_s()
+        logger.info("vLLM server is back", extra={"url": server.link.url})
