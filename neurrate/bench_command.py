@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from contracts.errors import UserError
-from neurrate.arguments import ConfigOption, JsonOption, SetOption
-from neurrate.bench_material import FOLDER
-from neurrate.tables import check_folder_writable, check_writable, print_table, write_json
+from neurrate.bench_options import VERSION, Bench, bar, give_up, say_stopped
+from neurrate.tables import print_table, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,13 +26,10 @@ RATES = "1,2,5,10,20,30,40,60,120,240"
 
 MAX_RATE = 10_000.0
 
-FORMATS = (".png", ".svg", ".pdf")
+BINS_PER_S = 120
+"""Of the simulated animal's encoder: beyond it a rate takes a faster replay, and more data."""
 
-VERSION = 1
-"""Of the JSON. Raised when a key changes meaning or goes."""
-
-UNFINISHED = 130
-"""128 + SIGINT, as the other verbs that make something end with."""
+DEFAULT = Bench()
 
 RateSeconds = Annotated[float, Parameter(validator=validators.Number(gte=2, lte=3600))]
 
@@ -44,16 +38,7 @@ def latency(
     *,
     rates: str = RATES,
     seconds_per_rate: RateSeconds = 8.0,
-    recording: str | None = None,
-    bundle: Path | None = None,
-    model: str | None = None,
-    populations: str | None = None,
-    backend: str | None = None,
-    config: ConfigOption = None,
-    set_: SetOption = (),
-    folder: Path = FOLDER,
-    picture: Path | None = None,
-    json: JsonOption = None,
+    bench: Bench = DEFAULT,
 ) -> int:
     """Measure how late narrations and triggers are, at fixed rates of windows.
 
@@ -77,66 +62,28 @@ def latency(
         the speed of the replay.
     seconds_per_rate
         Seconds that are measured at each rate.
-    recording
-        NWB file or URL, or the folder of a sorting. The simulated animal's if omitted, which is
-        made once.
-    bundle
-        Encoder; that of the simulated animal if omitted.
-    model
-        Folder or hub id of the language model; that of the bundle if omitted.
-    populations
-        What to narrate, separated by commas; eight of the simulated animal if omitted.
-    backend
-        Of the narrator (narrator.backend).
-    config
-        TOML file for the daemon: trigger rules, for example.
-    set_
-        A setting of the daemon, as key=value; may be given several times.
-    folder
-        Where what is made once is kept.
-    picture
-        Write the waterfall and the curves to this file; its ending says which format.
-    json
-        Write every number to this file, as JSON.
     """
     from daemon.signals import StopRequest, stop_on_signal
-    from neurrate.bench_material import material
     from neurrate.bench_pace import WARM_S, pace
 
-    check_writable(json)
-    _check_picture(picture)
-    check_folder_writable(folder)
+    bench.check()
     wanted = _rates(rates)
-    longest_s = max((seconds_per_rate + WARM_S) * max(1.0, rate / 120) for rate in wanted)
-    played = material(
-        folder,
-        recording=recording,
-        bundle=bundle,
-        model=model,
-        populations=_names(populations),
-        seconds=longest_s + 2,
-    )
-    settings = [*set_, *([] if backend is None else [f"narrator.backend={backend}"])]
+    longest_s = max((seconds_per_rate + WARM_S) * max(1.0, rate / BINS_PER_S) for rate in wanted)
+    played = bench.material(seconds=longest_s + 2)
     paces = [pace(rate, played.bins_per_s) for rate in wanted]
     stop = StopRequest()
-    with stop_on_signal(stop, force=_give_up):
-        results = _measure(
-            played, paces, seconds_per_rate, settings, config, is_stopped=lambda: stop.is_made
-        )
+    with stop_on_signal(stop, force=give_up):
+        results = _measure(played, paces, seconds_per_rate, bench, is_stopped=lambda: stop.is_made)
     if results:
-        _tell(played, results, picture, json, is_whole=not stop.is_made)
-    if stop.is_made:
-        print("neurrate: stopped before the end.", file=sys.stderr)
-        return UNFINISHED
-    return 0
+        _tell(played, results, bench, is_whole=not stop.is_made)
+    return say_stopped() if stop.is_made else 0
 
 
 def _measure(
     played: Material,
     paces: Sequence[Pace],
     seconds: float,
-    settings: Sequence[str],
-    config: Path | None,
+    bench: Bench,
     *,
     is_stopped: Callable[[], bool],
 ) -> list[RateResult]:
@@ -150,14 +97,14 @@ def _measure(
     with TemporaryDirectory(prefix="neurrate-bench-") as folder:
         for number, rate in enumerate(paces):
             title = f"{rate.rate:g} windows/s ({number + 1} of {len(paces)})"
-            with _bar(title, seconds + WARM_S) as on_second:
+            with bar(title, seconds + WARM_S) as on_second:
                 run = run_rate(
                     played,
                     rate,
                     Path(folder) / str(number),
                     seconds=seconds,
-                    settings=settings,
-                    config=config,
+                    settings=bench.settings(played),
+                    config=bench.config,
                     is_stopped=is_stopped,
                     on_second=on_second,
                 )
@@ -171,8 +118,7 @@ def _measure(
 def _tell(
     played: Material,
     results: Sequence[RateResult],
-    picture: Path | None,
-    path: Path | None,
+    bench: Bench,
     *,
     is_whole: bool,
 ) -> None:
@@ -187,7 +133,7 @@ def _tell(
     around = circumstances(played)
     rates = [each.to_json() for each in results]
     write_json(
-        path,
+        bench.json,
         {
             "version": VERSION,
             "is_whole": is_whole,
@@ -196,30 +142,10 @@ def _tell(
             "knee": knee.to_json(),
         },
     )
-    if picture is not None:
+    if bench.picture is not None:
         n = len(played.populations)
         title = f"{n} population{'s' * (n > 1)}, {around['cpu']}, {around['n_cores']} cores"
-        write_waterfall(picture, results, knee, title=title)
-
-
-@contextmanager
-def _bar(title: str, seconds: float) -> Iterator[Callable[[float], None]]:
-    """Show how far a run is, on standard error, if that is a terminal."""
-    from tqdm import tqdm
-
-    with tqdm(
-        desc=title,
-        total=round(seconds, 1),
-        unit="s",
-        disable=None,
-        leave=False,
-        bar_format="{desc}: {bar} {n:.0f} of {total:.0f} s",
-    ) as bar:
-
-        def on_second(second: float) -> None:
-            bar.update(min(second, seconds) - bar.n)
-
-        yield on_second
+        write_waterfall(bench.picture, results, knee, title=title)
 
 
 def _rates(text: str) -> list[float]:
@@ -241,41 +167,3 @@ def _rates(text: str) -> list[float]:
             "For example: 1,5,20."
         )
     return rates
-
-
-def _names(populations: str | None) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in (populations or "").split(",") if name.strip())
-    if populations is not None and not names:
-        raise UserError("--populations must name at least one, such as all or VISp.")
-    return names
-
-
-def _check_picture(path: Path | None) -> None:
-    """Refuse before the long work what would fail after it.
-
-    Raises
-    ------
-    UserError
-        If the name does not say which format.
-    """
-    from encoder_training.pictures import check_matplotlib
-
-    check_writable(path)
-    if path is None:
-        return
-    check_matplotlib()
-    if path.suffix not in FORMATS:
-        raise UserError(
-            f"--picture {path} must end with one of {', '.join(FORMATS)}, which says the format."
-        )
-
-
-def _give_up() -> None:
-    """Leave at once, but not without the children and the folder.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        Always.
-    """
-    raise KeyboardInterrupt

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.errors import ManifestError, UserError
+from neurrate.bench_rules import write_rules
 from neurrate.demo_programme import GREY_S, POPULATIONS, default_populations
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Material:
         Of the bundle.
     start : float or None
         First session second to send; None for that of the recording's first spike.
+    rules : Path or None
+        Of triggers, on the bundle's own probes; None where it has none.
     """
 
     recording: str
@@ -46,6 +49,7 @@ class Material:
     populations: tuple[str, ...]
     bins_per_s: float
     start: float | None
+    rules: Path | None
 
 
 def material(
@@ -96,14 +100,15 @@ def material(
         raise UserError(
             f"--bundle {bundle} needs a recording of its units: give its --recording, too."
         )
-    names = POPULATIONS if is_shipped else default_populations(manifest.population)
+    names = populations or (POPULATIONS if is_shipped else default_populations(manifest.population))
     return Material(
         recording=recording or str(_simulated_recording(folder, seconds)),
         bundle=manifest.folder,
         model=model or manifest.model.language_model.model_id,
-        populations=populations or names,
+        populations=names,
         bins_per_s=manifest.window_spec.rate.bins_per_s,
         start=None if recording else 0.0,  # a simulated session begins there
+        rules=write_rules(folder, manifest, names[:1]),
     )
 
 

@@ -21,6 +21,9 @@ LONGEST_BATCH_MS = 10.0
 
 SHORTEST_BATCH_MS = 0.1
 
+QUEUE_MESSAGES = 1_000_000
+"""Kept by the daemon for us: a message that we miss would be a hole in the figures."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -126,6 +129,7 @@ def run_rate(
         start=material.start,
         settings=tuple(settings),
         config=config,
+        queue_messages=QUEUE_MESSAGES,
     )
     messages: list[Message] = []
     first_ns = 0

@@ -31,9 +31,6 @@ POLL_MS = 50
 
 SPIKES = b"spikes."
 
-QUEUE_MESSAGES = 1_000_000
-"""Kept by the daemon for us: a message that we miss would be a hole in the figures."""
-
 
 @dataclass(frozen=True, slots=True)
 class RigPlan:
@@ -62,6 +59,8 @@ class RigPlan:
         For the daemon, as after ``--set``.
     config : Path or None
         TOML file for the daemon.
+    queue_messages : int or None
+        Kept by the daemon for each subscriber; None for its default.
     """
 
     recording: str
@@ -75,6 +74,7 @@ class RigPlan:
     start: float | None = None
     settings: tuple[str, ...] = ()
     config: Path | None = None
+    queue_messages: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +197,12 @@ def _daemon_words(plan: RigPlan, spikes: str) -> Sequence[str]:
     words = ["run", *([] if plan.config is None else ["--config", str(plan.config)])]
     words += ["--bundle", str(plan.bundle), "--model", plan.model, "--connect", spikes]
     words += ["--publish", "tcp://127.0.0.1:*", "--populations", ",".join(plan.populations)]
-    settings = (
+    settings: tuple[str, ...] = (
         "http.enabled=false",
         "log.level=WARNING",
         f"window.stride_bins={plan.stride_bins}",
-        f"publish.queue_messages={QUEUE_MESSAGES}",
         *plan.settings,
     )
+    if plan.queue_messages is not None:
+        settings = (f"publish.queue_messages={plan.queue_messages}", *settings)
     return [*words, "--exit-at-end", *(word for each in settings for word in ("--set", each))]

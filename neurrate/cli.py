@@ -91,6 +91,9 @@ GROUPS = {
             "latency": Verb(
                 "neurrate.bench_command:latency", "How late it is, by rate of windows."
             ),
+            "soak": Verb(
+                "neurrate.bench_soak_command:soak", "Whether it stays as it is for hours."
+            ),
         },
     ),
     "simulate": (
@@ -107,6 +110,9 @@ GROUPS = {
             ),
             "train-encoder": Verb(
                 "neurrate.simulate_command:train_encoder", "Train the encoder of the animal."
+            ),
+            "train-probes": Verb(
+                "neurrate.simulate_command:train_probes", "Train concept probes for that encoder."
             ),
             "score": Verb(
                 "neurrate.score_command:score", "Score what is said of scenes that are known."
