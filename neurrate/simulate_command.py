@@ -264,3 +264,52 @@ def train_encoder(
     if curves is not None:
         plot_history(trained.history, curves)
     print(f"wrote {out}")
+
+
+def train_probes(
+    dataset: Path, out: Path, *, encoder: Path | None = None, concepts: str = "", seed: Seed = 0
+) -> None:
+    """Train concept probes for the encoder of the simulated animal, which triggers listen to.
+
+    From a session of the same animal with a long movie of its own. About two minutes on two cores.
+
+    Examples
+    --------
+        neurrate simulate session day.nwb --minutes 15 --repeats 2 --scene-frames 30 --seed 21
+        neurrate prepare day.nwb data/ --frames day_movies/ --model simulation/weights/tiny-llava
+        --units allen --every 2 --split middle
+        neurrate simulate train-probes data/ simulation/weights/encoder/
+
+    Parameters
+    ----------
+    dataset
+        Folder of 'neurrate prepare'.
+    out
+        Folder to write probes.safetensors and probes.json to.
+    encoder
+        Folder of 'neurrate simulate train-encoder'; the shipped one if omitted.
+    concepts
+        Words of the captions, separated by commas; those of the simulated world if omitted.
+    seed
+        Of the random populations that they are trained through.
+    """
+    from neurrate.simulated_bundle import SHIPPED_ENCODER
+    from neurrate.simulated_probes import CONCEPTS, fit_simulated_probes
+    from neurrate.tables import print_table
+
+    words = tuple(word.strip() for word in concepts.split(",") if word.strip())
+    probes = fit_simulated_probes(
+        dataset,
+        out,
+        encoder=encoder or SHIPPED_ENCODER,
+        concepts=words or CONCEPTS,
+        seed=seed,
+    )
+    print_table(
+        "Area under the curve, test windows, all units",
+        [
+            {"concept": concept, "area": f"{probes.of(concept).auc.value:.3f}"}
+            for concept in probes.concepts
+        ],
+    )
+    print(f"wrote {out}")

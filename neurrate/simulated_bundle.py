@@ -35,6 +35,8 @@ SHIPPED_MODEL = SHIPPED / "tiny-llava"
 SHIPPED_ENCODER = SHIPPED / "encoder"
 FACTS = "encoder.json"
 REFERENCES = "references.safetensors"
+PROBES = "probes.safetensors"
+"""Concept probes, where there are some: `neurrate.simulated_probes`."""
 LEARNING_RATE = 1e-3
 """Three times the paper's: a fifth of its weights, and a tenth of its passes."""
 
@@ -151,6 +153,7 @@ def write_shipped_bundle(
             scores=facts["scores"],
         ),
         references=references,
+        more_files=[path for path in (encoder / PROBES,) if path.is_file()],
         overwrite=overwrite,
     )
 
