@@ -196,7 +196,7 @@ class NarratorSettings(_Group):
 class VllmSettings(_Group):
     """The servers of the vllm narrator; docs/vllm.md says how to start one."""
 
-    urls: Annotated[tuple[HttpUrl, ...], Field(min_length=1)] = ("http://127.0.0.1:8000",)
+    urls: tuple[HttpUrl, ...] = ("http://127.0.0.1:8000",)
     """Servers of one and the same model. Narrations go to them in turn; one that fails rests, and
     comes back. On a command line or in the environment several are separated by commas. The
     default is where ``vllm serve`` listens."""
@@ -223,6 +223,13 @@ class VllmSettings(_Group):
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(","))
+        return value
+
+    @field_validator("urls")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("needs one URL or more, got none")
         return value
 
 

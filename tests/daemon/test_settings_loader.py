@@ -119,7 +119,7 @@ def test_all_problems_come_in_one_error(tmp_path):
         ("[vllm]\nurls = ['a:1']", "vllm.urls must be http://HOST:PORT or https://HOST:PORT"),
         ("[vllm]\nurls = ['http://a:99999']", "vllm.urls must be http://HOST:PORT"),
         ("[vllm]\nurls = ['http://me:word@a']", "vllm.urls must not hold a name or a password"),
-        ("[vllm]\nurls = []", "vllm.urls "),
+        ("[vllm]\nurls = []", "vllm.urls needs one URL or more"),
         ("[ingest]\nconnect = ['x']", "ingest.connect must be tcp://HOST:PORT"),
         (
             "[ingest]\nconnect = ['tcp://127.0.0.1:99999']",
