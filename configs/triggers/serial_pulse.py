@@ -1,0 +1,21 @@
+"""A pulse on a serial port for each trigger: 1, ten milliseconds, 0.
+
+``command = "python3 configs/triggers/serial_pulse.py /dev/ttyACM0"``; needs pyserial. Each trigger
+is a line of JSON on standard input; the end of the input is the end of the program.
+"""
+
+import json
+import sys
+import time
+
+import serial
+
+PULSE_S = 0.01
+
+with serial.Serial(sys.argv[1], 115_200, write_timeout=0.5) as port:
+    for line in sys.stdin:
+        trigger = json.loads(line)  # name, score, latency_ms: docs/triggers.md
+        if trigger["kind"] == "probe":
+            port.write(b"1")
+            time.sleep(PULSE_S)
+            port.write(b"0")

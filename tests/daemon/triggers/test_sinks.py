@@ -1,0 +1,316 @@
+"""Sinks: real servers, real programs, and a fast loop that none of them can hold up."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import shlex
+import socket
+import sys
+import threading
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+
+from contracts.clock import HostClock
+from contracts.trigger import pack_trigger, unpack_trigger
+from daemon.triggers.sinks.command import CommandOutlet
+from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet
+from daemon.triggers.sinks.thread import Delivery, DeliveryError, Outlet, SinkThread
+from daemon.triggers.tables import CommandSinkTable, HttpSinkTable, OpenEphysSinkTable
+from tests.support.triggers import trigger
+from tests.support.wait_until import wait_until
+
+CLOCK = HostClock()
+CONFIGS = Path(__file__).parents[3] / "configs" / "triggers"
+
+
+def _delivery(seq: int = 0) -> Delivery:
+    said = trigger(seq=seq, published_ns=CLOCK.now_ns())
+    return Delivery(said, pack_trigger(said)[1])
+
+
+@dataclass
+class Server:
+    """What an HTTP server was asked."""
+
+    url: str
+    answers: list[tuple[int, bytes]] = field(default_factory=list)
+    asked: list[tuple[str, str, bytes]] = field(default_factory=list)
+
+
+@contextmanager
+def _serving() -> Iterator[Server]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            found.asked.append((self.command, self.path, body))
+            status, answer = found.answers.pop(0) if found.answers else (200, b"{}")
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        do_PUT = do_POST  # noqa: N815 - the library's name
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    found = Server(f"http://127.0.0.1:{http.server_address[1]}")
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+    thread.start()
+    yield found
+    http.shutdown()
+    http.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with _serving() as found:
+        yield found
+
+
+def test_http_posts_the_published_json(server: Server):
+    """The body is the message of the publish socket, byte for byte, and the query stays."""
+    delivery = _delivery()
+    HttpOutlet(HttpSinkTable(kind="http", url=f"{server.url}/hook?rig=1")).deliver(delivery)
+    assert server.asked == [("POST", "/hook?rig=1", delivery.payload)]
+    assert unpack_trigger(server.asked[0][2]) == delivery.trigger
+
+
+def test_http_refusal_is_a_failure_and_is_not_repeated(server: Server):
+    """An answer that is no 2xx is said, and by default nothing is sent twice."""
+    server.answers = [(503, b"")]
+    outlet = HttpOutlet(HttpSinkTable(kind="http", url=server.url))
+    with pytest.raises(DeliveryError, match="answered 503"):
+        outlet.deliver(_delivery())
+    assert len(server.asked) == 1
+
+
+def test_http_retries_where_asked(server: Server):
+    """With retries the same trigger is sent again until it is taken."""
+    server.answers = [(500, b""), (500, b"")]
+    HttpOutlet(HttpSinkTable(kind="http", url=server.url, retries=2)).deliver(_delivery())
+    assert len(server.asked) == 3
+
+
+def test_http_without_a_server_is_a_failure():
+    """Nobody there, and somebody who never answers, are failures within the time allowed."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(DeliveryError, match="ConnectionRefused"):
+            HttpOutlet(HttpSinkTable(kind="http", url=url)).deliver(_delivery())
+        listener.listen()
+        with pytest.raises(DeliveryError, match="Timeout"):
+            HttpOutlet(HttpSinkTable(kind="http", url=url, timeout_s=0.05)).deliver(_delivery())
+
+
+def test_open_ephys_gets_a_message(server: Server):
+    """A PUT of ``{"text": ...}`` to ``/api/message``, with the trigger's fields filled in."""
+    server.answers = [(200, b'{"mode":"RECORD"}')]
+    table = OpenEphysSinkTable(
+        kind="open_ephys", url=server.url, message="{name} {population} {score:.2f} {stop_s}"
+    )
+    OpenEphysOutlet(table).deliver(_delivery())
+    assert server.asked == [("PUT", "/api/message", b'{"text": "car_seen all 0.75 1.25"}')]
+
+
+def test_open_ephys_default_message_is_one_line(server: Server):
+    """Without a message of one's own the trigger can be found again in the recording."""
+    OpenEphysOutlet(OpenEphysSinkTable(kind="open_ephys", url=server.url)).deliver(_delivery(3))
+    text = json.loads(server.asked[0][2])["text"]
+    assert text == "neurrate car_seen all score=0.750 stop_s=1.250 id=run-car_seen-3"
+
+
+def test_open_ephys_that_is_idle_is_a_failure(server: Server):
+    """The GUI answers 200 and passes nothing on: that is said."""
+    server.answers = [(200, b'{"mode":"IDLE"}')]
+    outlet = OpenEphysOutlet(OpenEphysSinkTable(kind="open_ephys", url=server.url))
+    with pytest.raises(DeliveryError, match="the GUI is idle"):
+        outlet.deliver(_delivery())
+    server.answers = [(200, b"not JSON")]
+    outlet.deliver(_delivery())
+
+
+@contextmanager
+def _sink(outlet: Outlet, *, queue: int = 10, max_age_s: float = 5.0) -> Iterator[SinkThread]:
+    sink = SinkThread("sink", outlet, queue=queue, max_age_s=max_age_s, clock=CLOCK)
+    try:
+        yield sink
+    finally:
+        sink.close(deadline_s=5)
+
+
+class Gate:
+    """An outlet that delivers once it is opened."""
+
+    def __init__(self) -> None:
+        self.is_open = threading.Event()
+        self.is_asked = threading.Event()
+        self.delivered: list[int] = []
+        self.is_closed = False
+
+    def open(self) -> None:
+        """Make ready."""
+
+    def deliver(self, delivery: Delivery) -> None:
+        self.is_asked.set()
+        assert self.is_open.wait(10)
+        self.delivered.append(delivery.trigger.seq)
+
+    def tend(self) -> None:
+        """Look after nothing."""
+
+    def close(self, *, deadline_s: float) -> None:
+        self.is_closed = True
+
+
+def test_a_stuck_sink_costs_the_fast_loop_nothing():
+    """What finds the queue full is dropped and counted; the rest comes out in order at the end."""
+    gate = Gate()
+    with _sink(gate, queue=3) as sink:
+        sink.offer(_delivery(0))
+        assert gate.is_asked.wait(10)
+        for seq in range(1, 8):
+            sink.offer(_delivery(seq))
+        assert (sink.n_dropped, sink.n_sent) == (4, 0)
+        gate.is_open.set()
+    assert gate.delivered == [0, 1, 2, 3]
+    assert (sink.n_sent, sink.n_lost, sink.n_failed, gate.is_closed) == (4, 4, 0, True)
+
+
+def test_a_trigger_that_waited_too_long_is_dropped():
+    """A sink that comes free late does not act on what is long over."""
+    gate = Gate()
+    gate.is_open.set()
+    with _sink(gate, max_age_s=1.0) as sink:
+        old = trigger(published_ns=CLOCK.now_ns() - 2 * 10**9)
+        sink.offer(Delivery(old, b""))
+        sink.offer(_delivery(1))
+        wait_until(lambda: sink.n_sent == 1, what="the newer one")
+    assert (sink.n_stale, gate.delivered) == (1, [1])
+
+
+def test_a_sink_left_behind_is_counted():
+    """At the end of the time a stuck sink is left, with what it had not delivered."""
+    gate = Gate()
+    sink = SinkThread("sink", gate, queue=10, max_age_s=5, clock=CLOCK)
+    sink.offer(_delivery(0))
+    assert gate.is_asked.wait(10)
+    sink.offer(_delivery(1))
+    sink.close(deadline_s=0.01)
+    assert sink.n_dropped == 1
+    gate.is_open.set()
+
+
+def _command(words: list[str], **options: float) -> CommandOutlet:
+    table = CommandSinkTable.model_validate({"kind": "command", "command": words, **options})
+    return CommandOutlet(table, CLOCK)
+
+
+def test_a_command_reads_one_line_a_trigger(tmp_path: Path):
+    """The program runs from the start, gets each trigger as a line, and ends with the input."""
+    out = tmp_path / "lines"
+    outlet = _command(["sh", "-c", f"cat > {shlex.quote(str(out))}"])
+    with _sink(outlet) as sink:
+        wait_until(lambda: outlet.pid is not None, what="the program")
+        for seq in range(3):
+            sink.offer(_delivery(seq))
+    lines = out.read_bytes().splitlines()
+    assert [unpack_trigger(line).seq for line in lines] == [0, 1, 2]
+    assert sink.n_sent == 3
+
+
+def test_a_killed_command_is_started_again(tmp_path: Path):
+    """What comes meanwhile fails and is counted; after the pause deliveries go on."""
+    out = tmp_path / "lines"
+    outlet = _command(["sh", "-c", f"cat >> {shlex.quote(str(out))}"])
+    with _sink(outlet) as sink:
+        wait_until(lambda: outlet.pid is not None, what="the program")
+        first = outlet.pid
+        assert first is not None
+        for child in psutil.Process(first).children():
+            child.kill()
+        psutil.Process(first).kill()
+        wait_until(lambda: outlet.pid is None, what="its end")
+        sink.offer(_delivery(0))
+        wait_until(lambda: sink.n_failed == 1, what="the failure")
+        wait_until(lambda: outlet.pid not in {None, first}, what="another one")
+        sink.offer(_delivery(1))
+        wait_until(lambda: sink.n_sent == 1, what="the delivery")
+    assert [unpack_trigger(line).seq for line in out.read_bytes().splitlines()] == [1]
+    assert outlet.n_restarts == 1
+
+
+def _has_ended(outlet: CommandOutlet) -> bool:
+    outlet.tend()
+    return outlet.pid is None
+
+
+def test_a_command_that_ends_at_once_is_not_started_in_a_hurry():
+    """Each end doubles the pause, so that a broken program costs no core."""
+    outlet = _command(["false"])
+    outlet.open()
+    for expected_s in (0.5, 1.0, 2.0):
+        wait_until(lambda: _has_ended(outlet), what="its end")
+        assert outlet._pause_s == 2 * expected_s
+        outlet._restart_at_ns = 0
+        outlet.tend()
+    outlet.close(deadline_s=5)
+
+
+def test_a_command_that_does_not_read_is_replaced():
+    """Once its pipe is full a delivery fails in time, and the program with half a line is ended."""
+    outlet = _command(["sleep", "60"], timeout_s=0.02)
+    outlet.open()
+    long = Delivery(trigger(), b"x" * 200_000)
+    with pytest.raises(DeliveryError, match=r"did not read for 0\.02 s"):
+        outlet.deliver(long)
+    assert outlet.pid is None
+    with pytest.raises(DeliveryError, match="has ended"):
+        outlet.deliver(long)
+    outlet.close(deadline_s=1)
+
+
+def test_a_command_that_stays_is_killed_at_the_end():
+    """A program that does not end with its input is not left behind."""
+    outlet = _command(["sleep", "60"])
+    outlet.open()
+    pid = outlet.pid
+    outlet.close(deadline_s=0.05)
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize(
+    "program", [["sh", "serial_pulse.sh"], [sys.executable, "serial_pulse.py"]], ids=["sh", "py"]
+)
+def test_the_serial_examples_make_a_pulse(program: list[str]):
+    """The documented commands write 1 and 0 to a serial port for each trigger."""
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    try:
+        outlet = _command([program[0], str(CONFIGS / program[1]), os.ttyname(slave)])
+        with _sink(outlet) as sink:
+            read = b""
+            for seq in range(2):
+                sink.offer(_delivery(seq))
+                while len(read) < 2 * seq + 2:
+                    assert select.select([master], [], [], 20)[0], read
+                    read += os.read(master, 10)
+            assert read == b"1010"
+        assert sink.n_sent == 2
+    finally:
+        os.close(master)
+        os.close(slave)
