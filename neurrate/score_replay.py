@@ -1,18 +1,19 @@
-"""A recording through a source and a daemon in processes of their own; every narration is kept."""
+"""A recording through a source and a daemon in processes of their own; all that it says is kept."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contracts.errors import ChildError
 from contracts.narration import Narration
 from contracts.narration_wire import unpack_narration
+from contracts.trigger import Trigger, unpack_trigger
 from neurrate.children import Child, read_json
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ END_S = 600.0
 
 POLL_MS = 50
 
-NARRATIONS, STATS = b"narration.", b"stats"
+NARRATIONS, TRIGGERS, STATS = b"narration.", b"trigger.", b"stats"
 
 QUEUE_MESSAGES = 1_000_000
 """More narrations than any score has: none may be lost here."""
@@ -39,7 +40,9 @@ class ReplayPlan:
 
     Attributes
     ----------
-    recording, bundle : Path
+    recording : Path or str
+        NWB file or URL, or the folder of a sorting.
+    bundle : Path
     model : str
         Folder or hub id of the language model.
     populations : mapping of str to str
@@ -52,9 +55,15 @@ class ReplayPlan:
         As for ``neurrate stream``.
     seconds : float or None
         Session seconds to send; None for all.
+    start : float or None
+        First session second; None for that of the recording's first spike.
+    config : Path or None
+        TOML file of the daemon's other settings.
+    settings : tuple of str
+        For the daemon, as after ``--set``; they win over all else here.
     """
 
-    recording: Path
+    recording: Path | str
     bundle: Path
     model: str
     populations: Mapping[str, str]
@@ -62,6 +71,9 @@ class ReplayPlan:
     mode: str = "sequential"
     speed: str = "max"
     seconds: float | None = None
+    start: float | None = None
+    config: Path | None = None
+    settings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +86,17 @@ class Replayed:
         By the window's number on the grid and the population.
     n_windows, n_dropped : int
         Windows cut, and those of them that were not narrated.
+    triggers : tuple of Trigger
+        In the order in which they were published.
+    counters : mapping
+        The daemon's own.
     """
 
     narrations: Mapping[tuple[int, str], Narration]
     n_windows: int
     n_dropped: int
+    triggers: tuple[Trigger, ...] = ()
+    counters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def replay(plan: ReplayPlan, folder: Path, *, title: str) -> Replayed:
@@ -99,7 +117,7 @@ def replay(plan: ReplayPlan, folder: Path, *, title: str) -> Replayed:
     Raises
     ------
     ChildError
-        If a spike or a narration was lost between the processes.
+        If a spike, a narration or a trigger was lost between the processes.
     """
     folder.mkdir()
     with ExitStack() as stack:
@@ -111,23 +129,49 @@ def replay(plan: ReplayPlan, folder: Path, *, title: str) -> Replayed:
         socket = stack.enter_context(_ear(daemon.addresses(deadline_s=START_S)["publish"]))
         _wait_until_heard(socket, daemon)
         source = stack.enter_context(Child("source", _source_words(plan, spikes), folder))
-        narrations = _listen(socket, source, daemon, title)
+        heard = _listen(socket, source, daemon, title)
         daemon.wait(deadline_s=END_S)
         source.wait(deadline_s=END_S)
     counters = read_json(folder / "daemon.json")["counters"]
     n_sent = read_json(folder / "source.json")["n_spikes"]
-    n_narrated = sum(counters["narrations"].values())
-    if counters["spikes_binned"] != n_sent or n_narrated != len(narrations):
+    n_narrated, n_fired = (sum(counters[name].values()) for name in ("narrations", "triggers"))
+    if (
+        counters["spikes_binned"] != n_sent
+        or n_narrated != len(heard.narrations)
+        or n_fired != len(heard.triggers)
+    ):
         raise ChildError(
             f"nothing may be lost: {n_sent:,} spikes were sent and {counters['spikes_binned']:,} "
-            f"binned; {n_narrated:,} narrations were published and {len(narrations):,} arrived"
+            f"binned; {n_narrated:,} narrations were published and {len(heard.narrations):,} "
+            f"arrived; of {n_fired:,} triggers {len(heard.triggers):,}"
         )
-    return Replayed(narrations, counters["windows"], sum(counters["windows_dropped"].values()))
+    return Replayed(
+        narrations=heard.narrations,
+        n_windows=counters["windows"],
+        n_dropped=sum(counters["windows_dropped"].values()),
+        triggers=tuple(heard.triggers),
+        counters=counters,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What has arrived."""
+
+    narrations: dict[tuple[int, str], Narration] = field(default_factory=dict)
+    triggers: list[Trigger] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.narrations) + len(self.triggers)
 
 
 def _source_words(plan: ReplayPlan, spikes: str) -> list[str]:
-    words = ["stream", "nwb", str(plan.recording), "--units-from", str(plan.bundle)]
+    from stream_sources.open_source import kind_of
+
+    recording = str(plan.recording)
+    words = ["stream", kind_of(recording), recording, "--units-from", str(plan.bundle)]
     words += ["--bind", spikes, "--speed", plan.speed]
+    words += [] if plan.start is None else ["--start", repr(plan.start)]
     return words + ([] if plan.seconds is None else ["--seconds", str(plan.seconds)])
 
 
@@ -139,20 +183,25 @@ def _daemon_words(plan: ReplayPlan, spikes: str, config: Path) -> list[str]:
         "window.stride_bins": str(plan.stride_bins),
         "publish.queue_messages": str(QUEUE_MESSAGES),
     }
+    if plan.config is not None:
+        settings["populations"] = "{" + ", ".join(_populations(plan)) + "}"
+        config = plan.config
     words = ["run", "--config", str(config), "--bundle", str(plan.bundle), "--model", plan.model]
     words += ["--connect", spikes, "--publish", "tcp://127.0.0.1:*", "--exit-at-end"]
-    for key, value in settings.items():
-        words += ["--set", f"{key}={value}"]
-    return words
+    given = (*(f"{key}={value}" for key, value in settings.items()), *plan.settings)
+    return words + [word for each in given for word in ("--set", each)]
 
 
 def _write_config(plan: ReplayPlan, folder: Path) -> Path:
     """Write the populations: lists of hundreds of ids need names, which --populations has not."""
     path = folder / "daemon.toml"
-    # A JSON string without control characters is a TOML string too.
-    lines = [f"{name} = {json.dumps(units)}" for name, units in plan.populations.items()]
-    path.write_text("\n".join(["[populations]", *lines]) + "\n", encoding="utf-8")
+    path.write_text("\n".join(["[populations]", *_populations(plan)]) + "\n", encoding="utf-8")
     return path
+
+
+def _populations(plan: ReplayPlan) -> list[str]:
+    """Return each as TOML; a JSON string without control characters is a TOML string too."""
+    return [f"{name} = {json.dumps(units)}" for name, units in plan.populations.items()]
 
 
 @contextmanager
@@ -164,6 +213,7 @@ def _ear(publish: str) -> Iterator[zmq.Socket[bytes]]:
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.RCVHWM, 0)
         socket.subscribe(NARRATIONS)
+        socket.subscribe(TRIGGERS)
         socket.subscribe(STATS)
         socket.connect(publish)
         yield socket
@@ -176,14 +226,12 @@ def _wait_until_heard(socket: zmq.Socket[bytes], daemon: Child) -> None:
     daemon.check()
 
 
-def _listen(
-    socket: zmq.Socket[bytes], source: Child, daemon: Child, title: str
-) -> dict[tuple[int, str], Narration]:
-    """Take narrations until the daemon has ended and nothing more arrives."""
+def _listen(socket: zmq.Socket[bytes], source: Child, daemon: Child, title: str) -> _Heard:
+    """Take what is said until the daemon has ended and nothing more arrives."""
     from tqdm import tqdm
 
-    heard: dict[tuple[int, str], Narration] = {}
-    with tqdm(desc=title, unit=" narrations", disable=None) as bar:
+    heard = _Heard()
+    with tqdm(desc=title, unit=" messages", disable=None) as bar:
         while daemon.is_running:
             source.check()
             bar.update(_take(socket, heard))
@@ -192,15 +240,16 @@ def _listen(
     return heard
 
 
-def _take(socket: zmq.Socket[bytes], heard: dict[tuple[int, str], Narration]) -> int:
+def _take(socket: zmq.Socket[bytes], heard: _Heard) -> int:
     """Take all that has arrived, waiting a moment for the first; a repeat has the same window."""
     n_before = len(heard)
     wait_ms = POLL_MS
     while socket.poll(wait_ms):
         wait_ms = 0
         topic, payload = socket.recv_multipart()
-        if not topic.startswith(NARRATIONS):
-            continue
-        narration = unpack_narration(payload)
-        heard[narration.window_seq, narration.population] = narration
+        if topic.startswith(TRIGGERS):
+            heard.triggers.append(unpack_trigger(payload))
+        elif topic.startswith(NARRATIONS):
+            narration = unpack_narration(payload)
+            heard.narrations[narration.window_seq, narration.population] = narration
     return len(heard) - n_before
