@@ -20,7 +20,39 @@ from contracts.errors import UserError
 from daemon.settings import IMAGE_TOKEN
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+
+def split_prompt(tokenizer: Any, prompt: str, image_id: int) -> tuple[list[int], list[int]]:
+    """Return the tokens before the patches, and those after them.
+
+    Parameters
+    ----------
+    tokenizer : PreTrainedTokenizer
+    prompt : str
+        With ``<image>`` exactly once, as the settings make sure.
+    image_id : int
+        The model's ``image_token_id``.
+
+    Returns
+    -------
+    before, after : list of int
+
+    Raises
+    ------
+    UserError
+        If the tokenizer does not know ``<image>`` as that one token.
+    """
+    ids: list[int] = tokenizer(prompt)["input_ids"]
+    if ids.count(image_id) != 1:
+        raise UserError(
+            f"the tokenizer must read {IMAGE_TOKEN} in the prompt as token {image_id} once, "
+            f"it does {ids.count(image_id)} times. The tokenizer and the model in the folder "
+            "are not of one LLaVA."
+        )
+    at = ids.index(image_id)
+    return ids[:at], ids[at + 1 :]
 
 
 class PatchPrompt:
@@ -34,6 +66,10 @@ class PatchPrompt:
         Of the same model.
     prompt : str
         With ``<image>`` exactly once, as the settings make sure.
+    device : str, optional
+        Where prompts are made, and to which the projector is moved; None leaves it.
+    dtype : torch.dtype, optional
+        Of the same; None leaves the model's.
 
     Raises
     ------
@@ -41,24 +77,25 @@ class PatchPrompt:
         If the tokenizer does not know it as one token.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, prompt: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        prompt: str,
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         import torch
 
-        image_id = model.config.image_token_id
-        ids = tokenizer(prompt)["input_ids"]
-        if ids.count(image_id) != 1:
-            raise UserError(
-                f"the tokenizer must read {IMAGE_TOKEN} in the prompt as token {image_id} once, "
-                f"it does {ids.count(image_id)} times. The tokenizer and the model in the folder "
-                "are not of one LLaVA."
-            )
-        at = ids.index(image_id)
-        self._projector = model.model.multi_modal_projector
-        words = model.get_input_embeddings()
+        before, after = split_prompt(tokenizer, prompt, model.config.image_token_id)
+        words = model.get_input_embeddings().weight
+        device, dtype = device or model.device, dtype or model.dtype
+        self._projector = model.model.multi_modal_projector.to(device, dtype)
         with torch.inference_mode():
-            self._before = words(torch.tensor([ids[:at]], dtype=torch.long, device=model.device))
-            self._after = words(
-                torch.tensor([ids[at + 1 :]], dtype=torch.long, device=model.device)
+            self._before, self._after = (
+                words[torch.tensor([ids], dtype=torch.long)].to(device, dtype)
+                for ids in (before, after)
             )
 
     def embed(self, grids: NDArray[np.float32]) -> Tensor:

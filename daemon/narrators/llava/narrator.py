@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from contracts.embedding import PatchEmbedding
 from contracts.errors import MisuseError, UserError
 from contracts.manifest import Manifest
-from contracts.narration import Evidence, Provenance, Status, Utterance
+from contracts.narration import Provenance, Status, Utterance
 from daemon.narrators.evidence import EvidenceFinder
-from daemon.narrators.fit import check_fit
-from daemon.narrators.patches import PatchPrompt
-from daemon.narrators.protocol import Ended
+from daemon.narrators.llava.loading import Source, load_weights, load_words
+from daemon.narrators.llava.shape import read_shape
+from daemon.narrators.patches import PatchPrompt, split_prompt
+from daemon.narrators.protocol import Ended, Partial
+
+if TYPE_CHECKING:
+    from daemon.narrators.llava.engine import Engine, Row
+    from daemon.narrators.llava.products import NumberFormat
+    from daemon.narrators.llava.speech import Transcript
 
 WARM_UP_TOKENS = 2
 """The first token reads the prompt, the second goes on from the cache: each way once."""
 
 
 class LlavaNarrator:
-    """Narrate with LLaVA, greedily, a batch at a time.
+    """Narrate with LLaVA, greedily, all rows at once.
 
     Parameters
     ----------
@@ -39,19 +41,24 @@ class LlavaNarrator:
         With ``<image>`` exactly once, as the settings make sure.
     max_new_tokens : int
         A sentence that is longer is cut and marked as truncated.
-    dtype : {"auto", "float32", "float16", "bfloat16"}
-        ``auto`` is float16 on a GPU, as in the paper, and float32 on a CPU.
+    dtype : {"auto", "float32", "float16", "bfloat16", "int8"}
+        ``auto`` is bfloat16 on a GPU and float32 on a CPU.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``. ``auto`` takes a GPU if there is one.
     revision : str
         Commit of a model on the hub; empty takes the newest.
     threads : int, optional
         Of torch in this process; None leaves torch's choice.
+    deadline_s : float, optional
+        Seconds from `begin` after which what is said is cut at a word; None cuts nothing.
+    max_rows : int
+        Rows that are said at once.
 
     Raises
     ------
     UserError
-        If the model cannot be loaded, or does not fit the bundle or the prompt.
+        If the model cannot be loaded, does not fit the bundle or the prompt, or is of a shape that
+        the decoder does not read.
     """
 
     def __init__(
@@ -61,27 +68,28 @@ class LlavaNarrator:
         manifest: Manifest,
         prompt: str,
         max_new_tokens: int,
-        dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
+        dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto",
         device: str = "auto",
         revision: str = "",
         threads: int | None = None,
+        deadline_s: float | None = None,
+        max_rows: int = 16,
     ) -> None:
-        _check_folder(str(model))
+        source = Source(str(model), revision or "main")
         import torch
 
         self._finder = EvidenceFinder.from_bundle(manifest)
         self._grid = manifest.patch_grid
-        self._waiting: list[tuple[int, Sequence[PatchEmbedding], int]] = []
+        self._max_new_tokens = max_new_tokens
+        self._deadline_s = deadline_s
+        self._told: dict[Row, tuple[PatchEmbedding, Transcript | None]] = {}
         if threads is not None:
             torch.set_num_threads(threads)
-        target = _device(device)
-        self._model, self._tokenizer = _load(
-            str(model), revision or "main", manifest, _dtype(dtype, target)
+        config, self._tokenizer = load_words(source, manifest)
+        device = _device(device)
+        self._engine = self._load(
+            source, config, prompt, _number_format(dtype, device), device, max_rows
         )
-        self._model.to(target)
-        self._prompt = PatchPrompt(self._model, self._tokenizer, prompt)
-        self._max_new_tokens = max_new_tokens
-        self._end_ids = _end_ids(self._model)
         self._provenance = Provenance(
             bundle=manifest.sha256,
             backend="llava",
@@ -98,12 +106,12 @@ class LlavaNarrator:
 
     @property
     def n_rows(self) -> int:
-        """Rows that wait for their turn; none is under way between two steps."""
-        return sum(len(embeddings) for _, embeddings, _ in self._waiting)
+        """Rows that are being said or wait."""
+        return self._engine.n_rows
 
     def has_room(self, n: int) -> bool:
-        """Return whether nothing waits."""
-        return not self._waiting
+        """Return whether n rows could begin now."""
+        return self._engine.n_rows == 0 or self._engine.n_free >= n
 
     def begin(
         self,
@@ -112,7 +120,7 @@ class LlavaNarrator:
         *,
         with_partials: bool = False,
     ) -> None:
-        """Take up a window.
+        """Take up a window; its rows join those that are being said.
 
         Parameters
         ----------
@@ -120,142 +128,126 @@ class LlavaNarrator:
         embeddings : sequence of PatchEmbedding
             Of the bundle's patch grid.
         with_partials : bool
+            Whether `step` returns what is said so far, in whole words.
 
         Raises
         ------
         MisuseError
             If an embedding has another patch grid.
         """
+        from daemon.narrators.llava.speech import Transcript
+
         wrong = [each.grid for each in embeddings if each.grid != self._grid]
         if wrong:
             raise MisuseError(f"patches must be of {self._grid}, got {wrong[0]}")
-        self._waiting.append((batch_id, embeddings, time.monotonic_ns()))
+        rows = self._engine.begin(batch_id, [embedding.patches for embedding in embeddings])
+        self._told |= {
+            row: (embedding, Transcript(self._tokenizer) if with_partials else None)
+            for row, embedding in zip(rows, embeddings, strict=True)
+        }
 
-    def step(self) -> Sequence[Ended]:
-        """Say one sentence about each embedding of a window.
+    def step(self) -> Sequence[Partial | Ended]:
+        """Read prompts that wait, or say one token in every row.
 
         Returns
         -------
-        ended : sequence of Ended
+        events : sequence of Partial or Ended
             Tokens are counted with the end token.
         """
-        if not self._waiting:
-            return []
-        batch_id, embeddings, start_host_ns = self._waiting.pop(0)
-        patches = np.stack([embedding.patches for embedding in embeddings])
-        rows, token_host_ns = self._generate(patches, self._max_new_tokens)
-        evidence: Sequence[Evidence | None] = (
-            self._finder.nearest(embeddings) if self._finder else [None] * len(embeddings)
-        )
-        return [
-            Ended(batch_id, at, self._utterance(row, found, start_host_ns, token_host_ns))
-            for at, (row, found) in enumerate(zip(rows, evidence, strict=True))
-        ]
+        events: list[Partial | Ended] = []
+        for row in self._engine.step():
+            embedding, transcript = self._told[row]
+            if row.end:
+                del self._told[row]
+                utterance = self._utterance(row, embedding)
+                events.append(Ended(row.batch_id, row.index, utterance))
+            elif transcript and (text := transcript.add(row.tokens[-1])):
+                events.append(Partial(row.batch_id, row.index, text, len(row.tokens)))
+        return events
 
     def cancel(self, batch_id: int) -> None:
-        """Drop a window."""
-        self._waiting = [one for one in self._waiting if one[0] != batch_id]
+        """Drop a window's rows."""
+        self._engine.cancel(batch_id)
+        self._told = {row: told for row, told in self._told.items() if row.batch_id != batch_id}
+
+    def _load(
+        self,
+        source: Source,
+        config: Any,
+        prompt: str,
+        number_format: NumberFormat,
+        device: str,
+        max_rows: int,
+    ) -> Engine:
+        from daemon.narrators.llava.decoder import Decoder, activation_dtype
+        from daemon.narrators.llava.engine import Engine
+        from daemon.narrators.llava.speech import Choice
+
+        n_words = sum(map(len, split_prompt(self._tokenizer, prompt, config.image_token_id)))
+        n_positions = n_words + self._grid.n_patches + self._max_new_tokens
+        shape = read_shape(config.text_config, n_positions=n_positions)
+        model = load_weights(source, config)
+        dtype = activation_dtype(number_format, device)
+        embed = PatchPrompt(model, self._tokenizer, prompt, device=device, dtype=dtype).embed
+        decoder = Decoder(
+            model.model.language_model,
+            model.lm_head,
+            shape,
+            number_format=number_format,
+            device=device,
+            max_rows=max_rows,
+            n_positions=n_positions,
+        )
+        return Engine(
+            decoder,
+            embed,
+            Choice(model.generation_config, device),
+            max_new_tokens=self._max_new_tokens,
+            deadline_s=self._deadline_s,
+        )
 
     def _warm_up(self) -> None:
         """Narrate an empty grid: the first call finds memory and kernels, and takes long."""
-        nothing = np.zeros((1, self._grid.n_patches, self._grid.dim), np.float32)
-        self._generate(nothing, min(WARM_UP_TOKENS, self._max_new_tokens))
+        self._engine.begin(-1, [np.zeros((self._grid.n_patches, self._grid.dim), np.float32)])
+        for _ in range(min(WARM_UP_TOKENS, self._max_new_tokens)):
+            self._engine.step()
+        self._engine.cancel(-1)
 
-    def _generate(
-        self, patches: NDArray[np.float32], max_new_tokens: int
-    ) -> tuple[list[_Row], list[int]]:
-        import torch
+    def _utterance(self, row: Row, embedding: PatchEmbedding) -> Utterance:
+        from daemon.narrators.llava.engine import End
+        from daemon.narrators.llava.speech import whole_words
 
-        stamps = _token_stamps()
-        with torch.inference_mode():
-            prompts = self._prompt.embed(patches)
-            generated = self._model.generate(
-                inputs_embeds=prompts,
-                attention_mask=torch.ones(
-                    prompts.shape[:2], dtype=torch.long, device=prompts.device
-                ),
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                num_beams=1,
-                streamer=stamps,
-                output_logits=True,
-                return_dict_in_generate=True,
-            )
-            tokens = generated.sequences
-            logprobs = torch.stack(
-                [
-                    logits.float().log_softmax(dim=-1).gather(1, said[:, None])[:, 0]
-                    for logits, said in zip(generated.logits, tokens.T, strict=True)
-                ],
-                dim=1,
-            )
-        rows = [
-            _cut_at_end(ids, row_logprobs, self._end_ids)
-            for ids, row_logprobs in zip(tokens.tolist(), logprobs.tolist(), strict=True)
-        ]
-        return rows, stamps.host_ns
-
-    def _utterance(
-        self, row: _Row, evidence: Evidence | None, start_host_ns: int, token_host_ns: list[int]
-    ) -> Utterance:
-        n_tokens = len(row.token_ids)
-        text = self._tokenizer.decode(row.token_ids, skip_special_tokens=True).strip()
-        mean_logprob = math.fsum(row.logprobs) / n_tokens
+        text = self._tokenizer.decode(row.tokens, skip_special_tokens=True).strip()
         status, reason = Status.OK, ""
-        if not math.isfinite(mean_logprob):
-            text, status = "", Status.FAILED
-            reason = "the model's scores are not numbers; use dtype float32 or bfloat16"
-        elif not text:
-            status, reason = Status.FAILED, "the model ended without a word"
-        elif not row.ended:
-            status, reason = Status.TRUNCATED, f"cut at {self._max_new_tokens} tokens"
+        match row.end:
+            case End.NO_NUMBERS:
+                text = ""
+                reason = "the model's scores are not numbers; use dtype float32 or bfloat16"
+            case End.NO_MEMORY:
+                text = ""
+                reason = "the memory of the device does not hold one sentence; use a smaller model"
+            case End.AT_DEADLINE:
+                text = whole_words(text)
+                reason = f"cut at the deadline of {self._deadline_s:g} s"
+            case End.AT_LIMIT:
+                reason = f"cut at {self._max_new_tokens} tokens"
+        if not text:
+            status, reason = Status.FAILED, reason or "the model ended without a word"
+        elif reason:
+            status = Status.TRUNCATED
+        logprobs = [each for each in row.logprobs if math.isfinite(each)]
+        has_score = bool(logprobs) and len(logprobs) == len(row.logprobs)
         return Utterance(
             text=text,
             status=status,
             reason=reason,
-            mean_logprob=mean_logprob if math.isfinite(mean_logprob) else None,
-            n_tokens=n_tokens,
-            evidence=evidence,
-            start_host_ns=start_host_ns,
-            first_token_host_ns=token_host_ns[0],
-            last_token_host_ns=token_host_ns[n_tokens - 1],
+            mean_logprob=math.fsum(logprobs) / len(logprobs) if has_score else None,
+            n_tokens=len(row.tokens),
+            evidence=self._finder.nearest([embedding])[0] if self._finder else None,
+            start_host_ns=row.start_host_ns,
+            first_token_host_ns=row.first_token_host_ns,
+            last_token_host_ns=row.last_token_host_ns,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """What one window got: up to its end token, without the padding of a longer neighbour."""
-
-    token_ids: list[int]
-    logprobs: list[float]
-    ended: bool
-
-
-def _cut_at_end(token_ids: list[int], logprobs: list[float], end_ids: frozenset[int]) -> _Row:
-    for step, token_id in enumerate(token_ids):
-        if token_id in end_ids:
-            return _Row(token_ids[: step + 1], logprobs[: step + 1], ended=True)
-    return _Row(token_ids, logprobs, ended=False)
-
-
-def _token_stamps() -> Any:
-    # The base class is in transformers, which is imported only where a model is loaded.
-    from transformers.generation.streamers import BaseStreamer
-
-    class TokenStamps(BaseStreamer):  # type: ignore[misc]  # transformers is not followed
-        """Host times at which the steps of a batch were known on the host."""
-
-        def __init__(self) -> None:
-            self.host_ns: list[int] = []
-
-        def put(self, value: Any) -> None:
-            if value.ndim == 1:  # the prompt comes first, with two dimensions
-                self.host_ns.append(time.monotonic_ns())
-
-        def end(self) -> None:
-            """Nothing is held back."""
-
-    return TokenStamps()
 
 
 def _device(device: str) -> str:
@@ -272,61 +264,14 @@ def _device(device: str) -> str:
     return device
 
 
-def _dtype(dtype: str, device: str) -> Any:
-    import torch
-
+def _number_format(
+    dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"], device: str
+) -> NumberFormat:
     if dtype == "auto":
-        return torch.float32 if device == "cpu" else torch.float16
-    return getattr(torch, dtype)
-
-
-def _end_ids(model: Any) -> frozenset[int]:
-    found = model.generation_config.eos_token_id
-    return frozenset([found] if isinstance(found, int) else found or [])
-
-
-def _check_folder(name: str) -> None:
-    # The hub would be asked for such a path again and again, for half a minute.
-    is_path = name.startswith(("/", ".", "~")) or name.endswith("/") or name.count("/") > 1
-    if is_path and not Path(name).is_dir():
+        return "float32" if device == "cpu" else "bfloat16"
+    if dtype == "int8" and device != "cpu":
         raise UserError(
-            f"the language model must be the folder of a LLaVA or the id of one on the Hugging "
-            f"Face hub, and {name!r} is no such folder, seen from {Path.cwd()}. Set narrator.model "
-            "to a folder that is there."
+            f"narrator.dtype is 'int8', which is for a CPU, and the device is {device!r}. Use "
+            "bfloat16 or auto."
         )
-
-
-def _load(name: str, revision: str, manifest: Manifest, dtype: Any) -> tuple[Any, Any]:
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoTokenizer, LlavaForConditionalGeneration
-
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision)
-        check_fit(name, config, manifest)
-        with _no_progress_bar():
-            model = LlavaForConditionalGeneration.from_pretrained(
-                name, revision=revision, dtype=dtype
-            )
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"the language model must be the folder of a LLaVA or the id of one on the Hugging "
-            f"Face hub, and {name!r} cannot be loaded: {error}\nDownload it first, with hf "
-            "download, or set narrator.model to a folder that is there."
-        ) from error
-    # The patches stand in for what it would have seen; its weights need not fill the memory.
-    del model.model.vision_tower
-    return model.eval(), tokenizer
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    from transformers.utils import logging as transformers_logging
-
-    was_on = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if was_on:
-            transformers_logging.enable_progress_bar()
+    return dtype

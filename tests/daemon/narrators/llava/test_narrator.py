@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoTokenizer, LlavaForConditionalGeneration
 
 from contracts.embedding import PatchEmbedding, PatchGrid
@@ -15,6 +17,8 @@ from contracts.manifest import LanguageModel, Manifest
 from contracts.narration import Status
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.llava import LlavaNarrator
+from daemon.narrators.llava.decoder import Decoder
+from daemon.narrators.llava.loading import Source, load_weights, load_words
 from daemon.narrators.protocol import narrate
 from daemon.settings import PAPER_PROMPT, NarratorSettings
 from tests.support.tiny_bundle import CAPTIONS, TINY_GRID, tiny_windows, write_stub_bundle
@@ -166,9 +170,23 @@ def test_provenance_names_model_and_prompt(narrator, tiny_llava, stub_bundle):
     assert provenance.bundle == stub_bundle.sha256
 
 
-def test_vision_tower_is_gone(narrator):
-    """The memory of the vision tower is given back."""
-    assert not hasattr(narrator._model.model, "vision_tower")
+def test_vision_tower_is_never_read(tiny_llava, stub_bundle):
+    """The model is loaded without its eyes; nothing of their layers is in memory."""
+    source = Source(str(tiny_llava), "main")
+    config, _ = load_words(source, stub_bundle)
+    model = load_weights(source, config)
+    assert not [name for name, _ in model.named_parameters() if "vision" in name]
+    assert config.vision_config.num_hidden_layers == 0
+
+
+def test_missing_weights_are_named(tiny_llava, stub_bundle, tmp_path):
+    """A file that lacks a matrix is refused; transformers alone would make up random numbers."""
+    folder = shutil.copytree(tiny_llava, tmp_path / "holed")
+    weights = load_file(folder / "model.safetensors")
+    del weights["language_model.lm_head.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"lack 1: lm_head\.weight"):
+        llava_of(folder, stub_bundle)
 
 
 def test_half_precision_loads(tiny_llava, stub_bundle, embeddings):
@@ -212,17 +230,23 @@ def test_revision_of_the_bundle_is_loaded(tiny_llava, stub_bundle, tmp_path, mon
 
 
 def test_first_narration_does_not_pay(tiny_llava, stub_bundle, monkeypatch):
-    """The model has spoken once, two words about nothing, before any window."""
-    spoken = []
-    generate = LlavaForConditionalGeneration.generate
+    """The model has read a prompt and gone on by a token before any window, and has room."""
+    called: list[str] = []
+    for name in ("prefill", "step"):
+        monkeypatch.setattr(Decoder, name, remembering(called, getattr(Decoder, name)))
+    narrator = llava_of(tiny_llava, stub_bundle)
+    assert called == ["prefill", "step"]
+    assert narrator.n_rows == 0
 
-    def remember_and_generate(self, **options):
-        spoken.append((options["inputs_embeds"].shape[0], options["max_new_tokens"]))
-        return generate(self, **options)
 
-    monkeypatch.setattr(LlavaForConditionalGeneration, "generate", remember_and_generate)
-    llava_of(tiny_llava, stub_bundle)
-    assert spoken == [(1, 2)]
+def remembering(called, method):
+    """Return a method that writes its name down first."""
+
+    def remember_and_call(*arguments, **options):
+        called.append(method.__name__)
+        return method(*arguments, **options)
+
+    return remember_and_call
 
 
 @pytest.mark.parametrize("name", ["/nowhere", "./tiny", "../tiny", "~/tiny", "tiny/", "a/b/tiny"])

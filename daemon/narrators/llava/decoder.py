@@ -1,0 +1,293 @@
+"""A lean decoder for the text models in `shape`: read prompts, then go on by one token.
+
+The same arithmetic as the model's own classes in transformers, told shorter:
+
+1. Queries, keys and values come from one product, gate and up from another.
+2. Keys and values go to a cache that is made once, ``(layer, row, section, position, head_dim)``;
+   sections are the heads of the keys and then those of the values. A row's place in it is all that
+   there is of a row.
+3. Queries of the heads that share a key are one small matrix, so that no key is read twice.
+4. Of a prompt the last token alone needs a word. So the last layer computes keys and values of all
+   positions, and the rest of itself of one.
+5. The rotary angles are the model's own, computed once for every position. A rotation is a product
+   with the cosine plus a product of the halves swapped with a signed sine. The values' sections
+   have cosine 1 and sine 0, so that one call turns all.
+
+Invariants, with their tests in tests/daemon/narrators/llava/test_engine.py: a row's words do not
+depend on its neighbours (`test_joins_and_leaves_change_no_word`); no number that is not finite
+stays in a free place of the cache (`test_broken_row_leaves_nothing_behind`).
+
+References
+----------
+The modelling code of Llama, Mistral and Qwen2 in transformers; Su et al., arXiv 2104.09864, for
+rotary positions; Ainslie et al., arXiv 2305.13245, for shared keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch  # noqa: TID253 - imported when a model is loaded
+import torch.nn.functional as F  # noqa: TID253 - as above
+from torch import Tensor, nn  # noqa: TID253 - as above
+
+from daemon.narrators.llava.products import NumberFormat, Product, has_packed, make_product
+from daemon.narrators.llava.shape import TextShape
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    qkv: Product
+    out: Product
+    gate_up: Product
+    down: Product
+    norm_in: Tensor
+    norm_mid: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the rows of one step stand."""
+
+    cosine: Tensor
+    sine: Tensor
+    n_keys: int
+    mask: Tensor | None
+    """What a row may attend to, (rows, 1, 1, n_keys); None: all of it."""
+    at: int | tuple[Tensor, Tensor]
+    """One position for all rows, or indices of rows and positions."""
+
+    def write(self, layer_cache: Tensor, new: Tensor) -> None:
+        """Put the newest keys and values, (rows, sections, head_dim), into the cache."""
+        if isinstance(self.at, int):
+            layer_cache[:, :, self.at] = new
+        else:
+            rows, positions = self.at
+            layer_cache[rows, :, positions] = new
+
+
+class Decoder:
+    """Prompts in, the scores of the next word out; rows are places in the cache.
+
+    Parameters
+    ----------
+    text_model : PreTrainedModel
+        ``model.model.language_model`` of a LLaVA, on the CPU. Its layers are taken out of it one by
+        one, so that memory never holds two of a weight but for one layer.
+    head : torch.nn.Linear
+        Its ``lm_head``.
+    shape : TextShape
+    number_format : {"float32", "float16", "bfloat16", "int8"}
+    device : str
+    max_rows, n_positions : int
+        Size of the cache.
+    """
+
+    def __init__(
+        self,
+        text_model: Any,
+        head: nn.Linear,
+        shape: TextShape,
+        *,
+        number_format: NumberFormat,
+        device: str,
+        max_rows: int,
+        n_positions: int,
+    ) -> None:
+        self.shape = shape
+        self.device = device
+        self.dtype = activation_dtype(number_format, device)
+        self.max_rows = max_rows
+        self.n_positions = n_positions
+        with torch.inference_mode():
+            self.words = text_model.embed_tokens.weight.to(device, self.dtype)
+            self._head = make_product(head.weight, None, number_format, device)
+            self._norm = text_model.norm.weight.to(device, self.dtype)
+            self._layers = [self._taken(layer, number_format) for layer in _popped(text_model)]
+            self._rotate(text_model.rotary_emb)
+            self.cache = torch.zeros(
+                (shape.n_layers, max_rows, 2 * shape.n_kv_heads, n_positions, shape.head_dim),
+                dtype=self.dtype,
+                device=device,
+            )
+
+    def prefill(self, prompts: Tensor, first_row: int) -> Tensor:
+        """Read prompts into the cache.
+
+        Parameters
+        ----------
+        prompts : tensor, shape (n, n_tokens, width)
+            Embedded, all of one length.
+        first_row : int
+            They take this row and those after it.
+
+        Returns
+        -------
+        scores : tensor, shape (n, n_words)
+            Of the first word.
+        """
+        n, length, _ = prompts.shape
+        shape, rows = self.shape, slice(first_row, first_row + len(prompts))
+        n_heads, n_kv = shape.n_heads, shape.n_kv_heads
+        cosine, sine = self._cosine[:length, :1], self._sine[:length, :1]
+        hidden = prompts
+        for index, layer in enumerate(self._layers):
+            is_last = index == shape.n_layers - 1
+            qkv = layer.qkv(self._normed(hidden, layer.norm_in))
+            qkv = qkv.view(n, length, shape.n_sections, shape.head_dim)
+            turned = _turned(qkv[:, :, : n_heads + n_kv], cosine, sine)
+            cache = self.cache[index, rows, :, :length]
+            cache[:, :n_kv] = turned[:, :, n_heads:].transpose(1, 2)
+            cache[:, n_kv:] = qkv[:, :, n_heads + n_kv :].transpose(1, 2)
+            queries = turned[:, :, :n_heads].transpose(1, 2)
+            if is_last:
+                queries, hidden = queries[:, :, -1:], hidden[:, -1:]
+            heard = F.scaled_dot_product_attention(
+                queries,
+                cache[:, :n_kv],
+                cache[:, n_kv:],
+                is_causal=not is_last,
+                enable_gqa=n_kv != n_heads,
+            )
+            heard = heard.transpose(1, 2).reshape(n, -1, n_heads * shape.head_dim)
+            hidden = self._rest(layer, hidden, heard)
+        return self._scores(hidden[:, -1])
+
+    def step(self, tokens: Sequence[int], positions: Sequence[int], first_row: int) -> Tensor:
+        """Go on by one token in each row.
+
+        Parameters
+        ----------
+        tokens : sequence of int
+            The last of each row, which the cache does not hold yet.
+        positions : sequence of int
+            Where they stand.
+        first_row : int
+            Row of the first; the others follow it.
+
+        Returns
+        -------
+        scores : tensor, shape (n, n_words)
+            Of the next word.
+        """
+        rows = slice(first_row, first_row + len(tokens))
+        ids = torch.tensor(tokens, device=self.device)
+        return self.forward(ids, self._place(positions), rows)
+
+    def forward(self, ids: Tensor, place: _Place, rows: slice) -> Tensor:
+        """Compute `step` on tensors."""
+        shape = self.shape
+        n, n_kv = len(ids), shape.n_kv_heads
+        hidden = F.embedding(ids, self.words)
+        for index, layer in enumerate(self._layers):
+            qkv = layer.qkv(self._normed(hidden, layer.norm_in))
+            qkv = qkv.view(n, shape.n_sections, shape.head_dim)
+            turned = _turned(qkv, place.cosine, place.sine)
+            cache = self.cache[index, rows]
+            place.write(cache, turned[:, shape.n_heads :])
+            heard = F.scaled_dot_product_attention(
+                turned[:, : shape.n_heads].view(n, n_kv, -1, shape.head_dim),
+                cache[:, :n_kv, : place.n_keys],
+                cache[:, n_kv:, : place.n_keys],
+                attn_mask=place.mask,
+            )
+            hidden = self._rest(layer, hidden, heard.reshape(n, -1))
+        return self._scores(hidden)
+
+    def move(self, source: int, target: int, n_keys: int) -> None:
+        """Copy the first positions of a row of the cache to another."""
+        with torch.inference_mode():
+            self.cache[:, target, :, :n_keys] = self.cache[:, source, :, :n_keys]
+
+    def wipe(self, row: int) -> None:
+        """Put zeros into a row of the cache: what is no number would reach the next one there."""
+        with torch.inference_mode():
+            self.cache[:, row] = 0
+
+    def _place(self, positions: Sequence[int]) -> _Place:
+        n_keys = max(positions) + 1
+        if min(positions) == n_keys - 1:
+            at = n_keys - 1
+            return _Place(self._cosine[at], self._sine[at], n_keys, None, at)
+        where = torch.tensor(positions, device=self.device)
+        return self.spread(where, n_keys)
+
+    def spread(self, positions: Tensor, n_keys: int) -> _Place:
+        """Return the place of rows that stand at different positions."""
+        keys = torch.arange(n_keys, device=self.device)
+        mask = torch.zeros((len(positions), 1, 1, n_keys), dtype=self.dtype, device=self.device)
+        mask.masked_fill_((keys > positions[:, None])[:, None, None], float("-inf"))
+        rows = torch.arange(len(positions), device=self.device)
+        return _Place(
+            self._cosine[positions], self._sine[positions], n_keys, mask, (rows, positions)
+        )
+
+    def _rest(self, layer: _Layer, hidden: Tensor, heard: Tensor) -> Tensor:
+        """Return a layer's output from what its attention heard."""
+        hidden = hidden + layer.out(heard)
+        gate, up = layer.gate_up(self._normed(hidden, layer.norm_mid)).chunk(2, dim=-1)
+        return hidden + layer.down(F.silu(gate) * up)
+
+    def _scores(self, hidden: Tensor) -> Tensor:
+        return self._head(self._normed(hidden, self._norm)).float()
+
+    def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        return F.rms_norm(hidden, (self.shape.width,), weight, self.shape.epsilon)
+
+    def _rotate(self, rotary: Any) -> None:
+        """Ask the model for the angles of every position, and lay them out for `_turned`."""
+        positions = torch.arange(self.n_positions)[None]
+        cosine, sine = (each[0] for each in rotary(torch.zeros(1), positions))
+        half = self.shape.head_dim // 2
+        signed = torch.cat((-sine[:, :half], sine[:, half:]), dim=-1)
+        n_turned = self.shape.n_heads + self.shape.n_kv_heads
+        sections = (self.n_positions, self.shape.n_sections, self.shape.head_dim)
+        self._cosine, self._sine = torch.ones(sections), torch.zeros(sections)
+        self._cosine[:, :n_turned] = cosine[:, None]
+        self._sine[:, :n_turned] = signed[:, None]
+        self._cosine = self._cosine.to(self.device, self.dtype)
+        self._sine = self._sine.to(self.device, self.dtype)
+
+    def _taken(self, layer: Any, number_format: NumberFormat) -> _Layer:
+        attention, gates = layer.self_attn, layer.mlp
+
+        def product(*parts: Any) -> Product:
+            weight = torch.cat([part.weight for part in parts])
+            biases = [part.bias for part in parts if part.bias is not None]
+            bias = torch.cat(biases) if biases else None
+            return make_product(weight, bias, number_format, self.device)
+
+        return _Layer(
+            qkv=product(attention.q_proj, attention.k_proj, attention.v_proj),
+            out=product(attention.o_proj),
+            gate_up=product(gates.gate_proj, gates.up_proj),
+            down=product(gates.down_proj),
+            norm_in=layer.input_layernorm.weight.to(self.device, self.dtype),
+            norm_mid=layer.post_attention_layernorm.weight.to(self.device, self.dtype),
+        )
+
+
+def activation_dtype(number_format: NumberFormat, device: str) -> torch.dtype:
+    """Return the format of what is not a weight: float32 on a CPU, where that costs nothing."""
+    if number_format == "int8":
+        return torch.float32
+    if number_format == "bfloat16" and device == "cpu" and has_packed():
+        return torch.float32
+    dtype: torch.dtype = getattr(torch, number_format)
+    return dtype
+
+
+def _popped(text_model: Any) -> Any:
+    """Yield the layers, and let go of each before the next."""
+    layers, text_model.layers = list(text_model.layers), nn.ModuleList()
+    layers.reverse()
+    while layers:
+        yield layers.pop()
+
+
+def _turned(sections: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotate heads by their position."""
+    half = sections.shape[-1] // 2
+    return torch.addcmul(sections * cosine, sections.roll(half, -1), sine)

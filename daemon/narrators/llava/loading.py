@@ -1,0 +1,148 @@
+"""A LLaVA from a folder or the hub: its language model and its projector, not its eyes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import UserError
+from contracts.manifest import Manifest
+from daemon.narrators.fit import check_fit
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model comes from.
+
+    Attributes
+    ----------
+    name : str
+        A folder, or an id on the Hugging Face hub.
+    revision : str
+        Commit on the hub.
+    """
+
+    name: str
+    revision: str
+
+    def __post_init__(self) -> None:
+        # The hub would be asked for such a path again and again, for half a minute.
+        name = self.name
+        is_path = name.startswith(("/", ".", "~")) or name.endswith("/") or name.count("/") > 1
+        if is_path and not Path(name).is_dir():
+            raise UserError(
+                f"the language model must be the folder of a LLaVA or the id of one on the Hugging "
+                f"Face hub, and {name!r} is no such folder, seen from {Path.cwd()}. Set "
+                "narrator.model to a folder that is there."
+            )
+
+
+def load_words(source: Source, manifest: Manifest) -> tuple[Any, Any]:
+    """Read what is small: the model's config and its tokenizer.
+
+    Parameters
+    ----------
+    source : Source
+    manifest : Manifest
+        Of the bundle that it must fit.
+
+    Returns
+    -------
+    config : LlavaConfig
+    tokenizer : PreTrainedTokenizer
+
+    Raises
+    ------
+    UserError
+        If they cannot be read, or the model does not fit the bundle.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    with _named(source):
+        config = AutoConfig.from_pretrained(source.name, revision=source.revision)
+        check_fit(source.name, config, manifest)
+        tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision)
+    return config, tokenizer
+
+
+def load_weights(source: Source, config: Any) -> Any:
+    """Read the weights, in the number format of their file, into the CPU's memory.
+
+    The patches stand in for what the model would have seen. So its vision tower is made without
+    layers, and their weights stay in the file.
+
+    Parameters
+    ----------
+    source : Source
+    config : LlavaConfig
+        From `load_words`. Is changed.
+
+    Returns
+    -------
+    LlavaForConditionalGeneration
+        Without a vision tower.
+
+    Raises
+    ------
+    UserError
+        If they cannot be read, or some are not there.
+    """
+    from transformers import LlavaForConditionalGeneration
+
+    config.vision_config.num_hidden_layers = 0
+    with _named(source), _quiet():
+        model, found = LlavaForConditionalGeneration.from_pretrained(
+            source.name,
+            revision=source.revision,
+            config=config,
+            dtype="auto",
+            output_loading_info=True,
+        )
+    if missing := sorted(key for key in found["missing_keys"] if "vision_tower" not in key):
+        raise UserError(
+            f"the files of the language model {source.name!r} must hold all of its weights, and "
+            f"lack {len(missing)}: {', '.join(missing[:5])}. Download it anew."
+        )
+    del model.model.vision_tower
+    return model.eval()
+
+
+@contextmanager
+def _named(source: Source) -> Iterator[None]:
+    """Say which model it was that could not be read, and what to do.
+
+    Raises
+    ------
+    UserError
+        In place of what transformers and safetensors raise.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"the language model must be the folder of a LLaVA or the id of one on the Hugging "
+            f"Face hub, and {source.name!r} cannot be loaded: {error}\nDownload it first, with hf "
+            "download, or set narrator.model to a folder that is there."
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Draw no bar, and say nothing of the weights of the vision tower, which stay in the file."""
+    from transformers.utils import logging as transformers_logging
+
+    had_bar = transformers_logging.is_progress_bar_enabled()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if had_bar:
+            transformers_logging.enable_progress_bar()
