@@ -220,6 +220,51 @@ def test_killed_worker_is_replaced_and_windows_go_on(start_source: Start, start_
     assert counters["spikes_binned"] == source.summary()["n_spikes"] == 1200
 
 
+def test_stopped_narrator_holds_nothing_up(start_source: Start, start_daemon: Start):
+    """SIGSTOP: windows go on and no spike is lost; SIGCONT: it goes on with the newest window."""
+    source = start_source()
+    daemon = start_daemon(source.addresses()["spikes"], "--exit-at-end")
+    publish = daemon.addresses()["publish"]
+    with subscriber(publish) as socket:
+        next_message(socket)
+    (worker,) = psutil.Process(daemon.process.pid).children()
+    worker.suspend()
+    missed = stats_until(publish, lambda s: not s["ready"])
+    assert "the narrator worker has not stirred for" in " ".join(missed["reasons"])
+    later = stats_until(
+        publish, lambda s: s["counters"]["windows"] >= missed["counters"]["windows"] + 10
+    )
+    assert later["queue"] == {"waiting": 1, "unfinished": 1}
+    with subscriber(publish) as socket:
+        assert next_message(socket)["repeat"]  # from here on nothing is missed
+        worker.resume()
+        first = next_message(socket)
+    # A grid that begins at zero: by then so many windows had been cut, and this is none of them.
+    assert (first["status"], first["window"]["seq"] >= later["counters"]["windows"] - 1) == (
+        "ok",
+        True,
+    )
+    assert daemon.wait() == 0, daemon.text()
+    counters = daemon.summary()["counters"]
+    assert counters["windows_dropped"]["worker_still"] == 1
+    assert counters["worker_restarts"] == 0
+    assert counters["spikes_binned"] == source.summary()["n_spikes"] == 1200
+
+
+def test_all_windows_are_narrated_in_a_process_of_their_own(
+    start_source: Start, start_daemon: Start
+):
+    """Under the policy `all` a lossless source is slowed to the narrator: nothing is dropped."""
+    source = start_source("--speed", "max")
+    policy = ("--set", "handover.policy=all", "--set", "handover.capacity=2")
+    daemon = start_daemon(source.addresses()["spikes"], "--exit-at-end", *policy)
+    assert daemon.wait() == 0, daemon.text()
+    counters = daemon.summary()["counters"]
+    assert counters["narrations"]["ok"] == counters["windows"] > 10
+    assert sum(counters["windows_dropped"].values()) == counters["streams_blind"] == 0
+    assert counters["spikes_binned"] == source.summary()["n_spikes"] == 1200
+
+
 def test_silent_source_is_reported_and_its_return_is_taken(
     start_source: Start, start_daemon: Start
 ):
