@@ -27,14 +27,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import torch  # noqa: TID253 - imported when a model is loaded
-import torch.nn.functional as F  # noqa: TID253 - as above
-from torch import Tensor, nn  # noqa: TID253 - as above
+from typing import TYPE_CHECKING, Any
 
 from daemon.narrators.llava.products import NumberFormat, Product, has_packed, make_product
 from daemon.narrators.llava.shape import TextShape
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,8 @@ class Decoder:
         max_rows: int,
         n_positions: int,
     ) -> None:
+        import torch
+
         self.shape = shape
         self.device = device
         self.dtype = activation_dtype(number_format, device)
@@ -128,6 +130,8 @@ class Decoder:
         scores : tensor, shape (n, n_words)
             Of the first word.
         """
+        import torch
+
         n, length, _ = prompts.shape
         shape, rows = self.shape, slice(first_row, first_row + len(prompts))
         n_heads, n_kv = shape.n_heads, shape.n_kv_heads
@@ -144,7 +148,7 @@ class Decoder:
             queries = turned[:, :, :n_heads].transpose(1, 2)
             if is_last:
                 queries, hidden = queries[:, :, -1:], hidden[:, -1:]
-            heard = F.scaled_dot_product_attention(
+            heard = torch.nn.functional.scaled_dot_product_attention(
                 queries,
                 cache[:, :n_kv],
                 cache[:, n_kv:],
@@ -172,22 +176,26 @@ class Decoder:
         scores : tensor, shape (n, n_words)
             Of the next word.
         """
+        import torch
+
         rows = slice(first_row, first_row + len(tokens))
         ids = torch.tensor(tokens, device=self.device)
         return self.forward(ids, self._place(positions), rows)
 
     def forward(self, ids: Tensor, place: _Place, rows: slice) -> Tensor:
         """Compute `step` on tensors."""
+        import torch
+
         shape = self.shape
         n, n_kv = len(ids), shape.n_kv_heads
-        hidden = F.embedding(ids, self.words)
+        hidden = torch.nn.functional.embedding(ids, self.words)
         for index, layer in enumerate(self._layers):
             qkv = layer.qkv(self._normed(hidden, layer.norm_in))
             qkv = qkv.view(n, shape.n_sections, shape.head_dim)
             turned = _turned(qkv, place.cosine, place.sine)
             cache = self.cache[index, rows]
             place.write(cache, turned[:, shape.n_heads :])
-            heard = F.scaled_dot_product_attention(
+            heard = torch.nn.functional.scaled_dot_product_attention(
                 turned[:, : shape.n_heads].view(n, n_kv, -1, shape.head_dim),
                 cache[:, :n_kv, : place.n_keys],
                 cache[:, n_kv:, : place.n_keys],
@@ -198,11 +206,15 @@ class Decoder:
 
     def move(self, source: int, target: int, n_keys: int) -> None:
         """Copy the first positions of a row of the cache to another."""
+        import torch
+
         with torch.inference_mode():
             self.cache[:, target, :, :n_keys] = self.cache[:, source, :, :n_keys]
 
     def wipe(self, row: int) -> None:
         """Put zeros into a row of the cache: what is no number would reach the next one there."""
+        import torch
+
         with torch.inference_mode():
             self.cache[:, row] = 0
 
@@ -211,11 +223,15 @@ class Decoder:
         if min(positions) == n_keys - 1:
             at = n_keys - 1
             return _Place(self._cosine[at], self._sine[at], n_keys, None, at)
+        import torch
+
         where = torch.tensor(positions, device=self.device)
         return self.spread(where, n_keys)
 
     def spread(self, positions: Tensor, n_keys: int) -> _Place:
         """Return the place of rows that stand at different positions."""
+        import torch
+
         keys = torch.arange(n_keys, device=self.device)
         mask = torch.zeros((len(positions), 1, 1, n_keys), dtype=self.dtype, device=self.device)
         mask.masked_fill_((keys > positions[:, None])[:, None, None], float("-inf"))
@@ -226,18 +242,24 @@ class Decoder:
 
     def _rest(self, layer: _Layer, hidden: Tensor, heard: Tensor) -> Tensor:
         """Return a layer's output from what its attention heard."""
+        import torch
+
         hidden = hidden + layer.out(heard)
         gate, up = layer.gate_up(self._normed(hidden, layer.norm_mid)).chunk(2, dim=-1)
-        return hidden + layer.down(F.silu(gate) * up)
+        return hidden + layer.down(torch.nn.functional.silu(gate) * up)
 
     def _scores(self, hidden: Tensor) -> Tensor:
         return self._head(self._normed(hidden, self._norm)).float()
 
     def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        return F.rms_norm(hidden, (self.shape.width,), weight, self.shape.epsilon)
+        import torch
+
+        return torch.nn.functional.rms_norm(hidden, (self.shape.width,), weight, self.shape.epsilon)
 
     def _rotate(self, rotary: Any) -> None:
         """Ask the model for the angles of every position, and lay them out for `_turned`."""
+        import torch
+
         positions = torch.arange(self.n_positions)[None]
         cosine, sine = (each[0] for each in rotary(torch.zeros(1), positions))
         half = self.shape.head_dim // 2
@@ -251,6 +273,8 @@ class Decoder:
         self._sine = self._sine.to(self.device, self.dtype)
 
     def _taken(self, layer: Any, number_format: NumberFormat) -> _Layer:
+        import torch
+
         attention, gates = layer.self_attn, layer.mlp
 
         def product(*parts: Any) -> Product:
@@ -271,6 +295,8 @@ class Decoder:
 
 def activation_dtype(number_format: NumberFormat, device: str) -> torch.dtype:
     """Return the format of what is not a weight: float32 on a CPU, where that costs nothing."""
+    import torch
+
     if number_format == "int8":
         return torch.float32
     if number_format == "bfloat16" and device == "cpu" and has_packed():
@@ -281,7 +307,9 @@ def activation_dtype(number_format: NumberFormat, device: str) -> torch.dtype:
 
 def _popped(text_model: Any) -> Any:
     """Yield the layers, and let go of each before the next."""
-    layers, text_model.layers = list(text_model.layers), nn.ModuleList()
+    import torch
+
+    layers, text_model.layers = list(text_model.layers), torch.nn.ModuleList()
     layers.reverse()
     while layers:
         yield layers.pop()
@@ -289,5 +317,7 @@ def _popped(text_model: Any) -> Any:
 
 def _turned(sections: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Rotate heads by their position."""
+    import torch
+
     half = sections.shape[-1] // 2
     return torch.addcmul(sections * cosine, sections.roll(half, -1), sine)

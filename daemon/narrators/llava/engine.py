@@ -25,14 +25,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch  # noqa: TID253 - imported when a model is loaded
 from numpy.typing import NDArray
-from torch import Tensor  # noqa: TID253 - as above
 
 from daemon.narrators.llava.decoder import Decoder
 from daemon.narrators.llava.speech import Choice
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PREFILL_TOKENS = {"cpu": 640, "cuda": 4096}
 """Tokens of prompts that are read at once. On a CPU more rows cost as many times more, and their
@@ -170,6 +172,8 @@ class Engine:
         rows : list of Row
             Those that have said something, or have ended.
         """
+        import torch
+
         late = self._past_deadline()
         with torch.inference_mode():
             spoken = self._join() or self._go_on()
@@ -189,6 +193,8 @@ class Engine:
 
     def _join(self) -> list[Row]:
         """Read the prompts of rows that wait, as many as there are places and patience for."""
+        import torch
+
         first = len(self._said)
         n = min(len(self._waiting), self._at_once - first, self._n_read)
         if n <= 0:
@@ -208,6 +214,8 @@ class Engine:
         return rows
 
     def _go_on(self) -> list[Row]:
+        import torch
+
         spoken: list[Row] = []
         first = 0
         while first < len(self._said):
@@ -260,6 +268,8 @@ class Engine:
     def _halve(self, n: int) -> None:
         self._at_once = max(1, n // 2)
         if self._decoder.device != "cpu":
+            import torch
+
             torch.cuda.empty_cache()
         logger.warning(
             "out of memory, fewer rows at once",

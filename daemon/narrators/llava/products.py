@@ -9,15 +9,15 @@ sixteen (docs/decisions/0015-narrator-engine.md has the figures).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch  # noqa: TID253 - imported when a model is loaded
-import torch.nn.functional as F  # noqa: TID253 - as above
-from torch import Tensor  # noqa: TID253 - as above
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 NumberFormat = Literal["float32", "float16", "bfloat16", "int8"]
 
-Product = Callable[[Tensor], Tensor]
+Product = Callable[["Tensor"], "Tensor"]
 """Rows (..., n_in) to rows (..., n_out), in the dtype of the rows."""
 
 PACKED_FROM = 1 << 18
@@ -51,6 +51,8 @@ def make_product(
     -------
     callable
     """
+    import torch
+
     if device != "cpu":
         return Plain(weight, bias, getattr(torch, number_format), device)
     if number_format == "int8":
@@ -64,6 +66,8 @@ def make_product(
 
 def has_packed() -> bool:
     """Return whether this torch has oneDNN's products with packed weights."""
+    import torch
+
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return has_onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
@@ -82,12 +86,15 @@ class Plain:
     def __init__(
         self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, device: str
     ) -> None:
+        import torch
+
+        self._multiply = torch.nn.functional.linear
         self.weight = weight.to(device, dtype)
         self.bias = None if bias is None else bias.to(device, dtype)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Multiply."""
-        return F.linear(rows, self.weight, self.bias)
+        return self._multiply(rows, self.weight, self.bias)
 
 
 class Packed:
@@ -102,15 +109,18 @@ class Packed:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        import torch
+
         self._dtype = dtype
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(  # noqa: SLF001 - an operator's name
+        self._multiply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001 - an operator's name
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(  # noqa: SLF001 - as above
             weight.to(dtype).contiguous(), ROWS_EXPECTED
         )
         self._bias = None if bias is None else bias.to(dtype)
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Multiply."""
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001 - as above
+        product: Tensor = self._multiply(
             rows.to(self._dtype), self._weight, self._bias, "none", [], ""
         )
         return product.to(rows.dtype)
@@ -126,6 +136,8 @@ class Int8:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        import torch
+
         weight = weight.float()
         self._scale = (weight.abs().amax(dim=1) / INT8_MAX).clamp_min(torch.finfo().tiny)
         quantized = (weight / self._scale[:, None]).round_().to(torch.int8)
@@ -136,6 +148,8 @@ class Int8:
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Multiply."""
+        import torch
+
         scale = rows.abs().amax(dim=-1, keepdim=True).div_(INT8_MAX).clamp_min_(1e-30)
         quantized = (rows / scale).round_().add_(INT8_ZERO).to(torch.uint8)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(

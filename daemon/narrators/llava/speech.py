@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch  # noqa: TID253 - imported when a model is loaded
-from torch import Tensor  # noqa: TID253 - as above
+if TYPE_CHECKING:
+    from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ class Choice:
     """
 
     def __init__(self, generation_config: Any, device: str) -> None:
+        import torch
+
         found = generation_config.eos_token_id
         self.end_ids = frozenset([found] if isinstance(found, int) else found or [])
         self._end_columns = torch.tensor(sorted(self.end_ids), dtype=torch.long, device=device)
@@ -65,6 +67,8 @@ class Choice:
         logprobs : list of float
             Before the rules; not a number if the scores are none.
         """
+        import torch
+
         tokens = self._ruled(scores, said).argmax(dim=-1, keepdim=True)
         logprobs = scores.log_softmax(dim=-1).gather(1, tokens)
         # One copy from the device; float64 holds every token's number.
@@ -72,6 +76,8 @@ class Choice:
         return [int(token) for token, _ in both], [logprob for _, logprob in both]
 
     def _ruled(self, scores: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
+        import torch
+
         is_early = [len(tokens) < self._min_tokens for tokens in said]
         if self._penalty == 1.0 and not any(is_early):
             return scores
