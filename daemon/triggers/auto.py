@@ -23,6 +23,9 @@ from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet
 from daemon.triggers.sinks.thread import Outlet, SinkThread
 from daemon.triggers.tables import CommandSinkTable, HttpSinkTable, SinkTable
 
+UNDO_S = 1.0
+"""What was started has so long to end, if what comes after it cannot be."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -113,7 +116,7 @@ def make_trigger_desk(
         sinks = {}
         for name in sorted({name for rule in book.rules if not rule.is_dry for name in rule.sinks}):
             sinks[name] = _sink(name, book.sinks[name], clock)
-            undo.callback(sinks[name].close, deadline_s=0)
+            undo.callback(sinks[name].close, deadline_s=UNDO_S)
         likeness = None
         if sentences := [rule.condition.what for rule in book.of_kind(TriggerKind.LIKENESS)]:
             likeness = LikenessPort(
@@ -123,7 +126,7 @@ def make_trigger_desk(
                 log=settings.log.model_dump_json(),
                 clock=clock,
             )
-            undo.callback(likeness.close, deadline_s=0)
+            undo.callback(likeness.close, deadline_s=UNDO_S)
         desk = TriggerDesk(
             book,
             probes=population_probes(book, probes, settings.populations),

@@ -15,12 +15,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import msgpack
 import numpy as np
 import zmq
 from numpy.typing import NDArray
 
+from contracts.errors import UserError
 from daemon.logs import configure_logging
 from daemon.settings import LogSettings
 
@@ -36,9 +38,16 @@ class _Comparer:
     model : str
         Folder or hub id.
     sentences : sequence of str
+
+    Raises
+    ------
+    UserError
+        If a folder holds no model.
     """
 
     def __init__(self, model: str, sentences: Sequence[str]) -> None:
+        if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+            raise UserError("the folder holds no sentence model: there is no config.json")
         import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging as transformers_logging

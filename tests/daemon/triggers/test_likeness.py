@@ -1,0 +1,92 @@
+"""Likeness in a process of its own, with the real sentence model."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+
+import pytest
+import zmq
+
+from contracts.clock import HostClock
+from contracts.narration import Narration
+from daemon.settings import LogSettings
+from daemon.triggers.likeness_port import MAX_WAITING, LikenessPort, model_folder
+from tests.support.daemon_rooms import Context
+from tests.support.narrations import narration
+from tests.support.wait_until import wait_until
+
+SENTENCE = "darkness or shadows"
+
+
+@pytest.fixture
+def context() -> Iterator[Context]:
+    context: Context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+def _port(context: Context, model: str) -> LikenessPort:
+    log = LogSettings(level="ERROR").model_dump_json()
+    return LikenessPort(context, [SENTENCE, "a dog"], model=model, log=log, clock=HostClock())
+
+
+@pytest.mark.timeout(240)
+def test_likeness_of_narrations(context: Context):
+    """The nearer sentence has the larger cosine; what waits is bounded; a dead worker is replaced.
+
+    One test for the whole life: the model takes seconds to load.
+    """
+    port = _port(context, model_folder(None))
+    found: dict[str, Mapping[str, float]] = {}
+    order: list[str] = []
+
+    def collect(n: int) -> bool:
+        for said, cosines in port.collect():
+            found[said.id] = cosines
+            order.append(said.id)
+        return len(found) >= n
+
+    try:
+        texts = ["A dark street in deep shadow.", "Two dogs run across a bright meadow."]
+        asked: list[Narration] = [
+            narration(seq=seq, text=texts[seq % 2]) for seq in range(MAX_WAITING + 3)
+        ]
+        for each in asked:
+            port.ask(each)
+        assert port.n_dropped == 3
+        wait_until(lambda: collect(MAX_WAITING), deadline_s=180, what="the cosines")
+        assert order == [each.id for each in asked[3:]]
+        dark, dogs = (found[f"run-all-{seq}"] for seq in (4, 5))
+        assert dark[SENTENCE] > 0.5 > dogs[SENTENCE]
+        assert dogs["a dog"] > dark["a dog"]
+
+        pid = port.worker_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        port.ask(narration(seq=100))
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: collect(0) and not port.is_ready, what="the worker's death")
+        assert port.n_dropped == 4
+        wait_until(lambda: collect(0) and port.worker_pid not in {None, pid}, what="another one")
+    finally:
+        port.close(deadline_s=0)
+
+
+@pytest.mark.timeout(240)
+def test_a_model_that_cannot_be_loaded_is_said(
+    context: Context, tmp_path, caplog: pytest.LogCaptureFixture
+):
+    """A folder without a model is an error in the log, and the daemon goes on."""
+    port = _port(context, str(tmp_path))
+    try:
+
+        def has_failed() -> bool:
+            assert list(port.collect()) == []
+            return "likeness cannot start" in caplog.text
+
+        wait_until(has_failed, deadline_s=180, what="the failure")
+        assert not port.is_ready
+    finally:
+        port.close(deadline_s=0)
