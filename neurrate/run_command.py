@@ -73,7 +73,7 @@ def run(
         "encoder.bundle": None if bundle is None else str(bundle),
         "ingest.connect": list(connect) or None,
         "publish.bind": publish,
-        "populations": _names(populations),
+        "populations": None if populations is None else named_populations(populations),
         "narrator.backend": narrator,
         "narrator.model": model,
         "publish.insecure": insecure or None,
@@ -98,11 +98,10 @@ def run(
     write_json(json, summary)
 
 
-def _names(populations: str | None) -> dict[str, str] | None:
-    if populations is None:
-        return None
-    names = [name.strip() for name in populations.split(",")]
-    return {_topic(name): name for name in names if name}
+def named_populations(names: str) -> dict[str, str]:
+    """Read ``--populations``: names separated by commas, each of which is also the set."""
+    each = (name.strip() for name in names.split(","))
+    return {_topic(name): name for name in each if name}
 
 
 def _topic(expression: str) -> str:
