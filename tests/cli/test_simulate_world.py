@@ -98,3 +98,14 @@ def test_page_that_is_no_png_is_refused(tmp_path, capsys):
     """The ending says which kind of picture is written, and there is one."""
     assert main(["simulate", "scenes", str(tmp_path / "page.txt")]) == 2
     assert ".png" in capsys.readouterr().err
+
+
+def test_probes_of_another_data_set_are_refused(tmp_path, capsys):
+    """A folder that is no encoder, and one that is no data set, are named."""
+    (tmp_path / "data").mkdir()
+    words = ["simulate", "train-probes", str(tmp_path / "data"), str(tmp_path / "out")]
+    assert main([*words, "--encoder", str(tmp_path)]) == 2
+    assert "train-encoder" in capsys.readouterr().err
+    assert main(words) == 2
+    assert str(tmp_path / "data") in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
