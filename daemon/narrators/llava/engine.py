@@ -30,11 +30,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.narrators.llava.decoder import Decoder
 from daemon.narrators.llava.speech import Choice
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from daemon.narrators.llava.decoder import Decoder
+    from daemon.narrators.llava.fixed_sizes import FixedSizes
 
 PREFILL_TOKENS = {"cpu": 640, "cuda": 4096}
 """Tokens of prompts that are read at once. On a CPU more rows cost as many times more, and their
@@ -91,11 +93,13 @@ class Engine:
 
     Parameters
     ----------
-    decoder : Decoder
+    decoder : Decoder or FixedSizes
         Its cache has a place for each row that is said at once.
     embed : callable
         Grids (n, n_patches, dim) to prompts (n, n_tokens, width).
     choice : Choice
+    prompt_length : int
+        Tokens of a prompt with its patches.
     max_new_tokens : int
     deadline_s : float, optional
         Seconds from `begin` after which a row ends with what it has.
@@ -105,10 +109,11 @@ class Engine:
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: Decoder | FixedSizes,
         embed: Callable[[NDArray[np.float32]], Tensor],
         choice: Choice,
         *,
+        prompt_length: int,
         max_new_tokens: int,
         deadline_s: float | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
@@ -119,7 +124,7 @@ class Engine:
         self._max_new_tokens = max_new_tokens
         self._deadline_ns = None if deadline_s is None else int(deadline_s * 1e9)
         self._clock = clock
-        self._prompt_length = decoder.n_positions - max_new_tokens
+        self._prompt_length = prompt_length
         budget = PREFILL_TOKENS["cpu" if decoder.device == "cpu" else "cuda"]
         self._n_read = max(1, budget // self._prompt_length)
         self._at_once = decoder.max_rows

@@ -181,10 +181,12 @@ class LlavaNarrator:
     ) -> Engine:
         from daemon.narrators.llava.decoder import Decoder, activation_dtype
         from daemon.narrators.llava.engine import Engine
+        from daemon.narrators.llava.fixed_sizes import FixedSizes
         from daemon.narrators.llava.speech import Choice
 
         n_words = sum(map(len, split_prompt(self._tokenizer, prompt, config.image_token_id)))
-        n_positions = n_words + self._grid.n_patches + self._max_new_tokens
+        prompt_length = n_words + self._grid.n_patches
+        n_positions = prompt_length + self._max_new_tokens
         shape = read_shape(config.text_config, n_positions=n_positions)
         model = load_weights(source, config)
         dtype = activation_dtype(number_format, device)
@@ -196,12 +198,13 @@ class LlavaNarrator:
             number_format=number_format,
             device=device,
             max_rows=max_rows,
-            n_positions=n_positions,
+            n_positions=n_positions if device == "cpu" else _rounded_up(n_positions),
         )
         return Engine(
-            decoder,
+            decoder if device == "cpu" else FixedSizes(decoder),
             embed,
             Choice(model.generation_config, device),
+            prompt_length=prompt_length,
             max_new_tokens=self._max_new_tokens,
             deadline_s=self._deadline_s,
         )
@@ -248,6 +251,11 @@ class LlavaNarrator:
             first_token_host_ns=row.first_token_host_ns,
             last_token_host_ns=row.last_token_host_ns,
         )
+
+
+def _rounded_up(n_positions: int) -> int:
+    """Return a length that attention on a GPU takes without padding its mask."""
+    return -(-n_positions // 8) * 8
 
 
 def _device(device: str) -> str:

@@ -109,6 +109,7 @@ def decoder_of(
     max_rows: int,
     number_format: NumberFormat = "float32",
     kind: type[Decoder] = Decoder,
+    device: str = "cpu",
 ) -> Any:
     """Make a decoder, and leave the model as it is."""
     taken = copy.deepcopy(model)
@@ -117,7 +118,7 @@ def decoder_of(
         taken.lm_head,
         read_shape(taken.config, n_positions=N_POSITIONS),
         number_format=number_format,
-        device="cpu",
+        device=device,
         max_rows=max_rows,
         n_positions=N_POSITIONS,
     )
@@ -128,8 +129,9 @@ def engine_of(model: Any, *, max_rows: int = 16, **options: Any) -> Engine:
     decoder = options.pop("decoder", None) or decoder_of(model, max_rows=max_rows)
     return Engine(
         decoder,
-        torch.from_numpy,
-        Choice(model.generation_config, "cpu"),
+        lambda grids: torch.from_numpy(grids).to(decoder.device),
+        Choice(model.generation_config, decoder.device),
+        prompt_length=PROMPT_LENGTH,
         max_new_tokens=MAX_NEW_TOKENS,
         **options,
     )

@@ -1,0 +1,191 @@
+"""The step of a decoder for a few fixed numbers of rows: compiled, and on a GPU recorded.
+
+A step of a large model is a few hundred small kernels, which a GPU runs faster than Python
+launches them. So for each number of rows in `buckets` the step is compiled by ``torch.compile``,
+which joins the small kernels, and recorded as a CUDA graph, which launches all at once. Rows that
+are not there are computed and dropped. What cannot be compiled or recorded, or then says something
+else than the plain step, is logged and run as it is.
+
+On a CPU nothing is recorded. There it serves tests: compiling gains little where the
+products are the time (docs/decisions/0015-narrator-engine.md).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from daemon.narrators.llava.decoder import Decoder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_DIFFERENCE = 0.05
+"""Of a score, relative to the largest: compiled kernels keep digits in float32 that plain ones
+round to bfloat16, which has 8 bits; over 32 layers a percent or two."""
+
+Call = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Last tokens and their positions, (n,) each, to scores, (n, n_words)."""
+
+logger = logging.getLogger(__name__)
+
+
+class FixedSizes:
+    """A decoder whose step has fixed sizes; everything else is the decoder's.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    backend : str or callable
+        Of ``torch.compile``.
+    """
+
+    def __init__(self, decoder: Decoder, *, backend: str | Callable[..., Any] = "inductor") -> None:
+        self._decoder = decoder
+        self._backend = backend
+        self._calls: dict[int, Call] = {}
+        _allow_sizes(len(buckets(decoder.max_rows)))
+        self.device = decoder.device
+        self.max_rows = decoder.max_rows
+        self.prefill = decoder.prefill
+        self.move = decoder.move
+        self.wipe = decoder.wipe
+        for n_rows in buckets(decoder.max_rows):
+            if (call := self._made(n_rows)) is None:
+                break
+            self._calls[n_rows] = call
+
+    def step(self, tokens: Sequence[int], positions: Sequence[int], first_row: int) -> Tensor:
+        """Go on by one token in each row, as `Decoder.step` does."""
+        import torch
+
+        n = len(tokens)
+        n_rows = next((size for size in self._calls if size >= n), 0)
+        if first_row or not n_rows:
+            return self._decoder.step(tokens, positions, first_row)
+        idle = [0] * (n_rows - n)
+        ids, places = torch.tensor([[*tokens, *idle], [*positions, *idle]], device=self.device)
+        return self._calls[n_rows](ids, places)[:n]
+
+    def _made(self, n_rows: int) -> Call | None:
+        """Compile and record; None, with a line in the log, where neither is possible.
+
+        Raises
+        ------
+        torch.OutOfMemoryError
+            If there is no room for the output.
+        """
+        import torch
+
+        plain = self._plain(n_rows)
+        for name, make in (("compiled", self._compiled), ("plain", self._plain)):
+            try:
+                call = make(n_rows)
+                if self.device != "cpu":
+                    call = Recorded(call, n_rows, self.device)
+                self._check(call, plain, n_rows)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # whatever a compiler or a driver can say
+                said = " ".join(str(error).split())[:200]
+                logger.warning(
+                    "step runs slower: cannot be fixed",
+                    extra={
+                        "rows": n_rows,
+                        "kernels": name,
+                        "reason": f"{type(error).__name__}: {said}",
+                    },
+                )
+                if self.device == "cpu":
+                    return None
+            else:
+                return call
+        return None
+
+    def _plain(self, n_rows: int) -> Call:
+        def call(ids: Tensor, positions: Tensor) -> Tensor:
+            place = self._decoder.spread(positions, self._decoder.n_positions)
+            return self._decoder.forward(ids, place, slice(0, n_rows))
+
+        return call
+
+    def _compiled(self, n_rows: int) -> Call:
+        import torch
+
+        return torch.compile(
+            self._plain(n_rows), fullgraph=True, dynamic=False, backend=self._backend
+        )
+
+    def _check(self, call: Call, plain: Call, n_rows: int) -> None:
+        """Hold a call against the plain one.
+
+        Raises
+        ------
+        ArithmeticError
+            If their scores differ.
+        """
+        import torch
+
+        with torch.inference_mode():
+            ids, positions = torch.zeros((2, n_rows), dtype=torch.long, device=self.device)
+            expected, found = plain(ids, positions), call(ids, positions)
+        difference = float((found - expected).abs().max() / expected.abs().max())
+        if not difference <= MAX_DIFFERENCE:
+            raise ArithmeticError(f"scores differ by {difference:.2g} of the largest")
+
+
+class Recorded:
+    """A call as a CUDA graph, with inputs and output at fixed places.
+
+    Parameters
+    ----------
+    call : callable
+    n_rows : int
+    device : str
+    """
+
+    def __init__(self, call: Call, n_rows: int, device: str) -> None:
+        import torch
+
+        with torch.inference_mode():
+            self._ids, self._positions = torch.zeros((2, n_rows), dtype=torch.long, device=device)
+        self._graph: Any = torch.cuda.CUDAGraph()
+        # The first calls, which compile and allocate, come before recording and beside it.
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.inference_mode(), torch.cuda.stream(aside):
+            for _ in range(3):
+                call(self._ids, self._positions)
+        torch.cuda.current_stream().wait_stream(aside)
+        with torch.inference_mode(), torch.cuda.graph(self._graph):
+            self._scores = call(self._ids, self._positions)
+
+    def __call__(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Run it; the scores are overwritten by the next call."""
+        self._ids.copy_(ids)
+        self._positions.copy_(positions)
+        self._graph.replay()
+        return self._scores
+
+
+def _allow_sizes(n: int) -> None:
+    """Let the compiler make as many versions as there are sizes; its own limit is eight."""
+    import torch._dynamo.config
+
+    limit = torch._dynamo.config.recompile_limit  # noqa: SLF001 - where torch keeps its settings
+    torch._dynamo.config.recompile_limit = max(limit, 2 * n)  # noqa: SLF001 - as above
+
+
+def buckets(max_rows: int) -> list[int]:
+    """Return the numbers of rows that a step is made for.
+
+    >>> buckets(12)
+    [1, 2, 4, 8, 12]
+    """
+    sizes = []
+    size = 1
+    while size < max_rows:
+        sizes.append(size)
+        size *= 2
+    return [*sizes, max_rows]
