@@ -25,7 +25,9 @@ EXIT_UNFINISHED = 130
 """128 + SIGINT, as shells count, for a verb that makes something: what follows in ``a && b`` needs
 it. A verb that serves until it is stopped ends with 0."""
 
-MAKING = frozenset({"bench", "bundle", "export", "learn", "prepare", "simulate", "train"})
+MAKING = frozenset(
+    {"bench", "bundle", "export", "learn", "prepare", "simulate", "train", "triggers"}
+)
 GOING_ON = frozenset({"learn", "prepare", "train"})
 
 HELP = """Narrate, live and in English, what an animal sees, from its spikes.
@@ -93,6 +95,14 @@ GROUPS = {
             ),
             "soak": Verb(
                 "neurrate.bench_soak_command:soak", "Whether it stays as it is for hours."
+            ),
+        },
+    ),
+    "triggers": (
+        "Try rules before they move anything.",
+        {
+            "score": Verb(
+                "neurrate.triggers_command:score", "Score what rules fire at, on a recording."
             ),
         },
     ),

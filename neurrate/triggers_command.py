@@ -1,0 +1,144 @@
+"""``neurrate triggers``: rules tried on a recording before they move anything."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter, validators
+
+from neurrate.arguments import ConfigOption, JsonOption, Seconds, Seed, SetOption
+from neurrate.tables import check_writable, print_table, write_json
+
+if TYPE_CHECKING:
+    from neurrate.triggers_plan import Asked
+    from neurrate.triggers_report import DryRun
+
+AtLeastZero = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1e6))]
+
+
+def score(
+    recording: str,
+    *,
+    bundle: Path,
+    rules: Path,
+    truth: Path | None = None,
+    model: str | None = None,
+    populations: str | None = None,
+    speed: str = "max",
+    start: AtLeastZero | None = None,
+    seconds: Seconds | None = None,
+    seed: Seed = 0,
+    json: JsonOption = None,
+    picture: Path | None = None,
+    config: ConfigOption = None,
+    set_: SetOption = (),
+) -> None:
+    """Try rules on a recording: what they would have heard, missed, and taken for something else.
+
+    Replays the recording through a source and a daemon in processes of their own. Every rule is a
+    dry one: triggers are published and reach no sink. They are held to what was on the screen:
+    to the captions of the recording's presentations, or to a file of your own.
+
+    Examples
+    --------
+        neurrate triggers score session.nwb --bundle bundle/ --rules rules.toml
+        neurrate triggers score session.nwb --bundle bundle/ --rules rules.toml --speed 1
+        neurrate triggers score session.nwb --bundle bundle/ --rules rules.toml --truth cars.csv
+        neurrate triggers score session.nwb --bundle bundle/ --rules rules.toml --picture rules.png
+
+    Parameters
+    ----------
+    recording
+        NWB file or URL, or the folder of a sorting.
+    bundle
+        The encoder of its units, with concept probes if rules ask for some.
+    rules
+        TOML file of rules; docs/triggers.md describes it.
+    truth
+        CSV with start_s, stop_s and concept, in seconds of session time: when something was there.
+        A concept is a rule's concept, words, sentence or name. What no row names was not there.
+    model
+        Folder or hub id of the language model, for rules on narrations; that of the bundle if
+        omitted.
+    populations
+        Populations to hear, separated by commas, each also the set; those of --config, or those
+        that the rules name, if omitted.
+    speed
+        Session seconds per second, or max, which drops no window. At 1 the host's latencies are
+        those of a rig.
+    start
+        First session second to replay; that of the first spike if omitted.
+    seconds
+        Session seconds to replay; all if omitted.
+    seed
+        Of the bootstrap and of the random shifts.
+    json
+        Write every number to this file, as JSON.
+    picture
+        Draw each rule into this PNG or SVG.
+    config
+        TOML file of the daemon's other settings; docs/settings.md has every key.
+    set_
+        One setting of the daemon, as key=value; may be given several times.
+    """
+    from neurrate.triggers_picture import check_picture, write_picture
+    from neurrate.triggers_plan import Asked, prepare
+    from neurrate.triggers_session import dry_run
+
+    check_writable(json)
+    check_picture(picture)
+    asked = Asked(
+        recording=recording,
+        bundle=bundle,
+        rules=rules,
+        truth=truth,
+        model=model,
+        populations=populations,
+        speed=speed,
+        start=start,
+        seconds=seconds,
+        config=config,
+        settings=set_,
+    )
+    prepared = prepare(asked)
+    try:
+        with TemporaryDirectory(prefix="neurrate-triggers-") as folder:
+            report = dry_run(prepared, Path(folder), command=_command(asked, seed), seed=seed)
+    finally:
+        prepared.source.close()
+    _tell(report)
+    write_json(json, report.to_json())
+    if picture is not None:
+        write_picture(picture, report)
+
+
+def _command(asked: Asked, seed: int) -> str:
+    """Return the command without what changes no number."""
+    words = ["neurrate", "triggers", "score", asked.recording]
+    words += ["--bundle", str(asked.bundle), "--rules", str(asked.rules)]
+    options = {
+        "--truth": asked.truth,
+        "--model": asked.model,
+        "--populations": asked.populations,
+        "--speed": asked.speed,
+        "--start": asked.start,
+        "--seconds": asked.seconds,
+        "--config": asked.config,
+        "--seed": seed or None,
+    }
+    for name, value in options.items():
+        words += [] if value is None else [name, str(value)]
+    return shlex.join(words + [word for each in asked.settings for word in ("--set", each)])
+
+
+def _tell(report: DryRun) -> None:
+    from neurrate.triggers_report import count_rows, latency_rows, notes, score_rows
+
+    print_table("Triggers against what was there", count_rows(report.rules))
+    print_table("Scores, with 95 % intervals over events", score_rows(report.rules))
+    print_table(f"Latency, at --speed {report.speed}", latency_rows(report.rules))
+    for line in notes(report):
+        print(line)
