@@ -48,6 +48,11 @@ class Sample:
     drift_ms: float | None
     stats_age_s: float
 
+    @property
+    def counted_s(self) -> float:
+        """When the daemon counted: wall seconds since the first window."""
+        return self.t_s - self.stats_age_s
+
 
 @dataclass(frozen=True, slots=True)
 class Event:

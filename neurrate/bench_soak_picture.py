@@ -73,10 +73,10 @@ def _queue(axes: Any, samples: Sequence[Sample]) -> None:
 
 
 def _throughput(axes: Any, samples: Sequence[Sample]) -> None:
-    pairs = [(one, two) for one, two in pairwise(samples) if _counted_s(two) > _counted_s(one)]
+    pairs = [(one, two) for one, two in pairwise(samples) if two.counted_s > one.counted_s]
     cut = [_per_s(earlier, later, "windows") for earlier, later in pairs]
     axes.plot(
-        [_counted_s(later) for _, later in pairs], cut, color=INK, linewidth=1, label="windows cut"
+        [later.counted_s for _, later in pairs], cut, color=INK, linewidth=1, label="windows cut"
     )
     for name, colour, label in (
         ("n_narrations", COLOURS["worker"], "narrations"),
@@ -151,11 +151,6 @@ def _name(axes: Any, events: Sequence[Event]) -> None:
                       rotation=20)  # fmt: skip
 
 
-def _counted_s(sample: Sample) -> float:
-    """Return when the daemon counted what stands in a sample."""
-    return sample.t_s - sample.stats_age_s
-
-
 def _per_s(earlier: Sample, later: Sample, counter: str) -> float:
     grown: int = later.counters[counter] - earlier.counters[counter]
-    return grown / (_counted_s(later) - _counted_s(earlier))
+    return grown / (later.counted_s - earlier.counted_s)

@@ -29,6 +29,9 @@ SETTLE_S = 5.0
 MIN_RATE = 0.95
 """Of the windows that the source's data hold must be cut, whatever the narrator does."""
 
+MIN_STOP_S = 4.0
+"""Of a stop, or its windows are too few to be counted once a second."""
+
 MAX_AGE_STRIDES, MAX_AGE_MS = 2.0, 100.0
 """How old the first window after a stop may be: two strides, and a moment for encoding it."""
 
@@ -128,7 +131,7 @@ def _steady(log: Log) -> Iterator[Verdict]:
     """Judge whether descriptors and threads stay the same from an event to the next."""
     stretches = list(_stretches(log))
     for what, label in (("n_descriptors", "descriptors"), ("n_threads", "threads")):
-        texts, is_ok = [], True
+        texts, is_ok, n_seen = [], True, 0
         for name in ("daemon", "worker", "source"):
             ranges = []
             for start, stop in stretches:
@@ -137,9 +140,10 @@ def _steady(log: Log) -> Iterator[Verdict]:
                 counts = [getattr(foot, what) for foot in feet if foot is not None]
                 if counts:
                     ranges.append((min(counts), max(counts)))
+            n_seen += len(ranges)
             is_ok &= all(low == high for low, high in ranges)
             texts.append(f"{name} {_ranges(ranges)}")
-        yield Verdict(label, is_ok, ", ".join(texts))
+        yield Verdict(label, is_ok if n_seen else None, ", ".join(texts))
 
 
 def _stretches(log: Log) -> Iterator[tuple[float, float]]:
@@ -168,24 +172,35 @@ def _drift(samples: Sequence[Sample], rate: float) -> Verdict:
 def _while_stopped(log: Log, stopped: Event, goes_on: Event, rate: float) -> Iterator[Verdict]:
     inside = [each for each in log.samples if stopped.t_s < each.t_s <= goes_on.t_s]
     before = [each for each in log.samples if each.t_s <= stopped.t_s]
-    if len(inside) < 2 or not before:
-        yield Verdict("narrator stopped", None, f"{len(inside)} seconds")
-        return
-    seconds = inside[-1].t_s - inside[0].t_s
+    seconds = inside[-1].counted_s - inside[0].counted_s if inside else 0.0
+    if seconds < MIN_STOP_S or not before:
+        yield Verdict("narrator stopped", None, f"{seconds:.1f} seconds")
+    else:
+        lasted_s = goes_on.t_s - stopped.t_s
+        yield _goes_on_without(inside, before, rate=rate, seconds=seconds, lasted_s=lasted_s)
+        rise_mb = _rss(inside) - _rss(before)
+        text = f"the daemon's memory rose by {rise_mb:.1f} MB at most, and may by {MAX_RISE_MB:g}"
+        yield Verdict("memory while it is stopped", rise_mb <= MAX_RISE_MB, text)
+    yield _resumed(log, rate)
+
+
+def _goes_on_without(
+    inside: Sequence[Sample],
+    before: Sequence[Sample],
+    *,
+    rate: float,
+    seconds: float,
+    lasted_s: float,
+) -> Verdict:
+    """Judge whether the fast loop waited for a narrator that stood still."""
     n_windows = inside[-1].counters["windows"] - inside[0].counters["windows"]
     n_lost = inside[-1].counters["batches_lost"]
     text = (
-        f"for {goes_on.t_s - stopped.t_s:.1f} s; {n_windows / seconds:.2f} windows/s were cut of "
-        f"{rate:g}, {n_lost} batches of spikes lost, "
-        f"{_triggers(inside)} (before: {_triggers(before)})"
+        f"for {lasted_s:.1f} s; {n_windows / seconds:.2f} windows/s were cut of {rate:g}, {n_lost} "
+        f"batches of spikes lost, {_triggers(inside)} (before: {_triggers(before)})"
     )
-    yield Verdict(
-        "narrator stopped", n_windows >= MIN_RATE * rate * seconds - 1 and not n_lost, text
-    )
-    rise_mb = _rss(inside) - _rss(before)
-    text = f"the daemon's memory rose by {rise_mb:.1f} MB at most, and may by {MAX_RISE_MB:g}"
-    yield Verdict("memory while it is stopped", rise_mb <= MAX_RISE_MB, text)
-    yield _resumed(log, rate)
+    is_ok = n_windows >= MIN_RATE * rate * seconds - 1 and not n_lost
+    return Verdict("narrator stopped", is_ok, text)
 
 
 def _resumed(log: Log, rate: float) -> Verdict:

@@ -1,0 +1,109 @@
+"""``neurrate bench`` through real processes, for a few seconds each."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from contracts.manifest import Manifest
+from neurrate.cli import main
+from tests.support.wait_until import wait_until
+
+RULE = """
+[triggers.spoken]
+when = 'narration of all says "car"'
+[triggers.more]
+when = 'narration of all says "dog"'
+"""
+
+
+@pytest.fixture(scope="module")
+def words(
+    recording: Path, tiny_bundle: Manifest, tmp_path_factory: pytest.TempPathFactory
+) -> list[str]:
+    """Return what both verbs are told: a narrator without a language model loads in no time."""
+    folder = tmp_path_factory.mktemp("bench")
+    rules = folder / "rules.toml"
+    rules.write_text(RULE)
+    return [
+        "--recording", str(recording), "--bundle", str(tiny_bundle.folder),
+        "--backend", "retrieval", "--populations", "all,VISp", "--folder", str(folder),
+        "--set", f"triggers.rules={rules}",
+    ]  # fmt: skip
+
+
+@pytest.mark.timeout(120)
+def test_latency_at_two_rates(words, tmp_path: Path, capsys):
+    """Every window has its stages, the parts sum to the whole, and the knee is named."""
+    path, picture = tmp_path / "latency.json", tmp_path / "latency.png"
+    rates = ["--rates", "10,4", "--seconds-per-rate", "2"]
+    files = ["--json", str(path), "--picture", str(picture)]
+    assert main(["bench", "latency", *rates, *files, *words]) == 0
+    found = json.loads(path.read_text())
+    assert found["is_whole"]
+    assert [each["pace"]["rate"] for each in found["rates"]] == [4, 10]
+    for each in found["rates"]:
+        windows = each["windows"]
+        assert windows["cut"] == windows["narrated"] + sum(windows["dropped"].values())
+        assert each["spikes"]["sent"] == each["spikes"]["binned"]
+        assert each["measured_windows"] == pytest.approx(2 * each["pace"]["rate"], abs=2)
+        stages = each["stages_ms"]
+        assert stages["total"]["n"] == stages["encode"]["n"] > 0
+        assert sum(each["middle_ms"].values()) <= stages["total"]["max"]
+        assert each["sent_to_received_ms"]["p50"] > 0
+        assert each["published_to_here_ms"]["p50"] > 0
+    assert found["knee"]["sentence"] in capsys.readouterr().out
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.timeout(120)
+def test_a_disturbed_soak(words, tmp_path: Path, capsys):
+    """The narrator is stopped, goes on and is killed; no spike is lost and windows go on."""
+    path, picture = tmp_path / "soak.jsonl", tmp_path / "soak.png"
+    words = [*words, "--json", str(path), "--picture", str(picture)]
+    main(["bench", "soak", "--minutes", "0.25", "--disturb", *words])  # too short for every rule
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    events = [line["name"] for line in lines if line["kind"] == "event"]
+    assert events == ["slow subscriber", "narrator stopped", "narrator goes on", "narrator killed"]
+    assert lines[0]["kind"] == "soak"
+    ended = lines[-1]
+    assert ended["kind"] == "end"
+    found = {each["name"]: each for each in ended["verdicts"]}
+    for name in ("spikes", "windows", "narrator goes on", "narrator killed"):
+        assert found[name]["is_ok"], found[name]
+    assert ended["daemon"]["counters"]["windows"] >= 0.95 * 0.25 * 60 * 5  # whatever was stopped
+    assert ended["daemon"]["counters"]["worker_restarts"] == 1
+    assert len([line for line in lines if line["kind"] == "sample"]) > 8
+    assert "ok: spikes" in capsys.readouterr().out
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.timeout(120)
+def test_ctrl_c_ends_a_soak_and_keeps_what_was_seen(words, tmp_path: Path):
+    """What was sent is narrated, the verdicts are written, and the exit code says unfinished."""
+    path = tmp_path / "soak.jsonl"
+    command = [sys.executable, "-m", "neurrate.cli", "bench", "soak", "--minutes", "5"]
+    with subprocess.Popen(
+        [*command, *words, "--json", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            wait_until(
+                lambda: path.exists() and path.read_text().count('"kind": "sample"') >= 2,
+                deadline_s=60,
+                what="two samples",
+            )
+            process.send_signal(signal.SIGINT)
+            said, warned = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130, warned.decode()
+    assert warned.decode() == "neurrate: stopped before the end.\n"
+    assert b"ok: spikes" in said
+    ended = json.loads(path.read_text().splitlines()[-1])
+    assert ended["source"]["was_stopped"]
+    assert ended["source"]["n_spikes"] == ended["daemon"]["counters"]["spikes_binned"]
