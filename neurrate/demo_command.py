@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,6 +28,7 @@ def demo(
     bundle: Path | None = None,
     model: str | None = None,
     populations: str | None = None,
+    triggers: Path | None = None,
     plain: bool = False,
     svg: Path | None = None,
     json: JsonOption = None,
@@ -43,6 +45,7 @@ def demo(
 
         neurrate demo
         neurrate demo --seconds 120 --populations all,VISl,PV,silent
+        neurrate demo --triggers configs/triggers/example.toml
         neurrate demo --recording session.nwb --seconds 60 --speed 2
         neurrate demo --recording kilosort4/ --speed max --json demo.json
         neurrate demo --recording session.nwb --bundle bundle/ --model llava-hf/llava-1.5-7b-hf
@@ -68,6 +71,8 @@ def demo(
         What to narrate, separated by commas, in the order in which it is shown. If omitted: all,
         areas, cell types and a control of the simulated animal; all, the areas, shuffled and
         silent of a recording.
+    triggers
+        Rules that trigger, as docs/triggers.md describes them; 'neurrate watch' shows them too.
     plain
         One line for each narration; always so where standard output is no terminal.
     svg
@@ -78,12 +83,14 @@ def demo(
     Raises
     ------
     UserError
-        If no population is named.
+        If no population is named, or there is no such file of rules.
     """
     check_writable(json)
     check_writable(svg)
     named = None if populations is None else _names(populations)
     speed_factor(speed)
+    if triggers is not None and not triggers.is_file():
+        raise UserError(f"--triggers must name a file of rules that is there, got {triggers}.")
     if recording is None and seconds is not None and start is None:
         start = 0.0  # a simulated session begins there, whenever its first spike comes
     options = ["--speed", speed]
@@ -91,6 +98,9 @@ def demo(
     options += [] if seconds is None else ["--seconds", str(seconds)]
     with TemporaryDirectory(prefix="neurrate-demo-") as folder:
         programme = prepare(Path(folder), Asked(recording, units, start, seconds, bundle, model))
+        if triggers is not None:
+            rules = f"triggers.rules={triggers.resolve()}"
+            programme = replace(programme, settings=(*programme.settings, rules))
         outcome = play(
             programme,
             Path(folder),

@@ -20,6 +20,7 @@ from neurrate.watch_sockets import (
     subscribed,
 )
 from neurrate.watch_state import SILENCE_S, Heard, WatchState
+from neurrate.watch_triggers import Fired
 from neurrate.watch_truth import score_rows
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def watch(
     svg: Path | None = None,
     json: JsonOption = None,
 ) -> None:
-    """Show narrations as they are published.
+    """Show narrations and triggers as they are published.
 
     Watching cannot slow the daemon down, and any number may watch. Control-C ends it.
 
@@ -113,6 +114,7 @@ def watch(
             "unreadable": state.n_unreadable,
             "populations": summary(state),
             "scores": scores_of(state),
+            "triggers": {name: one.n for name, one in state.fired.items()},
             "daemon": asdict(state.daemon) if state.daemon else None,
             "narrations": [asdict(heard) for heard in state.kept],
         },
@@ -235,7 +237,7 @@ class _Line:
     clock: Clock
     is_over: Callable[[], bool]
 
-    def receive(self, on_round: Callable[[Heard | None], None]) -> None:
+    def receive(self, on_round: Callable[[Heard | Fired | None], None]) -> None:
         """Take messages until it is over; `on_round` is called at least ten times a second.
 
         What was published before the end is taken too, as far as it has come.
@@ -264,7 +266,7 @@ class _Line:
 def _plain(line: _Line) -> None:
     state, clock, next_notice_s = line.state, line.clock, 0.0
 
-    def show(heard: Heard | None) -> None:
+    def show(heard: Heard | Fired | None) -> None:
         nonlocal next_notice_s
         if heard:
             print(heard.line, flush=True)
@@ -287,7 +289,7 @@ def _live(line: _Line) -> None:
     # Drawn on this thread: the state changes between two drawings and never during one.
     with Live(auto_refresh=False, screen=True) as live:
 
-        def show(_: Heard | None) -> None:
+        def show(_: Heard | Fired | None) -> None:
             nonlocal next_ns
             now_ns = line.clock.now_ns()
             if now_ns >= next_ns:

@@ -12,14 +12,14 @@ from contracts.errors import UserError
 if TYPE_CHECKING:
     import zmq
 
-NARRATION_TOPICS = (b"narration.", b"stats")
+NARRATION_TOPICS = (b"narration.", b"trigger.", b"stats")
 PARTIAL_TOPICS = (b"partial.",)
 """Sentences as they grow; the narrator sends them only while somebody asks for them."""
 
 MARK_TOPICS = (b"mark.",)
 
 MAX_MESSAGE_BYTES = 1 << 20
-"""Narrations, statistics and marks take a few kB."""
+"""Narrations, triggers, statistics and marks take a few kB."""
 
 
 QUEUE = 1_000

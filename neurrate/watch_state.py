@@ -16,8 +16,10 @@ from contracts.errors import WireError
 from contracts.narration import STAGES, Narration, Status, latency_ms
 from contracts.narration_wire import load, unpack_narration
 from contracts.spikes import Mark
+from contracts.trigger import unpack_trigger
 from contracts.wire import unpack
 from contracts.wire_header import Part
+from neurrate.watch_triggers import Fired
 from neurrate.watch_truth import ObjectScore, Truth
 
 N_SHOWN = 4
@@ -109,6 +111,8 @@ class WatchState:
         Of the narrations whose true caption is known, by population.
     growing : dict
         What is being said, by population; only where sentences are asked for as they grow.
+    fired : dict
+        The newest trigger, by rule.
     """
 
     endpoint: str
@@ -123,10 +127,11 @@ class WatchState:
     truth: Truth = field(default_factory=Truth)
     scores: dict[str, ObjectScore] = field(default_factory=dict)
     growing: dict[str, str] = field(default_factory=dict)
+    fired: dict[str, Fired] = field(default_factory=dict)
     _ids: deque[str] = field(default_factory=lambda: deque(maxlen=N_KEPT))
 
-    def take(self, parts: Sequence[bytes], *, host_ns: int) -> Heard | None:
-        """Take in a message; return the narration if it is one, and new.
+    def take(self, parts: Sequence[bytes], *, host_ns: int) -> Heard | Fired | None:
+        """Take in a message; return the narration if it is one, and new, or the trigger.
 
         Parameters
         ----------
@@ -137,7 +142,7 @@ class WatchState:
 
         Returns
         -------
-        heard : Heard or None
+        heard : Heard, Fired or None
         """
         self.last_message_ns = host_ns
         try:
@@ -145,6 +150,8 @@ class WatchState:
             if topic == b"stats":
                 self.daemon = _daemon_state(load(payload))
                 return None
+            if topic.startswith(b"trigger."):
+                return self._note_trigger(payload)
             if topic.startswith(b"partial."):
                 partial = load(payload)
                 self.growing[printable(partial["population"])] = printable(partial["text"])
@@ -212,6 +219,15 @@ class WatchState:
         if not self.is_silent(host_ns):
             return ""
         return f"{self.endpoint} has been silent for {silent_s:.0f} s; has the daemon stopped?"
+
+    def _note_trigger(self, payload: bytes) -> Fired:
+        trigger = unpack_trigger(payload)
+        trigger = replace(
+            trigger, name=printable(trigger.name), population=printable(trigger.population)
+        )
+        before = self.fired.get(trigger.name)
+        self.fired[trigger.name] = Fired.of(trigger, before.n if before else 0)
+        return self.fired[trigger.name]
 
     def _note(self, narration_id: str, heard: Heard) -> Heard | None:
         if narration_id in self._ids:

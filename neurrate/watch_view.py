@@ -13,6 +13,7 @@ from rich.text import Text
 from contracts.narration import STAGES, Status
 from neurrate.watch_state import GROWING, N_SHOWN, DaemonState, Heard, WatchState
 from neurrate.watch_table import scored_table, truth_line
+from neurrate.watch_triggers import triggers_line
 
 BAR_CELLS = 32
 """Width of a latency bar."""
@@ -54,6 +55,8 @@ def draw(state: WatchState, host_ns: int, height: int | None = None) -> Renderab
     if state.scores:
         top.append(truth_line(state))
     bottom = [_legend()] if state.newest else []
+    if state.fired:
+        bottom.insert(0, triggers_line(state.fired, _newest_s(state)))
     forms = _scored_forms(state) if state.scores else _forms(state)
     if height is None:
         return Group(*top, *forms[0], *bottom)
@@ -229,6 +232,12 @@ def _more(n_hidden: int) -> Text:
         no_wrap=True,
         overflow="ellipsis",
     )
+
+
+def _newest_s(state: WatchState) -> float:
+    """Return the end of the newest window of which anything was heard, session seconds."""
+    ends = [heard[0].window_stop_s for heard in state.newest.values()]
+    return max((*ends, *(one.window_stop_s for one in state.fired.values())), default=0.0)
 
 
 def _legend() -> Text:

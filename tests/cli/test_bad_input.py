@@ -221,6 +221,7 @@ OUT_OF_BOUNDS = {
         ["demo", "--recording", "REC", "--start", "1000"],
         "--start (start_s)",
     ),
+    "no rules": (["demo", "--recording", "REC", "--triggers", "none.toml"], "--triggers"),
     "no population": (["demo", "--recording", "REC", "--populations", ""], "--populations"),
     "no time to watch": (["watch", "--seconds", "0"], "--seconds"),
 }

@@ -11,11 +11,13 @@ from rich.console import Console
 
 from contracts.narration import STAGES, PartialNarration, Status
 from contracts.narration_wire import as_repeat, pack_narration, pack_partial
+from contracts.trigger import pack_trigger
 from daemon.metrics import Counters
 from daemon.stats import StreamStats, stats_message
-from neurrate.watch_state import N_SHOWN, WatchState
+from neurrate.watch_state import N_SHOWN, Heard, WatchState
 from neurrate.watch_view import BAR_CELLS, draw, latency_bar
 from tests.support.narrations import narration, narrations
+from tests.support.triggers import trigger, triggers
 
 S = 1_000_000_000
 
@@ -222,7 +224,7 @@ def test_any_narration_can_be_drawn(said):
     """Whatever is legal is drawn, and its bar is as wide as every other."""
     state = WatchState("x", started_ns=0)
     heard = state.take(pack_narration(said), host_ns=S)
-    assert heard is not None
+    assert isinstance(heard, Heard)
     _drawn(state, S)
     width = len(latency_bar(heard.latency_ms))
     assert width == (BAR_CELLS if heard.latency_ms["total"] > 0 else 0)
@@ -241,3 +243,33 @@ def test_sentence_is_shown_as_it_grows():
     state.take(pack_narration(replace(first, id="another")), host_ns=3)
     assert "A grow" not in _drawn(state)
     assert state.n_heard == {first.population: 2}
+
+
+def test_triggers_stand_in_a_line_at_the_bottom(state):
+    """Each rule that fired: how often, when last, how late; and a line of its own in a log."""
+    for seq in range(2):
+        fired = state.take(pack_trigger(trigger("car_seen", seq=seq)), host_ns=S)
+    assert fired.line == "1.250 s  all: [car_seen] 0.75  (6.0 ms)"
+    dry = state.take(pack_trigger(trigger("dark", dry_run=True)), host_ns=S)
+    assert dry.line.endswith("(6.0 ms; dry run)")
+    said = "triggers  car_seen 2x, 1.2 s, 6.0 ms  dark 1x, 1.2 s, 6.0 ms dry"
+    assert said in _drawn(state)
+    state.take(pack_narration(narration()), host_ns=S)
+    assert said in _drawn(state)
+    assert state.n_heard == {"all": 1}
+
+
+@given(triggers())
+def test_any_trigger_can_be_drawn(fired):
+    """Whatever a rule is called and finds, the view is drawn, and in as many lines as asked for."""
+    state = WatchState("tcp://127.0.0.1:5571", started_ns=0)
+    state.take(pack_trigger(fired), host_ns=S)
+    state.take(pack_narration(narration()), host_ns=S)
+    assert state.n_unreadable == 0
+    assert len(_drawn(state, height=6).splitlines()) <= 6
+
+
+def test_a_trigger_that_is_none_is_counted(state):
+    """Bytes on a trigger's topic that are no trigger are passed over."""
+    assert state.take([b"trigger.x", b"{}"], host_ns=S) is None
+    assert state.n_unreadable == 1
