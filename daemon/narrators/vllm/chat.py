@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -176,11 +175,6 @@ def message_of(error: Any) -> str:
     """Return the words in an error as OpenAI's servers write it."""
     message = error.get("message", error) if isinstance(error, dict) else error
     return f"{message!s:.300}"
-
-
-def texts(parts: Sequence[Said]) -> str:
-    """Return the text of an answer so far."""
-    return "".join(part.text for part in parts)
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -130,6 +130,7 @@ class Link:
             If it will not say this.
         """
         timeout = httpx2.Timeout(silence_s, connect=self._connect_timeout_s, pool=None)
+        has_ended = False
         try:
             async with self._client.stream(
                 "POST",
@@ -140,12 +141,16 @@ class Link:
             ) as response:
                 await self._check(response)
                 async for event in httpx2.EventSource(response):
+                    # What follows the end is read too, so that the connection can be used again.
                     if event.data == chat.END:
-                        return
-                    take(event.data)
+                        has_ended = True
+                    elif not has_ended:
+                        take(event.data)
         except (httpx2.RequestError, ssl.SSLError, ValueError) as error:
-            raise self._fault(error, silence_s) from error
-        raise ServerFault(f"{self.url} broke off in the middle of a sentence")
+            if not has_ended:
+                raise self._fault(error, silence_s) from error
+        if not has_ended:
+            raise ServerFault(f"{self.url} broke off in the middle of a sentence")
 
     async def _get(self, path: str) -> str:
         try:

@@ -104,7 +104,8 @@ class Sentence:
                 self.draft, self.problem = draft, ""
                 pool.worked(server)
                 return
-        self.problem = f"{retries + 1} servers or tries failed, the last: {self.problem}"
+        if retries:
+            self.problem = f"{retries + 1} tries failed, the last: {self.problem}"
 
     async def _try(self, link: Link, body: bytes, silence_s: float) -> Draft:
         """Return a whole sentence of one server.
