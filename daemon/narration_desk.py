@@ -21,7 +21,8 @@ from contracts.narration import (
     latency_ms,
 )
 from contracts.narration_wire import pack_narration, pack_partial
-from daemon.metrics import Counters, LatencyRecorder
+from daemon.latencies import LatencyRecorder
+from daemon.metrics import Counters
 from daemon.narration_port import Heard, Narrated
 from daemon.publisher import Publisher
 

@@ -26,7 +26,8 @@ from daemon.handover import Handover
 from daemon.health import Health
 from daemon.http import HttpServer
 from daemon.ingest import Ingest
-from daemon.metrics import Counters, Gauges, LatencyRecorder, make_registry
+from daemon.latencies import LatencyRecorder
+from daemon.metrics import Counters, Gauges, make_registry
 from daemon.narration_desk import NarrationDesk
 from daemon.narration_port import InlinePort, NarrationPort
 from daemon.narrators.auto import load_narrator

@@ -13,11 +13,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from contracts.trigger import TRIGGER_STAGES, TriggerKind
+from daemon.latencies import LATENCY_STAGES, STAGE_BUCKETS_S, STAGE_HELP
 from daemon.metrics import (
-    LATENCY_STAGES,
     READY_HELP,
-    STAGE_BUCKETS_S,
-    STAGE_HELP,
     Counters,
     Gauges,
     help_of,

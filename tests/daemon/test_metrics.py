@@ -11,12 +11,10 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.narration import STAGES
+from daemon.latencies import LATENCY_STAGES, RESERVOIR, LatencyRecorder
 from daemon.metrics import (
-    LATENCY_STAGES,
-    RESERVOIR,
     Counters,
     Gauges,
-    LatencyRecorder,
     make_registry,
 )
 from daemon.stats import StreamStats, stats_message
@@ -86,7 +84,7 @@ def test_percentiles_are_exact():
 
 def test_the_reservoir_forgets_the_oldest(monkeypatch):
     """Only the newest narrations count in the percentiles, all of them in the histogram."""
-    monkeypatch.setattr("daemon.metrics.RESERVOIR", 10)
+    monkeypatch.setattr("daemon.latencies.RESERVOIR", 10)
     registry = CollectorRegistry()
     recorder = LatencyRecorder(registry)
     for total_ms in [1e6] * 5 + [2.0] * 10:

@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from contracts.narration import STAGES, Evidence, Narration, Status, Utterance
 from contracts.window import Window
-from daemon.metrics import Counters, LatencyRecorder
+from daemon.latencies import LatencyRecorder
+from daemon.metrics import Counters
 from daemon.narration_desk import NarrationDesk
 from daemon.narration_port import Heard, InlinePort, Narrated, failed
 from daemon.publisher import Publisher

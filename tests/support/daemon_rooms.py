@@ -22,7 +22,8 @@ from daemon.bin_ring import BinRing
 from daemon.encoders.protocol import Encoder
 from daemon.handover import NarrationBatch
 from daemon.ingest import Ingest
-from daemon.metrics import Counters, LatencyRecorder
+from daemon.latencies import LatencyRecorder
+from daemon.metrics import Counters
 from daemon.narration_desk import NarrationDesk
 from daemon.narration_port import InlinePort, NarrationPort
 from daemon.narrators.protocol import Ended
