@@ -25,7 +25,7 @@ WIDTH = 128
 
 def main() -> None:
     """Record everything."""
-    tokens = torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(0))
+    tokens = recorded_tokens()
     sentence = body_of(tokens)
     recorded: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder, httpx2.Client(timeout=120) as client:
@@ -54,6 +54,11 @@ def main() -> None:
             )
     OUT.parent.mkdir(parents=True, exist_ok=True)
     OUT.write_text(json.dumps(recorded, indent=1) + "\n", encoding="utf-8")
+
+
+def recorded_tokens() -> torch.Tensor:
+    """Return the image tokens of every recorded sentence."""
+    return torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(0))
 
 
 def body_of(tokens: torch.Tensor, **options: Any) -> bytes:

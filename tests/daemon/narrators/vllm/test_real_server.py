@@ -1,0 +1,194 @@
+"""The vllm narrator on a real vLLM server on the CPU, with the tiny LLaVA that ships."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
+
+from contracts.narration import Status
+from daemon.narrators.protocol import Ended, Partial, narrate
+from daemon.narrators.vllm import chat
+from daemon.narrators.vllm.narrator import VllmNarrator
+from daemon.settings import PAPER_PROMPT
+from tests.support.processes import get
+from tests.support.record_vllm import body_of, recorded_tokens
+from tests.support.recorded_vllm import RECORDED
+from tests.support.vllm_narrators import embeddings_of, narrator_settings, vllm_settings
+from tests.support.vllm_server import IS_INSTALLED, TINY_LLAVA, WHY_NOT, VllmServer, vllm_server
+from tests.support.wait_until import wait_until
+
+pytestmark = [
+    pytest.mark.skipif(not IS_INSTALLED, reason=WHY_NOT),
+    pytest.mark.slow,
+    pytest.mark.timeout(240),
+]
+
+MAX_NEW_TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    """Return a server, started once."""
+    with vllm_server(tmp_path_factory.mktemp("vllm")) as server:
+        yield server
+
+
+@pytest.fixture
+def narrator(real: VllmServer, fitting: Any) -> Iterator[VllmNarrator]:
+    """Return a narrator on it."""
+    made = VllmNarrator(
+        str(TINY_LLAVA),
+        revision="",
+        manifest=fitting,
+        settings=narrator_settings(max_new_tokens=MAX_NEW_TOKENS),
+        vllm=vllm_settings(real.url, silence_timeout_s=1.0, retries=0),
+    )
+    with closing(made):
+        yield made
+
+
+def plain_road(embeddings: Any) -> list[tuple[str, int, float]]:
+    """Return text, tokens and mean score of each, as transformers says them."""
+    model = LlavaForConditionalGeneration.from_pretrained(TINY_LLAVA, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(TINY_LLAVA)
+    ids = tokenizer(PAPER_PROMPT)["input_ids"]
+    at = ids.index(model.config.image_token_id)
+    words = model.get_input_embeddings()
+    said = []
+    with torch.inference_mode():
+        before, after = words(torch.tensor([ids[:at]])), words(torch.tensor([ids[at + 1 :]]))
+        for each in embeddings:
+            image = model.model.multi_modal_projector(torch.from_numpy(each.patches)[None])
+            prompt = torch.cat([before, image, after], dim=1)
+            out = model.generate(
+                inputs_embeds=prompt,
+                attention_mask=torch.ones(prompt.shape[:2], dtype=torch.long),
+                do_sample=False,
+                max_new_tokens=MAX_NEW_TOKENS,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+            tokens = out.sequences[0].tolist()
+            scores = [
+                float(logits[0].log_softmax(-1)[token])
+                for logits, token in zip(out.logits, tokens, strict=True)
+            ]
+            text = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+            said.append((text, len(tokens), float(np.mean(scores))))
+    return said
+
+
+def test_token_for_token_what_transformers_says(narrator):
+    """Eight populations at once: text, number of tokens and scores are the plain road's."""
+    embeddings = embeddings_of(8)
+    said = narrate(narrator, embeddings)
+    expected = plain_road(embeddings)
+    assert len({text for text, _, _ in expected}) == 8
+    for each, (text, n_tokens, mean_logprob) in zip(said, expected, strict=True):
+        assert (each.text, each.n_tokens) == (text, n_tokens)
+        assert each.mean_logprob == pytest.approx(mean_logprob, abs=1e-4)
+        assert each.status in {Status.OK, Status.TRUNCATED}
+
+
+def test_the_recording_is_what_it_says(real):
+    """The server in the other tests repeats what this one says."""
+    tokens = recorded_tokens()
+    bodies = {
+        "rehearsal": body_of(tokens, max_new_tokens=2, with_ids=True),
+        "sentence": body_of(tokens),
+        "cut": body_of(tokens, max_new_tokens=5),
+        "other model": body_of(tokens, model="other"),
+        "too long": body_of(tokens, max_new_tokens=2000),
+    }
+    headers = {"Content-Type": "application/json"}
+    with httpx2.Client(base_url=real.url, timeout=60) as client:
+        answers = {
+            name: client.post(chat.PATH, content=body, headers=headers)
+            for name, body in bodies.items()
+        }
+        models = client.get("/v1/models")
+    for name, answer in answers.items():
+        assert answer.status_code == RECORDED[name]["status"]
+        assert answer.headers["content-type"] == RECORDED[name]["content_type"]
+        assert essence(answer.text) == essence(RECORDED[name]["body"])
+    assert chat.served_models(models.text) == chat.served_models(RECORDED["models"]["body"])
+
+
+def essence(body: str) -> str:
+    """Drop what differs from one answer to the next: names, times, and the last digits."""
+    body = re.sub(r'"(id|created|system_fingerprint)":("[^"]*"|\d+)', "", body)
+    return re.sub(r"-?\d+\.\d+(e-\d+)?", lambda found: f"{float(found[0]):.3f}", body)
+
+
+def test_partials_and_a_cancelled_window(narrator, real):
+    """The words come one after the other, and the server hears that one window is given up."""
+    narrator.begin(0, embeddings_of(1), with_partials=True)
+    narrator.begin(1, embeddings_of(2, seed=7))
+    events: list[Partial | Ended] = []
+
+    def step() -> bool:
+        events.extend(narrator.step())
+        return bool(events)
+
+    wait_until(step, what="a first word")
+    narrator.cancel(1)
+    wait_until(lambda: step() and narrator.n_rows == 0, what="the end")
+    (ended,) = [event for event in events if isinstance(event, Ended)]
+    partials = [event for event in events if isinstance(event, Partial)]
+    assert {event.batch_id for event in events} == {0}
+    assert partials
+    assert all(ended.utterance.text.startswith(partial.text) for partial in partials)
+    wait_until(lambda: n_running(real) == 0, what="nothing runs on the server")
+
+
+def n_running(real: VllmServer) -> float:
+    """Return the requests that the server works at, by its own account."""
+    found = re.findall(
+        r"^vllm:num_requests_running\{.*\} (\S+)$", get(f"{real.url}/metrics")[1], re.M
+    )
+    return sum(map(float, found))
+
+
+def test_a_server_that_stops_in_the_middle(narrator, real):
+    """A server that is stopped fails sentences with the reason, and is back when it goes on."""
+    assert narrate(narrator, embeddings_of(1))[0].status is Status.OK
+    real.signal(signal.SIGSTOP)
+    try:
+        said = narrate(narrator, embeddings_of(2))
+    finally:
+        real.signal(signal.SIGCONT)
+    assert [each.status for each in said] == [Status.FAILED] * 2
+    assert {each.reason for each in said} == {f"{real.url} was silent for 1 s"}
+    wait_until(
+        lambda: narrate(narrator, embeddings_of(1))[0].status is Status.OK, what="it is back"
+    )
+
+
+def test_what_a_hostile_request_does(narrator, real):
+    """Image tokens of another number or width are refused, and the server lives on."""
+    tokens = recorded_tokens()
+    headers = {"Content-Type": "application/json"}
+    bad = {
+        "fewer patches": body_of(tokens[:3]),
+        "other width": body_of(tokens[:, :96]),
+        "no tensor": json.dumps(
+            json.loads(body_of(tokens)) | {"messages": [{"role": "user", "content": [
+                {"type": "image_embeds", "image_embeds": "bm90IGEgdGVuc29y"}]}]}
+        ).encode(),
+    }  # fmt: skip
+    with httpx2.Client(base_url=real.url, timeout=60) as client:
+        for body in bad.values():
+            client.post(chat.PATH, content=body, headers=headers)
+    wait_until(
+        lambda: narrate(narrator, embeddings_of(1))[0].status is Status.OK, what="it lives on"
+    )
