@@ -13,8 +13,13 @@ from neurrate.bench_process import Footprint
 from neurrate.bench_sample import Event, Log, Sample
 from neurrate.bench_trend import Trend, trend
 
-WARM_SHARE = 0.25
-"""Of a soak, at its beginning, that no slope is made of: caches and pools fill."""
+WARM_SHARE = 0.1
+"""Of a soak, at its beginning, that no drift is judged by."""
+
+SETTLED_SHARE, SETTLED_S = 0.5, 240.0
+"""Memory is judged in the second half, and not in the first four minutes: the pools of the
+interpreter, of its libraries and of the C library fill for so long, by a megabyte or two, and then
+stay (docs/latency.md)."""
 
 MAX_GROWTH = 0.01
 """Of a process's memory in an hour: less is nothing that a day's recording would notice."""
@@ -79,10 +84,10 @@ def verdicts(
     """
     counters = daemon["counters"]
     found = [_spikes(source, counters), _windows(counters)]
-    warm = _warm(log.samples)
-    found += [_memory(name, warm) for name in ("daemon", "worker", "source")]
+    settled = _after(log.samples, SETTLED_SHARE)
+    found += [_memory(name, settled) for name in ("daemon", "worker", "source")]
     found += _steady(log)
-    found.append(_drift(warm, rate))
+    found.append(_drift(_after(log.samples, WARM_SHARE), rate))
     at = {event.name: event for event in log.events}
     if STOPPED in at and GOES_ON in at:
         found += _while_stopped(log, at[STOPPED], at[GOES_ON], rate)
@@ -124,7 +129,8 @@ def _memory(name: str, samples: Sequence[Sample]) -> Verdict:
         return Verdict(f"memory of the {name}", None, f"{len(rss)} seconds")
     most = MAX_GROWTH * float(rss.mean())
     text = f"{rss.mean():.1f} MB, {rss.min():.1f} to {rss.max():.1f}; {found.text('MB')}"
-    return Verdict(f"memory of the {name}", found.low <= most, text)
+    is_settled = stretch[0][0] >= SETTLED_S
+    return Verdict(f"memory of the {name}", found.low <= most if is_settled else None, text)
 
 
 def _steady(log: Log) -> Iterator[Verdict]:
@@ -243,10 +249,8 @@ def _slow(samples: Sequence[Sample], slow: Event) -> Verdict:
     return Verdict("slow subscriber", said > 0, f"{text}; the daemon's memory {found.text('MB')}")
 
 
-def _warm(samples: Sequence[Sample]) -> list[Sample]:
-    if not samples:
-        return []
-    return [each for each in samples if each.t_s >= WARM_SHARE * samples[-1].t_s]
+def _after(samples: Sequence[Sample], share: float) -> list[Sample]:
+    return [each for each in samples if each.t_s >= share * samples[-1].t_s]
 
 
 def _longest_life(
