@@ -119,6 +119,41 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class FormatTrial:
+    """What the language model said on a CPU in a format smaller than float32.
+
+    Attributes
+    ----------
+    number_format : str
+        ``bfloat16`` or ``int8``, of its weights.
+    n_narrations, n_equal : int
+        Grids that were narrated, and how often the sentence was that of float32.
+    speedup : float
+        Time of float32 over its time, on the machine that exported.
+    """
+
+    number_format: str
+    n_narrations: int
+    n_equal: int
+    speedup: float
+
+
+@dataclass(frozen=True, slots=True)
+class Formats:
+    """Trials of one language model; the daemon's ``auto`` goes by them.
+
+    Attributes
+    ----------
+    model : str
+        Its folder or id.
+    trials : tuple of FormatTrial
+    """
+
+    model: str = ""
+    trials: tuple[FormatTrial, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Parity:
     """How far a graph is from the network.
 
@@ -138,6 +173,8 @@ class Parity:
     n_narrations, n_equal : int
         Windows that were narrated, and how often the sentences were equal.
     limits : Limits
+    formats : Formats
+        Of the language model; empty where it was not tried.
     """
 
     precision: Precision
@@ -151,6 +188,7 @@ class Parity:
     n_narrations: int
     n_equal: int
     limits: Limits
+    formats: Formats = Formats()
 
     @property
     def agreement(self) -> float | None:
@@ -186,7 +224,15 @@ class Parity:
     def read(cls, path: Path) -> Parity:
         """Read what `write` wrote."""
         document = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**document | {"limits": Limits(**document["limits"])})
+        formats = document.get("formats") or {"model": "", "trials": []}
+        trials = tuple(FormatTrial(**trial) for trial in formats["trials"])
+        return cls(
+            **document
+            | {
+                "limits": Limits(**document["limits"]),
+                "formats": Formats(formats["model"], trials),
+            }
+        )
 
 
 class ParityError(UserError):

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
 
-from contracts.embedding import PatchEmbedding
 from contracts.errors import UserError
 from contracts.manifest import PARITY, PROBES, PROBES_REPORT, LanguageModel
-from contracts.window import Window, WindowSpec
+from contracts.window import WindowSpec
 from daemon.encoders.engine_cache import target_gpu
 from daemon.encoders.gpu import Gpu
 from daemon.encoders.protocol import Graph
 from daemon.encoders.trt_library import Library, load_library
-from daemon.narrators.auto import load_narrator
-from daemon.narrators.protocol import narrate
-from daemon.settings import NarratorSettings
 from encoder_export.bundle import BundleFacts, ReferenceFrame, draft_manifest, write_bundle
 from encoder_export.parity import Gate, Narrate, Parity
 from encoder_export.parity_run import measure_parity
@@ -32,13 +25,11 @@ from encoder_training.data_set.training_set import Split, TrainingSet, thinned
 from encoder_training.frames.tower import VisionTower, check_grid
 from encoder_training.run_files import Run, load_run
 from neurrate.export_engine import make_engine
+from neurrate.export_formats import Speaker, try_formats
 
 MAX_REFERENCES = 1000
 """Captioned training frames in a bundle, spread over all of them: 4 MB at LLaVA-1.5's 1024 numbers
 each, and a search of microseconds."""
-
-NARRATED_AT_ONCE = 8
-"""Grids in one batch of the language model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +99,8 @@ def export_run(request: ExportRequest, *, overwrite: bool) -> Exported:
     prepared = _data_set(folder, request.run, run)
     data, parts = prepared.windows(run.model.lag_ns)
     facts = _facts(request, run, prepared, _language_model(request.model, folder))
-    narrate = _narrator(request, run, facts)
-    gate = _gate(request, data, parts, narrate)
+    speaker = _speaker(request, run, facts)
+    gate = _gate(request, data, parts, speaker)
     manifest = write_bundle(
         request.bundle,
         run.encoder,
@@ -121,6 +112,9 @@ def export_run(request: ExportRequest, *, overwrite: bool) -> Exported:
         overwrite=overwrite,
     )
     report = Parity.read(manifest.folder / PARITY)
+    if speaker is not None and speaker.first_heard is not None and not _has_gpu():
+        report = replace(report, formats=try_formats(manifest, speaker.first_heard))
+        report.write(manifest.folder / PARITY)
     if target is None:
         return Exported(report)
     library, gpu = target
@@ -238,7 +232,7 @@ def _facts(
     )
 
 
-def _narrator(request: ExportRequest, run: Run, facts: BundleFacts) -> Narrate | None:
+def _speaker(request: ExportRequest, run: Run, facts: BundleFacts) -> Speaker | None:
     """Load the language model, whose tower must be the encoder's; None if nothing is narrated."""
     if not request.narrations:
         return None
@@ -246,23 +240,14 @@ def _narrator(request: ExportRequest, run: Run, facts: BundleFacts) -> Narrate |
     tower = VisionTower(named.model_id, revision=named.revision)
     check_grid(run.encoder.spec.grid, tower)
     del tower
-    draft = draft_manifest(run.encoder.spec.grid, facts)
-    narrator = load_narrator(NarratorSettings(), draft)
-    spec = facts.window
-    window = Window(spec, 0, np.empty((spec.n_bins, 0), np.uint16))
+    return Speaker(draft_manifest(run.encoder.spec.grid, facts))
 
-    def say(grids: NDArray[np.float32]) -> Sequence[str]:
-        texts: list[str] = []
-        firsts = range(0, len(grids), NARRATED_AT_ONCE)
-        for first in tqdm(firsts, "narrating", unit="batch", disable=None, leave=False):
-            embeddings = [
-                PatchEmbedding(window, "all", len(facts.population), draft.patch_grid, grid)
-                for grid in grids[first : first + NARRATED_AT_ONCE]
-            ]
-            texts += [each.text for each in narrate(narrator, embeddings)]
-        return texts
 
-    return say
+def _has_gpu() -> bool:
+    """Return whether the language model runs on a GPU here; formats are tried for a CPU."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _gate(request: ExportRequest, data: TrainingSet, parts: Split, say: Narrate | None) -> Gate:

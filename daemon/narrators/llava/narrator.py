@@ -15,6 +15,7 @@ from contracts.manifest import Manifest
 from contracts.narration import Provenance, Status, Utterance
 from daemon.narrators.evidence import EvidenceFinder
 from daemon.narrators.llava.loading import Source, load_weights, load_words
+from daemon.narrators.llava.number_format import choose_format
 from daemon.narrators.llava.shape import read_shape
 from daemon.narrators.patches import PatchPrompt, split_prompt
 from daemon.narrators.protocol import Ended, Partial
@@ -42,7 +43,7 @@ class LlavaNarrator:
     max_new_tokens : int
         A sentence that is longer is cut and marked as truncated.
     dtype : {"auto", "float32", "float16", "bfloat16", "int8"}
-        ``auto`` is bfloat16 on a GPU and float32 on a CPU.
+        As `number_format.choose_format` has it.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``. ``auto`` takes a GPU if there is one.
     revision : str
@@ -88,7 +89,12 @@ class LlavaNarrator:
         config, self._tokenizer = load_words(source, manifest)
         device = _device(device)
         self._engine = self._load(
-            source, config, prompt, _number_format(dtype, device), device, max_rows
+            source,
+            config,
+            prompt,
+            choose_format(dtype, device, manifest, str(model)),
+            device,
+            max_rows,
         )
         self._provenance = Provenance(
             bundle=manifest.sha256,
@@ -270,16 +276,3 @@ def _device(device: str) -> str:
             "Use cpu or auto."
         )
     return device
-
-
-def _number_format(
-    dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"], device: str
-) -> NumberFormat:
-    if dtype == "auto":
-        return "float32" if device == "cpu" else "bfloat16"
-    if dtype == "int8" and device != "cpu":
-        raise UserError(
-            f"narrator.dtype is 'int8', which is for a CPU, and the device is {device!r}. Use "
-            "bfloat16 or auto."
-        )
-    return dtype

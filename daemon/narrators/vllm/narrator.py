@@ -88,7 +88,7 @@ class VllmNarrator:
             model,
             revision=revision,
             manifest=manifest,
-            dtype=settings.dtype,
+            dtype="auto" if settings.dtype == "int8" else settings.dtype,  # a projector is small
             device=settings.device,
             threads=settings.threads,
         )
