@@ -1,0 +1,91 @@
+"""The tables of docs/latency.md, from what ``neurrate bench`` wrote.
+
+neurrate bench latency --json latency.json
+neurrate bench soak --minutes 10 --disturb --json soak.jsonl
+python -m benchmarks.latency_tables latency.json soak.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import markdown
+
+STAGES = ("cut", "encode", "wait", "prefill", "decode", "publish")
+
+
+def main(paths: Sequence[str]) -> int:
+    """Print a table for each file; a soak's ends with ``.jsonl``."""
+    if not paths:
+        print(__doc__)
+        return 2
+    for path in map(Path, paths):
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".jsonl":
+            print(soak_table(json.loads(text.splitlines()[-1])))
+        else:
+            print(latency_tables(json.loads(text)))
+    return 0
+
+
+def latency_tables(found: dict[str, Any]) -> str:
+    """Return narrations by rate, then triggers by rate, then the knee."""
+    narrations = [_narration_line(each) for each in found["rates"]]
+    headers = ["windows/s", "narrated", "narrations/s", "p50 ms", "p95", "p99", "max"]
+    parts = [markdown([*headers, *(f"{s} p50" for s in STAGES)], narrations)]
+    triggers = [
+        [f"{each['pace']['rate']:g}", kind, *_line(of["stages_ms"])]
+        for each in found["rates"]
+        for kind, of in each["triggers"].items()
+    ]
+    if triggers:
+        headers = ["windows/s", "rules on", "p50 ms", "p95", "p99", "max", "encode p50"]
+        parts.append(markdown(headers, triggers))
+    lines = [
+        [f"{each['pace']['rate']:g}", *_ends(each[what])]
+        for what in ("sent_to_received_ms", "published_to_here_ms")
+        for each in found["rates"]
+    ]
+    n = len(found["rates"])
+    beside = [[*sent, *here[1:]] for sent, here in zip(lines[:n], lines[n:], strict=True)]
+    headers = ["windows/s", "sent > received p50 ms", "p99", "published > here p50 ms", "p99"]
+    parts += [markdown(headers, beside), f"{found['knee']['sentence']} {found['command']}"]
+    return "\n\n".join(parts)
+
+
+def soak_table(ended: dict[str, Any]) -> str:
+    """Return the verdicts."""
+    words = {True: "ok", False: "NOT OK", None: "too short"}
+    rows = [[each["name"], words[each["is_ok"]], each["text"]] for each in ended["verdicts"]]
+    return markdown(["rule", "", "found"], rows)
+
+
+def _narration_line(each: dict[str, Any]) -> list[object]:
+    said = each["stages_ms"]
+    if not said:
+        return [f"{each['pace']['rate']:g}", "0%", 0.0, *[None] * (4 + len(STAGES))]
+    total = said["total"]
+    return [
+        f"{each['pace']['rate']:g}",
+        f"{each['share_narrated']:.1%}",
+        each["narrations_per_s"],
+        *(total[name] for name in ("p50", "p95", "p99", "max")),
+        *(said[stage]["p50"] for stage in STAGES),
+    ]
+
+
+def _line(stages: dict[str, Any]) -> list[object]:
+    total = stages["total"]
+    return [*(total[name] for name in ("p50", "p95", "p99", "max")), stages["encode"]["p50"]]
+
+
+def _ends(found: dict[str, float] | None) -> list[object]:
+    return [None, None] if found is None else [found["p50"], found["p99"]]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
