@@ -87,25 +87,25 @@ def write_picture(path: Path, report: DryRun) -> None:
 def _over_time(axes: Any, each: RuleScore, report: DryRun) -> None:
     """Draw the score, its threshold, what was there, and where the rule fired."""
     held, level = each.held, each.rule.level
-    start_s, stop_s = (edge / NS_PER_S for edge in report.seen)
-    axes.set_xlim(start_s, stop_s)
+    edges_s = [edge / NS_PER_S for edge in report.seen]
+    axes.set_xlim(*edges_s)
     score = each.trace.score[np.isfinite(each.trace.score)]
     low = min(0.0, float(score.min(initial=0.0)))
     axes.set_ylim(low - 0.03, 1.24)
-    axes.axvspan(start_s, stop_s, color=UNKNOWN, zorder=0, linewidth=0)
+    axes.axvspan(*edges_s, color=UNKNOWN, zorder=0, linewidth=0)
     _shade(axes, report.known, "white")
     if not isinstance(held, str):
         _shade(axes, held.scene.events, THERE)
     drawn = "steps-post" if each.rule.condition.kind.value == "word" else "default"
-    axes.plot(
-        each.trace.stop_ns / NS_PER_S, each.trace.score, color=TRACE, linewidth=0.6, drawstyle=drawn
-    )
+    order = np.argsort(each.trace.stop_ns, kind="stable")  # narrations may overtake each other
+    times_s = each.trace.stop_ns[order] / NS_PER_S
+    axes.plot(times_s, each.trace.score[order], color=TRACE, linewidth=0.6, drawstyle=drawn)
     axes.axhline(level.threshold, color=INK, linewidth=0.8)
     if level.release != level.threshold:
         axes.axhline(level.release, color=INK, linewidth=0.8, linestyle=":")
-    times_s = np.array(each.times_ns, dtype=np.float64) / NS_PER_S
+    fired_s = np.array(each.times_ns, dtype=np.float64) / NS_PER_S
     for rows, colour, size in _markers(each):
-        axes.plot(times_s[list(rows)], np.full(len(rows), 1.13), linestyle="", marker="v",
+        axes.plot(fired_s[list(rows)], np.full(len(rows), 1.13), linestyle="", marker="v",
                   color=colour, markersize=size)  # fmt: skip
     axes.set_yticks([0, 0.5, 1])
     axes.set_ylabel("cosine" if each.rule.condition.kind.value == "likeness" else "score")

@@ -286,6 +286,10 @@ def luck(
 ) -> Luck | None:
     """Shift all triggers together by random times, round the end of the scored time.
 
+    A shift by less than an event may leave triggers in the event that they are of, which is no
+    luck: shifts are longer than the longest event with its tolerance, either way, as far as a
+    quarter of the time allows.
+
     Parameters
     ----------
     scene : Scene
@@ -306,9 +310,11 @@ def luck(
     if not inside or not scene.events:
         return None
     place = np.array([before[at] + time - starts[at] for time, at in inside])
+    longest = max(stop - start for start, stop in scene.events) + scene.tolerance_ns
+    least = min(longest, int(before[-1]) // 4)
     rng = np.random.default_rng([seed, 3])
     found = []
-    for offset in rng.integers(0, before[-1], n_shifts).tolist():
+    for offset in rng.integers(least, before[-1] - least, n_shifts, endpoint=True).tolist():
         moved = np.sort((place + offset) % before[-1])
         rows = np.searchsorted(before, moved, side="right") - 1
         found.append(_counts(scene, (starts[rows] + moved - before[rows]).tolist(), 0))

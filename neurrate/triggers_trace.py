@@ -39,7 +39,7 @@ rare concept score low, and what is of interest lies where the others are."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """The score of one rule over time.
+    """The score of one rule over time, in the order in which the daemon heard it.
 
     Attributes
     ----------
@@ -151,7 +151,7 @@ def narration_traces(book: RuleBook, narrations: Sequence[Narration]) -> dict[st
     """
     heard = sorted(
         (each for each in narrations if each.said.status is not Status.FAILED),
-        key=lambda each: each.window_seq,
+        key=lambda each: each.stamps.published,
     )
     rules = book.of_kind(TriggerKind.WORD, TriggerKind.LIKENESS)
     likeness = _cosines(book, heard)

@@ -137,21 +137,21 @@ def test_scores_that_are_no_numbers_are_none():
 
 
 def test_narrations_become_traces():
-    """A word is worth 1 where it is said; failed narrations and other populations are left out."""
+    """In the order of publication, since they may overtake; failed and other ones are left out."""
     book = RuleBook((rule('narration of all says "dogs"', "dog_said"),), {})
     found = narration_traces(
         book,
         [
-            narration(seq=3, text="A dog runs."),
-            narration(seq=1, text="A car drives."),
+            narration(seq=1, text="A car drives.", total_ms=90),
+            narration(seq=3, text="A dog runs.", total_ms=60),
             narration(seq=2, status=Status.FAILED, text=""),
             narration(seq=4, population="VISp", text="A dog."),
-            narration(seq=5, text="A street without dogs."),
+            narration(seq=5, text="A street without dogs.", total_ms=120),
         ],
     )["dog_said"]
-    assert found.seq.tolist() == [1, 3, 5]
-    assert found.score.tolist() == [0, 1, 0]
-    assert found.stop_ns.tolist() == [750 * MS, 1750 * MS, 2750 * MS]
+    assert found.seq.tolist() == [3, 1, 5]
+    assert found.score.tolist() == [1, 0, 0]
+    assert found.stop_ns.tolist() == [1750 * MS, 750 * MS, 2750 * MS]
 
 
 def test_tables_say_every_rule():

@@ -134,7 +134,7 @@ def test_a_planted_concept_is_found(
     assert not (tmp_path / "fired").exists()
     assert picture.stat().st_size > 10_000
     told = capsys.readouterr().out
-    for text in ("Scores, with 95 % intervals", "car_seen", "Not scored: dog_said", "0.250"):
+    for text in ("Scores, with 95 % intervals", "car_seen", "Not scored: dog_said", "0.300 s"):
         assert text in told
 
 
