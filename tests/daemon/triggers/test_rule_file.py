@@ -93,7 +93,7 @@ def test_every_mistake_is_said_at_once(tmp_path: Path):
     when = 'probe "car" of VSIp > 1.8 for 2 windows'
     sinks = ["plse", "broken"]
     [triggers.c]
-    whn = 'x'
+    whenever = 'x'
     [triggers.d]
     when = 'narration of all says "dark"'
     release = 1
@@ -118,7 +118,7 @@ def test_every_mistake_is_said_at_once(tmp_path: Path):
     said = "\n".join(_problems(tmp_path, text))
     for expected in (
         "triggers.c.when must be given",
-        "Unknown key triggers.c.whn",
+        "Unknown key triggers.c.whenever",
         "(did you mean when?)",
         "triggers.e.refractory_s must be greater than or equal to 0, got -1",
         "sinks.pulse.command must name a program that is there and may be run, got 'no-such-prog",
