@@ -67,8 +67,8 @@ class RecordedVllm(ThreadingHTTPServer):
         Name of the answer to a rehearsal.
     models : str
         Name of the answer to what is served.
-    is_well : bool
-        Whether ``/health`` is.
+    health : int
+        Status of ``/health``.
     requests : list of (str, str, dict)
         Path, authorization and body of each.
     connections : list of socket
@@ -82,7 +82,7 @@ class RecordedVllm(ThreadingHTTPServer):
         self.acts: deque[Act] = deque()
         self.rehearsal = "rehearsal"
         self.models = "models"
-        self.is_well = True
+        self.health = 200
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
         self.connections: list[socket.socket] = []
 
@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._remember({})
         if self.path == "/health":
-            self._whole(200 if self.server.is_well else 503, "", "text/plain")
+            self._whole(self.server.health, "", "text/plain")
         else:
             self._recorded(self.server.models)
 

@@ -102,7 +102,11 @@ class Link:
         RefusedError
             If it will not say.
         """
-        await self._get("/health")
+        try:
+            await self._get("/health")
+        except RefusedError as error:
+            if error.status != HTTPStatus.NOT_FOUND:  # what stands before a cluster may have none
+                raise
         body = await self._get("/v1/models")
         try:
             return chat.served_models(body)

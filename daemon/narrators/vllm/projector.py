@@ -43,9 +43,10 @@ class Projector:
     manifest : Manifest
         Of the bundle that the patches come from.
     dtype : {"auto", "float32", "float16", "bfloat16"}
-        Of what comes out. ``auto`` is what the model was saved in.
+        Of the sums, and of what comes out; ``auto`` is what the model was saved in. On a CPU
+        float16 is summed in float32.
     device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1``. On a CPU the sums are in float32.
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
     threads : int, optional
         Of torch in this process; None leaves torch's choice.
 
@@ -91,7 +92,9 @@ class Projector:
             torch.set_num_threads(threads)
         target = torch_device(device)
         self._dtype = _dtype(self.config.dtype) if dtype == "auto" else getattr(torch, dtype)
-        self._layers.to(target, torch.float32 if target == "cpu" else self._dtype)
+        # A CPU sums float16 slowly, if at all.
+        is_slow = target == "cpu" and self._dtype == torch.float16
+        self._layers.to(target, torch.float32 if is_slow else self._dtype)
 
     def project(self, grids: NDArray[np.float32]) -> Tensor:
         """Turn patches into image tokens.

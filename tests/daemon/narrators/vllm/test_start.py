@@ -34,8 +34,17 @@ def test_no_server_is_a_missing_dependency(make_narrator):
 
 def test_a_server_that_loads_is_a_missing_dependency(make_narrator, server):
     """A server whose health is not good yet is not there yet."""
-    server.is_well = False
+    server.health = 503
     with pytest.raises(DependencyError, match="answered 503"):
+        make_narrator(server.url)
+
+
+def test_a_cluster_may_have_no_health_page(make_narrator, server):
+    """What stands before several servers need not know that path; the list of models is enough."""
+    server.health = 404
+    assert narrate(make_narrator(server.url), embeddings_of(1))[0].text == SENTENCE
+    server.health = 403
+    with pytest.raises(UserError, match="answered 403"):
         make_narrator(server.url)
 
 
