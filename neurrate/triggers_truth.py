@@ -20,6 +20,8 @@ from contracts.words import words_in
 from neurrate.triggers_spans import Span, Spans, merged
 
 if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
+
     from daemon.triggers.rules import Rule
     from stream_sources.presentations import Presentations
 
@@ -56,7 +58,7 @@ class FileTruth:
     source : str
         Its path.
     spans : mapping of str to tuple
-        Of each concept.
+        Of each concept, whose letters are small.
     """
 
     source: str
@@ -68,7 +70,7 @@ class FileTruth:
 
     def there(self, rule: Rule) -> Spans | str:
         """Return when a rule's concept was there: the rows of its own name, or of its concept."""
-        for name in (rule.name, rule.condition.what):
+        for name in (rule.name.casefold(), rule.condition.what.casefold()):
             if name in self.spans:
                 return self.spans[name]
         return (
@@ -153,6 +155,13 @@ def read_truth_file(path: Path) -> FileTruth:
     except ValueError as error:
         raise UserError(f"--truth {path} is not UTF-8 text: {error}.") from error
     rows = csv.reader(text.splitlines())
+    try:
+        return FileTruth(str(path), _read(rows, path))
+    except csv.Error as error:
+        raise UserError(f"--truth {path}, line {rows.line_num} is no CSV: {error}.") from error
+
+
+def _read(rows: CsvReader, path: Path) -> dict[str, Spans]:
     header = [name.strip() for name in next(rows, [])]
     missing = [name for name in COLUMNS if name not in header]
     if missing:
@@ -176,7 +185,7 @@ def read_truth_file(path: Path) -> FileTruth:
         raise UserError(f"--truth {path}: {'; '.join(problems[:5])}{_more(problems)}.")
     if not found:
         raise UserError(f"--truth {path} must have a row or more below its header, got none.")
-    return FileTruth(str(path), {concept: merged(spans) for concept, spans in found.items()})
+    return {concept: merged(spans) for concept, spans in found.items()}
 
 
 def _row(row: Mapping[str, str]) -> tuple[int, int, str]:
@@ -203,7 +212,7 @@ def _row(row: Mapping[str, str]) -> tuple[int, int, str]:
         raise ValueError(
             f"must stop after it starts, got {row['start_s'].strip()} to {row['stop_s'].strip()} s"
         )
-    return times[0], times[1], row["concept"].strip()
+    return times[0], times[1], row["concept"].strip().casefold()
 
 
 def _more(problems: Sequence[str]) -> str:

@@ -41,12 +41,12 @@ def test_a_row_may_name_the_rule_and_that_wins(tmp_path: Path):
     nothing = truth.there(rule('probe "bird" of all > 0.5', "bird_seen"))
     assert isinstance(nothing, str)
     assert "'bird'" in nothing
-    assert "A dog runs., car, car_seen" in nothing
+    assert "a dog runs., car, car_seen" in nothing
 
 
 def test_files_of_spreadsheets_are_read(tmp_path: Path):
     """A mark of the byte order, more columns, another order, spaces and empty lines do no harm."""
-    text = "\ufeffnote, concept ,start_s,stop_s\r\n\r\nparked, car , 1.5 ,2\r\n,,,\r\n"
+    text = "\ufeffnote, concept ,start_s,stop_s\r\n\r\nparked, Car , 1.5 ,2\r\n,,,\r\n"
     truth = read_truth_file(_write(tmp_path, text))
     assert truth.there(CAR) == ((3 * S // 2, 2 * S),)
 
@@ -61,6 +61,7 @@ def test_files_of_spreadsheets_are_read(tmp_path: Path):
         ("start_s,stop_s,concept\n1,2,car\none,2,car\n", "line 3 must have seconds .* got 'one'"),
         ("start_s,stop_s,concept\n1,nan,car\n", "line 2 must have seconds of session time as stop"),
         ("start_s,stop_s,concept\n1,1e300,car\n", "line 2 must have seconds"),
+        ("start_s,stop_s,concept\n1,2," + "c" * 200_000 + "\n", "line 2 is no CSV: field larger"),
         ("start_s,stop_s,concept\n2,2,car\n", "line 2 must stop after it starts, got 2 to 2 s"),
         ("start_s,stop_s,concept\n\n1,2\n", "line 3 must have a value for concept"),
         ("start_s,stop_s,concept\n1,2, \n", "line 2 must have a value for concept"),
