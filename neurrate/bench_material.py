@@ -6,6 +6,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from contracts.errors import ManifestError, UserError
@@ -142,12 +143,14 @@ def _simulated_recording(folder: Path, seconds: float) -> Path:
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    write_session(
-        path,
-        units=draw_units(ANIMAL),
-        schedule=build_schedule([(GREY_S, None, 0), (0.0, movie, n_times)], seed=UNSEEN_DEMO),
-        session_seed=UNSEEN_DEMO,
-        with_frames=False,
-        progress=True,
-    )
-    return path
+    # In a folder of its own: another benchmark may be making the same.
+    with TemporaryDirectory(dir=folder, prefix="making-") as own:
+        made = write_session(
+            Path(own) / path.name,
+            units=draw_units(ANIMAL),
+            schedule=build_schedule([(GREY_S, None, 0), (0.0, movie, n_times)], seed=UNSEEN_DEMO),
+            session_seed=UNSEEN_DEMO,
+            with_frames=False,
+            progress=True,
+        )
+        return made.path.replace(path)
