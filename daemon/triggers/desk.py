@@ -161,13 +161,15 @@ class TriggerDesk:
             return
         found = self._probes.probabilities(embeddings)
         session_ns = embeddings[0].window.stop_ns
+        said = []
         for each in self._on_probes:
             probability = found.get(each.rule.condition.population)
             if probability is None:
                 continue
             score = float(probability[each.column])
             if each.crossing.take(score, session_ns):
-                self._say(each, self._seen(embeddings[0], score, probability))
+                said.append(self._say(each, self._seen(embeddings[0], score, probability)))
+        self._follow_up(said)
 
     def hear(self, narration: Narration) -> None:
         """Publish what a narration triggers; called on the fast loop, never waits.
@@ -242,7 +244,7 @@ class TriggerDesk:
         if not each.crossing.take(score, second_to_ns(narration.window_stop_s)):
             return
         stamps = narration.stamps
-        self._say(
+        said = self._say(
             each,
             _Found(
                 score=score,
@@ -267,9 +269,10 @@ class TriggerDesk:
                 narration=narration,
             ),
         )
+        self._follow_up([said])
 
-    def _say(self, each: _Watched, found: _Found) -> None:
-        """Publish a trigger, and then do all the rest."""
+    def _say(self, each: _Watched, found: _Found) -> tuple[_Watched, Delivery]:
+        """Publish a trigger, and nothing else."""
         rule, narration = each.rule, found.narration
         population = rule.condition.population
         calibrations = self._probes.calibrations if self._probes and not narration else {}
@@ -301,12 +304,19 @@ class TriggerDesk:
         parts = pack_trigger(trigger)
         self._publisher.publish(parts)
         each.n_fired += 1
-        for sink in each.sinks:
-            sink.offer(Delivery(trigger, parts[1]))
-        durations_ms = trigger_latency_ms(trigger.stamps)
-        self._counters.triggers[rule.name] += 1
-        self._latencies.record(trigger.kind.value, durations_ms)
-        _log(trigger, durations_ms)
+        return each, Delivery(trigger, parts[1])
+
+    def _follow_up(self, said: Sequence[tuple[_Watched, Delivery]]) -> None:
+        """Count and log triggers, and give them to the sinks, whose threads wake up at once."""
+        for _, delivery in said:
+            trigger = delivery.trigger
+            durations_ms = trigger_latency_ms(trigger.stamps)
+            self._counters.triggers[trigger.name] += 1
+            self._latencies.record(trigger.kind.value, durations_ms)
+            _log(trigger, durations_ms)
+        for each, delivery in said:
+            for sink in each.sinks:
+                sink.offer(delivery)
 
     def _take_counts(self) -> None:
         counters = self._counters
