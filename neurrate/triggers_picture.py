@@ -11,7 +11,7 @@ import numpy as np
 from contracts.clock import NS_PER_S
 from contracts.errors import UserError
 from neurrate.tables import check_writable
-from neurrate.triggers_report import Held, RuleScore
+from neurrate.triggers_report import Held, RuleScore, number
 from neurrate.triggers_spans import Spans
 from neurrate.triggers_trace import best_of
 
@@ -133,10 +133,8 @@ def _title(each: RuleScore) -> str:
         return f"{name}   not scored"
     scores, found = each.held.scores, each.held.luck
     by_luck = f", by luck {found.f1:.2f}" if found else ""
-    return (
-        f"{name}   precision {scores['precision'].value:.2f}, recall {scores['recall'].value:.2f}, "
-        f"F1 {scores['f1'].value:.2f}{by_luck}"
-    )
+    precision, recall, f1 = (number(scores[score].value) for score in ("precision", "recall", "f1"))
+    return f"{name}   precision {precision}, recall {recall}, F1 {f1}{by_luck}"
 
 
 def _latency(axes: Any, each: RuleScore) -> None:

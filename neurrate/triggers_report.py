@@ -253,7 +253,7 @@ def count_rows(rules: Sequence[RuleScore]) -> list[dict[str, object]]:
             "misses": len(held.outcome.hit) - held.outcome.n_hits,
             "repeats": len(held.outcome.repeats),
             "false alarms": len(held.outcome.false_alarms),
-            "a minute": _number(held.scores["false_alarms_per_minute"].value),
+            "a minute": number(held.scores["false_alarms_per_minute"].value),
         }
         for each, held in _scored(rules)
     ]
@@ -265,7 +265,7 @@ def score_rows(rules: Sequence[RuleScore]) -> list[dict[str, object]]:
         {
             "rule": each.rule.name,
             **{name: _with_interval(held.scores[key]) for name, key in SCORES.items()},
-            "F1 by luck": _number(held.luck.f1) if held.luck else DASH,
+            "F1 by luck": number(held.luck.f1) if held.luck else DASH,
             "p": f"{held.luck.p:.3f}" if held.luck else DASH,
         }
         for each, held in _scored(rules)
@@ -284,8 +284,8 @@ def latency_rows(rules: Sequence[RuleScore]) -> list[dict[str, object]]:
             {
                 "rule": each.rule.name,
                 "triggers": len(each.times_ns),
-                **{f"heard {p}, s": _number(after[p]) if after else DASH for p in ("p50", "p95")},
-                **{f"host {p}, ms": _number(host[p]) if host else DASH for p in HOST},
+                **{f"heard {p}, s": number(after[p]) if after else DASH for p in ("p50", "p95")},
+                **{f"host {p}, ms": number(host[p]) if host else DASH for p in HOST},
             }
         )
     return rows
@@ -306,7 +306,8 @@ def _with_interval(score: Score) -> str:
     return f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a number with two decimals; a dash for none."""
     return DASH if math.isnan(value) else f"{value:.2f}"
 
 

@@ -111,12 +111,12 @@ def _scenes(prepared: Prepared) -> dict[str, Scene | str]:
             tolerance_ns=prepared.tolerance_ns(rule),
             is_above=rule.condition.is_above,
         )
-        if not scene.events:
+        if there[-1][1] <= seen[0] or there[0][0] >= seen[1]:
             start, stop = (ns_to_second(edge) for edge in seen)
             first, last = (ns_to_second(edge) for edge in (there[0][0], there[-1][1]))
             found[rule.name] = (
-                f"the truth is of {first:.3f} to {last:.3f} s, and no whole stretch of it lies in "
-                f"what is replayed, {start:.3f} to {stop:.3f} s; do both count from the same zero?"
+                f"the truth is of {first:.3f} to {last:.3f} s, and {start:.3f} to {stop:.3f} s are "
+                "replayed; do both count from the same zero?"
             )
             continue
         found[rule.name] = scene

@@ -233,6 +233,18 @@ def test_picture_has_every_part(tmp_path: Path):
         assert text in written, text
 
 
+def test_a_rule_whose_concept_never_came_is_scored_on_false_alarms(tmp_path: Path):
+    """Precision is 0, recall has no meaning, and there is nothing to suggest."""
+    empty = make_scene((), ((0, 30 * S),), tolerance_ns=300 * MS)
+    held = _held(CAR, TRACE, empty)
+    (counts,), (scores,) = count_rows([held]), score_rows([held])
+    assert (counts["events"], counts["false alarms"]) == (0, 2)
+    assert (scores["precision"], scores["recall"], scores["F1 by luck"]) == ("0.00", "-", "-")
+    assert held.suggestion == ""
+    write_picture(tmp_path / "rules.svg", _report(held))
+    assert "precision 0.00, recall -, F1 0.00" in (tmp_path / "rules.svg").read_text()
+
+
 def test_only_so_many_rules_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The rest is said in the title."""
     monkeypatch.setattr(triggers_picture, "MAX_RULES", 1)
