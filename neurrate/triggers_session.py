@@ -97,33 +97,30 @@ def _scenes(prepared: Prepared) -> dict[str, Scene | str]:
     UserError
         If that is all of them.
     """
-    seen = prepared.source.span_ns
-    known = prepared.truth.known(seen)
-    found: dict[str, Scene | str] = {}
-    for rule in prepared.book.rules:
-        there = prepared.truth.there(rule)
-        if isinstance(there, str):
-            found[rule.name] = there
-            continue
-        scene = make_scene(
-            there,
-            known,
-            tolerance_ns=prepared.tolerance_ns(rule),
-            is_above=rule.condition.is_above,
-        )
-        if there[-1][1] <= seen[0] or there[0][0] >= seen[1]:
-            start, stop = (ns_to_second(edge) for edge in seen)
-            first, last = (ns_to_second(edge) for edge in (there[0][0], there[-1][1]))
-            found[rule.name] = (
-                f"the truth is of {first:.3f} to {last:.3f} s, and {start:.3f} to {stop:.3f} s are "
-                "replayed; do both count from the same zero?"
-            )
-            continue
-        found[rule.name] = scene
+    found = {rule.name: _scene(prepared, rule) for rule in prepared.book.rules}
     if all(isinstance(each, str) for each in found.values()):
         why = "\n".join(f"  {name}: {reason}" for name, reason in found.items())
         raise UserError(f"no rule can be scored:\n{why}")
     return found
+
+
+def _scene(prepared: Prepared, rule: Rule) -> Scene | str:
+    there, seen = prepared.truth.there(rule), prepared.source.span_ns
+    if isinstance(there, str):
+        return there
+    if there[-1][1] <= seen[0] or there[0][0] >= seen[1]:
+        start, stop = (ns_to_second(edge) for edge in seen)
+        first, last = (ns_to_second(edge) for edge in (there[0][0], there[-1][1]))
+        return (
+            f"the truth is of {first:.3f} to {last:.3f} s, and {start:.3f} to {stop:.3f} s are "
+            "replayed; do both count from the same zero?"
+        )
+    return make_scene(
+        there,
+        prepared.truth.known(seen),
+        tolerance_ns=prepared.tolerance_ns(rule),
+        is_above=rule.condition.is_above,
+    )
 
 
 def _rule_score(
