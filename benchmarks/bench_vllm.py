@@ -1,0 +1,147 @@
+"""What a server between the patches and the words costs: vllm beside llava, the same tiny model.
+
+    python -m benchmarks.bench_vllm            (starts a server, as scripts/install-servers put it)
+    python -m benchmarks.bench_vllm --url http://127.0.0.1:8000 --served tiny-llava
+    python -m benchmarks.bench_vllm --quick    (for tests)
+
+What bounds it
+--------------
+At two million weights a token is a tenth of a millisecond of products, so that what is measured is
+all the rest: the projector, base64 and JSON, HTTP, vLLM's processes and their queues, and an event
+for each token. Nothing here says what a 7B model does on a GPU, where a token takes milliseconds
+and the same rest disappears in it.
+
+Both narrate the same windows in turns, in float32, and must say the same words. The server shares
+the processor with the client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.measure import Figure, Row, figure, row
+from benchmarks.narrator_models import SHIPPED, SHIPPED_GRID, shipped_manifest
+from benchmarks.record import Options, Result, read_options, report, stop
+from contracts.embedding import PatchEmbedding
+from contracts.errors import NeurrateError
+from contracts.window import Window
+from daemon.narrators.auto import load_narrator
+from daemon.narrators.protocol import Narrator, narrate
+from daemon.narrators.vllm.narrator import VllmNarrator
+from daemon.settings import NarratorSettings, VllmSettings
+from tests.support.vllm_server import IS_INSTALLED, NAME, WHY_NOT, vllm_server
+
+BATCHES = (1, 8)
+N_ROUNDS = 5
+N_TURNS = 12
+"""Windows of a round."""
+
+MAX_NEW_TOKENS = 24
+
+
+def main() -> int:
+    """Measure, print and return the exit code."""
+    options = read_options(__doc__, _add_options)
+    if not options.more["url"] and not IS_INSTALLED:
+        return stop(NeurrateError(f"{WHY_NOT}, or --url of a server that runs"))
+    with _url(options) as url:
+        return report(_measure(options, url), options)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default="", help="of a server that runs; none starts one")
+    parser.add_argument("--served", default=NAME, help="its name for simulation/weights/tiny-llava")
+
+
+@contextmanager
+def _url(options: Options) -> Iterator[str]:
+    if options.more["url"]:
+        yield options.more["url"]
+        return
+    with tempfile.TemporaryDirectory() as folder, vllm_server(Path(folder)) as server:
+        yield server.url
+
+
+def _measure(options: Options, url: str) -> Result:
+    manifest = shipped_manifest()
+    rng = np.random.default_rng(options.seed)
+    n_rounds, n_turns = (2, 2) if options.is_quick else (N_ROUNDS, N_TURNS)
+    rows: list[Row] = []
+    figures: list[Figure] = []
+    settings = NarratorSettings(
+        model=str(SHIPPED), dtype="float32", device="cpu", max_new_tokens=MAX_NEW_TOKENS
+    )
+    llava = load_narrator(settings, manifest)
+    vllm = VllmNarrator(
+        str(SHIPPED),
+        revision="",
+        manifest=manifest,
+        settings=settings,
+        vllm=VllmSettings(urls=(url,), model=options.more["served"]),
+    )
+    with closing(vllm):
+        for n in BATCHES:
+            windows = [_embeddings(rng, n) for _ in range(n_rounds * n_turns)]
+            durations_ns = _take_turns({"llava": llava, "vllm": vllm}, windows)
+            by_round = {
+                name: each.reshape(n_rounds, n_turns) for name, each in durations_ns.items()
+            }
+            rows += [row(f"{n} a window", name, each) for name, each in durations_ns.items()]
+            medians = {name: np.median(each, axis=1) for name, each in by_round.items()}
+            figures += [
+                figure(f"{n} a window", f"{name}, narrations/s", n / (each / 1e9))
+                for name, each in medians.items()
+            ]
+            figures.append(
+                figure(f"{n} a window", "vllm / llava", medians["vllm"] / medians["llava"])
+            )
+    parameters = {"max_new_tokens": MAX_NEW_TOKENS, "batches": list(BATCHES), "dtype": "float32"}
+    return Result("vllm", parameters, {}, rows, figures)
+
+
+def _embeddings(rng: np.random.Generator, n: int) -> list[PatchEmbedding]:
+    spec = shipped_manifest().window_spec
+    window = Window(spec=spec, first_bin=0, counts=np.zeros((spec.n_bins, 1), np.uint16))
+    shape = (SHIPPED_GRID.n_patches, SHIPPED_GRID.dim)
+    return [
+        PatchEmbedding(
+            window, f"p{i}", 1, SHIPPED_GRID, (2 * rng.normal(size=shape)).astype(np.float32)
+        )
+        for i in range(n)
+    ]
+
+
+def _take_turns(
+    narrators: Mapping[str, Narrator], windows: list[list[PatchEmbedding]]
+) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """Give each window to each narrator.
+
+    Raises
+    ------
+    NeurrateError
+        If they say different words.
+    """
+    order = list(narrators.items())
+    durations_ns = {name: np.empty(len(windows), np.int64) for name in narrators}
+    for i, embeddings in enumerate(windows):
+        said = {}
+        for name, narrator in order:
+            started_ns = time.perf_counter_ns()
+            said[name] = [each.text for each in narrate(narrator, embeddings)]
+            durations_ns[name][i] = time.perf_counter_ns() - started_ns
+        if len({tuple(each) for each in said.values()}) != 1:
+            raise NeurrateError(f"they say different words: {said}")
+        order = [*order[1:], order[0]]
+    return durations_ns
+
+
+if __name__ == "__main__":
+    sys.exit(main())
