@@ -37,6 +37,7 @@ bench: setup ## Benchmarks of the CPU rooms, each a table and a JSON line
 	$(BIN)/python -m benchmarks.bench_window_cut
 	$(BIN)/python -m benchmarks.bench_dataset
 	$(BIN)/python -m benchmarks.bench_encoder
+	$(BIN)/python -m benchmarks.bench_narrator
 
 format: setup ## Rewrite the files in the house format
 	$(BIN)/ruff format .

@@ -55,9 +55,10 @@ from benchmarks.narrator_models import (
 )
 from benchmarks.narrator_road import Road
 from benchmarks.record import Options, Result, read_options, report
-from daemon.narrators.llava.decoder import Decoder
+from daemon.narrators.llava.decoder import Decoder, head_format
 from daemon.narrators.llava.engine import Engine
 from daemon.narrators.llava.products import NumberFormat
+from daemon.narrators.llava.shape import TextShape
 from daemon.narrators.llava.speech import Choice
 
 N_ROWS = (1, 2, 4, 8, 16)
@@ -67,9 +68,9 @@ SIDE = 1_024
 READ_BYTES = 1 << 28
 """Far beyond any cache."""
 
-N_TURNS = {"tiny": 60, "65M": 5, "135M": 4, "toy": 3}
+N_TURNS = {"tiny": 60, "65M": 5, "135M": 3, "toy": 3}
 ROAD_TURNS = {1: 16, 2: 10, 4: 8, 8: 6, 16: 4}
-JOIN_SECONDS = {"tiny": 4.0, "65M": 20.0, "toy": 0.2}
+JOIN_SECONDS = {"tiny": 3.0, "65M": 12.0, "toy": 0.2}
 JOIN_POPULATIONS = 2
 JOIN_ROWS = 16
 
@@ -196,7 +197,7 @@ def _hold_against_bound(
     flop_per_s = 2 * SIDE**3 / took.pop("product") * 1e9
     prompt = took.pop("prompt").astype(np.float64)
     inner, length = size.config["intermediate_size"], size.prompt_length
-    weights = n_weights(decoder.shape, inner) * ITEM_BYTES[number_format]
+    weights = _weights_bytes(decoder.shape, inner, number_format)
     cache = cache_bytes(decoder.shape, length, decoder.cache.element_size())
     least_prompt = prompt_operations(decoder.shape, inner, length) / flop_per_s * 1e9
     case = f"{size.name} {number_format}"
@@ -228,6 +229,14 @@ def _hold_against_bound(
         f"{case}: prompt_gflop": prompt_operations(decoder.shape, inner, length) / 1e9,
         f"{case}: cache_bytes_a_row": float(cache),
     }
+
+
+def _weights_bytes(shape: TextShape, inner: int, number_format: NumberFormat) -> int:
+    """Return the bytes that a token reads; the vocabulary's weights have a format of their own."""
+    head = shape.width * shape.n_words
+    inside = n_weights(shape, inner) - head
+    own = head_format(number_format, "cpu")
+    return inside * ITEM_BYTES[number_format] + head * ITEM_BYTES[own]
 
 
 def _timed(

@@ -105,7 +105,7 @@ class Decoder:
         self.n_positions = n_positions
         with torch.inference_mode():
             self.words = text_model.embed_tokens.weight.to(device, self.dtype)
-            self._head = make_product(head.weight, None, number_format, device)
+            self._head = make_product(head.weight, None, head_format(number_format, device), device)
             self._norm = text_model.norm.weight.to(device, self.dtype)
             self._layers = [self._taken(layer, number_format) for layer in _popped(text_model)]
             self._rotate(text_model.rotary_emb)
@@ -303,6 +303,16 @@ def activation_dtype(number_format: NumberFormat, device: str) -> torch.dtype:
         return torch.float32
     dtype: torch.dtype = getattr(torch, number_format)
     return dtype
+
+
+def head_format(number_format: NumberFormat, device: str) -> NumberFormat:
+    """Return the format of the vocabulary's weights.
+
+    A score in bfloat16 has 8 bits, so that the best words are often level and the first of them is
+    said: of 64 scenes the shipped model then says 51 in other words. On a CPU these weights stay
+    float32; on a GPU they are as ``generate`` has them.
+    """
+    return "float32" if number_format == "bfloat16" and device == "cpu" else number_format
 
 
 def _popped(text_model: Any) -> Any:
