@@ -185,6 +185,7 @@ def _run(case: Case, folder: Path, narrator: str, seconds: float) -> Run:
         start=0.0,
         settings=(
             f"triggers.rules={size.rules}",
+            f"narrator.backend={size.backend}",
             f"handover.every={NEVER if narrator == IDLE else 1}",
         ),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from contracts.embedding import PatchGrid
 from contracts.manifest import ENCODER_WEIGHTS, LanguageModel, Manifest, TrainingData
 from contracts.population import Population, Unit
 from contracts.window import Window, WindowSpec
-from encoder_export.bundle import BundleFacts, write_bundle
+from encoder_export.bundle import BundleFacts, ReferenceFrame, write_bundle
 from encoder_export.onnx_graph import CountEncoder
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
@@ -60,6 +60,8 @@ class Size:
     rules : Path
     model : Path
         Folder of a language model that takes its patches.
+    backend : str
+        The narrator's.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Size:
     recording: Path
     rules: Path
     model: Path
+    backend: str = "llava"
 
     def window(self, seed: int) -> Window:
         """Draw a window of Poisson counts."""
@@ -93,8 +96,10 @@ def make_paper(folder: Path, *, seconds: float, seed: int, is_quick: bool) -> Si
         torch.manual_seed(seed)
         encoder = PatchEncoder(spec).eval()
     model = folder / "paper-llava"
-    write_random_llava(model, seed=seed, grid=grid)
-    return _make(folder, "paper", encoder, _rates(n_units), model, seconds=seconds, seed=seed)
+    if not is_quick:
+        write_random_llava(model, seed=seed, grid=grid)
+    made = _make(folder, "paper", encoder, _rates(n_units), model, seconds=seconds, seed=seed)
+    return replace(made, backend="retrieval") if is_quick else made  # which loads in no time
 
 
 def _make(
@@ -126,7 +131,11 @@ def _make(
         scores={},
     )
     manifest = write_bundle(
-        folder / f"{name}-bundle", encoder, facts, more_files=sorted(probes.iterdir())
+        folder / f"{name}-bundle",
+        encoder,
+        facts,
+        references=[ReferenceFrame("0", "a frame", np.ones(random.weight.shape[1], np.float32))],
+        more_files=sorted(probes.iterdir()),
     )
     rules = folder / f"{name}-rules.toml"
     rules.write_text(rules_text(random.concepts, ("all",)), encoding="utf-8")
