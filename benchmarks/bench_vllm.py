@@ -31,7 +31,6 @@ from benchmarks.measure import Figure, Row, figure, row
 from benchmarks.narrator_models import SHIPPED, SHIPPED_GRID, shipped_manifest
 from benchmarks.record import Options, Result, read_options, report, stop
 from contracts.embedding import PatchEmbedding
-from contracts.errors import NeurrateError
 from contracts.window import Window
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.protocol import Narrator, narrate
@@ -51,7 +50,7 @@ def main() -> int:
     """Measure, print and return the exit code."""
     options = read_options(__doc__, _add_options)
     if not options.more["url"] and not IS_INSTALLED:
-        return stop(NeurrateError(f"{WHY_NOT}, or --url of a server that runs"))
+        sys.exit(f"{WHY_NOT}, or give --url of a server that runs")
     with _url(options) as url:
         return report(_measure(options, url), options)
 
@@ -122,13 +121,7 @@ def _embeddings(rng: np.random.Generator, n: int) -> list[PatchEmbedding]:
 def _take_turns(
     narrators: Mapping[str, Narrator], windows: list[list[PatchEmbedding]]
 ) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Give each window to each narrator.
-
-    Raises
-    ------
-    NeurrateError
-        If they say different words.
-    """
+    """Give each window to each narrator; end if they say different words."""
     order = list(narrators.items())
     durations_ns = {name: np.empty(len(windows), np.int64) for name in narrators}
     for i, embeddings in enumerate(windows):
@@ -138,7 +131,7 @@ def _take_turns(
             said[name] = [each.text for each in narrate(narrator, embeddings)]
             durations_ns[name][i] = time.perf_counter_ns() - started_ns
         if len({tuple(each) for each in said.values()}) != 1:
-            raise NeurrateError(f"they say different words: {said}")
+            stop(f"{said}")
         order = [*order[1:], order[0]]
     return durations_ns
 
