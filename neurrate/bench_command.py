@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -73,9 +73,13 @@ def latency(
     paces = [pace(rate, played.bins_per_s) for rate in wanted]
     stop = StopRequest()
     with stop_on_signal(stop, force=give_up):
-        results = _measure(played, paces, seconds_per_rate, bench, is_stopped=lambda: stop.is_made)
-    if results:
-        _tell(played, results, bench, is_whole=not stop.is_made)
+        results: list[RateResult] = []
+        try:
+            for result in _measure(played, paces, seconds_per_rate, bench, lambda: stop.is_made):
+                results.append(result)  # noqa: PERF402 - what is there is told, whatever comes
+        finally:
+            if results:
+                _tell(played, results, bench, is_whole=len(results) == len(paces))
     return say_stopped() if stop.is_made else 0
 
 
@@ -84,16 +88,14 @@ def _measure(
     paces: Sequence[Pace],
     seconds: float,
     bench: Bench,
-    *,
     is_stopped: Callable[[], bool],
-) -> list[RateResult]:
+) -> Iterator[RateResult]:
     """Run one rate after the other; a rate that was stopped does not count."""
     from contracts.manifest import load_manifest
     from neurrate.bench_latency import summarise
     from neurrate.bench_pace import WARM_S, run_rate
 
     spec = load_manifest(played.bundle, check_hashes=False).window_spec
-    results: list[RateResult] = []
     with TemporaryDirectory(prefix="neurrate-bench-") as folder:
         for number, rate in enumerate(paces):
             title = f"{rate.rate:g} windows/s ({number + 1} of {len(paces)})"
@@ -109,10 +111,9 @@ def _measure(
                     on_second=on_second,
                 )
             if run is None:
-                break
+                return
             of_run = replace(spec, stride_bins=rate.stride_bins)
-            results.append(summarise(run, rate, spec=of_run, populations=played.populations))
-    return results
+            yield summarise(run, rate, spec=of_run, populations=played.populations)
 
 
 def _tell(
