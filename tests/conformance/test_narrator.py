@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -11,19 +13,32 @@ from contracts.embedding import PatchEmbedding
 from contracts.narration import Status
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.protocol import Narrator, narrate
-from daemon.settings import NarratorSettings
+from daemon.narrators.vllm.narrator import VllmNarrator
+from daemon.settings import NarratorSettings, VllmSettings
+from tests.support.recorded_vllm import recorded_vllm
 from tests.support.tiny_bundle import TINY_GRID, tiny_windows
 
-BACKENDS = ("llava", "retrieval")
+BACKENDS = ("llava", "retrieval", "vllm")
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
-def narrator(request, stub_bundle, tiny_llava) -> Narrator:
+def narrator(request, stub_bundle, tiny_llava) -> Iterator[Narrator]:
     """Return one implementation."""
-    settings = NarratorSettings(
-        backend=request.param, model=str(tiny_llava), max_new_tokens=12, device="cpu"
-    )
-    return load_narrator(settings, stub_bundle)
+    with ExitStack() as stack:
+        server = stack.enter_context(recorded_vllm())
+        server.rehearsal = "sentence"  # of another model's prompt, which is not to be compared
+        settings = NarratorSettings(
+            backend=request.param,
+            model=str(tiny_llava),
+            max_new_tokens=12,
+            device="cpu",
+            max_rows=1 if request.param == "vllm" else 16,  # one connection for all tests
+        )
+        vllm = VllmSettings(urls=(server.url,), model="tiny-llava")
+        made = load_narrator(settings, stub_bundle, vllm=vllm)
+        if isinstance(made, VllmNarrator):
+            stack.callback(made.close)
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,7 @@ class RecordedVllm(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: RecordedVllm
-    timeout = 5
+    timeout = 120
 
     def setup(self) -> None:
         super().setup()
