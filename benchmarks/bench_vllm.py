@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import httpx2
 import numpy as np
 
 from benchmarks.measure import Figure, Row, figure, row
@@ -103,7 +104,18 @@ def _measure(options: Options, url: str) -> Result:
                 figure(f"{n} a window", "vllm / llava", medians["vllm"] / medians["llava"])
             )
     parameters = {"max_new_tokens": MAX_NEW_TOKENS, "batches": list(BATCHES), "dtype": "float32"}
-    return Result("vllm", parameters, {}, rows, figures)
+    return Result("vllm", parameters, {"http_round_trip_s": _round_trip_s(url)}, rows, figures)
+
+
+def _round_trip_s(url: str) -> float:
+    """Measure the least that a question to the server takes: median of its health page."""
+    durations_s = []
+    with httpx2.Client() as client:
+        for _ in range(50):
+            started_s = time.perf_counter()
+            client.get(f"{url}/health")
+            durations_s.append(time.perf_counter() - started_s)
+    return float(np.median(durations_s))
 
 
 def _embeddings(rng: np.random.Generator, n: int) -> list[PatchEmbedding]:
