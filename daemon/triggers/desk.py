@@ -149,6 +149,16 @@ class TriggerDesk:
         """Sockets to be polled by the loop."""
         return self._likeness.sockets if self._likeness else ()
 
+    @property
+    def n_unfinished(self) -> int:
+        """Narrations that likeness has been asked about, and has neither answered nor dropped."""
+        return self._likeness.n_unfinished if self._likeness else 0
+
+    @property
+    def problem(self) -> str:
+        """Why some rule cannot work now; empty if all is well."""
+        return self._likeness.problem if self._likeness else ""
+
     def judge(self, embeddings: Sequence[PatchEmbedding]) -> None:
         """Publish what one window triggers; called on the fast loop, never waits.
 

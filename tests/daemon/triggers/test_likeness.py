@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 import pytest
 import zmq
 
-from contracts.clock import HostClock
+from contracts.clock import Clock, HostClock
 from contracts.narration import Narration
 from daemon.settings import LogSettings
-from daemon.triggers.likeness_port import MAX_WAITING, LikenessPort, model_folder
+from daemon.triggers.likeness_port import ANSWER_S, MAX_WAITING, LikenessPort, model_folder
 from tests.support.daemon_rooms import Context
+from tests.support.manual_clock import ManualClock
 from tests.support.narrations import narration
 from tests.support.wait_until import wait_until
 
@@ -27,9 +28,9 @@ def context() -> Iterator[Context]:
     context.destroy(linger=0)
 
 
-def _port(context: Context, model: str) -> LikenessPort:
+def _port(context: Context, model: str, clock: Clock) -> LikenessPort:
     log = LogSettings(level="ERROR").model_dump_json()
-    return LikenessPort(context, [SENTENCE, "a dog"], model=model, log=log, clock=HostClock())
+    return LikenessPort(context, [SENTENCE, "a dog"], model=model, log=log, clock=clock)
 
 
 @pytest.mark.timeout(240)
@@ -38,7 +39,8 @@ def test_likeness_of_narrations(context: Context):
 
     One test for the whole life: the model takes seconds to load.
     """
-    port = _port(context, model_folder(None))
+    clock = ManualClock()
+    port = _port(context, model_folder(None), clock)
     found: dict[str, Mapping[str, float]] = {}
     order: list[str] = []
 
@@ -55,9 +57,10 @@ def test_likeness_of_narrations(context: Context):
         ]
         for each in asked:
             port.ask(each)
-        assert port.n_dropped == 3
+        assert (port.n_dropped, port.n_unfinished, port.problem) == (3, MAX_WAITING, "")
         wait_until(lambda: collect(MAX_WAITING), deadline_s=180, what="the cosines")
         assert order == [each.id for each in asked[3:]]
+        assert (port.n_unfinished, port.problem) == (0, "")
         dark, dogs = (found[f"run-all-{seq}"] for seq in (4, 5))
         assert dark[SENTENCE] > 0.5 > dogs[SENTENCE]
         assert dogs["a dog"] > dark["a dog"]
@@ -66,9 +69,15 @@ def test_likeness_of_narrations(context: Context):
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
         port.ask(narration(seq=100))
+        clock.ns += round(2e9 * ANSWER_S)
+        assert "no answer for 10 s" in port.problem
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: collect(0) and not port.is_ready, what="the worker's death")
-        assert port.n_dropped == 4
+        assert (port.n_dropped, port.n_unfinished) == (4, 0)
+        assert "the worker ended with exit code -9" in port.problem
+        port.ask(narration(seq=101))
+        assert (port.n_dropped, port.n_unfinished) == (5, 0)
+        clock.ns += round(1e9)
         wait_until(lambda: collect(0) and port.worker_pid not in {None, pid}, what="another one")
     finally:
         port.close(deadline_s=0)
@@ -78,15 +87,20 @@ def test_likeness_of_narrations(context: Context):
 def test_a_model_that_cannot_be_loaded_is_said(
     context: Context, tmp_path, caplog: pytest.LogCaptureFixture
 ):
-    """A folder without a model is an error in the log, and the daemon goes on."""
-    port = _port(context, str(tmp_path))
+    """A folder without a model is an error in the log and a problem; nothing waits for it."""
+    port = _port(context, str(tmp_path), HostClock())
     try:
 
         def has_failed() -> bool:
             assert list(port.collect()) == []
             return "likeness cannot start" in caplog.text
 
+        port.ask(narration())
         wait_until(has_failed, deadline_s=180, what="the failure")
         assert not port.is_ready
+        assert "there is no config.json" in port.problem
+        assert (port.n_dropped, port.n_unfinished) == (1, 0)
+        wait_until(lambda: has_failed() and port.worker_pid is None, what="the worker's end")
+        assert "there is no config.json" in port.problem
     finally:
         port.close(deadline_s=0)
