@@ -56,9 +56,9 @@ class Probes:
     def calibration_of(self, expression: str) -> str:
         """Return the population whose calibration serves for an expression of the settings.
 
-        A bare name is an area, a cell type or a probe, in this order, as in
-        `contracts.population.Population.select`. Controls, single units and lists of units have no
-        calibration: they take that of all units.
+        A bare name is an area or else a cell type, as in `contracts.population.Population.select`.
+        Recording probes, controls, single units and lists of units have no calibration: they take
+        that of all units.
         """
         for name in (expression, *(f"{kind}:{expression}" for kind in ("area", "cell_type"))):
             if name in self.populations:
@@ -179,7 +179,8 @@ class PopulationProbes:
         Returns
         -------
         probabilities : dict of array, shape (n_concepts,), float32
-            NaN where the encoder gave numbers that are not finite.
+            All NaN where the encoder gave numbers that are not finite, or too large for one of the
+            concepts to be told.
         """
         found = [each.population for each in embeddings if each.population in self._row_of]
         # Sums and products of numpy itself: those of BLAS may start threads, which take the cores
@@ -191,7 +192,9 @@ class PopulationProbes:
                     np.add.reduce(each.patches, axis=0, out=self._mean[row])
                     self._mean[row] /= len(each.patches)
             logit = np.einsum("pd,cd->pc", self._mean, self._weight) * self._scale + self._shift
+            # Numbers that are finite and huge may still add up to infinity minus infinity.
+            is_none = ~np.isfinite(self._mean).all(axis=1) | np.isnan(logit).any(axis=1)
             np.clip(logit, -LARGEST_LOGIT, LARGEST_LOGIT, out=logit)
             probability = 1 / (1 + np.exp(-logit))
-            probability[~np.isfinite(self._mean).all(axis=1)] = np.nan
+            probability[is_none] = np.nan
         return {name: probability[self._row_of[name]] for name in found}

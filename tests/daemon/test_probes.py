@@ -13,7 +13,7 @@ from daemon.probes import PopulationProbes, load_probes
 from encoder_training.probes.probe_files import Probes as TrainedProbes
 from encoder_training.probes.probe_files import save_probes
 from tests.support.tiny_bundle import TINY_GRID, write_stub_bundle
-from tests.support.triggers import concept_probes, seen, write_probes
+from tests.support.triggers import concept_probes, huge, probes_that_cancel, seen, write_probes
 
 RNG = np.random.default_rng(3)
 
@@ -102,6 +102,12 @@ def test_numbers_that_are_none_give_none(bad: float):
     ]
     assert np.isnan(probability).all() or np.isfinite(probability).all()
     assert np.isnan(probability).all() == (not np.isfinite(bad))
+
+
+def test_a_concept_that_is_no_number_takes_the_others_along():
+    """Where finite numbers overflow in one concept, none of the population is to be trusted."""
+    probability = PopulationProbes(probes_that_cancel(), {"all": "all"}).probabilities(huge())
+    assert np.isnan(probability["all"]).all()
 
 
 def test_a_bundle_without_probes_has_none(stub_bundle: Manifest):

@@ -135,6 +135,20 @@ def concept_probes(
     )
 
 
+def probes_that_cancel() -> Probes:
+    """Return probes of which "dog" is infinity minus infinity where a patch is huge."""
+    probes = concept_probes()
+    probes.weight[CONCEPTS.index("dog"), :2] = (1000, -1000)
+    return probes
+
+
+def huge(seq: int = 0, populations: Sequence[str] = ("all",)) -> list[PatchEmbedding]:
+    """Return a window whose patches are finite, and too large to be multiplied."""
+    embeddings = seen(seq, 0.9, populations)
+    embeddings[0].patches[:, :2] = 1e36
+    return embeddings
+
+
 def write_probes(folder: Path, probes: Probes) -> None:
     """Write ``probes.safetensors`` as training does."""
     names = {"concepts": probes.concepts, "populations": probes.populations}

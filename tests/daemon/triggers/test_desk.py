@@ -14,7 +14,7 @@ from contracts.narration import Narration, Status
 from contracts.narration_wire import pack_narration
 from contracts.trigger import Trigger, TriggerKind, unpack_trigger
 from daemon.metrics import Counters
-from daemon.probes import PopulationProbes
+from daemon.probes import PopulationProbes, Probes
 from daemon.publisher import Publisher
 from daemon.triggers.desk import TriggerDesk
 from daemon.triggers.latencies import TriggerLatencies
@@ -24,7 +24,7 @@ from daemon.triggers.sinks.thread import Delivery
 from tests.support.daemon_rooms import Context
 from tests.support.manual_clock import ManualClock
 from tests.support.narrations import narration
-from tests.support.triggers import concept_probes, rule, seen
+from tests.support.triggers import concept_probes, huge, probes_that_cancel, rule, seen
 
 EXPRESSIONS = {"all": "all", "VISp": "area:VISp", "few": "ids:1|2"}
 
@@ -104,7 +104,12 @@ def make(context: Context):
     """Return a function from rules to a desk with a subscriber."""
     opened: list[Publisher | zmq.Socket[bytes]] = []
 
-    def made(*rules: Rule, likeness: FakeLikeness | None = None, **sinks: FakeSink) -> Desk:
+    def made(
+        *rules: Rule,
+        likeness: FakeLikeness | None = None,
+        probes: Probes | None = None,
+        **sinks: FakeSink,
+    ) -> Desk:
         publisher = Publisher(context, "tcp://127.0.0.1:*")
         subscriber = context.socket(zmq.SUB)
         opened.extend((subscriber, publisher))
@@ -116,7 +121,7 @@ def make(context: Context):
         counters, clock, registry = Counters(), ManualClock(), CollectorRegistry()
         desk = TriggerDesk(
             RuleBook(rules, {}),
-            probes=PopulationProbes(concept_probes(), EXPRESSIONS),
+            probes=PopulationProbes(probes or concept_probes(), EXPRESSIONS),
             publisher=publisher,
             counters=counters,
             latencies=TriggerLatencies(registry),
@@ -180,6 +185,14 @@ def test_a_window_that_is_no_number_triggers_nothing(make):
     made.desk.judge(embeddings)
     made.desk.judge([])
     assert made.heard() == []
+
+
+def test_a_window_that_overflows_triggers_nothing(make):
+    """Finite patches too large to be added up are no score, and the next window is judged."""
+    made = make(rule('probe "car" of all > 0.8'), probes=probes_that_cancel())
+    made.desk.judge(huge(0))
+    made.desk.judge(seen(1, 0.9))
+    assert [each.window.seq for each in made.heard()] == [1]
 
 
 @pytest.mark.parametrize(
