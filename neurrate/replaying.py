@@ -167,7 +167,7 @@ def replay(source: SpikeSource, options: Replay) -> None:
                     on_batch=on_batch,
                 )
         finally:
-            publisher.close()
+            publisher.close(is_urgent=stop.is_made)
             source.close()
     _tell(source, report, options.json)
 

@@ -28,6 +28,10 @@ QUEUE_MESSAGES = 1000
 FLUSH_MS = 30_000
 """How long the last messages may take to leave after `SpikePublisher.close`."""
 
+LOSSLESS_FLUSH_MS = 3_600_000
+"""The same where nothing may be lost: a subscriber that takes seconds for a batch, because it
+narrates it, has an hour for those that wait for it."""
+
 RETRY_MS = 20
 """A lossless source looks this often whether its slowest subscriber has caught up."""
 
@@ -92,7 +96,7 @@ class SpikePublisher:
         self._socket = context.socket(zmq.XPUB)
         self._socket.set(zmq.SNDHWM, QUEUE_MESSAGES)
         self._socket.set(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
-        self._socket.set(zmq.LINGER, FLUSH_MS)
+        self._socket.set(zmq.LINGER, LOSSLESS_FLUSH_MS if is_lossless else FLUSH_MS)
         self._socket.set(zmq.XPUB_VERBOSER, 1)
         self._socket.set(zmq.XPUB_NODROP, int(is_lossless))
         try:
@@ -152,9 +156,16 @@ class SpikePublisher:
         )
         return self._send(pack(end), should_give_up)
 
-    def close(self) -> None:
-        """Close the socket; what is queued still leaves within `FLUSH_MS`."""
-        self._socket.close()
+    def close(self, *, is_urgent: bool = False) -> None:
+        """Close the socket; what is queued still leaves, while subscribers take it.
+
+        Parameters
+        ----------
+        is_urgent : bool
+            Whether somebody asked to stop: then it leaves within `FLUSH_MS` or not at all, even
+            where nothing may be lost.
+        """
+        self._socket.close(linger=FLUSH_MS if is_urgent else None)
 
     def _send(self, parts: list[Part], should_give_up: Callable[[], bool]) -> bool:
         """Send once, newcomers greeted before."""

@@ -23,6 +23,9 @@ from tests.support.wait_until import wait_until
 Context = zmq.Context[zmq.Socket[bytes]]
 HELLO = Hello("probeA", RUN, "test", ramp_population(4))
 
+N_UNREAD = 300
+"""Batches that a reader leaves unread: more than the system's own buffers take."""
+
 
 @pytest.fixture
 def context() -> Iterator[Context]:
@@ -313,3 +316,43 @@ def test_rapid_start_and_stop_leaks_nothing(context: Context):
     for _ in range(300):
         live()
     wait_until(lambda: process.num_fds() <= before + 2, what="closed descriptors")
+
+
+@contextmanager
+def much_unread(context: Context) -> Iterator[tuple[SpikePublisher, zmq.Socket[bytes], Context]]:
+    """Send seven megabytes to a reader that reads none of it yet."""
+    own: Context = zmq.Context()
+    publisher = SpikePublisher(own, "tcp://127.0.0.1:*", HELLO, ManualClock(), is_lossless=True)
+    with subscriber(context, publisher, b"spikes", queue=10) as socket:
+        for seq in range(N_UNREAD):
+            assert publisher.send(batch(seq, n_spikes=2000))
+        try:
+            yield publisher, socket, own
+        finally:
+            own.destroy(linger=0)
+
+
+def test_lossless_source_that_has_ended_waits_for_a_slow_reader(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    """What waits for a reader at the end leaves however long it takes, not for half a minute."""
+    monkeypatch.setattr("stream_sources.publisher.FLUSH_MS", 1)
+    with much_unread(context) as (publisher, socket, own):
+        publisher.close()
+        ending = threading.Thread(target=own.term)
+        ending.start()
+        messages = [heard(socket) for _ in range(N_UNREAD)]
+        ending.join()
+    batches = [each for each in messages if isinstance(each, SpikeBatch)]
+    assert [each.seq for each in batches] == list(range(N_UNREAD))
+
+
+def test_lossless_source_that_is_stopped_does_not_wait_for_a_slow_reader(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    """Whoever asks a source to stop does not wait for an hour."""
+    monkeypatch.setattr("stream_sources.publisher.FLUSH_MS", 1)
+    with much_unread(context) as (publisher, socket, own):
+        publisher.close(is_urgent=True)
+        own.term()
+        assert socket.poll(5000)
