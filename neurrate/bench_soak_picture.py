@@ -107,11 +107,13 @@ def _latency(axes: Any, samples: Sequence[Sample]) -> None:
     for name, colour in (("latency_ms", COLOURS["worker"]), ("trigger_ms", "#7b5ea7")):
         found = [getattr(each, name) for each in samples]
         label = "narration" if name == "latency_ms" else "trigger"
-        for key, style in (("p50", "-"), ("p99", ":")):
+        # Triggers are rare: a second with one stands alone, and a line would not show it.
+        styles = ("-", ":") if name == "latency_ms" else (".", "2")
+        for key, style in zip(("p50", "p99"), styles, strict=True):
             if any(found):
                 values = [ms[key] if ms else float("nan") for ms in found]  # a gap is a gap
                 axes.plot([each.t_s for each in samples], values, style, color=colour,
-                          linewidth=1, label=f"{label} {key}")  # fmt: skip
+                          linewidth=1, markersize=2.5, label=f"{label} {key}")  # fmt: skip
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -145,10 +147,10 @@ def _mark(axes: Any, events: Sequence[Event]) -> None:
 
 
 def _name(axes: Any, events: Sequence[Event]) -> None:
-    for event in events:
-        axes.annotate(event.name, (event.t_s, 1), (2, 2), xycoords=("data", "axes fraction"),
-                      textcoords="offset points", fontsize=6.5, color=INK,
-                      rotation=20)  # fmt: skip
+    for number, event in enumerate(events):
+        place = (2, 2 + 9 * (number % 2))
+        axes.annotate(event.name, (event.t_s, 1), place, xycoords=("data", "axes fraction"),
+                      textcoords="offset points", fontsize=6.5, color=INK)  # fmt: skip
 
 
 def _per_s(earlier: Sample, later: Sample, counter: str) -> float:

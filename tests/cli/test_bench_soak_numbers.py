@@ -97,7 +97,7 @@ def test_a_quiet_soak_is_fine():
 @pytest.mark.parametrize(
     ("broken", "change"),
     [
-        ("memory of the daemon", lambda s: {"rss_mb": 200 + s.t_s / 100}),
+        ("memory of the daemon", lambda s: {"rss_mb": 200 + s.t_s / 50}),
         ("descriptors", lambda s: {"n_descriptors": 20 + round(s.t_s) // 60}),
         ("threads", lambda s: {"n_threads": 5 + round(s.t_s) // 60}),
     ],
