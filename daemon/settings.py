@@ -178,6 +178,10 @@ class NarratorSettings(_Group):
     max_rows: Annotated[int, Field(ge=1, le=1024)] = 16
     """Sentences that are said at once; the populations of a window beyond it take turns. More
     cost memory for each, and time once the processor is full."""
+    joins: bool = False
+    """Whether a window may begin while another is being said, as long as ``max_rows`` has room.
+    Two windows at once say about a quarter more, and each is later by half: for replays and not
+    for live narration, where the newest counts (docs/decisions/0015-narrator-engine.md)."""
     nice: Annotated[int, Field(ge=0, le=19)] = 5
     """Niceness of the worker (man 2 nice), so that it gives way to the fast loop where the two
     share a core. Zero does not."""
@@ -244,7 +248,7 @@ class HandoverSettings(_Group):
     to the narrator's pace. A live source cannot be slowed and would lose batches."""
     every: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Hand over every so many windows, those whose number on the grid it divides, so that a replay
-    picks the same ones. Triggers see every window. One hands over all of them."""
+    picks the same ones. Triggers see every window that is encoded. One hands over all of them."""
     capacity: Annotated[int, Field(ge=1, le=10_000)] = 16
     """Windows that may wait under ``all`` before the source is held. Each takes the memory of its
     patches: at 24 x 24 x 1024, 2.4 MB a population."""

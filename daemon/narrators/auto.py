@@ -53,4 +53,5 @@ def load_narrator(
         threads=settings.threads,
         deadline_s=settings.deadline_s,
         max_rows=settings.max_rows,
+        joins=settings.joins,
     )

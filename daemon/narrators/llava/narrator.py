@@ -54,6 +54,8 @@ class LlavaNarrator:
         Seconds from `begin` after which what is said is cut at a word; None cuts nothing.
     max_rows : int
         Rows that are said at once.
+    joins : bool
+        Whether a window has room while another is being said.
 
     Raises
     ------
@@ -75,6 +77,7 @@ class LlavaNarrator:
         threads: int | None = None,
         deadline_s: float | None = None,
         max_rows: int = 16,
+        joins: bool = False,
     ) -> None:
         source = Source(str(model), revision or "main")
         import torch
@@ -83,6 +86,7 @@ class LlavaNarrator:
         self._grid = manifest.patch_grid
         self._max_new_tokens = max_new_tokens
         self._deadline_s = deadline_s
+        self._joins = joins
         self._told: dict[Row, tuple[PatchEmbedding, Transcript | None]] = {}
         if threads is not None:
             torch.set_num_threads(threads)
@@ -116,8 +120,8 @@ class LlavaNarrator:
         return self._engine.n_rows
 
     def has_room(self, n: int) -> bool:
-        """Return whether n rows could begin now."""
-        return self._engine.n_rows == 0 or self._engine.n_free >= n
+        """Return whether nothing is under way, or n rows may join what is."""
+        return self._engine.n_rows == 0 or (self._joins and self._engine.n_free >= n)
 
     def begin(
         self,
@@ -175,6 +179,14 @@ class LlavaNarrator:
         """Drop a window's rows."""
         self._engine.cancel(batch_id)
         self._told = {row: told for row, told in self._told.items() if row.batch_id != batch_id}
+
+    def close(self) -> None:
+        """Hold nothing that does not go with the process."""
+
+    def close(self) -> None:
+        """Drop what is under way."""
+        for batch_id in {row.batch_id for row in self._told}:
+            self.cancel(batch_id)
 
     def _load(
         self,

@@ -19,7 +19,7 @@ from daemon.narrators.auto import load_narrator
 from daemon.narrators.llava import LlavaNarrator
 from daemon.narrators.llava.decoder import Decoder
 from daemon.narrators.llava.loading import Source, load_weights, load_words
-from daemon.narrators.protocol import narrate
+from daemon.narrators.protocol import Ended, narrate
 from daemon.settings import PAPER_PROMPT, NarratorSettings
 from tests.support.tiny_bundle import CAPTIONS, TINY_GRID, tiny_windows, write_stub_bundle
 
@@ -309,3 +309,54 @@ def test_other_grid_is_our_mistake(narrator):
     other = PatchEmbedding(window, "all", 12, PatchGrid(2, 2, 64), np.zeros((4, 64), np.float32))
     with pytest.raises(MisuseError, match="patches must be of"):
         narrate(narrator, [other])
+
+
+def test_partials_begin_the_sentence(narrator, embeddings):
+    """What is said before the end begins what is said in the end, and only for who asked."""
+    narrator.begin(3, embeddings[:2], with_partials=True)
+    narrator.begin(4, embeddings[2:3])
+    parts, ended = [], {}
+    while narrator.n_rows:
+        for event in narrator.step():
+            if isinstance(event, Ended):
+                ended[event.batch_id, event.row] = event.utterance
+            else:
+                parts.append(event)
+    assert {part.batch_id for part in parts} == {3}
+    assert {part.row for part in parts} == {0, 1}
+    for part in parts:
+        assert part.text
+        assert ended[3, part.row].text.startswith(part.text)
+    assert ended[4, 0].text == narrate(narrator, embeddings[2:3])[0].text
+
+
+def test_cancelled_window_says_nothing_more(narrator, embeddings):
+    """Its rows leave at once, also those that wait, and its number can be used again."""
+    narrator.begin(1, embeddings[:3], with_partials=True)
+    narrator.step()
+    narrator.cancel(1)
+    narrator.cancel(99)
+    assert (narrator.n_rows, list(narrator.step())) == (0, [])
+    assert len(narrate(narrator, embeddings[:1])) == 1
+
+
+def test_deadline_cuts_at_a_word(tiny_llava, stub_bundle, embeddings):
+    """What is not said in time is cut; what has not begun fails, and both say which deadline."""
+    narrator = llava_of(tiny_llava, stub_bundle, deadline_s=1e-6, max_rows=1)
+    first, second = narrate(narrator, embeddings[:2])
+    for utterance in (first, second):
+        assert utterance.status == Status.FAILED
+        assert utterance.reason == "cut at the deadline of 1e-06 s"
+        assert utterance.last_token_host_ns >= utterance.start_host_ns
+
+
+@pytest.mark.parametrize("joins", [True, False])
+def test_room(tiny_llava, stub_bundle, embeddings, joins):
+    """An idle narrator takes any window; a busy one only if windows may join and rows are free."""
+    narrator = llava_of(tiny_llava, stub_bundle, max_rows=4, joins=joins)
+    assert narrator.has_room(9)
+    narrator.begin(0, embeddings[:3])
+    assert narrator.has_room(1) == joins
+    assert not narrator.has_room(2)
+    narrator.cancel(0)
+    assert narrator.has_room(9)
