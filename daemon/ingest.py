@@ -114,10 +114,19 @@ class Ingest:
                     f"got {address!r}: {error}"
                 ) from error
 
-    def receive(self, *, max_messages: int) -> Iterator[SpikeBatch | StreamEnd | Hello]:
+    def receive(
+        self, *, max_messages: int, should_stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[SpikeBatch | StreamEnd | Hello]:
         """Yield what has arrived and concerns the ring, up to a number of messages.
 
-        Called on the fast loop; never waits.
+        Called on the fast loop; never waits. One message may hold several values, and is always
+        yielded whole.
+
+        Parameters
+        ----------
+        max_messages : int
+        should_stop : callable
+            Asked after each message whether another one shall be taken.
 
         Yields
         ------
@@ -150,6 +159,8 @@ class Ingest:
                 if isinstance(message, Hello):
                     line.streams.add(message.stream)
                 yield message
+            if should_stop():
+                return
         self.is_drained = not lines
 
     @property

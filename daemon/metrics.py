@@ -20,8 +20,8 @@ from contracts.narration import Status
 PREFIX = "neurrate"
 
 DROP_REASONS = (
-    "encoder_busy", "narrator_busy", "narration_failed", "worker_died", "worker_still", "not_asked",
-    "shutdown",
+    "encoder_busy", "narrator_busy", "narration_failed", "worker_died", "worker_stopped",
+    "not_selected", "shutdown",
 )  # fmt: skip
 STATUSES = tuple(status.value for status in Status)
 WIRE_REASONS = (
@@ -145,9 +145,9 @@ class Counters:
             DROP_REASONS,
             "Windows cut and never narrated. 'narrator_busy' is normal where windows come faster "
             "than sentences: the newest wins. 'encoder_busy': the encoder is too slow for this "
-            "stride. 'narration_failed', 'worker_died' and 'worker_still': the narrator refused "
+            "stride. 'narration_failed', 'worker_died' and 'worker_stopped': the narrator refused "
             "the window, ended over it or was stopped by somebody; it is published with status "
-            "failed and the reason. Look at the log of the narrator's process. 'not_asked': "
+            "failed and the reason. Look at the log of the narrator's process. 'not_selected': "
             "handover.every leaves it out.",
         ),
     )
@@ -242,8 +242,10 @@ class Gauges:
     streams_waiting: int = field(
         default=0,
         metadata={
-            "help": "Streams that are left unread until the others catch up. Above zero for long: "
-            "one source is slower than the rest, or has stopped; stream_lag_seconds says which."
+            "help": "Streams that are left unread: they are far ahead of the others, or, under the "
+            "policy all, the narrator has as many windows waiting as it may. Else above zero for "
+            "long: one source is slower than the rest, or has stopped; stream_lag_seconds says "
+            "which."
         },
     )
     handover_windows: int = field(

@@ -99,8 +99,11 @@ class InlinePort:
     Parameters
     ----------
     narrator : Narrator
+        Is the port's to close.
     clock : Clock, optional
         For the failures.
+    failures_before_problem : int
+        So many failed windows in a row are a problem.
 
     Attributes
     ----------
@@ -109,21 +112,31 @@ class InlinePort:
     """
 
     sockets: Sequence[zmq.Socket[bytes]] = ()
-    problem = ""
     n_restarts = 0
     n_waiting = 0
     is_full = False
 
-    def __init__(self, narrator: Narrator, clock: Clock | None = None) -> None:
+    def __init__(
+        self, narrator: Narrator, clock: Clock | None = None, *, failures_before_problem: int = 3
+    ) -> None:
         self.dropped: Counter[str] = Counter()
+        self._failures_before_problem = failures_before_problem
+        self._n_failures = 0
         self._narrator = narrator
         self._clock = clock or HostClock()
         self._finished: deque[Narrated] = deque()
 
     @property
     def n_unfinished(self) -> int:
-        """Rows narrated and not yet collected."""
-        return len(self._finished)
+        """One window, until all of it has been collected."""
+        return int(bool(self._finished))
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be narrated now; empty if all is well."""
+        if self._n_failures < self._failures_before_problem:
+            return ""
+        return f"the last {self._n_failures} windows could not be narrated"
 
     def offer(self, narration_batch: NarrationBatch) -> None:
         """Narrate one window's embeddings now."""
@@ -132,15 +145,26 @@ class InlinePort:
             utterances = narrate(self._narrator, narration_batch)
         except Exception as error:  # the top of a narrator's loop
             logger.exception("narration failed")
-            self._narrator.cancel(0)
-            self.dropped["narration_failed"] += 1
+            self._reset()
             reason = f"{type(error).__name__}: {error}"
-            self._finished += failed(narration_batch, reason, provenance, self._clock)
+            narrated = failed(narration_batch, reason, provenance, self._clock)
         else:
-            self._finished += [
+            narrated = [
                 Narrated(embedding, said, provenance)
                 for embedding, said in zip(narration_batch, utterances, strict=True)
             ]
+        if any(one.utterance.status is not Status.FAILED for one in narrated):
+            self._n_failures = 0
+        else:
+            self._n_failures += 1
+            self.dropped["narration_failed"] += 1
+        self._finished += narrated
+
+    def _reset(self) -> None:
+        try:
+            self._narrator.cancel(0)
+        except Exception:  # the top of a narrator's loop
+            logger.exception("the narrator cannot drop a window that failed")
 
     def collect(self) -> Iterator[Narrated]:
         """Yield what has been narrated since."""
@@ -148,7 +172,8 @@ class InlinePort:
             yield self._finished.popleft()
 
     def close(self, *, deadline_s: float) -> None:
-        """Nothing to let go of."""
+        """Let go of the narrator."""
+        self._narrator.close()
 
 
 def failed(

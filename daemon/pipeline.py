@@ -103,7 +103,11 @@ class FastLoop:
         """
         stop_ns = self._clock.now_ns() + MAX_STEP_NS
         self.ingest.is_held = self.port.is_full
-        for message in self.ingest.receive(max_messages=MAX_MESSAGES):
+
+        def should_stop() -> bool:
+            return self.port.is_full or self._clock.now_ns() > stop_ns
+
+        for message in self.ingest.receive(max_messages=MAX_MESSAGES, should_stop=should_stop):
             match message:
                 case SpikeBatch():
                     self._count(self.ring.add(message))
@@ -115,8 +119,6 @@ class FastLoop:
                 case StreamEnd():
                     self.ring.end_stream(message.stream)
                     self._cut(self._clock.now_ns())
-            if self.port.is_full or self._clock.now_ns() > stop_ns:
-                break
         self._encode_pending()
         self.publish_narrated()
         self.ingest.is_held = self.port.is_full  # for whoever polls what is to be read
@@ -148,7 +150,7 @@ class FastLoop:
         """Let a window wait to be encoded, or count it."""
         is_asked = self._is_asked(window)
         if not is_asked and self._triggers is None:
-            self._drop("not_asked")
+            self._drop("not_selected")
             return
         if self._pending is not None:
             if self._is_asked(self._pending) and not is_asked:
@@ -171,7 +173,7 @@ class FastLoop:
         if self._is_asked(window):
             self.port.offer(embeddings)
         else:
-            self._drop("not_asked")
+            self._drop("not_selected")
 
     def publish_narrated(self) -> None:
         """Publish what the narrator has said since."""

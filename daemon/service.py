@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from daemon.settings import Settings
 from daemon.signals import StopRequest, stop_on_signal
 from daemon.stats import StreamStats, stats_message
 from daemon.stream_registry import StreamState
+from daemon.triggers.desk import TriggerDesk
 from daemon.wiring import Rooms, wire
 
 POLL_MS = 50
@@ -157,23 +159,41 @@ class Service:
             asked_by = self._stop.signal_name or "standard input"
             logger.info("asked to stop", extra={"asked_by": asked_by})
         deadline_ns = self._clock.now_ns() + round(self._settings.service.shutdown_s * NS_PER_S)
-        rooms.loop.ingest.close()
-        poller = _poller(*rooms.port.sockets)
-        while rooms.port.n_unfinished and self._clock.now_ns() < deadline_ns:
-            poller.poll(POLL_MS)
-            rooms.loop.publish_narrated()
-        rooms.loop.publish_narrated()
-        rooms.counters.windows_dropped["shutdown"] += rooms.port.n_unfinished
-        if rooms.triggers:
-            rooms.triggers.close(deadline_s=self._remaining_s(deadline_ns))
-        rooms.port.close(deadline_s=self._remaining_s(deadline_ns))
-        self._take_port_counts(rooms)
-        summary = self._publish_stats(rooms)
-        rooms.publisher.close()
-        if rooms.http:
-            rooms.http.close()
+        with ExitStack() as last:  # whatever fails, each room is let go of
+            if rooms.http:
+                last.callback(rooms.http.close)
+            last.callback(rooms.publisher.close)
+            rooms.loop.ingest.close()
+            with ExitStack() as speakers:
+                speakers.callback(self._close_port, rooms, deadline_ns)
+                if rooms.triggers:
+                    speakers.callback(self._close_triggers, rooms.triggers, deadline_ns)
+                self._let_finish(rooms, deadline_ns)
+            self._take_port_counts(rooms)
+            summary = self._publish_stats(rooms)
         logger.info("daemon stopped", extra={"uptime_s": round(summary["uptime_s"], 1)})
         return summary
+
+    def _let_finish(self, rooms: Rooms, deadline_ns: int) -> None:
+        """Publish what is still being said and judged, until the deadline."""
+        poller = _poller(*rooms.port.sockets, *(rooms.triggers.sockets if rooms.triggers else ()))
+        while _is_speaking(rooms) and self._clock.now_ns() < deadline_ns:
+            poller.poll(POLL_MS)
+            self._publish(rooms)
+        self._publish(rooms)
+        rooms.counters.windows_dropped["shutdown"] += rooms.port.n_unfinished
+
+    def _publish(self, rooms: Rooms) -> None:
+        rooms.loop.publish_narrated()
+        if rooms.triggers:
+            rooms.triggers.poll()
+
+    def _close_triggers(self, triggers: TriggerDesk, deadline_ns: int) -> None:
+        # Half of what is left: a sink that hangs must not leave the worker no time to end.
+        triggers.close(deadline_s=self._remaining_s(deadline_ns) / 2)
+
+    def _close_port(self, rooms: Rooms, deadline_ns: int) -> None:
+        rooms.port.close(deadline_s=self._remaining_s(deadline_ns))
 
     def _remaining_s(self, deadline_ns: int) -> float:
         return max(0.1, ns_to_second(deadline_ns - self._clock.now_ns()))
@@ -184,6 +204,7 @@ class Service:
             and rooms.loop.ingest.is_settled  # else another probe may still come
             and rooms.registry.have_all_ended
             and rooms.loop.is_idle
+            and not _is_speaking(rooms)
         )
 
     # -- once in a while -------------------------------------------------------------------
@@ -222,6 +243,8 @@ class Service:
 
     def _update_health(self, rooms: Rooms, now_ns: int) -> None:
         rooms.health.set("narrator", not rooms.port.problem, rooms.port.problem)
+        if rooms.triggers:
+            rooms.health.set("triggers", not rooms.triggers.problem, rooms.triggers.problem)
         problem = _stream_problem(rooms) or self._stall(rooms, now_ns)
         rooms.health.set("streams", not problem, problem)
         ring = rooms.loop.ring
@@ -276,6 +299,11 @@ class Service:
         )
         rooms.publisher.publish(parts)
         return load(parts[1])
+
+
+def _is_speaking(rooms: Rooms) -> bool:
+    """Whether a window is being narrated, or a narration judged."""
+    return bool(rooms.port.n_unfinished or (rooms.triggers and rooms.triggers.n_unfinished))
 
 
 def _addresses(rooms: Rooms, settings: Settings) -> dict[str, str]:

@@ -24,7 +24,8 @@ class StreamStats:
     covered_until_s : float
         Session seconds that it has covered.
     state : {"live", "blind", "ended", "waiting"}
-        ``waiting``: so far ahead of the others that it is not being listened to.
+        ``waiting``: not being listened to, because it is far ahead of the others or, under the
+        policy ``all``, because the narrator has as many windows waiting as it may.
     """
 
     covered_until_s: float

@@ -306,7 +306,11 @@ def _narration_port(
 ) -> NarrationPort:
     narrator = settings.narrator
     if narrator.mode == "sequential":
-        return InlinePort(load_narrator(narrator, manifest, vllm=settings.vllm), clock)
+        return InlinePort(
+            load_narrator(narrator, manifest, vllm=settings.vllm),
+            clock,
+            failures_before_problem=narrator.failures_before_unready,
+        )
     return WorkerPort(
         context,
         worker_arguments(settings, manifest),

@@ -11,11 +11,10 @@ worker that is busy from one that has been stopped.
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
@@ -25,27 +24,16 @@ from contracts.errors import DependencyError, UserError
 from contracts.manifest import load_manifest
 from daemon.logs import configure_logging
 from daemon.narrators.auto import load_narrator
-from daemon.narrators.protocol import Ended, Narrator, Partial
 from daemon.settings import LogSettings, NarratorSettings, VllmSettings
-from daemon.worker_wire import (
-    Alive,
-    Cancel,
-    Failed,
-    Narrate,
-    Order,
-    Ready,
-    Reply,
-    Room,
-    Said,
-    pack_reply,
-    unpack_order,
-)
+from daemon.worker_desk import WorkerDesk
+from daemon.worker_wire import Alive, Failed, Ready, pack_reply, unpack_order
 
 ALIVE_EVERY_S = 0.5
 
-Socket = zmq.Socket[bytes]
+BEATS_QUEUED = 4
+"""For a daemon that does not read; what it hears later should be of late."""
 
-logger = logging.getLogger(__name__)
+Socket = zmq.Socket[bytes]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -69,11 +57,11 @@ def main(arguments: Sequence[str]) -> int:
             socket.send_multipart(pack_reply(failure))
             return error.exit_code
         socket.send_multipart(pack_reply(Ready(os.getpid(), narrator.provenance)))
-        with _pulse(context, options.address):
-            return _serve(socket, Desk(narrator))
+        with closing(narrator), _pulse(context, options.address):
+            return _serve(socket, WorkerDesk(narrator))
 
 
-def _serve(socket: Socket, desk: Desk) -> int:
+def _serve(socket: Socket, desk: WorkerDesk) -> int:
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
     poller.register(sys.stdin.fileno(), zmq.POLLIN)
@@ -88,84 +76,12 @@ def _serve(socket: Socket, desk: Desk) -> int:
             socket.send_multipart(pack_reply(reply))
 
 
-class Desk:
-    """Between the orders and the narrator: values in, values out.
-
-    Parameters
-    ----------
-    narrator : Narrator
-    """
-
-    def __init__(self, narrator: Narrator) -> None:
-        self._narrator = narrator
-        self._unsaid: dict[int, set[int]] = {}
-        self._owes_room_for = 0
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether something is being narrated."""
-        return bool(self._unsaid)
-
-    def work(self, orders: Sequence[Order]) -> Iterator[Reply]:
-        """Take orders, go on by one step, and yield what there is to say.
-
-        Parameters
-        ----------
-        orders : sequence of Narrate or Cancel
-            Those that have come since; a window that one of them cancels is not begun.
-
-        Yields
-        ------
-        Said, Failed or Room
-        """
-        cancelled = {order.batch_id for order in orders if isinstance(order, Cancel)}
-        for batch_id in cancelled:
-            self._narrator.cancel(batch_id)
-            self._unsaid.pop(batch_id, None)
-        try:
-            for order in orders:
-                if isinstance(order, Narrate):
-                    self._owes_room_for = len(order.embeddings)
-                    if order.batch_id not in cancelled:
-                        self._begin(order)
-            if self.is_busy:
-                yield from self._step()
-        except Exception as error:  # the top of a narrator's loop
-            logger.exception("narration failed")
-            yield from self._give_up(f"{type(error).__name__}: {error}")
-        if self._owes_room_for and self._narrator.has_room(self._owes_room_for):
-            self._owes_room_for = 0
-            yield Room()
-
-    def _begin(self, order: Narrate) -> None:
-        self._unsaid[order.batch_id] = set(range(len(order.embeddings)))
-        self._narrator.begin(order.batch_id, order.embeddings, with_partials=order.with_partials)
-
-    def _step(self) -> Iterator[Reply]:
-        events = self._narrator.step()
-        ended = tuple(event for event in events if isinstance(event, Ended))
-        if events:
-            partials = tuple(event for event in events if isinstance(event, Partial))
-            yield Said(partials, ended)
-        for event in ended:
-            rows = self._unsaid[event.batch_id]
-            rows.remove(event.row)
-            if not rows:
-                del self._unsaid[event.batch_id]
-        if self._unsaid and not self._narrator.n_rows:
-            n_unsaid = sum(map(len, self._unsaid.values()))
-            yield from self._give_up(f"the narrator forgot {n_unsaid} populations")
-
-    def _give_up(self, reason: str) -> Iterator[Failed]:
-        unsaid, self._unsaid = self._unsaid, {}
-        for batch_id in unsaid:
-            self._narrator.cancel(batch_id)
-            yield Failed(batch_id, reason)
-
-
-def _socket(context: zmq.Context[Socket], address: str) -> Socket:
+def _socket(context: zmq.Context[Socket], address: str, *, queue: int = 0) -> Socket:
     socket = context.socket(zmq.DEALER)
     socket.set(zmq.LINGER, 1000)
+    # Sending never waits, or a daemon that is stopped and then killed would leave a worker that
+    # hears of no end. What can queue is what a window or two have to say.
+    socket.set(zmq.SNDHWM, queue)
     socket.connect(address)
     return socket
 
@@ -176,10 +92,11 @@ def _pulse(context: zmq.Context[Socket], address: str) -> Iterator[None]:
     done = Event()
 
     def beat() -> None:
-        with _socket(context, address) as socket:
+        with _socket(context, address, queue=BEATS_QUEUED) as socket:
             socket.set(zmq.LINGER, 0)
             while not done.wait(ALIVE_EVERY_S):
-                socket.send_multipart(pack_reply(Alive(os.getpid())))
+                if socket.poll(0, zmq.POLLOUT):  # a daemon that is stopped misses no beat
+                    socket.send_multipart(pack_reply(Alive(os.getpid())))
 
     thread = Thread(target=beat, name="pulse", daemon=True)
     thread.start()

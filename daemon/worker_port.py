@@ -23,20 +23,19 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import zmq
 
 from contracts.clock import NS_PER_S, Clock
 from contracts.errors import DependencyError, UserError, WireError
-from contracts.narration import Provenance
+from contracts.narration import Provenance, Status
 from daemon.handover import Handover, NarrationBatch
 from daemon.narration_port import Heard, Narrated, failed
 from daemon.narrators.protocol import Ended
+from daemon.worker_line import bind_line
 from daemon.worker_process import WorkerProcess
 from daemon.worker_wire import (
     Alive,
@@ -53,11 +52,6 @@ from daemon.worker_wire import (
 )
 
 SOCKET_NAME = "narrator"
-
-FOLDER_PREFIX = "neurrate-"
-
-MAX_FOLDER_BYTES = zmq.IPC_PATH_MAX_LEN - len(f"/{FOLDER_PREFIX}12345678/{SOCKET_NAME}")
-"""Of TMPDIR: the path of a Unix socket fits in ``sun_path``, which is short (man 7 unix)."""
 
 STILL_AFTER_S = 3.0
 """A worker not heard of for so long does not run: six beats were missed."""
@@ -80,6 +74,7 @@ class _Outstanding:
     narration_batch: NarrationBatch
     unsaid: set[int]
     sent_host_ns: int
+    has_words: bool = False
 
 
 class WorkerPort:
@@ -133,7 +128,7 @@ class WorkerPort:
         self._n_failures = 0
         self._has_been_ready = False
         self._start_problem = ""
-        self._folder, self._socket = _bind(context)
+        self._folder, self._socket = bind_line(context, SOCKET_NAME, what="the narrator")
         address = f"ipc://{self._folder}/{SOCKET_NAME}"
         self._process = WorkerProcess(
             ["daemon.worker", "--address", address, *worker_arguments], clock
@@ -272,11 +267,16 @@ class WorkerPort:
         if one is None or ended.row not in one.unsaid:  # given up meanwhile
             return
         one.unsaid.remove(ended.row)
+        one.has_words |= ended.utterance.status is not Status.FAILED
         embedding = one.narration_batch[ended.row]
         self._finished.append(Narrated(embedding, ended.utterance, worker.provenance))
-        if not one.unsaid:
-            del self._outstanding[ended.batch_id]
+        if one.unsaid:
+            return
+        del self._outstanding[ended.batch_id]
+        if one.has_words:
             self._n_failures = 0
+        else:
+            self._count_failure("narration_failed")
 
     # -- what has come to nothing ----------------------------------------------------------
 
@@ -285,10 +285,13 @@ class WorkerPort:
         one = self._outstanding.pop(batch_id, None)
         if one is None or self._worker is None:
             return
-        self._n_failures += 1
-        self._lost[dropped_as] += 1
+        self._count_failure(dropped_as)
         unsaid = [one.narration_batch[row] for row in sorted(one.unsaid)]
         self._finished += failed(unsaid, reason, self._worker.provenance, self._clock)
+
+    def _count_failure(self, dropped_as: str) -> None:
+        self._n_failures += 1
+        self._lost[dropped_as] += 1
 
     def _forget_worker(self, reason: str) -> None:
         for batch_id in list(self._outstanding):
@@ -317,8 +320,9 @@ class WorkerPort:
         logger.error("narrator worker does not stir", extra={"pid": self._process.pid})
         reason = f"the narrator worker did not stir for {STILL_AFTER_S:.0f} s"
         for batch_id in list(self._outstanding):
-            self._give_up(batch_id, reason, dropped_as="worker_still")
-            self._send(self._worker, Cancel(batch_id))
+            self._give_up(batch_id, reason, dropped_as="worker_stopped")
+            if self._worker:  # it may turn out to be gone
+                self._send(self._worker, Cancel(batch_id))
 
     # -- what the worker is sent -----------------------------------------------------------
 
@@ -343,32 +347,3 @@ class WorkerPort:
         except zmq.ZMQError as error:  # its end of the line is gone, and it is or will be dead
             self._process.kill()
             self._forget_worker(f"the narrator worker cannot be reached: {error}")
-
-
-def _bind(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[Path, zmq.Socket[bytes]]:
-    """Make a folder of our own and a socket in it.
-
-    Raises
-    ------
-    UserError
-        If there is no folder for it, or its path is too long.
-    """
-    problem = (
-        f"the narrator's socket needs a temporary folder that can be written to, with a path of "
-        f"at most {MAX_FOLDER_BYTES} bytes. Set TMPDIR to one"
-    )
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))  # mode 0700: ours alone
-    except OSError as error:
-        raise UserError(f"{problem}: {error}") from error
-    socket = context.socket(zmq.ROUTER)
-    socket.set(zmq.LINGER, 0)
-    socket.set(zmq.ROUTER_MANDATORY, 1)  # a batch for a worker that is gone is not swallowed
-    try:
-        socket.bind(f"ipc://{folder}/{SOCKET_NAME}")
-    except zmq.ZMQError as error:
-        socket.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        found = f"{zmq.strerror(error.errno or 0)} in {folder.parent}"
-        raise UserError(f"{problem}: {found}") from error
-    return folder, socket

@@ -1,4 +1,4 @@
-"""The narrator worker as a child process: started, watched, restarted with back-off, stopped.
+"""A worker as a child process: started, watched, restarted with back-off, stopped.
 
 The child's standard input is its lifeline: it reads nothing from it, and ends when it closes,
 so that no worker outlives a daemon that was killed. Ctrl-C reaches the whole process group and a
@@ -35,6 +35,8 @@ class WorkerProcess:
     arguments : sequence of str
         After ``python -m``.
     clock : Clock
+    name : str
+        For the log.
 
     Attributes
     ----------
@@ -42,8 +44,11 @@ class WorkerProcess:
         Times that a dead child was replaced.
     """
 
-    def __init__(self, arguments: Sequence[str], clock: Clock) -> None:
+    def __init__(
+        self, arguments: Sequence[str], clock: Clock, *, name: str = "narrator worker"
+    ) -> None:
         self.n_restarts = 0
+        self._name = name
         self._command = [sys.executable, "-m", *arguments]
         self._clock = clock
         self._child: subprocess.Popen[bytes] | None = None
@@ -65,7 +70,7 @@ class WorkerProcess:
             self._child = subprocess.Popen(self._command, stdin=subprocess.PIPE)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        logger.info("narrator worker started", extra={"pid": self._child.pid})
+        logger.info("%s started", self._name, extra={"pid": self._child.pid})
 
     def check(self) -> int | None:
         """Look after the child; called on the fast loop, never waits.
@@ -89,7 +94,8 @@ class WorkerProcess:
             self._pause_s = FIRST_PAUSE_S
         self._restart_at_ns = now_ns + round(self._pause_s * NS_PER_S)
         logger.error(
-            "narrator worker died",
+            "%s died",
+            self._name,
             extra={"exit_code": exit_code, "restart_in_s": self._pause_s},
         )
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
@@ -110,7 +116,7 @@ class WorkerProcess:
         try:
             self._child.wait(deadline_s)
         except subprocess.TimeoutExpired:
-            logger.warning("narrator worker killed", extra={"deadline_s": deadline_s})
+            logger.warning("%s killed", self._name, extra={"deadline_s": deadline_s})
             self._child.kill()
             self._child.wait()
         self._release()

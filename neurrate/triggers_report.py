@@ -339,7 +339,7 @@ def _doubts(report: DryRun) -> list[str]:
             f"The host's latencies are those of --speed {report.speed}; --speed 1 gives those of a "
             "rig."
         )
-    dropped = {why: n for why, n in report.counters["dropped"].items() if why != "not_asked"}
+    dropped = {why: n for why, n in report.counters["dropped"].items() if why != "not_selected"}
     if dropped:
         counts = ", ".join(f"{n:,} {why}" for why, n in dropped.items())
         found.append(

@@ -109,6 +109,10 @@ class Narrator(Protocol):
         """Drop a window's rows without a word; nothing if it is not under way."""
         ...
 
+    def close(self) -> None:
+        """Let go of what it holds; nothing is narrated after it."""
+        ...
+
 
 def narrate(narrator: Narrator, embeddings: Sequence[PatchEmbedding]) -> list[Utterance]:
     """Say one thing about each embedding, and return when all is said; may take seconds.

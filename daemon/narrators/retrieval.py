@@ -101,3 +101,6 @@ class RetrievalNarrator:
     def cancel(self, batch_id: int) -> None:
         """Drop a window."""
         self._waiting = [one for one in self._waiting if one[0] != batch_id]
+
+    def close(self) -> None:
+        """Hold nothing."""

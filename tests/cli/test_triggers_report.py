@@ -82,7 +82,7 @@ def _report(*rules: RuleScore, **changes: Any) -> DryRun:
             mode="sequential",
             seen=(0, 30 * S),
             known=((0, 30 * S),),
-            counters={"windows": 300, "dropped": {"not_asked": 299}, "likeness_dropped": 0},
+            counters={"windows": 300, "dropped": {"not_selected": 299}, "likeness_dropped": 0},
             rules=rules,
         ),
         **changes,
@@ -181,14 +181,14 @@ def test_notes_say_what_the_figures_rest_on():
     assert "those of --speed max" in lines
     odd = replace(held, n_again=5)
     counters = {
-        "windows": 300, "dropped": {"encoder_busy": 7, "not_asked": 3}, "likeness_dropped": 4,
+        "windows": 300, "dropped": {"encoder_busy": 7, "not_selected": 3}, "likeness_dropped": 4,
     }  # fmt: skip
     whole = replace(held, is_computed=True, rule=replace(CAR, name="like"))
     report = _report(odd, whole, speed="1", counters=counters)
     lines = "\n".join(notes(report))
     assert "car_seen fired 2 times in the daemon and 5 times here" in lines
     assert "7 encoder_busy" in lines
-    assert "not_asked" not in lines
+    assert "not_selected" not in lines
     assert "like: the sentence model cannot compare" in lines
     assert "--speed 1 gives" not in lines
 

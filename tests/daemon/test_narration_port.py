@@ -33,7 +33,7 @@ def test_every_window_is_narrated_in_order():
     port = InlinePort(EchoNarrator(ManualClock()))
     for window in tiny_windows(3):
         port.offer(embeddings_of(window, ("all", "PV")))
-    assert port.n_unfinished == 6
+    assert port.n_unfinished == 1
     said = [narrated.utterance.text for narrated in port.collect()]
     assert said == ["all 0", "PV 0", "all 1", "PV 1", "all 2", "PV 2"]
     assert (port.n_unfinished, sum(port.dropped.values())) == (0, 0)
@@ -61,3 +61,33 @@ def test_narrator_that_fails_does_not_end_the_loop(populations):
     assert {each.status for each in said if each.reason} == {Status.FAILED}
     assert said[n].start_host_ns <= clock.ns
     assert (port.dropped, port.n_restarts) == ({"narration_failed": 2}, 0)
+
+
+class HopelessNarrator(EchoNarrator):
+    """Fails, and cannot be mended."""
+
+    is_closed = False
+
+    def step(self) -> Sequence[Ended]:
+        """Fail."""
+        raise MemoryError("no room")
+
+    def cancel(self, batch_id: int) -> None:
+        """Fail."""
+        raise MemoryError("no room for this either")
+
+    def close(self) -> None:
+        """Remember it."""
+        self.is_closed = True
+
+
+def test_narrator_that_always_fails_is_a_problem():
+    """After so many windows in a row the daemon is not ready, and goes on; closing closes it."""
+    narrator = HopelessNarrator(ManualClock())
+    port = InlinePort(narrator, ManualClock(), failures_before_problem=2)
+    for window in tiny_windows(2):
+        assert port.problem == ""
+        port.offer(embeddings_of(window))
+    assert port.problem == "the last 2 windows could not be narrated"
+    port.close(deadline_s=0)
+    assert narrator.is_closed

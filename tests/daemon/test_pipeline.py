@@ -161,7 +161,7 @@ def test_every_third_window_is_handed_over(
             rooms.loop.step()
         assert [batch[0].window.seq for batch in port.offered] == [0, 3, 6, 9]
         assert rooms.counters.windows_encoded == 4
-        assert rooms.counters.windows_dropped["not_asked"] == 6
+        assert rooms.counters.windows_dropped["not_selected"] == 6
         assert rooms.counters.windows_dropped["encoder_busy"] == 0
 
 
@@ -231,6 +231,31 @@ def test_full_hand_over_holds_the_source(context: Context, clock: ManualClock):
         port.is_full = False
         rooms.loop.step()
         assert len(port.offered) == 10
+
+
+def test_message_is_taken_whole_before_the_loop_holds(context: Context, clock: ManualClock):
+    """A jump is believed at its second batch, and both come then: a full port loses neither."""
+
+    class Filling(FakePort):
+        """Is full from its first window on."""
+
+        def offer(self, narration_batch) -> None:
+            super().offer(narration_batch)
+            self.is_full = True
+
+    far_bins = 10 * 3600 * 120
+    port = Filling()
+    with (
+        joined_loop(context, clock, SPEC, port=port, capacity_bins=1000) as rooms,
+        line_to(rooms.ingest, context) as line,
+    ):
+        jumped = ramp(far_bins, far_bins + 200, n_bins=100, first_seq=1)
+        line.send(hello_of(), *ramp(0, 10), *jumped)
+        for _ in range(4):
+            rooms.loop.step()
+            port.is_full = False
+        assert rooms.counters.spikes_received == rooms.counters.spikes_binned
+        assert [window.first_bin for window in rooms.encoder.windows][-1] == far_bins + 180
 
 
 def test_pending_window_outlives_the_ring(context: Context, clock: ManualClock):

@@ -274,7 +274,7 @@ def test_narrator_that_says_nan_does_not_stop_the_loop(
                 for each in super().step()
             ]
 
-    monkeypatch.setattr(wiring, "load_narrator", lambda *_: Nan(HostClock()))
+    monkeypatch.setattr(wiring, "load_narrator", lambda *_, **__: Nan(HostClock()))
     with source(stub_bundle.population) as one:
         summary = Service(settings(stub_bundle, one)).run()
     assert summary["counters"]["narrations"]["ok"] == summary["counters"]["windows"] > 0

@@ -369,7 +369,7 @@ def test_stopped_worker_is_given_up_and_sent_nothing(fake):
     collector.until(lambda: port.n_waiting == 0)
     assert worker.take()[1] == 4
     assert (port.problem, collector.seqs, process.n_kills) == ("", [], 0)
-    assert port.dropped == {"narrator_busy": 3, "worker_still": 1}
+    assert port.dropped == {"narrator_busy": 3, "worker_stopped": 1}
 
 
 def test_pulse_of_a_dead_worker_counts_for_nothing(fake):
@@ -403,6 +403,54 @@ def test_all_keeps_what_waits(context, monkeypatch):
             collector.until(partial(has_narrated, collector, n + 1))
         worker.socket.close()
     assert (collector.seqs, port.dropped["narrator_busy"]) == ([0, 1, 2, 3], 0)
+
+
+def test_window_without_a_word_is_a_failure(fake):
+    """Rows that all failed are published as such, count as dropped, and are a problem in a row."""
+    port, worker, _, _ = fake
+    collector = Collector(port)
+    worker.say(Ready(1, PROVENANCE))
+    collector.ready()
+    silent = Utterance("", Status.FAILED, "no server")
+    for n, batch in enumerate(windows(3)):
+        assert port.problem == ""
+        port.offer(batch)
+        batch_id, _ = worker.take()
+        worker.say(Said(ended=tuple(Ended(batch_id, row, silent) for row in (0, 1))))
+        worker.say(Room())
+        collector.until(partial(has_narrated, collector, n + 1))
+    assert port.problem == "the last 3 windows could not be narrated"
+    assert port.dropped["narration_failed"] == 3
+    port.offer(windows(1)[0])
+    batch_id, _ = worker.take()
+    half = (Ended(batch_id, 0, silent), *words(batch_id, rows=[1]))
+    worker.say(Said(ended=half))
+    collector.until(lambda: not port.problem)
+    assert port.dropped["narration_failed"] == 3
+
+
+def test_worker_that_is_gone_when_it_is_given_up(fake):
+    """Two windows out, and no way to cancel the first: both fail, and the loop goes on."""
+    port, worker, process, clock = fake
+    collector = Collector(port)
+    worker.say(Ready(1, PROVENANCE))
+    collector.ready()
+    first, second = windows(2)
+    port.offer(first)
+    worker.say(Room())
+    collector.until(lambda: port.n_unfinished == 1)
+    port.offer(second)
+    collector.until(lambda: port.n_waiting == 0)
+    monitor = port.sockets[0].get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    worker.socket.close()
+    assert monitor.poll(5000)
+    port.sockets[0].disable_monitor()
+    monitor.close()
+    assert not port.sockets[0].poll(50)
+    clock.ns += round(STILL_AFTER_S * S)
+    collector.until(lambda: has_narrated(collector, 2))
+    assert process.n_kills == 1
+    assert port.dropped["worker_stopped"] + port.dropped["worker_died"] == 2
 
 
 def test_nonsense_on_the_line_is_passed_over(fake):

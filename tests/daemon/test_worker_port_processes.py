@@ -101,7 +101,7 @@ def test_stopped_worker_goes_on_with_newest(context: Context, stub_bundle: Manif
         os.kill(port.worker_pid, signal.SIGCONT)
         collector.until(lambda: collector.seqs)
     assert collector.seqs == [7]
-    assert port.dropped == {"narrator_busy": 6, "worker_still": 1}
+    assert port.dropped == {"narrator_busy": 6, "worker_stopped": 1}
 
 
 def test_hanging_worker_is_killed_and_replaced(context: Context, stub_bundle: Manifest):

@@ -128,6 +128,9 @@ class EchoNarrator:
         """Forget a window."""
         self._waiting = [one for one in self._waiting if one[0] != batch_id]
 
+    def close(self) -> None:
+        """Hold nothing."""
+
 
 @dataclass
 class Line:

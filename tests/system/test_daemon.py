@@ -246,7 +246,7 @@ def test_stopped_narrator_holds_nothing_up(start_source: Start, start_daemon: St
     )
     assert daemon.wait() == 0, daemon.text()
     counters = daemon.summary()["counters"]
-    assert counters["windows_dropped"]["worker_still"] == 1
+    assert counters["windows_dropped"]["worker_stopped"] == 1
     assert counters["worker_restarts"] == 0
     assert counters["spikes_binned"] == source.summary()["n_spikes"] == 1200
 

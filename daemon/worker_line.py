@@ -1,0 +1,61 @@
+"""The line to a worker process: a socket in a folder that only its user can enter."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import zmq
+
+from contracts.errors import UserError
+
+FOLDER_PREFIX = "neurrate-"
+
+
+def bind_line(
+    context: zmq.Context[zmq.Socket[bytes]], name: str, *, what: str
+) -> tuple[Path, zmq.Socket[bytes]]:
+    """Make a folder of our own and a ROUTER in it, at ``ipc://FOLDER/NAME``.
+
+    Parameters
+    ----------
+    context : zmq.Context
+    name : str
+        Of the socket.
+    what : str
+        Whose socket it is, for the error.
+
+    Returns
+    -------
+    folder : Path
+        The caller's to remove.
+    socket : zmq.Socket
+        Refuses a message for a worker that is gone.
+
+    Raises
+    ------
+    UserError
+        If there is no folder for it, or its path is too long.
+    """
+    # The path of a Unix socket fits in sun_path, which is short (man 7 unix).
+    max_bytes = zmq.IPC_PATH_MAX_LEN - len(f"/{FOLDER_PREFIX}12345678/{name}")
+    problem = (
+        f"{what}'s socket needs a temporary folder that can be written to, with a path of "
+        f"at most {max_bytes} bytes. Set TMPDIR to one"
+    )
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))  # mode 0700: ours alone
+    except OSError as error:
+        raise UserError(f"{problem}: {error}") from error
+    socket = context.socket(zmq.ROUTER)
+    socket.set(zmq.LINGER, 0)
+    socket.set(zmq.ROUTER_MANDATORY, 1)  # what is for a worker that is gone is not swallowed
+    try:
+        socket.bind(f"ipc://{folder}/{name}")
+    except zmq.ZMQError as error:
+        socket.close()
+        shutil.rmtree(folder, ignore_errors=True)
+        found = f"{zmq.strerror(error.errno or 0)} in {folder.parent}"
+        raise UserError(f"{problem}: {found}") from error
+    return folder, socket
