@@ -70,7 +70,8 @@ READ_BYTES = 1 << 28
 
 N_TURNS = {"tiny": 60, "65M": 5, "135M": 3, "toy": 3}
 ROAD_TURNS = {1: 16, 2: 10, 4: 8, 8: 6, 16: 4}
-JOIN_SECONDS = {"tiny": 3.0, "65M": 12.0, "toy": 0.2}
+JOIN_SECONDS = {"tiny": 3.0, "65M": 10.0, "toy": 0.2}
+JOIN_LEAST = 3
 JOIN_POPULATIONS = 2
 JOIN_ROWS = 16
 
@@ -345,7 +346,7 @@ def _saturate(
     unsaid: dict[int, int] = {}
     came: dict[int, int] = {}
     ages: list[int] = []
-    while now - started_ns < seconds * 1e9:
+    while now - started_ns < seconds * 1e9 or len(ages) < JOIN_LEAST:
         newest = (now - started_ns) // period_ns
         if newest > last and len(unsaid) < most:
             engine.begin(newest, grids)
@@ -358,7 +359,7 @@ def _saturate(
                     del unsaid[one.batch_id]
                     ages.append(time.perf_counter_ns() - came[one.batch_id])
         now = time.perf_counter_ns()
-    return len(ages) / seconds, np.array(ages, dtype=np.int64)
+    return len(ages) / (now - started_ns) * 1e9, np.array(ages, dtype=np.int64)
 
 
 if __name__ == "__main__":
