@@ -18,8 +18,17 @@ documentation, "Remote control")."""
 
 MESSAGE = "neurrate {name} {population} score={score:.3f} stop_s={stop_s:.3f} id={id}"
 
-MESSAGE_FIELDS = ("name", "population", "score", "threshold", "stop_s", "frame_s", "id", "seq")
-"""What may stand in braces in a message."""
+MESSAGE_FIELDS: dict[str, str | float | int] = {
+    "name": "car_seen",
+    "population": "VISp",
+    "score": 0.5,
+    "threshold": 0.25,
+    "stop_s": 1.5,
+    "frame_s": 1.25,
+    "id": "0123abcd-car_seen-1",
+    "seq": 1,
+}
+"""What may stand in braces in a message, with something of its kind to try a format on."""
 
 
 class _Table(BaseModel):
@@ -82,12 +91,16 @@ class OpenEphysSinkTable(_HttpSink):
     def _fields(cls, value: str) -> str:
         try:
             names = [name for _, name, _, _ in string.Formatter().parse(value) if name is not None]
-            value.format(**dict.fromkeys(MESSAGE_FIELDS, 0))
-        except (ValueError, KeyError, IndexError, AttributeError, TypeError):
-            names = [""]
-        if any(name not in MESSAGE_FIELDS for name in names):
+            value.format_map(MESSAGE_FIELDS)
+            problem = "" if MESSAGE_FIELDS.keys() >= set(names) else "another field"
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            problem = f"{type(error).__name__}: {error}"
+        if problem:
             fields = ", ".join(f"{{{name}}}" for name in MESSAGE_FIELDS)
-            raise ValueError(f"may hold {fields}, with a format such as {{score:.2f}}")
+            raise ValueError(
+                f"may hold {fields}, each with a format of its kind, such as {{score:.2f}}, "
+                f"got {value!r}, {problem}"
+            )
         return value
 
 

@@ -179,6 +179,16 @@ def test_a_bundle_without_probes_is_said(tmp_path: Path):
             "sinks.s.message may hold {name}",
         ),
         (
+            "[triggers.a]\nwhen = 'narration of all says \"x\"'\n[sinks.s]\nkind='open_ephys'\n"
+            "message='{score:d}'",
+            "format of its kind, such as {score:.2f}, got '{score:d}', ValueError: Unknown format",
+        ),
+        (
+            "[triggers.a]\nwhen = 'narration of all says \"x\"'\n[sinks.s]\nkind='open_ephys'\n"
+            "message='{name:.3f}'",
+            "sinks.s.message may hold {name}",
+        ),
+        (
             "[triggers.a]\nwhen = 'narration of all says \"x\"'\n[sinks.s]\nkind='http'\n"
             "url='http://h:99999/'",
             "sinks.s.url must be",
