@@ -59,6 +59,10 @@ class Sink(Protocol):
         """Leave a trigger; called on the fast loop, never waits."""
         ...
 
+    def finish(self, *, deadline_s: float) -> None:
+        """Begin to end: what waits is delivered, until the deadline; never waits."""
+        ...
+
     def close(self, *, deadline_s: float) -> None:
         """Deliver what waits, until the deadline, and end."""
         ...
@@ -217,6 +221,8 @@ class TriggerDesk:
         def remaining_s() -> float:
             return max(0.05, ns_to_second(stop_ns - self._clock.now_ns()))
 
+        for sink in self._sinks.values():  # all at once, so that none waits for another's end
+            sink.finish(deadline_s=remaining_s())
         if self._likeness:
             self._likeness.close(deadline_s=remaining_s())
         for sink in self._sinks.values():

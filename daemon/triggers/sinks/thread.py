@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from contracts.clock import NS_PER_S, Clock, ns_to_second
+from contracts.clock import NS_PER_S, Clock, ns_to_second, second_to_ns
 from contracts.trigger import Trigger
 from daemon.logs import RateLimitedLog
 
 TEND_S = 0.1
 """How often an outlet is looked after while nothing is to be delivered."""
+
+KILL_S = 0.2
+"""Of the time to the deadline, what is left to end by force what does not end by itself."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ class Outlet(Protocol):
         Raises
         ------
         DeliveryError
-            With the reason.
+            With the reason. Anything else that is raised is a failure as well.
         """
         ...
 
@@ -81,7 +84,8 @@ class SinkThread:
     n_sent, n_failed : int
         Deliveries that arrived, and that did not. Written by the sink's thread.
     n_dropped : int
-        Triggers that found the queue full or were left in it at the end. Written by the caller's.
+        Triggers that found the queue full or the thread ended, or were left in the queue at the
+        end. Written by the caller's.
     n_stale : int
         Triggers that had waited for too long. Written by the sink's thread.
     """
@@ -97,7 +101,7 @@ class SinkThread:
         self._clock = clock
         self._log = RateLimitedLog(logger, clock)
         self._waiting: SimpleQueue[Delivery | None] = SimpleQueue()
-        self._deadline_s = 0.0
+        self._stop_ns = 0
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
         self._thread.start()
 
@@ -108,27 +112,42 @@ class SinkThread:
 
     def offer(self, delivery: Delivery) -> None:
         """Leave a trigger; called on the fast loop, never waits."""
-        if self._waiting.qsize() >= self._queue_size:
+        if self._waiting.qsize() >= self._queue_size or not self._thread.is_alive():
             self.n_dropped += 1
         else:
             self._waiting.put(delivery)
 
+    def finish(self, *, deadline_s: float) -> None:
+        """Begin to end: what waits is delivered, until the deadline; never waits."""
+        self._stop_ns = self._clock.now_ns() + second_to_ns(deadline_s)
+        self._waiting.put(None)
+
     def close(self, *, deadline_s: float) -> None:
         """Deliver what waits, until the deadline, and end."""
-        self._deadline_s = deadline_s
-        self._waiting.put(None)
+        self.finish(deadline_s=deadline_s)
         self._thread.join(deadline_s)
+        n_left = self._take_back()
+        self.n_dropped += n_left
         if self._thread.is_alive():  # in the middle of a delivery; the process does not wait for it
-            n_left = self._waiting.qsize() - 1
-            self.n_dropped += max(0, n_left)
+            self._waiting.put(None)
             logger.warning("sink left behind", extra={"sink": self.name, "undelivered": n_left})
+
+    def _take_back(self) -> int:
+        """Empty the queue; return how many triggers waited in it."""
+        n_left = 0
+        while True:
+            try:
+                n_left += self._waiting.get_nowait() is not None
+            except Empty:
+                return n_left
 
     def _run(self) -> None:
         try:
             self._outlet.open()
             while (delivery := self._next()) is not None:
                 self._deliver(delivery)
-            self._outlet.close(deadline_s=self._deadline_s)
+            remaining_s = ns_to_second(self._stop_ns - self._clock.now_ns())
+            self._outlet.close(deadline_s=max(0.0, remaining_s - KILL_S))
         except Exception:  # the top of a thread
             logger.exception("sink ended", extra={"sink": self.name})
         self._log.flush()
@@ -149,9 +168,10 @@ class SinkThread:
             return
         try:
             self._outlet.deliver(delivery)
-        except DeliveryError as error:
+        except Exception as error:  # the top of a loop: the next one may arrive
             self.n_failed += 1
-            self._warn("trigger not delivered", delivery, reason=str(error))
+            reason = str(error) if isinstance(error, DeliveryError) else repr(error)
+            self._warn("trigger not delivered", delivery, reason=reason)
         else:
             self.n_sent += 1
 

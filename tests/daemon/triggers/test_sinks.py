@@ -1,4 +1,4 @@
-"""Sinks: real servers, real programs, and a fast loop that none of them can hold up."""
+"""Where sinks deliver: real servers and real programs, on their best and worst days."""
 
 from __future__ import annotations
 
@@ -20,22 +20,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from contracts.clock import HostClock
-from contracts.trigger import pack_trigger, unpack_trigger
+from contracts.trigger import unpack_trigger
 from daemon.triggers.sinks.command import CommandOutlet
 from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet
-from daemon.triggers.sinks.thread import Delivery, DeliveryError, Outlet, SinkThread
+from daemon.triggers.sinks.thread import Delivery, DeliveryError, SinkThread
 from daemon.triggers.tables import CommandSinkTable, HttpSinkTable, OpenEphysSinkTable
+from tests.support.sinks import CLOCK, delivery_of, running
 from tests.support.triggers import trigger
 from tests.support.wait_until import wait_until
 
-CLOCK = HostClock()
 CONFIGS = Path(__file__).parents[3] / "configs" / "triggers"
-
-
-def _delivery(seq: int = 0) -> Delivery:
-    said = trigger(seq=seq, published_ns=CLOCK.now_ns())
-    return Delivery(said, pack_trigger(said)[1])
 
 
 @dataclass
@@ -82,7 +76,7 @@ def server() -> Iterator[Server]:
 
 def test_http_posts_the_published_json(server: Server):
     """The body is the message of the publish socket, byte for byte, and the query stays."""
-    delivery = _delivery()
+    delivery = delivery_of()
     HttpOutlet(HttpSinkTable(kind="http", url=f"{server.url}/hook?rig=1")).deliver(delivery)
     assert server.asked == [("POST", "/hook?rig=1", delivery.payload)]
     assert unpack_trigger(server.asked[0][2]) == delivery.trigger
@@ -93,14 +87,14 @@ def test_http_refusal_is_a_failure_and_is_not_repeated(server: Server):
     server.answers = [(503, b"")]
     outlet = HttpOutlet(HttpSinkTable(kind="http", url=server.url))
     with pytest.raises(DeliveryError, match="answered 503"):
-        outlet.deliver(_delivery())
+        outlet.deliver(delivery_of())
     assert len(server.asked) == 1
 
 
 def test_http_retries_where_asked(server: Server):
     """With retries the same trigger is sent again until it is taken."""
     server.answers = [(500, b""), (500, b"")]
-    HttpOutlet(HttpSinkTable(kind="http", url=server.url, retries=2)).deliver(_delivery())
+    HttpOutlet(HttpSinkTable(kind="http", url=server.url, retries=2)).deliver(delivery_of())
     assert len(server.asked) == 3
 
 
@@ -110,10 +104,10 @@ def test_http_without_a_server_is_a_failure():
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(DeliveryError, match="ConnectionRefused"):
-            HttpOutlet(HttpSinkTable(kind="http", url=url)).deliver(_delivery())
+            HttpOutlet(HttpSinkTable(kind="http", url=url)).deliver(delivery_of())
         listener.listen()
         with pytest.raises(DeliveryError, match="Timeout"):
-            HttpOutlet(HttpSinkTable(kind="http", url=url, timeout_s=0.05)).deliver(_delivery())
+            HttpOutlet(HttpSinkTable(kind="http", url=url, timeout_s=0.05)).deliver(delivery_of())
 
 
 def test_open_ephys_gets_a_message(server: Server):
@@ -122,13 +116,13 @@ def test_open_ephys_gets_a_message(server: Server):
     table = OpenEphysSinkTable(
         kind="open_ephys", url=server.url, message="{name} {population} {score:.2f} {stop_s}"
     )
-    OpenEphysOutlet(table).deliver(_delivery())
+    OpenEphysOutlet(table).deliver(delivery_of())
     assert server.asked == [("PUT", "/api/message", b'{"text": "car_seen all 0.75 1.25"}')]
 
 
 def test_open_ephys_default_message_is_one_line(server: Server):
     """Without a message of one's own the trigger can be found again in the recording."""
-    OpenEphysOutlet(OpenEphysSinkTable(kind="open_ephys", url=server.url)).deliver(_delivery(3))
+    OpenEphysOutlet(OpenEphysSinkTable(kind="open_ephys", url=server.url)).deliver(delivery_of(3))
     text = json.loads(server.asked[0][2])["text"]
     assert text == "neurrate car_seen all score=0.750 stop_s=1.250 id=run-car_seen-3"
 
@@ -138,80 +132,18 @@ def test_open_ephys_that_is_idle_is_a_failure(server: Server):
     server.answers = [(200, b'{"mode":"IDLE"}')]
     outlet = OpenEphysOutlet(OpenEphysSinkTable(kind="open_ephys", url=server.url))
     with pytest.raises(DeliveryError, match="the GUI is idle"):
-        outlet.deliver(_delivery())
+        outlet.deliver(delivery_of())
     server.answers = [(200, b"not JSON")]
-    outlet.deliver(_delivery())
+    outlet.deliver(delivery_of())
 
 
-@contextmanager
-def _sink(outlet: Outlet, *, queue: int = 10, max_age_s: float = 5.0) -> Iterator[SinkThread]:
-    sink = SinkThread("sink", outlet, queue=queue, max_age_s=max_age_s, clock=CLOCK)
-    try:
-        yield sink
-    finally:
-        sink.close(deadline_s=5)
-
-
-class Gate:
-    """An outlet that delivers once it is opened."""
-
-    def __init__(self) -> None:
-        self.is_open = threading.Event()
-        self.is_asked = threading.Event()
-        self.delivered: list[int] = []
-        self.is_closed = False
-
-    def open(self) -> None:
-        """Make ready."""
-
-    def deliver(self, delivery: Delivery) -> None:
-        self.is_asked.set()
-        assert self.is_open.wait(10)
-        self.delivered.append(delivery.trigger.seq)
-
-    def tend(self) -> None:
-        """Look after nothing."""
-
-    def close(self, *, deadline_s: float) -> None:
-        self.is_closed = True
-
-
-def test_a_stuck_sink_costs_the_fast_loop_nothing():
-    """What finds the queue full is dropped and counted; the rest comes out in order at the end."""
-    gate = Gate()
-    with _sink(gate, queue=3) as sink:
-        sink.offer(_delivery(0))
-        assert gate.is_asked.wait(10)
-        for seq in range(1, 8):
-            sink.offer(_delivery(seq))
-        assert (sink.n_dropped, sink.n_sent) == (4, 0)
-        gate.is_open.set()
-    assert gate.delivered == [0, 1, 2, 3]
-    assert (sink.n_sent, sink.n_lost, sink.n_failed, gate.is_closed) == (4, 4, 0, True)
-
-
-def test_a_trigger_that_waited_too_long_is_dropped():
-    """A sink that comes free late does not act on what is long over."""
-    gate = Gate()
-    gate.is_open.set()
-    with _sink(gate, max_age_s=1.0) as sink:
-        old = trigger(published_ns=CLOCK.now_ns() - 2 * 10**9)
-        sink.offer(Delivery(old, b""))
-        sink.offer(_delivery(1))
-        wait_until(lambda: sink.n_sent == 1, what="the newer one")
-    assert (sink.n_stale, gate.delivered) == (1, [1])
-
-
-def test_a_sink_left_behind_is_counted():
-    """At the end of the time a stuck sink is left, with what it had not delivered."""
-    gate = Gate()
-    sink = SinkThread("sink", gate, queue=10, max_age_s=5, clock=CLOCK)
-    sink.offer(_delivery(0))
-    assert gate.is_asked.wait(10)
-    sink.offer(_delivery(1))
-    sink.close(deadline_s=0.01)
-    assert sink.n_dropped == 1
-    gate.is_open.set()
+def test_a_host_that_no_name_server_takes_is_a_failure():
+    """A label over 63 letters is an error of the codec, not of the network."""
+    url = f"http://{'a' * 64}.test/"
+    with running(HttpOutlet(HttpSinkTable.model_construct(kind="http", url=url))) as sink:
+        for seq in range(3):
+            sink.offer(delivery_of(seq))
+    assert (sink.n_sent, sink.n_failed, sink.n_lost) == (0, 3, 0)
 
 
 def _command(words: list[str], **options: float) -> CommandOutlet:
@@ -223,10 +155,10 @@ def test_a_command_reads_one_line_a_trigger(tmp_path: Path):
     """The program runs from the start, gets each trigger as a line, and ends with the input."""
     out = tmp_path / "lines"
     outlet = _command(["sh", "-c", f"cat > {shlex.quote(str(out))}"])
-    with _sink(outlet) as sink:
+    with running(outlet) as sink:
         wait_until(lambda: outlet.pid is not None, what="the program")
         for seq in range(3):
-            sink.offer(_delivery(seq))
+            sink.offer(delivery_of(seq))
     lines = out.read_bytes().splitlines()
     assert [unpack_trigger(line).seq for line in lines] == [0, 1, 2]
     assert sink.n_sent == 3
@@ -236,7 +168,7 @@ def test_a_killed_command_is_started_again(tmp_path: Path):
     """What comes meanwhile fails and is counted; after the pause deliveries go on."""
     out = tmp_path / "lines"
     outlet = _command(["sh", "-c", f"cat >> {shlex.quote(str(out))}"])
-    with _sink(outlet) as sink:
+    with running(outlet) as sink:
         wait_until(lambda: outlet.pid is not None, what="the program")
         first = outlet.pid
         assert first is not None
@@ -244,10 +176,10 @@ def test_a_killed_command_is_started_again(tmp_path: Path):
             child.kill()
         psutil.Process(first).kill()
         wait_until(lambda: outlet.pid is None, what="its end")
-        sink.offer(_delivery(0))
+        sink.offer(delivery_of(0))
         wait_until(lambda: sink.n_failed == 1, what="the failure")
         wait_until(lambda: outlet.pid not in {None, first}, what="another one")
-        sink.offer(_delivery(1))
+        sink.offer(delivery_of(1))
         wait_until(lambda: sink.n_sent == 1, what="the delivery")
     assert [unpack_trigger(line).seq for line in out.read_bytes().splitlines()] == [1]
     assert outlet.n_restarts == 1
@@ -293,6 +225,18 @@ def test_a_command_that_stays_is_killed_at_the_end():
     assert not psutil.pid_exists(pid)
 
 
+def test_a_sink_has_the_time_to_kill_its_program(caplog: pytest.LogCaptureFixture):
+    """The program gets less time to end than the thread, which waits for it."""
+    outlet = _command(["sleep", "60"])
+    sink = SinkThread("sink", outlet, queue=10, max_age_s=5, clock=CLOCK)
+    wait_until(lambda: outlet.pid is not None, what="the program")
+    pid = outlet.pid
+    sink.close(deadline_s=0.5)
+    assert pid is not None
+    assert not psutil.pid_exists(pid)
+    assert "sink left behind" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "program", [["sh", "serial_pulse.sh"], [sys.executable, "serial_pulse.py"]], ids=["sh", "py"]
 )
@@ -302,10 +246,10 @@ def test_the_serial_examples_make_a_pulse(program: list[str]):
     tty.setraw(slave)
     try:
         outlet = _command([program[0], str(CONFIGS / program[1]), os.ttyname(slave)])
-        with _sink(outlet) as sink:
+        with running(outlet) as sink:
             read = b""
             for seq in range(2):
-                sink.offer(_delivery(seq))
+                sink.offer(delivery_of(seq))
                 while len(read) < 2 * seq + 2:
                     assert select.select([master], [], [], 20)[0], read
                     read += os.read(master, 10)
