@@ -83,7 +83,8 @@ def test_no_server_ends_the_start(tmp_path: Path, tiny_bundle: Manifest, tiny_ll
 def test_a_server_goes_and_comes_back(
     tmp_path: Path, tiny_bundle: Manifest, tiny_llava: Path, spikes: str
 ):
-    """Words come from the server; without it narrations fail and say why; and come back with it."""
+    """Words come from the server; without it narrations fail and say why, and the daemon is not
+    ready; and all is well again with it, under the same worker."""
     with ExitStack() as stack, recorded_vllm() as server:
         port = any_prompt(server).server_port
         words = daemon_words(tiny_bundle, tiny_llava, spikes, server.url)
@@ -97,7 +98,9 @@ def test_a_server_goes_and_comes_back(
     with later:
         failed = heard_until(subscriber, "failed")
         assert f"127.0.0.1:{port}" in failed["reason"]
+        wait_until(lambda: get(ready)[0] == 503, what="not ready")
         with recorded_vllm(port) as server:
             any_prompt(server)
             assert heard_until(subscriber, "ok")["text"] == SENTENCE
+            wait_until(lambda: get(ready)[0] == 200, what="ready again")
             daemon.__exit__(None, None, None)
