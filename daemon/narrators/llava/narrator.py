@@ -180,6 +180,11 @@ class LlavaNarrator:
         self._engine.cancel(batch_id)
         self._told = {row: told for row, told in self._told.items() if row.batch_id != batch_id}
 
+    def close(self) -> None:
+        """Drop what is under way."""
+        for batch_id in {row.batch_id for row in self._told}:
+            self.cancel(batch_id)
+
     def _load(
         self,
         source: Source,
