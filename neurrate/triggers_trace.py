@@ -182,7 +182,7 @@ def _cosines(book: RuleBook, heard: Sequence[Narration]) -> dict[tuple[str, str]
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 
-    from daemon.triggers.likeness_port import model_folder
+    from daemon.triggers.auto import model_folder
 
     populations = {rule.condition.population for rule in rules}
     texts = sorted({each.said.text for each in heard if each.population in populations})

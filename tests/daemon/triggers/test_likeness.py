@@ -12,7 +12,8 @@ import zmq
 from contracts.clock import Clock, HostClock
 from contracts.narration import Narration
 from daemon.settings import LogSettings
-from daemon.triggers.likeness_port import ANSWER_S, MAX_WAITING, LikenessPort, model_folder
+from daemon.triggers.auto import model_folder
+from daemon.triggers.likeness_port import ANSWER_S, MAX_WAITING, LikenessPort
 from tests.support.daemon_rooms import Context
 from tests.support.manual_clock import ManualClock
 from tests.support.narrations import narration
@@ -102,5 +103,6 @@ def test_a_model_that_cannot_be_loaded_is_said(
         assert (port.n_dropped, port.n_unfinished) == (1, 0)
         wait_until(lambda: has_failed() and port.worker_pid is None, what="the worker's end")
         assert "there is no config.json" in port.problem
+        assert "likeness worker died" in caplog.text
     finally:
         port.close(deadline_s=0)
