@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from contracts.embedding import PatchEmbedding
+from contracts.manifest import Manifest
 from contracts.narration import Status
 from daemon.narrators.auto import load_narrator
-from daemon.narrators.protocol import Narrator, narrate
-from daemon.narrators.vllm.narrator import VllmNarrator
+from daemon.narrators.protocol import Narrator, Partial, narrate
 from daemon.settings import NarratorSettings, VllmSettings
 from tests.support.recorded_vllm import recorded_vllm
 from tests.support.tiny_bundle import TINY_GRID, tiny_windows
@@ -21,24 +22,30 @@ from tests.support.tiny_bundle import TINY_GRID, tiny_windows
 BACKENDS = ("llava", "retrieval", "vllm")
 
 
+def made(stack: ExitStack, backend: str, manifest: Manifest, model: Path) -> Narrator:
+    """Return one implementation, with what it needs."""
+    server = stack.enter_context(recorded_vllm())
+    server.rehearsal = "sentence"  # of another model's prompt, which is not to be compared
+    settings = NarratorSettings.model_validate(
+        {
+            "backend": backend,
+            "model": str(model),
+            "max_new_tokens": 12,
+            "device": "cpu",
+            "max_rows": 1 if backend == "vllm" else 16,  # one connection for all tests
+        }
+    )
+    vllm = VllmSettings(urls=(server.url,), model="tiny-llava")
+    narrator = load_narrator(settings, manifest, vllm=vllm)
+    stack.callback(narrator.close)
+    return narrator
+
+
 @pytest.fixture(scope="module", params=BACKENDS)
 def narrator(request, stub_bundle, tiny_llava) -> Iterator[Narrator]:
-    """Return one implementation."""
+    """Return each implementation."""
     with ExitStack() as stack:
-        server = stack.enter_context(recorded_vllm())
-        server.rehearsal = "sentence"  # of another model's prompt, which is not to be compared
-        settings = NarratorSettings(
-            backend=request.param,
-            model=str(tiny_llava),
-            max_new_tokens=12,
-            device="cpu",
-            max_rows=1 if request.param == "vllm" else 16,  # one connection for all tests
-        )
-        vllm = VllmSettings(urls=(server.url,), model="tiny-llava")
-        made = load_narrator(settings, stub_bundle, vllm=vllm)
-        if isinstance(made, VllmNarrator):
-            stack.callback(made.close)
-        yield made
+        yield made(stack, request.param, stub_bundle, tiny_llava)
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +107,34 @@ def test_same_patches_same_words(narrator, embeddings):
 def test_nothing_in_nothing_out(narrator):
     """No embedding, no utterance."""
     assert list(narrate(narrator, [])) == []
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_cancelled_window_says_no_more(backend, stub_bundle, tiny_llava, embeddings):
+    """Its rows leave at once, and the next window has the words that it always has."""
+    with ExitStack() as stack:
+        narrator = made(stack, backend, stub_bundle, tiny_llava)
+        whole = [each.text for each in narrate(narrator, embeddings)]
+        narrator.begin(7, embeddings)
+        narrator.step()
+        narrator.cancel(7)
+        narrator.cancel(7)
+        assert (narrator.n_rows, narrator.has_room(1)) == (0, True)
+        assert [each.text for each in narrate(narrator, embeddings)] == whole
+
+
+def test_sentences_grow_to_what_is_said(narrator, embeddings):
+    """Each piece begins as the one before it, and the sentence begins as the last piece."""
+    heard: dict[int, str] = {}
+    said: dict[int, str] = {}
+    narrator.begin(3, embeddings, with_partials=True)
+    while narrator.n_rows:
+        for event in narrator.step():
+            assert event.batch_id == 3
+            if isinstance(event, Partial):
+                assert event.text.startswith(heard.get(event.row, ""))
+                heard[event.row] = event.text
+            else:
+                said[event.row] = event.utterance.text
+    assert set(said) == set(range(len(embeddings)))
+    assert all(said[row].startswith(text.strip()) for row, text in heard.items())
