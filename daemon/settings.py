@@ -187,7 +187,8 @@ class NarratorSettings(_Group):
     share a core. Zero does not."""
     batch_timeout_s: Seconds = 120.0
     """Seconds that the worker may take for one window before it is killed and restarted. Far
-    above any healthy one, also the first one on a cold CPU."""
+    above any healthy one, also the first one on a cold CPU. A worker that was stopped (SIGSTOP)
+    is no such case: its window is given up after three seconds, and it is waited for."""
     failures_before_unready: Annotated[int, Field(ge=1, le=1000)] = 3
     """Failed windows in a row after which ``/readyz`` says no."""
 
@@ -244,8 +245,9 @@ class HandoverSettings(_Group):
 
     policy: Literal["newest", "all"] = "newest"
     """``newest``, for live narration: a window that waits gives way to a newer one. ``all``, for
-    replays: every window is narrated, and a source that loses nothing (``--speed max``) is slowed
-    to the narrator's pace. A live source cannot be slowed and would lose batches."""
+    replays: none gives way, and a source that loses nothing (``--speed max``) is slowed to the
+    narrator's pace. A live source cannot be slowed and would lose batches. A narrator that dies
+    or is stopped costs the window that it has, under either."""
     every: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Hand over every so many windows, those whose number on the grid it divides, so that a replay
     picks the same ones. Triggers see every window that is encoded. One hands over all of them."""
