@@ -187,7 +187,7 @@ def _sink(name: str, table: SinkTable, clock: Clock) -> SinkThread:
     if isinstance(table, CommandSinkTable):
         outlet = CommandOutlet(table, clock)
     elif isinstance(table, HttpSinkTable):
-        outlet = HttpOutlet(table)
+        outlet = HttpOutlet(table, clock)
     else:
-        outlet = OpenEphysOutlet(table)
+        outlet = OpenEphysOutlet(table, clock)
     return SinkThread(name, outlet, queue=table.queue, max_age_s=table.max_age_s, clock=clock)

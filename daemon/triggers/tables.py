@@ -51,13 +51,13 @@ class _Sink(_Table):
     max_age_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
     """A trigger that has waited for longer is dropped and counted: late, it would mislead."""
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
-    """Seconds that one delivery may take."""
+    """Seconds that one try may take, to the last byte of the answer."""
 
 
 class _HttpSink(_Sink):
     url: str
     retries: Annotated[int, Field(ge=0, le=10)] = 0
-    """Times that a delivery which failed is tried again."""
+    """Times that a delivery which failed is tried again, until it is too old."""
 
     @field_validator("url")
     @classmethod

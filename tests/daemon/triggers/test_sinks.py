@@ -12,7 +12,7 @@ import sys
 import threading
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,6 +25,7 @@ from daemon.triggers.sinks.command import CommandOutlet
 from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet
 from daemon.triggers.sinks.thread import Delivery, DeliveryError, SinkThread
 from daemon.triggers.tables import CommandSinkTable, HttpSinkTable, OpenEphysSinkTable
+from tests.support.manual_clock import ManualClock
 from tests.support.sinks import CLOCK, delivery_of, running
 from tests.support.triggers import trigger
 from tests.support.wait_until import wait_until
@@ -77,7 +78,7 @@ def server() -> Iterator[Server]:
 def test_http_posts_the_published_json(server: Server):
     """The body is the message of the publish socket, byte for byte, and the query stays."""
     delivery = delivery_of()
-    HttpOutlet(HttpSinkTable(kind="http", url=f"{server.url}/hook?rig=1")).deliver(delivery)
+    HttpOutlet(HttpSinkTable(kind="http", url=f"{server.url}/hook?rig=1"), CLOCK).deliver(delivery)
     assert server.asked == [("POST", "/hook?rig=1", delivery.payload)]
     assert unpack_trigger(server.asked[0][2]) == delivery.trigger
 
@@ -85,7 +86,7 @@ def test_http_posts_the_published_json(server: Server):
 def test_http_refusal_is_a_failure_and_is_not_repeated(server: Server):
     """An answer that is no 2xx is said, and by default nothing is sent twice."""
     server.answers = [(503, b"")]
-    outlet = HttpOutlet(HttpSinkTable(kind="http", url=server.url))
+    outlet = HttpOutlet(HttpSinkTable(kind="http", url=server.url), CLOCK)
     with pytest.raises(DeliveryError, match="answered 503"):
         outlet.deliver(delivery_of())
     assert len(server.asked) == 1
@@ -94,8 +95,53 @@ def test_http_refusal_is_a_failure_and_is_not_repeated(server: Server):
 def test_http_retries_where_asked(server: Server):
     """With retries the same trigger is sent again until it is taken."""
     server.answers = [(500, b""), (500, b"")]
-    HttpOutlet(HttpSinkTable(kind="http", url=server.url, retries=2)).deliver(delivery_of())
+    HttpOutlet(HttpSinkTable(kind="http", url=server.url, retries=2), CLOCK).deliver(delivery_of())
     assert len(server.asked) == 3
+
+
+def test_http_does_not_retry_what_is_too_old(server: Server):
+    """A trigger is not tried again once it is older than the sink takes: late, it would mislead."""
+    server.answers = [(500, b"")] * 10
+    clock = ManualClock()
+    table = HttpSinkTable(kind="http", url=server.url, retries=9, max_age_s=0.2)
+    said = trigger(published_ns=clock.now_ns())
+    with pytest.raises(DeliveryError, match=r"answered 500 .*; too old to be tried again"):
+        HttpOutlet(table, clock).deliver(Delivery(said, b"{}"))
+    assert len(server.asked) == 3  # at 0, 50 and 150 ms
+
+
+class TurningClock(ManualClock):
+    """Moves on by 10 ms whenever it is looked at."""
+
+    def now_ns(self) -> int:
+        self.ns += 10_000_000
+        return self.ns
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"HTTP/1.1 200 OK\r\n\r\n"], ids=["in the head", "in the body"]
+)
+def test_a_server_that_drips_is_left(head: bytes):
+    """The time allowed is for the whole answer, however many pieces it comes in."""
+    has_been_left = threading.Event()
+
+    def drip() -> None:
+        there, _ = listener.accept()
+        with there, suppress(OSError):
+            there.recv(65_536)
+            there.sendall(head)
+            while not has_been_left.wait(0.001):
+                there.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        outlet = HttpOutlet(HttpSinkTable(kind="http", url=url, timeout_s=0.1), TurningClock())
+        with pytest.raises(DeliveryError, match="Timeout"):
+            outlet.deliver(delivery_of())
+        has_been_left.set()
+        thread.join()
 
 
 def test_http_without_a_server_is_a_failure():
@@ -104,10 +150,11 @@ def test_http_without_a_server_is_a_failure():
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(DeliveryError, match="ConnectionRefused"):
-            HttpOutlet(HttpSinkTable(kind="http", url=url)).deliver(delivery_of())
+            HttpOutlet(HttpSinkTable(kind="http", url=url), CLOCK).deliver(delivery_of())
         listener.listen()
+        table = HttpSinkTable(kind="http", url=url, timeout_s=0.05)
         with pytest.raises(DeliveryError, match="Timeout"):
-            HttpOutlet(HttpSinkTable(kind="http", url=url, timeout_s=0.05)).deliver(delivery_of())
+            HttpOutlet(table, CLOCK).deliver(delivery_of())
 
 
 def test_open_ephys_gets_a_message(server: Server):
@@ -116,13 +163,15 @@ def test_open_ephys_gets_a_message(server: Server):
     table = OpenEphysSinkTable(
         kind="open_ephys", url=server.url, message="{name} {population} {score:.2f} {stop_s}"
     )
-    OpenEphysOutlet(table).deliver(delivery_of())
+    OpenEphysOutlet(table, CLOCK).deliver(delivery_of())
     assert server.asked == [("PUT", "/api/message", b'{"text": "car_seen all 0.75 1.25"}')]
 
 
 def test_open_ephys_default_message_is_one_line(server: Server):
     """Without a message of one's own the trigger can be found again in the recording."""
-    OpenEphysOutlet(OpenEphysSinkTable(kind="open_ephys", url=server.url)).deliver(delivery_of(3))
+    OpenEphysOutlet(OpenEphysSinkTable(kind="open_ephys", url=server.url), CLOCK).deliver(
+        delivery_of(3)
+    )
     text = json.loads(server.asked[0][2])["text"]
     assert text == "neurrate car_seen all score=0.750 stop_s=1.250 id=run-car_seen-3"
 
@@ -130,7 +179,7 @@ def test_open_ephys_default_message_is_one_line(server: Server):
 def test_open_ephys_that_is_idle_is_a_failure(server: Server):
     """The GUI answers 200 and passes nothing on: that is said."""
     server.answers = [(200, b'{"mode":"IDLE"}')]
-    outlet = OpenEphysOutlet(OpenEphysSinkTable(kind="open_ephys", url=server.url))
+    outlet = OpenEphysOutlet(OpenEphysSinkTable(kind="open_ephys", url=server.url), CLOCK)
     with pytest.raises(DeliveryError, match="the GUI is idle"):
         outlet.deliver(delivery_of())
     server.answers = [(200, b"not JSON")]
@@ -140,7 +189,7 @@ def test_open_ephys_that_is_idle_is_a_failure(server: Server):
 def test_a_host_that_no_name_server_takes_is_a_failure():
     """A label over 63 letters is an error of the codec, not of the network."""
     url = f"http://{'a' * 64}.test/"
-    with running(HttpOutlet(HttpSinkTable.model_construct(kind="http", url=url))) as sink:
+    with running(HttpOutlet(HttpSinkTable.model_construct(kind="http", url=url), CLOCK)) as sink:
         for seq in range(3):
             sink.offer(delivery_of(seq))
     assert (sink.n_sent, sink.n_failed, sink.n_lost) == (0, 3, 0)
