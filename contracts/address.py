@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from urllib.parse import SplitResult, urlsplit
 
 from contracts.errors import UserError
 
@@ -16,6 +17,9 @@ MAX_REQUEST_BYTES = 1024
 
 MAX_PORT = 65_535
 """Ports are 16 bits wide (RFC 9293)."""
+
+_AUTHORITY = re.compile(r"(?:[^/?#]*//)?([^/?#]*).*", re.DOTALL)
+"""Where a name and a password would stand, also where the rest is no URL (RFC 3986)."""
 
 _NUMBER = re.compile(r"[0-9]{1,5}")
 
@@ -77,6 +81,38 @@ def connect_problem(address: str) -> str:
     return f"must have a port from 1 to {MAX_PORT}, got {address!r}"
 
 
+def http_problem(url: str, *, with_query: bool = False) -> str:
+    """Return what is wrong with a URL of a server; empty if nothing is.
+
+    Parameters
+    ----------
+    url : str
+    with_query : bool
+        Whether there may be a query.
+
+    Returns
+    -------
+    problem : str
+
+    Examples
+    --------
+    >>> http_problem("localhost:8000")
+    "must be http://HOST:PORT or https://HOST:PORT, got 'localhost:8000'"
+    """
+    if "@" in _AUTHORITY.sub(r"\1", url):
+        return "must not hold a name or a password, because URLs are logged; it got one"
+    try:
+        parts = urlsplit(url)
+        is_right = parts.scheme in {"http", "https"} and _has_host(parts) and parts.port != 0
+    except ValueError:
+        is_right = False
+    else:
+        is_right = is_right and not parts.fragment and (with_query or not parts.query)
+    if is_right and url.isascii() and not re.search(r"\s", url):
+        return ""
+    return f"must be http://HOST:PORT or https://HOST:PORT, got {url!r:.200}"
+
+
 def cannot_bind(address: str, error_number: int, *, setting: str) -> UserError:
     """Return the error for a failed bind.
 
@@ -114,3 +150,8 @@ def _has_port_from(lowest: int, address: str) -> bool:
     return not address.startswith("tcp://") or (
         _NUMBER.fullmatch(port) is not None and lowest <= int(port) <= MAX_PORT
     )
+
+
+def _has_host(parts: SplitResult) -> bool:
+    """Whether there is a host that can be looked up; else `UnicodeError`, a `ValueError`."""
+    return bool(parts.hostname and parts.hostname.encode("idna"))

@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from contracts.address import LOOPBACK_PREFIXES, bind_problem, connect_problem
+from contracts.address import LOOPBACK_PREFIXES, bind_problem, connect_problem, http_problem
 
 IMAGE_TOKEN = "<image>"
 """Where the patches go in a prompt (the special token of LLaVA-1.5's processor)."""
@@ -50,21 +49,9 @@ def _torch_device(value: str) -> str:
     return value
 
 
-def _has_port(parts: SplitResult) -> bool:
-    """Whether the port, if there is one, is a number that a port can have."""
-    try:
-        return parts.port is None or parts.port > 0
-    except ValueError:
-        return False
-
-
 def _http_url(value: str) -> str:
-    parts = urlsplit(value)
-    if "@" in parts.netloc:
-        raise ValueError("must not hold a name or a password, because URLs are logged; it got one")
-    is_whole = parts.scheme in {"http", "https"} and parts.hostname and _has_port(parts)
-    if not is_whole or parts.query or parts.fragment:
-        raise ValueError(f"must be http://HOST:PORT or https://HOST:PORT, got {value!r}")
+    if problem := http_problem(value):
+        raise ValueError(problem)
     return value.rstrip("/")
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import string
 from collections.abc import Sequence
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from contracts.address import http_problem
 
 OPEN_EPHYS = "http://127.0.0.1:37497"
 """Where the Open Ephys GUI listens: port 37497, which spells EPHYS on a telephone (Open Ephys GUI
@@ -62,14 +62,8 @@ class _HttpSink(_Sink):
     @field_validator("url")
     @classmethod
     def _address(cls, value: str) -> str:
-        try:
-            parts = urlsplit(value)
-            is_right = parts.scheme in {"http", "https"} and bool(parts.hostname)
-            is_right = is_right and parts.port != 0
-        except ValueError:
-            is_right = False
-        if not is_right or not value.isascii() or re.search(r"\s", value):
-            raise ValueError(f"must be http://HOST:PORT/PATH, got {value!r}")
+        if problem := http_problem(value, with_query=True):
+            raise ValueError(problem)
         return value
 
 

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from contracts.address import cannot_bind, check_bindable, check_connectable
+from contracts.address import cannot_bind, check_bindable, check_connectable, http_problem
 from contracts.errors import UserError
 
 
@@ -97,3 +97,53 @@ def test_a_failed_bind_says_what_to_do(error_number, says):
     assert isinstance(error, UserError)
     assert str(error).startswith("Cannot bind tcp://127.0.0.1:5570: ")
     assert says in str(error)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:8000", "https://rig.example.org/hook/@me", "http://[::1]:80", "http://h"],
+)
+def test_a_server_may_be_named_in_these_ways(url):
+    """A host, perhaps a port and a path."""
+    assert http_problem(url) == ""
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:8000",
+        "ftp://h",
+        "http://",
+        "http://:80",
+        "http://h:0",
+        "http://h:99999",
+        "http://h:x",
+        "http://h/a b",
+        "http://h/\N{DEGREE SIGN}",
+        "http://h\n",
+        "http://[::1",
+        "http://a..b",
+        f"http://{'a' * 64}",
+        "http://h/#part",
+        "http://h/?rig=1",
+    ],
+)
+def test_a_server_that_nobody_can_ask_is_said(url):
+    """Hosts and ports that cannot be, and what is no plain URL."""
+    said = "must be http://HOST:PORT or https://HOST:PORT, got "
+    assert http_problem(url).startswith(said)
+
+
+def test_a_query_where_there_may_be_one():
+    """A hook may have parameters, the root of a server has none."""
+    assert http_problem("http://h/hook?who=me@here", with_query=True) == ""
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:secret@h", "me:secret@h", "http://me:secret@h:99999/", "http://secret@[::1"]
+)
+def test_a_password_is_refused_and_not_repeated(url):
+    """Errors and logs are read by more people than may know it."""
+    problem = http_problem(url, with_query=True)
+    assert problem.startswith("must not hold a name or a password")
+    assert "secret" not in problem

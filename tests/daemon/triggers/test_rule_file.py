@@ -123,7 +123,7 @@ def test_every_mistake_is_said_at_once(tmp_path: Path):
         "triggers.e.refractory_s must be greater than or equal to 0, got -1",
         "sinks.pulse.command must name a program that is there and may be run, got 'no-such-prog",
         'sinks.broken must have kind = "http", "open_ephys" or "command"',
-        "sinks.h.url must be http://HOST:PORT/PATH, got 'localhost:1'",
+        "sinks.h.url must be http://HOST:PORT or https://HOST:PORT, got 'localhost:1'",
         "Unknown key sinks.h.timeout",
         "(did you mean timeout_s?)",
         "Unknown key sniks",
@@ -192,6 +192,11 @@ def test_a_bundle_without_probes_is_said(tmp_path: Path):
             "[triggers.a]\nwhen = 'narration of all says \"x\"'\n[sinks.s]\nkind='http'\n"
             "url='http://h:99999/'",
             "sinks.s.url must be",
+        ),
+        (
+            "[triggers.a]\nwhen = 'narration of all says \"x\"'\n[sinks.s]\nkind='http'\n"
+            "url='http://me:secret@h/'",
+            "sinks.s.url must not hold a name or a password, because URLs are logged; it got one (",
         ),
         (
             "[triggers.a]\nwhen = 'narration of all says \"x\"'\n[sinks.s]\nkind='command'\n"
