@@ -42,7 +42,7 @@ def test_every_example_is_a_file_of_rules(text: str, tmp_path: Path):
     """What a reader copies from the page is taken as it stands."""
     path = tmp_path / "rules.toml"
     path.write_text(text)
-    populations = {"all": "all", "VISp": "area:VISp"}
+    populations = {"all": "all", "VISp": "area:VISp", "CA1": "area:CA1"}
     assert load_rules(path, probes=concept_probes(), populations=populations).rules
 
 
