@@ -62,6 +62,9 @@ class FastLoop:
         Of the windows, those whose number it divides are handed over.
     triggers : Triggers, optional
         Judges every window that was encoded, before it is handed over.
+    in_turn : tuple of two Encoders, optional
+        Of the populations that the triggers listen to, and of the others, where a batch gains
+        nothing: the first are encoded and judged before the others. None: all at once.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class FastLoop:
         encode_every_window: bool,
         narrate_every: int = 1,
         triggers: Triggers | None = None,
+        in_turn: tuple[Encoder, Encoder] | None = None,
     ) -> None:
         self.ingest = ingest
         self.ring = ring
@@ -90,6 +94,7 @@ class FastLoop:
         self._encode_every_window = encode_every_window
         self._narrate_every = narrate_every
         self._triggers = triggers
+        self._in_turn = in_turn
         self._pending: Window | None = None
         ring.hold(is_held=True)  # until every unit is announced: the other probes are yet to come
 
@@ -166,14 +171,28 @@ class FastLoop:
         if self._pending is None:
             return
         window, self._pending = self._pending, None
-        embeddings = self._encoder.encode([window])
+        is_asked = self._is_asked(window)
+        embeddings = self._encode(window, is_asked=is_asked)
         self._counters.windows_encoded += 1
-        if self._triggers is not None:
-            self._triggers.judge(embeddings)
-        if self._is_asked(window):
+        if is_asked:
             self.port.offer(embeddings)
         else:
             self._drop("not_selected")
+
+    def _encode(self, window: Window, *, is_asked: bool) -> Sequence[PatchEmbedding]:
+        """Encode a window and let it be judged as soon as what the triggers listen to is there."""
+        if self._in_turn is None or self._triggers is None:
+            embeddings = self._encoder.encode([window])
+            if self._triggers is not None:
+                self._triggers.judge(embeddings)
+            return embeddings
+        urgent, others = self._in_turn
+        embeddings = urgent.encode([window])
+        self._triggers.judge(embeddings)
+        if not is_asked:
+            return embeddings
+        by_name = {each.population: each for each in (*embeddings, *others.encode([window]))}
+        return [by_name[each.name] for each in self._encoder.selections]
 
     def publish_narrated(self) -> None:
         """Publish what the narrator has said since."""

@@ -19,9 +19,11 @@ from contracts.errors import SettingsError, UserError
 from contracts.manifest import Manifest, load_manifest
 from contracts.population import Selection
 from contracts.spikes import MAX_SPAN_NS
+from contracts.trigger import TriggerKind
 from contracts.window import WindowSpec
 from daemon.bin_ring import BinRing
 from daemon.encoders.auto import load_encoder
+from daemon.encoders.window_encoder import WindowEncoder
 from daemon.handover import Handover
 from daemon.health import Health
 from daemon.http import HttpServer
@@ -38,6 +40,7 @@ from daemon.stream_registry import StreamRegistry
 from daemon.triggers.auto import load_rule_book, make_trigger_desk
 from daemon.triggers.desk import TriggerDesk
 from daemon.triggers.latencies import TriggerLatencies
+from daemon.triggers.rule_file import RuleBook
 from daemon.window_cutter import WindowCutter
 from daemon.worker_port import WorkerPort
 
@@ -217,6 +220,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             ),
             narrate_every=settings.handover.every,
             triggers=triggers,
+            in_turn=_in_turn(encoder, rules[0]) if rules else None,
         )
         undo.pop_all()
     return Rooms(
@@ -232,6 +236,19 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
         triggers,
         loop,
     )
+
+
+def _in_turn(encoder: WindowEncoder, book: RuleBook) -> tuple[WindowEncoder, WindowEncoder] | None:
+    """Return encoders of the populations that rules on probes listen to, and of the others.
+
+    A processor takes eight populations as long as eight times one, so that those which somebody
+    waits for go first. A GPU takes all of them as long as one, and gets them at once.
+    """
+    names = {each.name for each in encoder.selections}
+    urgent = {rule.condition.population for rule in book.of_kind(TriggerKind.PROBE)}
+    if not encoder.is_on_cpu or not urgent or urgent == names:
+        return None
+    return encoder.part(urgent), encoder.part(names - urgent)
 
 
 def make_ring(spec: WindowSpec, n_units: int, capacity_bins: int) -> BinRing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -72,6 +72,11 @@ class WindowEncoder:
         """Where it runs, for people."""
         return self._graph.device
 
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether it runs on the processor, where a batch gains nothing."""
+        return self._graph.device.startswith("CPU")
+
     def encode(self, windows: Sequence[Window]) -> Sequence[PatchEmbedding]:
         """Encode each window through each selection.
 
@@ -103,6 +108,16 @@ class WindowEncoder:
         for first in range(0, len(pairs), MAX_ENCODER_BATCH):
             embeddings += self._encode_batch(pairs[first : first + MAX_ENCODER_BATCH])
         return embeddings
+
+    def part(self, names: Collection[str]) -> WindowEncoder:
+        """Return an encoder of some of the populations, with the same graph and in the same order.
+
+        Parameters
+        ----------
+        names : collection of str
+        """
+        chosen = [each for each in self._selections if each.name in names]
+        return WindowEncoder(self._manifest, chosen, self._graph)
 
     def _warm_up(self) -> None:
         """Encode nothing once: the first run finds its memory and its kernels, which takes long."""

@@ -84,11 +84,13 @@ class Judge:
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, int]] = []
+        self.populations: list[list[str]] = []
         self.port = FakePort()
 
     def judge(self, embeddings: Sequence[PatchEmbedding]) -> None:
         """Look at one window."""
         self.seen.append((embeddings[0].window.seq, len(self.port.offered)))
+        self.populations.append([each.population for each in embeddings])
 
 
 def numbers(windows: Sequence[Window]) -> list[list[int]]:
@@ -187,6 +189,35 @@ def test_triggers_see_every_window(context: Context, clock: ManualClock):
             rooms.loop.step()
         assert judged.seen == [(n, (n + 2) // 3) for n in range(10)]
         assert [batch[0].window.seq for batch in port.offered] == [0, 3, 6, 9]
+
+
+def test_what_triggers_listen_to_is_encoded_and_judged_first(context: Context, clock: ManualClock):
+    """The others come after, and only of windows that are narrated; the order stays."""
+    port, judged = FakePort(), Judge()
+    judged.port = port
+    with (
+        joined_loop(
+            context,
+            clock,
+            SPEC,
+            port=port,
+            populations=("all", "VISp", "LGd"),
+            encode_every_window=False,
+            narrate_every=2,
+            triggers=judged,
+            urgent=("VISp",),
+        ) as rooms,
+        line_to(rooms.ingest, context) as line,
+    ):
+        line.send(hello_of())
+        for message in ramp(0, 80):
+            line.send(message)
+            rooms.loop.step()
+        assert judged.populations == [["VISp"]] * 4
+        assert judged.seen == [(0, 0), (1, 1), (2, 1), (3, 2)]
+        names = [[each.population for each in batch] for batch in port.offered]
+        assert names == [["all", "VISp", "LGd"]] * 2
+        assert not rooms.encoder.windows
 
 
 def test_window_that_is_asked_for_is_not_lost_to_one_that_is_not(

@@ -67,6 +67,7 @@ class StubEncoder:
 
     def __init__(self, clock: Clock, populations: Sequence[str] = ("all",)) -> None:
         self.windows: list[Window] = []
+        self.selections = [ramp_population().select(name, "all") for name in populations]
         self._clock = clock
         self._populations = populations
 
@@ -187,6 +188,7 @@ def joined_loop(
     encode_every_window: bool = True,
     narrate_every: int = 1,
     triggers: Triggers | None = None,
+    urgent: Sequence[str] = (),
     extra_units: Literal["refuse", "ignore"] = "refuse",
     capacity_bins: int = 1000,
 ) -> Iterator[Joined]:
@@ -198,6 +200,8 @@ def joined_loop(
     ingest = Ingest(context, registry, counters, clock, is_ahead=ring.is_ahead)
     publisher = Publisher(context, "tcp://127.0.0.1:*")
     encoder = StubEncoder(clock, populations)
+    others = [name for name in populations if name not in urgent]
+    in_turn = (StubEncoder(clock, urgent), StubEncoder(clock, others)) if urgent else None
     port = port or InlinePort(EchoNarrator(clock))
     loop = FastLoop(
         ingest=ingest,
@@ -211,6 +215,7 @@ def joined_loop(
         encode_every_window=encode_every_window,
         narrate_every=narrate_every,
         triggers=triggers,
+        in_turn=in_turn,  # type: ignore[arg-type] # stubs, as above
     )
     try:
         yield Joined(loop, ingest, encoder, publisher, counters, port, latencies)

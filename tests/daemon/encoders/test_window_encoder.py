@@ -46,6 +46,16 @@ def edited(manifest, folder, **changes):
     return load_manifest(folder)
 
 
+def test_a_part_says_what_the_whole_says(tiny_bundle):
+    """Some of the populations, in their order, through the same graph."""
+    whole = encoder_of(tiny_bundle, "all", "VISp", "shuffled", "silent")
+    part = whole.part({"shuffled", "VISp"})
+    assert [each.name for each in part.selections] == ["VISp", "shuffled"]
+    assert part.is_on_cpu
+    (window,) = tiny_windows(1)
+    assert_close(patches_of(part.encode([window])), patches_of(whole.encode([window]))[1:3])
+
+
 def test_equals_torch(tiny_bundle):
     """Selections, masking, shuffling and z-scoring are those of the torch network."""
     names = ("all", "VISp", "shuffled", "silent")
