@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from daemon.triggers.auto import load_rule_book, make_trigger_desk, model_folder
 from daemon.triggers.desk import TriggerDesk
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.rule_file import load_rules
+from daemon.triggers.tables import CommandSinkTable, RuleFileTable
 from tests.support.daemon_rooms import Context
 from tests.support.triggers import concept_probes, seen
 
@@ -183,3 +186,15 @@ def test_the_example_fits_the_simulated_animal():
         CONFIGS / "example.toml", probes=probes, populations={"all": "all", "VISp": "area:VISp"}
     )
     assert [rule.name for rule in book.rules] == ["car_seen", "dark_over", "dark_said"]
+
+
+def test_the_example_sinks_start_from_the_repository(monkeypatch: pytest.MonkeyPatch):
+    """What stands there as a comment is taken once it is none, and its programs are there."""
+    monkeypatch.chdir(CONFIGS.parents[1])
+    _, _, commented = (CONFIGS / "example.toml").read_text().partition("# Sinks beside")
+    lines = re.findall(r"^# (\[sinks.*|\w+ = .*)$", commented, re.MULTILINE)
+    sinks = RuleFileTable.model_validate(tomllib.loads("\n".join(lines))).sinks
+    assert set(sinks) == {"gui", "pulse", "stimulus"}
+    pulse = sinks["pulse"]
+    assert isinstance(pulse, CommandSinkTable)
+    assert Path(pulse.command[1]).is_file()

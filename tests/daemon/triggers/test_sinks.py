@@ -13,14 +13,14 @@ import threading
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
 
-from contracts.trigger import unpack_trigger
+from contracts.trigger import TriggerKind, pack_trigger, unpack_trigger
 from daemon.triggers.sinks.command import CommandOutlet
 from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet
 from daemon.triggers.sinks.thread import Delivery, DeliveryError, SinkThread
@@ -290,20 +290,21 @@ def test_a_sink_has_the_time_to_kill_its_program(caplog: pytest.LogCaptureFixtur
     "program", [["sh", "serial_pulse.sh"], [sys.executable, "serial_pulse.py"]], ids=["sh", "py"]
 )
 def test_the_serial_examples_make_a_pulse(program: list[str]):
-    """The documented commands write 1 and 0 to a serial port for each trigger."""
+    """The documented commands write 1 and 0 to a serial port for each trigger, of any kind."""
     master, slave = pty.openpty()
     tty.setraw(slave)
     try:
         outlet = _command([program[0], str(CONFIGS / program[1]), os.ttyname(slave)])
         with running(outlet) as sink:
             read = b""
-            for seq in range(2):
-                sink.offer(delivery_of(seq))
+            for seq, kind in enumerate(TriggerKind):
+                said = replace(delivery_of(seq).trigger, kind=kind)
+                sink.offer(Delivery(said, pack_trigger(said)[1]))
                 while len(read) < 2 * seq + 2:
                     assert select.select([master], [], [], 20)[0], read
                     read += os.read(master, 10)
-            assert read == b"1010"
-        assert sink.n_sent == 2
+            assert read == b"101010"
+        assert sink.n_sent == 3
     finally:
         os.close(master)
         os.close(slave)
