@@ -14,12 +14,8 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from contracts.clock import NS_PER_S, Clock
-
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 30.0
-"""Pauses before restarts double from the first to the longest: a model that cannot load must not
-spend a core on trying."""
+from contracts.clock import Clock
+from daemon.backoff import Backoff
 
 HEALTHY_AFTER_S = 60.0
 """A worker that lived this long has its pauses start from the first again."""
@@ -50,11 +46,9 @@ class WorkerProcess:
         self.n_restarts = 0
         self._name = name
         self._command = [sys.executable, "-m", *arguments]
-        self._clock = clock
         self._child: subprocess.Popen[bytes] | None = None
-        self._pause_s = FIRST_PAUSE_S
-        self._started_ns = 0
-        self._restart_at_ns = 0
+        self._is_wanted = False
+        self._backoff = Backoff(clock, healthy_after_s=HEALTHY_AFTER_S)
 
     @property
     def pid(self) -> int | None:
@@ -63,7 +57,8 @@ class WorkerProcess:
 
     def start(self) -> None:
         """Start the child."""
-        self._started_ns = self._clock.now_ns()
+        self._is_wanted = True
+        self._backoff.begin()
         # A child inherits the mask of the thread that made it. What comes meanwhile waits for us.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
@@ -81,7 +76,7 @@ class WorkerProcess:
             Of a child that was found dead just now. The next one starts after a pause.
         """
         if self._child is None:
-            if self._restart_at_ns and self._clock.now_ns() >= self._restart_at_ns:
+            if self._is_wanted and self._backoff.is_over:
                 self.n_restarts += 1
                 self.start()
             return None
@@ -89,16 +84,12 @@ class WorkerProcess:
         if exit_code is None:
             return None
         self._release()
-        now_ns = self._clock.now_ns()
-        if now_ns - self._started_ns > HEALTHY_AFTER_S * NS_PER_S:
-            self._pause_s = FIRST_PAUSE_S
-        self._restart_at_ns = now_ns + round(self._pause_s * NS_PER_S)
+        pause_s = self._backoff.end()
         logger.error(
             "%s died",
             self._name,
-            extra={"exit_code": exit_code, "restart_in_s": self._pause_s},
+            extra={"exit_code": exit_code, "restart_in_s": pause_s},
         )
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         return exit_code
 
     def kill(self) -> None:
@@ -108,7 +99,7 @@ class WorkerProcess:
 
     def stop(self, *, deadline_s: float) -> None:
         """Close the lifeline, wait for the child, and kill it after the deadline (SIGKILL)."""
-        self._restart_at_ns = 0
+        self._is_wanted = False
         if self._child is None:
             return
         if self._child.stdin:

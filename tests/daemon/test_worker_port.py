@@ -17,10 +17,11 @@ from contracts.errors import DependencyError, UserError
 from contracts.narration import Status, Utterance
 from contracts.window import Window
 from daemon import worker_port
+from daemon.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from daemon.handover import Handover
 from daemon.narrators.protocol import Ended, Partial
 from daemon.worker_port import STILL_AFTER_S, WorkerPort
-from daemon.worker_process import FIRST_PAUSE_S, LONGEST_PAUSE_S, WorkerProcess
+from daemon.worker_process import WorkerProcess
 from daemon.worker_wire import (
     Alive,
     Cancel,

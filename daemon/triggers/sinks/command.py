@@ -14,12 +14,11 @@ import subprocess
 import time
 from contextlib import suppress
 
-from contracts.clock import NS_PER_S, Clock
+from contracts.clock import Clock
+from daemon.backoff import Backoff
 from daemon.triggers.sinks.thread import Delivery, DeliveryError
 from daemon.triggers.tables import CommandSinkTable
 
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 30.0
 HEALTHY_AFTER_S = 10.0
 """A program that lived this long has its pauses start from the first again."""
 
@@ -44,11 +43,8 @@ class CommandOutlet:
         self.n_restarts = 0
         self._words = list(table.command)
         self._timeout_s = table.timeout_s
-        self._clock = clock
         self._child: subprocess.Popen[bytes] | None = None
-        self._started_ns = 0
-        self._restart_at_ns = 0
-        self._pause_s = FIRST_PAUSE_S
+        self._backoff = Backoff(clock, healthy_after_s=HEALTHY_AFTER_S)
 
     @property
     def pid(self) -> int | None:
@@ -84,7 +80,7 @@ class CommandOutlet:
         """Find out whether the program has ended, and start it again in time."""
         if self._child is not None and self._child.poll() is not None:
             self._end(f"exit code {self._child.returncode}")
-        if self._child is None and self._clock.now_ns() >= self._restart_at_ns:
+        if self._child is None and self._backoff.is_over:
             self.n_restarts += 1
             self._start()
 
@@ -101,7 +97,7 @@ class CommandOutlet:
             self._child.wait()
 
     def _start(self) -> None:
-        self._started_ns = self._clock.now_ns()
+        self._backoff.begin()
         try:
             self._child = subprocess.Popen(
                 self._words,
@@ -135,20 +131,16 @@ class CommandOutlet:
 
     def _end(self, reason: str) -> None:
         """Let go of a program that has ended or must; the next one starts after a pause."""
-        now_ns = self._clock.now_ns()
         if self._child is not None:
             self._close_input(self._child)
             self._child.kill()
             self._child.wait()
             self._child = None
-        if now_ns - self._started_ns > HEALTHY_AFTER_S * NS_PER_S:
-            self._pause_s = FIRST_PAUSE_S
-        self._restart_at_ns = now_ns + round(self._pause_s * NS_PER_S)
+        pause_s = self._backoff.end()
         logger.error(
             "trigger command ended",
-            extra={"command": self._words[0], "reason": reason, "restart_in_s": self._pause_s},
+            extra={"command": self._words[0], "reason": reason, "restart_in_s": pause_s},
         )
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
     def _close_input(self, child: subprocess.Popen[bytes]) -> None:
         if child.stdin:

@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from contracts.clock import Clock
 from contracts.trigger import TriggerKind, pack_trigger, unpack_trigger
 from daemon.triggers.sinks.command import CommandOutlet
 from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet
@@ -195,9 +196,9 @@ def test_a_host_that_no_name_server_takes_is_a_failure():
     assert (sink.n_sent, sink.n_failed, sink.n_lost) == (0, 3, 0)
 
 
-def _command(words: list[str], **options: float) -> CommandOutlet:
+def _command(words: list[str], clock: Clock = CLOCK, **options: float) -> CommandOutlet:
     table = CommandSinkTable.model_validate({"kind": "command", "command": words, **options})
-    return CommandOutlet(table, CLOCK)
+    return CommandOutlet(table, clock)
 
 
 def test_a_command_reads_one_line_a_trigger(tmp_path: Path):
@@ -234,20 +235,24 @@ def test_a_killed_command_is_started_again(tmp_path: Path):
     assert outlet.n_restarts == 1
 
 
-def _has_ended(outlet: CommandOutlet) -> bool:
-    outlet.tend()
-    return outlet.pid is None
-
-
 def test_a_command_that_ends_at_once_is_not_started_in_a_hurry():
     """Each end doubles the pause, so that a broken program costs no core."""
-    outlet = _command(["false"])
+    clock = ManualClock()
+    outlet = _command(["false"], clock)
     outlet.open()
-    for expected_s in (0.5, 1.0, 2.0):
-        wait_until(lambda: _has_ended(outlet), what="its end")
-        assert outlet._pause_s == 2 * expected_s
-        outlet._restart_at_ns = 0
+
+    def has_ended() -> bool:
         outlet.tend()
+        return outlet.pid is None
+
+    for n, pause_ns in enumerate((500_000_000, 1_000_000_000, 2_000_000_000)):
+        wait_until(has_ended, what="its end")
+        clock.ns += pause_ns - 1
+        outlet.tend()
+        assert outlet.n_restarts == n
+        clock.ns += 1
+        outlet.tend()
+        assert outlet.n_restarts == n + 1
     outlet.close(deadline_s=5)
 
 
