@@ -14,6 +14,10 @@ from contracts.embedding import PatchEmbedding
 from contracts.errors import MisuseError
 from contracts.narration import Provenance, Utterance
 
+WARM_UP_TOKENS = 2
+"""Tokens that a back-end says about nothing before its first window: the first reads the prompt,
+the second goes on from the cache, so that each way has been gone once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Partial:

@@ -18,15 +18,13 @@ from daemon.narrators.llava.loading import Source, load_weights, load_words
 from daemon.narrators.llava.number_format import choose_format
 from daemon.narrators.llava.shape import read_shape
 from daemon.narrators.patches import PatchPrompt, split_prompt
-from daemon.narrators.protocol import Ended, Partial
+from daemon.narrators.protocol import WARM_UP_TOKENS, Ended, Partial
+from daemon.narrators.words import whole_words
 
 if TYPE_CHECKING:
     from daemon.narrators.llava.engine import Engine, Row
     from daemon.narrators.llava.products import NumberFormat
     from daemon.narrators.llava.speech import Transcript
-
-WARM_UP_TOKENS = 2
-"""The first token reads the prompt, the second goes on from the cache: each way once."""
 
 
 class LlavaNarrator:
@@ -233,7 +231,6 @@ class LlavaNarrator:
 
     def _utterance(self, row: Row, embedding: PatchEmbedding) -> Utterance:
         from daemon.narrators.llava.engine import End
-        from daemon.narrators.llava.speech import whole_words
 
         text = self._tokenizer.decode(row.tokens, skip_special_tokens=True).strip()
         status, reason = Status.OK, ""

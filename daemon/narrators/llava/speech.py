@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+from daemon.narrators.words import whole_words
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
-
-_UNFINISHED = re.compile(r"[\w'\u2019\ufffd-]+\Z")
-"""A word at the end, which may go on, or a letter of which bytes are missing."""
 
 _UNREAD = (
     "no_repeat_ngram_size",
@@ -115,14 +113,3 @@ class Transcript:
         if self._backend is not None:
             self._text += self._stream.step(self._backend, token) or ""
         return whole_words(self._text)
-
-
-def whole_words(text: str) -> str:
-    """Return a text without a last word that may go on.
-
-    >>> whole_words("A dog sits under a tr")
-    'A dog sits under a'
-    >>> whole_words("A dog sits.")
-    'A dog sits.'
-    """
-    return _UNFINISHED.sub("", text).strip()

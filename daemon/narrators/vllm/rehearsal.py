@@ -14,6 +14,7 @@ import numpy as np
 
 from contracts.errors import DependencyError, UserError
 from contracts.manifest import Manifest
+from daemon.narrators.protocol import WARM_UP_TOKENS
 from daemon.narrators.vllm import chat
 from daemon.narrators.vllm.link import Link, RefusedError, ServerFault
 from daemon.narrators.vllm.projector import Projector
@@ -21,9 +22,6 @@ from daemon.settings import NarratorSettings, VllmSettings
 
 SERVE = "configs/vllm/serve MODEL"
 """Starts a server with all that this back-end needs."""
-
-WARM_UP_TOKENS = 2
-"""The first token reads the prompt, the second goes on from the cache: each way once."""
 
 
 class Rehearsal:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,11 +11,10 @@ from contracts.narration import Evidence, Status, Utterance
 from daemon.narrators.vllm import chat
 from daemon.narrators.vllm.link import Link, RefusedError, ServerFault
 from daemon.narrators.vllm.pool import NoServerError, Pool
+from daemon.narrators.words import whole_words
 
 ENDS = frozenset({"stop", "length"})
 """Ways in which a sentence ends; a server that shuts down says ``abort``."""
-
-_LAST_WORD = re.compile(r"\s+\S*$")
 
 
 @dataclass(slots=True)
@@ -183,14 +181,3 @@ class Sentence:
         if draft.finish == "length":
             return text, Status.TRUNCATED, f"cut at {max_new_tokens} tokens"
         return text, Status.OK, ""
-
-
-def whole_words(text: str) -> str:
-    """Cut a text that goes on at its last whole word.
-
-    >>> whole_words("A dog runs tow")
-    'A dog runs'
-    >>> whole_words("A")
-    ''
-    """
-    return _LAST_WORD.sub("", text) if " " in text else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.narrators.llava.speech import Choice, Transcript, whole_words
+from daemon.narrators.llava.speech import Choice, Transcript
 from simulation.tiny_llava import build_tokenizer
 from tests.daemon.narrators.llava.small_models import (
     engine_of,
@@ -48,23 +48,6 @@ def test_rule_that_is_not_followed_is_logged(caplog):
     model.generation_config.no_repeat_ngram_size = 3
     Choice(model.generation_config, "cpu")
     assert "rules of the model not followed" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("text", "whole"),
-    [
-        ("A dog sits under a tr", "A dog sits under a"),
-        ("A dog sits.", "A dog sits."),
-        ("A", ""),
-        ("", ""),
-        (" The dog's", "The"),
-        ("It is 5 \u00b0C, and \ufffd", "It is 5 \u00b0C, and"),
-        ("near the t-shirt", "near the"),
-    ],
-)
-def test_whole_words(text, whole):
-    """A last word that may go on is left out, and so is half a letter."""
-    assert whole_words(text) == whole
 
 
 def test_transcript_grows_by_whole_words():
