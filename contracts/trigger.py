@@ -15,6 +15,7 @@ from typing import Any
 
 from contracts.clock import ns_to_second
 from contracts.errors import WireError
+from contracts.narration import Narration, Stamps
 from contracts.narration_wire import dump, load
 from contracts.window import Window
 
@@ -49,6 +50,13 @@ class SpokenStamps:
     first_token: int
     last_token: int
     narrated: int
+
+    @classmethod
+    def of(cls, stamps: Stamps) -> SpokenStamps:
+        """Return the part of a narration's stamps."""
+        return cls(
+            stamps.worker_start, stamps.first_token, stamps.last_token, narrated=stamps.published
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +168,18 @@ class WindowFacts:
             frame_s=ns_to_second(window.frame_ns),
             n_gap_bins=window.n_gap_bins,
             blind_streams=window.blind_streams,
+        )
+
+    @classmethod
+    def told_in(cls, narration: Narration) -> WindowFacts:
+        """Return the facts of the window that a narration is about."""
+        return cls(
+            seq=narration.window_seq,
+            start_s=narration.window_start_s,
+            stop_s=narration.window_stop_s,
+            frame_s=narration.frame_s,
+            n_gap_bins=narration.n_gap_bins,
+            blind_streams=narration.blind_streams,
         )
 
 

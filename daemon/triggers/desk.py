@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -86,11 +86,8 @@ class _Found:
 
     score: float
     window: WindowFacts
-    newest_spike_received: int
-    window_complete: int
-    encoded: int
-    decided: int
-    spoken: SpokenStamps | None = None
+    stamps: TriggerStamps
+    """As far as it had come when the rule was found to be true."""
     scores: dict[str, float] = field(default_factory=dict)
     narration: Narration | None = None
 
@@ -245,47 +242,31 @@ class TriggerDesk:
         decided_ns = self._clock.now_ns()
         window = embedding.window
         names = self._probes.concepts if self._probes else ()
-        return _Found(
-            score=score,
-            window=WindowFacts.of(window),
+        stamps = TriggerStamps(
             newest_spike_received=window.newest_received_host_ns,
             window_complete=window.complete_host_ns,
             encoded=embedding.encoded_host_ns,
             decided=decided_ns,
-            scores=dict(zip(names, probability.tolist(), strict=True)),
+            published=decided_ns,
         )
+        scores = dict(zip(names, probability.tolist(), strict=True))
+        return _Found(score, WindowFacts.of(window), stamps, scores)
 
     def _weigh(self, each: _Watched, score: float, narration: Narration) -> None:
         """Take in what a narration is worth to a rule, and publish the trigger if it fires."""
         if not each.crossing.take(score, second_to_ns(narration.window_stop_s)):
             return
-        stamps = narration.stamps
-        said = self._say(
-            each,
-            _Found(
-                score=score,
-                window=WindowFacts(
-                    seq=narration.window_seq,
-                    start_s=narration.window_start_s,
-                    stop_s=narration.window_stop_s,
-                    frame_s=narration.frame_s,
-                    n_gap_bins=narration.n_gap_bins,
-                    blind_streams=narration.blind_streams,
-                ),
-                newest_spike_received=stamps.newest_spike_received,
-                window_complete=stamps.window_complete,
-                encoded=stamps.encoded,
-                decided=self._clock.now_ns(),
-                spoken=SpokenStamps(
-                    worker_start=stamps.worker_start,
-                    first_token=stamps.first_token,
-                    last_token=stamps.last_token,
-                    narrated=stamps.published,
-                ),
-                narration=narration,
-            ),
+        decided_ns = self._clock.now_ns()
+        stamps = TriggerStamps(
+            newest_spike_received=narration.stamps.newest_spike_received,
+            window_complete=narration.stamps.window_complete,
+            encoded=narration.stamps.encoded,
+            decided=decided_ns,
+            published=decided_ns,
+            spoken=SpokenStamps.of(narration.stamps),
         )
-        self._follow_up([said])
+        found = _Found(score, WindowFacts.told_in(narration), stamps, narration=narration)
+        self._follow_up([self._say(each, found)])
 
     def _say(self, each: _Watched, found: _Found) -> tuple[_Watched, Delivery]:
         """Publish a trigger, and nothing else."""
@@ -303,14 +284,7 @@ class TriggerDesk:
             score=found.score,
             threshold=rule.level.threshold,
             window=found.window,
-            stamps=TriggerStamps(
-                newest_spike_received=found.newest_spike_received,
-                window_complete=found.window_complete,
-                encoded=found.encoded,
-                decided=found.decided,
-                published=self._clock.now_ns(),
-                spoken=found.spoken,
-            ),
+            stamps=replace(found.stamps, published=self._clock.now_ns()),
             bundle=self._bundle,
             calibration=calibrations.get(population),
             scores=found.scores,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import zmq
 from prometheus_client import CollectorRegistry, generate_latest
 
-from contracts.narration import Narration, Status
+from contracts.narration import Narration, Stamps, Status
 from contracts.narration_wire import pack_narration
-from contracts.trigger import Trigger, TriggerKind, unpack_trigger
+from contracts.trigger import Trigger, TriggerKind, WindowFacts, unpack_trigger
 from daemon.metrics import Counters
 from daemon.probes import PopulationProbes, Probes
 from daemon.publisher import Publisher
@@ -25,6 +25,8 @@ from tests.support.daemon_rooms import Context
 from tests.support.manual_clock import ManualClock
 from tests.support.narrations import narration
 from tests.support.triggers import concept_probes, huge, probes_that_cancel, rule, seen
+
+STAMPS = tuple(name for name in Stamps.__dataclass_fields__ if name != "published")
 
 EXPRESSIONS = {"all": "all", "VISp": "area:VISp", "few": "ids:1|2"}
 
@@ -224,15 +226,26 @@ def test_a_narration_triggers_with_its_own_life(make):
     """The narration's stamps, id and words go with the trigger."""
     made = make(rule('narration of VISp says "car"', "car_said"))
     made.clock.ns = 70_000_000
-    said = narration(population="VISp", seq=4)
+    said = replace(narration(population="VISp", seq=4), n_gap_bins=2, blind_streams=("probe_b",))
     made.desk.hear(narration(population="all"))
     made.desk.hear(said)
     (found,) = made.heard()
     assert (found.kind, found.narration_id, found.text) == ("word", said.id, said.said.text)
-    assert found.stamps.spoken is not None
-    assert found.stamps.spoken.narrated == said.stamps.published
     assert (found.score, found.threshold, found.scores, found.calibration) == (1, 0.5, {}, None)
-    assert found.window.frame_s == said.frame_s
+    assert found.stamps.in_order() == {
+        **{name: getattr(said.stamps, name) for name in STAMPS},
+        "narrated": said.stamps.published,
+        "decided": 70_000_000,
+        "published": 70_000_000,
+    }
+    assert found.window == WindowFacts(
+        said.window_seq,
+        said.window_start_s,
+        said.window_stop_s,
+        said.frame_s,
+        said.n_gap_bins,
+        said.blind_streams,
+    )
 
 
 def test_a_failed_narration_is_passed_over(make):
