@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,59 @@ STAGE_HELP = (
 )
 
 
+class StageHistogram:
+    """Durations of stages, as Prometheus sees them.
+
+    `record` belongs to one thread; Prometheus may read from another.
+
+    Parameters
+    ----------
+    registry : CollectorRegistry
+        Where the histogram is registered.
+    name : str
+        Of the histogram, without prefix and unit.
+    documentation : str
+    buckets_s : sequence of float
+        Upper edges.
+    labels : sequence of str
+        Beside ``stage``.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        name: str,
+        documentation: str,
+        *,
+        buckets_s: Sequence[float],
+        labels: Sequence[str] = (),
+    ) -> None:
+        self._histogram = Histogram(
+            f"{PREFIX}_{name}_seconds",
+            documentation,
+            labelnames=(*labels, "stage"),
+            buckets=buckets_s,
+            registry=registry,
+        )
+
+    def expect(self, stages: Iterable[str]) -> None:
+        """Show stages from the start, before their first duration."""
+        for stage in stages:
+            self._histogram.labels(stage)
+
+    def record(self, latency_ms: Mapping[str, float], *labels: str) -> None:
+        """Take in the durations of one thing, milliseconds by stage.
+
+        Parameters
+        ----------
+        latency_ms : mapping
+        *labels : str
+            Those beside ``stage``, in their order.
+        """
+        for stage, duration_ms in latency_ms.items():
+            self._histogram.labels(*labels, stage).observe(duration_ms / 1e3)
+
+
 class LatencyRecorder:
     """Durations of every stage: a histogram for Prometheus, and exact percentiles of the newest.
 
@@ -39,18 +92,13 @@ class LatencyRecorder:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._histogram = Histogram(
-            f"{PREFIX}_stage_duration_seconds",
-            STAGE_HELP,
-            labelnames=("stage",),
-            buckets=STAGE_BUCKETS_S,
-            registry=registry,
+        self._histogram = StageHistogram(
+            registry, "stage_duration", STAGE_HELP, buckets_s=STAGE_BUCKETS_S
         )
+        self._histogram.expect(LATENCY_STAGES)
         # Not zeros, whose pages are taken as they are written: memory would seem to leak.
         self._durations_ms = {stage: np.full(RESERVOIR, np.nan) for stage in LATENCY_STAGES}
         self._n_recorded = 0
-        for stage in LATENCY_STAGES:
-            self._histogram.labels(stage)
         _percentiles(np.zeros(1))  # numpy's first time takes 20 ms, which the fast loop has not
 
     def record(self, latency_ms: Mapping[str, float]) -> None:
@@ -64,7 +112,7 @@ class LatencyRecorder:
         slot = self._n_recorded % RESERVOIR
         for stage, durations_ms in self._durations_ms.items():
             durations_ms[slot] = latency_ms[stage]
-            self._histogram.labels(stage).observe(latency_ms[stage] / 1e3)
+        self._histogram.record(latency_ms)
         self._n_recorded += 1
 
     def summary(self) -> dict[str, dict[str, float]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry
 
-from daemon.metrics import PREFIX
+from daemon.latencies import StageHistogram
 
 TRIGGER_BUCKETS_S = (
     0.00025, 0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0,
@@ -32,12 +32,12 @@ class TriggerLatencies:
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._histogram = Histogram(
-            f"{PREFIX}_trigger_stage_duration_seconds",
+        self._histogram = StageHistogram(
+            registry,
+            "trigger_stage_duration",
             TRIGGER_STAGE_HELP,
-            labelnames=("kind", "stage"),
-            buckets=TRIGGER_BUCKETS_S,
-            registry=registry,
+            buckets_s=TRIGGER_BUCKETS_S,
+            labels=("kind",),
         )
 
     def record(self, kind: str, latency_ms: Mapping[str, float]) -> None:
@@ -50,5 +50,4 @@ class TriggerLatencies:
         latency_ms : mapping
             As `contracts.trigger.trigger_latency_ms` returns it.
         """
-        for stage, duration_ms in latency_ms.items():
-            self._histogram.labels(kind, stage).observe(duration_ms / 1e3)
+        self._histogram.record(latency_ms, kind)
