@@ -18,7 +18,7 @@ from contracts.errors import UserError
 from contracts.manifest import Manifest
 from daemon.narrators.devices import torch_device
 from daemon.narrators.fit import check_fit, check_folder
-from daemon.settings import IMAGE_TOKEN
+from daemon.narrators.patches import split_prompt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,16 +135,9 @@ class Projector:
         UserError
             If the tokenizer does not know ``<image>`` as one token.
         """
-        image_id = self.config.image_token_id
-        ids: list[int] = self._tokenizer(prompt)["input_ids"]
-        if ids.count(image_id) != 1:
-            raise UserError(
-                f"the tokenizer must read {IMAGE_TOKEN} in the prompt as token {image_id} once, "
-                f"it does {ids.count(image_id)} times. The tokenizer and the config in "
-                f"{self._name!r} are not of one LLaVA."
-            )
-        at = ids.index(image_id)
-        return ids[:at] + [image_id] * n_patches + ids[at + 1 :]
+        image_id: int = self.config.image_token_id
+        before, after = split_prompt(self._tokenizer, prompt, image_id)
+        return before + [image_id] * n_patches + after
 
     def _weights(self) -> dict[str, Tensor]:
         """Read the projector's weights and no others.
