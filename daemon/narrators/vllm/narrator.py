@@ -24,6 +24,7 @@ from daemon.narrators.vllm.pool import Pool
 from daemon.narrators.vllm.projector import Projector
 from daemon.narrators.vllm.rehearsal import Rehearsal, rehearse
 from daemon.narrators.vllm.sentence import Sentence
+from daemon.narrators.words import whole_words
 from daemon.settings import NarratorSettings, VllmSettings
 
 STEP_S = 0.02
@@ -191,19 +192,24 @@ class VllmNarrator:
         """
         if self._rows and all(row.task and not row.task.done() for row in self._rows):
             self._loop.run_until_complete(self._wait())
+        late = self._late()
+        self._leave(late)
         events: list[Partial | Ended] = []
         for row in tuple(self._rows):
-            if row.task is None or row.task.done():
+            if row in late:
+                cut = f"cut at the deadline of {self._settings.deadline_s:g} s"
+                events.append(self._end(row, cut))
+            elif row.task is None or row.task.done():
                 if row.task:
                     row.task.result()  # what is no fault of a server is ours, and is raised
                 events.append(self._end(row))
-            elif cut := self._cut(row):
-                self._leave([row])
-                events.append(self._end(row, cut))
-            elif row.with_partials and len(row.sentence.draft.text) > row.n_told:
+            elif row.with_partials:
                 draft = row.sentence.draft
-                row.n_told, n_tokens = len(draft.text), len(draft.logprobs)
-                events.append(Partial(row.batch_id, row.index, draft.text.strip(), n_tokens))
+                text = whole_words(draft.text)
+                if len(text) > row.n_told:
+                    row.n_told = len(text)
+                    n_tokens = len(draft.logprobs)
+                    events.append(Partial(row.batch_id, row.index, text, n_tokens))
         return events
 
     def cancel(self, batch_id: int) -> None:
@@ -241,13 +247,16 @@ class VllmNarrator:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), STEP_S)
 
-    def _cut(self, row: _Row) -> str:
-        """Return why a row must end now; empty if it need not."""
-        deadline_s = self._settings.deadline_s
-        if deadline_s is None:
-            return ""
-        is_late = time.monotonic_ns() - row.start_host_ns >= deadline_s * NS_PER_S
-        return f"cut at the deadline of {deadline_s:g} s" if is_late else ""
+    def _late(self) -> list[_Row]:
+        """Return the rows that go on although their deadline is over."""
+        if self._settings.deadline_s is None:
+            return []
+        begun_ns = time.monotonic_ns() - self._settings.deadline_s * NS_PER_S
+        return [
+            row
+            for row in self._rows
+            if row.task and not row.task.done() and row.start_host_ns <= begun_ns
+        ]
 
     def _end(self, row: _Row, cut: str = "") -> Ended:
         self._rows.remove(row)

@@ -170,9 +170,8 @@ class Sentence:
         text = draft.text.strip()
         if cut:
             text = whole_words(text)
-            because = f": {self.problem}" if self.problem else ""
             if not text:
-                return "", Status.FAILED, f"{cut}, before a word was said{because}"
+                return "", Status.FAILED, f"{cut}: {self.problem}" if self.problem else cut
             return text, Status.TRUNCATED, cut
         if self.problem:
             return "", Status.FAILED, self.problem

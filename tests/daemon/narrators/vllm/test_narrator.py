@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,9 +17,10 @@ from contracts.errors import MisuseError
 from contracts.narration import Status
 from daemon.narrators.protocol import Ended, Partial, narrate
 from daemon.narrators.vllm import pool
+from daemon.narrators.vllm.link import Link
 from tests.support.recorded_vllm import RECORDED, SENTENCE, Act, recorded_vllm
 from tests.support.tiny_bundle import tiny_windows
-from tests.support.vllm_narrators import embeddings_of
+from tests.support.vllm_narrators import embeddings_of, narrator_settings
 from tests.support.wait_until import wait_until
 
 
@@ -114,7 +116,7 @@ def test_partials_grow_into_the_sentence(make_narrator, server, gate):
     texts = [partial.text for partial in partials]
     assert {partial.batch_id for partial in partials} == {0}
     assert texts == sorted(set(texts), key=len)
-    assert all(SENTENCE.startswith(text) for text in texts)
+    assert all(text == SENTENCE or SENTENCE.startswith(f"{text} ") for text in texts)
 
 
 BAD_STARTS = {
@@ -206,18 +208,44 @@ def test_a_refusal_is_final(make_narrator, server):
     assert said.status is Status.OK
 
 
-def test_the_deadline_cuts_at_a_word(make_narrator, server, gate):
+@pytest.mark.parametrize(
+    ("n_events", "text"), [(4, "A bright"), (5, "A bright street:"), (13, SENTENCE)]
+)
+def test_the_deadline_cuts_at_a_word(make_narrator, server, gate, n_events, text):
     """What is not said in time is cut at its last whole word, and marked."""
-    server.acts.append(Act(n_events=5, gate=gate))
-    narrator = make_narrator(server.url, deadline_s=0.5)
-    narrator.begin(3, embeddings_of(1))
-    events = steps_until(narrator, lambda _: narrator.n_rows == 0, what="the end")
-    (event,) = ended(events)
+    server.acts.append(Act(n_events=n_events, gate=gate))
+    narrator = make_narrator(server.url)
+    narrator.begin(3, embeddings_of(1), with_partials=True)
+    steps_until(
+        narrator,
+        lambda events: any(event.n_tokens == n_events - 1 for event in events),
+        what="the words",
+    )
+    narrator._settings = narrator_settings(deadline_s=1e-6)  # it has been over for long
+    (event,) = narrator.step()
     said = event.utterance
-    assert (said.status, said.reason) == (Status.TRUNCATED, "cut at the deadline of 0.5 s")
-    assert SENTENCE.startswith(f"{said.text} ")
-    assert said.n_tokens == 4
+    assert (said.status, said.reason) == (Status.TRUNCATED, "cut at the deadline of 1e-06 s")
+    assert (said.text, said.n_tokens) == (text, n_events - 1)
     assert said.mean_logprob is not None
+
+
+def test_rows_that_are_late_leave_together(make_narrator, server, gate, monkeypatch):
+    """All requests of a window are taken back before any is waited for."""
+    log: list[str] = []
+
+    async def ask(*_: object, **__: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.append("told")
+            await asyncio.sleep(0)
+            log.append("gone")
+
+    narrator = make_narrator(server.url, deadline_s=1e-6)
+    monkeypatch.setattr(Link, "ask", ask)
+    narrator.begin(3, embeddings_of(3))
+    assert len(ended(narrator.step())) == 3
+    assert log == ["told"] * 3 + ["gone"] * 3
 
 
 def test_the_deadline_before_the_first_word(make_narrator, server, gate):
@@ -228,7 +256,7 @@ def test_the_deadline_before_the_first_word(make_narrator, server, gate):
     events = steps_until(narrator, lambda _: narrator.n_rows == 0, what="the end")
     (event,) = ended(events)
     assert event.utterance.status is Status.FAILED
-    assert event.utterance.reason == "cut at the deadline of 0.05 s, before a word was said"
+    assert event.utterance.reason == "cut at the deadline of 0.05 s"
 
 
 def test_a_cancelled_window_leaves_at_once(make_narrator, server, gate):
