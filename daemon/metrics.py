@@ -190,15 +190,15 @@ class Counters:
         metadata=_by(
             "sink",
             (),
-            "Triggers never tried: the sink's queue was full, or they were older than max_age_s. "
-            "Rising: the sink is slower than its rules.",
+            "Triggers never tried: the sink's queue was full, they were older than max_age_s, or "
+            "they were left in the queue at the end. Rising: the sink is slower than its rules.",
         ),
     )
     likeness_dropped: int = field(
         default=0,
         metadata=_help(
             "Narrations never compared with the rules' sentences. Rising: the sentence model is "
-            "slower than the narrator, or its process dies."
+            "slower than the narrator, or its process dies or cannot load it; /readyz says why."
         ),
     )
     published_messages: int = field(
