@@ -69,6 +69,8 @@ class RecordedVllm(ThreadingHTTPServer):
         Name of the answer to what is served.
     health : int
         Status of ``/health``.
+    drips : str
+        A path whose answers come letter by letter and have no end.
     requests : list of (str, str, dict)
         Path, authorization and body of each.
     connections : list of socket
@@ -83,6 +85,8 @@ class RecordedVllm(ThreadingHTTPServer):
         self.rehearsal = "rehearsal"
         self.models = "models"
         self.health = 200
+        self.drips = ""
+        self.has_ended = threading.Event()
         self.requests: list[tuple[str, str, dict[str, Any]]] = []
         self.connections: list[socket.socket] = []
 
@@ -114,7 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._remember({})
-        if self.path == "/health":
+        if self.path == self.server.drips:
+            self._drip()
+        elif self.path == "/health":
             self._whole(self.server.health, "", "text/plain")
         else:
             self._recorded(self.server.models)
@@ -122,6 +128,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self._remember(body)
+        if self.path == self.server.drips:
+            self._drip()
+            return
         if "return_token_ids" in body:
             self._recorded(self.server.rehearsal)
             return
@@ -155,6 +164,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        for _ in range(500):
+            self.wfile.write(b":\n")
+            if self.server.has_ended.wait(0.02):
+                break
 
     def _part(self, act: Act) -> None:
         """Send the first events; then wait, or cut the line, or end in another way."""
@@ -195,6 +214,7 @@ def recorded_vllm(port: int = 0) -> Iterator[RecordedVllm]:
         for act in server.acts:
             if act.gate:
                 act.gate.set()
+        server.has_ended.set()
         server.shutdown()
         for connection in server.connections:  # as those of a process that dies
             with suppress(OSError):

@@ -128,11 +128,11 @@ def said(data: str) -> Said | None:
         choice = event["choices"][0]
         scores = (choice.get("logprobs") or {}).get("content") or ()
         return Said(
-            text=str(choice["delta"].get("content") or ""),
+            text=_sayable(str(choice["delta"].get("content") or "")),
             logprobs=tuple(float(score["logprob"]) for score in scores),
             finish=str(choice.get("finish_reason") or ""),
         )
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise ValueError(f"an event that is no part of a chat completion: {data:.200}") from error
 
 
@@ -161,16 +161,17 @@ def served_models(body: str) -> dict[str, int | None]:
             str(model["id"]): None if (n := model.get("max_model_len")) is None else int(n)
             for model in _object(body)["data"]
         }
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"no list of models: {body:.200}") from error
 
 
 def error_message(body: str) -> str:
-    """Return what a server says in an answer that is an error."""
+    """Return what a server says in an answer that is an error; nothing for a web page."""
     try:
         answer = _object(body)
     except ValueError:
-        return f"{body.strip():.300}"
+        words = body.strip()
+        return "" if words.startswith("<") else f"{words:.300}"
     return message_of(answer.get("error") or answer.get("detail") or answer)
 
 
@@ -188,7 +189,15 @@ def _object(text: str) -> dict[str, Any]:
     ValueError
         If it is none.
     """
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"JSON that is too deep: {text:.60}") from error
     if not isinstance(value, dict):
         raise ValueError(f"not a JSON object: {text:.200}")  # noqa: TRY004 - the peer's fault
     return value
+
+
+def _sayable(text: str) -> str:
+    """Replace halves of letters, which JSON can hold and no narration."""
+    return text.encode(errors="replace").decode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from http import HTTPStatus
@@ -157,10 +158,16 @@ class Link:
             raise ServerFault(f"{self.url} broke off in the middle of a sentence")
 
     async def _get(self, path: str) -> str:
+        limit_s = 2 * self._connect_timeout_s  # to connect, and as long to answer
         try:
-            async with self._client.stream("GET", f"{self.url}{path}") as response:
+            async with (
+                asyncio.timeout(limit_s),
+                self._client.stream("GET", f"{self.url}{path}") as response,
+            ):
                 await self._check(response)
                 return (await response.aread()).decode(errors="replace")
+        except TimeoutError as error:
+            raise ServerFault(f"{self.url} had not answered {path} after {limit_s:g} s") from error
         except (httpx2.RequestError, ssl.SSLError, ValueError) as error:
             raise self._fault(error, self._connect_timeout_s) from error
 
@@ -178,7 +185,9 @@ class Link:
         if status == HTTPStatus.OK:
             return
         words = chat.error_message((await response.aread()).decode(errors="replace"))
-        reason = f"{self.url} answered {status} {response.reason_phrase}: {words}"
+        reason = f"{self.url} answered {status} {response.reason_phrase}"
+        if words:
+            reason += f": {words}"
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in FAULTS:
             raise ServerFault(
                 reason,

@@ -81,13 +81,18 @@ class Rehearsal:
         try:
             self._check_model(link.url, await link.served_models())
             read: list[list[int]] = []
-            await link.ask(
-                self._body,
-                lambda data: read.extend(filter(None, [chat.prompt_ids(data)])),
-                silence_s=self._timeout_s,
-            )
+            async with asyncio.timeout(self._timeout_s):
+                await link.ask(
+                    self._body,
+                    lambda data: read.extend(filter(None, [chat.prompt_ids(data)])),
+                    silence_s=self._timeout_s,
+                )
         except RefusedError as error:
             raise UserError(self._remedy(error)) from error
+        except TimeoutError as error:
+            raise ServerFault(
+                f"{link.url} had not said {WARM_UP_TOKENS} words after {self._timeout_s:g} s"
+            ) from error
         self._check_prompt(link.url, read)
 
     def _check_model(self, url: str, served: dict[str, int | None]) -> None:

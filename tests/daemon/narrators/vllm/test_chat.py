@@ -111,7 +111,10 @@ def test_a_server_without_scores():
 @pytest.mark.parametrize(
     "data",
     ["", "3", "null", "{", "{}", '{"choices": 3}', '{"choices": [{}]}', '{"choices": [null]}',
-     '{"choices": [{"delta": {}, "logprobs": {"content": [3]}}]}', '{"error": {"message": "x"}}'],
+     '{"choices": [{"delta": {}, "logprobs": {"content": [3]}}]}', '{"error": {"message": "x"}}',
+     '{"choices": [{"delta": {}, "logprobs": {"content": [{"logprob": 9' + "0" * 400 + "}]}}]}",
+     '{"choices":' + "[" * 100_000],
+    ids=lambda data: data[:60],
 )  # fmt: skip
 def test_what_is_no_event_is_the_servers_fault(data):
     """Anything that cannot be read is one kind of error."""
@@ -119,7 +122,12 @@ def test_what_is_no_event_is_the_servers_fault(data):
         chat.said(data)
 
 
-@pytest.mark.parametrize("body", ["", "[]", "{}", '{"data": 3}', '{"data": [{}]}', "<html>"])
+@pytest.mark.parametrize(
+    "body",
+    ["", "[]", "{}", '{"data": 3}', '{"data": [{}]}', "<html>",
+     '{"data": [{"id": "m", "max_model_len": 1e999}]}', "[" * 100_000],
+    ids=lambda body: body[:60],
+)  # fmt: skip
 def test_what_is_no_list_of_models(body):
     """Anything else at that path is no vLLM server."""
     with pytest.raises(ValueError, match=r".+"):
@@ -147,8 +155,15 @@ def test_recorded_errors_are_read(name, words):
     assert chat.error_message(RECORDED[name]["body"]).startswith(words)
 
 
+def test_half_a_letter_is_replaced():
+    """What JSON can hold and no narration does not come through."""
+    said = chat.said('{"choices": [{"delta": {"content": "A \\ud83d"}}]}')
+    assert said == chat.Said("A ?", (), "")
+
+
 def test_an_error_page_is_cut():
-    """A page of a proxy is shown, not all of it."""
-    assert chat.error_message("<html>" + "x" * 9999).startswith("<html>xxx")
-    assert len(chat.error_message("<html>" + "x" * 9999)) == 300
+    """Words are shown, not all of them; of a web page nothing is."""
+    assert chat.error_message(" <html>" + "x" * 9999) == ""
+    assert chat.error_message("[" * 100_000) == "[" * 300
+    assert chat.error_message("x" * 9999) == "x" * 300
     assert math.isclose(len(chat.error_message(json.dumps({"error": "y" * 9999}))), 300)

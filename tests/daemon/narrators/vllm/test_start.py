@@ -39,6 +39,14 @@ def test_a_server_that_loads_is_a_missing_dependency(make_narrator, server):
         make_narrator(server.url)
 
 
+@pytest.mark.parametrize("path", ["/health", "/v1/models", "/v1/chat/completions"])
+def test_a_server_that_drips_is_a_missing_dependency(make_narrator, server, path):
+    """An answer that comes letter by letter does not hold the start for ever."""
+    server.drips = path
+    with pytest.raises(DependencyError, match=f"{server.url} had not "):
+        make_narrator(server.url, vllm={"connect_timeout_s": 0.5, "start_timeout_s": 1})
+
+
 def test_a_cluster_may_have_no_health_page(make_narrator, server):
     """What stands before several servers need not know that path; the list of models is enough."""
     server.health = 404
@@ -105,6 +113,15 @@ def test_something_else_at_the_port(make_narrator, server):
     """A web server that is no vLLM is said to be none."""
     server.models = "version"
     with pytest.raises(DependencyError, match="is no vLLM server"):
+        make_narrator(server.url)
+
+
+def test_a_web_page_is_not_shown(make_narrator, server, monkeypatch):
+    """Of an error that comes as a page for people only status and reason stand in ours."""
+    page = {"status": 404, "content_type": "text/html", "body": "<!DOCTYPE HTML><html>no"}
+    monkeypatch.setitem(RECORDED, "page", page)
+    server.models = "page"
+    with pytest.raises(UserError, match=r"answered 404 Not Found\. It must be a vLLM server"):
         make_narrator(server.url)
 
 
