@@ -205,9 +205,9 @@ class VllmSettings(_Group):
     has failed it."""
     connect_timeout_s: Seconds = 2.0
     """Seconds within which a server must take a connection. Two are ample in one building."""
-    silence_timeout_s: Seconds = 30.0
+    silence_timeout_s: Seconds = 20.0
     """Seconds without a word after which a server has failed a sentence. Above the first token of
-    a server with a long queue."""
+    a server with a long queue; with all tries below ``narrator.batch_timeout_s``."""
     start_timeout_s: Seconds = 120.0
     """The same for the first sentence that a server says, which may compile kernels: 13 seconds
     for a tiny model on a CPU."""

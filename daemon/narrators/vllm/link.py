@@ -125,7 +125,7 @@ class Link:
             Given the data of each event but the end as it comes; a ValueError out of it is the
             server's fault.
         silence_s : float
-            Without a byte, after which the server has failed.
+            Without an event, after which the server has failed.
 
         Raises
         ------
@@ -135,23 +135,30 @@ class Link:
             If it will not say this.
         """
         timeout = httpx2.Timeout(silence_s, connect=self._connect_timeout_s, pool=None)
+        now_s = asyncio.get_running_loop().time
         has_ended = False
         try:
-            async with self._client.stream(
-                "POST",
-                f"{self.url}{chat.PATH}",
-                content=body,
-                headers={"Content-Type": "application/json"},
-                timeout=timeout,
-            ) as response:
+            async with (
+                asyncio.timeout(None) as silence,
+                self._client.stream(
+                    "POST",
+                    f"{self.url}{chat.PATH}",
+                    content=body,
+                    headers={"Content-Type": "application/json"},
+                    timeout=timeout,
+                ) as response,
+            ):
+                # The client's own limit is of bytes, and a proxy may send some that say nothing.
+                silence.reschedule(now_s() + silence_s)
                 await self._check(response)
                 async for event in httpx2.EventSource(response):
+                    silence.reschedule(now_s() + silence_s)
                     # What follows the end is read too, so that the connection can be used again.
                     if event.data == chat.END:
                         has_ended = True
                     elif not has_ended:
                         take(event.data)
-        except (httpx2.RequestError, ssl.SSLError, ValueError) as error:
+        except (httpx2.RequestError, ssl.SSLError, ValueError, TimeoutError) as error:
             if not has_ended:
                 raise self._fault(error, silence_s) from error
         if not has_ended:
@@ -202,7 +209,7 @@ class Link:
                 what = f"took no connection within {self._connect_timeout_s:g} s"
             case httpx2.ConnectError():
                 what = f"cannot be reached: {error}"
-            case httpx2.TimeoutException():
+            case httpx2.TimeoutException() | TimeoutError():
                 what = f"was silent for {silence_s:g} s"
             case httpx2.RequestError():
                 what = f"broke off: {error or type(error).__name__}"

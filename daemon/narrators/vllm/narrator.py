@@ -13,14 +13,14 @@ import numpy as np
 
 from contracts.clock import NS_PER_S
 from contracts.embedding import PatchEmbedding
-from contracts.errors import MisuseError
+from contracts.errors import MisuseError, UserError
 from contracts.manifest import Manifest
 from contracts.narration import Evidence, Provenance
 from daemon.narrators.evidence import EvidenceFinder
 from daemon.narrators.protocol import Ended, Partial
 from daemon.narrators.vllm import chat
 from daemon.narrators.vllm.link import Link, make_client
-from daemon.narrators.vllm.pool import Pool
+from daemon.narrators.vllm.pool import PATIENCE_S, Pool
 from daemon.narrators.vllm.projector import Projector
 from daemon.narrators.vllm.rehearsal import Rehearsal, rehearse
 from daemon.narrators.vllm.sentence import Sentence
@@ -81,6 +81,7 @@ class VllmNarrator:
         settings: NarratorSettings,
         vllm: VllmSettings,
     ) -> None:
+        _check_patience(settings, vllm)
         self._settings, self._vllm = settings, vllm
         self._grid = manifest.patch_grid
         self._served = vllm.model or model
@@ -275,3 +276,25 @@ class VllmNarrator:
             task.cancel()
         if tasks:
             self._loop.run_until_complete(asyncio.wait(tasks, timeout=LEAVE_S))
+
+
+def _check_patience(settings: NarratorSettings, vllm: VllmSettings) -> None:
+    """See that a sentence which silent servers fail ends before its worker is killed for it.
+
+    Raises
+    ------
+    UserError
+        If it does not, and so its reason would be lost.
+    """
+    n_tries = vllm.retries + 1
+    longest_s = n_tries * (PATIENCE_S + vllm.connect_timeout_s + vllm.silence_timeout_s)
+    if settings.deadline_s is not None:
+        longest_s = min(longest_s, settings.deadline_s)
+    if settings.mode == "worker" and longest_s >= settings.batch_timeout_s:
+        raise UserError(
+            f"the worker may take narrator.batch_timeout_s = {settings.batch_timeout_s:g} s for a "
+            f"window and is killed then, and silent servers can take {longest_s:g} s: vllm.retries "
+            f"= {vllm.retries}, vllm.connect_timeout_s = {vllm.connect_timeout_s:g}, "
+            f"vllm.silence_timeout_s = {vllm.silence_timeout_s:g}, narrator.deadline_s = "
+            f"{settings.deadline_s}. Lower one of these, or raise narrator.batch_timeout_s."
+        )

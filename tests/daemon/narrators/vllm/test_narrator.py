@@ -176,6 +176,17 @@ def test_a_silent_server_is_given_up(make_narrator, server, other, gate, retries
         assert said.reason == f"{server.url} was silent for 0.1 s"
 
 
+def test_bytes_without_words_are_silence(make_narrator, server):
+    """What keeps a connection open and says nothing does not keep a sentence waiting."""
+    narrator = make_narrator(server.url, vllm={"silence_timeout_s": 0.3, "retries": 0})
+    server.drips = "/v1/chat/completions"
+    (said,) = narrate(narrator, embeddings_of(1))
+    assert (said.status, said.reason) == (
+        Status.FAILED,
+        f"{server.url} was silent for 0.3 s",
+    )
+
+
 def test_a_connection_is_used_again(make_narrator, server):
     """One sentence after the other costs one connection, the rehearsal's."""
     narrator = make_narrator(server.url)

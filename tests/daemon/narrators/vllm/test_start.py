@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import nullcontext
 
 import pytest
 
@@ -152,6 +153,24 @@ def test_a_projector_that_does_not_fit_is_refused(fitting, server):
             vllm=vllm_settings(server.url),
         )  # fmt: skip
     assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_right"),
+    [
+        ({}, True),
+        ({"batch_timeout_s": 92}, False),
+        ({"batch_timeout_s": 92, "mode": "sequential"}, True),
+        ({"batch_timeout_s": 92, "deadline_s": 91}, True),
+        ({"batch_timeout_s": 92, "deadline_s": 92}, False),
+    ],
+)
+def test_silent_servers_fail_before_the_worker_does(make_narrator, server, changed, is_right):
+    """All tries together must end before the worker is killed, as they do by default."""
+    with nullcontext() if is_right else pytest.raises(UserError, match="can take 92 s") as caught:
+        make_narrator(server.url, **changed)
+    if caught:
+        assert "Lower one of these, or raise narrator.batch_timeout_s" in str(caught.value)
 
 
 def test_the_settings_choose_it(fitting, server):
