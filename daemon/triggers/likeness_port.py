@@ -3,7 +3,8 @@
 The sentence model takes tens of milliseconds and torch; neither may touch the fast loop. A worker
 that is free gets all narrations that wait, as one batch, so that none waits for more than two. At
 most `MAX_WAITING` do: a newer one takes the place of the oldest, which is counted. So is all that
-waits when a worker dies or cannot load its model, and what comes until another one has loaded it.
+waits when a worker dies, cannot load its model or does not answer, and what comes until another one
+has loaded it.
 """
 
 from __future__ import annotations
@@ -138,11 +139,7 @@ class LikenessPort:
     @property
     def problem(self) -> str:
         """Why nothing can be compared now; empty if all is well, or the first model is loading."""
-        if self._loss:
-            return f"rules with 'like' hear nothing: {self._loss}"
-        if self._asked and self._clock.now_ns() - self._asked_ns > second_to_ns(ANSWER_S):
-            return f"rules with 'like' hear nothing: no answer for {ANSWER_S:g} s"
-        return ""
+        return f"rules with 'like' hear nothing: {self._loss}" if self._loss else ""
 
     def ask(self, narration: Narration) -> None:
         """Have a narration compared; the oldest that waits may give way."""
@@ -177,6 +174,10 @@ class LikenessPort:
             elif kind == b"failed":
                 logger.error("likeness cannot start", extra={"reason": message["reason"]})
                 self._lose(f"the sentence model cannot be loaded: {message['reason']}")
+        if self._asked and self._clock.now_ns() - self._asked_ns > second_to_ns(ANSWER_S):
+            logger.error("likeness does not answer", extra={"pid": self._process.pid})
+            self._lose(f"the worker gave no answer for {ANSWER_S:g} s")
+            self._process.kill()
         exit_code = self._process.check()
         if exit_code is not None:
             self._lose(self._loss or f"the worker ended with exit code {exit_code}")

@@ -34,9 +34,14 @@ def _port(context: Context, model: str, clock: Clock) -> LikenessPort:
     return LikenessPort(context, [SENTENCE, "a dog"], model=model, log=log, clock=clock)
 
 
+def _worker_of(port: LikenessPort) -> int:
+    assert port.worker_pid is not None
+    return port.worker_pid
+
+
 @pytest.mark.timeout(240)
 def test_likeness_of_narrations(context: Context):
-    """The nearer sentence has the larger cosine; what waits is bounded; a dead worker is replaced.
+    """The nearer sentence has the larger cosine; few wait; a worker that ends or hangs is replaced.
 
     One test for the whole life: the model takes seconds to load.
     """
@@ -66,20 +71,29 @@ def test_likeness_of_narrations(context: Context):
         assert dark[SENTENCE] > 0.5 > dogs[SENTENCE]
         assert dogs["a dog"] > dark["a dog"]
 
-        pid = port.worker_pid
-        assert pid is not None
+        pid = _worker_of(port)
         os.kill(pid, signal.SIGSTOP)
         port.ask(narration(seq=100))
-        clock.ns += round(2e9 * ANSWER_S)
-        assert "no answer for 10 s" in port.problem
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: collect(0) and not port.is_ready, what="the worker's death")
         assert (port.n_dropped, port.n_unfinished) == (4, 0)
         assert "the worker ended with exit code -9" in port.problem
         port.ask(narration(seq=101))
         assert (port.n_dropped, port.n_unfinished) == (5, 0)
+
         clock.ns += round(1e9)
-        wait_until(lambda: collect(0) and port.worker_pid not in {None, pid}, what="another one")
+        wait_until(lambda: collect(0) and port.is_ready, deadline_s=180, what="another one")
+        assert port.problem == ""
+        os.kill(_worker_of(port), signal.SIGSTOP)
+        port.ask(narration(seq=102))
+        clock.ns += round(1e9 * ANSWER_S)
+        assert collect(0)
+        assert (port.n_unfinished, port.problem) == (1, "")
+        clock.ns += 1
+        assert collect(0)
+        assert (port.n_dropped, port.n_unfinished, port.is_ready) == (6, 0, False)
+        wait_until(lambda: collect(0) and port.worker_pid is None, what="the end of what hangs")
+        assert "the worker gave no answer for 10 s" in port.problem
     finally:
         port.close(deadline_s=0)
 
