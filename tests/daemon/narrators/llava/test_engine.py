@@ -8,6 +8,7 @@ import torch
 
 from daemon.narrators.llava.decoder import Decoder
 from daemon.narrators.llava.engine import End, Row
+from daemon.narrators.llava.fixed_sizes import FixedSizes
 from tests.daemon.narrators.llava.small_models import (
     KINDS,
     MAX_NEW_TOKENS,
@@ -151,11 +152,14 @@ class Crowded(Decoder):
             raise torch.OutOfMemoryError("out of memory")
 
 
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize("holds", [1, 3])
-def test_memory_runs_out(model, grids, expected, caplog, holds):
+@pytest.mark.parametrize("is_fixed", [False, True], ids=["any size", "fixed sizes"])
+def test_memory_runs_out(model, grids, expected, caplog, holds, is_fixed):
     """Before the first word or in the middle: fewer rows at once, said in the log, none lost."""
     decoder = decoder_of(model, max_rows=8, kind=Crowded)
-    engine = engine_of(model, decoder=decoder)
+    fixed = FixedSizes(decoder, backend="eager") if is_fixed else decoder
+    engine = engine_of(model, decoder=fixed)
     rows = engine.begin(0, grids[:4])
     engine.step()
     engine.step()
