@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from contracts.embedding import PatchEmbedding
-from contracts.errors import MisuseError, UserError
+from contracts.errors import MisuseError
 from contracts.manifest import Manifest
 from contracts.narration import Provenance, Status, Utterance
+from daemon.narrators.devices import torch_device
 from daemon.narrators.evidence import EvidenceFinder
 from daemon.narrators.llava.loading import Source, load_weights, load_words
+from daemon.narrators.llava.memory import room_for_the_model
 from daemon.narrators.llava.number_format import choose_format
 from daemon.narrators.llava.shape import read_shape
 from daemon.narrators.patches import PatchPrompt, split_prompt
@@ -58,8 +60,8 @@ class LlavaNarrator:
     Raises
     ------
     UserError
-        If the model cannot be loaded, does not fit the bundle or the prompt, or is of a shape that
-        the decoder does not read.
+        If the model cannot be loaded, does not fit the bundle, the prompt or the device's memory,
+        or is of a shape that the decoder does not read.
     """
 
     def __init__(
@@ -89,15 +91,11 @@ class LlavaNarrator:
         if threads is not None:
             torch.set_num_threads(threads)
         config, self._tokenizer = load_words(source, manifest)
-        device = _device(device)
-        self._engine = self._load(
-            source,
-            config,
-            prompt,
-            choose_format(dtype, device, manifest, str(model)),
-            device,
-            max_rows,
-        )
+        device = torch_device(device)
+        number_format = choose_format(dtype, device, manifest, str(model))
+        with room_for_the_model(str(model), device=device, max_rows=max_rows):
+            self._engine = self._load(source, config, prompt, number_format, device, max_rows)
+            self._warm_up()
         self._provenance = Provenance(
             bundle=manifest.sha256,
             backend="llava",
@@ -105,7 +103,6 @@ class LlavaNarrator:
             prompt=prompt,
             revision=revision,
         )
-        self._warm_up()
 
     @property
     def provenance(self) -> Provenance:
@@ -223,10 +220,23 @@ class LlavaNarrator:
         )
 
     def _warm_up(self) -> None:
-        """Narrate an empty grid: the first call finds memory and kernels, and takes long."""
-        self._engine.begin(-1, [np.zeros((self._grid.n_patches, self._grid.dim), np.float32)])
+        """Narrate an empty grid: the first call finds memory and kernels, and takes long.
+
+        Raises
+        ------
+        torch.OutOfMemoryError
+            If the device does not hold one row.
+        """
+        import torch
+
+        from daemon.narrators.llava.engine import End
+
+        grid = np.zeros((self._grid.n_patches, self._grid.dim), np.float32)
+        (row,) = self._engine.begin(-1, [grid])
         for _ in range(min(WARM_UP_TOKENS, self._max_new_tokens)):
             self._engine.step()
+        if row.end == End.NO_MEMORY:
+            raise torch.OutOfMemoryError
         self._engine.cancel(-1)
 
     def _utterance(self, row: Row, embedding: PatchEmbedding) -> Utterance:
@@ -268,17 +278,3 @@ class LlavaNarrator:
 def _rounded_up(n_positions: int) -> int:
     """Return a length that attention on a GPU takes without padding its mask."""
     return -(-n_positions // 8) * 8
-
-
-def _device(device: str) -> str:
-    import torch
-
-    has_cuda = torch.cuda.is_available()
-    if device == "auto":
-        return "cuda" if has_cuda else "cpu"
-    if device.startswith("cuda") and not has_cuda:
-        raise UserError(
-            f"narrator.device is {device!r} and torch {torch.__version__} sees no NVIDIA GPU. "
-            "Use cpu or auto."
-        )
-    return device

@@ -360,3 +360,41 @@ def test_room(tiny_llava, stub_bundle, embeddings, joins):
     assert not narrator.has_room(2)
     narrator.cancel(0)
     assert narrator.has_room(9)
+
+
+def test_window_of_nobody_leaves_nothing_behind(narrator, embeddings):
+    """Without an embedding there is nothing to say and nothing under way."""
+    narrator.begin(5, [])
+    assert (narrator.n_rows, list(narrator.step()), narrator.has_room(9)) == (0, [], True)
+    narrator.begin(5, embeddings[:1])
+    assert narrator.n_rows == 1
+    narrator.cancel(5)
+
+
+def test_rows_that_the_memory_does_not_hold_are_refused(tiny_llava, stub_bundle):
+    """More rows than any machine has room for: one sentence that says what to change."""
+    with pytest.raises(UserError, match=r"Set narrator\.max_rows to fewer, narrator\.dtype"):
+        llava_of(tiny_llava, stub_bundle, max_rows=1 << 40)
+
+
+@pytest.mark.parametrize("name", ["prefill", "step"])
+def test_device_that_holds_no_row_is_found_at_the_start(tiny_llava, stub_bundle, monkeypatch, name):
+    """A narrator that could say nothing is never ready."""
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(Decoder, name, full)
+    with pytest.raises(UserError, match="'cpu' must hold the language model and 16 sentences"):
+        llava_of(tiny_llava, stub_bundle)
+
+
+def test_other_errors_of_a_load_keep_their_name(tiny_llava, stub_bundle, monkeypatch):
+    """What is not about memory is not said to be."""
+
+    def broken(*_, **__):
+        raise RuntimeError("a kernel is missing")
+
+    monkeypatch.setattr(Decoder, "prefill", broken)
+    with pytest.raises(RuntimeError, match="a kernel is missing"):
+        llava_of(tiny_llava, stub_bundle)
