@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from contracts.errors import UserError
 from contracts.manifest import Manifest
-from daemon.narrators.fit import check_fit
+from daemon.narrators.fit import check_fit, check_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +28,7 @@ class Source:
     revision: str
 
     def __post_init__(self) -> None:
-        # The hub would be asked for such a path again and again, for half a minute.
-        name = self.name
-        is_path = name.startswith(("/", ".", "~")) or name.endswith("/") or name.count("/") > 1
-        if is_path and not Path(name).is_dir():
-            raise UserError(
-                f"the language model must be the folder of a LLaVA or the id of one on the Hugging "
-                f"Face hub, and {name!r} is no such folder, seen from {Path.cwd()}. Set "
-                "narrator.model to a folder that is there."
-            )
+        check_folder(self.name)
 
 
 def load_words(source: Source, manifest: Manifest) -> tuple[Any, Any]:

@@ -21,6 +21,8 @@ _UNREAD = (
     "forced_bos_token_id",
     "forced_eos_token_id",
     "sequence_bias",
+    "min_length",
+    "stop_strings",
     "exponential_decay_length_penalty",
 )
 """Rules of a ``generation_config.json`` that change greedy words and are not followed here."""
@@ -30,7 +32,9 @@ class Choice:
     """The most likely next token, by the rules that the model's makers gave it.
 
     Of ``generation_config.json`` it follows what changes greedy words: ``eos_token_id``,
-    ``min_new_tokens`` and ``repetition_penalty``, as ``generate`` does. Others are logged.
+    ``min_new_tokens`` and ``repetition_penalty``, as ``generate`` does for a prompt of embeddings:
+    the penalty is for words that the row has said, and not for those of the prompt. Others are
+    logged.
 
     Parameters
     ----------

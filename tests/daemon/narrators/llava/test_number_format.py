@@ -47,6 +47,15 @@ def test_int8_is_refused_on_a_gpu(manifest):
         chosen(manifest, "int8", "cuda:1")
 
 
+def test_choice_is_logged_by_names(manifest, caplog):
+    """Each fact has a name that a search can hold on to."""
+    caplog.set_level("INFO", logger="daemon")
+    report(manifest, GOOD, GOOD | {"number_format": "int8", "n_equal": 30})
+    chosen(manifest)
+    found = caplog.records[-1]
+    assert (found.dtype, found.tried, found.passed) == ("bfloat16", 2, 1)
+
+
 def test_without_a_report_a_cpu_takes_float32(manifest):
     """Nothing was tried, nothing is risked."""
     assert chosen(manifest) == "float32"

@@ -42,12 +42,17 @@ def _to_the_end(tokens, end_ids):
     return tokens[: ends[0] + 1] if ends else tokens
 
 
-def test_rule_that_is_not_followed_is_logged(caplog):
+@pytest.mark.parametrize(
+    ("rule", "value"), [("no_repeat_ngram_size", 3), ("min_length", 9), ("stop_strings", ["."])]
+)
+def test_rule_that_is_not_followed_is_logged(caplog, rule, value):
     """A rule that would change the words is named, not passed over."""
     model = small_model()
-    model.generation_config.no_repeat_ngram_size = 3
     Choice(model.generation_config, "cpu")
-    assert "rules of the model not followed" in caplog.text
+    assert not caplog.records
+    setattr(model.generation_config, rule, value)
+    Choice(model.generation_config, "cpu")
+    assert caplog.records[-1].rules == rule
 
 
 def test_transcript_grows_by_whole_words():
