@@ -223,15 +223,17 @@ def test_a_refusal_is_final(make_narrator, server):
     ("n_events", "text"), [(4, "A bright"), (5, "A bright street:"), (13, SENTENCE)]
 )
 def test_the_deadline_cuts_at_a_word(make_narrator, server, gate, n_events, text):
-    """What is not said in time is cut at its last whole word, and marked."""
+    """What is not said in time is cut at its last whole word, as every partial is, and marked."""
     server.acts.append(Act(n_events=n_events, gate=gate))
     narrator = make_narrator(server.url)
     narrator.begin(3, embeddings_of(1), with_partials=True)
-    steps_until(
+    partials = steps_until(
         narrator,
         lambda events: any(event.n_tokens == n_events - 1 for event in events),
         what="the words",
     )
+    assert isinstance(partials[-1], Partial)
+    assert partials[-1].text == text
     narrator._settings = narrator_settings(deadline_s=1e-6)  # it has been over for long
     (event,) = narrator.step()
     said = event.utterance
