@@ -220,10 +220,10 @@ class TriggerDesk:
 
         for sink in self._sinks.values():  # all at once, so that none waits for another's end
             sink.finish(deadline_s=remaining_s())
-        if self._likeness:
-            self._likeness.close(deadline_s=remaining_s())
         for sink in self._sinks.values():
             sink.close(deadline_s=remaining_s())
+        if self._likeness:  # last: nothing that it could still find out is of use
+            self._likeness.close(deadline_s=remaining_s())
         self._take_counts()
 
     def _watch(self, rule: Rule) -> _Watched:

@@ -114,7 +114,11 @@ class LikenessPort:
             clock,
             name="likeness worker",
         )  # fmt: skip
-        self._process.start()
+        try:
+            self._process.start()
+        except BaseException:
+            self._let_go()
+            raise
 
     @property
     def sockets(self) -> Sequence[zmq.Socket[bytes]]:
@@ -186,9 +190,10 @@ class LikenessPort:
     def close(self, *, deadline_s: float) -> None:
         """Stop the worker and let go of the line."""
         self._drop()
+        if not self.is_ready:  # while it loads its model, it does not see that its input closes
+            self._process.kill()
         self._process.stop(deadline_s=deadline_s)
-        self._socket.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._let_go()
 
     def _send(self) -> None:
         if self._asked or not self._waiting or self._worker is None:
@@ -208,6 +213,11 @@ class LikenessPort:
         """Do without a worker until the next one is ready."""
         self._worker, self._loss = None, reason
         self._drop()
+
+    def _let_go(self) -> None:
+        """Close the line, and remove its folder."""
+        self._socket.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _drop(self) -> None:
         self.n_dropped += self.n_unfinished

@@ -61,6 +61,7 @@ class FakeLikeness:
     sockets: Sequence[zmq.Socket[bytes]] = ()
     asked: list[Narration] = field(default_factory=list)
     problem: str = ""
+    ends: list[str] = field(default_factory=list)
 
     @property
     def n_unfinished(self) -> int:
@@ -75,6 +76,7 @@ class FakeLikeness:
 
     def close(self, *, deadline_s: float) -> None:
         self.asked.clear()
+        self.ends.append("likeness is closed")
 
 
 @dataclass
@@ -333,12 +335,17 @@ def test_counts_and_latencies(make):
 
 
 def test_close_closes_everything(make):
-    """All sinks are told to end before any is waited for: one that hangs costs no other's time."""
+    """All sinks are told to end before any is waited for: one that hangs costs no other's time.
+
+    The sentence model comes last, because its end may take what time is left.
+    """
     ends: list[str] = []
     a, b = FakeSink("a", ends=ends), FakeSink("b", ends=ends)
-    made = make(rule('probe "car" of all > 0.8', sinks=("a", "b")), a=a, b=b)
+    likeness = FakeLikeness(ends=ends)
+    made = make(rule('probe "car" of all > 0.8', sinks=("a", "b")), likeness=likeness, a=a, b=b)
     made.desk.close(deadline_s=0.5)
-    assert ends == ["a finishes", "b finishes", "a is closed", "b is closed"]
+    sinks = ["a finishes", "b finishes", "a is closed", "b is closed"]
+    assert ends == [*sinks, "likeness is closed"]
 
 
 def test_triggers_are_never_repeated(make, context: Context):

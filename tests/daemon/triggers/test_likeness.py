@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
+import psutil
 import pytest
 import zmq
 
 from contracts.clock import Clock, HostClock
-from contracts.narration import Narration
 from daemon.settings import LogSettings
 from daemon.triggers.auto import model_folder
 from daemon.triggers.likeness_port import ANSWER_S, MAX_WAITING, LikenessPort
@@ -43,47 +45,43 @@ def _worker_of(port: LikenessPort) -> int:
 def test_likeness_of_narrations(context: Context):
     """The nearer sentence has the larger cosine; few wait; a worker that ends or hangs is replaced.
 
-    One test for the whole life: the model takes seconds to load.
+    One test for the whole life: the model takes seconds to load, and is loaded once.
     """
     clock = ManualClock()
     port = _port(context, model_folder(None), clock)
     found: dict[str, Mapping[str, float]] = {}
-    order: list[str] = []
 
     def collect(n: int) -> bool:
-        for said, cosines in port.collect():
-            found[said.id] = cosines
-            order.append(said.id)
+        found.update({said.id: cosines for said, cosines in port.collect()})
         return len(found) >= n
 
     try:
-        texts = ["A dark street in deep shadow.", "Two dogs run across a bright meadow."]
-        asked: list[Narration] = [
-            narration(seq=seq, text=texts[seq % 2]) for seq in range(MAX_WAITING + 3)
-        ]
-        for each in asked:
-            port.ask(each)
+        for seq in range(MAX_WAITING + 3):
+            port.ask(narration(seq=seq))
         assert (port.n_dropped, port.n_unfinished, port.problem) == (3, MAX_WAITING, "")
-        wait_until(lambda: collect(MAX_WAITING), deadline_s=180, what="the cosines")
-        assert order == [each.id for each in asked[3:]]
-        assert (port.n_unfinished, port.problem) == (0, "")
-        dark, dogs = (found[f"run-all-{seq}"] for seq in (4, 5))
-        assert dark[SENTENCE] > 0.5 > dogs[SENTENCE]
-        assert dogs["a dog"] > dark["a dog"]
-
-        pid = _worker_of(port)
-        os.kill(pid, signal.SIGSTOP)
-        port.ask(narration(seq=100))
-        os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: collect(0) and not port.is_ready, what="the worker's death")
-        assert (port.n_dropped, port.n_unfinished) == (4, 0)
+        first = _worker_of(port)
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: collect(0) and port.worker_pid is None, what="the worker's death")
+        assert (port.n_dropped, port.n_unfinished) == (MAX_WAITING + 3, 0)
         assert "the worker ended with exit code -9" in port.problem
-        port.ask(narration(seq=101))
-        assert (port.n_dropped, port.n_unfinished) == (5, 0)
+        port.ask(narration())
+        assert (port.n_dropped, port.n_unfinished) == (MAX_WAITING + 4, 0)
 
         clock.ns += round(1e9)
         wait_until(lambda: collect(0) and port.is_ready, deadline_s=180, what="another one")
         assert port.problem == ""
+        assert _worker_of(port) != first
+        texts = ["A dark street in deep shadow.", "Two dogs run across a bright meadow."]
+        asked = [narration(seq=seq, text=texts[seq % 2]) for seq in range(6)]
+        for each in asked:
+            port.ask(each)
+        wait_until(lambda: collect(6), deadline_s=60, what="the cosines")
+        assert list(found) == [each.id for each in asked]
+        assert (port.n_dropped, port.n_unfinished, port.problem) == (MAX_WAITING + 4, 0, "")
+        dark, dogs = (found[f"run-all-{seq}"] for seq in (4, 5))
+        assert dark[SENTENCE] > 0.5 > dogs[SENTENCE]
+        assert dogs["a dog"] > dark["a dog"]
+
         os.kill(_worker_of(port), signal.SIGSTOP)
         port.ask(narration(seq=102))
         clock.ns += round(1e9 * ANSWER_S)
@@ -91,11 +89,33 @@ def test_likeness_of_narrations(context: Context):
         assert (port.n_unfinished, port.problem) == (1, "")
         clock.ns += 1
         assert collect(0)
-        assert (port.n_dropped, port.n_unfinished, port.is_ready) == (6, 0, False)
+        assert (port.n_dropped, port.n_unfinished, port.is_ready) == (MAX_WAITING + 5, 0, False)
         wait_until(lambda: collect(0) and port.worker_pid is None, what="the end of what hangs")
         assert "the worker gave no answer for 10 s" in port.problem
     finally:
         port.close(deadline_s=0)
+
+
+def test_a_model_that_is_loading_takes_no_time_at_the_end(
+    context: Context, caplog: pytest.LogCaptureFixture
+):
+    """A worker that cannot see yet that it should end is ended, before the deadline."""
+    port = _port(context, model_folder(None), HostClock())
+    pid = _worker_of(port)
+    os.kill(pid, signal.SIGSTOP)
+    port.close(deadline_s=10)
+    assert not psutil.pid_exists(pid)
+    assert "likeness worker killed" not in caplog.text
+
+
+def test_a_worker_that_cannot_be_started_leaves_nothing_behind(
+    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The folder of the socket goes with it."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ValueError, match="null byte"):
+        _port(context, "a\0b", HostClock())
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.timeout(240)
