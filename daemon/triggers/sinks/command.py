@@ -2,7 +2,7 @@
 
 The program is in a session of its own, so that Ctrl-C does not reach it; it ends when its standard
 input closes, which also happens when the daemon is killed. One that ends by itself is started again
-after a pause that doubles.
+after a pause that doubles. Whatever is left of its process group ends with it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import signal
 import subprocess
 import time
 from contextlib import suppress
@@ -72,7 +73,6 @@ class CommandOutlet:
             self._end(f"its standard input broke: {error}")
             raise DeliveryError(f"{type(error).__name__}: {error}") from error
         if not is_written:  # half a line may stand there: whatever follows could not be read
-            self._child.kill()
             self._end("it did not read")
             raise DeliveryError(f"the program did not read for {self._timeout_s:g} s")
 
@@ -93,8 +93,7 @@ class CommandOutlet:
             self._child.wait(deadline_s)
         except subprocess.TimeoutExpired:
             logger.warning("trigger command killed", extra={"pid": self._child.pid})
-            self._child.kill()
-            self._child.wait()
+        self._kill(self._child)
 
     def _start(self) -> None:
         self._backoff.begin()
@@ -133,14 +132,19 @@ class CommandOutlet:
         """Let go of a program that has ended or must; the next one starts after a pause."""
         if self._child is not None:
             self._close_input(self._child)
-            self._child.kill()
-            self._child.wait()
+            self._kill(self._child)
             self._child = None
         pause_s = self._backoff.end()
         logger.error(
             "trigger command ended",
             extra={"command": self._words[0], "reason": reason, "restart_in_s": pause_s},
         )
+
+    def _kill(self, child: subprocess.Popen[bytes]) -> None:
+        """Kill a program, which may have ended, and what it has started."""
+        with suppress(OSError):  # none of them is left
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
 
     def _close_input(self, child: subprocess.Popen[bytes]) -> None:
         if child.stdin:

@@ -222,8 +222,6 @@ def test_a_killed_command_is_started_again(tmp_path: Path):
         wait_until(lambda: outlet.pid is not None, what="the program")
         first = outlet.pid
         assert first is not None
-        for child in psutil.Process(first).children():
-            child.kill()
         psutil.Process(first).kill()
         wait_until(lambda: outlet.pid is None, what="its end")
         sink.offer(delivery_of(0))
@@ -277,6 +275,35 @@ def test_a_command_that_stays_is_killed_at_the_end():
     outlet.close(deadline_s=0.05)
     assert pid is not None
     assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.parametrize("script", ["cat; wait", "cat", "exit"])
+def test_what_a_command_has_started_ends_with_it(tmp_path: Path, script: str):
+    """Whether a program must be killed, ends with its input or by itself, nothing of it stays."""
+    pid_file = tmp_path / "pid"
+    started = f"sleep 600 & echo $! > {shlex.quote(str(pid_file))}.new"
+    moved = f"mv {shlex.quote(str(pid_file))}.new {shlex.quote(str(pid_file))}"
+    outlet = _command(["sh", "-c", f"{started}; {moved}; {script}"], ManualClock())
+    outlet.open()
+    wait_until(pid_file.exists, what="its child")
+    child = psutil.Process(int(pid_file.read_text()))
+
+    def has_ended() -> bool:
+        outlet.tend()
+        return outlet.pid is None
+
+    if script == "exit":
+        wait_until(has_ended, what="its end")
+    outlet.close(deadline_s=5 if script == "cat" else 0.05)
+    wait_until(lambda: not _runs(child), what="the end of its child")
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process is there, and not one that has ended and nobody has asked about."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_sink_has_the_time_to_kill_its_program(caplog: pytest.LogCaptureFixture):
