@@ -150,8 +150,8 @@ class NarratorSettings(_Group):
     each token costs a pass through the model."""
     dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
     """Number format of the model's weights; ``int8`` is for a CPU. ``auto``: bfloat16 on a GPU;
-    on a CPU float32, unless ``neurrate export`` found that the model says the same sentences in a
-    narrower format, faster (``parity.json`` in the bundle)."""
+    on a CPU float32, unless ``neurrate export`` found that the model says 95 % of its sentences
+    word for word in a narrower format, faster (``parity.json`` in the bundle)."""
     device: TorchDevice = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1``. ``auto`` takes the first GPU, else the CPU."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
@@ -165,10 +165,11 @@ class NarratorSettings(_Group):
     max_rows: Annotated[int, Field(ge=1, le=1024)] = 16
     """Sentences that are said at once; the populations of a window beyond it take turns. More
     cost memory for each, and time once the processor is full."""
-    joins: bool = False
+    joins: bool | None = None
     """Whether a window may begin while another is being said, as long as ``max_rows`` has room.
-    Two windows at once say about a quarter more, and each is later by half: for replays and not
-    for live narration, where the newest counts (docs/decisions/0015-narrator-engine.md)."""
+    More windows are said a second, and each is older by half or more when it is said
+    (docs/decisions/0015-narrator-engine.md). None joins under ``handover.policy = "all"``, where
+    the rate counts, and not under ``newest``, where the age does."""
     nice: Annotated[int, Field(ge=0, le=19)] = 5
     """Niceness of the worker (man 2 nice), so that it gives way to the fast loop where the two
     share a core. Zero does not."""

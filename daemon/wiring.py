@@ -35,7 +35,7 @@ from daemon.narration_port import InlinePort, NarrationPort
 from daemon.narrators.auto import load_narrator
 from daemon.pipeline import FastLoop
 from daemon.publisher import Publisher
-from daemon.settings import Settings
+from daemon.settings import NarratorSettings, Settings
 from daemon.stream_registry import StreamRegistry
 from daemon.triggers.auto import load_rule_book, make_trigger_desk
 from daemon.triggers.desk import TriggerDesk
@@ -308,10 +308,18 @@ def worker_arguments(settings: Settings, manifest: Manifest) -> Sequence[str]:
     """Return the command line of the narrator worker, but for its address."""
     return [
         "--bundle", str(manifest.folder),
-        "--narrator", settings.narrator.model_dump_json(),
+        "--narrator", _narrator(settings).model_dump_json(),
         "--vllm", settings.vllm.model_dump_json(),
         "--log", settings.log.model_dump_json(),
     ]  # fmt: skip
+
+
+def _narrator(settings: Settings) -> NarratorSettings:
+    """Return the narrator's settings, with what the hand-over decides where they say nothing."""
+    narrator = settings.narrator
+    if narrator.joins is not None:
+        return narrator
+    return narrator.model_copy(update={"joins": settings.handover.policy == "all"})
 
 
 def _narration_port(

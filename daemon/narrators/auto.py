@@ -53,5 +53,5 @@ def load_narrator(
         threads=settings.threads,
         deadline_s=settings.deadline_s,
         max_rows=settings.max_rows,
-        joins=settings.joins,
+        joins=bool(settings.joins),
     )

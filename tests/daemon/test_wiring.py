@@ -19,7 +19,7 @@ from contracts.manifest import Manifest
 from contracts.population import Population
 from daemon import wiring
 from daemon.narration_port import InlinePort
-from daemon.settings import Settings
+from daemon.settings import NarratorSettings, Settings
 from daemon.wiring import (
     load_bundle,
     make_ring,
@@ -27,6 +27,7 @@ from daemon.wiring import (
     selections,
     window_spec,
     wire,
+    worker_arguments,
 )
 from daemon.worker_port import WorkerPort
 from tests.support.daemon_rooms import Context, StubEncoder
@@ -192,6 +193,16 @@ def test_modes_choose_the_port(stub_bundle: Manifest, context: Context):
         rooms.http.close()
         rooms.publisher.close()
         rooms.loop.ingest.close()
+
+
+@pytest.mark.parametrize("policy", ["newest", "all"])
+@pytest.mark.parametrize("joins", [None, True, False])
+def test_windows_join_where_the_rate_counts(stub_bundle: Manifest, policy: str, joins: bool | None):
+    """Where the settings say nothing the hand-over decides; what they say is taken."""
+    chosen = settings(stub_bundle.folder, narrator={"joins": joins}, handover={"policy": policy})
+    arguments = worker_arguments(chosen, stub_bundle)
+    told = NarratorSettings.model_validate_json(arguments[arguments.index("--narrator") + 1])
+    assert told.joins is (policy == "all" if joins is None else joins)
 
 
 @pytest.mark.usefixtures("no_graph")

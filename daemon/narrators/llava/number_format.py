@@ -1,8 +1,8 @@
 """The number format of the weights: what the settings say, or what has been tried.
 
 ``auto`` is bfloat16 on a GPU. On a CPU it is float32, unless ``neurrate export`` has let the same
-model speak of patches that the bundle's encoder made, in another format, and it said the same
-sentences, faster. The report is in the bundle's ``parity.json``
+model speak of patches that the bundle's encoder made, in another format, and it said nearly all
+sentences (`MIN_EQUAL`) word for word, faster. The report is in the bundle's ``parity.json``
 (docs/decisions/0015-narrator-engine.md).
 """
 
