@@ -71,7 +71,6 @@ READ_BYTES = 1 << 28
 N_TURNS = {"tiny": 60, "65M": 5, "135M": 3, "toy": 3}
 ROAD_TURNS = {1: 16, 2: 10, 4: 8, 8: 6, 16: 4}
 JOIN_SECONDS = {"tiny": 3.0, "65M": 10.0, "toy": 0.2}
-JOIN_LEAST = 3
 JOIN_POPULATIONS = 2
 JOIN_ROWS = 16
 
@@ -339,16 +338,16 @@ def _saturate(
     """Return windows said a second, and the age of each as it was said.
 
     A window comes every `period_ns`; of those that have come the newest is begun when fewer than
-    `most` are under way.
+    `most` are under way. After so many seconds none is begun, and those under way are said.
     """
     started_ns = now = time.perf_counter_ns()
     last = -1
     unsaid: dict[int, int] = {}
     came: dict[int, int] = {}
     ages: list[int] = []
-    while now - started_ns < seconds * 1e9 or len(ages) < JOIN_LEAST:
+    while (is_open := now - started_ns < seconds * 1e9) or unsaid:
         newest = (now - started_ns) // period_ns
-        if newest > last and len(unsaid) < most:
+        if is_open and newest > last and len(unsaid) < most:
             engine.begin(newest, grids)
             unsaid[newest], last = len(grids), newest
             came[newest] = started_ns + newest * period_ns
