@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from contracts.embedding import PatchEmbedding
-from contracts.errors import ManifestError
+from contracts.errors import ManifestError, listed
 from contracts.manifest import Manifest
 
 PROBES = "probes.safetensors"
@@ -93,8 +94,10 @@ def load_probes(manifest: Manifest) -> Probes | None:
                 name: file.get_tensor(name) for name in ("weight", "bias", "scale", "offset")
             }
         version = header["version"]
-        concepts, populations = tuple(header["concepts"]), tuple(header["populations"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        concepts, populations = _names(header, "concepts"), _names(header, "populations")
+    except (
+        OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError
+    ) as error:  # fmt: skip
         raise ManifestError(
             str(manifest.folder),
             [f"{PROBES} does not hold concept probes: {error!r}. Export the encoder again"],
@@ -108,6 +111,16 @@ def load_probes(manifest: Manifest) -> Probes | None:
     if problems:
         raise ManifestError(str(manifest.folder), problems)
     return Probes(concepts, populations, **tensors)
+
+
+def _names(header: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    names = header[key]
+    if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"{key} must be a list of names, got {names!r:.100}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{key} must differ, got {listed(twice)} more than once")
+    return tuple(names)
 
 
 def _problems(

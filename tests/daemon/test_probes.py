@@ -133,6 +133,12 @@ def _write(folder: Path, **changes: object) -> None:
         ({"populations": ["VISp"]}, "a calibration for the population 'all'"),
         ({"version": 2}, "of version 2, this build reads 1"),
         ({"concepts": 5}, "does not hold concept probes"),
+        ({"concepts": [1, 2, 3]}, r"concepts must be a list of names, got \[1, 2, 3\]"),
+        ({"concepts": "car"}, "concepts must be a list of names, got 'car'"),
+        ({"concepts": ["car", "", "dog"]}, "concepts must be a list of names"),
+        ({"concepts": ["car", "car", "dog"]}, "concepts must differ, got car more than once"),
+        ({"populations": {"all": 1}}, "populations must be a list of names"),
+        ({"populations": ["all", "all"]}, "populations must differ, got all more than once"),
     ],
 )
 def test_a_wrong_file_is_said(tmp_path: Path, changes: dict[str, object], said: str):
@@ -140,6 +146,15 @@ def test_a_wrong_file_is_said(tmp_path: Path, changes: dict[str, object], said: 
     write_stub_bundle(tmp_path / "bundle")
     _write(tmp_path / "bundle", **changes)
     with pytest.raises(ManifestError, match=said):
+        load_probes(_with_file(tmp_path / "bundle"))
+
+
+def test_a_header_that_nests_too_deep_is_said(tmp_path: Path):
+    """JSON that no parser follows is no header."""
+    write_stub_bundle(tmp_path / "bundle")
+    deep = {"probes": "[" * 100_000}
+    save_file({}, tmp_path / "bundle" / "probes.safetensors", metadata=deep)
+    with pytest.raises(ManifestError, match="does not hold concept probes: RecursionError"):
         load_probes(_with_file(tmp_path / "bundle"))
 
 
