@@ -23,6 +23,9 @@ MAX_DWELL = 10_000
 SAID = 0.5
 """Threshold of a word, whose score is 1 or 0."""
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What no concept and no sentence has, and no argument of a process may have (C0, DEL, C1)."""
+
 _TOKEN = re.compile(r"""\s*("[^"]*"|'[^']*'|[<>]=?|[^\s<>"']+|["'])""")
 
 
@@ -91,7 +94,7 @@ class ConditionError(ValueError):
     """
 
     def __init__(self, problem: str, text: str, at: int) -> None:
-        shown = re.sub(r"\s", " ", text)
+        shown = _CONTROL.sub(" ", re.sub(r"\s", " ", text))
         self.problem = problem
         self.marked = f"      {shown}\n      {' ' * at}^"
         super().__init__(f"{problem}\n{self.marked}")
@@ -155,12 +158,13 @@ class _Reader:
             return 1
         self._word("for")
         token, at = self._take("a whole number")
-        if not token.isascii() or not token.isdigit() or not 1 <= int(token[:9]) <= MAX_DWELL:
+        n = int(token.lstrip("0")[:9] or 0) if token.isascii() and token.isdigit() else 0
+        if not 1 <= n <= MAX_DWELL:
             raise self._error(f"a whole number from 1 to {MAX_DWELL:,}", token, at)
         self._word(f"{things}s", things)
         if self._next < len(self._tokens):
             raise self._error("nothing more", *self._tokens[self._next])
-        return int(token)
+        return n
 
     def _word(self, *allowed: str) -> str:
         expected = " or ".join(allowed)
@@ -174,6 +178,8 @@ class _Reader:
         token, at = self._take(expected)
         if token[0] not in "\"'" or not token[1:-1].strip():
             raise self._error(expected, token, at)
+        if control := _CONTROL.search(token):
+            raise self._error(f"{expected}, on one line", control[0], at + control.start())
         return token[1:-1]
 
     def _name(self) -> str:

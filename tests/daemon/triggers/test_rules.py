@@ -30,6 +30,10 @@ from daemon.triggers.rules import Condition, ConditionError, read_condition
             Condition(TriggerKind.LIKENESS, "darkness, or shadows", "V-1", True, 0.5, 1),
         ),
         (
+            f'probe "car" of all > 0.5 for {"0" * 5000}7 windows',
+            Condition(TriggerKind.PROBE, "car", "all", True, 0.5, 7),
+        ),
+        (
             'narration of all like "a dog" < -0.1',
             Condition(TriggerKind.LIKENESS, "a dog", "all", False, -0.1, 1),
         ),
@@ -64,6 +68,16 @@ def test_what_a_condition_means(text, expected):
             27,
         ),
         (
+            'probe "car" of all > 1 for 00000000199999 windows',
+            "expected a whole number from 1 to 10,000, found '00000000199999'",
+            27,
+        ),
+        (
+            'narration of all like "a dog\0" > 0.5',
+            "expected a sentence in quotation marks, on one line, found '\\x00'",
+            28,
+        ),
+        (
             'probe "car" of all > 1 for 1.5 windows',
             "expected a whole number from 1 to 10,000, found '1.5'",
             27,
@@ -85,7 +99,7 @@ def test_the_place_of_a_mistake_is_marked(text, problem, at):
         read_condition(text)
     assert caught.value.problem == problem
     shown, arrow = caught.value.marked.splitlines()
-    assert shown == f"      {text}"
+    assert shown == f"      {text}".replace("\0", " ")
     assert arrow.index("^") - 6 == at
 
 
