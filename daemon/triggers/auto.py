@@ -10,7 +10,7 @@ from pathlib import Path
 import zmq
 
 from contracts.clock import Clock
-from contracts.errors import DependencyError
+from contracts.errors import DependencyError, SettingsError
 from contracts.manifest import Manifest
 from contracts.trigger import TriggerKind
 from daemon.metrics import Counters
@@ -20,6 +20,7 @@ from daemon.settings import Settings
 from daemon.triggers.desk import TriggerDesk
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.likeness_port import LikenessPort
+from daemon.triggers.likeness_worker import model_problem
 from daemon.triggers.rule_file import RuleBook, load_rules
 from daemon.triggers.sinks.command import CommandOutlet
 from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet
@@ -51,8 +52,10 @@ def load_rule_book(settings: Settings, manifest: Manifest) -> tuple[RuleBook, Pr
 
     Raises
     ------
-    UserError
-        With every problem of the rules, or of the probes.
+    ManifestError
+        With every problem of the probes.
+    SettingsError
+        With every problem of the rules, or if no sentence model can be where they name one.
     DependencyError
         If a rule needs a library that is not installed.
     """
@@ -66,7 +69,10 @@ def load_rule_book(settings: Settings, manifest: Manifest) -> tuple[RuleBook, Pr
         dry_run=settings.triggers.dry_run,
     )
     if book.of_kind(TriggerKind.LIKENESS):
-        model_folder(book.likeness_model)
+        model = model_folder(book.likeness_model)
+        if problem := model_problem(model):
+            file = settings.triggers.rules
+            raise SettingsError([f"likeness.model {model!r:.200} cannot be: {problem} ({file})"])
     return book, probes
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +30,39 @@ from daemon.settings import LogSettings
 NICENESS = 5
 """The narrator's by default: the fast loop goes first where they share a core."""
 
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
+"""``MODEL`` or ``OWNER/MODEL``."""
+
 MAX_KNOWN = 1000
 """Texts whose cosines are kept: neighbouring windows are often described in the same words."""
+
+
+def model_problem(model: str) -> str:
+    """Return why a sentence model cannot be loaded, as far as a look tells; empty if it may be.
+
+    Parameters
+    ----------
+    model : str
+        Folder or hub id.
+
+    Returns
+    -------
+    problem : str
+
+    Examples
+    --------
+    >>> model_problem("sentence-transformers/all-MiniLM-L6-v2")
+    ''
+    >>> model_problem("/no/such/folder")
+    'there is no such folder, and it is no id of a model on the Hugging Face hub'
+    """
+    if not Path(model).is_dir():
+        if _HUB_ID.fullmatch(model) and not Path(model).exists():
+            return ""
+        return "there is no such folder, and it is no id of a model on the Hugging Face hub"
+    if not (Path(model) / "config.json").is_file():
+        return "the folder holds no sentence model: there is no config.json"
+    return ""
 
 
 class _Comparer:
@@ -49,8 +81,8 @@ class _Comparer:
     """
 
     def __init__(self, model: str, sentences: Sequence[str]) -> None:
-        if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
-            raise UserError("the folder holds no sentence model: there is no config.json")
+        if problem := model_problem(model):  # the folder may have been there at the start
+            raise UserError(problem)
         import torch
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging as transformers_logging

@@ -110,6 +110,27 @@ def test_a_model_of_ones_own_needs_no_package():
     assert model_folder("some/folder") == "some/folder"
 
 
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("FOLDER", "the folder holds no sentence model: there is no config.json"),
+        ("FOLDER/gone", "there is no such folder"),
+        ("FOLDER/rules.toml", "there is no such folder"),
+        ("~/model", "there is no such folder"),
+        ("a\\u0000b", "there is no such folder"),
+    ],
+)
+def test_a_sentence_model_that_is_none_is_said_at_the_start(
+    stub_bundle: Manifest, tmp_path: Path, model: str, said: str
+):
+    """A wrong folder stops the daemon before it starts, not each restart of the worker."""
+    table = f'[likeness]\nmodel = "{model.replace("FOLDER", str(tmp_path))}"\n'
+    with pytest.raises(SettingsError, match=said):
+        load_rule_book(_settings(tmp_path, LIKE + table), stub_bundle)
+    hub = '[likeness]\nmodel = "sentence-transformers/all-MiniLM-L6-v2"\n'
+    assert load_rule_book(_settings(tmp_path, LIKE + hub), stub_bundle)
+
+
 @pytest.fixture
 def publisher(context: Context) -> Iterator[Publisher]:
     publisher = Publisher(context, "tcp://127.0.0.1:*")
