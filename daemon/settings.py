@@ -253,6 +253,13 @@ class TriggersSettings(_Group):
     """Evaluate and publish every rule, with ``"dry_run": true``, and let no other sink hear of
     it: to try rules on a recording. False leaves it to each rule."""
 
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        if value == "":  # as a path it would be the working directory
+            raise ValueError("must name a file, or be none for no triggers")
+        return value
+
 
 class PublishSettings(_Group):
     """Where narrations go out."""

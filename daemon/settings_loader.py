@@ -6,7 +6,6 @@ strongest value of each key is kept. Every problem is collected; one error lists
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from contracts.errors import SettingsError
+from contracts.toml import parse_toml, read_toml
 from daemon.settings import Settings
 
 ENVIRONMENT_PREFIX = "NEURRATE_"
@@ -125,7 +125,7 @@ def _from_file(file: Path | None, problems: list[str]) -> list[_Given]:
         return []
     source = str(file)
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = read_toml(file)
     except FileNotFoundError:
         problems.append(f"There is no settings file {source}. Name one that exists.")
         return []
@@ -208,7 +208,7 @@ def _spelled(key: str, text: str) -> object:
     if text.strip().lower() == "none" and _may_be(key, type(None)):
         return None
     try:
-        value = tomllib.loads(f"value = {text}")
+        value = parse_toml(f"value = {text}")
     except ValueError:
         return text
     if set(value) != {"value"}:  # a line break smuggled in a second key

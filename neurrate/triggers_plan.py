@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from contracts.errors import UserError
 from contracts.manifest import CAPTIONS
+from contracts.toml import read_toml
 from contracts.trigger import TriggerKind
 from neurrate.arguments import overrides_of, settings_from
 from neurrate.run_command import named_populations
@@ -205,7 +205,7 @@ def _named_in(rules: Path) -> tuple[Sequence[str], bool]:
     from daemon.triggers.rules import ConditionError, read_condition
 
     try:
-        tables = tomllib.loads(rules.read_text(encoding="utf-8")).get("triggers", {}).values()
+        tables = read_toml(rules).get("triggers", {}).values()
     except (OSError, ValueError, AttributeError):
         return (), False
     conditions = []

@@ -85,6 +85,17 @@ def test_texts_are_read_as_what_they_spell(key, text, value):
     assert getattr(getattr(settings, group), name) == value
 
 
+def test_a_text_that_nests_too_deep_is_a_text():
+    """What no parser follows is taken as it is, and refused for what it is not."""
+    assert "ring.capacity_s must be" in _problems(overrides={"ring.capacity_s": "[" * 20_000})
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    """Some editors put one before the first table."""
+    file = _toml(tmp_path, "\ufeff[http]\nport = 8123\n")
+    assert load_settings(file=file, environ={}).settings.http.port == 8123
+
+
 def test_all_problems_come_in_one_error(tmp_path):
     """Problems of all layers, of keys and of values, are listed together with their source."""
     file = _toml(tmp_path, "[handover]\ncapactiy = 3\n[ring]\ncapacity_s = 1\n")
@@ -112,6 +123,8 @@ def test_all_problems_come_in_one_error(tmp_path):
         ("rnig = 3", "Unknown key rnig"),
         ("[rnig]", "Unknown key rnig"),
         ("a = [", "is not TOML: Invalid value (at end of document)"),
+        ("a = " + "[" * 20_000, "is not TOML: it nests too deep"),
+        ("[triggers]\nrules = ''", "triggers.rules must name a file, or be none for no triggers"),
         ("a = 1\nb = ?", "is not TOML: Invalid value (at line 2, column 5)"),
         ("[populations]\n'a b' = 'all'", "populations names must be 1 to 64 letters"),
         ("[populations]", "populations"),
