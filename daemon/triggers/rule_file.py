@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from contracts.clock import NS_PER_S
 from contracts.errors import SettingsError, listed
+from contracts.toml import read_toml
 from contracts.trigger import TriggerKind
 from contracts.words import words_in
 from daemon.probes import Probes
@@ -28,6 +29,8 @@ still older belongs to a source that began anew."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _NAME_RULE = "must have a name of 1 to 64 letters, digits, _ or -"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,8 @@ def load_rules(
     if problems or found is None:
         raise SettingsError(problems)
     used = {name for rule in rules for name in rule.sinks}
+    for name in sorted(found.sinks.keys() - used):
+        logger.warning("no rule names this sink", extra={"sink": name, "file": str(path)})
     tables = {name: table for name, table in found.sinks.items() if name in used}
     return RuleBook(tuple(rules), tables, found.likeness.model)
 
@@ -103,9 +108,11 @@ def load_rules(
 def _read(path: Path) -> tuple[RuleFileTable | None, tuple[str, ...], list[str]]:
     """Return what stands in the file but for what is wrong, all names of sinks, and problems."""
     try:
-        tree: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree: dict[str, Any] = read_toml(path)
     except FileNotFoundError:
         return None, (), [f"triggers.rules must be a file that is there, got {path}"]
+    except IsADirectoryError:
+        return None, (), [f"triggers.rules must be a file, got the folder {path}"]
     except OSError as error:
         return None, (), [f"triggers.rules {path} cannot be read: {error.strerror}"]
     except ValueError as error:
@@ -142,12 +149,14 @@ def _rule(
         for sink in table.sinks
         if sink not in sinks
     ]
+    twice = sorted({sink for sink in table.sinks if table.sinks.count(sink) > 1})
+    problems += [f".sinks names {sink!r} twice: it gets a trigger once" for sink in twice]
     try:
         condition = read_condition(table.when)
     except ConditionError as error:
         return None, [*problems, f".when {error.problem}:\n{error.marked}\n   "]
     problems += _condition_problems(condition, probes, populations)
-    problems += _release_problems(condition, table.release)
+    problems += _level_problems(condition, table.release)
     release = condition.threshold if table.release is None else table.release
     level = Level(
         is_above=condition.is_above,
@@ -171,13 +180,6 @@ def _condition_problems(
             f"{_nearest(population, tuple(populations))}. There are "
             f"{listed(tuple(populations))}; add it to [populations]"
         )
-    low = -1 if condition.kind is TriggerKind.LIKENESS else 0
-    if not low < condition.threshold < 1:
-        what_it_is = "a cosine" if condition.kind is TriggerKind.LIKENESS else "a probability"
-        yield (
-            f".when must have a threshold between {low} and 1, {what_it_is}, got "
-            f"{condition.threshold:g}"
-        )
     if condition.kind is TriggerKind.WORD and not words_in(what):
         yield f".when must name a word of letters that a sentence can have, got {what!r}"
     if condition.kind is not TriggerKind.PROBE:
@@ -194,11 +196,20 @@ def _condition_problems(
         )
 
 
-def _release_problems(condition: Condition, release: float | None) -> Iterator[str]:
+def _level_problems(condition: Condition, release: float | None) -> Iterator[str]:
+    is_cosine = condition.kind is TriggerKind.LIKENESS
+    low, what_it_is = (-1, "a cosine") if is_cosine else (0, "a probability")
+    if not low < condition.threshold < 1:
+        yield (
+            f".when must have a threshold between {low} and 1, {what_it_is}, got "
+            f"{condition.threshold:g}"
+        )
     if release is None:
         return
     if condition.kind is TriggerKind.WORD:
         yield ".release has no meaning where a word is said or not: leave it out"
+    elif not low < release < 1:
+        yield f".release must be between {low} and 1, {what_it_is}, got {release:g}"
     elif condition.is_above and release > condition.threshold:
         yield (
             f".release must be at or below the threshold {condition.threshold:g} of a rule with "

@@ -110,6 +110,8 @@ class CommandSinkTable(_Sink):
         words = tuple(shlex.split(value)) if isinstance(value, str) else value
         if not words:
             raise ValueError("must name a program")
+        if bad := [word for word in words if "\0" in word]:
+            raise ValueError(f"must not hold a NUL character, got {bad[0]!r:.100}")
         if shutil.which(words[0]) is None:
             raise ValueError(f"must name a program that is there and may be run, got {words[0]!r}")
         return words

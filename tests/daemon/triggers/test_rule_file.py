@@ -1,5 +1,6 @@
 """The file of rules: what it may hold, and that every mistake is said at once."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,11 @@ def _problems(folder: Path, text: str, probes: Probes | None = None) -> tuple[st
     return caught.value.problems
 
 
-def test_a_whole_file(tmp_path: Path):
-    """Rules, sinks and the model are read; a sink that no rule names is left out."""
-    book = _load(tmp_path, WHOLE, concept_probes())
+def test_a_whole_file(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Rules, sinks and the model are read; a sink that no rule names is left out, and said."""
+    with caplog.at_level(logging.WARNING, "daemon"):
+        book = _load(tmp_path, WHOLE, concept_probes())
+    assert [vars(record)["sink"] for record in caplog.records] == ["nobody"]
     car, night = book.rules
     assert (car.name, car.sinks, car.is_dry) == ("car_seen", ("stimulus", "gui"), False)
     assert (car.level.release, car.level.refractory_ns, car.level.dwell) == (0.6, 1_500_000_000, 2)
@@ -73,6 +76,11 @@ def test_a_whole_file(tmp_path: Path):
     assert book.sinks["pulse"].command == ("cat", "-u")
     assert set(book.sinks) == {"stimulus", "gui", "pulse"}
     assert book.likeness_model == "some/folder"
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path):
+    """Some editors put one before the first table."""
+    assert _load(tmp_path, f"\ufeff{WHOLE}", concept_probes()).rules
 
 
 def test_dry_run_of_all(tmp_path: Path):
@@ -168,6 +176,35 @@ def test_a_bundle_without_probes_is_said(tmp_path: Path):
         ("[triggers.a]\nwhen = 'probe \"car\" of all < 0.2'\nrelease = 0.1", "at or above"),
         ("[triggers.a]\nwhen = 'narration of all like \"x\" > 1'", "between -1 and 1, a cosine"),
         ("[triggers.a]\nwhen = 'probe \"car\" of all > 0'", "between 0 and 1"),
+        (
+            "[triggers.a]\nwhen = 'probe \"car\" of all > 0.5'\nrelease = -1",
+            "triggers.a.release must be between 0 and 1, a probability, got -1",
+        ),
+        (
+            "[triggers.a]\nwhen = 'probe \"car\" of all < 0.5'\nrelease = 7",
+            "triggers.a.release must be between 0 and 1, a probability, got 7",
+        ),
+        (
+            "[triggers.a]\nwhen = 'narration of all like \"x\" > 0.5'\nrelease = -5",
+            "triggers.a.release must be between -1 and 1, a cosine, got -5",
+        ),
+        (
+            "[triggers.a]\nwhen = 'narration of all says \"x\"'\nsinks = ['s', 's']\n"
+            "[sinks.s]\nkind='http'\nurl='http://h/'",
+            "triggers.a.sinks names 's' twice",
+        ),
+        ("\ufefftriggers = [", "is not TOML"),
+        ("a = " + "[" * 20_000, "is not TOML: it nests too deep"),
+        (
+            "[triggers.a]\nwhen = 'narration of all says \"x\"'\n[sinks.s]\nkind='command'\n"
+            'command=["cat", "a\\u0000"]',
+            "sinks.s.command must not hold a NUL character, got 'a\\x00'",
+        ),
+        (
+            "[triggers.a]\nwhen = 'narration of all says \"x\"'\n[sinks.s]\nkind='http'\n"
+            'url="http://h/\\u0000"',
+            "sinks.s.url must be",
+        ),
         (
             "[triggers.a]\nwhen = 'narration of all says \"x\"'\n[sinks.s]\nkind='open_ephys'\n"
             "message='{score.real}'",
