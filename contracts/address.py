@@ -21,6 +21,9 @@ MAX_PORT = 65_535
 _AUTHORITY = re.compile(r"(?:[^/?#]*//)?([^/?#]*).*", re.DOTALL)
 """Where a name and a password would stand, also where the rest is no URL (RFC 3986)."""
 
+_BLANK = re.compile(r"[\x00-\x20\x7f]")
+"""Spaces and control characters, which no URL has (RFC 3986)."""
+
 _NUMBER = re.compile(r"[0-9]{1,5}")
 
 
@@ -108,7 +111,7 @@ def http_problem(url: str, *, with_query: bool = False) -> str:
         is_right = False
     else:
         is_right = is_right and not parts.fragment and (with_query or not parts.query)
-    if is_right and url.isascii() and not re.search(r"\s", url):
+    if is_right and url.isascii() and not _BLANK.search(url):
         return ""
     return f"must be http://HOST:PORT or https://HOST:PORT, got {url!r:.200}"
 

@@ -121,6 +121,8 @@ def test_a_server_may_be_named_in_these_ways(url):
         "http://h/a b",
         "http://h/\N{DEGREE SIGN}",
         "http://h\n",
+        "http://h/\0",
+        "http://h/\x7f",
         "http://[::1",
         "http://a..b",
         f"http://{'a' * 64}",
