@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("bin_ring", "wire_ingest", "window_cut", "dataset", "encoder", "narrator", "trigger_desk", "trigger")
+ROOMS = (
+    "bin_ring",
+    "wire_ingest",
+    "window_cut",
+    "dataset",
+    "encoder",
+    "narrator",
+    "trigger_desk",
+    "trigger",
+)
 
 
 def run(*arguments):
