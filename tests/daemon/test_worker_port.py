@@ -75,9 +75,9 @@ class FakeWorker:
         return unpack_order(self.socket.recv_multipart())
 
     def finish(self, batch_id: int) -> None:
-        """Say all of a window, and that there is room."""
-        self.say(Said(ended=words(batch_id)))
+        """Say that there is room, and all of a window: who has heard this has heard that."""
         self.say(Room())
+        self.say(Said(ended=words(batch_id)))
 
     def hears_nothing(self) -> bool:
         """Whether no batch waits, not even after a moment."""
@@ -268,8 +268,8 @@ def test_failed_batches_in_a_row_are_a_problem_until_one_succeeds(fake):
         assert bool(port.problem) is (n == 3)
         port.offer(batch)
         batch_id, _ = worker.take()
-        worker.say(Failed(batch_id, "no memory") if n < 3 else Said(ended=words(batch_id)))
         worker.say(Room())
+        worker.say(Failed(batch_id, "no memory") if n < 3 else Said(ended=words(batch_id)))
         collector.until(partial(has_narrated, collector, n + 1))
     assert collector.failures == ["no memory"] * 3
     assert port.dropped == {"narrator_busy": 0, "narration_failed": 3}
@@ -417,8 +417,8 @@ def test_window_without_a_word_is_a_failure(fake):
         assert port.problem == ""
         port.offer(batch)
         batch_id, _ = worker.take()
-        worker.say(Said(ended=tuple(Ended(batch_id, row, silent) for row in (0, 1))))
         worker.say(Room())
+        worker.say(Said(ended=tuple(Ended(batch_id, row, silent) for row in (0, 1))))
         collector.until(partial(has_narrated, collector, n + 1))
     assert port.problem == "the last 3 windows could not be narrated"
     assert port.dropped["narration_failed"] == 3
