@@ -32,6 +32,9 @@ MAX_RISE_MB = 10.0
 SETTLE_S = 5.0
 """After an event, until descriptors are counted again: connections come and go."""
 
+CLOSING_S = 2.0
+"""Before the end, in which processes let go of what they hold: no stretch between events."""
+
 MIN_RATE = 0.95
 """Of the windows that the source's data hold must be cut, whatever the narrator does."""
 
@@ -157,7 +160,8 @@ def _stretches(log: Log) -> Iterator[tuple[float, float]]:
     """Yield the times between events, from when what was done has been recovered from."""
     after_s = {each.event: each.after_s for each in log.recoveries}
     begins = [SETTLE_S, *(e.t_s + after_s.get(e.name, 0.0) + SETTLE_S for e in log.events)]
-    ends = [*(event.t_s for event in log.events), float("inf")]
+    last_s = max((each.t_s for each in log.samples), default=0.0) - CLOSING_S
+    ends = [*(event.t_s for event in log.events), last_s]
     yield from zip(begins, ends, strict=True)
 
 

@@ -109,6 +109,18 @@ def test_what_grows_is_named(broken, change):
     assert found[broken].line().startswith("NOT OK")
 
 
+def test_processes_that_end_are_not_judged():
+    """In the last second they have let go of what they held."""
+
+    def change(sample: Sample) -> Sample:
+        is_last = sample.t_s >= N - 1
+        return (
+            replace(sample, source=replace(sample.source, n_descriptors=3)) if is_last else sample
+        )
+
+    assert _judged(_log(changes=change))["descriptors"].is_ok
+
+
 def test_drift_is_named():
     """Data time that falls behind wall time by a stride has drifted."""
     found = _judged(_log(changes=lambda s: replace(s, drift_ms=-2 * s.t_s)))
