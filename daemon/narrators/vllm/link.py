@@ -204,17 +204,18 @@ class Link:
         raise RefusedError(status, reason)
 
     def _fault(self, error: Exception, silence_s: float) -> ServerFault:
+        words = str(error) or type(error).__name__  # a connection that is reset has no text
         match error:
             case httpx2.ConnectTimeout():
                 what = f"took no connection within {self._connect_timeout_s:g} s"
             case httpx2.ConnectError():
-                what = f"cannot be reached: {error}"
+                what = f"cannot be reached: {words}"
             case httpx2.TimeoutException() | TimeoutError():
                 what = f"was silent for {silence_s:g} s"
             case httpx2.RequestError():
-                what = f"broke off: {error or type(error).__name__}"
+                what = f"broke off: {words}"
             case _:
-                what = f"answered with {error}"
+                what = f"answered with {words}"
         return ServerFault(f"{self.url} {what}")
 
 

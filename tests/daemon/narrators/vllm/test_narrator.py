@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -174,6 +177,22 @@ def test_a_silent_server_is_given_up(make_narrator, server, other, gate, retries
     else:
         assert (said.text, said.status) == ("", Status.FAILED)
         assert said.reason == f"{server.url} was silent for 0.1 s"
+
+
+def test_a_reset_has_a_reason(make_narrator, server, gate):
+    """The library has no words for a connection that is reset; its kind is named instead."""
+    server.acts.append(Act(n_events=3, gate=gate))
+    narrator = make_narrator(server.url, vllm={"retries": 0})
+    narrator.begin(0, embeddings_of(1), with_partials=True)
+    steps_until(narrator, bool, what="a partial")
+    (connection,) = server.connections
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    os.close(connection.detach())
+    (end,) = ended(steps_until(narrator, lambda _: narrator.n_rows == 0, what="the end"))
+    assert (end.utterance.status, end.utterance.reason) == (
+        Status.FAILED,
+        f"{server.url} broke off: ReadError",
+    )
 
 
 def test_bytes_without_words_are_silence(make_narrator, server):
