@@ -54,6 +54,8 @@ class Sink(Protocol):
     def n_failed(self) -> int: ...  # noqa: D102 - deliveries that did not
     @property
     def n_lost(self) -> int: ...  # noqa: D102 - triggers that were never tried
+    @property
+    def problem(self) -> str: ...  # noqa: D102 - why triggers do not arrive; empty if all is well
 
     def offer(self, delivery: Delivery) -> None:
         """Leave a trigger; called on the fast loop, never waits."""
@@ -157,8 +159,10 @@ class TriggerDesk:
 
     @property
     def problem(self) -> str:
-        """Why some rule cannot work now; empty if all is well."""
-        return self._likeness.problem if self._likeness else ""
+        """Why some rule or sink does not work now; empty if all is well."""
+        found = [self._likeness.problem] if self._likeness else []
+        found += [sink.problem for sink in self._sinks.values()]
+        return "; ".join(filter(None, found))
 
     def judge(self, embeddings: Sequence[PatchEmbedding]) -> None:
         """Publish what one window triggers; called on the fast loop, never waits.

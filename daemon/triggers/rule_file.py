@@ -125,14 +125,24 @@ def _read(path: Path) -> tuple[RuleFileTable | None, tuple[str, ...], list[str]]
         details = error.errors()
     problems = [_sentence(detail, path) for detail in details]
     for detail in details:  # what is wrong is left out, so that the rest is checked as well
-        top, *below = detail["loc"]
-        table = tree.get(str(top))
-        if below and isinstance(table, dict):
-            table.pop(str(below[0]), None)
-        else:
-            tree.pop(str(top), None)
+        _leave_out(tree, [str(part) for part in detail["loc"]])
     is_there = bool(tree.get("triggers"))
     return RuleFileTable.model_validate(tree) if is_there else None, sinks, problems
+
+
+def _leave_out(tree: dict[str, Any], place: list[str]) -> None:
+    """Take what is wrong out of a file: one key of a rule, or a rule without its condition."""
+    top, *below = place
+    table = tree.get(top)
+    if not below or not isinstance(table, dict):
+        tree.pop(top, None)
+        return
+    name, *key = below
+    rule = table.get(name)
+    if top == "triggers" and key and key[0] != "when" and isinstance(rule, dict):
+        rule.pop(key[0], None)
+    else:
+        table.pop(name, None)
 
 
 def _rule(

@@ -23,6 +23,9 @@ TEND_S = 0.1
 KILL_S = 0.2
 """Of the time to the deadline, what is left to end by force what does not end by itself."""
 
+FAILED_IN_A_ROW = 5
+"""So many deliveries that failed, one after the other, are a problem of the sink."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -88,6 +91,8 @@ class SinkThread:
         end. Written by the caller's.
     n_stale : int
         Triggers that had waited for too long. Written by the sink's thread.
+    n_failed_in_a_row : int
+        Deliveries that failed since the last one that arrived. Written by the sink's thread.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class SinkThread:
     ) -> None:
         self.name = name
         self.n_sent = self.n_failed = self.n_dropped = self.n_stale = 0
+        self.n_failed_in_a_row = 0
         self._outlet = outlet
         self._queue_size = queue
         self._max_age_ns = round(max_age_s * NS_PER_S)
@@ -109,6 +115,16 @@ class SinkThread:
     def n_lost(self) -> int:
         """Triggers that were never tried: the queue was full, or they had waited for too long."""
         return self.n_dropped + self.n_stale
+
+    @property
+    def problem(self) -> str:
+        """Why triggers do not arrive now; empty if the last ones did, or none was tried."""
+        if self.n_failed_in_a_row < FAILED_IN_A_ROW:
+            return ""
+        return (
+            f"the last {self.n_failed_in_a_row} deliveries to the sink {self.name} failed; the "
+            "log says why"
+        )
 
     def offer(self, delivery: Delivery) -> None:
         """Leave a trigger; called on the fast loop, never waits."""
@@ -169,10 +185,12 @@ class SinkThread:
         try:
             self._outlet.deliver(delivery)
         except Exception as error:  # the top of a loop: the next one may arrive
+            self.n_failed_in_a_row += 1
             self.n_failed += 1
             reason = str(error) if isinstance(error, DeliveryError) else repr(error)
             self._warn("trigger not delivered", delivery, reason=reason)
         else:
+            self.n_failed_in_a_row = 0
             self.n_sent += 1
 
     def _warn(self, event: str, delivery: Delivery, **fields: object) -> None:

@@ -39,6 +39,7 @@ class FakeSink:
     n_sent: int = 3
     n_failed: int = 2
     n_lost: int = 1
+    problem: str = ""
     offered: list[Delivery] = field(default_factory=list)
     ends: list[str] = field(default_factory=list)
 
@@ -296,6 +297,22 @@ def test_what_likeness_has_not_answered_is_known(make):
     assert made.desk.n_unfinished == 0
     made = make(rule('narration of all says "car"'))
     assert (made.desk.n_unfinished, made.desk.problem) == (0, "")
+
+
+def test_a_sink_whose_deliveries_fail_is_a_problem(make):
+    """Each sink that says so is named, beside what is wrong with likeness."""
+    rules = (
+        rule('narration of all like "darkness" > 0.5', "night", sinks=("a", "b")),
+        rule('probe "car" of all > 0.8', "car", sinks=("c",)),
+    )
+    sinks = {"a": FakeSink("a"), "b": FakeSink("b"), "c": FakeSink("c")}
+    likeness = FakeLikeness()
+    made = make(*rules, likeness=likeness, **sinks)
+    assert made.desk.problem == ""
+    sinks["a"].problem, sinks["c"].problem = "a fails", "c fails"
+    assert made.desk.problem == "a fails; c fails"
+    likeness.problem = "no model"
+    assert made.desk.problem == "no model; a fails; c fails"
 
 
 def test_a_dry_rule_reaches_no_sink(make):

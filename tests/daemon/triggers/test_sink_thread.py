@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
-from daemon.triggers.sinks.thread import Delivery, SinkThread
+from daemon.triggers.sinks.command import CommandOutlet
+from daemon.triggers.sinks.thread import FAILED_IN_A_ROW, Delivery, DeliveryError, SinkThread
+from daemon.triggers.tables import CommandSinkTable
 from tests.support.sinks import CLOCK, delivery_of, running
 from tests.support.triggers import trigger
 from tests.support.wait_until import wait_until
@@ -100,6 +102,51 @@ def test_a_delivery_that_goes_wrong_in_any_way_is_counted(caplog: pytest.LogCapt
             sink.offer(delivery_of(seq))
     assert (sink.n_sent, sink.n_failed, sink.n_lost) == (2, 1, 0)
     assert "nobody thought of this" in str([vars(record) for record in caplog.records])
+
+
+class Weak(Gate):
+    """An outlet through which only some triggers come."""
+
+    def __init__(self, arrives: set[int]) -> None:
+        super().__init__()
+        self._arrives = arrives
+
+    def deliver(self, delivery: Delivery) -> None:
+        if delivery.trigger.seq not in self._arrives:
+            raise DeliveryError("not this one")
+
+
+def _offered(sink: SinkThread, seqs: range) -> str:
+    """Offer triggers, wait until all were tried, and return the sink's problem."""
+    n_tried = sink.n_sent + sink.n_failed + len(seqs)
+    for seq in seqs:
+        sink.offer(delivery_of(seq))
+    wait_until(lambda: sink.n_sent + sink.n_failed == n_tried, what="the tries")
+    return sink.problem
+
+
+def test_deliveries_that_fail_in_a_row_are_a_problem():
+    """A few failures are counted; many without a success between them are said, until one is."""
+    n = FAILED_IN_A_ROW
+    with running(Weak({n - 1, 2 * n}), queue=20) as sink:
+        assert sink.problem == ""
+        assert _offered(sink, range(2 * n - 1)) == ""
+        said = _offered(sink, range(2 * n - 1, 2 * n))
+        assert said.startswith(f"the last {n} deliveries to the sink sink failed")
+        sink.offer(delivery_of(2 * n))
+        wait_until(lambda: not sink.problem, what="the one that arrives")
+
+
+def test_a_program_that_has_ended_is_a_problem():
+    """A command that ends as soon as it is started takes few triggers, and its sink says so."""
+    table = CommandSinkTable(kind="command", command=("false",))
+    with running(CommandOutlet(table, CLOCK)) as sink:
+
+        def is_said() -> bool:
+            sink.offer(delivery_of())  # one that finds the program before its end is written to it
+            return bool(sink.problem)
+
+        wait_until(is_said, what="the problem")
 
 
 def test_what_a_sink_that_has_ended_is_offered_is_counted():
