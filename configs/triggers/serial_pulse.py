@@ -1,7 +1,8 @@
 """A pulse on a serial port for each trigger: 1, ten milliseconds, 0.
 
-``command = "python3 configs/triggers/serial_pulse.py /dev/ttyACM0"``; needs pyserial. Each trigger
-is a line of JSON on standard input; the end of the input is the end of the program.
+``command = ".venv/bin/python configs/triggers/serial_pulse.py /dev/ttyACM0"``: a Python that has
+pyserial. Each trigger is a line of JSON on standard input; the end of the input is the end of the
+program.
 """
 
 import sys

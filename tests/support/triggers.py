@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -147,6 +148,13 @@ def huge(seq: int = 0, populations: Sequence[str] = ("all",)) -> list[PatchEmbed
     embeddings = seen(seq, 0.9, populations)
     embeddings[0].patches[:, :2] = 1e36
     return embeddings
+
+
+def make_checkout(folder: Path) -> None:
+    """Give a folder what the documented commands need: the repository's configs, and a Python."""
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (folder / "configs").symlink_to(Path(__file__).parents[2] / "configs")
 
 
 def write_probes(folder: Path, probes: Probes) -> None:

@@ -28,7 +28,7 @@ from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.rule_file import load_rules
 from daemon.triggers.tables import CommandSinkTable, RuleFileTable
 from tests.support.daemon_rooms import Context
-from tests.support.triggers import concept_probes, seen
+from tests.support.triggers import concept_probes, make_checkout, seen
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "triggers"
 
@@ -209,9 +209,12 @@ def test_the_example_fits_the_simulated_animal():
     assert [rule.name for rule in book.rules] == ["car_seen", "dark_over", "dark_said"]
 
 
-def test_the_example_sinks_start_from_the_repository(monkeypatch: pytest.MonkeyPatch):
+def test_the_example_sinks_start_from_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """What stands there as a comment is taken once it is none, and its programs are there."""
-    monkeypatch.chdir(CONFIGS.parents[1])
+    make_checkout(tmp_path)
+    monkeypatch.chdir(tmp_path)
     _, _, commented = (CONFIGS / "example.toml").read_text().partition("# Sinks beside")
     lines = re.findall(r"^# (\[sinks.*|\w+ = .*)$", commented, re.MULTILINE)
     sinks = RuleFileTable.model_validate(tomllib.loads("\n".join(lines))).sinks

@@ -17,7 +17,7 @@ from daemon.triggers.tables import (
     OpenEphysSinkTable,
     RuleTable,
 )
-from tests.support.triggers import concept_probes
+from tests.support.triggers import concept_probes, make_checkout
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGE = (DOCS / "triggers.md").read_text(encoding="utf-8")
@@ -38,8 +38,12 @@ def _named(cell: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL))
-def test_every_example_is_a_file_of_rules(text: str, tmp_path: Path):
-    """What a reader copies from the page is taken as it stands."""
+def test_every_example_is_a_file_of_rules(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What a reader copies from the page is taken as it stands, where the repository is."""
+    make_checkout(tmp_path)
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "rules.toml"
     path.write_text(text)
     populations = {"all": "all", "VISp": "area:VISp", "CA1": "area:CA1"}
