@@ -46,13 +46,14 @@ def latency(
     the daemon cannot take is lost and counted, and queueing is seen. Latencies are read from the
     stamps in the messages; every message must be the sum of its parts, or the command fails.
     Windows of the first second of each rate are left out of the latencies. About three minutes.
+    The tables have whole latencies, a row for each rate; --json has every stage.
 
     Examples
     --------
         neurrate bench latency
         neurrate bench latency --picture latency.png --json latency.json
         neurrate bench latency --rates 5,10,20 --seconds-per-rate 30 --populations all
-        neurrate bench latency --config rules.toml --set handover.policy=all
+        neurrate bench latency --set triggers.rules=rules.toml --set handover.policy=all
         neurrate bench latency --recording session.nwb --bundle bundle/ --backend retrieval
 
     Parameters
@@ -124,12 +125,13 @@ def _tell(
     is_whole: bool,
 ) -> None:
     from neurrate.bench_knee import RULE, find_knee
-    from neurrate.bench_report import circumstances, latency_rows, throughput_rows
+    from neurrate.bench_report import circumstances, narration_rows, trigger_rows
     from neurrate.bench_waterfall import write_waterfall
 
     knee = find_knee([each.point for each in results])
-    print_table("Latency, ms", latency_rows(results))
-    print_table("Windows", throughput_rows(results))
+    print_table("Narrations, ms from newest spike to published", narration_rows(results))
+    for kind, rows in trigger_rows(results).items():
+        print_table(f"Triggers by {kind}, ms likewise", rows)
     print(f"{knee.sentence()} The knee is {RULE}.")
     around = circumstances(played)
     rates = [each.to_json() for each in results]

@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from contracts.errors import UserError
 from neurrate.arguments import SetOption
 from neurrate.bench_material import FOLDER, Material, material
+from neurrate.plain_progress import say
 from neurrate.tables import check_folder_writable, check_writable
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -108,7 +109,7 @@ class Bench:
 
 @contextmanager
 def bar(title: str, seconds: float) -> Iterator[Callable[[float], None]]:
-    """Show how far a run is, on standard error, if that is a terminal.
+    """Show how far a run is, on standard error: a bar on a terminal, else a line each minute.
 
     Parameters
     ----------
@@ -123,6 +124,8 @@ def bar(title: str, seconds: float) -> Iterator[Callable[[float], None]]:
     """
     from tqdm import tqdm
 
+    say(f"bench: {title}, {seconds:.0f} s")
+    minutes = 0
     with tqdm(
         desc=title,
         total=round(seconds, 1),
@@ -132,7 +135,11 @@ def bar(title: str, seconds: float) -> Iterator[Callable[[float], None]]:
     ) as shown:
 
         def on_second(second: float) -> None:
+            nonlocal minutes
             shown.update(min(second, seconds) - shown.n)
+            if second >= 60 * (minutes + 1):
+                minutes = int(second // 60)
+                say(f"bench: {title}, {60 * minutes} of {seconds:.0f} s")
 
         yield on_second
 

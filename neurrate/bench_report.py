@@ -45,48 +45,34 @@ def cpu_model() -> str:
     return models[0] if models else platform.processor()
 
 
-def throughput_rows(results: Sequence[RateResult]) -> list[dict[str, object]]:
-    """Return what became of the windows and the spikes, a row for each rate."""
+def narration_rows(results: Sequence[RateResult]) -> list[dict[str, object]]:
+    """Return whole latencies, and what became of windows and spikes, a row for each rate."""
     return [
         {
             "windows/s": f"{each.pace.rate:g}",
-            "cut": each.windows["cut"],
-            "narrated": each.windows["narrated"],
-            "dropped": _reasons(each.windows["dropped"]),
-            "share": f"{each.share:.1%}",
-            "narrations/s": round(each.narrations_per_s, 1),
+            **_percentile_cells(each.stages_ms.get("total")),
+            "windows": each.measured_windows,
+            "narrated": f"{each.share:.1%}",
             "spikes lost": each.spikes["sent"] - each.spikes["binned"],
         }
         for each in results
     ]
 
 
-def latency_rows(results: Sequence[RateResult]) -> list[dict[str, object]]:
-    """Return the percentiles of every stage, a row for each, and what lies outside the stamps."""
-    rows = []
+def trigger_rows(results: Sequence[RateResult]) -> dict[str, list[dict[str, object]]]:
+    """Return whole latencies of triggers, by what the rules listen to, a row for each rate."""
+    rows: dict[str, list[dict[str, object]]] = {}
     for each in results:
-        rate = f"{each.pace.rate:g}"
-        rows += _stage_rows(rate, "narration", each.stages_ms)
-        rows += _line_rows(rate, "sent > received", each.sent_to_received_ms)
-        rows += _line_rows(rate, "published > here", each.published_to_here_ms)
         for kind, found in each.triggers.items():
-            rows += _stage_rows(rate, f"{kind} trigger", found["stages_ms"])
-            rows += _line_rows(rate, f"{kind} trigger > here", found["published_to_here_ms"])
+            cells = _percentile_cells(found["stages_ms"]["total"])
+            rate = f"{each.pace.rate:g}"
+            rows.setdefault(kind, []).append({"windows/s": rate, **cells, "triggers": found["n"]})
     return rows
 
 
-def _stage_rows(rate: str, what: str, stages: dict[str, Any]) -> list[dict[str, object]]:
-    return [row for stage, found in stages.items() for row in _line_rows(rate, what, found, stage)]
+def _percentile_cells(found: dict[str, float] | None) -> dict[str, object]:
+    return {name: None if found is None else _ms(found[name]) for name in PERCENTILES}
 
 
-def _line_rows(
-    rate: str, what: str, found: dict[str, float] | None, stage: str = ""
-) -> list[dict[str, object]]:
-    if found is None:
-        return []
-    cells = {name: f"{found[name]:.2f}" for name in PERCENTILES}
-    return [{"windows/s": rate, "of": what, "stage": stage, **cells, "n": found["n"]}]
-
-
-def _reasons(dropped: dict[str, int]) -> str:
-    return ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in dropped.items()) or "0"
+def _ms(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"

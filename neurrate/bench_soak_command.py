@@ -44,7 +44,7 @@ def soak(
         neurrate bench soak --minutes 10
         neurrate bench soak --minutes 10 --disturb --picture soak.png --json soak.jsonl
         neurrate bench soak --minutes 600 --rate 2 --json night.jsonl
-        neurrate bench soak --minutes 10 --config rules.toml --disturb
+        neurrate bench soak --minutes 10 --set triggers.rules=rules.toml --disturb
 
     Parameters
     ----------
@@ -53,8 +53,8 @@ def soak(
     rate
         Windows per second.
     disturb
-        Stop the narrator for 30 s and let it go on; kill it, later; let a subscriber join that
-        never reads.
+        Stop the narrator for 30 s, or for a fifth of a soak shorter than 150 s, and let it go on;
+        kill it, later; let a subscriber join that never reads.
     """
     from daemon.signals import StopRequest, stop_on_signal
     from neurrate.bench_disturb import Programme

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import ChildError
 from contracts.narration import Narration
-from contracts.narration_wire import unpack_narration
+from contracts.narration_wire import load, unpack_narration
 from contracts.trigger import Trigger, unpack_trigger
 from neurrate.children import Child, read_json
+from neurrate.plain_progress import Tenths
 
 if TYPE_CHECKING:
     import zmq
@@ -99,7 +100,9 @@ class Replayed:
     counters: Mapping[str, Any] = field(default_factory=dict)
 
 
-def replay(plan: ReplayPlan, folder: Path, *, title: str) -> Replayed:
+def replay(
+    plan: ReplayPlan, folder: Path, *, title: str, span_s: tuple[float, float] | None = None
+) -> Replayed:
     """Send a recording through the daemon and listen to everything it says.
 
     Parameters
@@ -109,6 +112,8 @@ def replay(plan: ReplayPlan, folder: Path, *, title: str) -> Replayed:
         New; logs and summaries of the two processes go there.
     title : str
         Of the bar that is shown while it runs, on a terminal.
+    span_s : tuple of float, optional
+        Session seconds that are played. Then each tenth is said where there is no terminal.
 
     Returns
     -------
@@ -129,7 +134,7 @@ def replay(plan: ReplayPlan, folder: Path, *, title: str) -> Replayed:
         socket = stack.enter_context(_ear(daemon.addresses(deadline_s=START_S)["publish"]))
         _wait_until_heard(socket, daemon)
         source = stack.enter_context(Child("source", _source_words(plan, spikes), folder))
-        heard = _listen(socket, source, daemon, title)
+        heard = _listen(socket, source, daemon, title, span_s)
         daemon.wait(deadline_s=END_S)
         source.wait(deadline_s=END_S)
     counters = read_json(folder / "daemon.json")["counters"]
@@ -154,12 +159,13 @@ def replay(plan: ReplayPlan, folder: Path, *, title: str) -> Replayed:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Heard:
     """What has arrived."""
 
     narrations: dict[tuple[int, str], Narration] = field(default_factory=dict)
     triggers: list[Trigger] = field(default_factory=list)
+    session_s: float | None = None
 
     def __len__(self) -> int:
         return len(self.narrations) + len(self.triggers)
@@ -226,15 +232,25 @@ def _wait_until_heard(socket: zmq.Socket[bytes], daemon: Child) -> None:
     daemon.check()
 
 
-def _listen(socket: zmq.Socket[bytes], source: Child, daemon: Child, title: str) -> _Heard:
+def _listen(
+    socket: zmq.Socket[bytes],
+    source: Child,
+    daemon: Child,
+    title: str,
+    span_s: tuple[float, float] | None,
+) -> _Heard:
     """Take what is said until the daemon has ended and nothing more arrives."""
     from tqdm import tqdm
 
     heard = _Heard()
+    start_s, stop_s = span_s or (0.0, 0.0)
+    tenths = Tenths(f"{title}: replayed", stop_s - start_s)
     with tqdm(desc=title, unit=" messages", disable=None) as bar:
         while daemon.is_running:
             source.check()
             bar.update(_take(socket, heard))
+            if heard.session_s is not None:
+                tenths.reach(heard.session_s - start_s)
         while _take(socket, heard):  # what the daemon said last may still be on its way
             pass
     return heard
@@ -252,4 +268,6 @@ def _take(socket: zmq.Socket[bytes], heard: _Heard) -> int:
         elif topic.startswith(NARRATIONS):
             narration = unpack_narration(payload)
             heard.narrations[narration.window_seq, narration.population] = narration
+        else:
+            heard.session_s = load(payload)["session_s"]
     return len(heard) - n_before

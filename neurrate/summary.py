@@ -8,7 +8,11 @@ from typing import Any
 from contracts.narration import Status
 from neurrate.tables import print_table
 
-LABELS = {"drops": "windows dropped", "narrations": "narrations, all populations"}
+LABELS = {"drops": "windows dropped", "narrations": "narrations with words"}
+
+FAILED = Status.FAILED.value
+
+SINK_COUNTS = ("sent", "failed", "dropped")
 
 
 def account(summary: Mapping[str, Any], *, spikes_sent: int | None = None) -> dict[str, Any]:
@@ -25,10 +29,11 @@ def account(summary: Mapping[str, Any], *, spikes_sent: int | None = None) -> di
     -------
     numbers : dict
         Spikes sent, received, binned; windows, each narrated or dropped; narrations, one for each
-        population of a narrated window; latencies. A failed window counts as dropped.
+        population of a narrated window; triggers by rule, and what became of them by sink;
+        latencies. A failed window counts as dropped, and a failed narration as none.
     """
     counters = summary["counters"]
-    spoken = {k: n for k, n in counters["narrations"].items() if k != Status.FAILED.value}
+    spoken = {k: n for k, n in counters["narrations"].items() if k != FAILED}
     n_dropped = sum(counters["windows_dropped"].values())
     return {
         "spikes_sent": spikes_sent,
@@ -44,6 +49,12 @@ def account(summary: Mapping[str, Any], *, spikes_sent: int | None = None) -> di
         "drops_by_reason": counters["windows_dropped"],
         "narrations": sum(spoken.values()),
         "narrations_by_status": counters["narrations"],
+        "triggers": sum(counters["triggers"].values()),
+        "triggers_by_rule": counters["triggers"],
+        "sinks": {
+            sink: {what: counters[f"trigger_sink_{what}"][sink] for what in SINK_COUNTS}
+            for sink in counters["trigger_sink_sent"]
+        },
         "latency_ms": summary["latency_ms"],
     }
 
@@ -51,16 +62,7 @@ def account(summary: Mapping[str, Any], *, spikes_sent: int | None = None) -> di
 def print_summary(summary: Mapping[str, Any], *, spikes_sent: int | None = None) -> None:
     """Print the numbers of a run as two tables: what became of everything, and latencies."""
     numbers = account(summary, spikes_sent=spikes_sent)
-    rows = []
-    for name, value in numbers.items():
-        if name == "latency_ms" or value is None:
-            continue
-        if isinstance(value, Mapping):
-            rows += [{"": f"  {reason}", "count": f"{n:,}"} for reason, n in value.items() if n]
-        else:
-            label = LABELS.get(name, name.replace("_", " "))
-            rows.append({"": label, "count": f"{value:,}"})
-    print_table("What became of it", rows)
+    print_table("What became of it", _rows(numbers))
     latency_ms = numbers["latency_ms"]
     if latency_ms:
         print_table(
@@ -70,3 +72,31 @@ def print_summary(summary: Mapping[str, Any], *, spikes_sent: int | None = None)
                 for stage, values in latency_ms.items()
             ],
         )
+
+
+def _rows(numbers: Mapping[str, Any]) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for name, value in numbers.items():
+        if value is None or name in {"latency_ms", "triggers", "triggers_by_rule", "sinks"}:
+            continue
+        if isinstance(value, Mapping):
+            labels = {FAILED: "narrations failed"} if name == "narrations_by_status" else {}
+            rows += [_row(labels.get(why, f"  {why}"), n) for why, n in value.items() if n]
+        else:
+            rows.append(_row(LABELS.get(name, name.replace("_", " ")), value))
+    return rows + _trigger_rows(numbers)
+
+
+def _trigger_rows(numbers: Mapping[str, Any]) -> list[dict[str, object]]:
+    """Return a row for each rule, those that never fired too, and for each count of a sink."""
+    if not numbers["triggers_by_rule"]:
+        return []
+    rows = [_row("triggers", numbers["triggers"])]
+    rows += [_row(f"  {rule}", n) for rule, n in numbers["triggers_by_rule"].items()]
+    for sink, counts in numbers["sinks"].items():
+        rows += [_row(f"sink {sink}, {what}", n) for what, n in counts.items()]
+    return rows
+
+
+def _row(label: str, n: int) -> dict[str, object]:
+    return {"": label, "count": f"{n:,}"}

@@ -47,7 +47,8 @@ def dry_run(prepared: Prepared, folder: Path, *, command: str, seed: int = 0) ->
     """
     scenes = _scenes(prepared)
     _say("replaying")
-    replayed = replay(prepared.plan, folder / "replay", title="triggers")
+    start_s, stop_s = (ns_to_second(edge) for edge in prepared.source.span_ns)
+    replayed = replay(prepared.plan, folder / "replay", title="triggers", span_s=(start_s, stop_s))
     _say("scoring every window once more")
     traces = probe_traces(
         prepared.source,

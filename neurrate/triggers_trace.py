@@ -20,6 +20,7 @@ from contracts.narration import Narration, Status
 from contracts.trigger import TriggerKind
 from contracts.words import words_in
 from daemon.triggers.crossing import Crossing
+from neurrate.plain_progress import Tenths
 from neurrate.triggers_scoring import Counts, Scene, count
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def probe_traces(
     settings : Settings
         The daemon's own.
     n_windows : int, optional
-        How many there will be, for the bar on a terminal.
+        How many there will be, for the bar on a terminal, or a line each tenth.
 
     Returns
     -------
@@ -108,10 +109,12 @@ def probe_traces(
     seq, stop_ns = [], []
     found: dict[str, list[float]] = {rule.name: [] for rule in rules}
     windows = windows_of(source, manifest, settings)
+    tenths = Tenths("triggers: windows scored once more", n_windows)
     for window in tqdm(windows, desc="triggers", unit=" windows", total=n_windows, disable=None):
         probability = watched.probabilities(encoder.encode([window]))
         seq.append(window.seq)
         stop_ns.append(window.stop_ns)
+        tenths.reach(len(seq))
         for rule in rules:
             column = watched.concepts.index(rule.condition.what)
             found[rule.name].append(float(probability[rule.condition.population][column]))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from neurrate.bench_knee import find_knee
 from neurrate.bench_latency import RateResult
 from neurrate.bench_pace import pace
-from neurrate.bench_report import latency_rows, throughput_rows
+from neurrate.bench_report import narration_rows, trigger_rows
 from neurrate.bench_waterfall import write_waterfall
 
 STAGES = ("cut", "encode", "wait", "prefill", "decode", "publish")
@@ -68,14 +70,20 @@ def test_the_same_numbers_give_the_same_bytes(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_the_tables_have_every_stage():
-    """Percentiles of each stage, what lies outside the stamps, and what became of the windows."""
-    rows = latency_rows(RESULTS[:1])
-    assert [row["stage"] for row in rows if row["of"] == "narration"] == [*STAGES, "total"]
-    assert [row["of"] for row in rows][-6:] == [
-        "sent > received", *4 * ["probe trigger"], "probe trigger > here",
-    ]  # fmt: skip
-    assert rows[0]["p99"] == "30.00"
-    (row,) = throughput_rows(RESULTS[2:])
-    assert (row["cut"], row["narrated"], row["dropped"]) == (99, 40, "3 narrator busy")
-    assert (row["share"], row["spikes lost"]) == ("50.0%", 2)
+def test_the_tables_have_a_row_for_each_rate():
+    """Whole latencies, and the share of the windows that were narrated."""
+    rows = narration_rows(RESULTS)
+    assert [row["windows/s"] for row in rows] == ["1", "2", "10"]
+    last = rows[2]
+    assert [last[name] for name in ("p50", "p95", "p99", "max")] == ["100", "200", "300", "400"]
+    assert (last["windows"], last["narrated"], last["spikes lost"]) == (80, "50.0%", 2)
+    triggers = trigger_rows(RESULTS)
+    assert list(triggers) == ["probe"]
+    assert [row["p99"] for row in triggers["probe"]] == 3 * ["6.00"]
+    assert triggers["probe"][0]["triggers"] == 8
+
+
+def test_a_rate_at_which_nothing_was_narrated_has_a_row():
+    """It has dashes, and nothing to divide by."""
+    (row,) = narration_rows([replace(RESULTS[0], stages_ms={}, measured_narrated=0)])
+    assert (row["p50"], row["narrated"]) == (None, "0.0%")

@@ -57,7 +57,12 @@ def test_latency_at_two_rates(words, tmp_path: Path, capsys):
         assert sum(each["middle_ms"].values()) <= stages["total"]["max"]
         assert each["sent_to_received_ms"]["p50"] > 0
         assert each["published_to_here_ms"]["p50"] > 0
-    assert found["knee"]["sentence"] in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert found["knee"]["sentence"] in told.out
+    assert max(len(line) for line in told.out.splitlines() if "│" in line) < 100
+    assert [line for line in told.err.splitlines() if line.startswith("bench: ")] == [
+        "bench: 4 windows/s (1 of 2), 3 s", "bench: 10 windows/s (2 of 2), 3 s",
+    ]  # fmt: skip
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
@@ -102,7 +107,9 @@ def test_ctrl_c_ends_a_soak_and_keeps_what_was_seen(words, tmp_path: Path):
         finally:
             process.kill()
     assert process.returncode == 130, warned.decode()
-    assert warned.decode() == "neurrate: stopped before the end.\n"
+    assert warned.decode().splitlines() == [
+        "bench: soak at 5 windows/s, 300 s", "neurrate: stopped before the end.",
+    ]  # fmt: skip
     assert b"ok: spikes" in said
     ended = json.loads(path.read_text().splitlines()[-1])
     assert ended["source"]["was_stopped"]

@@ -133,7 +133,9 @@ def test_a_planted_concept_is_found(
     assert dark["n_triggers"] > 3
     assert not (tmp_path / "fired").exists()
     assert picture.stat().st_size > 10_000
-    told = capsys.readouterr().out
+    told, progress = capsys.readouterr()
+    tenths = [f"triggers: windows scored once more: {10 * n} %" for n in range(1, 11)]
+    assert [line for line in progress.splitlines() if line in tenths] == tenths
     for text in ("Scores, with 95 % intervals", "car_seen", "Not scored: dog_said", "0.300 s"):
         assert text in told
 
