@@ -186,15 +186,23 @@ def _unknown(given: _Given, keys: tuple[str, ...]) -> str:
             'set as a whole. Use populations={name = "expression"}.'
         )
     head = f"Unknown key {given.key} in {given.source}."
+    hint = " A file of rules is named by triggers.rules." if _is_of_rules(given) else ""
     if given.source.startswith(ENVIRONMENT_PREFIX):
         head = f"Unknown variable {given.source} in the environment."
     nearest = get_close_matches(given.key, keys, n=1, cutoff=0.5)
     if not nearest:
-        return f"{head} 'neurrate config show' lists every key."
+        return f"{head} 'neurrate config show' lists every key.{hint}"
     key = nearest[0]
     if given.source.startswith(ENVIRONMENT_PREFIX):
         key = ENVIRONMENT_PREFIX + key.replace(".", "__").upper()
-    return f"{head} Did you mean {key}?"
+    return f"{head} Did you mean {key}?{hint}"
+
+
+def _is_of_rules(given: _Given) -> bool:
+    """Whether this is a table of the file that triggers.rules names."""
+    group, _, name = given.key.partition(".")
+    is_table = isinstance(given.value, Mapping)
+    return group == "sinks" or (group == "triggers" and bool(name) and is_table)
 
 
 def _read(given: _Given) -> _Given:

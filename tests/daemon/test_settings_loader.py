@@ -152,6 +152,21 @@ def test_a_bad_file_is_refused_with_its_name(tmp_path, text, said):
     assert str(file) in problems
 
 
+@pytest.mark.parametrize("head", ["triggers.car_seen", "sinks.pulse"])
+def test_a_table_of_rules_is_told_where_it_belongs(tmp_path, head):
+    """Rules and sinks have a file of their own, which a setting names."""
+    file = _toml(tmp_path, f"[{head}]\nkind = 'x'\n")
+    problems = _problems(file=file)
+    assert problems.startswith(f"Unknown key {head} in {file}.")
+    assert problems.endswith(" A file of rules is named by triggers.rules.")
+
+
+def test_a_mistyped_setting_of_triggers_is_no_rule(tmp_path):
+    """What is no table is not taken for one."""
+    problems = _problems(file=_toml(tmp_path, "[triggers]\nrulse = 'x'\n"))
+    assert problems.endswith("Did you mean triggers.rules?")
+
+
 def test_a_missing_file_is_the_users_error(tmp_path):
     """A file that is not there, or is a folder, is said so."""
     assert "There is no settings file" in _problems(file=tmp_path / "none.toml")
