@@ -111,14 +111,9 @@ def test_what_grows_is_named(broken, change):
 
 def test_processes_that_end_are_not_judged():
     """In the last second they have let go of what they held."""
-
-    def change(sample: Sample) -> Sample:
-        is_last = sample.t_s >= N - 1
-        return (
-            replace(sample, source=replace(sample.source, n_descriptors=3)) if is_last else sample
-        )
-
-    assert _judged(_log(changes=change))["descriptors"].is_ok
+    closed = Footprint(pid=12, rss_mb=200.0, n_descriptors=3, n_threads=5)
+    log = _log(changes=lambda s: replace(s, source=closed) if s.t_s >= N - 1 else s)
+    assert _judged(log)["descriptors"].is_ok
 
 
 def test_drift_is_named():
