@@ -65,8 +65,11 @@ def test_idle_rows_write_where_nothing_is_read():
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # inductor's own, as it loads
-def test_inductor_says_the_same_words():
+def test_inductor_says_the_same_words(monkeypatch):
     """What the compiler makes of a step is the step."""
+    from torch._inductor import config
+
+    monkeypatch.setattr(config, "compile_threads", 1)  # its threads would stay
     model, grids = small_model(), some_grids(2)
     decoder = FixedSizes(decoder_of(model, max_rows=2))
     assert decoder.sizes == [1, 2]
