@@ -153,33 +153,33 @@ class FastLoop:
 
     def _take_up(self, window: Window) -> None:
         """Let a window wait to be encoded, or count it."""
-        is_asked = self._is_asked(window)
-        if not is_asked and self._triggers is None:
+        is_selected = self._is_selected(window)
+        if not is_selected and self._triggers is None:
             self._drop("not_selected")
             return
         if self._pending is not None:
-            if self._is_asked(self._pending) and not is_asked:
+            if self._is_selected(self._pending) and not is_selected:
                 self._encode_pending()  # it is to be narrated, and the newer one is not
             else:
                 self._drop("encoder_busy")
         self._pending = window.detached()  # the ring may move on before this step ends
 
-    def _is_asked(self, window: Window) -> bool:
+    def _is_selected(self, window: Window) -> bool:
         return window.seq % self._narrate_every == 0
 
     def _encode_pending(self) -> None:
         if self._pending is None:
             return
         window, self._pending = self._pending, None
-        is_asked = self._is_asked(window)
-        embeddings = self._encode(window, is_asked=is_asked)
+        is_selected = self._is_selected(window)
+        embeddings = self._encode(window, is_selected=is_selected)
         self._counters.windows_encoded += 1
-        if is_asked:
+        if is_selected:
             self.port.offer(embeddings)
         else:
             self._drop("not_selected")
 
-    def _encode(self, window: Window, *, is_asked: bool) -> Sequence[PatchEmbedding]:
+    def _encode(self, window: Window, *, is_selected: bool) -> Sequence[PatchEmbedding]:
         """Encode a window and let it be judged as soon as what the triggers listen to is there."""
         if self._in_turn is None or self._triggers is None:
             embeddings = self._encoder.encode([window])
@@ -189,7 +189,7 @@ class FastLoop:
         urgent, others = self._in_turn
         embeddings = urgent.encode([window])
         self._triggers.judge(embeddings)
-        if not is_asked:
+        if not is_selected:
             return embeddings
         by_name = {each.population: each for each in (*embeddings, *others.encode([window]))}
         return [by_name[each.name] for each in self._encoder.selections]

@@ -177,7 +177,9 @@ class Service:
     def _let_finish(self, rooms: Rooms, deadline_ns: int) -> None:
         """Publish what is still being said and judged, until the deadline."""
         poller = _poller(*rooms.port.sockets, *(rooms.triggers.sockets if rooms.triggers else ()))
-        while _is_speaking(rooms) and self._clock.now_ns() < deadline_ns:
+        while (rooms.port.n_unfinished or _is_judging(rooms)) and (
+            self._clock.now_ns() < deadline_ns
+        ):
             poller.poll(POLL_MS)
             self._publish(rooms)
         self._publish(rooms)
@@ -204,7 +206,7 @@ class Service:
             and rooms.loop.ingest.is_settled  # else another probe may still come
             and rooms.registry.have_all_ended
             and rooms.loop.is_idle
-            and not _is_speaking(rooms)
+            and not _is_judging(rooms)
         )
 
     # -- once in a while -------------------------------------------------------------------
@@ -301,9 +303,9 @@ class Service:
         return load(parts[1])
 
 
-def _is_speaking(rooms: Rooms) -> bool:
-    """Whether a window is being narrated, or a narration judged."""
-    return bool(rooms.port.n_unfinished or (rooms.triggers and rooms.triggers.n_unfinished))
+def _is_judging(rooms: Rooms) -> bool:
+    """Whether a rule waits for what a narration is like."""
+    return rooms.triggers is not None and rooms.triggers.n_unfinished > 0
 
 
 def _addresses(rooms: Rooms, settings: Settings) -> dict[str, str]:
