@@ -38,7 +38,7 @@ bench: setup ## Benchmarks of the CPU rooms, each a table and a JSON line
 	$(BIN)/python -m benchmarks.bench_dataset
 	$(BIN)/python -m benchmarks.bench_encoder
 	$(BIN)/python -m benchmarks.bench_narrator
-	$(BIN)/python -m benchmarks.bench_trigger_desk
+	$(BIN)/python -m benchmarks.bench_trigger_evaluator
 	$(BIN)/python -m benchmarks.bench_trigger
 
 format: setup ## Rewrite the files in the house format

@@ -50,7 +50,7 @@ from benchmarks.spike_data import RATE
 from contracts.clock import NS_PER_S, seconds_to_ns
 from encoder_training.data_set.counting import count_spans, write_counts
 from encoder_training.data_set.prepared import Spans
-from stream_sources.trains import TrainReader, Trains
+from stream_sources.recordings.trains import TrainReader, Trains
 
 SAMPLING_HZ = 30_000
 BLOCK_UNITS = 270

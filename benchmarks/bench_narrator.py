@@ -41,6 +41,7 @@ import torch  # noqa: TID253 - a contender
 from numpy.typing import NDArray
 
 from benchmarks.measure import Figure, Row, figure, row
+from benchmarks.narrator_baseline import Road
 from benchmarks.narrator_models import (
     SEVEN,
     SHIPPED,
@@ -53,7 +54,6 @@ from benchmarks.narrator_models import (
     n_weights,
     prompt_operations,
 )
-from benchmarks.narrator_road import Road
 from benchmarks.record import Options, Result, read_options, report
 from daemon.narrators.llava.decoder import Decoder, head_format
 from daemon.narrators.llava.engine import Engine

@@ -40,9 +40,9 @@ from benchmarks.measure import Figure, Row, figure, row
 from benchmarks.record import Options, Result, read_options, report, stop
 from benchmarks.trigger_cases import N_PROBES, Size, make_paper, make_tiny, populations
 from daemon.encoders.auto import load_encoder
-from neurrate.bench_messages import NARRATION, TRIGGER, Heard, Message, read
-from neurrate.bench_pace import WARM_S, pace
-from neurrate.bench_rig import RigPlan, running
+from evaluation.latency.messages import NARRATION, TRIGGER, Heard, Message, read
+from evaluation.latency.rate import WARM_S, pace
+from evaluation.latency.rig import RigPlan, running
 
 N_ROUNDS = 2
 SECONDS = 9.0

@@ -36,7 +36,7 @@ from contracts.window import Window
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.protocol import Narrator, narrate
 from daemon.narrators.vllm.narrator import VllmNarrator
-from daemon.settings import NarratorSettings, VllmSettings
+from daemon.service.settings import NarratorSettings, VllmSettings
 from tests.support.vllm_server import IS_INSTALLED, NAME, WHY_NOT, vllm_server
 
 BATCHES = (1, 8)

@@ -56,7 +56,7 @@ from contracts.spikes import Hello, SpikeBatch, StreamEnd
 from contracts.wire import MAX_MESSAGE_BYTES, TIME_DTYPE, UNIT_DTYPE, pack
 from daemon.bin_ring import BinRing
 from daemon.ingest import QUEUE_MESSAGES, Ingest
-from daemon.metrics import Counters
+from daemon.service.metrics import Counters
 from daemon.stream_registry import StreamRegistry
 
 MESSAGES_OF_A_ROUND = {300: 5_000, 3_000: 3_000, 50_000: 200}

@@ -27,8 +27,8 @@ from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
 from encoder_training.probes.probe_files import Probes, save_probes
 from encoder_training.weights import load_weights
-from neurrate.bench_rules import rules_text
-from neurrate.simulated_bundle import SHIPPED_ENCODER, SHIPPED_MODEL
+from evaluation.latency.rules import rules_text
+from evaluation.simulated_encoder.bundle import SHIPPED_ENCODER, SHIPPED_MODEL
 from simulation.tiny_llava import write_random_llava
 
 SAMPLING_HZ = 30_000

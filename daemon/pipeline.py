@@ -22,10 +22,10 @@ from contracts.window import Window
 from daemon.bin_ring import AddReport, BinRing
 from daemon.encoders.protocol import Encoder
 from daemon.ingest import Ingest
-from daemon.metrics import Counters
-from daemon.narration_desk import NarrationDesk
-from daemon.narration_port import Narrated, NarrationPort
+from daemon.narration_publisher import NarrationDesk
+from daemon.service.metrics import Counters
 from daemon.window_cutter import WindowCutter
+from daemon.worker.narrator_client import Narrated, NarrationPort
 
 MAX_MESSAGES = 256
 """Messages taken in one step, so that narrations and signals are seen to between bursts."""

@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn  # noqa: TID253 - tensors are what is kept
 
 from contracts.errors import UserError
+from encoder_training.atomic_files import whole_file
 from encoder_training.data_set.training_set import Split, TrainingSet
-from encoder_training.whole_files import whole_file
 
 CHECKPOINT_VERSION = 1
 STATE_KEY = "training_state"

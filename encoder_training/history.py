@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from contracts.errors import DependencyError
-from encoder_training.whole_files import whole_file
+from encoder_training.atomic_files import whole_file
 
 
 @dataclass(frozen=True, slots=True)

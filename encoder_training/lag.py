@@ -42,8 +42,8 @@ from contracts.errors import DependencyError, UserError
 from encoder_training.data_set.alignment import frame_at
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import TrainingSet, thinned
-from encoder_training.judging.movie_time import MovieTime, movie_time
-from encoder_training.judging.resampling import FEWEST_GROUPS, movie_runs, run_seconds, runs
+from encoder_training.evaluation.movie_time import MovieTime, movie_time
+from encoder_training.evaluation.resampling import FEWEST_GROUPS, movie_runs, run_seconds, runs
 from encoder_training.lag_decoder import patch_components, unexplained, z_scored
 
 CANDIDATES_NS = (0, 33_000_000, 67_000_000, 100_000_000, 133_000_000, 167_000_000, 200_000_000)

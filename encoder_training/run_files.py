@@ -27,13 +27,13 @@ from contracts.manifest import (
     TrainingData,
     WindowModel,
 )
+from encoder_training.atomic_files import write_tensors, write_text
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.history import TrainingEpoch
 from encoder_training.lag import LagChoice
 from encoder_training.model import Encoder, EncoderSpec
 from encoder_training.options import TrainingOptions
 from encoder_training.weights import load_weights, save_weights
-from encoder_training.whole_files import write_tensors, write_text
 
 RUN_VERSION = 1
 """Of ``run.json``. Raised when a program of the version before would misread one."""

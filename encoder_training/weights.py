@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from contracts.embedding import PatchGrid
 from contracts.errors import UserError
+from encoder_training.atomic_files import whole_file
 from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
 from encoder_training.retrieval import ImageClassifier, RetrievalEncoder
-from encoder_training.whole_files import whole_file
 
 SPEC_KEY = "encoder_spec"
 """The one entry of the file's metadata, JSON: sizes, and the variant where it is not ``patches``.

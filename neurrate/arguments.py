@@ -12,7 +12,7 @@ from cyclopts import Parameter, validators
 from contracts.errors import SettingsError
 
 if TYPE_CHECKING:
-    from daemon.settings_loader import LoadedSettings
+    from daemon.service.settings_loader import LoadedSettings
 
 ConfigOption = Annotated[Path | None, Parameter(name="--config")]
 SetOption = Annotated[tuple[str, ...], Parameter(name="--set", negative=(), show_default=False)]
@@ -67,7 +67,7 @@ def settings_from(
     named : mapping, optional
         Dotted keys and values of options that have names of their own; they win over ``--set``.
     """
-    from daemon.settings_loader import load_settings
+    from daemon.service.settings_loader import load_settings
 
     overrides = {**overrides_of(texts), **(named or {})}
     return load_settings(file=config, environ=os.environ, overrides=overrides)

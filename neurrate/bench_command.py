@@ -17,9 +17,9 @@ from neurrate.tables import print_table, write_json
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from neurrate.bench_latency import RateResult
-    from neurrate.bench_material import Material
-    from neurrate.bench_pace import Pace
+    from evaluation.latency.inputs import Material
+    from evaluation.latency.rate import Pace
+    from evaluation.latency.run import RateResult
 
 RATES = "1,2,5,10,20,30,40,60,120,240"
 """Windows per second: from what anybody can read to more than a bin at 120 Hz gives."""
@@ -64,8 +64,8 @@ def latency(
     seconds_per_rate
         Seconds that are measured at each rate.
     """
-    from daemon.signals import StopRequest, stop_on_signal
-    from neurrate.bench_pace import WARM_S, pace
+    from daemon.service.signals import StopRequest, stop_on_signal
+    from evaluation.latency.rate import WARM_S, pace
 
     bench.check()
     wanted = _rates(rates)
@@ -93,8 +93,8 @@ def _measure(
 ) -> Iterator[RateResult]:
     """Run one rate after the other; a rate that was stopped does not count."""
     from contracts.manifest import load_manifest
-    from neurrate.bench_latency import summarise
-    from neurrate.bench_pace import WARM_S, run_rate
+    from evaluation.latency.rate import WARM_S, run_rate
+    from evaluation.latency.run import summarise
 
     spec = load_manifest(played.bundle, check_hashes=False).window_spec
     with TemporaryDirectory(prefix="neurrate-bench-") as folder:
@@ -124,9 +124,9 @@ def _tell(
     *,
     is_whole: bool,
 ) -> None:
-    from neurrate.bench_knee import RULE, find_knee
-    from neurrate.bench_report import circumstances, narration_rows, trigger_rows
-    from neurrate.bench_waterfall import write_waterfall
+    from evaluation.latency.knee import RULE, find_knee
+    from evaluation.latency.report import circumstances, narration_rows, trigger_rows
+    from evaluation.latency.waterfall import write_waterfall
 
     knee = find_knee([each.point for each in results])
     print_table("Narrations, ms from newest spike to published", narration_rows(results))

@@ -12,9 +12,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from contracts.errors import UserError
+from evaluation.latency.inputs import FOLDER, Material, material
+from evaluation.plain_progress import say
 from neurrate.arguments import SetOption
-from neurrate.bench_material import FOLDER, Material, material
-from neurrate.plain_progress import say
 from neurrate.tables import check_folder_writable, check_writable
 
 FORMATS = (".png", ".svg", ".pdf")

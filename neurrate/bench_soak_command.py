@@ -13,10 +13,10 @@ from cyclopts import Parameter, validators
 from neurrate.bench_options import VERSION, Bench, bar, give_up, say_stopped
 
 if TYPE_CHECKING:
-    from neurrate.bench_material import Material
-    from neurrate.bench_rig import RigPlan
-    from neurrate.bench_sample import Log
-    from neurrate.bench_soak import Soaked
+    from evaluation.latency.inputs import Material
+    from evaluation.latency.rig import RigPlan
+    from evaluation.latency.sample import Log
+    from evaluation.latency.soak import Soaked
 
 DEFAULT = Bench()
 
@@ -56,12 +56,12 @@ def soak(
         Stop the narrator for 30 s, or for a fifth of a soak shorter than 150 s, and let it go on;
         kill it, later; let a subscriber join that never reads.
     """
-    from daemon.signals import StopRequest, stop_on_signal
-    from neurrate.bench_disturb import Programme
-    from neurrate.bench_process import check_proc
-    from neurrate.bench_report import circumstances
-    from neurrate.bench_sample import Log
-    from neurrate.bench_soak import soak as run
+    from daemon.service.signals import StopRequest, stop_on_signal
+    from evaluation.latency.disturbances import Programme
+    from evaluation.latency.process_usage import check_proc
+    from evaluation.latency.report import circumstances
+    from evaluation.latency.sample import Log
+    from evaluation.latency.soak import soak as run
 
     bench.check()
     check_proc()
@@ -91,8 +91,8 @@ def soak(
 
 
 def _plan(played: Material, bench: Bench, rate: float, seconds: float) -> RigPlan:
-    from neurrate.bench_pace import pace
-    from neurrate.bench_rig import RigPlan
+    from evaluation.latency.rate import pace
+    from evaluation.latency.rig import RigPlan
 
     at = pace(rate, played.bins_per_s)
     return RigPlan(
@@ -112,9 +112,9 @@ def _plan(played: Material, bench: Bench, rate: float, seconds: float) -> RigPla
 
 def _tell(log: Log, ended: Soaked, played: Material, bench: Bench, rate: float) -> bool:
     """Print the verdicts, draw the picture; return whether no rule is broken."""
-    from neurrate.bench_report import cpu_model
-    from neurrate.bench_soak_picture import write_soak_picture
-    from neurrate.bench_verdicts import verdicts
+    from evaluation.latency.report import cpu_model
+    from evaluation.latency.soak_checks import verdicts
+    from evaluation.latency.soak_picture import write_soak_picture
     from neurrate.summary import print_summary
 
     print_summary(ended.daemon, spikes_sent=ended.source["n_spikes"])

@@ -73,7 +73,7 @@ def random(
     overwrite
         Replace a bundle that is there.
     """
-    from stream_sources.open_source import open_source
+    from stream_sources.recordings.open_source import open_source
 
     check_folder_writable(out)
     source = open_source(recording, units=units)
@@ -112,7 +112,11 @@ def simulated(out: Path, *, encoder: Path | None = None, overwrite: bool = False
     overwrite
         Replace a bundle that is there.
     """
-    from neurrate.simulated_bundle import SHIPPED_ENCODER, SHIPPED_MODEL, write_shipped_bundle
+    from evaluation.simulated_encoder.bundle import (
+        SHIPPED_ENCODER,
+        SHIPPED_MODEL,
+        write_shipped_bundle,
+    )
 
     check_folder_writable(out)
     manifest = write_shipped_bundle(

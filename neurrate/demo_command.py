@@ -9,13 +9,13 @@ from typing import Any
 
 from contracts.clock import HostClock
 from contracts.errors import UserError
+from evaluation.demo import Outcome, play
+from evaluation.demo_plan import Asked, prepare
 from neurrate.arguments import JsonOption, Seconds
-from neurrate.demo_play import Outcome, play
-from neurrate.demo_programme import Asked, prepare
-from neurrate.replaying import speed_factor
 from neurrate.summary import account, print_summary
 from neurrate.tables import check_writable, write_json
 from neurrate.watch_command import print_scores, save_picture, scores_of
+from stream_sources.replay import speed_factor
 
 
 def demo(

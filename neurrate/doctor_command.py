@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from contracts.errors import DependencyError, UserError
-from neurrate import doctor_checks as checks
+from daemon.service import doctor as checks
 from neurrate.arguments import JsonOption
 from neurrate.tables import check_writable, print_table, write_json
 

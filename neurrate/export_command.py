@@ -77,7 +77,7 @@ def export(
         Replace a bundle that is there.
     """
     from encoder_export.bundle import check_target
-    from neurrate.export_build import ExportRequest, export_run
+    from encoder_export.export import ExportRequest, export_run
 
     check_folder_writable(bundle)
     check_target(bundle, overwrite=overwrite)

@@ -115,10 +115,10 @@ def prepare(
     overwrite
         Start again whatever is there; patches of the same frames and model are kept.
     """
+    from encoder_training.data_set.prepare import PrepareOptions, build_data_set
+    from encoder_training.data_set.prepare_captions import CaptionOptions
     from encoder_training.devices import resolve_device
     from encoder_training.pictures import check_matplotlib
-    from neurrate.prepare_build import PrepareOptions, build_data_set
-    from neurrate.prepare_captions import CaptionOptions
 
     check_folder_writable(out)
     check_matplotlib()

@@ -13,15 +13,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from contracts.trigger import TRIGGER_STAGES, TriggerKind
-from daemon.latencies import LATENCY_STAGES, STAGE_BUCKETS_S, STAGE_HELP
-from daemon.metrics import (
+from daemon.service.latencies import LATENCY_STAGES, STAGE_BUCKETS_S, STAGE_HELP
+from daemon.service.metrics import (
     READY_HELP,
     Counters,
     Gauges,
     help_of,
     metric_name,
 )
-from daemon.settings import Settings
+from daemon.service.settings import Settings
 from daemon.triggers.latencies import TRIGGER_BUCKETS_S, TRIGGER_STAGE_HELP
 
 DOCS = Path(__file__).parent.parent / "docs"

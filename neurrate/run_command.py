@@ -82,9 +82,9 @@ def run(
     given = {key: value for key, value in named.items() if value is not None}
     settings = settings_from(config, set_, given).settings
 
-    from daemon import signals
-    from daemon.logs import configure_logging
-    from daemon.service import Service
+    from daemon.service import signals
+    from daemon.service.logs import configure_logging
+    from daemon.service.service import Service
 
     configure_logging(settings.log.level, settings.log.format)
     stop = signals.StopRequest()

@@ -16,7 +16,7 @@ from neurrate.tables import check_writable, print_table, write_json
 from simulation.seeds import SEEN, UNSEEN_SCORE
 
 if TYPE_CHECKING:
-    from evaluation.report import Report
+    from evaluation.narrations.report import Report
 
 Scenes = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=5_000))]
 """Two or more: chance compares a scene with another. Each draw of the bootstrap counts every scene,
@@ -81,9 +81,9 @@ def score(
         If a package is missing that is needed at the end.
     """
     from contracts.manifest import load_manifest
-    from evaluation.sbert import MiniLM
-    from neurrate.score_session import ScoreSession
-    from neurrate.simulated_bundle import write_shipped_bundle
+    from evaluation.narrations.run import ScoreSession
+    from evaluation.narrations.sbert import MiniLM
+    from evaluation.simulated_encoder.bundle import write_shipped_bundle
 
     check_writable(json)
     check_writable(markdown)
@@ -159,8 +159,8 @@ def _show(report: Report) -> None:
 
 
 def _write_page(report: Report, path: Path) -> None:
-    from evaluation.figures import write_figures
-    from evaluation.page import page
+    from evaluation.narrations.figures import write_figures
+    from evaluation.narrations.page import page
 
     figures = write_figures(report, path.parent / IMAGES)
     links = {caption: f"{IMAGES}/{each.name}" for caption, each in figures.items()}

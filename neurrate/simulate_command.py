@@ -86,7 +86,7 @@ def session(
     seed
         Of the day: noise, spikes and the long movie.
     """
-    from neurrate.simulated_session import write_day
+    from evaluation.simulated_encoder.session import write_day
 
     check_writable(out)
     truth = write_day(
@@ -248,8 +248,8 @@ def train_encoder(
     import sys
 
     from encoder_training.history import plot_history, write_history
-    from neurrate import simulated_bundle
-    from neurrate.simulated_session import BundleRecipe
+    from evaluation.simulated_encoder import bundle as simulated_bundle
+    from evaluation.simulated_encoder.session import BundleRecipe
 
     check_folder_writable(out)
     check_writable(curves)
@@ -293,8 +293,8 @@ def train_probes(
     seed
         Of the random populations that they are trained through.
     """
-    from neurrate.simulated_bundle import SHIPPED_ENCODER
-    from neurrate.simulated_probes import CONCEPTS, fit_simulated_probes
+    from evaluation.simulated_encoder.bundle import SHIPPED_ENCODER
+    from evaluation.simulated_encoder.probes import CONCEPTS, fit_simulated_probes
     from neurrate.tables import print_table
 
     words = tuple(word.strip() for word in concepts.split(",") if word.strip())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from neurrate.replaying import Replay, replay
+from stream_sources.replay import Replay, replay
 
 DEFAULT_REPLAY = Replay()
 
@@ -46,7 +46,7 @@ def nwb(
     cache_dir
         Folder for what is read over http(s).
     """
-    from stream_sources.nwb import NwbSource
+    from stream_sources.recordings.nwb import NwbSource
 
     source = NwbSource(
         recording,
@@ -92,7 +92,7 @@ def sorting(
     sampling_rate_hz
         Samples per second, where the folder has no params.py; 30000 if omitted.
     """
-    from stream_sources.sorting import SortingSource
+    from stream_sources.recordings.sorting import SortingSource
 
     source = SortingSource(
         folder,

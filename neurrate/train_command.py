@@ -131,8 +131,8 @@ def train(
 
     from encoder_training.devices import resolve_device
     from encoder_training.options import TrainingOptions
-    from neurrate.train_build import check_libraries, train_run
-    from neurrate.train_request import TrainRequest
+    from encoder_training.train_request import TrainRequest
+    from encoder_training.train_run import check_libraries, train_run
 
     check_libraries()
     where = resolve_device(device)

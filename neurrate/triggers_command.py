@@ -13,8 +13,8 @@ from neurrate.arguments import ConfigOption, JsonOption, Seconds, Seed, SetOptio
 from neurrate.tables import check_writable, print_table, write_json
 
 if TYPE_CHECKING:
-    from neurrate.triggers_plan import Asked
-    from neurrate.triggers_report import DryRun
+    from evaluation.triggers.plan import Asked
+    from evaluation.triggers.report import DryRun
 
 AtLeastZero = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1e6))]
 
@@ -84,9 +84,9 @@ def score(
     set_
         One setting of the daemon, as key=value; may be given several times.
     """
-    from neurrate.triggers_picture import check_picture, write_picture
-    from neurrate.triggers_plan import Asked, prepare
-    from neurrate.triggers_session import dry_run
+    from evaluation.triggers.picture import check_picture, write_picture
+    from evaluation.triggers.plan import Asked, prepare
+    from evaluation.triggers.run import dry_run
 
     check_writable(json)
     check_picture(picture)
@@ -135,7 +135,7 @@ def _command(asked: Asked, seed: int) -> str:
 
 
 def _tell(report: DryRun) -> None:
-    from neurrate.triggers_report import count_rows, latency_rows, notes, score_rows
+    from evaluation.triggers.report import count_rows, latency_rows, notes, score_rows
 
     print_table("Triggers against what was there", count_rows(report.rules))
     print_table("Scores, with 95 % intervals over events", score_rows(report.rules))

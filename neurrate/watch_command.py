@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 from contracts.clock import NS_PER_S, Clock, HostClock
 from neurrate.arguments import JsonOption, Seconds
 from neurrate.tables import check_writable, print_table, write_json
-from neurrate.watch_sockets import (
+from subscribers.listener import (
     ANY_NUMBER,
     MARK_TOPICS,
     NARRATION_TOPICS,
     PARTIAL_TOPICS,
     subscribed,
 )
-from neurrate.watch_state import SILENCE_S, Heard, WatchState
-from neurrate.watch_triggers import Fired
-from neurrate.watch_truth import score_rows
+from subscribers.watch.state import SILENCE_S, Heard, WatchState
+from subscribers.watch.triggers import Fired
+from subscribers.watch.truth import score_rows
 
 if TYPE_CHECKING:
     import zmq
@@ -220,7 +220,7 @@ def save_picture(path: Path, state: WatchState, host_ns: int, *, title: str) -> 
 
     from rich.console import Console
 
-    from neurrate.watch_view import draw
+    from subscribers.watch.view import draw
 
     console = Console(record=True, width=PICTURE_COLUMNS, file=StringIO(), force_terminal=True)
     console.print(draw(state, host_ns))
@@ -283,7 +283,7 @@ def _plain(line: _Line) -> None:
 def _live(line: _Line) -> None:
     from rich.live import Live
 
-    from neurrate.watch_view import draw
+    from subscribers.watch.view import draw
 
     next_ns = 0
     # Drawn on this thread: the state changes between two drawings and never during one.

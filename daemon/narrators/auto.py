@@ -6,7 +6,7 @@ from contracts.manifest import Manifest
 from daemon.narrators.llava import LlavaNarrator
 from daemon.narrators.protocol import Narrator
 from daemon.narrators.retrieval import RetrievalNarrator
-from daemon.settings import NarratorSettings, VllmSettings
+from daemon.service.settings import NarratorSettings, VllmSettings
 
 
 def load_narrator(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import UserError
-from daemon.settings import IMAGE_TOKEN
+from daemon.service.settings import IMAGE_TOKEN
 
 if TYPE_CHECKING:
     import torch

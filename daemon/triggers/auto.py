@@ -13,14 +13,14 @@ from contracts.clock import Clock
 from contracts.errors import DependencyError, SettingsError
 from contracts.manifest import Manifest
 from contracts.trigger import TriggerKind
-from daemon.metrics import Counters
-from daemon.probes import PopulationProbes, Probes, load_probes
 from daemon.publisher import Publisher
-from daemon.settings import Settings
-from daemon.triggers.desk import TriggerDesk
+from daemon.service.metrics import Counters
+from daemon.service.settings import Settings
+from daemon.triggers.evaluator import TriggerDesk
 from daemon.triggers.latencies import TriggerLatencies
-from daemon.triggers.likeness_port import LikenessPort
+from daemon.triggers.likeness_client import LikenessPort
 from daemon.triggers.likeness_worker import model_problem
+from daemon.triggers.probes import PopulationProbes, Probes, load_probes
 from daemon.triggers.rule_file import RuleBook, load_rules
 from daemon.triggers.sinks.command import CommandOutlet
 from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet

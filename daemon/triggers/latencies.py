@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry
 
-from daemon.latencies import StageHistogram
+from daemon.service.latencies import StageHistogram
 
 TRIGGER_BUCKETS_S = (
     0.00025, 0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0,

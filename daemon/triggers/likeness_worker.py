@@ -24,8 +24,8 @@ import zmq
 from numpy.typing import NDArray
 
 from contracts.errors import UserError
-from daemon.logs import configure_logging
-from daemon.settings import LogSettings
+from daemon.service.logs import configure_logging
+from daemon.service.settings import LogSettings
 
 NICENESS = 5
 """The narrator's by default: the fast loop goes first where they share a core."""

@@ -18,8 +18,8 @@ from contracts.errors import SettingsError, listed
 from contracts.toml import read_toml
 from contracts.trigger import TriggerKind
 from contracts.words import words_in
-from daemon.probes import Probes
 from daemon.triggers.crossing import Level
+from daemon.triggers.probes import Probes
 from daemon.triggers.rules import Condition, ConditionError, Rule, read_condition
 from daemon.triggers.tables import RuleFileTable, RuleTable, SinkTable, keys_at
 

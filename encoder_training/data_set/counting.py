@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from contracts.binning import BinRate
 from contracts.errors import MisuseError, UserError
-from encoder_training.whole_files import whole_file
+from encoder_training.atomic_files import whole_file
 
 if TYPE_CHECKING:
     from encoder_training.data_set.prepared import Spans

@@ -21,6 +21,7 @@ from contracts.errors import UserError
 from contracts.manifest import PatchGridModel, TrainingData, UnitModel, WindowModel, sha256_of
 from contracts.population import Population, Unit
 from contracts.window import WindowSpec
+from encoder_training.atomic_files import whole_file, write_json, write_tensors, write_text
 from encoder_training.data_set.prepared import FrameTable, PreparedSet, Role, Shown, Spans
 from encoder_training.data_set.prepared_facts import (
     CONTENT,
@@ -38,7 +39,6 @@ from encoder_training.data_set.prepared_facts import (
     load_facts,
 )
 from encoder_training.frames.patch_store import open_patches
-from encoder_training.whole_files import whole_file, write_json, write_tensors, write_text
 
 SHOWN_COLUMNS = ("start_ns", "stop_ns", "frame", "block", "group", "role", "movie", "number")
 SPAN_COLUMNS = ("first_bin", "stop_bin")

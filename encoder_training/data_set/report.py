@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder_training.atomic_files import write_text
 from encoder_training.data_set.prepared import PreparedSet, Role
 from encoder_training.data_set.report_figures import (
     ALIGNMENT,
@@ -27,7 +28,6 @@ from encoder_training.data_set.report_measures import (
     unit_rates,
 )
 from encoder_training.data_set.stimulus import Presented
-from encoder_training.whole_files import write_text
 
 REPORT = "report.md"
 REPORT_FILES = (REPORT, ALIGNMENT, RATES, RESPONSE, SPLIT)

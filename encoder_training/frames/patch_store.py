@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from contracts.embedding import PatchGrid
 from contracts.errors import MisuseError, UserError, listed
+from encoder_training.atomic_files import sync_folder, write_json
 from encoder_training.data_set.prepared import FrameTable
 from encoder_training.frames.movies import Movie, read_frames
 from encoder_training.frames.patch_file import (
@@ -41,7 +42,6 @@ from encoder_training.frames.patch_file import (
     reserve,
     write_at,
 )
-from encoder_training.whole_files import sync_folder, write_json
 
 FRAMES_AT_ONCE = 16
 """Pictures of one run of the tower. One takes 0.1 GB in CLIP ViT-L/14 at 336 pixels, measured."""

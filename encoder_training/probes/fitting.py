@@ -28,9 +28,9 @@ from tqdm import tqdm
 from contracts.errors import DependencyError
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
-from encoder_training.judging.heard import HeardEncoder, batches, populations
-from encoder_training.judging.movie_time import movie_time
-from encoder_training.judging.resampling import Draws, Interval, draw_groups, interval, runs
+from encoder_training.evaluation.masked_encoder import HeardEncoder, batches, populations
+from encoder_training.evaluation.movie_time import movie_time
+from encoder_training.evaluation.resampling import Draws, Interval, draw_groups, interval, runs
 from encoder_training.masking import MaskingOptions, PopulationMasks
 from encoder_training.model import Encoder
 from encoder_training.probes.calibration import (

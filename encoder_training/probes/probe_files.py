@@ -13,10 +13,10 @@ from safetensors import SafetensorError, safe_open
 from scipy.special import expit
 
 from contracts.errors import UserError
-from encoder_training.judging.resampling import Interval
+from encoder_training.atomic_files import write_json, write_tensors
+from encoder_training.evaluation.resampling import Interval
 from encoder_training.plain_values import plain
 from encoder_training.probes.calibration import Reliability
-from encoder_training.whole_files import write_json, write_tensors
 
 HEADER = "probes"
 """Entry of the file's metadata: names of the concepts and populations, as JSON. One entry, since

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import UserError
+from evaluation.latency.inputs import material
+from evaluation.latency.rules import rules_text
 from neurrate import cli
-from neurrate.bench_material import material
-from neurrate.bench_rules import rules_text
 from tests.support.tiny_bundle import stub_bundle  # noqa: F401 - a fixture
 
 

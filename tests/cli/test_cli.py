@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import DependencyError, MisuseError, SettingsError, UserError
-from daemon.logs import ROOT_LOGGERS
+from daemon.service.logs import ROOT_LOGGERS
 from neurrate import cli, config_command, export_command, train_command
 
 HEAVY = (

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from daemon.settings import Settings
-from neurrate import doctor_checks as checks
+from daemon.service import doctor as checks
+from daemon.service.settings import Settings
 from neurrate.cli import main
 from neurrate.doctor_command import exit_code
 

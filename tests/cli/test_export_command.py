@@ -29,6 +29,7 @@ from daemon.encoders.engine_cache import ANY_GPU, FOLDER, get_engine
 from daemon.encoders.engine_files import EngineModel, keep_plan, key_of, read_facts
 from daemon.encoders.trt_library import Library, load_library
 from encoder_export import bundle as bundle_module
+from encoder_export.engine import check_engine_parity, make_engine
 from encoder_export.parity import LIMITS, Limits, Parity, ParityError
 from encoder_training.data_set.prepared_files import load_prepared, write_prepared
 from encoder_training.data_set.training_set import measure_scaling
@@ -36,7 +37,6 @@ from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
 from encoder_training.run_files import RunModel, load_run_model, write_run
 from neurrate.cli import main
-from neurrate.export_engine import check_engine_parity, make_engine
 from tests.support.gpu import find_gpu_or_skip
 from tests.support.prepared import prepared_set
 from tests.support.tiny_bundle import TINY_GRID

@@ -12,9 +12,9 @@ from contracts.window import Window
 from daemon.encoders.auto import load_encoder
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.protocol import narrate
-from daemon.settings import NarratorSettings
+from daemon.service.settings import NarratorSettings
+from evaluation.simulated_encoder.bundle import SHIPPED_MODEL
 from neurrate.cli import main
-from neurrate.simulated_bundle import SHIPPED_MODEL
 from simulation.cortex.nwb import write_session
 from simulation.cortex.schedule import allen_schedule
 from simulation.cortex.units import draw_units

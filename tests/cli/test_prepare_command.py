@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import neurrate.prepare_build as build
+import encoder_training.data_set.prepare as build
 from contracts.binning import bin_spikes
 from contracts.clock import seconds_to_ns
 from contracts.population import Population
@@ -22,13 +22,13 @@ from encoder_training.data_set.prepared import Role
 from encoder_training.data_set.prepared_facts import load_facts
 from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.frames.captions import Caption
+from evaluation.simulated_encoder.bundle import SHIPPED_MODEL
 from neurrate.cli import main
-from neurrate.simulated_bundle import SHIPPED_MODEL
 from simulation.cortex.nwb import SessionTruth, write_session
 from simulation.cortex.schedule import allen_schedule
 from simulation.cortex.units import draw_units
 from simulation.scenes.movie import random_movie
-from stream_sources.nwb import NwbSource
+from stream_sources.recordings.nwb import NwbSource
 from tests.support.nwb_files import random_trains, write_presentations, write_units
 
 FRAME_S = 0.0333612

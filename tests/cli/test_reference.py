@@ -2,7 +2,7 @@
 
 import pytest
 
-from daemon.settings_loader import setting_keys
+from daemon.service.settings_loader import setting_keys
 from neurrate.reference import DOCS, pages, settings_page
 
 

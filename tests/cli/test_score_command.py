@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from contracts.population import Population, Unit
+from evaluation.narrations.narrators import N_SUBSETS, POPULATIONS, populations_of, subsets_of
+from evaluation.narrations.scenes import ScoreWorld
+from evaluation.simulated_encoder.session import SCENE_FRAMES
+from evaluation.trial import ReplayPlan, _daemon_words, _source_words, _write_config
 from neurrate import score_command
 from neurrate.cli import main
 from neurrate.score_command import _command
-from neurrate.score_narrators import N_SUBSETS, POPULATIONS, populations_of, subsets_of
-from neurrate.score_replay import ReplayPlan, _daemon_words, _source_words, _write_config
-from neurrate.score_world import ScoreWorld
-from neurrate.simulated_session import SCENE_FRAMES
 from simulation.scenes.movie import random_movie
 from simulation.seeds import SEEN
 from tests.support.tiny_bundle import tiny_population
@@ -61,7 +61,7 @@ def test_subsets_are_nested_visual_and_of_their_size():
 
 def test_names_of_subsets_are_settings_that_the_daemon_takes(tmp_path):
     """The file that is written for the daemon gives it these populations, in this order."""
-    from daemon.settings_loader import load_settings
+    from daemon.service.settings_loader import load_settings
 
     named = populations_of(_population(200))
     for each in subsets_of(_population(200), seed=0).values():

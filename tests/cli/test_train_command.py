@@ -121,7 +121,7 @@ def test_pass_that_was_not_written_down_is(run, dataset, tmp_path, monkeypatch):
         write_history(rows, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("neurrate.train_build.write_history", stop_at_the_third)
+        patch.setattr("encoder_training.train_run.write_history", stop_at_the_third)
         main(["train", str(dataset), str(folder), *QUICK])
     assert len((folder / "history.csv").read_text().splitlines()) == 3
     assert main(["train", str(dataset), str(folder), *QUICK]) == 0

@@ -10,9 +10,9 @@ import pytest
 
 from contracts.manifest import Manifest, load_manifest, sha256_of, write_manifest
 from contracts.window import WindowSpec
+from evaluation.trial import ReplayPlan, _daemon_words, _source_words
+from evaluation.triggers.plan import NEVER, Asked, _settings, prepare
 from neurrate.cli import main
-from neurrate.score_replay import ReplayPlan, _daemon_words, _source_words
-from neurrate.triggers_plan import NEVER, Asked, _settings, prepare
 from tests.support.nwb_files import write_presentations, write_units
 from tests.support.tiny_bundle import tiny_population
 from tests.support.triggers import concept_probes, write_probes

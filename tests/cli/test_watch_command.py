@@ -12,7 +12,7 @@ from contracts.narration_wire import pack_narration
 from contracts.spikes import Mark
 from contracts.wire import pack
 from neurrate.cli import main
-from neurrate.watch_view import draw
+from subscribers.watch.view import draw
 from tests.support.narrations import narration
 
 
@@ -121,7 +121,7 @@ def test_the_live_view_fits_the_terminal(publisher, monkeypatch, capsys):
 
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setattr("rich._console", Console(width=80, height=11))
-    monkeypatch.setattr("neurrate.watch_view.draw", draw_and_note)
+    monkeypatch.setattr("subscribers.watch.view.draw", draw_and_note)
     assert main(["watch", "--connect", publisher, "--seconds", "0.3"]) == 0
     assert set(heights) == {11}
 

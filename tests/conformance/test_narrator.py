@@ -15,7 +15,7 @@ from contracts.manifest import Manifest
 from contracts.narration import Status
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.protocol import Narrator, Partial, narrate
-from daemon.settings import NarratorSettings, VllmSettings
+from daemon.service.settings import NarratorSettings, VllmSettings
 from tests.support.recorded_vllm import recorded_vllm
 from tests.support.tiny_bundle import TINY_GRID, tiny_windows
 

@@ -13,8 +13,8 @@ import pytest
 from contracts.population import Population
 from contracts.spikes import MAX_SPAN_NS, MAX_SPIKES, RUN_ID, STREAM_NAME
 from simulation.recording import write_recording
-from stream_sources.nwb import NwbSource
-from stream_sources.sorting import SortingSource
+from stream_sources.recordings.nwb import NwbSource
+from stream_sources.recordings.sorting import SortingSource
 from stream_sources.source import SpikeSource
 from tests.support.nwb_files import random_trains, write_kilosort, write_units
 from tests.support.range_server import range_server

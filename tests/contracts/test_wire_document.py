@@ -18,7 +18,7 @@ from contracts.population import Population, Unit
 from contracts.spikes import Hello, Mark, SourceMessage, SpikeBatch, StreamEnd
 from contracts.wire import pack, unpack
 from daemon.ingest import Ingest
-from daemon.metrics import Counters
+from daemon.service.metrics import Counters
 from daemon.stream_registry import StreamRegistry
 from tests.support.manual_clock import ManualClock
 from tests.support.wait_until import wait_until

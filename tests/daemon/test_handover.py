@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.handover import Handover
-from tests.support.daemon_rooms import embeddings_of
+from tests.support.daemon_components import embeddings_of
 from tests.support.tiny_bundle import tiny_windows
 
 

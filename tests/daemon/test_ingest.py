@@ -21,9 +21,9 @@ from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import pack
 from daemon.bin_ring import MAX_STREAMS
 from daemon.ingest import Ingest
-from daemon.metrics import Counters
+from daemon.service.metrics import Counters
 from daemon.stream_registry import StreamRegistry, StreamState
-from tests.support.daemon_rooms import Context, Line, hello_of, line_to
+from tests.support.daemon_components import Context, Line, hello_of, line_to
 from tests.support.manual_clock import ManualClock
 from tests.support.ramp_population import RUN, ramp_population
 from tests.support.wait_until import wait_until

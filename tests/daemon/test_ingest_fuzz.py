@@ -11,7 +11,7 @@ from contracts.errors import WireError
 from contracts.spikes import Hello, SpikeBatch
 from contracts.wire import pack, unpack
 from daemon.ingest import Ingest
-from daemon.metrics import Counters
+from daemon.service.metrics import Counters
 from daemon.stream_registry import StreamRegistry
 from tests.support.manual_clock import ManualClock
 from tests.support.wait_until import wait_until

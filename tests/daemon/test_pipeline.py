@@ -17,7 +17,7 @@ from contracts.population import Population, Unit
 from contracts.spikes import Mark, SpikeBatch, StreamEnd
 from contracts.window import Window, WindowSpec
 from daemon.pipeline import MAX_MESSAGES, check_population
-from tests.support.daemon_rooms import Context, FakePort, hello_of, joined_loop, line_to
+from tests.support.daemon_components import Context, FakePort, hello_of, joined_loop, line_to
 from tests.support.manual_clock import ManualClock
 from tests.support.ramp_population import (
     RUN,

@@ -14,7 +14,7 @@ import zmq
 from contracts.errors import UserError
 from contracts.narration_wire import pack_narration
 from daemon.publisher import Publisher
-from tests.support.daemon_rooms import Context
+from tests.support.daemon_components import Context
 from tests.support.narrations import narration
 from tests.support.wait_until import wait_until
 

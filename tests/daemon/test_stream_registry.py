@@ -11,7 +11,7 @@ from contracts.errors import PopulationMismatchError
 from contracts.population import Population, Unit
 from contracts.spikes import SpikeBatch, StreamEnd
 from daemon.stream_registry import StreamRegistry, StreamState
-from tests.support.daemon_rooms import hello_of
+from tests.support.daemon_components import hello_of
 from tests.support.ramp_population import RUN, ramp_population
 
 OTHER_RUN = "f" * 16

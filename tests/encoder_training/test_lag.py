@@ -8,7 +8,7 @@ import pytest
 from contracts.errors import UserError
 from encoder_training import lag as lag_module
 from encoder_training.data_set.prepared import Role
-from encoder_training.judging.movie_time import movie_time
+from encoder_training.evaluation.movie_time import movie_time
 from encoder_training.lag import CANDIDATES_NS, LagChoice, choose_lag, plot_lags
 from tests.support.prepared import FRAME_NS, prepared_set
 

@@ -18,12 +18,12 @@ from contracts.manifest import Manifest
 from contracts.population import Population
 from contracts.spikes import Hello, Mark, SpikeBatch
 from contracts.window import Window, WindowSpec
-from daemon.narration_port import InlinePort
 from daemon.narrators.retrieval import RetrievalNarrator
+from daemon.worker.narrator_client import InlinePort
 from stream_sources.player import PlayReport, play
 from stream_sources.publisher import SpikePublisher
 from stream_sources.source import SpikeBlock, cut_batches, new_run
-from tests.support.daemon_rooms import Context, Joined, joined_loop
+from tests.support.daemon_components import Context, Joined, joined_loop
 from tests.support.manual_clock import ManualClock
 from tests.support.ramp_population import batch_of, ramp_numbers, ramp_population, ramp_spikes
 from tests.support.tiny_bundle import CAPTIONS

@@ -20,8 +20,8 @@ from simulation.cortex.schedule import Schedule, allen_schedule
 from simulation.cortex.units import CELL_TYPES, CortexUnits, draw_units
 from simulation.scenes.facts import Facts
 from simulation.scenes.movie import random_movie
-from stream_sources.nwb import NwbSource
-from stream_sources.recording import describe
+from stream_sources.recordings.nwb import NwbSource
+from stream_sources.recordings.recording import describe
 from tests.support import spike_lists
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from simulation.recording import FRAME_S, REFRACTORY_S, SAMPLING_HZ, write_recording
-from stream_sources.nwb import NwbSource
-from stream_sources.recording import describe
+from stream_sources.recordings.nwb import NwbSource
+from stream_sources.recordings.recording import describe
 from tests.support import spike_lists
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
-from neurrate.simulated_bundle import SHIPPED_MODEL, write_shipped_bundle
-from neurrate.simulated_session import WINDOW, simulated_population
+from evaluation.simulated_encoder.bundle import SHIPPED_MODEL, write_shipped_bundle
+from evaluation.simulated_encoder.session import WINDOW, simulated_population
 from simulation.captions import parse
 from simulation.cortex.units import draw_units
 from simulation.llava.language import say

@@ -15,7 +15,7 @@ import httpx2
 import torch
 
 from daemon.narrators.vllm import chat
-from daemon.settings import PAPER_PROMPT
+from daemon.service.settings import PAPER_PROMPT
 from tests.support.vllm_server import NAME, REPOSITORY, TINY_LLAVA, vllm_server
 
 OUT = REPOSITORY / "tests" / "data" / "vllm" / "recorded.json"

@@ -16,8 +16,8 @@ from contracts.clock import NS_PER_S
 from contracts.embedding import PatchEmbedding
 from contracts.trigger import SpokenStamps, Trigger, TriggerKind, TriggerStamps, WindowFacts
 from contracts.window import Window
-from daemon.probes import Probes
 from daemon.triggers.crossing import Level
+from daemon.triggers.probes import Probes
 from daemon.triggers.rules import Rule, read_condition
 from tests.support.tiny_bundle import TINY_GRID, TINY_SPEC
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from contracts.embedding import PatchEmbedding, PatchGrid
-from daemon.settings import NarratorSettings, VllmSettings
+from daemon.service.settings import NarratorSettings, VllmSettings
 from tests.support.tiny_bundle import tiny_windows
 from tests.support.vllm_server import NAME
 

@@ -15,8 +15,8 @@ from contracts.embedding import PatchGrid
 from contracts.manifest import Manifest
 from contracts.window import WindowSpec
 from encoder_export.random_bundle import make_random_bundle
-from neurrate.demo_programme import GREY_S, POPULATIONS
-from neurrate.simulated_session import simulated_population
+from evaluation.demo_plan import GREY_S, POPULATIONS
+from evaluation.simulated_encoder.session import simulated_population
 from simulation.captions import parse
 from simulation.cortex.units import draw_units
 from simulation.scenes.movie import random_movie

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from contracts.manifest import Manifest
+from evaluation.trial import ReplayPlan, replay
 from neurrate.cli import main
-from neurrate.score_replay import ReplayPlan, replay
 
 STRIDE_BINS = 60
 
@@ -39,7 +39,7 @@ def animal_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_llava: Path) ->
     """Return an encoder with random weights for the simulated animal."""
     from contracts.embedding import PatchGrid
     from encoder_export.random_bundle import make_random_bundle
-    from neurrate.simulated_session import WINDOW, simulated_population
+    from evaluation.simulated_encoder.session import WINDOW, simulated_population
     from simulation.cortex.units import draw_units
     from simulation.seeds import ANIMAL
 

@@ -12,7 +12,7 @@ import pytest
 from contracts.manifest import Manifest, load_manifest, sha256_of, write_manifest
 from contracts.window import Window
 from daemon.encoders.auto import load_encoder
-from daemon.probes import Probes
+from daemon.triggers.probes import Probes
 from neurrate.cli import main
 from tests.support.nwb_files import write_presentations, write_units
 from tests.support.tiny_bundle import TINY_SPEC, tiny_population

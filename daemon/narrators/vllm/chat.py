@@ -17,7 +17,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from daemon.settings import IMAGE_TOKEN
+from daemon.service.settings import IMAGE_TOKEN
 
 if TYPE_CHECKING:
     from torch import Tensor

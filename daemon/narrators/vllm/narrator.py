@@ -19,13 +19,13 @@ from contracts.narration import Evidence, Provenance
 from daemon.narrators.evidence import EvidenceFinder
 from daemon.narrators.protocol import Ended, Partial
 from daemon.narrators.vllm import chat
-from daemon.narrators.vllm.link import Link, make_client
+from daemon.narrators.vllm.connection import Link, make_client
 from daemon.narrators.vllm.pool import PATIENCE_S, Pool
+from daemon.narrators.vllm.preflight import Rehearsal, rehearse
 from daemon.narrators.vllm.projector import Projector
-from daemon.narrators.vllm.rehearsal import Rehearsal, rehearse
 from daemon.narrators.vllm.sentence import Sentence
 from daemon.narrators.words import whole_words
-from daemon.settings import NarratorSettings, VllmSettings
+from daemon.service.settings import NarratorSettings, VllmSettings
 
 STEP_S = 0.02
 """So long a step waits for words, so that whoever steps can look after other things."""

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from contracts.errors import UserError
-from daemon.narrators.vllm.link import Link, RefusedError, ServerFault
+from daemon.narrators.vllm.connection import Link, RefusedError, ServerFault
 
 FIRST_REST_S = 0.5
 LONGEST_REST_S = 30.0

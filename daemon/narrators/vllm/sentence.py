@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from contracts.narration import Evidence, Status, Utterance
 from daemon.narrators.vllm import chat
-from daemon.narrators.vllm.link import Link, RefusedError, ServerFault
+from daemon.narrators.vllm.connection import Link, RefusedError, ServerFault
 from daemon.narrators.vllm.pool import NoServerError, Pool
 from daemon.narrators.words import whole_words
 

@@ -17,7 +17,7 @@ from daemon.narrators.evidence import EvidenceFinder
 from daemon.narrators.llava import LlavaNarrator
 from daemon.narrators.protocol import narrate
 from daemon.narrators.retrieval import RetrievalNarrator
-from daemon.settings import NarratorSettings
+from daemon.service.settings import NarratorSettings
 from tests.support.tiny_bundle import CAPTIONS as SENTENCES
 from tests.support.tiny_bundle import TINY_GRID, tiny_windows, write_stub_bundle
 

@@ -17,17 +17,17 @@ from contracts.clock import HostClock
 from contracts.errors import DependencyError, SettingsError
 from contracts.manifest import Manifest
 from contracts.trigger import unpack_trigger
-from daemon.metrics import Counters
 from daemon.publisher import Publisher
-from daemon.settings import Settings
-from daemon.settings_loader import load_settings
+from daemon.service.metrics import Counters
+from daemon.service.settings import Settings
+from daemon.service.settings_loader import load_settings
 from daemon.triggers import auto
 from daemon.triggers.auto import load_rule_book, make_trigger_desk, model_folder
-from daemon.triggers.desk import TriggerDesk
+from daemon.triggers.evaluator import TriggerDesk
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.rule_file import load_rules
 from daemon.triggers.tables import CommandSinkTable, RuleFileTable
-from tests.support.daemon_rooms import Context
+from tests.support.daemon_components import Context
 from tests.support.triggers import concept_probes, make_checkout, seen
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "triggers"
@@ -195,9 +195,9 @@ def test_the_example_fits_the_simulated_animal():
     """The shipped file has no mistake for the concepts of the shipped probes."""
     from safetensors import safe_open
 
-    from neurrate.simulated_bundle import PROBES as NAME
-    from neurrate.simulated_bundle import SHIPPED_ENCODER
-    from neurrate.simulated_probes import CONCEPTS
+    from evaluation.simulated_encoder.bundle import PROBES as NAME
+    from evaluation.simulated_encoder.bundle import SHIPPED_ENCODER
+    from evaluation.simulated_encoder.probes import CONCEPTS
 
     with safe_open(SHIPPED_ENCODER / NAME, framework="np") as file:
         assert all(f'"{concept}"' in file.metadata()["probes"] for concept in CONCEPTS)

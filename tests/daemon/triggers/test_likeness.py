@@ -13,10 +13,10 @@ import pytest
 import zmq
 
 from contracts.clock import Clock, HostClock
-from daemon.settings import LogSettings
+from daemon.service.settings import LogSettings
 from daemon.triggers.auto import model_folder
-from daemon.triggers.likeness_port import ANSWER_S, MAX_WAITING, LikenessPort
-from tests.support.daemon_rooms import Context
+from daemon.triggers.likeness_client import ANSWER_S, MAX_WAITING, LikenessPort
+from tests.support.daemon_components import Context
 from tests.support.manual_clock import ManualClock
 from tests.support.narrations import narration
 from tests.support.wait_until import wait_until

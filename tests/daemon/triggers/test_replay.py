@@ -17,11 +17,11 @@ from contracts.embedding import PatchEmbedding
 from contracts.trigger import Trigger, unpack_trigger
 from contracts.window import Window, WindowSpec
 from daemon.bin_ring import BinRing
-from daemon.metrics import Counters
-from daemon.probes import PopulationProbes
 from daemon.publisher import Publisher
-from daemon.triggers.desk import TriggerDesk
+from daemon.service.metrics import Counters
+from daemon.triggers.evaluator import TriggerDesk
 from daemon.triggers.latencies import TriggerLatencies
+from daemon.triggers.probes import PopulationProbes
 from daemon.triggers.rule_file import RuleBook
 from daemon.window_cutter import WindowCutter
 from tests.support.manual_clock import ManualClock

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import SettingsError
-from daemon.probes import Probes
+from daemon.triggers.probes import Probes
 from daemon.triggers.rule_file import STRAGGLER_NS, RuleBook, load_rules
 from daemon.triggers.tables import CommandSinkTable, HttpSinkTable, OpenEphysSinkTable
 from tests.support.triggers import concept_probes

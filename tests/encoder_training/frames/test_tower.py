@@ -30,10 +30,10 @@ from contracts.errors import MisuseError, UserError
 from contracts.manifest import Manifest, ManifestModel, PatchGridModel
 from daemon.narrators.llava import LlavaNarrator
 from daemon.narrators.protocol import narrate
-from daemon.settings import PAPER_PROMPT
+from daemon.service.settings import PAPER_PROMPT
 from encoder_training.frames.patch_store import fill_patches
 from encoder_training.frames.tower import VisionTower, check_grid
-from neurrate.simulated_bundle import SHIPPED_MODEL
+from evaluation.simulated_encoder.bundle import SHIPPED_MODEL
 from simulation.tiny_llava import no_progress_bar, write_random_llava
 from tests.support.patch_towers import two_movies
 from tests.support.tiny_bundle import tiny_windows

@@ -20,7 +20,7 @@ from daemon.narrators.llava import LlavaNarrator
 from daemon.narrators.llava.decoder import Decoder
 from daemon.narrators.llava.loading import Source, load_weights, load_words
 from daemon.narrators.protocol import Ended, narrate
-from daemon.settings import PAPER_PROMPT, NarratorSettings
+from daemon.service.settings import PAPER_PROMPT, NarratorSettings
 from tests.support.tiny_bundle import CAPTIONS, TINY_GRID, tiny_windows, write_stub_bundle
 
 MAX_NEW_TOKENS = 24

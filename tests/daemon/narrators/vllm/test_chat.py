@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from daemon.narrators.vllm import chat
-from daemon.settings import PAPER_PROMPT
+from daemon.service.settings import PAPER_PROMPT
 from tests.support.recorded_vllm import RECORDED, SENTENCE
 
 TEMPLATE = Path(__file__).parents[4] / "configs" / "vllm" / "narrator.jinja"

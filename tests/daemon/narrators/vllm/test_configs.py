@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from daemon.settings_loader import load_settings
+from daemon.service.settings_loader import load_settings
 from tests.support.vllm_server import SERVE
 
 FOLDER = SERVE.parent

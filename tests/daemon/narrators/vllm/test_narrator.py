@@ -20,7 +20,7 @@ from contracts.errors import MisuseError
 from contracts.narration import Status
 from daemon.narrators.protocol import Ended, Partial, narrate
 from daemon.narrators.vllm import pool
-from daemon.narrators.vllm.link import Link
+from daemon.narrators.vllm.connection import Link
 from tests.support.recorded_vllm import RECORDED, SENTENCE, Act, recorded_vllm
 from tests.support.tiny_bundle import tiny_windows
 from tests.support.vllm_narrators import embeddings_of, narrator_settings

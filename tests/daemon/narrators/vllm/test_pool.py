@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from daemon.narrators.vllm import pool
-from daemon.narrators.vllm.link import Link, ServerFault
+from daemon.narrators.vllm.connection import Link, ServerFault
 from daemon.narrators.vllm.pool import NoServerError, Pool
 
 URLS = ("http://a", "http://b", "http://c")

@@ -13,7 +13,7 @@ from transformers import LlavaForConditionalGeneration
 
 from contracts.errors import UserError
 from daemon.narrators.vllm.projector import Projector
-from daemon.settings import PAPER_PROMPT
+from daemon.service.settings import PAPER_PROMPT
 from tests.support.vllm_narrators import GRID
 from tests.support.vllm_server import TINY_LLAVA
 

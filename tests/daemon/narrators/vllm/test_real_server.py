@@ -24,7 +24,7 @@ from contracts.narration import Status
 from daemon.narrators.protocol import Ended, Partial, narrate
 from daemon.narrators.vllm import chat
 from daemon.narrators.vllm.narrator import VllmNarrator
-from daemon.settings import PAPER_PROMPT
+from daemon.service.settings import PAPER_PROMPT
 from tests.support.processes import get
 from tests.support.record_vllm import body_of, recorded_tokens
 from tests.support.recorded_vllm import RECORDED

@@ -1,0 +1,1 @@
+"""Settings, wiring, the life of the process, logs, metrics, health and HTTP."""

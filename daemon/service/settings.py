@@ -1,0 +1,347 @@
+"""What the daemon can be told: frozen values in seconds, and nothing else.
+
+No file is read here and nothing is started; `daemon.service.settings_loader` fills these models
+from files, environment and command line. What belongs to the encoder (bins, units, patch grid)
+stands in its manifest and not here.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from contracts.address import LOOPBACK_PREFIXES, bind_problem, connect_problem, http_problem
+
+IMAGE_TOKEN = "<image>"
+"""Where the patches go in a prompt (the special token of LLaVA-1.5's processor)."""
+
+PAPER_PROMPT = "USER: <image>\nDescribe this scene in one sentence.\nASSISTANT:"
+"""The prompt of NEURRATOR (arXiv 2606.18667), in LLaVA-1.5's chat form."""
+
+_ENDPOINT = re.compile(r"tcp://.+:(\d+|\*)|ipc://.+|inproc://.+")
+_TORCH_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def _endpoint(value: str) -> str:
+    if not _ENDPOINT.fullmatch(value):
+        raise ValueError(f"must be tcp://HOST:PORT, ipc://PATH or inproc://NAME, got {value!r}")
+    return value
+
+
+def _to_bind(value: str) -> str:
+    if problem := bind_problem(value):
+        raise ValueError(problem)
+    return value
+
+
+def _to_connect(value: str) -> str:
+    if problem := connect_problem(value):
+        raise ValueError(problem)
+    return value
+
+
+def _torch_device(value: str) -> str:
+    if not _TORCH_DEVICE.fullmatch(value):
+        raise ValueError(f"must be auto, cpu, cuda or cuda:NUMBER, got {value!r}")
+    return value
+
+
+def _http_url(value: str) -> str:
+    if problem := http_problem(value):
+        raise ValueError(problem)
+    return value.rstrip("/")
+
+
+BindEndpoint = Annotated[str, AfterValidator(_endpoint), AfterValidator(_to_bind)]
+ConnectEndpoint = Annotated[str, AfterValidator(_endpoint), AfterValidator(_to_connect)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+TorchDevice = Annotated[str, AfterValidator(_torch_device)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+_POPULATION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class IngestSettings(_Group):
+    """Where the spikes come from."""
+
+    connect: tuple[ConnectEndpoint, ...] = ("tcp://127.0.0.1:5570",)
+    """ZeroMQ addresses of the sources, one for each publisher. On a command line or in the
+    environment several are separated by commas. The default is where ``neurrate stream`` binds."""
+    stream_timeout_s: Seconds = 2.0
+    """Seconds of silence after which a stream is declared blind and windows go on without it.
+    Sources send a batch at least once a second, even an empty one, so that two seconds are at
+    least one lost batch and not a quiet animal."""
+    population_timeout_s: Seconds = 10.0
+    """Seconds after the first hello within which the streams must have announced every unit of
+    the encoder; then start-up stops. Sources repeat their hello once a second."""
+    extra_units: Literal["refuse", "ignore"] = "refuse"
+    """What to do with units in a stream that the encoder does not know: ``refuse`` stops at
+    start-up, ``ignore`` counts their spikes and leaves them out. Refused by default: such a
+    stream usually belongs to another session than the bundle."""
+
+    @field_validator("connect", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
+        return value
+
+    @field_validator("connect")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("needs one address or more, got none")
+        return value
+
+
+class RingSettings(_Group):
+    """The ring buffer of binned spikes."""
+
+    capacity_s: Annotated[float, Field(ge=2, le=3600)] = 10.0
+    """Seconds of binned spikes that are kept, and so how far one probe may lag behind another.
+    At least one window and two seconds; ten seconds of 400 units at 120 Hz take 1 MB."""
+
+
+class WindowSettings(_Group):
+    """How often a window is cut."""
+
+    stride_bins: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Bins between the starts of two windows. None takes the stride in the bundle's manifest;
+    larger values narrate less often."""
+
+
+class EncoderSettings(_Group):
+    """The compiled encoder."""
+
+    bundle: Path | None = None
+    """Folder of the bundle. None is refused by commands that need an encoder; there is no
+    default, because a bundle belongs to one recording."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processor threads of the encoder. One: the encoder shares the fast loop's core, and a
+    second thread costs more in wake-ups than a small graph gains."""
+    device: Literal["auto", "cpu", "cuda", "tensorrt"] = "auto"
+    """``auto`` takes the first of TensorRT, CUDA and the CPU that works, and logs which and why;
+    ``tensorrt``, ``cuda`` and ``cpu`` refuse to start where they do not."""
+
+
+class NarratorSettings(_Group):
+    """The language model, and the worker that owns it."""
+
+    backend: Literal["llava", "vllm", "retrieval"] = "llava"
+    """``llava`` says new sentences; ``vllm`` has them said by servers elsewhere (``[vllm]``);
+    ``retrieval`` repeats the caption of the nearest training frame, the baseline that a narration
+    must beat."""
+    model: str | None = None
+    """Folder or hub id of the vision-language model. None takes ``language_model.model_id`` of
+    the bundle's manifest, the model that the encoder was trained for."""
+    prompt: str = PAPER_PROMPT
+    """Text around the image tokens; ``<image>`` stands once. The default is the paper's."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=2048)] = 60
+    """Tokens after which a narration is cut (status ``truncated``). One sentence takes about 20;
+    each token costs a pass through the model."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
+    """Number format of the model's weights; ``int8`` is for a CPU. ``auto``: bfloat16 on a GPU;
+    on a CPU float32, unless ``neurrate export`` found that the model says 95 % of its sentences
+    word for word in a narrower format, faster (``parity.json`` in the bundle)."""
+    device: TorchDevice = "auto"
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:1``. ``auto`` takes the first GPU, else the CPU."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Processor threads of the model on a CPU. One leaves the other cores to the fast loop."""
+    mode: Literal["worker", "sequential"] = "worker"
+    """``worker``: an own process narrates while the fast loop goes on. ``sequential``: one
+    process does one after the other; the same words, for debugging."""
+    deadline_s: Seconds | None = None
+    """Seconds from a window's start in the narrator after which its sentences are cut at a word
+    (status ``truncated``). None lets each come to its own end."""
+    max_rows: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Sentences that are said at once; the populations of a window beyond it take turns. More
+    cost memory for each, and time once the processor is full."""
+    joins: bool | None = None
+    """Whether a window may begin while another is being said, as long as ``max_rows`` has room.
+    More windows are said a second, and each is older by half or more when it is said
+    (docs/decisions/0015-narrator-engine.md). None joins under ``handover.policy = "all"``, where
+    the rate counts, and not under ``newest``, where the age does."""
+    nice: Annotated[int, Field(ge=0, le=19)] = 5
+    """Niceness of the worker (man 2 nice), so that it gives way to the fast loop where the two
+    share a core. Zero does not."""
+    batch_timeout_s: Seconds = 120.0
+    """Seconds that the worker may take for one window before it is killed and restarted. Far
+    above any healthy one, also the first one on a cold CPU. A worker that was stopped (SIGSTOP)
+    is no such case: its window is given up after three seconds, and it is waited for."""
+    failures_before_unready: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Failed windows in a row after which ``/readyz`` says no."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _one_image(cls, value: str) -> str:
+        if value.count(IMAGE_TOKEN) != 1:
+            raise ValueError(f"must hold {IMAGE_TOKEN} exactly once")
+        return value
+
+
+class VllmSettings(_Group):
+    """The servers of the vllm narrator; docs/vllm.md says how to start one."""
+
+    urls: tuple[HttpUrl, ...] = ("http://127.0.0.1:8000",)
+    """Servers of one and the same model. Narrations go to them in turn; one that fails rests, and
+    comes back. On a command line or in the environment several are separated by commas. The
+    default is where ``vllm serve`` listens."""
+    model: str | None = None
+    """Name under which the servers serve the model. None takes the model's own, as ``vllm serve``
+    does."""
+    key_variable: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "VLLM_API_KEY"
+    """Environment variable that holds the servers' key, which is never logged. A variable that is
+    not set sends none. The default is the one that ``vllm serve`` reads."""
+    retries: Annotated[int, Field(ge=0, le=100)] = 3
+    """Times that a sentence is begun anew, elsewhere if there is another server, after a server
+    has failed it."""
+    connect_timeout_s: Seconds = 2.0
+    """Seconds within which a server must take a connection. Two are ample in one building."""
+    silence_timeout_s: Seconds = 20.0
+    """Seconds without a word after which a server has failed a sentence. Above the first token of
+    a server with a long queue; with all tries below ``narrator.batch_timeout_s``."""
+    start_timeout_s: Seconds = 120.0
+    """The same for the first sentence that a server says, which may compile kernels: 13 seconds
+    for a tiny model on a CPU."""
+
+    @field_validator("urls", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
+        return value
+
+    @field_validator("urls")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("needs one URL or more, got none")
+        return value
+
+
+class HandoverSettings(_Group):
+    """Which windows the narrator gets."""
+
+    policy: Literal["newest", "all"] = "newest"
+    """``newest``, for live narration: a window that waits gives way to a newer one. ``all``, for
+    replays: none gives way, and a source that loses nothing (``--speed max``) is slowed to the
+    narrator's pace. A live source cannot be slowed and would lose batches. A narrator that dies
+    or is stopped costs the window that it has, under either."""
+    every: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """Hand over every so many windows, those whose number on the grid it divides, so that a replay
+    picks the same ones. Triggers see every window that is encoded. One hands over all of them."""
+    capacity: Annotated[int, Field(ge=1, le=10_000)] = 16
+    """Windows that may wait under ``all`` before the source is held. Each takes the memory of its
+    patches: at 24 x 24 x 1024, 2.4 MB a population."""
+
+
+class TriggersSettings(_Group):
+    """Concepts and words that trigger something."""
+
+    rules: Path | None = None
+    """TOML file of rules and sinks, as ``docs/triggers.md`` describes it. None: no triggers."""
+    dry_run: bool = False
+    """Evaluate and publish every rule, with ``"dry_run": true``, and let no other sink hear of
+    it: to try rules on a recording. False leaves it to each rule."""
+
+    @field_validator("rules", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        if value == "":  # as a path it would be the working directory
+            raise ValueError("must name a file, or be none for no triggers")
+        return value
+
+
+class PublishSettings(_Group):
+    """Where narrations go out."""
+
+    bind: BindEndpoint = "tcp://127.0.0.1:5571"
+    """ZeroMQ address that subscribers connect to. Loopback, because the socket has no lock."""
+    queue_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
+    """Messages kept for each subscriber that reads too slowly; beyond it that subscriber loses
+    messages and no other. A thousand is minutes of narration."""
+    insecure: bool = False
+    """Allow a bind that other machines can reach, unencrypted and without a password. False
+    refuses it."""
+
+    @model_validator(mode="after")
+    def _loopback_unless_insecure(self) -> PublishSettings:
+        if not self.insecure and not self.bind.startswith(LOOPBACK_PREFIXES):
+            raise ValueError(
+                f"bind must be a loopback address, got {self.bind!r}, which other machines can "
+                "reach without a password. Use tcp://127.0.0.1:5571, or set publish.insecure = "
+                "true on a network that you trust"
+            )
+        return self
+
+
+class HttpSettings(_Group):
+    """Metrics and health over HTTP."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. It is read only; loopback unless a Prometheus elsewhere asks."""
+    port: Annotated[int, Field(ge=0, le=65_535)] = 9571
+    """Port to listen on. Zero takes any free port, which is logged."""
+    enabled: bool = True
+    """Whether to listen at all."""
+
+
+class LogSettings(_Group):
+    """What is logged, and how it looks."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least severity that is written. INFO is one line for each narration and one a minute."""
+    format: Literal["auto", "text", "json"] = "auto"
+    """``text`` for people, ``json`` for one object a line. ``auto``: text on a terminal."""
+
+
+class ServiceSettings(_Group):
+    """The life of the process."""
+
+    shutdown_s: Annotated[float, Field(ge=0, le=600)] = 10.0
+    """Seconds from the first signal to the end. What the narrator has not said by then is
+    dropped and counted; zero drops it at once."""
+    exit_at_end: bool = False
+    """Stop once every stream has ended and its windows are narrated: for replays. False waits
+    for the next stream."""
+
+
+class Settings(_Group):
+    """Everything that the daemon can be told."""
+
+    ingest: IngestSettings = IngestSettings()
+    ring: RingSettings = RingSettings()
+    window: WindowSettings = WindowSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    populations: Annotated[dict[str, str], Field(min_length=1)] = {"all": "all"}
+    """What to narrate: a name for each set of units. Narrations are published under
+    ``narration.<name>``. A set is ``all``, ``shuffled`` or ``silent`` (the two controls),
+    ``area:VISp``, ``cell_type:PV``, ``probe:probeA``, ``unit:950951`` or ``ids:1|2|3``. The table
+    is one value: a stronger layer replaces it as a whole."""
+    handover: HandoverSettings = HandoverSettings()
+    narrator: NarratorSettings = NarratorSettings()
+    vllm: VllmSettings = VllmSettings()
+    triggers: TriggersSettings = TriggersSettings()
+    publish: PublishSettings = PublishSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+    service: ServiceSettings = ServiceSettings()
+
+    @field_validator("populations")
+    @classmethod
+    def _topics(cls, value: dict[str, str]) -> dict[str, str]:
+        bad = [name for name in value if not _POPULATION_NAME.fullmatch(name)]
+        if bad:
+            raise ValueError(
+                f"names must be 1 to 64 letters, digits, _ or -, got {', '.join(map(repr, bad))}"
+            )
+        return value

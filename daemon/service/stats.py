@@ -1,0 +1,83 @@
+"""The once-a-second ``stats`` message: what the daemon counted, and how it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from contracts.narration_wire import dump
+from daemon.service.metrics import Counters
+
+STATS_TOPIC = b"stats"
+
+STATS_VERSION = 1
+"""Version of the message. Raised when a field changes meaning or goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """How far one stream is.
+
+    Attributes
+    ----------
+    covered_until_s : float
+        Session seconds that it has covered.
+    state : {"live", "blind", "ended", "waiting"}
+        ``waiting``: not being listened to, because it is far ahead of the others or, under the
+        policy ``all``, because the narrator has as many windows waiting as it may.
+    """
+
+    covered_until_s: float
+    state: Literal["live", "blind", "ended", "waiting"]
+
+
+def stats_message(
+    *,
+    host_ns: int,
+    uptime_s: float,
+    session_s: float | None,
+    counters: Counters,
+    latency_ms: Mapping[str, Mapping[str, float]],
+    reasons: Sequence[str],
+    streams: Mapping[str, StreamStats],
+    queue: Mapping[str, int],
+) -> list[bytes]:
+    """Build ``[topic, JSON]``.
+
+    Parameters
+    ----------
+    host_ns : int
+        Host clock, nanoseconds.
+    uptime_s : float
+        Seconds since the daemon started.
+    session_s : float or None
+        Session seconds up to which windows are complete; None before the first spike.
+    counters : Counters
+    latency_ms : mapping
+        `LatencyRecorder.summary`.
+    reasons : sequence of str
+        Why the daemon is not ready (`Health.reasons`); empty when it is.
+    streams : mapping
+        By name.
+    queue : mapping of str to int
+        Windows: ``waiting`` for the narrator, and ``unfinished``, which are those and the ones
+        that are being narrated.
+
+    Returns
+    -------
+    parts : list of bytes
+    """
+    message = {
+        "version": STATS_VERSION,
+        "host_ns": host_ns,
+        "uptime_s": uptime_s,
+        "session_s": session_s,
+        "counters": counters.as_dict(),
+        "latency_ms": {stage: dict(summary) for stage, summary in latency_ms.items()},
+        "ready": not reasons,
+        "reasons": list(reasons),
+        "streams": {name: asdict(stream) for name, stream in streams.items()},
+        "queue": dict(queue),
+    }
+    return [STATS_TOPIC, dump(message)]

@@ -1,0 +1,347 @@
+"""Wiring: settings become rooms. The only place that knows how the rooms are joined.
+
+Everything that a user can get wrong (bundle, populations, ring, ports) is found here, before
+the first spike.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+
+import zmq
+
+from contracts.clock import Clock
+from contracts.errors import SettingsError, UserError
+from contracts.manifest import Manifest, load_manifest
+from contracts.population import Selection
+from contracts.spikes import MAX_SPAN_NS
+from contracts.trigger import TriggerKind
+from contracts.window import WindowSpec
+from daemon.bin_ring import BinRing
+from daemon.encoders.auto import load_encoder
+from daemon.encoders.window_encoder import WindowEncoder
+from daemon.handover import Handover
+from daemon.ingest import Ingest
+from daemon.narration_publisher import NarrationDesk
+from daemon.narrators.auto import load_narrator
+from daemon.pipeline import FastLoop
+from daemon.publisher import Publisher
+from daemon.service.health import Health
+from daemon.service.http import HttpServer
+from daemon.service.latencies import LatencyRecorder
+from daemon.service.metrics import Counters, Gauges, make_registry
+from daemon.service.settings import NarratorSettings, Settings
+from daemon.stream_registry import StreamRegistry
+from daemon.triggers.auto import load_rule_book, make_trigger_desk
+from daemon.triggers.evaluator import TriggerDesk
+from daemon.triggers.latencies import TriggerLatencies
+from daemon.triggers.rule_file import RuleBook
+from daemon.window_cutter import WindowCutter
+from daemon.worker.client import WorkerPort
+from daemon.worker.narrator_client import InlinePort, NarrationPort
+
+CONDITIONS = ("narrator", "streams")
+"""What must be true before the daemon is ready."""
+
+PARTIALS = b"partial."
+"""Topics of sentences that are still being said."""
+
+BYTES_PER_COUNT = 2
+"""The ring holds uint16."""
+
+MAX_RING_SHARE = 0.25
+"""Of the machine's memory: the narrator's model needs the rest more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Every room of one daemon, joined."""
+
+    manifest: Manifest
+    counters: Counters
+    gauges: Gauges
+    latencies: LatencyRecorder
+    health: Health
+    registry: StreamRegistry
+    publisher: Publisher
+    http: HttpServer | None
+    port: NarrationPort
+    triggers: TriggerDesk | None
+    loop: FastLoop
+
+
+def window_spec(settings: Settings, manifest: Manifest) -> WindowSpec:
+    """Return the manifest's window, with the stride of the settings if they give one."""
+    stride_bins = settings.window.stride_bins
+    spec = manifest.window_spec
+    return spec if stride_bins is None else replace(spec, stride_bins=stride_bins)
+
+
+def selections(settings: Settings, manifest: Manifest) -> list[Selection]:
+    """Resolve the populations to narrate.
+
+    Raises
+    ------
+    SettingsError
+        With every population that no unit matches.
+    """
+    chosen, problems = [], []
+    for name, expression in settings.populations.items():
+        try:
+            chosen.append(manifest.population.select(name, expression))
+        except UserError as error:
+            problems.append(f"populations.{name}: {error}")
+    if problems:
+        raise SettingsError(problems)
+    return chosen
+
+
+def ring_capacity_bins(settings: Settings, spec: WindowSpec) -> int:
+    """Return the ring's capacity.
+
+    Raises
+    ------
+    SettingsError
+        If it could not hold a window and two of the longest batches.
+    """
+    longest_batch_bins = math.ceil(spec.rate.bins_per_s * MAX_SPAN_NS / 1e9)
+    needed_bins = spec.n_bins + 2 * longest_batch_bins
+    capacity_bins = math.ceil(settings.ring.capacity_s * spec.rate.bins_per_s)
+    if capacity_bins < needed_bins:
+        needed_s = needed_bins / spec.rate.bins_per_s
+        raise SettingsError(
+            [
+                f"ring.capacity_s must hold a window of {spec.duration_s:.3f} s and two batches "
+                f"of 1 s, {needed_s:.3f} s in all, got {settings.ring.capacity_s} s"
+            ]
+        )
+    return capacity_bins
+
+
+def load_bundle(settings: Settings) -> Manifest:
+    """Load the bundle that the settings name.
+
+    Raises
+    ------
+    SettingsError
+        If they name none.
+    """
+    if settings.encoder.bundle is None:
+        raise SettingsError(
+            [
+                "encoder.bundle must name a bundle's folder, got none. Add --bundle DIR; "
+                "'neurrate bundle random RECORDING DIR' makes one with random weights."
+            ]
+        )
+    return load_manifest(settings.encoder.bundle)
+
+
+def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clock) -> Rooms:
+    """Build every room. Nothing runs yet, but for the narrator's process and the HTTP thread.
+
+    Parameters
+    ----------
+    settings : Settings
+    context : zmq.Context
+    clock : Clock
+
+    Returns
+    -------
+    Rooms
+
+    Raises
+    ------
+    UserError
+        For whatever the user can mend: bundle, populations, ports.
+    DependencyError
+        If ONNX Runtime or the narrator's libraries are not installed.
+    """
+    manifest = load_bundle(settings)
+    spec = window_spec(settings, manifest)
+    chosen, capacity_bins = _resolve(settings, manifest, spec)
+    ring = make_ring(spec, len(manifest.population), capacity_bins)
+    rules = load_rule_book(settings, manifest)
+    encoder = load_encoder(
+        manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
+    )
+    counters, gauges = Counters(), Gauges(ring_capacity_bins=capacity_bins)
+    health = Health(CONDITIONS, clock)
+    metrics = make_registry(counters, gauges, lambda: health.is_ready)
+    latencies = LatencyRecorder(metrics)
+    registry = StreamRegistry(manifest.population, settings.ingest.extra_units)
+    with ExitStack() as undo:  # a room that cannot be built takes the ones before it along
+        publisher = Publisher(
+            context,
+            settings.publish.bind,
+            queue_messages=settings.publish.queue_messages,
+            is_insecure=settings.publish.insecure,
+        )
+        undo.callback(publisher.close)
+        http = None
+        if settings.http.enabled:
+            http = HttpServer(settings.http.host, settings.http.port, metrics, health)
+            undo.callback(http.close)
+        triggers = None
+        if rules:
+            triggers = make_trigger_desk(
+                *rules,
+                settings,
+                bundle=manifest.sha256,
+                publisher=publisher,
+                counters=counters,
+                latencies=TriggerLatencies(metrics),
+                context=context,
+                clock=clock,
+            )
+            undo.callback(triggers.close, deadline_s=0)
+        port = _narration_port(settings, manifest, context, clock, publisher)
+        undo.callback(port.close, deadline_s=0)
+        loop = FastLoop(
+            ingest=Ingest(context, registry, counters, clock, ring.is_ahead),
+            ring=ring,
+            cutter=WindowCutter(spec, clock),
+            encoder=encoder,
+            port=port,
+            desk=NarrationDesk(
+                publisher,
+                counters,
+                latencies,
+                clock,
+                on_narration=triggers.hear if triggers else lambda _: None,
+            ),
+            counters=counters,
+            clock=clock,
+            encode_every_window=(
+                settings.narrator.mode == "sequential" or settings.handover.policy == "all"
+            ),
+            narrate_every=settings.handover.every,
+            triggers=triggers,
+            in_turn=_in_turn(encoder, rules[0]) if rules else None,
+        )
+        undo.pop_all()
+    return Rooms(
+        manifest,
+        counters,
+        gauges,
+        latencies,
+        health,
+        registry,
+        publisher,
+        http,
+        port,
+        triggers,
+        loop,
+    )
+
+
+def _in_turn(encoder: WindowEncoder, book: RuleBook) -> tuple[WindowEncoder, WindowEncoder] | None:
+    """Return encoders of the populations that rules on probes listen to, and of the others.
+
+    A processor takes eight populations as long as eight times one, so that those which somebody
+    waits for go first. A GPU takes all of them as long as one, and gets them at once.
+    """
+    names = {each.name for each in encoder.selections}
+    urgent = {rule.condition.population for rule in book.of_kind(TriggerKind.PROBE)}
+    if not encoder.is_on_cpu or not urgent or urgent == names:
+        return None
+    return encoder.part(urgent), encoder.part(names - urgent)
+
+
+def make_ring(spec: WindowSpec, n_units: int, capacity_bins: int) -> BinRing:
+    """Make the ring, unless it would take the machine's memory.
+
+    Raises
+    ------
+    SettingsError
+        If it is larger than a quarter of it, with its size.
+    """
+    size_bytes = (capacity_bins + spec.n_bins) * n_units * BYTES_PER_COUNT
+    too_large = SettingsError(
+        [
+            f"ring.capacity_s must fit in a quarter of the memory, {capacity_bins:,} bins of "
+            f"{n_units:,} units are {size_bytes:,} bytes. Use a smaller one"
+        ]
+    )
+    if size_bytes > MAX_RING_SHARE * _memory_bytes():
+        raise too_large
+    try:
+        return BinRing(spec.rate, n_units, capacity_bins=capacity_bins, window_bins=spec.n_bins)
+    except MemoryError as error:  # a process may be given less than there is
+        raise too_large from error
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _resolve(
+    settings: Settings, manifest: Manifest, spec: WindowSpec
+) -> tuple[list[Selection], int]:
+    """Return the populations and the ring's capacity.
+
+    Raises
+    ------
+    SettingsError
+        With the problems of both.
+    """
+    chosen: list[Selection] = []
+    capacity_bins = 0
+    problems: list[str] = []
+    try:
+        chosen = selections(settings, manifest)
+    except SettingsError as error:
+        problems += error.problems
+    try:
+        capacity_bins = ring_capacity_bins(settings, spec)
+    except SettingsError as error:
+        problems += error.problems
+    if problems:
+        raise SettingsError(problems)
+    return chosen, capacity_bins
+
+
+def worker_arguments(settings: Settings, manifest: Manifest) -> Sequence[str]:
+    """Return the command line of the narrator worker, but for its address."""
+    return [
+        "--bundle", str(manifest.folder),
+        "--narrator", _narrator(settings).model_dump_json(),
+        "--vllm", settings.vllm.model_dump_json(),
+        "--log", settings.log.model_dump_json(),
+    ]  # fmt: skip
+
+
+def _narrator(settings: Settings) -> NarratorSettings:
+    """Return the narrator's settings, with what the hand-over decides where they say nothing."""
+    narrator = settings.narrator
+    if narrator.joins is not None:
+        return narrator
+    return narrator.model_copy(update={"joins": settings.handover.policy == "all"})
+
+
+def _narration_port(
+    settings: Settings,
+    manifest: Manifest,
+    context: zmq.Context[zmq.Socket[bytes]],
+    clock: Clock,
+    publisher: Publisher,
+) -> NarrationPort:
+    narrator = settings.narrator
+    if narrator.mode == "sequential":
+        return InlinePort(
+            load_narrator(narrator, manifest, vllm=settings.vllm),
+            clock,
+            failures_before_problem=narrator.failures_before_unready,
+        )
+    return WorkerPort(
+        context,
+        worker_arguments(settings, manifest),
+        batch_timeout_s=narrator.batch_timeout_s,
+        failures_before_problem=narrator.failures_before_unready,
+        clock=clock,
+        handover=Handover(settings.handover.policy, settings.handover.capacity),
+        wants_partials=lambda: publisher.is_heard(PARTIALS),
+    )

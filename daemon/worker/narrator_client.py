@@ -1,0 +1,192 @@
+"""Where the fast loop leaves its embeddings and finds them narrated.
+
+Two ports: `InlinePort` narrates in the same thread, window by window (the plain sequential
+mode: the specification, and the debugger's friend); `daemon.worker.client.WorkerPort` hands over
+to a process of its own and never waits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import zmq
+
+from contracts.clock import Clock, HostClock
+from contracts.embedding import PatchEmbedding
+from contracts.narration import Provenance, Status, Utterance
+from daemon.handover import NarrationBatch
+from daemon.narrators.protocol import Narrator, narrate
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Narrated:
+    """One population of one window, and its words."""
+
+    embedding: PatchEmbedding
+    utterance: Utterance
+    provenance: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What has been said so far of one population of one window."""
+
+    embedding: PatchEmbedding
+    text: str
+    n_tokens: int
+
+
+class NarrationPort(Protocol):
+    """What the fast loop asks of a narrator, wherever it runs."""
+
+    @property
+    def sockets(self) -> Sequence[zmq.Socket[bytes]]:
+        """Sockets to be polled by the loop."""
+        ...
+
+    @property
+    def n_waiting(self) -> int:
+        """Windows that wait for the narrator."""
+        ...
+
+    @property
+    def n_unfinished(self) -> int:
+        """Windows that wait, are being narrated or have not been collected."""
+        ...
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the loop should read no more spikes until a window has been taken."""
+        ...
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be narrated now; empty if all is well."""
+        ...
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """Windows that were offered and came to nothing, or not to all their words, by reason."""
+        ...
+
+    @property
+    def n_restarts(self) -> int:
+        """Times that a dead worker was replaced."""
+        ...
+
+    def offer(self, narration_batch: NarrationBatch) -> None:
+        """Leave one window's embeddings; called on the fast loop."""
+        ...
+
+    def collect(self) -> Iterator[Narrated | Heard]:
+        """Yield what has been said since; called on the fast loop, never waits."""
+        ...
+
+    def close(self, *, deadline_s: float) -> None:
+        """Let go of the narrator, by force after the deadline."""
+        ...
+
+
+class InlinePort:
+    """Narrates at once, in the caller's thread: every window, in order.
+
+    Parameters
+    ----------
+    narrator : Narrator
+        Is the port's to close.
+    clock : Clock, optional
+        For the failures.
+    failures_before_problem : int
+        So many failed windows in a row are a problem.
+
+    Attributes
+    ----------
+    dropped : Counter of str
+        Windows that failed. None is ever replaced, and there is no worker that could die.
+    """
+
+    sockets: Sequence[zmq.Socket[bytes]] = ()
+    n_restarts = 0
+    n_waiting = 0
+    is_full = False
+
+    def __init__(
+        self, narrator: Narrator, clock: Clock | None = None, *, failures_before_problem: int = 3
+    ) -> None:
+        self.dropped: Counter[str] = Counter()
+        self._failures_before_problem = failures_before_problem
+        self._n_failures = 0
+        self._narrator = narrator
+        self._clock = clock or HostClock()
+        self._finished: deque[Narrated] = deque()
+
+    @property
+    def n_unfinished(self) -> int:
+        """One window, until all of it has been collected."""
+        return int(bool(self._finished))
+
+    @property
+    def problem(self) -> str:
+        """Why nothing can be narrated now; empty if all is well."""
+        if self._n_failures < self._failures_before_problem:
+            return ""
+        return f"the last {self._n_failures} windows could not be narrated"
+
+    def offer(self, narration_batch: NarrationBatch) -> None:
+        """Narrate one window's embeddings now."""
+        provenance = self._narrator.provenance
+        try:
+            utterances = narrate(self._narrator, narration_batch)
+        except Exception as error:  # the top of a narrator's loop
+            logger.exception("narration failed")
+            self._reset()
+            reason = f"{type(error).__name__}: {error}"
+            narrated = failed(narration_batch, reason, provenance, self._clock)
+        else:
+            narrated = [
+                Narrated(embedding, said, provenance)
+                for embedding, said in zip(narration_batch, utterances, strict=True)
+            ]
+        if any(one.utterance.status is not Status.FAILED for one in narrated):
+            self._n_failures = 0
+        else:
+            self._n_failures += 1
+            self.dropped["narration_failed"] += 1
+        self._finished += narrated
+
+    def _reset(self) -> None:
+        try:
+            self._narrator.cancel(0)
+        except Exception:  # the top of a narrator's loop
+            logger.exception("the narrator cannot drop a window that failed")
+
+    def collect(self) -> Iterator[Narrated]:
+        """Yield what has been narrated since."""
+        while self._finished:
+            yield self._finished.popleft()
+
+    def close(self, *, deadline_s: float) -> None:
+        """Let go of the narrator."""
+        self._narrator.close()
+
+
+def failed(
+    embeddings: Iterable[PatchEmbedding], reason: str, provenance: Provenance, clock: Clock
+) -> list[Narrated]:
+    """Return the narrations of embeddings that came to nothing, with the reason."""
+    now_ns = clock.now_ns()
+    utterance = Utterance(
+        text="",
+        status=Status.FAILED,
+        reason=reason,
+        start_host_ns=now_ns,
+        first_token_host_ns=now_ns,
+        last_token_host_ns=now_ns,
+    )
+    return [Narrated(embedding, utterance, provenance) for embedding in embeddings]

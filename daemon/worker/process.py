@@ -1,0 +1,118 @@
+"""A worker as a child process: started, watched, restarted with back-off, stopped.
+
+The child's standard input is its lifeline: it reads nothing from it, and ends when it closes,
+so that no worker outlives a daemon that was killed. Ctrl-C reaches the whole process group and a
+service manager's SIGTERM the whole control group, and the daemon decides when the worker ends:
+both signals are blocked in it, from its first instruction on.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from contracts.clock import Clock
+from daemon.service.backoff import Backoff
+
+HEALTHY_AFTER_S = 60.0
+"""A worker that lived this long has its pauses start from the first again."""
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerProcess:
+    """Keeps one child process alive.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        After ``python -m``.
+    clock : Clock
+    name : str
+        For the log.
+
+    Attributes
+    ----------
+    n_restarts : int
+        Times that a dead child was replaced.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], clock: Clock, *, name: str = "narrator worker"
+    ) -> None:
+        self.n_restarts = 0
+        self._name = name
+        self._command = [sys.executable, "-m", *arguments]
+        self._child: subprocess.Popen[bytes] | None = None
+        self._is_wanted = False
+        self._backoff = Backoff(clock, healthy_after_s=HEALTHY_AFTER_S)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the living child, or None."""
+        return self._child.pid if self._child else None
+
+    def start(self) -> None:
+        """Start the child."""
+        self._is_wanted = True
+        self._backoff.begin()
+        # A child inherits the mask of the thread that made it. What comes meanwhile waits for us.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            self._child = subprocess.Popen(self._command, stdin=subprocess.PIPE)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        logger.info("%s started", self._name, extra={"pid": self._child.pid})
+
+    def check(self) -> int | None:
+        """Look after the child; called on the fast loop, never waits.
+
+        Returns
+        -------
+        exit_code : int or None
+            Of a child that was found dead just now. The next one starts after a pause.
+        """
+        if self._child is None:
+            if self._is_wanted and self._backoff.is_over:
+                self.n_restarts += 1
+                self.start()
+            return None
+        exit_code = self._child.poll()
+        if exit_code is None:
+            return None
+        self._release()
+        pause_s = self._backoff.end()
+        logger.error(
+            "%s died",
+            self._name,
+            extra={"exit_code": exit_code, "restart_in_s": pause_s},
+        )
+        return exit_code
+
+    def kill(self) -> None:
+        """Kill a child that does not answer; `check` then finds it dead."""
+        if self._child:
+            self._child.kill()
+
+    def stop(self, *, deadline_s: float) -> None:
+        """Close the lifeline, wait for the child, and kill it after the deadline (SIGKILL)."""
+        self._is_wanted = False
+        if self._child is None:
+            return
+        if self._child.stdin:
+            self._child.stdin.close()
+        try:
+            self._child.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            logger.warning("%s killed", self._name, extra={"deadline_s": deadline_s})
+            self._child.kill()
+            self._child.wait()
+        self._release()
+
+    def _release(self) -> None:
+        if self._child and self._child.stdin:
+            self._child.stdin.close()
+        self._child = None

@@ -1,0 +1,273 @@
+"""The steps of ``neurrate export``: real windows, a language model that speaks, and a bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from contracts.errors import UserError
+from contracts.manifest import PARITY, PROBES, PROBES_REPORT, LanguageModel
+from contracts.window import WindowSpec
+from daemon.encoders.engine_cache import target_gpu
+from daemon.encoders.gpu import Gpu
+from daemon.encoders.protocol import Graph
+from daemon.encoders.trt_library import Library, load_library
+from encoder_export.bundle import BundleFacts, ReferenceFrame, draft_manifest, write_bundle
+from encoder_export.engine import make_engine
+from encoder_export.narrator_formats import Speaker, try_formats
+from encoder_export.parity import Gate, Narrate, Parity
+from encoder_export.parity_run import measure_parity
+from encoder_export.precision import Precision
+from encoder_training.data_set.prepared import PreparedSet
+from encoder_training.data_set.prepared_facts import load_facts
+from encoder_training.data_set.prepared_files import load_prepared
+from encoder_training.data_set.training_set import Split, TrainingSet, thinned
+from encoder_training.frames.tower import VisionTower, check_grid
+from encoder_training.run_files import Run, load_run
+
+MAX_REFERENCES = 1000
+"""Captioned training frames in a bundle, spread over all of them: 4 MB at LLaVA-1.5's 1024 numbers
+each, and a search of microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRequest:
+    """What was asked for; the fields are the options of `neurrate.export_command.export`."""
+
+    run: Path
+    bundle: Path
+    precision: Precision
+    engine: str | None
+    populations: int
+    windows: int
+    narrations: int
+    model: str | None
+    dataset: Path | None
+    stride_bins: int | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export compared.
+
+    Attributes
+    ----------
+    graph : Parity
+        Of the graph in the bundle.
+    engine : Parity or None
+        Of the engine; None if none was asked for, or none could be run.
+    untried : str
+        An engine that was made and could not be run; else empty.
+    """
+
+    graph: Parity
+    engine: Parity | None = None
+    untried: str = ""
+
+
+def export_run(request: ExportRequest, *, overwrite: bool) -> Exported:
+    """Write the bundle, and the engine if one was asked for.
+
+    Parameters
+    ----------
+    request : ExportRequest
+    overwrite : bool
+        Replace a bundle that is there.
+
+    Returns
+    -------
+    exported : Exported
+
+    Raises
+    ------
+    UserError
+        If the run is not finished, its data set is another one, or the model does not fit.
+    DependencyError
+        If a library or a GPU is missing for the engine.
+    EngineError
+        If no engine can be made of the graph; the bundle stays.
+    ParityError
+        If the graph is too far from the network, then nothing is written; or the engine, then the
+        bundle stays.
+    """
+    target = _engine_target(request)
+    run = _finished_run(request.run)
+    folder = request.dataset or Path(run.model.dataset)
+    prepared = _data_set(folder, request.run, run)
+    data, parts = prepared.windows(run.model.lag_ns)
+    facts = _facts(request, run, prepared, _language_model(request.model, folder))
+    speaker = _speaker(request, run, facts)
+    gate = _gate(request, data, parts, speaker)
+    manifest = write_bundle(
+        request.bundle,
+        run.encoder,
+        facts,
+        references=_references(prepared, data, parts),
+        more_files=[request.run / name for name in (PROBES, PROBES_REPORT)],
+        precision=request.precision,
+        gate=gate,
+        overwrite=overwrite,
+    )
+    report = Parity.read(manifest.folder / PARITY)
+    if speaker is not None and speaker.first_heard is not None and not _has_gpu():
+        report = replace(report, formats=try_formats(manifest, speaker.first_heard))
+        report.write(manifest.folder / PARITY)
+    if target is None:
+        return Exported(report)
+    library, gpu = target
+
+    def measure(graph: Graph) -> Parity:
+        return measure_parity(
+            run.encoder,
+            run.scaling,
+            gate,
+            graph.run,
+            precision=request.precision,
+            runtime=graph.device,
+        )
+
+    engine = make_engine(manifest, library, gpu, opt_batch=request.populations, measure=measure)
+    return Exported(report, engine, "" if engine else f"{library.name} {library.version}")
+
+
+def _engine_target(request: ExportRequest) -> tuple[Library, Gpu] | None:
+    """Find library and GPU before the work, for an engine was asked for.
+
+    Raises
+    ------
+    UserError
+        If the graph is int8, which has no engine.
+    """
+    if request.engine is None:
+        return None
+    if request.precision == "int8":
+        raise UserError(
+            "an int8 graph is for a CPU and has no engine. Leave --engine out, or export with "
+            "--precision float16 or bfloat16."
+        )
+    library = load_library(request.engine)
+    return library, target_gpu(library)
+
+
+def _finished_run(folder: Path) -> Run:
+    run = load_run(folder)
+    missing = [name for name in (PROBES, PROBES_REPORT) if not (folder / name).is_file()]
+    if not run.model.finished or missing:
+        raise UserError(
+            f"the run in {folder} is not finished: it has not been judged. "
+            f"Go on with: {run.model.command}"
+        )
+    return run
+
+
+def _data_set(folder: Path, run_folder: Path, run: Run) -> PreparedSet:
+    if not folder.is_dir():
+        raise UserError(
+            f"the data set that {run_folder} was trained on is not at {folder}. Say where it is: "
+            "--dataset DIR"
+        )
+    prepared = load_prepared(folder, check_hashes=True)
+    wanted, found = run.model.dataset_sha256, prepared.training_data.sha256
+    if found != wanted:
+        raise UserError(
+            f"{run_folder} was trained on a data set with sha256 {wanted[:12]}, and {folder} has "
+            f"{found[:12]}. Name the one it was trained on with --dataset DIR, or train again."
+        )
+    if run.encoder.spec.grid != prepared.grid:
+        raise UserError(
+            f"the encoder predicts {run.encoder.spec.grid}, and the patches of {folder} are "
+            f"{prepared.grid}. Train again."
+        )
+    return prepared
+
+
+def _language_model(asked: str | None, dataset: Path) -> LanguageModel:
+    """Say where the daemon finds the model: a hub id, or the whole path of a folder.
+
+    Raises
+    ------
+    UserError
+        If the folder is gone.
+    """
+    facts = load_facts(dataset)
+    if asked is None and not facts.model_folder:
+        return facts.language_model
+    folder = Path(asked or facts.model_folder)
+    if asked is not None and not folder.is_dir():
+        return facts.language_model.model_copy(update={"model_id": asked, "revision": ""})
+    if not folder.is_dir():
+        raise UserError(
+            f"the patches of {dataset} were made with the model in {folder}, which is gone. Say "
+            "where it is: --model DIR"
+        )
+    return facts.language_model.model_copy(update={"model_id": str(folder.resolve())})
+
+
+def _facts(
+    request: ExportRequest, run: Run, prepared: PreparedSet, language_model: LanguageModel
+) -> BundleFacts:
+    window = run.model.window
+    spec = WindowSpec(
+        rate=prepared.window.rate,
+        n_bins=window.n_bins,
+        stride_bins=request.stride_bins or window.stride_bins,
+        lag_ns=window.lag_ns,
+    )
+    # Folders are left out: the same run gives the same bundle wherever it lies.
+    command = f"neurrate export --precision {request.precision}"
+    if request.stride_bins is not None:
+        command += f" --stride {request.stride_bins}"
+    return BundleFacts(
+        population=prepared.population,
+        scaling=run.scaling,
+        window=spec,
+        language_model=language_model,
+        training_data=run.model.training_data,
+        trained=True,
+        command=command,
+        scores=run.model.scores,
+    )
+
+
+def _speaker(request: ExportRequest, run: Run, facts: BundleFacts) -> Speaker | None:
+    """Load the language model, whose tower must be the encoder's; None if nothing is narrated."""
+    if not request.narrations:
+        return None
+    named = facts.language_model
+    tower = VisionTower(named.model_id, revision=named.revision)
+    check_grid(run.encoder.spec.grid, tower)
+    del tower
+    return Speaker(draft_manifest(run.encoder.spec.grid, facts))
+
+
+def _has_gpu() -> bool:
+    """Return whether the language model runs on a GPU here; formats are tried for a CPU."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _gate(request: ExportRequest, data: TrainingSet, parts: Split, say: Narrate | None) -> Gate:
+    """Spread the windows over those that neither training nor the choice of a pass saw."""
+    rows = thinned(parts.test, request.windows)
+    return Gate.of_windows(
+        data.counts_of(rows), seed=request.seed, narrate=say, n_narrations=request.narrations
+    )
+
+
+def _references(prepared: PreparedSet, data: TrainingSet, parts: Split) -> list[ReferenceFrame]:
+    """Return captioned frames that training saw, spread over all of them."""
+    frames = prepared.frames
+    seen = np.unique(data.frame[parts.train])
+    captioned = np.array([row for row in seen if frames.captions[row].strip()], dtype=np.int64)
+    return [
+        ReferenceFrame(
+            frame=frames.label(row),
+            caption=frames.captions[row],
+            mean_patch=prepared.targets[row].astype(np.float32).mean(axis=0),
+        )
+        for row in thinned(captioned, MAX_REFERENCES).tolist()
+    ]

@@ -1,0 +1,357 @@
+"""From a recording, frames and a model to a data set: the steps of ``neurrate prepare``.
+
+What can be refused is refused before the long work. The patches are the long part; they go on
+where they were when the same command is given again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from contracts.embedding import PatchGrid
+from contracts.errors import UserError, listed
+from contracts.manifest import LanguageModel, TrainingData
+from contracts.window import WindowSpec
+from encoder_training.data_set.counting import write_counts
+from encoder_training.data_set.prepare_captions import (
+    CAPTIONED,
+    CaptionOptions,
+    known_captions,
+    made_captions,
+)
+from encoder_training.data_set.prepare_folder import is_finished, open_folder, remove_patches
+from encoder_training.data_set.prepared import FrameTable, PreparedSet, Shown
+from encoder_training.data_set.prepared_facts import COUNTS, PATCHES, UNFINISHED, Option
+from encoder_training.data_set.prepared_files import load_prepared, write_prepared
+from encoder_training.data_set.report import write_prepare_report
+from encoder_training.data_set.splits import Parted, SplitOptions, part
+from encoder_training.data_set.stimulus import (
+    PresentationTable,
+    Presented,
+    read_presented,
+    spans_of,
+)
+from encoder_training.frames.movies import Movie, find_movies, movies_in
+from encoder_training.frames.patch_store import OtherPatchesError, fill_patches, open_patches
+from stream_sources.recordings.open_source import open_source
+from stream_sources.recordings.recording import RecordingSource
+from stream_sources.recordings.trains import TrainReader
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareOptions:
+    """What ``neurrate prepare`` was asked for.
+
+    Attributes
+    ----------
+    recording : str
+        NWB file or URL.
+    out : Path
+        Folder of the data set.
+    frames : Path
+        File or folder of the stimuli's frames.
+    model : str
+        Folder or hub id of the model whose vision tower is asked.
+    window : WindowSpec
+        Rate, bins, stride, and the lag that is used where none is chosen.
+    split : SplitOptions
+        What is held out.
+    captions : CaptionOptions
+        Where sentences come from.
+    stimuli : tuple of str
+        Names; empty takes all that have frame numbers and frames.
+    units : str
+        As for ``neurrate stream nwb``.
+    every : int
+        Every how many frames one is a target.
+    device : str
+        Of the vision tower: one that is there.
+    """
+
+    recording: str
+    out: Path
+    frames: Path
+    model: str
+    window: WindowSpec
+    split: SplitOptions
+    captions: CaptionOptions
+    stimuli: tuple[str, ...] = ()
+    units: str = "all"
+    every: int = 1
+    device: str = "cpu"
+
+    def as_text(self) -> dict[str, Option]:
+        """Return what the result depends on, without a path of this machine."""
+        window, split, captions = self.window, self.split, self.captions
+        held_out: dict[str, Option] = {"movies": list(split.movies), "repeats": split.n_repeats}
+        return {
+            "--frames": self.frames.name,
+            "--model": _name_of(self.model),
+            "--stimuli": list(self.stimuli),
+            "--units": self.units,
+            "--bin-rate-hz": window.rate.bins_per_s,
+            "--bins": window.n_bins,
+            "--stride": window.stride_bins,
+            "--lag-ms": window.lag_ns / 1e6,
+            "--every": self.every,
+            "--split": split.kind,
+            "--held-out": held_out.get(split.kind, split.fraction),
+            "--validation": split.validation_fraction,
+            "--chunk-seconds": split.chunk_s,
+            "--captions": captions.file.name if captions.file else None,
+            "--captioner": _name_of(captions.captioner) if captions.captioner else None,
+            "--caption-every": captions.every,
+            "--allow-missing-captions": captions.may_miss,
+            "--device": self.device,
+            "--seed": split.seed,
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """What was made.
+
+    Attributes
+    ----------
+    data_sha256 : str
+    data : PreparedSet
+        As it lies in the folder.
+    notes : tuple of str
+        What the analyst should know.
+    was_there : bool
+        It was finished before, and nothing was done.
+    """
+
+    data_sha256: str
+    data: PreparedSet
+    notes: tuple[str, ...]
+    was_there: bool = False
+
+
+def build_data_set(options: PrepareOptions, *, command: str, overwrite: bool = False) -> Prepared:
+    """Make a data set, go on with one that was interrupted, or find it finished.
+
+    Parameters
+    ----------
+    options : PrepareOptions
+    command : str
+        What is written into the data set as its maker.
+    overwrite : bool
+        Start again whatever is there; patches are kept if they are of the same frames and tower.
+
+    Returns
+    -------
+    Prepared
+    """
+    source = open_source(options.recording, units=options.units, tables=options.stimuli)
+    try:
+        return _build(options, source, command, overwrite=overwrite)
+    finally:
+        source.close()
+
+
+def _build(
+    options: PrepareOptions, source: RecordingSource, command: str, *, overwrite: bool
+) -> Prepared:
+    from encoder_training.frames.tower import VisionTower
+
+    asked = {"RECORDING": source.label, **options.as_text()}
+    if not overwrite and is_finished(options.out, asked):
+        there = load_prepared(options.out)
+        return Prepared(there.training_data.sha256, there, (), was_there=True)
+    movies = choose_movies(source, options.frames, options.stimuli)
+    n_frames = {name: movie.n_frames for name, movie in movies.items()}
+    presented = read_presented(table_of(source), n_frames, every=options.every)
+    parted = part(presented, options.split)
+    plan = plan_of(options, source, presented, parted)
+    told = known_captions(options.captions, source, plan.frames, presented.frame)
+    data, _ = plan.windows(options.window.lag_ns)  # refuses a part without windows
+    tower = VisionTower(options.model, device=options.device)
+    out = options.out
+    open_folder(out, asked, overwrite=overwrite)  # removes what is to be overwritten
+    try:
+        fill_patches(out / PATCHES, plan.frames, movies, tower)
+    except OtherPatchesError:
+        if not overwrite:
+            raise
+        remove_patches(out)
+        fill_patches(out / PATCHES, plan.frames, movies, tower)
+    if options.captions.captioner:
+        told = made_captions(options.captions, out, plan.frames, movies, device=options.device)
+    (out / COUNTS).unlink(missing_ok=True)
+    reader = TrainReader(source.trains)
+    write_counts(
+        out / COUNTS,
+        reader.between,
+        plan.spans,
+        n_units=len(source.population),
+        rate=options.window.rate,
+    )
+    notes = (
+        *_left_out(source, movies),
+        *_notes(presented, plan, data.n_windows),
+        *parted.notes,
+        *told.notes,
+    )
+    whole = replace(
+        plan,
+        grid=tower.grid,
+        language_model=tower.language_model,
+        counts=np.load(out / COUNTS, mmap_mode="r"),
+        targets=open_patches(out / PATCHES),
+        frames=replace(plan.frames, captions=told.captions),
+    )
+    write_prepare_report(out, whole, presented, notes=notes)
+    data_sha256 = write_prepared(
+        out,
+        whole,
+        movies=dict(zip(presented.movies, presented.n_frames, strict=True)),
+        number=presented.number,
+        movie=presented.movie,
+        options=options.as_text(),
+        notes=notes,
+        model_folder=str(Path(options.model).resolve()) if Path(options.model).is_dir() else "",
+        command=command,
+    )
+    for name in (UNFINISHED, CAPTIONED):
+        (out / name).unlink(missing_ok=True)
+    return Prepared(data_sha256, load_prepared(out), notes)
+
+
+def choose_movies(
+    source: RecordingSource, frames: Path, stimuli: tuple[str, ...]
+) -> dict[str, Movie]:
+    """Open the frames of the stimuli that are wanted.
+
+    Parameters
+    ----------
+    source : RecordingSource
+    frames : Path
+        File or folder.
+    stimuli : tuple of str
+        Names; empty takes all with frame numbers whose frames are there.
+
+    Returns
+    -------
+    movies : dict of str to Movie
+
+    Raises
+    ------
+    UserError
+        If the recording has no such stimulus, or its frames are not there.
+    """
+    shown = source.presentations
+    numbered = [
+        name
+        for row, name in enumerate(shown.names)
+        if (shown.frame[shown.stimulus == row] >= 0).any()
+    ]
+    unknown = [name for name in stimuli if name not in numbered]
+    if unknown:
+        raise UserError(
+            "--stimuli must name tables of the recording's intervals with start_time, stop_time "
+            f"and frame (NAME or NAME_presentations), got {listed(unknown)}; with frame numbers "
+            f"there are {listed(numbered) or 'none'} ({source.label})."
+        )
+    if not numbered:
+        raise UserError(
+            f"{source.label} must say which frame was on the screen when: a table "
+            "intervals/NAME_presentations with start_time, stop_time and frame. It presents "
+            f"{listed(shown.names) or 'nothing'}. Name another table of its intervals with "
+            "--stimuli."
+        )
+    return find_movies(frames, stimuli or movies_in(frames, numbered))
+
+
+def _left_out(source: RecordingSource, movies: Mapping[str, Movie]) -> tuple[str, ...]:
+    """Name the stimuli with frame numbers that are not learned from."""
+    shown = source.presentations
+    many = {
+        name: int((shown.frame[shown.stimulus == row] >= 0).sum())
+        for row, name in enumerate(shown.names)
+    }
+    return tuple(
+        f"{name}, with {n:,} presentations of numbered frames, is left out: --frames has none of "
+        "it, or --stimuli does not name it"
+        for name, n in many.items()
+        if n and name not in movies
+    )
+
+
+def table_of(source: RecordingSource) -> PresentationTable:
+    """Return the presentations of a recording as plain arrays."""
+    shown = source.presentations
+    return PresentationTable(
+        names=shown.names,
+        start_ns=shown.start_ns,
+        stop_ns=shown.stop_ns,
+        stimulus=shown.stimulus,
+        number=shown.frame,
+        block=shown.block,
+    )
+
+
+def plan_of(
+    options: PrepareOptions, source: RecordingSource, presented: Presented, parted: Parted
+) -> PreparedSet:
+    """Return the data set before its counts and patches are known: empty ones stand for them."""
+    recorded_ns = source.trains.ends_ns()
+    spans = spans_of(
+        presented,
+        options.window.rate,
+        recorded_ns=None if recorded_ns is None else (recorded_ns[0], recorded_ns[1] + 1),
+    )
+    n_targets, nothing = len(presented.target_number), PatchGrid(1, 1, 1)
+    return PreparedSet(
+        population=source.population,
+        window=options.window,
+        grid=nothing,
+        language_model=LanguageModel(model_id=options.model),
+        training_data=TrainingData(recording=source.label, session_id=source.identifier),
+        spans=spans,
+        counts=np.broadcast_to(np.uint8(0), (spans.n_rows, len(source.population))),
+        shown=Shown(
+            start_ns=presented.start_ns,
+            stop_ns=presented.stop_ns,
+            frame=presented.frame,
+            block=presented.block,
+            group=parted.group,
+            role=parted.role,
+        ),
+        invalid_ns=source.invalid_ns,
+        frames=FrameTable(
+            movies=presented.movies,
+            movie=presented.target_movie,
+            number=presented.target_number,
+            captions=("",) * n_targets,
+        ),
+        targets=np.broadcast_to(np.float16(0), (n_targets, 1, 1)),
+    )
+
+
+def _name_of(model: str) -> str:
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def _notes(presented: Presented, plan: PreparedSet, n_windows: int) -> tuple[str, ...]:
+    """Say what of the table is not used, and why."""
+    notes = []
+    if presented.n_empty:
+        notes.append(f"{presented.n_empty} presentations that end when they start are left out")
+    notes += [
+        f"{name} was shown in random order: its images have no joins of repeats, and the repeat "
+        "of an image is how often it was shown before"
+        for name, is_shuffled in zip(presented.movies, presented.is_shuffled, strict=True)
+        if is_shuffled
+    ]
+    n_targets = int((plan.shown.frame >= 0).sum())
+    notes.append(
+        f"{n_windows:,} of {n_targets:,} presentations of targets have a window with the lag of "
+        f"{plan.window.lag_ns / 1e6:g} ms; the others stand at the start of a block, or touch an "
+        "invalid stretch or the recording's end"
+    )
+    return tuple(notes)

@@ -1,0 +1,16 @@
+"""What an encoder must beat: naive Bayes, ridge and nearest neighbours, on the same windows.
+
+Each says how much of each training frame it sees in a window, and its patches are that mixture of
+the frames' true patches; so nothing of the size of the patches is ever fitted.
+"""
+
+from encoder_training.evaluation.baselines.bayes import fit_bayes
+from encoder_training.evaluation.baselines.decoder import Decoder, FrameMixture
+from encoder_training.evaluation.baselines.knn import fit_knn
+from encoder_training.evaluation.baselines.ridge import fit_ridge
+from encoder_training.evaluation.baselines.training_data import Lesson
+
+FITS = {"naive Bayes": fit_bayes, "ridge": fit_ridge, "kNN": fit_knn}
+"""Every baseline, by the name that reports use."""
+
+__all__ = ["FITS", "Decoder", "FrameMixture", "Lesson", "fit_bayes", "fit_knn", "fit_ridge"]

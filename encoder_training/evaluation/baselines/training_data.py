@@ -1,0 +1,146 @@
+"""What the baselines learn from: the encoder's own windows, as sums over parts of a window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder_training.data_set.training_set import Scaling, TrainingSet, thinned
+from encoder_training.evaluation.frame_space import FrameSpace
+
+N_PARTS = (1, 2, 4)
+"""Parts of a window whose counts are summed, to choose from on validation. One part is the window
+as a whole; four parts of the paper's 20 bins are 42 ms each, about one frame of a movie."""
+
+BLOCK_WINDOWS = 512
+"""Windows that are cut at once: 20 MB of counts at 2,000 units and 20 bins."""
+
+MAX_VALIDATION = 250
+"""Validation windows that choose a baseline's settings, at most, evenly thinned. Each setting of
+naive Bayes weighs every known frame for each of them: with 26,000 frames a tenth of a second."""
+
+CHOOSING_COMPONENTS = 64
+"""Of the frame space, on which settings are compared."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """Windows, units and frames.
+
+    Attributes
+    ----------
+    data : TrainingSet
+        With the encoder's lag.
+    train, validation : array, shape (n,), int64
+        Rows of windows.
+    scaling : Scaling
+        Of the training windows' counts.
+    units : array, shape (n_units,), bool
+        True for a unit that is heard. A baseline is fitted on these units and on no others.
+    space : FrameSpace
+        Where predictions are compared when settings are chosen.
+    known : array, shape (n_known,), int64
+        The frames that training shows, in order.
+    """
+
+    data: TrainingSet
+    train: NDArray[np.int64]
+    validation: NDArray[np.int64]
+    scaling: Scaling
+    units: NDArray[np.bool_]
+    space: FrameSpace
+    known: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "known", np.unique(self.data.frame[self.train]))
+
+    @property
+    def chosen_by(self) -> NDArray[np.int64]:
+        """The validation windows that choose."""
+        return thinned(self.validation, MAX_VALIDATION)
+
+    def parts(self, n_parts: int) -> Parts:
+        """Return the sums over so many parts of a window."""
+        n_parts = min(n_parts, self.data.window.n_bins)
+        edges = np.linspace(0, self.data.window.n_bins, n_parts + 1).astype(np.int64)
+        length = np.repeat(np.diff(edges), int(self.units.sum())).astype(np.float32)
+        mean = np.tile(self.scaling.mean[self.units], n_parts)
+        std = np.tile(self.scaling.std[self.units], n_parts)
+        return Parts(edges[:-1], self.units, length * mean, np.sqrt(length) * std)
+
+    def blocks(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
+        """Yield the rows a block at a time, each with its counts."""
+        for first in range(0, len(rows), BLOCK_WINDOWS):
+            block = rows[first : first + BLOCK_WINDOWS]
+            yield block, self.data.counts_of(block)
+
+    def error(self, weights: NDArray[np.float32]) -> float:
+        """Return the mean squared error of mixtures for the windows that choose.
+
+        Parameters
+        ----------
+        weights : array, shape (n_chosen_by, n_known), float32
+
+        Returns
+        -------
+        float
+            On the scale of the frame space, so that methods and settings compare.
+        """
+        return self.error_of(weights @ self.true_known())
+
+    def true_known(self) -> NDArray[np.float32]:
+        """Return where the known frames lie in the frame space, shape (n_known, n_components)."""
+        coordinates: NDArray[np.float32] = self.space.coordinates[self.known, :CHOOSING_COMPONENTS]
+        return coordinates
+
+    def error_of(self, predicted: NDArray[np.float32]) -> float:
+        """Return the mean squared error of places in the frame space.
+
+        Parameters
+        ----------
+        predicted : array, shape (n_chosen_by, n_components), float32
+            For the windows that choose.
+        """
+        true = self.space.coordinates[self.data.frame[self.chosen_by], :CHOOSING_COMPONENTS]
+        return float(np.square(predicted - true).sum(axis=1).mean())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """Sums of counts over the parts of a window.
+
+    Attributes
+    ----------
+    starts : array, shape (n_parts,), int64
+        First bin of each part.
+    units : array, shape (n_units,), bool
+        Those that are heard.
+    mean, std : array, shape (n_parts * n_heard,), float32, spikes per part
+        As the training windows' bins say, were bins independent.
+    """
+
+    starts: NDArray[np.int64]
+    units: NDArray[np.bool_]
+    mean: NDArray[np.float32]
+    std: NDArray[np.float32]
+
+    def sums(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return sums of counts, shape (n, n_parts * n_heard), float32."""
+        summed = np.add.reduceat(counts[:, :, self.units], self.starts, axis=1, dtype=np.float32)
+        flat: NDArray[np.float32] = summed.reshape(len(counts), -1)
+        return flat
+
+    def z(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return z-scored sums, shape (n, n_parts * n_heard), float32."""
+        scored: NDArray[np.float32] = (self.sums(counts) - self.mean) / self.std
+        return scored
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        n_parts = len(self.starts)
+        return "counts of the whole window" if n_parts == 1 else f"counts of {n_parts} parts"

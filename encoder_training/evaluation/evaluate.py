@@ -1,0 +1,241 @@
+"""An encoder, what it must beat, and two controls, on windows that none of them has seen.
+
+Why these scores, these windows and these chances: docs/decisions/0013-judging.md.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from tqdm import tqdm
+
+from contracts.population import Selection
+from encoder_training.data_set.prepared import PreparedSet
+from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
+from encoder_training.evaluation.baselines import FITS, Decoder, Lesson
+from encoder_training.evaluation.baselines.decoder import MeanPatches
+from encoder_training.evaluation.masked_encoder import HeardEncoder, populations
+from encoder_training.evaluation.resampling import Draws, draw_groups, interval, runs
+from encoder_training.evaluation.results import (
+    METRICS,
+    SHUFFLED_UNITS,
+    Ahead,
+    Judged,
+    MethodScores,
+    OverTime,
+)
+from encoder_training.evaluation.scoring import Bench, Scored
+from encoder_training.model import Encoder
+
+MAX_WINDOWS = 2000
+"""Test windows that judge, at most, evenly thinned."""
+
+MAX_POPULATION_WINDOWS = 500
+"""The same for each area and cell type, of which there may be a dozen, each with all methods."""
+
+BIN_S = 1.0
+"""Of movie time in the figures over time; longer movies have `MOST_BINS` longer bins."""
+
+MOST_BINS = 60
+
+
+def judge(
+    prepared: PreparedSet,
+    data: TrainingSet,
+    parts: Split,
+    encoder: Encoder,
+    scaling: Scaling,
+    *,
+    seed: int = 0,
+    progress: bool = True,
+    max_windows: int = MAX_WINDOWS,
+    max_population_windows: int = MAX_POPULATION_WINDOWS,
+) -> Judged:
+    """Judge on the test windows.
+
+    Parameters
+    ----------
+    prepared : PreparedSet
+        Presentations and frames.
+    data : TrainingSet
+        Windows at the encoder's lag.
+    parts : Split
+        Of these windows. Baselines are fitted on training windows and choose on validation.
+    encoder : Encoder
+        Gives patches on their own scale. Runs on the device that it is on.
+    scaling : Scaling
+        Of the training windows' counts; every method uses it.
+    seed : int
+        Of the bootstrap.
+    progress : bool
+        Whether to draw a bar on a terminal.
+    max_windows, max_population_windows : int
+        Test windows for all units and for each area and cell type, at most, evenly thinned.
+
+    Returns
+    -------
+    Judged
+    """
+    heard = populations(data.population)
+    bench = Bench.of(prepared, data, parts, thinned(parts.test, max_windows))
+    few = bench.thinned(max_population_windows)
+    group, drawn = runs(data, bench.rows, bench.time)
+    draws = {bench: draw_groups(group, seed=seed)}
+    draws[few] = draw_groups(runs(data, few.rows, bench.time)[0], seed=seed)
+    found: list[_Found] = []
+    with tqdm(
+        total=len(bench.rows) * (3 + len(FITS))
+        + len(few.rows) * (len(heard) - 1) * (1 + len(FITS)),
+        desc="judging",
+        unit="window",
+        disable=None if progress else True,
+        file=sys.stderr,
+    ) as bar:
+        for population, selection in heard.items():
+            units = selection.mask
+            lesson = Lesson(data, parts.train, parts.validation, scaling, units, bench.space)
+            bar.set_postfix_str(population)
+            decoders: list[Decoder] = [HeardEncoder(encoder, scaling, selection)]
+            decoders += [fit(lesson) for fit in FITS.values()]
+            if population == "all":
+                decoders += _controls(lesson, encoder, scaling)
+            on = bench if population == "all" else few
+            for decoder in decoders:
+                by_patches = on.decides_by_patches(decoder, lesson.chosen_by)
+                scored = on.score(decoder, bar)
+                if by_patches:
+                    scored = replace(scored, answer=scored.answer_by_patches)
+                found.append(
+                    _Found(decoder, population, selection, scored, draws[on], on, by_patches)
+                )
+    methods = [each.scores for each in found]
+    lag_ms = data.window.lag_ns / 1e6
+    return Judged(
+        n_windows=len(bench.rows),
+        n_population_windows=len(few.rows),
+        n_test_windows=len(parts.test),
+        n_frames=len(bench.candidates),
+        n_unseen=int((~np.isin(bench.candidates, data.frame[parts.train])).sum()),
+        n_drawn=draws[bench].n_groups,
+        drawn=drawn,
+        lag_ms=lag_ms,
+        seed=seed,
+        period_s=bench.time.period_s,
+        methods=tuple(each for each in methods if each.population == "all"),
+        populations=tuple(each for each in methods if each.population != "all"),
+        ahead=_ahead(found),
+        over_time=_over_time(prepared, bench, [f for f in found if f.population == "all"]),
+    )
+
+
+def _controls(lesson: Lesson, encoder: Encoder, scaling: Scaling) -> list[Decoder]:
+    population = lesson.data.population
+    controls: list[Decoder] = [MeanPatches(lesson.data.targets, lesson.known)]
+    if len(population) > 1:
+        shuffled = population.select("shuffled")
+        controls.append(HeardEncoder(encoder, scaling, shuffled, SHUFFLED_UNITS))
+    return controls
+
+
+class _Found:
+    """One method through one population, drawn again and again."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        population: str,
+        selection: Selection,
+        scored: Scored,
+        draws: Draws,
+        bench: Bench,
+        by_patches: bool,
+    ) -> None:
+        self.name, self.population, self.answer = decoder.name, population, scored.answer
+        is_right = [
+            bench.time.is_near(answer, bench.true).astype(np.float64)
+            for answer in (scored.answer, scored.answer_by_patches)
+        ]
+        of_answers = bench.time.chance_of_answers(scored.answer, bench.true)
+        n = len(bench.candidates)
+        self.is_right = is_right[0]
+        self.values = {
+            "patch_mse": draws.ratio(scored.error),
+            "skill": 1 - draws.ratio(scored.error, bench.mean_error()),
+            "raw_cosine": draws.ratio(scored.raw_cosine),
+            "cosine": draws.ratio(scored.cosine),
+            "rank": draws.median(scored.ranks.rank) / n,
+            "top1": draws.ratio(scored.ranks.top1),
+            "top5": draws.ratio(scored.ranks.top5),
+            "within_1s": draws.ratio(is_right[0]),
+            "within_1s_by_patches": draws.ratio(is_right[1]),
+            "within_1s_above_chance": draws.ratio(is_right[0] - of_answers),
+        }
+        self.scores = MethodScores(
+            decoder.name,
+            population,
+            selection.n_units,
+            _chosen(decoder, by_patches),
+            {name: interval(self.values[name]) for name in METRICS},
+            {
+                "rank": (n + 1) / 2 / n,
+                "top1": 1 / n,
+                "top5": min(1.0, 5 / n),
+                "within_1s": float(bench.time.chance(bench.true).mean()),
+                "within_1s_answers": float(of_answers.mean()),
+            },
+        )
+
+
+def _chosen(decoder: Decoder, by_patches: bool) -> str:
+    settings = getattr(decoder, "chosen", "")
+    if not settings or not getattr(decoder, "decides", False):
+        return settings
+    return f"{settings}; frames by {'patches' if by_patches else 'its own decision'}"
+
+
+def _ahead(found: Sequence[_Found]) -> tuple[Ahead, ...]:
+    encoders = {each.population: each for each in found if each.name == "encoder"}
+    return tuple(
+        Ahead(
+            other.name,
+            other.population,
+            {
+                name: interval(encoders[other.population].values[name] - other.values[name])
+                for name in METRICS
+            },
+        )
+        for other in found
+        if other.name != "encoder"
+    )
+
+
+def _over_time(prepared: PreparedSet, bench: Bench, found: Sequence[_Found]) -> OverTime | None:
+    has_time = ~np.isnan(bench.time.time_s[bench.true])
+    if not has_time.any():
+        return None
+    movie = np.bincount(bench.time.movie[bench.true[has_time]]).argmax()
+    own = bench.time.movie[bench.true] == movie
+    true_s = bench.time.time_s[bench.true[own]]
+    all_s = bench.time.time_s[bench.time.movie == movie]
+    lasts_s = all_s.max() - all_s.min()
+    n_bins = int(np.clip(np.ceil(lasts_s / BIN_S), 1, MOST_BINS))
+    edge_s = np.linspace(all_s.min(), all_s.max() + 1e-6, n_bins + 1)
+    n, _ = np.histogram(true_s, edge_s)
+    accuracy, decoded = {}, {}
+    for each in found:
+        right, _ = np.histogram(true_s, edge_s, weights=each.is_right[own])
+        share = np.divide(right, n, out=np.full(n_bins, np.nan), where=n > 0)
+        answer_s = bench.time.time_s[each.answer[own]]
+        table, _, _ = np.histogram2d(true_s, answer_s, (edge_s, edge_s))
+        accuracy[each.name] = tuple(share.tolist())
+        decoded[each.name] = tuple(tuple(row) for row in table.astype(int).tolist())
+    return OverTime(
+        prepared.frames.movies[movie],
+        tuple(edge_s.tolist()),
+        tuple(n.tolist()),
+        accuracy,
+        decoded,
+    )

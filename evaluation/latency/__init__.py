@@ -1,0 +1,1 @@
+"""Latency at each rate of windows, and long runs with disturbances."""

@@ -1,0 +1,156 @@
+"""What a benchmark plays where nobody says: the simulated animal, made once and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from contracts.errors import ManifestError, UserError
+from evaluation.demo_plan import GREY_S, POPULATIONS, default_populations
+from evaluation.latency.rules import write_rules
+
+if TYPE_CHECKING:
+    from contracts.manifest import Manifest
+
+FOLDER = Path(".bench")
+"""Where it is kept, in the folder that the command is given in."""
+
+MOVIE_SCENES = 30
+"""Of the movie that the animal watches again and again: a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is played.
+
+    Attributes
+    ----------
+    recording : str
+        NWB file or URL, or the folder of a sorting.
+    bundle : Path
+    model : str
+        Folder or hub id of the language model.
+    populations : tuple of str
+        Narrated.
+    bins_per_s : float
+        Of the bundle.
+    start : float or None
+        First session second to send; None for that of the recording's first spike.
+    rules : Path or None
+        Of triggers, on the bundle's own probes; None where it has none.
+    """
+
+    recording: str
+    bundle: Path
+    model: str
+    populations: tuple[str, ...]
+    bins_per_s: float
+    start: float | None
+    rules: Path | None
+
+
+def material(
+    folder: Path,
+    *,
+    recording: str | None,
+    bundle: Path | None,
+    model: str | None,
+    populations: tuple[str, ...],
+    seconds: float,
+) -> Material:
+    """Make what was not given, or find it where it was made before.
+
+    Parameters
+    ----------
+    folder : Path
+        For what is made.
+    recording : str or None
+        To play; None for the simulated animal's.
+    bundle : Path or None
+        Encoder; None for that of the simulated animal.
+    model : str or None
+        Language model; None for that of the bundle.
+    populations : tuple of str
+        To narrate; none for those of the demo, or of the bundle's areas.
+    seconds : float
+        Session seconds that the recording must have.
+
+    Returns
+    -------
+    Material
+
+    Raises
+    ------
+    UserError
+        If a recording is given without a bundle for its units.
+    """
+    from contracts.manifest import load_manifest
+
+    if recording is not None and bundle is None:
+        raise UserError(
+            f"--recording {recording} needs the encoder of its units: give its --bundle. "
+            "'neurrate bundle random' makes one with random weights."
+        )
+    is_shipped = bundle is None
+    manifest = _shipped_bundle(folder) if bundle is None else load_manifest(bundle)
+    if recording is None and not is_shipped:
+        raise UserError(
+            f"--bundle {bundle} needs a recording of its units: give its --recording, too."
+        )
+    names = populations or (POPULATIONS if is_shipped else default_populations(manifest.population))
+    return Material(
+        recording=recording or str(_simulated_recording(folder, seconds)),
+        bundle=manifest.folder,
+        model=model or manifest.model.language_model.model_id,
+        populations=names,
+        bins_per_s=manifest.window_spec.rate.bins_per_s,
+        start=None if recording else 0.0,  # a simulated session begins there
+        rules=write_rules(folder, manifest, names[:1]),
+    )
+
+
+def _shipped_bundle(folder: Path) -> Manifest:
+    """Export the weights in the package, or load what was exported of the same weights."""
+    from contracts.manifest import load_manifest
+    from evaluation.simulated_encoder.bundle import SHIPPED_ENCODER, write_shipped_bundle
+
+    digest = hashlib.sha256()
+    for path in sorted(SHIPPED_ENCODER.iterdir()):
+        digest.update(path.name.encode() + path.read_bytes())
+    path = folder / f"bundle-{digest.hexdigest()[:8]}"
+    try:
+        return load_manifest(path)
+    except ManifestError:  # none, or one that was not finished
+        folder.mkdir(parents=True, exist_ok=True)
+        return write_shipped_bundle(path, command="neurrate bench", overwrite=path.exists())
+
+
+def _simulated_recording(folder: Path, seconds: float) -> Path:
+    """Show the simulated animal a movie of a minute, as often as it takes."""
+    from simulation.cortex.nwb import write_session
+    from simulation.cortex.schedule import FRAME_S, build_schedule
+    from simulation.cortex.units import draw_units
+    from simulation.scenes.movie import random_movie
+    from simulation.seeds import ANIMAL, UNSEEN_DEMO
+
+    movie = random_movie("natural_movie_unseen", seed=UNSEEN_DEMO, n_scenes=MOVIE_SCENES)
+    n_times = max(1, math.ceil((seconds - GREY_S) / (movie.n_frames * FRAME_S)))
+    path = folder / f"session-{n_times}min.nwb"
+    if path.exists():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    # In a folder of its own: another benchmark may be making the same.
+    with TemporaryDirectory(dir=folder, prefix="making-") as own:
+        made = write_session(
+            Path(own) / path.name,
+            units=draw_units(ANIMAL),
+            schedule=build_schedule([(GREY_S, None, 0), (0.0, movie, n_times)], seed=UNSEEN_DEMO),
+            session_seed=UNSEEN_DEMO,
+            with_frames=False,
+            progress=True,
+        )
+        return made.path.replace(path)

@@ -1,0 +1,63 @@
+"""Rules for a benchmark: crossings of even odds, both ways, so that there are many triggers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contracts.manifest import Manifest
+
+MAX_CONCEPTS = 8
+"""Two rules for each."""
+
+RULES = "rules.toml"
+
+
+def rules_text(concepts: Sequence[str], populations: Sequence[str]) -> str:
+    """Return a file of rules: one for each concept that begins, and one for each that ends.
+
+    Without a refractory time, and released at their own threshold, the two fire in turn.
+
+    Parameters
+    ----------
+    concepts : sequence of str
+        Probes of the bundle.
+    populations : sequence of str
+        Names of what is narrated.
+    """
+    tables = [
+        f'[triggers.{direction}-{number}-{population}]\nwhen = \'probe "{concept}" of {population} '
+        f"{sign} 0.5'\n"
+        for population in populations
+        for number, concept in enumerate(concepts)
+        for direction, sign in (("begins", ">"), ("ends", "<"))
+    ]
+    return "\n".join(tables)
+
+
+def write_rules(folder: Path, manifest: Manifest, populations: Sequence[str]) -> Path | None:
+    """Write rules for the first probes of a bundle.
+
+    Parameters
+    ----------
+    folder : Path
+    manifest : Manifest
+    populations : sequence of str
+        Names of those that the rules listen to.
+
+    Returns
+    -------
+    path : Path or None
+        None for a bundle without probes.
+    """
+    from daemon.triggers.probes import load_probes
+
+    probes = load_probes(manifest)
+    if probes is None:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / RULES
+    path.write_text(rules_text(probes.concepts[:MAX_CONCEPTS], populations), encoding="utf-8")
+    return path

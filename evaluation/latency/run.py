@@ -1,0 +1,265 @@
+"""What a run at one rate of windows shows of latency and throughput."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from contracts.binning import BinRate
+from contracts.clock import second_to_ns
+from contracts.errors import ChildError, UserError
+from contracts.narration import Status
+from contracts.window import WindowSpec
+from evaluation.latency.knee import Point
+from evaluation.latency.messages import (
+    NARRATION,
+    TRIGGER,
+    Heard,
+    Message,
+    middle_ms,
+    percentiles,
+    read,
+    stage_percentiles,
+)
+from evaluation.latency.rate import WARM_S, Pace, RateRun
+from evaluation.latency.rig import SPIKES
+
+
+@dataclass(frozen=True, slots=True)
+class RateResult:
+    """What one rate showed. Durations in milliseconds, as p50, p95, p99, max and n.
+
+    Attributes
+    ----------
+    pace : Pace
+    seconds : float
+        Wall seconds that were measured.
+    windows : dict
+        Of the whole run: ``cut``, ``narrated``, ``dropped`` by reason, ``skipped``.
+    measured_windows, measured_narrated : int
+        Cut and wholly narrated after the warm-up.
+    narrations_per_s : float
+        Published without failure, after the warm-up.
+    tokens_per_s : float
+    stages_ms : dict
+        Of narrations, ``total`` last.
+    middle_ms : dict
+        Mean stages of the usual narrations, which sum to nearly the median total.
+    sent_to_received_ms, published_to_here_ms : dict or None
+        From the source's stamp on the last batch of a window to the daemon's, and from the
+        daemon's last stamp to this process. None where nothing was heard or a batch was lost.
+    triggers : dict
+        By what the rules listen to (``probe``, ``word``, ``likeness``): ``n``, ``per_s``,
+        ``stages_ms``, ``middle_ms``, ``published_to_here_ms``. Empty without rules.
+    spikes : dict
+        ``sent``, ``received``, ``binned``, ``batches_lost``.
+    source_late_ms : float
+        The furthest that the source fell behind its own schedule.
+    """
+
+    pace: Pace
+    seconds: float
+    windows: dict[str, Any]
+    measured_windows: int
+    measured_narrated: int
+    narrations_per_s: float
+    tokens_per_s: float
+    stages_ms: dict[str, dict[str, float]]
+    middle_ms: dict[str, float]
+    sent_to_received_ms: dict[str, float] | None
+    published_to_here_ms: dict[str, float] | None
+    triggers: dict[str, Any]
+    spikes: dict[str, int]
+    source_late_ms: float
+
+    @property
+    def share(self) -> float:
+        """Share of the measured windows that were narrated."""
+        return self.measured_narrated / self.measured_windows if self.measured_windows else 0.0
+
+    @property
+    def p95_ms(self) -> float:
+        """95th percentile of the whole latency; infinite if nothing was narrated."""
+        return self.stages_ms["total"]["p95"] if self.stages_ms else float("inf")
+
+    @property
+    def point(self) -> Point:
+        """What the rule of the knee needs."""
+        return Point(self.pace.rate, self.share, self.p95_ms)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every number."""
+        return {**asdict(self), "share_narrated": self.share}
+
+
+def summarise(
+    run: RateRun, rate: Pace, *, spec: WindowSpec, populations: Sequence[str]
+) -> RateResult:
+    """Turn the messages of a run into numbers.
+
+    Parameters
+    ----------
+    run : RateRun
+    rate : Pace
+    spec : WindowSpec
+        Of the run, with its stride.
+    populations : sequence of str
+        All that were to be narrated.
+
+    Returns
+    -------
+    RateResult
+
+    Raises
+    ------
+    ChildError
+        If a narration was published and did not arrive, or its parts do not sum to its whole.
+    UserError
+        If the recording ends before a window can be measured.
+    """
+    batches = list(_batches(run.messages))
+    counters = run.daemon["counters"]
+    heard = [each for each in _read(run.messages, NARRATION) if each is not None]
+    n_published = sum(counters["narrations"].values())
+    if n_published != len(heard):
+        raise ChildError(
+            f"{n_published:,} narrations were published and {len(heard):,} arrived here: the "
+            "figures would be of a part of them"
+        )
+    edge_ns, n_before = _warm_edge(batches, rate, spec)
+    n_cut = counters["windows"] + counters["windows_gap_skipped"]
+    measured = [
+        each
+        for each in heard
+        if each.window_stop_ns >= edge_ns and each.status != Status.FAILED.value
+    ]
+    n_measured = n_cut - n_before
+    if n_measured < 1:
+        raise UserError(
+            f"a rate needs a window after the first {WARM_S:g} s, and {n_cut} were cut in all. "
+            "Give more --seconds-per-rate, or a longer recording."
+        )
+    seconds = n_measured / rate.rate
+    triggers = [each for each in _read(run.messages, TRIGGER) if each is not None]
+    return RateResult(
+        pace=rate,
+        seconds=seconds,
+        windows=_windows(counters),
+        measured_windows=n_measured,
+        measured_narrated=_n_whole(measured, len(populations)),
+        narrations_per_s=len(measured) / seconds,
+        tokens_per_s=sum(each.n_tokens for each in measured) / seconds,
+        stages_ms=stage_percentiles(measured) if measured else {},
+        middle_ms=middle_ms(measured),
+        sent_to_received_ms=_sent_to_received(measured, batches, counters),
+        published_to_here_ms=percentiles(_delivery_ms(measured)),
+        triggers=_of_triggers(triggers, edge_ns, seconds),
+        spikes={
+            "sent": run.source["n_spikes"],
+            **{name: counters[f"spikes_{name}"] for name in ("received", "binned", "late")},
+            "batches_lost": counters["batches_lost"],
+        },
+        source_late_ms=1e3 * run.source["max_lateness_s"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SentBatch:
+    """What stands in the header of a batch of spikes."""
+
+    seq: int
+    start_ns: int
+    stop_ns: int
+    sent_host_ns: int
+
+
+def _batches(messages: Sequence[Message]) -> Iterator[SentBatch]:
+    for message in messages:
+        if message.topic.startswith(SPIKES):
+            header = msgpack.unpackb(message.payload)
+            yield SentBatch(*(header[n] for n in ("seq", "start_ns", "stop_ns", "sent_host_ns")))
+
+
+def _read(messages: Sequence[Message], kind: bytes) -> Iterator[Heard | None]:
+    return (read(message) for message in messages if message.topic.startswith(kind))
+
+
+def _warm_edge(batches: Sequence[SentBatch], rate: Pace, spec: WindowSpec) -> tuple[int, int]:
+    """Return the first stop of a measured window (session ns), and how many windows lie before."""
+    if not batches:
+        return 0, 0
+    begin_ns = min(batch.start_ns for batch in batches)
+    begin_bin = first_whole_bin(spec.rate, begin_ns)
+    first_bin = spec.first_start_at_or_after(begin_bin)
+    first_stop_ns = spec.rate.start_ns(first_bin + spec.n_bins)
+    edge_ns = first_stop_ns + second_to_ns(WARM_S * rate.speed)
+    n_before = 0
+    while spec.rate.start_ns(first_bin + n_before * spec.stride_bins + spec.n_bins) < edge_ns:
+        n_before += 1
+    return edge_ns, n_before
+
+
+def first_whole_bin(rate: BinRate, session_ns: int) -> int:
+    """Return the first bin that begins at or after a time."""
+    return rate.bin_of(session_ns - 1) + 1
+
+
+def _windows(counters: Mapping[str, Any]) -> dict[str, Any]:
+    dropped = {reason: n for reason, n in counters["windows_dropped"].items() if n}
+    return {
+        "cut": counters["windows"],
+        "narrated": counters["windows"] - sum(dropped.values()),
+        "dropped": dropped,
+        "skipped": counters["windows_gap_skipped"],
+    }
+
+
+def _n_whole(heard: Sequence[Heard], n_populations: int) -> int:
+    """Count the windows that every population was narrated of."""
+    populations: dict[int, set[str]] = {}
+    for each in heard:
+        populations.setdefault(each.window_seq, set()).add(each.name)
+    return sum(len(names) == n_populations for names in populations.values())
+
+
+def _delivery_ms(heard: Sequence[Heard]) -> list[float]:
+    return [(each.received_ns - each.published_ns) / 1e6 for each in heard]
+
+
+def _sent_to_received(
+    heard: Sequence[Heard], batches: Sequence[SentBatch], counters: Mapping[str, Any]
+) -> dict[str, float] | None:
+    """Find the batch that finished each window; both of its stamps are of this machine's clock."""
+    is_whole = all(later.seq == earlier.seq + 1 for earlier, later in pairwise(batches))
+    if not batches or not is_whole or counters["batches_lost"]:
+        return None
+    stops = np.array([batch.stop_ns for batch in batches])
+    first_ns = {each.window_stop_ns: each.first_ns for each in heard}
+    waits_ms = []
+    for window_stop_ns, received_ns in first_ns.items():
+        row = int(np.searchsorted(stops, window_stop_ns))
+        if row < len(batches):  # the last window may be finished by the end of the stream
+            waits_ms.append((received_ns - batches[row].sent_host_ns) / 1e6)
+    return percentiles(waits_ms)
+
+
+def _of_triggers(triggers: Sequence[Heard], edge_ns: int, seconds: float) -> dict[str, Any]:
+    by_kind: dict[str, list[Heard]] = {}
+    for each in triggers:
+        if each.window_stop_ns >= edge_ns:
+            by_kind.setdefault(each.kind, []).append(each)
+    return {
+        kind: {
+            "n": len(heard),
+            "per_s": len(heard) / seconds,
+            "stages_ms": stage_percentiles(heard),
+            "middle_ms": middle_ms(heard),
+            "published_to_here_ms": percentiles(_delivery_ms(heard)),
+        }
+        for kind, heard in by_kind.items()
+    }

@@ -1,0 +1,122 @@
+"""One second of a soak, as one line of a file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any
+
+from evaluation.latency.process_usage import Footprint
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What was seen in one second.
+
+    Attributes
+    ----------
+    t_s : float
+        Wall seconds since the first window.
+    daemon, worker, source : Footprint or None
+        None while there is no such process.
+    queue : dict
+        Of the newest ``stats``: windows ``waiting`` for the narrator, and ``unfinished``.
+    counters : dict
+        Of the newest ``stats``; they only go up.
+    n_narrations, n_failed, n_triggers : int
+        That arrived in this second; failed ones are not among the narrations.
+    latency_ms, trigger_ms : dict or None
+        p50, p95, p99, max and n of this second's narrations and triggers.
+    drift_ms : float or None
+        Session time covered, at the speed of the replay, less the wall time that has passed.
+    stats_age_s : float
+        How old the newest ``stats`` is.
+    """
+
+    t_s: float
+    daemon: Footprint | None
+    worker: Footprint | None
+    source: Footprint | None
+    queue: dict[str, int]
+    counters: dict[str, Any]
+    n_narrations: int
+    n_failed: int
+    n_triggers: int
+    latency_ms: dict[str, float] | None
+    trigger_ms: dict[str, float] | None
+    drift_ms: float | None
+    stats_age_s: float
+
+    @property
+    def counted_s(self) -> float:
+        """When the daemon counted: wall seconds since the first window."""
+        return self.t_s - self.stats_age_s
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that was done to the processes.
+
+    Attributes
+    ----------
+    name : str
+        ``narrator stopped``, ``narrator goes on``, ``narrator killed``, ``slow subscriber``.
+    t_s : float
+        Wall seconds since the first window.
+    host_ns : int
+    """
+
+    name: str
+    t_s: float
+    host_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """The first narration that was begun after an event.
+
+    Attributes
+    ----------
+    event : str
+    after_s : float
+        From the event until it was published.
+    age_ms : float
+        Of its window when the narrator took it up.
+    """
+
+    event: str
+    after_s: float
+    age_ms: float
+
+
+@dataclass(slots=True)
+class Log:
+    """The file of a soak: every line is whole and on the disk before the next begins."""
+
+    file: IO[str] | None
+    samples: list[Sample] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    recoveries: list[Recovery] = field(default_factory=list)
+
+    def write(self, kind: str, content: Mapping[str, Any]) -> None:
+        """Write one line."""
+        if self.file is not None:
+            line = json.dumps({"kind": kind, **content}, ensure_ascii=False, allow_nan=False)
+            self.file.write(line + "\n")
+            self.file.flush()
+
+    def sample(self, sample: Sample) -> None:
+        """Keep a second."""
+        self.samples.append(sample)
+        self.write("sample", asdict(sample))
+
+    def event(self, event: Event) -> None:
+        """Keep what was done."""
+        self.events.append(event)
+        self.write("event", asdict(event))
+
+    def recovery(self, recovery: Recovery) -> None:
+        """Keep how it went on."""
+        self.recoveries.append(recovery)
+        self.write("recovery", asdict(recovery))

@@ -1,0 +1,1 @@
+"""Narrations of simulated scenes against the facts of the scenes."""

@@ -1,0 +1,121 @@
+"""Who narrates the scenes: sets of units, random subsets of them, and the frames themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from contracts.errors import UserError
+
+if TYPE_CHECKING:
+    from contracts.manifest import Manifest
+    from contracts.population import Population
+    from contracts.window import WindowSpec
+    from evaluation.narrations.scenes import ScoreWorld
+
+POPULATIONS = ("all", "VISp", "LGd", "CA1", "PV", "SST", "VIP", "shuffled", "silent")
+"""Narrated side by side, as far as the bundle has such units."""
+
+NUMBERS = (10, 30, 100, 300)
+"""Sizes of the random subsets of the visual units; all of them come on top."""
+
+N_SUBSETS = 3
+"""Random orders in which the visual units are taken; one alone may be lucky."""
+
+FRAMES_AT_ONCE = 50
+
+
+def populations_of(population: Population) -> dict[str, str]:
+    """Return those of `POPULATIONS` that the units can form, by name."""
+    found = {}
+    for name in POPULATIONS:
+        try:
+            population.select(name)
+        except UserError:  # no such area or type here
+            continue
+        found[name] = name
+    return found
+
+
+def subsets_of(population: Population, *, seed: int) -> dict[int, dict[str, str]]:
+    """Draw nested random subsets of the visual units.
+
+    Parameters
+    ----------
+    population : Population
+        Of the bundle.
+    seed : int
+        Of the orders in which units are taken: the first 30 hold the first 10.
+
+    Returns
+    -------
+    subsets : dict of int to dict
+        By number of units; name and expression of each subset of that size.
+    """
+    from simulation.cortex.units import VISUAL
+
+    visual = [unit.unit_id for unit in population.units if unit.area in VISUAL]
+    rng = np.random.default_rng([seed, 6])
+    subsets: dict[int, dict[str, str]] = {}
+    for order in range(N_SUBSETS):
+        taken = rng.permutation(visual).tolist()
+        for number in NUMBERS:
+            if number < len(visual):
+                name = f"visual{number}-{order}"
+                subsets.setdefault(number, {})[name] = f"ids:{'|'.join(taken[:number])}"
+    if visual:
+        subsets[len(visual)] = {"visual-all": f"ids:{'|'.join(visual)}"}
+    return subsets
+
+
+def narrate_frames(
+    world: ScoreWorld, windows: Sequence[int], spec: WindowSpec, manifest: Manifest, model: str
+) -> list[str]:
+    """Narrate the frames themselves: what the language model says when it sees.
+
+    Parameters
+    ----------
+    world : ScoreWorld
+    windows : sequence of int
+        For each scene the window that is scored; the frame that it describes is narrated.
+    spec : WindowSpec
+        Of the windows.
+    manifest : Manifest
+        Of the bundle.
+    model : str
+        Folder or hub id of the language model.
+
+    Returns
+    -------
+    texts : list of str
+        One for each scene; empty where the narration failed.
+    """
+    from contracts.embedding import PatchEmbedding
+    from contracts.window import Window
+    from daemon.narrators.auto import load_narrator
+    from daemon.narrators.protocol import narrate
+    from daemon.service.settings import NarratorSettings
+    from encoder_training.frames.tower import VisionTower
+    from evaluation.narrations.windows import frame_ns
+
+    narrator = load_narrator(NarratorSettings(model=model), manifest)
+    tower = VisionTower(model)
+    texts: list[str] = []
+    for first in range(0, len(windows), FRAMES_AT_ONCE):
+        chosen = windows[first : first + FRAMES_AT_ONCE]
+        frames = np.stack([world.frame_at(frame_ns(spec, seq)) for seq in chosen])
+        patches = tower.patches(frames).astype(np.float32)
+        embeddings = [
+            PatchEmbedding(
+                window=Window(spec, seq * spec.stride_bins, np.empty((spec.n_bins, 0), np.uint16)),
+                population="true_patches",
+                n_units=0,
+                grid=tower.grid,
+                patches=each,
+            )
+            for seq, each in zip(chosen, patches, strict=True)
+        ]
+        texts += [each.text for each in narrate(narrator, embeddings)]
+    return texts

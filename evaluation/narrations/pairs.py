@@ -1,0 +1,234 @@
+"""Controlled clips: a feature must be said when it is there, and left out when it is not.
+
+The two scenes of a pair look the same but for one feature (`simulation.scenes.pairs`). The value in
+question is the first scene's: its subject's kind, number, heading or distance, its light, or its
+second thing. It is *present* in the first scene and *absent* from the second, and is mentioned by a
+sentence that says it as `evaluation.narrations.facts_score` counts it.
+
+References
+----------
+McNemar, Psychometrika 12, 1947; exact form: binomial test on the discordant pairs.
+Holm, Scandinavian Journal of Statistics 6, 1979: correction for the number of features.
+Wilson, Journal of the American Statistical Association 22, 1927: interval of a rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from contracts.errors import MisuseError
+from simulation.captions import parse
+from simulation.scenes.facts import Facts
+from simulation.scenes.pairs import FEATURES
+
+
+@dataclass(frozen=True, slots=True)
+class NarratedPair:
+    """Two scenes that differ in one feature, and what was said of each.
+
+    Attributes
+    ----------
+    feature : str
+        One of `FEATURES`.
+    present, absent : Facts
+        With the value in question, and without it.
+    said_present, said_absent : str
+        The sentence about each.
+    """
+
+    feature: str
+    present: Facts
+    absent: Facts
+    said_present: str
+    said_absent: str
+
+
+@dataclass(frozen=True, slots=True)
+class PairResult:
+    """One feature.
+
+    Attributes
+    ----------
+    feature : str
+        One of `FEATURES`.
+    n_pairs : int
+        Pairs that differ in it.
+    present, present_low, present_high : float
+        Rate of mention where it is there, with its 95 % Wilson interval.
+    absent, absent_low, absent_high : float
+        The same where it is not.
+    p_mcnemar, p_fisher : float
+        Two-sided; exact test on the pairs, and exact test that ignores which belong together.
+    p_mcnemar_holm, p_fisher_holm : float
+        Corrected for the number of features.
+    """
+
+    feature: str
+    n_pairs: int
+    present: float
+    present_low: float
+    present_high: float
+    absent: float
+    absent_low: float
+    absent_high: float
+    p_mcnemar: float
+    p_fisher: float
+    p_mcnemar_holm: float
+    p_fisher_holm: float
+
+
+def pair_results(pairs: Sequence[NarratedPair]) -> tuple[PairResult, ...]:
+    """Test each feature on its pairs.
+
+    Parameters
+    ----------
+    pairs : sequence of NarratedPair
+        Of any features, in any order.
+
+    Returns
+    -------
+    results : tuple of PairResult
+        One for each feature that has pairs, in the order of `FEATURES`.
+    """
+    by_feature = {
+        feature: [
+            (
+                mentions(pair.feature, pair.present, pair.absent, pair.said_present),
+                mentions(pair.feature, pair.present, pair.absent, pair.said_absent),
+            )
+            for pair in pairs
+            if pair.feature == feature
+        ]
+        for feature in FEATURES
+    }
+    tested = {feature: said for feature, said in by_feature.items() if said}
+    mcnemar = [mcnemar_exact(said) for said in tested.values()]
+    fisher = [fisher_exact(said) for said in tested.values()]
+    return tuple(
+        _result(feature, said, p_values)
+        for (feature, said), p_values in zip(
+            tested.items(),
+            zip(mcnemar, fisher, holm(mcnemar), holm(fisher), strict=True),
+            strict=True,
+        )
+    )
+
+
+def mentions(feature: str, present: Facts, absent: Facts, text: str) -> bool:
+    """Whether a sentence says the value that the first facts have and the second have not.
+
+    Parameters
+    ----------
+    feature : str
+        One of `FEATURES`.
+    present, absent : Facts
+        Of the two scenes.
+    text : str
+        What was said of either.
+
+    Returns
+    -------
+    is_mentioned : bool
+
+    Raises
+    ------
+    MisuseError
+        If the facts do not differ in that feature.
+    """
+    said, subject = parse(text), present.subject
+    if feature == "second":
+        gone = present.kinds - absent.kinds
+        if len(gone) != 1:
+            raise MisuseError(f"one thing must be missing from the second facts, got {absent}")
+        return bool(gone & said.kinds)
+    values = _value(feature, present), _value(feature, absent)
+    if values[0] == values[1]:
+        raise MisuseError(f"the scenes of a pair must differ in {feature!r}, got {values[0]} twice")
+    if feature == "kind":
+        return subject.kind in said.kinds
+    if feature == "light":
+        return said.light == present.light
+    thing = said.thing(subject.kind)
+    return thing is not None and getattr(thing, feature) == values[0]
+
+
+def mcnemar_exact(said: Sequence[tuple[bool, bool]]) -> float:
+    """Return the two-sided p of McNemar's exact test; 1 if no pair is discordant.
+
+    Parameters
+    ----------
+    said : sequence of (bool, bool)
+        Mentioned where present, mentioned where absent.
+
+    Returns
+    -------
+    p : float
+    """
+    from scipy.stats import binomtest
+
+    for_it = sum(one and not other for one, other in said)
+    against = sum(other and not one for one, other in said)
+    return float(binomtest(for_it, for_it + against).pvalue) if for_it + against else 1.0
+
+
+def fisher_exact(said: Sequence[tuple[bool, bool]]) -> float:
+    """Return the two-sided p of Fisher's exact test on mentions where present and where absent."""
+    from scipy import stats
+
+    table = [[sum(row), len(row) - sum(row)] for row in zip(*said, strict=True)]
+    return float(stats.fisher_exact(table).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Correct p values for their number.
+
+    >>> holm([0.01, 0.04, 0.03])
+    (0.03, 0.06, 0.06)
+    """
+    order = np.argsort(p_values)
+    steps = np.arange(len(p_values), 0, -1)
+    stepped = np.maximum.accumulate(np.asarray(p_values)[order] * steps)
+    adjusted = np.empty(len(p_values))
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return tuple(adjusted.tolist())
+
+
+def _value(feature: str, facts: Facts) -> object:
+    if feature == "light":
+        return facts.light
+    if feature in {"kind", "count", "heading", "distance"}:
+        return getattr(facts.subject, feature)
+    raise MisuseError(f"a pair differs in one of {', '.join(FEATURES)}, got {feature!r}")
+
+
+def _result(
+    feature: str, said: Sequence[tuple[bool, bool]], p_values: tuple[float, float, float, float]
+) -> PairResult:
+    present, absent = (sum(row) for row in zip(*said, strict=True))
+    present_low, present_high = _wilson(present, len(said))
+    absent_low, absent_high = _wilson(absent, len(said))
+    p_mcnemar, p_fisher, p_mcnemar_holm, p_fisher_holm = p_values
+    return PairResult(
+        feature=feature,
+        n_pairs=len(said),
+        present=present / len(said),
+        present_low=present_low,
+        present_high=present_high,
+        absent=absent / len(said),
+        absent_low=absent_low,
+        absent_high=absent_high,
+        p_mcnemar=p_mcnemar,
+        p_fisher=p_fisher,
+        p_mcnemar_holm=p_mcnemar_holm,
+        p_fisher_holm=p_fisher_holm,
+    )
+
+
+def _wilson(n_hits: int, n: int) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
+    interval = binomtest(n_hits, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

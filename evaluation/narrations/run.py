@@ -1,0 +1,223 @@
+"""The walk of a score: scenes, a recording of them, narrations, and then the report.
+
+Nothing of the daemon is imported but its narrator for the frames: spikes go through a source and
+a daemon that are processes of their own.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts.errors import UserError, listed
+from contracts.narration import Narration
+from evaluation.trial import Replayed, ReplayPlan, replay
+
+if TYPE_CHECKING:
+    from contracts.manifest import Manifest
+    from evaluation.narrations.pairs import NarratedPair
+    from evaluation.narrations.report import Report, SameTokens
+    from evaluation.narrations.sbert import SentenceEncoder
+    from evaluation.narrations.scenes import ScoreWorld
+
+SAME_SECONDS = 20.0
+"""Of the recording that is replayed again in other ways."""
+
+WAYS = (("sequential", "1"), ("worker", "1"), ("worker", "max"))
+"""Other modes and speeds, which must say what the sequential mode says as fast as it can."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What was said of a world."""
+
+    plan: ReplayPlan
+    replayed: Replayed
+    texts: Mapping[str, Sequence[str]]
+
+
+class ScoreSession:
+    """One score.
+
+    Parameters
+    ----------
+    folder : Path
+        Empty; recordings and logs go there.
+    manifest : Manifest
+        Of the bundle that is scored.
+    model : str
+        Folder of the language model.
+    seed : int
+        Of everything that is drawn.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, model: str, *, seed: int) -> None:
+        self._folder = folder
+        self._manifest = manifest
+        self._model = model
+        self._seed = seed
+        self._seconds: dict[str, float] = {}
+
+    def run(
+        self, *, n_scenes: int, n_pairs: int, encoder: SentenceEncoder | None, command: str
+    ) -> Report:
+        """Make scenes, narrate them in every way, score what was said.
+
+        Parameters
+        ----------
+        n_scenes : int
+            Scenes to score.
+        n_pairs : int
+            Controlled clips for each feature.
+        encoder : SentenceEncoder or None
+            None leaves sentence similarity out.
+        command : str
+            What the report says it was made by.
+
+        Returns
+        -------
+        Report
+        """
+        from evaluation.narrations.assemble import NarratedScenes, assemble
+        from evaluation.narrations.narrators import populations_of, subsets_of
+
+        population = self._manifest.population
+        named, subsets = populations_of(population), subsets_of(population, seed=self._seed)
+        with self._timed("making the scenes, and the spikes of who sees them"):
+            scenes, clips, features = self._worlds(n_scenes, n_pairs)
+        expressions = named | {k: v for each in subsets.values() for k, v in each.items()}
+        heard = self._narrate(scenes, expressions, "scenes")
+        heard_clips = self._narrate(clips, {"all": "all"}, "clips")
+        same = self._same_tokens(heard)
+        narrated = NarratedScenes(
+            facts=scenes.facts,
+            texts=heard.texts,
+            populations={name: population.select(name).n_units for name in named},
+            subsets={number: tuple(names) for number, names in subsets.items()},
+        )
+        pairs = {
+            "true_patches": _pairs(clips, features, heard_clips.texts["true_patches"]),
+            "spikes": _pairs(clips, features, heard_clips.texts["all"]),
+        }
+        print("score: scoring", file=sys.stderr, flush=True)
+        return assemble(
+            narrated,
+            pairs,
+            same,
+            encoder=encoder,
+            seed=self._seed,
+            command=command,
+            bundle=self._manifest.sha256,
+            model=Path(self._model).name,
+            seconds=self._seconds,
+        )
+
+    def _worlds(self, n_scenes: int, n_pairs: int) -> tuple[ScoreWorld, ScoreWorld, list[str]]:
+        """Return the world of the scenes, that of the pairs, and the feature of each pair."""
+        from evaluation.narrations.scenes import make_world
+        from simulation.cortex.drive import open_eye
+        from simulation.cortex.units import draw_units
+        from simulation.scenes.movie import random_movie
+        from simulation.scenes.pairs import FEATURES, controlled_pair
+        from simulation.seeds import ANIMAL, scene_seed
+
+        units = draw_units(ANIMAL)
+        self._check_animal(set(zip(units.probe.tolist(), map(str, units.unit_id), strict=True)))
+        eye = open_eye(units)
+        features = [feature for feature in FEATURES for _ in range(n_pairs)]
+        clips = [
+            scene
+            for number, feature in enumerate(features)
+            for scene in controlled_pair(feature, scene_seed(self._seed, number))
+        ]
+        drawn = random_movie("unseen", seed=self._seed, n_scenes=n_scenes).scenes
+        scenes, pairs = (
+            make_world(self._folder / f"{name}.nwb", shown, units=units, eye=eye, session_seed=day)
+            for day, (name, shown) in enumerate((("scenes", drawn), ("clips", clips)), self._seed)
+        )
+        return scenes, pairs, features
+
+    def _check_animal(self, keys: set[tuple[str, str]]) -> None:
+        """Refuse a bundle of other units before the long work.
+
+        Raises
+        ------
+        UserError
+            With those units.
+        """
+        others = [unit.label for unit in self._manifest.population.units if unit.key not in keys]
+        if others:
+            raise UserError(
+                f"only a bundle of the simulated animal can be scored, and {len(others)} units of "
+                f"{self._manifest.folder} are not its units: unit_id {listed(others)}. Make one "
+                "with 'neurrate bundle simulated'."
+            )
+
+    def _narrate(self, world: ScoreWorld, expressions: Mapping[str, str], name: str) -> _Heard:
+        """Narrate the frames of a world, then its spikes; every sentence belongs to a scene."""
+        from evaluation.narrations.narrators import narrate_frames
+        from evaluation.narrations.windows import scene_windows
+
+        spec = world.window_spec(self._manifest.window_spec)
+        windows = scene_windows(spec, world.start_ns, world.stop_ns).tolist()
+        with self._timed(f"narrating the frames of the {name}"):
+            frames = narrate_frames(world, windows, spec, self._manifest, self._model)
+        plan = ReplayPlan(
+            recording=world.recording,
+            bundle=self._manifest.folder,
+            model=self._model,
+            populations=expressions,
+            stride_bins=spec.stride_bins,
+        )
+        with self._timed(f"narrating the spikes of the {name}"):
+            replayed = replay(plan, self._folder / name, title=f"score: {name}")
+        spikes = {
+            population: [replayed.narrations[seq, population].said.text for seq in windows]
+            for population in expressions
+        }
+        return _Heard(plan, replayed, {"true_patches": frames, **spikes})
+
+    def _same_tokens(self, heard: _Heard) -> tuple[SameTokens, ...]:
+        """Replay the beginning in other ways, and compare with what was said before."""
+        from evaluation.narrations.report import SameTokens
+
+        found = []
+        for number, (mode, speed) in enumerate(WAYS):
+            way = f"{mode}, --speed {speed}"
+            plan = replace(heard.plan, mode=mode, speed=speed, seconds=SAME_SECONDS)
+            with self._timed(f"narrating again: {way}"):
+                again = replay(plan, self._folder / f"again-{number}", title=f"score: {way}")
+            both = again.narrations.keys() & heard.replayed.narrations.keys()
+            n_equal = sum(
+                _words(again.narrations[key]) == _words(heard.replayed.narrations[key])
+                for key in both
+            )
+            found.append(SameTokens(way, len(both), n_equal, again.n_dropped))
+        return tuple(found)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        print(f"score: {what}", file=sys.stderr, flush=True)
+        start_s = time.monotonic()
+        yield
+        self._seconds[what] = round(time.monotonic() - start_s, 1)
+
+
+def _pairs(world: ScoreWorld, features: Sequence[str], said: Sequence[str]) -> list[NarratedPair]:
+    """Put the two scenes of each pair together: they are shown one after the other."""
+    from evaluation.narrations.pairs import NarratedPair
+
+    facts = world.facts
+    return [
+        NarratedPair(feature, facts[at], facts[at + 1], said[at], said[at + 1])
+        for at, feature in zip(range(0, len(facts), 2), features, strict=True)
+    ]
+
+
+def _words(narration: Narration) -> tuple[str, int, str]:
+    return narration.said.text, narration.said.n_tokens, narration.said.status.value

@@ -1,0 +1,115 @@
+"""The scenes that a score is made on: shown to the simulated animal, written as a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.clock import seconds_to_ns
+from evaluation.simulated_encoder.session import SCENE_FRAMES
+
+if TYPE_CHECKING:
+    from contracts.window import WindowSpec
+    from simulation.cortex.drive import Eye
+    from simulation.cortex.units import CortexUnits
+    from simulation.scenes.facts import Facts
+    from simulation.scenes.movie import Movie
+    from simulation.scenes.scene import Scene
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreWorld:
+    """Scenes, and the recording of an animal that watched them.
+
+    Attributes
+    ----------
+    recording : Path
+        NWB file.
+    movie : Movie
+        The scenes, one after another.
+    start_ns, stop_ns : array, shape (n_scenes,), int64, nanoseconds
+        When each scene was on the screen, session clock.
+    frame_start_ns : array, shape (n_frames,), int64, nanoseconds
+        The same of each frame of the movie.
+    """
+
+    recording: Path
+    movie: Movie
+    start_ns: NDArray[np.int64]
+    stop_ns: NDArray[np.int64]
+    frame_start_ns: NDArray[np.int64]
+
+    @property
+    def facts(self) -> tuple[Facts, ...]:
+        """What each scene shows."""
+        return tuple(scene.facts for scene in self.movie.scenes)
+
+    def frame_at(self, session_ns: int) -> NDArray[np.uint8]:
+        """Return the frame on the screen at a time, shape (304, 608), uint8."""
+        number = int(np.searchsorted(self.frame_start_ns, session_ns, side="right")) - 1
+        frame: NDArray[np.uint8] = self.movie.frames(number, number + 1)[0]
+        return frame
+
+    def window_spec(self, spec: WindowSpec) -> WindowSpec:
+        """Return the bundle's window with the longest stride that misses no scene."""
+        from evaluation.narrations.windows import with_stride
+
+        return with_stride(spec, int((self.stop_ns - self.start_ns).min()))
+
+
+def make_world(
+    recording: Path,
+    scenes: Sequence[Scene],
+    *,
+    units: CortexUnits,
+    eye: Eye,
+    session_seed: int,
+) -> ScoreWorld:
+    """Show scenes to an animal and write down what its units do.
+
+    Parameters
+    ----------
+    recording : Path
+        NWB file to write.
+    scenes : sequence of Scene
+        In the order in which they are shown, each once.
+    units : CortexUnits
+        The animal.
+    eye : Eye
+        Its eye.
+    session_seed : int
+        The day: noise, spikes, and the frames that the display drops.
+
+    Returns
+    -------
+    ScoreWorld
+    """
+    from simulation.cortex.nwb import write_session
+    from simulation.cortex.schedule import movie_schedule
+    from simulation.scenes.movie import Movie
+
+    movie = Movie("natural_movie_unseen", tuple(scenes), SCENE_FRAMES)
+    schedule = movie_schedule(movie, seed=session_seed)
+    write_session(
+        recording,
+        units=units,
+        schedule=schedule,
+        session_seed=session_seed,
+        with_frames=False,
+        progress=True,
+        eye=eye,
+    )
+    (shown,) = (block for block in schedule.blocks if block.movie is not None)
+    frame_start_ns, frame_stop_ns = seconds_to_ns(shown.start_s), seconds_to_ns(shown.stop_s)
+    return ScoreWorld(
+        recording=recording,
+        movie=movie,
+        start_ns=frame_start_ns[::SCENE_FRAMES],
+        stop_ns=frame_stop_ns[SCENE_FRAMES - 1 :: SCENE_FRAMES],
+        frame_start_ns=frame_start_ns,
+    )

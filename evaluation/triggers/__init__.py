@@ -1,0 +1,1 @@
+"""Trigger rules against annotated recordings."""

@@ -1,0 +1,218 @@
+"""What a dry run of rules needs, found and checked before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts.errors import UserError
+from contracts.manifest import CAPTIONS
+from contracts.toml import read_toml
+from contracts.trigger import TriggerKind
+from evaluation.trial import ReplayPlan
+from evaluation.triggers.annotations import Truth, captions_as_truth, read_truth_file
+from neurrate.arguments import overrides_of, settings_from
+from neurrate.run_command import named_populations
+
+if TYPE_CHECKING:
+    from contracts.manifest import Manifest
+    from contracts.window import WindowSpec
+    from daemon.service.settings import Settings
+    from daemon.triggers.probes import Probes
+    from daemon.triggers.rule_file import RuleBook
+    from daemon.triggers.rules import Rule
+    from stream_sources.recordings.recording import RecordingSource
+
+NEVER = 1_000_000
+"""Of so many windows one is narrated where no rule listens to narrations."""
+
+SPOKEN = (TriggerKind.WORD, TriggerKind.LIKENESS)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for; None where nobody said.
+
+    Attributes
+    ----------
+    recording : str
+    bundle, rules : Path
+    truth : Path or None
+    model : str or None
+    populations : str or None
+        Names separated by commas, each also the set; None for those of the settings or of the
+        rules.
+    speed : str
+    start, seconds : float or None
+    config : Path or None
+    settings : tuple of str
+        As given to ``--set``.
+    """
+
+    recording: str
+    bundle: Path
+    rules: Path
+    truth: Path | None = None
+    model: str | None = None
+    populations: str | None = None
+    speed: str = "max"
+    start: float | None = None
+    seconds: float | None = None
+    config: Path | None = None
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that is known before the replay.
+
+    Attributes
+    ----------
+    manifest : Manifest
+    settings : Settings
+        Those of the daemon that will run.
+    spec : WindowSpec
+        Of its windows.
+    book : RuleBook
+    probes : Probes or None
+    source : RecordingSource
+        The part of the recording that will be played; the caller closes it.
+    truth : Truth
+    plan : ReplayPlan
+    """
+
+    manifest: Manifest
+    settings: Settings
+    spec: WindowSpec
+    book: RuleBook
+    probes: Probes | None
+    source: RecordingSource
+    truth: Truth
+    plan: ReplayPlan
+
+    def tolerance_ns(self, rule: Rule) -> int:
+        """Return how long after an event a trigger still belongs to it: window, lag and dwell.
+
+        The last window that overlaps what the event evoked ends so much later, and a dwell ends
+        with the last of its windows.
+        """
+        spec = self.spec
+        every = self.settings.handover.every if rule.condition.kind in SPOKEN else 1
+        waiting = (rule.level.dwell - 1) * every * spec.stride_bins
+        return spec.lag_ns + spec.rate.start_ns(spec.n_bins + waiting)
+
+
+def prepare(asked: Asked) -> Prepared:
+    """Load and check everything.
+
+    Parameters
+    ----------
+    asked : Asked
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    UserError
+        For whatever the user can mend: rules, bundle, recording, truth, settings.
+    """
+    from contracts.manifest import load_manifest
+    from daemon.service.wiring import selections, window_spec
+    from daemon.triggers.auto import load_rule_book
+    from neurrate.stream_command import units_of
+    from stream_sources.recordings.open_source import open_source
+    from stream_sources.replay import speed_factor
+
+    speed_factor(asked.speed)
+    file_truth = read_truth_file(asked.truth) if asked.truth is not None else None
+    manifest = load_manifest(asked.bundle)
+    settings, given = _settings(asked, manifest)
+    selections(settings, manifest)
+    found = load_rule_book(settings, manifest)
+    if found is None:
+        raise UserError("--rules must name a file of rules.")
+    book, probes = found
+    source = open_source(
+        asked.recording,
+        only=units_of(asked.bundle),
+        start_s=asked.start,
+        duration_s=asked.seconds,
+        batch_ms=100.0,
+    )
+    truth = file_truth or captions_as_truth(source.presentations, asked.recording)
+    if truth is None:
+        source.close()
+        raise UserError(
+            f"triggers are held to what was on the screen, and {asked.recording} has no captions "
+            "of its presentations. Give --truth FILE, a CSV of start_s,stop_s,concept in seconds "
+            "of session time."
+        )
+    spec = window_spec(settings, manifest)
+    model = asked.model or settings.narrator.model or manifest.model.language_model.model_id
+    plan = ReplayPlan(
+        recording=asked.recording,
+        bundle=asked.bundle,
+        model=model,
+        populations=settings.populations,
+        stride_bins=spec.stride_bins,
+        mode=settings.narrator.mode,
+        speed=asked.speed,
+        seconds=asked.seconds,
+        start=asked.start,
+        config=asked.config,
+        settings=given,
+    )
+    return Prepared(manifest, settings, spec, book, probes, source, truth, plan)
+
+
+def _settings(asked: Asked, manifest: Manifest) -> tuple[Settings, tuple[str, ...]]:
+    """Return the daemon's settings, and those that it must be told, as after ``--set``."""
+    populations, is_spoken = _named_in(asked.rules)
+    ours: dict[str, object] = {
+        # Every window is encoded in turn, so that none is dropped however fast the replay; with
+        # sentences at a fixed speed, the narrator works beside the loop, as it does live.
+        "narrator.mode": "worker" if is_spoken and asked.speed != "max" else "sequential"
+    }
+    if not is_spoken:
+        ours["handover.every"] = NEVER
+        if manifest.file(CAPTIONS) is not None:
+            ours["narrator.backend"] = "retrieval"
+    forced = {"triggers.rules": str(asked.rules.absolute()), "triggers.dry_run": True}
+    named = {**ours, **overrides_of(asked.settings), **forced}
+    loaded = settings_from(asked.config, (), named)
+    if asked.populations is not None:
+        named["populations"] = named_populations(asked.populations)
+    elif loaded.provenance["populations"] == "default":
+        named["populations"] = {name: name for name in populations or ("all",)}
+    settings = settings_from(asked.config, (), named).settings
+    told = {key: value for key, value in named.items() if key != "populations"}
+    return settings, tuple(f"{key}={_spelled(value)}" for key, value in told.items())
+
+
+def _spelled(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _named_in(rules: Path) -> tuple[Sequence[str], bool]:
+    """Return the populations that rules name, and whether a rule listens to narrations.
+
+    What cannot be read is passed over: it is said when the rules are loaded.
+    """
+    from daemon.triggers.rules import ConditionError, read_condition
+
+    try:
+        tables = read_toml(rules).get("triggers", {}).values()
+    except (OSError, ValueError, AttributeError):
+        return (), False
+    conditions = []
+    for table in tables:
+        try:
+            conditions.append(read_condition(table["when"]))
+        except (ConditionError, KeyError, TypeError):
+            continue
+    names = dict.fromkeys(condition.population for condition in conditions)
+    return tuple(names), any(condition.kind in SPOKEN for condition in conditions)

@@ -1,0 +1,175 @@
+"""The walk of a dry run: replay, scores of every window, and then the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from contracts.clock import ns_to_second, second_to_ns
+from contracts.errors import UserError
+from contracts.trigger import TriggerKind, trigger_latency_ms
+from evaluation.latency.messages import percentiles
+from evaluation.trial import Replayed, replay
+from evaluation.triggers.plan import Prepared
+from evaluation.triggers.report import DryRun, Held, RuleScore
+from evaluation.triggers.score_trace import Trace, narration_traces, probe_traces, sweep
+from evaluation.triggers.scoring import Scene, intervals, luck, make_scene, match
+
+if TYPE_CHECKING:
+    from daemon.triggers.rules import Rule
+
+
+def dry_run(prepared: Prepared, folder: Path, *, command: str, seed: int = 0) -> DryRun:
+    """Replay a recording with rules that reach no sink, and score what they fire at.
+
+    Parameters
+    ----------
+    prepared : Prepared
+    folder : Path
+        Empty; logs go there.
+    command : str
+        What the report says it was made by.
+    seed : int
+        Of the bootstrap and of luck.
+
+    Returns
+    -------
+    DryRun
+
+    Raises
+    ------
+    UserError
+        If no rule can be scored.
+    """
+    scenes = _scenes(prepared)
+    _say("replaying")
+    start_s, stop_s = (ns_to_second(edge) for edge in prepared.source.span_ns)
+    replayed = replay(prepared.plan, folder / "replay", title="triggers", span_s=(start_s, stop_s))
+    _say("scoring every window once more")
+    traces = probe_traces(
+        prepared.source,
+        prepared.manifest,
+        prepared.book,
+        prepared.probes,
+        prepared.settings,
+        n_windows=replayed.n_windows,
+    ) | narration_traces(prepared.book, tuple(replayed.narrations.values()))
+    rules = tuple(
+        _rule_score(
+            rule,
+            scenes[rule.name],
+            replayed,
+            traces[rule.name],
+            is_whole=prepared.plan.speed == "max",
+            seed=seed,
+        )
+        for rule in prepared.book.rules
+    )
+    counters = replayed.counters
+    return DryRun(
+        command=command,
+        recording=str(prepared.plan.recording),
+        bundle=prepared.manifest.sha256,
+        truth=prepared.truth.source,
+        speed=prepared.plan.speed,
+        mode=prepared.plan.mode,
+        seen=prepared.source.span_ns,
+        known=prepared.truth.known(prepared.source.span_ns),
+        counters={
+            "windows": replayed.n_windows,
+            "encoded": counters["windows_encoded"],
+            "narrations": sum(counters["narrations"].values()),
+            "dropped": {why: n for why, n in counters["windows_dropped"].items() if n},
+            "likeness_dropped": counters["likeness_dropped"],
+        },
+        rules=rules,
+    )
+
+
+def _scenes(prepared: Prepared) -> dict[str, Scene | str]:
+    """Return what each rule is held to, or why to nothing.
+
+    Raises
+    ------
+    UserError
+        If that is all of them.
+    """
+    found = {rule.name: _scene(prepared, rule) for rule in prepared.book.rules}
+    if all(isinstance(each, str) for each in found.values()):
+        why = "\n".join(f"  {name}: {reason}" for name, reason in found.items())
+        raise UserError(f"no rule can be scored:\n{why}")
+    return found
+
+
+def _scene(prepared: Prepared, rule: Rule) -> Scene | str:
+    there, seen = prepared.truth.there(rule), prepared.source.span_ns
+    if isinstance(there, str):
+        return there
+    if there[-1][1] <= seen[0] or there[0][0] >= seen[1]:
+        start, stop = (ns_to_second(edge) for edge in seen)
+        first, last = (ns_to_second(edge) for edge in (there[0][0], there[-1][1]))
+        return (
+            f"the truth is of {first:.3f} to {last:.3f} s, and {start:.3f} to {stop:.3f} s are "
+            "replayed; do both count from the same zero?"
+        )
+    return make_scene(
+        there,
+        prepared.truth.known(seen),
+        tolerance_ns=prepared.tolerance_ns(rule),
+        is_above=rule.condition.is_above,
+    )
+
+
+def _rule_score(
+    rule: Rule,
+    scene: Scene | str,
+    replayed: Replayed,
+    trace: Trace,
+    *,
+    is_whole: bool,
+    seed: int,
+) -> RuleScore:
+    """Score one rule; `is_whole` if no window may be missing.
+
+    At full speed sentences come faster than they can be compared, and the daemon, which waits for
+    nobody, leaves some out. What the rule would have fired at is then computed here.
+    """
+    n_uncompared = replayed.counters["likeness_dropped"]
+    fired = [each for each in replayed.triggers if each.name == rule.name]
+    rows = trace.fired(rule.level)
+    again = trace.seq[rows]
+    is_computed = rule.condition.kind is TriggerKind.LIKENESS and is_whole and n_uncompared > 0
+    times_ns = (
+        trace.stop_ns[rows].tolist()
+        if is_computed
+        else [second_to_ns(each.window.stop_s) for each in fired]
+    )
+    return RuleScore(
+        rule=rule,
+        times_ns=tuple(times_ns),
+        host_ms=percentiles([trigger_latency_ms(each.stamps)["total"] for each in fired]),
+        trace=trace,
+        n_fired=len(fired),
+        n_again=len(again),
+        n_same=int(np.isin(again, [each.window.seq for each in fired]).sum()),
+        is_computed=is_computed,
+        held=scene if isinstance(scene, str) else _held(rule, scene, times_ns, trace, seed),
+    )
+
+
+def _held(rule: Rule, scene: Scene, times_ns: Sequence[int], trace: Trace, seed: int) -> Held:
+    return Held(
+        scene=scene,
+        outcome=match(scene, times_ns),
+        scores=intervals(scene, times_ns, seed=seed),
+        luck=luck(scene, times_ns, seed=seed),
+        swept=sweep(rule, trace, scene),
+    )
+
+
+def _say(what: str) -> None:
+    print(f"triggers: {what}", file=sys.stderr, flush=True)

@@ -1,0 +1,230 @@
+"""Any NWB 2 recording with a units table, local or behind http(s), as a source of spikes.
+
+Opening checks everything and reads the small tables; the spikes stay where they are. Session time
+zero is the zero of the file's times.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import h5py
+
+from contracts.errors import RecordingError, listed
+from contracts.population import MAX_UNITS, Population
+from stream_sources.recordings.nwb_spikes import load_trains, read_index, train_problems
+from stream_sources.recordings.nwb_tables import (
+    read_invalid_times,
+    read_presentations,
+    read_text,
+    read_unit_ids,
+    read_unit_table,
+)
+from stream_sources.recordings.recording import Play, Recording, RecordingSource, check_play
+from stream_sources.recordings.remote_file import (
+    HDF5_SIGNATURE,
+    RemoteFile,
+    default_cache_dir,
+    is_url,
+)
+from stream_sources.recordings.unit_filter import choose_units, parse_units
+
+CHUNK_CACHE_BYTES = 32 << 20
+"""Several chunks as pynwb writes them (4 MiB), so that none is unpacked twice."""
+
+MAX_LABEL = 64
+"""A longer identifier would fill the screen; the file's name stands in for it."""
+
+
+class NwbSource(RecordingSource):
+    """Replays the units of an NWB 2 file as one stream.
+
+    Parameters
+    ----------
+    path_or_url : str
+        File, or ``http(s)://`` address on a server that answers byte ranges.
+    stream : str
+        Name of the stream.
+    units : str
+        Which units: ``all``, ``good``, ``allen``, ``area:VISp|VISl``, ... as in `parse_units`.
+    only : sequence of (probe, unit_id), optional
+        Exactly these units in this order, such as those of a bundle.
+    start_s : float, optional
+        Session time to start at, seconds; by default the batch of the first spike.
+    duration_s : float, optional
+        Seconds to play, counted from `start_s`; without one from the first spike, rounded down to
+        a whole batch. By default to the last spike.
+    batch_ms : float
+        Length of a batch, milliseconds.
+    cache_dir : Path or str, optional
+        Where remote files are kept; by default ``$XDG_CACHE_HOME/neurrate``.
+    tables : sequence of str
+        Tables of ``intervals`` that hold presentations and are not called
+        ``NAME_presentations``, as far as they are there.
+
+    Raises
+    ------
+    RecordingError
+        With every problem found.
+    """
+
+    def __init__(
+        self,
+        path_or_url: str,
+        *,
+        stream: str = "nwb",
+        units: str = "all",
+        only: Sequence[tuple[str, str]] | None = None,
+        start_s: float | None = None,
+        duration_s: float | None = None,
+        batch_ms: float = 10.0,
+        cache_dir: Path | str | None = None,
+        tables: Sequence[str] = (),
+    ) -> None:
+        play = Play(stream, start_s, duration_s, batch_ms)
+        problems = check_play(play)
+        if problems:
+            raise RecordingError(path_or_url, problems)
+        parse_units(units)  # a typing error is said before a download
+        with _open(path_or_url, cache_dir) as (file, local):
+            recording = _read(file, path_or_url, local, units, only, tables)
+        super().__init__(recording, play)
+
+
+def _read(
+    file: h5py.File,
+    path: str,
+    local: Path | None,
+    units: str,
+    only: Sequence[tuple[str, str]] | None,
+    tables: Sequence[str],
+) -> Recording:
+    group = _units_group(file, path)
+    bounds = read_index(group, path)
+    unit_ids = read_unit_ids(group, len(bounds) - 1)
+    problems = _id_problems(unit_ids)
+    if problems:
+        raise RecordingError(path, problems)
+    table = read_unit_table(file, unit_ids)
+    rows = choose_units(table, units, only, path=path)
+    trains = load_trains(group, bounds, rows, local=local)
+    chosen = [table.units[row] for row in rows.tolist()]
+    problems = train_problems(trains, [unit.unit_id for unit in chosen])
+    if problems:
+        raise RecordingError(path, problems)
+    identifier = read_text(file, "identifier")
+    return Recording(
+        path=path,
+        label=f"nwb:{identifier if 0 < len(identifier) <= MAX_LABEL else _stem(path)}",
+        identifier=identifier,
+        population=Population(chosen),
+        trains=trains,
+        presentations=read_presentations(file, tables),
+        invalid_ns=read_invalid_times(file),
+    )
+
+
+@contextmanager
+def _open(path: str, cache_dir: Path | str | None) -> Iterator[tuple[h5py.File, Path | None]]:
+    """Open a file wherever it is.
+
+    Raises
+    ------
+    RecordingError
+        In place of whatever HDF5 or the system says against the file.
+    """
+    try:
+        if is_url(path):
+            cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
+            with (
+                RemoteFile(path, cache) as remote,
+                h5py.File(remote, "r", rdcc_nbytes=CHUNK_CACHE_BYTES) as file,
+            ):
+                yield file, None
+        else:
+            local = Path(path)
+            _check_local(local)
+            with h5py.File(local, "r", rdcc_nbytes=CHUNK_CACHE_BYTES) as file:
+                yield file, local
+    except (OSError, KeyError, RuntimeError) as error:  # what h5py raises for damaged files
+        raise RecordingError(path, [_damage(error)]) from error
+
+
+def _check_local(path: Path) -> None:
+    if path.is_dir():
+        raise RecordingError(str(path), ["it is a folder; an NWB file is wanted"])
+    if not path.is_file():
+        raise RecordingError(str(path), ["there is no such file"])
+    if path.stat().st_size == 0:
+        raise RecordingError(str(path), ["the file is empty"])
+    if not os.access(path, os.R_OK):
+        raise RecordingError(str(path), ["the file may not be read; check its permissions"])
+    with path.open("rb") as file:
+        head = file.read(len(HDF5_SIGNATURE))
+    if head != HDF5_SIGNATURE and not h5py.is_hdf5(path):
+        raise RecordingError(
+            str(path), [f"it is not an HDF5 file, so not NWB 2 either: it begins with {head!r}"]
+        )
+
+
+def _damage(error: Exception) -> str:
+    text = str(error).removeprefix("Unable to synchronously open file ").strip("()'\"")
+    if "truncated" in text:
+        return f"the file is cut short: {text}. Copy or download it again."
+    return f"the file cannot be read: {text}. It may be damaged; copy or download it again."
+
+
+def _units_group(file: h5py.File, path: str) -> h5py.Group:
+    old = _old_version(file)
+    if old:
+        raise RecordingError(
+            path,
+            [
+                f"it is an NWB 1.x file (nwb_version {old!r}); NWB 2 is wanted. Convert it, or "
+                "fetch the NWB 2 release of the data set."
+            ],
+        )
+    group = file.get("units")
+    if not isinstance(group, h5py.Group):
+        found = ", ".join(sorted(file)) or "nothing"
+        raise RecordingError(
+            path,
+            [
+                f"it has no units table, so no sorted spikes; it has {found}. In the Allen data "
+                "the spikes are in the session file, not in the probe (LFP) files."
+            ],
+        )
+    return group
+
+
+def _old_version(file: h5py.File) -> str:
+    """Return the version of an NWB 1 file, which keeps it in a data set; empty for NWB 2."""
+    in_dataset = read_text(file, "nwb_version")
+    if in_dataset:
+        return in_dataset
+    version = file.attrs.get("nwb_version", "")
+    text = version.decode("utf-8", "replace") if isinstance(version, bytes) else str(version)
+    return text if text.removeprefix("NWB-").startswith(("0.", "1.")) else ""
+
+
+def _id_problems(unit_ids: Sequence[str]) -> list[str]:
+    problems = []
+    if len(unit_ids) > MAX_UNITS:
+        problems.append(f"at most {MAX_UNITS:,} units can be sent, got {len(unit_ids):,}")
+    twice = [unit_id for unit_id, n in Counter(unit_ids).items() if n > 1]
+    if twice:
+        problems.append(
+            f"each unit needs an id of its own; {len(twice)} ids stand in units/id more than "
+            f"once: {listed(twice)}"
+        )
+    return problems
+
+
+def _stem(path: str) -> str:
+    name = PurePosixPath(urlsplit(path).path if is_url(path) else path).stem
+    return name[:MAX_LABEL] or "recording"

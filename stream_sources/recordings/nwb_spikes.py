@@ -1,0 +1,300 @@
+"""The spike times of an NWB 2 units table: where they are and whether they are sound.
+
+``spike_times`` holds the trains end to end, ``spike_times_index`` where each one stops. A local,
+contiguous, uncompressed column of float64 is mapped where it stands. Anything else is read once:
+into memory if it is small, else into a temporary file without a name, which is then mapped.
+"""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from contracts.clock import MAX_SESSION_NS, NS_PER_S
+from contracts.errors import RecordingError, listed
+from stream_sources.recordings.trains import Trains
+
+IN_MEMORY_BYTES = 64 << 20
+"""Spike times up to this size are kept in memory: 8 million spikes."""
+
+PIECE_SPIKES = 1 << 20
+"""Spikes read or checked at once, 8 MiB: larger pieces were no faster."""
+
+READ_THROUGH_SPIKES = 1 << 17
+"""Unwanted spikes read to save a request: 1 MiB takes less time than 30 ms on most lines."""
+
+FLOAT64 = np.dtype("<f8")
+
+
+def read_index(units: h5py.Group, path: str) -> NDArray[np.int64]:
+    """Read where each unit's spikes start and stop.
+
+    Parameters
+    ----------
+    units : h5py.Group
+        The units table.
+    path : str
+        The recording, for messages.
+
+    Returns
+    -------
+    bounds : array, shape (n_units + 1,), int64
+        Unit ``k`` has ``spike_times[bounds[k]:bounds[k + 1]]``.
+
+    Raises
+    ------
+    RecordingError
+        With every way in which the index does not fit.
+    """
+    times, index = units.get("spike_times"), units.get("spike_times_index")
+    absent = [
+        f"the units table has no {name}; it holds no spikes to replay"
+        for name, column in (("spike_times", times), ("spike_times_index", index))
+        if not isinstance(column, h5py.Dataset) or column.ndim != 1
+    ]
+    if absent:
+        raise RecordingError(path, absent)
+    if times.dtype.kind not in "fiu" or index.dtype.kind not in "iu":
+        raise RecordingError(
+            path,
+            [
+                "spike_times must be numbers in seconds and spike_times_index whole numbers, "
+                f"got {times.dtype} and {index.dtype}"
+            ],
+        )
+    stops = index[:].astype(np.int64)
+    problems = _index_problems(units, stops, len(times))
+    if problems:
+        raise RecordingError(path, problems)
+    return np.concatenate([np.zeros(1, dtype=np.int64), stops])
+
+
+def load_trains(
+    units: h5py.Group, bounds: NDArray[np.int64], rows: NDArray[np.int64], *, local: Path | None
+) -> Trains:
+    """Get hold of the spikes of the chosen units.
+
+    Parameters
+    ----------
+    units : h5py.Group
+        The units table.
+    bounds : array, shape (n_units + 1,), int64
+        As `read_index` returns it.
+    rows : array, shape (n_chosen,), int64
+        The chosen rows of the table.
+    local : Path or None
+        The file, if it is on this machine.
+
+    Returns
+    -------
+    trains : Trains
+        In the order of `rows`. Not yet checked: see `train_problems`.
+    """
+    column = units["spike_times"]
+    start, stop = bounds[rows], bounds[rows + 1]
+    if local is not None and _is_flat(column):
+        with local.open("rb") as file:
+            times, pages = _map_times(file, column.id.get_offset(), len(column))
+        return Trains(times, start, stop, pages)
+    return _copy_trains(column, start, stop)
+
+
+def train_problems(trains: Trains, unit_ids: Sequence[str]) -> list[str]:
+    """Check that every train is sorted, finite and within the session clock.
+
+    Reads all spikes once, a piece at a time.
+
+    Parameters
+    ----------
+    trains : Trains
+        What to check.
+    unit_ids : sequence of str
+        Name of each train.
+
+    Returns
+    -------
+    problems : list of str
+        One sentence each; empty if all is well.
+    """
+    falling = _unsorted_units(trains)
+    finite = {row for row in falling if np.isfinite(_train(trains, row)).all()}
+    unsorted = [unit_ids[row] for row in sorted(finite)]
+    unreal = [unit_ids[row] for row in sorted({*falling, *_units_out_of_clock(trains)} - finite)]
+    problems = []
+    if unsorted:
+        problems.append(
+            f"spike times must not decrease within a unit; they do in {len(unsorted)} units: "
+            f"unit_id {listed(unsorted)}. Sort them and write the file again."
+        )
+    if unreal:
+        problems.append(
+            f"spike times must be finite numbers of seconds within {_max_years()} years; "
+            f"they are not in {len(unreal)} units: unit_id {listed(unreal)}"
+        )
+    return problems
+
+
+def _index_problems(units: h5py.Group, stops: NDArray[np.int64], n_spikes: int) -> list[str]:
+    problems = []
+    ids = units.get("id")
+    if isinstance(ids, h5py.Dataset) and ids.shape != stops.shape:
+        problems.append(
+            f"spike_times_index must have one entry for each unit, got {len(stops)} entries and "
+            f"{ids.shape[0] if ids.ndim else 0} ids; was the file cut?"
+        )
+    if not len(stops):
+        problems.append("the units table is empty")
+        return problems
+    falls = np.flatnonzero(np.diff(stops, prepend=0) < 0)
+    if len(falls):
+        problems.append(
+            f"spike_times_index must not decrease; it does at {len(falls)} rows: "
+            f"row {listed(falls.tolist())}"
+        )
+    if int(stops.max()) > n_spikes:
+        beyond = int((stops > n_spikes).sum())
+        problems.append(
+            f"spike_times_index points past the end of spike_times: {beyond} entries, up to "
+            f"{int(stops.max()):,}, and there are {n_spikes:,} spikes; was the file cut?"
+        )
+    return problems
+
+
+def _is_flat(column: h5py.Dataset) -> bool:
+    """Return whether a column stands in the file as one run of little-endian float64."""
+    return (
+        column.dtype == FLOAT64
+        and column.chunks is None
+        and column.external is None
+        and not column.is_virtual
+        and column.id.get_offset() is not None
+    )
+
+
+def _map_times(file: BinaryIO, offset: int, n_values: int) -> tuple[NDArray[np.float64], mmap.mmap]:
+    pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(pages, FLOAT64, n_values, offset), pages
+
+
+def _copy_trains(column: h5py.Dataset, start: NDArray[np.int64], stop: NDArray[np.int64]) -> Trains:
+    """Read the trains once, in the order of the file, so that reads follow each other."""
+    order = _file_order(start, stop)
+    n_each = (stop - start)[order]
+    new_stop = np.empty_like(stop)
+    new_stop[order] = np.cumsum(n_each)
+    new_start = new_stop - (stop - start)
+    n_values = int(n_each.sum())
+    pieces = _pieces(column, start[order].tolist(), stop[order].tolist())
+    bar = tqdm(
+        total=n_values, desc="reading spikes", unit="spike", unit_scale=True, delay=2, disable=None
+    )
+    with bar:
+        if n_values * FLOAT64.itemsize <= IN_MEMORY_BYTES:
+            return Trains(_to_memory(pieces, n_values, bar), new_start, new_stop)
+        times, pages = _to_spool(pieces, n_values, bar)
+        return Trains(times, new_start, new_stop, pages)
+
+
+def _pieces(
+    column: h5py.Dataset, starts: Sequence[int], stops: Sequence[int]
+) -> Iterator[NDArray[np.float64]]:
+    """Read the trains in the order of the file, in pieces of bounded size.
+
+    What lies between two trains is read and left out if it is short.
+    """
+    for start, stop in _joined(starts, stops, READ_THROUGH_SPIKES):
+        for first in range(start, stop, PIECE_SPIKES):
+            last = min(first + PIECE_SPIKES, stop)
+            piece = np.asarray(column[first:last], dtype=np.float64)
+            begin, end = bisect_right(stops, first), bisect_left(starts, last)
+            for i, j in zip(starts[begin:end], stops[begin:end], strict=True):
+                yield piece[max(i - first, 0) : j - first]
+
+
+def _joined(starts: Sequence[int], stops: Sequence[int], gap: int = 0) -> Iterator[tuple[int, int]]:
+    """Join ranges with no more than a gap between them."""
+    first, last = starts[0], stops[0]
+    for start, stop in zip(starts[1:], stops[1:], strict=True):
+        if start - last > gap:
+            yield first, last
+            first = start
+        last = stop
+    yield first, last
+
+
+def _to_memory(
+    pieces: Iterator[NDArray[np.float64]], n_values: int, bar: tqdm[None]
+) -> NDArray[np.float64]:
+    times = np.empty(n_values, dtype=np.float64)
+    filled = 0
+    for piece in pieces:
+        times[filled : filled + len(piece)] = piece
+        filled += len(piece)
+        bar.update(len(piece))
+    return times
+
+
+def _to_spool(
+    pieces: Iterator[NDArray[np.float64]], n_values: int, bar: tqdm[None]
+) -> tuple[NDArray[np.float64], mmap.mmap]:
+    with tempfile.TemporaryFile(prefix="neurrate-spikes-") as file:
+        for piece in pieces:
+            piece.astype(FLOAT64, copy=False).tofile(file)
+            bar.update(len(piece))
+        file.flush()
+        return _map_times(file, 0, n_values)
+
+
+def _unsorted_units(trains: Trains) -> list[int]:
+    """Return the trains in which some time is not at or after the one before; NaN never is."""
+    order = _file_order(trains.start, trains.stop)
+    start, stop = trains.start[order], trains.stop[order]
+    rows: set[int] = set()
+    for fall in _falls(trains, start.tolist(), stop.tolist()):
+        place = np.searchsorted(start, fall, side="right") - 1
+        inside = (fall > start[place]) & (fall < stop[place])  # not a joint between two trains
+        rows.update(order[place[inside]].tolist())
+    return sorted(rows)
+
+
+def _falls(
+    trains: Trains, starts: Sequence[int], stops: Sequence[int]
+) -> Iterator[NDArray[np.int64]]:
+    """Yield where a time is not at or after the one before, joints between trains included."""
+    for first, last in _joined(starts, stops):
+        for begin in range(first, last, PIECE_SPIKES):
+            piece = trains.times[begin : min(begin + PIECE_SPIKES + 1, last)]
+            yield np.flatnonzero(~(piece[1:] >= piece[:-1])) + begin + 1
+            trains.release()
+
+
+def _file_order(start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the trains in the order of the file, an empty one before its neighbour."""
+    return np.lexsort((stop, start)).astype(np.int64)
+
+
+def _units_out_of_clock(trains: Trains) -> list[int]:
+    """Return the trains whose first or last time is no time; in a sorted train these decide."""
+    busy = np.flatnonzero(trains.stop > trains.start)
+    limit_s = MAX_SESSION_NS / NS_PER_S
+    first, last = trains.at(trains.start[busy]), trains.at(trains.stop[busy] - 1)
+    within = (np.abs(first) < limit_s) & (np.abs(last) < limit_s)  # False for NaN and infinity
+    rows: list[int] = busy[~within].tolist()
+    return rows
+
+
+def _train(trains: Trains, row: int) -> NDArray[np.float64] | NDArray[np.int64]:
+    return trains.times[trains.start[row] : trains.stop[row]]
+
+
+def _max_years() -> int:
+    return int(MAX_SESSION_NS / NS_PER_S / 86400 / 365.25)

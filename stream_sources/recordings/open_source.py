@@ -1,0 +1,102 @@
+"""Choose the source that reads what a path names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from contracts.errors import RecordingError
+from stream_sources.recordings.nwb import NwbSource
+from stream_sources.recordings.recording import RecordingSource
+from stream_sources.recordings.remote_file import is_url
+from stream_sources.recordings.sorting import SortingSource
+
+
+def open_source(
+    path: str,
+    *,
+    stream: str | None = None,
+    units: str = "all",
+    only: Sequence[tuple[str, str]] | None = None,
+    start_s: float | None = None,
+    duration_s: float | None = None,
+    batch_ms: float = 10.0,
+    cache_dir: Path | str | None = None,
+    sampling_rate_hz: float | None = None,
+    tables: Sequence[str] = (),
+) -> RecordingSource:
+    """Open a recording: a file or an address as NWB, a folder as a sorting.
+
+    Parameters
+    ----------
+    path : str
+        NWB 2 file, ``http(s)://`` address of one, or folder of a sorter.
+    stream : str, optional
+        Name of the stream; by default ``nwb`` or ``sorting``.
+    units : str
+        Which units, as in `parse_units`.
+    only : sequence of (probe, unit_id), optional
+        Exactly these units in this order.
+    start_s, duration_s : float, optional
+        Part to play, seconds.
+    batch_ms : float
+        Length of a batch, milliseconds.
+    cache_dir : Path or str, optional
+        Where remote files are kept.
+    sampling_rate_hz : float, optional
+        For Kilosort folders without ``params.py``.
+    tables : sequence of str
+        More tables of presentations, as in `NwbSource`; a sorting has none.
+
+    Returns
+    -------
+    source : NwbSource or SortingSource
+
+    Raises
+    ------
+    RecordingError
+        If the path names nothing that can be replayed.
+    """
+    kind = kind_of(path)
+    if kind == "sorting" and _is_zarr(Path(path)):
+        raise RecordingError(
+            path, ["it is a Zarr folder, which is not read; give the HDF5 file of the session"]
+        )
+    if "://" in path and not is_url(path):
+        raise RecordingError(
+            path, ["an address must begin with http:// or https://; for S3, give the https one"]
+        )
+    if kind == "sorting":
+        return SortingSource(
+            path,
+            stream=stream or kind,
+            units=units,
+            only=only,
+            start_s=start_s,
+            duration_s=duration_s,
+            batch_ms=batch_ms,
+            sampling_rate_hz=sampling_rate_hz,
+        )
+    return NwbSource(
+        path,
+        stream=stream or kind,
+        units=units,
+        only=only,
+        start_s=start_s,
+        duration_s=duration_s,
+        batch_ms=batch_ms,
+        cache_dir=cache_dir,
+        tables=tables,
+    )
+
+
+def kind_of(path: str) -> Literal["nwb", "sorting"]:
+    """Say what a path names: a folder is a sorting, a file or an address NWB."""
+    return "sorting" if not is_url(path) and Path(path).is_dir() else "nwb"
+
+
+def _is_zarr(folder: Path) -> bool:
+    """Return whether a folder is NWB in Zarr, not a sorting that SpikeInterface keeps in Zarr."""
+    marked = any((folder / name).exists() for name in (".zgroup", ".zattrs", "zarr.json"))
+    return marked and (folder / "units").is_dir() and ".nwb" in folder.name

@@ -1,0 +1,1 @@
+"""Programs that listen to the daemon."""

@@ -1,0 +1,61 @@
+"""The view where the truth is known: the true caption, and each population's words and score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from rich.table import Table
+from rich.text import Text
+
+from subscribers.watch.state import Heard, WatchState
+
+
+def truth_line(state: WatchState) -> Text:
+    """Return the true caption of the newest narration's moment."""
+    newest = state.kept[-1]
+    line = Text("truth  ", style="dim")
+    line.append(newest.truth or "nothing that has a caption", "bold green" if newest.truth else "")
+    return line.append(f"  at {newest.frame_s:.2f} s", style="dim")
+
+
+def scored_table(
+    state: WatchState,
+    *,
+    said: Callable[[Heard], Text],
+    notes: Callable[[Heard], Text],
+    is_cut: bool = False,
+) -> Table:
+    """Return the newest words of each population beside its score so far.
+
+    Words about another moment than the truth line's are dim: the scene has changed.
+
+    Parameters
+    ----------
+    state : WatchState
+    said, notes : callable
+        What a narration says, and how late it came.
+    is_cut : bool
+        One line for each population: a sentence that is too long ends in an ellipsis.
+
+    Returns
+    -------
+    table : rich.table.Table
+    """
+    table = Table(box=None, padding=(0, 1, 0, 0), expand=True, header_style="dim")
+    table.add_column("population", no_wrap=True)
+    table.add_column("F1", no_wrap=True, justify="right")
+    table.add_column("says", ratio=1, no_wrap=is_cut, overflow="ellipsis" if is_cut else "fold")
+    table.add_column("age", no_wrap=True)
+    now = state.kept[-1].truth
+    for name in state.names:
+        heard = state.now(name)
+        words = said(heard)
+        if heard.truth != now:
+            words.stylize("not bold dim")
+        table.add_row(Text(name), _score(state, name), words, notes(heard))
+    return table
+
+
+def _score(state: WatchState, name: str) -> Text:
+    f1 = state.scores[name].f1 if name in state.scores else None
+    return Text("-" if f1 is None else f"{f1:.2f}", style="bold")

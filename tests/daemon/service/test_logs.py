@@ -1,0 +1,91 @@
+"""How log lines look, and that a flood of bad data is one line a second."""
+
+import io
+import json
+import logging
+
+import pytest
+
+from daemon.service.logs import RateLimitedLog, configure_logging
+
+
+class _Clock:
+    ns = 0
+
+    def now_ns(self) -> int:
+        return self.ns
+
+    def sleep_ns(self, duration_ns: int) -> None:
+        self.ns += duration_ns
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging():
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name in ("daemon", "stream_sources", "simulation", "neurrate"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
+def test_json_lines_hold_the_fields():
+    """Each line is one JSON object with the phrase and the pairs; numbers JSON lacks are text."""
+    stream = io.StringIO()
+    configure_logging("INFO", "auto", stream)
+    fields = {"n": 3, "p95_ms": float("inf")}
+    logging.getLogger("daemon.x").warning("message dropped", extra=fields)
+    line = json.loads(stream.getvalue())
+    assert line["event"] == "message dropped"
+    assert (line["level"], line["n"], line["p95_ms"]) == ("WARNING", 3, "inf")
+
+
+def test_text_lines_quote_what_has_blanks():
+    """A text line ends with key=value pairs that can be taken apart again."""
+    stream = io.StringIO()
+    configure_logging("INFO", "text", stream)
+    logging.getLogger("daemon.x").info("started", extra={"why": "a b", "ms": 1.23456})
+    assert stream.getvalue().endswith('INFO daemon.x: started why="a b" ms=1.235\n')
+
+
+def test_only_our_own_packages_are_talkative():
+    """At DEBUG a library still speaks from WARNING on."""
+    stream = io.StringIO()
+    configure_logging("DEBUG", "json", stream)
+    logging.getLogger("some_library").info("hello")
+    logging.getLogger("daemon.x").debug("hello")
+    assert len(stream.getvalue().splitlines()) == 1
+
+
+def test_tracebacks_are_kept():
+    """An exception is part of its line."""
+    stream = io.StringIO()
+    configure_logging("INFO", "json", stream)
+    try:
+        int("boom")
+    except ValueError:
+        logging.getLogger("daemon.x").exception("worker failed")
+    assert "boom" in json.loads(stream.getvalue())["traceback"]
+
+
+def test_one_line_a_second_for_each_reason(caplog):
+    """Lines within a second of one reason are counted, and the next one says how many."""
+    clock = _Clock()
+    log = RateLimitedLog(logging.getLogger("daemon.x"), clock)
+    for _ in range(4):
+        log.warning("version", "message dropped", extra={})
+    log.warning("size", "message dropped", extra={})
+    clock.sleep_ns(1_000_000_000)
+    log.warning("version", "message dropped", extra={})
+    assert [getattr(record, "suppressed", 0) for record in caplog.records] == [0, 0, 3]
+
+
+def test_flush_says_what_was_kept_back(caplog):
+    """At shutdown the suppressed lines are named once."""
+    log = RateLimitedLog(logging.getLogger("daemon.x"), _Clock())
+    for _ in range(3):
+        log.warning("version", "message dropped", extra={})
+    log.flush()
+    log.flush()
+    assert [getattr(record, "suppressed", 0) for record in caplog.records] == [0, 2]

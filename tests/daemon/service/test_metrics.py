@@ -1,0 +1,141 @@
+"""What Prometheus sees, and the percentiles in ``stats``."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from contracts.narration import STAGES
+from daemon.service.latencies import LATENCY_STAGES, RESERVOIR, LatencyRecorder
+from daemon.service.metrics import (
+    Counters,
+    Gauges,
+    make_registry,
+)
+from daemon.service.stats import StreamStats, stats_message
+
+DASHBOARD = Path(__file__).parents[3] / "configs" / "grafana" / "neurrate.json"
+
+
+def _samples(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    return {
+        (sample.name, ",".join(sample.labels.values())): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_counters_appear_under_their_names():
+    """Plain integers become families with units, labels and help."""
+    counters, gauges = Counters(), Gauges()
+    registry = make_registry(counters, gauges, lambda: True)
+    counters.spikes_late = 3
+    counters.windows_dropped["narrator_busy"] += 2
+    counters.wire_errors["odd"] = 1
+    gauges.ring_fill_bins = 40
+    gauges.stream_lag_seconds["probeA"] = 0.5
+    samples = _samples(registry)
+    assert samples["neurrate_spikes_late_total", ""] == 3
+    assert samples["neurrate_windows_dropped_total", "narrator_busy"] == 2
+    assert samples["neurrate_windows_dropped_total", "shutdown"] == 0
+    assert samples["neurrate_wire_errors_total", "odd"] == 1
+    assert samples["neurrate_ring_fill_bins", ""] == 40
+    assert samples["neurrate_stream_lag_seconds", "probeA"] == 0.5
+    assert samples["neurrate_ready", ""] == 1
+
+
+def test_registries_share_nothing():
+    """Two daemons in one process count apart."""
+    first, second = Counters(), Counters()
+    first.windows_dropped["shutdown"] += 1
+    assert second.windows_dropped["shutdown"] == 0
+    assert _samples(make_registry(second, Gauges(), lambda: False))["neurrate_ready", ""] == 0
+
+
+def test_as_dict_is_a_copy():
+    """What was taken for a message does not change with the counters."""
+    counters = Counters()
+    taken = counters.as_dict()
+    counters.narrations["ok"] += 1
+    counters.windows += 1
+    assert taken["narrations"] == {"ok": 0, "truncated": 0, "failed": 0}
+    assert taken["windows"] == 0
+
+
+def test_percentiles_are_exact():
+    """The summary agrees with numpy on everything that was recorded."""
+    recorder = LatencyRecorder(CollectorRegistry())
+    assert recorder.summary() == {}
+    totals_ms = np.random.default_rng(0).exponential(100, 500)
+    for total_ms in totals_ms:
+        recorder.record({**dict.fromkeys(STAGES, 1.0), "total": total_ms})
+    summary = recorder.summary()
+    assert set(summary) == set(LATENCY_STAGES)
+    assert summary["total"]["p95"] == pytest.approx(np.percentile(totals_ms, 95))
+    assert summary["total"]["max"] == totals_ms.max()
+    assert summary["cut"] == {"p50": 1, "p95": 1, "p99": 1, "max": 1, "n": 500}
+
+
+def test_the_reservoir_forgets_the_oldest(monkeypatch):
+    """Only the newest narrations count in the percentiles, all of them in the histogram."""
+    monkeypatch.setattr("daemon.service.latencies.RESERVOIR", 10)
+    registry = CollectorRegistry()
+    recorder = LatencyRecorder(registry)
+    for total_ms in [1e6] * 5 + [2.0] * 10:
+        recorder.record({**dict.fromkeys(STAGES, 0.0), "total": total_ms})
+    assert recorder.summary()["total"]["max"] == 2.0
+    assert recorder.summary()["total"]["n"] == 10 < RESERVOIR
+    assert _samples(registry)["neurrate_stage_duration_seconds_count", "total"] == 15
+
+
+def test_the_histogram_is_in_seconds():
+    """A narration of 2 ms falls into the bucket up to 0.0025 s and not into 0.001 s."""
+    registry = CollectorRegistry()
+    LatencyRecorder(registry).record(dict.fromkeys(LATENCY_STAGES, 2.0))
+    text = generate_latest(registry).decode()
+    assert 'bucket{le="0.001",stage="encode"} 0.0' in text
+    assert 'bucket{le="0.0025",stage="encode"} 1.0' in text
+
+
+def test_stats_message_is_json_with_everything():
+    """The message holds counters, latencies, readiness and the streams."""
+    topic, payload = stats_message(
+        host_ns=5,
+        uptime_s=1.5,
+        session_s=None,
+        counters=Counters(),
+        latency_ms={"total": {"p50": 1.0}},
+        reasons=["narrator: loading"],
+        streams={"probeA": StreamStats(3.0, "live")},
+        queue={"waiting": 1, "unfinished": 2},
+    )
+    message = json.loads(payload)
+    assert topic == b"stats"
+    assert message["ready"] is False
+    assert message["streams"] == {"probeA": {"covered_until_s": 3.0, "state": "live"}}
+    assert message["counters"]["windows_dropped"]["worker_died"] == 0
+    assert message["queue"] == {"waiting": 1, "unfinished": 2}
+
+
+def test_the_dashboard_asks_for_metrics_that_exist():
+    """Every metric in the Grafana dashboard is one that the daemon has."""
+    registry = make_registry(Counters(), Gauges(), lambda: True)
+    LatencyRecorder(registry)
+    exported = generate_latest(registry).decode()
+    known = set(re.findall(r"^# TYPE (\S+)", exported, re.MULTILINE))
+    known |= {f"{name}_bucket" for name in known}
+    dashboard = json.loads(DASHBOARD.read_text())
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"neurrate_\w+", target["expr"])
+    }
+    assert asked
+    assert asked <= known

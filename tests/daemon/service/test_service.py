@@ -1,0 +1,308 @@
+"""The daemon's life in this process: start, listen, end, and give everything back."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zmq
+
+from contracts.clock import HostClock
+from contracts.embedding import PatchEmbedding
+from contracts.errors import PopulationMismatchError, UserError
+from contracts.manifest import Manifest
+from contracts.population import Population
+from contracts.spikes import Hello, SpikeBatch
+from daemon.narrators.protocol import Ended
+from daemon.service import service, wiring
+from daemon.service.service import Service
+from daemon.service.settings import Settings
+from daemon.service.signals import StopRequest
+from stream_sources.publisher import SpikePublisher
+from stream_sources.source import new_run
+from tests.support.daemon_components import EchoNarrator, StubEncoder
+from tests.support.wait_until import wait_until
+
+MS = 1_000_000
+
+
+@pytest.fixture(autouse=True)
+def stub_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wire a stub in place of ONNX Runtime, which would refuse the graph that is none."""
+
+    def encoder(manifest: Manifest, chosen: Sequence[Any], **_: object) -> StubEncoder:
+        return StubEncoder(HostClock(), [each.name for each in chosen])
+
+    monkeypatch.setattr(wiring, "load_encoder", encoder)
+
+
+class Source(threading.Thread):
+    """A lossless source in a thread of its own: so many empty batches, then its end."""
+
+    def __init__(
+        self,
+        population: Population,
+        *,
+        stream: str = "probeA",
+        n_batches: int = 20,
+        ends: bool = True,
+    ) -> None:
+        super().__init__(name=f"source-{stream}")
+        self.hello = Hello(stream, new_run(), "test", population)
+        self.endpoint = ""
+        self.let_go = threading.Event()
+        self._n_batches, self._ends = n_batches, ends
+
+    def run(self) -> None:
+        """Wait for the daemon, send, and greet until let go."""
+        none = np.array([], dtype=np.int64), np.array([], dtype=np.uint32)
+        with zmq.Context() as context:
+            clock = HostClock()
+            publisher = SpikePublisher(
+                context, "tcp://127.0.0.1:*", self.hello, clock, is_lossless=True
+            )
+            publisher._socket.set(zmq.LINGER, 1000)
+            self.endpoint = publisher.endpoint
+            while not publisher.n_subscribers and not self.let_go.is_set():
+                publisher.serve(wait_ms=10)
+            for seq in range(self._n_batches):
+                start_ns = seq * 100 * MS
+                publisher.send(
+                    SpikeBatch(
+                        self.hello.stream,
+                        self.hello.run,
+                        seq,
+                        start_ns,
+                        start_ns + 100 * MS,
+                        *none,
+                    ),
+                    should_give_up=self.let_go.is_set,
+                )
+            if self._ends:
+                publisher.send_end(should_give_up=self.let_go.is_set)
+            while not self.let_go.is_set():
+                publisher.serve(wait_ms=10)
+            publisher.close()
+
+
+@contextmanager
+def source(population: Population, **how: Any) -> Iterator[Source]:
+    one = Source(population, **how)
+    one.start()
+    wait_until(lambda: one.endpoint, what="a bound source")
+    try:
+        yield one
+    finally:
+        one.let_go.set()
+        one.join(10)
+
+
+def settings(manifest: Manifest, *sources: Source, **groups: Any) -> Settings:
+    return Settings.model_validate(
+        {
+            "ingest": {
+                "connect": tuple(one.endpoint for one in sources) or ("tcp://127.0.0.1:1",),
+                "population_timeout_s": 1.0,
+            },
+            "encoder": {"bundle": manifest.folder},
+            "publish": {"bind": "tcp://127.0.0.1:*"},
+            "http": {"enabled": False},
+            "narrator": {"backend": "retrieval", "mode": "sequential"},
+            "service": {"exit_at_end": True, "shutdown_s": 5},
+            **groups,
+        }
+    )
+
+
+@contextmanager
+def after(condition: Callable[[], object], act: Callable[[], object]) -> Iterator[None]:
+    """Do something once a condition holds, while the service runs in this thread."""
+
+    def wait() -> None:
+        wait_until(condition)
+        act()
+
+    thread = threading.Thread(target=wait, name="after")
+    thread.start()
+    yield
+    thread.join(20)
+
+
+def test_replay_ends_with_everything_narrated(stub_bundle: Manifest):
+    """Two seconds of silence: 23 windows, two populations, one summary."""
+    with source(stub_bundle.population) as one:
+        summary = Service(
+            settings(stub_bundle, one, populations={"all": "all", "none": "silent"})
+        ).run()
+    counters = summary["counters"]
+    assert counters["windows"] == counters["windows_encoded"] == (240 - 20) // 10 + 1
+    assert counters["narrations"] == {"ok": 46, "truncated": 0, "failed": 0}
+    assert sum(counters["windows_dropped"].values()) == 0
+    assert counters["batches_lost"] == 0
+    assert summary["streams"]["probeA"] == {"covered_until_s": 2.0, "state": "ended"}
+    assert summary["session_s"] == pytest.approx(2.0)
+
+
+def test_end_of_one_probe_before_the_other_has_spoken_is_no_end(stub_bundle: Manifest):
+    """The first of two probes is done before the second is up: the daemon waits for it."""
+    units = stub_bundle.population.units
+    left, right = Population(units[:6]), Population(units[6:])
+    with source(left, stream="left") as one, source(right, stream="right") as two:
+        both = settings(stub_bundle, one)
+        late = both.model_copy(
+            update={"ingest": both.ingest.model_copy(update={"population_timeout_s": 20.0})}
+        )
+        daemon = Service(late)
+        heard: list[str] = []
+        listen = daemon._tick
+
+        def tick(rooms: wiring.Rooms) -> None:
+            listen(rooms)
+            if rooms.registry.have_all_ended and not heard:
+                heard.append("left has ended")
+                rooms.loop.ingest.connect([two.endpoint])
+
+        daemon._tick = tick  # type: ignore[method-assign]
+        summary = daemon.run()
+    assert heard
+    assert set(summary["streams"]) == {"left", "right"}
+    assert {stream["state"] for stream in summary["streams"].values()} == {"ended"}
+
+
+def test_units_that_nobody_announces_stop_it(stub_bundle: Manifest):
+    """Half a population for longer than the timeout: the other half is named."""
+    half = Population(stub_bundle.population.units[:6])
+    with source(half, n_batches=1, ends=False) as one:
+        with pytest.raises(PopulationMismatchError) as raised:
+            Service(settings(stub_bundle, one)).run()
+    assert raised.value.missing == tuple(u.label for u in stub_bundle.population.units[6:])
+
+
+def test_stop_from_outside_ends_it_without_a_source(stub_bundle: Manifest):
+    """Asked to stop, a daemon that heard nobody ends with a summary of zeros."""
+    stop, bound = StopRequest(), []
+
+    def on_bound(addresses: dict[str, str]) -> None:
+        bound.append(addresses)
+        stop.is_made = True
+
+    summary = Service(settings(stub_bundle), stop=stop, on_bound=on_bound).run()
+    assert bound[0]["publish"].startswith("tcp://127.0.0.1:")
+    assert summary["counters"]["messages_received"] == 0
+    assert summary["ready"] is False
+
+
+def test_signal_ends_it_and_the_handlers_come_back(stub_bundle: Manifest):
+    """SIGTERM to this very process: a gentle end, and our handlers as before."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    is_bound = threading.Event()
+    with after(is_bound.is_set, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        summary = Service(settings(stub_bundle), on_bound=lambda _: is_bound.set()).run()
+    assert summary["counters"]["windows"] == 0
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_start_that_fails_gives_everything_back(stub_bundle: Manifest, tmp_path: Path):
+    """A worker whose narrator cannot load: the user's error, no process, the port free again."""
+    from tests.support.tiny_bundle import write_stub_bundle
+
+    bare = write_stub_bundle(tmp_path / "bare")
+    bound: list[str] = []
+    wrong = settings(bare, narrator={"backend": "retrieval", "mode": "worker"})
+    with pytest.raises(UserError, match=r"the narrator cannot start: .*captions\.jsonl"):
+        Service(wrong, on_bound=lambda addresses: bound.append(addresses["publish"])).run()
+    with zmq.Context() as context, context.socket(zmq.XPUB) as probe:
+        probe.bind(bound[0])
+
+
+def test_windows_cut_off_by_shutdown_are_counted(
+    stub_bundle: Manifest, monkeypatch: pytest.MonkeyPatch
+):
+    """A narrator that never answers: at the deadline the one it has and the one that waits."""
+
+    class Stuck:
+        """Takes everything and says nothing."""
+
+        sockets: tuple[Any, ...] = ()
+        problem = ""
+        n_unfinished = n_waiting = n_restarts = 0
+        dropped: Mapping[str, int] = {}
+        is_full = False
+
+        def offer(self, narration_batch: Sequence[PatchEmbedding]) -> None:
+            self.n_unfinished = min(2, self.n_unfinished + 1)
+
+        def collect(self) -> Iterator[Any]:
+            return iter(())
+
+        def close(self, *, deadline_s: float) -> None:
+            self.closed = True
+
+    port, stop = Stuck(), StopRequest()
+    monkeypatch.setattr(wiring, "_narration_port", lambda *_: port)
+    with (
+        source(stub_bundle.population) as one,
+        after(lambda: port.n_unfinished == 2, lambda: setattr(stop, "is_made", True)),
+    ):
+        quick = settings(stub_bundle, one, service={"shutdown_s": 0.1})
+        summary = Service(quick, stop=stop).run()
+    assert port.closed
+    assert summary["counters"]["windows_dropped"]["shutdown"] == 2
+
+
+def test_narrator_that_says_nan_does_not_stop_the_loop(
+    stub_bundle: Manifest, monkeypatch: pytest.MonkeyPatch
+):
+    """Not-a-number from a model is left out of the message, and the replay ends as ever."""
+
+    class Nan(EchoNarrator):
+        """Says a word with a log-probability that is none."""
+
+        def step(self) -> Sequence[Ended]:
+            return [
+                replace(each, utterance=replace(each.utterance, mean_logprob=math.nan))
+                for each in super().step()
+            ]
+
+    monkeypatch.setattr(wiring, "load_narrator", lambda *_, **__: Nan(HostClock()))
+    with source(stub_bundle.population) as one:
+        summary = Service(settings(stub_bundle, one)).run()
+    assert summary["counters"]["narrations"]["ok"] == summary["counters"]["windows"] > 0
+
+
+def test_statistics_come_once_a_second_and_at_the_end(stub_bundle: Manifest):
+    """A subscriber hears counters, streams and why the daemon is not ready."""
+    stop = StopRequest()
+    heard: list[dict[str, Any]] = []
+
+    def listen(address: str) -> None:
+        with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+            socket.set(zmq.LINGER, 0)
+            socket.subscribe(b"stats")
+            socket.connect(address)
+            while len(heard) < 2 and socket.poll(10_000):
+                heard.append(json.loads(socket.recv_multipart()[1]))
+        stop.is_made = True
+
+    threads: list[threading.Thread] = []
+
+    def on_bound(addresses: dict[str, str]) -> None:
+        threads.append(threading.Thread(target=listen, args=(addresses["publish"],)))
+        threads[0].start()
+
+    Service(settings(stub_bundle), stop=stop, on_bound=on_bound).run()
+    threads[0].join(20)
+    first, second = heard
+    assert 0.9 < (second["host_ns"] - first["host_ns"]) / 1e9 < 1.5
+    assert any("no source has said hello" in reason for reason in second["reasons"])
+    assert service.STATS_EVERY_NS == 1_000_000_000

@@ -1,0 +1,158 @@
+"""Between the orders and the narrator: nothing forgotten, nothing begun that was given up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from contracts.embedding import PatchEmbedding
+from contracts.narration import Status, Utterance
+from daemon.narrators.protocol import Ended, Partial
+from daemon.worker.loop import WorkerDesk
+from daemon.worker.messages import Cancel, Failed, Narrate, Order, Reply, Room, Said
+from tests.support.daemon_components import PROVENANCE
+from tests.support.narrator_clients import windows
+
+WORD = Utterance("a", Status.OK)
+
+
+class SlowNarrator:
+    """Says the rows of the oldest window one at a time, and does what the test asks for."""
+
+    provenance = PROVENANCE
+
+    def __init__(self, *, n_places: int = 2) -> None:
+        self.n_places = n_places
+        self.rows: list[tuple[int, int]] = []
+        self.cancelled: list[int] = []
+        self.wants_partials: list[bool] = []
+        self.forgets = False
+        self.error: Exception | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that have not been said."""
+        return len(self.rows)
+
+    def has_room(self, n: int) -> bool:
+        """Whether there are places for n more."""
+        return len(self.rows) + n <= self.n_places
+
+    def begin(
+        self, batch_id: int, embeddings: Sequence[PatchEmbedding], *, with_partials: bool = False
+    ) -> None:
+        """Take a window."""
+        self.rows += [(batch_id, row) for row in range(len(embeddings))]
+        self.wants_partials.append(with_partials)
+
+    def step(self) -> Sequence[Partial | Ended]:
+        """End the first row, with a partial of the next; or fail, or forget."""
+        if self.error:
+            raise self.error
+        ended = [Ended(*self.rows.pop(0), WORD)]
+        if self.forgets:
+            self.rows.clear()
+        return [*(Partial(*row, "a", 1) for row in self.rows[:1]), *ended]
+
+    def cancel(self, batch_id: int) -> None:
+        """Drop a window."""
+        self.cancelled.append(batch_id)
+        self.rows = [row for row in self.rows if row[0] != batch_id]
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+
+def orders(n: int, *, with_partials: bool = False) -> list[Order]:
+    return [
+        Narrate(batch_id, tuple(batch), with_partials) for batch_id, batch in enumerate(windows(n))
+    ]
+
+
+def work(desk: WorkerDesk, *given: Order) -> list[Reply]:
+    return list(desk.work(given))
+
+
+def test_rows_are_said_as_they_end_and_room_is_said_once():
+    """A row a step; room after the last, and not again until the next window."""
+    desk = WorkerDesk(SlowNarrator())
+    (order,) = orders(1, with_partials=True)
+    assert work(desk, order) == [Said((Partial(0, 1, "a", 1),), (Ended(0, 0, WORD),))]
+    assert work(desk) == [Said((), (Ended(0, 1, WORD),)), Room()]
+    assert not desk.is_busy
+    assert work(desk) == []
+
+
+def test_no_room_before_another_window_fits():
+    """With places for one window alone it is said after the last row."""
+    desk = WorkerDesk(SlowNarrator(n_places=2))
+    assert Room() not in work(desk, *orders(1))
+    assert Room() in work(desk)
+
+
+def test_room_comes_early_where_there_is_some():
+    """With places for two the second window may come while the first is being said."""
+    desk = WorkerDesk(SlowNarrator(n_places=4))
+    first, second = orders(2)
+    assert Room() in work(desk, first)
+    assert Room() in work(desk, second)  # the first has ended: two rows are left
+
+
+def test_window_that_is_cancelled_before_it_began_is_not_begun():
+    """Both orders waited in the socket: the worker had been stopped."""
+    narrator = SlowNarrator()
+    desk = WorkerDesk(narrator)
+    assert work(desk, *orders(1), Cancel(0)) == [Room()]
+    assert (narrator.rows, desk.is_busy) == ([], False)
+
+
+def test_window_that_is_cancelled_halfway_says_no_more():
+    """Its rows leave, and there is room."""
+    narrator = SlowNarrator()
+    desk = WorkerDesk(narrator)
+    work(desk, *orders(1))
+    assert work(desk, Cancel(0)) == [Room()]
+    assert (narrator.rows, narrator.cancelled) == ([], [0])
+
+
+def test_unknown_window_is_cancelled_without_a_word():
+    """A window that ended while its cancel was on the way."""
+    desk = WorkerDesk(SlowNarrator())
+    work(desk, *orders(1))
+    work(desk)
+    assert work(desk, Cancel(0)) == []
+
+
+def test_error_fails_every_window_under_way_and_the_next_is_begun():
+    """What was under way cannot be relied on; the narrator is asked to drop it."""
+    narrator = SlowNarrator(n_places=4)
+    desk = WorkerDesk(narrator)
+    first, second = orders(2)
+    work(desk, first)
+    narrator.error = MemoryError("no room")
+    replies = work(desk, second)
+    assert replies == [Failed(0, "MemoryError: no room"), Failed(1, "MemoryError: no room"), Room()]
+    assert narrator.cancelled == [0, 1]
+    narrator.error = None
+    assert isinstance(work(desk, first)[0], Said)
+
+
+def test_rows_that_are_forgotten_fail():
+    """A narrator that has nothing left and has not said everything is not waited for."""
+    narrator = SlowNarrator()
+    narrator.forgets = True
+    replies = work(WorkerDesk(narrator), *orders(1))
+    assert replies == [
+        Said((), (Ended(0, 0, WORD),)),
+        Failed(0, "the narrator forgot 1 populations"),
+        Room(),
+    ]
+
+
+@pytest.mark.parametrize("with_partials", [True, False])
+def test_narrator_is_told_whether_somebody_listens(with_partials: bool):
+    """The order says so for each window."""
+    narrator = SlowNarrator()
+    work(WorkerDesk(narrator), *orders(1, with_partials=with_partials))
+    assert narrator.wants_partials == [with_partials]

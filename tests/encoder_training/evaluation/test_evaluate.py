@@ -1,0 +1,206 @@
+"""Judging: a perfect decoder wins, a blind one is at chance, and who loses is seen to lose."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tqdm import tqdm
+
+from encoder_training.data_set.training_set import measure_scaling
+from encoder_training.evaluation.evaluate import _Found, judge
+from encoder_training.evaluation.report import BASELINES, write_report
+from encoder_training.evaluation.report_figures import COLOURS
+from encoder_training.evaluation.resampling import Interval, draw_groups, runs
+from encoder_training.evaluation.results import (
+    HEADLINES,
+    METRICS,
+    Ahead,
+    Judged,
+    MethodScores,
+    summary,
+    verdict,
+)
+from encoder_training.evaluation.scoring import Bench
+from encoder_training.masking import MaskingOptions
+from encoder_training.model import EncoderSpec, PatchEncoder
+from encoder_training.options import TrainingOptions
+from encoder_training.training import train_encoder
+from tests.support.prepared import FRAME_NS, GRID, prepared_set, thinned_targets
+
+pytestmark = pytest.mark.timeout(180)  # a short training, on a busy machine
+
+LAG_NS = 100_000_000
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    """Return a movie whose middle fifth is held out, 24 units."""
+    return prepared_set(n_frames=250, n_repeats=4, rate_hz=20.0, held_out="middle")
+
+
+@pytest.fixture(scope="module")
+def judged(prepared) -> Judged:
+    """Return what a short training is worth."""
+    data, parts = prepared.windows(LAG_NS)
+    spec = replace(EncoderSpec.tiny(len(prepared.population), GRID), input_dropout=0.0)
+    masking = MaskingOptions(
+        everyone=0.6, fraction=0, one_area=0.4, one_cell_type=0, several_areas=0,
+        all_but_one_area=0, nobody=0,
+    )  # fmt: skip
+    options = TrainingOptions(training_epochs=6, batch_size=32, learning_rate=3e-3, masking=masking)
+    trained = train_encoder(spec, data, options, parts=parts)
+    return judge(prepared, data, parts, trained.encoder, trained.scaling, progress=False)
+
+
+class Oracle:
+    """Knows the windows, and answers what it is told to."""
+
+    name = "oracle"
+
+    def __init__(self, bench: Bench, answer: np.ndarray) -> None:
+        self._bench, self._answer, self._at = bench, answer, 0
+
+    def patches(self, counts):
+        """Give the true patches of the answers, window after window."""
+        rows = self._answer[self._at : self._at + len(counts)]
+        self._at += len(counts)
+        return self._bench.data.targets[rows].astype(np.float32)
+
+    def frames(self, counts, is_candidate):
+        """Decide nothing."""
+
+
+def scores_of(prepared, answer_of) -> MethodScores:
+    """Judge a decoder that gives the patches of chosen frames."""
+    data, parts = prepared.windows(LAG_NS)
+    bench = Bench.of(prepared, data, parts, parts.test)
+    oracle = Oracle(bench, answer_of(bench))
+    draws = draw_groups(runs(data, parts.test, bench.time)[0], seed=0)
+    scored = bench.score(oracle, tqdm(disable=True))
+    everyone = prepared.population.select("all")
+    return _Found(oracle, "all", everyone, scored, draws, bench, True).scores
+
+
+def test_a_perfect_decoder_has_perfect_scores():
+    """No error, all skill, each frame first among those that are not the same scene."""
+    found = scores_of(
+        prepared_set(n_frames=450, held_out="middle", frames_per_scene=1, rate_hz=5.0),
+        lambda bench: bench.true,
+    )
+    values = {name: score.value for name, score in found.scores.items()}
+    expected = {
+        "patch_mse": 0, "skill": 1, "raw_cosine": 1, "cosine": 1, "rank": 1 / 90, "top1": 1,
+        "top5": 1, "within_1s": 1, "within_1s_by_patches": 1,
+    }  # fmt: skip
+    assert {name: values[name] for name in expected} == pytest.approx(expected, abs=1e-5)
+    assert found.is_above_chance
+
+
+def test_a_decoder_that_guesses_is_at_chance():
+    """Patches of frames drawn at random: ranks in the middle, intervals that hold chance."""
+    prepared = prepared_set(n_frames=300, frames_per_scene=3, held_out="middle", rate_hz=5.0)
+    found = scores_of(
+        prepared,
+        lambda bench: np.random.default_rng(0).integers(300, size=len(bench.true)),
+    )
+    assert found.scores["rank"].holds(found.chance["rank"])
+    assert found.scores["within_1s"].holds(found.chance["within_1s"])
+    assert found.scores["within_1s_above_chance"].holds(0)
+    assert found.scores["skill"].value < -0.5
+    assert not found.is_above_chance
+
+
+def test_a_short_training_beats_the_mean(judged):
+    """On frames that it never saw, the encoder explains what mean and shuffled units do not."""
+    assert judged.n_unseen == judged.n_frames == 50
+    encoder, mean = judged.method("encoder"), judged.method("mean patches")
+    assert mean.scores["skill"].value == pytest.approx(0, abs=1e-4)
+    assert mean.scores["rank"].value == pytest.approx(mean.chance["rank"])
+    assert encoder.scores["skill"].low > 0
+    for control in ("mean patches", "shuffled units"):
+        assert judged.against(control).verdict("skill") == "ahead"
+        assert judged.against(control).differences["cosine"].value > 0
+
+
+def test_blind_units_are_seen_to_be_at_chance(judged):
+    """Through CA1 every method's interval holds chance; through VISp patches are explained."""
+    for name in ("encoder", *BASELINES):
+        ca1 = judged.method(name, "area:CA1")
+        assert ca1.n_units == 8
+        assert ca1.against_chance == "at chance"
+        assert ca1.scores["skill"].value < 0.1
+        assert judged.method(name, "area:VISp").scores["skill"].low > 0
+
+
+def test_frames_that_were_held_out_are_decided_by_patches(judged):
+    """Who can name training frames alone is not counted wrong for that on new ones."""
+    chosen = [judged.method(name, "all").chosen for name in ("naive Bayes", "kNN")]
+    assert all("frames by patches" in each for each in chosen)
+
+
+def test_an_encoder_that_has_learned_nothing_is_seen_to_lose(tmp_path):
+    """Random weights lose to every baseline, said first; every second frame has patches."""
+    prepared = thinned_targets(prepared_set(n_frames=240, rate_hz=20.0, n_repeats=4), 2)
+    data, parts = prepared.windows(LAG_NS)
+    torch.manual_seed(0)
+    encoder = PatchEncoder(EncoderSpec.tiny(data.n_units, GRID))
+    scaling = measure_scaling(data, parts.train)
+    judged = judge(prepared, data, parts, encoder, scaling, progress=False)
+    assert judged.period_s == {"natural_movie_one": pytest.approx(FRAME_NS / 1e9)}
+    assert judged.drawn == "runs of 1 s of movie time from 1 held-out group"
+    assert judged.method("naive Bayes").is_above_chance
+    for baseline in BASELINES:
+        assert judged.against(baseline).verdict("cosine") == "behind"
+        assert judged.against(baseline).verdict("skill") == "behind"
+    sentences = verdict(judged, BASELINES)
+    assert len(sentences) == len(BASELINES) * len(HEADLINES)
+    assert sentences[0].startswith("The encoder LOSES to naive Bayes in cosine:")
+    text = write_report(tmp_path, judged).read_text(encoding="utf-8")
+    assert "the encoder **loses to** naive Bayes (cosine, skill" in text.splitlines()[2]
+    assert judge(prepared, data, parts, encoder, scaling, progress=False) == judged
+
+
+def test_an_encoder_that_wins_is_seen_to_win(judged):
+    """The same sentences say so the other way round, where the numbers do."""
+    ahead = {name: Interval(0.2, 0.1, 0.3) for name in METRICS}
+    better = replace(
+        judged,
+        ahead=tuple(
+            Ahead(each.other, each.population, ahead | {"patch_mse": Interval(-1, -2, -0.5)})
+            for each in judged.ahead
+        ),
+    )
+    assert better.against("kNN").verdict("patch_mse") == "ahead"
+    assert better.against("kNN").verdict("rank") == "behind"
+    text = summary(better, BASELINES)
+    assert "**is ahead of** naive Bayes (cosine, skill, within 1 s), ridge" in text
+    assert "loses" not in text
+    assert all("is ahead of" in sentence for sentence in verdict(better, BASELINES))
+    tie = Ahead("kNN", "all", {"skill": Interval(0.2, -0.1, 0.3)})
+    assert tie.verdict("skill") == "not told apart"
+
+
+def test_what_was_judged_is_json(judged):
+    """Every score comes back; what is no number is null."""
+    tree = json.loads(json.dumps(judged.to_json(), allow_nan=False))
+    assert tree["methods"][0]["scores"]["skill"]["value"] == pytest.approx(
+        judged.methods[0].scores["skill"].value
+    )
+    assert None in tree["over_time"]["accuracy"]["encoder"]
+
+
+def test_the_report_shows_what_there_is(judged, tmp_path):
+    """Tables, pictures and, where training left them, its curves."""
+    (tmp_path / "curves.png").write_bytes(b"")
+    text = write_report(tmp_path, judged).read_text(encoding="utf-8")
+    for name in ("methods.png", "populations.png", "over_time.png", "decoded.png", "curves.png"):
+        assert f"]({name})" in text
+        assert (tmp_path / name).exists()
+    assert "lag.png" not in text
+    assert "| area:CA1 | 8 | encoder |" in text
+    assert "*chance*" in text
+    assert set(COLOURS) == {each.name for each in judged.methods}

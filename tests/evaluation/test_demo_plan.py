@@ -1,0 +1,66 @@
+"""What a demo plays, before any process is started."""
+
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import UserError
+from contracts.manifest import Manifest, load_manifest
+from contracts.population import Population, Unit
+from evaluation.demo_plan import Asked, default_populations, n_scenes, prepare
+from stream_sources.recordings.open_source import open_source
+from tests.support.nwb_files import random_trains, write_units
+
+
+def test_demo_narrates_everything_the_areas_and_the_controls() -> None:
+    """An area that holds every unit is not a part of it and is left out."""
+    units = [Unit("1", area="VISp"), Unit("2", area="VISp"), Unit("3", area="LGd")]
+    assert default_populations(Population(units)) == ("all", "VISp", "LGd", "shuffled", "silent")
+    assert default_populations(Population(units[:2])) == ("all", "shuffled", "silent")
+
+
+def test_demo_of_one_unit_has_no_shuffled_control() -> None:
+    """One unit has no wrong place, and the demo does not ask for one."""
+    assert default_populations(Population([Unit("1", area="VISp")])) == ("all", "silent")
+
+
+def test_scenes_fill_the_session() -> None:
+    """A second of grey, then scenes of two seconds: the last one reaches to the end or beyond."""
+    assert [n_scenes(seconds) for seconds in (0.5, 3.0, 3.1, 40.0)] == [1, 1, 2, 20]
+
+
+def test_a_session_that_takes_too_long_to_draw_is_refused() -> None:
+    """The bound is named, and what to do instead."""
+    with pytest.raises(UserError, match=r"3600\. Ask for less, or give a --recording"):
+        n_scenes(3601.0)
+
+
+@pytest.mark.parametrize("bundle", [None, Path("bundle")])
+def test_units_of_a_trained_encoder_cannot_be_chosen(bundle: Path | None, tmp_path: Path) -> None:
+    """A choice that would be passed over is refused, before anything is made."""
+    with pytest.raises(UserError, match="--populations"):
+        prepare(tmp_path, Asked(units="area:VISp", bundle=bundle))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_brings_its_model_and_its_areas(tiny_bundle: Manifest, tmp_path: Path) -> None:
+    """Nothing is made where everything is given; a model that is named wins."""
+    asked = Asked(recording="session.nwb", bundle=tiny_bundle.folder, model="other")
+    programme = prepare(tmp_path, asked)
+    assert (programme.recording, programme.bundle) == ("session.nwb", tiny_bundle.folder)
+    assert programme.model == "other"
+    assert programme.populations == ("all", "CA1", "LGd", "VISp", "shuffled", "silent")
+    assert not programme.settings
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_recording_alone_gets_random_weights(tmp_path: Path) -> None:
+    """Its own units, in its order, and a small model that babbles a few words."""
+    path = write_units(tmp_path / "session.nwb", random_trains(n_units=5))
+    programme = prepare(tmp_path, Asked(recording=str(path)))
+    manifest = load_manifest(programme.bundle)
+    assert manifest.population == open_source(str(path)).population
+    assert not manifest.model.trained
+    assert Path(programme.model, "config.json").is_file()
+    assert programme.settings == ("narrator.max_new_tokens=12",)

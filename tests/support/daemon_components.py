@@ -1,0 +1,257 @@
+"""The daemon's rooms joined for a test: a line in, a fast loop, an encoder without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, cast
+
+import numpy as np
+import zmq
+from prometheus_client import CollectorRegistry
+
+from contracts.clock import Clock
+from contracts.embedding import PatchEmbedding
+from contracts.narration import Provenance, Status, Utterance
+from contracts.population import Population
+from contracts.spikes import Hello, SourceMessage
+from contracts.window import Window, WindowSpec
+from contracts.wire import pack
+from daemon.bin_ring import BinRing
+from daemon.encoders.protocol import Encoder
+from daemon.handover import NarrationBatch
+from daemon.ingest import Ingest
+from daemon.narration_publisher import NarrationDesk
+from daemon.narrators.protocol import Ended
+from daemon.pipeline import FastLoop, Triggers
+from daemon.publisher import Publisher
+from daemon.service.latencies import LatencyRecorder
+from daemon.service.metrics import Counters
+from daemon.stream_registry import StreamRegistry
+from daemon.window_cutter import WindowCutter
+from daemon.worker.narrator_client import InlinePort, NarrationPort
+from tests.support.ramp_population import RUN, ramp_population
+from tests.support.tiny_bundle import TINY_GRID
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+PROVENANCE = Provenance(bundle="b" * 64, backend="test", model="", prompt="")
+
+
+def hello_of(
+    population: Population | None = None,
+    *,
+    stream: str = "probeA",
+    run: str = RUN,
+    next_seq: int = 0,
+) -> Hello:
+    """Return the hello that goes with `tests.support.ramp_population.batch_of`."""
+    return Hello(stream, run, f"test:{stream}", population or ramp_population(), next_seq)
+
+
+def embeddings_of(
+    window: Window, populations: Sequence[str] = ("all",), *, host_ns: int = 0
+) -> list[PatchEmbedding]:
+    """Return patches that point to frame ``window.seq % 3`` of `stub_bundle`."""
+    patches = np.zeros((TINY_GRID.n_patches, TINY_GRID.dim), dtype=np.float32)
+    patches[:, window.seq % 3] = 1
+    return [
+        PatchEmbedding(window, name, window.counts.shape[1], TINY_GRID, patches, host_ns)
+        for name in populations
+    ]
+
+
+class StubEncoder:
+    """Remembers the windows that it was given."""
+
+    def __init__(self, clock: Clock, populations: Sequence[str] = ("all",)) -> None:
+        self.windows: list[Window] = []
+        self.selections = [ramp_population().select(name, "all") for name in populations]
+        self._clock = clock
+        self._populations = populations
+
+    def encode(self, windows: Sequence[Window]) -> Sequence[PatchEmbedding]:
+        """Encode to `embeddings_of`."""
+        self.windows += windows
+        now_ns = self._clock.now_ns()
+        return [
+            embedding
+            for window in windows
+            for embedding in embeddings_of(window, self._populations, host_ns=now_ns)
+        ]
+
+
+class EchoNarrator:
+    """Says the population and the number of the window."""
+
+    provenance = PROVENANCE
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting: list[tuple[int, Sequence[PatchEmbedding], int]] = []
+
+    @property
+    def n_rows(self) -> int:
+        """Embeddings that wait."""
+        return sum(len(embeddings) for _, embeddings, _ in self._waiting)
+
+    def has_room(self, n: int) -> bool:
+        """One window at a time."""
+        return not self._waiting
+
+    def begin(
+        self, batch_id: int, embeddings: Sequence[PatchEmbedding], *, with_partials: bool = False
+    ) -> None:
+        """Take a window."""
+        self._waiting.append((batch_id, embeddings, self._clock.now_ns()))
+
+    def step(self) -> Sequence[Ended]:
+        """Say it all, with stamps."""
+        batch_id, embeddings, start_ns = self._waiting.pop(0)
+        first_ns, last_ns = (self._clock.now_ns() for _ in range(2))
+        return [
+            Ended(
+                batch_id,
+                row,
+                Utterance(
+                    f"{each.population} {each.window.seq}",
+                    Status.OK,
+                    start_host_ns=start_ns,
+                    first_token_host_ns=first_ns,
+                    last_token_host_ns=last_ns,
+                ),
+            )
+            for row, each in enumerate(embeddings)
+        ]
+
+    def cancel(self, batch_id: int) -> None:
+        """Forget a window."""
+        self._waiting = [one for one in self._waiting if one[0] != batch_id]
+
+    def close(self) -> None:
+        """Hold nothing."""
+
+
+@dataclass
+class Line:
+    """The sending end of an in-process line, which delivers at once."""
+
+    socket: zmq.Socket[bytes]
+
+    def send(self, *messages: SourceMessage) -> None:
+        """Send values."""
+        for message in messages:
+            self.socket.send_multipart(pack(message))
+
+    def send_raw(self, *parts: bytes) -> None:
+        """Send anything."""
+        self.socket.send_multipart(parts)
+
+
+@contextmanager
+def line_to(ingest: Ingest, context: Context) -> Iterator[Line]:
+    """Join a sender to an ingest, and wait until it is listened to."""
+    address = f"inproc://line-{id(ingest)}"
+    with context.socket(zmq.XPUB) as socket:
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.SNDHWM, 0)
+        socket.bind(address)
+        ingest.connect([address])
+        assert socket.poll(5000)
+        socket.recv()
+        yield Line(socket)
+
+
+@dataclass
+class Joined:
+    """A fast loop, and the rooms that a test looks into."""
+
+    loop: FastLoop
+    ingest: Ingest
+    encoder: StubEncoder
+    publisher: Publisher
+    counters: Counters
+    port: NarrationPort
+    latencies: LatencyRecorder = field(repr=False)
+
+
+@contextmanager
+def joined_loop(
+    context: Context,
+    clock: Clock,
+    spec: WindowSpec,
+    *,
+    population: Population | None = None,
+    port: NarrationPort | None = None,
+    populations: Sequence[str] = ("all",),
+    encode_every_window: bool = True,
+    narrate_every: int = 1,
+    triggers: Triggers | None = None,
+    urgent: Sequence[str] = (),
+    extra_units: Literal["refuse", "ignore"] = "refuse",
+    capacity_bins: int = 1000,
+) -> Iterator[Joined]:
+    """Join the rooms as `daemon.service.wiring` does, with a stub for an encoder."""
+    population = population or ramp_population()
+    counters, latencies = Counters(), LatencyRecorder(CollectorRegistry())
+    ring = BinRing(spec.rate, len(population), capacity_bins=capacity_bins, window_bins=spec.n_bins)
+    registry = StreamRegistry(population, extra_units)
+    ingest = Ingest(context, registry, counters, clock, is_ahead=ring.is_ahead)
+    publisher = Publisher(context, "tcp://127.0.0.1:*")
+    encoder = StubEncoder(clock, populations)
+    others = [name for name in populations if name not in urgent]
+    in_turn = (StubEncoder(clock, urgent), StubEncoder(clock, others)) if urgent else None
+    port = port or InlinePort(EchoNarrator(clock))
+    loop = FastLoop(
+        ingest=ingest,
+        ring=ring,
+        cutter=WindowCutter(spec, clock),
+        encoder=cast(Encoder, encoder),
+        port=port,
+        desk=NarrationDesk(publisher, counters, latencies, clock),
+        counters=counters,
+        clock=clock,
+        encode_every_window=encode_every_window,
+        narrate_every=narrate_every,
+        triggers=triggers,
+        in_turn=in_turn,  # type: ignore[arg-type] # stubs, as above
+    )
+    try:
+        yield Joined(loop, ingest, encoder, publisher, counters, port, latencies)
+    finally:
+        ingest.close()
+        publisher.close()
+
+
+@dataclass
+class FakePort:
+    """Takes what it is offered and says nothing."""
+
+    offered: list[NarrationBatch] = field(default_factory=list)
+    sockets: Sequence[zmq.Socket[bytes]] = ()
+    problem: str = ""
+    dropped: dict[str, int] = field(default_factory=dict)
+    n_restarts: int = 0
+    is_full: bool = False
+
+    @property
+    def n_waiting(self) -> int:
+        """What was offered."""
+        return len(self.offered)
+
+    @property
+    def n_unfinished(self) -> int:
+        """What was offered."""
+        return len(self.offered)
+
+    def offer(self, narration_batch: NarrationBatch) -> None:
+        """Remember it."""
+        self.offered.append(narration_batch)
+
+    def collect(self):
+        """Yield nothing."""
+        return iter(())
+
+    def close(self, *, deadline_s: float) -> None:
+        """Let go of nothing."""
