@@ -25,7 +25,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure import Figure, Row, copy_bytes_per_s, figure, row, take_turns
+from benchmarks.measure import Figure, MeasuredRow, copy_bytes_per_s, figure, row, take_turns
 from benchmarks.record import Result, read_options, report, stop
 from benchmarks.spike_data import CAPACITY_BINS, N_UNITS, RATE, WINDOW_BINS, spike_batches
 from contracts.spikes import SpikeBatch
@@ -42,7 +42,7 @@ def main() -> int:
     options = read_options(__doc__)
     rng = np.random.default_rng(options.seed)
     n_rounds, n_batches = (2, 10) if options.is_quick else (15, 100)
-    rows: list[Row] = []
+    rows: list[MeasuredRow] = []
     figures: list[Figure] = []
     for n_spikes in SPIKES_A_BATCH:
         batches = spike_batches(rng, n_batches=n_batches, n_spikes=n_spikes)

@@ -44,13 +44,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure import Figure, Row, copy_bytes_per_s, figure, row
+from benchmarks.measure import Figure, MeasuredRow, copy_bytes_per_s, figure, row
 from benchmarks.record import Result, read_options, report, stop
 from benchmarks.spike_data import RATE
 from contracts.clock import NS_PER_S, seconds_to_ns
 from encoder_training.data_set.counting import count_spans, write_counts
-from encoder_training.data_set.prepared import Spans
-from stream_sources.recordings.trains import TrainReader, Trains
+from encoder_training.data_set.prepared import CountedIntervals
+from stream_sources.recordings.trains import SpikeTrains, TrainReader
 
 SAMPLING_HZ = 30_000
 BLOCK_UNITS = 270
@@ -66,14 +66,14 @@ class Session:
 
     Attributes
     ----------
-    trains : Trains
+    trains : SpikeTrains
         float64 seconds, unit after unit.
-    spans : Spans
+    spans : CountedIntervals
         Where movies ran.
     """
 
-    trains: Trains
-    spans: Spans
+    trains: SpikeTrains
+    spans: CountedIntervals
 
     @property
     def n_units(self) -> int:
@@ -110,7 +110,7 @@ def main() -> int:
         contenders = _contenders(session, Path(folder) / "counts.npy")
         took_ns, cpu_ns, elsewhere = _rounds(contenders, 2)
     names = list(contenders)
-    rows: list[Row] = [row(case, name, took_ns[name], n_spikes=n_inside) for name in names]
+    rows: list[MeasuredRow] = [row(case, name, took_ns[name], n_spikes=n_inside) for name in names]
     figures: list[Figure] = [
         figure(case, f"{name} / {OURS}, {clock}", took[name] / took[OURS])
         for clock, took in (("cpu", cpu_ns), ("wall", took_ns))
@@ -169,8 +169,8 @@ def make_session(n_units: int, n_spikes: int, seconds: int, seed: int) -> Sessio
         times[stop_row - n : stop_row] = samples / SAMPLING_HZ
     third = seconds * 4 // 45
     begins = np.array([seconds // 9, seconds // 3, seconds * 7 // 9])
-    spans = Spans(begins * 120, (begins + third) * 120)
-    return Session(Trains(times, stop_at - n_each, stop_at), spans)
+    spans = CountedIntervals(begins * 120, (begins + third) * 120)
+    return Session(SpikeTrains(times, stop_at - n_each, stop_at), spans)
 
 
 def _contenders(session: Session, path: Path) -> dict[str, Contender]:

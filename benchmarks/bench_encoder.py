@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: TID253 - as above
 from torch.utils.flop_counter import FlopCounterMode  # noqa: TID253 - as above
 
-from benchmarks.measure import Figure, Row, copy_bytes_per_s, figure, row
+from benchmarks.measure import Figure, MeasuredRow, copy_bytes_per_s, figure, row
 from benchmarks.record import Options, Result, read_options, report, stop
 from contracts.binning import BinRate
 from contracts.embedding import PatchGrid
@@ -124,7 +124,7 @@ def _on_cpu(folder: Path, model: CountEncoder, cases: list[Case], options: Optio
     for case in cases:
         _agree(case, contenders)
     matrix = torch.randn(SIDE, SIDE)
-    rows: list[Row] = []
+    rows: list[MeasuredRow] = []
     figures: list[Figure] = []
     best_flop_per_s = 0.0
     for case in cases:
@@ -173,7 +173,7 @@ def _on_gpu(folder: Path, model: CountEncoder, cases: list[Case], options: Optio
         sys.exit(f"a GPU was asked for, and {error}")
     for case in cases:
         _agree(case, {EAGER: _torch_run(model), **contenders})
-    rows: list[Row] = []
+    rows: list[MeasuredRow] = []
     figures: list[Figure] = []
     reference = "TensorRT float32"
     n_turns = N_TURNS_QUICK if options.is_quick else N_TURNS_GPU

@@ -40,7 +40,7 @@ import numpy as np
 import torch  # noqa: TID253 - a contender
 from numpy.typing import NDArray
 
-from benchmarks.measure import Figure, Row, figure, row
+from benchmarks.measure import Figure, MeasuredRow, figure, row
 from benchmarks.narrator_baseline import Road
 from benchmarks.narrator_models import (
     SEVEN,
@@ -55,7 +55,7 @@ from benchmarks.narrator_models import (
     prompt_operations,
 )
 from benchmarks.record import Options, Result, read_options, report
-from daemon.narrators.llava.decoder import Decoder, head_format
+from daemon.narrators.llava.decoder import LlamaDecoder, head_format
 from daemon.narrators.llava.engine import Engine
 from daemon.narrators.llava.products import NumberFormat
 from daemon.narrators.llava.shape import TextShape
@@ -91,7 +91,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _on_cpu(options: Options) -> Result:
-    rows: list[Row] = []
+    rows: list[MeasuredRow] = []
     figures: list[Figure] = []
     limits: dict[str, float] = {}
     n_rows = N_ROWS[:2] if options.is_quick else N_ROWS
@@ -152,7 +152,7 @@ def _on_gpu(options: Options) -> Result:
     )
 
 
-def _race(road: Any, n: int, n_turns: int, rows: list[Row], figures: list[Figure]) -> None:
+def _race(road: Any, n: int, n_turns: int, rows: list[MeasuredRow], figures: list[Figure]) -> None:
     """Give the same frames to each contender in turn; who goes first rotates."""
     case = f"{n} populations" if n > 1 else "1 population"
     order = list(road.contenders)
@@ -186,7 +186,7 @@ def _hold_against_bound(
     number_format: NumberFormat,
     n_rows: Sequence[int],
     options: Options,
-    rows: list[Row],
+    rows: list[MeasuredRow],
     figures: list[Figure],
     limits: dict[str, float],
 ) -> None:
@@ -240,7 +240,7 @@ def _weights_bytes(shape: TextShape, inner: int, number_format: NumberFormat) ->
 
 
 def _timed(
-    decoder: Decoder, size: Size, number_format: NumberFormat, n_rows: Sequence[int]
+    decoder: LlamaDecoder, size: Size, number_format: NumberFormat, n_rows: Sequence[int]
 ) -> dict[str, Callable[[], object]]:
     prompts = torch.randn(1, size.prompt_length, size.config["hidden_size"])
     read = torch.ones(READ_BYTES // 4)
@@ -280,7 +280,7 @@ def _take_turns(
     return took
 
 
-def _join(size: Size, options: Options, rows: list[Row], figures: list[Figure]) -> None:
+def _join(size: Size, options: Options, rows: list[MeasuredRow], figures: list[Figure]) -> None:
     """Narrate the newest window, with and without others under way."""
     decoder = decoder_of(size, "float32", seed=options.seed, max_rows=JOIN_ROWS)
     rng = np.random.default_rng(options.seed)
@@ -306,7 +306,7 @@ def _join(size: Size, options: Options, rows: list[Row], figures: list[Figure]) 
             ]  # fmt: skip
 
 
-def _engine(decoder: Decoder, size: Size) -> Engine:
+def _engine(decoder: LlamaDecoder, size: Size) -> Engine:
     from transformers import GenerationConfig
 
     return Engine(
@@ -318,7 +318,7 @@ def _engine(decoder: Decoder, size: Size) -> Engine:
     )
 
 
-def _alone_ns(decoder: Decoder, size: Size, grids: list[NDArray[np.float32]]) -> int:
+def _alone_ns(decoder: LlamaDecoder, size: Size, grids: list[NDArray[np.float32]]) -> int:
     engine = _engine(decoder, size)
     for _ in range(2):
         started_ns = time.perf_counter_ns()

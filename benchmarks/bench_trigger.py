@@ -36,11 +36,11 @@ import numpy as np
 import torch  # noqa: TID253 - its threads are set
 from numpy.typing import NDArray
 
-from benchmarks.measure import Figure, Row, figure, row
+from benchmarks.measure import Figure, MeasuredRow, figure, row
 from benchmarks.record import Options, Result, read_options, report, stop
 from benchmarks.trigger_cases import N_PROBES, Size, make_paper, make_tiny, populations
 from daemon.encoders.auto import load_encoder
-from evaluation.latency.messages import NARRATION, TRIGGER, Heard, Message, read
+from evaluation.latency.messages import NARRATION, TRIGGER, Message, TimedMessage, read
 from evaluation.latency.rate import WARM_S, pace
 from evaluation.latency.rig import RigPlan, running
 
@@ -77,7 +77,7 @@ class Run:
 
     Attributes
     ----------
-    triggers : list of Heard
+    triggers : list of TimedMessage
         The last of each window.
     share : float
         Of the windows that triggered something.
@@ -85,7 +85,7 @@ class Run:
         Share of the time in which the narrator was saying something.
     """
 
-    triggers: list[Heard]
+    triggers: list[TimedMessage]
     share: float
     busy: float
 
@@ -99,7 +99,7 @@ def main() -> int:
     options = read_options(__doc__)
     torch.set_num_threads(1)
     seconds = SECONDS_QUICK if options.is_quick else SECONDS
-    rows: list[Row] = []
+    rows: list[MeasuredRow] = []
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="neurrate-bench-") as name:
         folder = Path(name)
@@ -125,7 +125,7 @@ def main() -> int:
     return report(result, options)
 
 
-def _is_alone(found: Row) -> bool:
+def _is_alone(found: MeasuredRow) -> bool:
     return found.contender == "encoder alone"
 
 
@@ -214,7 +214,7 @@ def _of(messages: Sequence[Message], kind: bytes) -> list[Message]:
     return [message for message in messages if message.topic.startswith(kind)]
 
 
-def _busy(narrations: Sequence[Heard], start_ns: int, stop_ns: int) -> float:
+def _busy(narrations: Sequence[TimedMessage], start_ns: int, stop_ns: int) -> float:
     """Return the share of a stretch in which some sentence was being said."""
     spans = sorted((n.host_ns["worker_start"], n.host_ns["last_token"]) for n in narrations)
     busy_ns, reached_ns = 0, start_ns
@@ -225,7 +225,7 @@ def _busy(narrations: Sequence[Heard], start_ns: int, stop_ns: int) -> float:
     return busy_ns / (stop_ns - start_ns)
 
 
-def _rows(case: str, runs: Sequence[Run]) -> list[Row]:
+def _rows(case: str, runs: Sequence[Run]) -> list[MeasuredRow]:
     heard = [each for run in runs for each in run.triggers]
     columns = {name: [each.stages_ms[name] for each in heard] for name in STAGES}
     columns["total"] = [each.total_ms for each in heard]

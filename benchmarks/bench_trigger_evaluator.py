@@ -24,7 +24,7 @@ import zmq
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from benchmarks.measure import Figure, Row, copy_bytes_per_s, figure, row
+from benchmarks.measure import Figure, MeasuredRow, copy_bytes_per_s, figure, row
 from benchmarks.record import Result, read_options, report, stop
 from contracts.binning import BinRate
 from contracts.clock import HostClock
@@ -33,9 +33,9 @@ from contracts.window import Window, WindowSpec
 from daemon.publisher import Publisher
 from daemon.service.metrics import Counters
 from daemon.triggers.crossing import Level
-from daemon.triggers.evaluator import TriggerDesk
+from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
-from daemon.triggers.probes import PopulationProbes, Probes
+from daemon.triggers.probes import ConceptProbes, PopulationProbes
 from daemon.triggers.rule_file import RuleBook
 from daemon.triggers.rules import Rule, read_condition
 
@@ -56,7 +56,7 @@ def main() -> int:
     """Run, print, judge."""
     options = read_options(__doc__)
     n_windows, n_rounds = (N_WINDOWS_QUICK, 1) if options.is_quick else (N_WINDOWS, N_ROUNDS)
-    rows: list[Row] = []
+    rows: list[MeasuredRow] = []
     figures: list[Figure] = []
     for case, grid in GRIDS.items():
         rounds = [_round(grid, n_windows, options.seed) for _ in range(n_rounds)]
@@ -111,9 +111,9 @@ def _round(grid: PatchGrid, n_windows: int, seed: int) -> dict[str, NDArray[np.i
     return {name: np.array(durations, dtype=np.int64) for name, durations in took.items()}
 
 
-def _desk(grid: PatchGrid, publisher: Publisher) -> TriggerDesk:
+def _desk(grid: PatchGrid, publisher: Publisher) -> TriggerEvaluator:
     concepts = tuple(f"c{number}" for number in range(N_CONCEPTS))
-    probes = Probes(
+    probes = ConceptProbes(
         concepts,
         ("all",),
         np.eye(N_CONCEPTS, grid.dim, dtype=np.float32),
@@ -121,7 +121,7 @@ def _desk(grid: PatchGrid, publisher: Publisher) -> TriggerDesk:
         np.ones((1, N_CONCEPTS), np.float32),
         np.zeros((1, N_CONCEPTS), np.float32),
     )
-    return TriggerDesk(
+    return TriggerEvaluator(
         RuleBook(tuple(_rule(name) for name in NAMES), {}),
         probes=PopulationProbes(probes, dict.fromkeys(NAMES, "all")),
         publisher=publisher,

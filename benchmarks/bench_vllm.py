@@ -28,7 +28,7 @@ from pathlib import Path
 import httpx2
 import numpy as np
 
-from benchmarks.measure import Figure, Row, figure, row
+from benchmarks.measure import Figure, MeasuredRow, figure, row
 from benchmarks.narrator_models import SHIPPED, SHIPPED_GRID, shipped_manifest
 from benchmarks.record import Options, Result, read_options, report, stop
 from contracts.embedding import PatchEmbedding
@@ -74,7 +74,7 @@ def _measure(options: Options, url: str) -> Result:
     manifest = shipped_manifest()
     rng = np.random.default_rng(options.seed)
     n_rounds, n_turns = (2, 2) if options.is_quick else (N_ROUNDS, N_TURNS)
-    rows: list[Row] = []
+    rows: list[MeasuredRow] = []
     figures: list[Figure] = []
     settings = NarratorSettings(
         model=str(SHIPPED), dtype="float32", device="cpu", max_new_tokens=MAX_NEW_TOKENS

@@ -28,7 +28,7 @@ from typing import ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.measure import NS_PER_US, Figure, Row, copy_bytes_per_s, figure, row
+from benchmarks.measure import NS_PER_US, Figure, MeasuredRow, copy_bytes_per_s, figure, row
 from benchmarks.record import Result, read_options, report, stop
 from benchmarks.spike_data import (
     CAPACITY_BINS,
@@ -114,7 +114,7 @@ def main() -> int:
     options = read_options(__doc__)
     rng = np.random.default_rng(options.seed)
     n_rounds, n_batches = (1, 40) if options.is_quick else (10, 300)
-    rows: list[Row] = []
+    rows: list[MeasuredRow] = []
     figures: list[Figure] = []
     for n_spikes in SPIKES_A_BATCH:
         case = f"{n_spikes * 100:,} spikes/s"

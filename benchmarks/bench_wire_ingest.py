@@ -38,7 +38,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from benchmarks.measure import Figure, Row, copy_bytes_per_s, figure, row
+from benchmarks.measure import Figure, MeasuredRow, copy_bytes_per_s, figure, row
 from benchmarks.record import Options, Result, read_options, report, stop
 from benchmarks.spike_data import (
     BATCH_NS,
@@ -165,7 +165,7 @@ def main() -> int:
     options = read_options(__doc__)
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:1])  # before ZeroMQ makes its thread, which inherits it
-    rows: list[Row] = []
+    rows: list[MeasuredRow] = []
     figures: list[Figure] = []
     for n_spikes, n_messages in MESSAGES_OF_A_ROUND.items():
         case = f"{n_spikes:,} spikes"

@@ -23,7 +23,7 @@ COPY_BYTES = 1 << 28
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class MeasuredRow:
     """How long one contender took in one case.
 
     Attributes
@@ -60,10 +60,12 @@ class Figure:
     n_rounds: int
 
 
-def row(case: str, contender: str, durations_ns: NDArray[np.int64], *, n_spikes: int = 0) -> Row:
+def row(
+    case: str, contender: str, durations_ns: NDArray[np.int64], *, n_spikes: int = 0
+) -> MeasuredRow:
     """Summarise the durations of one contender's calls."""
     p50, p95, p99 = (np.percentile(durations_ns, (50, 95, 99)) / NS_PER_US).tolist()
-    return Row(
+    return MeasuredRow(
         case=case,
         contender=contender,
         n=len(durations_ns),

@@ -22,7 +22,7 @@ from contracts.embedding import PatchEmbedding
 from contracts.window import Window
 from daemon.narrators.llava import LlavaNarrator
 from daemon.narrators.patches import PatchPrompt
-from daemon.narrators.protocol import Ended
+from daemon.narrators.protocol import EndedRow
 from daemon.service.settings import PAPER_PROMPT
 from simulation.scenes.render import render
 from simulation.scenes.scene import random_scene
@@ -121,7 +121,7 @@ class Road:
         self._narrator.begin(0, embeddings)
         while len(took) < n:
             for event in self._narrator.step():
-                if isinstance(event, Ended):
+                if isinstance(event, EndedRow):
                     texts[event.row] = event.utterance.text
                     took.append(time.perf_counter_ns() - started_ns)
         return texts, took

@@ -17,9 +17,9 @@ import numpy as np
 import torch  # noqa: TID253 - a contender
 from numpy.typing import NDArray
 
-from benchmarks.measure import Figure, Row, figure, row
+from benchmarks.measure import Figure, MeasuredRow, figure, row
 from benchmarks.narrator_models import Size, cache_bytes, n_weights, prompt_operations
-from daemon.narrators.llava.decoder import Decoder
+from daemon.narrators.llava.decoder import LlamaDecoder
 from daemon.narrators.llava.engine import Engine
 from daemon.narrators.llava.fixed_sizes import FixedSizes
 from daemon.narrators.llava.shape import read_shape
@@ -96,7 +96,7 @@ class GpuRoad:
         words = model.get_input_embeddings()
         self._before, self._after = words(around[: n_around // 2]), words(around[n_around // 2 :])
         n_positions = -(-(size.prompt_length + size.n_tokens) // 8) * 8
-        self.plain_decoder = Decoder(
+        self.plain_decoder = LlamaDecoder(
             copy.deepcopy(model.model.language_model),
             model.lm_head,
             read_shape(text, n_positions=n_positions),
@@ -171,7 +171,7 @@ class GpuRoad:
 
 def measure(
     road: GpuRoad, n_rows: Sequence[int], n_turns: int
-) -> tuple[list[Row], list[Figure], dict[str, float]]:
+) -> tuple[list[MeasuredRow], list[Figure], dict[str, float]]:
     """Race the roads, and hold ours against the device's own speed.
 
     Returns
@@ -188,7 +188,7 @@ def measure(
         weights_s=n_weights(shape, inner) * item / read,
         cache_s=cache_bytes(shape, size.prompt_length, item) / read,
     )
-    rows: list[Row] = []
+    rows: list[MeasuredRow] = []
     figures: list[Figure] = []
     for n in n_rows:
         case = f"{size.name}, {n} populations"
@@ -219,7 +219,7 @@ def _race(
     n: int,
     n_turns: int,
     bound: Bound,
-    rows: list[Row],
+    rows: list[MeasuredRow],
     figures: list[Figure],
 ) -> None:
     took: dict[str, NDArray[np.int64]] = {}
@@ -246,7 +246,7 @@ def _hold_parts(
     n: int,
     n_turns: int,
     bound: Bound,
-    rows: list[Row],
+    rows: list[MeasuredRow],
     figures: list[Figure],
 ) -> None:
     position = road.size.prompt_length + 1

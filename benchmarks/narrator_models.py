@@ -20,7 +20,7 @@ from contracts.manifest import (
     UnitModel,
     WindowModel,
 )
-from daemon.narrators.llava.decoder import Decoder
+from daemon.narrators.llava.decoder import LlamaDecoder
 from daemon.narrators.llava.products import NumberFormat
 from daemon.narrators.llava.shape import TextShape, read_shape
 
@@ -95,11 +95,11 @@ def random_text_model(size: Size, *, seed: int) -> Any:
 
 def decoder_of(
     size: Size, number_format: NumberFormat, *, seed: int, max_rows: int, device: str = "cpu"
-) -> Decoder:
+) -> LlamaDecoder:
     """Return the daemon's decoder on a random model."""
     model = random_text_model(size, seed=seed)
     n_positions = size.prompt_length + size.n_tokens
-    return Decoder(
+    return LlamaDecoder(
         model.model,
         model.lm_head,
         read_shape(model.config, n_positions=n_positions),

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Figure, Row
+from benchmarks.measure import Figure, MeasuredRow
 
 FOLDER = Path(__file__).parent
 DEFAULT_SEED = 20261123
@@ -47,14 +47,14 @@ class Result:
         What was fixed: units, rate, sizes.
     limits : dict
         Physical limits measured in the same run.
-    rows : list of Row
+    rows : list of MeasuredRow
     figures : list of Figure
     """
 
     room: str
     parameters: dict[str, Any]
     limits: dict[str, float]
-    rows: list[Row]
+    rows: list[MeasuredRow]
     figures: list[Figure]
 
 

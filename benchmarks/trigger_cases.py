@@ -24,8 +24,8 @@ from contracts.window import Window, WindowSpec
 from encoder_export.bundle import BundleFacts, ReferenceFrame, write_bundle
 from encoder_export.onnx_graph import CountEncoder
 from encoder_training.data_set.training_set import Scaling
-from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
-from encoder_training.probes.probe_files import Probes, save_probes
+from encoder_training.model import EncoderNetwork, EncoderSpec, PatchEncoder
+from encoder_training.probes.probe_files import FittedProbes, save_probes
 from encoder_training.weights import load_weights
 from evaluation.latency.rules import rules_text
 from evaluation.simulated_encoder.bundle import SHIPPED_ENCODER, SHIPPED_MODEL
@@ -105,7 +105,7 @@ def make_paper(folder: Path, *, seconds: float, seed: int, is_quick: bool) -> Si
 def _make(
     folder: Path,
     name: str,
-    encoder: Encoder,
+    encoder: EncoderNetwork,
     scaling: Scaling,
     model: Path,
     *,
@@ -150,14 +150,14 @@ def _rates(n_units: int) -> Scaling:
     return Scaling(mean, np.sqrt(mean))
 
 
-def _probes(encoder: Encoder, scaling: Scaling, rng: np.random.Generator) -> Probes:
+def _probes(encoder: EncoderNetwork, scaling: Scaling, rng: np.random.Generator) -> FittedProbes:
     """Draw directions, and centre them on what the encoder makes of Poisson counts."""
     means = _mean_patches(encoder, scaling, rng)
     weight = rng.normal(size=(N_PROBES, means.shape[1])).astype(np.float32)
     score = means @ weight.T
     weight /= score.std(axis=0)[:, None]
     ones = np.ones((1, N_PROBES), np.float32)
-    return Probes(
+    return FittedProbes(
         concepts=tuple(f"direction {number}" for number in range(N_PROBES)),
         populations=("all",),
         weight=weight,
@@ -169,7 +169,7 @@ def _probes(encoder: Encoder, scaling: Scaling, rng: np.random.Generator) -> Pro
 
 
 def _mean_patches(
-    encoder: Encoder, scaling: Scaling, rng: np.random.Generator
+    encoder: EncoderNetwork, scaling: Scaling, rng: np.random.Generator
 ) -> NDArray[np.float32]:
     model = CountEncoder(encoder, scaling).eval()
     found = []

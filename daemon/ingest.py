@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class _Line:
+class _SourceConnection:
     """One source's socket, and the streams that have been heard on it."""
 
     socket: zmq.Socket[bytes]
@@ -82,7 +82,7 @@ class Ingest:
         self._log = RateLimitedLog(logger, clock)
         self._is_ahead = is_ahead
         self._context = context
-        self._lines: list[_Line] = []
+        self._lines: list[_SourceConnection] = []
         self.is_drained = False
         self.is_held = False
 
@@ -101,7 +101,7 @@ class Ingest:
         """
         for address in addresses:
             socket = self._context.socket(zmq.SUB)
-            self._lines.append(_Line(socket))
+            self._lines.append(_SourceConnection(socket))
             socket.set(zmq.RCVHWM, QUEUE_MESSAGES)
             socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
             socket.set(zmq.LINGER, 0)
@@ -177,7 +177,7 @@ class Ingest:
         for line in self._lines:
             line.socket.close()
 
-    def _waits(self, line: _Line) -> bool:
+    def _waits(self, line: _SourceConnection) -> bool:
         return self.is_held or (bool(line.streams) and all(map(self._is_ahead, line.streams)))
 
     def _read(self, parts: list[bytes]) -> Iterable[SpikeBatch | StreamEnd | Hello]:

@@ -24,12 +24,12 @@ from contracts.narration_wire import pack_narration, pack_partial
 from daemon.publisher import Publisher
 from daemon.service.latencies import LatencyRecorder
 from daemon.service.metrics import Counters
-from daemon.worker.narrator_client import Heard, Narrated
+from daemon.worker.narrator_client import NarratedPopulation, PartialText
 
 logger = logging.getLogger(__name__)
 
 
-class NarrationDesk:
+class NarrationPublisher:
     """Publishes what a narrator said.
 
     Parameters
@@ -58,7 +58,7 @@ class NarrationDesk:
         self._run = secrets.token_hex(4)
         self._n_said: Counter[str] = Counter()
 
-    def publish(self, narrated: Narrated) -> None:
+    def publish(self, narrated: NarratedPopulation) -> None:
         """Publish what was said of one population; never waits."""
         said = _finite(narrated.utterance)
         narration = self._address(narrated.embedding, said, narrated.provenance)
@@ -70,7 +70,7 @@ class NarrationDesk:
         _log(narration, durations_ms)
         self._on_narration(narration)
 
-    def publish_partial(self, heard: Heard) -> None:
+    def publish_partial(self, heard: PartialText) -> None:
         """Publish what has been said so far of one population; never waits."""
         window = heard.embedding.window
         partial = PartialNarration(

@@ -22,10 +22,10 @@ from contracts.window import Window
 from daemon.bin_ring import AddReport, BinRing
 from daemon.encoders.protocol import Encoder
 from daemon.ingest import Ingest
-from daemon.narration_publisher import NarrationDesk
+from daemon.narration_publisher import NarrationPublisher
 from daemon.service.metrics import Counters
 from daemon.window_cutter import WindowCutter
-from daemon.worker.narrator_client import Narrated, NarrationPort
+from daemon.worker.narrator_client import NarratedPopulation, NarratorClient
 
 MAX_MESSAGES = 256
 """Messages taken in one step, so that narrations and signals are seen to between bursts."""
@@ -51,8 +51,8 @@ class FastLoop:
     ring : BinRing
     cutter : WindowCutter
     encoder : Encoder
-    port : NarrationPort
-    desk : NarrationDesk
+    port : NarratorClient
+    desk : NarrationPublisher
     counters : Counters
     clock : Clock
     encode_every_window : bool
@@ -74,8 +74,8 @@ class FastLoop:
         ring: BinRing,
         cutter: WindowCutter,
         encoder: Encoder,
-        port: NarrationPort,
-        desk: NarrationDesk,
+        port: NarratorClient,
+        desk: NarrationPublisher,
         counters: Counters,
         clock: Clock,
         encode_every_window: bool,
@@ -197,7 +197,7 @@ class FastLoop:
     def publish_narrated(self) -> None:
         """Publish what the narrator has said since."""
         for said in self.port.collect():
-            if isinstance(said, Narrated):
+            if isinstance(said, NarratedPopulation):
                 self._desk.publish(said)
             else:
                 self._desk.publish_partial(said)

@@ -37,11 +37,11 @@ from contracts.manifest import (
 )
 from contracts.population import Population
 from contracts.window import WindowSpec
-from encoder_export.parity import Gate, check_parity
+from encoder_export.parity import ParityGate, check_parity
 from encoder_export.parity_run import measure_file
 from encoder_export.precision import Precision, write_graph
 from encoder_training.data_set.training_set import Scaling
-from encoder_training.model import Encoder
+from encoder_training.model import EncoderNetwork
 from encoder_training.weights import save_weights
 
 
@@ -100,13 +100,13 @@ class BundleFacts:
 
 def write_bundle(
     out: Path,
-    encoder: Encoder,
+    encoder: EncoderNetwork,
     facts: BundleFacts,
     *,
     references: Sequence[ReferenceFrame] = (),
     more_files: Sequence[Path] = (),
     precision: Precision = "float32",
-    gate: Gate | None = None,
+    gate: ParityGate | None = None,
     overwrite: bool = False,
 ) -> Manifest:
     """Export an encoder.
@@ -117,7 +117,7 @@ def write_bundle(
     ----------
     out : Path
         The bundle's folder.
-    encoder : Encoder
+    encoder : EncoderNetwork
         With its weights; is put in evaluation mode.
     facts : BundleFacts
         The rest of the manifest.
@@ -127,7 +127,7 @@ def write_bundle(
         Copied into the bundle, under their own names: probes.
     precision : {"float32", "float16", "bfloat16", "int8"}
         What the graph computes in.
-    gate : Gate, optional
+    gate : ParityGate, optional
         What the graph is tried on; Poisson counts if omitted.
     overwrite : bool
         Replace a bundle that is there.
@@ -160,10 +160,10 @@ def write_bundle(
 
 def _write_graph(
     folder: Path,
-    encoder: Encoder,
+    encoder: EncoderNetwork,
     facts: BundleFacts,
     precision: Precision,
-    gate: Gate | None,
+    gate: ParityGate | None,
 ) -> None:
     """Write the graph and how near it is.
 
@@ -177,7 +177,7 @@ def _write_graph(
     parity = measure_file(
         encoder,
         facts.scaling,
-        gate or Gate.poisson(facts.scaling, n_bins=n_bins),
+        gate or ParityGate.poisson(facts.scaling, n_bins=n_bins),
         path,
         precision,
     )
@@ -187,7 +187,7 @@ def _write_graph(
 
 def _write_files(
     folder: Path,
-    encoder: Encoder,
+    encoder: EncoderNetwork,
     facts: BundleFacts,
     references: Sequence[ReferenceFrame],
     more_files: Sequence[Path],
@@ -281,7 +281,7 @@ def check_target(out: Path, *, overwrite: bool) -> None:
 
 
 def _check_facts(
-    encoder: Encoder, facts: BundleFacts, references: Sequence[ReferenceFrame]
+    encoder: EncoderNetwork, facts: BundleFacts, references: Sequence[ReferenceFrame]
 ) -> None:
     n_units = len(facts.population)
     mean, std = facts.scaling.mean, facts.scaling.std

@@ -17,7 +17,7 @@ from daemon.encoders.trt_library import Library, load_library
 from encoder_export.bundle import BundleFacts, ReferenceFrame, draft_manifest, write_bundle
 from encoder_export.engine import make_engine
 from encoder_export.narrator_formats import Speaker, try_formats
-from encoder_export.parity import Gate, Narrate, Parity
+from encoder_export.parity import Narrate, Parity, ParityGate
 from encoder_export.parity_run import measure_parity
 from encoder_export.precision import Precision
 from encoder_training.data_set.prepared import PreparedSet
@@ -25,7 +25,7 @@ from encoder_training.data_set.prepared_facts import load_facts
 from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.data_set.training_set import Split, TrainingSet, thinned
 from encoder_training.frames.tower import VisionTower, check_grid
-from encoder_training.run_files import Run, load_run
+from encoder_training.run_files import RunFolder, load_run
 
 MAX_REFERENCES = 1000
 """Captioned training frames in a bundle, spread over all of them: 4 MB at LLaVA-1.5's 1024 numbers
@@ -152,7 +152,7 @@ def _engine_target(request: ExportRequest) -> tuple[Library, Gpu] | None:
     return library, target_gpu(library)
 
 
-def _finished_run(folder: Path) -> Run:
+def _finished_run(folder: Path) -> RunFolder:
     run = load_run(folder)
     missing = [name for name in (PROBES, PROBES_REPORT) if not (folder / name).is_file()]
     if not run.model.finished or missing:
@@ -163,7 +163,7 @@ def _finished_run(folder: Path) -> Run:
     return run
 
 
-def _data_set(folder: Path, run_folder: Path, run: Run) -> PreparedSet:
+def _data_set(folder: Path, run_folder: Path, run: RunFolder) -> PreparedSet:
     if not folder.is_dir():
         raise UserError(
             f"the data set that {run_folder} was trained on is not at {folder}. Say where it is: "
@@ -207,7 +207,7 @@ def _language_model(asked: str | None, dataset: Path) -> LanguageModel:
 
 
 def _facts(
-    request: ExportRequest, run: Run, prepared: PreparedSet, language_model: LanguageModel
+    request: ExportRequest, run: RunFolder, prepared: PreparedSet, language_model: LanguageModel
 ) -> BundleFacts:
     window = run.model.window
     spec = WindowSpec(
@@ -232,7 +232,7 @@ def _facts(
     )
 
 
-def _speaker(request: ExportRequest, run: Run, facts: BundleFacts) -> Speaker | None:
+def _speaker(request: ExportRequest, run: RunFolder, facts: BundleFacts) -> Speaker | None:
     """Load the language model, whose tower must be the encoder's; None if nothing is narrated."""
     if not request.narrations:
         return None
@@ -250,10 +250,12 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _gate(request: ExportRequest, data: TrainingSet, parts: Split, say: Narrate | None) -> Gate:
+def _gate(
+    request: ExportRequest, data: TrainingSet, parts: Split, say: Narrate | None
+) -> ParityGate:
     """Spread the windows over those that neither training nor the choice of a pass saw."""
     rows = thinned(parts.test, request.windows)
-    return Gate.of_windows(
+    return ParityGate.of_windows(
         data.counts_of(rows), seed=request.seed, narrate=say, n_narrations=request.narrations
     )
 

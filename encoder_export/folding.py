@@ -18,20 +18,20 @@ from typing import cast
 import torch  # noqa: TID253 - weights are torch tensors
 from torch import nn  # noqa: TID253 - as above
 
-from encoder_training.model import Encoder, MultiKernelConv
+from encoder_training.model import EncoderNetwork, MultiKernelConv
 
 
-def fold_batch_norm(encoder: Encoder) -> Encoder:
+def fold_batch_norm(encoder: EncoderNetwork) -> EncoderNetwork:
     """Return a copy of an encoder without batch normalization, equal up to rounding.
 
     Parameters
     ----------
-    encoder : Encoder
+    encoder : EncoderNetwork
         In evaluation mode; of either variant. Is not changed.
 
     Returns
     -------
-    folded : Encoder
+    folded : EncoderNetwork
         In evaluation mode. The products are made in float64 and rounded once.
     """
     folded = copy.deepcopy(encoder).eval()

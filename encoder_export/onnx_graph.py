@@ -18,7 +18,7 @@ from torch import Tensor, nn  # noqa: TID253 - as above
 from contracts.errors import DependencyError, MisuseError
 from contracts.manifest import MAX_ENCODER_BATCH
 from encoder_training.data_set.training_set import Scaling
-from encoder_training.model import Encoder
+from encoder_training.model import EncoderNetwork
 
 OPSET = 20
 """The first with ``Gelu`` as one operator, and before 23, from which on attention becomes the
@@ -32,7 +32,7 @@ class CountEncoder(nn.Module):
 
     Parameters
     ----------
-    encoder : Encoder
+    encoder : EncoderNetwork
         Takes z-scored counts.
     scaling : Scaling
         Of the same units.
@@ -45,7 +45,7 @@ class CountEncoder(nn.Module):
     std: Tensor
 
     def __init__(
-        self, encoder: Encoder, scaling: Scaling, dtype: torch.dtype = torch.float32
+        self, encoder: EncoderNetwork, scaling: Scaling, dtype: torch.dtype = torch.float32
     ) -> None:
         super().__init__()
         self.encoder = encoder

@@ -60,7 +60,7 @@ equally likely, the last bit decides."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Gate:
+class ParityGate:
     """What a graph is tried on.
 
     Attributes
@@ -88,7 +88,7 @@ class Gate:
         seed: int,
         narrate: Narrate | None = None,
         n_narrations: int = 0,
-    ) -> Gate:
+    ) -> ParityGate:
         """Return a gate for real windows, each with a random population.
 
         Parameters
@@ -110,7 +110,7 @@ class Gate:
         )
 
     @classmethod
-    def poisson(cls, scaling: Scaling, *, n_bins: int, seed: int = 0) -> Gate:
+    def poisson(cls, scaling: Scaling, *, n_bins: int, seed: int = 0) -> ParityGate:
         """Return a gate without a recording: Poisson counts of the units' mean rates."""
         rng = np.random.default_rng(seed)
         rate = np.maximum(scaling.mean, 0)

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from contracts.errors import DependencyError
 from contracts.manifest import sha256_of
-from encoder_export.parity import LIMITS, Gate, Narrate, Parity
+from encoder_export.parity import LIMITS, Narrate, Parity, ParityGate
 from encoder_export.precision import Precision, reference_model
 from encoder_training.data_set.training_set import Scaling
-from encoder_training.model import Encoder
+from encoder_training.model import EncoderNetwork
 
 GraphRun = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 """Counts (n, n_bins, n_units) and mask (n, n_units) to grids (n, n_patches, dim)."""
@@ -27,9 +27,9 @@ BATCH = 8
 
 
 def measure_parity(
-    encoder: Encoder,
+    encoder: EncoderNetwork,
     scaling: Scaling,
-    gate: Gate,
+    gate: ParityGate,
     run: GraphRun,
     *,
     precision: Precision,
@@ -40,11 +40,11 @@ def measure_parity(
 
     Parameters
     ----------
-    encoder : Encoder
+    encoder : EncoderNetwork
         What the graph was made from.
     scaling : Scaling
         Of its units.
-    gate : Gate
+    gate : ParityGate
         What both are given.
     run : callable
         The graph.
@@ -94,7 +94,7 @@ def measure_parity(
 
 
 def measure_file(
-    encoder: Encoder, scaling: Scaling, gate: Gate, path: Path, precision: Precision
+    encoder: EncoderNetwork, scaling: Scaling, gate: ParityGate, path: Path, precision: Precision
 ) -> Parity:
     """Compare the graph in a file, as `measure_parity` does.
 
@@ -170,7 +170,7 @@ def _count_equal(
 
 
 def _reference_run(
-    encoder: Encoder, scaling: Scaling
+    encoder: EncoderNetwork, scaling: Scaling
 ) -> Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float64]]:
     model = reference_model(encoder)
     mean, std = scaling.mean.astype(np.float64), scaling.std.astype(np.float64)

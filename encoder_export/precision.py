@@ -21,7 +21,7 @@ from contracts.manifest import PRECISION_KEY
 from encoder_export.folding import fold_batch_norm
 from encoder_export.onnx_graph import CountEncoder, forget_origin, quiet, trace_graph
 from encoder_training.data_set.training_set import Scaling
-from encoder_training.model import Encoder, MultiKernelConv
+from encoder_training.model import EncoderNetwork, MultiKernelConv
 from encoder_training.retrieval import RetrievalEncoder
 
 Precision = Literal["float32", "float16", "bfloat16", "int8"]
@@ -43,13 +43,13 @@ _TORCH_TYPES = {
 
 
 def write_graph(
-    encoder: Encoder, scaling: Scaling, path: Path, *, n_bins: int, precision: Precision
+    encoder: EncoderNetwork, scaling: Scaling, path: Path, *, n_bins: int, precision: Precision
 ) -> None:
     """Write an encoder's graph in one of the number formats.
 
     Parameters
     ----------
-    encoder : Encoder
+    encoder : EncoderNetwork
         Of either variant. Is not changed.
     scaling : Scaling
         Of its units.
@@ -84,12 +84,12 @@ def _finished(proto: Any, precision: Precision) -> bytes:
     return content
 
 
-def reference_model(encoder: Encoder) -> Encoder:
+def reference_model(encoder: EncoderNetwork) -> EncoderNetwork:
     """Return a copy of an encoder in float64, as it was trained: nothing folded."""
     return _typed(copy.deepcopy(encoder), torch.float64).eval()
 
 
-def _typed(encoder: Encoder, dtype: torch.dtype) -> Encoder:
+def _typed(encoder: EncoderNetwork, dtype: torch.dtype) -> EncoderNetwork:
     """Convert in place, but for a table of patches: those are float16 as the tower gave them."""
     table = encoder.table if isinstance(encoder, RetrievalEncoder) else None
     typed = encoder.to(dtype)
@@ -109,7 +109,7 @@ class _InFloat32(nn.Module):
         return cast(Tensor, self.inner(x.float())).to(x.dtype)
 
 
-def _convolve_in_float32(encoder: Encoder) -> None:
+def _convolve_in_float32(encoder: EncoderNetwork) -> None:
     for module in list(encoder.modules()):
         body = getattr(module, "multi_conv", None)
         if isinstance(body, MultiKernelConv):
@@ -138,7 +138,7 @@ def _quantized(proto: Any) -> Any:
     return quantized
 
 
-def _check_table(encoder: Encoder) -> None:
+def _check_table(encoder: EncoderNetwork) -> None:
     if not isinstance(encoder, RetrievalEncoder):
         return
     size_bytes = encoder.table.numel() * 2

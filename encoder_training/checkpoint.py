@@ -2,7 +2,7 @@
 
 Tensors (weights, the moments of the optimizer, the best weights, the state of torch's generators)
 are tensors of a safetensors file, the rest is JSON in its header. There is no pickle. The file is
-whole or not there (``whole_files.py``): a process that is killed at any moment leaves the last
+whole or not there (``contracts/atomic_files.py``): a process that is killed at any moment leaves the last
 whole checkpoint.
 
 The fingerprint says what a training depends on. A checkpoint of another one is refused, with what
@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn  # noqa: TID253 - tensors are what is kept
 
 from contracts.errors import UserError
-from encoder_training.atomic_files import whole_file
 from encoder_training.data_set.training_set import Split, TrainingSet
+from encoder_training.tensor_files import tensor_file
 
 CHECKPOINT_VERSION = 1
 STATE_KEY = "training_state"
@@ -104,7 +104,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()
     }
-    with whole_file(path) as partial:
+    with tensor_file(path) as partial:
         save_file(tensors, partial, metadata={STATE_KEY: json.dumps(state)})
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from contracts.atomic_files import whole_file
 from contracts.errors import DependencyError
-from encoder_training.atomic_files import whole_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class MultiKernelConv(nn.Module):
         return torch.cat(branches, dim=1).transpose(1, 2)
 
 
-class Encoder(nn.Module):
+class EncoderNetwork(nn.Module):
     """Any network that turns windows of z-scored counts into grids of patch embeddings.
 
     Parameters
@@ -157,7 +157,7 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
 
-class PatchEncoder(Encoder):
+class PatchEncoder(EncoderNetwork):
     """The paper's encoder: each patch is predicted.
 
     Parameters
@@ -190,7 +190,7 @@ class PatchEncoder(Encoder):
         )
 
     def forward(self, z: Tensor) -> Tensor:
-        """Predict each patch; shapes as for `Encoder.forward`."""
+        """Predict each patch; shapes as for `EncoderNetwork.forward`."""
         time_tokens = self.transformer(self.input_proj(self.multi_conv(self.input_dropout(z))))
         queries = self.patch_queries.expand(z.shape[0], -1, -1)
         attended, _ = self.cross_attn(queries, time_tokens, time_tokens, need_weights=False)

@@ -18,7 +18,7 @@ from encoder_training.losses import (
     patch_loss,
     unfold_target_scaling,
 )
-from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
+from encoder_training.model import EncoderNetwork, EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
 from encoder_training.retrieval import ImageClassifier, RetrievalEncoder
 
@@ -36,7 +36,7 @@ class Objective(Protocol):
     def patches(self, output: Tensor) -> Tensor:
         """Return the patches that the output says, on the scale that is learned."""
 
-    def encoder(self, state: dict[str, Tensor]) -> Encoder:
+    def encoder(self, state: dict[str, Tensor]) -> EncoderNetwork:
         """Return the encoder of some weights, which gives patches on their own scale."""
 
 
@@ -135,7 +135,7 @@ class PatchObjective:
         """Return the output."""
         return output
 
-    def encoder(self, state: dict[str, Tensor]) -> Encoder:
+    def encoder(self, state: dict[str, Tensor]) -> EncoderNetwork:
         """Return the encoder, the scale folded into its output layer."""
         encoder = PatchEncoder(self._network.spec)
         encoder.load_state_dict(state)
@@ -173,7 +173,7 @@ class RetrievalObjective:
         """Return the patches of the image with the highest output."""
         return self._targets.of_frames(self._images[output.argmax(dim=-1).cpu().numpy()])
 
-    def encoder(self, state: dict[str, Tensor]) -> Encoder:
+    def encoder(self, state: dict[str, Tensor]) -> EncoderNetwork:
         """Return the classifier with the images' true patches."""
         classifier = ImageClassifier(self._spec, len(self._images))
         classifier.load_state_dict(state)

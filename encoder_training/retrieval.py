@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch  # noqa: TID253
 from torch import Tensor, nn  # noqa: TID253
 
-from encoder_training.model import Encoder, EncoderSpec, MultiKernelConv, make_transformer
+from encoder_training.model import EncoderNetwork, EncoderSpec, MultiKernelConv, make_transformer
 
 
 class ImageClassifier(nn.Module):
@@ -62,7 +62,7 @@ class ImageClassifier(nn.Module):
         return logits
 
 
-class RetrievalEncoder(Encoder):
+class RetrievalEncoder(EncoderNetwork):
     """The patches of the training image that a window looks most like.
 
     Parameters
@@ -83,5 +83,5 @@ class RetrievalEncoder(Encoder):
         self.register_buffer("table", table)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Look the patches up; shapes as for `Encoder.forward`."""
+        """Look the patches up; shapes as for `EncoderNetwork.forward`."""
         return self.table[self.classifier(z).argmax(dim=-1)].float()

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from contracts.atomic_files import write_text
 from contracts.errors import MisuseError, UserError
 from contracts.manifest import (
     ENCODER_WEIGHTS,
@@ -27,12 +28,12 @@ from contracts.manifest import (
     TrainingData,
     WindowModel,
 )
-from encoder_training.atomic_files import write_tensors, write_text
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.history import TrainingEpoch
 from encoder_training.lag import LagChoice
-from encoder_training.model import Encoder, EncoderSpec
+from encoder_training.model import EncoderNetwork, EncoderSpec
 from encoder_training.options import TrainingOptions
+from encoder_training.tensor_files import write_tensors
 from encoder_training.weights import load_weights, save_weights
 
 RUN_VERSION = 1
@@ -114,20 +115,20 @@ class RunModel(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Run:
+class RunFolder:
     """A trained encoder and how it came to be.
 
     Attributes
     ----------
     model : RunModel
-    encoder : Encoder
+    encoder : EncoderNetwork
         In evaluation mode; gives raw patches. `encoder.spec` has its sizes.
     scaling : Scaling
         Of the counts it takes.
     """
 
     model: RunModel
-    encoder: Encoder
+    encoder: EncoderNetwork
     scaling: Scaling
 
 
@@ -135,7 +136,7 @@ def write_run(
     folder: Path,
     model: RunModel,
     *,
-    encoder: Encoder | None = None,
+    encoder: EncoderNetwork | None = None,
     scaling: Scaling | None = None,
 ) -> None:
     """Write a run, each file whole or not at all, ``run.json`` last.
@@ -146,7 +147,7 @@ def write_run(
         Made if it is not there.
     model : RunModel
         What to say.
-    encoder, scaling : Encoder, Scaling, optional
+    encoder, scaling : EncoderNetwork, Scaling, optional
         Written where given.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +217,7 @@ def load_run_model(folder: Path) -> RunModel:
     return model
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: Path) -> RunFolder:
     """Read a run back.
 
     Parameters
@@ -226,7 +227,7 @@ def load_run(folder: Path) -> Run:
 
     Returns
     -------
-    Run
+    RunFolder
 
     Raises
     ------
@@ -258,4 +259,4 @@ def load_run(folder: Path) -> Run:
             f"weights are of {encoder.spec}, the scaling is of {scaling.mean.shape} units. "
             "Train again."
         )
-    return Run(model, encoder, scaling)
+    return RunFolder(model, encoder, scaling)

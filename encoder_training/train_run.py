@@ -6,8 +6,8 @@ import importlib.util
 import math
 from collections.abc import Callable
 
+from contracts.atomic_files import write_json
 from contracts.errors import DependencyError
-from encoder_training.atomic_files import write_json
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.data_set.training_set import Split, TrainingSet, measure_scaling
@@ -26,13 +26,13 @@ from encoder_training.run_files import (
     HISTORY_TAIL,
     JUDGED,
     LAG_PICTURE,
-    Run,
+    RunFolder,
     RunModel,
     begin_run,
     write_run,
 )
 from encoder_training.train_request import TrainRequest, initial_encoder, run_there, wanted_run
-from encoder_training.training import Trained, train_encoder
+from encoder_training.training import TrainingResult, train_encoder
 
 IN_TABLE = ("cosine", "skill", "within_1s", "rank")
 """Scores that the terminal shows; report.md has them all."""
@@ -52,7 +52,7 @@ def check_libraries() -> None:
     missing = [name for module, name in modules.items() if not importlib.util.find_spec(module)]
     if missing:
         raise DependencyError(
-            f"Training needs {' and '.join(missing)}. Run: pip install 'neurrate[train]'"
+            f"Training needs {' and '.join(missing)}. RunFolder: pip install 'neurrate[train]'"
         )
 
 
@@ -95,7 +95,9 @@ def train_run(request: TrainRequest, *, overwrite: bool, say: Say) -> list[dict[
     if model.lag_choice is not None:
         plot_lags(model.lag_choice, request.folder / LAG_PICTURE)
     trained = (
-        Trained(initial, measure_scaling(data, parts.train), (), data.group[parts.validation])
+        TrainingResult(
+            initial, measure_scaling(data, parts.train), (), data.group[parts.validation]
+        )
         if request.judges_only and initial is not None
         else _train(request, model, data, parts, initial, say)
     )
@@ -108,7 +110,7 @@ def train_run(request: TrainRequest, *, overwrite: bool, say: Say) -> list[dict[
         }
     )
     write_run(request.folder, model, encoder=trained.encoder, scaling=trained.scaling)
-    run = Run(model, trained.encoder, trained.scaling)
+    run = RunFolder(model, trained.encoder, trained.scaling)
     rows = _judge(request, prepared, data, parts, run, say)
     (request.folder / CHECKPOINT).unlink(missing_ok=True)
     return rows
@@ -133,7 +135,7 @@ def _train(
     parts: Split,
     initial: PatchEncoder | None,
     say: Say,
-) -> Trained:
+) -> TrainingResult:
     folder, n_passes = request.folder, request.options.training_epochs
     history: list[TrainingEpoch] = []
 
@@ -171,7 +173,7 @@ def _judge(
     prepared: PreparedSet,
     data: TrainingSet,
     parts: Split,
-    run: Run,
+    run: RunFolder,
     say: Say,
 ) -> list[dict[str, object]]:
     folder, seed = request.folder, request.options.seed

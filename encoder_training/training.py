@@ -31,18 +31,18 @@ from encoder_training.data_set.training_set import (
 )
 from encoder_training.devices import resolve_device
 from encoder_training.history import TrainingEpoch
-from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
+from encoder_training.model import EncoderNetwork, EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
 from encoder_training.training_run import TrainingRun
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trained:
+class TrainingResult:
     """What training gives.
 
     Attributes
     ----------
-    encoder : Encoder
+    encoder : EncoderNetwork
         With the weights of the best pass, on the CPU, in evaluation mode; gives raw patches.
     scaling : Scaling
         Of the counts it takes.
@@ -52,7 +52,7 @@ class Trained:
         What was held out.
     """
 
-    encoder: Encoder
+    encoder: EncoderNetwork
     scaling: Scaling
     history: tuple[TrainingEpoch, ...]
     validation_groups: NDArray[np.int64]
@@ -70,7 +70,7 @@ def train_encoder(
     initial: PatchEncoder | None = None,
     checkpoint: Path | None = None,
     on_resume: Callable[[tuple[TrainingEpoch, ...]], None] | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Train an encoder.
 
     Parameters
@@ -99,7 +99,7 @@ def train_encoder(
 
     Returns
     -------
-    Trained
+    TrainingResult
 
     Raises
     ------
@@ -153,7 +153,7 @@ def train_encoder(
                 if on_epoch is not None:
                     on_epoch(row)
         encoder = run.best_encoder()
-    return Trained(encoder, run.scaling, tuple(run.history), validation_groups)
+    return TrainingResult(encoder, run.scaling, tuple(run.history), validation_groups)
 
 
 @contextmanager

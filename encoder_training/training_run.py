@@ -18,7 +18,7 @@ from encoder_training.data_set.training_set import Split, TrainingSet, measure_s
 from encoder_training.history import TrainingEpoch
 from encoder_training.losses import measure_targets, patch_cosine, patch_loss
 from encoder_training.masking import PopulationMasks, masked_z
-from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
+from encoder_training.model import EncoderNetwork, EncoderSpec, PatchEncoder
 from encoder_training.objectives import Objective, PatchObjective, RetrievalObjective, Targets
 from encoder_training.options import TrainingOptions
 
@@ -115,7 +115,7 @@ class TrainingRun:
             }
         return row
 
-    def best_encoder(self) -> Encoder:
+    def best_encoder(self) -> EncoderNetwork:
         """Return the encoder of the best pass, which gives patches on their own scale."""
         return self._objective.encoder(self._best_state)
 

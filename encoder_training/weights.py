@@ -12,16 +12,16 @@ from safetensors.torch import save_file
 
 from contracts.embedding import PatchGrid
 from contracts.errors import UserError
-from encoder_training.atomic_files import whole_file
-from encoder_training.model import Encoder, EncoderSpec, PatchEncoder
+from encoder_training.model import EncoderNetwork, EncoderSpec, PatchEncoder
 from encoder_training.retrieval import ImageClassifier, RetrievalEncoder
+from encoder_training.tensor_files import tensor_file
 
 SPEC_KEY = "encoder_spec"
 """The one entry of the file's metadata, JSON: sizes, and the variant where it is not ``patches``.
 Of several entries the order is chance, and equal weights would be unequal files."""
 
 
-def save_weights(model: Encoder, path: Path) -> None:
+def save_weights(model: EncoderNetwork, path: Path) -> None:
     """Write the state dict, the variant and the sizes, whole or not at all."""
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
@@ -29,11 +29,11 @@ def save_weights(model: Encoder, path: Path) -> None:
     header = asdict(model.spec)
     if isinstance(model, RetrievalEncoder):
         header["variant"] = "retrieval"
-    with whole_file(path) as partial:
+    with tensor_file(path) as partial:
         save_file(state, partial, metadata={SPEC_KEY: json.dumps(header)})
 
 
-def load_weights(path: Path) -> Encoder:
+def load_weights(path: Path) -> EncoderNetwork:
     """Read an encoder back, in evaluation mode.
 
     Parameters
@@ -43,7 +43,7 @@ def load_weights(path: Path) -> Encoder:
 
     Returns
     -------
-    Encoder
+    EncoderNetwork
 
     Raises
     ------
@@ -69,7 +69,7 @@ def load_weights(path: Path) -> Encoder:
     return model.eval()
 
 
-def _empty(spec: EncoderSpec, variant: str, state: dict[str, torch.Tensor]) -> Encoder:
+def _empty(spec: EncoderSpec, variant: str, state: dict[str, torch.Tensor]) -> EncoderNetwork:
     if variant == "patches":
         return PatchEncoder(spec)
     if variant == "retrieval":

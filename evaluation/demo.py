@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.clock import HostClock
-from evaluation.demo_plan import Programme, say
+from evaluation.demo_plan import DemoPlan, say
 from evaluation.processes import Child, read_json
 from subscribers.watch.state import WatchState
 
@@ -21,7 +21,7 @@ END_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoResult:
     """What became of a demo.
 
     Attributes
@@ -41,18 +41,18 @@ class Outcome:
 
 
 def play(
-    programme: Programme,
+    programme: DemoPlan,
     folder: Path,
     *,
     populations: Sequence[str],
     source_options: Sequence[str],
     plain: bool,
-) -> Outcome:
+) -> DemoResult:
     """Start the source and the daemon, show the narrations, wait for both to end.
 
     Parameters
     ----------
-    programme : Programme
+    programme : DemoPlan
     folder : Path
         For logs and summaries.
     populations : sequence of str
@@ -64,7 +64,7 @@ def play(
 
     Returns
     -------
-    Outcome
+    DemoResult
     """
     from daemon.service.signals import StopRequest, stop_on_signal
     from neurrate.watch_command import follow
@@ -93,12 +93,12 @@ def play(
         follow(state, clock, plain=plain, is_over=is_over, marks=marks)
         daemon.wait(deadline_s=END_S)
         source.wait(deadline_s=END_S)
-    return Outcome(
+    return DemoResult(
         read_json(folder / "source.json"), read_json(folder / "daemon.json"), state, stop.is_made
     )
 
 
-def _source(programme: Programme, options: Sequence[str]) -> Sequence[str]:
+def _source(programme: DemoPlan, options: Sequence[str]) -> Sequence[str]:
     """Return the source's words."""
     from stream_sources.recordings.open_source import kind_of
 
@@ -107,7 +107,7 @@ def _source(programme: Programme, options: Sequence[str]) -> Sequence[str]:
     return [*words, *options]
 
 
-def _daemon(programme: Programme, spikes: str, populations: Sequence[str]) -> Sequence[str]:
+def _daemon(programme: DemoPlan, spikes: str, populations: Sequence[str]) -> Sequence[str]:
     words = ["run", "--bundle", str(programme.bundle), "--model", programme.model]
     words += ["--connect", spikes, "--publish", "tcp://127.0.0.1:*"]
     words += ["--populations", ",".join(populations), "--exit-at-end"]

@@ -36,7 +36,7 @@ NOISE_TOKENS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DemoRequest:
     """What was asked for; None where nobody said.
 
     Attributes
@@ -67,7 +67,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Programme:
+class DemoPlan:
     """What is played.
 
     Attributes
@@ -91,18 +91,18 @@ class Programme:
     settings: tuple[str, ...] = ()
 
 
-def prepare(folder: Path, asked: Asked) -> Programme:
+def prepare(folder: Path, asked: DemoRequest) -> DemoPlan:
     """Make what was not given.
 
     Parameters
     ----------
     folder : Path
         For what is made.
-    asked : Asked
+    asked : DemoRequest
 
     Returns
     -------
-    Programme
+    DemoPlan
 
     Raises
     ------
@@ -149,7 +149,7 @@ def n_scenes(seconds: float) -> int:
     return max(1, math.ceil((seconds - GREY_S) / (SCENE_FRAMES * FRAME_S)))
 
 
-def _simulated_session(path: Path, asked: Asked) -> str:
+def _simulated_session(path: Path, asked: DemoRequest) -> str:
     """Show the simulated animal scenes that neither the encoder nor the model has seen."""
     from simulation.cortex.nwb import write_session
     from simulation.cortex.schedule import build_schedule
@@ -171,14 +171,14 @@ def _simulated_session(path: Path, asked: Asked) -> str:
     return str(path)
 
 
-def _shipped(recording: str, out: Path) -> Programme:
+def _shipped(recording: str, out: Path) -> DemoPlan:
     """Return the model and the encoder that came with the package: they have learned."""
     from evaluation.simulated_encoder.bundle import SHIPPED_MODEL, write_shipped_bundle
 
     say("compiling the encoder of the simulated animal")
     spec = write_shipped_bundle(out, command="neurrate demo").window_spec
     stride_bins = max(1, round(STRIDE_S * spec.rate.bins_per_s))
-    return Programme(
+    return DemoPlan(
         recording,
         out,
         str(SHIPPED_MODEL),
@@ -187,11 +187,11 @@ def _shipped(recording: str, out: Path) -> Programme:
     )
 
 
-def _with_bundle(recording: str, bundle: Path, model: str | None) -> Programme:
+def _with_bundle(recording: str, bundle: Path, model: str | None) -> DemoPlan:
     from contracts.manifest import load_manifest
 
     manifest = load_manifest(bundle)
-    return Programme(
+    return DemoPlan(
         recording,
         bundle,
         model or manifest.model.language_model.model_id,
@@ -199,7 +199,7 @@ def _with_bundle(recording: str, bundle: Path, model: str | None) -> Programme:
     )
 
 
-def _random(recording: str, folder: Path, asked: Asked) -> Programme:
+def _random(recording: str, folder: Path, asked: DemoRequest) -> DemoPlan:
     """Make an encoder for the recording, and a language model if there is none."""
     from neurrate.bundle_command import write_random_bundle
     from stream_sources.recordings.open_source import open_source
@@ -223,7 +223,7 @@ def _random(recording: str, folder: Path, asked: Asked) -> Programme:
         populations = default_populations(source.population)
     finally:
         source.close()
-    return Programme(recording, folder / "bundle", model, populations, settings)
+    return DemoPlan(recording, folder / "bundle", model, populations, settings)
 
 
 def _random_llava(folder: Path) -> tuple[str, tuple[str, ...]]:

@@ -78,7 +78,7 @@ class ReplayPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayResult:
     """What came out.
 
     Attributes
@@ -102,7 +102,7 @@ class Replayed:
 
 def replay(
     plan: ReplayPlan, folder: Path, *, title: str, span_s: tuple[float, float] | None = None
-) -> Replayed:
+) -> ReplayResult:
     """Send a recording through the daemon and listen to everything it says.
 
     Parameters
@@ -117,7 +117,7 @@ def replay(
 
     Returns
     -------
-    Replayed
+    ReplayResult
 
     Raises
     ------
@@ -150,7 +150,7 @@ def replay(
             f"binned; {n_narrated:,} narrations were published and {len(heard.narrations):,} "
             f"arrived; of {n_fired:,} triggers {len(heard.triggers):,}"
         )
-    return Replayed(
+    return ReplayResult(
         narrations=heard.narrations,
         n_windows=counters["windows"],
         n_dropped=sum(counters["windows_dropped"].values()),
@@ -160,7 +160,7 @@ def replay(
 
 
 @dataclass(slots=True)
-class _Heard:
+class _Received:
     """What has arrived."""
 
     narrations: dict[tuple[int, str], Narration] = field(default_factory=dict)
@@ -238,11 +238,11 @@ def _listen(
     daemon: Child,
     title: str,
     span_s: tuple[float, float] | None,
-) -> _Heard:
+) -> _Received:
     """Take what is said until the daemon has ended and nothing more arrives."""
     from tqdm import tqdm
 
-    heard = _Heard()
+    heard = _Received()
     start_s, stop_s = span_s or (0.0, 0.0)
     tenths = Tenths(f"{title}: replayed", stop_s - start_s)
     with tqdm(desc=title, unit=" messages", disable=None) as bar:
@@ -256,7 +256,7 @@ def _listen(
     return heard
 
 
-def _take(socket: zmq.Socket[bytes], heard: _Heard) -> int:
+def _take(socket: zmq.Socket[bytes], heard: _Received) -> int:
     """Take all that has arrived, waiting a moment for the first; a repeat has the same window."""
     n_before = len(heard)
     wait_ms = POLL_MS

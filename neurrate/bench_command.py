@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from contracts.errors import UserError
-from neurrate.bench_options import VERSION, Bench, bar, give_up, say_stopped
+from neurrate.bench_options import VERSION, BenchOptions, bar, give_up, say_stopped
 from neurrate.tables import print_table, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from evaluation.latency.inputs import Material
-    from evaluation.latency.rate import Pace
+    from evaluation.latency.inputs import TrialInputs
+    from evaluation.latency.rate import WindowRate
     from evaluation.latency.run import RateResult
 
 RATES = "1,2,5,10,20,30,40,60,120,240"
@@ -29,7 +29,7 @@ MAX_RATE = 10_000.0
 BINS_PER_S = 120
 """Of the simulated animal's encoder: beyond it a rate takes a faster replay, and more data."""
 
-DEFAULT = Bench()
+DEFAULT = BenchOptions()
 
 RateSeconds = Annotated[float, Parameter(validator=validators.Number(gte=2, lte=3600))]
 
@@ -38,7 +38,7 @@ def latency(
     *,
     rates: str = RATES,
     seconds_per_rate: RateSeconds = 8.0,
-    bench: Bench = DEFAULT,
+    bench: BenchOptions = DEFAULT,
 ) -> int:
     """Measure how late narrations and triggers are, at fixed rates of windows.
 
@@ -85,10 +85,10 @@ def latency(
 
 
 def _measure(
-    played: Material,
-    paces: Sequence[Pace],
+    played: TrialInputs,
+    paces: Sequence[WindowRate],
     seconds: float,
-    bench: Bench,
+    bench: BenchOptions,
     is_stopped: Callable[[], bool],
 ) -> Iterator[RateResult]:
     """Run one rate after the other; a rate that was stopped does not count."""
@@ -118,9 +118,9 @@ def _measure(
 
 
 def _tell(
-    played: Material,
+    played: TrialInputs,
     results: Sequence[RateResult],
-    bench: Bench,
+    bench: BenchOptions,
     *,
     is_whole: bool,
 ) -> None:

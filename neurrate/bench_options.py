@@ -11,11 +11,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from contracts.atomic_files import check_folder_writable, check_writable
 from contracts.errors import UserError
-from evaluation.latency.inputs import FOLDER, Material, material
+from evaluation.latency.inputs import FOLDER, TrialInputs, material
 from evaluation.plain_progress import say
 from neurrate.arguments import SetOption
-from neurrate.tables import check_folder_writable, check_writable
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -28,7 +28,7 @@ UNFINISHED = 130
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Bench:
+class BenchOptions:
     """What is played, through what, and where the results go."""
 
     recording: str | None = None
@@ -76,7 +76,7 @@ class Bench:
 
         check_matplotlib()
 
-    def material(self, *, seconds: float) -> Material:
+    def material(self, *, seconds: float) -> TrialInputs:
         """Make what was not given.
 
         Parameters
@@ -93,7 +93,7 @@ class Bench:
             seconds=seconds,
         )
 
-    def settings(self, played: Material) -> tuple[str, ...]:
+    def settings(self, played: TrialInputs) -> tuple[str, ...]:
         """Return what is for the daemon, as after ``--set``; what was given comes last and wins."""
         backend = () if self.backend is None else (f"narrator.backend={self.backend}",)
         is_ours = self.config is None and played.rules is not None

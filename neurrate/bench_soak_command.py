@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
-from neurrate.bench_options import VERSION, Bench, bar, give_up, say_stopped
+from neurrate.bench_options import VERSION, BenchOptions, bar, give_up, say_stopped
 
 if TYPE_CHECKING:
-    from evaluation.latency.inputs import Material
+    from evaluation.latency.inputs import TrialInputs
     from evaluation.latency.rig import RigPlan
     from evaluation.latency.sample import Log
-    from evaluation.latency.soak import Soaked
+    from evaluation.latency.soak import SoakResult
 
-DEFAULT = Bench()
+DEFAULT = BenchOptions()
 
 RATE = 5.0
 
@@ -31,7 +31,7 @@ def soak(
     minutes: Minutes = 10.0,
     rate: Rate = RATE,
     disturb: bool = False,
-    bench: Bench = DEFAULT,
+    bench: BenchOptions = DEFAULT,
 ) -> int:
     """Run the whole chain for a long time and look at it once a second.
 
@@ -57,7 +57,7 @@ def soak(
         kill it, later; let a subscriber join that never reads.
     """
     from daemon.service.signals import StopRequest, stop_on_signal
-    from evaluation.latency.disturbances import Programme
+    from evaluation.latency.disturbances import DisturbanceSchedule
     from evaluation.latency.process_usage import check_proc
     from evaluation.latency.report import circumstances
     from evaluation.latency.sample import Log
@@ -80,7 +80,7 @@ def soak(
             _plan(played, bench, rate, seconds),
             folder,
             log,
-            programme=Programme.of(seconds) if disturb else None,
+            programme=DisturbanceSchedule.of(seconds) if disturb else None,
             is_stopped=lambda: stop.is_made,
             on_second=stack.enter_context(bar(f"soak at {rate:g} windows/s", seconds)),
         )
@@ -90,7 +90,7 @@ def soak(
     return 0 if is_ok else 1
 
 
-def _plan(played: Material, bench: Bench, rate: float, seconds: float) -> RigPlan:
+def _plan(played: TrialInputs, bench: BenchOptions, rate: float, seconds: float) -> RigPlan:
     from evaluation.latency.rate import pace
     from evaluation.latency.rig import RigPlan
 
@@ -110,7 +110,9 @@ def _plan(played: Material, bench: Bench, rate: float, seconds: float) -> RigPla
     )
 
 
-def _tell(log: Log, ended: Soaked, played: Material, bench: Bench, rate: float) -> bool:
+def _tell(
+    log: Log, ended: SoakResult, played: TrialInputs, bench: BenchOptions, rate: float
+) -> bool:
     """Print the verdicts, draw the picture; return whether no rule is broken."""
     from evaluation.latency.report import cpu_model
     from evaluation.latency.soak_checks import verdicts

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.atomic_files import check_folder_writable
 from contracts.binning import BinRate
 from contracts.embedding import PatchGrid
 from contracts.window import WindowSpec
 from neurrate.arguments import Count, Seed
-from neurrate.tables import check_folder_writable
 
 if TYPE_CHECKING:
     from stream_sources.source import SpikeSource

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contracts.atomic_files import check_writable
 from neurrate.arguments import ConfigOption, JsonOption, SetOption, settings_from
-from neurrate.tables import check_writable, print_table, write_json
+from neurrate.tables import print_table, write_json
 
 
 def show(*, config: ConfigOption = None, set_: SetOption = (), json: JsonOption = None) -> None:

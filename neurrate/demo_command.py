@@ -7,13 +7,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from contracts.atomic_files import check_writable
 from contracts.clock import HostClock
 from contracts.errors import UserError
-from evaluation.demo import Outcome, play
-from evaluation.demo_plan import Asked, prepare
+from evaluation.demo import DemoResult, play
+from evaluation.demo_plan import DemoRequest, prepare
 from neurrate.arguments import JsonOption, Seconds
 from neurrate.summary import account, print_summary
-from neurrate.tables import check_writable, write_json
+from neurrate.tables import write_json
 from neurrate.watch_command import print_scores, save_picture, scores_of
 from stream_sources.replay import speed_factor
 
@@ -97,7 +98,9 @@ def demo(
     options += [] if start is None else ["--start", str(start)]
     options += [] if seconds is None else ["--seconds", str(seconds)]
     with TemporaryDirectory(prefix="neurrate-demo-") as folder:
-        programme = prepare(Path(folder), Asked(recording, units, start, seconds, bundle, model))
+        programme = prepare(
+            Path(folder), DemoRequest(recording, units, start, seconds, bundle, model)
+        )
         if triggers is not None:
             rules = f"triggers.rules={triggers.resolve()}"
             programme = replace(programme, settings=(*programme.settings, rules))
@@ -118,7 +121,7 @@ def demo(
     return 0 if outcome.was_stopped or is_whole(numbers) else 1
 
 
-def account_of(outcome: Outcome) -> dict[str, Any]:
+def account_of(outcome: DemoResult) -> dict[str, Any]:
     """Return the demo's numbers: what was sent, what the daemon made of it, and the scores."""
     numbers = account(outcome.daemon, spikes_sent=outcome.source["n_spikes"])
     return {**numbers, "scores": scores_of(outcome.heard)}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
+from contracts.atomic_files import check_writable
 from contracts.errors import DependencyError, UserError
 from daemon.service import doctor as checks
 from neurrate.arguments import JsonOption
-from neurrate.tables import check_writable, print_table, write_json
+from neurrate.tables import print_table, write_json
 
 
 def doctor(*, bundle: Path | None = None, json: JsonOption = None) -> int:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter, validators
 
+from contracts.atomic_files import check_folder_writable
 from neurrate.arguments import Count, Seed
-from neurrate.tables import check_folder_writable, print_table
+from neurrate.tables import print_table
 
 if TYPE_CHECKING:
     from encoder_export.parity import Parity

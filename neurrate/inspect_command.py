@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contracts.atomic_files import check_writable
 from contracts.errors import listed
 from neurrate.arguments import JsonOption
-from neurrate.tables import check_writable, print_table, write_json
+from neurrate.tables import print_table, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, validators
 
+from contracts.atomic_files import check_folder_writable
 from contracts.binning import BinRate
 from contracts.errors import UserError
 from contracts.window import WindowSpec
 from neurrate.arguments import Count, Seconds, Seed
-from neurrate.tables import check_folder_writable
 
 if TYPE_CHECKING:
     from encoder_training.data_set.splits import SplitOptions

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from contracts.atomic_files import check_writable
 from neurrate.arguments import ConfigOption, JsonOption, SetOption, settings_from
 from neurrate.summary import print_summary
-from neurrate.tables import check_writable, write_json
+from neurrate.tables import write_json
 
 
 def run(

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from contracts.atomic_files import check_writable
 from contracts.errors import DependencyError, UserError, listed
 from neurrate.arguments import Count, JsonOption, Seed
-from neurrate.tables import check_writable, print_table, write_json
+from neurrate.tables import print_table, write_json
 from simulation.seeds import SEEN, UNSEEN_SCORE
 
 if TYPE_CHECKING:

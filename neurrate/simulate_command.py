@@ -7,9 +7,9 @@ from typing import Annotated
 
 from cyclopts import Parameter, validators
 
+from contracts.atomic_files import check_folder_writable, check_writable
 from contracts.errors import UserError
 from neurrate.arguments import Count, Seconds, Seed
-from neurrate.tables import check_folder_writable, check_writable
 
 
 def recording(out: Path, *, seconds: Seconds = 60.0, units: Count = 120, seed: Seed = 0) -> None:

@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
+from contracts.atomic_files import check_folder_writable
 from contracts.errors import UserError
 from neurrate.arguments import Count, Seed
-from neurrate.tables import check_folder_writable, print_table
+from neurrate.tables import print_table
 
 LagMs = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=10_000))]
 Passes = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=100_000))]

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from contracts.atomic_files import check_writable
 from neurrate.arguments import ConfigOption, JsonOption, Seconds, Seed, SetOption
-from neurrate.tables import check_writable, print_table, write_json
+from neurrate.tables import print_table, write_json
 
 if TYPE_CHECKING:
-    from evaluation.triggers.plan import Asked
+    from evaluation.triggers.plan import DryRunRequest
     from evaluation.triggers.report import DryRun
 
 AtLeastZero = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1e6))]
@@ -85,12 +86,12 @@ def score(
         One setting of the daemon, as key=value; may be given several times.
     """
     from evaluation.triggers.picture import check_picture, write_picture
-    from evaluation.triggers.plan import Asked, prepare
+    from evaluation.triggers.plan import DryRunRequest, prepare
     from evaluation.triggers.run import dry_run
 
     check_writable(json)
     check_picture(picture)
-    asked = Asked(
+    asked = DryRunRequest(
         recording=recording,
         bundle=bundle,
         rules=rules,
@@ -115,7 +116,7 @@ def score(
         write_picture(picture, report)
 
 
-def _command(asked: Asked, seed: int) -> str:
+def _command(asked: DryRunRequest, seed: int) -> str:
     """Return the command without what changes no number."""
     words = ["neurrate", "triggers", "score", asked.recording]
     words += ["--bundle", str(asked.bundle), "--rules", str(asked.rules)]

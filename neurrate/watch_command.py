@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contracts.atomic_files import check_writable
 from contracts.clock import NS_PER_S, Clock, HostClock
 from neurrate.arguments import JsonOption, Seconds
-from neurrate.tables import check_writable, print_table, write_json
+from neurrate.tables import print_table, write_json
 from subscribers.listener import (
     ANY_NUMBER,
     MARK_TOPICS,
@@ -19,8 +20,8 @@ from subscribers.listener import (
     PARTIAL_TOPICS,
     subscribed,
 )
-from subscribers.watch.state import SILENCE_S, Heard, WatchState
-from subscribers.watch.triggers import Fired
+from subscribers.watch.state import SILENCE_S, ReceivedNarration, WatchState
+from subscribers.watch.triggers import ReceivedTriggers
 from subscribers.watch.truth import score_rows
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def watch(
         )
     if svg is not None:
         save_picture(svg, state, clock.now_ns(), title="neurrate watch")
-    print_table("Heard", summary(state))
+    print_table("ReceivedNarration", summary(state))
     print_scores(state)
     write_json(
         json,
@@ -150,7 +151,7 @@ def follow(
     show = _plain if is_plain else _live
     topics = NARRATION_TOPICS + (PARTIAL_TOPICS if words and not is_plain else ())
     with subscribed(state.endpoint, topics, setting="--connect") as socket:
-        show(_Line(socket, marks, state, clock, is_over))
+        show(_Connections(socket, marks, state, clock, is_over))
 
 
 def summary(state: WatchState) -> list[dict[str, object]]:
@@ -228,7 +229,7 @@ def save_picture(path: Path, state: WatchState, host_ns: int, *, title: str) -> 
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class _Connections:
     """The sockets of a watcher, and who takes what they bring."""
 
     socket: zmq.Socket[bytes]
@@ -237,7 +238,9 @@ class _Line:
     clock: Clock
     is_over: Callable[[], bool]
 
-    def receive(self, on_round: Callable[[Heard | Fired | None], None]) -> None:
+    def receive(
+        self, on_round: Callable[[ReceivedNarration | ReceivedTriggers | None], None]
+    ) -> None:
         """Take messages until it is over; `on_round` is called at least ten times a second.
 
         What was published before the end is taken too, as far as it has come.
@@ -263,10 +266,10 @@ class _Line:
             self.state.take_mark(self.marks.recv_multipart())
 
 
-def _plain(line: _Line) -> None:
+def _plain(line: _Connections) -> None:
     state, clock, next_notice_s = line.state, line.clock, 0.0
 
-    def show(heard: Heard | Fired | None) -> None:
+    def show(heard: ReceivedNarration | ReceivedTriggers | None) -> None:
         nonlocal next_notice_s
         if heard:
             print(heard.line, flush=True)
@@ -280,7 +283,7 @@ def _plain(line: _Line) -> None:
     line.receive(show)
 
 
-def _live(line: _Line) -> None:
+def _live(line: _Connections) -> None:
     from rich.live import Live
 
     from subscribers.watch.view import draw
@@ -289,7 +292,7 @@ def _live(line: _Line) -> None:
     # Drawn on this thread: the state changes between two drawings and never during one.
     with Live(auto_refresh=False, screen=True) as live:
 
-        def show(_: Heard | Fired | None) -> None:
+        def show(_: ReceivedNarration | ReceivedTriggers | None) -> None:
             nonlocal next_ns
             now_ns = line.clock.now_ns()
             if now_ns >= next_ns:

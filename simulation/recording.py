@@ -50,7 +50,7 @@ FAILS_EVERY = 9
 
 
 @dataclass(frozen=True, slots=True)
-class Area:
+class SmallArea:
     """One structure: where it is recorded and how strongly it follows the movie."""
 
     name: str
@@ -59,15 +59,15 @@ class Area:
 
 
 AREAS = (
-    Area("VISp", "probeA", 1.0),
-    Area("VISl", "probeA", 0.6),
-    Area("LGd", "probeB", 1.2),
-    Area("CA1", "probeB", 0.0),
+    SmallArea("VISp", "probeA", 1.0),
+    SmallArea("VISl", "probeA", 0.6),
+    SmallArea("LGd", "probeB", 1.2),
+    SmallArea("CA1", "probeB", 0.0),
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Session:
+class SmallSession:
     """When the movie ran and how strongly each unit follows each of its frames."""
 
     seconds: float
@@ -117,7 +117,7 @@ def write_recording(
         io.write(file)
 
 
-def _session(rng: np.random.Generator, rows: Sequence[Area], seconds: float) -> Session:
+def _session(rng: np.random.Generator, rows: Sequence[SmallArea], seconds: float) -> SmallSession:
     """Draw how each unit follows the movie: a few smooth bumps over its frames."""
     drive = np.array([area.drive for area in rows])[:, None]
     frames = np.arange(MOVIE_FRAMES)
@@ -127,11 +127,11 @@ def _session(rng: np.random.Generator, rows: Sequence[Area], seconds: float) -> 
     gain[:, :MOVIE_FRAMES] += drive * (3.0 * bumps - 0.3)
     movie_start_s = min(SPONTANEOUS_S, seconds / 6)
     n_shown = int((seconds - movie_start_s - seconds / 60) / FRAME_S)
-    return Session(seconds, movie_start_s, n_shown, gain)
+    return SmallSession(seconds, movie_start_s, n_shown, gain)
 
 
 def _train(
-    rng: np.random.Generator, session: Session, row: int, rate_hz: float
+    rng: np.random.Generator, session: SmallSession, row: int, rate_hz: float
 ) -> NDArray[np.float64]:
     """Draw one train: Poisson at the highest rate, thinned to the rate of the moment.
 
@@ -204,7 +204,7 @@ def _locations(probe: str) -> list[str]:
 def _add_units(
     file: Any,
     rng: np.random.Generator,
-    rows: Sequence[Area],
+    rows: Sequence[SmallArea],
     trains: Sequence[NDArray[np.float64]],
     channels: dict[str, list[int]],
 ) -> None:
@@ -233,7 +233,7 @@ def _add_units(
         )
 
 
-def _add_presentations(file: Any, session: Session) -> None:
+def _add_presentations(file: Any, session: SmallSession) -> None:
     starts = session.movie_start_s + np.arange(session.n_shown + 1) * FRAME_S
     movie = _table("natural_movie_one", "frames of the movie", frame="frame of the movie")
     for shown in range(session.n_shown):

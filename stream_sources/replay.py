@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
+from contracts.atomic_files import check_writable
 from contracts.clock import NS_PER_S, HostClock
 from contracts.errors import UserError
-from neurrate.tables import cell, check_writable, print_table, write_json
+from neurrate.tables import cell, print_table, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable

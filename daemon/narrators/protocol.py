@@ -20,7 +20,7 @@ the second goes on from the cache, so that each way has been gone once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Partial:
+class PartialRow:
     """What a row has said so far.
 
     Attributes
@@ -42,7 +42,7 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedRow:
     """A row has said all that it will say.
 
     Attributes
@@ -99,12 +99,12 @@ class Narrator(Protocol):
         """
         ...
 
-    def step(self) -> Sequence[Partial | Ended]:
+    def step(self) -> Sequence[PartialRow | EndedRow]:
         """Go on by one token for every row, or return what has come within some 20 ms.
 
         Returns
         -------
-        events : sequence of Partial or Ended
+        events : sequence of PartialRow or EndedRow
             Every row ends once, in any order; one that fails ends with its reason.
         """
         ...
@@ -143,7 +143,7 @@ def narrate(narrator: Narrator, embeddings: Sequence[PatchEmbedding]) -> list[Ut
     said: dict[int, Utterance] = {}
     while narrator.n_rows:
         for event in narrator.step():
-            if isinstance(event, Ended):
+            if isinstance(event, EndedRow):
                 said[event.row] = event.utterance
     if len(said) < len(embeddings):
         raise MisuseError(f"{len(said)} utterances for {len(embeddings)} populations")

@@ -10,7 +10,7 @@ from contracts.errors import UserError
 from contracts.manifest import CAPTIONS, Manifest
 from contracts.narration import Provenance, Status, Utterance
 from daemon.narrators.evidence import EvidenceFinder
-from daemon.narrators.protocol import Ended
+from daemon.narrators.protocol import EndedRow
 
 
 class RetrievalNarrator:
@@ -69,12 +69,12 @@ class RetrievalNarrator:
         """Take up a window."""
         self._waiting.append((batch_id, embeddings, time.monotonic_ns()))
 
-    def step(self) -> Sequence[Ended]:
+    def step(self) -> Sequence[EndedRow]:
         """Say the nearest frames' captions of one window.
 
         Returns
         -------
-        ended : sequence of Ended
+        ended : sequence of EndedRow
             Without tokens; first and last word leave together.
         """
         if not self._waiting:
@@ -83,7 +83,7 @@ class RetrievalNarrator:
         found = self._finder.nearest(embeddings)
         done_host_ns = time.monotonic_ns()
         return [
-            Ended(
+            EndedRow(
                 batch_id,
                 row,
                 Utterance(

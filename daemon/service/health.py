@@ -15,7 +15,7 @@ TICK_TIMEOUT_S = 5.0
 """A fast loop that has not come round for so long hangs: its slowest step takes milliseconds."""
 
 
-class Condition(NamedTuple):
+class ReadyCondition(NamedTuple):
     """One thing that must be true before the daemon can narrate."""
 
     is_ok: bool
@@ -36,7 +36,7 @@ class Health:
 
     def __init__(self, conditions: Iterable[str], clock: Clock | None = None) -> None:
         self._clock = clock or HostClock()
-        self._conditions = {name: Condition(False, "not started yet") for name in conditions}
+        self._conditions = {name: ReadyCondition(False, "not started yet") for name in conditions}
         self._last_tick_ns = self._clock.now_ns()
 
     def tick(self) -> None:
@@ -55,7 +55,7 @@ class Health:
         reason : str
             Why it is not; ignored when it is.
         """
-        self._conditions[name] = Condition(is_ok, "" if is_ok else reason)
+        self._conditions[name] = ReadyCondition(is_ok, "" if is_ok else reason)
 
     @property
     def is_alive(self) -> bool:
@@ -67,11 +67,11 @@ class Health:
         """Whether every condition is met and the fast loop ticks."""
         return not self.reasons()
 
-    def conditions(self) -> dict[str, Condition]:
+    def conditions(self) -> dict[str, ReadyCondition]:
         """Return every condition, the fast loop's pulse first."""
         silent_s = (self._clock.now_ns() - self._last_tick_ns) / NS_PER_S
         reason = "" if self.is_alive else f"the fast loop has not ticked for {silent_s:.1f} s"
-        return {"fast_loop": Condition(not reason, reason), **self._conditions}
+        return {"fast_loop": ReadyCondition(not reason, reason), **self._conditions}
 
     def reasons(self) -> list[str]:
         """Return why the daemon is not ready, one sentence for each unmet condition."""

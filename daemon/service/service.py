@@ -23,10 +23,10 @@ from daemon.pipeline import check_population
 from daemon.service.settings import Settings
 from daemon.service.signals import StopRequest, stop_on_signal
 from daemon.service.stats import StreamStats, stats_message
-from daemon.service.wiring import Rooms, wire
+from daemon.service.wiring import Components, wire
 from daemon.stream_registry import StreamState
-from daemon.triggers.evaluator import TriggerDesk
-from daemon.worker.narrator_client import NarrationPort
+from daemon.triggers.evaluator import TriggerEvaluator
+from daemon.worker.narrator_client import NarratorClient
 
 POLL_MS = 50
 """How soon the loop notices a signal or a silent stream when no message comes."""
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Progress:
+class _WatermarkProgress:
     """Where the watermark was when it last moved, and when that was."""
 
     complete_until: int
@@ -81,7 +81,7 @@ class Service:
         self._first_hello_ns = 0
         self._next_stats_ns = 0
         self._next_log_ns = self._started_ns + LOG_EVERY_NS
-        self._progress = _Progress(-MAX_SESSION_NS, 0, 0, self._started_ns)
+        self._progress = _WatermarkProgress(-MAX_SESSION_NS, 0, 0, self._started_ns)
 
     def run(self) -> dict[str, Any]:
         """Run until asked to stop, or until the end if the settings say so.
@@ -114,7 +114,7 @@ class Service:
 
     # -- the life story --------------------------------------------------------------------
 
-    def _wait_for_narrator(self, rooms: Rooms) -> None:
+    def _wait_for_narrator(self, rooms: Components) -> None:
         """Let the narrator load its model; the HTTP pages and the publish socket answer."""
         logger.info("waiting for the narrator", extra={"backend": self._settings.narrator.backend})
         poller = _poller(rooms.publisher.socket, *rooms.port.sockets)
@@ -126,7 +126,7 @@ class Service:
             self._tick(rooms)
             _give_up_if_it_cannot_start(rooms.port)
 
-    def _listen(self, rooms: Rooms) -> None:
+    def _listen(self, rooms: Components) -> None:
         # What start-up made stays; looking through it for garbage would stop the loop for 0.1 s.
         gc.collect()
         gc.freeze()
@@ -141,7 +141,7 @@ class Service:
             },
         )
 
-    def _serve(self, rooms: Rooms) -> None:
+    def _serve(self, rooms: Components) -> None:
         others = [rooms.publisher.socket, *rooms.port.sockets]
         if rooms.triggers:
             others += rooms.triggers.sockets
@@ -153,7 +153,7 @@ class Service:
             rooms.publisher.serve()
             self._tick(rooms)
 
-    def _shut_down(self, rooms: Rooms) -> dict[str, Any]:
+    def _shut_down(self, rooms: Components) -> dict[str, Any]:
         """Stop listening, let the narrator finish, say the last word, let go of everything."""
         if self._stop.is_made:
             asked_by = self._stop.signal_name or "standard input"
@@ -174,7 +174,7 @@ class Service:
         logger.info("daemon stopped", extra={"uptime_s": round(summary["uptime_s"], 1)})
         return summary
 
-    def _let_finish(self, rooms: Rooms, deadline_ns: int) -> None:
+    def _let_finish(self, rooms: Components, deadline_ns: int) -> None:
         """Publish what is still being said and judged, until the deadline."""
         poller = _poller(*rooms.port.sockets, *(rooms.triggers.sockets if rooms.triggers else ()))
         while (rooms.port.n_unfinished or _is_judging(rooms)) and (
@@ -185,22 +185,22 @@ class Service:
         self._publish(rooms)
         rooms.counters.windows_dropped["shutdown"] += rooms.port.n_unfinished
 
-    def _publish(self, rooms: Rooms) -> None:
+    def _publish(self, rooms: Components) -> None:
         rooms.loop.publish_narrated()
         if rooms.triggers:
             rooms.triggers.poll()
 
-    def _close_triggers(self, triggers: TriggerDesk, deadline_ns: int) -> None:
+    def _close_triggers(self, triggers: TriggerEvaluator, deadline_ns: int) -> None:
         # Half of what is left: a sink that hangs must not leave the worker no time to end.
         triggers.close(deadline_s=self._remaining_s(deadline_ns) / 2)
 
-    def _close_port(self, rooms: Rooms, deadline_ns: int) -> None:
+    def _close_port(self, rooms: Components, deadline_ns: int) -> None:
         rooms.port.close(deadline_s=self._remaining_s(deadline_ns))
 
     def _remaining_s(self, deadline_ns: int) -> float:
         return max(0.1, ns_to_second(deadline_ns - self._clock.now_ns()))
 
-    def _has_ended(self, rooms: Rooms) -> bool:
+    def _has_ended(self, rooms: Components) -> bool:
         return (
             self._settings.service.exit_at_end
             and rooms.loop.ingest.is_settled  # else another probe may still come
@@ -211,7 +211,7 @@ class Service:
 
     # -- once in a while -------------------------------------------------------------------
 
-    def _tick(self, rooms: Rooms) -> None:
+    def _tick(self, rooms: Components) -> None:
         """Look after what depends on wall time: silence, health, statistics."""
         now_ns = self._clock.now_ns()
         rooms.health.tick()
@@ -243,7 +243,7 @@ class Service:
                 self._next_log_ns = now_ns + LOG_EVERY_NS
                 logger.info("summary", extra=_flat(summary))
 
-    def _update_health(self, rooms: Rooms, now_ns: int) -> None:
+    def _update_health(self, rooms: Components, now_ns: int) -> None:
         rooms.health.set("narrator", not rooms.port.problem, rooms.port.problem)
         if rooms.triggers:
             rooms.health.set("triggers", not rooms.triggers.problem, rooms.triggers.problem)
@@ -259,12 +259,14 @@ class Service:
             for name, stream in rooms.registry.streams.items()
         }
 
-    def _stall(self, rooms: Rooms, now_ns: int) -> str:
+    def _stall(self, rooms: Components, now_ns: int) -> str:
         """Return why no window becomes complete although batches arrive; empty if some do."""
         ring, received = rooms.loop.ring, rooms.counters.messages_received
         seen = self._progress
         if ring.complete_until > seen.complete_until or ring.generation != seen.generation:
-            self._progress = _Progress(ring.complete_until, ring.generation, received, now_ns)
+            self._progress = _WatermarkProgress(
+                ring.complete_until, ring.generation, received, now_ns
+            )
             return ""
         stalled_s = ns_to_second(now_ns - seen.host_ns)
         limit_s = self._settings.ingest.stream_timeout_s + STALL_S
@@ -273,11 +275,11 @@ class Service:
         behind = ", ".join(ring.blind_streams) or "each other"
         return f"no window was completed for {stalled_s:.0f} s; streams wait for {behind}"
 
-    def _take_port_counts(self, rooms: Rooms) -> None:
+    def _take_port_counts(self, rooms: Components) -> None:
         rooms.counters.windows_dropped.update(rooms.port.dropped)
         rooms.counters.worker_restarts = rooms.port.n_restarts
 
-    def _publish_stats(self, rooms: Rooms) -> dict[str, Any]:
+    def _publish_stats(self, rooms: Components) -> dict[str, Any]:
         now_ns = self._clock.now_ns()
         ring = rooms.loop.ring
         rooms.counters.published_messages = rooms.publisher.n_published
@@ -303,12 +305,12 @@ class Service:
         return load(parts[1])
 
 
-def _is_judging(rooms: Rooms) -> bool:
+def _is_judging(rooms: Components) -> bool:
     """Whether a rule waits for what a narration is like."""
     return rooms.triggers is not None and rooms.triggers.n_unfinished > 0
 
 
-def _addresses(rooms: Rooms, settings: Settings) -> dict[str, str]:
+def _addresses(rooms: Components, settings: Settings) -> dict[str, str]:
     http = f"http://{settings.http.host}:{rooms.http.port}" if rooms.http else ""
     return {"publish": rooms.publisher.address, "http": http}
 
@@ -320,7 +322,7 @@ def _poller(*sockets: zmq.Socket[bytes]) -> zmq.Poller:
     return poller
 
 
-def _stream_problem(rooms: Rooms) -> str:
+def _stream_problem(rooms: Components) -> str:
     streams = rooms.registry.streams
     if not streams:
         return "no source has said hello; start one with 'neurrate stream' or see ingest.connect"
@@ -333,7 +335,7 @@ def _stream_problem(rooms: Rooms) -> str:
     return ""
 
 
-def _give_up_if_it_cannot_start(port: NarrationPort) -> None:
+def _give_up_if_it_cannot_start(port: NarratorClient) -> None:
     if port.n_restarts >= MAX_START_FAILURES:
         raise DependencyError(
             f"the narrator worker died {port.n_restarts} times before its first word; "

@@ -26,7 +26,7 @@ from daemon.encoders.auto import load_encoder
 from daemon.encoders.window_encoder import WindowEncoder
 from daemon.handover import Handover
 from daemon.ingest import Ingest
-from daemon.narration_publisher import NarrationDesk
+from daemon.narration_publisher import NarrationPublisher
 from daemon.narrators.auto import load_narrator
 from daemon.pipeline import FastLoop
 from daemon.publisher import Publisher
@@ -37,12 +37,12 @@ from daemon.service.metrics import Counters, Gauges, make_registry
 from daemon.service.settings import NarratorSettings, Settings
 from daemon.stream_registry import StreamRegistry
 from daemon.triggers.auto import load_rule_book, make_trigger_desk
-from daemon.triggers.evaluator import TriggerDesk
+from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.rule_file import RuleBook
 from daemon.window_cutter import WindowCutter
-from daemon.worker.client import WorkerPort
-from daemon.worker.narrator_client import InlinePort, NarrationPort
+from daemon.worker.client import WorkerClient
+from daemon.worker.narrator_client import InlineClient, NarratorClient
 
 CONDITIONS = ("narrator", "streams")
 """What must be true before the daemon is ready."""
@@ -58,7 +58,7 @@ MAX_RING_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
+class Components:
     """Every room of one daemon, joined."""
 
     manifest: Manifest
@@ -69,8 +69,8 @@ class Rooms:
     registry: StreamRegistry
     publisher: Publisher
     http: HttpServer | None
-    port: NarrationPort
-    triggers: TriggerDesk | None
+    port: NarratorClient
+    triggers: TriggerEvaluator | None
     loop: FastLoop
 
 
@@ -140,7 +140,7 @@ def load_bundle(settings: Settings) -> Manifest:
     return load_manifest(settings.encoder.bundle)
 
 
-def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clock) -> Rooms:
+def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clock) -> Components:
     """Build every room. Nothing runs yet, but for the narrator's process and the HTTP thread.
 
     Parameters
@@ -151,7 +151,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
 
     Returns
     -------
-    Rooms
+    Components
 
     Raises
     ------
@@ -206,7 +206,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             cutter=WindowCutter(spec, clock),
             encoder=encoder,
             port=port,
-            desk=NarrationDesk(
+            desk=NarrationPublisher(
                 publisher,
                 counters,
                 latencies,
@@ -223,7 +223,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             in_turn=_in_turn(encoder, rules[0]) if rules else None,
         )
         undo.pop_all()
-    return Rooms(
+    return Components(
         manifest,
         counters,
         gauges,
@@ -328,15 +328,15 @@ def _narration_port(
     context: zmq.Context[zmq.Socket[bytes]],
     clock: Clock,
     publisher: Publisher,
-) -> NarrationPort:
+) -> NarratorClient:
     narrator = settings.narrator
     if narrator.mode == "sequential":
-        return InlinePort(
+        return InlineClient(
             load_narrator(narrator, manifest, vllm=settings.vllm),
             clock,
             failures_before_problem=narrator.failures_before_unready,
         )
-    return WorkerPort(
+    return WorkerClient(
         context,
         worker_arguments(settings, manifest),
         batch_timeout_s=narrator.batch_timeout_s,

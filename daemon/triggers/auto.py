@@ -16,11 +16,11 @@ from contracts.trigger import TriggerKind
 from daemon.publisher import Publisher
 from daemon.service.metrics import Counters
 from daemon.service.settings import Settings
-from daemon.triggers.evaluator import TriggerDesk
+from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
-from daemon.triggers.likeness_client import LikenessPort
+from daemon.triggers.likeness_client import LikenessClient
 from daemon.triggers.likeness_worker import model_problem
-from daemon.triggers.probes import PopulationProbes, Probes, load_probes
+from daemon.triggers.probes import ConceptProbes, PopulationProbes, load_probes
 from daemon.triggers.rule_file import RuleBook, load_rules
 from daemon.triggers.sinks.command import CommandOutlet
 from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet
@@ -36,7 +36,9 @@ UNDO_S = 1.0
 logger = logging.getLogger(__name__)
 
 
-def load_rule_book(settings: Settings, manifest: Manifest) -> tuple[RuleBook, Probes | None] | None:
+def load_rule_book(
+    settings: Settings, manifest: Manifest
+) -> tuple[RuleBook, ConceptProbes | None] | None:
     """Read the rules that the settings name, if they name some, and the bundle's probes.
 
     Parameters
@@ -47,7 +49,7 @@ def load_rule_book(settings: Settings, manifest: Manifest) -> tuple[RuleBook, Pr
     Returns
     -------
     book : RuleBook
-    probes : Probes or None
+    probes : ConceptProbes or None
         None where the bundle has none.
 
     Raises
@@ -111,7 +113,7 @@ def model_folder(model: str | None) -> str:
 
 
 def population_probes(
-    book: RuleBook, probes: Probes | None, populations: dict[str, str]
+    book: RuleBook, probes: ConceptProbes | None, populations: dict[str, str]
 ) -> PopulationProbes | None:
     """Return the probes of the populations that rules on probes name, if some do."""
     names = sorted({rule.condition.population for rule in book.of_kind(TriggerKind.PROBE)})
@@ -129,7 +131,7 @@ def population_probes(
 
 def make_trigger_desk(
     book: RuleBook,
-    probes: Probes | None,
+    probes: ConceptProbes | None,
     settings: Settings,
     *,
     bundle: str,
@@ -138,13 +140,13 @@ def make_trigger_desk(
     latencies: TriggerLatencies,
     context: zmq.Context[zmq.Socket[bytes]],
     clock: Clock,
-) -> TriggerDesk:
+) -> TriggerEvaluator:
     """Start the sinks and the sentence model that the rules need, and join them.
 
     Parameters
     ----------
     book : RuleBook
-    probes : Probes or None
+    probes : ConceptProbes or None
     settings : Settings
     bundle : str
         sha256 of the bundle's manifest.
@@ -156,7 +158,7 @@ def make_trigger_desk(
 
     Returns
     -------
-    TriggerDesk
+    TriggerEvaluator
     """
     with ExitStack() as undo:
         sinks = {}
@@ -165,7 +167,7 @@ def make_trigger_desk(
             undo.callback(sinks[name].close, deadline_s=UNDO_S)
         likeness = None
         if sentences := [rule.condition.what for rule in book.of_kind(TriggerKind.LIKENESS)]:
-            likeness = LikenessPort(
+            likeness = LikenessClient(
                 context,
                 sentences,
                 model=model_folder(book.likeness_model),
@@ -173,7 +175,7 @@ def make_trigger_desk(
                 clock=clock,
             )
             undo.callback(likeness.close, deadline_s=UNDO_S)
-        desk = TriggerDesk(
+        desk = TriggerEvaluator(
             book,
             probes=population_probes(book, probes, settings.populations),
             publisher=publisher,

@@ -71,7 +71,7 @@ class Sink(Protocol):
 
 
 @dataclass(slots=True)
-class _Watched:
+class _RuleState:
     """A rule, and what it remembers."""
 
     rule: Rule
@@ -83,7 +83,7 @@ class _Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Crossed:
     """What made a rule fire."""
 
     score: float
@@ -94,7 +94,7 @@ class _Found:
     narration: Narration | None = None
 
 
-class TriggerDesk:
+class TriggerEvaluator:
     """Judges windows and narrations by the rules, and publishes what they trigger.
 
     Parameters
@@ -230,10 +230,10 @@ class TriggerDesk:
             self._likeness.close(deadline_s=remaining_s())
         self._take_counts()
 
-    def _watch(self, rule: Rule) -> _Watched:
+    def _watch(self, rule: Rule) -> _RuleState:
         named = () if rule.is_dry else rule.sinks
         sinks = tuple(self._sinks[name] for name in named)
-        watched = _Watched(rule, Crossing(rule.level), sinks)
+        watched = _RuleState(rule, Crossing(rule.level), sinks)
         if self._probes and rule.condition.kind is TriggerKind.PROBE:
             watched.column = self._probes.concepts.index(rule.condition.what)
         if rule.condition.kind is TriggerKind.WORD:
@@ -242,7 +242,7 @@ class TriggerDesk:
 
     def _seen(
         self, embedding: PatchEmbedding, score: float, probability: NDArray[np.float32]
-    ) -> _Found:
+    ) -> _Crossed:
         decided_ns = self._clock.now_ns()
         window = embedding.window
         names = self._probes.concepts if self._probes else ()
@@ -254,9 +254,9 @@ class TriggerDesk:
             published=decided_ns,
         )
         scores = dict(zip(names, probability.tolist(), strict=True))
-        return _Found(score, WindowFacts.of(window), stamps, scores)
+        return _Crossed(score, WindowFacts.of(window), stamps, scores)
 
-    def _weigh(self, each: _Watched, score: float, narration: Narration) -> None:
+    def _weigh(self, each: _RuleState, score: float, narration: Narration) -> None:
         """Take in what a narration is worth to a rule, and publish the trigger if it fires."""
         if not each.crossing.take(score, second_to_ns(narration.window_stop_s)):
             return
@@ -269,10 +269,10 @@ class TriggerDesk:
             published=decided_ns,
             spoken=SpokenStamps.of(narration.stamps),
         )
-        found = _Found(score, WindowFacts.told_in(narration), stamps, narration=narration)
+        found = _Crossed(score, WindowFacts.told_in(narration), stamps, narration=narration)
         self._follow_up([self._say(each, found)])
 
-    def _say(self, each: _Watched, found: _Found) -> tuple[_Watched, Delivery]:
+    def _say(self, each: _RuleState, found: _Crossed) -> tuple[_RuleState, Delivery]:
         """Publish a trigger, and nothing else."""
         rule, narration = each.rule, found.narration
         population = rule.condition.population
@@ -300,7 +300,7 @@ class TriggerDesk:
         each.n_fired += 1
         return each, Delivery(trigger, parts[1])
 
-    def _follow_up(self, said: Sequence[tuple[_Watched, Delivery]]) -> None:
+    def _follow_up(self, said: Sequence[tuple[_RuleState, Delivery]]) -> None:
         """Count and log triggers, and give them to the sinks, whose threads wake up at once."""
         for _, delivery in said:
             trigger = delivery.trigger
@@ -324,11 +324,11 @@ class TriggerDesk:
             counters.likeness_dropped = self._likeness.n_dropped
 
 
-def _kind(each: _Watched) -> TriggerKind:
+def _kind(each: _RuleState) -> TriggerKind:
     return each.rule.condition.kind
 
 
-def _is_about(each: _Watched, narration: Narration) -> bool:
+def _is_about(each: _RuleState, narration: Narration) -> bool:
     return each.rule.condition.population == narration.population
 
 

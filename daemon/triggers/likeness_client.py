@@ -59,7 +59,7 @@ class Likeness(Protocol):
         ...
 
 
-class LikenessPort:
+class LikenessClient:
     """Sends narrations to a worker with a sentence model, and keeps it alive.
 
     Parameters

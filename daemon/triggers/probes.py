@@ -34,7 +34,7 @@ LARGEST_LOGIT = 60.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Probes:
+class ConceptProbes:
     """The probes of one bundle.
 
     Attributes
@@ -67,7 +67,7 @@ class Probes:
         return EVERYONE
 
 
-def load_probes(manifest: Manifest) -> Probes | None:
+def load_probes(manifest: Manifest) -> ConceptProbes | None:
     """Read the bundle's probes.
 
     Parameters
@@ -76,7 +76,7 @@ def load_probes(manifest: Manifest) -> Probes | None:
 
     Returns
     -------
-    Probes or None
+    ConceptProbes or None
         None if the bundle has none.
 
     Raises
@@ -110,7 +110,7 @@ def load_probes(manifest: Manifest) -> Probes | None:
     problems = _problems(tensors, concepts, populations, manifest.patch_grid.dim)
     if problems:
         raise ManifestError(str(manifest.folder), problems)
-    return Probes(concepts, populations, **tensors)
+    return ConceptProbes(concepts, populations, **tensors)
 
 
 def _names(header: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -156,7 +156,7 @@ class PopulationProbes:
 
     Parameters
     ----------
-    probes : Probes
+    probes : ConceptProbes
     expressions : mapping
         Expression of each population that is asked for, by its name.
 
@@ -167,7 +167,7 @@ class PopulationProbes:
         Whose calibration each population takes, by its name.
     """
 
-    def __init__(self, probes: Probes, expressions: Mapping[str, str]) -> None:
+    def __init__(self, probes: ConceptProbes, expressions: Mapping[str, str]) -> None:
         self.concepts = probes.concepts
         self.calibrations = {
             name: probes.calibration_of(expression) for name, expression in expressions.items()

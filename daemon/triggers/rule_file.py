@@ -19,8 +19,8 @@ from contracts.toml import read_toml
 from contracts.trigger import TriggerKind
 from contracts.words import words_in
 from daemon.triggers.crossing import Level
-from daemon.triggers.probes import Probes
-from daemon.triggers.rules import Condition, ConditionError, Rule, read_condition
+from daemon.triggers.probes import ConceptProbes
+from daemon.triggers.rules import Rule, RuleCondition, RuleConditionError, read_condition
 from daemon.triggers.tables import RuleFileTable, RuleTable, SinkTable, keys_at
 
 STRAGGLER_NS = 10 * NS_PER_S
@@ -58,7 +58,7 @@ class RuleBook:
 def load_rules(
     path: Path,
     *,
-    probes: Probes | None,
+    probes: ConceptProbes | None,
     populations: Mapping[str, str],
     dry_run: bool = False,
 ) -> RuleBook:
@@ -68,7 +68,7 @@ def load_rules(
     ----------
     path : Path
         TOML.
-    probes : Probes or None
+    probes : ConceptProbes or None
         The bundle's.
     populations : mapping
         The settings' table: names, and what they stand for.
@@ -148,7 +148,7 @@ def _leave_out(tree: dict[str, Any], place: list[str]) -> None:
 def _rule(
     name: str,
     table: RuleTable,
-    probes: Probes | None,
+    probes: ConceptProbes | None,
     populations: Mapping[str, str],
     sinks: tuple[str, ...],
     dry_run: bool,
@@ -163,7 +163,7 @@ def _rule(
     problems += [f".sinks names {sink!r} twice: it gets a trigger once" for sink in twice]
     try:
         condition = read_condition(table.when)
-    except ConditionError as error:
+    except RuleConditionError as error:
         return None, [*problems, f".when {error.problem}:\n{error.marked}\n   "]
     problems += _condition_problems(condition, probes, populations)
     problems += _level_problems(condition, table.release)
@@ -181,7 +181,7 @@ def _rule(
 
 
 def _condition_problems(
-    condition: Condition, probes: Probes | None, populations: Mapping[str, str]
+    condition: RuleCondition, probes: ConceptProbes | None, populations: Mapping[str, str]
 ) -> Iterator[str]:
     population, what = condition.population, condition.what
     if population not in populations:
@@ -206,7 +206,7 @@ def _condition_problems(
         )
 
 
-def _level_problems(condition: Condition, release: float | None) -> Iterator[str]:
+def _level_problems(condition: RuleCondition, release: float | None) -> Iterator[str]:
     is_cosine = condition.kind is TriggerKind.LIKENESS
     low, what_it_is = (-1, "a cosine") if is_cosine else (0, "a probability")
     if not low < condition.threshold < 1:

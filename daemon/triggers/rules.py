@@ -30,7 +30,7 @@ _TOKEN = re.compile(r"""\s*("[^"]*"|'[^']*'|[<>]=?|[^\s<>"']+|["'])""")
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class RuleCondition:
     """What a rule waits for.
 
     Attributes
@@ -65,7 +65,7 @@ class Rule:
         Its triggers go out under ``trigger.<name>``.
     text : str
         The condition as it was written.
-    condition : Condition
+    condition : RuleCondition
     level : Level
         The condition's numbers, with release and refractory time.
     is_dry : bool
@@ -76,13 +76,13 @@ class Rule:
 
     name: str
     text: str
-    condition: Condition
+    condition: RuleCondition
     level: Level
     is_dry: bool = False
     sinks: tuple[str, ...] = ()
 
 
-class ConditionError(ValueError):
+class RuleConditionError(ValueError):
     """A condition that cannot be read.
 
     Attributes
@@ -100,7 +100,7 @@ class ConditionError(ValueError):
         super().__init__(f"{problem}\n{self.marked}")
 
 
-def read_condition(text: str) -> Condition:
+def read_condition(text: str) -> RuleCondition:
     """Read a condition.
 
     Parameters
@@ -110,11 +110,11 @@ def read_condition(text: str) -> Condition:
 
     Returns
     -------
-    Condition
+    RuleCondition
 
     Raises
     ------
-    ConditionError
+    RuleConditionError
         With the place marked.
 
     Examples
@@ -134,7 +134,7 @@ class _Reader:
         self._tokens = [(match[1], match.start(1)) for match in _TOKEN.finditer(text)]
         self._next = 0
 
-    def condition(self) -> Condition:
+    def condition(self) -> RuleCondition:
         subject = self._word("probe", "narration")
         kind, what = TriggerKind.PROBE, ""
         if subject == "probe":
@@ -151,7 +151,7 @@ class _Reader:
             is_above = self._word(">", "<") == ">"
             threshold = self._number()
         dwell = self._dwell("window" if kind is TriggerKind.PROBE else "narration")
-        return Condition(kind, what, population, is_above, threshold, dwell)
+        return RuleCondition(kind, what, population, is_above, threshold, dwell)
 
     def _dwell(self, things: str) -> int:
         if self._next == len(self._tokens):
@@ -200,8 +200,8 @@ class _Reader:
         self._next += 1
         return self._tokens[self._next - 1]
 
-    def _error(self, expected: str, found: str, at: int) -> ConditionError:
+    def _error(self, expected: str, found: str, at: int) -> RuleConditionError:
         found = found if found == "the end" else repr(found)
         if found in ("'\"'", '"\'"'):
             found = "a quotation mark without its partner"
-        return ConditionError(f"expected {expected}, found {found}", self._text, at)
+        return RuleConditionError(f"expected {expected}, found {found}", self._text, at)

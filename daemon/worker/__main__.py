@@ -25,8 +25,8 @@ from contracts.manifest import load_manifest
 from daemon.narrators.auto import load_narrator
 from daemon.service.logs import configure_logging
 from daemon.service.settings import LogSettings, NarratorSettings, VllmSettings
-from daemon.worker.loop import WorkerDesk
-from daemon.worker.messages import Alive, Failed, Ready, pack_reply, unpack_order
+from daemon.worker.loop import WorkerLoop
+from daemon.worker.messages import Failed, Heartbeat, ModelLoaded, pack_reply, unpack_order
 
 ALIVE_EVERY_S = 0.5
 
@@ -56,12 +56,12 @@ def main(arguments: Sequence[str]) -> int:
             failure = Failed(-1, str(error), exit_code=error.exit_code)
             socket.send_multipart(pack_reply(failure))
             return error.exit_code
-        socket.send_multipart(pack_reply(Ready(os.getpid(), narrator.provenance)))
+        socket.send_multipart(pack_reply(ModelLoaded(os.getpid(), narrator.provenance)))
         with closing(narrator), _pulse(context, options.address):
-            return _serve(socket, WorkerDesk(narrator))
+            return _serve(socket, WorkerLoop(narrator))
 
 
-def _serve(socket: Socket, desk: WorkerDesk) -> int:
+def _serve(socket: Socket, desk: WorkerLoop) -> int:
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
     poller.register(sys.stdin.fileno(), zmq.POLLIN)
@@ -88,7 +88,7 @@ def _socket(context: zmq.Context[Socket], address: str, *, queue: int = 0) -> So
 
 @contextmanager
 def _pulse(context: zmq.Context[Socket], address: str) -> Iterator[None]:
-    """Say `Alive` while the body runs; a thread, since a step of the narrator may take long."""
+    """Say `Heartbeat` while the body runs; a thread, since a step of the narrator may take long."""
     done = Event()
 
     def beat() -> None:
@@ -96,7 +96,7 @@ def _pulse(context: zmq.Context[Socket], address: str) -> Iterator[None]:
             socket.set(zmq.LINGER, 0)
             while not done.wait(ALIVE_EVERY_S):
                 if socket.poll(0, zmq.POLLOUT):  # a daemon that is stopped misses no beat
-                    socket.send_multipart(pack_reply(Alive(os.getpid())))
+                    socket.send_multipart(pack_reply(Heartbeat(os.getpid())))
 
     thread = Thread(target=beat, name="pulse", daemon=True)
     thread.start()

@@ -33,22 +33,22 @@ from contracts.clock import NS_PER_S, Clock
 from contracts.errors import DependencyError, UserError, WireError
 from contracts.narration import Provenance, Status
 from daemon.handover import Handover, NarrationBatch
-from daemon.narrators.protocol import Ended
+from daemon.narrators.protocol import EndedRow
 from daemon.worker.connection import bind_line
 from daemon.worker.messages import (
-    Alive,
     Cancel,
     Failed,
+    Heartbeat,
+    ModelLoaded,
     Narrate,
+    NarratorOutput,
     Order,
-    Ready,
+    ReadyForNext,
     Reply,
-    Room,
-    Said,
     pack_order,
     unpack_reply,
 )
-from daemon.worker.narrator_client import Heard, Narrated, failed
+from daemon.worker.narrator_client import NarratedPopulation, PartialText, failed
 from daemon.worker.process import WorkerProcess
 
 SOCKET_NAME = "narrator"
@@ -77,7 +77,7 @@ class _Outstanding:
     has_words: bool = False
 
 
-class WorkerPort:
+class WorkerClient:
     """Hands windows to one worker process and keeps it alive.
 
     Parameters
@@ -123,7 +123,7 @@ class WorkerPort:
         self._last_heard_ns = 0
         self._is_still = False
         self._outstanding: dict[int, _Outstanding] = {}
-        self._finished: deque[Narrated | Heard] = deque()
+        self._finished: deque[NarratedPopulation | PartialText] = deque()
         self._next_batch_id = 0
         self._n_failures = 0
         self._has_been_ready = False
@@ -187,12 +187,12 @@ class WorkerPort:
         self._handover.offer(narration_batch)
         self._dispatch()
 
-    def collect(self) -> Iterator[Narrated | Heard]:
+    def collect(self) -> Iterator[NarratedPopulation | PartialText]:
         """Yield what has been said or has failed since, and look after the worker.
 
         Yields
         ------
-        Narrated or Heard
+        NarratedPopulation or PartialText
 
         Raises
         ------
@@ -226,14 +226,14 @@ class WorkerPort:
 
     def _take(self, identity: bytes, reply: Reply) -> None:
         match reply:
-            case Ready() | Alive() if reply.pid != self._process.pid:
+            case ModelLoaded() | Heartbeat() if reply.pid != self._process.pid:
                 logger.info("word of a dead worker passed over", extra={"pid": reply.pid})
-            case Ready():
+            case ModelLoaded():
                 self._forget_worker("the narrator worker began anew")
                 self._worker, self._has_room = _Worker(identity, reply.provenance), True
                 self._has_been_ready, self._start_problem = True, ""
                 self._stir()
-            case Alive():
+            case Heartbeat():
                 self._stir()
             case Failed(exit_code=code) if code:
                 self._take_start_failure(reply)
@@ -250,26 +250,26 @@ class WorkerPort:
 
     def _take_words(self, worker: _Worker, reply: Reply) -> None:
         match reply:
-            case Room():
+            case ReadyForNext():
                 self._has_room = True
             case Failed():
                 self._give_up(reply.batch_id, reply.reason, dropped_as="narration_failed")
-            case Said():
+            case NarratorOutput():
                 for part in reply.partials:
                     if one := self._outstanding.get(part.batch_id):
                         embedding = one.narration_batch[part.row]
-                        self._finished.append(Heard(embedding, part.text, part.n_tokens))
+                        self._finished.append(PartialText(embedding, part.text, part.n_tokens))
                 for ended in reply.ended:
                     self._take_ended(worker, ended)
 
-    def _take_ended(self, worker: _Worker, ended: Ended) -> None:
+    def _take_ended(self, worker: _Worker, ended: EndedRow) -> None:
         one = self._outstanding.get(ended.batch_id)
         if one is None or ended.row not in one.unsaid:  # given up meanwhile
             return
         one.unsaid.remove(ended.row)
         one.has_words |= ended.utterance.status is not Status.FAILED
         embedding = one.narration_batch[ended.row]
-        self._finished.append(Narrated(embedding, ended.utterance, worker.provenance))
+        self._finished.append(NarratedPopulation(embedding, ended.utterance, worker.provenance))
         if one.unsaid:
             return
         del self._outstanding[ended.batch_id]

@@ -5,13 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 
-from daemon.narrators.protocol import Ended, Narrator, Partial
-from daemon.worker.messages import Cancel, Failed, Narrate, Order, Reply, Room, Said
+from daemon.narrators.protocol import EndedRow, Narrator, PartialRow
+from daemon.worker.messages import (
+    Cancel,
+    Failed,
+    Narrate,
+    NarratorOutput,
+    Order,
+    ReadyForNext,
+    Reply,
+)
 
 logger = logging.getLogger(__name__)
 
 
-class WorkerDesk:
+class WorkerLoop:
     """Orders in, replies out; remembers which rows have not ended.
 
     Parameters
@@ -39,7 +47,7 @@ class WorkerDesk:
 
         Yields
         ------
-        Said, Failed or Room
+        NarratorOutput, Failed or ReadyForNext
         """
         cancelled = {order.batch_id for order in orders if isinstance(order, Cancel)}
         for batch_id in cancelled:
@@ -58,7 +66,7 @@ class WorkerDesk:
             yield from self._give_up(f"{type(error).__name__}: {error}")
         if self._owes_room_for and self._narrator.has_room(self._owes_room_for):
             self._owes_room_for = 0
-            yield Room()
+            yield ReadyForNext()
 
     def _begin(self, order: Narrate) -> None:
         self._unsaid[order.batch_id] = set(range(len(order.embeddings)))
@@ -66,10 +74,10 @@ class WorkerDesk:
 
     def _step(self) -> Iterator[Reply]:
         events = self._narrator.step()
-        ended = tuple(event for event in events if isinstance(event, Ended))
+        ended = tuple(event for event in events if isinstance(event, EndedRow))
         if events:
-            partials = tuple(event for event in events if isinstance(event, Partial))
-            yield Said(partials, ended)
+            partials = tuple(event for event in events if isinstance(event, PartialRow))
+            yield NarratorOutput(partials, ended)
         for event in ended:
             rows = self._unsaid[event.batch_id]
             rows.remove(event.row)

@@ -29,11 +29,11 @@ from contracts.embedding import PatchEmbedding, PatchGrid
 from contracts.errors import MisuseError, WireError
 from contracts.narration import Evidence, Provenance, Status, Utterance
 from contracts.window import Window, WindowSpec
-from daemon.narrators.protocol import Ended, Partial
+from daemon.narrators.protocol import EndedRow, PartialRow
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ModelLoaded:
     """A worker has loaded its model and waits."""
 
     pid: int
@@ -41,20 +41,20 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class NarratorOutput:
     """What has come of one step of the narrator."""
 
-    partials: tuple[Partial, ...] = ()
-    ended: tuple[Ended, ...] = ()
+    partials: tuple[PartialRow, ...] = ()
+    ended: tuple[EndedRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class ReadyForNext:
     """The worker can take another window."""
 
 
 @dataclass(frozen=True, slots=True)
-class Alive:
+class Heartbeat:
     """The worker's process runs, busy or not."""
 
     pid: int
@@ -79,7 +79,7 @@ class Failed:
     exit_code: int = 0
 
 
-Reply = Ready | Said | Room | Failed | Alive
+Reply = ModelLoaded | NarratorOutput | ReadyForNext | Failed | Heartbeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,24 +185,24 @@ def unpack_reply(parts: Sequence[bytes]) -> Reply:
         kind, header_part = parts
         header: dict[str, Any] = msgpack.unpackb(header_part)
         if kind == b"ready":
-            return Ready(header["pid"], Provenance(**header["provenance"]))
+            return ModelLoaded(header["pid"], Provenance(**header["provenance"]))
         if kind == b"said":
-            return Said(
-                tuple(Partial(**fields) for fields in header["partials"]),
+            return NarratorOutput(
+                tuple(PartialRow(**fields) for fields in header["partials"]),
                 tuple(_ended(fields) for fields in header["ended"]),
             )
         if kind == b"failed":
             return Failed(**header)
         if kind == b"room":
-            return Room(**header)
+            return ReadyForNext(**header)
         if kind == b"alive":
-            return Alive(**header)
+            return Heartbeat(**header)
     except (ValueError, TypeError, KeyError) as error:
         raise WireError("worker", f"not a worker's reply: {error!r}") from error
     raise WireError("worker", f"not a worker's reply: {kind!r:.32}")
 
 
-def _ended(fields: dict[str, Any]) -> Ended:
+def _ended(fields: dict[str, Any]) -> EndedRow:
     said = fields["utterance"]
     evidence = said["evidence"]
     utterance = Utterance(
@@ -212,4 +212,4 @@ def _ended(fields: dict[str, Any]) -> Ended:
             "evidence": Evidence(**evidence) if evidence else None,
         }
     )
-    return Ended(fields["batch_id"], fields["row"], utterance)
+    return EndedRow(fields["batch_id"], fields["row"], utterance)

@@ -1,7 +1,7 @@
 """Where the fast loop leaves its embeddings and finds them narrated.
 
-Two ports: `InlinePort` narrates in the same thread, window by window (the plain sequential
-mode: the specification, and the debugger's friend); `daemon.worker.client.WorkerPort` hands over
+Two ports: `InlineClient` narrates in the same thread, window by window (the plain sequential
+mode: the specification, and the debugger's friend); `daemon.worker.client.WorkerClient` hands over
 to a process of its own and never waits.
 """
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Narrated:
+class NarratedPopulation:
     """One population of one window, and its words."""
 
     embedding: PatchEmbedding
@@ -34,7 +34,7 @@ class Narrated:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class PartialText:
     """What has been said so far of one population of one window."""
 
     embedding: PatchEmbedding
@@ -42,7 +42,7 @@ class Heard:
     n_tokens: int
 
 
-class NarrationPort(Protocol):
+class NarratorClient(Protocol):
     """What the fast loop asks of a narrator, wherever it runs."""
 
     @property
@@ -84,7 +84,7 @@ class NarrationPort(Protocol):
         """Leave one window's embeddings; called on the fast loop."""
         ...
 
-    def collect(self) -> Iterator[Narrated | Heard]:
+    def collect(self) -> Iterator[NarratedPopulation | PartialText]:
         """Yield what has been said since; called on the fast loop, never waits."""
         ...
 
@@ -93,7 +93,7 @@ class NarrationPort(Protocol):
         ...
 
 
-class InlinePort:
+class InlineClient:
     """Narrates at once, in the caller's thread: every window, in order.
 
     Parameters
@@ -124,7 +124,7 @@ class InlinePort:
         self._n_failures = 0
         self._narrator = narrator
         self._clock = clock or HostClock()
-        self._finished: deque[Narrated] = deque()
+        self._finished: deque[NarratedPopulation] = deque()
 
     @property
     def n_unfinished(self) -> int:
@@ -150,7 +150,7 @@ class InlinePort:
             narrated = failed(narration_batch, reason, provenance, self._clock)
         else:
             narrated = [
-                Narrated(embedding, said, provenance)
+                NarratedPopulation(embedding, said, provenance)
                 for embedding, said in zip(narration_batch, utterances, strict=True)
             ]
         if any(one.utterance.status is not Status.FAILED for one in narrated):
@@ -166,7 +166,7 @@ class InlinePort:
         except Exception:  # the top of a narrator's loop
             logger.exception("the narrator cannot drop a window that failed")
 
-    def collect(self) -> Iterator[Narrated]:
+    def collect(self) -> Iterator[NarratedPopulation]:
         """Yield what has been narrated since."""
         while self._finished:
             yield self._finished.popleft()
@@ -178,7 +178,7 @@ class InlinePort:
 
 def failed(
     embeddings: Iterable[PatchEmbedding], reason: str, provenance: Provenance, clock: Clock
-) -> list[Narrated]:
+) -> list[NarratedPopulation]:
     """Return the narrations of embeddings that came to nothing, with the reason."""
     now_ns = clock.now_ns()
     utterance = Utterance(
@@ -189,4 +189,4 @@ def failed(
         first_token_host_ns=now_ns,
         last_token_host_ns=now_ns,
     )
-    return [Narrated(embedding, utterance, provenance) for embedding in embeddings]
+    return [NarratedPopulation(embedding, utterance, provenance) for embedding in embeddings]

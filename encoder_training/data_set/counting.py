@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from contracts.atomic_files import whole_file
 from contracts.binning import BinRate
 from contracts.errors import MisuseError, UserError
-from encoder_training.atomic_files import whole_file
 
 if TYPE_CHECKING:
-    from encoder_training.data_set.prepared import Spans
+    from encoder_training.data_set.prepared import CountedIntervals
 
 SpikesBetween = Callable[[int, int], tuple[NDArray[np.int64], NDArray[np.integer]]]
 """Called with the start and the stop of stretches, half open, session nanoseconds, each after the
@@ -34,7 +34,12 @@ MOST = int(np.iinfo(np.uint8).max)
 
 
 def write_counts(
-    path: Path, spikes_between: SpikesBetween, spans: Spans, *, n_units: int, rate: BinRate
+    path: Path,
+    spikes_between: SpikesBetween,
+    spans: CountedIntervals,
+    *,
+    n_units: int,
+    rate: BinRate,
 ) -> None:
     """Count the spikes of each unit in each bin of the spans, into a file: whole or not there.
 
@@ -45,7 +50,7 @@ def write_counts(
         end.
     spikes_between : callable
         Hands out the spikes.
-    spans : Spans
+    spans : CountedIntervals
         Which bins.
     n_units : int
         Units in the population.
@@ -76,7 +81,7 @@ def write_counts(
 
 
 def count_spans(
-    spikes_between: SpikesBetween, spans: Spans, *, n_units: int, rate: BinRate
+    spikes_between: SpikesBetween, spans: CountedIntervals, *, n_units: int, rate: BinRate
 ) -> Iterator[NDArray[np.uint8]]:
     """Count the spikes of each unit in each bin of the spans, a stretch at a time.
 

@@ -24,14 +24,14 @@ from encoder_training.data_set.prepare_captions import (
     made_captions,
 )
 from encoder_training.data_set.prepare_folder import is_finished, open_folder, remove_patches
-from encoder_training.data_set.prepared import FrameTable, PreparedSet, Shown
+from encoder_training.data_set.prepared import FrameTable, PreparedSet, PresentationRows
 from encoder_training.data_set.prepared_facts import COUNTS, PATCHES, UNFINISHED, Option
 from encoder_training.data_set.prepared_files import load_prepared, write_prepared
 from encoder_training.data_set.report import write_prepare_report
-from encoder_training.data_set.splits import Parted, SplitOptions, part
+from encoder_training.data_set.splits import SplitOptions, SplitRoles, part
 from encoder_training.data_set.stimulus import (
     PresentationTable,
-    Presented,
+    StimulusTable,
     read_presented,
     spans_of,
 )
@@ -112,7 +112,7 @@ class PrepareOptions:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
+class PrepareResult:
     """What was made.
 
     Attributes
@@ -132,7 +132,9 @@ class Prepared:
     was_there: bool = False
 
 
-def build_data_set(options: PrepareOptions, *, command: str, overwrite: bool = False) -> Prepared:
+def build_data_set(
+    options: PrepareOptions, *, command: str, overwrite: bool = False
+) -> PrepareResult:
     """Make a data set, go on with one that was interrupted, or find it finished.
 
     Parameters
@@ -145,7 +147,7 @@ def build_data_set(options: PrepareOptions, *, command: str, overwrite: bool = F
 
     Returns
     -------
-    Prepared
+    PrepareResult
     """
     source = open_source(options.recording, units=options.units, tables=options.stimuli)
     try:
@@ -156,13 +158,13 @@ def build_data_set(options: PrepareOptions, *, command: str, overwrite: bool = F
 
 def _build(
     options: PrepareOptions, source: RecordingSource, command: str, *, overwrite: bool
-) -> Prepared:
+) -> PrepareResult:
     from encoder_training.frames.tower import VisionTower
 
     asked = {"RECORDING": source.label, **options.as_text()}
     if not overwrite and is_finished(options.out, asked):
         there = load_prepared(options.out)
-        return Prepared(there.training_data.sha256, there, (), was_there=True)
+        return PrepareResult(there.training_data.sha256, there, (), was_there=True)
     movies = choose_movies(source, options.frames, options.stimuli)
     n_frames = {name: movie.n_frames for name, movie in movies.items()}
     presented = read_presented(table_of(source), n_frames, every=options.every)
@@ -219,7 +221,7 @@ def _build(
     )
     for name in (UNFINISHED, CAPTIONED):
         (out / name).unlink(missing_ok=True)
-    return Prepared(data_sha256, load_prepared(out), notes)
+    return PrepareResult(data_sha256, load_prepared(out), notes)
 
 
 def choose_movies(
@@ -296,7 +298,7 @@ def table_of(source: RecordingSource) -> PresentationTable:
 
 
 def plan_of(
-    options: PrepareOptions, source: RecordingSource, presented: Presented, parted: Parted
+    options: PrepareOptions, source: RecordingSource, presented: StimulusTable, parted: SplitRoles
 ) -> PreparedSet:
     """Return the data set before its counts and patches are known: empty ones stand for them."""
     recorded_ns = source.trains.ends_ns()
@@ -314,7 +316,7 @@ def plan_of(
         training_data=TrainingData(recording=source.label, session_id=source.identifier),
         spans=spans,
         counts=np.broadcast_to(np.uint8(0), (spans.n_rows, len(source.population))),
-        shown=Shown(
+        shown=PresentationRows(
             start_ns=presented.start_ns,
             stop_ns=presented.stop_ns,
             frame=presented.frame,
@@ -337,7 +339,7 @@ def _name_of(model: str) -> str:
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
-def _notes(presented: Presented, plan: PreparedSet, n_windows: int) -> tuple[str, ...]:
+def _notes(presented: StimulusTable, plan: PreparedSet, n_windows: int) -> tuple[str, ...]:
     """Say what of the table is not used, and why."""
     notes = []
     if presented.n_empty:

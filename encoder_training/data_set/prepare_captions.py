@@ -54,7 +54,7 @@ class CaptionOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class FrameCaptions:
     """A caption for each target frame, empty where unknown.
 
     Attributes
@@ -73,7 +73,7 @@ def known_captions(
     source: RecordingSource,
     frames: FrameTable,
     shown_frame: NDArray[np.int64],
-) -> Told:
+) -> FrameCaptions:
     """Take captions that are written somewhere: in the file that was named, or in the recording.
 
     Parameters
@@ -89,13 +89,13 @@ def known_captions(
 
     Returns
     -------
-    Told
+    FrameCaptions
     """
     if options.captioner is not None:
         from encoder_training.frames.captioner import load_processor
 
         load_processor(options.captioner)  # a wrong name is said before the work on the patches
-        return Told(("",) * len(frames.number), ())
+        return FrameCaptions(("",) * len(frames.number), ())
     if options.file is not None:
         written, where = read_captions(options.file), str(options.file.name)
     else:
@@ -105,12 +105,12 @@ def known_captions(
             "there are no captions, so no probes, no retrieval and no evidence beside narrations; "
             "give --captions or --captioner to have them"
         )
-        return Told(("",) * len(frames.number), (note,))
+        return FrameCaptions(("",) * len(frames.number), (note,))
     matched = match_captions(written, frames)
     missing = np.intersect1d(matched.missing, shown_frame)
     _check_missing(frames, missing, where, may_miss=options.may_miss)
     notes = [f"captions are from {where}", *(note.rstrip(".") for note in matched.notes)]
-    return Told(matched.captions, tuple(notes))
+    return FrameCaptions(matched.captions, tuple(notes))
 
 
 def made_captions(
@@ -120,7 +120,7 @@ def made_captions(
     movies: Mapping[str, Movie],
     *,
     device: str,
-) -> Told:
+) -> FrameCaptions:
     """Let a model say what the frames show, from where an earlier call was cut off.
 
     Parameters
@@ -137,7 +137,7 @@ def made_captions(
 
     Returns
     -------
-    Told
+    FrameCaptions
     """
     from encoder_training.frames.captioner import Captioner, fill_captions
 
@@ -147,7 +147,7 @@ def made_captions(
     matched = match_captions(read_captions(path), frames, nearest=options.every > 1)
     _check_missing(frames, matched.missing, captioner.name, may_miss=options.may_miss)
     notes = [f"captions are by {captioner.name}", *(note.rstrip(".") for note in matched.notes)]
-    return Told(matched.captions, tuple(notes))
+    return FrameCaptions(matched.captions, tuple(notes))
 
 
 def captions_of(source: RecordingSource) -> list[Caption]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from contracts.atomic_files import write_json
 from contracts.errors import UserError, listed
-from encoder_training.atomic_files import write_json
 from encoder_training.data_set.prepare_captions import CAPTIONED
 from encoder_training.data_set.prepared_facts import (
     COUNTS,

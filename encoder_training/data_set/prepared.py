@@ -57,7 +57,7 @@ class FrameTable:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shown:
+class PresentationRows:
     """The presentations, in the order of their start.
 
     Attributes
@@ -84,7 +84,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Spans:
+class CountedIntervals:
     """The stretches of the absolute grid that are counted; their rows lie end to end.
 
     Attributes
@@ -135,11 +135,11 @@ class PreparedSet:
         Whose vision tower made the targets.
     training_data : TrainingData
         Which recording, and the sha256 of this data set.
-    spans : Spans
+    spans : CountedIntervals
         The bins that are counted.
     counts : array, shape (n_rows, n_units), uint8, spikes per bin
         May be a map of a file.
-    shown : Shown
+    shown : PresentationRows
         The presentations.
     invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
         Start and stop of the stretches that the recording calls invalid.
@@ -154,9 +154,9 @@ class PreparedSet:
     grid: PatchGrid
     language_model: LanguageModel
     training_data: TrainingData
-    spans: Spans
+    spans: CountedIntervals
     counts: NDArray[np.uint8]
-    shown: Shown
+    shown: PresentationRows
     invalid_ns: NDArray[np.int64]
     frames: FrameTable
     targets: NDArray[np.float16]

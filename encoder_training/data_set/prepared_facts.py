@@ -52,11 +52,11 @@ class DatasetError(UserError):
         super().__init__(f"data set {folder}: {what}")
 
 
-class _Strict(BaseModel):
+class _StrictFacts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class MovieModel(_Strict):
+class MovieModel(_StrictFacts):
     """One stimulus whose frames are targets."""
 
     name: str
@@ -65,7 +65,7 @@ class MovieModel(_Strict):
     """Frames that it has."""
 
 
-class DatasetModel(_Strict):
+class DatasetModel(_StrictFacts):
     """The whole of ``dataset.json``."""
 
     format_version: int

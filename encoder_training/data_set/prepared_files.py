@@ -15,14 +15,20 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from contracts.atomic_files import whole_file, write_json, write_text
 from contracts.binning import BinRate
 from contracts.embedding import PatchGrid
 from contracts.errors import UserError
 from contracts.manifest import PatchGridModel, TrainingData, UnitModel, WindowModel, sha256_of
 from contracts.population import Population, Unit
 from contracts.window import WindowSpec
-from encoder_training.atomic_files import whole_file, write_json, write_tensors, write_text
-from encoder_training.data_set.prepared import FrameTable, PreparedSet, Role, Shown, Spans
+from encoder_training.data_set.prepared import (
+    CountedIntervals,
+    FrameTable,
+    PreparedSet,
+    PresentationRows,
+    Role,
+)
 from encoder_training.data_set.prepared_facts import (
     CONTENT,
     COUNTS,
@@ -39,6 +45,7 @@ from encoder_training.data_set.prepared_facts import (
     load_facts,
 )
 from encoder_training.frames.patch_store import open_patches
+from encoder_training.tensor_files import write_tensors
 
 SHOWN_COLUMNS = ("start_ns", "stop_ns", "frame", "block", "group", "role", "movie", "number")
 SPAN_COLUMNS = ("first_bin", "stop_bin")
@@ -311,9 +318,9 @@ def _assembled(
         training_data=TrainingData(
             recording=model.recording, session_id=model.session_id, sha256=model.data_sha256
         ),
-        spans=Spans(tensors["first_bin"], tensors["stop_bin"]),
+        spans=CountedIntervals(tensors["first_bin"], tensors["stop_bin"]),
         counts=counts,
-        shown=Shown(
+        shown=PresentationRows(
             **{name: tensors[name] for name in SHOWN_COLUMNS if name not in {"movie", "number"}}
         ),
         invalid_ns=tensors["invalid_ns"],

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder_training.atomic_files import write_text
+from contracts.atomic_files import write_text
 from encoder_training.data_set.prepared import PreparedSet, Role
 from encoder_training.data_set.report_figures import (
     ALIGNMENT,
@@ -27,14 +27,14 @@ from encoder_training.data_set.report_measures import (
     measure_response,
     unit_rates,
 )
-from encoder_training.data_set.stimulus import Presented
+from encoder_training.data_set.stimulus import StimulusTable
 
 REPORT = "report.md"
 REPORT_FILES = (REPORT, ALIGNMENT, RATES, RESPONSE, SPLIT)
 
 
 def write_prepare_report(
-    folder: Path, prepared: PreparedSet, presented: Presented, *, notes: Sequence[str] = ()
+    folder: Path, prepared: PreparedSet, presented: StimulusTable, *, notes: Sequence[str] = ()
 ) -> Path:
     """Write ``report.md`` and its pictures into the folder of a data set.
 
@@ -44,7 +44,7 @@ def write_prepare_report(
         Files of the same names are replaced.
     prepared : PreparedSet
         The data set.
-    presented : Presented
+    presented : StimulusTable
         Its presentations.
     notes : sequence of str
         A sentence each.
@@ -101,7 +101,7 @@ def _head(prepared: PreparedSet) -> list[str]:
     ]
 
 
-def _movies(presented: Presented, measured: Sequence[Alignment]) -> list[str]:
+def _movies(presented: StimulusTable, measured: Sequence[Alignment]) -> list[str]:
     lines = [
         "## What was shown",
         "",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from encoder_training.data_set.prepared import Role
 from encoder_training.data_set.report_measures import Alignment, Response
-from encoder_training.data_set.stimulus import Presented
+from encoder_training.data_set.stimulus import StimulusTable
 from encoder_training.pictures import report_figure
 
 ALIGNMENT, RATES, RESPONSE, SPLIT = "alignment.png", "rates.png", "response.png", "split.png"
@@ -23,7 +23,7 @@ ROLE_COLOURS = {Role.TRAIN: "#b8c4d6", Role.VALIDATION: "#e2a03f", Role.TEST: "#
 COLOURS = ("#1f5a8c", "#a8324a", "#3f8f5b", "#e2a03f", "#6b4c9a", "#7f7f7f", "#2aa1a1", "#c76b98")
 
 
-def draw_alignment(path: Path, presented: Presented, measured: Sequence[Alignment]) -> None:
+def draw_alignment(path: Path, presented: StimulusTable, measured: Sequence[Alignment]) -> None:
     """Draw lengths over time, their histogram, and how far tiled labels would be off.
 
     Raises
@@ -111,7 +111,7 @@ def draw_response(path: Path, areas: Sequence[str], response: Response) -> None:
         figure.legend(loc="outside right center", frameon=False)
 
 
-def draw_split(path: Path, presented: Presented, role: NDArray[np.int8]) -> None:
+def draw_split(path: Path, presented: StimulusTable, role: NDArray[np.int8]) -> None:
     """Draw which frames of which repeats are for what.
 
     Raises

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from contracts.clock import NS_PER_S
 from encoder_training.data_set.alignment import MAX_GAP_NS
 from encoder_training.data_set.prepared import PreparedSet
-from encoder_training.data_set.stimulus import Presented
+from encoder_training.data_set.stimulus import StimulusTable
 
 LONG = 1.25
 """Times the usual length of a presentation, from which on the display dropped something: half a
@@ -69,12 +69,12 @@ class Alignment:
     nominal_hz: int
 
 
-def measure_alignment(presented: Presented, movie: int) -> Alignment:
+def measure_alignment(presented: StimulusTable, movie: int) -> Alignment:
     """Compare the presentations of a movie with an ideal grid.
 
     Parameters
     ----------
-    presented : Presented
+    presented : StimulusTable
     movie : int
         Index into its movies.
 
@@ -138,7 +138,7 @@ class Response:
     explained: NDArray[np.float32]
 
 
-def measure_response(prepared: PreparedSet, presented: Presented) -> Response | None:
+def measure_response(prepared: PreparedSet, presented: StimulusTable) -> Response | None:
     """Count spikes around changes of the picture, and ask how well the new picture explains them.
 
     Before the response begins, a unit still answers the scene before and the new picture explains
@@ -148,7 +148,7 @@ def measure_response(prepared: PreparedSet, presented: Presented) -> Response | 
     Parameters
     ----------
     prepared : PreparedSet
-    presented : Presented
+    presented : StimulusTable
         Its presentations.
 
     Returns
@@ -184,7 +184,7 @@ def measure_response(prepared: PreparedSet, presented: Presented) -> Response | 
 
 
 def _changes(
-    prepared: PreparedSet, presented: Presented, picture: NDArray[np.float32]
+    prepared: PreparedSet, presented: StimulusTable, picture: NDArray[np.float32]
 ) -> NDArray[np.int64]:
     """Return the presentations whose picture differs most from the one before."""
     shown = prepared.shown

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from contracts.errors import UserError, listed
 from encoder_training.data_set.prepared import Role
-from encoder_training.data_set.stimulus import Presented
+from encoder_training.data_set.stimulus import StimulusTable
 
 SplitKind = Literal["repeats", "middle", "front", "movies"]
 
@@ -67,7 +67,7 @@ class SplitOptions:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parted:
+class SplitRoles:
     """The role of each presentation.
 
     Attributes
@@ -85,18 +85,18 @@ class Parted:
     notes: tuple[str, ...] = ()
 
 
-def part(presented: Presented, options: SplitOptions) -> Parted:
+def part(presented: StimulusTable, options: SplitOptions) -> SplitRoles:
     """Share presentations out.
 
     Parameters
     ----------
-    presented : Presented
+    presented : StimulusTable
         Of the chosen movies.
     options : SplitOptions
 
     Returns
     -------
-    Parted
+    SplitRoles
 
     Raises
     ------
@@ -108,7 +108,7 @@ def part(presented: Presented, options: SplitOptions) -> Parted:
     return _by_chunk(presented, options)
 
 
-def _by_repeat(presented: Presented, n_each: int) -> Parted:
+def _by_repeat(presented: StimulusTable, n_each: int) -> SplitRoles:
     movie, repeat = presented.movie, presented.repeat
     n_repeats = np.array(presented.n_repeats)
     offset = np.cumsum(n_repeats) - n_repeats
@@ -133,10 +133,10 @@ def _by_repeat(presented: Presented, n_each: int) -> Parted:
         )
         if not enough
     )
-    return Parted(role, offset[movie] + repeat, notes)
+    return SplitRoles(role, offset[movie] + repeat, notes)
 
 
-def _by_chunk(presented: Presented, options: SplitOptions) -> Parted:
+def _by_chunk(presented: StimulusTable, options: SplitOptions) -> SplitRoles:
     chunk_frames = [_chunk_frames(presented, row, options) for row in range(len(presented.movies))]
     n_chunks = np.array(
         [-(-n // size) for n, size in zip(presented.n_frames, chunk_frames, strict=True)]
@@ -161,10 +161,10 @@ def _by_chunk(presented: Presented, options: SplitOptions) -> Parted:
     role_of[drawn] = Role.VALIDATION
     size = np.array(chunk_frames)[presented.movie]
     group = offset[presented.movie] + np.maximum(presented.number, 0) // size
-    return Parted(role_of[group], group)
+    return SplitRoles(role_of[group], group)
 
 
-def _chunk_frames(presented: Presented, movie: int, options: SplitOptions) -> int:
+def _chunk_frames(presented: StimulusTable, movie: int, options: SplitOptions) -> int:
     """Return how many frames of a movie take about a chunk's time."""
     of_movie = presented.movie == movie
     lasts_ns = float(np.median(presented.stop_ns[of_movie] - presented.start_ns[of_movie]))
@@ -185,7 +185,7 @@ def _chunk_roles(n_chunks: int, name: str, options: SplitOptions) -> NDArray[np.
     return role
 
 
-def _check_movies(presented: Presented, options: SplitOptions) -> None:
+def _check_movies(presented: StimulusTable, options: SplitOptions) -> None:
     if options.kind != "movies":
         return
     unknown = [name for name in options.movies if name not in presented.movies]

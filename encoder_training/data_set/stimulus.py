@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from contracts.binning import BinRate
 from contracts.errors import UserError, listed
 from encoder_training.data_set.alignment import MAX_GAP_NS
-from encoder_training.data_set.prepared import Spans
+from encoder_training.data_set.prepared import CountedIntervals
 
 SHUFFLED_SHARE = 0.4
 """Of the steps from row to row, those that go back, above which images come in random order. They
@@ -50,7 +50,7 @@ class PresentationTable:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Presented:
+class StimulusTable:
     """The presentations of the chosen movies, and which of their frames are targets.
 
     Attributes
@@ -103,7 +103,7 @@ class Presented:
 
 def read_presented(
     table: PresentationTable, n_frames: Mapping[str, int], *, every: int = 1
-) -> Presented:
+) -> StimulusTable:
     """Choose the presentations of some movies and find their blocks and repeats.
 
     A repeat begins where the frame number goes back. A block ends there too, and at each change
@@ -122,7 +122,7 @@ def read_presented(
 
     Returns
     -------
-    Presented
+    StimulusTable
 
     Raises
     ------
@@ -151,7 +151,7 @@ def read_presented(
     target_movie, target_number = _targets(counts, every)
     offset = np.cumsum([0, *(-(-n // every) for n in counts)])[:-1]
     is_target = (number >= 0) & (number % every == 0)
-    return Presented(
+    return StimulusTable(
         movies=movies,
         n_frames=counts,
         is_shuffled=is_shuffled,
@@ -169,13 +169,13 @@ def read_presented(
 
 
 def spans_of(
-    presented: Presented, rate: BinRate, *, recorded_ns: tuple[int, int] | None = None
-) -> Spans:
+    presented: StimulusTable, rate: BinRate, *, recorded_ns: tuple[int, int] | None = None
+) -> CountedIntervals:
     """Return the bins that windows of any lag may need: those of the blocks.
 
     Parameters
     ----------
-    presented : Presented
+    presented : StimulusTable
         The presentations of the chosen movies.
     rate : BinRate
         Bins per second.
@@ -184,7 +184,7 @@ def spans_of(
 
     Returns
     -------
-    Spans
+    CountedIntervals
         Blocks that touch or share a bin are one span.
 
     Raises
@@ -212,7 +212,7 @@ def spans_of(
     first_bin, stop_bin = first_bin[kept], np.maximum.accumulate(stop_bin[kept])
     begins = np.concatenate(([True], first_bin[1:] > stop_bin[:-1]))
     starts = np.flatnonzero(begins)
-    return Spans(first_bin[starts], stop_bin[np.append(starts[1:], len(first_bin)) - 1])
+    return CountedIntervals(first_bin[starts], stop_bin[np.append(starts[1:], len(first_bin)) - 1])
 
 
 def _ranks(order: NDArray[np.int64], stimulus: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,20 +15,20 @@ from tqdm import tqdm
 from contracts.population import Selection
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
-from encoder_training.evaluation.baselines import FITS, Decoder, Lesson
+from encoder_training.evaluation.baselines import FITS, BaselineData, BaselineDecoder
 from encoder_training.evaluation.baselines.decoder import MeanPatches
-from encoder_training.evaluation.masked_encoder import HeardEncoder, populations
+from encoder_training.evaluation.masked_encoder import MaskedEncoder, populations
 from encoder_training.evaluation.resampling import Draws, draw_groups, interval, runs
 from encoder_training.evaluation.results import (
     METRICS,
     SHUFFLED_UNITS,
-    Ahead,
-    Judged,
+    EncoderResults,
     MethodScores,
     OverTime,
+    PairedDifference,
 )
-from encoder_training.evaluation.scoring import Bench, Scored
-from encoder_training.model import Encoder
+from encoder_training.evaluation.scoring import EvaluationSet, WindowScores
+from encoder_training.model import EncoderNetwork
 
 MAX_WINDOWS = 2000
 """Test windows that judge, at most, evenly thinned."""
@@ -46,14 +46,14 @@ def judge(
     prepared: PreparedSet,
     data: TrainingSet,
     parts: Split,
-    encoder: Encoder,
+    encoder: EncoderNetwork,
     scaling: Scaling,
     *,
     seed: int = 0,
     progress: bool = True,
     max_windows: int = MAX_WINDOWS,
     max_population_windows: int = MAX_POPULATION_WINDOWS,
-) -> Judged:
+) -> EncoderResults:
     """Judge on the test windows.
 
     Parameters
@@ -64,7 +64,7 @@ def judge(
         Windows at the encoder's lag.
     parts : Split
         Of these windows. Baselines are fitted on training windows and choose on validation.
-    encoder : Encoder
+    encoder : EncoderNetwork
         Gives patches on their own scale. Runs on the device that it is on.
     scaling : Scaling
         Of the training windows' counts; every method uses it.
@@ -77,15 +77,15 @@ def judge(
 
     Returns
     -------
-    Judged
+    EncoderResults
     """
     heard = populations(data.population)
-    bench = Bench.of(prepared, data, parts, thinned(parts.test, max_windows))
+    bench = EvaluationSet.of(prepared, data, parts, thinned(parts.test, max_windows))
     few = bench.thinned(max_population_windows)
     group, drawn = runs(data, bench.rows, bench.time)
     draws = {bench: draw_groups(group, seed=seed)}
     draws[few] = draw_groups(runs(data, few.rows, bench.time)[0], seed=seed)
-    found: list[_Found] = []
+    found: list[_ResampledScores] = []
     with tqdm(
         total=len(bench.rows) * (3 + len(FITS))
         + len(few.rows) * (len(heard) - 1) * (1 + len(FITS)),
@@ -96,9 +96,9 @@ def judge(
     ) as bar:
         for population, selection in heard.items():
             units = selection.mask
-            lesson = Lesson(data, parts.train, parts.validation, scaling, units, bench.space)
+            lesson = BaselineData(data, parts.train, parts.validation, scaling, units, bench.space)
             bar.set_postfix_str(population)
-            decoders: list[Decoder] = [HeardEncoder(encoder, scaling, selection)]
+            decoders: list[BaselineDecoder] = [MaskedEncoder(encoder, scaling, selection)]
             decoders += [fit(lesson) for fit in FITS.values()]
             if population == "all":
                 decoders += _controls(lesson, encoder, scaling)
@@ -109,11 +109,13 @@ def judge(
                 if by_patches:
                     scored = replace(scored, answer=scored.answer_by_patches)
                 found.append(
-                    _Found(decoder, population, selection, scored, draws[on], on, by_patches)
+                    _ResampledScores(
+                        decoder, population, selection, scored, draws[on], on, by_patches
+                    )
                 )
     methods = [each.scores for each in found]
     lag_ms = data.window.lag_ns / 1e6
-    return Judged(
+    return EncoderResults(
         n_windows=len(bench.rows),
         n_population_windows=len(few.rows),
         n_test_windows=len(parts.test),
@@ -131,26 +133,28 @@ def judge(
     )
 
 
-def _controls(lesson: Lesson, encoder: Encoder, scaling: Scaling) -> list[Decoder]:
+def _controls(
+    lesson: BaselineData, encoder: EncoderNetwork, scaling: Scaling
+) -> list[BaselineDecoder]:
     population = lesson.data.population
-    controls: list[Decoder] = [MeanPatches(lesson.data.targets, lesson.known)]
+    controls: list[BaselineDecoder] = [MeanPatches(lesson.data.targets, lesson.known)]
     if len(population) > 1:
         shuffled = population.select("shuffled")
-        controls.append(HeardEncoder(encoder, scaling, shuffled, SHUFFLED_UNITS))
+        controls.append(MaskedEncoder(encoder, scaling, shuffled, SHUFFLED_UNITS))
     return controls
 
 
-class _Found:
+class _ResampledScores:
     """One method through one population, drawn again and again."""
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoder: BaselineDecoder,
         population: str,
         selection: Selection,
-        scored: Scored,
+        scored: WindowScores,
         draws: Draws,
-        bench: Bench,
+        bench: EvaluationSet,
         by_patches: bool,
     ) -> None:
         self.name, self.population, self.answer = decoder.name, population, scored.answer
@@ -189,17 +193,17 @@ class _Found:
         )
 
 
-def _chosen(decoder: Decoder, by_patches: bool) -> str:
+def _chosen(decoder: BaselineDecoder, by_patches: bool) -> str:
     settings = getattr(decoder, "chosen", "")
     if not settings or not getattr(decoder, "decides", False):
         return settings
     return f"{settings}; frames by {'patches' if by_patches else 'its own decision'}"
 
 
-def _ahead(found: Sequence[_Found]) -> tuple[Ahead, ...]:
+def _ahead(found: Sequence[_ResampledScores]) -> tuple[PairedDifference, ...]:
     encoders = {each.population: each for each in found if each.name == "encoder"}
     return tuple(
-        Ahead(
+        PairedDifference(
             other.name,
             other.population,
             {
@@ -212,7 +216,9 @@ def _ahead(found: Sequence[_Found]) -> tuple[Ahead, ...]:
     )
 
 
-def _over_time(prepared: PreparedSet, bench: Bench, found: Sequence[_Found]) -> OverTime | None:
+def _over_time(
+    prepared: PreparedSet, bench: EvaluationSet, found: Sequence[_ResampledScores]
+) -> OverTime | None:
     has_time = ~np.isnan(bench.time.time_s[bench.true])
     if not has_time.any():
         return None

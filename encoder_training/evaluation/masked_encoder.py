@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from contracts.population import Population, Selection
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.masking import masked_z
-from encoder_training.model import Encoder
+from encoder_training.model import EncoderNetwork
 
 BATCH_NUMBERS = 2**25
 """Numbers of predicted patches in a batch: 128 MB, 56 windows of 576 x 1024."""
@@ -24,12 +24,12 @@ MOST_ENCODED = 64
 """Windows that the encoder takes at once; more does not make it faster."""
 
 
-class HeardEncoder:
+class MaskedEncoder:
     """A `Decoder` of a trained encoder and a selection of units.
 
     Parameters
     ----------
-    encoder : Encoder
+    encoder : EncoderNetwork
         Gives patches on their own scale. Put in evaluation mode; stays on its device.
     scaling : Scaling
         Of its counts.
@@ -42,7 +42,7 @@ class HeardEncoder:
     """
 
     def __init__(
-        self, encoder: Encoder, scaling: Scaling, heard: Selection, name: str = "encoder"
+        self, encoder: EncoderNetwork, scaling: Scaling, heard: Selection, name: str = "encoder"
     ) -> None:
         self.name = name
         self._encoder = encoder.eval()

@@ -8,19 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from encoder_training.atomic_files import write_text
+from contracts.atomic_files import write_text
 from encoder_training.evaluation.baselines import FITS
 from encoder_training.evaluation.report_figures import write_judged_figures, write_probe_figures
 from encoder_training.evaluation.resampling import FEWEST_GROUPS
 from encoder_training.evaluation.results import (
     HEADLINES,
     METRICS,
-    Judged,
+    EncoderResults,
     MethodScores,
     summary,
     verdict,
 )
-from encoder_training.probes.probe_files import Probes, ProbeTest
+from encoder_training.probes.probe_files import FittedProbes, ProbeTest
 
 BASELINES = tuple(FITS)
 """In the order of the tables."""
@@ -34,7 +34,7 @@ OF_TRAINING = {"curves.png": "Loss and scores over the training", "lag.png": "Ch
 """Pictures that training left in the folder."""
 
 
-def write_report(folder: Path, judged: Judged, probes: Probes | None = None) -> Path:
+def write_report(folder: Path, judged: EncoderResults, probes: FittedProbes | None = None) -> Path:
     """Write ``report.md`` and its pictures into the folder of a run.
 
     ``curves.png`` and ``lag.png`` are linked if they are there.
@@ -43,9 +43,9 @@ def write_report(folder: Path, judged: Judged, probes: Probes | None = None) -> 
     ----------
     folder : Path
         Of a run. Files of the same names are replaced.
-    judged : Judged
+    judged : EncoderResults
         What judging found.
-    probes : Probes, optional
+    probes : FittedProbes, optional
         And what the probes are worth.
 
     Returns
@@ -78,7 +78,7 @@ def write_report(folder: Path, judged: Judged, probes: Probes | None = None) -> 
     return path
 
 
-def _who_wins(judged: Judged) -> list[str]:
+def _who_wins(judged: EncoderResults) -> list[str]:
     rough = ""
     if judged.n_drawn < 2:
         rough = " From one nothing can be drawn, so there is no verdict: hold out more."
@@ -96,7 +96,7 @@ def _who_wins(judged: Judged) -> list[str]:
     ]
 
 
-def _methods(judged: Judged) -> list[str]:
+def _methods(judged: EncoderResults) -> list[str]:
     chance = judged.method("encoder").chance
     rows = [[each.name, *(str(each.scores[name]) for name in IN_TABLE)] for each in judged.methods]
     rows.append(["*chance*", *(_number(chance.get(name)) for name in IN_TABLE)])
@@ -127,7 +127,7 @@ def _methods(judged: Judged) -> list[str]:
     ]
 
 
-def _populations(judged: Judged) -> list[str]:
+def _populations(judged: EncoderResults) -> list[str]:
     if not judged.populations:
         return []
     rows = [_population_row(judged, each) for each in judged.populations]
@@ -152,7 +152,7 @@ def _populations(judged: Judged) -> list[str]:
     ]  # fmt: skip
 
 
-def _population_row(judged: Judged, each: MethodScores) -> list[str]:
+def _population_row(judged: EncoderResults, each: MethodScores) -> list[str]:
     lead = ""
     if each.name != "encoder":
         against = judged.against(each.name, each.population)
@@ -169,7 +169,7 @@ def _population_row(judged: Judged, each: MethodScores) -> list[str]:
     ]
 
 
-def _over_time(judged: Judged, figures: dict[str, str]) -> list[str]:
+def _over_time(judged: EncoderResults, figures: dict[str, str]) -> list[str]:
     if judged.over_time is None:
         return ["## Over the movie", "", "No stimulus of the test windows has a time of its own."]
     return [
@@ -181,7 +181,7 @@ def _over_time(judged: Judged, figures: dict[str, str]) -> list[str]:
     ]
 
 
-def _concepts(probes: Probes, figures: dict[str, str]) -> list[str]:
+def _concepts(probes: FittedProbes, figures: dict[str, str]) -> list[str]:
     if not probes.concepts:
         return ["## Concepts", "", "No word stands in 5 to 95 % of the captions: no probes."]
     missing = [each.concept for each in _of_all(probes) if not each.is_scored]
@@ -218,7 +218,7 @@ def _concepts(probes: Probes, figures: dict[str, str]) -> list[str]:
     ]  # fmt: skip
 
 
-def _of_all(probes: Probes) -> list[ProbeTest]:
+def _of_all(probes: FittedProbes) -> list[ProbeTest]:
     return [probes.of(concept) for concept in probes.concepts]
 
 

@@ -14,11 +14,11 @@ from encoder_training.evaluation.results import (
     MEAN_PATCHES,
     METRICS,
     SHUFFLED_UNITS,
-    Judged,
+    EncoderResults,
     OverTime,
 )
 from encoder_training.pictures import report_figure
-from encoder_training.probes.probe_files import Probes
+from encoder_training.probes.probe_files import FittedProbes
 
 OF_BASELINES = ("#e07a1f", "#4f8a5b", "#8a5a9e", "#b5495b", "#7a6a2f")
 """In turn."""
@@ -41,14 +41,14 @@ COLUMNS = 5
 """Of small pictures in a row."""
 
 
-def write_judged_figures(folder: Path, judged: Judged) -> dict[str, str]:
+def write_judged_figures(folder: Path, judged: EncoderResults) -> dict[str, str]:
     """Draw methods, populations and movie time.
 
     Parameters
     ----------
     folder : Path
         Where to.
-    judged : Judged
+    judged : EncoderResults
         What judging found.
 
     Returns
@@ -79,14 +79,14 @@ def write_judged_figures(folder: Path, judged: Judged) -> dict[str, str]:
     return figures
 
 
-def write_probe_figures(folder: Path, probes: Probes) -> dict[str, str]:
+def write_probe_figures(folder: Path, probes: FittedProbes) -> dict[str, str]:
     """Draw ROC curves and calibration.
 
     Parameters
     ----------
     folder : Path
         Where to.
-    probes : Probes
+    probes : FittedProbes
         With their tests.
 
     Returns
@@ -113,7 +113,7 @@ def write_probe_figures(folder: Path, probes: Probes) -> dict[str, str]:
     }
 
 
-def _methods(figure: Any, judged: Judged) -> None:
+def _methods(figure: Any, judged: EncoderResults) -> None:
     panels = figure.subplots(1, len(HEADLINES))
     names = [each.name for each in judged.methods]
     for axes, metric in zip(panels, HEADLINES, strict=True):
@@ -130,7 +130,7 @@ def _methods(figure: Any, judged: Judged) -> None:
     figure.suptitle("Line: 95 % interval. Dots: chance, or the mean patches.", fontsize=9)
 
 
-def _populations(figure: Any, judged: Judged) -> None:
+def _populations(figure: Any, judged: EncoderResults) -> None:
     shown = list(dict.fromkeys(each.population for each in judged.populations))
     panels = figure.subplots(1, 2, sharey=True)
     methods = list(dict.fromkeys(each.name for each in judged.populations))
@@ -159,7 +159,7 @@ def _populations(figure: Any, judged: Judged) -> None:
     )
 
 
-def _over_time(figure: Any, judged: Judged, found: OverTime) -> None:
+def _over_time(figure: Any, judged: EncoderResults, found: OverTime) -> None:
     axes = figure.subplots()
     middle_s = (np.array(found.edge_s[1:]) + np.array(found.edge_s[:-1])) / 2
     for name, accuracy in found.accuracy.items():
@@ -202,7 +202,7 @@ def _decoded(figure: Any, found: OverTime) -> None:
     figure.colorbar(image, ax=panels, label="share of windows", shrink=0.8)
 
 
-def _roc(figure: Any, probes: Probes, n_rows: int) -> None:
+def _roc(figure: Any, probes: FittedProbes, n_rows: int) -> None:
     scored = [probes.of(concept) for concept in probes.concepts]
     scored = sorted(
         (each for each in scored if each.is_scored), key=lambda e: (-e.auc.value, e.concept)
@@ -229,7 +229,7 @@ def _roc(figure: Any, probes: Probes, n_rows: int) -> None:
     )
 
 
-def _calibration(figure: Any, probes: Probes) -> None:
+def _calibration(figure: Any, probes: FittedProbes) -> None:
     axes, of_errors = figure.subplots(1, 2)
     tests = [probes.of(concept) for concept in probes.concepts]
     predicted, happened, windows = (

@@ -74,7 +74,7 @@ class MethodScores:
 
 
 @dataclass(frozen=True, slots=True)
-class Ahead:
+class PairedDifference:
     """The encoder less another method, through the same units, window by window.
 
     Attributes
@@ -128,7 +128,7 @@ class OverTime:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class EncoderResults:
     """Everything that judging found.
 
     Attributes
@@ -153,7 +153,7 @@ class Judged:
         All units: the encoder, the baselines, the controls.
     populations : tuple of MethodScores
         The encoder and the baselines, each area's and each cell type's units alone.
-    ahead : tuple of Ahead
+    ahead : tuple of PairedDifference
         The encoder against each of them.
     over_time : OverTime or None
         None where no movie has a time.
@@ -171,7 +171,7 @@ class Judged:
     period_s: dict[str, float]
     methods: tuple[MethodScores, ...]
     populations: tuple[MethodScores, ...]
-    ahead: tuple[Ahead, ...]
+    ahead: tuple[PairedDifference, ...]
     over_time: OverTime | None
 
     def method(self, name: str, population: str = "all") -> MethodScores:
@@ -182,7 +182,7 @@ class Judged:
             if (each.name, each.population) == (name, population)
         )
 
-    def against(self, other: str, population: str = "all") -> Ahead:
+    def against(self, other: str, population: str = "all") -> PairedDifference:
         """Return the encoder's lead over one method."""
         return next(
             each for each in self.ahead if (each.other, each.population) == (other, population)
@@ -194,12 +194,12 @@ class Judged:
         return tree
 
 
-def verdict(judged: Judged, others: tuple[str, ...]) -> list[str]:
+def verdict(judged: EncoderResults, others: tuple[str, ...]) -> list[str]:
     """Say in plain words who wins, the encoder's defeats first.
 
     Parameters
     ----------
-    judged : Judged
+    judged : EncoderResults
         What was found.
     others : tuple of str
         The baselines to speak of.
@@ -228,12 +228,12 @@ def verdict(judged: Judged, others: tuple[str, ...]) -> list[str]:
     return [sentence for sentences in by_verdict.values() for sentence in sentences]
 
 
-def summary(judged: Judged, others: tuple[str, ...]) -> str:
+def summary(judged: EncoderResults, others: tuple[str, ...]) -> str:
     """Say in one paragraph whom the encoder loses to, whom it beats, and how the controls do.
 
     Parameters
     ----------
-    judged : Judged
+    judged : EncoderResults
         What was found.
     others : tuple of str
         The baselines to speak of.

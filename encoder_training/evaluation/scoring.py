@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import Split, TrainingSet, thinned
-from encoder_training.evaluation.baselines import Decoder, FrameMixture
+from encoder_training.evaluation.baselines import BaselineDecoder, FrameMixture
 from encoder_training.evaluation.frame_space import FrameSpace, fit_frame_space
 from encoder_training.evaluation.masked_encoder import batches
 from encoder_training.evaluation.metrics import (
@@ -25,7 +25,7 @@ from encoder_training.losses import TargetScaling, measure_targets
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scored:
+class WindowScores:
     """One method, window by window.
 
     Attributes
@@ -47,7 +47,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Bench:
+class EvaluationSet:
     """The windows that judge, and the truth about them.
 
     Attributes
@@ -76,7 +76,7 @@ class Bench:
     @classmethod
     def of(
         cls, prepared: PreparedSet, data: TrainingSet, parts: Split, rows: NDArray[np.int64]
-    ) -> Bench:
+    ) -> EvaluationSet:
         """Measure the training windows, and look up what some rows show."""
         targets = measure_targets(data, parts.train, normalise=True)
         space = fit_frame_space(data.targets, targets)
@@ -84,12 +84,12 @@ class Bench:
         time = movie_time(prepared)
         return cls(data, rows, true, np.unique(true), targets, space, time)
 
-    def thinned(self, most: int) -> Bench:
+    def thinned(self, most: int) -> EvaluationSet:
         """Return fewer windows and the same candidates."""
         rows = thinned(self.rows, most)
         return replace(self, rows=rows, true=self.data.frame[rows])
 
-    def decides_by_patches(self, decoder: Decoder, rows: NDArray[np.int64]) -> bool:
+    def decides_by_patches(self, decoder: BaselineDecoder, rows: NDArray[np.int64]) -> bool:
         """Say whether a method's frames are better by its patches than by its own decision.
 
         A decision among training frames can only be wrong where frames were held out, while a
@@ -118,7 +118,7 @@ class Bench:
         is_same: NDArray[np.bool_] = self.time.movie[None, :] == self.time.movie[true][:, None]
         return is_same
 
-    def score(self, decoder: Decoder, bar: tqdm[None]) -> Scored:
+    def score(self, decoder: BaselineDecoder, bar: tqdm[None]) -> WindowScores:
         """Score a method, batch by batch."""
         parts = []
         grid = self.data.targets.shape[1:]
@@ -127,9 +127,11 @@ class Bench:
             bar.update(len(rows))
         joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
         error, raw_cosine, cosine, rank, top1, top5, answer, by_patches = joined
-        return Scored(error, raw_cosine, cosine, Ranks(rank, top1, top5), answer, by_patches)
+        return WindowScores(error, raw_cosine, cosine, Ranks(rank, top1, top5), answer, by_patches)
 
-    def _score(self, decoder: Decoder, rows: NDArray[np.int64]) -> tuple[NDArray[np.generic], ...]:
+    def _score(
+        self, decoder: BaselineDecoder, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.generic], ...]:
         counts, true = self.data.counts_of(rows), self.data.targets_of(rows)
         frame = self.data.frame[rows]
         predicted = decoder.patches(counts)

@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from contracts.atomic_files import sync_folder, write_json
 from contracts.embedding import PatchGrid
 from contracts.errors import MisuseError, UserError, listed
-from encoder_training.atomic_files import sync_folder, write_json
 from encoder_training.data_set.prepared import FrameTable
 from encoder_training.frames.movies import Movie, read_frames
 from encoder_training.frames.patch_file import (
@@ -70,7 +70,7 @@ class Tower(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Progress:
+class _StoredSoFar:
     """How far the work is."""
 
     identity: str
@@ -81,7 +81,7 @@ class _Progress:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Run:
+class _FrameRun:
     """Neighbouring rows that the tower is given at once; of one movie, so of one size."""
 
     movie: Movie
@@ -141,12 +141,12 @@ def fill_patches(
         progress_path.unlink(missing_ok=True)
         return progress.frames_sha256
     with _disk(path, shape):
-        n_bytes = len(_header(shape, _Progress(identity))) + data_bytes(shape)
+        n_bytes = len(_header(shape, _StoredSoFar(identity))) + data_bytes(shape)
         if progress_path.exists() and partial.exists() and partial.stat().st_size == n_bytes:
             progress = _read_progress(progress_path)
             _check_same(progress, identity, runs, partial)
         else:
-            progress = _Progress(identity)
+            progress = _StoredSoFar(identity)
             reserve(partial, n_bytes)
             _write_progress(progress, progress_path)
         progress = _go_on(partial, progress_path, progress, runs, tower, shape)
@@ -181,11 +181,11 @@ def open_patches(path: Path) -> NDArray[np.float16]:
 def _go_on(
     partial: Path,
     progress_path: Path,
-    progress: _Progress,
-    runs: Sequence[_Run],
+    progress: _StoredSoFar,
+    runs: Sequence[_FrameRun],
     tower: Tower,
     shape: Shape,
-) -> _Progress:
+) -> _StoredSoFar:
     # The rows that are missing, then the header.
     n_header = len(_header(shape, progress))
     row_bytes = shape[1] * shape[2] * HALF.itemsize
@@ -208,14 +208,16 @@ def _go_on(
             if made.shape != (len(seen), *shape[1:]):
                 raise MisuseError(f"patches must be of {shape[1:]} numbers, got {made.shape}")
             write_at(file.fileno(), made.astype(HALF).tobytes(), n_header + run.first * row_bytes)
-            progress = _Progress(progress.identity, run.stop, _digest(progress.frames_sha256, seen))
+            progress = _StoredSoFar(
+                progress.identity, run.stop, _digest(progress.frames_sha256, seen)
+            )
             _write_progress(progress, progress_path)
             bar.update(len(seen))
         write_at(file.fileno(), _header(shape, progress), 0)
     return progress
 
 
-def _runs(frames: FrameTable, movies: Mapping[str, Movie], batch_size: int) -> list[_Run]:
+def _runs(frames: FrameTable, movies: Mapping[str, Movie], batch_size: int) -> list[_FrameRun]:
     if not len(frames.number):
         raise MisuseError("patches need one frame or more, got none")
     for index, name in enumerate(frames.movies):
@@ -233,7 +235,7 @@ def _runs(frames: FrameTable, movies: Mapping[str, Movie], batch_size: int) -> l
         movie = movies[frames.movies[frames.movie[start]]]
         for first in range(start, end, batch_size):
             stop = min(first + batch_size, end)
-            runs.append(_Run(movie, frames.number[first:stop], first, stop))
+            runs.append(_FrameRun(movie, frames.number[first:stop], first, stop))
     return runs
 
 
@@ -253,7 +255,9 @@ def _digest(before: str, frames: NDArray[np.uint8]) -> str:
     return before
 
 
-def _check_same(progress: _Progress, identity: str, runs: Sequence[_Run], path: Path) -> None:
+def _check_same(
+    progress: _StoredSoFar, identity: str, runs: Sequence[_FrameRun], path: Path
+) -> None:
     # Rows that were made otherwise than they would be made now are refused.
     if progress.identity != identity:
         raise OtherPatchesError(
@@ -271,27 +275,27 @@ def _check_same(progress: _Progress, identity: str, runs: Sequence[_Run], path: 
         )
 
 
-def _of_whole(path: Path, n_frames: int) -> _Progress:
+def _of_whole(path: Path, n_frames: int) -> _StoredSoFar:
     metadata = read_layout(path)[2]
-    return _Progress(metadata.get("identity", ""), n_frames, metadata.get("frames_sha256", ""))
+    return _StoredSoFar(metadata.get("identity", ""), n_frames, metadata.get("frames_sha256", ""))
 
 
-def _header(shape: Shape, progress: _Progress) -> bytes:
+def _header(shape: Shape, progress: _StoredSoFar) -> bytes:
     # Both are of one length from the start, so that the data need not move at the end.
     facts = {"identity": progress.identity, "frames_sha256": progress.frames_sha256}
     return header_of(shape, facts)
 
 
-def _read_progress(path: Path) -> _Progress:
+def _read_progress(path: Path) -> _StoredSoFar:
     try:
-        return _Progress(**json.loads(path.read_text(encoding="utf-8")))
+        return _StoredSoFar(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise UserError(
             f"{path} does not say how far the patches are: {error}. Remove it to start again."
         ) from error
 
 
-def _write_progress(progress: _Progress, path: Path) -> None:
+def _write_progress(progress: _StoredSoFar, path: Path) -> None:
     write_json(path, asdict(progress))
 
 

@@ -28,11 +28,11 @@ from tqdm import tqdm
 from contracts.errors import DependencyError
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
-from encoder_training.evaluation.masked_encoder import HeardEncoder, batches, populations
+from encoder_training.evaluation.masked_encoder import MaskedEncoder, batches, populations
 from encoder_training.evaluation.movie_time import movie_time
 from encoder_training.evaluation.resampling import Draws, Interval, draw_groups, interval, runs
 from encoder_training.masking import MaskingOptions, PopulationMasks
-from encoder_training.model import Encoder
+from encoder_training.model import EncoderNetwork
 from encoder_training.probes.calibration import (
     areas_under_curve,
     log_loss,
@@ -41,7 +41,7 @@ from encoder_training.probes.calibration import (
     roc,
 )
 from encoder_training.probes.concepts import check_concepts, choose_concepts, label_frames
-from encoder_training.probes.probe_files import Probes, ProbeTest, load_probes, save_probes
+from encoder_training.probes.probe_files import FittedProbes, ProbeTest, load_probes, save_probes
 
 MAX_WINDOWS = 2000
 """Training windows for each of the two ways of hearing them, and validation and test windows for
@@ -57,14 +57,14 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
 N_DRAWS = 500
 """Of the bootstrap of an area under a curve."""
 
-__all__ = ["ProbeTest", "Probes", "fit_probes", "load_probes", "save_probes"]
+__all__ = ["FittedProbes", "ProbeTest", "fit_probes", "load_probes", "save_probes"]
 
 
 def fit_probes(
     prepared: PreparedSet,
     data: TrainingSet,
     parts: Split,
-    encoder: Encoder,
+    encoder: EncoderNetwork,
     scaling: Scaling,
     *,
     concepts: Sequence[str] | None = None,
@@ -73,7 +73,7 @@ def fit_probes(
     max_windows: int = MAX_WINDOWS,
     max_population_windows: int = MAX_POPULATION_WINDOWS,
     masking: MaskingOptions | None = None,
-) -> Probes:
+) -> FittedProbes:
     """Learn, calibrate and test probes.
 
     Parameters
@@ -84,7 +84,7 @@ def fit_probes(
         Windows at the encoder's lag.
     parts : Split
         Learned on `train`, calibrated on `validation`, tested on `test`.
-    encoder : Encoder
+    encoder : EncoderNetwork
         Gives patches on their own scale. Runs on the device that it is on.
     scaling : Scaling
         Of its counts.
@@ -101,7 +101,7 @@ def fit_probes(
 
     Returns
     -------
-    Probes
+    FittedProbes
         Without concepts where there are no captions.
 
     Raises
@@ -138,7 +138,7 @@ def fit_probes(
         disable=None if progress else True,
         file=sys.stderr,
     ) as bar:
-        ask = _Asked(data, encoder, scaling, bar)
+        ask = _MeanPatches(data, encoder, scaling, bar)
         masks = PopulationMasks(data.population, masking or MaskingOptions())
         rng = np.random.default_rng([seed, 4])
         everyone = np.ones((len(train), data.n_units), dtype=np.bool_)
@@ -183,7 +183,7 @@ def fit_probes(
                 )
             )
     auc = np.array([each.auc.value for each in tested]).reshape(scale.shape)
-    return Probes(
+    return FittedProbes(
         tuple(concepts),
         tuple(heard),
         weight.astype(np.float32),
@@ -196,15 +196,15 @@ def fit_probes(
     )
 
 
-class _Asked:
+class _MeanPatches:
     """The encoder's mean patches."""
 
     def __init__(
-        self, data: TrainingSet, encoder: Encoder, scaling: Scaling, bar: tqdm[None]
+        self, data: TrainingSet, encoder: EncoderNetwork, scaling: Scaling, bar: tqdm[None]
     ) -> None:
         everyone = data.population.select("all")
         self._data, self._bar = data, bar
-        self._heard = HeardEncoder(encoder, scaling, everyone)
+        self._heard = MaskedEncoder(encoder, scaling, everyone)
 
     def through(self, rows: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return mean patches, each window through its own mask, shape (n, dim)."""
@@ -278,9 +278,9 @@ def _test(
     )
 
 
-def _none(heard: dict[str, Any], dim: int) -> Probes:
+def _none(heard: dict[str, Any], dim: int) -> FittedProbes:
     no_scores = np.empty((len(heard), 0), np.float32)
-    return Probes(
+    return FittedProbes(
         (), tuple(heard), np.empty((0, dim), np.float32), np.empty(0, np.float32),
         no_scores, no_scores, no_scores,
     )  # fmt: skip

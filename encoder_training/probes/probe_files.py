@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from scipy.special import expit
 
+from contracts.atomic_files import write_json
 from contracts.errors import UserError
-from encoder_training.atomic_files import write_json, write_tensors
 from encoder_training.evaluation.resampling import Interval
 from encoder_training.plain_values import plain
 from encoder_training.probes.calibration import Reliability
+from encoder_training.tensor_files import write_tensors
 
 HEADER = "probes"
 """Entry of the file's metadata: names of the concepts and populations, as JSON. One entry, since
@@ -68,8 +69,8 @@ class ProbeTest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Probes:
-    """Probes of one encoder.
+class FittedProbes:
+    """FittedProbes of one encoder.
 
     Attributes
     ----------
@@ -125,12 +126,12 @@ class Probes:
         return self.tested[at + self.concepts.index(concept)]
 
 
-def save_probes(probes: Probes, folder: Path) -> None:
+def save_probes(probes: FittedProbes, folder: Path) -> None:
     """Write ``probes.safetensors``, for the daemon, and ``probes.json``, for people.
 
     Parameters
     ----------
-    probes : Probes
+    probes : FittedProbes
     folder : Path
         Of a run. Files of the same names are replaced.
     """
@@ -150,7 +151,7 @@ def save_probes(probes: Probes, folder: Path) -> None:
     write_json(folder / "probes.json", tree)
 
 
-def load_probes(folder: Path) -> Probes:
+def load_probes(folder: Path) -> FittedProbes:
     """Read what `save_probes` wrote.
 
     Parameters
@@ -160,7 +161,7 @@ def load_probes(folder: Path) -> Probes:
 
     Returns
     -------
-    Probes
+    FittedProbes
 
     Raises
     ------
@@ -172,7 +173,7 @@ def load_probes(folder: Path) -> Probes:
             header = json.loads((file.metadata() or {})[HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         tree = json.loads((folder / "probes.json").read_text(encoding="utf-8"))
-        return Probes(
+        return FittedProbes(
             concepts=tuple(header["concepts"]),
             populations=tuple(header["populations"]),
             strength=tuple(tree["strength"]),

@@ -31,7 +31,7 @@ LONGEST_STOP = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Programme:
+class DisturbanceSchedule:
     """When what happens, wall seconds since the first window."""
 
     slow_s: float
@@ -40,7 +40,7 @@ class Programme:
     killed_s: float
 
     @classmethod
-    def of(cls, seconds: float) -> Programme:
+    def of(cls, seconds: float) -> DisturbanceSchedule:
         """Lay it out over a soak of some length."""
         stopped_s = STOPPED_AT * seconds
         goes_on_s = stopped_s + min(STOPPED_S, LONGEST_STOP * seconds)
@@ -52,7 +52,7 @@ class Disturbance:
 
     Parameters
     ----------
-    programme : Programme
+    programme : DisturbanceSchedule
     daemon_pid : int
     publish : str
         Address of the narrations.
@@ -62,7 +62,12 @@ class Disturbance:
     """
 
     def __init__(
-        self, programme: Programme, daemon_pid: int, publish: str, clock: Clock, stack: ExitStack
+        self,
+        programme: DisturbanceSchedule,
+        daemon_pid: int,
+        publish: str,
+        clock: Clock,
+        stack: ExitStack,
     ) -> None:
         self._daemon_pid = daemon_pid
         self._publish = publish
@@ -113,13 +118,13 @@ class Disturbance:
 
 @contextmanager
 def disturbing(
-    programme: Programme | None, daemon_pid: int, publish: str, clock: Clock
+    programme: DisturbanceSchedule | None, daemon_pid: int, publish: str, clock: Clock
 ) -> Iterator[Disturbance | None]:
     """Disturb; at the end nobody is left stopped.
 
     Parameters
     ----------
-    programme : Programme or None
+    programme : DisturbanceSchedule or None
         None for nothing.
     daemon_pid : int
     publish : str

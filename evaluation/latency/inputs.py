@@ -24,7 +24,7 @@ MOVIE_SCENES = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class TrialInputs:
     """What is played.
 
     Attributes
@@ -61,7 +61,7 @@ def material(
     model: str | None,
     populations: tuple[str, ...],
     seconds: float,
-) -> Material:
+) -> TrialInputs:
     """Make what was not given, or find it where it was made before.
 
     Parameters
@@ -81,7 +81,7 @@ def material(
 
     Returns
     -------
-    Material
+    TrialInputs
 
     Raises
     ------
@@ -102,7 +102,7 @@ def material(
             f"--bundle {bundle} needs a recording of its units: give its --recording, too."
         )
     names = populations or (POPULATIONS if is_shipped else default_populations(manifest.population))
-    return Material(
+    return TrialInputs(
         recording=recording or str(_simulated_recording(folder, seconds)),
         bundle=manifest.folder,
         model=model or manifest.model.language_model.model_id,

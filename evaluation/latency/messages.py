@@ -42,7 +42,7 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class TimedMessage:
     """One narration or trigger, as a benchmark needs it.
 
     Attributes
@@ -88,7 +88,7 @@ class Heard:
         return next(iter(self.host_ns.values()))
 
 
-def read(message: Message) -> Heard | None:
+def read(message: Message) -> TimedMessage | None:
     """Read a narration or a trigger, and hold it to the rule of its parts.
 
     Parameters
@@ -97,7 +97,7 @@ def read(message: Message) -> Heard | None:
 
     Returns
     -------
-    heard : Heard or None
+    heard : TimedMessage or None
         None for a repeat of a last value.
 
     Raises
@@ -115,7 +115,7 @@ def read(message: Message) -> Heard | None:
         )
     stages = dict(content["latency_ms"])
     total = stages.pop("total")
-    return Heard(
+    return TimedMessage(
         kind=content.get("kind", "narration"),
         name=message.topic.partition(b".")[2].decode(),
         window_seq=content["window"]["seq"],
@@ -168,12 +168,12 @@ def percentiles(values: Sequence[float] | NDArray[np.float64]) -> dict[str, floa
     return {"p50": p50, "p95": p95, "p99": p99, "max": float(np.max(values)), "n": len(values)}
 
 
-def stage_percentiles(heard: Sequence[Heard]) -> dict[str, dict[str, float]]:
+def stage_percentiles(heard: Sequence[TimedMessage]) -> dict[str, dict[str, float]]:
     """Return the percentiles of every stage, in milliseconds, ``total`` last.
 
     Parameters
     ----------
-    heard : sequence of Heard
+    heard : sequence of TimedMessage
         Of one kind; empty gives nothing.
     """
     columns = {stage: [each.stages_ms[stage] for each in heard] for stage in _stages(heard)}
@@ -186,7 +186,7 @@ MIDDLE = (40.0, 60.0)
 """Percentiles of the total between which a message counts as a usual one."""
 
 
-def middle_ms(heard: Sequence[Heard]) -> dict[str, float]:
+def middle_ms(heard: Sequence[TimedMessage]) -> dict[str, float]:
     """Return the mean of every stage over the usual messages, milliseconds.
 
     Medians of stages do not sum to the median of the whole. These do sum to the mean total of the
@@ -194,7 +194,7 @@ def middle_ms(heard: Sequence[Heard]) -> dict[str, float]:
 
     Parameters
     ----------
-    heard : sequence of Heard
+    heard : sequence of TimedMessage
         Of one kind; empty gives nothing.
     """
     if not heard:
@@ -209,6 +209,6 @@ def middle_ms(heard: Sequence[Heard]) -> dict[str, float]:
     }
 
 
-def _stages(heard: Iterable[Heard]) -> list[str]:
+def _stages(heard: Iterable[TimedMessage]) -> list[str]:
     first = next(iter(heard), None)
     return [] if first is None else list(first.stages_ms)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.clock import NS_PER_S
-from evaluation.latency.inputs import Material
+from evaluation.latency.inputs import TrialInputs
 from evaluation.latency.messages import Message
 from evaluation.latency.rig import SPIKES, RigPlan, running
 
@@ -26,7 +26,7 @@ QUEUE_MESSAGES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class WindowRate:
     """How a rate of windows is made: by the stride, and beyond one window a bin by the speed.
 
     Attributes
@@ -47,7 +47,7 @@ class Pace:
     batch_ms: float
 
 
-def pace(rate: float, bins_per_s: float) -> Pace:
+def pace(rate: float, bins_per_s: float) -> WindowRate:
     """Return stride, speed and batch that give a rate exactly.
 
     Parameters
@@ -60,16 +60,16 @@ def pace(rate: float, bins_per_s: float) -> Pace:
     Examples
     --------
     >>> pace(20, 120)
-    Pace(rate=20, stride_bins=6, speed=1.0, batch_ms=10.0)
+    WindowRate(rate=20, stride_bins=6, speed=1.0, batch_ms=10.0)
     >>> pace(240, 120)
-    Pace(rate=240, stride_bins=1, speed=2.0, batch_ms=8.3)
+    WindowRate(rate=240, stride_bins=1, speed=2.0, batch_ms=8.3)
     """
     stride_bins = max(1, round(bins_per_s / rate))
     speed = rate * stride_bins / bins_per_s
     stride_ms = 1e3 * stride_bins / bins_per_s
     batch_ms = min(LONGEST_BATCH_MS * speed, stride_ms)
     tenths = max(SHORTEST_BATCH_MS, int(batch_ms * 10 + 1e-9) / 10)
-    return Pace(rate, stride_bins, speed, tenths)
+    return WindowRate(rate, stride_bins, speed, tenths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ class RateRun:
 
 
 def run_rate(
-    material: Material,
-    rate: Pace,
+    material: TrialInputs,
+    rate: WindowRate,
     folder: Path,
     *,
     seconds: float,
@@ -96,8 +96,8 @@ def run_rate(
 
     Parameters
     ----------
-    material : Material
-    rate : Pace
+    material : TrialInputs
+    rate : WindowRate
     folder : Path
         New; logs and summaries of the two processes go there.
     seconds : float

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evaluation.latency.inputs import Material
+    from evaluation.latency.inputs import TrialInputs
     from evaluation.latency.run import RateResult
 
 PERCENTILES = ("p50", "p95", "p99", "max")
 
 
-def circumstances(played: Material) -> dict[str, Any]:
+def circumstances(played: TrialInputs) -> dict[str, Any]:
     """Return what the numbers depend on: the command, the machine, and what was played."""
     return {
         "command": shlex.join(["neurrate", *sys.argv[1:]]),

@@ -19,14 +19,14 @@ from evaluation.latency.knee import Point
 from evaluation.latency.messages import (
     NARRATION,
     TRIGGER,
-    Heard,
     Message,
+    TimedMessage,
     middle_ms,
     percentiles,
     read,
     stage_percentiles,
 )
-from evaluation.latency.rate import WARM_S, Pace, RateRun
+from evaluation.latency.rate import WARM_S, RateRun, WindowRate
 from evaluation.latency.rig import SPIKES
 
 
@@ -36,7 +36,7 @@ class RateResult:
 
     Attributes
     ----------
-    pace : Pace
+    pace : WindowRate
     seconds : float
         Wall seconds that were measured.
     windows : dict
@@ -62,7 +62,7 @@ class RateResult:
         The furthest that the source fell behind its own schedule.
     """
 
-    pace: Pace
+    pace: WindowRate
     seconds: float
     windows: dict[str, Any]
     measured_windows: int
@@ -98,14 +98,14 @@ class RateResult:
 
 
 def summarise(
-    run: RateRun, rate: Pace, *, spec: WindowSpec, populations: Sequence[str]
+    run: RateRun, rate: WindowRate, *, spec: WindowSpec, populations: Sequence[str]
 ) -> RateResult:
     """Turn the messages of a run into numbers.
 
     Parameters
     ----------
     run : RateRun
-    rate : Pace
+    rate : WindowRate
     spec : WindowSpec
         Of the run, with its stride.
     populations : sequence of str
@@ -185,11 +185,11 @@ def _batches(messages: Sequence[Message]) -> Iterator[SentBatch]:
             yield SentBatch(*(header[n] for n in ("seq", "start_ns", "stop_ns", "sent_host_ns")))
 
 
-def _read(messages: Sequence[Message], kind: bytes) -> Iterator[Heard | None]:
+def _read(messages: Sequence[Message], kind: bytes) -> Iterator[TimedMessage | None]:
     return (read(message) for message in messages if message.topic.startswith(kind))
 
 
-def _warm_edge(batches: Sequence[SentBatch], rate: Pace, spec: WindowSpec) -> tuple[int, int]:
+def _warm_edge(batches: Sequence[SentBatch], rate: WindowRate, spec: WindowSpec) -> tuple[int, int]:
     """Return the first stop of a measured window (session ns), and how many windows lie before."""
     if not batches:
         return 0, 0
@@ -219,7 +219,7 @@ def _windows(counters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _n_whole(heard: Sequence[Heard], n_populations: int) -> int:
+def _n_whole(heard: Sequence[TimedMessage], n_populations: int) -> int:
     """Count the windows that every population was narrated of."""
     populations: dict[int, set[str]] = {}
     for each in heard:
@@ -227,12 +227,12 @@ def _n_whole(heard: Sequence[Heard], n_populations: int) -> int:
     return sum(len(names) == n_populations for names in populations.values())
 
 
-def _delivery_ms(heard: Sequence[Heard]) -> list[float]:
+def _delivery_ms(heard: Sequence[TimedMessage]) -> list[float]:
     return [(each.received_ns - each.published_ns) / 1e6 for each in heard]
 
 
 def _sent_to_received(
-    heard: Sequence[Heard], batches: Sequence[SentBatch], counters: Mapping[str, Any]
+    heard: Sequence[TimedMessage], batches: Sequence[SentBatch], counters: Mapping[str, Any]
 ) -> dict[str, float] | None:
     """Find the batch that finished each window; both of its stamps are of this machine's clock."""
     is_whole = all(later.seq == earlier.seq + 1 for earlier, later in pairwise(batches))
@@ -248,8 +248,8 @@ def _sent_to_received(
     return percentiles(waits_ms)
 
 
-def _of_triggers(triggers: Sequence[Heard], edge_ns: int, seconds: float) -> dict[str, Any]:
-    by_kind: dict[str, list[Heard]] = {}
+def _of_triggers(triggers: Sequence[TimedMessage], edge_ns: int, seconds: float) -> dict[str, Any]:
+    by_kind: dict[str, list[TimedMessage]] = {}
     for each in triggers:
         if each.window_stop_ns >= edge_ns:
             by_kind.setdefault(each.kind, []).append(each)

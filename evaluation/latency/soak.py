@@ -10,8 +10,22 @@ from typing import Any
 from contracts.clock import NS_PER_S, HostClock
 from contracts.narration import Status
 from contracts.narration_wire import load
-from evaluation.latency.disturbances import GOES_ON, KILLED, Disturbance, Programme, disturbing
-from evaluation.latency.messages import NARRATION, STATS, TRIGGER, Heard, Message, percentiles, read
+from evaluation.latency.disturbances import (
+    GOES_ON,
+    KILLED,
+    Disturbance,
+    DisturbanceSchedule,
+    disturbing,
+)
+from evaluation.latency.messages import (
+    NARRATION,
+    STATS,
+    TRIGGER,
+    Message,
+    TimedMessage,
+    percentiles,
+    read,
+)
 from evaluation.latency.process_usage import footprint, worker_of
 from evaluation.latency.rig import Rig, RigPlan, running
 from evaluation.latency.sample import Event, Log, Recovery, Sample
@@ -23,7 +37,7 @@ RECOVERED_FROM = (GOES_ON, KILLED)
 
 
 @dataclass(frozen=True, slots=True)
-class Soaked:
+class SoakResult:
     """What a soak leaves behind: what the source and the daemon say of themselves."""
 
     source: dict[str, Any]
@@ -39,7 +53,7 @@ class _Second:
     n_failed: int = 0
 
 
-class Watch:
+class SoakSampler:
     """Turns what is heard into samples.
 
     Parameters
@@ -93,7 +107,7 @@ class Watch:
         self._log.sample(self._sample(now_ns))
         self._second = _Second()
 
-    def _hear_narration(self, heard: Heard) -> None:
+    def _hear_narration(self, heard: TimedMessage) -> None:
         if heard.status == Status.FAILED.value:
             self._second.n_failed += 1
             return
@@ -145,10 +159,10 @@ def soak(
     folder: Path,
     log: Log,
     *,
-    programme: Programme | None,
+    programme: DisturbanceSchedule | None,
     is_stopped: Callable[[], bool],
     on_second: Callable[[float], None],
-) -> Soaked:
+) -> SoakResult:
     """Run until the source has sent all, or until it is asked to stop; the daemon ends by itself.
 
     Parameters
@@ -158,7 +172,7 @@ def soak(
         For logs and summaries of the processes.
     log : Log
         Takes every second.
-    programme : Programme or None
+    programme : DisturbanceSchedule or None
         What is done to the processes; None for nothing.
     is_stopped : callable
         Asked all the time. The source is then asked to stop, and what it sent is narrated.
@@ -167,13 +181,13 @@ def soak(
 
     Returns
     -------
-    Soaked
+    SoakResult
     """
     with (
         running(plan, folder, spikes_too=False) as rig,
         disturbing(programme, rig.daemon.pid, rig.publish, HostClock()) as disturbance,
     ):
-        watch = Watch(rig, plan.speed, log)
+        watch = SoakSampler(rig, plan.speed, log)
         while not rig.is_over:
             if is_stopped():
                 if disturbance is not None:
@@ -185,11 +199,14 @@ def soak(
         while more := rig.take():
             for message in more:
                 watch.hear(message)
-        return Soaked(*rig.summaries())
+        return SoakResult(*rig.summaries())
 
 
 def _turn(
-    rig: Rig, watch: Watch, disturbance: Disturbance | None, on_second: Callable[[float], None]
+    rig: Rig,
+    watch: SoakSampler,
+    disturbance: Disturbance | None,
+    on_second: Callable[[float], None],
 ) -> None:
     for message in rig.take():
         watch.hear(message)

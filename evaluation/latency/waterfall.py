@@ -53,7 +53,7 @@ def write_waterfall(path: Path, results: Sequence[RateResult], knee: Knee, *, ti
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _StageRow:
     """One bar: its stages, the percentiles of their sum, and a word at its end."""
 
     label: str
@@ -62,20 +62,20 @@ class _Row:
     note: str
 
 
-def _rows(results: Sequence[RateResult]) -> list[_Row]:
+def _rows(results: Sequence[RateResult]) -> list[_StageRow]:
     rows = []
     for each in results:
         label = f"{each.pace.rate:g}/s"
         if each.stages_ms:
             note = f"{each.share:.0%} of the windows"
-            rows.append(_Row(label, each.middle_ms, each.stages_ms["total"], note))
+            rows.append(_StageRow(label, each.middle_ms, each.stages_ms["total"], note))
         for kind, found in each.triggers.items():
             total, note = found["stages_ms"]["total"], f"{found['per_s']:.1f} triggers/s"
-            rows.append(_Row(f"{label}, {kind} rules", found["middle_ms"], total, note))
+            rows.append(_StageRow(f"{label}, {kind} rules", found["middle_ms"], total, note))
     return rows
 
 
-def _stages(axes: Any, rows: Sequence[_Row]) -> None:
+def _stages(axes: Any, rows: Sequence[_StageRow]) -> None:
     """Lay the stages of the usual message end to end; mark the percentiles of the whole."""
     named: dict[str, None] = {}
     for at, row in enumerate(rows):

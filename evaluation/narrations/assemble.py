@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from evaluation.bootstrap import Tally, difference, pooled, resamples, score
 from evaluation.narrations.facts_score import tallies
 from evaluation.narrations.pairs import NarratedPair, pair_results
-from evaluation.narrations.report import Example, PairsOf, Report, SameTokens, Scored
+from evaluation.narrations.report import Example, NarratorScores, PairsOf, Report, SameTokens
 from evaluation.narrations.sbert import SentenceEncoder, Similarity, similarity
 from evaluation.narrations.targets import against, judge
 from simulation.captions import caption
@@ -117,10 +117,10 @@ def assemble(
 
 def _scored(
     repeats: Sequence[Mapping[str, Tally]], n_units: int | None, draws: NDArray[np.float64]
-) -> Scored:
+) -> NarratorScores:
     """Score one narrator, or several that heard as many units each."""
     scores = {name: score(pooled([each[name] for each in repeats]), draws) for name in repeats[0]}
-    return Scored(n_units, len(repeats) * draws.shape[1], scores)
+    return NarratorScores(n_units, len(repeats) * draws.shape[1], scores)
 
 
 def _similarities(

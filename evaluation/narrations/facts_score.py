@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from contracts.errors import MisuseError
 from evaluation.bootstrap import Tally, derangements
-from simulation.captions import Said, parse
+from simulation.captions import ParsedCaption, parse
 from simulation.scenes.facts import DISTANCES, KINDS, LIGHTS, Facts
 
 ACCURACIES = ("direction", "count", "distance", "light")
@@ -104,7 +104,7 @@ def _truth(facts: Sequence[Facts]) -> dict[str, _Table]:
     }
 
 
-def _said(said: Sequence[Said]) -> dict[str, _Table]:
+def _said(said: Sequence[ParsedCaption]) -> dict[str, _Table]:
     """Return sentences as numbers, by scene and kind; -2 where nothing is said."""
     table = {name: np.full((len(said), len(KINDS)), -2.0) for name in ACCURACIES[:3]}
     for row, one in enumerate(said):

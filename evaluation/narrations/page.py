@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from evaluation.bootstrap import Score
 from evaluation.narrations.facts_score import SCORES
-from evaluation.narrations.report import Report, Scored
+from evaluation.narrations.report import NarratorScores, Report
 
 COLUMNS = {
     "object_f1": "object F1",
@@ -106,7 +106,7 @@ def _targets(report: Report) -> str:
     return table(["target", "wanted", "found", "met"], rows)
 
 
-def _narrators(report: Report) -> dict[str, Scored]:
+def _narrators(report: Report) -> dict[str, NarratorScores]:
     return {"true patches": report.true_patches, **report.spikes}
 
 
@@ -205,7 +205,7 @@ def _examples(report: Report) -> str:
     )
 
 
-def _n(scored: Scored) -> str:
+def _n(scored: NarratorScores) -> str:
     return "-" if scored.n_units is None else str(scored.n_units)
 
 

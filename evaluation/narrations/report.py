@@ -24,7 +24,7 @@ CONTROLS = ("shuffled", "silent")
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class NarratorScores:
     """One narrator of all scenes: the true patches, or a population of units.
 
     Attributes
@@ -147,11 +147,11 @@ class Report:
         Unseen scenes behind each score.
     bundle, model : str
         sha256 of the bundle's manifest, and the name of the language model's folder.
-    true_patches : Scored
+    true_patches : NarratorScores
         What the language model says when it sees the frame itself.
-    spikes : mapping of str to Scored
+    spikes : mapping of str to NarratorScores
         By population.
-    units : mapping of int to Scored
+    units : mapping of int to NarratorScores
         By number of visual units.
     against : mapping of str to Difference
         Object F1 of a pair of populations, first less second, such as ``all-silent``.
@@ -173,9 +173,9 @@ class Report:
     n_scenes: int
     bundle: str
     model: str
-    true_patches: Scored
-    spikes: Mapping[str, Scored]
-    units: Mapping[int, Scored]
+    true_patches: NarratorScores
+    spikes: Mapping[str, NarratorScores]
+    units: Mapping[int, NarratorScores]
     against: Mapping[str, Difference]
     pairs: tuple[PairsOf, ...]
     sbert: Mapping[str, Similarity]
@@ -218,7 +218,7 @@ class Report:
         return plain
 
 
-def _scored(scored: Scored) -> dict[str, Any]:
+def _scored(scored: NarratorScores) -> dict[str, Any]:
     flat: dict[str, Any] = {"n_units": scored.n_units, "n_sentences": scored.n_sentences}
     for name, score in scored.scores.items():
         flat |= {

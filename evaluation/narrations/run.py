@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from contracts.errors import UserError, listed
 from contracts.narration import Narration
-from evaluation.trial import Replayed, ReplayPlan, replay
+from evaluation.trial import ReplayPlan, ReplayResult, replay
 
 if TYPE_CHECKING:
     from contracts.manifest import Manifest
@@ -33,11 +33,11 @@ WAYS = (("sequential", "1"), ("worker", "1"), ("worker", "max"))
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class _SceneNarrations:
     """What was said of a world."""
 
     plan: ReplayPlan
-    replayed: Replayed
+    replayed: ReplayResult
     texts: Mapping[str, Sequence[str]]
 
 
@@ -158,7 +158,9 @@ class ScoreSession:
                 "with 'neurrate bundle simulated'."
             )
 
-    def _narrate(self, world: ScoreWorld, expressions: Mapping[str, str], name: str) -> _Heard:
+    def _narrate(
+        self, world: ScoreWorld, expressions: Mapping[str, str], name: str
+    ) -> _SceneNarrations:
         """Narrate the frames of a world, then its spikes; every sentence belongs to a scene."""
         from evaluation.narrations.narrators import narrate_frames
         from evaluation.narrations.windows import scene_windows
@@ -180,9 +182,9 @@ class ScoreSession:
             population: [replayed.narrations[seq, population].said.text for seq in windows]
             for population in expressions
         }
-        return _Heard(plan, replayed, {"true_patches": frames, **spikes})
+        return _SceneNarrations(plan, replayed, {"true_patches": frames, **spikes})
 
-    def _same_tokens(self, heard: _Heard) -> tuple[SameTokens, ...]:
+    def _same_tokens(self, heard: _SceneNarrations) -> tuple[SameTokens, ...]:
         """Replay the beginning in other ways, and compare with what was said before."""
         from evaluation.narrations.report import SameTokens
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from simulation.cortex.drive import Eye
     from simulation.cortex.units import CortexUnits
     from simulation.scenes.facts import Facts
-    from simulation.scenes.movie import Movie
+    from simulation.scenes.movie import SceneMovie
     from simulation.scenes.scene import Scene
 
 
@@ -30,7 +30,7 @@ class ScoreWorld:
     ----------
     recording : Path
         NWB file.
-    movie : Movie
+    movie : SceneMovie
         The scenes, one after another.
     start_ns, stop_ns : array, shape (n_scenes,), int64, nanoseconds
         When each scene was on the screen, session clock.
@@ -39,7 +39,7 @@ class ScoreWorld:
     """
 
     recording: Path
-    movie: Movie
+    movie: SceneMovie
     start_ns: NDArray[np.int64]
     stop_ns: NDArray[np.int64]
     frame_start_ns: NDArray[np.int64]
@@ -91,9 +91,9 @@ def make_world(
     """
     from simulation.cortex.nwb import write_session
     from simulation.cortex.schedule import movie_schedule
-    from simulation.scenes.movie import Movie
+    from simulation.scenes.movie import SceneMovie
 
-    movie = Movie("natural_movie_unseen", tuple(scenes), SCENE_FRAMES)
+    movie = SceneMovie("natural_movie_unseen", tuple(scenes), SCENE_FRAMES)
     schedule = movie_schedule(movie, seed=session_seed)
     write_session(
         recording,

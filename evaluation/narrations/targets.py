@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from evaluation.bootstrap import Difference
-from evaluation.narrations.report import CONTROLS, SameTokens, Scored, Target
+from evaluation.narrations.report import CONTROLS, NarratorScores, SameTokens, Target
 
 TRUE_PATCHES = {"object_f1": 0.95, "direction": 0.90, "light": 0.90, "count": 0.90}
 """Least score of the language model on the frames themselves."""
@@ -30,9 +30,9 @@ def against(populations: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def judge(
-    true_patches: Scored,
-    spikes: Mapping[str, Scored],
-    units: Mapping[int, Scored],
+    true_patches: NarratorScores,
+    spikes: Mapping[str, NarratorScores],
+    units: Mapping[int, NarratorScores],
     differences: Mapping[str, Difference],
     same_tokens: Sequence[SameTokens],
 ) -> tuple[Target, ...]:
@@ -40,10 +40,10 @@ def judge(
 
     Parameters
     ----------
-    true_patches : Scored
-    spikes : mapping of str to Scored
+    true_patches : NarratorScores
+    spikes : mapping of str to NarratorScores
         By population; ``all`` is needed, the others are judged if they are there.
-    units : mapping of int to Scored
+    units : mapping of int to NarratorScores
         By number of units.
     differences : mapping of str to Difference
         Object F1, as `against` names the pairs, joined by a hyphen.

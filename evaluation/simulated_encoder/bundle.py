@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from encoder_training.data_set.training_set import TrainingSet
     from encoder_training.history import TrainingEpoch
-    from encoder_training.training import Trained
+    from encoder_training.training import TrainingResult
 
 SHIPPED = Path(simulation.__file__).parent / "weights"
 SHIPPED_MODEL = SHIPPED / "tiny-llava"
@@ -48,7 +48,7 @@ def train_shipped_encoder(
     *,
     command: str,
     on_epoch: Callable[[TrainingEpoch], None] | None = None,
-) -> Trained:
+) -> TrainingResult:
     """Simulate the session, train the encoder, and write its weights.
 
     Parameters
@@ -66,7 +66,7 @@ def train_shipped_encoder(
 
     Returns
     -------
-    Trained
+    TrainingResult
 
     Raises
     ------
@@ -160,7 +160,7 @@ def write_shipped_bundle(
 
 def _write(
     out: Path,
-    trained: Trained,
+    trained: TrainingResult,
     data: TrainingSet,
     recipe: BundleRecipe,
     *,

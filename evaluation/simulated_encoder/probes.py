@@ -15,7 +15,7 @@ from contracts.window import WindowSpec
 from evaluation.simulated_encoder.bundle import FACTS, REFERENCES, SHIPPED_ENCODER
 
 if TYPE_CHECKING:
-    from encoder_training.probes.probe_files import Probes
+    from encoder_training.probes.probe_files import FittedProbes
 
 CONCEPTS = (
     "away", "bird", "bright", "building", "car", "cyclist", "dark", "dog", "drive", "lamp", "left",
@@ -32,7 +32,7 @@ def fit_simulated_probes(
     encoder: Path = SHIPPED_ENCODER,
     concepts: Sequence[str] = CONCEPTS,
     seed: int = 0,
-) -> Probes:
+) -> FittedProbes:
     """Learn, calibrate and test concept probes of an encoder that is trained already.
 
     Parameters
@@ -49,7 +49,7 @@ def fit_simulated_probes(
 
     Returns
     -------
-    Probes
+    FittedProbes
 
     Raises
     ------

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from simulation.cortex.nwb import SessionTruth
     from simulation.cortex.schedule import Schedule
     from simulation.cortex.units import CortexUnits
-    from simulation.scenes.movie import Movie
+    from simulation.scenes.movie import SceneMovie
 
 WINDOW = WindowSpec(rate=BinRate(120), n_bins=20, stride_bins=8, lag_ns=100_000_000)
 """The paper's 20 bins of 1/120 s, fifteen windows a second. Latencies are 40 to 70 ms and the
@@ -297,7 +297,7 @@ def training_schedule(recipe: BundleRecipe) -> Schedule:
     return allen_schedule(repeated, [long], repeats=half, pulses_each=0, seed=recipe.seed)
 
 
-def session_movies(recipe: BundleRecipe) -> tuple[Movie, Movie]:
+def session_movies(recipe: BundleRecipe) -> tuple[SceneMovie, SceneMovie]:
     """Return the short movie that is repeated, and the long one."""
     from simulation.scenes.movie import random_movie
 

@@ -35,7 +35,7 @@ MAX_GAP_NS = 100_000_000
 (encoder_training/data_set/alignment.py)."""
 
 
-class Truth(Protocol):
+class ConceptAnnotations(Protocol):
     """Knows when a concept was there."""
 
     @property
@@ -50,7 +50,7 @@ class Truth(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class FileTruth:
+class FileAnnotations:
     """The rows of a CSV file. What no row names was not there.
 
     Attributes
@@ -80,7 +80,7 @@ class FileTruth:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class CaptionInterval:
     """A stretch in which the screen showed what the same captions say."""
 
     start_ns: int
@@ -89,18 +89,18 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionTruth:
+class CaptionAnnotations:
     """The captions of a recording's presentations. A grey screen shows nothing.
 
     Attributes
     ----------
     source : str
-    shown : tuple of Shown
+    shown : tuple of CaptionInterval
         In order; presentations of which nothing is known are left out.
     """
 
     source: str
-    shown: tuple[Shown, ...]
+    shown: tuple[CaptionInterval, ...]
 
     def known(self, seen: Span) -> Spans:
         """Return when captions or a grey screen say what was there."""
@@ -130,7 +130,7 @@ class CaptionTruth:
         return merged(spans, gap_ns=MAX_GAP_NS)
 
 
-def read_truth_file(path: Path) -> FileTruth:
+def read_truth_file(path: Path) -> FileAnnotations:
     """Read ``start_s,stop_s,concept``.
 
     Parameters
@@ -141,7 +141,7 @@ def read_truth_file(path: Path) -> FileTruth:
 
     Returns
     -------
-    FileTruth
+    FileAnnotations
 
     Raises
     ------
@@ -156,7 +156,7 @@ def read_truth_file(path: Path) -> FileTruth:
         raise UserError(f"--truth {path} is not UTF-8 text: {error}.") from error
     rows = csv.reader(text.splitlines())
     try:
-        return FileTruth(str(path), _read(rows, path))
+        return FileAnnotations(str(path), _read(rows, path))
     except csv.Error as error:
         raise UserError(f"--truth {path}, line {rows.line_num} is no CSV: {error}.") from error
 
@@ -219,7 +219,7 @@ def _more(problems: Sequence[str]) -> str:
     return f"; and {len(problems) - 5} lines more" if len(problems) > 5 else ""
 
 
-def captions_as_truth(shown: Presentations, recording: str) -> CaptionTruth | None:
+def captions_as_truth(shown: Presentations, recording: str) -> CaptionAnnotations | None:
     """Take the captions of a recording's presentations for the truth.
 
     A simulated session knows more sentences for each frame, which lie beside it: with other words
@@ -233,13 +233,13 @@ def captions_as_truth(shown: Presentations, recording: str) -> CaptionTruth | No
 
     Returns
     -------
-    CaptionTruth or None
+    CaptionAnnotations or None
         None where no presentation has a caption.
     """
     if not shown.caption or not any(shown.caption):
         return None
     more = _sentences_beside(Path(recording), shown.names)
-    found: list[Shown] = []
+    found: list[CaptionInterval] = []
     for row in range(len(shown.start_ns)):
         name, caption = shown.names[shown.stimulus[row]], shown.caption[row]
         frame = shown.frame[row]
@@ -247,16 +247,16 @@ def captions_as_truth(shown: Presentations, recording: str) -> CaptionTruth | No
             continue
         number = -1 if np.isnan(frame) else int(frame)
         said = (caption, *more.get((name, number), ())) if caption else ()
-        _add(found, Shown(int(shown.start_ns[row]), int(shown.stop_ns[row]), said))
+        _add(found, CaptionInterval(int(shown.start_ns[row]), int(shown.stop_ns[row]), said))
     source = "the recording's captions" + (" and the sentences beside it" if more else "")
-    return CaptionTruth(source, tuple(found))
+    return CaptionAnnotations(source, tuple(found))
 
 
-def _add(found: list[Shown], new: Shown) -> None:
+def _add(found: list[CaptionInterval], new: CaptionInterval) -> None:
     """Append, or lengthen the last if the same was shown on."""
     last = found[-1] if found else None
     if last and last.captions == new.captions and new.start_ns - last.stop_ns <= MAX_GAP_NS:
-        found[-1] = Shown(last.start_ns, max(last.stop_ns, new.stop_ns), last.captions)
+        found[-1] = CaptionInterval(last.start_ns, max(last.stop_ns, new.stop_ns), last.captions)
     elif new.stop_ns > new.start_ns:
         found.append(new)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from contracts.atomic_files import check_writable
 from contracts.clock import NS_PER_S
 from contracts.errors import UserError
 from evaluation.triggers.intervals import Spans
-from evaluation.triggers.report import Held, RuleScore, number
+from evaluation.triggers.report import RuleScore, ScoredRule, number
 from evaluation.triggers.score_trace import best_of
-from neurrate.tables import check_writable
 
 if TYPE_CHECKING:
     from evaluation.triggers.report import DryRun
@@ -170,7 +170,7 @@ def _thresholds(axes: Any, each: RuleScore) -> None:
     axes.set_title("precision over recall", fontsize=8)
 
 
-def _mark(axes: Any, held: Held, own: float) -> None:
+def _mark(axes: Any, held: ScoredRule, own: float) -> None:
     """Mark the rule's own threshold, and the one of the best F1."""
     best = best_of(held.swept, own)
     for swept in held.swept:

@@ -12,7 +12,7 @@ from contracts.manifest import CAPTIONS
 from contracts.toml import read_toml
 from contracts.trigger import TriggerKind
 from evaluation.trial import ReplayPlan
-from evaluation.triggers.annotations import Truth, captions_as_truth, read_truth_file
+from evaluation.triggers.annotations import ConceptAnnotations, captions_as_truth, read_truth_file
 from neurrate.arguments import overrides_of, settings_from
 from neurrate.run_command import named_populations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contracts.manifest import Manifest
     from contracts.window import WindowSpec
     from daemon.service.settings import Settings
-    from daemon.triggers.probes import Probes
+    from daemon.triggers.probes import ConceptProbes
     from daemon.triggers.rule_file import RuleBook
     from daemon.triggers.rules import Rule
     from stream_sources.recordings.recording import RecordingSource
@@ -32,7 +32,7 @@ SPOKEN = (TriggerKind.WORD, TriggerKind.LIKENESS)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DryRunRequest:
     """What was asked for; None where nobody said.
 
     Attributes
@@ -65,7 +65,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class DryRunPlan:
     """All that is known before the replay.
 
     Attributes
@@ -76,10 +76,10 @@ class Prepared:
     spec : WindowSpec
         Of its windows.
     book : RuleBook
-    probes : Probes or None
+    probes : ConceptProbes or None
     source : RecordingSource
         The part of the recording that will be played; the caller closes it.
-    truth : Truth
+    truth : ConceptAnnotations
     plan : ReplayPlan
     """
 
@@ -87,9 +87,9 @@ class Prepared:
     settings: Settings
     spec: WindowSpec
     book: RuleBook
-    probes: Probes | None
+    probes: ConceptProbes | None
     source: RecordingSource
-    truth: Truth
+    truth: ConceptAnnotations
     plan: ReplayPlan
 
     def tolerance_ns(self, rule: Rule) -> int:
@@ -104,16 +104,16 @@ class Prepared:
         return spec.lag_ns + spec.rate.start_ns(spec.n_bins + waiting)
 
 
-def prepare(asked: Asked) -> Prepared:
+def prepare(asked: DryRunRequest) -> DryRunPlan:
     """Load and check everything.
 
     Parameters
     ----------
-    asked : Asked
+    asked : DryRunRequest
 
     Returns
     -------
-    Prepared
+    DryRunPlan
 
     Raises
     ------
@@ -166,10 +166,10 @@ def prepare(asked: Asked) -> Prepared:
         config=asked.config,
         settings=given,
     )
-    return Prepared(manifest, settings, spec, book, probes, source, truth, plan)
+    return DryRunPlan(manifest, settings, spec, book, probes, source, truth, plan)
 
 
-def _settings(asked: Asked, manifest: Manifest) -> tuple[Settings, tuple[str, ...]]:
+def _settings(asked: DryRunRequest, manifest: Manifest) -> tuple[Settings, tuple[str, ...]]:
     """Return the daemon's settings, and those that it must be told, as after ``--set``."""
     populations, is_spoken = _named_in(asked.rules)
     ours: dict[str, object] = {
@@ -202,7 +202,7 @@ def _named_in(rules: Path) -> tuple[Sequence[str], bool]:
 
     What cannot be read is passed over: it is said when the rules are loaded.
     """
-    from daemon.triggers.rules import ConditionError, read_condition
+    from daemon.triggers.rules import RuleConditionError, read_condition
 
     try:
         tables = read_toml(rules).get("triggers", {}).values()
@@ -212,7 +212,7 @@ def _named_in(rules: Path) -> tuple[Sequence[str], bool]:
     for table in tables:
         try:
             conditions.append(read_condition(table["when"]))
-        except (ConditionError, KeyError, TypeError):
+        except (RuleConditionError, KeyError, TypeError):
             continue
     names = dict.fromkeys(condition.population for condition in conditions)
     return tuple(names), any(condition.kind in SPOKEN for condition in conditions)

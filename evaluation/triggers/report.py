@@ -12,7 +12,13 @@ import numpy as np
 from contracts.clock import NS_PER_S, ns_to_second
 from evaluation.triggers.intervals import Spans, total_ns
 from evaluation.triggers.score_trace import Swept, best_of
-from evaluation.triggers.scoring import MINUTE_NS, N_SHIFTS, Luck, Outcome, Scene
+from evaluation.triggers.scoring import (
+    MINUTE_NS,
+    N_SHIFTS,
+    AnnotatedConcept,
+    MatchedEvents,
+    ShiftNull,
+)
 
 if TYPE_CHECKING:
     from daemon.triggers.rules import Rule
@@ -26,25 +32,25 @@ DASH = "-"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
+class ScoredRule:
     """A rule held to the truth.
 
     Attributes
     ----------
-    scene : Scene
+    scene : AnnotatedConcept
         When its concept was there.
-    outcome : Outcome
+    outcome : MatchedEvents
     scores : dict of str to Score
         With intervals over events.
-    luck : Luck or None
+    luck : ShiftNull or None
     swept : tuple of Swept
         Other thresholds.
     """
 
-    scene: Scene
-    outcome: Outcome
+    scene: AnnotatedConcept
+    outcome: MatchedEvents
     scores: dict[str, Score]
-    luck: Luck | None
+    luck: ShiftNull | None
     swept: tuple[Swept, ...]
 
 
@@ -69,7 +75,7 @@ class RuleScore:
         Those of them that are of the same windows.
     is_computed : bool
         Whether `times_ns` are those of this process, because the daemon left scores out.
-    held : Held or str
+    held : ScoredRule or str
         Or why it is not scored.
     """
 
@@ -81,7 +87,7 @@ class RuleScore:
     n_again: int
     n_same: int
     is_computed: bool
-    held: Held | str
+    held: ScoredRule | str
 
     @property
     def heard_after_s(self) -> tuple[float, ...]:
@@ -191,7 +197,7 @@ def _rule_json(each: RuleScore) -> dict[str, Any]:
     return found if isinstance(each.held, str) else found | _held_json(each, each.held)
 
 
-def _held_json(each: RuleScore, held: Held) -> dict[str, Any]:
+def _held_json(each: RuleScore, held: ScoredRule) -> dict[str, Any]:
     outcome, luck = held.outcome, held.luck
     best = best_of(held.swept, each.rule.level.threshold)
     return {
@@ -294,7 +300,7 @@ def latency_rows(rules: Sequence[RuleScore]) -> list[dict[str, object]]:
 HOST = ("p50", "p95", "p99")
 
 
-def _scored(rules: Sequence[RuleScore]) -> list[tuple[RuleScore, Held]]:
+def _scored(rules: Sequence[RuleScore]) -> list[tuple[RuleScore, ScoredRule]]:
     return [(each, each.held) for each in rules if not isinstance(each.held, str)]
 
 
@@ -319,7 +325,7 @@ def notes(report: DryRun) -> list[str]:
     lines.append(
         "A trigger belongs to an event if its window ends within the event or up to "
         f"{' or '.join(f'{ns_to_second(each):.3f}' for each in tolerances)} s after it: window, "
-        "lag and dwell. Luck: the same triggers shifted together by random times, by "
+        "lag and dwell. ShiftNull: the same triggers shifted together by random times, by "
         f"more than an event, {N_SHIFTS:,} times. The truth is {report.truth}; it covers "
         f"{total_ns(report.known) / NS_PER_S:.0f} of {whole_ns / NS_PER_S:.0f} s."
     )

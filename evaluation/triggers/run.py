@@ -13,22 +13,22 @@ from contracts.clock import ns_to_second, second_to_ns
 from contracts.errors import UserError
 from contracts.trigger import TriggerKind, trigger_latency_ms
 from evaluation.latency.messages import percentiles
-from evaluation.trial import Replayed, replay
-from evaluation.triggers.plan import Prepared
-from evaluation.triggers.report import DryRun, Held, RuleScore
+from evaluation.trial import ReplayResult, replay
+from evaluation.triggers.plan import DryRunPlan
+from evaluation.triggers.report import DryRun, RuleScore, ScoredRule
 from evaluation.triggers.score_trace import Trace, narration_traces, probe_traces, sweep
-from evaluation.triggers.scoring import Scene, intervals, luck, make_scene, match
+from evaluation.triggers.scoring import AnnotatedConcept, intervals, luck, make_scene, match
 
 if TYPE_CHECKING:
     from daemon.triggers.rules import Rule
 
 
-def dry_run(prepared: Prepared, folder: Path, *, command: str, seed: int = 0) -> DryRun:
+def dry_run(prepared: DryRunPlan, folder: Path, *, command: str, seed: int = 0) -> DryRun:
     """Replay a recording with rules that reach no sink, and score what they fire at.
 
     Parameters
     ----------
-    prepared : Prepared
+    prepared : DryRunPlan
     folder : Path
         Empty; logs go there.
     command : str
@@ -90,7 +90,7 @@ def dry_run(prepared: Prepared, folder: Path, *, command: str, seed: int = 0) ->
     )
 
 
-def _scenes(prepared: Prepared) -> dict[str, Scene | str]:
+def _scenes(prepared: DryRunPlan) -> dict[str, AnnotatedConcept | str]:
     """Return what each rule is held to, or why to nothing.
 
     Raises
@@ -105,7 +105,7 @@ def _scenes(prepared: Prepared) -> dict[str, Scene | str]:
     return found
 
 
-def _scene(prepared: Prepared, rule: Rule) -> Scene | str:
+def _scene(prepared: DryRunPlan, rule: Rule) -> AnnotatedConcept | str:
     there, seen = prepared.truth.there(rule), prepared.source.span_ns
     if isinstance(there, str):
         return there
@@ -126,8 +126,8 @@ def _scene(prepared: Prepared, rule: Rule) -> Scene | str:
 
 def _rule_score(
     rule: Rule,
-    scene: Scene | str,
-    replayed: Replayed,
+    scene: AnnotatedConcept | str,
+    replayed: ReplayResult,
     trace: Trace,
     *,
     is_whole: bool,
@@ -161,8 +161,10 @@ def _rule_score(
     )
 
 
-def _held(rule: Rule, scene: Scene, times_ns: Sequence[int], trace: Trace, seed: int) -> Held:
-    return Held(
+def _held(
+    rule: Rule, scene: AnnotatedConcept, times_ns: Sequence[int], trace: Trace, seed: int
+) -> ScoredRule:
+    return ScoredRule(
         scene=scene,
         outcome=match(scene, times_ns),
         scores=intervals(scene, times_ns, seed=seed),

@@ -21,14 +21,14 @@ from contracts.trigger import TriggerKind
 from contracts.words import words_in
 from daemon.triggers.crossing import Crossing
 from evaluation.plain_progress import Tenths
-from evaluation.triggers.scoring import Counts, Scene, count
+from evaluation.triggers.scoring import AnnotatedConcept, Counts, count
 
 if TYPE_CHECKING:
     from contracts.manifest import Manifest
     from contracts.window import Window
     from daemon.service.settings import Settings
     from daemon.triggers.crossing import Level
-    from daemon.triggers.probes import Probes
+    from daemon.triggers.probes import ConceptProbes
     from daemon.triggers.rule_file import RuleBook
     from daemon.triggers.rules import Rule
     from stream_sources.recordings.recording import RecordingSource
@@ -67,7 +67,7 @@ def probe_traces(
     source: RecordingSource,
     manifest: Manifest,
     book: RuleBook,
-    probes: Probes | None,
+    probes: ConceptProbes | None,
     settings: Settings,
     *,
     n_windows: int | None = None,
@@ -80,7 +80,7 @@ def probe_traces(
         The part that the daemon was given, with the bundle's units in its order.
     manifest : Manifest
     book : RuleBook
-    probes : Probes or None
+    probes : ConceptProbes or None
     settings : Settings
         The daemon's own.
     n_windows : int, optional
@@ -211,14 +211,14 @@ class Swept:
     counts: Counts
 
 
-def sweep(rule: Rule, trace: Trace, scene: Scene) -> tuple[Swept, ...]:
+def sweep(rule: Rule, trace: Trace, scene: AnnotatedConcept) -> tuple[Swept, ...]:
     """Try other thresholds; the release keeps its distance.
 
     Parameters
     ----------
     rule : Rule
     trace : Trace
-    scene : Scene
+    scene : AnnotatedConcept
 
     Returns
     -------

@@ -42,7 +42,7 @@ MINUTE_NS = 60_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class AnnotatedConcept:
     """What a rule is held to.
 
     Attributes
@@ -67,7 +67,9 @@ class Scene:
         )
 
 
-def make_scene(there: Spans, known: Spans, *, tolerance_ns: int, is_above: bool = True) -> Scene:
+def make_scene(
+    there: Spans, known: Spans, *, tolerance_ns: int, is_above: bool = True
+) -> AnnotatedConcept:
     """Find the events of a rule.
 
     Parameters
@@ -83,7 +85,7 @@ def make_scene(there: Spans, known: Spans, *, tolerance_ns: int, is_above: bool 
 
     Returns
     -------
-    Scene
+    AnnotatedConcept
         An event whose beginning is not known is left out, and so is one that the end of what is
         known cuts before it could be heard. Their time is not scored.
     """
@@ -100,11 +102,11 @@ def make_scene(there: Spans, known: Spans, *, tolerance_ns: int, is_above: bool 
     cut = without(whole, events)
     late = merged((start, stop + tolerance_ns) for start, stop in cut)
     scored = without(merged((start, stop + tolerance_ns) for start, stop in known), late)
-    return Scene(events, scored, tolerance_ns)
+    return AnnotatedConcept(events, scored, tolerance_ns)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MatchedEvents:
     """What became of every event and every trigger.
 
     Attributes
@@ -126,18 +128,18 @@ class Outcome:
         return sum(each is not None for each in self.hit)
 
 
-def match(scene: Scene, times_ns: Sequence[int]) -> Outcome:
+def match(scene: AnnotatedConcept, times_ns: Sequence[int]) -> MatchedEvents:
     """Give every trigger to the event that it belongs to.
 
     Parameters
     ----------
-    scene : Scene
+    scene : AnnotatedConcept
     times_ns : sequence of int
         Session nanoseconds at which the triggers' windows end, in order.
 
     Returns
     -------
-    Outcome
+    MatchedEvents
     """
     starts = [start for start, _ in scene.events]
     hit: list[int | None] = [None] * len(starts)
@@ -153,7 +155,7 @@ def match(scene: Scene, times_ns: Sequence[int]) -> Outcome:
             false_alarms.append(number)
         else:
             unknown.append(number)
-    return Outcome(tuple(hit), tuple(repeats), tuple(false_alarms), tuple(unknown))
+    return MatchedEvents(tuple(hit), tuple(repeats), tuple(false_alarms), tuple(unknown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +196,12 @@ class Counts:
         return _ratio(self.n_false_alarms * MINUTE_NS, self.free_ns)
 
 
-def count(scene: Scene, times_ns: Sequence[int]) -> Counts:
+def count(scene: AnnotatedConcept, times_ns: Sequence[int]) -> Counts:
     """Match, and count."""
     return _counts(scene, times_ns, total_ns(scene.free))
 
 
-def _counts(scene: Scene, times_ns: Sequence[int], free_ns: int) -> Counts:
+def _counts(scene: AnnotatedConcept, times_ns: Sequence[int], free_ns: int) -> Counts:
     outcome = match(scene, times_ns)
     return Counts(
         n_events=len(scene.events),
@@ -211,13 +213,13 @@ def _counts(scene: Scene, times_ns: Sequence[int], free_ns: int) -> Counts:
 
 
 def intervals(
-    scene: Scene, times_ns: Sequence[int], *, seed: int = 0, n_draws: int = N_DRAWS
+    scene: AnnotatedConcept, times_ns: Sequence[int], *, seed: int = 0, n_draws: int = N_DRAWS
 ) -> dict[str, Score]:
     """Score with 95 % bootstrap intervals over events.
 
     Parameters
     ----------
-    scene : Scene
+    scene : AnnotatedConcept
     times_ns : sequence of int
         Of the triggers, in order.
     seed : int
@@ -259,7 +261,7 @@ def intervals(
 
 
 @dataclass(frozen=True, slots=True)
-class Luck:
+class ShiftNull:
     """What the same triggers would score at other times.
 
     Attributes
@@ -282,8 +284,8 @@ class Luck:
 
 
 def luck(
-    scene: Scene, times_ns: Sequence[int], *, seed: int = 0, n_shifts: int = N_SHIFTS
-) -> Luck | None:
+    scene: AnnotatedConcept, times_ns: Sequence[int], *, seed: int = 0, n_shifts: int = N_SHIFTS
+) -> ShiftNull | None:
     """Shift all triggers together by random times, round the end of the scored time.
 
     A shift by less than an event may leave triggers in the event that they are of, which is no
@@ -292,7 +294,7 @@ def luck(
 
     Parameters
     ----------
-    scene : Scene
+    scene : AnnotatedConcept
     times_ns : sequence of int
         Of the triggers, in order.
     seed : int
@@ -300,7 +302,7 @@ def luck(
 
     Returns
     -------
-    Luck or None
+    ShiftNull or None
         None without events, or without triggers in the scored time.
     """
     starts = np.array([start for start, _ in scene.scored], dtype=np.int64)
@@ -320,7 +322,7 @@ def luck(
         found.append(_counts(scene, (starts[rows] + moved - before[rows]).tolist(), 0))
     f1 = np.array([each.f1 for each in found])
     true_f1 = _counts(scene, [time for time, _ in inside], 0).f1
-    return Luck(
+    return ShiftNull(
         n_shifts=n_shifts,
         precision=float(np.mean([each.precision for each in found])),
         recall=float(np.mean([each.recall for each in found])),

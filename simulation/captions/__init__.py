@@ -1,6 +1,6 @@
 """Sentences for facts, and facts out of sentences."""
 
-from simulation.captions.parser import Said, SaidThing, parse
+from simulation.captions.parser import ParsedCaption, ParsedThing, parse
 from simulation.captions.phrases import caption, vocabulary
 
-__all__ = ["Said", "SaidThing", "caption", "parse", "vocabulary"]
+__all__ = ["ParsedCaption", "ParsedThing", "caption", "parse", "vocabulary"]

@@ -48,7 +48,7 @@ NUMBER_REACH = 3
 
 
 @dataclass(frozen=True, slots=True)
-class SaidThing:
+class ParsedThing:
     """A thing that a sentence names; None where it does not say.
 
     Attributes
@@ -68,31 +68,31 @@ class SaidThing:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ParsedCaption:
     """What a sentence claims.
 
     Attributes
     ----------
     light : str or None
         ``day``, ``shadow`` or ``night``.
-    things : tuple of SaidThing
+    things : tuple of ParsedThing
         In the order of the sentence, each kind once.
     """
 
     light: str | None
-    things: tuple[SaidThing, ...]
+    things: tuple[ParsedThing, ...]
 
     @property
     def kinds(self) -> frozenset[str]:
         """The kinds of things that are named."""
         return frozenset(thing.kind for thing in self.things)
 
-    def thing(self, kind: str) -> SaidThing | None:
+    def thing(self, kind: str) -> ParsedThing | None:
         """Return what is said of a kind; None if it is not named."""
         return next((thing for thing in self.things if thing.kind == kind), None)
 
 
-def parse(text: str) -> Said:
+def parse(text: str) -> ParsedCaption:
     """Read a sentence.
 
     Parameters
@@ -102,7 +102,7 @@ def parse(text: str) -> Said:
 
     Returns
     -------
-    Said
+    ParsedCaption
         Of two words that contradict each other, the first counts.
     """
     words = re.findall(r"[a-z]+", text.lower())
@@ -111,7 +111,7 @@ def parse(text: str) -> Said:
         (HEADING_WORDS[word] for word in _without_far_away(words) if word in HEADING_WORDS), None
     )
     distance = next((DISTANCE_WORDS[word] for word in words if word in DISTANCE_WORDS), None)
-    things: list[SaidThing] = []
+    things: list[ParsedThing] = []
     for at, word in enumerate(words):
         kind, is_plural = _KIND_OF.get(word, ("", False))
         if not kind or any(thing.kind == kind for thing in things):
@@ -119,14 +119,14 @@ def parse(text: str) -> Said:
         count = _number(words[max(0, at - NUMBER_REACH) : at], is_plural=is_plural)
         is_subject = not things
         things.append(
-            SaidThing(
+            ParsedThing(
                 kind,
                 count,
                 heading if is_subject else None,
                 distance if is_subject else None,
             )
         )
-    return Said(light, tuple(things))
+    return ParsedCaption(light, tuple(things))
 
 
 def _number(before: list[str], *, is_plural: bool) -> int | None:

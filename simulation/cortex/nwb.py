@@ -32,7 +32,7 @@ from simulation.cortex.nwb_columns import (
 )
 from simulation.cortex.schedule import Schedule
 from simulation.cortex.session import session_trains
-from simulation.cortex.spikes import Trains
+from simulation.cortex.spikes import SimulatedTrains
 from simulation.cortex.units import CortexUnits
 
 FIRST_SESSION_ID = 700_000_000
@@ -53,14 +53,14 @@ class SessionTruth:
     movies : Path
         Folder with the facts of each movie, and its frames if they were asked for.
     units : CortexUnits
-    trains : Trains
+    trains : SimulatedTrains
         The spikes, and the schedule.
     """
 
     path: Path
     movies: Path
     units: CortexUnits
-    trains: Trains
+    trains: SimulatedTrains
 
 
 def movies_folder(path: Path) -> Path:
@@ -147,7 +147,7 @@ def _simulate(
     eye: Eye | None,
     folder: Path | None,
     progress: bool,
-) -> Trains:
+) -> SimulatedTrains:
     from tqdm import tqdm
 
     files = FrameFiles(folder) if folder is not None else None
@@ -165,7 +165,7 @@ def _simulate(
         return session_trains(units, schedule, session_seed, eye=eye, on_frames=keep)
 
 
-def _write_nwb(path: Path, units: CortexUnits, trains: Trains, session_seed: int) -> None:
+def _write_nwb(path: Path, units: CortexUnits, trains: SimulatedTrains, session_seed: int) -> None:
     from pynwb import NWBHDF5IO
 
     file = _new_file(units, session_seed)
@@ -217,7 +217,9 @@ def _add_electrodes(file: Any, rows: list[dict[str, Any]]) -> None:
         file.add_electrode(group=groups[row["probe"]], **plain)
 
 
-def _add_units(file: Any, units: CortexUnits, trains: Trains, channels: NDArray[np.int64]) -> None:
+def _add_units(
+    file: Any, units: CortexUnits, trains: SimulatedTrains, channels: NDArray[np.int64]
+) -> None:
     from hdmf.common import VectorData, VectorIndex
     from pynwb.misc import Units
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from simulation.cortex.movie_files import frame_captions
 from simulation.cortex.schedule import Block, Pulses, Schedule
-from simulation.cortex.spikes import Trains
+from simulation.cortex.spikes import SimulatedTrains
 from simulation.cortex.units import CORTEX, LGD, CortexUnits
 
 CHANNEL_UM = 40
@@ -116,14 +116,14 @@ def peak_channels(units: CortexUnits, electrodes: Sequence[Mapping[str, Any]]) -
 
 
 def unit_columns(
-    units: CortexUnits, trains: Trains, channels: NDArray[np.int64]
+    units: CortexUnits, trains: SimulatedTrains, channels: NDArray[np.int64]
 ) -> dict[str, tuple[str, Any]]:
     """Return the plain columns of the units table: description and values by name.
 
     Parameters
     ----------
     units : CortexUnits
-    trains : Trains
+    trains : SimulatedTrains
         Their spikes.
     channels : array, shape (n_units,), int64
         Their peak channels.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from simulation.cortex.drive import Eye, FrameSource, grey_rates, movie_rates, open_eye
 from simulation.cortex.schedule import Schedule
-from simulation.cortex.spikes import Trains, draw_trains
+from simulation.cortex.spikes import SimulatedTrains, draw_trains
 from simulation.cortex.units import CortexUnits
 
 OnFrames = Callable[[FrameSource, int, NDArray[np.uint8]], None]
@@ -23,7 +23,7 @@ def session_trains(
     *,
     eye: Eye | None = None,
     on_frames: OnFrames | None = None,
-) -> Trains:
+) -> SimulatedTrains:
     """Simulate a session.
 
     Each movie is drawn once, however often it is shown.
@@ -43,7 +43,7 @@ def session_trains(
 
     Returns
     -------
-    Trains
+    SimulatedTrains
     """
     eye = open_eye(units) if eye is None else eye
     tables = [grey_rates(eye)[None]]

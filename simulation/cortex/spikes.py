@@ -53,7 +53,7 @@ ANSWER_S = (0.0016, 0.0030)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trains:
+class SimulatedTrains:
     """The spikes of a session, unit by unit.
 
     Attributes
@@ -97,7 +97,7 @@ def draw_trains(
     row_start_s: NDArray[np.float64],
     row_of: NDArray[np.int64],
     session_seed: int,
-) -> Trains:
+) -> SimulatedTrains:
     """Draw the spikes of every unit.
 
     Parameters
@@ -115,7 +115,7 @@ def draw_trains(
 
     Returns
     -------
-    Trains
+    SimulatedTrains
     """
     n_steps = int(np.ceil(schedule.duration_s / STEP_S))
     middle_s = np.linspace(0.5 * STEP_S, (n_steps - 0.5) * STEP_S, n_steps)
@@ -134,7 +134,7 @@ def draw_trains(
         answers = _answers(str(units.cell_type[unit]), schedule.pulses, rng)
         trains.append(_merged(_rested(samples), answers))
     bounds = np.concatenate([[0], np.cumsum([len(train) for train in trains])])
-    return Trains(np.concatenate(trains), bounds.astype(np.int64), schedule)
+    return SimulatedTrains(np.concatenate(trains), bounds.astype(np.int64), schedule)
 
 
 def _smoothed(rate_hz: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -19,14 +19,14 @@ from torch import Tensor, nn  # noqa: TID253
 from torch.nn import functional as F  # noqa: TID253
 
 from simulation.captions import caption, parse
-from simulation.llava.loop import Pace, take_steps
+from simulation.llava.loop import LoopOptions, take_steps
 from simulation.llava.model import PROMPT
 from simulation.llava.pictures import IGNORED, Pictures
-from simulation.llava.schedule import Clock
+from simulation.llava.schedule import StepBudget
 from simulation.llava.tower import patches_of, pixel_values
 from simulation.scenes.facts import Facts
 
-PACE = Pace(batch=64, peak_rate=1.5e-3, weight_decay=0.02, every=500)
+PACE = LoopOptions(batch=64, peak_rate=1.5e-3, weight_decay=0.02, every=500)
 CAPTIONS_EACH = 6
 PALE_SHARE = 0.5
 """Share of the training pictures that are made paler."""
@@ -85,7 +85,7 @@ def train_language(
     tokenizer: Any,
     training: tuple[Features, Sequence[Facts]],
     validation: tuple[Features, Sequence[Facts]],
-    clock: Clock,
+    clock: StepBudget,
     *,
     seed: int,
     on_row: Callable[[LanguageRow], None],
@@ -100,7 +100,7 @@ def train_language(
         Of the model.
     training, validation : tuple of (Features, sequence of Facts)
         Of different seeds.
-    clock : Clock
+    clock : StepBudget
         How long; the learning rate follows it.
     seed : int
         Of the order of pictures, their captions and their noise.

@@ -10,14 +10,14 @@ import torch  # noqa: TID253 - this module trains
 from numpy.typing import NDArray
 from torch import Tensor, nn  # noqa: TID253
 
-from simulation.llava.schedule import Clock, cosine_rate
+from simulation.llava.schedule import StepBudget, cosine_rate
 
 CLIP = 1.0
 """Largest norm of a gradient."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class LoopOptions:
     """How a part of the recipe learns.
 
     Attributes
@@ -42,8 +42,8 @@ def take_steps(
     loss_of: Callable[[NDArray[np.int64]], Tensor],
     note: Callable[[int, float], None],
     *,
-    clock: Clock,
-    pace: Pace,
+    clock: StepBudget,
+    pace: LoopOptions,
     seed: int,
 ) -> None:
     """Train weights in place until the clock runs out.
@@ -58,9 +58,9 @@ def take_steps(
         Is given the rows of a batch.
     note : callable
         Is given the step and the mean loss since the last note, at the start and the end too.
-    clock : Clock
+    clock : StepBudget
         How long; the learning rate follows it.
-    pace : Pace
+    pace : LoopOptions
     seed : int
         Of the order of pictures.
     """

@@ -70,7 +70,7 @@ def train_llava(out: Path, recipe: Recipe) -> None:
     from simulation.llava.language import features_of, train_language
     from simulation.llava.model import new_model, new_tokenizer, save
     from simulation.llava.pictures import draw_pictures
-    from simulation.llava.schedule import Clock
+    from simulation.llava.schedule import StepBudget
     from simulation.llava.tower import train_tower
 
     work = _work_folder(out, recipe)
@@ -87,7 +87,7 @@ def train_llava(out: Path, recipe: Recipe) -> None:
             tower,
             training,
             validation,
-            Clock(recipe.tower_steps),
+            StepBudget(recipe.tower_steps),
             seed=recipe.seed,
             on_row=lambda row: _note(rows, row, work / TOWER_LOG),
         )
@@ -101,7 +101,7 @@ def train_llava(out: Path, recipe: Recipe) -> None:
         tokenizer,
         (features_of(tower, training), training.facts),
         (features_of(tower, validation), validation.facts),
-        Clock(recipe.language_steps),
+        StepBudget(recipe.language_steps),
         seed=recipe.seed,
         on_row=lambda row: _note(rows, row, work / LANGUAGE_LOG),
     )

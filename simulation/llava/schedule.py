@@ -14,7 +14,7 @@ LOWEST = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Clock:
+class StepBudget:
     """Counts the steps of a training.
 
     Attributes

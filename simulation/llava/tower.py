@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn  # noqa: TID253
 from torch.nn import functional as F  # noqa: TID253
 
-from simulation.llava.loop import Pace, take_steps
+from simulation.llava.loop import LoopOptions, take_steps
 from simulation.llava.pictures import HEADINGS, IGNORED, FactLabels, Pictures, fact_labels
-from simulation.llava.schedule import Clock
+from simulation.llava.schedule import StepBudget
 from simulation.llava.sizes import VISION_WIDTH
 from simulation.scenes.facts import DISTANCES, KINDS, LIGHTS, MAX_COUNT
 from simulation.tiny_llava import CLIP_MEAN, CLIP_STD
 
-PACE = Pace(batch=128, peak_rate=1.5e-3, weight_decay=0.05, every=100)
+PACE = LoopOptions(batch=128, peak_rate=1.5e-3, weight_decay=0.05, every=100)
 PIXEL_NOISE = 6.0
 """Grey values, standard deviation: so that no single pixel is trusted."""
 
@@ -98,7 +98,7 @@ def train_tower(
     tower: nn.Module,
     training: Pictures,
     validation: Pictures,
-    clock: Clock,
+    clock: StepBudget,
     *,
     seed: int,
     on_row: Callable[[TowerRow], None],
@@ -111,7 +111,7 @@ def train_tower(
         Of the model.
     training, validation : Pictures
         Of different seeds.
-    clock : Clock
+    clock : StepBudget
         How long; the learning rate follows it.
     seed : int
         Of the order of pictures and of the heads.

@@ -15,7 +15,7 @@ from simulation.seeds import scene_seed
 
 
 @dataclass(frozen=True, slots=True)
-class Movie:
+class SceneMovie:
     """Scenes of equal length, cut hard.
 
     Attributes
@@ -77,7 +77,7 @@ class Movie:
 
 def random_movie(
     name: str, *, seed: int, n_scenes: int, frames_per_scene: int = SCENE_FRAMES
-) -> Movie:
+) -> SceneMovie:
     """Draw a movie of random scenes.
 
     Parameters
@@ -93,7 +93,7 @@ def random_movie(
 
     Returns
     -------
-    Movie
+    SceneMovie
     """
     scenes = tuple(random_scene(scene_seed(seed, number)) for number in range(n_scenes))
-    return Movie(name, scenes, frames_per_scene)
+    return SceneMovie(name, scenes, frames_per_scene)

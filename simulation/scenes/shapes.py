@@ -36,7 +36,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class ShapeSize:
     """Of a near thing on the screen, in pixels of a 304-line frame."""
 
     height: float
@@ -45,14 +45,14 @@ class Size:
 
 
 SIZES = {
-    "car": Size(118, 238, 140),
-    "pedestrian": Size(196, 82, 82),
-    "cyclist": Size(186, 176, 82),
-    "dog": Size(108, 168, 84),
-    "bird": Size(92, 168, 168),
-    "lamp": Size(250, 64, 64),
-    "tree": Size(246, 156, 156),
-    "building": Size(256, 186, 186),
+    "car": ShapeSize(118, 238, 140),
+    "pedestrian": ShapeSize(196, 82, 82),
+    "cyclist": ShapeSize(186, 176, 82),
+    "dog": ShapeSize(108, 168, 84),
+    "bird": ShapeSize(92, 168, 168),
+    "lamp": ShapeSize(250, 64, 64),
+    "tree": ShapeSize(246, 156, 156),
+    "building": ShapeSize(256, 186, 186),
 }
 
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from contracts.clock import MAX_SESSION_NS, NS_PER_S
 from contracts.errors import RecordingError, listed
-from stream_sources.recordings.trains import Trains
+from stream_sources.recordings.trains import SpikeTrains
 
 IN_MEMORY_BYTES = 64 << 20
 """Spike times up to this size are kept in memory: 8 million spikes."""
@@ -80,7 +80,7 @@ def read_index(units: h5py.Group, path: str) -> NDArray[np.int64]:
 
 def load_trains(
     units: h5py.Group, bounds: NDArray[np.int64], rows: NDArray[np.int64], *, local: Path | None
-) -> Trains:
+) -> SpikeTrains:
     """Get hold of the spikes of the chosen units.
 
     Parameters
@@ -96,7 +96,7 @@ def load_trains(
 
     Returns
     -------
-    trains : Trains
+    trains : SpikeTrains
         In the order of `rows`. Not yet checked: see `train_problems`.
     """
     column = units["spike_times"]
@@ -104,18 +104,18 @@ def load_trains(
     if local is not None and _is_flat(column):
         with local.open("rb") as file:
             times, pages = _map_times(file, column.id.get_offset(), len(column))
-        return Trains(times, start, stop, pages)
+        return SpikeTrains(times, start, stop, pages)
     return _copy_trains(column, start, stop)
 
 
-def train_problems(trains: Trains, unit_ids: Sequence[str]) -> list[str]:
+def train_problems(trains: SpikeTrains, unit_ids: Sequence[str]) -> list[str]:
     """Check that every train is sorted, finite and within the session clock.
 
     Reads all spikes once, a piece at a time.
 
     Parameters
     ----------
-    trains : Trains
+    trains : SpikeTrains
         What to check.
     unit_ids : sequence of str
         Name of each train.
@@ -185,7 +185,9 @@ def _map_times(file: BinaryIO, offset: int, n_values: int) -> tuple[NDArray[np.f
     return np.frombuffer(pages, FLOAT64, n_values, offset), pages
 
 
-def _copy_trains(column: h5py.Dataset, start: NDArray[np.int64], stop: NDArray[np.int64]) -> Trains:
+def _copy_trains(
+    column: h5py.Dataset, start: NDArray[np.int64], stop: NDArray[np.int64]
+) -> SpikeTrains:
     """Read the trains once, in the order of the file, so that reads follow each other."""
     order = _file_order(start, stop)
     n_each = (stop - start)[order]
@@ -199,9 +201,9 @@ def _copy_trains(column: h5py.Dataset, start: NDArray[np.int64], stop: NDArray[n
     )
     with bar:
         if n_values * FLOAT64.itemsize <= IN_MEMORY_BYTES:
-            return Trains(_to_memory(pieces, n_values, bar), new_start, new_stop)
+            return SpikeTrains(_to_memory(pieces, n_values, bar), new_start, new_stop)
         times, pages = _to_spool(pieces, n_values, bar)
-        return Trains(times, new_start, new_stop, pages)
+        return SpikeTrains(times, new_start, new_stop, pages)
 
 
 def _pieces(
@@ -254,7 +256,7 @@ def _to_spool(
         return _map_times(file, 0, n_values)
 
 
-def _unsorted_units(trains: Trains) -> list[int]:
+def _unsorted_units(trains: SpikeTrains) -> list[int]:
     """Return the trains in which some time is not at or after the one before; NaN never is."""
     order = _file_order(trains.start, trains.stop)
     start, stop = trains.start[order], trains.stop[order]
@@ -267,7 +269,7 @@ def _unsorted_units(trains: Trains) -> list[int]:
 
 
 def _falls(
-    trains: Trains, starts: Sequence[int], stops: Sequence[int]
+    trains: SpikeTrains, starts: Sequence[int], stops: Sequence[int]
 ) -> Iterator[NDArray[np.int64]]:
     """Yield where a time is not at or after the one before, joints between trains included."""
     for first, last in _joined(starts, stops):
@@ -282,7 +284,7 @@ def _file_order(start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np
     return np.lexsort((stop, start)).astype(np.int64)
 
 
-def _units_out_of_clock(trains: Trains) -> list[int]:
+def _units_out_of_clock(trains: SpikeTrains) -> list[int]:
     """Return the trains whose first or last time is no time; in a sorted train these decide."""
     busy = np.flatnonzero(trains.stop > trains.start)
     limit_s = MAX_SESSION_NS / NS_PER_S
@@ -292,7 +294,7 @@ def _units_out_of_clock(trains: Trains) -> list[int]:
     return rows
 
 
-def _train(trains: Trains, row: int) -> NDArray[np.float64] | NDArray[np.int64]:
+def _train(trains: SpikeTrains, row: int) -> NDArray[np.float64] | NDArray[np.int64]:
     return trains.times[trains.start[row] : trains.stop[row]]
 
 

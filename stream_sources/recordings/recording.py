@@ -18,7 +18,7 @@ from contracts.errors import MisuseError, RecordingError
 from contracts.population import Population
 from contracts.spikes import MAX_SPAN_NS, STREAM_NAME, Mark, SpikeBatch
 from stream_sources.recordings.presentations import Presentations
-from stream_sources.recordings.trains import Trains, walk_blocks
+from stream_sources.recordings.trains import SpikeTrains, walk_blocks
 from stream_sources.source import cut_batches, new_run
 
 MIN_BATCH_NS = 1_000
@@ -42,7 +42,7 @@ class Recording:
         The session's own name; empty if it has none.
     population : Population
         The units that were chosen.
-    trains : Trains
+    trains : SpikeTrains
         Their spikes, in the same order.
     presentations : Presentations
         What was on the screen.
@@ -54,7 +54,7 @@ class Recording:
     label: str
     identifier: str
     population: Population
-    trains: Trains
+    trains: SpikeTrains
     presentations: Presentations = field(default_factory=Presentations.none)
     invalid_ns: NDArray[np.int64] = field(default_factory=NOTHING_INVALID.copy)
 
@@ -105,7 +105,7 @@ class RecordingSource:
         self.identifier = recording.identifier
         self.population = recording.population
         self._batch_ns = play.batch_ns
-        self._trains: Trains | None = recording.trains
+        self._trains: SpikeTrains | None = recording.trains
         self.presentations = recording.presentations
         self.invalid_ns = recording.invalid_ns
         self.span_ns = _span_of(recording, play)
@@ -113,7 +113,7 @@ class RecordingSource:
         self.n_spikes = _count(recording.trains, self.span_ns)
 
     @property
-    def trains(self) -> Trains:
+    def trains(self) -> SpikeTrains:
         """The spikes of the whole recording, in the order of the population.
 
         Raises
@@ -250,7 +250,7 @@ def _span_of(recording: Recording, play: Play) -> tuple[int, int]:
     return start_ns, stop_ns
 
 
-def _count(trains: Trains, span_ns: tuple[int, int]) -> int:
+def _count(trains: SpikeTrains, span_ns: tuple[int, int]) -> int:
     first = trains.positions(span_ns[0], trains.start)
     last = trains.positions(span_ns[1], first)
     trains.release()

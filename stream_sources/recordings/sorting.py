@@ -22,7 +22,7 @@ from contracts.clock import MAX_SESSION_NS, NS_PER_S
 from contracts.errors import RecordingError, listed
 from contracts.population import MAX_UNITS, Population, Unit
 from stream_sources.recordings.recording import Play, Recording, RecordingSource, check_play
-from stream_sources.recordings.trains import Trains
+from stream_sources.recordings.trains import SpikeTrains
 from stream_sources.recordings.unit_filter import UnitTable, choose_units, parse_units
 
 logger = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ def _recording(
         label=f"sorting:{Path(path).resolve().name if path != 'sorting in memory' else 'memory'}",
         identifier="",
         population=Population([table.units[row] for row in rows.tolist()]),
-        trains=Trains(
+        trains=SpikeTrains(
             spikes.time_ns[order],
             start[rows].astype(np.int64),
             stop[rows].astype(np.int64),

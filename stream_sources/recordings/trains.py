@@ -55,7 +55,7 @@ thousands of trains would map the whole file and count as this process's memory.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Trains:
+class SpikeTrains:
     """The spike times of each unit, end to end in one array.
 
     Attributes
@@ -177,17 +177,17 @@ class TrainReader:
 
     Parameters
     ----------
-    trains : Trains
+    trains : SpikeTrains
         What to read.
     """
 
-    def __init__(self, trains: Trains) -> None:
+    def __init__(self, trains: SpikeTrains) -> None:
         self._trains = trains
         self._position = trains.start
         self._until_ns: int | None = None
 
     def between(self, start_ns: int, stop_ns: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-        """Return the spikes of a stretch, unit after unit, as `Trains.taken` does.
+        """Return the spikes of a stretch, unit after unit, as `SpikeTrains.taken` does.
 
         Parameters
         ----------
@@ -210,13 +210,13 @@ class TrainReader:
 
 
 def walk_blocks(
-    trains: Trains, *, start_ns: int, stop_ns: int, batch_ns: int
+    trains: SpikeTrains, *, start_ns: int, stop_ns: int, batch_ns: int
 ) -> Iterator[SpikeBlock]:
     """Walk through the trains in blocks of bounded size.
 
     Parameters
     ----------
-    trains : Trains
+    trains : SpikeTrains
         What to walk through.
     start_ns, stop_ns : int
         The span, half open, session nanoseconds.

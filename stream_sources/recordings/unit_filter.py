@@ -46,7 +46,7 @@ class UnitTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class UnitCondition:
     """One part of a filter.
 
     Attributes
@@ -90,7 +90,7 @@ class Condition:
         return np.array([getattr(unit, attribute) in self.values for unit in table.units])
 
 
-def parse_units(text: str) -> tuple[Condition, ...]:
+def parse_units(text: str) -> tuple[UnitCondition, ...]:
     """Read a filter: conditions joined by commas, all of which must hold.
 
     Parameters
@@ -102,7 +102,7 @@ def parse_units(text: str) -> tuple[Condition, ...]:
 
     Returns
     -------
-    conditions : tuple of Condition
+    conditions : tuple of UnitCondition
 
     Raises
     ------
@@ -200,19 +200,19 @@ def _filtered(table: UnitTable, units: str, path: str) -> NDArray[np.bool_]:
     return together
 
 
-def _unknown_ids(table: UnitTable, conditions: Sequence[Condition]) -> list[str]:
+def _unknown_ids(table: UnitTable, conditions: Sequence[UnitCondition]) -> list[str]:
     known = {unit.unit_id for unit in table.units}
     named = [value for c in conditions if c.kind == "ids" for value in c.values]
     return [value for value in named if value not in known]
 
 
-def _parse_condition(text: str) -> Condition:
+def _parse_condition(text: str) -> UnitCondition:
     kind, colon, value = text.partition(":")
     if not colon and kind in WORDS:
-        return Condition(text, kind)
+        return UnitCondition(text, kind)
     values = tuple(split_ids(value) if kind == "ids" else (v.strip() for v in value.split("|")))
     if colon and kind in LISTS and values and all(values):
-        return Condition(text, kind, values)
+        return UnitCondition(text, kind, values)
     close = difflib.get_close_matches(kind, [*WORDS, *LISTS], n=1)
     hint = f" Did you mean {close[0]}?" if close and close[0] != kind else ""
     raise UserError(
@@ -253,7 +253,7 @@ def _passes_allen(table: UnitTable) -> NDArray[np.bool_]:
 def _nothing_left(
     table: UnitTable,
     units: str,
-    conditions: Sequence[Condition],
+    conditions: Sequence[UnitCondition],
     masks: Sequence[NDArray[np.bool_]],
 ) -> str:
     counts = "; ".join(
@@ -263,7 +263,7 @@ def _nothing_left(
     return f"no unit of {len(table.units)} passes --units {units!r}: {counts}"
 
 
-def _choices(table: UnitTable, condition: Condition, mask: NDArray[np.bool_]) -> str:
+def _choices(table: UnitTable, condition: UnitCondition, mask: NDArray[np.bool_]) -> str:
     """Say what there is to choose from, where a condition holds for none."""
     if mask.any() or condition.kind not in LISTS:
         return ""

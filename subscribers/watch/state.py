@@ -19,8 +19,8 @@ from contracts.spikes import Mark
 from contracts.trigger import unpack_trigger
 from contracts.wire import unpack
 from contracts.wire_header import Part
-from subscribers.watch.triggers import Fired
-from subscribers.watch.truth import ObjectScore, Truth
+from subscribers.watch.triggers import ReceivedTriggers
+from subscribers.watch.truth import CaptionTimeline, ObjectScore
 
 N_SHOWN = 4
 """Narrations kept for each population: the newest, and three before it."""
@@ -39,7 +39,7 @@ SILENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ReceivedNarration:
     """A narration, in what a person reads of it."""
 
     population: str
@@ -105,7 +105,7 @@ class WatchState:
         The last thousand narrations, oldest first.
     order : tuple of str
         Populations in the order in which they are shown; others come after them, by name.
-    truth : Truth
+    truth : CaptionTimeline
         What was on the screen, as far as the source says so.
     scores : dict
         Of the narrations whose true caption is known, by population.
@@ -118,19 +118,21 @@ class WatchState:
     endpoint: str
     started_ns: int
     last_message_ns: int | None = None
-    newest: dict[str, deque[Heard]] = field(default_factory=dict)
+    newest: dict[str, deque[ReceivedNarration]] = field(default_factory=dict)
     n_heard: dict[str, int] = field(default_factory=dict)
     daemon: DaemonState | None = None
     n_unreadable: int = 0
-    kept: deque[Heard] = field(default_factory=lambda: deque(maxlen=N_KEPT))
+    kept: deque[ReceivedNarration] = field(default_factory=lambda: deque(maxlen=N_KEPT))
     order: tuple[str, ...] = ()
-    truth: Truth = field(default_factory=Truth)
+    truth: CaptionTimeline = field(default_factory=CaptionTimeline)
     scores: dict[str, ObjectScore] = field(default_factory=dict)
     growing: dict[str, str] = field(default_factory=dict)
-    fired: dict[str, Fired] = field(default_factory=dict)
+    fired: dict[str, ReceivedTriggers] = field(default_factory=dict)
     _ids: deque[str] = field(default_factory=lambda: deque(maxlen=N_KEPT))
 
-    def take(self, parts: Sequence[bytes], *, host_ns: int) -> Heard | Fired | None:
+    def take(
+        self, parts: Sequence[bytes], *, host_ns: int
+    ) -> ReceivedNarration | ReceivedTriggers | None:
         """Take in a message; return the narration if it is one, and new, or the trigger.
 
         Parameters
@@ -142,7 +144,7 @@ class WatchState:
 
         Returns
         -------
-        heard : Heard, Fired or None
+        heard : ReceivedNarration, ReceivedTriggers or None
         """
         self.last_message_ns = host_ns
         try:
@@ -190,7 +192,7 @@ class WatchState:
 
         return sorted(self.newest, key=place)
 
-    def now(self, name: str) -> Heard:
+    def now(self, name: str) -> ReceivedNarration:
         """Return the newest narration of a population, with the words of the one that grows."""
         newest = self.newest[name][0]
         if name not in self.growing:
@@ -220,16 +222,16 @@ class WatchState:
             return ""
         return f"{self.endpoint} has been silent for {silent_s:.0f} s; has the daemon stopped?"
 
-    def _note_trigger(self, payload: bytes) -> Fired:
+    def _note_trigger(self, payload: bytes) -> ReceivedTriggers:
         trigger = unpack_trigger(payload)
         trigger = replace(
             trigger, name=printable(trigger.name), population=printable(trigger.population)
         )
         before = self.fired.get(trigger.name)
-        self.fired[trigger.name] = Fired.of(trigger, before.n if before else 0)
+        self.fired[trigger.name] = ReceivedTriggers.of(trigger, before.n if before else 0)
         return self.fired[trigger.name]
 
-    def _note(self, narration_id: str, heard: Heard) -> Heard | None:
+    def _note(self, narration_id: str, heard: ReceivedNarration) -> ReceivedNarration | None:
         if narration_id in self._ids:
             return None
         self._ids.append(narration_id)
@@ -248,10 +250,10 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
 
 
-def _heard(narration: Narration, truth: Truth) -> Heard:
+def _heard(narration: Narration, truth: CaptionTimeline) -> ReceivedNarration:
     said, frame_s = narration.said, float(narration.frame_s)
     stages_ms = latency_ms(narration.stamps)
-    return Heard(
+    return ReceivedNarration(
         population=printable(narration.population),
         text=printable(said.text) or f"[{printable(said.reason) or 'no words'}]",
         status=said.status.value,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rich.table import Table
 from rich.text import Text
 
-from subscribers.watch.state import Heard, WatchState
+from subscribers.watch.state import ReceivedNarration, WatchState
 
 
 def truth_line(state: WatchState) -> Text:
@@ -21,8 +21,8 @@ def truth_line(state: WatchState) -> Text:
 def scored_table(
     state: WatchState,
     *,
-    said: Callable[[Heard], Text],
-    notes: Callable[[Heard], Text],
+    said: Callable[[ReceivedNarration], Text],
+    notes: Callable[[ReceivedNarration], Text],
     is_cut: bool = False,
 ) -> Table:
     """Return the newest words of each population beside its score so far.

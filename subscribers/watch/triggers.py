@@ -11,7 +11,7 @@ from contracts.trigger import Trigger, trigger_latency_ms
 
 
 @dataclass(frozen=True, slots=True)
-class Fired:
+class ReceivedTriggers:
     """The newest trigger of one rule, and how many there were.
 
     Attributes
@@ -36,7 +36,7 @@ class Fired:
     n: int
 
     @classmethod
-    def of(cls, trigger: Trigger, n_before: int) -> Fired:
+    def of(cls, trigger: Trigger, n_before: int) -> ReceivedTriggers:
         """Return what is read of a trigger."""
         return cls(
             name=trigger.name,
@@ -58,7 +58,7 @@ class Fired:
         )
 
 
-def triggers_line(fired: Mapping[str, Fired], session_s: float) -> Text:
+def triggers_line(fired: Mapping[str, ReceivedTriggers], session_s: float) -> Text:
     """Return one line: every rule that fired, how often, and when last.
 
     Parameters

@@ -18,7 +18,7 @@ MAX_SPANS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class CaptionSpan:
     """Presentations one after another with the same caption; half open, session nanoseconds."""
 
     start_ns: int
@@ -27,16 +27,16 @@ class Span:
 
 
 @dataclass(slots=True)
-class Truth:
+class CaptionTimeline:
     """The captions of one source, by time.
 
     Attributes
     ----------
-    spans : list of Span
+    spans : list of CaptionSpan
         In order of their start.
     """
 
-    spans: list[Span] = field(default_factory=list)
+    spans: list[CaptionSpan] = field(default_factory=list)
     _run: tuple[str, str] = ("", "")
 
     def add(self, mark: Mark) -> None:
@@ -48,9 +48,11 @@ class Truth:
             return
         last = self.spans[-1] if self.spans else None
         if last and last.caption == mark.caption and mark.start_ns <= last.stop_ns:
-            self.spans[-1] = Span(last.start_ns, max(last.stop_ns, mark.stop_ns), last.caption)
+            self.spans[-1] = CaptionSpan(
+                last.start_ns, max(last.stop_ns, mark.stop_ns), last.caption
+            )
             return
-        self.spans.append(Span(mark.start_ns, mark.stop_ns, mark.caption))
+        self.spans.append(CaptionSpan(mark.start_ns, mark.stop_ns, mark.caption))
         del self.spans[:-MAX_SPANS]
 
     def caption_at(self, session_ns: int) -> str:

@@ -11,7 +11,7 @@ from rich.segment import SegmentLines
 from rich.text import Text
 
 from contracts.narration import STAGES, Status
-from subscribers.watch.state import GROWING, N_SHOWN, DaemonState, Heard, WatchState
+from subscribers.watch.state import GROWING, N_SHOWN, DaemonState, ReceivedNarration, WatchState
 from subscribers.watch.table import scored_table, truth_line
 from subscribers.watch.triggers import triggers_line
 
@@ -73,7 +73,7 @@ def _forms(state: WatchState) -> list[Sequence[RenderableType]]:
 
 
 def _scored_forms(state: WatchState) -> list[Sequence[RenderableType]]:
-    def notes(heard: Heard) -> Text:
+    def notes(heard: ReceivedNarration) -> Text:
         return latency_bar(heard.latency_ms, LINE_BAR_CELLS).append_text(_notes(heard))
 
     return [
@@ -180,7 +180,7 @@ def _panels(state: WatchState, n_shown: int) -> list[Panel]:
     ]
 
 
-def _panel(population: str, heard: list[Heard], n_heard: int) -> Panel:
+def _panel(population: str, heard: list[ReceivedNarration], n_heard: int) -> Panel:
     newest, *older = heard
     before = [Text(f"{one.window_stop_s:.2f} s  {one.text}", style="dim") for one in older]
     return Panel(
@@ -190,30 +190,30 @@ def _panel(population: str, heard: list[Heard], n_heard: int) -> Panel:
     )  # fmt: skip
 
 
-def _two_lines(heard: Heard) -> Group:
+def _two_lines(heard: ReceivedNarration) -> Group:
     first = Text(no_wrap=True, overflow="ellipsis")
     first.append(f"{heard.population:<{NAME_CELLS}} ").append_text(_facts(heard))
     second = Text("  ", no_wrap=True, overflow="ellipsis").append_text(_said(heard))
     return Group(first, second)
 
 
-def _one_line(heard: Heard) -> Text:
+def _one_line(heard: ReceivedNarration) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
     line.append(f"{heard.population:<{NAME_CELLS}} ")
     line.append_text(latency_bar(heard.latency_ms, LINE_BAR_CELLS)).append_text(_notes(heard))
     return line.append("  ").append_text(_said(heard))
 
 
-def _said(heard: Heard) -> Text:
+def _said(heard: ReceivedNarration) -> Text:
     return Text(heard.text, style=WORD_STYLES.get(heard.status, "bold"))
 
 
-def _facts(heard: Heard) -> Text:
+def _facts(heard: ReceivedNarration) -> Text:
     facts = Text(f"{heard.window_stop_s:.2f} s  ", style="dim")
     return facts.append_text(latency_bar(heard.latency_ms)).append_text(_notes(heard))
 
 
-def _notes(heard: Heard) -> Text:
+def _notes(heard: ReceivedNarration) -> Text:
     notes = Text(f" {heard.latency_ms['total']:.0f} ms")
     if heard.status != "ok":
         notes.append(f"  {heard.status}", style="red")

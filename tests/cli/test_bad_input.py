@@ -267,8 +267,8 @@ def test_output_that_cannot_be_written_is_refused(
     path = write_units(tmp_path / "session.nwb", random_trains())
     out = (tmp_path if is_locked else path) / "new.nwb"
     if is_locked:  # root may write everywhere
-        monkeypatch.setattr("neurrate.tables.os.access", lambda *_: False)
-        monkeypatch.setattr("neurrate.tables.Path.touch", locked)
+        monkeypatch.setattr("contracts.atomic_files.os.access", lambda *_: False)
+        monkeypatch.setattr("contracts.atomic_files.Path.touch", locked)
     words = [str(path) if word == "REC" else word for word in OUTPUTS[verb]]
     sentence = refuse([*words, str(out)], capsys)
     assert f"Cannot write {out}" in sentence

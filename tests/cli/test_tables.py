@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from contracts.atomic_files import check_writable
 from contracts.errors import UserError
-from neurrate.tables import cell, check_writable, print_table, write_json
+from neurrate.tables import cell, print_table, write_json
 
 
 def test_a_table_has_every_cell(capsys):

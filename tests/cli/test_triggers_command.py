@@ -11,7 +11,7 @@ import pytest
 from contracts.manifest import Manifest, load_manifest, sha256_of, write_manifest
 from contracts.window import WindowSpec
 from evaluation.trial import ReplayPlan, _daemon_words, _source_words
-from evaluation.triggers.plan import NEVER, Asked, _settings, prepare
+from evaluation.triggers.plan import NEVER, DryRunRequest, _settings, prepare
 from neurrate.cli import main
 from tests.support.nwb_files import write_presentations, write_units
 from tests.support.tiny_bundle import tiny_population
@@ -150,7 +150,7 @@ def test_help_has_examples(capsys):
 def test_rules_on_probes_need_no_language(probed: Path, tmp_path: Path):
     """The narrator is the cheapest there is and gets next to nothing; all rules are dry."""
     rules = _write(tmp_path, "rules.toml", CAR)
-    asked = Asked("s.nwb", probed, rules, settings=("triggers.dry_run=false",))
+    asked = DryRunRequest("s.nwb", probed, rules, settings=("triggers.dry_run=false",))
     settings, told = _settings(asked, load_manifest(probed))
     assert settings.triggers.dry_run
     assert settings.triggers.rules == rules
@@ -166,7 +166,9 @@ def test_rules_on_narrations_are_heard_whole_or_as_live(
 ):
     """At full speed nothing is dropped; at a fixed one the narrator works beside the loop."""
     rules = _write(tmp_path, "rules.toml", CAR + DOG)
-    settings, _ = _settings(Asked("s.nwb", probed, rules, speed=speed), load_manifest(probed))
+    settings, _ = _settings(
+        DryRunRequest("s.nwb", probed, rules, speed=speed), load_manifest(probed)
+    )
     assert settings.narrator.mode == mode
     assert (settings.narrator.backend, settings.handover.every) == ("llava", 1)
     assert settings.populations == {"all": "all", "VISp": "VISp"}
@@ -177,9 +179,9 @@ def test_populations_come_from_the_settings_or_the_command_line(probed: Path, tm
     rules = _write(tmp_path, "rules.toml", CAR)
     config = _write(tmp_path, "rig.toml", '[populations]\nall = "all"\nseers = "ids:950900"\n')
     manifest = load_manifest(probed)
-    asked = Asked("s.nwb", probed, rules, config=config)
+    asked = DryRunRequest("s.nwb", probed, rules, config=config)
     assert _settings(asked, manifest)[0].populations == {"all": "all", "seers": "ids:950900"}
-    named = Asked("s.nwb", probed, rules, config=config, populations="all, area:VISp")
+    named = DryRunRequest("s.nwb", probed, rules, config=config, populations="all, area:VISp")
     assert _settings(named, manifest)[0].populations == {"all": "all", "area_VISp": "area:VISp"}
 
 
@@ -192,7 +194,7 @@ def test_captions_are_the_truth_where_there_is_no_file(
         frame=[0.0, 1.0], caption=["A car.", "A dog."],
     )  # fmt: skip
     rules = _write(tmp_path, "rules.toml", CAR)
-    prepared = prepare(Asked(str(recording), probed, rules, start=0.5, seconds=4.0))
+    prepared = prepare(DryRunRequest(str(recording), probed, rules, start=0.5, seconds=4.0))
     try:
         (car,) = prepared.book.rules
         assert prepared.truth.there(car) == ((10**9, 2 * 10**9),)

@@ -14,7 +14,7 @@ from contracts.embedding import PatchEmbedding
 from contracts.manifest import Manifest
 from contracts.narration import Status
 from daemon.narrators.auto import load_narrator
-from daemon.narrators.protocol import Narrator, Partial, narrate
+from daemon.narrators.protocol import Narrator, PartialRow, narrate
 from daemon.service.settings import NarratorSettings, VllmSettings
 from tests.support.recorded_vllm import recorded_vllm
 from tests.support.tiny_bundle import TINY_GRID, tiny_windows
@@ -131,7 +131,7 @@ def test_sentences_grow_to_what_is_said(narrator, embeddings):
     while narrator.n_rows:
         for event in narrator.step():
             assert event.batch_id == 3
-            if isinstance(event, Partial):
+            if isinstance(event, PartialRow):
                 assert event.text.startswith(heard.get(event.row, ""))
                 heard[event.row] = event.text
             else:

@@ -15,11 +15,16 @@ from prometheus_client import CollectorRegistry
 
 from contracts.narration import STAGES, Evidence, Narration, Status, Utterance
 from contracts.window import Window
-from daemon.narration_publisher import NarrationDesk
+from daemon.narration_publisher import NarrationPublisher
 from daemon.publisher import Publisher
 from daemon.service.latencies import LatencyRecorder
 from daemon.service.metrics import Counters
-from daemon.worker.narrator_client import Heard, InlinePort, Narrated, failed
+from daemon.worker.narrator_client import (
+    InlineClient,
+    NarratedPopulation,
+    PartialText,
+    failed,
+)
 from tests.support.daemon_components import PROVENANCE, EchoNarrator, embeddings_of
 from tests.support.manual_clock import ManualClock
 from tests.support.tiny_bundle import tiny_windows
@@ -36,7 +41,7 @@ class Shelf:
         self.messages.append((parts[0], json.loads(parts[1])))
 
 
-class Desk(NarrationDesk):
+class Desk(NarrationPublisher):
     """A desk with what it writes to."""
 
     def __init__(
@@ -58,8 +63,8 @@ def desk(clock: ManualClock) -> Desk:
     return Desk(clock)
 
 
-def said(window: Window, utterance: Utterance, population="all") -> Narrated:
-    return Narrated(embeddings_of(window, [population])[0], utterance, PROVENANCE)
+def said(window: Window, utterance: Utterance, population="all") -> NarratedPopulation:
+    return NarratedPopulation(embeddings_of(window, [population])[0], utterance, PROVENANCE)
 
 
 def test_each_population_counts_from_zero(desk: Desk):
@@ -100,7 +105,7 @@ def test_stages_sum_to_the_total_within_the_message(durations: list[int]):
         first_token_host_ns=stamps[4],
         last_token_host_ns=stamps[5],
     )
-    desk.publish(Narrated(embeddings_of(window, host_ns=stamps[2])[0], word, PROVENANCE))
+    desk.publish(NarratedPopulation(embeddings_of(window, host_ns=stamps[2])[0], word, PROVENANCE))
     ((_, message),) = desk.shelf.messages
     latency_ms = message["latency_ms"]
     assert list(message["host_ns"].values()) == stamps
@@ -163,7 +168,7 @@ def test_one_line_a_narration(desk: Desk, caplog: pytest.LogCaptureFixture):
 
 def test_inline_port_narrates_every_window_in_order(clock: ManualClock):
     """In the sequential mode nothing is replaced; what is collected is finished."""
-    port = InlinePort(EchoNarrator(clock))
+    port = InlineClient(EchoNarrator(clock))
     for window in tiny_windows(4):
         port.offer(embeddings_of(window))
     assert port.n_unfinished == 1
@@ -185,7 +190,7 @@ def test_age_grows_from_stage_to_stage(desk: Desk):
 def test_sentence_is_published_as_it_grows(desk: Desk, clock: ManualClock):
     """On a topic of its own, with its window; it is no narration and counts as none."""
     (embedding,) = embeddings_of(tiny_windows(2)[1], ["PV"])
-    desk.publish_partial(Heard(embedding, "A car", 2))
+    desk.publish_partial(PartialText(embedding, "A car", 2))
     ((topic, message),) = desk.shelf.messages
     assert topic == b"partial.PV"
     assert (message["text"], message["n_tokens"], message["window"]["seq"]) == ("A car", 2, 1)

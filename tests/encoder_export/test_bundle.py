@@ -13,7 +13,7 @@ import torch
 from contracts.errors import MisuseError, UserError
 from contracts.manifest import ENCODER_ONNX, ENCODER_WEIGHTS, PARITY, load_manifest
 from encoder_export import bundle as bundle_module
-from encoder_export.parity import Gate
+from encoder_export.parity import ParityGate
 from encoder_export.parity_run import measure_file
 from encoder_export.random_bundle import make_random_bundle
 from encoder_training.data_set.training_set import Scaling
@@ -66,7 +66,7 @@ def test_graph_equals_the_saved_weights(tiny_bundle):
     """The two files of a bundle are one encoder, within the limits, on windows of another seed."""
     encoder = load_weights(tiny_bundle.folder / ENCODER_WEIGHTS)
     scaling = Scaling(tiny_bundle.unit_mean, tiny_bundle.unit_std)
-    gate = Gate.poisson(scaling, n_bins=TINY_SPEC.n_bins, seed=1)
+    gate = ParityGate.poisson(scaling, n_bins=TINY_SPEC.n_bins, seed=1)
     parity = measure_file(encoder, scaling, gate, tiny_bundle.folder / ENCODER_ONNX, "float32")
     assert parity.failures() == []
     assert parity.max_relative_error < 1e-5

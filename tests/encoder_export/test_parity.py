@@ -26,9 +26,9 @@ from encoder_export.bundle import BundleFacts, write_bundle
 from encoder_export.folding import fold_batch_norm
 from encoder_export.parity import (
     LIMITS,
-    Gate,
     Limits,
     ParityError,
+    ParityGate,
     check_parity,
 )
 from encoder_export.parity_run import measure_file, measure_parity
@@ -88,7 +88,7 @@ def retrieval_encoder(n_images=7):
 
 def gate(n=24, **changes):
     rng = np.random.default_rng(0)
-    return Gate.of_windows(rng.poisson(scaling().mean, (n, N_BINS, 12)), seed=0, **changes)
+    return ParityGate.of_windows(rng.poisson(scaling().mean, (n, N_BINS, 12)), seed=0, **changes)
 
 
 class Graphs:
@@ -333,7 +333,9 @@ def test_int8_has_no_engine(graphs):
 
 def test_poisson_gate_is_of_the_units():
     """Without a recording, each unit fires at its mean rate."""
-    chosen = Gate.poisson(replace(scaling(), mean=np.full(12, 3.0, np.float32)), n_bins=N_BINS)
+    chosen = ParityGate.poisson(
+        replace(scaling(), mean=np.full(12, 3.0, np.float32)), n_bins=N_BINS
+    )
     assert chosen.counts.shape[1:] == (N_BINS, 12)
     assert 2.8 < chosen.counts.mean() < 3.2
     assert set(np.unique(chosen.masks)) <= {0.0, 1.0}

@@ -19,7 +19,7 @@ from encoder_training.losses import measure_targets
 from encoder_training.masking import MaskingOptions
 from encoder_training.model import EncoderSpec
 from encoder_training.options import TrainingOptions
-from encoder_training.training import Trained, train_encoder
+from encoder_training.training import TrainingResult, train_encoder
 from tests.encoder_training.support import GRID, planted, population
 from tests.support.manual_clock import ManualClock
 
@@ -43,12 +43,12 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def trained(data) -> Trained:
+def trained(data) -> TrainingResult:
     """Return an encoder that has had time to learn the planted code."""
     return train_encoder(SPEC, data, replace(QUICK, training_epochs=25))
 
 
-def serve(trained: Trained, data, rows, selection: str) -> np.ndarray:
+def serve(trained: TrainingResult, data, rows, selection: str) -> np.ndarray:
     """Encode windows as the exported graph does."""
     model = CountEncoder(trained.encoder, trained.scaling).eval()
     counts = torch.from_numpy(data.counts_of(rows)).float()

@@ -7,7 +7,7 @@ import pytest
 from contracts.errors import UserError
 from contracts.manifest import Manifest, load_manifest
 from contracts.population import Population, Unit
-from evaluation.demo_plan import Asked, default_populations, n_scenes, prepare
+from evaluation.demo_plan import DemoRequest, default_populations, n_scenes, prepare
 from stream_sources.recordings.open_source import open_source
 from tests.support.nwb_files import random_trains, write_units
 
@@ -39,13 +39,13 @@ def test_a_session_that_takes_too_long_to_draw_is_refused() -> None:
 def test_units_of_a_trained_encoder_cannot_be_chosen(bundle: Path | None, tmp_path: Path) -> None:
     """A choice that would be passed over is refused, before anything is made."""
     with pytest.raises(UserError, match="--populations"):
-        prepare(tmp_path, Asked(units="area:VISp", bundle=bundle))
+        prepare(tmp_path, DemoRequest(units="area:VISp", bundle=bundle))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_bundle_brings_its_model_and_its_areas(tiny_bundle: Manifest, tmp_path: Path) -> None:
     """Nothing is made where everything is given; a model that is named wins."""
-    asked = Asked(recording="session.nwb", bundle=tiny_bundle.folder, model="other")
+    asked = DemoRequest(recording="session.nwb", bundle=tiny_bundle.folder, model="other")
     programme = prepare(tmp_path, asked)
     assert (programme.recording, programme.bundle) == ("session.nwb", tiny_bundle.folder)
     assert programme.model == "other"
@@ -58,7 +58,7 @@ def test_a_bundle_brings_its_model_and_its_areas(tiny_bundle: Manifest, tmp_path
 def test_a_recording_alone_gets_random_weights(tmp_path: Path) -> None:
     """Its own units, in its order, and a small model that babbles a few words."""
     path = write_units(tmp_path / "session.nwb", random_trains(n_units=5))
-    programme = prepare(tmp_path, Asked(recording=str(path)))
+    programme = prepare(tmp_path, DemoRequest(recording=str(path)))
     manifest = load_manifest(programme.bundle)
     assert manifest.population == open_source(str(path)).population
     assert not manifest.model.trained

@@ -19,7 +19,7 @@ from contracts.population import Population
 from contracts.spikes import Hello, Mark, SpikeBatch
 from contracts.window import Window, WindowSpec
 from daemon.narrators.retrieval import RetrievalNarrator
-from daemon.worker.narrator_client import InlinePort
+from daemon.worker.narrator_client import InlineClient
 from stream_sources.player import PlayReport, play
 from stream_sources.publisher import SpikePublisher
 from stream_sources.source import SpikeBlock, cut_batches, new_run
@@ -168,7 +168,7 @@ def test_every_window_is_narrated_and_heard(
 ):
     """At any speed and length of batch: whole windows, the right words, in order, once."""
     source = RampSource(range(16), batch_ns=batch_ms * 1_000_000)
-    port = InlinePort(RetrievalNarrator(stub_bundle))
+    port = InlineClient(RetrievalNarrator(stub_bundle))
     with (
         joined_loop(context, HostClock(), SPEC, port=port, populations=("all", "PV")) as rooms,
         subscriber(rooms) as socket,
@@ -282,7 +282,7 @@ def test_lossless_source_waits_for_a_stalled_loop(context: Context):
 def test_newcomer_hears_the_last_words_at_once(context: Context, stub_bundle: Manifest):
     """Who joins after the end gets each population's last narration, marked as a repeat."""
     source = RampSource(range(16), batch_ns=100_000_000)
-    port = InlinePort(RetrievalNarrator(stub_bundle))
+    port = InlineClient(RetrievalNarrator(stub_bundle))
     with (
         joined_loop(context, HostClock(), SPEC, port=port, populations=("all", "PV")) as rooms,
         played(source) as (thread,),
@@ -299,7 +299,7 @@ def test_newcomer_hears_the_last_words_at_once(context: Context, stub_bundle: Ma
 def test_subscriber_that_never_reads_holds_nobody_up(context: Context, stub_bundle: Manifest):
     """The loop goes on, and the subscriber beside it hears every narration."""
     source = RampSource(range(16), batch_ns=50_000_000)
-    port = InlinePort(RetrievalNarrator(stub_bundle))
+    port = InlineClient(RetrievalNarrator(stub_bundle))
     names = tuple(f"p{n}" for n in range(8))
     with (
         joined_loop(context, HostClock(), SPEC, port=port, populations=names) as rooms,

@@ -23,12 +23,12 @@ from simulation.cortex.spikes import (
     REFRACTORY_SAMPLES,
     SMOOTHING_S,
     STEP_S,
-    Trains,
+    SimulatedTrains,
     draw_trains,
 )
 from simulation.cortex.units import CELL_TYPES, VISUAL, CortexUnits, draw_units
 from simulation.scenes.facts import Facts
-from simulation.scenes.movie import Movie, random_movie
+from simulation.scenes.movie import SceneMovie, random_movie
 from simulation.scenes.scene import HEIGHT, WIDTH
 
 N_UNITS = 240
@@ -60,12 +60,12 @@ def schedule() -> Schedule:
 
 
 @pytest.fixture(scope="module")
-def trains(units: CortexUnits, eye: Eye, schedule: Schedule) -> Trains:
+def trains(units: CortexUnits, eye: Eye, schedule: Schedule) -> SimulatedTrains:
     """Simulate the session."""
     return session_trains(units, schedule, 1, eye=eye)
 
 
-def each(trains: Trains) -> list[NDArray[np.int64]]:
+def each(trains: SimulatedTrains) -> list[NDArray[np.int64]]:
     """Return one array of samples for each unit."""
     return np.split(trains.samples, trains.bounds[1:-1])
 
@@ -113,14 +113,14 @@ def test_two_movies_of_one_name_are_refused() -> None:
         _ = schedule.movies
 
 
-def test_no_unit_fires_within_its_refractory_time(trains: Trains) -> None:
+def test_no_unit_fires_within_its_refractory_time(trains: SimulatedTrains) -> None:
     """Intervals are at least 1.5 ms in whole samples, so no spike stands there twice."""
     assert min(int(np.diff(train).min()) for train in each(trains)) >= REFRACTORY_SAMPLES
     assert trains.samples.min() >= 0
     assert trains.samples.max() < trains.schedule.duration_s * 30_000
 
 
-def test_rates_are_those_of_mice(units: CortexUnits, trains: Trains) -> None:
+def test_rates_are_those_of_mice(units: CortexUnits, trains: SimulatedTrains) -> None:
     """Each area's median is between 2 and 15 Hz, and no unit leaves 0.3 to 50 Hz."""
     rate_hz = np.diff(trains.bounds) / trains.schedule.duration_s
     for area in (*VISUAL, "CA1"):
@@ -151,7 +151,7 @@ def test_no_movie_reaches_ca1(units: CortexUnits, eye: Eye) -> None:
 
 
 def test_repeats_agree_where_the_movie_is_seen(
-    units: CortexUnits, trains: Trains, schedule: Schedule
+    units: CortexUnits, trains: SimulatedTrains, schedule: Schedule
 ) -> None:
     """Counts by frame in one half of the repeats follow the other half in VISp, not in CA1."""
     both = [_by_frame(trains, block) for block in shown(schedule, "natural_movie_one")]
@@ -161,7 +161,7 @@ def test_repeats_agree_where_the_movie_is_seen(
     assert abs(np.median(agree[units.area == "CA1"])) < 0.1
 
 
-def _by_frame(trains: Trains, block: Block) -> NDArray[np.float64]:
+def _by_frame(trains: SimulatedTrains, block: Block) -> NDArray[np.float64]:
     """Return counts of each unit at each frame over the repeats, in pieces of five frames."""
     edges = np.append(block.start_s, block.stop_s[-1])
     counts = np.stack([np.histogram(train / 30_000, edges)[0] for train in each(trains)])
@@ -171,7 +171,7 @@ def _by_frame(trains: Trains, block: Block) -> NDArray[np.float64]:
 
 
 def test_tagged_units_answer_their_light(
-    units: CortexUnits, trains: Trains, schedule: Schedule
+    units: CortexUnits, trains: SimulatedTrains, schedule: Schedule
 ) -> None:
     """A unit of the line fires within 3 ms of nearly every pulse, the others by chance."""
     pulses = schedule.pulses
@@ -265,4 +265,4 @@ def test_thalamic_spikes_come_most_evenly(units: CortexUnits) -> None:
 def test_movie_one_is_a_movie(schedule: Schedule) -> None:
     """A schedule's movies are the ones that were given, each once."""
     assert [movie.name for movie in schedule.movies] == ["natural_movie_one", "natural_movie_three"]
-    assert all(isinstance(movie, Movie) for movie in schedule.movies)
+    assert all(isinstance(movie, SceneMovie) for movie in schedule.movies)

@@ -19,7 +19,7 @@ from simulation.cortex.units import (
     CortexUnits,
     draw_units,
 )
-from simulation.scenes.movie import Movie, random_movie
+from simulation.scenes.movie import SceneMovie, random_movie
 from simulation.scenes.scene import HEIGHT, WIDTH
 
 
@@ -36,13 +36,13 @@ def eye(units: CortexUnits) -> Eye:
 
 
 @pytest.fixture(scope="module")
-def movie() -> Movie:
+def movie() -> SceneMovie:
     """Draw a movie that the rates were not set on."""
     return random_movie("unseen", seed=88, n_scenes=60, frames_per_scene=5)
 
 
 @pytest.fixture(scope="module")
-def rates(eye: Eye, movie: Movie) -> np.ndarray:
+def rates(eye: Eye, movie: SceneMovie) -> np.ndarray:
     """Return the rates for the movie, shape (n_frames, n_units)."""
     return movie_rates(eye, movie)
 
@@ -134,14 +134,16 @@ def test_units_without_a_field_see_nothing(units: CortexUnits, rates: np.ndarray
     assert np.array_equal(blind, np.broadcast_to(blind[0], blind.shape))
 
 
-def test_chunks_of_a_movie_make_no_difference(eye: Eye, movie: Movie, rates: np.ndarray) -> None:
+def test_chunks_of_a_movie_make_no_difference(
+    eye: Eye, movie: SceneMovie, rates: np.ndarray
+) -> None:
     """Frames that are given with those before them have the rates of the whole movie."""
     cut = eye.rates(movie.frames(40, 80), movie.frames(40 - BACK, 40))
     np.testing.assert_allclose(cut, rates[40:80], rtol=1e-3, atol=1e-3)
 
 
 def test_luminance_units_see_light_itself(
-    units: CortexUnits, movie: Movie, rates: np.ndarray
+    units: CortexUnits, movie: SceneMovie, rates: np.ndarray
 ) -> None:
     """VIP units of both signs tell night from day, in opposite ways."""
     is_night = np.array([movie.facts(frame).light == "night" for frame in range(movie.n_frames)])

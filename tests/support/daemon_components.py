@@ -22,15 +22,15 @@ from daemon.bin_ring import BinRing
 from daemon.encoders.protocol import Encoder
 from daemon.handover import NarrationBatch
 from daemon.ingest import Ingest
-from daemon.narration_publisher import NarrationDesk
-from daemon.narrators.protocol import Ended
+from daemon.narration_publisher import NarrationPublisher
+from daemon.narrators.protocol import EndedRow
 from daemon.pipeline import FastLoop, Triggers
 from daemon.publisher import Publisher
 from daemon.service.latencies import LatencyRecorder
 from daemon.service.metrics import Counters
 from daemon.stream_registry import StreamRegistry
 from daemon.window_cutter import WindowCutter
-from daemon.worker.narrator_client import InlinePort, NarrationPort
+from daemon.worker.narrator_client import InlineClient, NarratorClient
 from tests.support.ramp_population import RUN, ramp_population
 from tests.support.tiny_bundle import TINY_GRID
 
@@ -106,12 +106,12 @@ class EchoNarrator:
         """Take a window."""
         self._waiting.append((batch_id, embeddings, self._clock.now_ns()))
 
-    def step(self) -> Sequence[Ended]:
+    def step(self) -> Sequence[EndedRow]:
         """Say it all, with stamps."""
         batch_id, embeddings, start_ns = self._waiting.pop(0)
         first_ns, last_ns = (self._clock.now_ns() for _ in range(2))
         return [
-            Ended(
+            EndedRow(
                 batch_id,
                 row,
                 Utterance(
@@ -172,7 +172,7 @@ class Joined:
     encoder: StubEncoder
     publisher: Publisher
     counters: Counters
-    port: NarrationPort
+    port: NarratorClient
     latencies: LatencyRecorder = field(repr=False)
 
 
@@ -183,7 +183,7 @@ def joined_loop(
     spec: WindowSpec,
     *,
     population: Population | None = None,
-    port: NarrationPort | None = None,
+    port: NarratorClient | None = None,
     populations: Sequence[str] = ("all",),
     encode_every_window: bool = True,
     narrate_every: int = 1,
@@ -202,14 +202,14 @@ def joined_loop(
     encoder = StubEncoder(clock, populations)
     others = [name for name in populations if name not in urgent]
     in_turn = (StubEncoder(clock, urgent), StubEncoder(clock, others)) if urgent else None
-    port = port or InlinePort(EchoNarrator(clock))
+    port = port or InlineClient(EchoNarrator(clock))
     loop = FastLoop(
         ingest=ingest,
         ring=ring,
         cutter=WindowCutter(spec, clock),
         encoder=cast(Encoder, encoder),
         port=port,
-        desk=NarrationDesk(publisher, counters, latencies, clock),
+        desk=NarrationPublisher(publisher, counters, latencies, clock),
         counters=counters,
         clock=clock,
         encode_every_window=encode_every_window,

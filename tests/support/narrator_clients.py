@@ -11,8 +11,8 @@ from contracts.embedding import PatchEmbedding
 from contracts.manifest import Manifest
 from daemon.handover import Handover
 from daemon.service.settings import LogSettings, NarratorSettings
-from daemon.worker.client import WorkerPort
-from daemon.worker.narrator_client import Heard, Narrated
+from daemon.worker.client import WorkerClient
+from daemon.worker.narrator_client import NarratedPopulation, PartialText
 from tests.support.daemon_components import Context, embeddings_of
 from tests.support.tiny_bundle import tiny_windows
 from tests.support.wait_until import wait_until
@@ -38,9 +38,9 @@ def port_of(
     batch_timeout_s: float = 60,
     handover: Handover | None = None,
     wants_partials: bool = False,
-) -> Iterator[WorkerPort]:
+) -> Iterator[WorkerClient]:
     """Open a port, and close it."""
-    port = WorkerPort(
+    port = WorkerClient(
         context,
         words,
         batch_timeout_s=batch_timeout_s,
@@ -58,15 +58,15 @@ def port_of(
 class Collector:
     """Collects what a port yields."""
 
-    def __init__(self, port: WorkerPort) -> None:
+    def __init__(self, port: WorkerClient) -> None:
         self.port = port
-        self.narrated: list[Narrated] = []
-        self.heard: list[Heard] = []
+        self.narrated: list[NarratedPopulation] = []
+        self.heard: list[PartialText] = []
 
     def collect(self) -> None:
         """Take what there is."""
         for said in self.port.collect():
-            if isinstance(said, Narrated):
+            if isinstance(said, NarratedPopulation):
                 self.narrated.append(said)
             else:
                 self.heard.append(said)
@@ -94,7 +94,7 @@ class Collector:
         """Why windows failed."""
         return [each.utterance.reason for each in self._last_rows() if not each.utterance.text]
 
-    def _last_rows(self) -> list[Narrated]:
+    def _last_rows(self) -> list[NarratedPopulation]:
         return [each for each in self.narrated if each.embedding.population == POPULATIONS[-1]]
 
 

@@ -11,7 +11,13 @@ from contracts.embedding import PatchGrid
 from contracts.manifest import LanguageModel, TrainingData
 from contracts.population import Population, Unit
 from contracts.window import WindowSpec
-from encoder_training.data_set.prepared import FrameTable, PreparedSet, Role, Shown, Spans
+from encoder_training.data_set.prepared import (
+    CountedIntervals,
+    FrameTable,
+    PreparedSet,
+    PresentationRows,
+    Role,
+)
 from encoder_training.data_set.training_set import count_bins
 
 FRAME_NS = 33_361_193
@@ -92,9 +98,9 @@ def prepared_set(
         grid=GRID,
         language_model=LanguageModel(model_id="a-model"),
         training_data=TrainingData(recording="simulated", sha256="0" * 64),
-        spans=Spans(np.array([0]), np.array([last_bin])),
+        spans=CountedIntervals(np.array([0]), np.array([last_bin])),
         counts=counts,
-        shown=Shown(start_ns, stop_ns, frame.astype(np.int64), repeat, group, role),
+        shown=PresentationRows(start_ns, stop_ns, frame.astype(np.int64), repeat, group, role),
         invalid_ns=np.empty((0, 2), dtype=np.int64),
         frames=FrameTable(
             ("natural_movie_one",), np.zeros(n_frames, np.int64), np.arange(n_frames), captions

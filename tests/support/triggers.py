@@ -17,7 +17,7 @@ from contracts.embedding import PatchEmbedding
 from contracts.trigger import SpokenStamps, Trigger, TriggerKind, TriggerStamps, WindowFacts
 from contracts.window import Window
 from daemon.triggers.crossing import Level
-from daemon.triggers.probes import Probes
+from daemon.triggers.probes import ConceptProbes
 from daemon.triggers.rules import Rule, read_condition
 from tests.support.tiny_bundle import TINY_GRID, TINY_SPEC
 
@@ -123,10 +123,10 @@ def rule(
 
 def concept_probes(
     populations: Sequence[str] = ("all", "area:VISp"), *, dim: int = TINY_GRID.dim
-) -> Probes:
+) -> ConceptProbes:
     """Return probes of which concept k reads number k of the mean patch, as log odds."""
     n = len(CONCEPTS)
-    return Probes(
+    return ConceptProbes(
         CONCEPTS,
         tuple(populations),
         np.eye(n, dim, dtype=np.float32),
@@ -136,7 +136,7 @@ def concept_probes(
     )
 
 
-def probes_that_cancel() -> Probes:
+def probes_that_cancel() -> ConceptProbes:
     """Return probes of which "dog" is infinity minus infinity where a patch is huge."""
     probes = concept_probes()
     probes.weight[CONCEPTS.index("dog"), :2] = (1000, -1000)
@@ -157,7 +157,7 @@ def make_checkout(folder: Path) -> None:
     (folder / "configs").symlink_to(Path(__file__).parents[2] / "configs")
 
 
-def write_probes(folder: Path, probes: Probes) -> None:
+def write_probes(folder: Path, probes: ConceptProbes) -> None:
     """Write ``probes.safetensors`` as training does."""
     names = {"concepts": probes.concepts, "populations": probes.populations}
     save_file(

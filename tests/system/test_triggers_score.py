@@ -12,7 +12,7 @@ import pytest
 from contracts.manifest import Manifest, load_manifest, sha256_of, write_manifest
 from contracts.window import Window
 from daemon.encoders.auto import load_encoder
-from daemon.triggers.probes import Probes
+from daemon.triggers.probes import ConceptProbes
 from neurrate.cli import main
 from tests.support.nwb_files import write_presentations, write_units
 from tests.support.tiny_bundle import TINY_SPEC, tiny_population
@@ -57,7 +57,7 @@ def bundle(tiny_bundle: Manifest, tmp_path_factory: pytest.TempPathFactory) -> P
     middle = float((busy.mean(axis=0) + quiet.mean(axis=0)) @ apart / 2)
     scale = 8 / float(apart @ apart)
     ones = np.ones((1, 2), np.float32)
-    probes = Probes(
+    probes = ConceptProbes(
         ("car", "dark"),
         ("all",),
         np.stack([apart, -apart]).astype(np.float32),

@@ -68,7 +68,7 @@ class _Place:
             layer_cache[rows, :, positions] = new
 
 
-class Decoder:
+class LlamaDecoder:
     """Prompts in, the scores of the next word out; rows are places in the cache.
 
     Parameters

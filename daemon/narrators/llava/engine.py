@@ -35,7 +35,7 @@ from daemon.narrators.llava.speech import Choice
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from daemon.narrators.llava.decoder import Decoder
+    from daemon.narrators.llava.decoder import LlamaDecoder
     from daemon.narrators.llava.fixed_sizes import FixedSizes
 
 PREFILL_TOKENS = {"cpu": 640, "cuda": 4096}
@@ -46,7 +46,7 @@ numbers leave its cache; a GPU is busy with some thousand (docs/decisions/0015-n
 logger = logging.getLogger(__name__)
 
 
-class End(Enum):
+class EndReason(Enum):
     """Why a row has ended."""
 
     BY_ITSELF = auto()
@@ -57,7 +57,7 @@ class End(Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Row:
+class DecodingRow:
     """One grid on its way to a sentence.
 
     Attributes
@@ -73,7 +73,7 @@ class Row:
         Of these.
     first_token_host_ns, last_token_host_ns : int
         Zero before the first.
-    end : End or None
+    end : EndReason or None
         None while it goes on.
     """
 
@@ -85,7 +85,7 @@ class Row:
     logprobs: list[float] = field(default_factory=list)
     first_token_host_ns: int = 0
     last_token_host_ns: int = 0
-    end: End | None = None
+    end: EndReason | None = None
 
 
 class Engine:
@@ -93,7 +93,7 @@ class Engine:
 
     Parameters
     ----------
-    decoder : Decoder or FixedSizes
+    decoder : LlamaDecoder or FixedSizes
         Its cache has a place for each row that is said at once.
     embed : callable
         Grids (n, n_patches, dim) to prompts (n, n_tokens, width).
@@ -109,7 +109,7 @@ class Engine:
 
     def __init__(
         self,
-        decoder: Decoder | FixedSizes,
+        decoder: LlamaDecoder | FixedSizes,
         embed: Callable[[NDArray[np.float32]], Tensor],
         choice: Choice,
         *,
@@ -129,8 +129,8 @@ class Engine:
         self._n_read = max(1, budget // self._prompt_length)
         self._at_once = decoder.max_rows
         self._turn = 0
-        self._waiting: deque[Row] = deque()
-        self._said: list[Row] = []  # the place in the list is the row in the cache
+        self._waiting: deque[DecodingRow] = deque()
+        self._said: list[DecodingRow] = []  # the place in the list is the row in the cache
 
     @property
     def n_rows(self) -> int:
@@ -142,7 +142,7 @@ class Engine:
         """Rows that could begin now and wait for none."""
         return max(0, self._at_once - self.n_rows)
 
-    def begin(self, batch_id: int, grids: Sequence[NDArray[np.float32]]) -> list[Row]:
+    def begin(self, batch_id: int, grids: Sequence[NDArray[np.float32]]) -> list[DecodingRow]:
         """Take up a window; its rows wait for the next `step`.
 
         Parameters
@@ -152,11 +152,11 @@ class Engine:
 
         Returns
         -------
-        rows : list of Row
+        rows : list of DecodingRow
             In the order of `grids`.
         """
         now = self._clock()
-        rows = [Row(batch_id, index, grid, now) for index, grid in enumerate(grids)]
+        rows = [DecodingRow(batch_id, index, grid, now) for index, grid in enumerate(grids)]
         first = 0
         if len(rows) > self._at_once:
             first = self._turn % len(rows)
@@ -169,12 +169,12 @@ class Engine:
         self._waiting = deque(row for row in self._waiting if row.batch_id != batch_id)
         self._leave([row for row in self._said if row.batch_id == batch_id])
 
-    def step(self) -> list[Row]:
+    def step(self) -> list[DecodingRow]:
         """Read prompts that wait, or say one token in every row.
 
         Returns
         -------
-        rows : list of Row
+        rows : list of DecodingRow
             Those that have said something, or have ended.
         """
         import torch
@@ -185,18 +185,18 @@ class Engine:
         self._leave([row for row in self._said if row.end])
         return late + spoken
 
-    def _past_deadline(self) -> list[Row]:
+    def _past_deadline(self) -> list[DecodingRow]:
         if self._deadline_ns is None:
             return []
         until = self._clock() - self._deadline_ns
         late = [row for row in (*self._said, *self._waiting) if row.start_host_ns <= until]
         for row in late:
-            self._end(row, End.AT_DEADLINE)
+            self._end(row, EndReason.AT_DEADLINE)
         self._leave([row for row in self._said if row.end])
         self._waiting = deque(row for row in self._waiting if not row.end)
         return late
 
-    def _join(self) -> list[Row]:
+    def _join(self) -> list[DecodingRow]:
         """Read the prompts of rows that wait, as many as there are places and patience for."""
         import torch
 
@@ -218,10 +218,10 @@ class Engine:
         self._hear(scores, rows, first)
         return rows
 
-    def _go_on(self) -> list[Row]:
+    def _go_on(self) -> list[DecodingRow]:
         import torch
 
-        spoken: list[Row] = []
+        spoken: list[DecodingRow] = []
         first = 0
         while first < len(self._said):
             rows = self._said[first : first + self._at_once]
@@ -240,11 +240,11 @@ class Engine:
             first += len(rows)
         return spoken
 
-    def _position(self, row: Row) -> int:
+    def _position(self, row: DecodingRow) -> int:
         """Return where the last token stands, which the cache does not hold yet."""
         return self._prompt_length + len(row.tokens) - 1
 
-    def _hear(self, scores: Tensor, rows: list[Row], first: int) -> None:
+    def _hear(self, scores: Tensor, rows: list[DecodingRow], first: int) -> None:
         """Note each row's next token."""
         tokens, logprobs = self._choice.pick(scores, [row.tokens for row in rows])
         now = self._clock()
@@ -254,14 +254,14 @@ class Engine:
             row.first_token_host_ns = row.first_token_host_ns or now
             row.last_token_host_ns = now
             if not math.isfinite(logprob):
-                row.end = End.NO_NUMBERS
+                row.end = EndReason.NO_NUMBERS
                 self._decoder.wipe(first + place)
             elif token in self._choice.end_ids:
-                row.end = End.BY_ITSELF
+                row.end = EndReason.BY_ITSELF
             elif len(row.tokens) == self._max_new_tokens:
-                row.end = End.AT_LIMIT
+                row.end = EndReason.AT_LIMIT
 
-    def _leave(self, leaving: list[Row]) -> None:
+    def _leave(self, leaving: list[DecodingRow]) -> None:
         """Give up places; the last rows move into them."""
         for row in leaving:
             place = self._said.index(row)
@@ -281,13 +281,13 @@ class Engine:
             extra={"device": self._decoder.device, "rows": n, "rows_at_once": self._at_once},
         )
 
-    def _end(self, row: Row, end: End) -> None:
+    def _end(self, row: DecodingRow, end: EndReason) -> None:
         """End a row from outside; one that has said nothing has its first and last word now."""
         row.end = end
         if not row.tokens:
             row.first_token_host_ns = row.last_token_host_ns = self._clock()
 
-    def _out_of_memory(self, row: Row) -> Row:
+    def _out_of_memory(self, row: DecodingRow) -> DecodingRow:
         logger.error("out of memory with one row", extra={"device": self._decoder.device})
-        self._end(row, End.NO_MEMORY)
+        self._end(row, EndReason.NO_MEMORY)
         return row

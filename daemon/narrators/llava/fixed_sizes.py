@@ -21,7 +21,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from daemon.narrators.llava.decoder import Decoder
+from daemon.narrators.llava.decoder import LlamaDecoder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,12 +41,14 @@ class FixedSizes:
 
     Parameters
     ----------
-    decoder : Decoder
+    decoder : LlamaDecoder
     backend : str or callable
         Of ``torch.compile``.
     """
 
-    def __init__(self, decoder: Decoder, *, backend: str | Callable[..., Any] = "inductor") -> None:
+    def __init__(
+        self, decoder: LlamaDecoder, *, backend: str | Callable[..., Any] = "inductor"
+    ) -> None:
         self._decoder = decoder
         self._backend = backend
         self._calls: dict[int, Call] = {}
@@ -67,7 +69,7 @@ class FixedSizes:
         return list(self._calls)
 
     def step(self, tokens: Sequence[int], positions: Sequence[int], first_row: int) -> Tensor:
-        """Go on by one token in each row, as `Decoder.step` does."""
+        """Go on by one token in each row, as `LlamaDecoder.step` does."""
         import torch
 
         n = len(tokens)

@@ -13,7 +13,7 @@ from daemon.narrators.fit import check_fit, check_folder
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """Where a model comes from.
 
     Attributes
@@ -31,12 +31,12 @@ class Source:
         check_folder(self.name)
 
 
-def load_words(source: Source, manifest: Manifest) -> tuple[Any, Any]:
+def load_words(source: ModelSource, manifest: Manifest) -> tuple[Any, Any]:
     """Read what is small: the model's config and its tokenizer.
 
     Parameters
     ----------
-    source : Source
+    source : ModelSource
     manifest : Manifest
         Of the bundle that it must fit.
 
@@ -59,7 +59,7 @@ def load_words(source: Source, manifest: Manifest) -> tuple[Any, Any]:
     return config, tokenizer
 
 
-def load_weights(source: Source, config: Any) -> Any:
+def load_weights(source: ModelSource, config: Any) -> Any:
     """Read the weights, in the number format of their file, into the CPU's memory.
 
     The patches stand in for what the model would have seen. So its vision tower is made without
@@ -67,7 +67,7 @@ def load_weights(source: Source, config: Any) -> Any:
 
     Parameters
     ----------
-    source : Source
+    source : ModelSource
     config : LlavaConfig
         From `load_words`. Is changed.
 
@@ -102,7 +102,7 @@ def load_weights(source: Source, config: Any) -> Any:
 
 
 @contextmanager
-def _named(source: Source) -> Iterator[None]:
+def _named(source: ModelSource) -> Iterator[None]:
     """Say which model it was that could not be read, and what to do.
 
     Raises

@@ -15,16 +15,16 @@ from contracts.manifest import Manifest
 from contracts.narration import Provenance, Status, Utterance
 from daemon.narrators.devices import torch_device
 from daemon.narrators.evidence import EvidenceFinder
-from daemon.narrators.llava.loading import Source, load_weights, load_words
+from daemon.narrators.llava.loading import ModelSource, load_weights, load_words
 from daemon.narrators.llava.memory import room_for_the_model
 from daemon.narrators.llava.number_format import choose_format
 from daemon.narrators.llava.shape import read_shape
 from daemon.narrators.patches import PatchPrompt, split_prompt
-from daemon.narrators.protocol import WARM_UP_TOKENS, Ended, Partial
+from daemon.narrators.protocol import WARM_UP_TOKENS, EndedRow, PartialRow
 from daemon.narrators.words import whole_words
 
 if TYPE_CHECKING:
-    from daemon.narrators.llava.engine import Engine, Row
+    from daemon.narrators.llava.engine import DecodingRow, Engine
     from daemon.narrators.llava.products import NumberFormat
     from daemon.narrators.llava.speech import Transcript
 
@@ -79,7 +79,7 @@ class LlavaNarrator:
         max_rows: int = 16,
         joins: bool = False,
     ) -> None:
-        source = Source(str(model), revision or "main")
+        source = ModelSource(str(model), revision or "main")
         import torch
 
         self._finder = EvidenceFinder.from_bundle(manifest)
@@ -87,7 +87,7 @@ class LlavaNarrator:
         self._max_new_tokens = max_new_tokens
         self._deadline_s = deadline_s
         self._joins = joins
-        self._told: dict[Row, tuple[PatchEmbedding, Transcript | None]] = {}
+        self._told: dict[DecodingRow, tuple[PatchEmbedding, Transcript | None]] = {}
         if threads is not None:
             torch.set_num_threads(threads)
         config, self._tokenizer = load_words(source, manifest)
@@ -151,23 +151,23 @@ class LlavaNarrator:
             for row, embedding in zip(rows, embeddings, strict=True)
         }
 
-    def step(self) -> Sequence[Partial | Ended]:
+    def step(self) -> Sequence[PartialRow | EndedRow]:
         """Read prompts that wait, or say one token in every row.
 
         Returns
         -------
-        events : sequence of Partial or Ended
+        events : sequence of PartialRow or EndedRow
             Tokens are counted with the end token.
         """
-        events: list[Partial | Ended] = []
+        events: list[PartialRow | EndedRow] = []
         for row in self._engine.step():
             embedding, transcript = self._told[row]
             if row.end:
                 del self._told[row]
                 utterance = self._utterance(row, embedding)
-                events.append(Ended(row.batch_id, row.index, utterance))
+                events.append(EndedRow(row.batch_id, row.index, utterance))
             elif transcript and (text := transcript.add(row.tokens[-1])):
-                events.append(Partial(row.batch_id, row.index, text, len(row.tokens)))
+                events.append(PartialRow(row.batch_id, row.index, text, len(row.tokens)))
         return events
 
     def cancel(self, batch_id: int) -> None:
@@ -182,14 +182,14 @@ class LlavaNarrator:
 
     def _load(
         self,
-        source: Source,
+        source: ModelSource,
         config: Any,
         prompt: str,
         number_format: NumberFormat,
         device: str,
         max_rows: int,
     ) -> Engine:
-        from daemon.narrators.llava.decoder import Decoder, activation_dtype
+        from daemon.narrators.llava.decoder import LlamaDecoder, activation_dtype
         from daemon.narrators.llava.engine import Engine
         from daemon.narrators.llava.fixed_sizes import FixedSizes
         from daemon.narrators.llava.speech import Choice
@@ -201,7 +201,7 @@ class LlavaNarrator:
         model = load_weights(source, config)
         dtype = activation_dtype(number_format, device)
         embed = PatchPrompt(model, self._tokenizer, prompt, device=device, dtype=dtype).embed
-        decoder = Decoder(
+        decoder = LlamaDecoder(
             model.model.language_model,
             model.lm_head,
             shape,
@@ -229,32 +229,32 @@ class LlavaNarrator:
         """
         import torch
 
-        from daemon.narrators.llava.engine import End
+        from daemon.narrators.llava.engine import EndReason
 
         grid = np.zeros((self._grid.n_patches, self._grid.dim), np.float32)
         (row,) = self._engine.begin(-1, [grid])
         for _ in range(min(WARM_UP_TOKENS, self._max_new_tokens)):
             self._engine.step()
-        if row.end == End.NO_MEMORY:
+        if row.end == EndReason.NO_MEMORY:
             raise torch.OutOfMemoryError
         self._engine.cancel(-1)
 
-    def _utterance(self, row: Row, embedding: PatchEmbedding) -> Utterance:
-        from daemon.narrators.llava.engine import End
+    def _utterance(self, row: DecodingRow, embedding: PatchEmbedding) -> Utterance:
+        from daemon.narrators.llava.engine import EndReason
 
         text = self._tokenizer.decode(row.tokens, skip_special_tokens=True).strip()
         status, reason = Status.OK, ""
         match row.end:
-            case End.NO_NUMBERS:
+            case EndReason.NO_NUMBERS:
                 text = ""
                 reason = "the model's scores are not numbers; use dtype float32 or bfloat16"
-            case End.NO_MEMORY:
+            case EndReason.NO_MEMORY:
                 text = ""
                 reason = "the memory of the device does not hold one sentence; use a smaller model"
-            case End.AT_DEADLINE:
+            case EndReason.AT_DEADLINE:
                 text = whole_words(text)
                 reason = f"cut at the deadline of {self._deadline_s:g} s"
-            case End.AT_LIMIT:
+            case EndReason.AT_LIMIT:
                 reason = f"cut at {self._max_new_tokens} tokens"
         if not text:
             status, reason = Status.FAILED, reason or "the model ended without a word"

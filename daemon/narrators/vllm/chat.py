@@ -29,7 +29,7 @@ END = "[DONE]"
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class AnswerEvent:
     """What one event of an answer adds.
 
     Attributes
@@ -101,7 +101,7 @@ def request(
     return b"".join([head.encode(), base64.b64encode(file.getbuffer()), tail.encode()])
 
 
-def said(data: str) -> Said | None:
+def said(data: str) -> AnswerEvent | None:
     """Read one event of an answer.
 
     Parameters
@@ -111,7 +111,7 @@ def said(data: str) -> Said | None:
 
     Returns
     -------
-    Said or None
+    AnswerEvent or None
         None for an event without words.
 
     Raises
@@ -127,7 +127,7 @@ def said(data: str) -> Said | None:
             return None
         choice = event["choices"][0]
         scores = (choice.get("logprobs") or {}).get("content") or ()
-        return Said(
+        return AnswerEvent(
             text=_sayable(str(choice["delta"].get("content") or "")),
             logprobs=tuple(float(score["logprob"]) for score in scores),
             finish=str(choice.get("finish_reason") or ""),

@@ -71,7 +71,7 @@ def make_client(*, key: str, connect_timeout_s: float) -> httpx2.AsyncClient:
     )
 
 
-class Link:
+class ServerConnection:
     """One server.
 
     Parameters

@@ -17,11 +17,11 @@ from contracts.errors import MisuseError, UserError
 from contracts.manifest import Manifest
 from contracts.narration import Evidence, Provenance
 from daemon.narrators.evidence import EvidenceFinder
-from daemon.narrators.protocol import Ended, Partial
+from daemon.narrators.protocol import EndedRow, PartialRow
 from daemon.narrators.vllm import chat
-from daemon.narrators.vllm.connection import Link, make_client
-from daemon.narrators.vllm.pool import PATIENCE_S, Pool
-from daemon.narrators.vllm.preflight import Rehearsal, rehearse
+from daemon.narrators.vllm.connection import ServerConnection, make_client
+from daemon.narrators.vllm.pool import PATIENCE_S, ServerPool
+from daemon.narrators.vllm.preflight import Preflight, rehearse
 from daemon.narrators.vllm.projector import Projector
 from daemon.narrators.vllm.sentence import Sentence
 from daemon.narrators.words import whole_words
@@ -35,7 +35,7 @@ LEAVE_S = 0.2
 
 
 @dataclass(slots=True, eq=False)
-class _Row:
+class _PendingAnswer:
     """One population of a window that is being narrated."""
 
     batch_id: int
@@ -94,7 +94,7 @@ class VllmNarrator:
             device=settings.device,
             threads=settings.threads,
         )
-        check = Rehearsal(
+        check = Preflight(
             self._projector, manifest, narrator=settings, vllm=vllm, model=self._served
         )
         self._provenance = Provenance(
@@ -104,16 +104,17 @@ class VllmNarrator:
             prompt=settings.prompt,
             revision=revision,
         )
-        self._rows: list[_Row] = []
+        self._rows: list[_PendingAnswer] = []
         self._places = asyncio.Semaphore(settings.max_rows)
         self._news = asyncio.Event()
         self._client = make_client(
             key=os.environ.get(vllm.key_variable, ""), connect_timeout_s=vllm.connect_timeout_s
         )
         links = [
-            Link(url, self._client, connect_timeout_s=vllm.connect_timeout_s) for url in vllm.urls
+            ServerConnection(url, self._client, connect_timeout_s=vllm.connect_timeout_s)
+            for url in vllm.urls
         ]
-        self._pool = Pool(links, check)
+        self._pool = ServerPool(links, check)
         self._loop = asyncio.new_event_loop()
         try:
             resting = self._loop.run_until_complete(rehearse(check, links))
@@ -169,7 +170,7 @@ class VllmNarrator:
         tokens = self._projector.project(np.stack([each.patches for each in embeddings]))
         for index, found in enumerate(evidence):
             sentence = Sentence(on_word=self._news.set if with_partials else None)
-            row = _Row(batch_id, index, with_partials, found, start_host_ns, sentence)
+            row = _PendingAnswer(batch_id, index, with_partials, found, start_host_ns, sentence)
             self._rows.append(row)
             if not bool(tokens[index].isfinite().all()):
                 sentence.problem = (
@@ -184,18 +185,18 @@ class VllmNarrator:
             )
             row.task = self._loop.create_task(self._say(sentence, body))
 
-    def step(self) -> Sequence[Partial | Ended]:
+    def step(self) -> Sequence[PartialRow | EndedRow]:
         """Return what has come; wait for it for some 20 ms.
 
         Returns
         -------
-        events : sequence of Partial or Ended
+        events : sequence of PartialRow or EndedRow
         """
         if self._rows and all(row.task and not row.task.done() for row in self._rows):
             self._loop.run_until_complete(self._wait())
         late = self._late()
         self._leave(late)
-        events: list[Partial | Ended] = []
+        events: list[PartialRow | EndedRow] = []
         for row in tuple(self._rows):
             if row in late:
                 cut = f"cut at the deadline of {self._settings.deadline_s:g} s"
@@ -210,7 +211,7 @@ class VllmNarrator:
                 if len(text) > row.n_told:
                     row.n_told = len(text)
                     n_tokens = len(draft.logprobs)
-                    events.append(Partial(row.batch_id, row.index, text, n_tokens))
+                    events.append(PartialRow(row.batch_id, row.index, text, n_tokens))
         return events
 
     def cancel(self, batch_id: int) -> None:
@@ -248,7 +249,7 @@ class VllmNarrator:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), STEP_S)
 
-    def _late(self) -> list[_Row]:
+    def _late(self) -> list[_PendingAnswer]:
         """Return the rows that go on although their deadline is over."""
         if self._settings.deadline_s is None:
             return []
@@ -259,7 +260,7 @@ class VllmNarrator:
             if row.task and not row.task.done() and row.start_host_ns <= begun_ns
         ]
 
-    def _end(self, row: _Row, cut: str = "") -> Ended:
+    def _end(self, row: _PendingAnswer, cut: str = "") -> EndedRow:
         self._rows.remove(row)
         said = row.sentence.utterance(
             start_host_ns=row.start_host_ns,
@@ -267,9 +268,9 @@ class VllmNarrator:
             cut=cut,
             evidence=row.evidence,
         )
-        return Ended(row.batch_id, row.index, said)
+        return EndedRow(row.batch_id, row.index, said)
 
-    def _leave(self, rows: Sequence[_Row]) -> None:
+    def _leave(self, rows: Sequence[_PendingAnswer]) -> None:
         """Stop the requests of rows, and wait a moment for their connections to close."""
         tasks = [row.task for row in rows if row.task and not row.task.done()]
         for task in tasks:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from contracts.errors import UserError
-from daemon.narrators.vllm.connection import Link, RefusedError, ServerFault
+from daemon.narrators.vllm.connection import RefusedError, ServerConnection, ServerFault
 
 FIRST_REST_S = 0.5
 LONGEST_REST_S = 30.0
@@ -37,12 +37,12 @@ class NoServerError(Exception):
 
 
 @dataclass(slots=True, eq=False)
-class Server:
+class VllmServer:
     """One server and how it is.
 
     Attributes
     ----------
-    link : Link
+    link : ServerConnection
     problem : str
         Why it rests; empty if it is well.
     is_busy : bool
@@ -57,7 +57,7 @@ class Server:
         Its check, while that goes on.
     """
 
-    link: Link
+    link: ServerConnection
     problem: str = ""
     is_busy: bool = False
     rest_s: float = 0.0
@@ -66,12 +66,12 @@ class Server:
     revival: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
-class Pool:
+class ServerPool:
     """The servers of one narrator, in its asyncio loop.
 
     Parameters
     ----------
-    links : sequence of Link
+    links : sequence of ServerConnection
     check : callable
         Given a link; raises `ServerFault`, `RefusedError` or `UserError` if the server is not to
         be used.
@@ -81,17 +81,17 @@ class Pool:
 
     def __init__(
         self,
-        links: Sequence[Link],
-        check: Callable[[Link], Awaitable[None]],
+        links: Sequence[ServerConnection],
+        check: Callable[[ServerConnection], Awaitable[None]],
         *,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.servers = tuple(Server(link) for link in links)
+        self.servers = tuple(VllmServer(link) for link in links)
         self._check = check
         self._now_s = now_s
         self._n_taken = 0
 
-    async def take(self) -> Server:
+    async def take(self) -> VllmServer:
         """Return the next server that is well; wait a little if none is.
 
         Raises
@@ -123,16 +123,16 @@ class Pool:
         """Return the pool's time."""
         return self._now_s()
 
-    def worked(self, server: Server) -> None:
+    def worked(self, server: VllmServer) -> None:
         """Say that a server has said a whole sentence."""
         server.rest_s = 0.0
 
-    def rest(self, server: Server, fault: Exception, *, asked_s: float) -> None:
+    def rest(self, server: VllmServer, fault: Exception, *, asked_s: float) -> None:
         """Leave a server alone for a while.
 
         Parameters
         ----------
-        server : Server
+        server : VllmServer
         fault : Exception
             What it did.
         asked_s : float
@@ -166,7 +166,7 @@ class Pool:
             else:
                 server.revival = asyncio.ensure_future(self._try(server))
 
-    async def _try(self, server: Server) -> None:
+    async def _try(self, server: VllmServer) -> None:
         try:
             await self._check(server.link)
         except (ServerFault, RefusedError, UserError) as error:
@@ -177,6 +177,6 @@ class Pool:
         finally:
             server.revival = None
 
-    def _back(self, server: Server) -> None:
+    def _back(self, server: VllmServer) -> None:
         server.problem, server.well_since_s = "", self._now_s()
         logger.info("vLLM server is back", extra={"url": server.link.url})

@@ -16,7 +16,7 @@ from contracts.errors import DependencyError, UserError
 from contracts.manifest import Manifest
 from daemon.narrators.protocol import WARM_UP_TOKENS
 from daemon.narrators.vllm import chat
-from daemon.narrators.vllm.connection import Link, RefusedError, ServerFault
+from daemon.narrators.vllm.connection import RefusedError, ServerConnection, ServerFault
 from daemon.narrators.vllm.projector import Projector
 from daemon.service.settings import NarratorSettings, VllmSettings
 
@@ -24,7 +24,7 @@ SERVE = "configs/vllm/serve MODEL"
 """Starts a server with all that this back-end needs."""
 
 
-class Rehearsal:
+class Preflight:
     """The check of one server; the same for all of them.
 
     Parameters
@@ -68,7 +68,7 @@ class Rehearsal:
             with_ids=True,
         )
 
-    async def __call__(self, link: Link) -> None:
+    async def __call__(self, link: ServerConnection) -> None:
         """Check one server.
 
         Raises
@@ -147,13 +147,13 @@ class Rehearsal:
 
 
 def rehearsed(
-    links: Sequence[Link], results: Sequence[BaseException | None]
+    links: Sequence[ServerConnection], results: Sequence[BaseException | None]
 ) -> list[tuple[int, ServerFault]]:
     """Judge the first rehearsal of every server.
 
     Parameters
     ----------
-    links : sequence of Link
+    links : sequence of ServerConnection
     results : sequence of exception or None
         What became of each.
 
@@ -184,7 +184,9 @@ def rehearsed(
     return resting
 
 
-async def rehearse(check: Rehearsal, links: Sequence[Link]) -> list[tuple[int, ServerFault]]:
+async def rehearse(
+    check: Preflight, links: Sequence[ServerConnection]
+) -> list[tuple[int, ServerFault]]:
     """Check every server at once; raises and returns as `rehearsed`."""
     results = await asyncio.gather(*map(check, links), return_exceptions=True)
     return rehearsed(links, results)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from contracts.narration import Evidence, Status, Utterance
 from daemon.narrators.vllm import chat
-from daemon.narrators.vllm.connection import Link, RefusedError, ServerFault
-from daemon.narrators.vllm.pool import NoServerError, Pool
+from daemon.narrators.vllm.connection import RefusedError, ServerConnection, ServerFault
+from daemon.narrators.vllm.pool import NoServerError, ServerPool
 from daemon.narrators.words import whole_words
 
 ENDS = frozenset({"stop", "length"})
@@ -38,7 +38,7 @@ class Draft:
     first_host_ns: int = 0
     last_host_ns: int = 0
 
-    def add(self, said: chat.Said) -> None:
+    def add(self, said: chat.AnswerEvent) -> None:
         """Take what has come."""
         now_ns = time.monotonic_ns()
         if said.text or said.logprobs:
@@ -71,12 +71,12 @@ class Sentence:
         self.problem = ""
         self._on_word = on_word
 
-    async def say(self, pool: Pool, body: bytes, *, retries: int, silence_s: float) -> None:
+    async def say(self, pool: ServerPool, body: bytes, *, retries: int, silence_s: float) -> None:
         """Have it said, by one server after the other if need be.
 
         Parameters
         ----------
-        pool : Pool
+        pool : ServerPool
         body : bytes
             The request.
         retries : int
@@ -105,7 +105,7 @@ class Sentence:
         if retries:
             self.problem = f"{retries + 1} tries failed, the last: {self.problem}"
 
-    async def _try(self, link: Link, body: bytes, silence_s: float) -> Draft:
+    async def _try(self, link: ServerConnection, body: bytes, silence_s: float) -> Draft:
         """Return a whole sentence of one server.
 
         Raises

@@ -21,7 +21,7 @@ from scipy.special import softmax
 
 from encoder_training.data_set.training_set import STD_FLOOR
 from encoder_training.evaluation.baselines.decoder import FrameMixture
-from encoder_training.evaluation.baselines.training_data import N_PARTS, Lesson, Parts
+from encoder_training.evaluation.baselines.training_data import N_PARTS, BaselineData, WindowParts
 
 PRIORS = (0.5, 2.0, 8.0)
 """Windows' worth of the mean over all frames, to choose from."""
@@ -39,7 +39,7 @@ class NaiveBayes(FrameMixture):
     name = "naive Bayes"
 
     def __init__(
-        self, lesson: Lesson, parts: Parts, linear: _Linear, temper: float, chosen: str
+        self, lesson: BaselineData, parts: WindowParts, linear: _Linear, temper: float, chosen: str
     ) -> None:
         super().__init__(lesson.data.targets, lesson.known)
         self._parts, self._linear, self._temper = parts, linear, temper
@@ -53,12 +53,12 @@ class NaiveBayes(FrameMixture):
 _Linear = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-def fit_bayes(lesson: Lesson) -> FrameMixture:
+def fit_bayes(lesson: BaselineData) -> FrameMixture:
     """Fit on all training windows and choose on validation.
 
     Parameters
     ----------
-    lesson : Lesson
+    lesson : BaselineData
         Windows and units.
 
     Returns
@@ -90,7 +90,7 @@ def fit_bayes(lesson: Lesson) -> FrameMixture:
 class _Moments:
     """Sums over the training windows of each frame."""
 
-    def __init__(self, lesson: Lesson, parts: Parts) -> None:
+    def __init__(self, lesson: BaselineData, parts: WindowParts) -> None:
         n_known = len(lesson.known)
         self.total = np.zeros((n_known, len(parts.mean)), dtype=np.float32)
         self.n = np.zeros(n_known, dtype=np.float32)

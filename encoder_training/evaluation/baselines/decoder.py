@@ -14,7 +14,7 @@ BLOCK_NUMBERS = 2**25
 """Numbers of true patches that are mixed at once: 128 MB of float32."""
 
 
-class Decoder(Protocol):
+class BaselineDecoder(Protocol):
     """Windows of spike counts to patches."""
 
     @property
@@ -88,13 +88,13 @@ class FrameMixture(ABC):
         """
 
     def patches(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Predict, as `Decoder` says."""
+        """Predict, as `BaselineDecoder` says."""
         return mixed(self.weights(counts), self.targets, self.known)
 
     def frames(
         self, counts: NDArray[np.uint8], is_candidate: NDArray[np.bool_]
     ) -> NDArray[np.int64] | None:
-        """Decide, as `Decoder` says."""
+        """Decide, as `BaselineDecoder` says."""
         if not self.decides:
             return None
         may_be = is_candidate[:, self.known]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from contracts.errors import DependencyError
 from encoder_training.data_set.training_set import thinned
 from encoder_training.evaluation.baselines.decoder import FrameMixture
-from encoder_training.evaluation.baselines.training_data import N_PARTS, Lesson, Parts
+from encoder_training.evaluation.baselines.training_data import N_PARTS, BaselineData, WindowParts
 
 MAX_WINDOWS = 6000
 """Training windows that are kept, evenly thinned: 192 MB at 2,000 units and four parts."""
@@ -29,7 +29,7 @@ class NearestWindows(FrameMixture):
 
     name = "kNN"
 
-    def __init__(self, lesson: Lesson, stored: _Stored, k: int) -> None:
+    def __init__(self, lesson: BaselineData, stored: _Stored, k: int) -> None:
         super().__init__(lesson.data.targets, lesson.known)
         self._stored, self._k = stored, k
         self.chosen = f"{stored.parts}, k = {k}, {len(stored.frame)} windows"
@@ -40,12 +40,12 @@ class NearestWindows(FrameMixture):
         return self._stored.weights(cosine, neighbour, len(self.known))
 
 
-def fit_knn(lesson: Lesson) -> FrameMixture:
+def fit_knn(lesson: BaselineData) -> FrameMixture:
     """Keep the training windows and choose on validation.
 
     Parameters
     ----------
-    lesson : Lesson
+    lesson : BaselineData
         Windows and units.
 
     Returns
@@ -74,7 +74,7 @@ def fit_knn(lesson: Lesson) -> FrameMixture:
 class _Stored:
     """Training windows, for looking up."""
 
-    def __init__(self, lesson: Lesson, parts: Parts) -> None:
+    def __init__(self, lesson: BaselineData, parts: WindowParts) -> None:
         try:
             from sklearn.neighbors import NearestNeighbors
         except ImportError as error:

@@ -25,7 +25,7 @@ from scipy.linalg import eigh
 
 from encoder_training.data_set.training_set import thinned
 from encoder_training.evaluation.baselines.decoder import FrameMixture
-from encoder_training.evaluation.baselines.training_data import N_PARTS, Lesson, Parts
+from encoder_training.evaluation.baselines.training_data import N_PARTS, BaselineData, WindowParts
 
 MAX_SIDE = 4000
 """Rows of the matrix that is decomposed, at most: 128 MB in float64, half a minute on one core. In
@@ -41,7 +41,7 @@ class Ridge(FrameMixture):
     name = "ridge"
     decides = False
 
-    def __init__(self, lesson: Lesson, solved: _Solved, strength: float) -> None:
+    def __init__(self, lesson: BaselineData, solved: _Solved, strength: float) -> None:
         super().__init__(lesson.data.targets, lesson.known)
         self._solved = solved
         self._map = solved.vectors @ (solved.shrunk(strength) * solved.along)
@@ -53,12 +53,12 @@ class Ridge(FrameMixture):
         return found + self._solved.mean
 
 
-def fit_ridge(lesson: Lesson) -> FrameMixture:
+def fit_ridge(lesson: BaselineData) -> FrameMixture:
     """Fit and choose on validation.
 
     Parameters
     ----------
-    lesson : Lesson
+    lesson : BaselineData
         Windows and units.
 
     Returns
@@ -99,7 +99,7 @@ class _Solved:
         Of the indicators.
     """
 
-    parts: Parts
+    parts: WindowParts
     by: str
     vectors: NDArray[np.float32]
     values: NDArray[np.float32]
@@ -119,7 +119,7 @@ class _Solved:
         return inverse[:, None]
 
 
-def _solve(lesson: Lesson, parts: Parts) -> _Solved:
+def _solve(lesson: BaselineData, parts: WindowParts) -> _Solved:
     is_primal = len(parts.mean) <= MAX_SIDE
     rows = lesson.train if is_primal else thinned(lesson.train, MAX_SIDE)
     times = np.bincount(_at(lesson, rows), minlength=len(lesson.known))
@@ -145,7 +145,7 @@ _Directions = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
 def _primal(
-    lesson: Lesson, parts: Parts, rows: NDArray[np.int64], times: NDArray[np.int64]
+    lesson: BaselineData, parts: WindowParts, rows: NDArray[np.int64], times: NDArray[np.int64]
 ) -> _Directions:
     """Decompose the sums of squares of the features."""
     n_features = len(parts.mean)
@@ -164,7 +164,7 @@ def _primal(
 
 
 def _dual(
-    lesson: Lesson, parts: Parts, rows: NDArray[np.int64], times: NDArray[np.int64]
+    lesson: BaselineData, parts: WindowParts, rows: NDArray[np.int64], times: NDArray[np.int64]
 ) -> _Directions:
     """Decompose the products of the windows with each other."""
     z = np.concatenate(list(_read(lesson, parts, rows)))
@@ -177,12 +177,14 @@ def _dual(
     return vectors, values, (by_frame * np.sqrt(values)).T, centre
 
 
-def _read(lesson: Lesson, parts: Parts, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+def _read(
+    lesson: BaselineData, parts: WindowParts, rows: NDArray[np.int64]
+) -> Iterator[NDArray[np.float32]]:
     """Yield the features, a block of windows at a time."""
     return (parts.z(counts) for _, counts in lesson.blocks(rows))
 
 
-def _at(lesson: Lesson, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _at(lesson: BaselineData, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return where the windows' frames stand among the known ones."""
     return np.searchsorted(lesson.known, lesson.data.frame[rows])
 

@@ -27,7 +27,7 @@ CHOOSING_COMPONENTS = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lesson:
+class BaselineData:
     """Windows, units and frames.
 
     Attributes
@@ -62,14 +62,14 @@ class Lesson:
         """The validation windows that choose."""
         return thinned(self.validation, MAX_VALIDATION)
 
-    def parts(self, n_parts: int) -> Parts:
+    def parts(self, n_parts: int) -> WindowParts:
         """Return the sums over so many parts of a window."""
         n_parts = min(n_parts, self.data.window.n_bins)
         edges = np.linspace(0, self.data.window.n_bins, n_parts + 1).astype(np.int64)
         length = np.repeat(np.diff(edges), int(self.units.sum())).astype(np.float32)
         mean = np.tile(self.scaling.mean[self.units], n_parts)
         std = np.tile(self.scaling.std[self.units], n_parts)
-        return Parts(edges[:-1], self.units, length * mean, np.sqrt(length) * std)
+        return WindowParts(edges[:-1], self.units, length * mean, np.sqrt(length) * std)
 
     def blocks(
         self, rows: NDArray[np.int64]
@@ -111,7 +111,7 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Parts:
+class WindowParts:
     """Sums of counts over the parts of a window.
 
     Attributes

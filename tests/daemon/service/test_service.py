@@ -23,7 +23,7 @@ from contracts.errors import PopulationMismatchError, UserError
 from contracts.manifest import Manifest
 from contracts.population import Population
 from contracts.spikes import Hello, SpikeBatch
-from daemon.narrators.protocol import Ended
+from daemon.narrators.protocol import EndedRow
 from daemon.service import service, wiring
 from daemon.service.service import Service
 from daemon.service.settings import Settings
@@ -166,7 +166,7 @@ def test_end_of_one_probe_before_the_other_has_spoken_is_no_end(stub_bundle: Man
         heard: list[str] = []
         listen = daemon._tick
 
-        def tick(rooms: wiring.Rooms) -> None:
+        def tick(rooms: wiring.Components) -> None:
             listen(rooms)
             if rooms.registry.have_all_ended and not heard:
                 heard.append("left has ended")
@@ -268,7 +268,7 @@ def test_narrator_that_says_nan_does_not_stop_the_loop(
     class Nan(EchoNarrator):
         """Says a word with a log-probability that is none."""
 
-        def step(self) -> Sequence[Ended]:
+        def step(self) -> Sequence[EndedRow]:
             return [
                 replace(each, utterance=replace(each.utterance, mean_logprob=math.nan))
                 for each in super().step()

@@ -28,8 +28,8 @@ from daemon.service.wiring import (
     wire,
     worker_arguments,
 )
-from daemon.worker.client import WorkerPort
-from daemon.worker.narrator_client import InlinePort
+from daemon.worker.client import WorkerClient
+from daemon.worker.narrator_client import InlineClient
 from tests.support.daemon_components import Context, StubEncoder
 from tests.support.wait_until import wait_until
 
@@ -180,7 +180,7 @@ def test_graph_that_is_none_is_said(stub_bundle: Manifest, context: Context):
 @pytest.mark.usefixtures("no_graph")
 def test_modes_choose_the_port(stub_bundle: Manifest, context: Context):
     """Sequential narrates in this process; worker in its own."""
-    for mode, kind in (("sequential", InlinePort), ("worker", WorkerPort)):
+    for mode, kind in (("sequential", InlineClient), ("worker", WorkerClient)):
         rooms = wire(
             settings(stub_bundle.folder, narrator={"backend": "retrieval", "mode": mode}),
             context,

@@ -23,7 +23,7 @@ from daemon.service.settings import Settings
 from daemon.service.settings_loader import load_settings
 from daemon.triggers import auto
 from daemon.triggers.auto import load_rule_book, make_trigger_desk, model_folder
-from daemon.triggers.evaluator import TriggerDesk
+from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.rule_file import load_rules
 from daemon.triggers.tables import CommandSinkTable, RuleFileTable
@@ -140,7 +140,7 @@ def publisher(context: Context) -> Iterator[Publisher]:
 
 def _desk(
     context: Context, settings: Settings, publisher: Publisher
-) -> tuple[TriggerDesk, Counters]:
+) -> tuple[TriggerEvaluator, Counters]:
     counters = Counters()
     rules = settings.triggers.rules
     assert rules is not None

@@ -15,9 +15,9 @@ from contracts.narration_wire import pack_narration
 from contracts.trigger import Trigger, TriggerKind, WindowFacts, unpack_trigger
 from daemon.publisher import Publisher
 from daemon.service.metrics import Counters
-from daemon.triggers.evaluator import TriggerDesk
+from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
-from daemon.triggers.probes import PopulationProbes, Probes
+from daemon.triggers.probes import ConceptProbes, PopulationProbes
 from daemon.triggers.rule_file import STRAGGLER_NS, RuleBook
 from daemon.triggers.rules import Rule
 from daemon.triggers.sinks.thread import Delivery
@@ -84,7 +84,7 @@ class FakeLikeness:
 class Desk:
     """A desk, and whoever listens to it."""
 
-    desk: TriggerDesk
+    desk: TriggerEvaluator
     publisher: Publisher
     subscriber: zmq.Socket[bytes]
     counters: Counters
@@ -115,7 +115,7 @@ def make(context: Context):
     def made(
         *rules: Rule,
         likeness: FakeLikeness | None = None,
-        probes: Probes | None = None,
+        probes: ConceptProbes | None = None,
         **sinks: FakeSink,
     ) -> Desk:
         publisher = Publisher(context, "tcp://127.0.0.1:*")
@@ -127,7 +127,7 @@ def make(context: Context):
         assert publisher.socket.poll(5000)
         publisher.serve()
         counters, clock, registry = Counters(), ManualClock(), CollectorRegistry()
-        desk = TriggerDesk(
+        desk = TriggerEvaluator(
             RuleBook(rules, {}),
             probes=PopulationProbes(probes or concept_probes(), EXPRESSIONS),
             publisher=publisher,

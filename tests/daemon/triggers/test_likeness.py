@@ -15,7 +15,7 @@ import zmq
 from contracts.clock import Clock, HostClock
 from daemon.service.settings import LogSettings
 from daemon.triggers.auto import model_folder
-from daemon.triggers.likeness_client import ANSWER_S, MAX_WAITING, LikenessPort
+from daemon.triggers.likeness_client import ANSWER_S, MAX_WAITING, LikenessClient
 from tests.support.daemon_components import Context
 from tests.support.manual_clock import ManualClock
 from tests.support.narrations import narration
@@ -31,12 +31,12 @@ def context() -> Iterator[Context]:
     context.destroy(linger=0)
 
 
-def _port(context: Context, model: str, clock: Clock) -> LikenessPort:
+def _port(context: Context, model: str, clock: Clock) -> LikenessClient:
     log = LogSettings(level="ERROR").model_dump_json()
-    return LikenessPort(context, [SENTENCE, "a dog"], model=model, log=log, clock=clock)
+    return LikenessClient(context, [SENTENCE, "a dog"], model=model, log=log, clock=clock)
 
 
-def _worker_of(port: LikenessPort) -> int:
+def _worker_of(port: LikenessClient) -> int:
     assert port.worker_pid is not None
     return port.worker_pid
 

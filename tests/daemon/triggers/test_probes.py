@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from contracts.errors import ManifestError
 from contracts.manifest import Manifest, load_manifest, sha256_of, write_manifest
 from daemon.triggers.probes import PopulationProbes, load_probes
-from encoder_training.probes.probe_files import Probes as TrainedProbes
+from encoder_training.probes.probe_files import FittedProbes as TrainedProbes
 from encoder_training.probes.probe_files import save_probes
 from tests.support.tiny_bundle import TINY_GRID, write_stub_bundle
 from tests.support.triggers import concept_probes, huge, probes_that_cancel, seen, write_probes

@@ -19,7 +19,7 @@ from contracts.window import Window, WindowSpec
 from daemon.bin_ring import BinRing
 from daemon.publisher import Publisher
 from daemon.service.metrics import Counters
-from daemon.triggers.evaluator import TriggerDesk
+from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.probes import PopulationProbes
 from daemon.triggers.rule_file import RuleBook
@@ -60,7 +60,7 @@ def _triggers(
     times: NDArray[np.int64], units: NDArray[np.uint32], cuts: list[int]
 ) -> list[tuple[str, int, int, float]]:
     kept = _Kept()
-    desk = TriggerDesk(
+    desk = TriggerEvaluator(
         RuleBook(RULES, {}),
         probes=PopulationProbes(concept_probes(), {"all": "all"}),
         publisher=cast(Publisher, kept),

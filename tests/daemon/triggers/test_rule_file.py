@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import SettingsError
-from daemon.triggers.probes import Probes
+from daemon.triggers.probes import ConceptProbes
 from daemon.triggers.rule_file import STRAGGLER_NS, RuleBook, load_rules
 from daemon.triggers.tables import CommandSinkTable, HttpSinkTable, OpenEphysSinkTable
 from tests.support.triggers import concept_probes
@@ -46,13 +46,15 @@ model = "some/folder"
 """
 
 
-def _load(folder: Path, text: str, probes: Probes | None = None, **options: bool) -> RuleBook:
+def _load(
+    folder: Path, text: str, probes: ConceptProbes | None = None, **options: bool
+) -> RuleBook:
     path = folder / "rules.toml"
     path.write_text(text)
     return load_rules(path, probes=probes, populations=POPULATIONS, **options)
 
 
-def _problems(folder: Path, text: str, probes: Probes | None = None) -> tuple[str, ...]:
+def _problems(folder: Path, text: str, probes: ConceptProbes | None = None) -> tuple[str, ...]:
     with pytest.raises(SettingsError) as caught:
         _load(folder, text, probes or concept_probes())
     return caught.value.problems

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.trigger import TriggerKind
-from daemon.triggers.rules import Condition, ConditionError, read_condition
+from daemon.triggers.rules import RuleCondition, RuleConditionError, read_condition
 
 
 @pytest.mark.parametrize(
@@ -13,29 +13,32 @@ from daemon.triggers.rules import Condition, ConditionError, read_condition
     [
         (
             'probe "car" of VISp > 0.8 for 2 windows',
-            Condition(TriggerKind.PROBE, "car", "VISp", True, 0.8, 2),
+            RuleCondition(TriggerKind.PROBE, "car", "VISp", True, 0.8, 2),
         ),
-        ("probe 'car' of all<.2", Condition(TriggerKind.PROBE, "car", "all", False, 0.2, 1)),
+        ("probe 'car' of all<.2", RuleCondition(TriggerKind.PROBE, "car", "all", False, 0.2, 1)),
         (
             '  probe   "car"  of all > 0.5 for 1 window ',
-            Condition(TriggerKind.PROBE, "car", "all", True, 0.5, 1),
+            RuleCondition(TriggerKind.PROBE, "car", "all", True, 0.5, 1),
         ),
-        ('narration of all says "dark"', Condition(TriggerKind.WORD, "dark", "all", True, 0.5, 1)),
+        (
+            'narration of all says "dark"',
+            RuleCondition(TriggerKind.WORD, "dark", "all", True, 0.5, 1),
+        ),
         (
             'narration of all says "traffic light" for 3 narrations',
-            Condition(TriggerKind.WORD, "traffic light", "all", True, 0.5, 3),
+            RuleCondition(TriggerKind.WORD, "traffic light", "all", True, 0.5, 3),
         ),
         (
             'narration of V-1 like "darkness, or shadows" > 0.5 for 1 narration',
-            Condition(TriggerKind.LIKENESS, "darkness, or shadows", "V-1", True, 0.5, 1),
+            RuleCondition(TriggerKind.LIKENESS, "darkness, or shadows", "V-1", True, 0.5, 1),
         ),
         (
             f'probe "car" of all > 0.5 for {"0" * 5000}7 windows',
-            Condition(TriggerKind.PROBE, "car", "all", True, 0.5, 7),
+            RuleCondition(TriggerKind.PROBE, "car", "all", True, 0.5, 7),
         ),
         (
             'narration of all like "a dog" < -0.1',
-            Condition(TriggerKind.LIKENESS, "a dog", "all", False, -0.1, 1),
+            RuleCondition(TriggerKind.LIKENESS, "a dog", "all", False, -0.1, 1),
         ),
     ],
 )
@@ -95,7 +98,7 @@ def test_what_a_condition_means(text, expected):
 )
 def test_the_place_of_a_mistake_is_marked(text, problem, at):
     """What was expected, what stood there, and an arrow below it."""
-    with pytest.raises(ConditionError) as caught:
+    with pytest.raises(RuleConditionError) as caught:
         read_condition(text)
     assert caught.value.problem == problem
     shown, arrow = caught.value.marked.splitlines()
@@ -105,8 +108,8 @@ def test_the_place_of_a_mistake_is_marked(text, problem, at):
 
 @given(st.text(max_size=60))
 def test_any_text_is_a_condition_or_a_mistake(text):
-    """Whatever is typed, nothing but a `ConditionError` comes out, on two lines."""
+    """Whatever is typed, nothing but a `RuleConditionError` comes out, on two lines."""
     try:
         read_condition(text)
-    except ConditionError as error:
+    except RuleConditionError as error:
         assert error.marked.count("\n") == 1  # noqa: PT017 - either outcome is right

@@ -17,20 +17,20 @@ from contracts.errors import DependencyError, UserError
 from contracts.narration import Status, Utterance
 from contracts.window import Window
 from daemon.handover import Handover
-from daemon.narrators.protocol import Ended, Partial
+from daemon.narrators.protocol import EndedRow, PartialRow
 from daemon.service.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from daemon.worker import client as worker_port
-from daemon.worker.client import STILL_AFTER_S, WorkerPort
+from daemon.worker.client import STILL_AFTER_S, WorkerClient
 from daemon.worker.messages import (
-    Alive,
     Cancel,
     Failed,
+    Heartbeat,
+    ModelLoaded,
     Narrate,
+    NarratorOutput,
     Order,
-    Ready,
+    ReadyForNext,
     Reply,
-    Room,
-    Said,
     pack_reply,
     unpack_order,
 )
@@ -76,8 +76,8 @@ class FakeWorker:
 
     def finish(self, batch_id: int) -> None:
         """Say that there is room, and all of a window: who has heard this has heard that."""
-        self.say(Room())
-        self.say(Said(ended=words(batch_id)))
+        self.say(ReadyForNext())
+        self.say(NarratorOutput(ended=words(batch_id)))
 
     def hears_nothing(self) -> bool:
         """Whether no batch waits, not even after a moment."""
@@ -124,7 +124,7 @@ def fake_processes(monkeypatch: pytest.MonkeyPatch) -> list[FakeProcess]:
 @pytest.fixture
 def fake(
     context: Context, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[WorkerPort, FakeWorker, FakeProcess, ManualClock]]:
+) -> Iterator[tuple[WorkerClient, FakeWorker, FakeProcess, ManualClock]]:
     """A port whose worker is the test."""
     made = fake_processes(monkeypatch)
     clock = ManualClock()
@@ -134,8 +134,8 @@ def fake(
         worker.socket.close()
 
 
-def words(batch_id: int, rows: Sequence[int] = (0, 1)) -> tuple[Ended, ...]:
-    return tuple(Ended(batch_id, row, Utterance("a", Status.OK)) for row in rows)
+def words(batch_id: int, rows: Sequence[int] = (0, 1)) -> tuple[EndedRow, ...]:
+    return tuple(EndedRow(batch_id, row, Utterance("a", Status.OK)) for row in rows)
 
 
 def test_busy_worker_gets_nothing_more(fake):
@@ -143,7 +143,7 @@ def test_busy_worker_gets_nothing_more(fake):
     port, worker, _, _ = fake
     collector = Collector(port)
     batches = windows(10)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     for batch in batches[:9]:
         port.offer(batch)
@@ -165,7 +165,7 @@ def test_newest_wins_while_the_model_loads(fake):
     assert port.problem == "the narrator worker is loading its model"
     for batch in windows(5):
         port.offer(batch)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     Collector(port).until(lambda: not port.problem)
     assert worker.take()[1] == 4
     assert port.dropped == {"narrator_busy": 4}
@@ -175,11 +175,11 @@ def test_batch_over_its_time_kills_the_worker(fake):
     """Killed once, its batch failed with the reason; a worker within its time is left alone."""
     port, worker, process, clock = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     port.offer(windows(1)[0])
     clock.ns += 10 * S
-    worker.say(Alive(1))
+    worker.say(Heartbeat(1))
     wait_until(lambda: port.sockets[0].poll(0), what="its beat")
     collector.until(lambda: not port.sockets[0].poll(0))
     assert process.n_kills == 0
@@ -194,7 +194,7 @@ def test_late_answer_of_a_dead_worker_is_passed_over(fake):
     """A batch that has failed is not narrated as well."""
     port, worker, process, _ = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     port.offer(windows(1)[0])
     batch_id, _ = worker.take()
@@ -202,7 +202,7 @@ def test_late_answer_of_a_dead_worker_is_passed_over(fake):
     collector.until(lambda: collector.failures)
     process.pid = 2
     worker.finish(batch_id)
-    worker.say(Ready(2, PROVENANCE))
+    worker.say(ModelLoaded(2, PROVENANCE))
     collector.ready()
     assert collector.seqs == []
     assert port.dropped == {"narrator_busy": 0, "worker_died": 1}
@@ -213,7 +213,7 @@ def test_dead_worker_is_not_believed(fake):
     """What it said before it died is read after its end: the batch waits for the next worker."""
     port, worker, process, _ = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     wait_until(lambda: port.sockets[0].poll(0), what="its last word")
     process.pid = None
     collector.until(lambda: not port.sockets[0].poll(0))
@@ -221,7 +221,7 @@ def test_dead_worker_is_not_believed(fake):
     assert port.problem
     assert worker.hears_nothing()
     process.pid = 2
-    worker.say(Ready(2, PROVENANCE))
+    worker.say(ModelLoaded(2, PROVENANCE))
     collector.ready()
     assert worker.take()[1] == 0
 
@@ -230,11 +230,11 @@ def test_worker_that_begins_anew_fails_its_batch(fake):
     """A second first word without an end in between leaves no batch unaccounted for."""
     port, worker, _, _ = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     port.offer(windows(1)[0])
     worker.take()
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.until(lambda: collector.failures)
     assert collector.failures == ["the narrator worker began anew"]
     assert (port.n_unfinished, port.dropped["worker_died"]) == (0, 1)
@@ -244,7 +244,7 @@ def test_worker_that_cannot_be_reached_fails_its_batch(fake):
     """A free worker whose end of the line has gone is killed, and its batch says why it failed."""
     port, worker, process, _ = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     monitor = port.sockets[0].get_monitor_socket(zmq.EVENT_DISCONNECTED)
     worker.socket.close()
@@ -262,14 +262,16 @@ def test_failed_batches_in_a_row_are_a_problem_until_one_succeeds(fake):
     """Three make the daemon unready with the reason; one good batch mends it."""
     port, worker, _, _ = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     for n, batch in enumerate(windows(4)):
         assert bool(port.problem) is (n == 3)
         port.offer(batch)
         batch_id, _ = worker.take()
-        worker.say(Room())
-        worker.say(Failed(batch_id, "no memory") if n < 3 else Said(ended=words(batch_id)))
+        worker.say(ReadyForNext())
+        worker.say(
+            Failed(batch_id, "no memory") if n < 3 else NarratorOutput(ended=words(batch_id))
+        )
         collector.until(partial(has_narrated, collector, n + 1))
     assert collector.failures == ["no memory"] * 3
     assert port.dropped == {"narrator_busy": 0, "narration_failed": 3}
@@ -280,15 +282,17 @@ def test_rows_leave_as_they_end(fake):
     """A short sentence does not wait for a long one, and the window is done with its last row."""
     port, worker, _, _ = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     port.offer(windows(1)[0])
     batch_id, _ = worker.take()
-    worker.say(Said(ended=words(batch_id, rows=[1])))
+    worker.say(NarratorOutput(ended=words(batch_id, rows=[1])))
     collector.until(lambda: collector.narrated)
     assert [each.embedding.population for each in collector.narrated] == ["PV"]
     assert port.n_unfinished == 1
-    worker.say(Said(ended=words(batch_id, rows=[1, 0])))  # a row that is said twice counts once
+    worker.say(
+        NarratorOutput(ended=words(batch_id, rows=[1, 0]))
+    )  # a row that is said twice counts once
     collector.until(lambda: not port.n_unfinished)
     assert [each.embedding.population for each in collector.narrated] == ["PV", "all"]
 
@@ -297,11 +301,11 @@ def test_window_that_fails_halfway_fails_the_rest(fake):
     """What was said stands; what was not has the reason, and the window counts as dropped."""
     port, worker, _, _ = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     port.offer(windows(1)[0])
     batch_id, _ = worker.take()
-    worker.say(Said(ended=words(batch_id, rows=[0])))
+    worker.say(NarratorOutput(ended=words(batch_id, rows=[0])))
     worker.say(Failed(batch_id, "no memory"))
     collector.until(lambda: has_narrated(collector, 1))
     assert [each.utterance.reason for each in collector.narrated] == ["", "no memory"]
@@ -312,18 +316,18 @@ def test_worker_with_room_is_sent_another_window(fake):
     """Before the first has ended, if the worker says so; both come to their end."""
     port, worker, _, _ = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     first, second = windows(2)
     port.offer(first)
     first_id, _ = worker.take()
-    worker.say(Room())
+    worker.say(ReadyForNext())
     port.offer(second)
     collector.until(lambda: port.n_waiting == 0)
     second_id, seq = worker.take()
     assert (seq, port.n_unfinished) == (1, 2)
     worker.finish(second_id)
-    worker.say(Said(ended=words(first_id)))
+    worker.say(NarratorOutput(ended=words(first_id)))
     collector.until(lambda: port.n_unfinished == 0)
     assert collector.seqs == [1, 0]
 
@@ -333,13 +337,17 @@ def test_sentences_are_heard_as_they_grow(context, monkeypatch):
     made = fake_processes(monkeypatch)
     with port_of(context, [], clock=ManualClock(), wants_partials=True) as port:
         worker, collector = FakeWorker(context, made[0].address), Collector(port)
-        worker.say(Ready(1, PROVENANCE))
+        worker.say(ModelLoaded(1, PROVENANCE))
         collector.ready()
         port.offer(windows(1)[0])
         order = worker.order()
         assert isinstance(order, Narrate)
         assert order.with_partials
-        worker.say(Said(partials=(Partial(order.batch_id, 1, "A car", 2), Partial(9, 0, "x", 1))))
+        worker.say(
+            NarratorOutput(
+                partials=(PartialRow(order.batch_id, 1, "A car", 2), PartialRow(9, 0, "x", 1))
+            )
+        )
         collector.until(lambda: collector.heard)
         worker.socket.close()
     (heard,) = collector.heard
@@ -350,7 +358,7 @@ def test_stopped_worker_is_given_up_and_sent_nothing(fake):
     """Its window fails and is cancelled once, and nothing queues until it stirs."""
     port, worker, process, clock = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     batches = windows(5)
     port.offer(batches[0])
@@ -364,9 +372,11 @@ def test_stopped_worker_is_given_up_and_sent_nothing(fake):
         port.offer(batch)
         collector.collect()
     assert worker.hears_nothing()
-    worker.say(Alive(1))
-    worker.say(Said(ended=words(batch_id)))  # what it had said of the window that was given up
-    worker.say(Room())
+    worker.say(Heartbeat(1))
+    worker.say(
+        NarratorOutput(ended=words(batch_id))
+    )  # what it had said of the window that was given up
+    worker.say(ReadyForNext())
     collector.until(lambda: port.n_waiting == 0)
     assert worker.take()[1] == 4
     assert (port.problem, collector.seqs, process.n_kills) == ("", [], 0)
@@ -377,11 +387,11 @@ def test_pulse_of_a_dead_worker_counts_for_nothing(fake):
     """A beat that was still on its way does not make the next worker look alive."""
     port, worker, process, clock = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     process.pid = 2
     clock.ns += round(STILL_AFTER_S * S)
-    worker.say(Alive(1))
+    worker.say(Heartbeat(1))
     collector.until(lambda: port.problem)
     assert port.problem == "the narrator worker has not stirred for 3 s"
 
@@ -391,7 +401,7 @@ def test_all_keeps_what_waits(context, monkeypatch):
     made = fake_processes(monkeypatch)
     with port_of(context, [], clock=ManualClock(), handover=Handover("all", 3)) as port:
         worker, collector = FakeWorker(context, made[0].address), Collector(port)
-        worker.say(Ready(1, PROVENANCE))
+        worker.say(ModelLoaded(1, PROVENANCE))
         collector.ready()
         for batch in windows(4):
             assert not port.is_full
@@ -410,22 +420,22 @@ def test_window_without_a_word_is_a_failure(fake):
     """Rows that all failed are published as such, count as dropped, and are a problem in a row."""
     port, worker, _, _ = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     silent = Utterance("", Status.FAILED, "no server")
     for n, batch in enumerate(windows(3)):
         assert port.problem == ""
         port.offer(batch)
         batch_id, _ = worker.take()
-        worker.say(Room())
-        worker.say(Said(ended=tuple(Ended(batch_id, row, silent) for row in (0, 1))))
+        worker.say(ReadyForNext())
+        worker.say(NarratorOutput(ended=tuple(EndedRow(batch_id, row, silent) for row in (0, 1))))
         collector.until(partial(has_narrated, collector, n + 1))
     assert port.problem == "the last 3 windows could not be narrated"
     assert port.dropped["narration_failed"] == 3
     port.offer(windows(1)[0])
     batch_id, _ = worker.take()
-    half = (Ended(batch_id, 0, silent), *words(batch_id, rows=[1]))
-    worker.say(Said(ended=half))
+    half = (EndedRow(batch_id, 0, silent), *words(batch_id, rows=[1]))
+    worker.say(NarratorOutput(ended=half))
     collector.until(lambda: not port.problem)
     assert port.dropped["narration_failed"] == 3
 
@@ -434,11 +444,11 @@ def test_worker_that_is_gone_when_it_is_given_up(fake):
     """Two windows out, and no way to cancel the first: both fail, and the loop goes on."""
     port, worker, process, clock = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     first, second = windows(2)
     port.offer(first)
-    worker.say(Room())
+    worker.say(ReadyForNext())
     collector.until(lambda: port.n_unfinished == 1)
     port.offer(second)
     collector.until(lambda: port.n_waiting == 0)
@@ -459,9 +469,9 @@ def test_nonsense_on_the_line_is_passed_over(fake):
     port, worker, _, _ = fake
     worker.socket.send_multipart([b"hello?"])
     worker.socket.send_multipart([b"said", b"\xc1"])
-    worker.say(Said(ended=words(99)))
-    worker.say(Ready(1, PROVENANCE))
-    worker.say(Said(ended=words(99)))
+    worker.say(NarratorOutput(ended=words(99)))
+    worker.say(ModelLoaded(1, PROVENANCE))
+    worker.say(NarratorOutput(ended=words(99)))
     collector = Collector(port)
     collector.ready()
     assert collector.narrated == []
@@ -480,13 +490,13 @@ def test_later_worker_that_cannot_start_is_a_problem(fake):
     """In the middle of a session it is tried again: not ready, with the sentence, not raised."""
     port, worker, process, _ = fake
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     process.has_died = True
     worker.say(Failed(-1, "No such model.", exit_code=2))
     collector.until(lambda: port.problem == "the narrator cannot start: No such model.")
     process.pid = 2
-    worker.say(Ready(2, PROVENANCE))
+    worker.say(ModelLoaded(2, PROVENANCE))
     collector.ready()
 
 
@@ -495,7 +505,7 @@ def test_window_that_comes_back_is_the_one_that_went(fake):
     port, worker, _, _ = fake
     window: Window = replace(tiny_windows(1)[0], n_gap_bins=3, spec=TINY_SPEC)
     collector = Collector(port)
-    worker.say(Ready(1, PROVENANCE))
+    worker.say(ModelLoaded(1, PROVENANCE))
     collector.ready()
     port.offer(embeddings_of(window, ("all", "PV")))
     batch_id, _ = worker.take()

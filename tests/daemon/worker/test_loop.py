@@ -8,9 +8,17 @@ import pytest
 
 from contracts.embedding import PatchEmbedding
 from contracts.narration import Status, Utterance
-from daemon.narrators.protocol import Ended, Partial
-from daemon.worker.loop import WorkerDesk
-from daemon.worker.messages import Cancel, Failed, Narrate, Order, Reply, Room, Said
+from daemon.narrators.protocol import EndedRow, PartialRow
+from daemon.worker.loop import WorkerLoop
+from daemon.worker.messages import (
+    Cancel,
+    Failed,
+    Narrate,
+    NarratorOutput,
+    Order,
+    ReadyForNext,
+    Reply,
+)
 from tests.support.daemon_components import PROVENANCE
 from tests.support.narrator_clients import windows
 
@@ -46,14 +54,14 @@ class SlowNarrator:
         self.rows += [(batch_id, row) for row in range(len(embeddings))]
         self.wants_partials.append(with_partials)
 
-    def step(self) -> Sequence[Partial | Ended]:
+    def step(self) -> Sequence[PartialRow | EndedRow]:
         """End the first row, with a partial of the next; or fail, or forget."""
         if self.error:
             raise self.error
-        ended = [Ended(*self.rows.pop(0), WORD)]
+        ended = [EndedRow(*self.rows.pop(0), WORD)]
         if self.forgets:
             self.rows.clear()
-        return [*(Partial(*row, "a", 1) for row in self.rows[:1]), *ended]
+        return [*(PartialRow(*row, "a", 1) for row in self.rows[:1]), *ended]
 
     def cancel(self, batch_id: int) -> None:
         """Drop a window."""
@@ -70,55 +78,57 @@ def orders(n: int, *, with_partials: bool = False) -> list[Order]:
     ]
 
 
-def work(desk: WorkerDesk, *given: Order) -> list[Reply]:
+def work(desk: WorkerLoop, *given: Order) -> list[Reply]:
     return list(desk.work(given))
 
 
 def test_rows_are_said_as_they_end_and_room_is_said_once():
     """A row a step; room after the last, and not again until the next window."""
-    desk = WorkerDesk(SlowNarrator())
+    desk = WorkerLoop(SlowNarrator())
     (order,) = orders(1, with_partials=True)
-    assert work(desk, order) == [Said((Partial(0, 1, "a", 1),), (Ended(0, 0, WORD),))]
-    assert work(desk) == [Said((), (Ended(0, 1, WORD),)), Room()]
+    assert work(desk, order) == [
+        NarratorOutput((PartialRow(0, 1, "a", 1),), (EndedRow(0, 0, WORD),))
+    ]
+    assert work(desk) == [NarratorOutput((), (EndedRow(0, 1, WORD),)), ReadyForNext()]
     assert not desk.is_busy
     assert work(desk) == []
 
 
 def test_no_room_before_another_window_fits():
     """With places for one window alone it is said after the last row."""
-    desk = WorkerDesk(SlowNarrator(n_places=2))
-    assert Room() not in work(desk, *orders(1))
-    assert Room() in work(desk)
+    desk = WorkerLoop(SlowNarrator(n_places=2))
+    assert ReadyForNext() not in work(desk, *orders(1))
+    assert ReadyForNext() in work(desk)
 
 
 def test_room_comes_early_where_there_is_some():
     """With places for two the second window may come while the first is being said."""
-    desk = WorkerDesk(SlowNarrator(n_places=4))
+    desk = WorkerLoop(SlowNarrator(n_places=4))
     first, second = orders(2)
-    assert Room() in work(desk, first)
-    assert Room() in work(desk, second)  # the first has ended: two rows are left
+    assert ReadyForNext() in work(desk, first)
+    assert ReadyForNext() in work(desk, second)  # the first has ended: two rows are left
 
 
 def test_window_that_is_cancelled_before_it_began_is_not_begun():
     """Both orders waited in the socket: the worker had been stopped."""
     narrator = SlowNarrator()
-    desk = WorkerDesk(narrator)
-    assert work(desk, *orders(1), Cancel(0)) == [Room()]
+    desk = WorkerLoop(narrator)
+    assert work(desk, *orders(1), Cancel(0)) == [ReadyForNext()]
     assert (narrator.rows, desk.is_busy) == ([], False)
 
 
 def test_window_that_is_cancelled_halfway_says_no_more():
     """Its rows leave, and there is room."""
     narrator = SlowNarrator()
-    desk = WorkerDesk(narrator)
+    desk = WorkerLoop(narrator)
     work(desk, *orders(1))
-    assert work(desk, Cancel(0)) == [Room()]
+    assert work(desk, Cancel(0)) == [ReadyForNext()]
     assert (narrator.rows, narrator.cancelled) == ([], [0])
 
 
 def test_unknown_window_is_cancelled_without_a_word():
     """A window that ended while its cancel was on the way."""
-    desk = WorkerDesk(SlowNarrator())
+    desk = WorkerLoop(SlowNarrator())
     work(desk, *orders(1))
     work(desk)
     assert work(desk, Cancel(0)) == []
@@ -127,26 +137,30 @@ def test_unknown_window_is_cancelled_without_a_word():
 def test_error_fails_every_window_under_way_and_the_next_is_begun():
     """What was under way cannot be relied on; the narrator is asked to drop it."""
     narrator = SlowNarrator(n_places=4)
-    desk = WorkerDesk(narrator)
+    desk = WorkerLoop(narrator)
     first, second = orders(2)
     work(desk, first)
     narrator.error = MemoryError("no room")
     replies = work(desk, second)
-    assert replies == [Failed(0, "MemoryError: no room"), Failed(1, "MemoryError: no room"), Room()]
+    assert replies == [
+        Failed(0, "MemoryError: no room"),
+        Failed(1, "MemoryError: no room"),
+        ReadyForNext(),
+    ]
     assert narrator.cancelled == [0, 1]
     narrator.error = None
-    assert isinstance(work(desk, first)[0], Said)
+    assert isinstance(work(desk, first)[0], NarratorOutput)
 
 
 def test_rows_that_are_forgotten_fail():
     """A narrator that has nothing left and has not said everything is not waited for."""
     narrator = SlowNarrator()
     narrator.forgets = True
-    replies = work(WorkerDesk(narrator), *orders(1))
+    replies = work(WorkerLoop(narrator), *orders(1))
     assert replies == [
-        Said((), (Ended(0, 0, WORD),)),
+        NarratorOutput((), (EndedRow(0, 0, WORD),)),
         Failed(0, "the narrator forgot 1 populations"),
-        Room(),
+        ReadyForNext(),
     ]
 
 
@@ -154,5 +168,5 @@ def test_rows_that_are_forgotten_fail():
 def test_narrator_is_told_whether_somebody_listens(with_partials: bool):
     """The order says so for each window."""
     narrator = SlowNarrator()
-    work(WorkerDesk(narrator), *orders(1, with_partials=with_partials))
+    work(WorkerLoop(narrator), *orders(1, with_partials=with_partials))
     assert narrator.wants_partials == [with_partials]

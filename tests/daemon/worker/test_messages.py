@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 
 from contracts.errors import WireError
 from contracts.narration import Evidence, Provenance, Status, Utterance
-from daemon.narrators.protocol import Ended, Partial
+from daemon.narrators.protocol import EndedRow, PartialRow
 from daemon.worker.messages import (
-    Alive,
     Cancel,
     Failed,
+    Heartbeat,
+    ModelLoaded,
     Narrate,
+    NarratorOutput,
     Order,
-    Ready,
+    ReadyForNext,
     Reply,
-    Room,
-    Said,
     pack_order,
     pack_reply,
     unpack_order,
@@ -72,27 +72,27 @@ def test_batch_round_trip():
 @pytest.mark.parametrize(
     "reply",
     [
-        Ready(12, Provenance("b", "llava", "m", "p")),
-        Said(),
-        Said(
-            (Partial(2**40, 3, "Ein H", 2),),
+        ModelLoaded(12, Provenance("b", "llava", "m", "p")),
+        NarratorOutput(),
+        NarratorOutput(
+            (PartialRow(2**40, 3, "Ein H", 2),),
             (
-                Ended(
+                EndedRow(
                     2**40,
                     0,
                     Utterance(
                         "Ein Hund.", Status.OK, n_tokens=3, evidence=Evidence("1", "A dog.", 0.5)
                     ),
                 ),
-                Ended(
+                EndedRow(
                     1,
                     2,
                     Utterance("", Status.FAILED, "because", mean_logprob=-0.5, start_host_ns=2**60),
                 ),
             ),
         ),
-        Room(),
-        Alive(77),
+        ReadyForNext(),
+        Heartbeat(77),
         Failed(3, "no memory"),
         Failed(-1, "no model", exit_code=2),
     ],

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from contracts.narration import Status
-from daemon.narrators.protocol import Ended
-from daemon.worker.narrator_client import InlinePort
+from daemon.narrators.protocol import EndedRow
+from daemon.worker.narrator_client import InlineClient
 from tests.support.daemon_components import EchoNarrator, embeddings_of
 from tests.support.manual_clock import ManualClock
 from tests.support.tiny_bundle import tiny_windows
@@ -19,7 +19,7 @@ class BrokenNarrator(EchoNarrator):
 
     n_calls = 0
 
-    def step(self) -> Sequence[Ended]:
+    def step(self) -> Sequence[EndedRow]:
         """Say something, or nothing."""
         self.n_calls += 1
         if self.n_calls == 2:
@@ -30,7 +30,7 @@ class BrokenNarrator(EchoNarrator):
 
 def test_every_window_is_narrated_in_order():
     """Nothing gives way, and what was narrated waits to be collected."""
-    port = InlinePort(EchoNarrator(ManualClock()))
+    port = InlineClient(EchoNarrator(ManualClock()))
     for window in tiny_windows(3):
         port.offer(embeddings_of(window, ("all", "PV")))
     assert port.n_unfinished == 1
@@ -43,7 +43,7 @@ def test_every_window_is_narrated_in_order():
 def test_narrator_that_fails_does_not_end_the_loop(populations):
     """What it raises and what it leaves out become failed narrations with the reason."""
     clock = ManualClock()
-    port = InlinePort(BrokenNarrator(clock), clock)
+    port = InlineClient(BrokenNarrator(clock), clock)
     for window in tiny_windows(4):
         port.offer(embeddings_of(window, populations))
     n = len(populations)
@@ -68,7 +68,7 @@ class HopelessNarrator(EchoNarrator):
 
     is_closed = False
 
-    def step(self) -> Sequence[Ended]:
+    def step(self) -> Sequence[EndedRow]:
         """Fail."""
         raise MemoryError("no room")
 
@@ -84,7 +84,7 @@ class HopelessNarrator(EchoNarrator):
 def test_narrator_that_always_fails_is_a_problem():
     """After so many windows in a row the daemon is not ready, and goes on; closing closes it."""
     narrator = HopelessNarrator(ManualClock())
-    port = InlinePort(narrator, ManualClock(), failures_before_problem=2)
+    port = InlineClient(narrator, ManualClock(), failures_before_problem=2)
     for window in tiny_windows(2):
         assert port.problem == ""
         port.offer(embeddings_of(window))

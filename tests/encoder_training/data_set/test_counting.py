@@ -11,7 +11,7 @@ from contracts.binning import BinRate, bin_spikes
 from contracts.errors import MisuseError, UserError
 from encoder_training.data_set import counting
 from encoder_training.data_set.counting import add_spikes, count_spans, write_counts
-from encoder_training.data_set.prepared import Spans
+from encoder_training.data_set.prepared import CountedIntervals
 
 RATES = [BinRate(120), BinRate(1_000, 7), BinRate(60_000, 1_001)]
 N_UNITS = 3
@@ -36,7 +36,7 @@ def trains_and_spans(draw):
     steps = draw(st.lists(st.integers(0, 40), min_size=2, max_size=6).filter(any))
     first = draw(st.integers(-50, 10_000))
     edges = first + np.cumsum(np.array(steps[: len(steps) // 2 * 2]))
-    spans = Spans(edges[::2], edges[1::2])
+    spans = CountedIntervals(edges[::2], edges[1::2])
     bins = st.integers(int(edges[0]) - 3, int(edges[-1]) + 3)
     spikes = st.builds(lambda b, off: rate.start_ns(b) + off, bins, st.sampled_from((-1, 0, 1, 7)))
     trains = [
@@ -73,7 +73,7 @@ def test_counts_equal_those_of_serving(drawn, stretch_bytes):
 def test_the_file_holds_the_spans_end_to_end(tmp_path):
     """What is written is an array of numpy that can be mapped, one row for each bin."""
     rate, trains = BinRate(10), [np.array([0, 10**8, 3 * 10**8]), np.array([10**8])]
-    spans = Spans(np.array([1, 3]), np.array([2, 5]))
+    spans = CountedIntervals(np.array([1, 3]), np.array([2, 5]))
     path = tmp_path / "counts.npy"
     write_counts(path, from_trains(trains), spans, n_units=2, rate=rate)
     counts = np.load(path, mmap_mode="r")
@@ -85,7 +85,7 @@ def test_the_file_holds_the_spans_end_to_end(tmp_path):
 def test_more_spikes_than_a_byte_holds_are_refused(n_spikes):
     """255 spikes in a bin are kept; one more, or twice as many, is an error and no small number."""
     spikes = np.sort(np.concatenate([np.full(n_spikes, 5), np.arange(0, 10**9, 10**7)]))
-    spans = Spans(np.array([0]), np.array([9]))
+    spans = CountedIntervals(np.array([0]), np.array([9]))
     stretches = count_spans(from_trains([spikes]), spans, n_units=1, rate=BinRate(120))
     if n_spikes > 254:
         with pytest.raises(UserError, match=f"at most, got {n_spikes + 1}"):

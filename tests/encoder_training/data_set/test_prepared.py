@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from contracts.errors import UserError
-from encoder_training.data_set.prepared import Role, Spans
+from encoder_training.data_set.prepared import CountedIntervals, Role
 from tests.support.prepared import prepared_set
 
 
 def test_rows_of_bins_lie_end_to_end():
     """A bin that is not counted has no row; the others follow each other."""
-    spans = Spans(np.array([10, 20]), np.array([13, 22]))
+    spans = CountedIntervals(np.array([10, 20]), np.array([13, 22]))
     assert spans.n_rows == 5
     assert spans.rows_of(np.array([9, 10, 12, 13, 19, 20, 21, 22])).tolist() == [
         -1, 0, 2, -1, -1, 3, 4, -1,

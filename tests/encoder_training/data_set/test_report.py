@@ -11,13 +11,13 @@ from encoder_training.data_set.report_measures import (
     measure_response,
     unit_rates,
 )
-from encoder_training.data_set.stimulus import PresentationTable, Presented, read_presented
+from encoder_training.data_set.stimulus import PresentationTable, StimulusTable, read_presented
 from tests.support.prepared import prepared_set
 
 FRAME_NS = 33_361_193
 
 
-def presented_of(prepared) -> Presented:
+def presented_of(prepared) -> StimulusTable:
     """Return the presentations of the small set."""
     shown = prepared.shown
     n_frames = len(prepared.frames.number)

@@ -8,12 +8,12 @@ import pytest
 from contracts.errors import UserError
 from encoder_training.data_set.prepared import Role
 from encoder_training.data_set.splits import SplitOptions, part
-from encoder_training.data_set.stimulus import PresentationTable, Presented, read_presented
+from encoder_training.data_set.stimulus import PresentationTable, StimulusTable, read_presented
 
 FRAME_NS = 33_361_193
 
 
-def shown(**repeats_of: tuple[int, int]) -> Presented:
+def shown(**repeats_of: tuple[int, int]) -> StimulusTable:
     """Return movies, each given as (frames, repeats), one after another."""
     numbers = [np.tile(np.arange(n), repeats) for n, repeats in repeats_of.values()]
     number = np.concatenate(numbers).astype(float)
@@ -29,7 +29,7 @@ def shown(**repeats_of: tuple[int, int]) -> Presented:
     return read_presented(table, {name: n for name, (n, _) in repeats_of.items()})
 
 
-def roles_of_frames(presented: Presented, role: np.ndarray, movie: int) -> list[set[int]]:
+def roles_of_frames(presented: StimulusTable, role: np.ndarray, movie: int) -> list[set[int]]:
     """Return the set of roles that each frame of a movie has over its repeats."""
     return [
         set(role[(presented.movie == movie) & (presented.number == number)].tolist())

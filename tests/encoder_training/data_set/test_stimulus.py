@@ -14,11 +14,11 @@ from contracts.manifest import LanguageModel, TrainingData
 from contracts.population import Population, Unit
 from contracts.window import WindowSpec
 from encoder_training.data_set.alignment import MAX_GAP_NS
-from encoder_training.data_set.prepared import FrameTable, PreparedSet, Shown
+from encoder_training.data_set.prepared import FrameTable, PreparedSet, PresentationRows
 from encoder_training.data_set.splits import SplitOptions, part
 from encoder_training.data_set.stimulus import (
     PresentationTable,
-    Presented,
+    StimulusTable,
     read_presented,
     spans_of,
 )
@@ -60,7 +60,7 @@ def table_of(*rows, names=("a", "b")) -> PresentationTable:
     )
 
 
-def prepared_of(presented: Presented, rate: BinRate) -> PreparedSet:
+def prepared_of(presented: StimulusTable, rate: BinRate) -> PreparedSet:
     """Return a data set of silence with these presentations."""
     parted = part(presented, SplitOptions("repeats"))
     spans = spans_of(presented, rate)
@@ -73,7 +73,7 @@ def prepared_of(presented: Presented, rate: BinRate) -> PreparedSet:
         training_data=TrainingData(recording="planted"),
         spans=spans,
         counts=np.zeros((spans.n_rows, 1), dtype=np.uint8),
-        shown=Shown(
+        shown=PresentationRows(
             presented.start_ns, presented.stop_ns, presented.frame, presented.block,
             parted.group, parted.role,
         ),

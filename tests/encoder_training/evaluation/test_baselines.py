@@ -7,7 +7,7 @@ import pytest
 from sklearn.linear_model import Ridge as ScikitRidge
 
 from encoder_training.data_set.training_set import measure_scaling, thinned
-from encoder_training.evaluation.baselines import FITS, Lesson
+from encoder_training.evaluation.baselines import FITS, BaselineData
 from encoder_training.evaluation.baselines import ridge as ridge_module
 from encoder_training.evaluation.baselines.decoder import MeanPatches, mixed
 from encoder_training.evaluation.frame_space import fit_frame_space
@@ -15,12 +15,12 @@ from encoder_training.losses import measure_targets
 from tests.support.prepared import prepared_set
 
 
-def lesson_of(prepared, *, units=None) -> Lesson:
+def lesson_of(prepared, *, units=None) -> BaselineData:
     """Return what baselines learn from."""
     data, parts = prepared.windows(100_000_000)
     targets = measure_targets(data, parts.train, normalise=True)
     heard = np.ones(data.n_units, np.bool_) if units is None else units
-    return Lesson(
+    return BaselineData(
         data,
         parts.train,
         parts.validation,
@@ -31,12 +31,12 @@ def lesson_of(prepared, *, units=None) -> Lesson:
 
 
 @pytest.fixture(scope="module")
-def lesson() -> Lesson:
+def lesson() -> BaselineData:
     """Return a movie of which every frame was shown in training."""
     return lesson_of(prepared_set())
 
 
-def skill(decoder, lesson: Lesson) -> float:
+def skill(decoder, lesson: BaselineData) -> float:
     """Return the share of the mean's squared error that is explained on validation."""
     counts = lesson.data.counts_of(lesson.validation)
     true = lesson.data.targets_of(lesson.validation)

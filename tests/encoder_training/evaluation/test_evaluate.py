@@ -11,20 +11,20 @@ import torch
 from tqdm import tqdm
 
 from encoder_training.data_set.training_set import measure_scaling
-from encoder_training.evaluation.evaluate import _Found, judge
+from encoder_training.evaluation.evaluate import _ResampledScores, judge
 from encoder_training.evaluation.report import BASELINES, write_report
 from encoder_training.evaluation.report_figures import COLOURS
 from encoder_training.evaluation.resampling import Interval, draw_groups, runs
 from encoder_training.evaluation.results import (
     HEADLINES,
     METRICS,
-    Ahead,
-    Judged,
+    EncoderResults,
     MethodScores,
+    PairedDifference,
     summary,
     verdict,
 )
-from encoder_training.evaluation.scoring import Bench
+from encoder_training.evaluation.scoring import EvaluationSet
 from encoder_training.masking import MaskingOptions
 from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
@@ -43,7 +43,7 @@ def prepared():
 
 
 @pytest.fixture(scope="module")
-def judged(prepared) -> Judged:
+def judged(prepared) -> EncoderResults:
     """Return what a short training is worth."""
     data, parts = prepared.windows(LAG_NS)
     spec = replace(EncoderSpec.tiny(len(prepared.population), GRID), input_dropout=0.0)
@@ -61,7 +61,7 @@ class Oracle:
 
     name = "oracle"
 
-    def __init__(self, bench: Bench, answer: np.ndarray) -> None:
+    def __init__(self, bench: EvaluationSet, answer: np.ndarray) -> None:
         self._bench, self._answer, self._at = bench, answer, 0
 
     def patches(self, counts):
@@ -77,12 +77,12 @@ class Oracle:
 def scores_of(prepared, answer_of) -> MethodScores:
     """Judge a decoder that gives the patches of chosen frames."""
     data, parts = prepared.windows(LAG_NS)
-    bench = Bench.of(prepared, data, parts, parts.test)
+    bench = EvaluationSet.of(prepared, data, parts, parts.test)
     oracle = Oracle(bench, answer_of(bench))
     draws = draw_groups(runs(data, parts.test, bench.time)[0], seed=0)
     scored = bench.score(oracle, tqdm(disable=True))
     everyone = prepared.population.select("all")
-    return _Found(oracle, "all", everyone, scored, draws, bench, True).scores
+    return _ResampledScores(oracle, "all", everyone, scored, draws, bench, True).scores
 
 
 def test_a_perfect_decoder_has_perfect_scores():
@@ -170,7 +170,9 @@ def test_an_encoder_that_wins_is_seen_to_win(judged):
     better = replace(
         judged,
         ahead=tuple(
-            Ahead(each.other, each.population, ahead | {"patch_mse": Interval(-1, -2, -0.5)})
+            PairedDifference(
+                each.other, each.population, ahead | {"patch_mse": Interval(-1, -2, -0.5)}
+            )
             for each in judged.ahead
         ),
     )
@@ -180,7 +182,7 @@ def test_an_encoder_that_wins_is_seen_to_win(judged):
     assert "**is ahead of** naive Bayes (cosine, skill, within 1 s), ridge" in text
     assert "loses" not in text
     assert all("is ahead of" in sentence for sentence in verdict(better, BASELINES))
-    tie = Ahead("kNN", "all", {"skill": Interval(0.2, -0.1, 0.3)})
+    tie = PairedDifference("kNN", "all", {"skill": Interval(0.2, -0.1, 0.3)})
     assert tie.verdict("skill") == "not told apart"
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from encoder_training.data_set.training_set import Scaling
-from encoder_training.evaluation.masked_encoder import HeardEncoder
+from encoder_training.evaluation.masked_encoder import MaskedEncoder
 from encoder_training.model import EncoderSpec, PatchEncoder
 from tests.support.prepared import GRID, prepared_set
 
@@ -25,5 +25,5 @@ def test_shuffled_units_keep_their_own_scale():
     z = ((counts - scaling.mean) / scaling.std)[:, :, shuffled.order()]
     with torch.no_grad():
         expected = encoder(torch.from_numpy(z.astype(np.float32))).numpy()
-    found = HeardEncoder(encoder, scaling, shuffled).patches(counts)
+    found = MaskedEncoder(encoder, scaling, shuffled).patches(counts)
     np.testing.assert_allclose(found, expected, atol=1e-5)

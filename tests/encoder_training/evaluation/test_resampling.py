@@ -18,7 +18,7 @@ from encoder_training.evaluation.resampling import (
     run_seconds,
     runs,
 )
-from encoder_training.evaluation.results import Ahead
+from encoder_training.evaluation.results import PairedDifference
 from tests.support.prepared import prepared_set, thinned_targets
 
 LAG_NS = 100_000_000
@@ -130,7 +130,7 @@ def test_a_single_group_is_no_sample():
         assert found.value == 2
         assert not found.is_known
     assert str(found) == "2.000 (no interval)"
-    assert Ahead("kNN", "all", {"skill": found}).verdict("skill") == "no verdict"
+    assert PairedDifference("kNN", "all", {"skill": found}).verdict("skill") == "no verdict"
 
 
 def test_an_interval_says_what_it_holds():

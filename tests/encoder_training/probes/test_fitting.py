@@ -14,8 +14,9 @@ from encoder_training.model import EncoderSpec
 from encoder_training.options import TrainingOptions
 from encoder_training.probes.calibration import areas_under_curve, log_loss, platt, reliability, roc
 from encoder_training.probes.concepts import choose_concepts, label_frames, words_of
-from encoder_training.probes.fitting import Probes, fit_probes, load_probes, save_probes
-from encoder_training.training import Trained, train_encoder
+from encoder_training.probes.fitting import fit_probes, load_probes, save_probes
+from encoder_training.probes.probe_files import FittedProbes
+from encoder_training.training import TrainingResult, train_encoder
 from tests.support.prepared import GRID, WORDS, prepared_set
 
 pytestmark = pytest.mark.timeout(180)  # a short training, on a busy machine
@@ -30,7 +31,7 @@ def prepared():
 
 
 @pytest.fixture(scope="module")
-def trained(prepared) -> Trained:
+def trained(prepared) -> TrainingResult:
     """Return an encoder after a short training."""
     data, parts = prepared.windows(LAG_NS)
     spec = replace(EncoderSpec.tiny(len(prepared.population), GRID), input_dropout=0.0)
@@ -38,7 +39,7 @@ def trained(prepared) -> Trained:
     return train_encoder(spec, data, options, parts=parts)
 
 
-def probes_of(prepared, trained, **options) -> Probes:
+def probes_of(prepared, trained, **options) -> FittedProbes:
     """Fit probes at the lag of training."""
     data, parts = prepared.windows(LAG_NS)
     return fit_probes(
@@ -47,7 +48,7 @@ def probes_of(prepared, trained, **options) -> Probes:
 
 
 @pytest.fixture(scope="module")
-def probes(prepared, trained) -> Probes:
+def probes(prepared, trained) -> FittedProbes:
     """Return probes of the words that captions name."""
     return probes_of(prepared, trained)
 

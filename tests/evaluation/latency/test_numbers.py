@@ -17,8 +17,8 @@ from contracts.window import WindowSpec
 from contracts.wire import pack
 from evaluation.latency.knee import Knee, Point, find_knee
 from evaluation.latency.messages import (
-    Heard,
     Message,
+    TimedMessage,
     middle_ms,
     parts_problem,
     percentiles,
@@ -116,10 +116,10 @@ def test_a_repeat_of_a_last_value_is_passed_over():
     assert read(Message(b"narration.all", json.dumps(content).encode(), 0)) is None
 
 
-def _heard(a_ms: float, b_ms: float) -> Heard:
+def _heard(a_ms: float, b_ms: float) -> TimedMessage:
     stamps = {"first": 0, "middle": round(a_ms * MS), "last": round((a_ms + b_ms) * MS)}
     stages = {"a": a_ms, "b": b_ms}
-    return Heard("narration", "all", 0, 0, "ok", 3, stamps, stages, a_ms + b_ms, 0)
+    return TimedMessage("narration", "all", 0, 0, "ok", 3, stamps, stages, a_ms + b_ms, 0)
 
 
 def test_percentiles_by_hand():

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.latency.disturbances import GOES_ON, KILLED, SLOW, STOPPED, Programme
+from evaluation.latency.disturbances import GOES_ON, KILLED, SLOW, STOPPED, DisturbanceSchedule
 from evaluation.latency.process_usage import Footprint, footprint, worker_of
 from evaluation.latency.sample import Event, Log, Recovery, Sample
 from evaluation.latency.soak_checks import verdicts
@@ -212,9 +212,9 @@ def test_every_line_is_on_the_disk_at_once():
 
 def test_the_programme_fits_into_the_soak():
     """Thirty seconds are stopped in ten minutes, and a fifth of a short one."""
-    whole = Programme.of(600)
+    whole = DisturbanceSchedule.of(600)
     assert whole.goes_on_s - whole.stopped_s == 30
-    short = Programme.of(10)
+    short = DisturbanceSchedule.of(10)
     assert short.goes_on_s - short.stopped_s == pytest.approx(2)
     assert 0 < whole.slow_s < whole.stopped_s < whole.goes_on_s < whole.killed_s < 600
 

@@ -13,7 +13,7 @@ from evaluation.narrations.facts_score import SCORES, tallies
 from evaluation.narrations.figures import write_figures
 from evaluation.narrations.page import page, table
 from evaluation.narrations.pairs import NarratedPair, pair_results
-from evaluation.narrations.report import Example, PairsOf, Report, SameTokens, Scored
+from evaluation.narrations.report import Example, NarratorScores, PairsOf, Report, SameTokens
 from evaluation.narrations.targets import against, judge
 from simulation.captions import caption
 from simulation.scenes.pairs import FEATURES, controlled_pair
@@ -34,7 +34,9 @@ def _tallies(share_right, seed=0):
 
 
 def _scored(found, n_units):
-    return Scored(n_units, N_SCENES, {name: score(each, DRAWS) for name, each in found.items()})
+    return NarratorScores(
+        n_units, N_SCENES, {name: score(each, DRAWS) for name, each in found.items()}
+    )
 
 
 @pytest.fixture(scope="module")

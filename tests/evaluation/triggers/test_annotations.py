@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from contracts.errors import UserError
-from evaluation.triggers.annotations import CaptionTruth, captions_as_truth, read_truth_file
+from evaluation.triggers.annotations import CaptionAnnotations, captions_as_truth, read_truth_file
 from stream_sources.recordings.presentations import Presentations
 from tests.support.triggers import rule
 
@@ -98,7 +98,7 @@ def _shown(rows: list[tuple[float, float, str, float, str]]) -> Presentations:
     )
 
 
-def _truth(rows: list[tuple[float, float, str, float, str]]) -> CaptionTruth:
+def _truth(rows: list[tuple[float, float, str, float, str]]) -> CaptionAnnotations:
     found = captions_as_truth(_shown(rows), "nowhere/session.nwb")
     assert found is not None
     return found

@@ -19,15 +19,15 @@ from evaluation.triggers import picture as triggers_picture
 from evaluation.triggers.picture import check_picture, write_picture
 from evaluation.triggers.report import (
     DryRun,
-    Held,
     RuleScore,
+    ScoredRule,
     count_rows,
     latency_rows,
     notes,
     score_rows,
 )
 from evaluation.triggers.score_trace import Trace, best_of, narration_traces, sweep
-from evaluation.triggers.scoring import Scene, intervals, luck, make_scene, match
+from evaluation.triggers.scoring import AnnotatedConcept, intervals, luck, make_scene, match
 from tests.support.narrations import narration
 from tests.support.triggers import rule
 
@@ -50,7 +50,7 @@ def _trace(high: dict[tuple[float, float], float], low: float = 0.1) -> Trace:
 TRACE = _trace({(2.2, 4.2): 0.9, (10.2, 12.2): 0.7, (20.2, 22.2): 0.95, (15, 15.5): 0.5})
 
 
-def _held(each: Rule, trace: Trace, scene: Scene = SCENE) -> RuleScore:
+def _held(each: Rule, trace: Trace, scene: AnnotatedConcept = SCENE) -> RuleScore:
     times = trace.stop_ns[trace.fired(each.level)].tolist()
     return RuleScore(
         rule=each,
@@ -61,7 +61,7 @@ def _held(each: Rule, trace: Trace, scene: Scene = SCENE) -> RuleScore:
         n_again=len(times),
         n_same=len(times),
         is_computed=False,
-        held=Held(
+        held=ScoredRule(
             scene=scene,
             outcome=match(scene, times),
             scores=intervals(scene, times),

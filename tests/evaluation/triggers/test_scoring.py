@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from evaluation.triggers.intervals import common, index_at, merged, total_ns, without
 from evaluation.triggers.scoring import (
     MINUTE_NS,
-    Scene,
+    AnnotatedConcept,
     count,
     intervals,
     luck,
@@ -24,7 +24,7 @@ MS = 1_000_000
 TOLERANCE = 300 * MS
 
 
-def _scene(*events: tuple[float, float], stop: float = 60.0) -> Scene:
+def _scene(*events: tuple[float, float], stop: float = 60.0) -> AnnotatedConcept:
     there = tuple((round(a * S), round(b * S)) for a, b in events)
     return make_scene(there, ((0, round(stop * S)),), tolerance_ns=TOLERANCE)
 
@@ -171,7 +171,7 @@ def test_luck_tells_a_rule_from_a_clock():
 
 
 @st.composite
-def _cases(draw: st.DrawFn) -> tuple[Scene, list[int]]:
+def _cases(draw: st.DrawFn) -> tuple[AnnotatedConcept, list[int]]:
     edges = st.tuples(st.integers(0, 100), st.integers(1, 20))
     spans = [(start, start + length) for start, length in draw(st.lists(edges, max_size=6))]
     known = [(start, start + length) for start, length in draw(st.lists(edges, max_size=3))]
@@ -185,7 +185,7 @@ def _cases(draw: st.DrawFn) -> tuple[Scene, list[int]]:
 
 
 @given(_cases())
-def test_counts_add_up(case: tuple[Scene, list[int]]):
+def test_counts_add_up(case: tuple[AnnotatedConcept, list[int]]):
     """Every trigger is one thing, every event hit or missed, whatever overlaps."""
     scene, times = case
     outcome = match(scene, times)

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 import stream_sources.recordings.trains as trains_module
 from contracts.clock import seconds_to_ns
 from contracts.errors import MisuseError, UserError
-from stream_sources.recordings.trains import TrainReader, Trains, first_second_of, walk_blocks
+from stream_sources.recordings.trains import SpikeTrains, TrainReader, first_second_of, walk_blocks
 
 MS = 1_000_000
 
 
-def trains_of(*trains: list[int]) -> Trains:
+def trains_of(*trains: list[int]) -> SpikeTrains:
     """Return trains of int64 nanoseconds."""
     stop = np.cumsum([len(train) for train in trains]).astype(np.int64)
     start = stop - np.array([len(train) for train in trains], dtype=np.int64)
-    return Trains(np.array([*itertools.chain(*trains)], dtype=np.int64), start, stop)
+    return SpikeTrains(np.array([*itertools.chain(*trains)], dtype=np.int64), start, stop)
 
 
 @given(
@@ -92,8 +92,8 @@ def test_seconds_are_cut_where_nanoseconds_are(times: list[float], edge_ns: int)
     """A train in seconds and the same train in nanoseconds are cut at the same spike."""
     seconds = np.array(times)
     bounds = np.zeros(1, np.int64), np.array([len(times)])
-    in_seconds = Trains(seconds, *bounds).positions(edge_ns, bounds[0])
-    in_ns = Trains(seconds_to_ns(seconds), *bounds).positions(edge_ns, bounds[0])
+    in_seconds = SpikeTrains(seconds, *bounds).positions(edge_ns, bounds[0])
+    in_ns = SpikeTrains(seconds_to_ns(seconds), *bounds).positions(edge_ns, bounds[0])
     assert in_seconds.tolist() == in_ns.tolist()
 
 

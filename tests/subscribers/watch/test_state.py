@@ -14,7 +14,7 @@ from contracts.narration_wire import as_repeat, pack_narration, pack_partial
 from contracts.trigger import pack_trigger
 from daemon.service.metrics import Counters
 from daemon.service.stats import StreamStats, stats_message
-from subscribers.watch.state import N_SHOWN, Heard, WatchState
+from subscribers.watch.state import N_SHOWN, ReceivedNarration, WatchState
 from subscribers.watch.view import BAR_CELLS, draw, latency_bar
 from tests.support.narrations import narration, narrations
 from tests.support.triggers import trigger, triggers
@@ -224,7 +224,7 @@ def test_any_narration_can_be_drawn(said):
     """Whatever is legal is drawn, and its bar is as wide as every other."""
     state = WatchState("x", started_ns=0)
     heard = state.take(pack_narration(said), host_ns=S)
-    assert isinstance(heard, Heard)
+    assert isinstance(heard, ReceivedNarration)
     _drawn(state, S)
     width = len(latency_bar(heard.latency_ms))
     assert width == (BAR_CELLS if heard.latency_ms["total"] > 0 else 0)

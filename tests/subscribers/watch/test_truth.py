@@ -18,7 +18,7 @@ from neurrate.watch_command import scores_of
 from simulation.captions import caption
 from simulation.scenes.scene import random_scene
 from subscribers.watch.state import WatchState
-from subscribers.watch.truth import MAX_SPANS, ObjectScore, Truth
+from subscribers.watch.truth import MAX_SPANS, CaptionTimeline, ObjectScore
 from subscribers.watch.view import draw
 from tests.support.narrations import narration
 from tests.support.tiny_bundle import tiny_population
@@ -47,7 +47,7 @@ def state():
 
 def test_frames_of_one_scene_are_one_span():
     """Captions are kept for as long as they hold, and are found by time, half open."""
-    truth = Truth()
+    truth = CaptionTimeline()
     for one in (mark(1, 2, DOG), mark(2, 3, DOG), mark(3, 4, CARS), mark(4, 5, None)):
         truth.add(one)
     assert len(truth.spans) == 2
@@ -57,7 +57,7 @@ def test_frames_of_one_scene_are_one_span():
 
 def test_a_hole_between_frames_has_no_caption():
     """What was not shown, or not heard of, is not known, even between two equal captions."""
-    truth = Truth()
+    truth = CaptionTimeline()
     truth.add(mark(0, 1, DOG))
     truth.add(mark(2, 3, DOG))
     assert truth.caption_at(round(1.5 * S)) == ""
@@ -66,7 +66,7 @@ def test_a_hole_between_frames_has_no_caption():
 
 def test_a_source_that_starts_again_starts_anew():
     """Another run has other times: what an earlier one showed is forgotten."""
-    truth = Truth()
+    truth = CaptionTimeline()
     truth.add(mark(5, 6, DOG))
     truth.add(mark(0, 1, CARS, run="f" * 16))
     assert truth.caption_at(round(5.5 * S)) == ""
@@ -75,7 +75,7 @@ def test_a_source_that_starts_again_starts_anew():
 
 def test_captions_are_bounded():
     """A source that never ends takes no more memory; the oldest captions go."""
-    truth = Truth()
+    truth = CaptionTimeline()
     for second in range(MAX_SPANS + 5):
         truth.add(mark(second, second + 1, f"{second} dogs"))
     assert len(truth.spans) == MAX_SPANS
@@ -88,7 +88,7 @@ def test_captions_are_bounded():
 )
 def test_any_time_finds_the_caption_that_was_shown(shown):
     """Merged or not, a time finds the mark that covers it, as a plain search would."""
-    truth, at, marks = Truth(), 0, []
+    truth, at, marks = CaptionTimeline(), 0, []
     for gap, length, said in shown:
         marks.append((at + gap, at + gap + length, said))
         at += gap + length

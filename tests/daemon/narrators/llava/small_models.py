@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from daemon.narrators.llava.decoder import Decoder
-from daemon.narrators.llava.engine import Engine, Row
+from daemon.narrators.llava.decoder import LlamaDecoder
+from daemon.narrators.llava.engine import DecodingRow, Engine
 from daemon.narrators.llava.products import NumberFormat
 from daemon.narrators.llava.shape import read_shape
 from daemon.narrators.llava.speech import Choice
@@ -108,7 +108,7 @@ def decoder_of(
     *,
     max_rows: int,
     number_format: NumberFormat = "float32",
-    kind: type[Decoder] = Decoder,
+    kind: type[LlamaDecoder] = LlamaDecoder,
     device: str = "cpu",
 ) -> Any:
     """Make a decoder, and leave the model as it is."""
@@ -137,7 +137,7 @@ def engine_of(model: Any, *, max_rows: int = 16, **options: Any) -> Engine:
     )
 
 
-def say_all(engine: Engine) -> list[Row]:
+def say_all(engine: Engine) -> list[DecodingRow]:
     """Go on until nothing is left, and return the rows in the order in which they ended."""
     ended = []
     while engine.n_rows:

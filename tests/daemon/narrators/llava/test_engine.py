@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from daemon.narrators.llava.decoder import Decoder
-from daemon.narrators.llava.engine import End, Row
+from daemon.narrators.llava.decoder import LlamaDecoder
+from daemon.narrators.llava.engine import DecodingRow, EndReason
 from daemon.narrators.llava.fixed_sizes import FixedSizes
 from tests.daemon.narrators.llava.small_models import (
     KINDS,
@@ -74,7 +74,7 @@ def test_joins_and_leaves_change_no_word(model, grids, expected, seed):
     """Windows come in the middle of others, some are given up, and every row says its own."""
     rng = np.random.default_rng(seed)
     engine = engine_of(model, max_rows=int(rng.integers(1, 9)))
-    begun: dict[Row, int] = {}
+    begun: dict[DecodingRow, int] = {}
     given_up: set[int] = set()
     ended = 0
     for batch_id in range(12):
@@ -118,7 +118,7 @@ def test_broken_row_leaves_nothing_behind(model, grids, expected):
     engine.step()
     late = engine.begin(1, [grids[1]])[0]
     say_all(engine)
-    assert (bad.end, len(bad.tokens)) == (End.NO_NUMBERS, 1)
+    assert (bad.end, len(bad.tokens)) == (EndReason.NO_NUMBERS, 1)
     assert [good.tokens, late.tokens] == expected[:2]
 
 
@@ -134,7 +134,7 @@ def test_turns_rotate(model, grids):
     assert sorted(last) == [0, 1, 2]
 
 
-class Crowded(Decoder):
+class Crowded(LlamaDecoder):
     """A decoder whose device holds so many rows at once."""
 
     holds = 16
@@ -178,13 +178,13 @@ def test_row_that_does_not_fit_alone_fails(model, grids, expected):
     decoder.holds = 0
     rows = engine.begin(0, grids[:2])
     say_all(engine)
-    assert [row.end for row in rows] == [End.NO_MEMORY] * 2
+    assert [row.end for row in rows] == [EndReason.NO_MEMORY] * 2
     decoder.holds = 1
     (row,) = engine.begin(1, grids[:1])
     engine.step()
     decoder.holds = 0
     say_all(engine)
-    assert (row.end, row.tokens) == (End.NO_MEMORY, expected[0][:1])
+    assert (row.end, row.tokens) == (EndReason.NO_MEMORY, expected[0][:1])
 
 
 def test_deadline_cuts_what_is_said_and_what_waits(model, grids, expected):
@@ -199,7 +199,7 @@ def test_deadline_cuts_what_is_said_and_what_waits(model, grids, expected):
     clock.sleep_ns(600_000_000)
     assert {first, waits} <= set(engine.step())
     say_all(engine)
-    assert [first.end, waits.end] == [End.AT_DEADLINE] * 2
+    assert [first.end, waits.end] == [EndReason.AT_DEADLINE] * 2
     assert first.tokens == expected[0][:2]
     assert waits.tokens == []
     assert waits.last_token_host_ns >= waits.start_host_ns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from daemon.narrators.llava.decoder import Decoder
+from daemon.narrators.llava.decoder import LlamaDecoder
 from daemon.narrators.llava.fixed_sizes import FixedSizes, buckets
 from tests.daemon.narrators.llava.small_models import (
     decoder_of,
@@ -39,7 +39,7 @@ def test_joins_and_leaves_at_fixed_sizes():
     assert [row.tokens for row in rows] == plain_tokens(model, grids)
 
 
-class Full(Decoder):
+class Full(LlamaDecoder):
     """A decoder whose device has no room for the prompt of a sixth row."""
 
     def prefill(self, prompts, first_row):

@@ -17,9 +17,9 @@ from contracts.manifest import LanguageModel, Manifest
 from contracts.narration import Status
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.llava import LlavaNarrator
-from daemon.narrators.llava.decoder import Decoder
-from daemon.narrators.llava.loading import Source, load_weights, load_words
-from daemon.narrators.protocol import Ended, narrate
+from daemon.narrators.llava.decoder import LlamaDecoder
+from daemon.narrators.llava.loading import ModelSource, load_weights, load_words
+from daemon.narrators.protocol import EndedRow, narrate
 from daemon.service.settings import PAPER_PROMPT, NarratorSettings
 from tests.support.tiny_bundle import CAPTIONS, TINY_GRID, tiny_windows, write_stub_bundle
 
@@ -172,7 +172,7 @@ def test_provenance_names_model_and_prompt(narrator, tiny_llava, stub_bundle):
 
 def test_vision_tower_is_never_read(tiny_llava, stub_bundle):
     """The model is loaded without its eyes; nothing of their layers is in memory."""
-    source = Source(str(tiny_llava), "main")
+    source = ModelSource(str(tiny_llava), "main")
     config, _ = load_words(source, stub_bundle)
     model = load_weights(source, config)
     assert not [name for name, _ in model.named_parameters() if "vision" in name]
@@ -233,7 +233,7 @@ def test_first_narration_does_not_pay(tiny_llava, stub_bundle, monkeypatch):
     """The model has read a prompt and gone on by a token before any window, and has room."""
     called: list[str] = []
     for name in ("prefill", "step"):
-        monkeypatch.setattr(Decoder, name, remembering(called, getattr(Decoder, name)))
+        monkeypatch.setattr(LlamaDecoder, name, remembering(called, getattr(LlamaDecoder, name)))
     narrator = llava_of(tiny_llava, stub_bundle)
     assert called == ["prefill", "step"]
     assert narrator.n_rows == 0
@@ -318,7 +318,7 @@ def test_partials_begin_the_sentence(narrator, embeddings):
     parts, ended = [], {}
     while narrator.n_rows:
         for event in narrator.step():
-            if isinstance(event, Ended):
+            if isinstance(event, EndedRow):
                 ended[event.batch_id, event.row] = event.utterance
             else:
                 parts.append(event)
@@ -384,7 +384,7 @@ def test_device_that_holds_no_row_is_found_at_the_start(tiny_llava, stub_bundle,
     def full(*_, **__):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(Decoder, name, full)
+    monkeypatch.setattr(LlamaDecoder, name, full)
     with pytest.raises(UserError, match="'cpu' must hold the language model and 16 sentences"):
         llava_of(tiny_llava, stub_bundle)
 
@@ -395,6 +395,6 @@ def test_other_errors_of_a_load_keep_their_name(tiny_llava, stub_bundle, monkeyp
     def broken(*_, **__):
         raise RuntimeError("a kernel is missing")
 
-    monkeypatch.setattr(Decoder, "prefill", broken)
+    monkeypatch.setattr(LlamaDecoder, "prefill", broken)
     with pytest.raises(RuntimeError, match="a kernel is missing"):
         llava_of(tiny_llava, stub_bundle)

@@ -105,7 +105,7 @@ def test_an_account_of_tokens_has_no_words():
 def test_a_server_without_scores():
     """Words without scores are words."""
     said = chat.said('{"choices": [{"delta": {"content": "A"}, "finish_reason": null}]}')
-    assert said == chat.Said("A", (), "")
+    assert said == chat.AnswerEvent("A", (), "")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_recorded_errors_are_read(name, words):
 def test_half_a_letter_is_replaced():
     """What JSON can hold and no narration does not come through."""
     said = chat.said('{"choices": [{"delta": {"content": "A \\ud83d"}}]}')
-    assert said == chat.Said("A ?", (), "")
+    assert said == chat.AnswerEvent("A ?", (), "")
 
 
 def test_an_error_page_is_cut():

@@ -18,9 +18,9 @@ import pytest
 from contracts.embedding import PatchEmbedding, PatchGrid
 from contracts.errors import MisuseError
 from contracts.narration import Status
-from daemon.narrators.protocol import Ended, Partial, narrate
+from daemon.narrators.protocol import EndedRow, PartialRow, narrate
 from daemon.narrators.vllm import pool
-from daemon.narrators.vllm.connection import Link
+from daemon.narrators.vllm.connection import ServerConnection
 from tests.support.recorded_vllm import RECORDED, SENTENCE, Act, recorded_vllm
 from tests.support.tiny_bundle import tiny_windows
 from tests.support.vllm_narrators import embeddings_of, narrator_settings
@@ -35,9 +35,9 @@ def gate() -> Iterator[threading.Event]:
     event.set()
 
 
-def steps_until(narrator: Any, condition: Any, *, what: str) -> list[Partial | Ended]:
+def steps_until(narrator: Any, condition: Any, *, what: str) -> list[PartialRow | EndedRow]:
     """Step until something holds; return what came."""
-    events: list[Partial | Ended] = []
+    events: list[PartialRow | EndedRow] = []
 
     def step() -> bool:
         events.extend(narrator.step())
@@ -47,8 +47,8 @@ def steps_until(narrator: Any, condition: Any, *, what: str) -> list[Partial | E
     return events
 
 
-def ended(events: Sequence[Partial | Ended]) -> list[Ended]:
-    return [event for event in events if isinstance(event, Ended)]
+def ended(events: Sequence[PartialRow | EndedRow]) -> list[EndedRow]:
+    return [event for event in events if isinstance(event, EndedRow)]
 
 
 def test_says_what_the_server_says(make_narrator, server, fitting):
@@ -110,12 +110,12 @@ def test_partials_grow_into_the_sentence(make_narrator, server, gate):
     narrator.begin(1, embeddings_of(1))
     before = steps_until(
         narrator,
-        lambda events: any(isinstance(each, Partial) and each.n_tokens == 4 for each in events),
+        lambda events: any(isinstance(each, PartialRow) and each.n_tokens == 4 for each in events),
         what="four tokens",
     )
     gate.set()
     events = before + steps_until(narrator, lambda _: narrator.n_rows == 0, what="the end")
-    partials = [event for event in events if isinstance(event, Partial)]
+    partials = [event for event in events if isinstance(event, PartialRow)]
     texts = [partial.text for partial in partials]
     assert {partial.batch_id for partial in partials} == {0}
     assert texts == sorted(set(texts), key=len)
@@ -251,7 +251,7 @@ def test_the_deadline_cuts_at_a_word(make_narrator, server, gate, n_events, text
         lambda events: any(event.n_tokens == n_events - 1 for event in events),
         what="the words",
     )
-    assert isinstance(partials[-1], Partial)
+    assert isinstance(partials[-1], PartialRow)
     assert partials[-1].text == text
     narrator._settings = narrator_settings(deadline_s=1e-6)  # it has been over for long
     (event,) = narrator.step()
@@ -274,7 +274,7 @@ def test_rows_that_are_late_leave_together(make_narrator, server, gate, monkeypa
             log.append("gone")
 
     narrator = make_narrator(server.url, deadline_s=1e-6)
-    monkeypatch.setattr(Link, "ask", ask)
+    monkeypatch.setattr(ServerConnection, "ask", ask)
     narrator.begin(3, embeddings_of(3))
     assert len(ended(narrator.step())) == 3
     assert log == ["told"] * 3 + ["gone"] * 3

@@ -10,8 +10,8 @@ import httpx2
 import pytest
 
 from daemon.narrators.vllm import pool
-from daemon.narrators.vllm.connection import Link, ServerFault
-from daemon.narrators.vllm.pool import NoServerError, Pool
+from daemon.narrators.vllm.connection import ServerConnection, ServerFault
+from daemon.narrators.vllm.pool import NoServerError, ServerPool
 
 URLS = ("http://a", "http://b", "http://c")
 FAULT = ServerFault("it failed")
@@ -25,10 +25,10 @@ class Scene:
         self.checked: list[str] = []
         self.problems: dict[str, Exception] = {}
         client: Any = httpx2.AsyncClient
-        links = [Link(url, client, connect_timeout_s=1) for url in urls]
-        self.pool = Pool(links, self._check, now_s=lambda: self.now_s)
+        links = [ServerConnection(url, client, connect_timeout_s=1) for url in urls]
+        self.pool = ServerPool(links, self._check, now_s=lambda: self.now_s)
 
-    async def _check(self, link: Link) -> None:
+    async def _check(self, link: ServerConnection) -> None:
         self.checked.append(link.url)
         if problem := self.problems.get(link.url):
             raise problem

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
 from contracts.manifest import Manifest
 from contracts.narration import Status
-from daemon.narrators.protocol import Ended, Partial, narrate
+from daemon.narrators.protocol import EndedRow, PartialRow, narrate
 from daemon.narrators.vllm import chat
 from daemon.narrators.vllm.narrator import VllmNarrator
 from daemon.service.settings import PAPER_PROMPT
@@ -155,7 +155,7 @@ def partials_and_a_cancelled_window(narrator: VllmNarrator, real: VllmServer) ->
     """The words come one after the other, and the server hears that one window is given up."""
     narrator.begin(0, embeddings_of(1), with_partials=True)
     narrator.begin(1, embeddings_of(2, seed=7))
-    events: list[Partial | Ended] = []
+    events: list[PartialRow | EndedRow] = []
 
     def step() -> bool:
         events.extend(narrator.step())
@@ -166,12 +166,12 @@ def partials_and_a_cancelled_window(narrator: VllmNarrator, real: VllmServer) ->
     wait_until(lambda: step() and narrator.n_rows == 0, what="the end")
     assert {event.batch_id for event in events} == {0}
     for batch_id in range(2, 40):  # on a busy machine all words of a sentence may come at once
-        if any(isinstance(event, Partial) for event in events):
+        if any(isinstance(event, PartialRow) for event in events):
             break
         narrator.begin(batch_id, embeddings_of(1), with_partials=True)
         wait_until(lambda: step() and narrator.n_rows == 0, what="the end")
-    (text,) = {event.utterance.text for event in events if isinstance(event, Ended)}
-    partials = [event.text for event in events if isinstance(event, Partial)]
+    (text,) = {event.utterance.text for event in events if isinstance(event, EndedRow)}
+    partials = [event.text for event in events if isinstance(event, PartialRow)]
     assert partials
     assert all(text.startswith(partial) for partial in partials)
     wait_until(lambda: n_running(real) == 0, what="nothing runs on the server")

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from contracts.errors import UserError
 
@@ -32,24 +27,13 @@ def whole_file(path: Path) -> Iterator[Path]:
     ------
     partial : Path
         In the same folder, its name beginning with a dot.
-
-    Raises
-    ------
-    UserError
-        If safetensors cannot write it: a full disk, most often.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_name(path)
     try:
         yield partial
         partial.chmod(READABLE)
         _sync(partial)
         partial.replace(path)
-    except SafetensorError as error:
-        partial.unlink(missing_ok=True)
-        raise UserError(
-            f"{path} cannot be written: {str(error).splitlines()[0]}. Make room, or name a folder "
-            "on another disk; then give the same command again."
-        ) from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -91,22 +75,63 @@ def write_json(path: Path, data: object) -> None:
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file, whole or not at all.
+def check_writable(path: Path | None) -> None:
+    """Refuse a path that cannot be written, before the work that leads to it.
 
     Parameters
     ----------
-    path : Path
-    tensors : mapping of str to array
-        Without holes in memory.
-    metadata : mapping of str to str, optional
-        Of the header. The order of several entries is chance, and equal tensors would be unequal
-        files.
+    path : Path or None
+        None, no file wanted, is fine.
+
+    Raises
+    ------
+    UserError
+        With what is in the way.
     """
-    with whole_file(path) as partial:
-        save_file(dict(tensors), partial, metadata=None if metadata is None else dict(metadata))
+    if path is None:
+        return
+    target = path.resolve()
+    folder = target.parent
+    if target.is_dir():
+        raise UserError(f"Cannot write {path}: it is a folder. Name a file in it.")
+    if target.exists() and not target.is_file():
+        raise UserError(f"Cannot write {path}: it is a device, not a file. Name a file.")
+    if not folder.is_dir():
+        raise UserError(f"Cannot write {path}: there is no folder {folder}. Make it first.")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise UserError(f"Cannot write {path}: permission denied. Name a file that you may write.")
+    partial = partial_name(target)
+    try:
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        reason = (error.strerror or "it cannot be made").lower()
+        raise UserError(
+            f"Cannot write {path}: {reason}. Name a file that you may write."
+        ) from error
+
+
+def check_folder_writable(folder: Path) -> None:
+    """Refuse a folder that cannot be made or written, before the work that leads to it.
+
+    Parameters
+    ----------
+    folder : Path
+        Folders above it are made as well.
+
+    Raises
+    ------
+    UserError
+        With what is in the way.
+    """
+    lowest = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    if not lowest.is_dir():
+        raise UserError(f"Cannot write {folder}: {lowest} is a file. Name another folder.")
+    if not os.access(lowest, os.W_OK):
+        raise UserError(
+            f"Cannot write {folder}: permission denied in {lowest}. "
+            "Name a folder that you may write."
+        )
 
 
 def sync_folder(folder: Path) -> None:
@@ -117,6 +142,11 @@ def sync_folder(folder: Path) -> None:
     folder : Path
     """
     _sync(folder)
+
+
+def partial_name(path: Path) -> Path:
+    """Return the name under which a file is written until it is whole."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def _sync(path: Path) -> None:
