@@ -2,8 +2,8 @@
 
 Tensors (weights, the moments of the optimizer, the best weights, the state of torch's generators)
 are tensors of a safetensors file, the rest is JSON in its header. There is no pickle. The file is
-whole or not there (``contracts/atomic_files.py``): a process that is killed at any moment leaves the last
-whole checkpoint.
+whole or not there (`contracts.atomic_files`): a process that is killed at any moment leaves the
+last whole checkpoint.
 
 The fingerprint says what a training depends on. A checkpoint of another one is refused, with what
 differs.

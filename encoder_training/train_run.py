@@ -52,7 +52,7 @@ def check_libraries() -> None:
     missing = [name for module, name in modules.items() if not importlib.util.find_spec(module)]
     if missing:
         raise DependencyError(
-            f"Training needs {' and '.join(missing)}. RunFolder: pip install 'neurrate[train]'"
+            f"Training needs {' and '.join(missing)}. Run: pip install 'neurrate[train]'"
         )
 
 

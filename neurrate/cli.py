@@ -286,6 +286,7 @@ OUR_PACKAGES = frozenset(
         "neurrate",
         "simulation",
         "stream_sources",
+        "subscribers",
     }
 )
 

@@ -106,7 +106,7 @@ def watch(
         )
     if svg is not None:
         save_picture(svg, state, clock.now_ns(), title="neurrate watch")
-    print_table("ReceivedNarration", summary(state))
+    print_table("Heard", summary(state))
     print_scores(state)
     write_json(
         json,

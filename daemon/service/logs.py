@@ -26,6 +26,7 @@ ROOT_LOGGERS = (
     "neurrate",
     "simulation",
     "stream_sources",
+    "subscribers",
 )
 """Our packages. Libraries speak from WARNING on."""
 

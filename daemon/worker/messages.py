@@ -184,18 +184,18 @@ def unpack_reply(parts: Sequence[bytes]) -> Reply:
     try:
         kind, header_part = parts
         header: dict[str, Any] = msgpack.unpackb(header_part)
-        if kind == b"ready":
+        if kind == b"modelloaded":
             return ModelLoaded(header["pid"], Provenance(**header["provenance"]))
-        if kind == b"said":
+        if kind == b"narratoroutput":
             return NarratorOutput(
                 tuple(PartialRow(**fields) for fields in header["partials"]),
                 tuple(_ended(fields) for fields in header["ended"]),
             )
         if kind == b"failed":
             return Failed(**header)
-        if kind == b"room":
+        if kind == b"readyfornext":
             return ReadyForNext(**header)
-        if kind == b"alive":
+        if kind == b"heartbeat":
             return Heartbeat(**header)
     except (ValueError, TypeError, KeyError) as error:
         raise WireError("worker", f"not a worker's reply: {error!r}") from error

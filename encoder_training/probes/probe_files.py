@@ -70,7 +70,7 @@ class ProbeTest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedProbes:
-    """FittedProbes of one encoder.
+    """Probes of one encoder.
 
     Attributes
     ----------

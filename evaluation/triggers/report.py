@@ -325,7 +325,7 @@ def notes(report: DryRun) -> list[str]:
     lines.append(
         "A trigger belongs to an event if its window ends within the event or up to "
         f"{' or '.join(f'{ns_to_second(each):.3f}' for each in tolerances)} s after it: window, "
-        "lag and dwell. ShiftNull: the same triggers shifted together by random times, by "
+        "lag and dwell. Chance: the same triggers shifted together by random times, by "
         f"more than an event, {N_SHIFTS:,} times. The truth is {report.truth}; it covers "
         f"{total_ns(report.known) / NS_PER_S:.0f} of {whole_ns / NS_PER_S:.0f} s."
     )

@@ -186,7 +186,7 @@ def test_what_cannot_be_started_takes_the_others_along(
     def broken(*_: object, **__: object) -> None:
         raise OSError("no socket")
 
-    monkeypatch.setattr(auto, "LikenessPort", broken)
+    monkeypatch.setattr(auto, "LikenessClient", broken)
     with pytest.raises(OSError, match="no socket"):
         _desk(context, _settings(tmp_path, text), publisher)
 
