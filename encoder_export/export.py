@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
 
+from contracts.embedding import PatchEmbedding
 from contracts.errors import UserError
-from contracts.manifest import PARITY, PROBES, PROBES_REPORT, LanguageModel
-from contracts.window import WindowSpec
+from contracts.manifest import PARITY, PROBES, PROBES_REPORT, LanguageModel, Manifest
+from contracts.window import Window, WindowSpec
 from daemon.encoders.engine_cache import target_gpu
 from daemon.encoders.gpu import Gpu
 from daemon.encoders.protocol import Graph
 from daemon.encoders.trt_library import Library, load_library
+from daemon.narrators.auto import load_narrator
+from daemon.narrators.protocol import narrate
+from daemon.service.settings import NarratorSettings
 from encoder_export.bundle import BundleFacts, ReferenceFrame, draft_manifest, write_bundle
 from encoder_export.engine import make_engine
-from encoder_export.narrator_formats import Speaker, try_formats
 from encoder_export.parity import Narrate, Parity, ParityGate
 from encoder_export.parity_run import measure_parity
 from encoder_export.precision import Precision
@@ -30,6 +36,9 @@ from encoder_training.run_files import RunFolder, load_run
 MAX_REFERENCES = 1000
 """Captioned training frames in a bundle, spread over all of them: 4 MB at LLaVA-1.5's 1024 numbers
 each, and a search of microseconds."""
+
+NARRATED_AT_ONCE = 8
+"""Patch grids in one batch of the language model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +108,8 @@ def export_run(request: ExportRequest, *, overwrite: bool) -> Exported:
     prepared = _data_set(folder, request.run, run)
     data, parts = prepared.windows(run.model.lag_ns)
     facts = _facts(request, run, prepared, _language_model(request.model, folder))
-    speaker = _speaker(request, run, facts)
-    gate = _gate(request, data, parts, speaker)
+    narrate_grids = _language_model_narrator(request, run, facts)
+    gate = _gate(request, data, parts, narrate_grids)
     manifest = write_bundle(
         request.bundle,
         run.encoder,
@@ -112,9 +121,6 @@ def export_run(request: ExportRequest, *, overwrite: bool) -> Exported:
         overwrite=overwrite,
     )
     report = Parity.read(manifest.folder / PARITY)
-    if speaker is not None and speaker.first_heard is not None and not _has_gpu():
-        report = replace(report, formats=try_formats(manifest, speaker.first_heard))
-        report.write(manifest.folder / PARITY)
     if target is None:
         return Exported(report)
     library, gpu = target
@@ -232,7 +238,9 @@ def _facts(
     )
 
 
-def _speaker(request: ExportRequest, run: RunFolder, facts: BundleFacts) -> Speaker | None:
+def _language_model_narrator(
+    request: ExportRequest, run: RunFolder, facts: BundleFacts
+) -> Narrate | None:
     """Load the language model, whose tower must be the encoder's; None if nothing is narrated."""
     if not request.narrations:
         return None
@@ -240,23 +248,40 @@ def _speaker(request: ExportRequest, run: RunFolder, facts: BundleFacts) -> Spea
     tower = VisionTower(named.model_id, revision=named.revision)
     check_grid(run.encoder.spec.grid, tower)
     del tower
-    return Speaker(draft_manifest(run.encoder.spec.grid, facts))
+    return _narrate_with(draft_manifest(run.encoder.spec.grid, facts))
 
 
-def _has_gpu() -> bool:
-    """Return whether the language model runs on a GPU here; formats are tried for a CPU."""
-    import torch
+def _narrate_with(manifest: Manifest) -> Narrate:
+    """Load the bundle's language model, and return what narrates patch grids with it."""
+    narrator = load_narrator(NarratorSettings(), manifest)
+    spec = manifest.window_spec
+    window = Window(spec, 0, np.empty((spec.n_bins, 0), np.uint16))
+    n_units = len(manifest.population)
 
-    return torch.cuda.is_available()
+    def narrate_grids(grids: NDArray[np.float32]) -> Sequence[str]:
+        texts: list[str] = []
+        firsts = range(0, len(grids), NARRATED_AT_ONCE)
+        for first in tqdm(firsts, "narrating", unit="batch", disable=None, leave=False):
+            embeddings = [
+                PatchEmbedding(window, "all", n_units, manifest.patch_grid, grid)
+                for grid in grids[first : first + NARRATED_AT_ONCE]
+            ]
+            texts += [utterance.text for utterance in narrate(narrator, embeddings)]
+        return texts
+
+    return narrate_grids
 
 
 def _gate(
-    request: ExportRequest, data: TrainingSet, parts: Split, say: Narrate | None
+    request: ExportRequest, data: TrainingSet, parts: Split, narrate_grids: Narrate | None
 ) -> ParityGate:
     """Spread the windows over those that neither training nor the choice of a pass saw."""
     rows = thinned(parts.test, request.windows)
     return ParityGate.of_windows(
-        data.counts_of(rows), seed=request.seed, narrate=say, n_narrations=request.narrations
+        data.counts_of(rows),
+        seed=request.seed,
+        narrate=narrate_grids,
+        n_narrations=request.narrations,
     )
 
 

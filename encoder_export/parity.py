@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -119,41 +119,6 @@ class ParityGate:
 
 
 @dataclass(frozen=True, slots=True)
-class FormatTrial:
-    """What the language model said on a CPU in a format smaller than float32.
-
-    Attributes
-    ----------
-    number_format : str
-        ``bfloat16`` or ``int8``, of its weights.
-    n_narrations, n_equal : int
-        Grids that were narrated, and how often the sentence was that of float32.
-    speedup : float
-        Time of float32 over its time, on the machine that exported.
-    """
-
-    number_format: str
-    n_narrations: int
-    n_equal: int
-    speedup: float
-
-
-@dataclass(frozen=True, slots=True)
-class Formats:
-    """Trials of one language model; the daemon's ``auto`` goes by them.
-
-    Attributes
-    ----------
-    model : str
-        Its folder or id.
-    trials : tuple of FormatTrial
-    """
-
-    model: str = ""
-    trials: tuple[FormatTrial, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Parity:
     """How far a graph is from the network.
 
@@ -173,8 +138,6 @@ class Parity:
     n_narrations, n_equal : int
         Windows that were narrated, and how often the sentences were equal.
     limits : Limits
-    formats : Formats
-        Of the language model; empty where it was not tried.
     """
 
     precision: Precision
@@ -188,7 +151,6 @@ class Parity:
     n_narrations: int
     n_equal: int
     limits: Limits
-    formats: Formats = Formats()
 
     @property
     def agreement(self) -> float | None:
@@ -222,17 +184,10 @@ class Parity:
 
     @classmethod
     def read(cls, path: Path) -> Parity:
-        """Read what `write` wrote."""
+        """Read what `write` wrote, now or before: fields of older reports are passed over."""
         document = json.loads(path.read_text(encoding="utf-8"))
-        formats = document.get("formats") or {"model": "", "trials": []}
-        trials = tuple(FormatTrial(**trial) for trial in formats["trials"])
-        return cls(
-            **document
-            | {
-                "limits": Limits(**document["limits"]),
-                "formats": Formats(formats["model"], trials),
-            }
-        )
+        known = {field.name: document[field.name] for field in fields(cls)}
+        return cls(**known | {"limits": Limits(**document["limits"])})
 
 
 class ParityError(UserError):
