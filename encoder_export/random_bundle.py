@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,13 +10,21 @@ import numpy as np
 import torch  # noqa: TID253 - weights are drawn with torch
 from numpy.typing import NDArray
 
+from contracts.binning import BinRate
 from contracts.embedding import PatchGrid
 from contracts.manifest import LanguageModel, Manifest, TrainingData
 from contracts.population import Population
+from contracts.spikes import SpikeBatch
 from contracts.window import WindowSpec
-from encoder_export.bundle import BundleFacts, ReferenceFrame, write_bundle
+from encoder_export.bundle import BundleFacts, ReferenceFrame, check_target, write_bundle
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import EncoderSpec, PatchEncoder
+
+PAPER_WINDOW = WindowSpec(BinRate(120), n_bins=20, stride_bins=20)
+"""167 ms of 120 Hz bins, as in NEURRATOR (arXiv 2606.18667); a new one every 167 ms."""
+
+GRIDS = {"tiny": PatchGrid(8, 8, 64), "paper": PatchGrid(24, 24, 1024)}
+"""What the small LLaVA of 'neurrate simulate llava' takes, and what LLaVA-1.5 takes."""
 
 
 def make_random_bundle(
@@ -84,3 +92,74 @@ def make_random_bundle(
         scores={},
     )
     return write_bundle(out, encoder, facts, references=references, overwrite=overwrite)
+
+
+def write_random_bundle(
+    out: Path,
+    *,
+    population: Population,
+    batches: Iterable[SpikeBatch],
+    recording_label: str,
+    model: str,
+    size: Literal["tiny", "paper"],
+    window: WindowSpec = PAPER_WINDOW,
+    seed: int = 0,
+    command: str,
+    overwrite: bool = False,
+) -> Manifest:
+    """Write a bundle with random weights for the units of a recording.
+
+    Parameters
+    ----------
+    batches : iterable of SpikeBatch
+        The whole recording, for the units' rates; read only if `out` may be written.
+    recording_label : str
+        For people: ``nwb:715093703``.
+    model : str
+        The vision-language model that the encoder is for.
+    size : {"tiny", "paper"}
+        Of the patch grid and of the encoder.
+    command : str
+        What made it, for the manifest.
+    overwrite : bool
+        Replace a bundle that is there.
+    """
+    check_target(out, overwrite=overwrite)
+    unit_mean, unit_std = poisson_statistics(batches, len(population), window.rate)
+    return make_random_bundle(
+        out,
+        population=population,
+        unit_mean=unit_mean,
+        unit_std=unit_std,
+        window=window,
+        grid=GRIDS[size],
+        language_model_id=model,
+        recording_label=recording_label,
+        size=size,
+        seed=seed,
+        command=command,
+        overwrite=overwrite,
+    )
+
+
+def poisson_statistics(
+    batches: Iterable[SpikeBatch], n_units: int, rate: BinRate
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return each unit's mean spikes per bin, and the standard deviation of a Poisson unit.
+
+    Good enough for random weights; training measures both.
+
+    Returns
+    -------
+    unit_mean, unit_std : array, shape (n_units,), float64, spikes per bin
+        A unit without spikes counts as having had half of one.
+    """
+    n_spikes = np.zeros(n_units, dtype=np.int64)
+    start_ns = stop_ns = 0
+    for batch in batches:
+        start_ns = batch.start_ns if batch.seq == 0 else start_ns
+        stop_ns = batch.stop_ns
+        n_spikes += np.bincount(batch.unit_index, minlength=n_units)
+    n_bins = max(1, rate.bin_of(stop_ns) - rate.bin_of(start_ns))
+    unit_mean = np.maximum(n_spikes, 0.5) / n_bins
+    return unit_mean, np.sqrt(unit_mean)

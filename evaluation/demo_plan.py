@@ -201,7 +201,7 @@ def _with_bundle(recording: str, bundle: Path, model: str | None) -> DemoPlan:
 
 def _random(recording: str, folder: Path, asked: DemoRequest) -> DemoPlan:
     """Make an encoder for the recording, and a language model if there is none."""
-    from neurrate.bundle_command import write_random_bundle
+    from encoder_export.random_bundle import write_random_bundle
     from stream_sources.recordings.open_source import open_source
 
     source = open_source(
@@ -214,8 +214,10 @@ def _random(recording: str, folder: Path, asked: DemoRequest) -> DemoPlan:
             model, settings = _random_llava(folder / "tiny-llava")
         say(f"making an encoder with random weights for {len(source.population)} units")
         write_random_bundle(
-            source,
             folder / "bundle",
+            population=source.population,
+            batches=source.batches(),
+            recording_label=source.label,
             model=model,
             size="tiny" if asked.model is None else "paper",
             command="neurrate demo",

@@ -5,25 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Literal
 
 from contracts.atomic_files import check_folder_writable
 from contracts.binning import BinRate
-from contracts.embedding import PatchGrid
 from contracts.window import WindowSpec
 from neurrate.arguments import Count, Seed
-
-if TYPE_CHECKING:
-    from stream_sources.source import SpikeSource
-
-PAPER_WINDOW = WindowSpec(BinRate(120), n_bins=20, stride_bins=20)
-"""167 ms of 120 Hz bins, as in NEURRATOR (arXiv 2606.18667); a new one every 167 ms."""
-
-GRIDS = {"tiny": PatchGrid(8, 8, 64), "paper": PatchGrid(24, 24, 1024)}
-"""What the small LLaVA of 'neurrate simulate llava' takes, and what LLaVA-1.5 takes."""
 
 
 def random(
@@ -73,14 +60,17 @@ def random(
     overwrite
         Replace a bundle that is there.
     """
+    from encoder_export.random_bundle import write_random_bundle
     from stream_sources.recordings.open_source import open_source
 
     check_folder_writable(out)
     source = open_source(recording, units=units)
     try:
         write_random_bundle(
-            source,
             out,
+            population=source.population,
+            batches=source.batches(),
+            recording_label=source.label,
             model=_whole_path(model),
             size=size,
             window=WindowSpec(BinRate(bin_rate_hz), n_bins=bins, stride_bins=stride),
@@ -131,84 +121,3 @@ def simulated(out: Path, *, encoder: Path | None = None, overwrite: bool = False
 def _whole_path(model: str) -> str:
     folder = Path(model).expanduser()
     return str(folder.resolve()) if folder.is_dir() else model
-
-
-def write_random_bundle(
-    source: SpikeSource,
-    out: Path,
-    *,
-    model: str,
-    size: Literal["tiny", "paper"],
-    window: WindowSpec = PAPER_WINDOW,
-    seed: int = 0,
-    command: str,
-    overwrite: bool = False,
-) -> None:
-    """Write a bundle with random weights for the units of a source.
-
-    Parameters
-    ----------
-    source : SpikeSource
-        Read to its end, for the units' rates.
-    out : Path
-        Folder to write.
-    model : str
-        The vision-language model that the encoder is for.
-    size : {"tiny", "paper"}
-        Of the patch grid and of the encoder.
-    window : WindowSpec
-    seed : int
-    command : str
-        What made it, for the manifest.
-    overwrite : bool
-        Replace a bundle that is there.
-    """
-    from encoder_export.bundle import check_target
-    from encoder_export.random_bundle import make_random_bundle
-
-    check_target(out, overwrite=overwrite)
-    unit_mean, unit_std = poisson_statistics(source, window.rate)
-    make_random_bundle(
-        out,
-        population=source.population,
-        unit_mean=unit_mean,
-        unit_std=unit_std,
-        window=window,
-        grid=GRIDS[size],
-        language_model_id=model,
-        recording_label=source.label,
-        size=size,
-        seed=seed,
-        command=command,
-        overwrite=overwrite,
-    )
-
-
-def poisson_statistics(
-    source: SpikeSource, rate: BinRate
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return each unit's mean spikes per bin, and the standard deviation a Poisson unit has.
-
-    Good enough for random weights; training measures both.
-
-    Parameters
-    ----------
-    source : SpikeSource
-        Read to its end.
-    rate : BinRate
-        Bins per second.
-
-    Returns
-    -------
-    unit_mean, unit_std : array, shape (n_units,), float64, spikes per bin
-        A unit without spikes counts as having had half of one.
-    """
-    n_spikes = np.zeros(len(source.population), dtype=np.int64)
-    start_ns = stop_ns = 0
-    for batch in source.batches():
-        start_ns = batch.start_ns if batch.seq == 0 else start_ns
-        stop_ns = batch.stop_ns
-        n_spikes += np.bincount(batch.unit_index, minlength=len(n_spikes))
-    n_bins = max(1, rate.bin_of(stop_ns) - rate.bin_of(start_ns))
-    unit_mean = np.maximum(n_spikes, 0.5) / n_bins
-    return unit_mean, np.sqrt(unit_mean)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contracts.atomic_files import check_writable
-from neurrate.arguments import ConfigOption, JsonOption, SetOption, settings_from
+from daemon.service.settings_loader import settings_from
+from neurrate.arguments import ConfigOption, JsonOption, SetOption
 from neurrate.tables import print_table, write_json
 
 

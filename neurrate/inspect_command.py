@@ -51,8 +51,7 @@ def inspect(
 def _recording_facts(path: str, units: str, units_from: Path | None) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from neurrate.stream_command import units_of
-    from stream_sources.recordings.open_source import open_source
+    from stream_sources.recordings.open_source import open_source, units_of
     from stream_sources.recordings.recording import describe
 
     source = open_source(path, units=units, only=units_of(units_from))

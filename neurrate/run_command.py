@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from contracts.atomic_files import check_writable
-from neurrate.arguments import ConfigOption, JsonOption, SetOption, settings_from
+from daemon.service.settings_loader import named_populations, settings_from
+from neurrate.arguments import ConfigOption, JsonOption, SetOption
 from neurrate.summary import print_summary
 from neurrate.tables import write_json
 
@@ -97,14 +98,3 @@ def run(
     summary = service.run()
     print_summary(summary)
     write_json(json, summary)
-
-
-def named_populations(names: str) -> dict[str, str]:
-    """Read ``--populations``: names separated by commas, each of which is also the set."""
-    each = (name.strip() for name in names.split(","))
-    return {_topic(name): name for name in each if name}
-
-
-def _topic(expression: str) -> str:
-    """Return a name that can stand in a topic: ``area:VISp`` becomes ``area_VISp``."""
-    return "".join(c if c.isalnum() or c in "_-" else "_" for c in expression)[:64]

@@ -47,6 +47,7 @@ def nwb(
         Folder for what is read over http(s).
     """
     from stream_sources.recordings.nwb import NwbSource
+    from stream_sources.recordings.open_source import units_of
 
     source = NwbSource(
         recording,
@@ -92,6 +93,7 @@ def sorting(
     sampling_rate_hz
         Samples per second, where the folder has no params.py; 30000 if omitted.
     """
+    from stream_sources.recordings.open_source import units_of
     from stream_sources.recordings.sorting import SortingSource
 
     source = SortingSource(
@@ -105,13 +107,3 @@ def sorting(
         batch_ms=options.batch_length_ms,
     )
     replay(source, options)
-
-
-def units_of(bundle: Path | None) -> list[tuple[str, str]] | None:
-    """Return (probe, unit_id) of a bundle's units, in its order; None for no bundle."""
-    from contracts.manifest import load_manifest
-
-    if bundle is None:
-        return None
-    manifest = load_manifest(bundle, check_hashes=False)
-    return [unit.key for unit in manifest.population.units]

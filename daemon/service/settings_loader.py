@@ -6,7 +6,8 @@ strongest value of each key is kept. Every problem is collected; one error lists
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -100,6 +101,60 @@ def load_settings(
     if problems:
         raise SettingsError(problems)
     return LoadedSettings(settings, sources)
+
+
+def overrides_of(texts: Sequence[str]) -> dict[str, object]:
+    """Read ``key=value`` texts.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        As given to ``--set``; a later one of the same key wins.
+
+    Returns
+    -------
+    overrides : dict
+        Dotted keys and the texts of their values.
+
+    Raises
+    ------
+    SettingsError
+        If a text has no ``=``.
+    """
+    bad = [text for text in texts if not text.partition("=")[0].strip() or "=" not in text]
+    if bad:
+        raise SettingsError([f"--set takes key=value, got {text!r}." for text in bad])
+    pairs = (text.partition("=") for text in texts)
+    return {key.strip(): value for key, _, value in pairs}
+
+
+def settings_from(
+    config: Path | None, texts: Sequence[str], named: Mapping[str, object] | None = None
+) -> LoadedSettings:
+    """Load the settings from a file, this process's environment and the command line.
+
+    Parameters
+    ----------
+    config : Path or None
+        TOML file.
+    texts : sequence of str
+        As given to ``--set``.
+    named : mapping, optional
+        Dotted keys and values of options that have names of their own; they win over ``--set``.
+    """
+    overrides = {**overrides_of(texts), **(named or {})}
+    return load_settings(file=config, environ=os.environ, overrides=overrides)
+
+
+def named_populations(names: str) -> dict[str, str]:
+    """Read ``--populations``: names separated by commas, each of which is also the set."""
+    expressions = (name.strip() for name in names.split(","))
+    return {_topic(expression): expression for expression in expressions if expression}
+
+
+def _topic(expression: str) -> str:
+    """Return a name that can stand in a topic: ``area:VISp`` becomes ``area_VISp``."""
+    return "".join(c if c.isalnum() or c in "_-" else "_" for c in expression)[:64]
 
 
 def setting_keys() -> tuple[str, ...]:

@@ -11,10 +11,9 @@ from contracts.errors import UserError
 from contracts.manifest import CAPTIONS
 from contracts.toml import read_toml
 from contracts.trigger import TriggerKind
+from daemon.service.settings_loader import named_populations, overrides_of, settings_from
 from evaluation.trial import ReplayPlan
 from evaluation.triggers.annotations import ConceptAnnotations, captions_as_truth, read_truth_file
-from neurrate.arguments import overrides_of, settings_from
-from neurrate.run_command import named_populations
 
 if TYPE_CHECKING:
     from contracts.manifest import Manifest
@@ -123,8 +122,7 @@ def prepare(asked: DryRunRequest) -> DryRunPlan:
     from contracts.manifest import load_manifest
     from daemon.service.wiring import selections, window_spec
     from daemon.triggers.auto import load_rule_book
-    from neurrate.stream_command import units_of
-    from stream_sources.recordings.open_source import open_source
+    from stream_sources.recordings.open_source import open_source, units_of
     from stream_sources.replay import speed_factor
 
     speed_factor(asked.speed)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from contracts.errors import RecordingError
+from contracts.manifest import load_manifest
 from stream_sources.recordings.nwb import NwbSource
 from stream_sources.recordings.recording import RecordingSource
 from stream_sources.recordings.remote_file import is_url
@@ -94,6 +95,14 @@ def open_source(
 def kind_of(path: str) -> Literal["nwb", "sorting"]:
     """Say what a path names: a folder is a sorting, a file or an address NWB."""
     return "sorting" if not is_url(path) and Path(path).is_dir() else "nwb"
+
+
+def units_of(bundle: Path | None) -> list[tuple[str, str]] | None:
+    """Return (probe, unit_id) of a bundle's units, in its order; None for no bundle."""
+    if bundle is None:
+        return None
+    manifest = load_manifest(bundle, check_hashes=False)
+    return [unit.key for unit in manifest.population.units]
 
 
 def _is_zarr(folder: Path) -> bool:
