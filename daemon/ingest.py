@@ -23,7 +23,7 @@ from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import MAX_MESSAGE_BYTES, unpack
 from contracts.wire_header import hello_run
 from daemon.bin_ring import MAX_STREAMS
-from daemon.service.logs import RateLimitedLog
+from daemon.rate_limited_log import RateLimitedLog
 from daemon.service.metrics import Counters
 from daemon.stream_registry import StreamRegistry
 

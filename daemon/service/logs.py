@@ -1,7 +1,7 @@
 """Log lines: text for a terminal, one JSON object a line otherwise. Set up once.
 
 A line is a stable short phrase plus key=value pairs given as ``extra``: searchable by phrase,
-readable by a machine. `RateLimitedLog` keeps a flood of bad data from becoming a flood of lines.
+readable by a machine.
 """
 
 from __future__ import annotations
@@ -10,12 +10,8 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
-
-from contracts.clock import NS_PER_S, Clock
 
 ROOT_LOGGERS = (
     "contracts",
@@ -110,63 +106,3 @@ def _shown(value: object) -> str:
 def _plain(value: object) -> object:
     """Replace the numbers that JSON does not have."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-@dataclass(slots=True)
-class _Silence:
-    until_ns: int
-    n_suppressed: int = 0
-
-
-class RateLimitedLog:
-    """A logger that says at most one line per second and reason, and how many it kept back.
-
-    Called on the fast loop. Not shared between threads.
-
-    Parameters
-    ----------
-    logger : logging.Logger
-        Where the lines go.
-    clock : Clock
-        Host clock.
-    interval_s : float
-        Seconds between two lines of one reason.
-    """
-
-    def __init__(self, logger: logging.Logger, clock: Clock, *, interval_s: float = 1.0) -> None:
-        self._logger = logger
-        self._clock = clock
-        self._interval_ns = round(interval_s * NS_PER_S)
-        self._silences: dict[str, _Silence] = {}
-
-    def warning(self, reason: str, event: str, *, extra: Mapping[str, object]) -> None:
-        """Log a warning, or count it if its reason spoke less than a second ago.
-
-        Parameters
-        ----------
-        reason : str
-            One of a few stable words.
-        event : str
-            The stable phrase.
-        extra : mapping
-            Fields of the line; ``suppressed`` is added when lines were kept back.
-        """
-        now_ns = self._clock.now_ns()
-        silence = self._silences.get(reason)
-        if silence and now_ns < silence.until_ns:
-            silence.n_suppressed += 1
-            return
-        fields = dict(extra)
-        if silence and silence.n_suppressed:
-            fields["suppressed"] = silence.n_suppressed
-        self._silences[reason] = _Silence(now_ns + self._interval_ns)
-        self._logger.warning(event, extra=fields)
-
-    def flush(self) -> None:
-        """Say what is still being kept back; called at shutdown."""
-        for reason, silence in self._silences.items():
-            if silence.n_suppressed:
-                self._logger.warning(
-                    "lines suppressed", extra={"reason": reason, "suppressed": silence.n_suppressed}
-                )
-                silence.n_suppressed = 0

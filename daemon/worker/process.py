@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from contracts.clock import Clock
-from daemon.service.backoff import Backoff
+from daemon.backoff import Backoff
 
 HEALTHY_AFTER_S = 60.0
 """A worker that lived this long has its pauses start from the first again."""

@@ -13,17 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from contracts.clock import Clock, HostClock, ns_to_second
 from contracts.errors import UserError
+from daemon.backoff import Backoff
 from daemon.narrators.vllm.connection import RefusedError, ServerConnection, ServerFault
-
-FIRST_REST_S = 0.5
-LONGEST_REST_S = 30.0
-"""Rests double from the first to the longest: a server that loads a model for minutes is not asked
-all the time, and one that is back is found within half a minute."""
 
 PATIENCE_S = 1.0
 """So long a sentence waits for a server that may soon be back. A live narration gets no better by
@@ -42,15 +38,12 @@ class VllmServer:
 
     Attributes
     ----------
-    link : ServerConnection
+    backoff : Backoff
+        When its rest ends, and how long the next one is.
     problem : str
         Why it rests; empty if it is well.
     is_busy : bool
         It rests because it asked to; it need not be checked.
-    rest_s : float
-        Its last rest.
-    back_at_s : float
-        When it ends, on the pool's clock.
     well_since_s : float
         Faults of what was asked earlier are those that it rested for.
     revival : Task or None
@@ -58,10 +51,9 @@ class VllmServer:
     """
 
     link: ServerConnection
+    backoff: Backoff
     problem: str = ""
     is_busy: bool = False
-    rest_s: float = 0.0
-    back_at_s: float = 0.0
     well_since_s: float = -math.inf
     revival: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -75,8 +67,8 @@ class ServerPool:
     check : callable
         Given a link; raises `ServerFault`, `RefusedError` or `UserError` if the server is not to
         be used.
-    now_s : callable
-        A clock that never goes back, seconds.
+    clock : Clock, optional
+        Host clock.
     """
 
     def __init__(
@@ -84,11 +76,11 @@ class ServerPool:
         links: Sequence[ServerConnection],
         check: Callable[[ServerConnection], Awaitable[None]],
         *,
-        now_s: Callable[[], float] = time.monotonic,
+        clock: Clock | None = None,
     ) -> None:
-        self.servers = tuple(VllmServer(link) for link in links)
+        self._clock = clock or HostClock()
+        self.servers = tuple(VllmServer(link, Backoff(self._clock)) for link in links)
         self._check = check
-        self._now_s = now_s
         self._n_taken = 0
 
     async def take(self) -> VllmServer:
@@ -99,7 +91,7 @@ class ServerPool:
         NoServerError
             If none will be.
         """
-        give_up_s = self._now_s() + PATIENCE_S
+        give_up_s = self.now_s() + PATIENCE_S
         while True:
             self._revive()
             if well := [server for server in self.servers if not server.problem]:
@@ -107,13 +99,14 @@ class ServerPool:
                 return well[self._n_taken % len(well)]
             revivals = [server.revival for server in self.servers if server.revival]
             next_s = min(
-                (each.back_at_s for each in self.servers if not each.revival), default=math.inf
+                (server.backoff.remaining_s for server in self.servers if not server.revival),
+                default=math.inf,
             )
-            left_s = give_up_s - self._now_s()
-            if left_s <= 0 or (not revivals and next_s > give_up_s):
+            left_s = give_up_s - self.now_s()
+            if left_s <= 0 or (not revivals and next_s > left_s):
                 problems = "; ".join(server.problem for server in self.servers)
                 raise NoServerError(f"no vLLM server is well: {problems}")
-            wait_s = max(min(left_s, next_s - self._now_s()), 0)
+            wait_s = max(min(left_s, next_s), 0)
             if revivals:
                 await asyncio.wait(revivals, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
             else:
@@ -121,11 +114,11 @@ class ServerPool:
 
     def now_s(self) -> float:
         """Return the pool's time."""
-        return self._now_s()
+        return ns_to_second(self._clock.now_ns())
 
     def worked(self, server: VllmServer) -> None:
         """Say that a server has said a whole sentence."""
-        server.rest_s = 0.0
+        server.backoff.reset()
 
     def rest(self, server: VllmServer, fault: Exception, *, asked_s: float) -> None:
         """Leave a server alone for a while.
@@ -143,10 +136,8 @@ class ServerPool:
             return
         is_busy = isinstance(fault, ServerFault) and fault.is_busy
         pause_s = fault.pause_s if isinstance(fault, ServerFault) else None
-        server.rest_s = min(max(2 * server.rest_s, FIRST_REST_S), LONGEST_REST_S)
-        rest_s = server.rest_s if pause_s is None else min(pause_s, LONGEST_REST_S)
+        rest_s = server.backoff.end(pause_s)
         server.problem, server.is_busy = str(fault), is_busy
-        server.back_at_s = self._now_s() + rest_s
         logger.warning("vLLM server rests", extra={"reason": str(fault), "rest_s": rest_s})
 
     async def close(self) -> None:
@@ -159,7 +150,7 @@ class ServerPool:
     def _revive(self) -> None:
         """Have those checked that have rested."""
         for server in self.servers:
-            if not server.problem or server.revival or self._now_s() < server.back_at_s:
+            if not server.problem or server.revival or not server.backoff.is_over:
                 continue
             if server.is_busy:
                 self._back(server)
@@ -178,5 +169,5 @@ class ServerPool:
             server.revival = None
 
     def _back(self, server: VllmServer) -> None:
-        server.problem, server.well_since_s = "", self._now_s()
+        server.problem, server.well_since_s = "", self.now_s()
         logger.info("vLLM server is back", extra={"url": server.link.url})

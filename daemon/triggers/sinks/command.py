@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 
 from contracts.clock import Clock
-from daemon.service.backoff import Backoff
+from daemon.backoff import Backoff
 from daemon.triggers.sinks.thread import Delivery, DeliveryError
 from daemon.triggers.tables import CommandSinkTable
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from contracts.clock import NS_PER_S, Clock, ns_to_second, second_to_ns
 from contracts.trigger import Trigger
-from daemon.service.logs import RateLimitedLog
+from daemon.rate_limited_log import RateLimitedLog
 
 TEND_S = 0.1
 """How often an outlet is looked after while nothing is to be delivered."""

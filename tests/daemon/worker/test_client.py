@@ -16,9 +16,9 @@ from contracts.clock import Clock
 from contracts.errors import DependencyError, UserError
 from contracts.narration import Status, Utterance
 from contracts.window import Window
+from daemon.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from daemon.handover import Handover
 from daemon.narrators.protocol import EndedRow, PartialRow
-from daemon.service.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from daemon.worker import client as worker_port
 from daemon.worker.client import STILL_AFTER_S, WorkerClient
 from daemon.worker.messages import (

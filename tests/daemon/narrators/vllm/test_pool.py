@@ -9,9 +9,11 @@ from typing import Any
 import httpx2
 import pytest
 
-from daemon.narrators.vllm import pool
+from contracts.clock import NS_PER_S
+from daemon.backoff import LONGEST_PAUSE_S
 from daemon.narrators.vllm.connection import ServerConnection, ServerFault
 from daemon.narrators.vllm.pool import NoServerError, ServerPool
+from tests.support.manual_clock import ManualClock
 
 URLS = ("http://a", "http://b", "http://c")
 FAULT = ServerFault("it failed")
@@ -21,12 +23,21 @@ class Scene:
     """A pool whose checks and clock belong to the test."""
 
     def __init__(self, *urls: str) -> None:
-        self.now_s = 0.0
+        self.clock = ManualClock(0)
         self.checked: list[str] = []
         self.problems: dict[str, Exception] = {}
         client: Any = httpx2.AsyncClient
         links = [ServerConnection(url, client, connect_timeout_s=1) for url in urls]
-        self.pool = ServerPool(links, self._check, now_s=lambda: self.now_s)
+        self.pool = ServerPool(links, self._check, clock=self.clock)
+
+    @property
+    def now_s(self) -> float:
+        """The clock in seconds."""
+        return self.clock.ns / NS_PER_S
+
+    @now_s.setter
+    def now_s(self, now_s: float) -> None:
+        self.clock.ns = round(now_s * NS_PER_S)
 
     async def _check(self, link: ServerConnection) -> None:
         self.checked.append(link.url)
@@ -45,7 +56,7 @@ class Scene:
     def rest_s(self, url: str) -> float:
         """Return how long a server still rests."""
         (server,) = [each for each in self.pool.servers if each.link.url == url]
-        return server.back_at_s - self.now_s if server.problem else 0.0
+        return server.backoff.remaining_s if server.problem else 0.0
 
 
 def test_servers_take_turns():
@@ -146,7 +157,7 @@ def test_a_busy_server_says_how_long():
         scene.now_s = 7.0
         assert await scene.urls(1) == {"http://a": 1}
         scene.fail("http://a", ServerFault("busy", is_busy=True, pause_s=86_400))
-        assert scene.rest_s("http://a") == pool.LONGEST_REST_S
+        assert scene.rest_s("http://a") == LONGEST_PAUSE_S
 
     asyncio.run(play())
     assert not scene.checked

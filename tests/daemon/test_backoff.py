@@ -1,6 +1,6 @@
 """Pauses that double, and begin anew for what was well."""
 
-from daemon.service.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, Backoff
+from daemon.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, Backoff
 from tests.support.manual_clock import ManualClock
 
 S = 1_000_000_000

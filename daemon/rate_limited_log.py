@@ -1,0 +1,60 @@
+"""A logger that keeps a flood of bad data from becoming a flood of lines."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from contracts.clock import NS_PER_S, Clock
+
+
+@dataclass(slots=True)
+class _Silence:
+    until_ns: int
+    n_suppressed: int = 0
+
+
+class RateLimitedLog:
+    """Writes at most one line per reason and interval (a second), and counts the others.
+
+    Not shared between threads: each user has its own.
+    """
+
+    def __init__(self, logger: logging.Logger, clock: Clock, *, interval_s: float = 1.0) -> None:
+        self._logger = logger
+        self._clock = clock
+        self._interval_ns = round(interval_s * NS_PER_S)
+        self._silences: dict[str, _Silence] = {}
+
+    def warning(self, reason: str, event: str, *, extra: Mapping[str, object]) -> None:
+        """Log a warning, or count it if its reason was logged less than an interval ago.
+
+        Parameters
+        ----------
+        reason : str
+            One of a few stable words.
+        event : str
+            The stable phrase of the log line.
+        extra : mapping
+            Fields of the line; ``suppressed`` is added when lines were left out.
+        """
+        now_ns = self._clock.now_ns()
+        silence = self._silences.get(reason)
+        if silence and now_ns < silence.until_ns:
+            silence.n_suppressed += 1
+            return
+        fields = dict(extra)
+        if silence and silence.n_suppressed:
+            fields["suppressed"] = silence.n_suppressed
+        self._silences[reason] = _Silence(now_ns + self._interval_ns)
+        self._logger.warning(event, extra=fields)
+
+    def flush(self) -> None:
+        """Log how many lines were left out since; called at shutdown."""
+        for reason, silence in self._silences.items():
+            if silence.n_suppressed:
+                self._logger.warning(
+                    "lines suppressed", extra={"reason": reason, "suppressed": silence.n_suppressed}
+                )
+                silence.n_suppressed = 0
