@@ -30,8 +30,8 @@ from contracts.binning import BinRate
 from contracts.clock import HostClock
 from contracts.embedding import PatchEmbedding, PatchGrid
 from contracts.window import Window, WindowSpec
+from daemon.counters import Counters
 from daemon.publisher import Publisher
-from daemon.service.metrics import Counters
 from daemon.triggers.crossing import Level
 from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies

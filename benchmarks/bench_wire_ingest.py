@@ -55,8 +55,8 @@ from contracts.clock import HostClock
 from contracts.spikes import Hello, SpikeBatch, StreamEnd
 from contracts.wire import MAX_MESSAGE_BYTES, TIME_DTYPE, UNIT_DTYPE, pack
 from daemon.bin_ring import BinRing
+from daemon.counters import Counters
 from daemon.ingest import QUEUE_MESSAGES, Ingest
-from daemon.service.metrics import Counters
 from daemon.stream_registry import StreamRegistry
 
 MESSAGES_OF_A_ROUND = {300: 5_000, 3_000: 3_000, 50_000: 200}

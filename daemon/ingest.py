@@ -23,8 +23,8 @@ from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import MAX_MESSAGE_BYTES, unpack
 from contracts.wire_header import hello_run
 from daemon.bin_ring import MAX_STREAMS
+from daemon.counters import Counters
 from daemon.rate_limited_log import RateLimitedLog
-from daemon.service.metrics import Counters
 from daemon.stream_registry import StreamRegistry
 
 QUEUE_MESSAGES = 2000

@@ -21,9 +21,9 @@ from contracts.narration import (
     latency_ms,
 )
 from contracts.narration_wire import pack_narration, pack_partial
+from daemon.counters import Counters
 from daemon.publisher import Publisher
 from daemon.service.latencies import LatencyRecorder
-from daemon.service.metrics import Counters
 from daemon.worker.narrator_client import NarratedPopulation, PartialText
 
 logger = logging.getLogger(__name__)

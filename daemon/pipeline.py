@@ -20,10 +20,10 @@ from contracts.errors import PopulationMismatchError
 from contracts.spikes import Hello, SpikeBatch, StreamEnd
 from contracts.window import Window
 from daemon.bin_ring import AddReport, BinRing
+from daemon.counters import Counters
 from daemon.encoders.protocol import Encoder
 from daemon.ingest import Ingest
 from daemon.narration_publisher import NarrationPublisher
-from daemon.service.metrics import Counters
 from daemon.window_cutter import WindowCutter
 from daemon.worker.narrator_client import NarratedPopulation, NarratorClient
 

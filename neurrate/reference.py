@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -13,14 +12,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from contracts.trigger import TRIGGER_STAGES, TriggerKind
+from daemon.counters import Counters
 from daemon.service.latencies import LATENCY_STAGES, STAGE_BUCKETS_S, STAGE_HELP
-from daemon.service.metrics import (
-    READY_HELP,
-    Counters,
-    Gauges,
-    help_of,
-    metric_name,
-)
+from daemon.service.metrics import COUNTERS, GAUGES, READY_HELP, MetricFamily
 from daemon.service.settings import Settings
 from daemon.triggers.latencies import TRIGGER_BUCKETS_S, TRIGGER_STAGE_HELP
 
@@ -64,8 +58,8 @@ def settings_page() -> str:
 
 def metrics_page() -> str:
     """Return ``docs/metrics.md``."""
-    counters = [_metric_row(one, suffix="_total") for one in fields(Counters)]
-    gauges = [_metric_row(one) for one in fields(Gauges)]
+    counters = [_metric_row(family, suffix="_total") for family in COUNTERS]
+    gauges = [_metric_row(family) for family in GAUGES]
     gauges.append(f"| `neurrate_ready` | {READY_HELP} |")
     stages = ", ".join(f"`{stage}`" for stage in LATENCY_STAGES)
     buckets = ", ".join(f"{bound:g}" for bound in STAGE_BUCKETS_S)
@@ -140,15 +134,13 @@ def _default(info: FieldInfo) -> str:
     return json.dumps(default)
 
 
-def _metric_row(one: Field[Any], suffix: str = "") -> str:
-    name = metric_name(one) + suffix
-    label = one.metadata.get("label")
-    values = one.metadata.get("values")
-    text = help_of(one).replace("|", "\\|")
-    if label:
-        name += f"{{{label}}}"
-    if values:
-        text += " Values: " + ", ".join(f"`{value}`" for value in values) + "."
+def _metric_row(family: MetricFamily, suffix: str = "") -> str:
+    name = family.name + suffix
+    text = family.help.replace("|", "\\|")
+    if family.label:
+        name += f"{{{family.label}}}"
+        if usual := getattr(Counters(), family.field, None):
+            text += " Values: " + ", ".join(f"`{value}`" for value in usual) + "."
     return f"| `{name}` | {text} |"
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from contracts.narration_wire import dump
-from daemon.service.metrics import Counters
+from daemon.counters import Counters
 
 STATS_TOPIC = b"stats"
 

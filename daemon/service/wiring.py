@@ -22,6 +22,7 @@ from contracts.spikes import MAX_SPAN_NS
 from contracts.trigger import TriggerKind
 from contracts.window import WindowSpec
 from daemon.bin_ring import BinRing
+from daemon.counters import Counters
 from daemon.encoders.auto import load_encoder
 from daemon.encoders.window_encoder import WindowEncoder
 from daemon.handover import Handover
@@ -33,7 +34,7 @@ from daemon.publisher import Publisher
 from daemon.service.health import Health
 from daemon.service.http import HttpServer
 from daemon.service.latencies import LatencyRecorder
-from daemon.service.metrics import Counters, Gauges, make_registry
+from daemon.service.metrics import Gauges, make_registry
 from daemon.service.settings import NarratorSettings, Settings
 from daemon.stream_registry import StreamRegistry
 from daemon.triggers.auto import load_rule_book, make_trigger_desk

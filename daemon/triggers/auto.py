@@ -13,8 +13,8 @@ from contracts.clock import Clock
 from contracts.errors import DependencyError, SettingsError
 from contracts.manifest import Manifest
 from contracts.trigger import TriggerKind
+from daemon.counters import Counters
 from daemon.publisher import Publisher
-from daemon.service.metrics import Counters
 from daemon.service.settings import Settings
 from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies

@@ -30,8 +30,8 @@ from contracts.trigger import (
     trigger_latency_ms,
 )
 from contracts.words import words_in
+from daemon.counters import Counters
 from daemon.publisher import Publisher
-from daemon.service.metrics import Counters
 from daemon.triggers.crossing import Crossing
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.likeness_client import Likeness

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from daemon.service.metrics import Counters
+from daemon.counters import Counters
 from neurrate.summary import account, print_summary
 
 

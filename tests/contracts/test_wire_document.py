@@ -17,8 +17,8 @@ from contracts import clock, population, spikes, wire, wire_header
 from contracts.population import Population, Unit
 from contracts.spikes import Hello, Mark, SourceMessage, SpikeBatch, StreamEnd
 from contracts.wire import pack, unpack
+from daemon.counters import Counters
 from daemon.ingest import Ingest
-from daemon.service.metrics import Counters
 from daemon.stream_registry import StreamRegistry
 from tests.support.manual_clock import ManualClock
 from tests.support.wait_until import wait_until

@@ -20,8 +20,8 @@ from contracts.population import Population, Unit
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import pack
 from daemon.bin_ring import MAX_STREAMS
+from daemon.counters import Counters
 from daemon.ingest import Ingest
-from daemon.service.metrics import Counters
 from daemon.stream_registry import StreamRegistry, StreamState
 from tests.support.daemon_components import Context, Line, hello_of, line_to
 from tests.support.manual_clock import ManualClock

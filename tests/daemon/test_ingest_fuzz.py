@@ -10,8 +10,8 @@ import zmq
 from contracts.errors import WireError
 from contracts.spikes import Hello, SpikeBatch
 from contracts.wire import pack, unpack
+from daemon.counters import Counters
 from daemon.ingest import Ingest
-from daemon.service.metrics import Counters
 from daemon.stream_registry import StreamRegistry
 from tests.support.manual_clock import ManualClock
 from tests.support.wait_until import wait_until

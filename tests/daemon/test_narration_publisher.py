@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry
 
 from contracts.narration import STAGES, Evidence, Narration, Status, Utterance
 from contracts.window import Window
+from daemon.counters import Counters
 from daemon.narration_publisher import NarrationPublisher
 from daemon.publisher import Publisher
 from daemon.service.latencies import LatencyRecorder
-from daemon.service.metrics import Counters
 from daemon.worker.narrator_client import (
     InlineClient,
     NarratedPopulation,

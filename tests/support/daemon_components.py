@@ -19,6 +19,7 @@ from contracts.spikes import Hello, SourceMessage
 from contracts.window import Window, WindowSpec
 from contracts.wire import pack
 from daemon.bin_ring import BinRing
+from daemon.counters import Counters
 from daemon.encoders.protocol import Encoder
 from daemon.handover import NarrationBatch
 from daemon.ingest import Ingest
@@ -27,7 +28,6 @@ from daemon.narrators.protocol import EndedRow
 from daemon.pipeline import FastLoop, Triggers
 from daemon.publisher import Publisher
 from daemon.service.latencies import LatencyRecorder
-from daemon.service.metrics import Counters
 from daemon.stream_registry import StreamRegistry
 from daemon.window_cutter import WindowCutter
 from daemon.worker.narrator_client import InlineClient, NarratorClient

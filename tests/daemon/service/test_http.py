@@ -9,9 +9,10 @@ import urllib.request
 import pytest
 
 from contracts.errors import UserError
+from daemon.counters import Counters
 from daemon.service.health import Health
 from daemon.service.http import HttpServer
-from daemon.service.metrics import Counters, Gauges, make_registry
+from daemon.service.metrics import Gauges, make_registry
 
 
 class _Clock:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,9 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.narration import STAGES
+from daemon.counters import Counters
 from daemon.service.latencies import LATENCY_STAGES, RESERVOIR, LatencyRecorder
-from daemon.service.metrics import (
-    Counters,
-    Gauges,
-    make_registry,
-)
+from daemon.service.metrics import COUNTERS, GAUGES, Gauges, make_registry
 from daemon.service.stats import StreamStats, stats_message
 
 DASHBOARD = Path(__file__).parents[3] / "configs" / "grafana" / "neurrate.json"
@@ -48,6 +46,12 @@ def test_counters_appear_under_their_names():
     assert samples["neurrate_ring_fill_bins", ""] == 40
     assert samples["neurrate_stream_lag_seconds", "probeA"] == 0.5
     assert samples["neurrate_ready", ""] == 1
+
+
+def test_every_counter_and_gauge_is_exported():
+    """A new field without a help text fails here, and so does a text without its field."""
+    assert [family.field for family in COUNTERS] == [one.name for one in fields(Counters)]
+    assert [family.field for family in GAUGES] == [one.name for one in fields(Gauges)]
 
 
 def test_registries_share_nothing():

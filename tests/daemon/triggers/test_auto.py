@@ -17,8 +17,8 @@ from contracts.clock import HostClock
 from contracts.errors import DependencyError, SettingsError
 from contracts.manifest import Manifest
 from contracts.trigger import unpack_trigger
+from daemon.counters import Counters
 from daemon.publisher import Publisher
-from daemon.service.metrics import Counters
 from daemon.service.settings import Settings
 from daemon.service.settings_loader import load_settings
 from daemon.triggers import auto

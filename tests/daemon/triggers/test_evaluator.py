@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from contracts.narration import Narration, Stamps, Status
 from contracts.narration_wire import pack_narration
 from contracts.trigger import Trigger, TriggerKind, WindowFacts, unpack_trigger
+from daemon.counters import Counters
 from daemon.publisher import Publisher
-from daemon.service.metrics import Counters
 from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.probes import ConceptProbes, PopulationProbes

@@ -17,8 +17,8 @@ from contracts.embedding import PatchEmbedding
 from contracts.trigger import Trigger, unpack_trigger
 from contracts.window import Window, WindowSpec
 from daemon.bin_ring import BinRing
+from daemon.counters import Counters
 from daemon.publisher import Publisher
-from daemon.service.metrics import Counters
 from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.probes import PopulationProbes

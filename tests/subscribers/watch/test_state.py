@@ -12,7 +12,7 @@ from rich.console import Console
 from contracts.narration import STAGES, PartialNarration, Status
 from contracts.narration_wire import as_repeat, pack_narration, pack_partial
 from contracts.trigger import pack_trigger
-from daemon.service.metrics import Counters
+from daemon.counters import Counters
 from daemon.service.stats import StreamStats, stats_message
 from subscribers.watch.state import N_SHOWN, ReceivedNarration, WatchState
 from subscribers.watch.view import BAR_CELLS, draw, latency_bar

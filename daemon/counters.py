@@ -1,0 +1,148 @@
+"""What the daemon counts, plain integers that only go up, and where each loss is counted.
+
+The path adds to them as it goes, on the fast loop, without a lock; `daemon.service.metrics` names
+them for Prometheus and `daemon.service.stats` puts them into the ``stats`` message. Both may run
+while the fast loop counts on.
+
+Nothing is lost without a number. In the order of the path:
+
+==================  ==============================================================  ===============
+lost                because                                                         counted in
+==================  ==============================================================  ===============
+message             it breaks the wire format, or has no hello (``wire_errors``)    ingest
+batch               it never arrived (``batches_lost``)                             stream_registry
+batch               it came twice (``batches_duplicate``)                           stream_registry
+spike               its bin had already left in a window (``spikes_late``)          bin_ring
+spike               the encoder does not know its unit (``spikes_unknown``)         bin_ring
+bin                 the ring was full before it was complete (``overrun_bins``)     bin_ring
+bin in a window     a stream did not cover it (``gap_bins``)                        bin_ring
+window, uncut       no stream covered it (``windows_gap_skipped``)                  window_cutter
+window              see `DROP_REASONS` (``windows_dropped``)                        pipeline, worker
+==================  ==============================================================  ===============
+
+Two sums hold once nothing is under way:
+
+1. spikes_received = spikes_binned + spikes_late + spikes_unknown
+       ``test_spikes_of_unknown_units_are_counted``, ``test_batch_from_nowhere_never_raises``
+2. windows = windows narrated + sum(windows_dropped)
+       ``test_replay_is_narrated_and_ends_by_itself``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+
+from contracts.narration import Status
+
+DROP_REASONS = (
+    "encoder_busy", "narrator_busy", "narration_failed", "worker_died", "worker_stopped",
+    "not_selected", "shutdown",
+)  # fmt: skip
+"""Why a window that was cut is not narrated.
+
+``encoder_busy``
+    Several windows became complete in one step; only the newest is encoded (`daemon.pipeline`).
+``not_selected``
+    ``handover.every`` leaves it out (`daemon.pipeline`).
+``narrator_busy``
+    A newer window took its place in the hand-over (`daemon.handover`).
+``narration_failed``, ``worker_died``, ``worker_stopped``
+    The narrator failed, its process died, or missed its heartbeat (`daemon.worker.client`).
+``shutdown``
+    The daemon stopped before it was narrated (`daemon.service.service`).
+"""
+
+WIRE_REASONS = (
+    "version", "size", "parts", "topic", "header", "field", "length", "span", "stream", "run",
+    "population", "no_hello", "jump",
+)  # fmt: skip
+"""Why a message is dropped. The last three, and ``stream`` for one too many, are found in
+`daemon.ingest` and `daemon.stream_registry`; the others in `contracts.wire`."""
+
+
+def _zeros(keys: Sequence[str] = ()) -> Callable[[], dict[str, int]]:
+    """Make the usual keys at the start, so that Prometheus sees rates begin at zero."""
+    return lambda: dict.fromkeys(keys, 0)
+
+
+@dataclass(slots=True)
+class Counters:
+    """Everything that only goes up. Written by the fast loop alone, read by any thread."""
+
+    # -- messages: ingest, stream_registry ---------------------------------------------------
+
+    messages_received: int = 0
+    """Ingest, for each message taken from a socket, whatever it is."""
+    hellos_received: int = 0
+    """Ingest, for each hello, repeated or new."""
+    marks_received: int = 0
+    """Ingest, for each stimulus mark; nothing else happens to it."""
+    spikes_received: int = 0
+    """Ingest, for each spike of a batch that the registry accepted."""
+
+    # -- spikes and bins: bin_ring, counted by the pipeline from each AddReport ---------------
+
+    spikes_binned: int = 0
+    """Pipeline, for each spike that got its bin."""
+    spikes_late: int = 0
+    """Pipeline, for each spike dropped because its bin was below the watermark."""
+    spikes_unknown: int = 0
+    """Pipeline, for each spike dropped because its unit is not in the encoder's population."""
+    batches_lost: int = 0
+    """Ingest, for each sequence number that was skipped, when the next batch or the end arrives."""
+    batches_duplicate: int = 0
+    """Ingest, for each batch dropped because its sequence number is below the expected one."""
+    overrun_bins: int = 0
+    """Pipeline, for each bin that the ring pushed out before it was complete."""
+    wire_errors: dict[str, int] = field(default_factory=_zeros(WIRE_REASONS))
+    """Ingest, by reason, for each message that was dropped."""
+    gap_bins: int = 0
+    """Pipeline, when a window is cut, for each of its bins that a live stream did not cover."""
+    streams_blind: int = 0
+    """Pipeline, each time that a silent stream is no longer waited for."""
+    stream_restarts: int = 0
+    """Ingest, for each hello of a known stream with another run."""
+
+    # -- windows: window_cutter, pipeline, handover, worker ----------------------------------
+
+    windows: int = 0
+    """Pipeline, for each window cut from the ring."""
+    windows_gap_skipped: int = 0
+    """Pipeline, from the cutter: windows of the grid never cut, unseen or overrun."""
+    windows_encoded: int = 0
+    """Pipeline, for each window after its encoding."""
+    windows_dropped: dict[str, int] = field(default_factory=_zeros(DROP_REASONS))
+    """By reason: pipeline at once; once a second what the narrator's client has counted."""
+    narrations: dict[str, int] = field(default_factory=_zeros([status.value for status in Status]))
+    """Narration publisher, by status, for each population of a window."""
+
+    # -- triggers: triggers/evaluator --------------------------------------------------------
+
+    triggers: dict[str, int] = field(default_factory=_zeros())
+    """By rule, for each trigger published, dry runs too."""
+    triggers_refractory: dict[str, int] = field(default_factory=_zeros())
+    """By rule, for each crossing within the refractory time."""
+    trigger_sink_sent: dict[str, int] = field(default_factory=_zeros())
+    """By sink, for each trigger that arrived."""
+    trigger_sink_failed: dict[str, int] = field(default_factory=_zeros())
+    """By sink, for each trigger that was tried and did not arrive."""
+    trigger_sink_dropped: dict[str, int] = field(default_factory=_zeros())
+    """By sink, for each trigger that was never tried."""
+    likeness_dropped: int = 0
+    """Narrations that were never compared with the sentences of the rules."""
+
+    # -- out: publisher, worker/process ------------------------------------------------------
+
+    published_messages: int = 0
+    """Publisher, for each message handed to the socket; copied once a second."""
+    worker_restarts: int = 0
+    """Worker process, each time that a dead one is replaced; copied once a second."""
+
+    def as_dict(self) -> dict[str, int | dict[str, int]]:
+        """Return a copy, safe to keep while the fast loop counts on."""
+        values = {counter.name: getattr(self, counter.name) for counter in fields(self)}
+        return {
+            name: dict(value) if isinstance(value, dict) else value
+            for name, value in values.items()
+        }
