@@ -25,7 +25,7 @@ Two sums hold once nothing is under way:
 1. spikes_received = spikes_binned + spikes_late + spikes_unknown
        ``test_spikes_of_unknown_units_are_counted``, ``test_batch_from_nowhere_never_raises``
 2. windows = windows narrated + sum(windows_dropped)
-       ``test_replay_is_narrated_and_ends_by_itself``
+       ``test_replay_ends_by_itself_with_every_spike_accounted_for``
 """
 
 from __future__ import annotations
