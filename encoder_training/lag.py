@@ -42,8 +42,13 @@ from contracts.errors import DependencyError, UserError
 from encoder_training.data_set.alignment import frame_at
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import TrainingSet, thinned
+from encoder_training.evaluation.movie_runs import (
+    FEWEST_GROUPS,
+    bootstrap_groups,
+    movie_runs,
+    run_seconds,
+)
 from encoder_training.evaluation.movie_time import MovieTime, movie_time
-from encoder_training.evaluation.resampling import FEWEST_GROUPS, movie_runs, run_seconds, runs
 from encoder_training.lag_decoder import patch_components, unexplained, z_scored
 
 CANDIDATES_NS = (0, 33_000_000, 67_000_000, 100_000_000, 133_000_000, 167_000_000, 200_000_000)
@@ -247,7 +252,7 @@ def _stretches(data: TrainingSet, rows: NDArray[np.int64], time: MovieTime) -> N
     All repeats of a stretch of movie are one. Of a few seconds of movie the stretches are shorter:
     neighbours then hang together, but an error over two or three numbers is none at all.
     """
-    stretch, _ = runs(data, rows, time)
+    stretch, _ = bootstrap_groups(data, rows, time)
     n_stretches = len(np.unique(stretch))
     if n_stretches < FEWEST_GROUPS:
         run_s = run_seconds(data.window) * n_stretches / FEWEST_STRETCHES

@@ -17,8 +17,9 @@ from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
 from encoder_training.evaluation.baselines import FITS, BaselineData, BaselineDecoder
 from encoder_training.evaluation.baselines.decoder import MeanPatches
+from encoder_training.evaluation.bootstrap import Draws, draw_groups, interval
 from encoder_training.evaluation.masked_encoder import MaskedEncoder, populations
-from encoder_training.evaluation.resampling import Draws, draw_groups, interval, runs
+from encoder_training.evaluation.movie_runs import bootstrap_groups
 from encoder_training.evaluation.results import (
     METRICS,
     SHUFFLED_UNITS,
@@ -82,9 +83,9 @@ def judge(
     heard = populations(data.population)
     bench = EvaluationSet.of(prepared, data, parts, thinned(parts.test, max_windows))
     few = bench.thinned(max_population_windows)
-    group, drawn = runs(data, bench.rows, bench.time)
+    group, drawn = bootstrap_groups(data, bench.rows, bench.time)
     draws = {bench: draw_groups(group, seed=seed)}
-    draws[few] = draw_groups(runs(data, few.rows, bench.time)[0], seed=seed)
+    draws[few] = draw_groups(bootstrap_groups(data, few.rows, bench.time)[0], seed=seed)
     found: list[_ResampledScores] = []
     with tqdm(
         total=len(bench.rows) * (3 + len(FITS))

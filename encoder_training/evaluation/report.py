@@ -10,8 +10,8 @@ from pathlib import Path
 
 from contracts.atomic_files import write_text
 from encoder_training.evaluation.baselines import FITS
+from encoder_training.evaluation.movie_runs import FEWEST_GROUPS
 from encoder_training.evaluation.report_figures import write_judged_figures, write_probe_figures
-from encoder_training.evaluation.resampling import FEWEST_GROUPS
 from encoder_training.evaluation.results import (
     HEADLINES,
     METRICS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from encoder_training.evaluation.resampling import Interval
+from encoder_training.evaluation.bootstrap import Interval
 from encoder_training.plain_values import plain
 
 METRICS = {

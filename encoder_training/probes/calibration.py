@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from encoder_training.data_set.training_set import thinned
-from encoder_training.evaluation.resampling import Draws
+from encoder_training.evaluation.bootstrap import Draws
 
 N_BINS = 10
 """Of predicted probability, equally wide."""

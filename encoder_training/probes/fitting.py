@@ -28,9 +28,10 @@ from tqdm import tqdm
 from contracts.errors import DependencyError
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
+from encoder_training.evaluation.bootstrap import Draws, Interval, draw_groups, interval
 from encoder_training.evaluation.masked_encoder import MaskedEncoder, batches, populations
+from encoder_training.evaluation.movie_runs import bootstrap_groups
 from encoder_training.evaluation.movie_time import movie_time
-from encoder_training.evaluation.resampling import Draws, Interval, draw_groups, interval, runs
 from encoder_training.masking import MaskingOptions, PopulationMasks
 from encoder_training.model import EncoderNetwork
 from encoder_training.probes.calibration import (
@@ -153,11 +154,11 @@ def fit_probes(
     truth_of = {name: [labels[data.frame[rows]] == 1 for rows in used[name]] for name in heard}
     weight, bias, strength = _learn(learned, known, asked["all"][0], truth_of["all"][0])
     time = movie_time(prepared)
-    n_independent = len(np.unique(runs(data, validation, time)[0]))
-    group, _ = runs(data, test, time)
+    n_independent = len(np.unique(bootstrap_groups(data, validation, time)[0]))
+    group, _ = bootstrap_groups(data, test, time)
     draws = {len(test): draw_groups(group, seed=seed, n_draws=N_DRAWS)}
     if len(few[1]) < len(test):
-        group, _ = runs(data, few[1], time)
+        group, _ = bootstrap_groups(data, few[1], time)
         draws[len(few[1])] = draw_groups(group, seed=seed, n_draws=N_DRAWS)
     scale, offset = np.ones((2, len(heard), len(concepts)))
     tested = []

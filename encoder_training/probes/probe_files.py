@@ -14,7 +14,7 @@ from scipy.special import expit
 
 from contracts.atomic_files import write_json
 from contracts.errors import UserError
-from encoder_training.evaluation.resampling import Interval
+from encoder_training.evaluation.bootstrap import Interval
 from encoder_training.plain_values import plain
 from encoder_training.probes.calibration import Reliability
 from encoder_training.tensor_files import write_tensors

@@ -11,10 +11,11 @@ import torch
 from tqdm import tqdm
 
 from encoder_training.data_set.training_set import measure_scaling
+from encoder_training.evaluation.bootstrap import Interval, draw_groups
 from encoder_training.evaluation.evaluate import _ResampledScores, judge
+from encoder_training.evaluation.movie_runs import bootstrap_groups
 from encoder_training.evaluation.report import BASELINES, write_report
 from encoder_training.evaluation.report_figures import COLOURS
-from encoder_training.evaluation.resampling import Interval, draw_groups, runs
 from encoder_training.evaluation.results import (
     HEADLINES,
     METRICS,
@@ -79,7 +80,7 @@ def scores_of(prepared, answer_of) -> MethodScores:
     data, parts = prepared.windows(LAG_NS)
     bench = EvaluationSet.of(prepared, data, parts, parts.test)
     oracle = Oracle(bench, answer_of(bench))
-    draws = draw_groups(runs(data, parts.test, bench.time)[0], seed=0)
+    draws = draw_groups(bootstrap_groups(data, parts.test, bench.time)[0], seed=0)
     scored = bench.score(oracle, tqdm(disable=True))
     everyone = prepared.population.select("all")
     return _ResampledScores(oracle, "all", everyone, scored, draws, bench, True).scores

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit
 
 from contracts.errors import UserError
-from encoder_training.evaluation.resampling import Draws
+from encoder_training.evaluation.bootstrap import Draws
 from encoder_training.model import EncoderSpec
 from encoder_training.options import TrainingOptions
 from encoder_training.probes.calibration import areas_under_curve, log_loss, platt, reliability, roc

@@ -1,4 +1,4 @@
-"""Intervals: groups are drawn, not windows."""
+"""Windows that are drawn together: held-out groups, or runs of movie time."""
 
 from __future__ import annotations
 
@@ -8,17 +8,9 @@ import pytest
 from contracts.binning import BinRate
 from contracts.window import WindowSpec
 from encoder_training.data_set.prepared import PreparedSet
+from encoder_training.evaluation.bootstrap import draw_groups, interval
+from encoder_training.evaluation.movie_runs import bootstrap_groups, movie_runs, run_seconds
 from encoder_training.evaluation.movie_time import MovieTime, movie_time
-from encoder_training.evaluation.resampling import (
-    Draws,
-    Interval,
-    draw_groups,
-    interval,
-    movie_runs,
-    run_seconds,
-    runs,
-)
-from encoder_training.evaluation.results import PairedDifference
 from tests.support.prepared import prepared_set, thinned_targets
 
 LAG_NS = 100_000_000
@@ -27,36 +19,7 @@ LAG_NS = 100_000_000
 def drawn_with(prepared: PreparedSet):
     """Return what its test windows are drawn with."""
     data, parts = prepared.windows(LAG_NS)
-    return runs(data, parts.test, movie_time(prepared))
-
-
-def test_sums_and_medians_follow_the_draws():
-    """Two groups, drawn once each, the first twice, the second twice."""
-    draws = Draws(np.array([0, 0, 1]), np.array([[1, 1], [2, 0], [0, 2]], np.float32))
-    values = np.array([1.0, 2.0, 6.0])
-    assert draws.ratio(values).tolist() == [3, 3, 1.5, 6]
-    assert draws.ratio(values, np.array([1.0, 1.0, 0.0])).tolist()[:3] == [4.5, 4.5, 1.5]
-    assert np.isnan(draws.ratio(values, np.array([1.0, 1.0, 0.0]))[3])
-    assert draws.median(values).tolist() == [2, 2, 1, 6]
-
-
-def test_windows_of_a_group_are_drawn_together():
-    """A score that is the same within groups is as unsure as the groups are few."""
-    group = np.repeat(np.arange(4), 100)
-    values = np.repeat([0.0, 0.0, 1.0, 1.0], 100)
-    by_group = interval(draw_groups(group, seed=0).ratio(values))
-    by_window = interval(draw_groups(np.arange(400), seed=0).ratio(values))
-    assert by_group.value == by_window.value == 0.5
-    assert (by_group.low, by_group.high) == (0, 1)
-    assert by_window.high - by_window.low == pytest.approx(0.098, abs=0.01)  # 2 x 1.96 x 0.025
-
-
-def test_the_same_seed_draws_the_same():
-    """And another seed others."""
-    group = np.arange(20)
-    draws = [draw_groups(group, seed=seed).times for seed in (1, 1, 2)]
-    assert (draws[0] == draws[1]).all()
-    assert (draws[0] != draws[2]).any()
+    return bootstrap_groups(data, parts.test, movie_time(prepared))
 
 
 def test_one_held_out_repeat_is_cut_into_runs():
@@ -71,7 +34,7 @@ def test_many_groups_stay_as_they_are():
     """Twelve chunks of frames are enough to draw from."""
     prepared = prepared_set(n_frames=180, held_out="middle")
     data, parts = prepared.windows(LAG_NS)
-    group, what = runs(data, parts.test, movie_time(prepared))
+    group, what = bootstrap_groups(data, parts.test, movie_time(prepared))
     assert (group == data.group[parts.test]).all()
     assert what == "held-out groups"
 
@@ -120,21 +83,3 @@ def test_stretches_are_cut_by_themselves_and_pictures_stand_alone():
     run = movie_runs(frame, time, 1.0)
     assert np.bincount(run[:30]).tolist() == [13, 12, 3, 1, 1]
     assert (run[:30] == run[30:]).all()
-
-
-def test_a_single_group_is_no_sample():
-    """All draws would be alike: the score has no interval, and nothing is said to be ahead."""
-    draws = draw_groups(np.zeros(5, np.int64), seed=0)
-    for values in (draws.ratio(np.arange(5.0)), draws.median(np.arange(5.0))):
-        found = interval(values)
-        assert found.value == 2
-        assert not found.is_known
-    assert str(found) == "2.000 (no interval)"
-    assert PairedDifference("kNN", "all", {"skill": found}).verdict("skill") == "no verdict"
-
-
-def test_an_interval_says_what_it_holds():
-    """Edges included; what has no meaning holds nothing."""
-    assert Interval(0.5, 0.0, 1.0).holds(0)
-    assert not Interval(0.5, 0.1, 1.0).holds(0)
-    assert np.isnan(interval(np.array([np.nan, np.nan])).low)
