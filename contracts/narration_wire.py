@@ -6,19 +6,18 @@ The JSON Schema is ``docs/schemas/narration.schema.json``; a test holds every me
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from contracts.errors import WireError
 from contracts.narration import (
     NARRATION_VERSION,
-    Evidence,
     Narration,
     PartialNarration,
-    Provenance,
-    Stamps,
-    Status,
-    Utterance,
     age_ms,
     latency_ms,
 )
@@ -67,41 +66,36 @@ def unpack_narration(payload: bytes) -> Narration:
     Raises
     ------
     WireError
-        If it is not JSON, of another version, or lacks a field.
+        If it is not JSON, of another version, or a field is missing or of another type.
     """
-    message = load(payload)
-    version = message.get("version")
-    if version != NARRATION_VERSION:
-        raise WireError(
-            "version", f"narration version {version!r:.32}, this build reads {NARRATION_VERSION}"
-        )
+    return narration_of(load(payload))
+
+
+def narration_of(message: Mapping[str, Any]) -> Narration:
+    """Read a narration from its JSON object.
+
+    Raises
+    ------
+    WireError
+        As `unpack_narration`.
+    """
+    check_version(message, "narration", NARRATION_VERSION)
     try:
-        window, stamps = message["window"], Stamps(**message["host_ns"])
-        evidence = message["evidence"]
-        return Narration(
-            id=message["id"],
-            seq=message["seq"],
-            population=message["population"],
-            n_units=message["n_units"],
-            window_seq=window["seq"],
-            window_start_s=window["start_s"],
-            window_stop_s=window["stop_s"],
-            frame_s=window["frame_s"],
-            n_gap_bins=window["n_gap_bins"],
-            blind_streams=tuple(window["blind_streams"]),
-            said=Utterance(
-                text=message["text"],
-                status=Status(message["status"]),
-                reason=message["reason"],
-                mean_logprob=message["mean_logprob"],
-                n_tokens=message["n_tokens"],
-                evidence=Evidence(**evidence) if evidence else None,
-                start_host_ns=stamps.worker_start,
-                first_token_host_ns=stamps.first_token,
-                last_token_host_ns=stamps.last_token,
-            ),
-            stamps=stamps,
-            provenance=Provenance(**message["provenance"]),
+        window, stamps = message["window"], message["host_ns"]
+        return _narration_adapter().validate_python(
+            {
+                **message,
+                **_window_fields(window),
+                "n_gap_bins": window["n_gap_bins"],
+                "blind_streams": window["blind_streams"],
+                "said": {
+                    **message,
+                    "start_host_ns": stamps["worker_start"],
+                    "first_token_host_ns": stamps["first_token"],
+                    "last_token_host_ns": stamps["last_token"],
+                },
+                "stamps": stamps,
+            }
         )
     except (KeyError, TypeError, ValueError) as error:
         raise WireError("field", f"a narration lacks or misspells a field: {error!r}") from error
@@ -126,6 +120,58 @@ def pack_partial(partial: PartialNarration) -> list[bytes]:
         },
     }
     return [partial.topic.encode(), dump(message)]
+
+
+def partial_of(message: Mapping[str, Any]) -> PartialNarration:
+    """Read a sentence that is still being generated from its JSON object.
+
+    Raises
+    ------
+    WireError
+        If it is of another version, or a field is missing or of another type.
+    """
+    check_version(message, "partial narration", NARRATION_VERSION)
+    try:
+        return _partial_adapter().validate_python(
+            {**message, **_window_fields(message["window"]), **message["host_ns"]}
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WireError(
+            "field", f"a partial narration lacks or misspells a field: {error!r}"
+        ) from error
+
+
+def check_version(message: Mapping[str, Any], kind: str, version: int) -> None:
+    """Refuse a message of another version: its fields may mean something else.
+
+    Raises
+    ------
+    WireError
+        With the reason ``version``.
+    """
+    sent = message.get("version")
+    if sent != version:
+        raise WireError("version", f"{kind} version {sent!r:.32}, this build reads {version}")
+
+
+# Built on first use: an adapter takes milliseconds, and most programs never read a narration.
+@cache
+def _narration_adapter() -> TypeAdapter[Narration]:
+    return TypeAdapter(Narration)
+
+
+@cache
+def _partial_adapter() -> TypeAdapter[PartialNarration]:
+    return TypeAdapter(PartialNarration)
+
+
+def _window_fields(window: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "window_seq": window["seq"],
+        "window_start_s": window["start_s"],
+        "window_stop_s": window["stop_s"],
+        "frame_s": window["frame_s"],
+    }
 
 
 def dump(message: dict[str, Any]) -> bytes:

@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import cache
 from itertools import pairwise
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from contracts.clock import ns_to_second
 from contracts.errors import WireError
 from contracts.narration import Narration, Stamps
-from contracts.narration_wire import dump, load
+from contracts.narration_wire import check_version, dump, load
 from contracts.window import Window
 
 TRIGGER_VERSION = 1
@@ -92,14 +95,6 @@ class TriggerStamps:
             "decided": self.decided,
             "published": self.published,
         }
-
-    @classmethod
-    def of(cls, host_ns: Mapping[str, int]) -> TriggerStamps:
-        """Read the stamps back from what `in_order` gave."""
-        names = SpokenStamps.__dataclass_fields__
-        of_words = {name: host_ns[name] for name in names if name in host_ns}
-        rest = {name: stamp for name, stamp in host_ns.items() if name not in names}
-        return cls(**rest, spoken=SpokenStamps(**of_words) if of_words else None)
 
 
 STAGE_OF_STAMP = {
@@ -281,33 +276,34 @@ def unpack_trigger(payload: bytes) -> Trigger:
     Raises
     ------
     WireError
-        If it is not JSON, of another version, or lacks a field.
+        If it is not JSON, of another version, or a field is missing or of another type.
     """
-    message = load(payload)
-    version = message.get("version")
-    if version != TRIGGER_VERSION:
-        raise WireError(
-            "version", f"trigger version {version!r:.32}, this build reads {TRIGGER_VERSION}"
-        )
+    return trigger_of(load(payload))
+
+
+def trigger_of(message: Mapping[str, Any]) -> Trigger:
+    """Read a trigger from its JSON object.
+
+    Raises
+    ------
+    WireError
+        As `unpack_trigger`.
+    """
+    check_version(message, "trigger", TRIGGER_VERSION)
     try:
-        window = {**message["window"], "blind_streams": tuple(message["window"]["blind_streams"])}
-        return Trigger(
-            id=message["id"],
-            seq=message["seq"],
-            name=message["name"],
-            kind=TriggerKind(message["kind"]),
-            rule=message["rule"],
-            population=message["population"],
-            dry_run=message["dry_run"],
-            score=message["score"],
-            threshold=message["threshold"],
-            window=WindowFacts(**window),
-            stamps=TriggerStamps.of(message["host_ns"]),
-            bundle=message["provenance"]["bundle"],
-            calibration=message["calibration"],
-            scores=dict(message["scores"]),
-            narration_id=message["narration_id"],
-            text=message["text"],
+        host_ns = message["host_ns"]
+        has_words = "narrated" in host_ns
+        return _adapter().validate_python(
+            {
+                **message,
+                "stamps": {**host_ns, "spoken": host_ns if has_words else None},
+                "bundle": message["provenance"]["bundle"],
+            }
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise WireError("field", f"a trigger lacks or misspells a field: {error!r}") from error
+
+
+@cache
+def _adapter() -> TypeAdapter[Trigger]:
+    return TypeAdapter(Trigger)

@@ -7,12 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from contracts.narration_wire import dump
+from contracts.statistics import STATS_TOPIC, STATS_VERSION
 from daemon.counters import Counters
-
-STATS_TOPIC = b"stats"
-
-STATS_VERSION = 1
-"""Version of the message. Raised when a field changes meaning or goes."""
 
 
 @dataclass(frozen=True, slots=True)

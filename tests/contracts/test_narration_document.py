@@ -10,9 +10,10 @@ import zmq
 
 from contracts.narration import NARRATION_VERSION, STAGES, Stamps
 from contracts.narration_wire import pack_narration
+from contracts.statistics import STATS_VERSION
 from daemon.counters import Counters
 from daemon.publisher import Publisher
-from daemon.service.stats import STATS_VERSION, StreamStats, stats_message
+from daemon.service.stats import StreamStats, stats_message
 from tests.support.narrations import narration
 from tests.support.wait_until import wait_until
 

@@ -1,0 +1,74 @@
+"""The daemon's once-a-second account of itself: counters, latencies, readiness, streams."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from contracts.errors import WireError
+from contracts.narration_wire import check_version
+
+STATS_TOPIC = b"stats"
+
+STATS_VERSION = 1
+"""Version of the message. Raised when a field changes meaning or goes."""
+
+Number = int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """One ``stats`` message.
+
+    Attributes
+    ----------
+    host_ns : int
+        When it was made; the daemon's monotonic clock.
+    session_s : float or None
+        Session seconds up to which windows are complete; None before the first spike.
+    counters : dict
+        By name, and for counters with a label by label.
+    latency_ms : dict
+        ``p50``, ``p95``, ``p99``, ``max`` and ``n`` of each stage and of ``total``; empty before
+        the first narration.
+    reasons : tuple of str
+        Why it is not ready.
+    streams : dict
+        ``covered_until_s`` and ``state`` of each stream.
+    queue : dict
+        Windows: ``waiting`` for the narrator, and ``unfinished``.
+    """
+
+    host_ns: int
+    uptime_s: float
+    session_s: float | None
+    counters: dict[str, Number | dict[str, Number]]
+    latency_ms: dict[str, dict[str, Number]]
+    ready: bool
+    reasons: tuple[str, ...]
+    streams: dict[str, dict[str, Any]]
+    queue: dict[str, Number]
+
+
+@cache
+def _adapter() -> TypeAdapter[Statistics]:
+    return TypeAdapter(Statistics)
+
+
+def statistics_of(message: Mapping[str, Any]) -> Statistics:
+    """Read the JSON object of a ``stats`` message.
+
+    Raises
+    ------
+    WireError
+        If it is of another version, or a field is missing or of another type.
+    """
+    check_version(message, "stats", STATS_VERSION)
+    try:
+        return _adapter().validate_python(message)
+    except ValueError as error:
+        raise WireError("field", f"a stats message lacks or misspells a field: {error}") from error
