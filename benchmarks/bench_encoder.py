@@ -53,8 +53,7 @@ from contracts.population import Population, Unit
 from contracts.window import WindowSpec
 from daemon.encoders.onnx import OnnxGraph
 from encoder_export.bundle import BundleFacts, write_bundle
-from encoder_export.onnx_graph import CountEncoder
-from encoder_export.precision import Precision
+from encoder_export.onnx_graph import CountEncoder, Precision
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import EncoderSpec, PatchEncoder
 
@@ -157,8 +156,8 @@ def _on_cpu(folder: Path, model: CountEncoder, cases: list[Case], options: Optio
 
 def _on_gpu(folder: Path, model: CountEncoder, cases: list[Case], options: Options) -> Result:
     """Measure TensorRT, ORT on CUDA and torch, each from and to the host's memory."""
-    from daemon.encoders.gpu import find_gpu
     from daemon.encoders.tensorrt import TensorrtGraph
+    from daemon.encoders.tensorrt_build import find_gpu
 
     try:
         gpu = find_gpu()

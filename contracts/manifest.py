@@ -26,6 +26,8 @@ MANIFEST_VERSION = 1
 
 MANIFEST_NAME = "manifest.json"
 ENCODER_ONNX = "encoder.onnx"
+ENCODER_FLOAT32 = "encoder.float32.onnx"
+"""The same encoder in float32, beside a graph of another precision."""
 ENCODER_WEIGHTS = "encoder.safetensors"
 CAPTIONS = "captions.jsonl"
 EVIDENCE = "evidence.safetensors"
@@ -38,7 +40,7 @@ PROBES = "probes.safetensors"
 PROBES_REPORT = "probes.json"
 
 PRECISION_KEY = "precision"
-"""Entry of the graph's own metadata: float32, float16, bfloat16 or int8."""
+"""Entry of the graph's own metadata: float32, float16 or int8."""
 
 MEAN_PATCHES = "mean_patches"
 """The tensor in `EVIDENCE`: one row for each line of `CAPTIONS`."""

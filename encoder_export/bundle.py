@@ -17,6 +17,7 @@ from contracts.embedding import PatchGrid
 from contracts.errors import MisuseError, UserError, listed
 from contracts.manifest import (
     CAPTIONS,
+    ENCODER_FLOAT32,
     ENCODER_ONNX,
     ENCODER_WEIGHTS,
     EVIDENCE,
@@ -37,9 +38,8 @@ from contracts.manifest import (
 )
 from contracts.population import Population
 from contracts.window import WindowSpec
-from encoder_export.parity import ParityGate, check_parity
-from encoder_export.parity_run import measure_file
-from encoder_export.precision import Precision, write_graph
+from encoder_export.onnx_graph import Precision, write_graph, write_int8
+from encoder_export.parity import ParityGate, check_parity, measure_file
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import EncoderNetwork
 from encoder_training.weights import save_weights
@@ -47,14 +47,12 @@ from encoder_training.weights import save_weights
 
 @dataclass(frozen=True, slots=True)
 class ReferenceFrame:
-    """A frame of the training data, for the nearest-frame evidence of a narration.
+    """A captioned frame of the training data, for the nearest-frame evidence of a narration.
 
     Attributes
     ----------
     frame : str
         Its label.
-    caption : str
-        What a person would say of it.
     mean_patch : array, shape (dim,), float32
         Mean of the vision tower's patches.
     """
@@ -66,7 +64,7 @@ class ReferenceFrame:
 
 @dataclass(frozen=True, slots=True)
 class BundleFacts:
-    """What stands in a manifest beside the weights.
+    """The contents of a manifest beside the weights.
 
     Attributes
     ----------
@@ -74,16 +72,12 @@ class BundleFacts:
         The encoder's units, in order.
     scaling : Scaling
         Mean and standard deviation of their counts.
-    window : WindowSpec
-        What the encoder was trained on.
     language_model : LanguageModel
-        Whose image tokens it predicts.
-    training_data : TrainingData
-        What it was made from.
+        The model whose image tokens the encoder predicts.
     trained : bool
         False for random weights.
     command : str
-        What made it.
+        The command that made the encoder.
     scores : mapping of str to float
         On held-out data.
     """
@@ -111,7 +105,9 @@ def write_bundle(
 ) -> Manifest:
     """Export an encoder.
 
-    The folder is made beside `out` and renamed at the end, so that a bundle is whole or not there.
+    The folder is made beside `out` and renamed at the end, so that a bundle is whole or absent. A
+    graph that is not float32 has a float32 one beside it, which the daemon compares it with and
+    falls back to.
 
     Parameters
     ----------
@@ -125,12 +121,12 @@ def write_bundle(
         Training frames with captions; none leaves narrations without evidence.
     more_files : sequence of Path
         Copied into the bundle, under their own names: probes.
-    precision : {"float32", "float16", "bfloat16", "int8"}
+    precision : {"float32", "float16", "int8"}
         What the graph computes in.
     gate : ParityGate, optional
-        What the graph is tried on; Poisson counts if omitted.
+        The windows on which the graph is compared; Poisson counts if omitted.
     overwrite : bool
-        Replace a bundle that is there.
+        Replace an existing bundle.
 
     Returns
     -------
@@ -140,7 +136,7 @@ def write_bundle(
     Raises
     ------
     UserError
-        If `out` is there and may not be replaced, or the facts do not fit each other.
+        If `out` exists and may not be replaced, or the facts do not fit each other.
     ParityError
         If the graph is too far from the network; then there is no bundle.
     """
@@ -149,7 +145,7 @@ def write_bundle(
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        _write_graph(partial, encoder, facts, precision, gate)
+        _write_graphs(partial, encoder, facts, precision, gate)
         _write_files(partial, encoder, facts, references, more_files)
         _open_to_readers(partial)
         _put_in_place(partial, out)
@@ -158,29 +154,32 @@ def write_bundle(
     return load_manifest(out)
 
 
-def _write_graph(
+def _write_graphs(
     folder: Path,
     encoder: EncoderNetwork,
     facts: BundleFacts,
     precision: Precision,
     gate: ParityGate | None,
 ) -> None:
-    """Write the graph and how near it is.
+    """Write the graph, a float32 one beside one that is not, and the parity report.
 
     Raises
     ------
     ParityError
-        If that is not near enough.
+        If one of them is too far from the network.
     """
-    n_bins, path = facts.window.n_bins, folder / ENCODER_ONNX
-    write_graph(encoder, facts.scaling, path, n_bins=n_bins, precision=precision)
-    parity = measure_file(
-        encoder,
-        facts.scaling,
-        gate or ParityGate.poisson(facts.scaling, n_bins=n_bins),
-        path,
-        precision,
-    )
+    n_bins, scaling = facts.window.n_bins, facts.scaling
+    poisson = ParityGate.poisson(scaling, n_bins=n_bins)
+    path = folder / ENCODER_ONNX
+    float32 = path if precision == "float32" else folder / ENCODER_FLOAT32
+    write_graph(encoder, scaling, float32, n_bins=n_bins)
+    if precision == "float16":
+        write_graph(encoder, scaling, path, n_bins=n_bins, precision="float16")
+    elif precision == "int8":
+        write_int8(float32, path)
+    if path != float32:
+        check_parity(measure_file(encoder, scaling, poisson, float32, "float32"))
+    parity = measure_file(encoder, scaling, gate or poisson, path, precision)
     check_parity(parity)
     parity.write(folder / PARITY)
 
@@ -205,28 +204,17 @@ def _write_files(
 
 def _write_references(folder: Path, references: Sequence[ReferenceFrame]) -> None:
     lines = [
-        json.dumps({"frame": each.frame, "caption": each.caption}, ensure_ascii=False) + "\n"
-        for each in references
+        json.dumps({"frame": reference.frame, "caption": reference.caption}, ensure_ascii=False)
+        + "\n"
+        for reference in references
     ]
     (folder / CAPTIONS).write_text("".join(lines), encoding="utf-8")
-    mean_patches = np.stack([each.mean_patch for each in references]).astype(np.float32)
+    mean_patches = np.stack([reference.mean_patch for reference in references]).astype(np.float32)
     save_file({MEAN_PATCHES: mean_patches}, folder / EVIDENCE)
 
 
 def draft_manifest(grid: PatchGrid, facts: BundleFacts) -> Manifest:
-    """Return the manifest of a bundle that is not written yet, for a narrator to fit itself to.
-
-    Parameters
-    ----------
-    grid : PatchGrid
-        Of the encoder.
-    facts : BundleFacts
-
-    Returns
-    -------
-    Manifest
-        Without files.
-    """
+    """Return the manifest, without files, of a bundle that is still to be written."""
     return Manifest(_manifest_model({}, grid, facts), Path(), "")
 
 
@@ -255,19 +243,12 @@ def _manifest_model(hashes: dict[str, str], grid: PatchGrid, facts: BundleFacts)
 
 
 def check_target(out: Path, *, overwrite: bool) -> None:
-    """Refuse a folder that is taken; ask before the work whose result would go there.
-
-    Parameters
-    ----------
-    out : Path
-        Where a bundle will be written.
-    overwrite : bool
-        Whether a bundle that is there may be replaced.
+    """Refuse a folder that is in use; call it before the work whose result would go there.
 
     Raises
     ------
     UserError
-        If something else is there, or may not be replaced.
+        If `out` is not a bundle, or is one and may not be replaced.
     """
     if not out.exists():
         return

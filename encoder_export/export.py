@@ -1,8 +1,8 @@
-"""The steps of ``neurrate export``: real windows, a language model that speaks, and a bundle."""
+"""The steps of ``neurrate export``: from a finished run to a bundle, and an engine of its graph."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,21 +11,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from contracts.embedding import PatchEmbedding
-from contracts.errors import UserError
+from contracts.errors import DependencyError, EngineError, UserError
 from contracts.manifest import PARITY, PROBES, PROBES_REPORT, LanguageModel, Manifest
 from contracts.window import Window, WindowSpec
-from daemon.encoders.engine_cache import target_gpu
-from daemon.encoders.gpu import Gpu
+from daemon.encoders.engine_cache import get_engine, refuse_engine, target_gpu
 from daemon.encoders.protocol import Graph
-from daemon.encoders.trt_library import Library, load_library
+from daemon.encoders.tensorrt import TensorrtGraph
+from daemon.encoders.tensorrt_build import Gpu, Library, find_gpu, load_library
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.protocol import narrate
 from daemon.service.settings import NarratorSettings
 from encoder_export.bundle import BundleFacts, ReferenceFrame, draft_manifest, write_bundle
-from encoder_export.engine import make_engine
-from encoder_export.parity import Narrate, Parity, ParityGate
-from encoder_export.parity_run import measure_parity
-from encoder_export.precision import Precision
+from encoder_export.onnx_graph import Precision
+from encoder_export.parity import Narrate, Parity, ParityGate, check_parity, measure_parity
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.prepared_facts import load_facts
 from encoder_training.data_set.prepared_files import load_prepared
@@ -43,7 +41,7 @@ NARRATED_AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class ExportRequest:
-    """What was asked for; the fields are the options of `neurrate.export_command.export`."""
+    """The options of ``neurrate export``, as `neurrate.export_command.export` describes them."""
 
     run: Path
     bundle: Path
@@ -60,16 +58,16 @@ class ExportRequest:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export compared.
+    """The comparisons of an export.
 
     Attributes
     ----------
     graph : Parity
         Of the graph in the bundle.
     engine : Parity or None
-        Of the engine; None if none was asked for, or none could be run.
+        Of the engine; None if none was requested, or none could be run.
     untried : str
-        An engine that was made and could not be run; else empty.
+        Name and version of the library of an engine that could not be run; else empty.
     """
 
     graph: Parity
@@ -78,17 +76,13 @@ class Exported:
 
 
 def export_run(request: ExportRequest, *, overwrite: bool) -> Exported:
-    """Write the bundle, and the engine if one was asked for.
+    """Write the bundle, and the engine if one was requested.
 
     Parameters
     ----------
     request : ExportRequest
     overwrite : bool
-        Replace a bundle that is there.
-
-    Returns
-    -------
-    exported : Exported
+        Replace an existing bundle.
 
     Raises
     ------
@@ -139,8 +133,82 @@ def export_run(request: ExportRequest, *, overwrite: bool) -> Exported:
     return Exported(report, engine, "" if engine else f"{library.name} {library.version}")
 
 
+def make_engine(
+    manifest: Manifest,
+    library: Library,
+    gpu: Gpu,
+    *,
+    opt_batch: int,
+    measure: Callable[[Graph], Parity],
+) -> Parity | None:
+    """Make the engine of a written bundle; where it can run, it must pass the same gate.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Of the bundle.
+    library : Library
+    gpu : Gpu
+        The GPU that the engine is made for.
+    opt_batch : int
+        Rows for which its kernels are chosen.
+    measure : callable
+        Compares it with the network.
+
+    Returns
+    -------
+    parity : Parity or None
+        None where there is no GPU to run it.
+
+    Raises
+    ------
+    EngineError
+        If none can be made or loaded; the bundle stays.
+    ParityError
+        If it is too far from the network; the bundle stays, and the engine is refused.
+    """
+    try:
+        plan = get_engine(manifest, library, gpu, opt_batch=opt_batch)
+        if not _has_gpu():
+            return None
+        parity = measure(TensorrtGraph(manifest, opt_batch=opt_batch, library=library))
+    except EngineError as error:
+        raise EngineError(
+            f"{str(error).rstrip('.')}. The bundle {manifest.folder} is written, without an engine."
+        ) from error
+    check_engine_parity(parity, manifest, plan)
+    return parity
+
+
+def check_engine_parity(parity: Parity, manifest: Manifest, plan: Path) -> None:
+    """Refuse an engine that is too far from the network, now and for the daemon.
+
+    Raises
+    ------
+    ParityError
+        If it is refused. The plan is removed; its JSON keeps the reason, so that the daemon builds
+        no other in its place.
+    """
+    failures = parity.failures()
+    if failures:
+        refuse_engine(manifest, plan, "; ".join(failures))
+    check_parity(
+        parity,
+        outcome=f"The bundle {manifest.folder} is written, and this engine of it is refused: the "
+        "daemon will take CUDA or the CPU.",
+    )
+
+
+def _has_gpu() -> bool:
+    try:
+        find_gpu()
+    except DependencyError:
+        return False
+    return True
+
+
 def _engine_target(request: ExportRequest) -> tuple[Library, Gpu] | None:
-    """Find library and GPU before the work, for an engine was asked for.
+    """Find library and GPU of a requested engine before the work.
 
     Raises
     ------
@@ -152,7 +220,7 @@ def _engine_target(request: ExportRequest) -> tuple[Library, Gpu] | None:
     if request.precision == "int8":
         raise UserError(
             "an int8 graph is for a CPU and has no engine. Leave --engine out, or export with "
-            "--precision float16 or bfloat16."
+            "--precision float16."
         )
     library = load_library(request.engine)
     return library, target_gpu(library)
@@ -163,8 +231,8 @@ def _finished_run(folder: Path) -> RunFolder:
     missing = [name for name in (PROBES, PROBES_REPORT) if not (folder / name).is_file()]
     if not run.model.finished or missing:
         raise UserError(
-            f"the run in {folder} is not finished: it has not been judged. "
-            f"Go on with: {run.model.command}"
+            f"the run in {folder} is not finished: it has not been evaluated. "
+            f"Continue with: {run.model.command}"
         )
     return run
 
@@ -176,11 +244,11 @@ def _data_set(folder: Path, run_folder: Path, run: RunFolder) -> PreparedSet:
             "--dataset DIR"
         )
     prepared = load_prepared(folder, check_hashes=True)
-    wanted, found = run.model.dataset_sha256, prepared.training_data.sha256
-    if found != wanted:
+    wanted, actual = run.model.dataset_sha256, prepared.training_data.sha256
+    if actual != wanted:
         raise UserError(
             f"{run_folder} was trained on a data set with sha256 {wanted[:12]}, and {folder} has "
-            f"{found[:12]}. Name the one it was trained on with --dataset DIR, or train again."
+            f"{actual[:12]}. Name the one it was trained on with --dataset DIR, or train again."
         )
     if run.encoder.spec.grid != prepared.grid:
         raise UserError(
@@ -190,8 +258,8 @@ def _data_set(folder: Path, run_folder: Path, run: RunFolder) -> PreparedSet:
     return prepared
 
 
-def _language_model(asked: str | None, dataset: Path) -> LanguageModel:
-    """Say where the daemon finds the model: a hub id, or the whole path of a folder.
+def _language_model(model: str | None, dataset: Path) -> LanguageModel:
+    """Return the model as the daemon finds it: by a hub id, or the whole path of a folder.
 
     Raises
     ------
@@ -199,11 +267,11 @@ def _language_model(asked: str | None, dataset: Path) -> LanguageModel:
         If the folder is gone.
     """
     facts = load_facts(dataset)
-    if asked is None and not facts.model_folder:
+    if model is None and not facts.model_folder:
         return facts.language_model
-    folder = Path(asked or facts.model_folder)
-    if asked is not None and not folder.is_dir():
-        return facts.language_model.model_copy(update={"model_id": asked, "revision": ""})
+    folder = Path(model or facts.model_folder)
+    if model is not None and not folder.is_dir():
+        return facts.language_model.model_copy(update={"model_id": model, "revision": ""})
     if not folder.is_dir():
         raise UserError(
             f"the patches of {dataset} were made with the model in {folder}, which is gone. Say "
@@ -222,7 +290,7 @@ def _facts(
         stride_bins=request.stride_bins or window.stride_bins,
         lag_ns=window.lag_ns,
     )
-    # Folders are left out: the same run gives the same bundle wherever it lies.
+    # No folders: the same run gives the same bundle in any folder.
     command = f"neurrate export --precision {request.precision}"
     if request.stride_bins is not None:
         command += f" --stride {request.stride_bins}"
@@ -275,7 +343,7 @@ def _narrate_with(manifest: Manifest) -> Narrate:
 def _gate(
     request: ExportRequest, data: TrainingSet, parts: Split, narrate_grids: Narrate | None
 ) -> ParityGate:
-    """Spread the windows over those that neither training nor the choice of a pass saw."""
+    """Take windows spread over those that neither training nor the choice of an epoch used."""
     rows = thinned(parts.test, request.windows)
     return ParityGate.of_windows(
         data.counts_of(rows),
@@ -286,10 +354,10 @@ def _gate(
 
 
 def _references(prepared: PreparedSet, data: TrainingSet, parts: Split) -> list[ReferenceFrame]:
-    """Return captioned frames that training saw, spread over all of them."""
+    """Return captioned training frames, spread over all of them."""
     frames = prepared.frames
-    seen = np.unique(data.frame[parts.train])
-    captioned = np.array([row for row in seen if frames.captions[row].strip()], dtype=np.int64)
+    trained = np.unique(data.frame[parts.train])
+    captioned = np.array([row for row in trained if frames.captions[row].strip()], dtype=np.int64)
     return [
         ReferenceFrame(
             frame=frames.label(row),

@@ -1,28 +1,48 @@
-"""The encoder as an ONNX graph that takes raw spike counts.
+"""The encoder as an ONNX graph that takes raw spike counts, in one of three number formats.
 
 The z-scoring is part of the graph, as constants, so that a graph and the manifest beside it cannot
-disagree. A unit that is not heard has mask 0, which puts it at its mean: z = 0, whatever it fired.
+disagree. A masked unit is held at its mean: z = 0, whatever it fired.
+
+Inputs and output are float32 in all three formats, so that the daemon need not know which it runs.
+In float16 everything between is float16, z-score excepted. In int8 the weights of the matrix
+products are integers of 7 bits, a scale for each output, and their inputs are quantized to 8 bits
+as they come (ONNX Runtime's dynamic quantization). The eighth bit is left out because processors
+without VNNI add two products of 8 bits in 16, and saturate (docs/decisions/0019-tensorrt-int8.md).
 """
 
 from __future__ import annotations
 
+import copy
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, cast
 
 import torch  # noqa: TID253 - a graph is traced from the torch module
 from torch import Tensor, nn  # noqa: TID253 - as above
 
-from contracts.errors import DependencyError, MisuseError
-from contracts.manifest import MAX_ENCODER_BATCH
+from contracts.errors import DependencyError, MisuseError, UserError
+from contracts.manifest import MAX_ENCODER_BATCH, PRECISION_KEY
 from encoder_training.data_set.training_set import Scaling
-from encoder_training.model import EncoderNetwork
+from encoder_training.model import EncoderNetwork, MultiKernelConv
+from encoder_training.retrieval import RetrievalEncoder
+
+Precision = Literal["float32", "float16", "int8"]
 
 OPSET = 20
 """The first with ``Gelu`` as one operator, and before 23, from which on attention becomes the
 ``Attention`` operator that few runtimes have yet (github.com/onnx/onnx, docs/Operators.md)."""
+
+QUANTIZED_OPERATORS = ("Gemm", "MatMul")
+"""Not the convolutions, whose inputs are the counts: quantizing those too took the lowest cosine of
+a patch from 0.9994 to 0.989 (docs/decisions/0014-engines.md), for a thirtieth of the work."""
+
+MAX_TABLE_BYTES = 1_500_000_000
+"""Of a retrieval encoder's table of patches. A graph is one protobuf message, which ends at 2 GiB
+(protobuf.dev, "Total Size of the Message"), and the weights need room as well."""
 
 _NOISY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
@@ -60,7 +80,7 @@ class CountEncoder(nn.Module):
         ----------
         counts : tensor, shape (n, n_bins, n_units), float32, spikes per bin
         mask : tensor, shape (n, n_units), float32
-            1 for a unit that is heard, 0 for one held at its mean.
+            1 for a selected unit, 0 for one held at its mean.
 
         Returns
         -------
@@ -71,30 +91,159 @@ class CountEncoder(nn.Module):
         return grid.float()
 
 
-def trace_graph(model: CountEncoder, *, n_bins: int) -> Any:
-    """Make the graph: ``counts``, ``mask`` -> ``grid``, for 1 to 64 windows at once.
+def write_graph(
+    encoder: EncoderNetwork,
+    scaling: Scaling,
+    path: Path,
+    *,
+    n_bins: int,
+    precision: Literal["float32", "float16"] = "float32",
+) -> None:
+    """Trace an encoder, and write its graph: ``counts``, ``mask`` -> ``grid``, for 1 to 64 windows.
 
     Parameters
     ----------
-    model : CountEncoder
-        In evaluation mode.
+    encoder : EncoderNetwork
+        Of either variant. Is not changed.
+    scaling : Scaling
+        Of its units.
+    path : Path
+        Of the ``.onnx`` file.
     n_bins : int
         Bins in a window.
-
-    Returns
-    -------
-    proto : onnx.ModelProto
-        Without a trace of where it was made.
+    precision : {"float32", "float16"}
+        What the graph computes in; `write_int8` makes the third format of a float32 graph.
 
     Raises
     ------
     DependencyError
-        If the exporter is not installed.
+        If onnx or onnxscript is not installed.
+    UserError
+        If the table of a retrieval encoder is too large for a graph.
     MisuseError
-        If torch gives no program back.
+        If torch returns no program.
+    """
+    _check_table(encoder)
+    dtype = torch.float16 if precision == "float16" else torch.float32
+    typed = _typed(fold_batch_norm(encoder), dtype)
+    _save(_trace(CountEncoder(typed, scaling, dtype).eval(), n_bins=n_bins), path, precision)
+
+
+def write_int8(float32: Path, path: Path) -> None:
+    """Quantize the matrix products of a float32 graph.
+
+    Parameters
+    ----------
+    float32 : Path
+        As `write_graph` wrote it.
+    path : Path
+        Of the new graph.
+
+    Raises
+    ------
+    DependencyError
+        If onnx or ONNX Runtime is not installed.
     """
     try:
-        import onnx  # noqa: F401 - only to see whether it is there
+        import onnx
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+    except ImportError as error:
+        raise DependencyError(
+            "An int8 graph is made with ONNX Runtime. Run: pip install 'neurrate[cpu,train]'"
+        ) from error
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        scratch = Path(folder) / "int8.onnx"
+        quantize_dynamic(
+            float32,
+            scratch,
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=list(QUANTIZED_OPERATORS),
+        )
+        quantized = onnx.load(scratch)
+    _save(quantized, path, "int8")
+
+
+def reference_model(encoder: EncoderNetwork) -> EncoderNetwork:
+    """Return a copy of an encoder in float64, as it was trained: nothing folded."""
+    return _typed(copy.deepcopy(encoder), torch.float64).eval()
+
+
+def fold_batch_norm(encoder: EncoderNetwork) -> EncoderNetwork:
+    """Return a copy of an encoder without batch normalization, equal up to rounding.
+
+    In this encoder it follows GELU, so it cannot be folded back into the convolution; it goes
+    forward into the linear layer that takes the concatenated branches:
+    W (g a + b) + c = (W g) a + (W b + c), with g = weight / sqrt(variance + eps) and
+    b = bias - mean g. The padding is no obstacle, for it is added before the convolution.
+
+    The z-score before the convolution stays. Its mean could be folded into the convolution's bias
+    only if the padding were the mean as well, and it is zero: the bins at the window's edges would
+    change.
+
+    Parameters
+    ----------
+    encoder : EncoderNetwork
+        In evaluation mode; of either variant. Is not changed.
+
+    Returns
+    -------
+    folded : EncoderNetwork
+        In evaluation mode. The products are made in float64 and rounded once.
+    """
+    folded = copy.deepcopy(encoder).eval()
+    for module in folded.modules():
+        body = getattr(module, "multi_conv", None)
+        if isinstance(body, MultiKernelConv):
+            after = cast(nn.Sequential, module.input_proj)[0]
+            _fold(body, cast(nn.Linear, after))
+    return folded
+
+
+@torch.no_grad()
+def _fold(body: MultiKernelConv, after: nn.Linear) -> None:
+    scales, offsets = [], []
+    for branch in body.branches:
+        branch = cast(nn.Sequential, branch)
+        norm = cast(nn.BatchNorm1d, branch[2])
+        state = {name: tensor.double() for name, tensor in norm.state_dict().items()}
+        scale = state["weight"] / torch.sqrt(state["running_var"] + norm.eps)
+        scales.append(scale)
+        offsets.append(state["bias"] - state["running_mean"] * scale)
+        branch[2] = nn.Identity()
+    scale, offset = torch.cat(scales), torch.cat(offsets)
+    weight = after.weight.double()
+    after.bias.copy_(weight @ offset + after.bias.double())
+    after.weight.copy_(weight * scale)
+
+
+def _typed(encoder: EncoderNetwork, dtype: torch.dtype) -> EncoderNetwork:
+    """Convert in place, but for a table of patches: those are float16 as the tower gave them."""
+    table = encoder.table if isinstance(encoder, RetrievalEncoder) else None
+    typed = encoder.to(dtype)
+    if table is not None:
+        typed.table = table
+    return typed
+
+
+def _check_table(encoder: EncoderNetwork) -> None:
+    if not isinstance(encoder, RetrievalEncoder):
+        return
+    size_bytes = encoder.table.numel() * 2
+    if size_bytes > MAX_TABLE_BYTES:
+        n_images, *_ = encoder.table.shape
+        n_that_fit = int(n_images * MAX_TABLE_BYTES / size_bytes)
+        raise UserError(
+            f"the patches of {n_images:,} training images are {size_bytes / 1e9:.1f} GB, and a "
+            f"graph holds {MAX_TABLE_BYTES / 1e9:.1f} GB, {n_that_fit:,} images. Prepare a data "
+            "set of fewer movies, or train the patches variant, which keeps no table."
+        )
+
+
+def _trace(model: CountEncoder, *, n_bins: int) -> Any:
+    try:
+        import onnx  # noqa: F401 - only to see whether it is installed
         import onnxscript  # noqa: F401 - as above
     except ImportError as error:
         raise DependencyError(
@@ -102,7 +251,7 @@ def trace_graph(model: CountEncoder, *, n_bins: int) -> Any:
         ) from error
     n_units = model.mean.shape[0]
     batch = torch.export.Dim("batch", min=1, max=MAX_ENCODER_BATCH)
-    with _plain_attention(), quiet():
+    with _plain_attention(), _quiet():
         program = torch.onnx.export(
             model,
             (torch.zeros(2, n_bins, n_units), torch.ones(2, n_units)),
@@ -115,25 +264,28 @@ def trace_graph(model: CountEncoder, *, n_bins: int) -> Any:
             verbose=False,
         )
     if program is None:
-        raise MisuseError("torch.onnx.export gave no program")
-    proto = program.model_proto
-    forget_origin(proto)
-    return proto
+        raise MisuseError("torch.onnx.export returned no program")
+    return program.model_proto
 
 
-def forget_origin(proto: Any) -> None:
-    """Remove traces of the source, which hold paths and make equal graphs unequal files."""
+def _save(proto: Any, path: Path, precision: Precision) -> None:
+    """Write a graph that names its precision, without traces of its source.
+
+    Those hold paths, and make equal graphs unequal files.
+    """
     graph = proto.graph
     del proto.metadata_props[:]
     del graph.value_info[:]
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
+    proto.metadata_props.add(key=PRECISION_KEY, value=precision)
+    path.write_bytes(proto.SerializeToString(deterministic=True))
 
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Keep torch off its fused attention, which the exporter cannot see into."""
+    """Keep torch off its fused attention, which the exporter cannot trace."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -143,8 +295,8 @@ def _plain_attention() -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Silence what exporters say of themselves: deprecations, torchvision, advice to prepare."""
+def _quiet() -> Iterator[None]:
+    """Silence the exporters' deprecations, remarks on torchvision and advice to pre-process."""
     loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -23,7 +23,7 @@ def export(
     run: Path,
     bundle: Path,
     *,
-    precision: Literal["float32", "float16", "bfloat16", "int8"] = "float32",
+    precision: Literal["float32", "float16", "int8"] = "float32",
     engine: Literal["tensorrt", "tensorrt-rtx"] | None = None,
     populations: Count = 1,
     windows: Windows = 256,
@@ -34,11 +34,11 @@ def export(
     seed: Seed = 0,
     overwrite: bool = False,
 ) -> None:
-    """Make a bundle of a trained encoder, if its graph says what the network says.
+    """Make a bundle of a trained encoder, if its graph agrees with the network.
 
     The graph is compared with the network in float64 on real windows of the data set, in its
-    patches and in what the language model says of them. If it is too far off, nothing is written
-    and the error names the numbers. parity.json in the bundle has them.
+    patches and in their narrations. If it is too far off, nothing is written and the error has the
+    numbers; parity.json in the bundle has them too.
 
     Examples
     --------
@@ -54,18 +54,18 @@ def export(
     bundle
         Folder to write.
     precision
-        Of the graph. float32: for every machine; int8: about half the time on a CPU; float16: for
-        a GPU; bfloat16: for TensorRT alone.
+        Of the graph. float32: for every machine; int8: three quarters of the time on a CPU;
+        float16: for a GPU. The daemon falls back to float32 where another is too far from it.
     engine
         Also make an engine for the GPU here (tensorrt), or for any GPU from Ampere on
-        (tensorrt-rtx, which needs none here). The daemon makes one when it starts, if it has to.
+        (tensorrt-rtx, which needs none here). Otherwise the daemon makes one when it starts.
     populations
-        Populations that will be narrated at once: what the engine is made fast for.
+        Populations that will be narrated at once; the engine is made fastest for them.
     windows
         Windows of the data set to compare, at most.
     narrations
-        Of how many of them the language model speaks, twice; 0 leaves words out of the comparison
-        and needs no language model here.
+        How many of them are narrated, from the graph and from the network; 0 compares patches
+        alone and needs no language model here.
     model
         Folder or hub id of the language model, if it is not where the data set found it.
     dataset
@@ -75,7 +75,7 @@ def export(
     seed
         Of the random populations that are compared.
     overwrite
-        Replace a bundle that is there.
+        Replace an existing bundle.
     """
     from encoder_export.bundle import check_target
     from encoder_export.export import ExportRequest, export_run
@@ -105,8 +105,10 @@ def export(
 
 
 def _print_parity(name: str, parity: Parity) -> None:
-    """Print what was measured in 76 columns; the runtime, which has any length, stands above."""
-    words = f"{parity.n_equal} of {parity.n_narrations}" if parity.n_narrations else "not compared"
+    """Print the numbers in 76 columns; the runtime, of any length, is in the title above."""
+    agreement = (
+        f"{parity.n_equal} of {parity.n_narrations}" if parity.n_narrations else "not compared"
+    )
     print_table(
         f"{name} against the network in float64: {parity.runtime}",
         [
@@ -115,7 +117,7 @@ def _print_parity(name: str, parity: Parity) -> None:
                 "lowest cosine": f"{parity.min_cosine:.7f}",
                 "mean cosine": f"{parity.mean_cosine:.7f}",
                 "largest error": f"{parity.max_relative_error:.2g}",
-                "equal narrations": words,
+                "equal narrations": agreement,
             }
         ],
     )

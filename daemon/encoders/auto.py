@@ -1,4 +1,4 @@
-"""Which device encodes: TensorRT, then CUDA, then the CPU; and why not the ones before."""
+"""The device that encodes: TensorRT, then CUDA, then the CPU; and the reasons against others."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Literal
 from contracts.errors import DependencyError, EngineError
 from contracts.manifest import Manifest
 from contracts.population import Selection
-from daemon.encoders.engine_check import try_engine
-from daemon.encoders.gpu import find_gpu
-from daemon.encoders.onnx import BFLOAT16, OnnxGraph, check_cuda, import_runtime
+from daemon.encoders.graph_check import check_engine, cpu_graph, reference_graph
+from daemon.encoders.onnx import OnnxGraph, check_cuda, import_runtime
 from daemon.encoders.protocol import Graph
 from daemon.encoders.tensorrt import TensorrtGraph
-from daemon.encoders.trt_library import first_library
+from daemon.encoders.tensorrt_build import find_gpu, first_library
 from daemon.encoders.window_encoder import WindowEncoder
 
 LOG = logging.getLogger(__name__)
@@ -29,9 +28,9 @@ def load_encoder(
     threads: int = 1,
     device: Device = "auto",
 ) -> WindowEncoder:
-    """Load a bundle's encoder on the fastest device that there is, or on the one asked for.
+    """Load a bundle's encoder on the fastest device available, or on the one requested.
 
-    Says in one line of the log which it is, and why none of the faster ones.
+    One line of the log names it, and gives the reason against each faster one.
 
     Parameters
     ----------
@@ -42,32 +41,28 @@ def load_encoder(
     threads : int
         Of one operator on a CPU.
     device : {"auto", "cpu", "cuda", "tensorrt"}
-        Where; ``auto`` takes the first of TensorRT, CUDA and CPU that works.
-
-    Returns
-    -------
-    WindowEncoder
+        ``auto`` takes the first of TensorRT, CUDA and CPU that works.
 
     Raises
     ------
     DependencyError
-        If ONNX Runtime is missing, or what was asked for is.
+        If ONNX Runtime is missing, or what the requested device needs.
     EngineError
-        If a GPU was asked for and cannot take the bundle's graph, or its engine is refused.
+        If a GPU was requested and cannot take the bundle's graph, or its engine is refused.
     ManifestError
         If the graph cannot be read or is not the one that the manifest describes.
     """
     graphs: dict[str, Callable[[], Graph]] = {
-        "tensorrt": lambda: _tried_engine(manifest, len(selections), threads),
+        "tensorrt": lambda: _checked_engine(manifest, len(selections), threads),
         "cuda": lambda: OnnxGraph(manifest, threads=threads, device="cuda"),
-        "cpu": lambda: OnnxGraph(manifest, threads=threads, device="cpu"),
+        "cpu": lambda: cpu_graph(manifest, threads=threads),
     }
 
     def load(name: str) -> WindowEncoder:
         return WindowEncoder(manifest, selections, graphs[name]())
 
     reasons: list[str] = []
-    encoder = take_first(load, reasons) if device == "auto" else _asked_for(device, load)
+    encoder = take_first(load, reasons) if device == "auto" else _requested(device, load)
     LOG.info("encoder on %s%s", encoder.device, _because(reasons))
     return encoder
 
@@ -85,19 +80,15 @@ def take_first(
     load : callable
         Name of a device to the encoder on it.
     reasons : list of str
-        Why not the ones before; is added to.
+        Is appended to: why each device before was not taken.
     obstacles : mapping, optional
-        For each device before the CPU what raises why it cannot be; TensorRT's and CUDA's if
-        omitted.
-
-    Returns
-    -------
-    WindowEncoder
+        For each device before the CPU, what raises the reason against it; TensorRT's and CUDA's
+        if omitted.
 
     Raises
     ------
     NeurrateError
-        What the CPU says.
+        From loading on the CPU.
     """
     for name, obstacle in (_OBSTACLES if obstacles is None else obstacles).items():
         try:
@@ -109,12 +100,9 @@ def take_first(
 
 
 def outlook() -> str:
-    """Say which device ``auto`` would take for a float32 bundle, and why none before it.
+    """Return which device ``auto`` would take for a float32 bundle, and why none before it.
 
-    Returns
-    -------
-    sentence : str
-        ``the CPU: no NVIDIA driver is here (libcuda.so.1)``.
+    For example ``the CPU: no NVIDIA driver is here (libcuda.so.1)``.
     """
     reasons: list[str] = []
     for name, obstacle in (("TensorRT", _tensorrt_obstacle), ("CUDA", _cuda_obstacle)):
@@ -127,7 +115,7 @@ def outlook() -> str:
     return f"the CPU{_because(reasons)}"
 
 
-def _asked_for(device: str, load: Callable[[str], WindowEncoder]) -> WindowEncoder:
+def _requested(device: str, load: Callable[[str], WindowEncoder]) -> WindowEncoder:
     try:
         return load(device)
     except DependencyError as error:
@@ -137,7 +125,7 @@ def _asked_for(device: str, load: Callable[[str], WindowEncoder]) -> WindowEncod
 
 
 def _tensorrt_obstacle() -> None:
-    """Raise what keeps TensorRT from being used, as far as can be seen without loading torch."""
+    """Raise the reason against TensorRT, as far as it shows without importing torch."""
     first_library()
     find_gpu()
 
@@ -150,12 +138,9 @@ def _cuda_obstacle() -> None:
 _OBSTACLES = {"tensorrt": _tensorrt_obstacle, "cuda": _cuda_obstacle}
 
 
-def _tried_engine(manifest: Manifest, n_rows: int, threads: int) -> Graph:
+def _checked_engine(manifest: Manifest, n_rows: int, threads: int) -> Graph:
     engine = TensorrtGraph(manifest, opt_batch=n_rows)
-    if engine.precision == BFLOAT16:
-        LOG.info("%s is not tried: ONNX Runtime has no bfloat16 kernels", engine.plan.name)
-    else:
-        try_engine(engine, OnnxGraph(manifest, threads=threads), manifest, engine.plan)
+    check_engine(engine, reference_graph(manifest, threads=threads), manifest, engine.plan)
     return engine
 
 

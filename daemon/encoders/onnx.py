@@ -11,20 +11,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import DependencyError, EngineError, ManifestError
-from contracts.manifest import ENCODER_ONNX, PRECISION_KEY, Manifest
-from daemon.encoders.graph_metadata import read_metadata
+from contracts.manifest import ENCODER_FLOAT32, ENCODER_ONNX, PRECISION_KEY, Manifest
 
 FLOAT = "tensor(float)"
 """ONNX Runtime's name for float32."""
 
 FLOAT32 = "float32"
-BFLOAT16 = "bfloat16"
 
 ERRORS_ONLY = 3
 """ONNX Runtime's severity: 0 verbose, 1 info, 2 warning, 3 error."""
 
 FATAL_ONLY = 4
-"""Above which nothing is said: a provider that cannot start is our sentence, not its lines."""
+"""Silent: a provider that cannot start is reported in our own sentence."""
+
+EXACT_INT8 = "session.x64quantprecision"
+"""Session option: int8 weights become unsigned, whose kernels do not saturate without VNNI, and are
+slower (onnxruntime_session_options_config_keys.h). For graphs with 8 bits in a weight."""
+
+BFLOAT16_ENTRY = b"\x0a\x09precision\x12\x08bfloat16"
+"""An entry of a graph's metadata as protobuf writes it: key (field 1) and value (field 2)."""
+
+METADATA_BYTES = 4096
+"""The exporter writes the metadata last."""
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -40,7 +48,8 @@ class OnnxGraph:
     threads : int
         Threads of one operator. More than one competes with the narrator for the cores.
     device : {"cpu", "cuda"}
-        Where.
+    file_name : str
+        Of the graph in the bundle.
 
     Raises
     ------
@@ -53,23 +62,42 @@ class OnnxGraph:
     """
 
     def __init__(
-        self, manifest: Manifest, *, threads: int = 1, device: Literal["cpu", "cuda"] = "cpu"
+        self,
+        manifest: Manifest,
+        *,
+        threads: int = 1,
+        device: Literal["cpu", "cuda"] = "cpu",
+        file_name: str = ENCODER_ONNX,
     ) -> None:
         runtime = import_runtime()
         if device == "cuda":
             check_cuda(runtime)
-        path = manifest.folder / ENCODER_ONNX
+        refuse_bfloat16(manifest.folder)
         self._is_on_gpu = device == "cuda"
-        self._ort_session = _open(runtime, path, threads=threads, device=device)
+        self._ort_session = open_session(
+            manifest.folder / file_name,
+            threads=threads,
+            device=device,
+            exact_int8=manifest.file(ENCODER_FLOAT32) is None,
+        )
         problems = _disagreements(self._ort_session, manifest)
         if problems:
             raise ManifestError(str(manifest.folder), problems)
-        self._device = _describe(runtime, self._ort_session, device)
+        metadata = self._ort_session.get_modelmeta().custom_metadata_map
+        self._precision: str = metadata.get(PRECISION_KEY, FLOAT32)
+        detail = "" if self._precision == FLOAT32 else f", {self._precision}"
+        name = "NVIDIA GPU" if device == "cuda" else "CPU"
+        self._device = f"{name} (ONNX Runtime {runtime.__version__}{detail})"
 
     @property
     def device(self) -> str:
-        """Where it runs, for people."""
+        """Where it runs, for display."""
         return self._device
+
+    @property
+    def precision(self) -> str:
+        """float32, float16 or int8."""
+        return self._precision
 
     def run(self, counts: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.float32]:
         """Encode one batch; see `daemon.encoders.protocol.Graph`.
@@ -87,12 +115,12 @@ class OnnxGraph:
 
 @contextmanager
 def cuda_errors(what: str) -> Iterator[None]:
-    """Make one sentence of whatever ONNX Runtime says of a GPU, so that another device is tried.
+    """Turn any error of ONNX Runtime on a GPU into an `EngineError`: another device is tried.
 
     Parameters
     ----------
     what : str
-        The sentence's beginning.
+        The beginning of its sentence.
 
     Raises
     ------
@@ -106,11 +134,11 @@ def cuda_errors(what: str) -> Iterator[None]:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """Return what ONNX Runtime raises: kinds of its own without a base, and pybind11's."""
+    """Return the exceptions of ONNX Runtime, which share no base, and pybind11's."""
     from onnxruntime.capi import onnxruntime_pybind11_state as ort
 
-    kinds = (each for each in vars(ort).values() if isinstance(each, type))
-    own = (each for each in kinds if issubclass(each, Exception))
+    classes = (value for value in vars(ort).values() if isinstance(value, type))
+    own = (cls for cls in classes if issubclass(cls, Exception))
     return (*own, RuntimeError, ValueError)
 
 
@@ -141,17 +169,12 @@ def import_runtime() -> Any:
 
 
 def check_cuda(runtime: Any) -> None:
-    """Refuse a build of ONNX Runtime without CUDA.
-
-    Parameters
-    ----------
-    runtime : module
-        ``onnxruntime``.
+    """Refuse a build of the module ``onnxruntime`` without CUDA.
 
     Raises
     ------
     DependencyError
-        With what it offers.
+        With the providers that it offers.
     """
     offered = runtime.get_available_providers()
     if CUDA not in offered:
@@ -161,20 +184,70 @@ def check_cuda(runtime: Any) -> None:
         )
 
 
-def _open(runtime: Any, path: Path, *, threads: int, device: str) -> Any:
+def refuse_bfloat16(folder: Path) -> None:
+    """Refuse a bundle's graph if it is bfloat16, which earlier versions exported for TensorRT.
+
+    Raises
+    ------
+    ManifestError
+        With the remedy. A missing file is left to whoever opens it.
+    """
+    path = folder / ENCODER_ONNX
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - METADATA_BYTES))
+            is_bfloat16 = BFLOAT16_ENTRY in file.read()
+    except OSError:
+        return
+    if is_bfloat16:
+        problem = (
+            f"{ENCODER_ONNX} is bfloat16, which is no longer supported; export the encoder again "
+            "with --precision float32 or float16"
+        )
+        raise ManifestError(str(folder), [problem])
+
+
+def open_session(
+    path: Path, *, threads: int = 1, device: str = "cpu", exact_int8: bool = False
+) -> Any:
+    """Open a graph in an ONNX Runtime session.
+
+    Parameters
+    ----------
+    path : Path
+        Of the ``.onnx`` file.
+    threads : int
+        Of one operator; 0 for all cores.
+    device : {"cpu", "cuda"}
+    exact_int8 : bool
+        Take kernels that do not saturate with weights of 8 bits, on any processor.
+
+    Returns
+    -------
+    ort_session : onnxruntime.InferenceSession
+
+    Raises
+    ------
+    DependencyError
+        If ONNX Runtime or CUDA is missing.
+    EngineError
+        If CUDA does not take the graph.
+    ManifestError
+        If the graph cannot be read.
+    """
+    runtime = import_runtime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL_ONLY if device == "cuda" else ERRORS_ONLY
+    options.add_session_config_entry(EXACT_INT8, "1" if exact_int8 else "0")
     providers = [CUDA, CPU] if device == "cuda" else [CPU]
     try:
         ort_session = runtime.InferenceSession(path, options, providers=providers)
     except _errors() as error:
         if device == "cuda":
-            raise EngineError(
-                f"CUDA does not take {path.name}: {_first_line(error)}{_hint(path)}"
-            ) from error
-        problem = f"ONNX Runtime cannot read {path.name}: {error}{_hint(path)}"
+            raise EngineError(f"CUDA does not take {path.name}: {_first_line(error)}") from error
+        problem = f"ONNX Runtime cannot read {path.name}: {error}"
         raise ManifestError(str(path.parent), [problem]) from error
     if device == "cuda" and ort_session.get_providers()[0] != CUDA:
         raise DependencyError(
@@ -184,40 +257,32 @@ def _open(runtime: Any, path: Path, *, threads: int, device: str) -> Any:
     return ort_session
 
 
-def _hint(path: Path) -> str:
-    if read_metadata(path).get(PRECISION_KEY) != BFLOAT16:
-        return ""
-    return ". A bfloat16 graph runs on TensorRT alone; export with --precision float32 or float16"
-
-
-def _describe(runtime: Any, ort_session: Any, device: str) -> str:
-    name = "NVIDIA GPU" if device == "cuda" else "CPU"
-    metadata = ort_session.get_modelmeta().custom_metadata_map
-    precision = metadata.get(PRECISION_KEY, FLOAT32)
-    detail = "" if precision == FLOAT32 else f", {precision}"
-    return f"{name} (ONNX Runtime {runtime.__version__}{detail})"
-
-
 def _disagreements(ort_session: Any, manifest: Manifest) -> list[str]:
-    """Compare the graph's doors with the manifest."""
-    doors = {door.name: door for door in (*ort_session.get_inputs(), *ort_session.get_outputs())}
+    """Compare the graph's inputs and output with the manifest."""
+    tensors = {
+        tensor.name: tensor for tensor in (*ort_session.get_inputs(), *ort_session.get_outputs())
+    }
     problems = []
-    for name, shape in expected_doors(manifest).items():
-        door = doors.pop(name, None)
-        if door is None:
+    for name, shape in expected_shapes(manifest).items():
+        tensor = tensors.pop(name, None)
+        if tensor is None:
             problems.append(f"{ENCODER_ONNX} has no input or output named {name!r}")
-        elif door.type != FLOAT or door.shape[1:] != shape or not isinstance(door.shape[0], str):
+        elif (
+            tensor.type != FLOAT
+            or tensor.shape[1:] != shape
+            or not isinstance(tensor.shape[0], str)
+        ):
             problems.append(
                 f"the manifest asks for {name} of shape {['batch', *shape]} and {FLOAT}, "
-                f"{ENCODER_ONNX} has {door.shape} and {door.type}; "
+                f"{ENCODER_ONNX} has {tensor.shape} and {tensor.type}; "
                 "they are from different exports"
             )
-    if doors:
-        problems.append(f"{ENCODER_ONNX} has inputs or outputs that are not known: {list(doors)}")
+    if tensors:
+        problems.append(f"{ENCODER_ONNX} has inputs or outputs that are not known: {list(tensors)}")
     return problems
 
 
-def expected_doors(manifest: Manifest) -> dict[str, list[int]]:
+def expected_shapes(manifest: Manifest) -> dict[str, list[int]]:
     """Return the graph's inputs and output by name, with their shapes after the batch."""
     n_bins, n_units = manifest.window_spec.n_bins, len(manifest.population)
     grid = manifest.patch_grid

@@ -15,16 +15,16 @@ from contracts.window import Window
 
 
 class Encoder(Protocol):
-    """One compiled encoder, and the selections that it looks through.
+    """A compiled encoder, and the populations that it encodes.
 
     Attributes
     ----------
     manifest : Manifest
-        The bundle that it was made from.
+        Of its bundle.
     selections : sequence of Selection
         The populations to narrate, in the order of the embeddings.
     device : str
-        Where it runs, for people.
+        Where it runs, for display.
     """
 
     @property
@@ -53,7 +53,7 @@ class Graph(Protocol):
     Attributes
     ----------
     device : str
-        Where it runs, for people.
+        Where it runs, for display.
     """
 
     @property
@@ -67,11 +67,11 @@ class Graph(Protocol):
         counts : array, shape (n, n_bins, n_units), float32, spikes per bin
             For n of 1 to `MAX_ENCODER_BATCH`.
         mask : array, shape (n, n_units), float32
-            1 for a unit that is heard, 0 for one held at its mean.
+            1 for a selected unit, 0 for one held at its mean.
 
         Returns
         -------
         grids : array, shape (n, n_patches, dim), float32
-            The caller's to keep.
+            A new array for each call.
         """
         ...

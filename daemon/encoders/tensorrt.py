@@ -1,4 +1,4 @@
-"""A bundle's graph as a TensorRT engine on an NVIDIA GPU, with buffers of torch."""
+"""A bundle's graph as a TensorRT engine on an NVIDIA GPU, with torch tensors as buffers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ from numpy.typing import NDArray
 
 from contracts.errors import DependencyError, EngineError
 from contracts.manifest import MAX_ENCODER_BATCH, Manifest
-from daemon.encoders.engine_cache import get_engine, target_gpu
-from daemon.encoders.engine_files import key_of, read_facts, read_plan
-from daemon.encoders.gpu import find_gpu
-from daemon.encoders.onnx import FLOAT32, expected_doors
-from daemon.encoders.trt_library import Library, Listener, first_library
-
-GRID = "grid"
+from daemon.encoders.engine_cache import get_engine, key_of, read_facts, read_plan, target_gpu
+from daemon.encoders.onnx import FLOAT32, expected_shapes, refuse_bfloat16
+from daemon.encoders.tensorrt_build import Library, TensorrtLog, find_gpu, first_library
 
 
 class TensorrtGraph:
@@ -37,46 +33,47 @@ class TensorrtGraph:
         If there is no GPU, no library, or a torch that cannot use the GPU.
     EngineError
         If no engine can be made of the graph, or the GPU refuses it.
+    ManifestError
+        If the graph is bfloat16.
     """
 
     def __init__(
         self, manifest: Manifest, *, opt_batch: int = 1, library: Library | None = None
     ) -> None:
+        refuse_bfloat16(manifest.folder)
         gpu = find_gpu()
         library = library or first_library()
         self._torch = _torch_with_cuda()
         target = target_gpu(library)
         self._path = get_engine(manifest, library, target, opt_batch=opt_batch)
         plan = read_plan(self._path, key_of(manifest, library, target, opt_batch=opt_batch))
-        self._listener = Listener(library)
-        self._runtime = library.module.Runtime(self._listener.logger)  # outlives the engine
-        self._engine = _load(library, self._runtime, plan, self._listener)
-        _check_doors(library, self._engine, manifest)
+        self._log = TensorrtLog(library)
+        self._runtime = library.module.Runtime(self._log.logger)  # outlives the engine
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise EngineError(
+                f"{library.name} {library.version} does not load the engine: {self._log.reason()}"
+            )
+        _check_shapes(library, self._engine, manifest)
         self._context = self._engine.create_execution_context()
         if self._context is None:
-            reason = self._listener.sentence("no reason")
-            raise EngineError(f"the GPU has no room for the engine: {reason}")
-        self._stream, self._buffers = _memory(self._torch, expected_doors(manifest))
+            raise EngineError(f"the GPU has no room for the engine: {self._log.reason()}")
+        self._stream, self._buffers = _memory(self._torch, expected_shapes(manifest))
         for name, buffer in self._buffers.items():
             self._context.set_tensor_address(name, buffer.data_ptr())
-        self._precision = read_facts(self._path).precision
-        detail = "" if self._precision == FLOAT32 else f", {self._precision}"
+        precision = read_facts(self._path).precision
+        detail = "" if precision == FLOAT32 else f", {precision}"
         self._device = f"{gpu.name} ({library.name} {library.version}{detail})"
 
     @property
     def device(self) -> str:
-        """Where it runs, for people."""
+        """Where it runs, for display."""
         return self._device
 
     @property
     def plan(self) -> Path:
         """The engine's file."""
         return self._path
-
-    @property
-    def precision(self) -> str:
-        """float32, float16 or bfloat16."""
-        return self._precision
 
     def run(self, counts: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.float32]:
         """Encode one batch; see `daemon.encoders.protocol.Graph`.
@@ -88,7 +85,7 @@ class TensorrtGraph:
         """
         try:
             return self._run(counts, mask)
-        except RuntimeError as error:  # torch's kind for all that CUDA says
+        except RuntimeError as error:  # torch raises it for every CUDA error
             reason = str(error).partition("\n")[0]
             raise EngineError(f"the GPU did not encode: {reason}") from error
 
@@ -98,10 +95,10 @@ class TensorrtGraph:
             for name, array in (("counts", counts), ("mask", mask)):
                 self._buffers[name][:n].copy_(torch.from_numpy(array), non_blocking=True)
                 self._context.set_input_shape(name, array.shape)
-            self._listener.errors.clear()
+            self._log.errors.clear()
             if not self._context.execute_async_v3(self._stream.cuda_stream):
-                raise EngineError(f"the engine did not run: {self._listener.sentence('no reason')}")
-            grids: NDArray[np.float32] = self._buffers[GRID][:n].cpu().numpy()
+                raise EngineError(f"the engine did not run: {self._log.reason()}")
+            grids: NDArray[np.float32] = self._buffers["grid"][:n].cpu().numpy()
         return grids
 
 
@@ -116,40 +113,32 @@ def _torch_with_cuda() -> Any:
     return torch
 
 
-def _memory(torch: Any, doors: dict[str, list[int]]) -> tuple[Any, dict[str, Any]]:
+def _memory(torch: Any, shapes: dict[str, list[int]]) -> tuple[Any, dict[str, Any]]:
     """Return a stream and a buffer for each of the graph's inputs and its output.
 
     Raises
     ------
     EngineError
-        If there is no room, or the driver is older than torch.
+        If there is no room, or the driver is older than torch's CUDA.
     """
     try:
         return torch.cuda.Stream(), {
             name: torch.empty((MAX_ENCODER_BATCH, *shape), dtype=torch.float32, device="cuda")
-            for name, shape in doors.items()
+            for name, shape in shapes.items()
         }
-    except RuntimeError as error:  # out of memory, or a driver older than torch
+    except RuntimeError as error:  # out of memory, or a driver older than torch's CUDA
         reason = str(error).partition("\n")[0]
         raise EngineError(f"the GPU has no room for the encoder's windows: {reason}") from error
 
 
-def _load(library: Library, runtime: Any, plan: bytes, listener: Listener) -> Any:
-    engine = runtime.deserialize_cuda_engine(plan)
-    if engine is None:
-        raise EngineError(
-            f"{library.name} {library.version} does not load the engine: "
-            f"{listener.sentence('no reason')}"
-        )
-    return engine
-
-
-def _check_doors(library: Library, engine: Any, manifest: Manifest) -> None:
+def _check_shapes(library: Library, engine: Any, manifest: Manifest) -> None:
     trt = library.module
-    found = {
+    actual = {
         name: (list(engine.get_tensor_shape(name))[1:], engine.get_tensor_dtype(name))
         for name in map(engine.get_tensor_name, range(engine.num_io_tensors))
     }
-    wanted = {name: (shape, trt.DataType.FLOAT) for name, shape in expected_doors(manifest).items()}
-    if found != wanted:
-        raise EngineError(f"the engine's inputs and output are {found}, the bundle's {wanted}")
+    wanted = {
+        name: (shape, trt.DataType.FLOAT) for name, shape in expected_shapes(manifest).items()
+    }
+    if actual != wanted:
+        raise EngineError(f"the engine's inputs and output are {actual}, the bundle's {wanted}")

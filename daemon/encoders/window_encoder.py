@@ -24,11 +24,11 @@ class WindowEncoder:
     Parameters
     ----------
     manifest : Manifest
-        Of the bundle that holds the graph.
+        Of the bundle.
     selections : sequence of Selection
         Of the bundle's population; the order of the embeddings.
     graph : Graph
-        The bundle's, on some device. `daemon.encoders.auto` chooses one.
+        The bundle's, on a device that `daemon.encoders.auto` chooses.
 
     Raises
     ------
@@ -42,15 +42,15 @@ class WindowEncoder:
         self._graph = graph
         self._grid = manifest.patch_grid
         n_bins, n_units = manifest.window_spec.n_bins, len(manifest.population)
-        wrong = [each.name for each in self._selections if each.mask.shape != (n_units,)]
+        wrong = [item.name for item in self._selections if item.mask.shape != (n_units,)]
         if wrong:
             raise MisuseError(f"selections must have a mask of {n_units} units; not so: {wrong}")
-        self._masks = [each.mask.astype(np.float32) for each in self._selections]
+        self._masks = [selection.mask.astype(np.float32) for selection in self._selections]
         self._shuffles = [
-            _Shuffle.of(manifest, each.order()) if each.kind == "shuffled" else None
-            for each in self._selections
+            _Shuffle.of(manifest, selection.order()) if selection.kind == "shuffled" else None
+            for selection in self._selections
         ]
-        # Pages that no batch is large enough to touch are never made real.
+        # The operating system allocates only the pages that the largest batch touches.
         self._counts: NDArray[np.float32] = np.empty(
             (MAX_ENCODER_BATCH, n_bins, n_units), np.float32
         )
@@ -59,7 +59,7 @@ class WindowEncoder:
 
     @property
     def manifest(self) -> Manifest:
-        """The bundle that it was made from."""
+        """Of its bundle."""
         return self._manifest
 
     @property
@@ -69,12 +69,12 @@ class WindowEncoder:
 
     @property
     def device(self) -> str:
-        """Where it runs, for people."""
+        """Where it runs, for display."""
         return self._graph.device
 
     @property
     def is_on_cpu(self) -> bool:
-        """Whether it runs on the processor, where a batch gains nothing."""
+        """Whether it runs on the CPU, where a larger batch gains nothing."""
         return self._graph.device.startswith("CPU")
 
     def encode(self, windows: Sequence[Window]) -> Sequence[PatchEmbedding]:
@@ -110,17 +110,12 @@ class WindowEncoder:
         return embeddings
 
     def part(self, names: Collection[str]) -> WindowEncoder:
-        """Return an encoder of some of the populations, with the same graph and in the same order.
-
-        Parameters
-        ----------
-        names : collection of str
-        """
-        chosen = [each for each in self._selections if each.name in names]
+        """Return an encoder of the named populations, with the same graph and in the same order."""
+        chosen = [selection for selection in self._selections if selection.name in names]
         return WindowEncoder(self._manifest, chosen, self._graph)
 
     def _warm_up(self) -> None:
-        """Encode nothing once: the first run finds its memory and its kernels, which takes long."""
+        """Encode zeros once: the first run allocates memory and chooses kernels, which is slow."""
         n = min(len(self._selections), MAX_ENCODER_BATCH)
         self._counts[:n], self._mask[:n] = 0, 0
         if n:
@@ -149,11 +144,11 @@ class WindowEncoder:
 
 @dataclass(frozen=True, slots=True)
 class _Shuffle:
-    """The counts with which each unit fires as another one does, measured by its own habits.
+    """Counts that give each unit the z-scores of another one.
 
-    The graph takes counts and z-scores them with the mean and standard deviation of the row that
-    they stand in. A control that is fair to the network gives it the z-scores of every unit, in
-    the wrong rows, and not counts that are far from what the row's unit ever does.
+    The graph z-scores counts with the mean and standard deviation of the row they are in. A fair
+    control gives the network every unit's z-scores in other rows, rather than counts that are far
+    from any that the row's unit ever has.
     """
 
     order: NDArray[np.intp]

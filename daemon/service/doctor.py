@@ -138,7 +138,7 @@ def encoder_devices() -> Iterator[Finding]:
     """
     from contracts.errors import DependencyError
     from daemon.encoders.auto import outlook
-    from daemon.encoders.trt_library import KNOWN_MAJOR, load_library
+    from daemon.encoders.tensorrt_build import KNOWN_MAJOR, load_library
 
     for name in KNOWN_MAJOR:
         try:

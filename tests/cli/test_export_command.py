@@ -25,11 +25,18 @@ from contracts.manifest import (
     load_manifest,
 )
 from daemon.encoders.auto import load_encoder
-from daemon.encoders.engine_cache import ANY_GPU, FOLDER, get_engine
-from daemon.encoders.engine_files import EngineModel, keep_plan, key_of, read_facts
-from daemon.encoders.trt_library import Library, load_library
+from daemon.encoders.engine_cache import (
+    ANY_GPU,
+    FOLDER,
+    EngineModel,
+    get_engine,
+    keep_plan,
+    key_of,
+    read_facts,
+)
+from daemon.encoders.tensorrt_build import Library, load_library
 from encoder_export import bundle as bundle_module
-from encoder_export.engine import check_engine_parity, make_engine
+from encoder_export.export import check_engine_parity, make_engine
 from encoder_export.parity import LIMITS, Limits, Parity, ParityError
 from encoder_training.data_set.prepared_files import load_prepared, write_prepared
 from encoder_training.data_set.training_set import measure_scaling
@@ -301,11 +308,11 @@ def test_bundle_that_is_there(bundle, run, capsys):
     assert "add --overwrite" in refused(capsys, run, bundle.folder)
 
 
-def test_run_that_is_not_judged(dataset, tmp_path, capsys):
-    """An unfinished run says how to go on."""
+def test_run_that_is_not_evaluated(dataset, tmp_path, capsys):
+    """The error of an unfinished run has the command that continues it."""
     unfinished = make_run(tmp_path / "run", dataset, finished=False)
-    said = refused(capsys, unfinished, tmp_path / "b")
-    assert "has not been judged. Go on with: neurrate train data run" in said
+    error = refused(capsys, unfinished, tmp_path / "b")
+    assert "has not been evaluated. Continue with: neurrate train data run" in error
 
 
 def test_other_data_set(dataset, tmp_path, capsys):

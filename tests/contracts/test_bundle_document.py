@@ -9,7 +9,7 @@ from contracts import manifest
 from contracts.binning import MAX_RATE_TERM
 from contracts.population import MAX_UNITS
 from contracts.window import MAX_WINDOW_BINS
-from daemon.encoders.engine_files import EngineModel
+from daemon.encoders.engine_cache import EngineModel
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text(encoding="utf-8")
 
@@ -45,6 +45,7 @@ def test_files_are_those_of_the_code():
     assert rows == [
         manifest.MANIFEST_NAME,
         manifest.ENCODER_ONNX,
+        manifest.ENCODER_FLOAT32,
         manifest.ENCODER_WEIGHTS,
         manifest.CAPTIONS,
         manifest.EVIDENCE,

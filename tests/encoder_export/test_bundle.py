@@ -13,8 +13,7 @@ import torch
 from contracts.errors import MisuseError, UserError
 from contracts.manifest import ENCODER_ONNX, ENCODER_WEIGHTS, PARITY, load_manifest
 from encoder_export import bundle as bundle_module
-from encoder_export.parity import ParityGate
-from encoder_export.parity_run import measure_file
+from encoder_export.parity import ParityGate, measure_file
 from encoder_export.random_bundle import make_random_bundle
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.weights import load_weights
@@ -46,7 +45,7 @@ def without_graph(monkeypatch):
     """Leave the exporter out, for tests of everything around it."""
     monkeypatch.setattr(
         bundle_module,
-        "_write_graph",
+        "_write_graphs",
         lambda folder, *_: (folder / ENCODER_ONNX).write_bytes(b"graph"),
     )
 

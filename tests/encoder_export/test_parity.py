@@ -14,25 +14,31 @@ from onnx import numpy_helper
 from contracts.binning import BinRate
 from contracts.embedding import PatchGrid
 from contracts.errors import EngineError, ManifestError, UserError
-from contracts.manifest import PARITY, LanguageModel, TrainingData, load_manifest
+from contracts.manifest import (
+    ENCODER_FLOAT32,
+    ENCODER_ONNX,
+    PARITY,
+    LanguageModel,
+    TrainingData,
+)
 from contracts.window import WindowSpec
-from daemon.encoders.engine_build import build_engine
 from daemon.encoders.onnx import OnnxGraph
-from daemon.encoders.trt_library import load_library
+from daemon.encoders.tensorrt import TensorrtGraph
+from daemon.encoders.tensorrt_build import build_engine, load_library
 from encoder_export import bundle as bundle_module
-from encoder_export import parity_run
-from encoder_export import precision as precision_module
+from encoder_export import onnx_graph
+from encoder_export import parity as parity_module
 from encoder_export.bundle import BundleFacts, write_bundle
-from encoder_export.folding import fold_batch_norm
+from encoder_export.onnx_graph import Precision, fold_batch_norm, write_graph, write_int8
 from encoder_export.parity import (
     LIMITS,
     Limits,
     ParityError,
     ParityGate,
     check_parity,
+    measure_file,
+    measure_parity,
 )
-from encoder_export.parity_run import measure_file, measure_parity
-from encoder_export.precision import Precision, write_graph
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.retrieval import ImageClassifier, RetrievalEncoder
@@ -92,7 +98,7 @@ def gate(n=24, **changes):
 
 
 class Graphs:
-    """One encoder's graphs, each made when it is first asked for: tracing takes seconds."""
+    """One encoder's graphs, each made on first use: tracing takes seconds."""
 
     def __init__(self, folder):
         self._folder = folder
@@ -100,9 +106,7 @@ class Graphs:
     def __getitem__(self, precision):
         path = self._folder / f"{precision}.onnx"
         if not path.exists() and precision == "int8":
-            traced = onnx.load(self["float32"])
-            del traced.metadata_props[:]
-            path.write_bytes(precision_module._finished(traced, "int8"))
+            write_int8(self["float32"], path)
         elif not path.exists():
             write_graph(patch_encoder(), scaling(), path, n_bins=N_BINS, precision=precision)
         return path
@@ -141,11 +145,11 @@ def test_each_precision_passes_its_limits(graphs, precision):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_doors_are_float32(graphs, precision):
+def test_inputs_and_output_are_float32(graphs, precision):
     """The daemon feeds and reads float32, whatever is between; the graph says what that is."""
     proto = onnx.load(graphs[precision])
-    for door in (*proto.graph.input, *proto.graph.output):
-        assert door.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    for tensor in (*proto.graph.input, *proto.graph.output):
+        assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     assert {each.key: each.value for each in proto.metadata_props} == {"precision": precision}
     assert all(each.domain in {"", "ai.onnx"} or precision == "int8" for each in proto.opset_import)
 
@@ -157,18 +161,27 @@ def test_same_encoder_same_graph(graphs, tmp_path):
     assert path.read_bytes() == graphs["float32"].read_bytes()
 
 
-def test_same_graph_same_int8(graphs):
+def test_same_graph_same_int8(graphs, tmp_path):
     """Quantizing is repeatable, byte by byte, and leaves no trace of the folder it used."""
-    once, twice = (
-        precision_module._finished(onnx.load(graphs["float32"]), "int8") for _ in range(2)
-    )
-    assert once == twice
-    assert b"tmp" not in once
+    write_int8(graphs["float32"], tmp_path / "again.onnx")
+    content = (tmp_path / "again.onnx").read_bytes()
+    assert content == graphs["int8"].read_bytes()
+    assert b"tmp" not in content
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16", "bfloat16"])
+def test_int8_cannot_saturate(graphs):
+    """Two products of an input of 8 bits and a weight of 7 fit in 16: no kernel loses any."""
+    initializers = onnx.load(graphs["int8"]).graph.initializer
+    weights = [numpy_helper.to_array(tensor) for tensor in initializers if len(tensor.dims) == 2]
+    quantized = [weight for weight in weights if weight.dtype == np.int8]
+    assert len(quantized) > 3
+    largest = max(int(np.abs(weight.astype(int)).max()) for weight in quantized)
+    assert 2 * 255 * largest <= np.iinfo(np.int16).max
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_engine_is_of_the_graphs_precision(graphs, precision):
-    """TensorRT takes each of the three as it is; what is computed how stands in the graph."""
+    """TensorRT takes both as they are; precision is part of the graph."""
     pytest.importorskip("tensorrt_rtx")
     built = build_engine(load_library("tensorrt_rtx"), graphs[precision].read_bytes())
     assert built.precision == precision
@@ -187,7 +200,7 @@ def test_retrieval_graph_gives_true_patches(tmp_path):
 
 def test_table_too_large_for_a_graph(tmp_path, monkeypatch):
     """The error says how many images fit, before the work."""
-    monkeypatch.setattr(precision_module, "MAX_TABLE_BYTES", 1000)
+    monkeypatch.setattr(onnx_graph, "MAX_TABLE_BYTES", 1000)
     with pytest.raises(UserError, match=r"7 training images.*5 images\. Prepare a data set of few"):
         write_graph(
             retrieval_encoder(), scaling(), tmp_path / "x", n_bins=N_BINS, precision="float32"
@@ -229,15 +242,15 @@ def measured(run, precision="float32", **changes):
 
 
 def true_run(counts, mask):
-    run = parity_run._reference_run(patch_encoder(), scaling())
+    run = parity_module._reference_run(patch_encoder(), scaling())
     return run(counts, mask).astype(np.float32)
 
 
-def test_words_that_differ_are_refused():
-    """Near patches and other words: the agreement decides, and its numbers are in the error."""
-    said = iter(range(100))
+def test_narrations_that_differ_are_refused():
+    """Near patches and other narrations: the agreement decides; its numbers are in the error."""
+    numbers = iter(range(100))
     parity = measured(
-        true_run, narrate=lambda grids: [str(next(said)) for _ in grids], n_narrations=6
+        true_run, narrate=lambda grids: [str(next(numbers)) for _ in grids], n_narrations=6
     )
     assert (parity.n_narrations, parity.n_equal, parity.agreement) == (6, 0, 0)
     with pytest.raises(ParityError, match="0 of 6 narrations are equal, limit 95%"):
@@ -273,7 +286,7 @@ def test_no_language_model_no_agreement():
 def traced_before(graphs, monkeypatch):
     """Take the graphs that were traced already: each takes seconds."""
 
-    def write(encoder, of_units, path, *, n_bins, precision):
+    def write(encoder, of_units, path, *, n_bins, precision="float32"):
         path.write_bytes(graphs[precision].read_bytes())
 
     monkeypatch.setattr(bundle_module, "write_graph", write)
@@ -315,13 +328,27 @@ def test_int8_bundle_runs_and_says_so(tmp_path):
 
 
 @pytest.mark.usefixtures("traced_before")
-def test_bfloat16_is_for_tensorrt(tmp_path):
-    """ONNX Runtime has no kernels for it; the daemon says what to export instead."""
+def test_narrow_bundle_has_a_float32_graph(graphs, tmp_path):
+    """The daemon compares the int8 graph with it, wherever it is loaded."""
     manifest = write_bundle(
-        tmp_path / "bundle", patch_encoder(), facts(), precision="bfloat16", gate=gate(n=2)
+        tmp_path / "bundle", patch_encoder(), facts(), precision="int8", gate=gate(n=2)
     )
-    with pytest.raises(ManifestError, match=r"TensorRT alone; export with --precision float32"):
-        OnnxGraph(load_manifest(manifest.folder))
+    assert (manifest.folder / ENCODER_FLOAT32).read_bytes() == graphs["float32"].read_bytes()
+    assert manifest.file(ENCODER_FLOAT32)
+    assert (manifest.folder / ENCODER_ONNX).read_bytes() == graphs["int8"].read_bytes()
+
+
+@pytest.mark.usefixtures("traced_before")
+def test_bfloat16_is_refused(tmp_path):
+    """A bundle of an earlier version whose graph is bfloat16: the error names what to export."""
+    manifest = write_bundle(tmp_path / "bundle", patch_encoder(), facts(), gate=gate(n=2))
+    proto = onnx.load(manifest.folder / ENCODER_ONNX)
+    proto.metadata_props[0].value = "bfloat16"
+    onnx.save(proto, manifest.folder / ENCODER_ONNX)
+    with pytest.raises(ManifestError, match=r"is bfloat16, .* export .* --precision float32 or"):
+        OnnxGraph(manifest)
+    with pytest.raises(ManifestError, match=r"is bfloat16, .* export .* --precision float32 or"):
+        TensorrtGraph(manifest)
 
 
 def test_int8_has_no_engine(graphs):

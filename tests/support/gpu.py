@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from contracts.errors import DependencyError
-from daemon.encoders.gpu import Gpu, find_gpu
+from daemon.encoders.tensorrt_build import Gpu, find_gpu
 
 
 def find_gpu_or_skip() -> Gpu:

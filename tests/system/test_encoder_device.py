@@ -8,7 +8,7 @@ import pytest
 
 from contracts.errors import DependencyError
 from contracts.manifest import Manifest
-from daemon.encoders.gpu import find_gpu
+from daemon.encoders.tensorrt_build import find_gpu
 from tests.support.processes import Neurrate
 
 

@@ -7,7 +7,6 @@ a GPU: those tests are in tests/conformance and skip without one.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import sys
 import types
@@ -18,22 +17,32 @@ import numpy as np
 import pytest
 
 import daemon.encoders
+from contracts.atomic_files import partial_name
 from contracts.errors import DependencyError, EngineError
 from contracts.manifest import ENCODER_ONNX, MAX_ENCODER_BATCH, load_manifest
 from daemon.encoders.auto import load_encoder, outlook
-from daemon.encoders.engine_build import RECIPE, build_engine
 from daemon.encoders.engine_cache import (
     ANY_GPU,
     FOLDER,
     get_engine,
+    key_of,
+    read_facts,
+    read_plan,
     refuse_engine,
     target_gpu,
 )
-from daemon.encoders.engine_files import key_of, read_facts, read_plan
-from daemon.encoders.gpu import Gpu, find_gpu
 from daemon.encoders.onnx import OnnxGraph
 from daemon.encoders.tensorrt import TensorrtGraph
-from daemon.encoders.trt_library import Library, Listener, first_library, load_library
+from daemon.encoders.tensorrt_build import (
+    RECIPE,
+    Gpu,
+    Library,
+    TensorrtLog,
+    build_engine,
+    find_gpu,
+    first_library,
+    load_library,
+)
 from tests.support.gpu import find_gpu_or_skip
 
 H100 = Gpu("NVIDIA H100 80GB HBM3", "9.0")
@@ -117,7 +126,7 @@ def test_the_library_knows_its_engine(built, rtx):
     trt = rtx.module
     malformed = int(trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
     mismatch = int(trt.EngineInvalidityDiagnostics.VERSION_MISMATCH)
-    runtime = trt.Runtime(Listener(rtx).logger)
+    runtime = trt.Runtime(TensorrtLog(rtx).logger)
     _, found = runtime.get_engine_validity(plan)
     assert not int(found) & (malformed | mismatch)
     _, found = runtime.get_engine_validity(b"no engine" + plan[9:])
@@ -197,8 +206,8 @@ def test_refusal_lies_in_the_cache_where_the_bundle_cannot_be_written(
     """A bundle on a read-only disk keeps its plan, and the plan is not used all the same."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     plan = plan_of(built)
-    partial = plan.with_name(f".{plan.stem}.json.{os.getpid()}")
-    partial.mkdir()  # in the way, for root may write anywhere
+    report = plan.with_suffix(".json")
+    partial_name(report).mkdir()  # in the way, for root may write anywhere
     refuse_engine(built, plan, "it said nonsense")
     assert list((tmp_path / "cache" / "neurrate" / FOLDER).glob("*.json"))
     with pytest.raises(EngineError, match="was refused: it said nonsense"):
