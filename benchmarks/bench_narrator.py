@@ -7,13 +7,12 @@
 
 What bounds it
 --------------
-A sentence is a prompt that is read once, hundreds of image tokens whose products of matrices are
-the time, and then some twenty tokens said one after the other. Each of those reads every weight
-once, however many rows are said together, so that the memory is the bound: "bound" is the
-operations of the prompts over the machine's best product of matrices in that number format, plus
-the bytes of the weights, for each token after the first, over the machine's best reading speed,
-both measured in turn with the decoder. Each row also reads its own keys and values; "bound, cache
-too" adds those bytes.
+A sentence is a prompt that is read once, hundreds of image tokens whose matrix products take the
+time, and then some twenty tokens generated one after the other. Each of those reads every weight
+once, however many rows are generated together, so memory is the bound: "bound" is the operations
+of the prompts over the machine's best product of float32 matrices, plus the bytes of the weights,
+for each token after the first, over the machine's best reading speed, both measured in turn with
+the decoder. Each row also reads its own keys and values; "bound, cache too" adds those bytes.
 
 "plain" is the public code's road: one frame at a time through processor, vision tower and
 ``generate``. "generate, batched" hands the same patches for all populations at once to
@@ -55,15 +54,11 @@ from benchmarks.narrator_models import (
     prompt_operations,
 )
 from benchmarks.record import Options, Result, read_options, report
-from daemon.narrators.llava.decoder import LlamaDecoder, head_format
+from daemon.narrators.llava.decoder import LlamaDecoder
 from daemon.narrators.llava.engine import Engine
-from daemon.narrators.llava.products import NumberFormat
-from daemon.narrators.llava.shape import TextShape
 from daemon.narrators.llava.speech import Choice
 
 N_ROWS = (1, 2, 4, 8, 16)
-FORMATS: tuple[NumberFormat, ...] = ("float32", "bfloat16", "int8")
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 SIDE = 1_024
 READ_BYTES = 1 << 28
 """Far beyond any cache."""
@@ -99,8 +94,7 @@ def _on_cpu(options: Options) -> Result:
     for n in n_rows:
         _race(road, n, 2 if options.is_quick else ROAD_TURNS[n], rows, figures)
     for size in (TOY,) if options.is_quick else SIZES:
-        for number_format in FORMATS:
-            _hold_against_bound(size, number_format, n_rows, options, rows, figures, limits)
+        _hold_against_bound(size, n_rows, options, rows, figures, limits)
     for size in (TOY,) if options.is_quick else SIZES[:2]:
         _join(size, options, rows, figures)
     return Result(
@@ -183,7 +177,6 @@ def _race(road: Any, n: int, n_turns: int, rows: list[MeasuredRow], figures: lis
 
 def _hold_against_bound(
     size: Size,
-    number_format: NumberFormat,
     n_rows: Sequence[int],
     options: Options,
     rows: list[MeasuredRow],
@@ -191,16 +184,16 @@ def _hold_against_bound(
     limits: dict[str, float],
 ) -> None:
     """Time prompts and steps in turn with the memory and the product of matrices."""
-    decoder = decoder_of(size, number_format, seed=options.seed, max_rows=max(n_rows))
-    took = _take_turns(_timed(decoder, size, number_format, n_rows), N_TURNS[size.name])
+    decoder = decoder_of(size, seed=options.seed, max_rows=max(n_rows))
+    took = _take_turns(_timed(decoder, size, n_rows), N_TURNS[size.name])
     bandwidth = READ_BYTES / took.pop("read") * 1e9
     flop_per_s = 2 * SIDE**3 / took.pop("product") * 1e9
     prompt = took.pop("prompt").astype(np.float64)
     inner, length = size.config["intermediate_size"], size.prompt_length
-    weights = _weights_bytes(decoder.shape, inner, number_format)
+    weights = n_weights(decoder.shape, inner) * decoder.cache.element_size()
     cache = cache_bytes(decoder.shape, length, decoder.cache.element_size())
     least_prompt = prompt_operations(decoder.shape, inner, length) / flop_per_s * 1e9
-    case = f"{size.name} {number_format}"
+    case = f"{size.name} float32"
     rows.append(row(case, "prompt", prompt.astype(np.int64)))
     figures.append(figure(case, "bound / prompt", least_prompt / prompt))
     n_after = size.n_tokens - 1
@@ -231,19 +224,12 @@ def _hold_against_bound(
     }
 
 
-def _weights_bytes(shape: TextShape, inner: int, number_format: NumberFormat) -> int:
-    """Return the bytes that a token reads; the vocabulary's weights have a format of their own."""
-    head = shape.width * shape.n_words
-    inside = n_weights(shape, inner) - head
-    own = head_format(number_format, "cpu")
-    return inside * ITEM_BYTES[number_format] + head * ITEM_BYTES[own]
-
-
 def _timed(
-    decoder: LlamaDecoder, size: Size, number_format: NumberFormat, n_rows: Sequence[int]
+    decoder: LlamaDecoder, size: Size, n_rows: Sequence[int]
 ) -> dict[str, Callable[[], object]]:
     prompts = torch.randn(1, size.prompt_length, size.config["hidden_size"])
     read = torch.ones(READ_BYTES // 4)
+    matrix = torch.randn(SIDE, SIDE)
     position = size.prompt_length + size.n_tokens // 2
 
     def step(n: int) -> Callable[[], object]:
@@ -251,19 +237,10 @@ def _timed(
 
     return {
         "read": read.sum,
-        "product": _product(number_format),
+        "product": lambda: matrix @ matrix,
         "prompt": lambda: decoder.prefill(prompts, 0),
         **{f"step, {n}": step(n) for n in n_rows},
     }
-
-
-def _product(number_format: NumberFormat) -> Callable[[], object]:
-    """Return the fastest product of two matrices of this format that torch has."""
-    if number_format == "int8":
-        whole = torch.randint(-127, 127, (SIDE, SIDE), dtype=torch.int8)
-        return lambda: torch._int_mm(whole, whole)  # noqa: SLF001 - it has no other name
-    matrix = torch.randn(SIDE, SIDE, dtype=getattr(torch, number_format))
-    return lambda: matrix @ matrix
 
 
 def _take_turns(
@@ -282,7 +259,7 @@ def _take_turns(
 
 def _join(size: Size, options: Options, rows: list[MeasuredRow], figures: list[Figure]) -> None:
     """Narrate the newest window, with and without others under way."""
-    decoder = decoder_of(size, "float32", seed=options.seed, max_rows=JOIN_ROWS)
+    decoder = decoder_of(size, seed=options.seed, max_rows=JOIN_ROWS)
     rng = np.random.default_rng(options.seed)
     shape = (size.prompt_length, size.config["hidden_size"])
     grids = [rng.normal(size=shape).astype(np.float32) for _ in range(JOIN_POPULATIONS)]

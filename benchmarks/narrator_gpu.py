@@ -100,7 +100,7 @@ class GpuRoad:
             copy.deepcopy(model.model.language_model),
             model.lm_head,
             read_shape(text, n_positions=n_positions),
-            number_format="bfloat16" if device != "cpu" else "float32",
+            dtype=self._dtype,
             device=device,
             max_rows=max_rows,
             n_positions=n_positions,

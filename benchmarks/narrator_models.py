@@ -21,7 +21,6 @@ from contracts.manifest import (
     WindowModel,
 )
 from daemon.narrators.llava.decoder import LlamaDecoder
-from daemon.narrators.llava.products import NumberFormat
 from daemon.narrators.llava.shape import TextShape, read_shape
 
 SHIPPED = Path(simulation.__file__).parent / "weights" / "tiny-llava"
@@ -93,18 +92,16 @@ def random_text_model(size: Size, *, seed: int) -> Any:
         return LlamaForCausalLM(LlamaConfig(**size.config)).eval()
 
 
-def decoder_of(
-    size: Size, number_format: NumberFormat, *, seed: int, max_rows: int, device: str = "cpu"
-) -> LlamaDecoder:
-    """Return the daemon's decoder on a random model."""
+def decoder_of(size: Size, *, seed: int, max_rows: int) -> LlamaDecoder:
+    """Return the daemon's decoder on a random model, float32 on a CPU."""
     model = random_text_model(size, seed=seed)
     n_positions = size.prompt_length + size.n_tokens
     return LlamaDecoder(
         model.model,
         model.lm_head,
         read_shape(model.config, n_positions=n_positions),
-        number_format=number_format,
-        device=device,
+        dtype=torch.float32,
+        device="cpu",
         max_rows=max_rows,
         n_positions=n_positions,
     )

@@ -148,10 +148,9 @@ class NarratorSettings(_Group):
     max_new_tokens: Annotated[int, Field(ge=1, le=2048)] = 60
     """Tokens after which a narration is cut (status ``truncated``). One sentence takes about 20;
     each token costs a pass through the model."""
-    dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto"
-    """Number format of the model's weights; ``int8`` is for a CPU. ``auto``: bfloat16 on a GPU;
-    on a CPU float32, unless ``neurrate export`` found that the model says 95 % of its sentences
-    word for word in a narrower format, faster (``parity.json`` in the bundle)."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Number format of the model's weights. ``auto``: bfloat16 on a GPU, float32 on a CPU. The
+    ``llava`` back-end refuses float16 and bfloat16 on a CPU."""
     device: TorchDevice = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1``. ``auto`` takes the first GPU, else the CPU."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1

@@ -29,7 +29,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from daemon.narrators.llava.products import NumberFormat, Product, has_packed, make_product
+from daemon.narrators.llava.linear import Linear, make_linear
 from daemon.narrators.llava.shape import TextShape
 
 if TYPE_CHECKING:
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    qkv: Product
-    out: Product
-    gate_up: Product
-    down: Product
+    qkv: Linear
+    out: Linear
+    gate_up: Linear
+    down: Linear
     norm_in: Tensor
     norm_mid: Tensor
 
@@ -79,8 +79,6 @@ class LlamaDecoder:
     head : torch.nn.Linear
         Its ``lm_head``.
     shape : TextShape
-    number_format : {"float32", "float16", "bfloat16", "int8"}
-    device : str
     max_rows, n_positions : int
         Size of the cache.
     """
@@ -91,7 +89,7 @@ class LlamaDecoder:
         head: nn.Linear,
         shape: TextShape,
         *,
-        number_format: NumberFormat,
+        dtype: torch.dtype,
         device: str,
         max_rows: int,
         n_positions: int,
@@ -100,14 +98,14 @@ class LlamaDecoder:
 
         self.shape = shape
         self.device = device
-        self.dtype = activation_dtype(number_format, device)
+        self.dtype = dtype
         self.max_rows = max_rows
         self.n_positions = n_positions
         with torch.inference_mode():
             self.words = text_model.embed_tokens.weight.to(device, self.dtype)
-            self._head = make_product(head.weight, None, head_format(number_format, device), device)
+            self._head = make_linear(head.weight, None, dtype, device)
             self._norm = text_model.norm.weight.to(device, self.dtype)
-            self._layers = [self._taken(layer, number_format) for layer in _popped(text_model)]
+            self._layers = [self._taken(layer) for layer in _popped(text_model)]
             self._rotate(text_model.rotary_emb)
             self.cache = torch.zeros(
                 (shape.n_layers, max_rows, 2 * shape.n_kv_heads, n_positions, shape.head_dim),
@@ -272,47 +270,25 @@ class LlamaDecoder:
         self._cosine = self._cosine.to(self.device, self.dtype)
         self._sine = self._sine.to(self.device, self.dtype)
 
-    def _taken(self, layer: Any, number_format: NumberFormat) -> _Layer:
+    def _taken(self, layer: Any) -> _Layer:
         import torch
 
         attention, gates = layer.self_attn, layer.mlp
 
-        def product(*parts: Any) -> Product:
+        def linear(*parts: Any) -> Linear:
             weight = torch.cat([part.weight for part in parts])
             biases = [part.bias for part in parts if part.bias is not None]
             bias = torch.cat(biases) if biases else None
-            return make_product(weight, bias, number_format, self.device)
+            return make_linear(weight, bias, self.dtype, self.device)
 
         return _Layer(
-            qkv=product(attention.q_proj, attention.k_proj, attention.v_proj),
-            out=product(attention.o_proj),
-            gate_up=product(gates.gate_proj, gates.up_proj),
-            down=product(gates.down_proj),
+            qkv=linear(attention.q_proj, attention.k_proj, attention.v_proj),
+            out=linear(attention.o_proj),
+            gate_up=linear(gates.gate_proj, gates.up_proj),
+            down=linear(gates.down_proj),
             norm_in=layer.input_layernorm.weight.to(self.device, self.dtype),
             norm_mid=layer.post_attention_layernorm.weight.to(self.device, self.dtype),
         )
-
-
-def activation_dtype(number_format: NumberFormat, device: str) -> torch.dtype:
-    """Return the format of what is not a weight: float32 on a CPU, where that costs nothing."""
-    import torch
-
-    if number_format == "int8":
-        return torch.float32
-    if number_format == "bfloat16" and device == "cpu" and has_packed():
-        return torch.float32
-    dtype: torch.dtype = getattr(torch, number_format)
-    return dtype
-
-
-def head_format(number_format: NumberFormat, device: str) -> NumberFormat:
-    """Return the format of the vocabulary's weights.
-
-    A score in bfloat16 has 8 bits, so that the best words are often level and the first of them is
-    said: of 64 scenes the shipped model then says 51 in other words. On a CPU these weights stay
-    float32; on a GPU they are as ``generate`` has them.
-    """
-    return "float32" if number_format == "bfloat16" and device == "cpu" else number_format
 
 
 def _popped(text_model: Any) -> Any:

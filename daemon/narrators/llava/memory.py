@@ -36,8 +36,9 @@ def room_for_the_model(name: str, *, device: str, max_rows: int) -> Iterator[Non
         is_known = isinstance(error, torch.OutOfMemoryError)
         if not is_known and "can't allocate memory" not in str(error):
             raise
+        narrower = "" if device == "cpu" else ", narrator.dtype to a narrower format,"
         raise UserError(
             f"the memory of {device!r} must hold the language model and {max_rows} sentences at "
-            f"once, and does not hold {name!r} with them. Set narrator.max_rows to fewer, "
-            "narrator.dtype to a narrower format, or narrator.model to a smaller model."
+            f"once, and does not hold {name!r} with them. Set narrator.max_rows to fewer{narrower} "
+            "or narrator.model to a smaller model."
         ) from error

@@ -13,19 +13,19 @@ from contracts.embedding import PatchEmbedding
 from contracts.errors import MisuseError
 from contracts.manifest import Manifest
 from contracts.narration import Provenance, Status, Utterance
-from daemon.narrators.devices import torch_device
+from daemon.narrators.devices import torch_device, weights_dtype
 from daemon.narrators.evidence import EvidenceFinder
 from daemon.narrators.llava.loading import ModelSource, load_weights, load_words
 from daemon.narrators.llava.memory import room_for_the_model
-from daemon.narrators.llava.number_format import choose_format
 from daemon.narrators.llava.shape import read_shape
 from daemon.narrators.patches import PatchPrompt, split_prompt
 from daemon.narrators.protocol import WARM_UP_TOKENS, EndedRow, PartialRow
 from daemon.narrators.words import whole_words
 
 if TYPE_CHECKING:
+    import torch
+
     from daemon.narrators.llava.engine import DecodingRow, Engine
-    from daemon.narrators.llava.products import NumberFormat
     from daemon.narrators.llava.speech import Transcript
 
 
@@ -42,8 +42,8 @@ class LlavaNarrator:
         With ``<image>`` exactly once, as the settings make sure.
     max_new_tokens : int
         A sentence that is longer is cut and marked as truncated.
-    dtype : {"auto", "float32", "float16", "bfloat16", "int8"}
-        As `number_format.choose_format` has it.
+    dtype : {"auto", "float32", "float16", "bfloat16"}
+        Of the weights; ``auto`` is bfloat16 on a GPU and float32 on a CPU, which takes no other.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``. ``auto`` takes a GPU if there is one.
     revision : str
@@ -71,7 +71,7 @@ class LlavaNarrator:
         manifest: Manifest,
         prompt: str,
         max_new_tokens: int,
-        dtype: Literal["auto", "float32", "float16", "bfloat16", "int8"] = "auto",
+        dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
         device: str = "auto",
         revision: str = "",
         threads: int | None = None,
@@ -92,9 +92,9 @@ class LlavaNarrator:
             torch.set_num_threads(threads)
         config, self._tokenizer = load_words(source, manifest)
         device = torch_device(device)
-        number_format = choose_format(dtype, device, manifest, str(model))
+        weights = weights_dtype(dtype, device)
         with room_for_the_model(str(model), device=device, max_rows=max_rows):
-            self._engine = self._load(source, config, prompt, number_format, device, max_rows)
+            self._engine = self._load(source, config, prompt, weights, device, max_rows)
             self._warm_up()
         self._provenance = Provenance(
             bundle=manifest.sha256,
@@ -185,11 +185,11 @@ class LlavaNarrator:
         source: ModelSource,
         config: Any,
         prompt: str,
-        number_format: NumberFormat,
+        dtype: torch.dtype,
         device: str,
         max_rows: int,
     ) -> Engine:
-        from daemon.narrators.llava.decoder import LlamaDecoder, activation_dtype
+        from daemon.narrators.llava.decoder import LlamaDecoder
         from daemon.narrators.llava.engine import Engine
         from daemon.narrators.llava.fixed_sizes import FixedSizes
         from daemon.narrators.llava.speech import Choice
@@ -199,13 +199,12 @@ class LlavaNarrator:
         n_positions = prompt_length + self._max_new_tokens
         shape = read_shape(config.text_config, n_positions=n_positions)
         model = load_weights(source, config)
-        dtype = activation_dtype(number_format, device)
         embed = PatchPrompt(model, self._tokenizer, prompt, device=device, dtype=dtype).embed
         decoder = LlamaDecoder(
             model.model.language_model,
             model.lm_head,
             shape,
-            number_format=number_format,
+            dtype=dtype,
             device=device,
             max_rows=max_rows,
             n_positions=n_positions if device == "cpu" else _rounded_up(n_positions),

@@ -90,7 +90,7 @@ class VllmNarrator:
             model,
             revision=revision,
             manifest=manifest,
-            dtype="auto" if settings.dtype == "int8" else settings.dtype,  # a projector is small
+            dtype=settings.dtype,
             device=settings.device,
             threads=settings.threads,
         )

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from daemon.narrators.llava.decoder import LlamaDecoder
 from daemon.narrators.llava.engine import DecodingRow, Engine
-from daemon.narrators.llava.products import NumberFormat
 from daemon.narrators.llava.shape import read_shape
 from daemon.narrators.llava.speech import Choice
 
@@ -45,7 +44,7 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def small_model(kind: str = "llama") -> Any:
+def small_model(kind: str = "llama", *, n_layers: int = 3) -> Any:
     """Return a text model with its head, that ends some sentences and not others."""
     from transformers import (
         LlamaConfig,
@@ -66,7 +65,7 @@ def small_model(kind: str = "llama") -> Any:
         "vocab_size": N_WORDS,
         "hidden_size": WIDTH,
         "intermediate_size": 48,
-        "num_hidden_layers": 3,
+        "num_hidden_layers": n_layers,
         "num_attention_heads": 4,
         "max_position_embeddings": 64,
         "initializer_range": 0.35,
@@ -107,7 +106,6 @@ def decoder_of(
     model: Any,
     *,
     max_rows: int,
-    number_format: NumberFormat = "float32",
     kind: type[LlamaDecoder] = LlamaDecoder,
     device: str = "cpu",
 ) -> Any:
@@ -117,7 +115,7 @@ def decoder_of(
         taken.model,
         taken.lm_head,
         read_shape(taken.config, n_positions=N_POSITIONS),
-        number_format=number_format,
+        dtype=torch.float32,
         device=device,
         max_rows=max_rows,
         n_positions=N_POSITIONS,

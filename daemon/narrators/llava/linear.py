@@ -1,0 +1,85 @@
+"""Linear layers of the decoder, with the weights in the layout that the machine reads fastest.
+
+Nearly all of a token's time goes into reading the weights once, so what counts is how close that
+comes to the memory's speed for a few rows at once. On a CPU torch's own product (MKL) does so for
+one row only; oneDNN with its own order of the weights, which torch's compiler also uses, does so
+for up to sixteen (docs/decisions/0015-narrator-engine.md has the figures).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Linear = Callable[["Tensor"], "Tensor"]
+"""Rows (..., n_in) to rows (..., n_out), in the dtype of the weights."""
+
+PACKED_FROM = 1 << 18
+"""Weights of a matrix from which oneDNN's order pays: below, its 15 us a call are more than the
+product, which the cache feeds (benchmarks/bench_narrator.py)."""
+
+ROWS_EXPECTED = 8
+"""Rows for which oneDNN chooses its order of the weights. Other numbers of rows run as well, within
+a few percent."""
+
+
+def make_linear(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, device: str) -> Linear:
+    """Prepare a weight for many products.
+
+    Parameters
+    ----------
+    weight : tensor, shape (n_out, n_in)
+        On the CPU, of any float type.
+    bias : tensor, shape (n_out,), optional
+    dtype : torch.dtype
+        Of the product.
+    device : str
+        Where the product is computed.
+    """
+    import torch
+
+    weight = weight.to(device, dtype)
+    bias = None if bias is None else bias.to(device, dtype)
+    # Only float32 is packed: packed bfloat16 weights need a processor with AVX-512, and torch
+    # raises an error on others.
+    is_large = device == "cpu" and dtype == torch.float32 and weight.numel() >= PACKED_FROM
+    if is_large and has_packed():
+        return Packed(weight, bias)
+    return partial(torch.nn.functional.linear, weight=weight, bias=bias)
+
+
+def has_packed() -> bool:
+    """Return whether this torch has oneDNN's products with packed weights."""
+    import torch
+
+    has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return has_onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+class Packed:
+    """oneDNN's product in float32, with the weights in its own order.
+
+    Parameters
+    ----------
+    weight, bias
+        As for `make_linear`, float32 and on the CPU.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        import torch
+
+        self._multiply = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001 - an operator's name
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(  # noqa: SLF001 - as above
+            weight.contiguous(), ROWS_EXPECTED
+        )
+        self._bias = bias
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Multiply."""
+        product: Tensor = self._multiply(rows, self._weight, self._bias, "none", [], "")
+        return product
