@@ -13,13 +13,6 @@ from contracts.atomic_files import check_writable
 from contracts.clock import NS_PER_S, Clock, HostClock
 from neurrate.arguments import JsonOption, Seconds
 from neurrate.tables import print_table, write_json
-from subscribers.listener import (
-    ANY_NUMBER,
-    MARK_TOPICS,
-    NARRATION_TOPICS,
-    PARTIAL_TOPICS,
-    subscribed,
-)
 from subscribers.watch.state import SILENCE_S, ReceivedNarration, WatchState
 from subscribers.watch.triggers import ReceivedTriggers
 from subscribers.watch.truth import score_rows
@@ -83,6 +76,8 @@ def watch(
     json
         Write what was heard to this file, the last thousand narrations word for word.
     """
+    from subscribers.listener import ANY_NUMBER, MARK_TOPICS, subscribed
+
     check_writable(json)
     check_writable(svg)
     clock = HostClock()
@@ -147,6 +142,8 @@ def follow(
     words : bool
         Sentences as they grow, where there is a view to show them in.
     """
+    from subscribers.listener import NARRATION_TOPICS, PARTIAL_TOPICS, subscribed
+
     is_plain = plain or not sys.stdout.isatty()
     show = _plain if is_plain else _live
     topics = NARRATION_TOPICS + (PARTIAL_TOPICS if words and not is_plain else ())
