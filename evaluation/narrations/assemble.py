@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from evaluation.bootstrap import Tally, difference, pooled, resamples, score
+from encoder_training.evaluation.bootstrap import Draws
 from evaluation.narrations.facts_score import tallies
 from evaluation.narrations.pairs import NarratedPair, pair_results
 from evaluation.narrations.report import Example, NarratorScores, PairsOf, Report, SameTokens
 from evaluation.narrations.sbert import SentenceEncoder, Similarity, similarity
 from evaluation.narrations.targets import against, judge
+from evaluation.scores import Tally, difference, draw_scenes, pooled, score
 from simulation.captions import caption
 from simulation.scenes.facts import Facts
 
@@ -82,7 +80,7 @@ def assemble(
     -------
     Report
     """
-    draws = resamples(len(scenes.facts), seed=seed)
+    draws = draw_scenes(len(scenes.facts), seed=seed)
     found = {name: tallies(scenes.facts, said, seed=seed) for name, said in scenes.texts.items()}
     true_patches = _scored([found[TRUE_PATCHES]], None, draws)
     spikes = {
@@ -116,18 +114,18 @@ def assemble(
 
 
 def _scored(
-    repeats: Sequence[Mapping[str, Tally]], n_units: int | None, draws: NDArray[np.float64]
+    repeats: Sequence[Mapping[str, Tally]], n_units: int | None, draws: Draws
 ) -> NarratorScores:
     """Score one narrator, or several that heard as many units each."""
     scores = {name: score(pooled([each[name] for each in repeats]), draws) for name in repeats[0]}
-    return NarratorScores(n_units, len(repeats) * draws.shape[1], scores)
+    return NarratorScores(n_units, len(repeats) * draws.n_groups, scores)
 
 
 def _similarities(
     scenes: NarratedScenes,
     captions: Sequence[str],
     encoder: SentenceEncoder,
-    draws: NDArray[np.float64],
+    draws: Draws,
     seed: int,
 ) -> dict[str, Similarity]:
     return {

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import MisuseError
-from evaluation.bootstrap import Tally, derangements
+from evaluation.scores import Tally, derangements
 from simulation.captions import ParsedCaption, parse
 from simulation.scenes.facts import DISTANCES, KINDS, LIGHTS, Facts
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
-from evaluation.bootstrap import Score
 from evaluation.narrations.facts_score import SCORES
 from evaluation.narrations.report import NarratorScores, Report
+from evaluation.scores import Score
 
 COLUMNS = {
     "object_f1": "object F1",

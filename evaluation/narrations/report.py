@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evaluation.bootstrap import Difference, Score
+from encoder_training.evaluation.bootstrap import Interval
 from evaluation.narrations.pairs import PairResult
 from evaluation.narrations.sbert import Similarity
+from evaluation.scores import Score
 
 REPORT_VERSION = 1
 """Raised when a key changes meaning or goes."""
@@ -153,7 +154,7 @@ class Report:
         By population.
     units : mapping of int to NarratorScores
         By number of visual units.
-    against : mapping of str to Difference
+    against : mapping of str to Interval
         Object F1 of a pair of populations, first less second, such as ``all-silent``.
     pairs : tuple of PairsOf
         Controlled clips.
@@ -176,7 +177,7 @@ class Report:
     true_patches: NarratorScores
     spikes: Mapping[str, NarratorScores]
     units: Mapping[int, NarratorScores]
-    against: Mapping[str, Difference]
+    against: Mapping[str, Interval]
     pairs: tuple[PairsOf, ...]
     sbert: Mapping[str, Similarity]
     same_tokens: tuple[SameTokens, ...]

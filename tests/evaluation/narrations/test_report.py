@@ -8,20 +8,20 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from evaluation.bootstrap import difference, resamples, score
 from evaluation.narrations.facts_score import SCORES, tallies
 from evaluation.narrations.figures import write_figures
 from evaluation.narrations.page import page, table
 from evaluation.narrations.pairs import NarratedPair, pair_results
 from evaluation.narrations.report import Example, NarratorScores, PairsOf, Report, SameTokens
 from evaluation.narrations.targets import against, judge
+from evaluation.scores import difference, draw_scenes, score
 from simulation.captions import caption
 from simulation.scenes.pairs import FEATURES, controlled_pair
 from simulation.scenes.scene import random_scene
 
 N_SCENES = 60
 FACTS = [random_scene(seed).facts for seed in range(N_SCENES)]
-DRAWS = resamples(N_SCENES, n_draws=500)
+DRAWS = draw_scenes(N_SCENES, n_draws=500)
 
 
 def _tallies(share_right, seed=0):

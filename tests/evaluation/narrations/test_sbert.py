@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from contracts.errors import DependencyError, MisuseError
-from evaluation.bootstrap import resamples
 from evaluation.narrations import sbert
 from evaluation.narrations.sbert import SALAD_VOCABULARY, MiniLM, similarity, word_salads
+from evaluation.scores import draw_scenes
 from simulation.captions import caption, vocabulary
 from simulation.scenes.scene import random_scene
 
@@ -34,7 +34,7 @@ def test_matched_shuffled_and_floor_by_hand():
         ["ant", "ape", "bee", "cow"],
         ["arm", "bus", "bow", "dry"],
         FirstLetters(),
-        resamples(4),
+        draw_scenes(4),
     )
     assert found.matched.value == 0.5
     # Of the three captions of other scenes: none is an a for ant, one for ape; one is a b for bee.
@@ -47,7 +47,7 @@ def test_matched_shuffled_and_floor_by_hand():
 
 def test_failed_narration_has_no_similarity():
     """The empty text is like nothing, whatever a model makes of it."""
-    found = similarity(["", "arm"], ["zoo", "ant"], FirstLetters(), resamples(2))
+    found = similarity(["", "arm"], ["zoo", "ant"], FirstLetters(), draw_scenes(2))
     assert found.matched.value == 0.5
 
 
@@ -64,7 +64,7 @@ def test_word_salads_are_ours_and_repeatable():
 def test_one_caption_for_each_text():
     """Unequal lists are our own mistake."""
     with pytest.raises(MisuseError, match="one caption for each text"):
-        similarity(["a"], ["a", "b"], FirstLetters(), resamples(1))
+        similarity(["a"], ["a", "b"], FirstLetters(), draw_scenes(1))
 
 
 def test_model_that_is_not_installed_is_named(monkeypatch):
@@ -87,7 +87,7 @@ def test_real_model_orders_matched_shuffled_and_floor():
         [caption(one, seed) for seed, one in enumerate(facts)],
         [caption(one, seed + 1000) for seed, one in enumerate(facts)],
         MiniLM(),
-        resamples(40),
+        draw_scenes(40),
     )
     assert found.matched.low > found.shuffled.high
     assert found.shuffled.low > found.floor.high

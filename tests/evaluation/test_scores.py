@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from contracts.errors import MisuseError
-from evaluation.bootstrap import (
+from evaluation.scores import (
     Tally,
     corrected,
     derangements,
     difference,
+    draw_scenes,
     pooled,
-    resamples,
     score,
 )
 
@@ -27,7 +27,7 @@ def test_interval_is_that_of_a_binomial():
     """For yes-or-no answers the bootstrap is a binomial, whose quantiles are known."""
     from scipy.stats import binom
 
-    found = score(_answers(160, 200), resamples(200, seed=3))
+    found = score(_answers(160, 200), draw_scenes(200, seed=3))
     expected = binom.ppf([0.025, 0.975], 200, 0.8) / 200
     assert found.value == 0.8
     assert found.n == 200
@@ -36,7 +36,7 @@ def test_interval_is_that_of_a_binomial():
 
 def test_correction_puts_chance_at_zero_and_perfection_at_one():
     """The corrected score and its interval are the raw ones on another scale."""
-    found = score(_answers(160, 200), resamples(200))
+    found = score(_answers(160, 200), draw_scenes(200))
     assert found.corrected == pytest.approx((0.8 - 0.25) / 0.75)
     assert found.corrected_low == pytest.approx((found.low - 0.25) / 0.75)
     assert corrected(0.25, 0.25) == 0
@@ -47,7 +47,7 @@ def test_correction_puts_chance_at_zero_and_perfection_at_one():
 def test_interval_covers_the_truth_as_often_as_it_says():
     """Of 200 samples of a known rate, the interval holds it in about 95 of 100."""
     rng = np.random.default_rng(5)
-    draws = resamples(150, n_draws=1000)
+    draws = draw_scenes(150, n_draws=1000)
     n_covered = 0
     for _ in range(200):
         found = score(Tally((rng.random(150) < 0.6).astype(float), np.ones(150)), draws)
@@ -61,7 +61,7 @@ def test_paired_difference_is_narrower_than_an_unpaired_one():
     right = (rng.random(300) < 0.5).astype(float)
     better = right.copy()
     better[np.flatnonzero(right == 0)[:30]] = 1
-    draws = resamples(300)
+    draws = draw_scenes(300)
     one, other = Tally(better, np.ones(300)), Tally(right, np.ones(300))
     paired = difference(one, other, draws)
     assert paired.value == pytest.approx(0.1)
@@ -74,13 +74,13 @@ def test_paired_difference_is_narrower_than_an_unpaired_one():
 def test_difference_with_itself_is_nothing():
     """A population does not differ from itself, in any draw."""
     tally = _answers(20, 50)
-    same = difference(tally, tally, resamples(50))
+    same = difference(tally, tally, draw_scenes(50))
     assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
 def test_score_that_no_scene_asks_for_is_no_number():
     """Zero questions give no score, and no error."""
-    found = score(Tally(np.zeros(10), np.zeros(10)), resamples(10))
+    found = score(Tally(np.zeros(10), np.zeros(10)), draw_scenes(10))
     assert np.isnan(found.value)
     assert np.isnan(found.low)
     assert found.n == 0
@@ -94,12 +94,12 @@ def test_repeats_are_pooled_scene_by_scene():
     assert both.chance == 0.25
 
 
-def test_resamples_keep_the_number_of_scenes():
+def test_draws_keep_the_number_of_scenes():
     """Each draw has as many scenes as there are; the same seed gives the same draws."""
-    draws = resamples(30, seed=1, n_draws=100)
+    draws = draw_scenes(30, seed=1, n_draws=100).times
     assert (draws.sum(axis=1) == 30).all()
-    np.testing.assert_array_equal(draws, resamples(30, seed=1, n_draws=100))
-    assert (draws != resamples(30, seed=2, n_draws=100)).any()
+    np.testing.assert_array_equal(draws, draw_scenes(30, seed=1, n_draws=100).times)
+    assert (draws != draw_scenes(30, seed=2, n_draws=100).times).any()
 
 
 def test_derangements_leave_nothing_in_place():
@@ -118,8 +118,8 @@ def test_derangements_leave_nothing_in_place():
     "call",
     [
         lambda: derangements(1),
-        lambda: resamples(0),
-        lambda: score(_answers(1, 3), resamples(4)),
+        lambda: draw_scenes(0),
+        lambda: score(_answers(1, 3), draw_scenes(4)),
     ],
 )
 def test_misuse_is_refused(call):
