@@ -58,13 +58,13 @@ def soak(
     """
     from daemon.service.signals import StopRequest, stop_on_signal
     from evaluation.latency.disturbances import DisturbanceSchedule
-    from evaluation.latency.process_usage import check_proc
+    from evaluation.latency.process_usage import check_soak_libraries
     from evaluation.latency.report import circumstances
     from evaluation.latency.sample import Log
     from evaluation.latency.soak import soak as run
 
     bench.check()
-    check_proc()
+    check_soak_libraries()
     seconds = 60 * minutes
     played = bench.material(seconds=seconds + 2)
     stop = StopRequest()

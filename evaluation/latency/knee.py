@@ -1,4 +1,4 @@
-"""The knee of the curve: the fastest rate that the daemon keeps up with, by a stated rule."""
+"""The knee: the fastest rate that the daemon sustains, by a stated rule."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 MIN_SHARE = 0.99
-"""Of the windows that must be narrated."""
+"""Least share of the windows that must be narrated."""
 
 MAX_GROWTH = 2.0
-"""Of the 95th percentile of the latency, against that at the lowest rate."""
+"""Largest ratio of the 95th percentile of the latency to that at the lowest rate."""
 
 RULE = (
     f"the largest rate at which, and at every lower rate, at least {MIN_SHARE:.0%} of the windows "
@@ -21,16 +21,16 @@ RULE = (
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What the rule needs of one rate.
+    """The result at one rate that the rule looks at.
 
     Attributes
     ----------
     rate : float
         Windows per second.
     share : float
-        Of its windows that were narrated.
+        Share of the windows that were narrated, from 0 to 1.
     p95_ms : float
-        Of the whole latency.
+        Of the total latency.
     """
 
     rate: float
@@ -40,16 +40,16 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """Where the curve bends.
+    """The fastest rate that is sustained, and the next one.
 
     Attributes
     ----------
     rate : float or None
-        Windows per second; None if even the lowest rate is too fast.
+        Windows per second; None if even the lowest rate is not sustained.
     beyond : float or None
-        The next rate that was tried; None if all of them were kept up with.
+        The next rate that was tried; None if all were sustained.
     why : str
-        What breaks the rule there; empty if nothing does.
+        Which part of the rule fails there; empty if none does.
     """
 
     rate: float | None
@@ -57,7 +57,7 @@ class Knee:
     why: str
 
     def sentence(self) -> str:
-        """Say it."""
+        """Return the knee in one sentence."""
         if self.rate is None:
             return f"No knee: already at {self.beyond:g} windows/s {self.why}."
         if self.beyond is None:
@@ -70,35 +70,24 @@ class Knee:
 
 
 def find_knee(points: Sequence[Point]) -> Knee:
-    """Apply the rule.
+    """Apply the rule to one point or more, in any order.
 
-    Parameters
-    ----------
-    points : sequence of Point
-        One or more, in any order.
-
-    Returns
-    -------
-    Knee
-
-    Examples
-    --------
     >>> find_knee([Point(1, 1.0, 50), Point(10, 1.0, 90), Point(20, 0.8, 200)]).rate
     10
     """
     ordered = sorted(points, key=lambda point: point.rate)
-    most_ms = MAX_GROWTH * ordered[0].p95_ms
-    kept: float | None = None
+    limit_ms = MAX_GROWTH * ordered[0].p95_ms
+    sustained: float | None = None
     for point in ordered:
-        if why := _problem(point, most_ms):
-            return Knee(kept, point.rate, why)
-        kept = point.rate
-    return Knee(kept, None, "")
+        if why := _problem(point, limit_ms):
+            return Knee(sustained, point.rate, why)
+        sustained = point.rate
+    return Knee(sustained, None, "")
 
 
-def _problem(point: Point, most_ms: float) -> str:
+def _problem(point: Point, limit_ms: float) -> str:
     if point.share < MIN_SHARE:
         return f"only {point.share:.1%} of the windows are narrated"
-    if point.p95_ms > most_ms:
-        return f"the 95th percentile is {point.p95_ms:.0f} ms, more than {most_ms:.0f} ms"
+    if point.p95_ms > limit_ms:
+        return f"the 95th percentile is {point.p95_ms:.0f} ms, more than {limit_ms:.0f} ms"
     return ""

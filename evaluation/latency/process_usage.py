@@ -1,31 +1,25 @@
-"""What a process takes: memory, descriptors, threads, as Linux says in /proc."""
+"""Memory, descriptors and threads of the processes of a soak, read with psutil."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from contracts.errors import DependencyError
 
-PROC = Path("/proc")
-
 WORKER = "daemon.worker"
-"""Stands in the command line of the narrator's process."""
+"""An argument in the command line of the narrator's process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What one process takes.
+    """What one process uses.
 
     Attributes
     ----------
-    pid : int
     rss_mb : float
-        Memory in use (resident set), 10**6 bytes; pages shared with others count in full.
+        Resident set, 10**6 bytes; pages shared with other processes count in full.
     n_descriptors : int
         Open files and sockets.
-    n_threads : int
     """
 
     pid: int
@@ -34,59 +28,51 @@ class Footprint:
     n_threads: int
 
 
-def check_proc() -> None:
-    """Refuse a system without /proc.
+def check_soak_libraries() -> None:
+    """Refuse to start a soak whose samples could not be taken or evaluated.
 
     Raises
     ------
     DependencyError
-        If there is none.
+        If psutil or SciPy is not installed.
     """
-    if not (PROC / "self" / "statm").is_file():
+    try:
+        import psutil  # noqa: F401 - only whether it is installed
+        import scipy  # noqa: F401
+    except ImportError as error:
         raise DependencyError(
-            "A soak reads memory and descriptors in /proc, which Linux has and this system has not."
-        )
+            f"A soak needs {error.name}, which is not installed. Run: pip install 'neurrate[eval]'."
+        ) from error
 
 
 def footprint(pid: int | None) -> Footprint | None:
-    """Look at a process.
+    """Return what a process uses; None for no process, and for one that has just ended."""
+    import psutil
 
-    Parameters
-    ----------
-    pid : int or None
-
-    Returns
-    -------
-    Footprint or None
-        None for no process, and for one that has just ended.
-    """
     if pid is None:
         return None
-    folder = PROC / str(pid)
     try:
-        n_pages = int((folder / "statm").read_text().split()[1])
-        n_descriptors = len(os.listdir(folder / "fd"))  # noqa: PTH208 - names are not needed
-        n_threads = len(os.listdir(folder / "task"))  # noqa: PTH208
-    except OSError:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            return Footprint(
+                pid, process.memory_info().rss / 1e6, process.num_fds(), process.num_threads()
+            )
+    except psutil.Error:
         return None
-    return Footprint(pid, n_pages * os.sysconf("SC_PAGE_SIZE") / 1e6, n_descriptors, n_threads)
 
 
 def worker_of(daemon_pid: int) -> int | None:
     """Return the process id of the daemon's narrator worker; None while there is none."""
-    for pid in _children(daemon_pid):
-        try:
-            words = (PROC / str(pid) / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if WORKER.encode() in words:
-            return pid
-    return None
+    import psutil
 
-
-def _children(pid: int) -> list[int]:
     try:
-        tasks = sorted((PROC / str(pid) / "task").iterdir())
-        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-    except OSError:
-        return []
+        children = psutil.Process(daemon_pid).children()
+    except psutil.Error:
+        return None
+    for child in children:
+        try:
+            if WORKER in child.cmdline():
+                return int(child.pid)
+        except psutil.Error:
+            continue
+    return None

@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: tables for people, and the circumstances of its numbers."""
+"""Tables of a latency benchmark, and the conditions under which it ran."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PERCENTILES = ("p50", "p95", "p99", "max")
 
 
 def circumstances(played: TrialInputs) -> dict[str, Any]:
-    """Return what the numbers depend on: the command, the machine, and what was played."""
+    """Return what the numbers depend on: the command, the machine, and the inputs."""
     return {
         "command": shlex.join(["neurrate", *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -38,7 +38,7 @@ def circumstances(played: TrialInputs) -> dict[str, Any]:
 
 
 def cpu_model() -> str:
-    """Return the processor's name, as Linux knows it."""
+    """Return the processor's name from /proc/cpuinfo, or what the platform module knows."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -46,32 +46,34 @@ def cpu_model() -> str:
 
 
 def narration_rows(results: Sequence[RateResult]) -> list[dict[str, object]]:
-    """Return whole latencies, and what became of windows and spikes, a row for each rate."""
+    """Return total latencies and the counts of windows and spikes, a row for each rate."""
     return [
         {
-            "windows/s": f"{each.pace.rate:g}",
-            **_percentile_cells(each.stages_ms.get("total")),
-            "windows": each.measured_windows,
-            "narrated": f"{each.share:.1%}",
-            "spikes lost": each.spikes["sent"] - each.spikes["binned"],
+            "windows/s": f"{result.pace.rate:g}",
+            **_percentile_cells(result.stages_ms.get("total")),
+            "windows": result.measured_windows,
+            "narrated": f"{result.share:.1%}",
+            "spikes lost": result.spikes["sent"] - result.spikes["binned"],
         }
-        for each in results
+        for result in results
     ]
 
 
 def trigger_rows(results: Sequence[RateResult]) -> dict[str, list[dict[str, object]]]:
-    """Return whole latencies of triggers, by what the rules listen to, a row for each rate."""
+    """Return total latencies of triggers by the kind of their rules, a row for each rate."""
     rows: dict[str, list[dict[str, object]]] = {}
-    for each in results:
-        for kind, found in each.triggers.items():
-            cells = _percentile_cells(found["stages_ms"]["total"])
-            rate = f"{each.pace.rate:g}"
-            rows.setdefault(kind, []).append({"windows/s": rate, **cells, "triggers": found["n"]})
+    for result in results:
+        for kind, triggers in result.triggers.items():
+            cells = _percentile_cells(triggers["stages_ms"]["total"])
+            rate = f"{result.pace.rate:g}"
+            rows.setdefault(kind, []).append(
+                {"windows/s": rate, **cells, "triggers": triggers["n"]}
+            )
     return rows
 
 
-def _percentile_cells(found: dict[str, float] | None) -> dict[str, object]:
-    return {name: None if found is None else _ms(found[name]) for name in PERCENTILES}
+def _percentile_cells(ms: dict[str, float] | None) -> dict[str, object]:
+    return {name: None if ms is None else _ms(ms[name]) for name in PERCENTILES}
 
 
 def _ms(value: float) -> str:

@@ -1,4 +1,4 @@
-"""One second of a soak, as one line of a file."""
+"""The log of a soak: a line of JSON each second, and one for each event."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from evaluation.latency.process_usage import Footprint
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was seen in one second.
+    """What was measured in one second.
 
     Attributes
     ----------
@@ -23,13 +23,13 @@ class Sample:
     queue : dict
         Of the newest ``stats``: windows ``waiting`` for the narrator, and ``unfinished``.
     counters : dict
-        Of the newest ``stats``; they only go up.
+        Of the newest ``stats``; they never decrease.
     n_narrations, n_failed, n_triggers : int
-        That arrived in this second; failed ones are not among the narrations.
+        Received in this second; failed narrations are not in the first count.
     latency_ms, trigger_ms : dict or None
         p50, p95, p99, max and n of this second's narrations and triggers.
     drift_ms : float or None
-        Session time covered, at the speed of the replay, less the wall time that has passed.
+        Session time covered, at the speed of the replay, minus the wall time that has passed.
     stats_age_s : float
         How old the newest ``stats`` is.
     """
@@ -50,7 +50,7 @@ class Sample:
 
     @property
     def counted_s(self) -> float:
-        """When the daemon counted: wall seconds since the first window."""
+        """When the counters were read: wall seconds since the first window."""
         return self.t_s - self.stats_age_s
 
 
@@ -64,7 +64,6 @@ class Event:
         ``narrator stopped``, ``narrator goes on``, ``narrator killed``, ``slow subscriber``.
     t_s : float
         Wall seconds since the first window.
-    host_ns : int
     """
 
     name: str
@@ -74,15 +73,14 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """The first narration that was begun after an event.
+    """The first narration begun after an event.
 
     Attributes
     ----------
-    event : str
     after_s : float
-        From the event until it was published.
+        From the event until the narration was published.
     age_ms : float
-        Of its window when the narrator took it up.
+        Of its window when the narrator took it.
     """
 
     event: str
@@ -92,7 +90,7 @@ class Recovery:
 
 @dataclass(slots=True)
 class Log:
-    """The file of a soak: every line is whole and on the disk before the next begins."""
+    """The file of a soak; each line is flushed before the next, so that a crash loses nothing."""
 
     file: IO[str] | None
     samples: list[Sample] = field(default_factory=list)
@@ -107,16 +105,16 @@ class Log:
             self.file.flush()
 
     def sample(self, sample: Sample) -> None:
-        """Keep a second."""
+        """Record one second."""
         self.samples.append(sample)
         self.write("sample", asdict(sample))
 
     def event(self, event: Event) -> None:
-        """Keep what was done."""
+        """Record what was done to the processes."""
         self.events.append(event)
         self.write("event", asdict(event))
 
     def recovery(self, recovery: Recovery) -> None:
-        """Keep how it went on."""
+        """Record the first narration after an event."""
         self.recoveries.append(recovery)
         self.write("recovery", asdict(recovery))

@@ -1,4 +1,4 @@
-"""What a soak says: each rule with the numbers that it was judged by. No process here."""
+"""The rules of a soak: each verdict with the numbers behind it. Runs no process."""
 
 from __future__ import annotations
 
@@ -10,60 +10,53 @@ import numpy as np
 
 from evaluation.latency.disturbances import GOES_ON, KILLED, SLOW, STOPPED
 from evaluation.latency.process_usage import Footprint
-from evaluation.latency.sample import Event, Log, Sample
-from evaluation.latency.trend import Trend, trend
+from evaluation.latency.sample import Event, Log, Recovery, Sample
+from evaluation.latency.trend import trend
 
 WARM_SHARE = 0.1
-"""Of a soak, at its beginning, that no drift is judged by."""
+"""Share of a soak, at its beginning, in which drift is not evaluated."""
 
 SETTLED_SHARE, SETTLED_S = 0.5, 240.0
-"""Memory is judged in the second half, and not in the first four minutes: the pools of the
-interpreter, of its libraries and of the C library fill for so long, by a megabyte or two, and then
-stay (docs/latency.md)."""
+"""Memory is evaluated in the second half, and not in the first four minutes: for that long the
+pools of the interpreter, its libraries and the C library grow by a megabyte or two; then they are
+stable (docs/latency.md)."""
 
 MAX_GROWTH = 0.05
-"""Of a process's memory in an hour: it would double within a day. In ten minutes less cannot be
-told from pools that still fill; a soak of hours shows it."""
+"""Share of a process's memory in an hour: at this rate it doubles within a day. In ten minutes,
+slower growth cannot be told from pools that are still filling; a soak of hours shows it."""
 
 MAX_RISE_MB = 10.0
-"""Of the daemon's memory while the narrator stands still: four windows of eight populations at
-24 x 24 x 1024 would take more."""
+"""Of the daemon's memory while the narrator is stopped: four queued windows of eight populations
+at 24 x 24 x 1024 would take more."""
 
 SETTLE_S = 5.0
-"""After an event, until descriptors are counted again: connections come and go."""
+"""After an event, until descriptors are counted again: connections open and close."""
 
 CLOSING_S = 2.0
-"""Before the end, in which processes let go of what they hold: no stretch between events."""
+"""Before the end, when processes close their sockets and files: not evaluated."""
 
 MIN_RATE = 0.95
-"""Of the windows that the source's data hold must be cut, whatever the narrator does."""
+"""Share of the windows in the source's data that must be cut, whatever the narrator does."""
 
 MIN_STOP_S = 4.0
-"""Of a stop, or its windows are too few to be counted once a second."""
+"""A shorter stop holds too few windows for counters that are read once a second."""
 
 MAX_AGE_STRIDES, MAX_AGE_MS = 2.0, 100.0
-"""How old the first window after a stop may be: two strides, and a moment for encoding it."""
+"""How old the first window after a stop may be: two strides, and time to encode it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One rule.
-
-    Attributes
-    ----------
-    name : str
-    is_ok : bool or None
-        None where there is too little to tell.
-    text : str
-        The numbers.
-    """
+    """The outcome of one rule."""
 
     name: str
     is_ok: bool | None
+    """None if the soak is too short to tell."""
     text: str
+    """The numbers behind it."""
 
     def line(self) -> str:
-        """Say it."""
+        """Return the verdict in one line."""
         word = {True: "ok", False: "NOT OK", None: "too short to tell"}[self.is_ok]
         return f"{word}: {self.name}: {self.text}"
 
@@ -71,20 +64,15 @@ class Verdict:
 def verdicts(
     log: Log, source: dict[str, Any], daemon: dict[str, Any], *, rate: float
 ) -> list[Verdict]:
-    """Judge a soak.
+    """Evaluate a soak.
 
     Parameters
     ----------
     log : Log
-        What was seen each second.
     source, daemon : dict
-        What each said of itself at its end.
+        The summaries that the processes printed when they ended.
     rate : float
-        Windows per second that the data hold.
-
-    Returns
-    -------
-    list of Verdict
+        Windows per second in the source's data.
     """
     counters = daemon["counters"]
     found = [_spikes(source, counters), _windows(counters)]
@@ -112,7 +100,7 @@ def _spikes(source: dict[str, Any], counters: dict[str, Any]) -> Verdict:
 
 
 def _windows(counters: dict[str, Any]) -> Verdict:
-    """Say where every window went: those that were skipped or came with a gap were lost."""
+    """Account for every window; those skipped or with a gap are lost."""
     dropped = {reason: n for reason, n in counters["windows_dropped"].items() if n}
     n_narrated = counters["windows"] - sum(dropped.values())
     reasons = ", ".join(f"{n:,} {reason.replace('_', ' ')}" for reason, n in dropped.items())
@@ -125,29 +113,29 @@ def _windows(counters: dict[str, Any]) -> Verdict:
 
 
 def _memory(name: str, samples: Sequence[Sample]) -> Verdict:
-    """Judge the longest stretch in which the process was the same."""
-    stretch = _longest_life([(each.t_s, getattr(each, name)) for each in samples])
-    rss = np.array([each.rss_mb for _, each in stretch])
-    found = trend(np.array([t_s for t_s, _ in stretch]), rss)
-    if found is None:
+    """Evaluate the longest interval without a restart of the process."""
+    life = _longest_life([(sample.t_s, getattr(sample, name)) for sample in samples])
+    rss = np.array([usage.rss_mb for _, usage in life])
+    slope = trend(np.array([t_s for t_s, _ in life]), rss)
+    if slope is None:
         return Verdict(f"memory of the {name}", None, f"{len(rss)} seconds")
     most = MAX_GROWTH * float(rss.mean())
-    text = f"{rss.mean():.1f} MB, {rss.min():.1f} to {rss.max():.1f}; {found.text('MB')}"
-    is_settled = stretch[0][0] >= SETTLED_S
-    return Verdict(f"memory of the {name}", found.low <= most if is_settled else None, text)
+    text = f"{rss.mean():.1f} MB, {rss.min():.1f} to {rss.max():.1f}; {slope.text('MB')}"
+    is_settled = life[0][0] >= SETTLED_S
+    return Verdict(f"memory of the {name}", slope.low <= most if is_settled else None, text)
 
 
 def _steady(log: Log) -> Iterator[Verdict]:
-    """Judge whether descriptors and threads stay the same from an event to the next."""
-    stretches = list(_stretches(log))
-    for what, label in (("n_descriptors", "descriptors"), ("n_threads", "threads")):
+    """Check that descriptors and threads are constant between one event and the next."""
+    quiet = list(_between_events(log))
+    for attribute, label in (("n_descriptors", "descriptors"), ("n_threads", "threads")):
         texts, is_ok, n_seen = [], True, 0
         for name in ("daemon", "worker", "source"):
             ranges = []
-            for start, stop in stretches:
-                inside = [each for each in log.samples if start <= each.t_s < stop]
-                feet = [getattr(each, name) for each in inside]
-                counts = [getattr(foot, what) for foot in feet if foot is not None]
+            for start, stop in quiet:
+                inside = [sample for sample in log.samples if start <= sample.t_s < stop]
+                usages = [getattr(sample, name) for sample in inside]
+                counts = [getattr(usage, attribute) for usage in usages if usage is not None]
                 if counts:
                     ranges.append((min(counts), max(counts)))
             n_seen += len(ranges)
@@ -156,46 +144,47 @@ def _steady(log: Log) -> Iterator[Verdict]:
         yield Verdict(label, is_ok if n_seen else None, ", ".join(texts))
 
 
-def _stretches(log: Log) -> Iterator[tuple[float, float]]:
-    """Yield the times between events, from when what was done has been recovered from."""
-    after_s = {each.event: each.after_s for each in log.recoveries}
-    begins = [SETTLE_S, *(e.t_s + after_s.get(e.name, 0.0) + SETTLE_S for e in log.events)]
-    last_s = max((each.t_s for each in log.samples), default=0.0) - CLOSING_S
-    ends = [*(event.t_s for event in log.events), last_s]
-    yield from zip(begins, ends, strict=True)
+def _between_events(log: Log) -> Iterator[tuple[float, float]]:
+    """Yield start and stop of the intervals between events, each from the recovery on."""
+    after_s = {recovery.event: recovery.after_s for recovery in log.recoveries}
+    starts = [SETTLE_S, *(e.t_s + after_s.get(e.name, 0.0) + SETTLE_S for e in log.events)]
+    last_s = max((sample.t_s for sample in log.samples), default=0.0) - CLOSING_S
+    stops = [*(event.t_s for event in log.events), last_s]
+    yield from zip(starts, stops, strict=True)
 
 
 def _drift(samples: Sequence[Sample], rate: float) -> Verdict:
-    drift = [(each.t_s, each.drift_ms) for each in samples if each.drift_ms is not None]
-    at_s = np.array([t_s for t_s, _ in drift])
+    drift = [(sample.t_s, sample.drift_ms) for sample in samples if sample.drift_ms is not None]
+    time_s = np.array([t_s for t_s, _ in drift])
     values = np.array([ms for _, ms in drift])
-    found = trend(at_s, values)
-    if found is None:
+    slope = trend(time_s, values)
+    if slope is None:
         return Verdict("drift", None, f"{len(values)} seconds")
-    passed_ms = abs(found.slope) * (at_s[-1] - at_s[0]) / 3600
+    total_ms = abs(slope.slope) * (time_s[-1] - time_s[0]) / 3600
     text = (
         f"{values.min():+.1f} to {values.max():+.1f} ms of data time against wall time; "
-        f"{found.text('ms')}"
+        f"{slope.text('ms')}"
     )
-    return Verdict("drift", _is_flat(found) or passed_ms < 1e3 / rate, text)
+    is_flat = slope.low <= 0 <= slope.high
+    return Verdict("drift", is_flat or total_ms < 1e3 / rate, text)
 
 
-def _while_stopped(log: Log, stopped: Event, goes_on: Event, rate: float) -> Iterator[Verdict]:
-    inside = [each for each in log.samples if stopped.t_s < each.t_s <= goes_on.t_s]
-    before = [each for each in log.samples if each.t_s <= stopped.t_s]
+def _while_stopped(log: Log, stopped: Event, resumed: Event, rate: float) -> Iterator[Verdict]:
+    inside = [sample for sample in log.samples if stopped.t_s < sample.t_s <= resumed.t_s]
+    before = [sample for sample in log.samples if sample.t_s <= stopped.t_s]
     seconds = inside[-1].counted_s - inside[0].counted_s if inside else 0.0
     if seconds < MIN_STOP_S or not before:
         yield Verdict("narrator stopped", None, f"{seconds:.1f} seconds")
     else:
-        lasted_s = goes_on.t_s - stopped.t_s
-        yield _goes_on_without(inside, before, rate=rate, seconds=seconds, lasted_s=lasted_s)
+        lasted_s = resumed.t_s - stopped.t_s
+        yield _windows_while_stopped(inside, before, rate=rate, seconds=seconds, lasted_s=lasted_s)
         rise_mb = _rss(inside) - _rss(before)
         text = f"the daemon's memory rose by {rise_mb:.1f} MB at most, and may by {MAX_RISE_MB:g}"
         yield Verdict("memory while it is stopped", rise_mb <= MAX_RISE_MB, text)
     yield _resumed(log, rate)
 
 
-def _goes_on_without(
+def _windows_while_stopped(
     inside: Sequence[Sample],
     before: Sequence[Sample],
     *,
@@ -203,7 +192,7 @@ def _goes_on_without(
     seconds: float,
     lasted_s: float,
 ) -> Verdict:
-    """Judge whether the fast loop waited for a narrator that stood still."""
+    """Check that the fast loop did not wait for the stopped narrator."""
     n_windows = inside[-1].counters["windows"] - inside[0].counters["windows"]
     n_lost = inside[-1].counters["batches_lost"]
     text = (
@@ -215,76 +204,76 @@ def _goes_on_without(
 
 
 def _resumed(log: Log, rate: float) -> Verdict:
-    found = next((each for each in log.recoveries if each.event == GOES_ON), None)
-    if found is None:
+    recovery = _recovery(log, GOES_ON)
+    if recovery is None:
         return Verdict("narrator goes on", False, "nothing was narrated after it")
     oldest_ms = MAX_AGE_STRIDES * 1e3 / rate + MAX_AGE_MS
     text = (
-        f"the first sentence begun after it came {found.after_s:.2f} s later, of a window that was "
-        f"{found.age_ms:.0f} ms old when it was taken up (at most {oldest_ms:.0f})"
+        f"the first sentence begun after it came {recovery.after_s:.2f} s later, of a window "
+        f"that was {recovery.age_ms:.0f} ms old when it was taken up (at most {oldest_ms:.0f})"
     )
-    return Verdict("narrator goes on", found.age_ms <= oldest_ms, text)
+    return Verdict("narrator goes on", recovery.age_ms <= oldest_ms, text)
 
 
 def _killed(log: Log, killed: Event, counters: dict[str, Any]) -> Verdict:
-    found = next((each for each in log.recoveries if each.event == KILLED), None)
-    n_restarts = counters["worker_restarts"]
-    if found is None:
+    recovery, n_restarts = _recovery(log, KILLED), counters["worker_restarts"]
+    if recovery is None:
         text = f"{n_restarts} restarts, and nothing was narrated after it"
         is_late = log.samples[-1].t_s - killed.t_s < SETTLE_S
         return Verdict("narrator killed", None if is_late else False, text)
     text = (
-        f"{n_restarts} restart, the first sentence {found.after_s:.1f} s later, of a window that "
-        f"was {found.age_ms:.0f} ms old when it was taken up"
+        f"{n_restarts} restart, the first sentence {recovery.after_s:.1f} s later, of a window "
+        f"that was {recovery.age_ms:.0f} ms old when it was taken up"
     )
     return Verdict("narrator killed", n_restarts == 1, text)
 
 
 def _slow(samples: Sequence[Sample], slow: Event) -> Verdict:
-    """Judge the daemon's memory after a subscriber joined that reads nothing."""
-    after = [each for each in samples if each.t_s > slow.t_s + SETTLE_S]
-    said = sum(each.n_narrations for each in after)
-    found = trend(
-        np.array([each.t_s for each in after if each.daemon]),
-        np.array([each.daemon.rss_mb for each in after if each.daemon]),
+    """Check that the other subscribers are served after one joined that never reads."""
+    after = [sample for sample in samples if sample.t_s > slow.t_s + SETTLE_S]
+    n_received = sum(sample.n_narrations for sample in after)
+    slope = trend(
+        np.array([sample.t_s for sample in after if sample.daemon]),
+        np.array([sample.daemon.rss_mb for sample in after if sample.daemon]),
     )
-    text = f"{said:,} narrations reached the others meanwhile"
-    if found is None:
+    text = f"{n_received:,} narrations reached the others meanwhile"
+    if slope is None:
         return Verdict("slow subscriber", None, text)
-    return Verdict("slow subscriber", said > 0, f"{text}; the daemon's memory {found.text('MB')}")
+    text = f"{text}; the daemon's memory {slope.text('MB')}"
+    return Verdict("slow subscriber", n_received > 0, text)
 
 
 def _after(samples: Sequence[Sample], share: float) -> list[Sample]:
-    return [each for each in samples if each.t_s >= share * samples[-1].t_s]
+    return [sample for sample in samples if sample.t_s >= share * samples[-1].t_s]
 
 
 def _longest_life(
-    feet: Sequence[tuple[float, Footprint | None]],
+    usages: Sequence[tuple[float, Footprint | None]],
 ) -> list[tuple[float, Footprint]]:
     lives: dict[int, list[tuple[float, Footprint]]] = {}
-    for t_s, foot in feet:
-        if foot is not None:
-            lives.setdefault(foot.pid, []).append((t_s, foot))
+    for t_s, usage in usages:
+        if usage is not None:
+            lives.setdefault(usage.pid, []).append((t_s, usage))
     return max(lives.values(), key=len, default=[])
 
 
-def _is_flat(found: Trend) -> bool:
-    return found.low <= 0 <= found.high
+def _recovery(log: Log, event: str) -> Recovery | None:
+    return next((recovery for recovery in log.recoveries if recovery.event == event), None)
 
 
 def _ranges(ranges: Sequence[tuple[int, int]]) -> str:
-    """Say the counts of each stretch, once where they are the same."""
+    """Format the counts of all intervals, equal ones once."""
     texts = [f"{low}" if low == high else f"{low} to {high}" for low, high in ranges]
     return " then ".join(dict.fromkeys(texts)) or "not seen"
 
 
 def _triggers(samples: Sequence[Sample]) -> str:
-    n = sum(each.n_triggers for each in samples)
+    n = sum(sample.n_triggers for sample in samples)
     if not n:
         return "no triggers"
-    p99 = [each.trigger_ms["p99"] for each in samples if each.trigger_ms]
+    p99 = [sample.trigger_ms["p99"] for sample in samples if sample.trigger_ms]
     return f"{n / len(samples):.2f} triggers/s, p99 of the worst second {max(p99):.1f} ms"
 
 
 def _rss(samples: Sequence[Sample]) -> float:
-    return max((each.daemon.rss_mb for each in samples if each.daemon), default=0.0)
+    return max((sample.daemon.rss_mb for sample in samples if sample.daemon), default=0.0)

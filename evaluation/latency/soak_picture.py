@@ -19,15 +19,9 @@ Draw = Callable[[Any, Sequence[Sample]], None]
 
 
 def write_soak_picture(path: Path, log: Log, *, title: str) -> None:
-    """Draw every panel over the same axis of time.
+    """Draw every panel over one time axis; the suffix of `path` selects the format.
 
-    Parameters
-    ----------
-    path : Path
-        Its ending says which format.
-    log : Log
-        With two samples or more.
-    title : str
+    `log` must hold two samples or more.
     """
     from encoder_training.pictures import report_figure
 
@@ -40,7 +34,7 @@ def write_soak_picture(path: Path, log: Log, *, title: str) -> None:
             _mark(axes, log.events)
             if axes.get_legend_handles_labels()[0]:
                 axes.legend(fontsize=6.5, frameon=False, loc="upper left", bbox_to_anchor=(1, 1.05))
-        _name(panels[0], log.events)
+        _label(panels[0], log.events)
         panels[-1].set_xlabel("seconds since the first window")
 
 
@@ -56,19 +50,21 @@ def _descriptors(axes: Any, samples: Sequence[Sample]) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _of_processes(axes: Any, samples: Sequence[Sample], what: str, style: str = "-") -> None:
+def _of_processes(axes: Any, samples: Sequence[Sample], attribute: str, style: str = "-") -> None:
     for name, colour in COLOURS.items():
-        feet = [(each.t_s, getattr(each, name)) for each in samples]
-        values = [(t_s, getattr(foot, what) if foot else float("nan")) for t_s, foot in feet]
+        usages = [(sample.t_s, getattr(sample, name)) for sample in samples]
+        values = [
+            (t_s, getattr(usage, attribute) if usage else float("nan")) for t_s, usage in usages
+        ]
         label = name if style == "-" else None
         axes.plot(*zip(*values, strict=True), style, color=colour, linewidth=1, label=label)
 
 
 def _queue(axes: Any, samples: Sequence[Sample]) -> None:
-    at_s = [each.t_s for each in samples]
+    time_s = [sample.t_s for sample in samples]
     for name, colour in (("unfinished", COLOURS["worker"]), ("waiting", COLOURS["daemon"])):
-        values = [each.queue.get(name, float("nan")) for each in samples]
-        axes.step(at_s, values, where="post", color=colour, linewidth=1, label=name)
+        values = [sample.queue.get(name, float("nan")) for sample in samples]
+        axes.step(time_s, values, where="post", color=colour, linewidth=1, label=name)
     axes.set_ylim(bottom=0)
 
 
@@ -82,21 +78,21 @@ def _throughput(axes: Any, samples: Sequence[Sample]) -> None:
         ("n_narrations", COLOURS["worker"], "narrations"),
         ("n_triggers", "#7b5ea7", "triggers"),
     ):
-        values = [getattr(each, name) for each in samples]
+        values = [getattr(sample, name) for sample in samples]
         if any(values):
             axes.plot(
-                [each.t_s for each in samples], values, color=colour, linewidth=1, label=label
+                [sample.t_s for sample in samples], values, color=colour, linewidth=1, label=label
             )
     axes.set_ylim(bottom=0)
 
 
 def _drops(axes: Any, samples: Sequence[Sample]) -> None:
     reasons = sorted(
-        {r for each in samples for r, n in each.counters["windows_dropped"].items() if n}
+        {r for sample in samples for r, n in sample.counters["windows_dropped"].items() if n}
     )
     for reason, colour in zip(reasons, DROPS, strict=False):
-        values = [each.counters["windows_dropped"][reason] for each in samples]
-        axes.plot([each.t_s for each in samples], values, color=colour, linewidth=1,
+        values = [sample.counters["windows_dropped"][reason] for sample in samples]
+        axes.plot([sample.t_s for sample in samples], values, color=colour, linewidth=1,
                   label=reason.replace("_", " "))  # fmt: skip
     axes.set_ylim(bottom=0)
 
@@ -105,14 +101,14 @@ def _latency(axes: Any, samples: Sequence[Sample]) -> None:
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator
 
     for name, colour in (("latency_ms", COLOURS["worker"]), ("trigger_ms", "#7b5ea7")):
-        found = [getattr(each, name) for each in samples]
+        seconds = [getattr(sample, name) for sample in samples]
         label = "narration" if name == "latency_ms" else "trigger"
-        # Triggers are rare: a second with one stands alone, and a line would not show it.
+        # Triggers are rare, and a line does not show an isolated second: draw points.
         styles = ("-", ":") if name == "latency_ms" else (".", "2")
         for key, style in zip(("p50", "p99"), styles, strict=True):
-            if any(found):
-                values = [ms[key] if ms else float("nan") for ms in found]  # a gap is a gap
-                axes.plot([each.t_s for each in samples], values, style, color=colour,
+            if any(seconds):  # a second without messages is a gap in the line
+                values = [ms[key] if ms else float("nan") for ms in seconds]
+                axes.plot([sample.t_s for sample in samples], values, style, color=colour,
                           linewidth=1, markersize=2.5, label=f"{label} {key}")  # fmt: skip
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -121,9 +117,9 @@ def _latency(axes: Any, samples: Sequence[Sample]) -> None:
 
 
 def _drift(axes: Any, samples: Sequence[Sample]) -> None:
-    found = [(each.t_s, each.drift_ms) for each in samples if each.drift_ms is not None]
-    if found:
-        axes.plot(*zip(*found, strict=True), color=INK, linewidth=1)
+    drift = [(sample.t_s, sample.drift_ms) for sample in samples if sample.drift_ms is not None]
+    if drift:
+        axes.plot(*zip(*drift, strict=True), color=INK, linewidth=1)
 
 
 PANELS: dict[str, Draw] = {
@@ -138,18 +134,18 @@ PANELS: dict[str, Draw] = {
 
 
 def _mark(axes: Any, events: Sequence[Event]) -> None:
-    """Shade the time that the narrator was stopped, and draw a line where something was done."""
-    at = {event.name: event.t_s for event in events}
-    if STOPPED in at:
-        axes.axvspan(at[STOPPED], at.get(GOES_ON, at[STOPPED]), color=SHADE, zorder=0)
+    """Shade the time in which the narrator was stopped, and draw a line at each event."""
+    at_s = {event.name: event.t_s for event in events}
+    if STOPPED in at_s:
+        axes.axvspan(at_s[STOPPED], at_s.get(GOES_ON, at_s[STOPPED]), color=SHADE, zorder=0)
     for event in events:
         axes.axvline(event.t_s, color=INK, linewidth=0.6, linestyle="--", zorder=0)
 
 
-def _name(axes: Any, events: Sequence[Event]) -> None:
+def _label(axes: Any, events: Sequence[Event]) -> None:
     for number, event in enumerate(events):
-        place = (2, 2 + 9 * (number % 2))
-        axes.annotate(event.name, (event.t_s, 1), place, xycoords=("data", "axes fraction"),
+        offset = (2, 2 + 9 * (number % 2))
+        axes.annotate(event.name, (event.t_s, 1), offset, xycoords=("data", "axes fraction"),
                       textcoords="offset points", fontsize=6.5, color=INK)  # fmt: skip
 
 

@@ -28,16 +28,9 @@ CURVES_IN = 3.0
 
 
 def write_waterfall(path: Path, results: Sequence[RateResult], knee: Knee, *, title: str) -> None:
-    """Draw stages, latencies and throughput against the rate.
+    """Draw stages, latencies and throughput of `results`, which are in order of their rates.
 
-    Parameters
-    ----------
-    path : Path
-        Its ending says which format.
-    results : sequence of RateResult
-        In order of their rates.
-    knee : Knee
-    title : str
+    The suffix of `path` selects the format.
     """
     from encoder_training.pictures import report_figure
 
@@ -54,7 +47,7 @@ def write_waterfall(path: Path, results: Sequence[RateResult], knee: Knee, *, ti
 
 @dataclass(frozen=True, slots=True)
 class _StageRow:
-    """One bar: its stages, the percentiles of their sum, and a word at its end."""
+    """One bar: its stages, the percentiles of their sum, and a note at its end."""
 
     label: str
     middle: dict[str, float]
@@ -64,37 +57,37 @@ class _StageRow:
 
 def _rows(results: Sequence[RateResult]) -> list[_StageRow]:
     rows = []
-    for each in results:
-        label = f"{each.pace.rate:g}/s"
-        if each.stages_ms:
-            note = f"{each.share:.0%} of the windows"
-            rows.append(_StageRow(label, each.middle_ms, each.stages_ms["total"], note))
-        for kind, found in each.triggers.items():
-            total, note = found["stages_ms"]["total"], f"{found['per_s']:.1f} triggers/s"
-            rows.append(_StageRow(f"{label}, {kind} rules", found["middle_ms"], total, note))
+    for result in results:
+        label = f"{result.pace.rate:g}/s"
+        if result.stages_ms:
+            note = f"{result.share:.0%} of the windows"
+            rows.append(_StageRow(label, result.middle_ms, result.stages_ms["total"], note))
+        for kind, triggers in result.triggers.items():
+            total, note = triggers["stages_ms"]["total"], f"{triggers['per_s']:.1f} triggers/s"
+            rows.append(_StageRow(f"{label}, {kind} rules", triggers["middle_ms"], total, note))
     return rows
 
 
 def _stages(axes: Any, rows: Sequence[_StageRow]) -> None:
-    """Lay the stages of the usual message end to end; mark the percentiles of the whole."""
-    named: dict[str, None] = {}
-    for at, row in enumerate(rows):
+    """Draw the stages of the typical message end to end; mark the percentiles of the total."""
+    drawn: dict[str, None] = {}
+    for y, row in enumerate(rows):
         left = 0.0
         for stage, ms in row.middle.items():
-            axes.barh(at, ms, left=left, color=COLOURS.get(stage, OTHER), height=0.62)
+            axes.barh(y, ms, left=left, color=COLOURS.get(stage, OTHER), height=0.62)
             left += ms
-            named[stage] = None
+            drawn[stage] = None
         for name, marker in (("p50", "|"), ("p95", "o"), ("p99", "D")):
-            axes.plot(row.total[name], at, marker, color=INK, markersize=4 if marker != "|" else 11)
-        axes.plot([left, row.total["p99"]], [at, at], color=INK, linewidth=0.6, zorder=0)
-        axes.annotate(row.note, (max(left, row.total["p99"]), at), (6, 0),
+            axes.plot(row.total[name], y, marker, color=INK, markersize=4 if marker != "|" else 11)
+        axes.plot([left, row.total["p99"]], [y, y], color=INK, linewidth=0.6, zorder=0)
+        axes.annotate(row.note, (max(left, row.total["p99"]), y), (6, 0),
                       textcoords="offset points", va="center", fontsize=7, color=INK)  # fmt: skip
     axes.set_yticks(range(len(rows)), [row.label for row in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.18 * max(row.total["p99"] for row in rows))
     axes.set_xlabel("ms since the newest spike was received")
     axes.set_ylabel("windows cut")
-    _legend(axes, list(named))
+    _legend(axes, list(drawn))
 
 
 def _legend(axes: Any, stages: Sequence[str]) -> None:
@@ -111,18 +104,18 @@ def _legend(axes: Any, stages: Sequence[str]) -> None:
 
 
 def _latency(axes: Any, results: Sequence[RateResult], knee: Knee) -> None:
-    said = [each for each in results if each.stages_ms]
-    rates = [each.pace.rate for each in said]
+    narrated = [result for result in results if result.stages_ms]
+    rates = [result.pace.rate for result in narrated]
     for name, style in (("p50", "-"), ("p95", "--"), ("p99", ":")):
-        values = [each.stages_ms["total"][name] for each in said]
+        values = [result.stages_ms["total"][name] for result in narrated]
         axes.plot(rates, values, style, marker=".", color=COLOURS["decode"],
                   label=f"narration {name}")  # fmt: skip
-    for kind in dict.fromkeys(kind for each in results for kind in each.triggers):
-        heard = [each for each in results if kind in each.triggers]
+    for kind in dict.fromkeys(kind for result in results for kind in result.triggers):
+        triggered = [result for result in results if kind in result.triggers]
         for name, style in (("p50", "-"), ("p99", ":")):
             axes.plot(
-                [each.pace.rate for each in heard],
-                [each.triggers[kind]["stages_ms"]["total"][name] for each in heard],
+                [result.pace.rate for result in triggered],
+                [result.triggers[kind]["stages_ms"]["total"][name] for result in triggered],
                 style, marker=".", color=COLOURS["decide"], label=f"{kind} trigger {name}",
             )  # fmt: skip
     axes.set_yscale("log")
@@ -131,12 +124,12 @@ def _latency(axes: Any, results: Sequence[RateResult], knee: Knee) -> None:
 
 
 def _throughput(axes: Any, results: Sequence[RateResult], knee: Knee) -> None:
-    rates = [each.pace.rate for each in results]
+    rates = [result.pace.rate for result in results]
     axes.plot(rates, rates, color=INK, linewidth=0.6, label="windows cut")
-    narrated = [each.measured_narrated / each.seconds for each in results]
+    narrated = [result.measured_narrated / result.seconds for result in results]
     axes.plot(rates, narrated, marker=".", color=COLOURS["encode"], label="windows narrated")
-    said = [each.narrations_per_s for each in results]
-    axes.plot(rates, said, marker=".", color=COLOURS["decode"], label="narrations")
+    narrations = [result.narrations_per_s for result in results]
+    axes.plot(rates, narrations, marker=".", color=COLOURS["decode"], label="narrations")
     axes.set_yscale("log")
     axes.set_ylabel("per second")
     _against_rate(axes, knee)
