@@ -1,4 +1,4 @@
-"""When a concept was on the screen: as the recording's captions say, or as a CSV file says."""
+"""When a concept was on the screen, from the recording's captions or from a CSV file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from contracts.clock import MAX_SESSION_NS, NS_PER_S, second_to_ns
 from contracts.errors import UserError, listed
 from contracts.trigger import TriggerKind
 from contracts.words import words_in
-from evaluation.triggers.intervals import Span, Spans, merged
+from evaluation.triggers.intervals import TimeInterval, TimeIntervals, common, merged
 
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader
@@ -28,60 +28,63 @@ if TYPE_CHECKING:
 COLUMNS = ("start_s", "stop_s", "concept")
 
 GREY = "spontaneous"
-"""The stimulus that is a grey screen, in Allen sessions and in simulated ones."""
+"""Name of the grey-screen stimulus, in Allen sessions and in simulated ones."""
 
 MAX_GAP_NS = 100_000_000
-"""Between two presentations that are taken for one: the same as between two blocks of frames
-(encoder_training/data_set/alignment.py)."""
+"""Longest gap between presentations that count as continuous, as between blocks of frames in
+encoder_training/data_set/alignment.py."""
 
 
 class ConceptAnnotations(Protocol):
-    """Knows when a concept was there."""
+    """When each concept was on the screen."""
 
     @property
-    def source(self) -> str: ...  # noqa: D102 - where it is from, for people
-    def known(self, seen: Span) -> Spans:
-        """Return when it is known what was on the screen, within what the daemon saw."""
+    def source(self) -> str:
+        """Where the annotations are from, in words."""
         ...
 
-    def there(self, rule: Rule) -> Spans | str:
-        """Return when a rule's concept was there, or why that is not known."""
+    def annotated(self, played: TimeInterval) -> TimeIntervals:
+        """Return the annotated parts of what was played."""
+        ...
+
+    def concept_intervals(self, rule: Rule) -> TimeIntervals | str:
+        """Return when a rule's concept was on the screen, or why that is not known."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FileAnnotations:
-    """The rows of a CSV file. What no row names was not there.
+    """The rows of a CSV file. A concept is absent outside the rows that name it.
 
     Attributes
     ----------
     source : str
-        Its path.
-    spans : mapping of str to tuple
-        Of each concept, whose letters are small.
+        Path of the file.
+    intervals : mapping of str to tuple
+        By concept, in lower case.
     """
 
     source: str
-    spans: Mapping[str, Spans]
+    intervals: Mapping[str, TimeIntervals]
 
-    def known(self, seen: Span) -> Spans:
-        """Return all that was seen: whoever annotates a recording annotates all of it."""
-        return (seen,)
+    def annotated(self, played: TimeInterval) -> TimeIntervals:
+        """Return all that was played: a file annotates the whole recording."""
+        return (played,)
 
-    def there(self, rule: Rule) -> Spans | str:
-        """Return when a rule's concept was there: the rows of its own name, or of its concept."""
+    def concept_intervals(self, rule: Rule) -> TimeIntervals | str:
+        """Return the rows with the rule's own name, or else those of its concept."""
         for name in (rule.name.casefold(), rule.condition.what.casefold()):
-            if name in self.spans:
-                return self.spans[name]
+            if name in self.intervals:
+                return self.intervals[name]
         return (
             f"no row of {self.source} has the concept {rule.condition.what!r} or the rule's name "
-            f"{rule.name!r}; there are {listed(sorted(self.spans))}"
+            f"{rule.name!r}; there are {listed(sorted(self.intervals))}"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionInterval:
-    """A stretch in which the screen showed what the same captions say."""
+    """An interval in which the captions of the screen stay the same; none for a grey screen."""
 
     start_ns: int
     stop_ns: int
@@ -90,44 +93,44 @@ class CaptionInterval:
 
 @dataclass(frozen=True, slots=True)
 class CaptionAnnotations:
-    """The captions of a recording's presentations. A grey screen shows nothing.
+    """The captions of a recording's presentations. A grey screen shows no concept.
 
     Attributes
     ----------
-    source : str
     shown : tuple of CaptionInterval
-        In order; presentations of which nothing is known are left out.
+        In order; presentations without annotation are left out.
     """
 
     source: str
     shown: tuple[CaptionInterval, ...]
 
-    def known(self, seen: Span) -> Spans:
-        """Return when captions or a grey screen say what was there."""
-        spans = merged(((each.start_ns, each.stop_ns) for each in self.shown), gap_ns=MAX_GAP_NS)
-        cut = ((max(start, seen[0]), min(stop, seen[1])) for start, stop in spans)
-        return merged((start, stop) for start, stop in cut if start < stop)
+    def annotated(self, played: TimeInterval) -> TimeIntervals:
+        """Return when a caption or a grey screen was shown."""
+        shown = merged(
+            ((interval.start_ns, interval.stop_ns) for interval in self.shown), gap_ns=MAX_GAP_NS
+        )
+        return common(shown, (played,))
 
-    def there(self, rule: Rule) -> Spans | str:
-        """Return when a caption names the concept, in any of its words for the frame."""
+    def concept_intervals(self, rule: Rule) -> TimeIntervals | str:
+        """Return when any caption of the frame names the concept."""
         what = rule.condition.what
         if rule.condition.kind is TriggerKind.LIKENESS:
             return (
-                "captions name things and do not say what is like a sentence; give --truth with "
+                "captions name things and do not say what resembles a sentence; give --truth with "
                 f"rows whose concept is the rule's name {rule.name!r}"
             )
         wanted = words_in(what)
-        spans = [
-            (each.start_ns, each.stop_ns)
-            for each in self.shown
-            if any(_names(caption, wanted) for caption in each.captions)
+        intervals = [
+            (interval.start_ns, interval.stop_ns)
+            for interval in self.shown
+            if any(_names(caption, wanted) for caption in interval.captions)
         ]
-        if not spans:
+        if not intervals:
             return (
-                f"no caption of the recording says {what!r}: it was never there, or goes by "
+                f"no caption of the recording says {what!r}: it was never on the screen, or has "
                 "another name; give --truth"
             )
-        return merged(spans, gap_ns=MAX_GAP_NS)
+        return merged(intervals, gap_ns=MAX_GAP_NS)
 
 
 def read_truth_file(path: Path) -> FileAnnotations:
@@ -136,12 +139,8 @@ def read_truth_file(path: Path) -> FileAnnotations:
     Parameters
     ----------
     path : Path
-        CSV with a header; more columns are passed over. A concept is a rule's concept, words,
+        CSV with a header; other columns are ignored. A concept is a rule's concept, words,
         sentence or name.
-
-    Returns
-    -------
-    FileAnnotations
 
     Raises
     ------
@@ -161,7 +160,7 @@ def read_truth_file(path: Path) -> FileAnnotations:
         raise UserError(f"--truth {path}, line {rows.line_num} is no CSV: {error}.") from error
 
 
-def _read(rows: CsvReader, path: Path) -> dict[str, Spans]:
+def _read(rows: CsvReader, path: Path) -> dict[str, TimeIntervals]:
     header = [name.strip() for name in next(rows, [])]
     missing = [name for name in COLUMNS if name not in header]
     if missing:
@@ -169,7 +168,7 @@ def _read(rows: CsvReader, path: Path) -> dict[str, Spans]:
             f"--truth {path}, line 1 must name the columns {','.join(COLUMNS)}, separated by "
             f"commas; {listed(missing)} is not among {listed(header) or 'none'}."
         )
-    found: dict[str, list[Span]] = {}
+    intervals: dict[str, list[TimeInterval]] = {}
     problems = []
     for values in rows:
         if not any(value.strip() for value in values):
@@ -180,21 +179,21 @@ def _read(rows: CsvReader, path: Path) -> dict[str, Spans]:
         except ValueError as error:
             problems.append(f"line {rows.line_num} {error}")
             continue
-        found.setdefault(concept, []).append((start_ns, stop_ns))
+        intervals.setdefault(concept, []).append((start_ns, stop_ns))
     if problems:
         raise UserError(f"--truth {path}: {'; '.join(problems[:5])}{_more(problems)}.")
-    if not found:
+    if not intervals:
         raise UserError(f"--truth {path} must have a row or more below its header, got none.")
-    return {concept: merged(spans) for concept, spans in found.items()}
+    return {concept: merged(rows_of) for concept, rows_of in intervals.items()}
 
 
 def _row(row: Mapping[str, str]) -> tuple[int, int, str]:
-    """Read one row.
+    """Return start, stop (nanoseconds) and concept of one row.
 
     Raises
     ------
     ValueError
-        With the rule that it breaks.
+        With the rule that the row breaks.
     """
     lacking = [name for name in COLUMNS if not row.get(name, "").strip()]
     if lacking:
@@ -220,45 +219,37 @@ def _more(problems: Sequence[str]) -> str:
 
 
 def captions_as_truth(shown: Presentations, recording: str) -> CaptionAnnotations | None:
-    """Take the captions of a recording's presentations for the truth.
+    """Return the captions of a recording's presentations; None if no presentation has one.
 
-    A simulated session knows more sentences for each frame, which lie beside it: with other words
-    for the same thing. They count as well.
-
-    Parameters
-    ----------
-    shown : Presentations
-    recording : str
-        Path, for its name and for the sentences beside it.
-
-    Returns
-    -------
-    CaptionAnnotations or None
-        None where no presentation has a caption.
+    A simulated session has further sentences for each frame, with synonyms, in a folder beside the
+    recording. They count as captions too.
     """
     if not shown.caption or not any(shown.caption):
         return None
     more = _sentences_beside(Path(recording), shown.names)
-    found: list[CaptionInterval] = []
+    intervals: list[CaptionInterval] = []
     for row in range(len(shown.start_ns)):
         name, caption = shown.names[shown.stimulus[row]], shown.caption[row]
         frame = shown.frame[row]
         if not caption and name != GREY and not frame < 0:  # below 0 is a blank; NaN is no number
             continue
         number = -1 if np.isnan(frame) else int(frame)
-        said = (caption, *more.get((name, number), ())) if caption else ()
-        _add(found, CaptionInterval(int(shown.start_ns[row]), int(shown.stop_ns[row]), said))
+        captions = (caption, *more.get((name, number), ())) if caption else ()
+        start_ns, stop_ns = int(shown.start_ns[row]), int(shown.stop_ns[row])
+        _add(intervals, CaptionInterval(start_ns, stop_ns, captions))
     source = "the recording's captions" + (" and the sentences beside it" if more else "")
-    return CaptionAnnotations(source, tuple(found))
+    return CaptionAnnotations(source, tuple(intervals))
 
 
-def _add(found: list[CaptionInterval], new: CaptionInterval) -> None:
-    """Append, or lengthen the last if the same was shown on."""
-    last = found[-1] if found else None
+def _add(intervals: list[CaptionInterval], new: CaptionInterval) -> None:
+    """Append an interval, or extend the last one if it has the same captions."""
+    last = intervals[-1] if intervals else None
     if last and last.captions == new.captions and new.start_ns - last.stop_ns <= MAX_GAP_NS:
-        found[-1] = CaptionInterval(last.start_ns, max(last.stop_ns, new.stop_ns), last.captions)
+        intervals[-1] = CaptionInterval(
+            last.start_ns, max(last.stop_ns, new.stop_ns), last.captions
+        )
     elif new.stop_ns > new.start_ns:
-        found.append(new)
+        intervals.append(new)
 
 
 def _sentences_beside(
@@ -266,12 +257,12 @@ def _sentences_beside(
 ) -> dict[tuple[str, int], tuple[str, ...]]:
     """Return the sentences of ``RECORDING_movies/MOVIE_facts.jsonl``, by movie and frame."""
     folder = recording.with_name(f"{recording.stem}_movies")
-    found: dict[tuple[str, int], tuple[str, ...]] = {}
+    sentences: dict[tuple[str, int], tuple[str, ...]] = {}
     for movie in movies:
         path = folder / f"{movie}_facts.jsonl"
         if path.is_file():
-            found |= {(movie, number): said for number, said in _facts(path)}
-    return found
+            sentences |= {(movie, frame): captions for frame, captions in _facts(path)}
+    return sentences
 
 
 def _facts(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -293,5 +284,5 @@ def _words(caption: str) -> tuple[str, ...]:
 
 
 def _names(caption: str, wanted: tuple[str, ...]) -> bool:
-    said, n = _words(caption), len(wanted)
-    return any(said[at : at + n] == wanted for at in range(len(said) - n + 1))
+    words, n = _words(caption), len(wanted)
+    return any(words[i : i + n] == wanted for i in range(len(words) - n + 1))

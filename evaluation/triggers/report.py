@@ -1,16 +1,16 @@
-"""What a dry run showed: every number of every rule, as a value, as JSON and as rows of tables."""
+"""The report of a dry run: every number of every rule, as JSON and as rows of tables."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from contracts.clock import NS_PER_S, ns_to_second
-from evaluation.triggers.intervals import Spans, total_ns
+from evaluation.triggers.intervals import TimeInterval, TimeIntervals, total_ns
 from evaluation.triggers.score_trace import Swept, best_of
 from evaluation.triggers.scoring import (
     MINUTE_NS,
@@ -26,32 +26,23 @@ if TYPE_CHECKING:
     from evaluation.triggers.score_trace import Trace
 
 VERSION = 1
-"""Of the JSON. Raised when a field changes meaning or goes."""
+"""Of the JSON. Raised when a field changes its meaning or is removed."""
 
 DASH = "-"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredRule:
-    """A rule held to the truth.
+    """The scores of a rule whose concept is annotated."""
 
-    Attributes
-    ----------
-    scene : AnnotatedConcept
-        When its concept was there.
-    outcome : MatchedEvents
-    scores : dict of str to Score
-        With intervals over events.
-    luck : ShiftNull or None
-    swept : tuple of Swept
-        Other thresholds.
-    """
-
-    scene: AnnotatedConcept
+    concept: AnnotatedConcept
     outcome: MatchedEvents
     scores: dict[str, Score]
-    luck: ShiftNull | None
+    """With intervals over events."""
+    chance: ShiftNull | None
+    """None without events or without triggers."""
     swept: tuple[Swept, ...]
+    """The same at other thresholds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,7 +51,6 @@ class RuleScore:
 
     Attributes
     ----------
-    rule : Rule
     times_ns : tuple of int
         Session nanoseconds at which the windows of its triggers end, in order.
     host_ms : dict or None
@@ -70,12 +60,12 @@ class RuleScore:
     n_fired : int
         Triggers that the daemon published.
     n_again : int
-        Triggers that the same scores give in this process.
+        Triggers computed from the same scores in this process.
     n_same : int
-        Those of them that are of the same windows.
+        Windows in which both fired.
     is_computed : bool
-        Whether `times_ns` are those of this process, because the daemon left scores out.
-    held : ScoredRule or str
+        Whether `times_ns` were computed in this process, because the daemon skipped some scores.
+    result : ScoredRule or str
         Or why it is not scored.
     """
 
@@ -87,14 +77,14 @@ class RuleScore:
     n_again: int
     n_same: int
     is_computed: bool
-    held: ScoredRule | str
+    result: ScoredRule | str
 
     @property
-    def heard_after_s(self) -> tuple[float, ...]:
+    def delays_s(self) -> tuple[float, ...]:
         """For each hit: from the first frame of its event to the end of the trigger's window."""
-        if isinstance(self.held, str):
+        if isinstance(self.result, str):
             return ()
-        events = zip(self.held.scene.events, self.held.outcome.hit, strict=True)
+        events = zip(self.result.concept.events, self.result.outcome.hit, strict=True)
         return tuple(
             ns_to_second(self.times_ns[hit] - start)
             for (start, _), hit in events
@@ -103,15 +93,13 @@ class RuleScore:
 
     @property
     def suggestion(self) -> str:
-        """What the sweep says of the threshold, in a sentence; empty where it says nothing."""
-        best = (
-            None
-            if isinstance(self.held, str)
-            else best_of(self.held.swept, self.rule.level.threshold)
-        )
-        if best is None or isinstance(self.held, str):
+        """A sentence on the threshold with the best F1 of the sweep; empty without a sweep."""
+        if isinstance(self.result, str):
             return ""
-        own, now = self.rule.level.threshold, self.held.scores["f1"].value
+        own, now = self.rule.level.threshold, self.result.scores["f1"].value
+        best = best_of(self.result.swept, own)
+        if best is None:
+            return ""
         if best.threshold == own or not best.counts.f1 > now:
             return f"{self.rule.name}: its own threshold {own:g} has the best F1, {now:.2f}."
         sign = ">" if self.rule.condition.is_above else "<"
@@ -129,15 +117,15 @@ class DryRun:
     Attributes
     ----------
     command : str
-        That makes it again.
+        The command that repeats it.
     recording, bundle, truth : str
-        What was played, sha256 of the manifest, and where the truth is from.
+        What was played, sha256 of the manifest, and where the annotations are from.
     speed, mode : str
         Of the replay, and of the narrator.
-    seen : (int, int)
-        What was played, session nanoseconds.
-    known : tuple of (int, int)
-        When it is known what was on the screen.
+    played : (int, int)
+        Session nanoseconds.
+    annotated : tuple of (int, int)
+        The annotated part of it.
     counters : dict
         ``windows``, ``encoded``, ``narrated``, ``dropped`` by reason, ``likeness_dropped``.
     rules : tuple of RuleScore
@@ -150,15 +138,15 @@ class DryRun:
     truth: str
     speed: str
     mode: str
-    seen: tuple[int, int]
-    known: Spans
+    played: TimeInterval
+    annotated: TimeIntervals
     counters: dict[str, Any]
     rules: tuple[RuleScore, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return every number; None where there is none."""
-        start, stop = self.seen
-        found = {
+        """Return every number; None for NaN."""
+        start, stop = self.played
+        tree = {
             "version": VERSION,
             "command": self.command,
             "recording": self.recording,
@@ -168,16 +156,16 @@ class DryRun:
             "narrator_mode": self.mode,
             "start_s": ns_to_second(start),
             "stop_s": ns_to_second(stop),
-            "known_s": total_ns(self.known) / NS_PER_S,
+            "known_s": total_ns(self.annotated) / NS_PER_S,
             "counters": self.counters,
-            "rules": [_rule_json(each) for each in self.rules],
+            "rules": [_rule_json(rule) for rule in self.rules],
         }
-        return dict(_finite(found))
+        return dict(_finite(tree))
 
 
-def _rule_json(each: RuleScore) -> dict[str, Any]:
-    rule, level = each.rule, each.rule.level
-    found: dict[str, Any] = {
+def _rule_json(scored: RuleScore) -> dict[str, Any]:
+    rule, level, result = scored.rule, scored.rule.level, scored.result
+    tree: dict[str, Any] = {
         "name": rule.name,
         "rule": rule.text,
         "kind": rule.condition.kind.value,
@@ -186,36 +174,38 @@ def _rule_json(each: RuleScore) -> dict[str, Any]:
         "release": level.release,
         "dwell": level.dwell,
         "refractory_s": ns_to_second(level.refractory_ns),
-        "n_triggers": len(each.times_ns),
-        "n_triggers_published": each.n_fired,
-        "n_triggers_again": each.n_again,
-        "n_triggers_same": each.n_same,
-        "triggers_s": [ns_to_second(time) for time in each.times_ns],
-        "host_latency_ms": each.host_ms,
-        "not_scored": each.held if isinstance(each.held, str) else None,
+        "n_triggers": len(scored.times_ns),
+        "n_triggers_published": scored.n_fired,
+        "n_triggers_again": scored.n_again,
+        "n_triggers_same": scored.n_same,
+        "triggers_s": [ns_to_second(time) for time in scored.times_ns],
+        "host_latency_ms": scored.host_ms,
+        "not_scored": result if isinstance(result, str) else None,
     }
-    return found if isinstance(each.held, str) else found | _held_json(each, each.held)
+    return tree if isinstance(result, str) else tree | _result_json(scored, result)
 
 
-def _held_json(each: RuleScore, held: ScoredRule) -> dict[str, Any]:
-    outcome, luck = held.outcome, held.luck
-    best = best_of(held.swept, each.rule.level.threshold)
+def _result_json(scored: RuleScore, result: ScoredRule) -> dict[str, Any]:
+    outcome, chance = result.outcome, result.chance
+    best = best_of(result.swept, scored.rule.level.threshold)
     return {
-        "tolerance_s": ns_to_second(held.scene.tolerance_ns),
-        "events_s": [[ns_to_second(edge) for edge in event] for event in held.scene.events],
-        "n_events": len(held.scene.events),
+        "tolerance_s": ns_to_second(result.concept.tolerance_ns),
+        "events_s": [[ns_to_second(edge) for edge in event] for event in result.concept.events],
+        "n_events": len(result.concept.events),
         "n_hits": outcome.n_hits,
         "n_misses": len(outcome.hit) - outcome.n_hits,
         "n_repeats": len(outcome.repeats),
         "n_false_alarms": len(outcome.false_alarms),
-        "n_unknown": len(outcome.unknown),
-        "free_minutes": total_ns(held.scene.free) / MINUTE_NS,
+        "n_unknown": len(outcome.unscored),
+        "free_minutes": total_ns(result.concept.free) / MINUTE_NS,
         "scores": {
             name: {"value": score.value, "low": score.low, "high": score.high}
-            for name, score in held.scores.items()
+            for name, score in result.scores.items()
         },
-        "heard_after_s": _quantiles(each.heard_after_s),
-        "luck": luck and {name: getattr(luck, name) for name in luck.__slots__},
+        # "heard_after_s" and "luck" are older words for the detection delay and for chance; the
+        # keys of a published format do not change.
+        "heard_after_s": _quantiles(scored.delays_s),
+        "luck": chance and asdict(chance),
         "sweep": [
             {
                 "threshold": swept.threshold,
@@ -226,15 +216,15 @@ def _held_json(each: RuleScore, held: ScoredRule) -> dict[str, Any]:
                     )
                 },
             }
-            for swept in held.swept
+            for swept in result.swept
         ],
         "best_threshold": best and best.threshold,
-        "suggestion": each.suggestion,
+        "suggestion": scored.suggestion,
     }  # fmt: skip
 
 
 def _finite(value: Any) -> Any:
-    """Put None for numbers that are none, which JSON cannot hold."""
+    """Replace NaN and infinity, which JSON cannot hold, with None."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -250,31 +240,31 @@ def _quantiles(seconds: Sequence[float]) -> dict[str, float] | None:
 
 
 def count_rows(rules: Sequence[RuleScore]) -> list[dict[str, object]]:
-    """Return what became of events and triggers, a row for each rule that is scored."""
+    """Return the counts of events and triggers, a row for each scored rule."""
     return [
         {
-            "rule": each.rule.name,
-            "events": len(held.scene.events),
-            "hits": held.outcome.n_hits,
-            "misses": len(held.outcome.hit) - held.outcome.n_hits,
-            "repeats": len(held.outcome.repeats),
-            "false alarms": len(held.outcome.false_alarms),
-            "a minute": number(held.scores["false_alarms_per_minute"].value),
+            "rule": rule.name,
+            "events": len(result.concept.events),
+            "hits": result.outcome.n_hits,
+            "misses": len(result.outcome.hit) - result.outcome.n_hits,
+            "repeats": len(result.outcome.repeats),
+            "false alarms": len(result.outcome.false_alarms),
+            "a minute": number(result.scores["false_alarms_per_minute"].value),
         }
-        for each, held in _scored(rules)
+        for rule, result in _scored(rules)
     ]
 
 
 def score_rows(rules: Sequence[RuleScore]) -> list[dict[str, object]]:
-    """Return scores with their 95 % intervals, and what luck gives."""
+    """Return scores with their 95 % intervals, and F1 by chance."""
     return [
         {
-            "rule": each.rule.name,
-            **{name: _with_interval(held.scores[key]) for name, key in SCORES.items()},
-            "F1 by luck": number(held.luck.f1) if held.luck else DASH,
-            "p": f"{held.luck.p:.3f}" if held.luck else DASH,
+            "rule": rule.name,
+            **{name: _with_interval(result.scores[key]) for name, key in SCORES.items()},
+            "F1 by chance": number(result.chance.f1) if result.chance else DASH,
+            "p": f"{result.chance.p:.3f}" if result.chance else DASH,
         }
-        for each, held in _scored(rules)
+        for rule, result in _scored(rules)
     ]
 
 
@@ -282,15 +272,15 @@ SCORES = {"precision": "precision", "recall": "recall", "F1": "f1"}
 
 
 def latency_rows(rules: Sequence[RuleScore]) -> list[dict[str, object]]:
-    """Return latencies in session time and on the host."""
+    """Return detection delays in session time, and latencies on the host."""
     rows = []
-    for each in rules:
-        after, host = _quantiles(each.heard_after_s), each.host_ms
+    for scored in rules:
+        delay, host = _quantiles(scored.delays_s), scored.host_ms
         rows.append(
             {
-                "rule": each.rule.name,
-                "triggers": len(each.times_ns),
-                **{f"heard {p}, s": number(after[p]) if after else DASH for p in ("p50", "p95")},
+                "rule": scored.rule.name,
+                "triggers": len(scored.times_ns),
+                **{f"delay {p}, s": number(delay[p]) if delay else DASH for p in ("p50", "p95")},
                 **{f"host {p}, ms": number(host[p]) if host else DASH for p in HOST},
             }
         )
@@ -300,8 +290,8 @@ def latency_rows(rules: Sequence[RuleScore]) -> list[dict[str, object]]:
 HOST = ("p50", "p95", "p99")
 
 
-def _scored(rules: Sequence[RuleScore]) -> list[tuple[RuleScore, ScoredRule]]:
-    return [(each, each.held) for each in rules if not isinstance(each.held, str)]
+def _scored(rules: Sequence[RuleScore]) -> list[tuple[Rule, ScoredRule]]:
+    return [(scored.rule, scored.result) for scored in rules if not isinstance(scored.result, str)]
 
 
 def _with_interval(score: Score) -> str:
@@ -313,56 +303,57 @@ def _with_interval(score: Score) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with two decimals; a dash for none."""
+    """Return a number with two decimals; a dash for NaN."""
     return DASH if math.isnan(value) else f"{value:.2f}"
 
 
 def notes(report: DryRun) -> list[str]:
-    """Return what must be said beside the tables, a line each."""
-    lines = [each.suggestion for each in report.rules if each.suggestion]
-    whole_ns = report.seen[1] - report.seen[0]
-    tolerances = sorted({held.scene.tolerance_ns for _, held in _scored(report.rules)})
+    """Return the notes below the tables, a line each."""
+    lines = [scored.suggestion for scored in report.rules if scored.suggestion]
+    played_ns = report.played[1] - report.played[0]
+    tolerances = sorted({result.concept.tolerance_ns for _, result in _scored(report.rules)})
     lines.append(
         "A trigger belongs to an event if its window ends within the event or up to "
-        f"{' or '.join(f'{ns_to_second(each):.3f}' for each in tolerances)} s after it: window, "
-        "lag and dwell. Chance: the same triggers shifted together by random times, by "
-        f"more than an event, {N_SHIFTS:,} times. The truth is {report.truth}; it covers "
-        f"{total_ns(report.known) / NS_PER_S:.0f} of {whole_ns / NS_PER_S:.0f} s."
+        f"{' or '.join(f'{ns_to_second(ns):.3f}' for ns in tolerances)} s after it: window, "
+        "lag and dwell. Chance: the same triggers under random circular shifts of more than an "
+        f"event, {N_SHIFTS:,} times. The truth is {report.truth}; it covers "
+        f"{total_ns(report.annotated) / NS_PER_S:.0f} of {played_ns / NS_PER_S:.0f} s."
     )
     lines += [
-        f"Not scored: {each.rule.name}: {each.held}."
-        for each in report.rules
-        if isinstance(each.held, str)
+        f"Not scored: {scored.rule.name}: {scored.result}."
+        for scored in report.rules
+        if isinstance(scored.result, str)
     ]
-    return lines + _doubts(report)
+    return lines + _caveats(report)
 
 
-def _doubts(report: DryRun) -> list[str]:
-    """Say what makes the figures less than they seem."""
-    found = []
+def _caveats(report: DryRun) -> list[str]:
+    """Return what limits the meaning of the figures."""
+    lines = []
     if report.speed != "1":
-        found.append(
+        lines.append(
             f"The host's latencies are those of --speed {report.speed}; --speed 1 gives those of a "
             "rig."
         )
     dropped = {why: n for why, n in report.counters["dropped"].items() if why != "not_selected"}
     if dropped:
         counts = ", ".join(f"{n:,} {why}" for why, n in dropped.items())
-        found.append(
-            f"Of {report.counters['windows']:,} windows some were not heard ({counts}), as live; "
-            "--speed max hears all."
+        lines.append(
+            f"Of {report.counters['windows']:,} windows some were dropped ({counts}), as live; "
+            "--speed max drops none."
         )
-    for each in report.rules:
-        if each.is_computed:
-            found.append(
-                f"{each.rule.name}: the sentence model cannot compare sentences as fast as they "
+    for scored in report.rules:
+        name = scored.rule.name
+        if scored.is_computed:
+            lines.append(
+                f"{name}: the sentence model cannot compare sentences as fast as they "
                 f"come at --speed max ({report.counters['likeness_dropped']:,} were left out), so "
                 "its triggers were computed here from all of them."
             )
-        elif not each.n_fired == each.n_again == each.n_same:
-            found.append(
-                f"{each.rule.name} fired {each.n_fired:,} times in the daemon and {each.n_again:,} "
-                f"times here, {each.n_same:,} of them in the same windows: its sweep is of the "
+        elif not scored.n_fired == scored.n_again == scored.n_same:
+            lines.append(
+                f"{name} fired {scored.n_fired:,} times in the daemon and {scored.n_again:,} times "
+                f"here, {scored.n_same:,} of them in the same windows: its sweep is of the "
                 "latter."
             )
-    return found
+    return lines

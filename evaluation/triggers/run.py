@@ -17,7 +17,13 @@ from evaluation.trial import ReplayResult, replay
 from evaluation.triggers.plan import DryRunPlan
 from evaluation.triggers.report import DryRun, RuleScore, ScoredRule
 from evaluation.triggers.score_trace import Trace, narration_traces, probe_traces, sweep
-from evaluation.triggers.scoring import AnnotatedConcept, intervals, luck, make_scene, match
+from evaluation.triggers.scoring import (
+    AnnotatedConcept,
+    bootstrap_scores,
+    chance_by_shifts,
+    find_events,
+    match,
+)
 
 if TYPE_CHECKING:
     from daemon.triggers.rules import Rule
@@ -34,7 +40,7 @@ def dry_run(prepared: DryRunPlan, folder: Path, *, command: str, seed: int = 0) 
     command : str
         What the report says it was made by.
     seed : int
-        Of the bootstrap and of luck.
+        Of the bootstrap and of the circular shifts.
 
     Returns
     -------
@@ -45,7 +51,7 @@ def dry_run(prepared: DryRunPlan, folder: Path, *, command: str, seed: int = 0) 
     UserError
         If no rule can be scored.
     """
-    scenes = _scenes(prepared)
+    concepts = _concepts(prepared)
     _say("replaying")
     start_s, stop_s = (ns_to_second(edge) for edge in prepared.source.span_ns)
     replayed = replay(prepared.plan, folder / "replay", title="triggers", span_s=(start_s, stop_s))
@@ -61,7 +67,7 @@ def dry_run(prepared: DryRunPlan, folder: Path, *, command: str, seed: int = 0) 
     rules = tuple(
         _rule_score(
             rule,
-            scenes[rule.name],
+            concepts[rule.name],
             replayed,
             traces[rule.name],
             is_whole=prepared.plan.speed == "max",
@@ -77,8 +83,8 @@ def dry_run(prepared: DryRunPlan, folder: Path, *, command: str, seed: int = 0) 
         truth=prepared.truth.source,
         speed=prepared.plan.speed,
         mode=prepared.plan.mode,
-        seen=prepared.source.span_ns,
-        known=prepared.truth.known(prepared.source.span_ns),
+        played=prepared.source.span_ns,
+        annotated=prepared.truth.annotated(prepared.source.span_ns),
         counters={
             "windows": replayed.n_windows,
             "encoded": counters["windows_encoded"],
@@ -90,35 +96,35 @@ def dry_run(prepared: DryRunPlan, folder: Path, *, command: str, seed: int = 0) 
     )
 
 
-def _scenes(prepared: DryRunPlan) -> dict[str, AnnotatedConcept | str]:
-    """Return what each rule is held to, or why to nothing.
+def _concepts(prepared: DryRunPlan) -> dict[str, AnnotatedConcept | str]:
+    """Return the events of each rule, or why it cannot be scored.
 
     Raises
     ------
     UserError
-        If that is all of them.
+        If no rule can be scored.
     """
-    found = {rule.name: _scene(prepared, rule) for rule in prepared.book.rules}
+    found = {rule.name: _concept(prepared, rule) for rule in prepared.book.rules}
     if all(isinstance(each, str) for each in found.values()):
         why = "\n".join(f"  {name}: {reason}" for name, reason in found.items())
         raise UserError(f"no rule can be scored:\n{why}")
     return found
 
 
-def _scene(prepared: DryRunPlan, rule: Rule) -> AnnotatedConcept | str:
-    there, seen = prepared.truth.there(rule), prepared.source.span_ns
-    if isinstance(there, str):
-        return there
-    if there[-1][1] <= seen[0] or there[0][0] >= seen[1]:
-        start, stop = (ns_to_second(edge) for edge in seen)
-        first, last = (ns_to_second(edge) for edge in (there[0][0], there[-1][1]))
+def _concept(prepared: DryRunPlan, rule: Rule) -> AnnotatedConcept | str:
+    intervals, played = prepared.truth.concept_intervals(rule), prepared.source.span_ns
+    if isinstance(intervals, str):
+        return intervals
+    if intervals[-1][1] <= played[0] or intervals[0][0] >= played[1]:
+        start, stop = (ns_to_second(edge) for edge in played)
+        first, last = (ns_to_second(edge) for edge in (intervals[0][0], intervals[-1][1]))
         return (
             f"the truth is of {first:.3f} to {last:.3f} s, and {start:.3f} to {stop:.3f} s are "
             "replayed; do both count from the same zero?"
         )
-    return make_scene(
-        there,
-        prepared.truth.known(seen),
+    return find_events(
+        intervals,
+        prepared.truth.annotated(played),
         tolerance_ns=prepared.tolerance_ns(rule),
         is_above=rule.condition.is_above,
     )
@@ -126,7 +132,7 @@ def _scene(prepared: DryRunPlan, rule: Rule) -> AnnotatedConcept | str:
 
 def _rule_score(
     rule: Rule,
-    scene: AnnotatedConcept | str,
+    concept: AnnotatedConcept | str,
     replayed: ReplayResult,
     trace: Trace,
     *,
@@ -157,19 +163,21 @@ def _rule_score(
         n_again=len(again),
         n_same=int(np.isin(again, [each.window.seq for each in fired]).sum()),
         is_computed=is_computed,
-        held=scene if isinstance(scene, str) else _held(rule, scene, times_ns, trace, seed),
+        result=concept
+        if isinstance(concept, str)
+        else _scored(rule, concept, times_ns, trace, seed),
     )
 
 
-def _held(
-    rule: Rule, scene: AnnotatedConcept, times_ns: Sequence[int], trace: Trace, seed: int
+def _scored(
+    rule: Rule, concept: AnnotatedConcept, times_ns: Sequence[int], trace: Trace, seed: int
 ) -> ScoredRule:
     return ScoredRule(
-        scene=scene,
-        outcome=match(scene, times_ns),
-        scores=intervals(scene, times_ns, seed=seed),
-        luck=luck(scene, times_ns, seed=seed),
-        swept=sweep(rule, trace, scene),
+        concept=concept,
+        outcome=match(concept, times_ns),
+        scores=bootstrap_scores(concept, times_ns, seed=seed),
+        chance=chance_by_shifts(concept, times_ns, seed=seed),
+        swept=sweep(rule, trace, concept),
     )
 
 

@@ -211,14 +211,14 @@ class Swept:
     counts: Counts
 
 
-def sweep(rule: Rule, trace: Trace, scene: AnnotatedConcept) -> tuple[Swept, ...]:
+def sweep(rule: Rule, trace: Trace, concept: AnnotatedConcept) -> tuple[Swept, ...]:
     """Try other thresholds; the release keeps its distance.
 
     Parameters
     ----------
     rule : Rule
     trace : Trace
-    scene : AnnotatedConcept
+    concept : AnnotatedConcept
 
     Returns
     -------
@@ -239,7 +239,7 @@ def sweep(rule: Rule, trace: Trace, scene: AnnotatedConcept) -> tuple[Swept, ...
     for threshold in thresholds:
         level = replace(rule.level, threshold=threshold, release=threshold + distance)
         rows = trace.fired(level)
-        found.append(Swept(threshold, count(scene, trace.stop_ns[rows].tolist())))
+        found.append(Swept(threshold, count(concept, trace.stop_ns[rows].tolist())))
     return tuple(found)
 
 

@@ -1,23 +1,23 @@
-"""Triggers against what was there: hits, misses, false alarms, and luck. No file, no socket here.
+"""Triggers against annotations: hits, misses, false alarms, and the score expected by chance.
 
 Theory of operation
 -------------------
-An *event* is a stretch in which the concept was there without a break. A window hears it from its
-first frame on, and until the last window that overlaps it has gone: a trigger belongs to an event
-if its window ends within ``[start, stop + tolerance)``. The first one is the event's *hit*, those
-after it are *repeats*, one that belongs to no event is a *false alarm*. Where two events are nearer
-than the tolerance, a trigger belongs to the later one from that one's start on.
+An *event* is an uninterrupted interval in which the concept was on the screen. Windows show it from
+its first frame until the last window that overlaps it: a trigger belongs to an event if its window
+ends within ``[start, stop + tolerance)``. The first trigger of an event is its *hit*, later ones
+are *repeats*, a trigger outside all events is a *false alarm*. Where two events are closer than the
+tolerance, a trigger belongs to the later event from that event's start on.
 
-The *scored time* is when it is known what was there, and the tolerance after it. *Free time* is the
-scored time less every event and its tolerance.
+The *scored time* is the annotated time and the tolerance after it. *Free time* is the scored time
+less every event and its tolerance.
 
 The units of the bootstrap are the events, each with the free time and the false alarms since the
-event before. What follows the last event belongs to it.
+previous event. The last event also takes what follows it.
 
 Invariants (``tests/evaluation/triggers/test_scoring.py``):
 
-1. Hits and misses are all events            ``test_counts_add_up``
-2. Hits, repeats, false alarms and unknown are all triggers
+1. Every event is a hit or a miss                                          ``test_counts_add_up``
+2. Every trigger is one of: hit, repeat, false alarm, outside the scored time
 """
 
 from __future__ import annotations
@@ -30,181 +30,168 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.scores import Score, Tally, draw_scenes, score
-from evaluation.triggers.intervals import Spans, common, index_at, merged, total_ns, without
+from evaluation.triggers.intervals import TimeIntervals, common, index_at, merged, total_ns, without
 
 N_DRAWS = 2_000
 """Of the bootstrap."""
 
 N_SHIFTS = 1_000
-"""Random shifts in time that say what luck would give."""
+"""Circular shifts of the null distribution."""
 
 MINUTE_NS = 60_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedConcept:
-    """What a rule is held to.
+    """The events of one rule."""
 
-    Attributes
-    ----------
-    events : tuple of (int, int)
-        When the concept was there, session nanoseconds.
-    scored : tuple of (int, int)
-        When triggers count.
-    tolerance_ns : int
-        How long after an event a trigger still belongs to it.
-    """
-
-    events: Spans
-    scored: Spans
+    events: TimeIntervals
+    scored: TimeIntervals
+    """When triggers count."""
     tolerance_ns: int
+    """How long after an event a trigger still belongs to it."""
 
     @property
-    def free(self) -> Spans:
+    def free(self) -> TimeIntervals:
         """When a trigger is a false alarm."""
         return without(
             self.scored, merged((start, stop + self.tolerance_ns) for start, stop in self.events)
         )
 
 
-def make_scene(
-    there: Spans, known: Spans, *, tolerance_ns: int, is_above: bool = True
+def find_events(
+    intervals: TimeIntervals,
+    annotated: TimeIntervals,
+    *,
+    tolerance_ns: int,
+    is_above: bool = True,
 ) -> AnnotatedConcept:
     """Find the events of a rule.
 
     Parameters
     ----------
-    there : tuple of (int, int)
-        When the concept was there.
-    known : tuple of (int, int)
-        When it is known what was there, as far as the daemon saw it.
+    intervals : tuple of (int, int)
+        When the concept was on the screen, session nanoseconds.
+    annotated : tuple of (int, int)
+        The annotated time that was played, session nanoseconds.
     tolerance_ns : int
+        How long after an event a trigger still belongs to it.
     is_above : bool
-        False for a rule that waits for the concept to go: then the events are the stretches after
-        it, while it is known what was there.
+        False for a rule that fires when the concept disappears: its events are the annotated
+        intervals that follow the concept.
 
     Returns
     -------
     AnnotatedConcept
-        An event whose beginning is not known is left out, and so is one that the end of what is
-        known cuts before it could be heard. Their time is not scored.
+        Left out, and not scored: an event whose onset is not annotated, and one that the end of the
+        annotation cuts short before a window could show it.
     """
     if not is_above:
-        stops = {stop for _, stop in there}
-        there = tuple(span for span in without(known, there) if span[0] in stops)
-    begins, ends = ({span[edge] for span in there} for edge in (0, 1))
-    whole = common(there, known)
+        stops = {stop for _, stop in intervals}
+        absent = without(annotated, intervals)
+        intervals = tuple(interval for interval in absent if interval[0] in stops)
+    onsets, offsets = ({interval[edge] for interval in intervals} for edge in (0, 1))
+    visible = common(intervals, annotated)
     events = tuple(
         (start, stop)
-        for start, stop in whole
-        if start in begins and (stop in ends or stop - start >= tolerance_ns)
+        for start, stop in visible
+        if start in onsets and (stop in offsets or stop - start >= tolerance_ns)
     )
-    cut = without(whole, events)
-    late = merged((start, stop + tolerance_ns) for start, stop in cut)
-    scored = without(merged((start, stop + tolerance_ns) for start, stop in known), late)
+    unscored = merged((start, stop + tolerance_ns) for start, stop in without(visible, events))
+    scored = without(merged((start, stop + tolerance_ns) for start, stop in annotated), unscored)
     return AnnotatedConcept(events, scored, tolerance_ns)
 
 
 @dataclass(frozen=True, slots=True)
 class MatchedEvents:
-    """What became of every event and every trigger.
+    """The triggers of every event, and the triggers of none.
 
     Attributes
     ----------
     hit : tuple of (int or None)
         For each event the index of its first trigger; None for a miss.
-    repeats, false_alarms, unknown : tuple of int
-        Indices of the other triggers; unknown are those outside the scored time.
+    repeats, false_alarms, unscored : tuple of int
+        Indices of the other triggers; `unscored` lie outside the scored time.
     """
 
     hit: tuple[int | None, ...]
     repeats: tuple[int, ...]
     false_alarms: tuple[int, ...]
-    unknown: tuple[int, ...]
+    unscored: tuple[int, ...]
 
     @property
     def n_hits(self) -> int:
-        """Events that were heard."""
-        return sum(each is not None for each in self.hit)
+        """Events with a trigger."""
+        return sum(trigger is not None for trigger in self.hit)
 
 
-def match(scene: AnnotatedConcept, times_ns: Sequence[int]) -> MatchedEvents:
-    """Give every trigger to the event that it belongs to.
+def match(concept: AnnotatedConcept, times_ns: Sequence[int]) -> MatchedEvents:
+    """Assign every trigger to its event.
 
     Parameters
     ----------
-    scene : AnnotatedConcept
+    concept : AnnotatedConcept
     times_ns : sequence of int
         Session nanoseconds at which the triggers' windows end, in order.
-
-    Returns
-    -------
-    MatchedEvents
     """
-    starts = [start for start, _ in scene.events]
+    starts = [start for start, _ in concept.events]
     hit: list[int | None] = [None] * len(starts)
-    repeats, false_alarms, unknown = [], [], []
+    repeats, false_alarms, unscored = [], [], []
     for number, time_ns in enumerate(times_ns):
         event = bisect_right(starts, time_ns) - 1
-        if event >= 0 and time_ns < scene.events[event][1] + scene.tolerance_ns:
+        if event >= 0 and time_ns < concept.events[event][1] + concept.tolerance_ns:
             if hit[event] is None:
                 hit[event] = number
             else:
                 repeats.append(number)
-        elif index_at(scene.scored, time_ns) is not None:
+        elif index_at(concept.scored, time_ns) is not None:
             false_alarms.append(number)
         else:
-            unknown.append(number)
-    return MatchedEvents(tuple(hit), tuple(repeats), tuple(false_alarms), tuple(unknown))
+            unscored.append(number)
+    return MatchedEvents(tuple(hit), tuple(repeats), tuple(false_alarms), tuple(unscored))
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many of each, and the scores that follow; NaN where nothing is asked.
-
-    Attributes
-    ----------
-    n_events, n_hits, n_repeats, n_false_alarms : int
-    free_ns : int
-        Session nanoseconds in which a trigger is a false alarm.
-    """
+    """Counts, and the scores that follow from them; NaN where the denominator is 0."""
 
     n_events: int
     n_hits: int
     n_repeats: int
     n_false_alarms: int
     free_ns: int
+    """Session time in which a trigger is a false alarm."""
 
     @property
     def precision(self) -> float:
-        """Hits among hits and false alarms; repeats are neither."""
+        """Hits over hits and false alarms; repeats are neither."""
         return _ratio(self.n_hits, self.n_hits + self.n_false_alarms)
 
     @property
     def recall(self) -> float:
-        """Hits among events."""
+        """Hits over events."""
         return _ratio(self.n_hits, self.n_events)
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of the two."""
+        """Harmonic mean of precision and recall."""
         return _ratio(2 * self.n_hits, self.n_events + self.n_hits + self.n_false_alarms)
 
     @property
     def false_alarms_per_minute(self) -> float:
-        """In free time."""
+        """False alarms a minute of free time."""
         return _ratio(self.n_false_alarms * MINUTE_NS, self.free_ns)
 
 
-def count(scene: AnnotatedConcept, times_ns: Sequence[int]) -> Counts:
-    """Match, and count."""
-    return _counts(scene, times_ns, total_ns(scene.free))
+def count(concept: AnnotatedConcept, times_ns: Sequence[int]) -> Counts:
+    """Match triggers with events, and count."""
+    return _counts(concept, times_ns, total_ns(concept.free))
 
 
-def _counts(scene: AnnotatedConcept, times_ns: Sequence[int], free_ns: int) -> Counts:
-    outcome = match(scene, times_ns)
+def _counts(concept: AnnotatedConcept, times_ns: Sequence[int], free_ns: int) -> Counts:
+    outcome = match(concept, times_ns)
     return Counts(
-        n_events=len(scene.events),
+        n_events=len(concept.events),
         n_hits=outcome.n_hits,
         n_repeats=len(outcome.repeats),
         n_false_alarms=len(outcome.false_alarms),
@@ -212,44 +199,44 @@ def _counts(scene: AnnotatedConcept, times_ns: Sequence[int], free_ns: int) -> C
     )
 
 
-def intervals(
-    scene: AnnotatedConcept, times_ns: Sequence[int], *, seed: int = 0, n_draws: int = N_DRAWS
+def bootstrap_scores(
+    concept: AnnotatedConcept, times_ns: Sequence[int], *, seed: int = 0, n_draws: int = N_DRAWS
 ) -> dict[str, Score]:
-    """Score with 95 % bootstrap intervals over events.
+    """Return scores with 95 % bootstrap intervals over events.
 
     Parameters
     ----------
-    scene : AnnotatedConcept
+    concept : AnnotatedConcept
     times_ns : sequence of int
-        Of the triggers, in order.
-    seed : int
-    n_draws : int
+        Session nanoseconds of the triggers, in order.
+    seed, n_draws : int
+        Of the bootstrap.
 
     Returns
     -------
     scores : dict of str to Score
-        ``precision``, ``recall``, ``f1``, ``false_alarms_per_minute``. Of fewer than two events an
-        interval means nothing: it is NaN.
+        ``precision``, ``recall``, ``f1``, ``false_alarms_per_minute``. Intervals of fewer than two
+        events are NaN.
     """
-    outcome = match(scene, times_ns)
-    n_units = max(1, len(scene.events))
-    starts = np.array([start for start, _ in scene.events], dtype=np.int64)
+    outcome = match(concept, times_ns)
+    n_units = max(1, len(concept.events))
+    starts = np.array([start for start, _ in concept.events], dtype=np.int64)
 
     def unit_of(times: Sequence[int]) -> NDArray[np.intp]:
         return np.minimum(np.searchsorted(starts, times, side="right"), n_units - 1)
 
     hits = np.zeros(n_units)
-    hits[: len(outcome.hit)] = [each is not None for each in outcome.hit]
+    hits[: len(outcome.hit)] = [trigger is not None for trigger in outcome.hit]
     alarms = np.bincount(
         unit_of([times_ns[number] for number in outcome.false_alarms]), minlength=n_units
     ).astype(np.float64)
-    free = scene.free
+    free = concept.free
     free_ns = np.bincount(
         unit_of([start for start, _ in free]),
         weights=[stop - start for start, stop in free],
         minlength=n_units,
     )
-    events = np.full(n_units, float(bool(scene.events)))
+    events = np.full(n_units, float(bool(concept.events)))
     tallies = {
         "precision": Tally(hits, hits + alarms),
         "recall": Tally(hits, events),
@@ -262,17 +249,16 @@ def intervals(
 
 @dataclass(frozen=True, slots=True)
 class ShiftNull:
-    """What the same triggers would score at other times.
+    """The scores of the same triggers under circular shifts in time.
 
     Attributes
     ----------
-    n_shifts : int
     precision, recall, f1 : float
         Means over the shifts.
     f1_high : float
-        The 95 % point of F1.
+        95th percentile of F1.
     p : float
-        Share of the shifts, the triggers as they are among them, whose F1 is no lower.
+        Share of the shifts, the unshifted triggers included, whose F1 is at least as high.
     """
 
     n_shifts: int
@@ -283,49 +269,52 @@ class ShiftNull:
     p: float
 
 
-def luck(
-    scene: AnnotatedConcept, times_ns: Sequence[int], *, seed: int = 0, n_shifts: int = N_SHIFTS
+def chance_by_shifts(
+    concept: AnnotatedConcept, times_ns: Sequence[int], *, seed: int = 0, n_shifts: int = N_SHIFTS
 ) -> ShiftNull | None:
-    """Shift all triggers together by random times, round the end of the scored time.
+    """Score triggers against the null of circular shifts: same triggers, unrelated times.
 
-    A shift by less than an event may leave triggers in the event that they are of, which is no
-    luck: shifts are longer than the longest event with its tolerance, either way, as far as a
-    quarter of the time allows.
+    All triggers are shifted together by a random time, modulo the scored time, which keeps their
+    number and their intervals. A shift shorter than an event could leave triggers in the event that
+    caused them, so shifts are longer than the longest event with its tolerance, in either
+    direction, or a quarter of the scored time where that is less.
 
     Parameters
     ----------
-    scene : AnnotatedConcept
+    concept : AnnotatedConcept
     times_ns : sequence of int
-        Of the triggers, in order.
-    seed : int
-    n_shifts : int
+        Session nanoseconds of the triggers, in order.
+    seed, n_shifts : int
+        Of the random shifts.
 
     Returns
     -------
     ShiftNull or None
         None without events, or without triggers in the scored time.
     """
-    starts = np.array([start for start, _ in scene.scored], dtype=np.int64)
-    lengths = np.array([stop - start for start, stop in scene.scored], dtype=np.int64)
-    before = np.concatenate(([0], np.cumsum(lengths)))  # scored time before each span
-    inside = [(time, at) for time in times_ns if (at := index_at(scene.scored, time)) is not None]
-    if not inside or not scene.events:
+    starts = np.array([start for start, _ in concept.scored], dtype=np.int64)
+    lengths = np.array([stop - start for start, stop in concept.scored], dtype=np.int64)
+    before = np.concatenate(([0], np.cumsum(lengths)))  # scored time before each interval
+    inside = [
+        (time, row) for time in times_ns if (row := index_at(concept.scored, time)) is not None
+    ]
+    if not inside or not concept.events:
         return None
-    place = np.array([before[at] + time - starts[at] for time, at in inside])
-    longest = max(stop - start for start, stop in scene.events) + scene.tolerance_ns
+    position = np.array([before[row] + time - starts[row] for time, row in inside])
+    longest = max(stop - start for start, stop in concept.events) + concept.tolerance_ns
     least = min(longest, int(before[-1]) // 4)
     rng = np.random.default_rng([seed, 3])
-    found = []
+    shifted = []
     for offset in rng.integers(least, before[-1] - least, n_shifts, endpoint=True).tolist():
-        moved = np.sort((place + offset) % before[-1])
+        moved = np.sort((position + offset) % before[-1])
         rows = np.searchsorted(before, moved, side="right") - 1
-        found.append(_counts(scene, (starts[rows] + moved - before[rows]).tolist(), 0))
-    f1 = np.array([each.f1 for each in found])
-    true_f1 = _counts(scene, [time for time, _ in inside], 0).f1
+        shifted.append(_counts(concept, (starts[rows] + moved - before[rows]).tolist(), 0))
+    f1 = np.array([counts.f1 for counts in shifted])
+    true_f1 = _counts(concept, [time for time, _ in inside], 0).f1
     return ShiftNull(
         n_shifts=n_shifts,
-        precision=float(np.mean([each.precision for each in found])),
-        recall=float(np.mean([each.recall for each in found])),
+        precision=float(np.mean([counts.precision for counts in shifted])),
+        recall=float(np.mean([counts.recall for counts in shifted])),
         f1=float(f1.mean()),
         f1_high=float(np.quantile(f1, 0.95)),
         p=float((1 + (f1 >= true_f1).sum()) / (1 + n_shifts)),

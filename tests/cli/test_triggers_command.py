@@ -197,7 +197,7 @@ def test_captions_are_the_truth_where_there_is_no_file(
     prepared = prepare(DryRunRequest(str(recording), probed, rules, start=0.5, seconds=4.0))
     try:
         (car,) = prepared.book.rules
-        assert prepared.truth.there(car) == ((10**9, 2 * 10**9),)
+        assert prepared.truth.concept_intervals(car) == ((10**9, 2 * 10**9),)
         spec: WindowSpec = prepared.spec
         assert (spec.n_bins, spec.stride_bins, spec.lag_ns) == (20, 10, 0)
         assert prepared.tolerance_ns(car) == spec.rate.start_ns(20 + 2 * 10)

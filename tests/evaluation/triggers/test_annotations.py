@@ -1,4 +1,4 @@
-"""When something was there: CSV files as people write them, and captions of presentations."""
+"""When a concept was on the screen: CSV files as people write them, and captions."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def test_rows_of_a_concept_are_merged(tmp_path: Path):
     """Rows may overlap, touch, and come in any order; a concept is there or it is not."""
     text = "start_s,stop_s,concept\n5,7,car\n1,2.5,car\n2,3,car\n6.5,8,car\n1,9,dog\n"
     truth = read_truth_file(_write(tmp_path, text))
-    assert truth.there(CAR) == ((1 * S, 3 * S), (5 * S, 8 * S))
-    assert truth.known((0, 10 * S)) == ((0, 10 * S),)
+    assert truth.concept_intervals(CAR) == ((1 * S, 3 * S), (5 * S, 8 * S))
+    assert truth.annotated((0, 10 * S)) == ((0, 10 * S),)
 
 
 def test_a_row_may_name_the_rule_and_that_wins(tmp_path: Path):
     """For a rule on likeness the file says the rule's name or its sentence."""
     text = "start_s,stop_s,concept\n1,2,car\n3,4,car_seen\n5,6,A dog runs.\n"
     truth = read_truth_file(_write(tmp_path, text))
-    assert truth.there(CAR) == ((3 * S, 4 * S),)
+    assert truth.concept_intervals(CAR) == ((3 * S, 4 * S),)
     like = rule('narration of all like "A dog runs." > 0.5', "doggish")
-    assert truth.there(like) == ((5 * S, 6 * S),)
-    nothing = truth.there(rule('probe "bird" of all > 0.5', "bird_seen"))
+    assert truth.concept_intervals(like) == ((5 * S, 6 * S),)
+    nothing = truth.concept_intervals(rule('probe "bird" of all > 0.5', "bird_seen"))
     assert isinstance(nothing, str)
     assert "'bird'" in nothing
     assert "a dog runs., car, car_seen" in nothing
@@ -48,7 +48,7 @@ def test_files_of_spreadsheets_are_read(tmp_path: Path):
     """A mark of the byte order, more columns, another order, spaces and empty lines do no harm."""
     text = "\ufeffnote, concept ,start_s,stop_s\r\n\r\nparked, Car , 1.5 ,2\r\n,,,\r\n"
     truth = read_truth_file(_write(tmp_path, text))
-    assert truth.there(CAR) == ((3 * S // 2, 2 * S),)
+    assert truth.concept_intervals(CAR) == ((3 * S // 2, 2 * S),)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def _truth(rows: list[tuple[float, float, str, float, str]]) -> CaptionAnnotatio
 
 
 def test_captions_say_what_was_there_and_where_nobody_knows():
-    """A thing is there as long as captions name it; a grey screen is known to be empty."""
+    """A thing is there as long as captions name it; a grey screen is empty."""
     truth = _truth(
         [
             (0, 1, "spontaneous", np.nan, ""),
@@ -118,9 +118,9 @@ def test_captions_say_what_was_there_and_where_nobody_knows():
             (7, 8, "movie", 0, "Two cars pass."),
         ]
     )
-    assert truth.there(CAR) == ((1 * S, round(3.05 * S)), (7 * S, 8 * S))
-    assert truth.known((0, 10 * S)) == ((0, 5 * S), (7 * S, 8 * S))
-    assert truth.known((2 * S, 4 * S)) == ((2 * S, 4 * S),)
+    assert truth.concept_intervals(CAR) == ((1 * S, round(3.05 * S)), (7 * S, 8 * S))
+    assert truth.annotated((0, 10 * S)) == ((0, 5 * S), (7 * S, 8 * S))
+    assert truth.annotated((2 * S, 4 * S)) == ((2 * S, 4 * S),)
     assert truth.source == "the recording's captions"
 
 
@@ -128,15 +128,15 @@ def test_words_in_a_row_are_a_concept_of_their_own():
     """A rule on two words is true where a caption has both, one after the other."""
     truth = _truth([(0, 1, "m", 0, "A street lamp."), (1, 2, "m", 1, "A lamp in the street.")])
     says = rule('narration of all says "street lamps"', "lamp")
-    assert truth.there(says) == ((0, S),)
+    assert truth.concept_intervals(says) == ((0, S),)
 
 
 def test_what_captions_cannot_say_is_said():
     """Likeness needs a file, and so does a word that no caption has."""
     truth = _truth([(0, 1, "m", 0, "A dog.")])
-    assert "no caption of the recording says 'car'" in str(truth.there(CAR))
+    assert "no caption of the recording says 'car'" in str(truth.concept_intervals(CAR))
     like = rule('narration of all like "A dog." > 0.5', "doggish")
-    assert "whose concept is the rule's name 'doggish'" in str(truth.there(like))
+    assert "whose concept is the rule's name 'doggish'" in str(truth.concept_intervals(like))
 
 
 def test_no_captions_are_no_truth():
@@ -154,8 +154,8 @@ def test_other_words_for_the_same_frame_count(tmp_path: Path):
     shown = _shown([(0, 1, "m", 0, "A person walks."), (1, 2, "m", 1, "A dog.")])
     truth = captions_as_truth(shown, str(tmp_path / "day.nwb"))
     assert truth is not None
-    assert truth.there(rule('probe "pedestrian" of all > 0.5')) == ((0, S),)
-    assert truth.there(rule('probe "person" of all > 0.5')) == ((0, S),)
+    assert truth.concept_intervals(rule('probe "pedestrian" of all > 0.5')) == ((0, S),)
+    assert truth.concept_intervals(rule('probe "person" of all > 0.5')) == ((0, S),)
     assert "beside it" in truth.source
     (folder / "m_facts.jsonl").write_text('{"frame": 0}\n')
     with pytest.raises(UserError, match=r"m_facts.jsonl, line 1"):

@@ -27,7 +27,13 @@ from evaluation.triggers.report import (
     score_rows,
 )
 from evaluation.triggers.score_trace import Trace, best_of, narration_traces, sweep
-from evaluation.triggers.scoring import AnnotatedConcept, intervals, luck, make_scene, match
+from evaluation.triggers.scoring import (
+    AnnotatedConcept,
+    bootstrap_scores,
+    chance_by_shifts,
+    find_events,
+    match,
+)
 from tests.support.narrations import narration
 from tests.support.triggers import rule
 
@@ -35,7 +41,7 @@ S = 1_000_000_000
 MS = 1_000_000
 CAR = rule('probe "car" of all > 0.8', "car_seen", release=0.6)
 EVENTS = ((2 * S, 4 * S), (10 * S, 12 * S), (20 * S, 22 * S))
-SCENE = make_scene(EVENTS, ((0, 30 * S),), tolerance_ns=300 * MS)
+CONCEPT = find_events(EVENTS, ((0, 30 * S),), tolerance_ns=300 * MS)
 
 
 def _trace(high: dict[tuple[float, float], float], low: float = 0.1) -> Trace:
@@ -50,7 +56,7 @@ def _trace(high: dict[tuple[float, float], float], low: float = 0.1) -> Trace:
 TRACE = _trace({(2.2, 4.2): 0.9, (10.2, 12.2): 0.7, (20.2, 22.2): 0.95, (15, 15.5): 0.5})
 
 
-def _held(each: Rule, trace: Trace, scene: AnnotatedConcept = SCENE) -> RuleScore:
+def _scored(each: Rule, trace: Trace, concept: AnnotatedConcept = CONCEPT) -> RuleScore:
     times = trace.stop_ns[trace.fired(each.level)].tolist()
     return RuleScore(
         rule=each,
@@ -61,12 +67,12 @@ def _held(each: Rule, trace: Trace, scene: AnnotatedConcept = SCENE) -> RuleScor
         n_again=len(times),
         n_same=len(times),
         is_computed=False,
-        held=ScoredRule(
-            scene=scene,
-            outcome=match(scene, times),
-            scores=intervals(scene, times),
-            luck=luck(scene, times, n_shifts=50),
-            swept=sweep(each, trace, scene),
+        result=ScoredRule(
+            concept=concept,
+            outcome=match(concept, times),
+            scores=bootstrap_scores(concept, times),
+            chance=chance_by_shifts(concept, times, n_shifts=50),
+            swept=sweep(each, trace, concept),
         ),
     )
 
@@ -80,8 +86,8 @@ def _report(*rules: RuleScore, **changes: Any) -> DryRun:
             truth="the recording's captions",
             speed="max",
             mode="sequential",
-            seen=(0, 30 * S),
-            known=((0, 30 * S),),
+            played=(0, 30 * S),
+            annotated=((0, 30 * S),),
             counters={"windows": 300, "dropped": {"not_selected": 299}, "likeness_dropped": 0},
             rules=rules,
         ),
@@ -90,7 +96,7 @@ def _report(*rules: RuleScore, **changes: Any) -> DryRun:
 
 
 def _unscored() -> RuleScore:
-    return replace(_held(CAR, TRACE), held="nobody knows", rule=replace(CAR, name="lost"))
+    return replace(_scored(CAR, TRACE), result="nobody knows", rule=replace(CAR, name="lost"))
 
 
 def test_a_trace_fires_where_the_daemon_does():
@@ -100,7 +106,7 @@ def test_a_trace_fires_where_the_daemon_does():
 
 def test_a_sweep_tries_other_thresholds_with_the_release_as_far_away():
     """Two of three events score above 0.8; a threshold below 0.7 and above 0.5 hears all three."""
-    swept = sweep(CAR, TRACE, SCENE)
+    swept = sweep(CAR, TRACE, CONCEPT)
     of = {each.threshold: each.counts for each in swept}
     assert list(of) == sorted(of)
     assert (of[0.8].n_hits, of[0.8].n_false_alarms) == (2, 0)
@@ -116,15 +122,15 @@ def test_a_sweep_tries_other_thresholds_with_the_release_as_far_away():
 def test_a_word_has_no_thresholds():
     """It is said or not."""
     said = rule('narration of all says "car"')
-    assert sweep(said, _trace({(2, 4): 1.0}, low=0.0), SCENE) == ()
+    assert sweep(said, _trace({(2, 4): 1.0}, low=0.0), CONCEPT) == ()
     assert best_of((), 0.5) is None
 
 
 def test_a_sweep_of_a_rule_for_what_goes_away():
     """A rule with < is swept as one: the release lies above each threshold."""
     gone = rule('probe "car" of all < 0.3', release=0.5)
-    scene = make_scene(EVENTS, ((0, 30 * S),), tolerance_ns=300 * MS, is_above=False)
-    of = {each.threshold: each.counts for each in sweep(gone, TRACE, scene)}
+    concept = find_events(EVENTS, ((0, 30 * S),), tolerance_ns=300 * MS, is_above=False)
+    of = {each.threshold: each.counts for each in sweep(gone, TRACE, concept)}
     assert (of[0.3].n_hits, of[0.3].n_false_alarms) == (3, 0)
     assert min(each.n_hits for each in of.values()) == 0
 
@@ -133,7 +139,7 @@ def test_scores_that_are_no_numbers_are_none():
     """A window whose encoder failed neither fires nor counts as a threshold."""
     trace = replace(TRACE, score=np.full(300, np.nan))
     assert len(trace.fired(CAR.level)) == 0
-    assert sweep(CAR, trace, SCENE) == ()
+    assert sweep(CAR, trace, CONCEPT) == ()
 
 
 def test_narrations_become_traces():
@@ -156,7 +162,7 @@ def test_narrations_become_traces():
 
 def test_tables_say_every_rule():
     """Counts, scores with intervals, latencies; a rule that is not scored has a latency alone."""
-    rules = [_held(CAR, TRACE), _unscored()]
+    rules = [_scored(CAR, TRACE), _unscored()]
     (counts,) = count_rows(rules)
     assert counts == {
         "rule": "car_seen", "events": 3, "hits": 2, "misses": 1, "repeats": 0,
@@ -167,23 +173,23 @@ def test_tables_say_every_rule():
     assert str(scores["recall"]).startswith("0.67 (")
     assert str(scores["F1"]).startswith("0.80 (")
     first, second = latency_rows(rules)
-    assert (first["heard p50, s"], first["host p99, ms"]) == ("0.20", "7.00")
-    assert (second["heard p50, s"], second["host p50, ms"]) == ("-", "4.00")
+    assert (first["delay p50, s"], first["host p99, ms"]) == ("0.20", "7.00")
+    assert (second["delay p50, s"], second["host p50, ms"]) == ("-", "4.00")
 
 
 def test_notes_say_what_the_figures_rest_on():
     """Suggestion, tolerance, truth, reasons, and every doubt."""
-    held = _held(CAR, TRACE)
-    lines = "\n".join(notes(_report(held, _unscored())))
+    scored = _scored(CAR, TRACE)
+    lines = "\n".join(notes(_report(scored, _unscored())))
     assert "would have the best F1 on this recording (1.00; > 0.8 has 0.80)" in lines
     assert "0.300 s after it" in lines
     assert "Not scored: lost: nobody knows." in lines
     assert "those of --speed max" in lines
-    odd = replace(held, n_again=5)
+    odd = replace(scored, n_again=5)
     counters = {
         "windows": 300, "dropped": {"encoder_busy": 7, "not_selected": 3}, "likeness_dropped": 4,
     }  # fmt: skip
-    whole = replace(held, is_computed=True, rule=replace(CAR, name="like"))
+    whole = replace(scored, is_computed=True, rule=replace(CAR, name="like"))
     report = _report(odd, whole, speed="1", counters=counters)
     lines = "\n".join(notes(report))
     assert "car_seen fired 2 times in the daemon and 5 times here" in lines
@@ -196,14 +202,14 @@ def test_notes_say_what_the_figures_rest_on():
 def test_a_threshold_that_is_best_already_is_left_alone():
     """The suggestion says so."""
     best = rule('probe "car" of all > 0.6', "car_seen")
-    assert "its own threshold 0.6 has the best F1, 1.00" in _held(best, TRACE).suggestion
+    assert "its own threshold 0.6 has the best F1, 1.00" in _scored(best, TRACE).suggestion
     assert _unscored().suggestion == ""
 
 
 def test_json_holds_everything_and_no_nan():
     """A rule that never fired has null where there is no number."""
-    silent = _held(rule('probe "car" of all > 0.99', "silent"), TRACE)
-    report = _report(_held(CAR, TRACE), silent, _unscored()).to_json()
+    silent = _scored(rule('probe "car" of all > 0.99', "silent"), TRACE)
+    report = _report(_scored(CAR, TRACE), silent, _unscored()).to_json()
     text = json.dumps(report, allow_nan=False)
     first, second, third = json.loads(text)["rules"]
     assert (first["n_hits"], first["n_misses"], first["scores"]["recall"]["value"]) == (2, 1, 2 / 3)
@@ -220,14 +226,14 @@ def test_json_holds_everything_and_no_nan():
 def test_picture_has_every_part(tmp_path: Path):
     """A row for each rule: what was there, its score, its triggers, latencies and thresholds."""
     path = tmp_path / "rules.svg"
-    few_known = _report(_held(CAR, TRACE), _unscored(), known=((0, 12 * S), (14 * S, 30 * S)))
+    few_known = _report(_scored(CAR, TRACE), _unscored(), annotated=((0, 12 * S), (14 * S, 30 * S)))
     write_picture(path, few_known)
     ET.parse(path)
     written = path.read_text()
     # The library writes each text as glyphs, with the text itself in a comment.
     for text in (
-        "car_seen", "precision 1.00, recall 0.67, F1 0.80", "session time, s", "it was there",
-        "not known", "false alarm", "release", "hits, s after onset; median 0.20",
+        "car_seen", "precision 1.00, recall 0.67, F1 0.80", "session time, s", "concept shown",
+        "not annotated", "false alarm", "release", "hits, s after onset; median 0.20",
         "precision over recall", "not scored", "no hits", "no thresholds",
     ):  # fmt: skip
         assert text in written, text
@@ -235,13 +241,13 @@ def test_picture_has_every_part(tmp_path: Path):
 
 def test_a_rule_whose_concept_never_came_is_scored_on_false_alarms(tmp_path: Path):
     """Precision is 0, recall has no meaning, and there is nothing to suggest."""
-    empty = make_scene((), ((0, 30 * S),), tolerance_ns=300 * MS)
-    held = _held(CAR, TRACE, empty)
-    (counts,), (scores,) = count_rows([held]), score_rows([held])
+    empty = find_events((), ((0, 30 * S),), tolerance_ns=300 * MS)
+    scored = _scored(CAR, TRACE, empty)
+    (counts,), (scores,) = count_rows([scored]), score_rows([scored])
     assert (counts["events"], counts["false alarms"]) == (0, 2)
-    assert (scores["precision"], scores["recall"], scores["F1 by luck"]) == ("0.00", "-", "-")
-    assert held.suggestion == ""
-    write_picture(tmp_path / "rules.svg", _report(held))
+    assert (scores["precision"], scores["recall"], scores["F1 by chance"]) == ("0.00", "-", "-")
+    assert scored.suggestion == ""
+    write_picture(tmp_path / "rules.svg", _report(scored))
     assert "precision 0.00, recall -, F1 0.00" in (tmp_path / "rules.svg").read_text()
 
 
@@ -263,6 +269,6 @@ def test_pictures_are_files_of_a_known_kind(tmp_path: Path):
         check_picture(tmp_path / "nowhere" / "rules.png")
 
 
-def test_heard_after_is_from_the_first_frame_to_the_end_of_the_window():
+def test_delay_is_from_the_first_frame_to_the_end_of_the_window():
     """Window, lag and dwell are in it; the host's latency is not."""
-    assert _held(CAR, TRACE).heard_after_s == (0.2, 0.2)
+    assert _scored(CAR, TRACE).delays_s == (0.2, 0.2)
