@@ -1,20 +1,26 @@
-"""The ring of bins: a spike gets its bin, once.
+"""The ring of bins: a spike gets its bin here, once. No socket, no clock.
 
 Theory of operation
 -------------------
 The ring keeps the newest `capacity_bins` bins of the absolute grid, one row of uint16 counts a
-bin. Bin ``b`` lives in row ``b % capacity_bins``; nothing is ever shifted. Below the ring stand
+bin. Bin ``b`` lives in row ``b % capacity_bins``; nothing is ever shifted. Below the ring are
 ``window_bins - 1`` spare rows: a window that runs past the last row has its tail copied there
 when it is cut, so that every window is one contiguous view.
 
-Several streams (probes) fill the same rows, each with its own units. Each stream says which span
-it has covered; the *watermark* ``complete_until`` is the bin up to which every live stream has
-covered the grid. A stream that is blind (silent for too long), has ended, or is behind the
-watermark (it came back, or began again) is not waited for. When every stream has begun again, so
-has the session, and the ring forgets the old one. Wall time never enters here: who is blind is
-told from outside.
+Several streams (probes) fill the same rows, each with its own units. Each says which span it has
+covered, so that silence (covered, no spikes) and loss (not covered) differ. The *watermark*
+``complete_until`` is the bin up to which every live stream has covered the grid: a window below
+it is complete. A stream is not live, and not waited for, while it is
 
-Invariants (``tests/daemon/test_bin_ring.py``):
+* blind: silent for too long. Only wall time can tell, so the caller does (`set_blind`);
+* ended: it has said so (`end_stream`);
+* behind the watermark: it came back, or began again at an earlier time, and what it sends belongs
+  to windows that have been cut. It is live again once it has caught up.
+
+A stream that goes back in time has restarted. When every stream that is being waited for has done
+so, the session itself has restarted: the ring forgets the old one and raises its generation.
+
+Invariants (``tests/daemon/test_bin_ring.py`` and ``test_split_invariance.py``):
 
 1. Any cutting of a session into batches, and any interleaving of streams, gives the counts
    of `contracts.binning.bin_spikes`: ``test_streamed_windows_equal_offline_windows``
@@ -45,7 +51,7 @@ ONE = np.uint16(1)
 
 @dataclass(frozen=True, slots=True)
 class AddReport:
-    """What became of one batch: flags handed over, not exceptions.
+    """What became of one batch: bad data are counted, not raised.
 
     Attributes
     ----------
@@ -70,7 +76,23 @@ class AddReport:
 
 @dataclass(slots=True)
 class _Coverage:
-    """What one stream has covered."""
+    """What one stream has covered.
+
+    Attributes
+    ----------
+    bit : uint64
+        Its bit in `BinRing._uncovered`.
+    run : str
+        Of its newest batch.
+    contiguous_from_ns, stop_ns : int
+        Span of its newest batches without a gap between them, session nanoseconds.
+    first_bin : int
+        First bin that it covers whole.
+    covered_until : int
+        Bin below which it has covered what it ever will.
+    has_gone_back : bool
+        It has restarted at an earlier time, and has not caught up with the watermark since.
+    """
 
     bit: np.uint64
     run: str = ""
@@ -89,15 +111,22 @@ class BinRing:
 
     Parameters
     ----------
-    rate : BinRate
-        Bins per second.
-    n_units : int
-        Units in the population.
     capacity_bins : int
         Bins kept. Should hold a window, the longest batch, and the longest time that one stream
         may lag behind another.
     window_bins : int
-        Longest window that will be asked for.
+        Longest window that will be cut.
+
+    Attributes
+    ----------
+    oldest_bin, head_bin : int
+        The bins that the ring holds: ``[oldest_bin, head_bin)``.
+    begin_bin : int or None
+        First bin that every stream covered; None until the first bin is complete.
+    complete_until : int
+        The watermark.
+    generation : int
+        Number of session restarts, so that a cutter knows when to begin again.
     """
 
     def __init__(
@@ -112,12 +141,13 @@ class BinRing:
         self.capacity_bins = capacity_bins
         self._capacity_ns = rate.start_ns(capacity_bins)
         self._counts = np.zeros((capacity_bins + window_bins - 1, n_units), dtype=np.uint16)
+        # One index for bin and unit: `np.add.at` is several times faster on one axis than on two.
         self._flat = self._counts.reshape(-1)
+        # A bit is set until the stream with that bit has covered the bin of its row.
         self._uncovered = np.zeros(capacity_bins, dtype=np.uint64)
         self._streams: dict[str, _Coverage] = {}
         self._is_held = False
         self.generation = 0
-        """Counts the restarts, so that a cutter knows when to begin anew."""
         self._forget()
 
     def _forget(self) -> None:
@@ -128,12 +158,12 @@ class BinRing:
         self._first_bin = 0
         self._is_empty = True
         self._counts[:] = 0
-        self._uncovered[:] = self._everyone
+        self._uncovered[:] = self._all_bits
 
     # -- streams ---------------------------------------------------------------------------
 
     def add_stream(self, name: str) -> None:
-        """Expect a stream: from now on it holds the watermark until it has covered the grid.
+        """Expect a stream: from now on the watermark waits for it.
 
         Raises
         ------
@@ -146,6 +176,7 @@ class BinRing:
             raise MisuseError(f"a ring takes {MAX_STREAMS} streams, {name!r} is one too many")
         coverage = _Coverage(bit=np.uint64(1 << len(self._streams)))
         self._streams[name] = coverage
+        # Also in the bins that are there already: those before its first batch will be its gaps.
         self._uncovered |= coverage.bit
 
     def hold(self, *, is_held: bool) -> None:
@@ -159,7 +190,7 @@ class BinRing:
         self._advance_watermark()
 
     def end_stream(self, name: str) -> None:
-        """Stop waiting for a stream that has said its last."""
+        """Stop waiting for a stream that has ended."""
         self._streams[name].has_ended = True
         self._advance_watermark()
 
@@ -169,11 +200,11 @@ class BinRing:
         if stream is None or not stream.has_begun:
             return False
         lead = stream.covered_until - max(self.complete_until, self._first_bin)
-        # A lead beyond the ring is a jump of its clock, which no waiting mends.
+        # A lead beyond the ring is a jump of its clock, and waiting would never end it.
         return self.capacity_bins // 2 < lead <= self.capacity_bins
 
     def covered_until_ns(self, name: str) -> int:
-        """Return how far a stream has come, session nanoseconds."""
+        """Return the end of what a stream has covered, session nanoseconds."""
         return self._streams[name].stop_ns
 
     @property
@@ -197,15 +228,14 @@ class BinRing:
         ----------
         batch : SpikeBatch
             ``unit_index`` is a row of the encoder's population here, not of the stream's.
-
-        Returns
-        -------
-        AddReport
         """
         self.add_stream(batch.stream)
         stream = self._streams[batch.stream]
+        # The order matters: a restart empties the ring, new rows must be zero before they are
+        # counted into, and spikes are late by the watermark before this batch, not after it.
         has_restarted = self._begin_run(stream, batch)
         first = self.rate.bin_of(batch.start_ns)
+        # The batch's span is half open, so its last spike is at most at stop_ns - 1.
         n_overrun_bins = self._reach(first, self.rate.bin_of(batch.stop_ns - 1) + 1)
         n_binned, n_late, n_unknown = self._count(batch, first)
         self._cover(stream, batch, first)
@@ -213,20 +243,31 @@ class BinRing:
         return AddReport(n_binned, n_late, n_unknown, n_overrun_bins, has_restarted)
 
     def _begin_run(self, stream: _Coverage, batch: SpikeBatch) -> bool:
-        """Note a source that began again, earlier; forget the session once all of them did."""
+        """Note a source that restarted; forget the session once every source did.
+
+        Returns
+        -------
+        has_restarted : bool
+            Whether the ring is empty now.
+        """
         is_new_run = stream.run != batch.run
         stream.run = batch.run
-        stream.is_blind = False
+        stream.is_blind = False  # it is here; whether it is live depends on the watermark
         if is_new_run:
             stream.has_ended = False
         back_ns = stream.stop_ns - batch.start_ns if stream.has_begun else 0
+        # Within a run a small step back is an overlap or a late batch; only one beyond the ring
+        # can be nothing but a restart of a source that kept its run.
         if back_ns <= 0 or not (is_new_run or back_ns > self._capacity_ns):
             return False
         stream.has_gone_back = True
         stream.stop_ns = stream.contiguous_from_ns = batch.start_ns
         stream.covered_until = self.rate.bin_of(batch.start_ns)
-        listened_to = [s for s in self._streams.values() if not (s.is_blind or s.has_ended)]
-        if not all(s.has_gone_back for s in listened_to if s.has_begun):
+        # One probe alone may restart in the middle of a session. It is behind until it has caught
+        # up, and the others keep their windows. Blind and ended streams have no say: the session
+        # may have ended with them.
+        expected = [s for s in self._streams.values() if not (s.is_blind or s.has_ended)]
+        if not all(s.has_gone_back for s in expected if s.has_begun):
             return False
         self._forget()
         self.generation += 1
@@ -235,8 +276,10 @@ class BinRing:
         return True
 
     def _reach(self, first: int, stop: int) -> int:
-        """Make room up to bin `stop`; return how many unfinished bins had to go."""
-        if self._is_empty:  # empty rows reach back, for a stream whose session began earlier
+        """Make room up to bin `stop`; return how many incomplete bins were pushed out."""
+        if self._is_empty:
+            # The ring begins a whole capacity before the first batch, with rows that are empty
+            # already: another stream whose first batch is earlier finds its bins there.
             self.head_bin = self._first_bin = first
             self.oldest_bin = self.complete_until = first - self.capacity_bins
             self._is_empty = False
@@ -245,19 +288,26 @@ class BinRing:
             return 0
         for rows in self._rows(max(self.head_bin, stop - self.capacity_bins), stop):
             self._counts[rows] = 0
-            self._uncovered[rows] = self._everyone
+            self._uncovered[rows] = self._all_bits
         old_head, self.head_bin = self.head_bin, stop
         self.oldest_bin = max(self.oldest_bin, stop - self.capacity_bins)
-        unfinished_from = max(self.complete_until, self._first_bin)
-        n_overrun_bins = max(0, min(self.oldest_bin, old_head) - unfinished_from)
+        # Lost are the bins that some stream had filled and no window had yet: below the first
+        # batch there was nothing to lose, and neither beyond the old head, where a jump skips.
+        incomplete_from = max(self.complete_until, self._first_bin)
+        n_overrun_bins = max(0, min(self.oldest_bin, old_head) - incomplete_from)
+        # What is gone can no longer become complete; the cutter skips it and counts the windows.
         self.complete_until = max(self.complete_until, self.oldest_bin)
         return n_overrun_bins
 
     @property
-    def _everyone(self) -> np.uint64:
+    def _all_bits(self) -> np.uint64:
         return np.uint64((1 << len(self._streams)) - 1)
 
     def _count(self, batch: SpikeBatch, first: int) -> tuple[int, int, int]:
+        """Add the spikes to their rows; return how many are binned, late and unknown.
+
+        The inner loop of the daemon: every array is walked once, and in place where it can be.
+        """
         times, unit_index = batch.spike_time_ns, batch.unit_index
         if not times.size:
             return 0, 0, 0
@@ -268,12 +318,14 @@ class BinRing:
             n_unknown = batch.n_spikes - len(times)
         bins = self.rate.bin_of(times)
         if first < self.complete_until:
+            # A window with this bin may have been narrated already. Counting the spike now would
+            # make what is in the ring differ from what was encoded.
             in_time = bins >= self.complete_until
             bins, unit_index = bins[in_time], unit_index[in_time]
             n_late = len(times) - len(bins)
         first_row = first % self.capacity_bins
         if first_row + self.head_bin - first <= self.capacity_bins:
-            bins -= first - first_row  # the usual case: no row wraps
+            bins -= first - first_row  # the usual case: no row wraps, and no division is needed
         else:
             bins %= self.capacity_bins
         bins *= self.n_units
@@ -284,27 +336,33 @@ class BinRing:
     # -- coverage --------------------------------------------------------------------------
 
     def _cover(self, stream: _Coverage, batch: SpikeBatch, first: int) -> None:
-        """Mark the bins that this batch completes as covered by its stream."""
+        """Mark the bins that this batch completes as covered by its stream.
+
+        A bin is covered once all of its time is: several short batches may cover it together, so
+        the span without a gap is remembered from batch to batch.
+        """
         if not stream.has_begun:
             stream.has_begun = True
+            # A session that begins inside a bin never covers that bin whole. It counts as covered,
+            # so that the watermark can move, but no window may begin before the next one.
             stream.first_bin = self.rate.first_bin_at_or_after(batch.start_ns)
-            stream.covered_until = first  # perhaps in part: the bin is open, and no window has it
+            stream.covered_until = first
             stream.contiguous_from_ns = batch.start_ns
             stream.stop_ns = batch.start_ns
         elif not stream.contiguous_from_ns <= batch.start_ns <= stream.stop_ns:
             stream.contiguous_from_ns = batch.start_ns
         stream.stop_ns = max(stream.stop_ns, batch.stop_ns)
         if stream.contiguous_from_ns > self.rate.start_ns(first):
-            first += 1  # the bin's beginning was not covered
+            first += 1  # its beginning was lost with the batch before: the bin stays uncovered
         stop = self.rate.bin_of(batch.stop_ns)
         for rows in self._rows(max(first, self.oldest_bin), stop):
             self._uncovered[rows] &= ~stream.bit
         stream.covered_until = max(stream.covered_until, stop)
         if stream.covered_until >= self.complete_until:
-            stream.has_gone_back = False
+            stream.has_gone_back = False  # caught up: its next step back would be a new restart
 
     def _is_live(self, stream: _Coverage) -> bool:
-        """Whether a stream is waited for: not blind, not over, and not behind the watermark."""
+        """Whether a stream is waited for: not blind, not ended, and not behind the watermark."""
         is_behind = stream.has_begun and stream.covered_until < self.complete_until
         return not (stream.is_blind or stream.has_ended or is_behind)
 
@@ -313,6 +371,7 @@ class BinRing:
         if self._is_held or self._is_empty or not all(stream.has_begun for stream in live):
             return
         begun = [stream for stream in self._streams.values() if stream.has_begun]
+        # With nobody left to wait for, what has arrived is complete up to where the furthest came.
         waited_for = live or begun
         if not waited_for:
             return
@@ -348,13 +407,13 @@ class BinRing:
                 :n_wrapped
             ]
         view = self._counts[row : row + n_bins]
-        view.flags.writeable = False
+        view.flags.writeable = False  # of the view alone: the ring goes on writing to its rows
         return view
 
     def gaps(self, first_bin: int, n_bins: int) -> tuple[int, bool]:
-        """Return how many of these bins some live stream missed, and whether all missed all.
+        """Return how many of these bins a live stream did not cover.
 
-        Where no stream is live any more, those that were count.
+        Where no stream is live any more, every stream counts as live.
 
         Returns
         -------
@@ -363,12 +422,9 @@ class BinRing:
             No live stream covered any of them.
         """
         self._check_held(first_bin, n_bins)
-        live = np.uint64(0)
         streams = self._streams.values()
-        for stream in [s for s in streams if self._is_live(s)] or [
-            s for s in streams if s.has_begun
-        ]:
-            live |= stream.bit
+        counted = [s for s in streams if self._is_live(s)] or [s for s in streams if s.has_begun]
+        live = np.uint64(sum(int(stream.bit) for stream in counted))
         rows = [self._uncovered[rows] for rows in self._rows(first_bin, first_bin + n_bins)]
         missed = np.concatenate(rows) & live
         n_gap_bins = int(np.count_nonzero(missed))

@@ -2,18 +2,20 @@
 
 Theory of operation
 -------------------
-What is handed over is one window with all its populations. It is taken or it gives way as a
-whole, so every population hears of the same windows and none is left behind. Two policies:
+The narrator is the slowest stage by orders of magnitude, so something must give way in front of
+it. What is handed over is one window with all its populations, and it is taken or replaced as a
+whole: every population is narrated over the same windows, which is what a comparison of areas
+needs. Two policies:
 
-* ``newest``, for live narration: one place; a newer window takes it from the one that waits. The
-  narrator is the slowest room, and an old window narrated late helps nobody.
-* ``all``, for replays: nothing gives way. When its places are taken the hand-over is full, the
-  fast loop stops reading, and a source that loses nothing is slowed.
+* ``newest``, for live narration: one place; a newer window replaces the one that waits. An old
+  window narrated late helps nobody, and the length of a queue would be latency for ever.
+* ``all``, for replays: nothing is replaced. When every place is taken the hand-over is full, the
+  fast loop reads no further message, ZeroMQ's queues fill, and a lossless source waits.
 
 Invariants (``tests/daemon/test_handover.py``):
 
-1. offered = taken + replaced + waiting, in order    ``test_offered_is_taken_replaced_or_waiting``
-2. under ``all`` nothing is replaced                 ``test_all_keeps_everything``
+1. offered = taken + replaced + waiting, in order: ``test_offered_is_taken_replaced_or_waiting``
+2. Under ``all`` nothing is replaced: ``test_all_keeps_everything``
 """
 
 from __future__ import annotations
@@ -35,9 +37,8 @@ class Handover:
 
     Parameters
     ----------
-    policy : {"newest", "all"}
     capacity : int
-        Windows after which it says that it is full; ``newest`` has one place whatever this says.
+        Windows after which it is full, under ``all``; ``newest`` has one place.
 
     Attributes
     ----------
@@ -54,6 +55,7 @@ class Handover:
     def offer(self, narration_batch: NarrationBatch) -> None:
         """Leave a window for the narrator; called on the fast loop, never waits."""
         if self._waiting and not self._keeps_all:
+            # There is at most one: each offer replaces the one before it.
             self._waiting.clear()
             self.n_replaced += 1
         self._waiting.append(narration_batch)
@@ -68,8 +70,7 @@ class Handover:
 
     @property
     def is_full(self) -> bool:
-        """Whether whoever fills it should stop; never under ``newest``.
-
-        Windows already on their way are still taken: those that one message completes.
-        """
+        """Whether whoever fills it should stop; never under ``newest``."""
+        # A limit for the reader, not for `offer`: one message may complete several windows, and
+        # refusing the rest of them would lose what the policy promises to keep.
         return self._keeps_all and len(self._waiting) >= self._capacity

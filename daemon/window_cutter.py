@@ -1,14 +1,20 @@
-"""The window cutter: a finished window leaves.
+"""The window cutter: a complete window leaves. No socket, no waiting.
 
-Windows start at multiples of the stride on the absolute grid, from the first bin that every
-stream has covered, and leave when the watermark has passed their end. Data time alone decides,
-so that a replay at any speed, cut into any batches, yields the same windows.
+Theory of operation
+-------------------
+Windows start at multiples of the stride on the absolute grid, from the first bin that every stream
+has covered, and leave when the watermark has passed their end. Data time alone decides, so that a
+replay at any speed, cut into any batches, yields the same windows, with the same numbers, as the
+training set.
+
+The cutter only remembers where its next window starts. It never waits for a bin: what the ring
+has lost, or no stream saw, is skipped and counted.
 
 Invariants (``tests/daemon/test_window_cutter.py``):
 
-1. Each window of the grid leaves once, in order, or is counted as skipped
-                                                       ``test_every_window_leaves_once_or_is_counted``
-2. A window that no live stream saw at all is skipped  ``test_unseen_windows_are_skipped``
+1. Each window of the grid leaves once, in order, or is counted as skipped:
+   ``test_every_window_leaves_once_or_is_counted``
+2. A window that no live stream saw at all is skipped: ``test_unseen_windows_are_skipped``
 """
 
 from __future__ import annotations
@@ -21,12 +27,10 @@ from daemon.bin_ring import BinRing
 
 
 class WindowCutter:
-    """Cuts the finished windows out of a ring.
+    """Cuts the complete windows out of a ring.
 
     Parameters
     ----------
-    spec : WindowSpec
-        Bins, stride and lag.
     clock : Clock
         For the stamp "window complete"; decides nothing.
 
@@ -54,19 +58,18 @@ class WindowCutter:
         Parameters
         ----------
         ring : BinRing
-            Where the counts are; the windows are views of it.
+            Holds the counts; the windows are views of it.
         received_host_ns : int
             When the newest batch arrived.
-
-        Yields
-        ------
-        Window
         """
+        # A restarted session has its own beginning, which may lie before the old end.
         if ring.generation != self._generation:
             self._generation, self._next_bin = ring.generation, None
         if ring.begin_bin is None:
             return
         if self._next_bin is None:
+            # On the grid's multiples, not at the first bin: a daemon that joins in the middle
+            # of a session cuts the windows that the training set has.
             self._next_bin = self.spec.first_start_at_or_after(ring.begin_bin)
         self._skip_lost(ring)
         while self._next_bin + self.spec.n_bins <= ring.complete_until:
@@ -74,6 +77,8 @@ class WindowCutter:
             self._next_bin += self.spec.stride_bins
             n_gap_bins, is_unseen = ring.gaps(first_bin, self.spec.n_bins)
             if is_unseen:
+                # Zero counts that nobody measured look like a silent brain, so they are not
+                # encoded. A window with some gaps is, and says how many.
                 self.n_unseen += 1
                 continue
             yield Window(
@@ -87,9 +92,10 @@ class WindowCutter:
             )
 
     def _skip_lost(self, ring: BinRing) -> None:
-        """Go on with the first window that the ring still holds whole."""
+        """Continue with the first window that the ring still holds whole."""
         if self._next_bin is None or self._next_bin >= ring.oldest_bin:
             return
+        # The number of skipped windows follows from the grid: none of them is looked at.
         first_held = self.spec.first_start_at_or_after(ring.oldest_bin)
         self.n_overrun += (first_held - self._next_bin) // self.spec.stride_bins
         self._next_bin = first_held
