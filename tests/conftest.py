@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import zmq
 
 pytest_plugins = ["tests.support.tiny_bundle"]
 
@@ -37,6 +38,14 @@ def _is_idle(thread: threading.Thread) -> bool:
     """Whether a thread belongs to a library that keeps it for the whole process."""
     thread.join(0.5)
     return not thread.is_alive() or thread.name in LIBRARY_THREADS
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    """A ZeroMQ context that closes every socket left in it."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    yield context
+    context.destroy(linger=0)
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """The narrator worker: a process that owns the language model.
 
 ``python -m daemon.worker --address ipc://... --bundle DIR --narrator JSON``, started by the
-daemon. It says that it is ready, narrates what it is given, says what rows have said as they
-say it, and ends when its standard input closes: the daemon holds the other end.
+daemon. It loads its model, says so, narrates the windows that it is sent, and ends when its
+standard input closes: the daemon holds the other end.
 
-A thread of its own says twice a second that the process runs, so that the daemon can tell a
-worker that is busy from one that has been stopped.
+A thread sends a heartbeat twice a second, from before the model is loaded, so that the daemon can
+tell a worker that is busy from one that has been stopped.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from daemon.service.settings import LogSettings, NarratorSettings, VllmSettings
 from daemon.worker.loop import WorkerLoop
 from daemon.worker.messages import Failed, Heartbeat, ModelLoaded, pack_reply, unpack_order
 
-ALIVE_EVERY_S = 0.5
+HEARTBEAT_EVERY_S = 0.5
 
-BEATS_QUEUED = 4
-"""For a daemon that does not read; what it hears later should be of late."""
+HEARTBEATS_QUEUED = 4
+"""For a daemon that does not read; those that it reads later should be recent."""
 
 Socket = zmq.Socket[bytes]
 
@@ -48,7 +48,11 @@ def main(arguments: Sequence[str]) -> int:
     configure_logging(options.log.level, options.log.format)
     os.nice(options.narrator.nice)
     context: zmq.Context[Socket] = zmq.Context()
-    with context, _socket(context, options.address) as socket:
+    with (
+        context,
+        _socket(context, options.address) as socket,
+        _heartbeat(context, options.address),
+    ):
         try:
             manifest = load_manifest(options.bundle, check_hashes=False)
             narrator = load_narrator(options.narrator, manifest, vllm=options.vllm)
@@ -57,48 +61,50 @@ def main(arguments: Sequence[str]) -> int:
             socket.send_multipart(pack_reply(failure))
             return error.exit_code
         socket.send_multipart(pack_reply(ModelLoaded(os.getpid(), narrator.provenance)))
-        with closing(narrator), _pulse(context, options.address):
+        with closing(narrator):
             return _serve(socket, WorkerLoop(narrator))
 
 
-def _serve(socket: Socket, desk: WorkerLoop) -> int:
+def _serve(socket: Socket, loop: WorkerLoop) -> int:
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
     poller.register(sys.stdin.fileno(), zmq.POLLIN)
     while True:
-        ready = dict(poller.poll(0 if desk.is_busy else None))
+        # Busy: only look, and go on with the next token. Idle: sleep until an order comes.
+        ready = dict(poller.poll(0 if loop.is_busy else None))
         if sys.stdin.fileno() in ready:  # nothing is ever written to it: it has closed
             return 0
         orders = []
         while int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
             orders.append(unpack_order(socket.recv_multipart()))
-        for reply in desk.work(orders):
+        for reply in loop.work(orders):
             socket.send_multipart(pack_reply(reply))
 
 
 def _socket(context: zmq.Context[Socket], address: str, *, queue: int = 0) -> Socket:
     socket = context.socket(zmq.DEALER)
     socket.set(zmq.LINGER, 1000)
-    # Sending never waits, or a daemon that is stopped and then killed would leave a worker that
-    # hears of no end. What can queue is what a window or two have to say.
+    # Without a limit (0) sending never waits: a worker blocked on a daemon that is stopped and then
+    # killed would not notice the end of its standard input. Only the replies of a window or two can
+    # queue.
     socket.set(zmq.SNDHWM, queue)
     socket.connect(address)
     return socket
 
 
 @contextmanager
-def _pulse(context: zmq.Context[Socket], address: str) -> Iterator[None]:
-    """Say `Heartbeat` while the body runs; a thread, since a step of the narrator may take long."""
+def _heartbeat(context: zmq.Context[Socket], address: str) -> Iterator[None]:
+    """Send `Heartbeat` while the body runs, from a thread: one step of the narrator may be long."""
     done = Event()
 
     def beat() -> None:
-        with _socket(context, address, queue=BEATS_QUEUED) as socket:
+        with _socket(context, address, queue=HEARTBEATS_QUEUED) as socket:
             socket.set(zmq.LINGER, 0)
-            while not done.wait(ALIVE_EVERY_S):
-                if socket.poll(0, zmq.POLLOUT):  # a daemon that is stopped misses no beat
+            while not done.wait(HEARTBEAT_EVERY_S):
+                if socket.poll(0, zmq.POLLOUT):  # the queue is full while the daemon is stopped
                     socket.send_multipart(pack_reply(Heartbeat(os.getpid())))
 
-    thread = Thread(target=beat, name="pulse", daemon=True)
+    thread = Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield

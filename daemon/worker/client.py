@@ -1,22 +1,29 @@
-"""The narrator in a process of its own: the fast loop's end of the line.
+"""The narrator in a process of its own, as the fast loop sees it.
 
 Theory of operation
 -------------------
-The worker asks, the daemon answers: a worker that has room has said so, and gets a window at once
-or as soon as there is one. So nothing queues behind a busy worker, in no socket buffer either,
-and what it gets is never older than the newest complete window.
+The worker asks, the daemon answers: a worker with room has said `ReadyForNext`, and gets a window
+at once or as soon as there is one. So nothing queues behind a busy worker, in no socket buffer
+either, and the window it gets is never older than the newest complete one.
 
-A worker that is busy beats like one that is idle. When the beat stops (the process was stopped,
-the machine swaps), the windows it holds are given up and cancelled, and it is sent nothing, until
-it stirs: then it drops what was cancelled, says that it has room, and gets the newest window.
+A worker sends a heartbeat twice a second, busy or not, from a thread of its own. When it stops (the
+process was stopped, the machine swaps), the windows it holds fail and are cancelled, and it is sent
+nothing until its heartbeat resumes: then it drops what was cancelled, says that it has room, and
+gets the newest window. It is not killed: loading a model takes minutes, and most stops end. Only a
+window beyond `batch_timeout_s` has the worker killed, and a dead worker is replaced after a pause.
 
-Invariants (``tests/daemon/worker/test_client.py``):
+Replies are believed by who sent them: a reply by the identity of its socket, which `ModelLoaded`
+introduces, and a heartbeat, which has a socket of its own, by its process id. Replies of a worker
+that has been replaced are discarded.
 
-1. A worker without room is sent no window             ``test_busy_worker_gets_nothing_more``
-2. Every window offered is narrated, replaced or failed ``test_every_batch_is_accounted_for``
-3. A worker that dies fails its windows and is replaced ``test_killed_worker_is_replaced``
-4. What a dead worker said is not believed             ``test_dead_worker_is_not_believed``
-5. A worker that was stopped goes on with the newest    ``test_stopped_worker_goes_on_with_newest``
+Invariants (``tests/daemon/worker/``, in ``test_client.py`` and ``test_client_processes.py``):
+
+1. A worker without room is sent no window: ``test_busy_worker_gets_nothing_more``
+2. Every window offered is narrated, replaced or failed: ``test_every_batch_is_accounted_for``
+3. A worker that dies fails its windows and is replaced: ``test_killed_worker_is_replaced``
+4. Replies of a dead worker are discarded: ``test_replies_of_a_dead_worker_are_discarded``
+5. A worker that was stopped continues with the newest window:
+   ``test_stopped_worker_continues_with_the_newest``
 """
 
 from __future__ import annotations
@@ -34,7 +41,7 @@ from contracts.errors import DependencyError, UserError, WireError
 from contracts.narration import Provenance, Status
 from daemon.handover import Handover, NarrationBatch
 from daemon.narrators.protocol import EndedRow
-from daemon.worker.connection import bind_line
+from daemon.worker.connection import bind_worker_socket
 from daemon.worker.messages import (
     Cancel,
     Failed,
@@ -53,15 +60,18 @@ from daemon.worker.process import WorkerProcess
 
 SOCKET_NAME = "narrator"
 
-STILL_AFTER_S = 3.0
-"""A worker not heard of for so long does not run: six beats were missed."""
+SILENT_AFTER_S = 3.0
+"""A worker without a message for so long does not run: it missed six heartbeats."""
+
+SILENT_LOADING_AFTER_S = 30.0
+"""The same while it loads its model, when one import or copy may hold the interpreter for long."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
-    """A worker that has said what it is."""
+    """A worker that has loaded its model."""
 
     identity: bytes
     provenance: Provenance
@@ -72,9 +82,9 @@ class _Outstanding:
     """A window that the worker is narrating, and the rows that have not ended."""
 
     narration_batch: NarrationBatch
-    unsaid: set[int]
+    pending_rows: set[int]
     sent_host_ns: int
-    has_words: bool = False
+    has_text: bool = False
 
 
 class WorkerClient:
@@ -82,23 +92,21 @@ class WorkerClient:
 
     Parameters
     ----------
-    context : zmq.Context
     worker_arguments : sequence of str
         Arguments of ``python -m daemon.worker``, but for the address.
     batch_timeout_s : float
         A worker busy for longer with one window is killed and replaced.
     failures_before_problem : int
         So many failed windows in a row are a problem.
-    clock : Clock
     handover : Handover, optional
         ``newest`` if omitted.
     wants_partials : callable, optional
-        Asked for each window whether somebody listens to sentences as they grow.
+        Whether anybody subscribes to unfinished sentences; called for each window.
 
     Raises
     ------
     UserError
-        If there is no place for the socket between the two.
+        If there is no folder for the socket between the two.
     """
 
     def __init__(
@@ -120,15 +128,15 @@ class WorkerClient:
         self._lost: Counter[str] = Counter()
         self._worker: _Worker | None = None
         self._has_room = False
-        self._last_heard_ns = 0
-        self._is_still = False
+        self._last_alive_ns: int | None = None
+        self._is_silent = False
         self._outstanding: dict[int, _Outstanding] = {}
         self._finished: deque[NarratedPopulation | PartialText] = deque()
         self._next_batch_id = 0
         self._n_failures = 0
         self._has_been_ready = False
         self._start_problem = ""
-        self._folder, self._socket = bind_line(context, SOCKET_NAME, what="the narrator")
+        self._folder, self._socket = bind_worker_socket(context, SOCKET_NAME, what="the narrator")
         address = f"ipc://{self._folder}/{SOCKET_NAME}"
         self._process = WorkerProcess(
             ["daemon.worker", "--address", address, *worker_arguments], clock
@@ -137,12 +145,12 @@ class WorkerClient:
 
     @property
     def sockets(self) -> Sequence[zmq.Socket[bytes]]:
-        """The line to the worker."""
+        """The socket to the worker."""
         return (self._socket,)
 
     @property
     def dropped(self) -> Mapping[str, int]:
-        """Windows that were offered and came to nothing, or not to all their words, by reason."""
+        """Windows that were offered and not narrated, or not whole, by reason."""
         return {"narrator_busy": self._handover.n_replaced, **self._lost}
 
     @property
@@ -174,31 +182,39 @@ class WorkerClient:
     def problem(self) -> str:
         """Why nothing can be narrated now; empty if all is well."""
         if self._worker is None:
-            return self._start_problem or "the narrator worker is loading its model"
-        if self._is_still:
-            still_s = (self._clock.now_ns() - self._last_heard_ns) / NS_PER_S
-            return f"the narrator worker has not stirred for {still_s:.0f} s"
+            if self._start_problem or self._silent_s < SILENT_LOADING_AFTER_S:
+                return self._start_problem or "the narrator worker is loading its model"
+            return (
+                f"the narrator worker missed its heartbeat for {self._silent_s:.0f} s as it loads"
+            )
+        if self._is_silent:
+            return f"the narrator worker has missed its heartbeat for {self._silent_s:.0f} s"
         if self._n_failures >= self._failures_before_problem:
             return f"the last {self._n_failures} windows could not be narrated"
         return ""
 
+    @property
+    def _silent_s(self) -> float:
+        """Seconds since the worker's newest message; 0 before its first."""
+        if self._last_alive_ns is None:
+            return 0.0
+        return (self._clock.now_ns() - self._last_alive_ns) / NS_PER_S
+
     def offer(self, narration_batch: NarrationBatch) -> None:
-        """Leave one window's embeddings; under ``newest`` a window that still waits gives way."""
+        """Leave one window's embeddings; under ``newest`` it replaces one that still waits."""
         self._handover.offer(narration_batch)
         self._dispatch()
 
     def collect(self) -> Iterator[NarratedPopulation | PartialText]:
-        """Yield what has been said or has failed since, and look after the worker.
+        """Yield what has been narrated or has failed since, and look after the worker.
 
-        Yields
-        ------
-        NarratedPopulation or PartialText
+        Called on the fast loop; never waits.
 
         Raises
         ------
         UserError, DependencyError
-            If the first worker says that its model cannot be loaded. When a later one says so,
-            that is the `problem`, and it is tried again.
+            If the first worker cannot load its model. When a later one cannot, that is the
+            `problem`, and it is tried again.
         """
         while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             identity, *parts = self._socket.recv_multipart()
@@ -208,86 +224,96 @@ class WorkerClient:
                 logger.exception("worker reply not understood")
                 continue
             self._take(identity, reply)
+        # After the replies, so that what a dead worker finished before it died still counts; and
+        # before the dispatch, so that no window goes to a worker that is known to be gone.
         if self._process.check() is not None:
             self._forget_worker("the narrator worker died")
-        self._check_time()
-        self._check_pulse()
+        self._check_timeouts()
+        self._check_heartbeat()
         self._dispatch()
         while self._finished:
             yield self._finished.popleft()
 
     def close(self, *, deadline_s: float) -> None:
-        """Stop the worker and let go of the line."""
+        """Stop the worker, by force after the deadline, and remove the socket."""
         self._process.stop(deadline_s=deadline_s)
         self._socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    # -- what the worker says --------------------------------------------------------------
+    # -- replies ---------------------------------------------------------------------------
 
     def _take(self, identity: bytes, reply: Reply) -> None:
         match reply:
             case ModelLoaded() | Heartbeat() if reply.pid != self._process.pid:
+                # It was on its way when its sender died; believing it would send windows to nobody.
                 logger.info("word of a dead worker passed over", extra={"pid": reply.pid})
             case ModelLoaded():
-                self._forget_worker("the narrator worker began anew")
+                # Also if this process had said so before: what it held then is lost.
+                self._forget_worker("the narrator worker restarted")
                 self._worker, self._has_room = _Worker(identity, reply.provenance), True
                 self._has_been_ready, self._start_problem = True, ""
-                self._stir()
+                self._note_alive()
             case Heartbeat():
-                self._stir()
+                self._note_alive()
             case Failed(exit_code=code) if code:
                 self._take_start_failure(reply)
             case _ if self._worker and identity == self._worker.identity:
-                self._stir()
-                self._take_words(self._worker, reply)
+                self._note_alive()
+                self._take_reply(self._worker, reply)
 
     def _take_start_failure(self, failure: Failed) -> None:
         self._start_problem = f"the narrator cannot start: {failure.reason}"
+        # At start-up the user is there to read it. In the middle of a session whatever is wrong
+        # (a disk, a GPU, a server) may pass, and spikes are to be recorded and triggers to fire.
         if not self._has_been_ready:
             is_missing = failure.exit_code == DependencyError.exit_code
             raise (DependencyError if is_missing else UserError)(self._start_problem)
         logger.error("narrator worker cannot start", extra={"reason": failure.reason})
 
-    def _take_words(self, worker: _Worker, reply: Reply) -> None:
+    def _take_reply(self, worker: _Worker, reply: Reply) -> None:
         match reply:
             case ReadyForNext():
                 self._has_room = True
             case Failed():
                 self._give_up(reply.batch_id, reply.reason, dropped_as="narration_failed")
             case NarratorOutput():
-                for part in reply.partials:
-                    if one := self._outstanding.get(part.batch_id):
-                        embedding = one.narration_batch[part.row]
-                        self._finished.append(PartialText(embedding, part.text, part.n_tokens))
+                for partial in reply.partials:
+                    if window := self._outstanding.get(partial.batch_id):
+                        embedding = window.narration_batch[partial.row]
+                        self._finished.append(
+                            PartialText(embedding, partial.text, partial.n_tokens)
+                        )
                 for ended in reply.ended:
                     self._take_ended(worker, ended)
 
     def _take_ended(self, worker: _Worker, ended: EndedRow) -> None:
-        one = self._outstanding.get(ended.batch_id)
-        if one is None or ended.row not in one.unsaid:  # given up meanwhile
+        window = self._outstanding.get(ended.batch_id)
+        # Given up meanwhile, and published as failed: a narration now would be a second one.
+        if window is None or ended.row not in window.pending_rows:
             return
-        one.unsaid.remove(ended.row)
-        one.has_words |= ended.utterance.status is not Status.FAILED
-        embedding = one.narration_batch[ended.row]
+        window.pending_rows.remove(ended.row)
+        window.has_text |= ended.utterance.status is not Status.FAILED
+        # The embedding that was kept here, not what the worker got: gaps and stamps are on it.
+        embedding = window.narration_batch[ended.row]
         self._finished.append(NarratedPopulation(embedding, ended.utterance, worker.provenance))
-        if one.unsaid:
+        if window.pending_rows:
             return
         del self._outstanding[ended.batch_id]
-        if one.has_words:
+        if window.has_text:
             self._n_failures = 0
         else:
             self._count_failure("narration_failed")
 
-    # -- what has come to nothing ----------------------------------------------------------
+    # -- failures --------------------------------------------------------------------------
 
     def _give_up(self, batch_id: int, reason: str, *, dropped_as: str) -> None:
-        """Fail what has not been said of a window, if it is being narrated."""
-        one = self._outstanding.pop(batch_id, None)
-        if one is None or self._worker is None:
+        """Fail the rows of a window that have not ended, if it is being narrated."""
+        window = self._outstanding.pop(batch_id, None)
+        if window is None or self._worker is None:
             return
         self._count_failure(dropped_as)
-        unsaid = [one.narration_batch[row] for row in sorted(one.unsaid)]
-        self._finished += failed(unsaid, reason, self._worker.provenance, self._clock)
+        pending = [window.narration_batch[row] for row in sorted(window.pending_rows)]
+        self._finished += failed(pending, reason, self._worker.provenance, self._clock)
 
     def _count_failure(self, dropped_as: str) -> None:
         self._n_failures += 1
@@ -296,45 +322,48 @@ class WorkerClient:
     def _forget_worker(self, reason: str) -> None:
         for batch_id in list(self._outstanding):
             self._give_up(batch_id, reason, dropped_as="worker_died")
-        self._worker, self._has_room, self._is_still = None, False, False
+        self._worker, self._has_room = None, False
+        self._is_silent, self._last_alive_ns = False, None
 
-    def _check_time(self) -> None:
+    def _check_timeouts(self) -> None:
         now_ns = self._clock.now_ns()
-        for one in self._outstanding.values():
-            if now_ns - one.sent_host_ns > self._timeout_ns:
+        for window in self._outstanding.values():
+            if now_ns - window.sent_host_ns > self._timeout_ns:
                 logger.error("narrator worker timed out", extra={"pid": self._process.pid})
-                one.sent_host_ns = now_ns  # ask once, not every step
+                # Killed once, not at every step until it is found dead.
+                window.sent_host_ns = now_ns
                 self._process.kill()
 
-    def _stir(self) -> None:
-        self._last_heard_ns = self._clock.now_ns()
-        if self._is_still:
-            self._is_still = False
+    def _note_alive(self) -> None:
+        self._last_alive_ns = self._clock.now_ns()
+        if self._is_silent:
+            self._is_silent = False
             logger.info("narrator worker stirs again", extra={"pid": self._process.pid})
 
-    def _check_pulse(self) -> None:
-        silent_ns = self._clock.now_ns() - self._last_heard_ns
-        if self._worker is None or self._is_still or silent_ns < STILL_AFTER_S * NS_PER_S:
+    def _check_heartbeat(self) -> None:
+        if self._worker is None or self._is_silent or self._silent_s < SILENT_AFTER_S:
             return
-        self._is_still = True
+        self._is_silent = True
         logger.error("narrator worker does not stir", extra={"pid": self._process.pid})
-        reason = f"the narrator worker did not stir for {STILL_AFTER_S:.0f} s"
+        reason = f"the narrator worker missed its heartbeat for {SILENT_AFTER_S:.0f} s"
         for batch_id in list(self._outstanding):
             self._give_up(batch_id, reason, dropped_as="worker_stopped")
-            if self._worker:  # it may turn out to be gone
+            # It waits in the socket's buffer until the worker resumes, which then drops the window
+            # before its next step. Sending may find the worker gone, and forget it.
+            if self._worker:
                 self._send(self._worker, Cancel(batch_id))
 
-    # -- what the worker is sent -----------------------------------------------------------
+    # -- orders ----------------------------------------------------------------------------
 
     def _dispatch(self) -> None:
         """Send the window that waits, if the worker has room."""
-        if self._worker is None or not self._has_room or self._is_still:
+        if self._worker is None or not self._has_room or self._is_silent:
             return
         narration_batch = self._handover.take()
         if narration_batch is None:
             return
         batch_id, self._next_batch_id = self._next_batch_id, self._next_batch_id + 1
-        self._has_room = False
+        self._has_room = False  # until it says so again
         self._outstanding[batch_id] = _Outstanding(
             narration_batch, set(range(len(narration_batch))), self._clock.now_ns()
         )
@@ -344,6 +373,6 @@ class WorkerClient:
     def _send(self, worker: _Worker, order: Order) -> None:
         try:
             self._socket.send_multipart([worker.identity, *pack_order(order)], zmq.DONTWAIT)
-        except zmq.ZMQError as error:  # its end of the line is gone, and it is or will be dead
+        except zmq.ZMQError as error:  # its end of the socket is gone: it is dead, or will be
             self._process.kill()
             self._forget_worker(f"the narrator worker cannot be reached: {error}")

@@ -1,4 +1,4 @@
-"""The line to a worker process: a socket in a folder that only its user can enter."""
+"""The socket to a worker process, in a folder that only its user can enter."""
 
 from __future__ import annotations
 
@@ -13,25 +13,22 @@ from contracts.errors import UserError
 FOLDER_PREFIX = "neurrate-"
 
 
-def bind_line(
+def bind_worker_socket(
     context: zmq.Context[zmq.Socket[bytes]], name: str, *, what: str
 ) -> tuple[Path, zmq.Socket[bytes]]:
-    """Make a folder of our own and a ROUTER in it, at ``ipc://FOLDER/NAME``.
+    """Make a folder and bind a ROUTER socket in it, at ``ipc://FOLDER/NAME``.
 
     Parameters
     ----------
-    context : zmq.Context
-    name : str
-        Of the socket.
     what : str
-        Whose socket it is, for the error.
+        The socket's owner, for the error.
 
     Returns
     -------
     folder : Path
-        The caller's to remove.
+        The caller removes it.
     socket : zmq.Socket
-        Refuses a message for a worker that is gone.
+        Raises on a message for a worker that is gone.
 
     Raises
     ------
@@ -45,12 +42,12 @@ def bind_line(
         f"at most {max_bytes} bytes. Set TMPDIR to one"
     )
     try:
-        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))  # mode 0700: ours alone
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))  # mode 0700
     except OSError as error:
         raise UserError(f"{problem}: {error}") from error
     socket = context.socket(zmq.ROUTER)
     socket.set(zmq.LINGER, 0)
-    socket.set(zmq.ROUTER_MANDATORY, 1)  # what is for a worker that is gone is not swallowed
+    socket.set(zmq.ROUTER_MANDATORY, 1)  # a message to a worker that is gone raises
     try:
         socket.bind(f"ipc://{folder}/{name}")
     except zmq.ZMQError as error:

@@ -1,18 +1,27 @@
-"""What the daemon and its narrator worker say to each other. No socket here.
+"""The messages between the daemon and its narrator worker. No socket here.
 
-``[kind, msgpack header, ...]``; both ends are the same build on the same machine.
+``[kind, msgpack header, ...]``. Both ends are the same build on the same machine, so there is no
+version: what is not understood is an error on either side. `ORDERS` and `REPLIES` are the kinds.
+The exchange, after the worker has loaded its model::
 
-=============  =========  ==============================================================
-kind           direction  parts after the kind
-=============  =========  ==============================================================
-``ready``      to daemon  header: pid, provenance; the worker can take a window
-``narrate``    to worker  header: batch id, populations; float32 patches of all
-``cancel``     to worker  header: batch id; the daemon has given the window up
-``said``       to daemon  header: what rows have said so far, and those that have ended
-``room``       to daemon  the worker can take another window
-``failed``     to daemon  header: batch id, reason; nothing more will come of it
-``alive``      to daemon  header: pid; twice a second, whatever the worker is doing
-=============  =========  ==============================================================
+    worker: loaded                      pid, provenance; it has room for a window
+    daemon: narrate                     batch id, populations, float32 patches of all
+    worker: output, output, ...         rows as they grow and as they end
+    worker: ready                       room for another window; may come before the last row
+    daemon: cancel                      batch id; the daemon has given that window up
+    worker: failed                      batch id, reason; no more rows of that window will come
+
+and ``heartbeat`` twice a second on a connection of its own, whatever the worker is doing.
+
+Patches travel as one raw buffer after the header: at 24 x 24 x 1024, 2.4 MB a population, which
+msgpack would copy. Spike counts stay behind; a narrator has no use for them.
+
+Invariants (``tests/daemon/worker/test_messages.py``):
+
+1. What one end packs the other reads, equal: ``test_batch_round_trip``, ``test_reply_round_trip``
+2. Anything else is a `WireError`, whatever it is: ``test_noise_is_a_wire_error``,
+   ``test_mangled_batch_is_a_wire_error_or_a_value``,
+   ``test_mangled_reply_is_a_wire_error_or_a_value``
 """
 
 from __future__ import annotations
@@ -34,7 +43,7 @@ from daemon.narrators.protocol import EndedRow, PartialRow
 
 @dataclass(frozen=True, slots=True)
 class ModelLoaded:
-    """A worker has loaded its model and waits."""
+    """The worker has loaded its model, and can take a window."""
 
     pid: int
     provenance: Provenance
@@ -42,7 +51,7 @@ class ModelLoaded:
 
 @dataclass(frozen=True, slots=True)
 class NarratorOutput:
-    """What has come of one step of the narrator."""
+    """The rows that one step of the narrator has advanced or ended."""
 
     partials: tuple[PartialRow, ...] = ()
     ended: tuple[EndedRow, ...] = ()
@@ -62,7 +71,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A window could not be narrated, or none ever will be.
+    """A window could not be narrated, or the worker cannot start.
 
     Attributes
     ----------
@@ -71,7 +80,7 @@ class Failed:
     reason : str
         One sentence.
     exit_code : int
-        0 if the worker goes on; else what it ends with: 2 the user's input, 3 a dependency.
+        0 if the worker continues; else its own: 2 the user's input, 3 a dependency.
     """
 
     batch_id: int
@@ -88,11 +97,10 @@ class Narrate:
 
     Attributes
     ----------
-    batch_id : int
     embeddings : tuple of PatchEmbedding
-        One for each population; their windows have counts of no bins.
+        One for each population; as received, their windows have counts of no bins.
     with_partials : bool
-        Whether somebody listens to what is said before it is whole.
+        Whether unfinished sentences are wanted.
     """
 
     batch_id: int
@@ -102,18 +110,28 @@ class Narrate:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """A window that nobody waits for any more."""
+    """The daemon has given a window up."""
 
     batch_id: int
 
 
 Order = Narrate | Cancel
 
+ORDERS: dict[bytes, type[Order]] = {b"narrate": Narrate, b"cancel": Cancel}
+REPLIES: dict[bytes, type[Reply]] = {
+    b"loaded": ModelLoaded,
+    b"output": NarratorOutput,
+    b"ready": ReadyForNext,
+    b"failed": Failed,
+    b"heartbeat": Heartbeat,
+}
+_KINDS = {message_class: kind for kind, message_class in (*ORDERS.items(), *REPLIES.items())}
+
 
 def pack_order(order: Order) -> list[bytes | memoryview]:
     """Turn an order to the worker into parts; the spike counts stay behind."""
     if isinstance(order, Cancel):
-        return [b"cancel", msgpack.packb(asdict(order))]
+        return [_KINDS[Cancel], msgpack.packb(asdict(order))]
     first = order.embeddings[0]
     header = {
         "batch_id": order.batch_id,
@@ -125,7 +143,7 @@ def pack_order(order: Order) -> list[bytes | memoryview]:
         "n_units": [embedding.n_units for embedding in order.embeddings],
     }
     patches = np.stack([embedding.patches for embedding in order.embeddings])
-    return [b"narrate", msgpack.packb(header), patches.data.cast("B")]
+    return [_KINDS[Narrate], msgpack.packb(header), patches.data.cast("B")]
 
 
 def unpack_order(parts: Sequence[bytes]) -> Order:
@@ -138,15 +156,15 @@ def unpack_order(parts: Sequence[bytes]) -> Order:
     """
     try:
         kind, header_part, *buffers = parts
+        order_class = ORDERS[kind]
         header = msgpack.unpackb(header_part)
-        if kind == b"cancel":
+        if order_class is Cancel:
             return Cancel(**header)
-        if kind == b"narrate":
-            (buffer,) = buffers
-            return _narrate_order(header, buffer)
+        (buffer,) = buffers
+        return _narrate_order(header, buffer)
+    # Whatever a header may hold: our own types refuse it with one of these.
     except (ValueError, TypeError, KeyError, OverflowError, MisuseError) as error:
-        raise WireError("worker", f"not an order to a worker: {error!r}") from error
-    raise WireError("worker", f"a worker takes narrate and cancel, got {kind!r:.32}")
+        raise WireError("worker", f"not an order to a worker: {error!r:.200}") from error
 
 
 def _narrate_order(header: dict[str, Any], buffer: bytes) -> Narrate:
@@ -170,7 +188,7 @@ def _narrate_order(header: dict[str, Any], buffer: bytes) -> Narrate:
 
 def pack_reply(reply: Reply) -> list[bytes]:
     """Turn a worker's reply into parts."""
-    return [type(reply).__name__.lower().encode(), msgpack.packb(asdict(reply))]
+    return [_KINDS[type(reply)], msgpack.packb(asdict(reply))]
 
 
 def unpack_reply(parts: Sequence[bytes]) -> Reply:
@@ -183,32 +201,27 @@ def unpack_reply(parts: Sequence[bytes]) -> Reply:
     """
     try:
         kind, header_part = parts
+        reply_class = REPLIES[kind]
         header: dict[str, Any] = msgpack.unpackb(header_part)
-        if kind == b"modelloaded":
+        if reply_class is ModelLoaded:
             return ModelLoaded(header["pid"], Provenance(**header["provenance"]))
-        if kind == b"narratoroutput":
+        if reply_class is NarratorOutput:
             return NarratorOutput(
                 tuple(PartialRow(**fields) for fields in header["partials"]),
                 tuple(_ended(fields) for fields in header["ended"]),
             )
-        if kind == b"failed":
-            return Failed(**header)
-        if kind == b"readyfornext":
-            return ReadyForNext(**header)
-        if kind == b"heartbeat":
-            return Heartbeat(**header)
+        return reply_class(**header)
     except (ValueError, TypeError, KeyError) as error:
-        raise WireError("worker", f"not a worker's reply: {error!r}") from error
-    raise WireError("worker", f"not a worker's reply: {kind!r:.32}")
+        raise WireError("worker", f"not a worker's reply: {error!r:.200}") from error
 
 
 def _ended(fields: dict[str, Any]) -> EndedRow:
-    said = fields["utterance"]
-    evidence = said["evidence"]
+    values = fields["utterance"]
+    evidence = values["evidence"]
     utterance = Utterance(
         **{
-            **said,
-            "status": Status(said["status"]),
+            **values,
+            "status": Status(values["status"]),
             "evidence": Evidence(**evidence) if evidence else None,
         }
     )

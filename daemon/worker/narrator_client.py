@@ -1,8 +1,8 @@
-"""Where the fast loop leaves its embeddings and finds them narrated.
+"""How the fast loop uses a narrator: it offers embeddings and collects their narrations.
 
-Two ports: `InlineClient` narrates in the same thread, window by window (the plain sequential
-mode: the specification, and the debugger's friend); `daemon.worker.client.WorkerClient` hands over
-to a process of its own and never waits.
+Two clients: `InlineClient` narrates in the same thread, window by window (the plain sequential
+mode, which is the specification and good for debugging); `daemon.worker.client.WorkerClient`
+hands over to a process and never waits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NarratedPopulation:
-    """One population of one window, and its words."""
+    """One population of one window, and its narration."""
 
     embedding: PatchEmbedding
     utterance: Utterance
@@ -35,7 +35,7 @@ class NarratedPopulation:
 
 @dataclass(frozen=True, slots=True)
 class PartialText:
-    """What has been said so far of one population of one window."""
+    """The unfinished sentence of one population of one window."""
 
     embedding: PatchEmbedding
     text: str
@@ -43,7 +43,7 @@ class PartialText:
 
 
 class NarratorClient(Protocol):
-    """What the fast loop asks of a narrator, wherever it runs."""
+    """What the fast loop needs of a narrator, wherever it runs."""
 
     @property
     def sockets(self) -> Sequence[zmq.Socket[bytes]]:
@@ -72,7 +72,7 @@ class NarratorClient(Protocol):
 
     @property
     def dropped(self) -> Mapping[str, int]:
-        """Windows that were offered and came to nothing, or not to all their words, by reason."""
+        """Windows that were offered and not narrated, or not whole, by reason."""
         ...
 
     @property
@@ -85,11 +85,11 @@ class NarratorClient(Protocol):
         ...
 
     def collect(self) -> Iterator[NarratedPopulation | PartialText]:
-        """Yield what has been said since; called on the fast loop, never waits."""
+        """Yield what has been narrated since; called on the fast loop, never waits."""
         ...
 
     def close(self, *, deadline_s: float) -> None:
-        """Let go of the narrator, by force after the deadline."""
+        """Close the narrator, by force after the deadline."""
         ...
 
 
@@ -99,9 +99,9 @@ class InlineClient:
     Parameters
     ----------
     narrator : Narrator
-        Is the port's to close.
+        Closed by `close`.
     clock : Clock, optional
-        For the failures.
+        For the stamps of failures.
     failures_before_problem : int
         So many failed windows in a row are a problem.
 
@@ -150,10 +150,10 @@ class InlineClient:
             narrated = failed(narration_batch, reason, provenance, self._clock)
         else:
             narrated = [
-                NarratedPopulation(embedding, said, provenance)
-                for embedding, said in zip(narration_batch, utterances, strict=True)
+                NarratedPopulation(embedding, utterance, provenance)
+                for embedding, utterance in zip(narration_batch, utterances, strict=True)
             ]
-        if any(one.utterance.status is not Status.FAILED for one in narrated):
+        if any(row.utterance.status is not Status.FAILED for row in narrated):
             self._n_failures = 0
         else:
             self._n_failures += 1
@@ -172,14 +172,14 @@ class InlineClient:
             yield self._finished.popleft()
 
     def close(self, *, deadline_s: float) -> None:
-        """Let go of the narrator."""
+        """Close the narrator."""
         self._narrator.close()
 
 
 def failed(
     embeddings: Iterable[PatchEmbedding], reason: str, provenance: Provenance, clock: Clock
 ) -> list[NarratedPopulation]:
-    """Return the narrations of embeddings that came to nothing, with the reason."""
+    """Return failed narrations of embeddings, with the reason."""
     now_ns = clock.now_ns()
     utterance = Utterance(
         text="",

@@ -18,7 +18,7 @@ from contracts.clock import Clock
 from daemon.backoff import Backoff
 
 HEALTHY_AFTER_S = 60.0
-"""A worker that lived this long has its pauses start from the first again."""
+"""A worker that ran for this long has its pauses start from the first again."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,6 @@ class WorkerProcess:
     ----------
     arguments : sequence of str
         After ``python -m``.
-    clock : Clock
     name : str
         For the log.
 
@@ -52,14 +51,15 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int | None:
-        """Process id of the living child, or None."""
+        """Process id of the child, or None while there is none."""
         return self._child.pid if self._child else None
 
     def start(self) -> None:
         """Start the child."""
         self._is_wanted = True
         self._backoff.begin()
-        # A child inherits the mask of the thread that made it. What comes meanwhile waits for us.
+        # A child inherits the mask of the thread that made it. A signal to this process in between
+        # waits until the mask is restored.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             self._child = subprocess.Popen(self._command, stdin=subprocess.PIPE)
@@ -73,7 +73,7 @@ class WorkerProcess:
         Returns
         -------
         exit_code : int or None
-            Of a child that was found dead just now. The next one starts after a pause.
+            Of a child that has died since the last call. The next one starts after a pause.
         """
         if self._child is None:
             if self._is_wanted and self._backoff.is_over:
@@ -93,7 +93,7 @@ class WorkerProcess:
         return exit_code
 
     def kill(self) -> None:
-        """Kill a child that does not answer; `check` then finds it dead."""
+        """Kill a child that does not answer; `check` then reports it."""
         if self._child:
             self._child.kill()
 

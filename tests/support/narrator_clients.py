@@ -1,4 +1,4 @@
-"""A port to the narrator's process, and who collects from it: for scripted and for real workers."""
+"""A worker client, and who collects from it: for scripted and for real workers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from contracts.clock import Clock, HostClock
+from contracts.clock import HostClock
 from contracts.embedding import PatchEmbedding
 from contracts.manifest import Manifest
-from daemon.handover import Handover
 from daemon.service.settings import LogSettings, NarratorSettings
 from daemon.worker.client import WorkerClient
 from daemon.worker.narrator_client import NarratedPopulation, PartialText
@@ -30,46 +29,39 @@ def arguments(manifest: Manifest, **narrator: Any) -> list[str]:
 
 
 @contextmanager
-def port_of(
-    context: Context,
-    words: Sequence[str],
-    *,
-    clock: Clock | None = None,
-    batch_timeout_s: float = 60,
-    handover: Handover | None = None,
-    wants_partials: bool = False,
+def worker_client(
+    context: Context, arguments: Sequence[str], *, wants_partials: bool = False, **options: Any
 ) -> Iterator[WorkerClient]:
-    """Open a port, and close it."""
-    port = WorkerClient(
+    """Start a client and its worker, and close both."""
+    settings = {"batch_timeout_s": 60, "clock": HostClock(), **options}
+    client = WorkerClient(
         context,
-        words,
-        batch_timeout_s=batch_timeout_s,
+        arguments,
         failures_before_problem=3,
-        clock=clock or HostClock(),
-        handover=handover,
         wants_partials=lambda: wants_partials,
+        **settings,
     )
     try:
-        yield port
+        yield client
     finally:
-        port.close(deadline_s=5)
+        client.close(deadline_s=5)
 
 
 class Collector:
-    """Collects what a port yields."""
+    """Collects what a client yields."""
 
-    def __init__(self, port: WorkerClient) -> None:
-        self.port = port
+    def __init__(self, client: WorkerClient) -> None:
+        self.client = client
         self.narrated: list[NarratedPopulation] = []
-        self.heard: list[PartialText] = []
+        self.partials: list[PartialText] = []
 
     def collect(self) -> None:
         """Take what there is."""
-        for said in self.port.collect():
-            if isinstance(said, NarratedPopulation):
-                self.narrated.append(said)
+        for narrated in self.client.collect():
+            if isinstance(narrated, NarratedPopulation):
+                self.narrated.append(narrated)
             else:
-                self.heard.append(said)
+                self.partials.append(narrated)
 
     def until(self, condition: Callable[[], object], what: str = "") -> None:
         """Collect until a condition holds."""
@@ -82,24 +74,24 @@ class Collector:
 
     def ready(self) -> None:
         """Collect until the worker can take a window."""
-        self.until(lambda: not self.port.problem, "a worker that is ready")
+        self.until(lambda: not self.client.problem, "a worker that is ready")
 
     @property
     def seqs(self) -> list[int]:
-        """Windows whose last population came to a good end."""
-        return [each.embedding.window.seq for each in self._last_rows() if each.utterance.text]
+        """Windows whose last population was narrated."""
+        return [row.embedding.window.seq for row in self._last_rows() if row.utterance.text]
 
     @property
     def failures(self) -> list[str]:
         """Why windows failed."""
-        return [each.utterance.reason for each in self._last_rows() if not each.utterance.text]
+        return [row.utterance.reason for row in self._last_rows() if not row.utterance.text]
 
     def _last_rows(self) -> list[NarratedPopulation]:
-        return [each for each in self.narrated if each.embedding.population == POPULATIONS[-1]]
+        return [row for row in self.narrated if row.embedding.population == POPULATIONS[-1]]
 
 
 def has_narrated(collector: Collector, n: int) -> bool:
-    """Whether so many windows have ended, one way or the other."""
+    """Whether so many windows have ended, narrated or failed."""
     return len(collector.narrated) == n * len(POPULATIONS)
 
 

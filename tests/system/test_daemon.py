@@ -230,7 +230,7 @@ def test_stopped_narrator_holds_nothing_up(start_source: Start, start_daemon: St
     (worker,) = psutil.Process(daemon.process.pid).children()
     worker.suspend()
     missed = stats_until(publish, lambda s: not s["ready"])
-    assert "the narrator worker has not stirred for" in " ".join(missed["reasons"])
+    assert "the narrator worker has missed its heartbeat for" in " ".join(missed["reasons"])
     later = stats_until(
         publish, lambda s: s["counters"]["windows"] >= missed["counters"]["windows"] + 10
     )

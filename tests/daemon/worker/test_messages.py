@@ -14,6 +14,7 @@ from contracts.errors import WireError
 from contracts.narration import Evidence, Provenance, Status, Utterance
 from daemon.narrators.protocol import EndedRow, PartialRow
 from daemon.worker.messages import (
+    REPLIES,
     Cancel,
     Failed,
     Heartbeat,
@@ -61,7 +62,7 @@ def test_batch_round_trip():
     got = through(Narrate(7, tuple(sent), with_partials=True))
     assert isinstance(got, Narrate)
     assert (got.batch_id, got.with_partials) == (7, True)
-    assert [each.population for each in got.embeddings] == ["all", "PV"]
+    assert [embedding.population for embedding in got.embeddings] == ["all", "PV"]
     for mine, theirs in zip(sent, got.embeddings, strict=True):
         assert np.array_equal(mine.patches, theirs.patches)
         assert (mine.grid, mine.n_units) == (theirs.grid, theirs.n_units)
@@ -125,7 +126,7 @@ def test_mangled_batch_is_a_wire_error_or_a_value(key: str, junk: object):
 
 @pytest.mark.parametrize("rate", [{"num": 0, "den": 1}, {"num": 1, "den": -1}])
 def test_impossible_rate_is_a_wire_error(rate: dict[str, int]):
-    """What our own types refuse is the peer's fault here."""
+    """What our own types refuse is the peer's error here."""
     parts = narrate_parts()
     header = msgpack.unpackb(parts[1])
     header["spec"]["rate"] = rate
@@ -133,7 +134,7 @@ def test_impossible_rate_is_a_wire_error(rate: dict[str, int]):
         unpack_order([parts[0], msgpack.packb(header), parts[2]])
 
 
-@given(st.sampled_from([b"ready", b"said", b"failed", b"room", b"alive"]), JUNK)
+@given(st.sampled_from(list(REPLIES)), JUNK)
 def test_mangled_reply_is_a_wire_error_or_a_value(kind: bytes, junk: object):
     """Whatever the header is, nothing but WireError is raised."""
     try:

@@ -20,35 +20,35 @@ class BrokenNarrator(EchoNarrator):
     n_calls = 0
 
     def step(self) -> Sequence[EndedRow]:
-        """Say something, or nothing."""
+        """Narrate, raise, or leave a row out."""
         self.n_calls += 1
         if self.n_calls == 2:
             raise MemoryError("no room")
-        said = super().step()
-        return said[:-1] if self.n_calls == 4 else said
+        ended = super().step()
+        return ended[:-1] if self.n_calls == 4 else ended
 
 
 def test_every_window_is_narrated_in_order():
     """Nothing gives way, and what was narrated waits to be collected."""
-    port = InlineClient(EchoNarrator(ManualClock()))
+    client = InlineClient(EchoNarrator(ManualClock()))
     for window in tiny_windows(3):
-        port.offer(embeddings_of(window, ("all", "PV")))
-    assert port.n_unfinished == 1
-    said = [narrated.utterance.text for narrated in port.collect()]
-    assert said == ["all 0", "PV 0", "all 1", "PV 1", "all 2", "PV 2"]
-    assert (port.n_unfinished, sum(port.dropped.values())) == (0, 0)
+        client.offer(embeddings_of(window, ("all", "PV")))
+    assert client.n_unfinished == 1
+    texts = [narrated.utterance.text for narrated in client.collect()]
+    assert texts == ["all 0", "PV 0", "all 1", "PV 1", "all 2", "PV 2"]
+    assert (client.n_unfinished, sum(client.dropped.values())) == (0, 0)
 
 
 @pytest.mark.parametrize("populations", [("all",), ("all", "PV")])
 def test_narrator_that_fails_does_not_end_the_loop(populations):
     """What it raises and what it leaves out become failed narrations with the reason."""
     clock = ManualClock()
-    port = InlineClient(BrokenNarrator(clock), clock)
+    client = InlineClient(BrokenNarrator(clock), clock)
     for window in tiny_windows(4):
-        port.offer(embeddings_of(window, populations))
+        client.offer(embeddings_of(window, populations))
     n = len(populations)
-    said = [narrated.utterance for narrated in port.collect()]
-    assert [each.reason for each in said] == [
+    utterances = [narrated.utterance for narrated in client.collect()]
+    assert [utterance.reason for utterance in utterances] == [
         reason
         for reason in (
             "",
@@ -58,13 +58,13 @@ def test_narrator_that_fails_does_not_end_the_loop(populations):
         )
         for _ in populations
     ]
-    assert {each.status for each in said if each.reason} == {Status.FAILED}
-    assert said[n].start_host_ns <= clock.ns
-    assert (port.dropped, port.n_restarts) == ({"narration_failed": 2}, 0)
+    assert {utterance.status for utterance in utterances if utterance.reason} == {Status.FAILED}
+    assert utterances[n].start_host_ns <= clock.ns
+    assert (client.dropped, client.n_restarts) == ({"narration_failed": 2}, 0)
 
 
 class HopelessNarrator(EchoNarrator):
-    """Fails, and cannot be mended."""
+    """Fails whatever it is asked."""
 
     is_closed = False
 
@@ -82,12 +82,12 @@ class HopelessNarrator(EchoNarrator):
 
 
 def test_narrator_that_always_fails_is_a_problem():
-    """After so many windows in a row the daemon is not ready, and goes on; closing closes it."""
+    """After so many windows in a row the daemon is not ready, and continues; closing closes it."""
     narrator = HopelessNarrator(ManualClock())
-    port = InlineClient(narrator, ManualClock(), failures_before_problem=2)
+    client = InlineClient(narrator, ManualClock(), failures_before_problem=2)
     for window in tiny_windows(2):
-        assert port.problem == ""
-        port.offer(embeddings_of(window))
-    assert port.problem == "the last 2 windows could not be narrated"
-    port.close(deadline_s=0)
+        assert client.problem == ""
+        client.offer(embeddings_of(window))
+    assert client.problem == "the last 2 windows could not be narrated"
+    client.close(deadline_s=0)
     assert narrator.is_closed
