@@ -99,7 +99,7 @@ def _round(grid: PatchGrid, n_windows: int, seed: int) -> dict[str, NDArray[np.i
             for name, patches in (("judge, all fire", high), ("judge, quiet", low)):
                 embeddings = _embeddings(grid, patches, 2 * number + (patches is low))
                 started_ns = time.perf_counter_ns()
-                desk.judge(embeddings)
+                desk.evaluate(embeddings)
                 took[name].append(time.perf_counter_ns() - started_ns)
             started_ns = time.perf_counter_ns()
             for population, patches in enumerate(low):

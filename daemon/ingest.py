@@ -1,11 +1,25 @@
-"""Ingest: a message becomes a SpikeBatch. The one door in.
+"""Ingest: a message becomes a SpikeBatch. Here a spike first enters the daemon.
 
-Never raises for bad data: a message that does not follow the format is dropped, counted with a
-reason and logged once a second. The sockets are created in the thread that uses them.
+Theory of operation
+-------------------
+Each source has a SUB socket of its own, read without waiting, one message of each in turn. A
+message that does not follow the wire format is dropped, counted with a reason and logged at most
+once a second; nothing that a peer sends raises.
 
-Each source has a line of its own. A line whose stream is further ahead of the others than the ring
-can hold is left alone until they have caught up: its messages wait in the sockets, and a replay at
-full speed waits with them, so that probes replayed side by side lose nothing.
+Two things leave a socket unread, so that its messages wait in ZeroMQ's queues and a lossless
+source waits with them:
+
+* its streams are further ahead of the others than the ring can hold: probes that are replayed side
+  by side lose nothing;
+* the hand-over is full (`is_held`), under the policy ``all``.
+
+A stream that is left unread is waiting and not silent, and must not be declared blind.
+
+Invariants (``tests/daemon/test_ingest.py``, 3 in ``test_window_selection.py``):
+
+1. Whatever is sent, nothing raises and every message is counted: ``test_noise_never_raises``
+2. A bad message costs itself alone: ``test_hostile_message_is_counted_and_the_next_one_taken``
+3. What is left unread is not lost: ``test_full_hand_over_holds_the_source``
 """
 
 from __future__ import annotations
@@ -28,7 +42,7 @@ from daemon.rate_limited_log import RateLimitedLog
 from daemon.stream_registry import StreamRegistry
 
 QUEUE_MESSAGES = 2000
-"""Messages that wait in our socket: 20 s of 10 ms batches, so a slow encode loses nothing."""
+"""Messages that wait in each socket: 20 s of 10 ms batches, so a slow encode loses nothing."""
 
 HELLO_PARTS = 2
 
@@ -37,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _SourceConnection:
-    """One source's socket, and the streams that have been heard on it."""
+    """One source's socket, and the streams that have said hello on it."""
 
     socket: zmq.Socket[bytes]
     streams: set[str] = field(default_factory=set)
@@ -46,14 +60,12 @@ class _SourceConnection:
 class Ingest:
     """A SUB socket for each source, read without waiting.
 
+    Sockets are created in the thread that calls `connect`, and belong to it.
+
     Parameters
     ----------
-    context : zmq.Context
-    registry : StreamRegistry
-    counters : Counters
-    clock : Clock
     is_ahead : callable
-        Whether a stream, by name, is so far ahead that its line should wait.
+        Whether a stream, by name, is so far ahead that its socket should be left unread.
 
     Attributes
     ----------
@@ -61,8 +73,8 @@ class Ingest:
         Set once every unit of the encoder is announced. Until then a population that does not
         match is the user's error and is raised; from then on it is a peer's and is counted.
     is_drained : bool
-        Whether the last `receive` left nothing unread on any line that it listens to. Only then
-        is a stream that has said nothing silent, and not just unheard.
+        Whether the last `receive` left nothing unread in any socket that it reads. Only then
+        is a stream without a new message silent, and not just unread.
     is_held : bool
         Set while nothing is to be read: the narrator has as many windows waiting as it may.
     """
@@ -82,17 +94,12 @@ class Ingest:
         self._log = RateLimitedLog(logger, clock)
         self._is_ahead = is_ahead
         self._context = context
-        self._lines: list[_SourceConnection] = []
+        self._connections: list[_SourceConnection] = []
         self.is_drained = False
         self.is_held = False
 
     def connect(self, addresses: Sequence[str]) -> None:
-        """Begin to listen.
-
-        Parameters
-        ----------
-        addresses : sequence of str
-            Sources; they need not be up yet.
+        """Subscribe to sources; they need not be up yet.
 
         Raises
         ------
@@ -101,8 +108,9 @@ class Ingest:
         """
         for address in addresses:
             socket = self._context.socket(zmq.SUB)
-            self._lines.append(_SourceConnection(socket))
+            self._connections.append(_SourceConnection(socket))
             socket.set(zmq.RCVHWM, QUEUE_MESSAGES)
+            # libzmq cuts the connection of a peer that sends more: no message can take the memory.
             socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
             socket.set(zmq.LINGER, 0)
             socket.subscribe(b"")
@@ -124,9 +132,8 @@ class Ingest:
 
         Parameters
         ----------
-        max_messages : int
         should_stop : callable
-            Asked after each message whether another one shall be taken.
+            Called after each message; True ends the iteration.
 
         Yields
         ------
@@ -143,45 +150,50 @@ class Ingest:
             While not yet settled, if a stream has units that the encoder does not know.
         """
         self.is_drained = False
-        lines = deque(self._lines)
-        while lines and max_messages:
-            line = lines.popleft()
-            if self._waits(line):
+        unread = deque(self._connections)
+        while unread and max_messages:
+            connection = unread.popleft()
+            # Asked again before each message: the batch just yielded may have put it ahead.
+            if self._waits(connection):
                 continue
             try:
-                parts = line.socket.recv_multipart(zmq.NOBLOCK)
+                parts = connection.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 continue
-            lines.append(line)  # one message of each line in turn
+            unread.append(connection)  # in turn, so that a fast source cannot starve a slow one
             max_messages -= 1
             self._counters.messages_received += 1
             for message in self._read(parts):
                 if isinstance(message, Hello):
-                    line.streams.add(message.stream)
+                    connection.streams.add(message.stream)
                 yield message
             if should_stop():
                 return
-        self.is_drained = not lines
+        self.is_drained = not unread
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
-        """The lines that should be read now, to be polled by the loop."""
-        return [line.socket for line in self._lines if not self._waits(line)]
+        """The sockets that should be read now, to be polled by the loop."""
+        return [each.socket for each in self._connections if not self._waits(each)]
 
     def waiting_streams(self) -> set[str]:
-        """Return the streams that are left alone until others have caught up: not silent ones."""
-        return {name for line in self._lines if self._waits(line) for name in line.streams}
+        """Return the streams that are left unread until others have caught up: not silent ones."""
+        return {name for each in self._connections if self._waits(each) for name in each.streams}
 
     def close(self) -> None:
         """Close the sockets."""
-        for line in self._lines:
-            line.socket.close()
+        for connection in self._connections:
+            connection.socket.close()
 
-    def _waits(self, line: _SourceConnection) -> bool:
-        return self.is_held or (bool(line.streams) and all(map(self._is_ahead, line.streams)))
+    def _waits(self, connection: _SourceConnection) -> bool:
+        # Only if all of its streams are ahead: one of them may be the one that others wait for.
+        streams = connection.streams
+        return self.is_held or (bool(streams) and all(map(self._is_ahead, streams)))
 
     def _read(self, parts: list[bytes]) -> Iterable[SpikeBatch | StreamEnd | Hello]:
         """Return what concerns the ring."""
+        # Sources repeat their hello every second, with a table of hundreds of units. Most are told
+        # from the topic and the run, without unpacking it.
         if self._is_repeated_hello(parts):
             self._counters.hellos_received += 1
             return ()
@@ -235,7 +247,7 @@ class Ingest:
             self._drop("stream", f"{hello.stream!r} is one stream more than the {MAX_STREAMS}")
             return False
         try:
-            is_new = self.registry.hello(hello, host_ns=self._clock.now_ns())
+            is_new = self.registry.register(hello, host_ns=self._clock.now_ns())
         except PopulationMismatchError as error:
             if not self.is_settled:
                 raise

@@ -1,4 +1,4 @@
-"""The narration desk: words get their address, their stamps and their number, and go out."""
+"""Narrations leave here: a text gets its window, its stamps and its number, and is published."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from contracts.clock import Clock, ns_to_second
@@ -23,75 +23,72 @@ from contracts.narration import (
 from contracts.narration_wire import pack_narration, pack_partial
 from daemon.counters import Counters
 from daemon.publisher import Publisher
-from daemon.service.latencies import LatencyRecorder
 from daemon.worker.narrator_client import NarratedPopulation, PartialText
 
 logger = logging.getLogger(__name__)
 
 
 class NarrationPublisher:
-    """Publishes what a narrator said.
+    """Publishes narrations, whole and partial. Called on the fast loop.
 
     Parameters
     ----------
-    publisher : Publisher
-    counters : Counters
-    latencies : LatencyRecorder
-    clock : Clock
+    on_latency : callable
+        Given the durations of each narration that did not fail, milliseconds by stage.
     on_narration : callable, optional
-        Told of each narration after it has been published; on the fast loop, must not block.
+        Given each narration after it has been published; must not block.
     """
 
     def __init__(
         self,
         publisher: Publisher,
         counters: Counters,
-        latencies: LatencyRecorder,
         clock: Clock,
+        on_latency: Callable[[Mapping[str, float]], None],
         on_narration: Callable[[Narration], None] = lambda _: None,
     ) -> None:
         self._on_narration = on_narration
         self._publisher = publisher
         self._counters = counters
-        self._latencies = latencies
+        self._on_latency = on_latency
         self._clock = clock
         self._run = secrets.token_hex(4)
-        self._n_said: Counter[str] = Counter()
+        self._next_seq: Counter[str] = Counter()
 
     def publish(self, narrated: NarratedPopulation) -> None:
-        """Publish what was said of one population; never waits."""
-        said = _finite(narrated.utterance)
-        narration = self._address(narrated.embedding, said, narrated.provenance)
+        """Publish the narration of one population; never waits."""
+        utterance = _finite(narrated.utterance)
+        narration = self._narration(narrated.embedding, utterance, narrated.provenance)
         self._publisher.publish(pack_narration(narration))
         durations_ms = latency_ms(narration.stamps)
-        if said.status is not Status.FAILED:  # what was never said was not late
-            self._latencies.record(durations_ms)
-        self._counters.narrations[said.status.value] += 1
+        if utterance.status is not Status.FAILED:  # its stamps say when it failed, not how long
+            self._on_latency(durations_ms)
+        self._counters.narrations[utterance.status.value] += 1
         _log(narration, durations_ms)
         self._on_narration(narration)
 
-    def publish_partial(self, heard: PartialText) -> None:
-        """Publish what has been said so far of one population; never waits."""
-        window = heard.embedding.window
+    def publish_partial(self, partial_text: PartialText) -> None:
+        """Publish the unfinished sentence of one population; never waits."""
+        window = partial_text.embedding.window
         partial = PartialNarration(
-            population=heard.embedding.population,
+            population=partial_text.embedding.population,
             window_seq=window.seq,
             window_start_s=ns_to_second(window.start_ns),
             window_stop_s=ns_to_second(window.stop_ns),
             frame_s=ns_to_second(window.frame_ns),
-            text=heard.text,
-            n_tokens=heard.n_tokens,
+            text=partial_text.text,
+            n_tokens=partial_text.n_tokens,
             newest_spike_received=window.newest_received_host_ns,
             published=self._clock.now_ns(),
         )
         self._publisher.publish(pack_partial(partial))
 
-    def _address(
-        self, embedding: PatchEmbedding, said: Utterance, provenance: Provenance
+    def _narration(
+        self, embedding: PatchEmbedding, utterance: Utterance, provenance: Provenance
     ) -> Narration:
         window, population = embedding.window, embedding.population
-        seq = self._n_said[population]
-        self._n_said[population] += 1
+        seq = self._next_seq[population]
+        self._next_seq[population] += 1
         return Narration(
             id=f"{self._run}-{population}-{seq}",
             seq=seq,
@@ -103,41 +100,41 @@ class NarrationPublisher:
             frame_s=ns_to_second(window.frame_ns),
             n_gap_bins=window.n_gap_bins,
             blind_streams=window.blind_streams,
-            said=said,
+            said=utterance,
             stamps=Stamps(
                 newest_spike_received=window.newest_received_host_ns,
                 window_complete=window.complete_host_ns,
                 encoded=embedding.encoded_host_ns,
-                worker_start=said.start_host_ns,
-                first_token=said.first_token_host_ns,
-                last_token=said.last_token_host_ns,
+                worker_start=utterance.start_host_ns,
+                first_token=utterance.first_token_host_ns,
+                last_token=utterance.last_token_host_ns,
                 published=self._clock.now_ns(),
             ),
             provenance=provenance,
         )
 
 
-def _finite(said: Utterance) -> Utterance:
-    """Leave out what is not a number: JSON has no word for it, and the loop must go on."""
-    if said.mean_logprob is not None and not math.isfinite(said.mean_logprob):
-        said = replace(said, mean_logprob=None)
-    if said.evidence is not None and not math.isfinite(said.evidence.cosine):
-        said = replace(said, evidence=None)
-    return said
+def _finite(utterance: Utterance) -> Utterance:
+    """Leave out what is not a number: JSON cannot hold it, and a NaN must not stop the loop."""
+    if utterance.mean_logprob is not None and not math.isfinite(utterance.mean_logprob):
+        utterance = replace(utterance, mean_logprob=None)
+    if utterance.evidence is not None and not math.isfinite(utterance.evidence.cosine):
+        utterance = replace(utterance, evidence=None)
+    return utterance
 
 
 def _log(narration: Narration, durations_ms: dict[str, float]) -> None:
     """Write the one canonical line of a narration."""
-    said = narration.said
+    utterance = narration.said
     logger.info(
         "narrated",
         extra={
             "population": narration.population,
             "window": narration.window_seq,
             "window_stop_s": round(narration.window_stop_s, 3),
-            "status": said.status.value,
-            "reason": said.reason,
-            "n_tokens": said.n_tokens,
+            "status": utterance.status.value,
+            "reason": utterance.reason,
+            "n_tokens": utterance.n_tokens,
             "n_gap_bins": narration.n_gap_bins,
             **{f"{stage}_ms": round(ms, 2) for stage, ms in durations_ms.items()},
         },

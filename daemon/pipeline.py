@@ -1,12 +1,14 @@
-"""The fast loop: the walk of a spike on one screen.
+"""The fast loop: the path of a spike on one screen.
 
 ::
 
-    source ═ SUB ═► ingest ─► bin_ring ─► window_cutter ─► encoder ─► port ─► desk ─► publisher
-                                                              └─► triggers ─────────────┘
+    source ═ SUB ═► ingest ─► bin_ring ─► window_cutter ─► encoder ─► narrator_client (handover)
+                                                              │                │
+                                                           triggers   narration_publisher
+                                                              └──► publisher ◄─┘
 
-`FastLoop.step` takes what has arrived, says what it triggers, and leaves it to the narrator. It
-never waits for the narrator and never raises for bad data.
+`FastLoop.step` takes what has arrived, publishes what it triggers, and offers it to the narrator.
+It never waits for the narrator and never raises for bad data.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from typing import Protocol
 
 from contracts.clock import NS_PER_S, Clock
 from contracts.embedding import PatchEmbedding
-from contracts.errors import PopulationMismatchError
 from contracts.spikes import Hello, SpikeBatch, StreamEnd
 from contracts.window import Window
 from daemon.bin_ring import AddReport, BinRing
@@ -28,43 +29,36 @@ from daemon.window_cutter import WindowCutter
 from daemon.worker.narrator_client import NarratedPopulation, NarratorClient
 
 MAX_MESSAGES = 256
-"""Messages taken in one step, so that narrations and signals are seen to between bursts."""
+"""Messages taken in one step, so that a burst does not keep narrations and signals waiting."""
 
 MAX_STEP_NS = NS_PER_S // 10
 """A step takes no further message after this: in the sequential mode one may take seconds."""
 
 
 class Triggers(Protocol):
-    """What the fast loop asks of the triggers."""
+    """What the fast loop needs of the triggers."""
 
-    def judge(self, embeddings: Sequence[PatchEmbedding]) -> None:
+    def evaluate(self, embeddings: Sequence[PatchEmbedding]) -> None:
         """Publish what one window triggers; called on the fast loop, must not block."""
         ...
 
 
 class FastLoop:
-    """Receive, bin, cut, encode, offer, publish.
+    """Receive, bin, cut, encode, trigger, offer, publish.
 
     Parameters
     ----------
-    ingest : Ingest
-    ring : BinRing
-    cutter : WindowCutter
-    encoder : Encoder
-    port : NarratorClient
-    desk : NarrationPublisher
-    counters : Counters
-    clock : Clock
     encode_every_window : bool
         True in the sequential mode and where every window is to be narrated. False: of the windows
         that one step completes, the newest is encoded and the others are counted.
     narrate_every : int
-        Of the windows, those whose number it divides are handed over.
+        Windows whose number is a multiple of this are offered to the narrator.
     triggers : Triggers, optional
-        Judges every window that was encoded, before it is handed over.
-    in_turn : tuple of two Encoders, optional
-        Of the populations that the triggers listen to, and of the others, where a batch gains
-        nothing: the first are encoded and judged before the others. None: all at once.
+        Evaluated on every encoded window, before it is offered.
+    split_encoder : tuple of two Encoders, optional
+        For the populations that triggers depend on, and for the others. Given where encoding them
+        together gains nothing: the first are encoded and evaluated before the others. None: all
+        at once.
     """
 
     def __init__(
@@ -74,32 +68,33 @@ class FastLoop:
         ring: BinRing,
         cutter: WindowCutter,
         encoder: Encoder,
-        port: NarratorClient,
-        desk: NarrationPublisher,
+        narrator_client: NarratorClient,
+        narration_publisher: NarrationPublisher,
         counters: Counters,
         clock: Clock,
         encode_every_window: bool,
         narrate_every: int = 1,
         triggers: Triggers | None = None,
-        in_turn: tuple[Encoder, Encoder] | None = None,
+        split_encoder: tuple[Encoder, Encoder] | None = None,
     ) -> None:
         self.ingest = ingest
         self.ring = ring
-        self.cutter = cutter
-        self.port = port
+        self.narrator_client = narrator_client
+        self._cutter = cutter
         self._encoder = encoder
-        self._desk = desk
+        self._narration_publisher = narration_publisher
         self._counters = counters
         self._clock = clock
         self._encode_every_window = encode_every_window
         self._narrate_every = narrate_every
         self._triggers = triggers
-        self._in_turn = in_turn
+        self._split_encoder = split_encoder
         self._pending: Window | None = None
-        ring.hold(is_held=True)  # until every unit is announced: the other probes are yet to come
+        # Until every unit is announced: which streams to wait for is not known before.
+        ring.hold(is_held=True)
 
     def step(self) -> None:
-        """Take what has arrived, and leave it to the narrator.
+        """Take what has arrived; leave at most one window waiting for the narrator.
 
         Raises
         ------
@@ -107,10 +102,10 @@ class FastLoop:
             At the start, if a stream has units that the encoder does not know.
         """
         stop_ns = self._clock.now_ns() + MAX_STEP_NS
-        self.ingest.is_held = self.port.is_full
+        self.ingest.is_held = self.narrator_client.is_full
 
         def should_stop() -> bool:
-            return self.port.is_full or self._clock.now_ns() > stop_ns
+            return self.narrator_client.is_full or self._clock.now_ns() > stop_ns
 
         for message in self.ingest.receive(max_messages=MAX_MESSAGES, should_stop=should_stop):
             match message:
@@ -126,48 +121,37 @@ class FastLoop:
                     self._cut(self._clock.now_ns())
         self._encode_pending()
         self.publish_narrated()
-        self.ingest.is_held = self.port.is_full  # for whoever polls what is to be read
-
-    def stop_waiting_for(self, stream: str) -> None:
-        """Go on without a stream that has been silent for too long."""
-        self._counters.streams_blind += 1
-        self.ring.set_blind(stream, is_blind=True)
-        self._cut(self._clock.now_ns())
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether every window has been narrated or dropped."""
-        return self._pending is None and not self.port.n_unfinished
+        self.ingest.is_held = self.narrator_client.is_full  # decides which sockets are polled next
 
     def _cut(self, received_host_ns: int) -> None:
+        """Cut the windows that have become complete."""
         if not self.ingest.is_settled:
             return
-        for window in self.cutter.ready(self.ring, received_host_ns=received_host_ns):
+        for window in self._cutter.ready(self.ring, received_host_ns=received_host_ns):
             self._counters.windows += 1
             self._counters.gap_bins += window.n_gap_bins
-            self._take_up(window)
+            self._keep_newest(window)
             if self._encode_every_window:
                 self._encode_pending()
                 self.publish_narrated()
-        self._counters.windows_gap_skipped = self.cutter.n_unseen + self.cutter.n_overrun
+        self._counters.windows_gap_skipped = self._cutter.n_unseen + self._cutter.n_overrun
 
-    def _take_up(self, window: Window) -> None:
-        """Let a window wait to be encoded, or count it."""
+    def _keep_newest(self, window: Window) -> None:
+        """Make a window the pending one, and count the one that gives way to it."""
         is_selected = self._is_selected(window)
         if not is_selected and self._triggers is None:
             self._drop("not_selected")
             return
         if self._pending is not None:
             if self._is_selected(self._pending) and not is_selected:
-                self._encode_pending()  # it is to be narrated, and the newer one is not
+                self._encode_pending()  # only triggers need the newer one: both are wanted
             else:
                 self._drop("encoder_busy")
-        self._pending = window.detached()  # the ring may move on before this step ends
-
-    def _is_selected(self, window: Window) -> bool:
-        return window.seq % self._narrate_every == 0
+        # A copy of its counts: the ring may overwrite them before this step ends.
+        self._pending = window.detached()
 
     def _encode_pending(self) -> None:
+        """Encode the pending window, evaluate the triggers, and offer it to the narrator."""
         if self._pending is None:
             return
         window, self._pending = self._pending, None
@@ -175,53 +159,53 @@ class FastLoop:
         embeddings = self._encode(window, is_selected=is_selected)
         self._counters.windows_encoded += 1
         if is_selected:
-            self.port.offer(embeddings)
+            self.narrator_client.offer(embeddings)
         else:
             self._drop("not_selected")
 
     def _encode(self, window: Window, *, is_selected: bool) -> Sequence[PatchEmbedding]:
-        """Encode a window and let it be judged as soon as what the triggers listen to is there."""
-        if self._in_turn is None or self._triggers is None:
+        if self._split_encoder is None or self._triggers is None:
             embeddings = self._encoder.encode([window])
             if self._triggers is not None:
-                self._triggers.judge(embeddings)
+                self._triggers.evaluate(embeddings)
             return embeddings
-        urgent, others = self._in_turn
+        urgent, others = self._split_encoder
         embeddings = urgent.encode([window])
-        self._triggers.judge(embeddings)
+        self._triggers.evaluate(embeddings)
         if not is_selected:
             return embeddings
-        by_name = {each.population: each for each in (*embeddings, *others.encode([window]))}
-        return [by_name[each.name] for each in self._encoder.selections]
+        by_population = {
+            embedding.population: embedding for embedding in (*embeddings, *others.encode([window]))
+        }
+        return [by_population[selection.name] for selection in self._encoder.selections]
 
     def publish_narrated(self) -> None:
-        """Publish what the narrator has said since."""
-        for said in self.port.collect():
-            if isinstance(said, NarratedPopulation):
-                self._desk.publish(said)
+        """Publish what the narrator has finished since, whole narrations and partial ones."""
+        for narrated in self.narrator_client.collect():
+            if isinstance(narrated, NarratedPopulation):
+                self._narration_publisher.publish(narrated)
             else:
-                self._desk.publish_partial(said)
+                self._narration_publisher.publish_partial(narrated)
+
+    def stop_waiting_for(self, stream: str) -> None:
+        """Continue without a stream that has been silent for too long."""
+        self._counters.streams_blind += 1
+        self.ring.set_blind(stream, is_blind=True)
+        self._cut(self._clock.now_ns())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether every window has been narrated or dropped."""
+        return self._pending is None and not self.narrator_client.n_unfinished
+
+    def _is_selected(self, window: Window) -> bool:
+        return window.seq % self._narrate_every == 0
 
     def _count(self, report: AddReport) -> None:
-        counters = self._counters
-        counters.spikes_binned += report.n_binned
-        counters.spikes_late += report.n_late
-        counters.spikes_unknown += report.n_unknown
-        counters.overrun_bins += report.n_overrun_bins
+        self._counters.spikes_binned += report.n_binned
+        self._counters.spikes_late += report.n_late
+        self._counters.spikes_unknown += report.n_unknown
+        self._counters.overrun_bins += report.n_overrun_bins
 
     def _drop(self, reason: str) -> None:
         self._counters.windows_dropped[reason] += 1
-
-
-def check_population(ingest: Ingest, *, first_hello_ns: int, timeout_s: float, now_ns: int) -> None:
-    """Give up on units that no stream has announced for too long after the first hello.
-
-    Raises
-    ------
-    PopulationMismatchError
-        With the missing unit ids.
-    """
-    if ingest.is_settled or now_ns - first_hello_ns < timeout_s * NS_PER_S:
-        return
-    sources = ", ".join(stream.hello.source for stream in ingest.registry.streams.values())
-    raise PopulationMismatchError(ingest.registry.missing_units(), [], source=sources)

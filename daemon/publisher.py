@@ -1,9 +1,9 @@
-"""The publisher: the one door out, an XPUB socket with a last-value cache.
+"""The publisher: where everything leaves the daemon, an XPUB socket with a last-value cache.
 
-A new subscriber is sent the last narration of each population that it asked for, marked
-``"repeat": true``. libzmq cannot send several messages to one subscriber alone, so everybody who
-listens to that population sees the repeat and should pass over it.
-A slow subscriber loses its own messages and nobody else's.
+A new subscriber is sent the last narration of each population that it subscribes to, marked
+``"repeat": true``. libzmq cannot send several messages to one subscriber alone, so every subscriber
+to that population receives the repeat and should ignore it.
+A slow subscriber loses its own messages and no other's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from contracts.address import MAX_REQUEST_BYTES, cannot_bind, check_bindable
 from contracts.narration_wire import as_repeat
 
 REMEMBERED = b"narration."
-"""Topics whose last message is kept for those who come later; ``stats`` comes every second."""
+"""Topics whose last message is kept for new subscribers; ``stats`` comes every second anyway."""
 
 FLUSH_MS = 1000
 """How long the last messages may take to leave at shutdown."""
@@ -27,7 +27,6 @@ class Publisher:
 
     Parameters
     ----------
-    context : zmq.Context
     address : str
         Where to bind; port 0 or ``*`` for any free one.
     queue_messages : int
@@ -61,7 +60,7 @@ class Publisher:
         check_bindable(address, setting="publish.bind", is_insecure=is_insecure)
         self.n_published = 0
         self._last: dict[bytes, bytes] = {}
-        self._heard: set[bytes] = set()
+        self._subscribed: set[bytes] = set()
         self.socket = context.socket(zmq.XPUB)
         self.socket.set(zmq.SNDHWM, queue_messages)
         self.socket.set(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
@@ -75,28 +74,33 @@ class Publisher:
         self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
 
     def publish(self, parts: Sequence[bytes]) -> None:
-        """Send ``[topic, payload]`` to everybody who asked for it; never waits."""
+        """Send ``[topic, payload]`` to its subscribers; called on the fast loop, never waits."""
         topic, payload = parts
         if topic.startswith(REMEMBERED):
             self._last[topic] = payload
         self.socket.send_multipart(parts)
         self.n_published += 1
 
-    def is_heard(self, prefix: bytes) -> bool:
-        """Return whether anybody subscribes to topics that begin so."""
-        return any(each.startswith(prefix) or prefix.startswith(each) for each in self._heard)
+    def has_subscriber(self, prefix: bytes) -> bool:
+        """Return whether anybody subscribes to topics that begin with a prefix."""
+        return any(
+            topic.startswith(prefix) or prefix.startswith(topic) for topic in self._subscribed
+        )
 
     def serve(self) -> None:
-        """Send newcomers what was said last; never waits."""
+        """Send new subscribers the last narrations; never waits."""
         while int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
+            # An XPUB socket receives 1 + topic for each subscription, and 0 + topic once the last
+            # subscriber to a topic has gone (RFC 29). Anything else is a peer's own message.
             event = self.socket.recv()
-            if event[:1] == b"\x00":  # the last who had subscribed to it has gone
-                self._heard.discard(event[1:])
-            if event[:1] != b"\x01":
+            kind, subscription = event[:1], event[1:]
+            if kind == b"\x00":
+                self._subscribed.discard(subscription)
+            if kind != b"\x01":
                 continue
-            self._heard.add(event[1:])
+            self._subscribed.add(subscription)
             for topic, payload in self._last.items():
-                if topic.startswith(event[1:]):
+                if topic.startswith(subscription):
                     self.socket.send_multipart([topic, as_repeat(payload)])
 
     def close(self) -> None:

@@ -1,11 +1,30 @@
-"""Who is speaking: hellos, sequence numbers and unit tables of all streams. No socket here.
+"""The streams that have said hello: sequence numbers, unit tables, who is live. No socket here.
 
-A stream is known from its hello. Its unit indices are rows of its own table; here they become
-rows of the encoder's population, by (probe, unit_id). The daemon is ready to cut windows once
-the hellos together have announced every unit of the encoder.
+Theory of operation
+-------------------
+A stream is known from its hello, which names its run (one start of a source) and its unit table.
+Its unit indices are rows of that table; here they become rows of the encoder's population, by
+(probe, unit_id). The daemon cuts windows once the hellos together have announced every unit of
+the encoder.
 
-Loss is seen twice: in the sequence numbers (counted here, in messages) and in the spans
-(marked by `daemon.bin_ring`, in bins).
+Loss is seen twice: in the sequence numbers (counted here, in messages) and in the spans (marked by
+`daemon.bin_ring`, in bins). Transport keeps the order, so a number below the expected one is a
+duplicate and a number above it means that those between are lost.
+
+A sender may be broken or hostile, and one message must not cost more than itself. So a batch whose
+time or number is far from the one before is held back until the next one confirms it: a real jump
+(a paused acquisition) is followed by a second batch from there.
+
+Invariants (``tests/daemon/test_stream_registry.py``, 3 in ``test_ingest.py``):
+
+1. Up to the newest number every batch is accepted once or counted as lost:
+   ``test_every_number_is_accepted_or_lost``
+2. An accepted unit index is a row of the encoder's population, or ``n_units`` where the encoder
+   does not know the unit: ``test_permuted_table_is_translated``
+3. One batch from nowhere costs that batch, a jump that is confirmed costs none:
+   ``test_one_batch_from_nowhere_is_dropped``, ``test_jump_that_is_confirmed_loses_nothing``
+4. A hello that is refused changes nothing: ``test_restart_with_foreign_units_keeps_the_old_table``
+5. A silent stream turns blind once: ``test_silent_stream_turns_blind_once_and_comes_back``
 """
 
 from __future__ import annotations
@@ -25,15 +44,14 @@ from contracts.spikes import Hello, SpikeBatch, StreamEnd
 
 MAX_JUMP_NS = 10 * NS_PER_S
 """A batch further than this from the one before needs a second one to confirm it: one message
-with a broken clock must not move the ring away from everybody else."""
-
+with a broken clock must not move the ring away from all other streams."""
 
 MAX_LOST = 1_000_000
 """The same for sequence numbers: so many 10 ms batches are close to three hours."""
 
 
 class StreamState(StrEnum):
-    """What the daemon thinks of a stream."""
+    """Whether a stream is waited for."""
 
     LIVE = "live"
     BLIND = "blind"
@@ -54,20 +72,20 @@ class Stream:
         outside. The last entry stands for every index that is no unit. None: the tables agree.
     next_seq : int
         Sequence number expected next.
+    last_received_host_ns : int
+        When its newest batch, or its first hello, arrived.
     n_lost : int
         Messages of this stream that never arrived.
-    last_heard_host_ns : int
-        When its newest batch, or its first hello, arrived.
     stop_ns : int or None
         End of its newest batch, session clock.
     suspect : SpikeBatch or None
-        A batch that was far from the one before, until a second one confirms it.
+        A batch that was far from the one before, until the next one confirms it.
     """
 
     hello: Hello
     row_of: NDArray[np.uint32] | None
     next_seq: int
-    last_heard_host_ns: int
+    last_received_host_ns: int
     n_lost: int = 0
     state: StreamState = StreamState.LIVE
     stop_ns: int | None = None
@@ -109,20 +127,20 @@ class StreamRegistry:
         self._extra_units = extra_units
         self.streams: dict[str, Stream] = {}
 
-    def hello(self, hello: Hello, *, host_ns: int) -> bool:
-        """Take note of a stream.
+    def register(self, hello: Hello, *, host_ns: int) -> bool:
+        """Take up a stream, or a restart of one.
 
         Parameters
         ----------
         hello : Hello
             As received.
         host_ns : int
-            When.
+            When it was received.
 
         Returns
         -------
         is_new : bool
-            Whether this is a stream, or a start of one, that was not known before.
+            False for the hello that a source repeats every second.
 
         Raises
         ------
@@ -133,9 +151,12 @@ class StreamRegistry:
         known = self.streams.get(hello.stream)
         if known and known.hello.run == hello.run:
             return False
+        # Checked before anything is changed: a refused restart leaves the old run and its table.
         index_of = self._population.index_of
         extra = [u.label for u in hello.population.units if u.key not in index_of]
         if extra and self._extra_units == "refuse":
+            # With a first stream the error names both sides: most likely session and bundle do
+            # not belong together. With a later one the other streams may have the rest.
             missing = [] if self.streams else self._absent_from(hello.population)
             raise PopulationMismatchError(missing, extra, source=hello.source)
         if twice := self._sent_by_others(hello):
@@ -144,7 +165,7 @@ class StreamRegistry:
             hello=hello,
             row_of=self._rows(hello.population),
             next_seq=hello.next_seq,
-            last_heard_host_ns=host_ns,
+            last_received_host_ns=host_ns,
             n_lost=known.n_lost if known else 0,
         )
         return True
@@ -162,19 +183,21 @@ class StreamRegistry:
         Returns
         -------
         Accepted
-            ``batch.unit_index`` is a row of the encoder's population, or ``n_units`` where the
-            encoder does not know the unit.
+            ``unit_index`` is a row of the encoder's population, or ``n_units``.
         """
         stream = self.streams.get(batch.stream)
+        # Without the hello of this very run there is no table, and an index means nothing.
         if stream is None or stream.hello.run != batch.run:
             return Accepted(dropped="no_hello")
+        # Before the stamp below: a source that repeats old batches is as good as silent.
         if batch.seq < stream.next_seq:
             return Accepted(dropped="duplicate")
-        stream.last_heard_host_ns = batch.received_host_ns
+        stream.last_received_host_ns = batch.received_host_ns
         stream.state = StreamState.LIVE
         suspect, stream.suspect = stream.suspect, None
         if suspect is not None and not _is_far(batch, suspect.seq, suspect.stop_ns):
-            return self._taken(stream, (suspect, batch))
+            return self._taken(stream, (suspect, batch))  # confirmed: both, in order
+        # Not confirmed: the suspect is dropped, and this batch is compared with the last good one.
         dropped: Literal["", "jump"] = "jump" if suspect is not None else ""
         if stream.stop_ns is not None and _is_far(batch, stream.next_seq, stream.stop_ns):
             stream.suspect = batch
@@ -182,6 +205,8 @@ class StreamRegistry:
         return replace(self._taken(stream, (batch,)), dropped=dropped)
 
     def _taken(self, stream: Stream, batches: tuple[SpikeBatch, ...]) -> Accepted:
+        # A dropped suspect has a number too, and no message came for it that could be used: it
+        # counts as lost, like the ones that never arrived.
         n_lost = batches[-1].seq - stream.next_seq - len(batches) + 1
         stream.n_lost += n_lost
         stream.next_seq = batches[-1].seq + 1
@@ -201,6 +226,7 @@ class StreamRegistry:
         stream = self.streams.get(end.stream)
         if stream is None or stream.hello.run != end.run:
             return None
+        # Only the end can tell that the last batches are missing: no later number shows the hole.
         n_lost = max(0, end.n_batches - stream.next_seq)
         stream.n_lost += n_lost
         stream.next_seq += n_lost
@@ -210,28 +236,20 @@ class StreamRegistry:
     def newly_blind(
         self, *, host_ns: int, timeout_ns: int, except_for: Collection[str] = ()
     ) -> list[str]:
-        """Call the live streams that have been silent for too long blind.
+        """Mark the live streams that have been silent for too long as blind, and return them.
 
         Parameters
         ----------
-        host_ns : int
-            Now.
-        timeout_ns : int
-            Silence longer than this is too long.
         except_for : collection of str
-            Streams that are not being listened to just now.
-
-        Returns
-        -------
-        names : list of str
-            Those that were live until now.
+            Streams that are left unread just now: their messages wait in a socket.
         """
         for name in except_for:
-            self.streams[name].last_heard_host_ns = host_ns
+            self.streams[name].last_received_host_ns = host_ns
         silent = [
             name
             for name, stream in self.streams.items()
-            if stream.state is StreamState.LIVE and host_ns - stream.last_heard_host_ns > timeout_ns
+            if stream.state is StreamState.LIVE
+            and host_ns - stream.last_received_host_ns > timeout_ns
         ]
         for name in silent:
             self.streams[name].state = StreamState.BLIND
@@ -244,13 +262,13 @@ class StreamRegistry:
 
     @property
     def have_all_ended(self) -> bool:
-        """Whether there were streams, and every one has said its last."""
+        """Whether there were streams, and every one has ended."""
         return bool(self.streams) and all(
             stream.state is StreamState.ENDED for stream in self.streams.values()
         )
 
     def _sent_by_others(self, hello: Hello) -> list[str]:
-        """Return the units that another live stream sends: counted twice, they would be wrong."""
+        """Return the units that another live stream sends: their spikes would be counted twice."""
         taken = {
             unit.key
             for name, stream in self.streams.items()
@@ -265,7 +283,7 @@ class StreamRegistry:
 
     def _rows(self, population: Population) -> NDArray[np.uint32] | None:
         if population.fingerprint == self._population.fingerprint:
-            return None
+            return None  # the usual case for a replay: nothing is copied
         outside = len(self._population)
         rows = [self._population.index_of.get(unit.key, outside) for unit in population.units]
         return np.array([*rows, outside], dtype=np.uint32)

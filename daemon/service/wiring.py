@@ -1,4 +1,4 @@
-"""Wiring: settings become rooms. The only place that knows how the rooms are joined.
+"""Wiring: settings become components. The only place that knows how they are connected.
 
 Everything that a user can get wrong (bundle, populations, ring, ports) is found here, before
 the first spike.
@@ -49,7 +49,7 @@ CONDITIONS = ("narrator", "streams")
 """What must be true before the daemon is ready."""
 
 PARTIALS = b"partial."
-"""Topics of sentences that are still being said."""
+"""Topics of unfinished sentences."""
 
 BYTES_PER_COUNT = 2
 """The ring holds uint16."""
@@ -60,7 +60,7 @@ MAX_RING_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Components:
-    """Every room of one daemon, joined."""
+    """Everything that one daemon is made of, connected."""
 
     manifest: Manifest
     counters: Counters
@@ -70,7 +70,7 @@ class Components:
     registry: StreamRegistry
     publisher: Publisher
     http: HttpServer | None
-    port: NarratorClient
+    narrator_client: NarratorClient
     triggers: TriggerEvaluator | None
     loop: FastLoop
 
@@ -142,17 +142,7 @@ def load_bundle(settings: Settings) -> Manifest:
 
 
 def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clock) -> Components:
-    """Build every room. Nothing runs yet, but for the narrator's process and the HTTP thread.
-
-    Parameters
-    ----------
-    settings : Settings
-    context : zmq.Context
-    clock : Clock
-
-    Returns
-    -------
-    Components
+    """Build every component. Nothing runs yet, but for the narrator's process and the HTTP thread.
 
     Raises
     ------
@@ -174,13 +164,8 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     metrics = make_registry(counters, gauges, lambda: health.is_ready)
     latencies = LatencyRecorder(metrics)
     registry = StreamRegistry(manifest.population, settings.ingest.extra_units)
-    with ExitStack() as undo:  # a room that cannot be built takes the ones before it along
-        publisher = Publisher(
-            context,
-            settings.publish.bind,
-            queue_messages=settings.publish.queue_messages,
-            is_insecure=settings.publish.insecure,
-        )
+    with ExitStack() as undo:  # if one cannot be built, those before it are closed
+        publisher = _publisher(settings, context)
         undo.callback(publisher.close)
         http = None
         if settings.http.enabled:
@@ -199,20 +184,20 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
                 clock=clock,
             )
             undo.callback(triggers.close, deadline_s=0)
-        port = _narration_port(settings, manifest, context, clock, publisher)
-        undo.callback(port.close, deadline_s=0)
+        narrator_client = _narrator_client(settings, manifest, context, clock, publisher)
+        undo.callback(narrator_client.close, deadline_s=0)
         loop = FastLoop(
             ingest=Ingest(context, registry, counters, clock, ring.is_ahead),
             ring=ring,
             cutter=WindowCutter(spec, clock),
             encoder=encoder,
-            port=port,
-            desk=NarrationPublisher(
+            narrator_client=narrator_client,
+            narration_publisher=NarrationPublisher(
                 publisher,
                 counters,
-                latencies,
                 clock,
-                on_narration=triggers.hear if triggers else lambda _: None,
+                latencies.record,
+                triggers.on_narration if triggers else lambda _: None,
             ),
             counters=counters,
             clock=clock,
@@ -221,31 +206,33 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             ),
             narrate_every=settings.handover.every,
             triggers=triggers,
-            in_turn=_in_turn(encoder, rules[0]) if rules else None,
+            split_encoder=_split_encoder(encoder, rules[0]) if rules else None,
         )
         undo.pop_all()
     return Components(
-        manifest,
-        counters,
-        gauges,
-        latencies,
-        health,
-        registry,
-        publisher,
-        http,
-        port,
-        triggers,
-        loop,
+        manifest, counters, gauges, latencies, health, registry, publisher, http, narrator_client,
+        triggers, loop,
+    )  # fmt: skip
+
+
+def _publisher(settings: Settings, context: zmq.Context[zmq.Socket[bytes]]) -> Publisher:
+    return Publisher(
+        context,
+        settings.publish.bind,
+        queue_messages=settings.publish.queue_messages,
+        is_insecure=settings.publish.insecure,
     )
 
 
-def _in_turn(encoder: WindowEncoder, book: RuleBook) -> tuple[WindowEncoder, WindowEncoder] | None:
-    """Return encoders of the populations that rules on probes listen to, and of the others.
+def _split_encoder(
+    encoder: WindowEncoder, book: RuleBook
+) -> tuple[WindowEncoder, WindowEncoder] | None:
+    """Return encoders of the populations that rules on probes need, and of the others.
 
-    A processor takes eight populations as long as eight times one, so that those which somebody
-    waits for go first. A GPU takes all of them as long as one, and gets them at once.
+    A CPU takes eight times as long for eight populations as for one, so that those of the triggers
+    are encoded first. A GPU takes as long for all of them as for one, and encodes them at once.
     """
-    names = {each.name for each in encoder.selections}
+    names = {selection.name for selection in encoder.selections}
     urgent = {rule.condition.population for rule in book.of_kind(TriggerKind.PROBE)}
     if not encoder.is_on_cpu or not urgent or urgent == names:
         return None
@@ -271,7 +258,7 @@ def make_ring(spec: WindowSpec, n_units: int, capacity_bins: int) -> BinRing:
         raise too_large
     try:
         return BinRing(spec.rate, n_units, capacity_bins=capacity_bins, window_bins=spec.n_bins)
-    except MemoryError as error:  # a process may be given less than there is
+    except MemoryError as error:  # a process may be limited to less than the machine has
         raise too_large from error
 
 
@@ -309,21 +296,21 @@ def worker_arguments(settings: Settings, manifest: Manifest) -> Sequence[str]:
     """Return the command line of the narrator worker, but for its address."""
     return [
         "--bundle", str(manifest.folder),
-        "--narrator", _narrator(settings).model_dump_json(),
+        "--narrator", _narrator_settings(settings).model_dump_json(),
         "--vllm", settings.vllm.model_dump_json(),
         "--log", settings.log.model_dump_json(),
     ]  # fmt: skip
 
 
-def _narrator(settings: Settings) -> NarratorSettings:
-    """Return the narrator's settings, with what the hand-over decides where they say nothing."""
+def _narrator_settings(settings: Settings) -> NarratorSettings:
+    """Return the narrator's settings, with `joins` from the hand-over's policy where it is None."""
     narrator = settings.narrator
     if narrator.joins is not None:
         return narrator
     return narrator.model_copy(update={"joins": settings.handover.policy == "all"})
 
 
-def _narration_port(
+def _narrator_client(
     settings: Settings,
     manifest: Manifest,
     context: zmq.Context[zmq.Socket[bytes]],
@@ -344,5 +331,5 @@ def _narration_port(
         failures_before_problem=narrator.failures_before_unready,
         clock=clock,
         handover=Handover(settings.handover.policy, settings.handover.capacity),
-        wants_partials=lambda: publisher.is_heard(PARTIALS),
+        wants_partials=lambda: publisher.has_subscriber(PARTIALS),
     )

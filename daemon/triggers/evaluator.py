@@ -164,7 +164,7 @@ class TriggerEvaluator:
         found += [sink.problem for sink in self._sinks.values()]
         return "; ".join(filter(None, found))
 
-    def judge(self, embeddings: Sequence[PatchEmbedding]) -> None:
+    def evaluate(self, embeddings: Sequence[PatchEmbedding]) -> None:
         """Publish what one window triggers; called on the fast loop, never waits.
 
         Parameters
@@ -186,7 +186,7 @@ class TriggerEvaluator:
                 said.append(self._say(each, self._seen(embeddings[0], score, probability)))
         self._follow_up(said)
 
-    def hear(self, narration: Narration) -> None:
+    def on_narration(self, narration: Narration) -> None:
         """Publish what a narration triggers; called on the fast loop, never waits.
 
         What is like a sentence is found out elsewhere, and published by `poll`.

@@ -1,4 +1,4 @@
-"""The door in: whatever comes, a value goes on or a reason is counted."""
+"""Ingest: whatever arrives, a value is passed on or a reason is counted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from daemon.bin_ring import MAX_STREAMS
 from daemon.counters import Counters
 from daemon.ingest import Ingest
 from daemon.stream_registry import StreamRegistry, StreamState
-from tests.support.daemon_components import Context, Line, hello_of, line_to
+from tests.support.daemon_components import Context, SourceSocket, connected_source, hello_of
 from tests.support.manual_clock import ManualClock
 from tests.support.ramp_population import RUN, ramp_population
 from tests.support.wait_until import wait_until
@@ -31,23 +31,16 @@ from tests.support.wait_until import wait_until
 OTHER_RUN = "f" * 16
 
 
-@pytest.fixture
-def context() -> Iterator[Context]:
-    context: Context = zmq.Context()
-    yield context
-    context.destroy(linger=0)
-
-
 @contextmanager
 def ingest_of(
     context: Context, *, extra_units: Literal["refuse", "ignore"] = "refuse", n_units: int = 4
-) -> Iterator[tuple[Line, Ingest, Counters]]:
+) -> Iterator[tuple[SourceSocket, Ingest, Counters]]:
     counters = Counters()
     registry = StreamRegistry(ramp_population(n_units), extra_units)
     ingest = Ingest(context, registry, counters, ManualClock(42))
     try:
-        with line_to(ingest, context) as line:
-            yield line, ingest, counters
+        with connected_source(ingest, context) as source:
+            yield source, ingest, counters
     finally:
         ingest.close()
 
@@ -65,8 +58,8 @@ def taken(ingest: Ingest, max_messages: int = 1000) -> list[SpikeBatch | StreamE
 
 def test_batch_is_stamped_on_arrival(context: Context):
     """Hello and batch come through in order, the batch with our clock's time."""
-    with ingest_of(context) as (line, ingest, counters):
-        line.send(hello_of(ramp_population(4)), batch(0, n_spikes=3), batch(1))
+    with ingest_of(context) as (source, ingest, counters):
+        source.send(hello_of(ramp_population(4)), batch(0, n_spikes=3), batch(1))
         hello, first, empty = taken(ingest)
     assert isinstance(hello, Hello)
     assert isinstance(first, SpikeBatch)
@@ -78,8 +71,8 @@ def test_batch_is_stamped_on_arrival(context: Context):
 
 def test_repeated_hello_is_counted_and_kept_back(context: Context):
     """The hello of every second is no news."""
-    with ingest_of(context) as (line, ingest, counters):
-        line.send(*[hello_of(ramp_population(4))] * 3)
+    with ingest_of(context) as (source, ingest, counters):
+        source.send(*[hello_of(ramp_population(4))] * 3)
         assert len(taken(ingest)) == 1
     assert counters.hellos_received == 3
     assert counters.stream_restarts == 0
@@ -87,8 +80,8 @@ def test_repeated_hello_is_counted_and_kept_back(context: Context):
 
 def test_batch_before_its_hello_is_counted(context: Context):
     """Without a hello a batch is dropped; its reason is no_hello."""
-    with ingest_of(context) as (line, ingest, counters):
-        line.send(batch(0, n_spikes=2))
+    with ingest_of(context) as (source, ingest, counters):
+        source.send(batch(0, n_spikes=2))
         assert taken(ingest) == []
     assert counters.wire_errors["no_hello"] == 1
     assert counters.spikes_received == 0
@@ -96,27 +89,27 @@ def test_batch_before_its_hello_is_counted(context: Context):
 
 def test_mark_before_anything_is_counted(context: Context):
     """Marks may come before their batch and before any hello."""
-    with ingest_of(context) as (line, ingest, counters):
-        line.send(Mark("probeA", RUN, 0, 10, "movie", 3))
+    with ingest_of(context) as (source, ingest, counters):
+        source.send(Mark("probeA", RUN, 0, 10, "movie", 3))
         assert taken(ingest) == []
     assert counters.marks_received == 1
 
 
 def test_loss_duplicates_and_tail_are_counted(context: Context):
     """Holes, repeats and what the end says was sent besides."""
-    with ingest_of(context) as (line, ingest, counters):
-        line.send(hello_of(ramp_population(4)), batch(0), batch(3), batch(3), batch(1))
-        line.send(StreamEnd("probeA", RUN, n_batches=6, n_spikes=0))
+    with ingest_of(context) as (source, ingest, counters):
+        source.send(hello_of(ramp_population(4)), batch(0), batch(3), batch(3), batch(1))
+        source.send(StreamEnd("probeA", RUN, n_batches=6, n_spikes=0))
         kinds = [type(message).__name__ for message in taken(ingest)]
     assert kinds == ["Hello", "SpikeBatch", "SpikeBatch", "StreamEnd"]
     assert (counters.batches_lost, counters.batches_duplicate) == (2 + 2, 2)
 
 
 def test_restart_is_counted(context: Context):
-    """A new run under the same name begins anew; the old run's batches are dropped."""
-    with ingest_of(context) as (line, ingest, counters):
-        line.send(hello_of(ramp_population(4)), batch(7))
-        line.send(hello_of(ramp_population(4), run=OTHER_RUN), batch(8), batch(0, run=OTHER_RUN))
+    """A new run under the same name is a restart; the old run's batches are dropped."""
+    with ingest_of(context) as (source, ingest, counters):
+        source.send(hello_of(ramp_population(4)), batch(7))
+        source.send(hello_of(ramp_population(4), run=OTHER_RUN), batch(8), batch(0, run=OTHER_RUN))
         kinds = [type(message).__name__ for message in taken(ingest)]
     assert kinds == ["Hello", "SpikeBatch", "Hello", "SpikeBatch"]
     assert counters.stream_restarts == 1
@@ -126,9 +119,9 @@ def test_restart_is_counted(context: Context):
 
 def test_end_of_an_unknown_run_ends_nothing(context: Context):
     """An end that is not of the stream's run is dropped and counted; the stream lives on."""
-    with ingest_of(context) as (line, ingest, counters):
-        line.send(hello_of(ramp_population(4)))
-        line.send(StreamEnd("probeA", OTHER_RUN, 9, 9), StreamEnd("probeB", RUN, 9, 9))
+    with ingest_of(context) as (source, ingest, counters):
+        source.send(hello_of(ramp_population(4)))
+        source.send(StreamEnd("probeA", OTHER_RUN, 9, 9), StreamEnd("probeB", RUN, 9, 9))
         assert [type(message) for message in taken(ingest)] == [Hello]
         assert ingest.registry.streams["probeA"].state is StreamState.LIVE
     assert counters.wire_errors["no_hello"] == 2
@@ -136,14 +129,14 @@ def test_end_of_an_unknown_run_ends_nothing(context: Context):
 
 
 def test_foreign_population_is_raised_until_settled_and_counted_after(context: Context):
-    """At the start the user hears of it; later it is a peer's fault and stops nobody."""
+    """At the start it is raised for the user; later it is a peer's error and stops nothing."""
     foreign = hello_of(Population([Unit("77")]), stream="other")
-    with ingest_of(context) as (line, ingest, counters):
-        line.send(foreign)
+    with ingest_of(context) as (source, ingest, counters):
+        source.send(foreign)
         with pytest.raises(PopulationMismatchError, match="unit_id 77"):
             taken(ingest)
         ingest.is_settled = True
-        line.send(foreign, batch(0, stream="other"), hello_of(ramp_population(4)), batch(0))
+        source.send(foreign, batch(0, stream="other"), hello_of(ramp_population(4)), batch(0))
         assert len(taken(ingest)) == 2
     assert counters.wire_errors["population"] == 1
     assert counters.wire_errors["no_hello"] == 1
@@ -152,9 +145,9 @@ def test_foreign_population_is_raised_until_settled_and_counted_after(context: C
 def test_ignored_units_still_pass(context: Context):
     """With extra_units = ignore the spikes of unknown units go on as unknown."""
     population = Population([*ramp_population(4).units, Unit("77")])
-    with ingest_of(context, extra_units="ignore") as (line, ingest, _):
+    with ingest_of(context, extra_units="ignore") as (source, ingest, _):
         times, units = np.zeros(2, np.int64), np.array([4, 1], np.uint32)
-        line.send(hello_of(population), SpikeBatch("probeA", RUN, 0, 0, 10, times, units))
+        source.send(hello_of(population), SpikeBatch("probeA", RUN, 0, 0, 10, times, units))
         _, translated = taken(ingest)
     assert isinstance(translated, SpikeBatch)
     assert translated.unit_index.tolist() == [4, 1]
@@ -163,40 +156,40 @@ def test_ignored_units_still_pass(context: Context):
 def test_more_streams_than_the_ring_takes_are_refused(context: Context):
     """Stream 65 and the rest are dropped with a reason, and those before go on."""
     probes = [Population([unit]) for unit in ramp_population(MAX_STREAMS + 3).units]
-    with ingest_of(context, n_units=len(probes)) as (line, ingest, counters):
-        line.send(*(hello_of(probe, stream=f"s{n}") for n, probe in enumerate(probes)))
+    with ingest_of(context, n_units=len(probes)) as (source, ingest, counters):
+        source.send(*(hello_of(probe, stream=f"s{n}") for n, probe in enumerate(probes)))
         assert len(taken(ingest)) == MAX_STREAMS
-        line.send(hello_of(probes[0], stream="s0", run=OTHER_RUN))  # a restart fits
+        source.send(hello_of(probes[0], stream="s0", run=OTHER_RUN))  # a restart fits
         assert len(taken(ingest)) == 1
     assert counters.wire_errors["stream"] == 3
 
 
 def test_units_of_another_live_stream_are_refused(context: Context):
     """The same units under two names would be counted twice: the second stream is refused."""
-    with ingest_of(context) as (line, ingest, counters):
-        line.send(hello_of(ramp_population(4)))
+    with ingest_of(context) as (source, ingest, counters):
+        source.send(hello_of(ramp_population(4)))
         assert len(taken(ingest)) == 1
         ingest.is_settled = True
-        line.send(hello_of(ramp_population(4), stream="again"))
+        source.send(hello_of(ramp_population(4), stream="again"))
         assert not taken(ingest)
     assert counters.wire_errors["population"] == 1
 
 
 def test_one_batch_from_nowhere_is_dropped(context: Context):
     """A far jump of the clock that the next batch does not confirm costs that batch alone."""
-    with ingest_of(context) as (line, ingest, counters):
+    with ingest_of(context) as (source, ingest, counters):
         nowhere = replace(batch(10**15), seq=1)
-        line.send(hello_of(ramp_population(4)), batch(0), nowhere, batch(2), batch(3))
+        source.send(hello_of(ramp_population(4)), batch(0), nowhere, batch(2), batch(3))
         assert [m.seq for m in taken(ingest) if isinstance(m, SpikeBatch)] == [0, 2, 3]
     assert (counters.wire_errors["jump"], counters.batches_lost) == (1, 1)
 
 
 def test_jump_that_is_confirmed_loses_nothing(context: Context):
-    """Two batches far away are believed, the first one with the second."""
+    """Two batches far away are accepted, the first one with the second."""
     far = 10**10
-    with ingest_of(context) as (line, ingest, counters):
-        there = [replace(batch(far + i), seq=1 + i) for i in range(2)]
-        line.send(hello_of(ramp_population(4)), batch(0), *there)
+    with ingest_of(context) as (source, ingest, counters):
+        jumped = [replace(batch(far + i), seq=1 + i) for i in range(2)]
+        source.send(hello_of(ramp_population(4)), batch(0), *jumped)
         assert [m.seq for m in taken(ingest) if isinstance(m, SpikeBatch)] == [0, 1, 2]
     assert (counters.wire_errors["jump"], counters.batches_lost) == (0, 0)
 
@@ -204,20 +197,16 @@ def test_jump_that_is_confirmed_loses_nothing(context: Context):
 def test_one_poisoned_sequence_number_costs_one_batch(context: Context):
     """A number from nowhere does not make every later batch a duplicate."""
     poisoned = replace(batch(1), seq=2**62)
-    with ingest_of(context) as (line, ingest, counters):
-        line.send(hello_of(ramp_population(4)), batch(0), poisoned, batch(2), batch(3))
-        assert [message.seq for message in taken(ingest) if isinstance(message, SpikeBatch)] == [
-            0,
-            2,
-            3,
-        ]
+    with ingest_of(context) as (source, ingest, counters):
+        source.send(hello_of(ramp_population(4)), batch(0), poisoned, batch(2), batch(3))
+        assert [m.seq for m in taken(ingest) if isinstance(m, SpikeBatch)] == [0, 2, 3]
     assert (counters.wire_errors["jump"], counters.batches_lost) == (1, 1)
 
 
 def test_no_more_messages_than_asked_for(context: Context):
     """A burst is taken in steps, so that the loop comes round."""
-    with ingest_of(context) as (line, ingest, _):
-        line.send(hello_of(ramp_population(4)), *(batch(seq) for seq in range(20)))
+    with ingest_of(context) as (source, ingest, _):
+        source.send(hello_of(ramp_population(4)), *(batch(seq) for seq in range(20)))
         assert [len(taken(ingest, 8)) for _ in range(4)] == [8, 8, 5, 0]
 
 
@@ -237,10 +226,10 @@ HOSTILE: dict[str, tuple[str, list[bytes]]] = {
 def test_hostile_message_is_counted_and_the_next_one_taken(name: str, context: Context):
     """What does not follow the format is dropped with its reason; the stream goes on."""
     reason, parts = HOSTILE[name]
-    with ingest_of(context) as (line, ingest, counters):
-        line.send(hello_of(ramp_population(4)), batch(0))
-        line.send_raw(*parts)
-        line.send(batch(1))
+    with ingest_of(context) as (source, ingest, counters):
+        source.send(hello_of(ramp_population(4)), batch(0))
+        source.send_raw(*parts)
+        source.send(batch(1))
         assert len(taken(ingest)) == 3
     assert {key for key, n in counters.wire_errors.items() if n} == {reason}
 
@@ -251,9 +240,9 @@ def test_hostile_message_is_counted_and_the_next_one_taken(name: str, context: C
 )
 def test_noise_never_raises(context: Context, messages: list[list[bytes]]):
     """Random parts are each counted once, and nothing comes of them."""
-    with ingest_of(context) as (line, ingest, counters):
+    with ingest_of(context) as (source, ingest, counters):
         for parts in messages:
-            line.send_raw(*parts)
+            source.send_raw(*parts)
         assert taken(ingest) == []
     assert counters.messages_received == len(messages)
     assert sum(counters.wire_errors.values()) == len(messages)
@@ -261,15 +250,15 @@ def test_noise_never_raises(context: Context, messages: list[list[bytes]]):
 
 def test_flood_of_bad_messages_is_logged_once_a_second(context: Context, caplog):
     """A thousand bad messages are a thousand in the counter and one line in the log."""
-    with ingest_of(context) as (line, ingest, counters):
+    with ingest_of(context) as (source, ingest, counters):
         for _ in range(1000):
-            line.send_raw(b"zzz", b"")
+            source.send_raw(b"zzz", b"")
         assert taken(ingest, 2000) == []
     assert counters.wire_errors["topic"] == 1000
     assert len([record for record in caplog.records if record.name == "daemon.ingest"]) == 1
 
 
-def test_oversized_message_costs_its_sender_the_line(context: Context):
+def test_oversized_message_costs_its_sender_the_connection(context: Context):
     """A part beyond the limit never arrives; the daemon is untouched."""
     counters = Counters()
     ingest = Ingest(context, StreamRegistry(ramp_population(4), "refuse"), counters, ManualClock())
@@ -280,14 +269,14 @@ def test_oversized_message_costs_its_sender_the_line(context: Context):
         assert sender.poll(5000)
         sender.recv()
         sender.send_multipart([b"spikes.a", bytes(17 << 20), b"", b""])
-        assert sender.poll(10_000), "the line was not cut"  # the subscription ends with it
+        assert sender.poll(10_000), "the connection was not cut"  # the subscription ends with it
         assert sender.recv() == b"\x00"
     assert taken(ingest) == []
     ingest.close()
 
 
-def test_bad_address_is_the_users(context: Context):
-    """An address that cannot be one is said with the setting's name."""
+def test_bad_address_is_the_users_error(context: Context):
+    """An address that ZeroMQ refuses is reported with the setting's name."""
     ingest = Ingest(
         context, StreamRegistry(ramp_population(4), "refuse"), Counters(), ManualClock()
     )
@@ -297,17 +286,17 @@ def test_bad_address_is_the_users(context: Context):
 
 
 def test_rapid_start_and_stop_leaks_nothing(context: Context):
-    """Three hundred lives leave no file descriptor behind."""
+    """Three hundred starts and stops leave no file descriptor behind."""
     process = psutil.Process()
 
-    def live() -> None:
+    def start_and_stop() -> None:
         registry = StreamRegistry(ramp_population(4), "refuse")
         ingest = Ingest(context, registry, Counters(), ManualClock())
         ingest.connect(["tcp://127.0.0.1:1"])
         ingest.close()
 
-    live()
+    start_and_stop()
     before = process.num_fds()
     for _ in range(300):
-        live()
+        start_and_stop()
     wait_until(lambda: process.num_fds() <= before + 2, what="closed descriptors")

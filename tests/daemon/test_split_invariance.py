@@ -122,7 +122,7 @@ def _streamed(
         units = Population([population.units[row] for row in probe.rows])
         hello = unpack(pack(Hello(probe.name, RUN, "test", units)))
         assert isinstance(hello, Hello)
-        assert registry.hello(hello, host_ns=0)
+        assert registry.register(hello, host_ns=0)
         ring.add_stream(probe.name)
     assert not registry.missing_units()
     windows, n_binned = [], 0

@@ -36,7 +36,7 @@ def batch(
 def registry(n_units: int = 4, extra_units="refuse", **streams: Population) -> StreamRegistry:
     new = StreamRegistry(ramp_population(n_units), extra_units)
     for name, population in streams.items():
-        new.hello(hello_of(population, stream=name), host_ns=0)
+        new.register(hello_of(population, stream=name), host_ns=0)
     return new
 
 
@@ -76,7 +76,7 @@ def test_probes_tell_the_units_of_an_error_apart():
     """The same id on another probe is named with both probes, and is no contradiction."""
     encoder = StreamRegistry(Population([Unit("5", probe="probeA")]), "refuse")
     with pytest.raises(PopulationMismatchError) as raised:
-        encoder.hello(hello_of(Population([Unit("5", probe="probeB")])), host_ns=0)
+        encoder.register(hello_of(Population([Unit("5", probe="probeB")])), host_ns=0)
     assert (raised.value.missing, raised.value.extra) == (("probeA/5",), ("probeB/5",))
     assert "unit_id probeA/5" in str(raised.value)
 
@@ -91,10 +91,10 @@ def test_same_unit_id_on_two_probes_is_two_units():
     """A unit is told by probe and id."""
     encoder = Population([Unit("5", probe="A"), Unit("5", probe="B")])
     both = StreamRegistry(encoder, "refuse")
-    both.hello(hello_of(Population([Unit("5", probe="B")]), stream="b"), host_ns=0)
+    both.register(hello_of(Population([Unit("5", probe="B")]), stream="b"), host_ns=0)
     assert both.missing_units() == ["A/5"]
     assert rows(both.accept(batch(0, 0, stream="b"))) == [1]
-    both.hello(hello_of(Population([Unit("5", probe="A")]), stream="a"), host_ns=0)
+    both.register(hello_of(Population([Unit("5", probe="A")]), stream="a"), host_ns=0)
     assert both.missing_units() == []
 
 
@@ -103,7 +103,7 @@ def test_streams_cover_the_population_together():
     units = ramp_population(4).units
     halves = registry(4, left=Population(units[:2]))
     assert halves.missing_units() == ["2", "3"]
-    halves.hello(hello_of(Population(units[2:]), stream="right"), host_ns=0)
+    halves.register(hello_of(Population(units[2:]), stream="right"), host_ns=0)
     assert halves.missing_units() == []
     assert rows(halves.accept(batch(0, 0, 1, stream="right"))) == [2, 3]
 
@@ -127,7 +127,7 @@ def test_duplicates_and_stragglers_are_dropped():
 def test_every_number_is_accepted_or_lost(seqs: list[int], first: int):
     """Up to the newest number, what was not accepted is lost; nothing is accepted twice."""
     one = StreamRegistry(ramp_population(4), "refuse")
-    one.hello(hello_of(ramp_population(4), next_seq=first), host_ns=0)
+    one.register(hello_of(ramp_population(4), next_seq=first), host_ns=0)
     taken = [seq for seq in seqs if one.accept(batch(seq)).batches]
     stream = one.streams["probeA"]
     assert taken == sorted(set(taken))
@@ -137,7 +137,7 @@ def test_every_number_is_accepted_or_lost(seqs: list[int], first: int):
 def test_late_joiner_has_lost_nothing():
     """The hello says where the stream is; what was sent before was never asked for."""
     one = StreamRegistry(ramp_population(4), "refuse")
-    one.hello(hello_of(ramp_population(4), next_seq=500), host_ns=0)
+    one.register(hello_of(ramp_population(4), next_seq=500), host_ns=0)
     assert one.accept(batch(500)).n_lost == 0
 
 
@@ -145,7 +145,7 @@ def test_repeated_hello_changes_nothing():
     """The hello that comes every second leaves the numbers alone."""
     one = registry(probeA=ramp_population(4))
     one.accept(batch(0))
-    assert not one.hello(hello_of(ramp_population(4), next_seq=7), host_ns=5)
+    assert not one.register(hello_of(ramp_population(4), next_seq=7), host_ns=5)
     assert one.accept(batch(1)).n_lost == 0
 
 
@@ -153,7 +153,7 @@ def test_restart_begins_from_the_new_hello():
     """A new run counts from its own hello; the old run's stragglers are dropped, the loss stays."""
     one = registry(probeA=ramp_population(4))
     one.accept(batch(3))
-    assert one.hello(hello_of(ramp_population(4), run=OTHER_RUN), host_ns=9)
+    assert one.register(hello_of(ramp_population(4), run=OTHER_RUN), host_ns=9)
     assert one.accept(batch(4)).dropped == "no_hello"
     assert one.accept(batch(0, run=OTHER_RUN)).n_lost == 0
     assert one.streams["probeA"].n_lost == 3
@@ -163,7 +163,7 @@ def test_restart_with_foreign_units_keeps_the_old_table():
     """A refused hello leaves what was known, so that its batches are dropped, not misread."""
     one = registry(2, probeA=ramp_population(2))
     with pytest.raises(PopulationMismatchError):
-        one.hello(hello_of(Population([Unit("9")]), run=OTHER_RUN), host_ns=0)
+        one.register(hello_of(Population([Unit("9")]), run=OTHER_RUN), host_ns=0)
     assert one.accept(batch(0, 0, run=OTHER_RUN)).dropped == "no_hello"
     assert one.accept(batch(0, 1)).dropped == ""
 

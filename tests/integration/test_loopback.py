@@ -1,4 +1,4 @@
-"""The whole walk over real sockets in one process: a ramp goes in, every window comes out."""
+"""The whole path over real sockets in one process: a ramp goes in, every window comes out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from daemon.worker.narrator_client import InlineClient
 from stream_sources.player import PlayReport, play
 from stream_sources.publisher import SpikePublisher
 from stream_sources.source import SpikeBlock, cut_batches, new_run
-from tests.support.daemon_components import Context, Joined, joined_loop
+from tests.support.daemon_components import Context, DaemonLoop, daemon_loop
 from tests.support.manual_clock import ManualClock
 from tests.support.ramp_population import batch_of, ramp_numbers, ramp_population, ramp_spikes
 from tests.support.tiny_bundle import CAPTIONS
@@ -36,15 +36,8 @@ N_BINS = 120 * SECONDS
 EVERY_WINDOW = list(range(0, N_BINS - 19, 10))
 
 
-@pytest.fixture
-def context() -> Iterator[Context]:
-    context: Context = zmq.Context()
-    yield context
-    context.destroy(linger=0)
-
-
 class RampSource:
-    """Ten seconds of the ramp's bits that this probe hears."""
+    """Ten seconds of the ramp's bits that this probe records."""
 
     label = "ramp"
     n_spikes = None
@@ -71,7 +64,7 @@ class RampSource:
             yield Mark(self.stream, self.run, start_ns, start_ns + 1, "movie", second)
 
     def close(self) -> None:
-        """Let go of nothing."""
+        """Do nothing."""
 
 
 class Playing(threading.Thread):
@@ -123,36 +116,36 @@ def played(*sources: RampSource, speed: float | None = None) -> Iterator[list[Pl
 
 
 @contextmanager
-def subscriber(rooms: Joined, topic: bytes = b"narration.") -> Iterator[zmq.Socket[bytes]]:
+def subscriber(daemon: DaemonLoop, topic: bytes = b"narration.") -> Iterator[zmq.Socket[bytes]]:
     with zmq.Context() as context, context.socket(zmq.SUB) as socket:
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.RCVHWM, 0)
         socket.subscribe(topic)
-        socket.connect(rooms.publisher.address)
-        assert rooms.publisher.socket.poll(5000)
-        rooms.publisher.serve()
+        socket.connect(daemon.publisher.address)
+        assert daemon.publisher.socket.poll(5000)
+        daemon.publisher.serve()
         yield socket
 
 
-def run_until(rooms: Joined, condition: Callable[[], object]) -> None:
-    """Turn the loop as the service does, until a condition holds."""
+def run_until(daemon: DaemonLoop, condition: Callable[[], object]) -> None:
+    """Step the loop as the service does, until a condition holds."""
 
-    def turn() -> object:
-        for socket in rooms.ingest.sockets[:1]:
+    def step() -> object:
+        for socket in daemon.ingest.sockets[:1]:
             socket.poll(20)
-        rooms.loop.step()
-        rooms.publisher.serve()
+        daemon.loop.step()
+        daemon.publisher.serve()
         return condition()
 
-    wait_until(turn, deadline_s=30, what=f"{rooms.counters}")
+    wait_until(step, deadline_s=30, what=f"{daemon.counters}")
 
 
 def messages(socket: zmq.Socket[bytes], n: int) -> list[dict[str, Any]]:
-    heard: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
     for _ in range(n):
-        assert socket.poll(5000), f"only {len(heard)} of {n} messages"
-        heard.append(json.loads(socket.recv_multipart()[1]))
-    return heard
+        assert socket.poll(5000), f"only {len(received)} of {n} messages"
+        received.append(json.loads(socket.recv_multipart()[1]))
+    return received
 
 
 def check_windows(windows: Sequence[Window], first_bins: Sequence[int]) -> None:
@@ -163,27 +156,29 @@ def check_windows(windows: Sequence[Window], first_bins: Sequence[int]) -> None:
 
 
 @pytest.mark.parametrize(("speed", "batch_ms"), [(None, 100), (None, 3), (50, 10), (20, 40)])
-def test_every_window_is_narrated_and_heard(
+def test_every_window_is_narrated_and_received(
     speed: float | None, batch_ms: int, context: Context, stub_bundle: Manifest
 ):
-    """At any speed and length of batch: whole windows, the right words, in order, once."""
+    """At any speed and length of batch: whole windows, the right captions, in order, once."""
     source = RampSource(range(16), batch_ns=batch_ms * 1_000_000)
-    port = InlineClient(RetrievalNarrator(stub_bundle))
+    client = InlineClient(RetrievalNarrator(stub_bundle))
     with (
-        joined_loop(context, HostClock(), SPEC, port=port, populations=("all", "PV")) as rooms,
-        subscriber(rooms) as socket,
+        daemon_loop(
+            context, HostClock(), SPEC, narrator_client=client, populations=("all", "PV")
+        ) as daemon,
+        subscriber(daemon) as socket,
         played(source, speed=speed) as (thread,),
     ):
-        rooms.ingest.connect([thread.endpoint])
-        run_until(rooms, lambda: rooms.ingest.registry.have_all_ended)
-        check_windows(rooms.encoder.windows, EVERY_WINDOW)
-        heard = messages(socket, 2 * len(EVERY_WINDOW))
-    counters = rooms.counters
+        daemon.ingest.connect([thread.endpoint])
+        run_until(daemon, lambda: daemon.ingest.registry.have_all_ended)
+        check_windows(daemon.encoder.windows, EVERY_WINDOW)
+        received = messages(socket, 2 * len(EVERY_WINDOW))
+    counters = daemon.counters
     assert thread.report is not None
     assert counters.spikes_binned == counters.spikes_received == thread.report.n_spikes
     assert counters.marks_received == SECONDS
     assert (counters.batches_lost, counters.gap_bins, counters.spikes_late) == (0, 0, 0)
-    for n, message in enumerate(heard):
+    for n, message in enumerate(received):
         assert message["population"] == ("all", "PV")[n % 2]
         assert message["seq"] == message["window"]["seq"] == n // 2
         assert message["text"] == CAPTIONS[n // 2 % 3]
@@ -193,21 +188,21 @@ def test_every_window_is_narrated_and_heard(
         assert sum(stages.values()) == pytest.approx(total)
 
 
-def test_two_probes_over_two_lines(context: Context):
+def test_two_probes_over_two_connections(context: Context):
     """Even and odd bits from two sources, cut otherwise, at ten times real time: whole windows."""
     probes = [
         RampSource(range(0, 16, 2), stream="even", batch_ns=10_000_000),
         RampSource(range(15, 0, -2), stream="odd", batch_ns=37_000_000),
     ]
     with (
-        joined_loop(context, HostClock(), SPEC) as rooms,
+        daemon_loop(context, HostClock(), SPEC) as daemon,
         played(*probes, speed=10) as threads,
     ):
-        rooms.ingest.connect([thread.endpoint for thread in threads])
-        run_until(rooms, lambda: len(rooms.ingest.registry.streams) == 2)
-        run_until(rooms, lambda: rooms.ingest.registry.have_all_ended)
-        check_windows(rooms.encoder.windows, EVERY_WINDOW)
-    counters = rooms.counters
+        daemon.ingest.connect([thread.endpoint for thread in threads])
+        run_until(daemon, lambda: len(daemon.ingest.registry.streams) == 2)
+        run_until(daemon, lambda: daemon.ingest.registry.have_all_ended)
+        check_windows(daemon.encoder.windows, EVERY_WINDOW)
+    counters = daemon.counters
     assert (counters.batches_lost, counters.gap_bins, counters.spikes_late) == (0, 0, 0)
 
 
@@ -219,15 +214,15 @@ def test_stalled_loop_loses_and_says_what(context: Context):
     rate = BinRate(100)
     spec = WindowSpec(rate, n_bins=20, stride_bins=20)
     publisher = SpikePublisher(context, "tcp://127.0.0.1:*", hello, clock)
-    with joined_loop(context, clock, spec) as rooms:
-        rooms.ingest.connect([publisher.endpoint])
+    with daemon_loop(context, clock, spec) as daemon:
+        daemon.ingest.connect([publisher.endpoint])
 
-        def is_heard() -> bool:
+        def is_settled() -> bool:
             publisher.serve(wait_ms=5)
-            rooms.loop.step()
-            return rooms.ingest.is_settled
+            daemon.loop.step()
+            return daemon.ingest.is_settled
 
-        wait_until(is_heard, what="the hello")
+        wait_until(is_settled, what="the hello")
         times, units = ramp_spikes(rate, 0, n_batches)
         edges = np.searchsorted(times, [rate.start_ns(b) for b in range(n_batches + 1)])
 
@@ -242,25 +237,25 @@ def test_stalled_loop_loses_and_says_what(context: Context):
             send(seq)
         quiet = 0
         while quiet < 5:
-            quiet = 0 if rooms.ingest.sockets[0].poll(20) else quiet + 1
-            rooms.loop.step()
+            quiet = 0 if daemon.ingest.sockets[0].poll(20) else quiet + 1
+            daemon.loop.step()
         for seq in range(n_batches - 100, n_batches):  # the loop is back
             send(seq)
-            rooms.ingest.sockets[0].poll(20)
-            rooms.loop.step()
-        newest = rooms.ingest.registry.streams["probeA"]
-        run_until(rooms, lambda: newest.next_seq == n_batches)
-        counters = rooms.counters
+            daemon.ingest.sockets[0].poll(20)
+            daemon.loop.step()
+        newest = daemon.ingest.registry.streams["probeA"]
+        run_until(daemon, lambda: newest.next_seq == n_batches)
+        counters = daemon.counters
         assert counters.batches_lost == newest.n_lost > 0
         n_arrived = counters.messages_received - counters.hellos_received
         assert n_arrived + counters.batches_lost == n_batches
-        for window in rooms.encoder.windows:
+        for window in daemon.encoder.windows:
             expected = range(window.first_bin, window.first_bin + 20)
             found = ramp_numbers(window.counts)
             assert all(n in {0, e} for n, e in zip(found, expected, strict=True))
             n_empty = sum(n == 0 and e != 0 for n, e in zip(found, expected, strict=True))
             assert n_empty == window.n_gap_bins
-        assert [window.first_bin for window in rooms.encoder.windows[-4:]] == [
+        assert [window.first_bin for window in daemon.encoder.windows[-4:]] == [
             n_batches - 80 + 20 * n for n in range(4)
         ]
     publisher.close()
@@ -269,53 +264,57 @@ def test_stalled_loop_loses_and_says_what(context: Context):
 def test_lossless_source_waits_for_a_stalled_loop(context: Context):
     """The same with a lossless source: the loop hangs for a while and nothing is missing."""
     source = RampSource(range(16), batch_ns=300_000)  # 33,000 batches: beyond every queue
-    with joined_loop(context, HostClock(), SPEC) as rooms, played(source) as (thread,):
-        rooms.ingest.connect([thread.endpoint])
-        run_until(rooms, lambda: rooms.counters.windows > 3)
+    with daemon_loop(context, HostClock(), SPEC) as daemon, played(source) as (thread,):
+        daemon.ingest.connect([thread.endpoint])
+        run_until(daemon, lambda: daemon.counters.windows > 3)
         thread.join(0.5)  # the loop hangs
         assert thread.is_alive()
-        run_until(rooms, lambda: rooms.ingest.registry.have_all_ended)
-        check_windows(rooms.encoder.windows, EVERY_WINDOW)
-    assert rooms.counters.batches_lost == 0
+        run_until(daemon, lambda: daemon.ingest.registry.have_all_ended)
+        check_windows(daemon.encoder.windows, EVERY_WINDOW)
+    assert daemon.counters.batches_lost == 0
 
 
-def test_newcomer_hears_the_last_words_at_once(context: Context, stub_bundle: Manifest):
+def test_new_subscriber_gets_the_last_narrations_at_once(context: Context, stub_bundle: Manifest):
     """Who joins after the end gets each population's last narration, marked as a repeat."""
     source = RampSource(range(16), batch_ns=100_000_000)
-    port = InlineClient(RetrievalNarrator(stub_bundle))
+    client = InlineClient(RetrievalNarrator(stub_bundle))
     with (
-        joined_loop(context, HostClock(), SPEC, port=port, populations=("all", "PV")) as rooms,
+        daemon_loop(
+            context, HostClock(), SPEC, narrator_client=client, populations=("all", "PV")
+        ) as daemon,
         played(source) as (thread,),
     ):
-        rooms.ingest.connect([thread.endpoint])
-        run_until(rooms, lambda: rooms.ingest.registry.have_all_ended)
-        with subscriber(rooms) as socket:
-            heard = messages(socket, 2)
-    assert {message["population"] for message in heard} == {"all", "PV"}
-    assert all(message["repeat"] for message in heard)
-    assert {message["seq"] for message in heard} == {len(EVERY_WINDOW) - 1}
+        daemon.ingest.connect([thread.endpoint])
+        run_until(daemon, lambda: daemon.ingest.registry.have_all_ended)
+        with subscriber(daemon) as socket:
+            received = messages(socket, 2)
+    assert {message["population"] for message in received} == {"all", "PV"}
+    assert all(message["repeat"] for message in received)
+    assert {message["seq"] for message in received} == {len(EVERY_WINDOW) - 1}
 
 
-def test_subscriber_that_never_reads_holds_nobody_up(context: Context, stub_bundle: Manifest):
-    """The loop goes on, and the subscriber beside it hears every narration."""
+def test_subscriber_that_never_reads_delays_nobody(context: Context, stub_bundle: Manifest):
+    """The loop continues, and the subscriber beside it receives every narration."""
     source = RampSource(range(16), batch_ns=50_000_000)
-    port = InlineClient(RetrievalNarrator(stub_bundle))
+    client = InlineClient(RetrievalNarrator(stub_bundle))
     names = tuple(f"p{n}" for n in range(8))
     with (
-        joined_loop(context, HostClock(), SPEC, port=port, populations=names) as rooms,
-        subscriber(rooms),
-        subscriber(rooms) as good,
+        daemon_loop(
+            context, HostClock(), SPEC, narrator_client=client, populations=names
+        ) as daemon,
+        subscriber(daemon),
+        subscriber(daemon) as good,
         played(source) as (thread,),
     ):
-        rooms.ingest.connect([thread.endpoint])
-        heard: list[dict[str, Any]] = []
+        daemon.ingest.connect([thread.endpoint])
+        received: list[dict[str, Any]] = []
 
-        def has_heard_all() -> bool:
+        def has_received_all() -> bool:
             while good.poll(0):
-                heard.append(json.loads(good.recv_multipart()[1]))
-            return len(heard) == len(EVERY_WINDOW) * len(names)
+                received.append(json.loads(good.recv_multipart()[1]))
+            return len(received) == len(EVERY_WINDOW) * len(names)
 
-        run_until(rooms, has_heard_all)
-        assert [m["window"]["seq"] for m in heard if m["population"] == "p7"] == list(
+        run_until(daemon, has_received_all)
+        assert [m["window"]["seq"] for m in received if m["population"] == "p7"] == list(
             range(len(EVERY_WINDOW))
         )

@@ -1,11 +1,11 @@
-"""The daemon's rooms joined for a test: a line in, a fast loop, an encoder without a network."""
+"""The daemon's components wired for a test: a source socket, a fast loop, a stub encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import zmq
@@ -25,7 +25,7 @@ from daemon.handover import NarrationBatch
 from daemon.ingest import Ingest
 from daemon.narration_publisher import NarrationPublisher
 from daemon.narrators.protocol import EndedRow
-from daemon.pipeline import FastLoop, Triggers
+from daemon.pipeline import FastLoop
 from daemon.publisher import Publisher
 from daemon.service.latencies import LatencyRecorder
 from daemon.stream_registry import StreamRegistry
@@ -83,7 +83,7 @@ class StubEncoder:
 
 
 class EchoNarrator:
-    """Says the population and the number of the window."""
+    """Narrates the population and the number of the window."""
 
     provenance = PROVENANCE
 
@@ -107,126 +107,30 @@ class EchoNarrator:
         self._waiting.append((batch_id, embeddings, self._clock.now_ns()))
 
     def step(self) -> Sequence[EndedRow]:
-        """Say it all, with stamps."""
+        """End every row, with stamps."""
         batch_id, embeddings, start_ns = self._waiting.pop(0)
-        first_ns, last_ns = (self._clock.now_ns() for _ in range(2))
+        stamps: dict[str, Any] = {
+            "start_host_ns": start_ns,
+            "first_token_host_ns": self._clock.now_ns(),
+            "last_token_host_ns": self._clock.now_ns(),
+        }
+        texts = [f"{embedding.population} {embedding.window.seq}" for embedding in embeddings]
         return [
-            EndedRow(
-                batch_id,
-                row,
-                Utterance(
-                    f"{each.population} {each.window.seq}",
-                    Status.OK,
-                    start_host_ns=start_ns,
-                    first_token_host_ns=first_ns,
-                    last_token_host_ns=last_ns,
-                ),
-            )
-            for row, each in enumerate(embeddings)
+            EndedRow(batch_id, row, Utterance(text, Status.OK, **stamps))
+            for row, text in enumerate(texts)
         ]
 
     def cancel(self, batch_id: int) -> None:
-        """Forget a window."""
-        self._waiting = [one for one in self._waiting if one[0] != batch_id]
+        """Drop a window."""
+        self._waiting = [window for window in self._waiting if window[0] != batch_id]
 
     def close(self) -> None:
-        """Hold nothing."""
+        """Do nothing."""
 
 
 @dataclass
-class Line:
-    """The sending end of an in-process line, which delivers at once."""
-
-    socket: zmq.Socket[bytes]
-
-    def send(self, *messages: SourceMessage) -> None:
-        """Send values."""
-        for message in messages:
-            self.socket.send_multipart(pack(message))
-
-    def send_raw(self, *parts: bytes) -> None:
-        """Send anything."""
-        self.socket.send_multipart(parts)
-
-
-@contextmanager
-def line_to(ingest: Ingest, context: Context) -> Iterator[Line]:
-    """Join a sender to an ingest, and wait until it is listened to."""
-    address = f"inproc://line-{id(ingest)}"
-    with context.socket(zmq.XPUB) as socket:
-        socket.set(zmq.LINGER, 0)
-        socket.set(zmq.SNDHWM, 0)
-        socket.bind(address)
-        ingest.connect([address])
-        assert socket.poll(5000)
-        socket.recv()
-        yield Line(socket)
-
-
-@dataclass
-class Joined:
-    """A fast loop, and the rooms that a test looks into."""
-
-    loop: FastLoop
-    ingest: Ingest
-    encoder: StubEncoder
-    publisher: Publisher
-    counters: Counters
-    port: NarratorClient
-    latencies: LatencyRecorder = field(repr=False)
-
-
-@contextmanager
-def joined_loop(
-    context: Context,
-    clock: Clock,
-    spec: WindowSpec,
-    *,
-    population: Population | None = None,
-    port: NarratorClient | None = None,
-    populations: Sequence[str] = ("all",),
-    encode_every_window: bool = True,
-    narrate_every: int = 1,
-    triggers: Triggers | None = None,
-    urgent: Sequence[str] = (),
-    extra_units: Literal["refuse", "ignore"] = "refuse",
-    capacity_bins: int = 1000,
-) -> Iterator[Joined]:
-    """Join the rooms as `daemon.service.wiring` does, with a stub for an encoder."""
-    population = population or ramp_population()
-    counters, latencies = Counters(), LatencyRecorder(CollectorRegistry())
-    ring = BinRing(spec.rate, len(population), capacity_bins=capacity_bins, window_bins=spec.n_bins)
-    registry = StreamRegistry(population, extra_units)
-    ingest = Ingest(context, registry, counters, clock, is_ahead=ring.is_ahead)
-    publisher = Publisher(context, "tcp://127.0.0.1:*")
-    encoder = StubEncoder(clock, populations)
-    others = [name for name in populations if name not in urgent]
-    in_turn = (StubEncoder(clock, urgent), StubEncoder(clock, others)) if urgent else None
-    port = port or InlineClient(EchoNarrator(clock))
-    loop = FastLoop(
-        ingest=ingest,
-        ring=ring,
-        cutter=WindowCutter(spec, clock),
-        encoder=cast(Encoder, encoder),
-        port=port,
-        desk=NarrationPublisher(publisher, counters, latencies, clock),
-        counters=counters,
-        clock=clock,
-        encode_every_window=encode_every_window,
-        narrate_every=narrate_every,
-        triggers=triggers,
-        in_turn=in_turn,  # type: ignore[arg-type] # stubs, as above
-    )
-    try:
-        yield Joined(loop, ingest, encoder, publisher, counters, port, latencies)
-    finally:
-        ingest.close()
-        publisher.close()
-
-
-@dataclass
-class FakePort:
-    """Takes what it is offered and says nothing."""
+class FakeNarratorClient:
+    """Takes what it is offered and narrates nothing."""
 
     offered: list[NarrationBatch] = field(default_factory=list)
     sockets: Sequence[zmq.Socket[bytes]] = ()
@@ -234,6 +138,7 @@ class FakePort:
     dropped: dict[str, int] = field(default_factory=dict)
     n_restarts: int = 0
     is_full: bool = False
+    is_closed: bool = False
 
     @property
     def n_waiting(self) -> int:
@@ -254,4 +159,91 @@ class FakePort:
         return iter(())
 
     def close(self, *, deadline_s: float) -> None:
-        """Let go of nothing."""
+        """Remember it."""
+        self.is_closed = True
+
+
+@dataclass
+class SourceSocket:
+    """The sending end of an in-process connection, which delivers at once."""
+
+    socket: zmq.Socket[bytes]
+
+    def send(self, *messages: SourceMessage) -> None:
+        """Send values."""
+        for message in messages:
+            self.socket.send_multipart(pack(message))
+
+    def send_raw(self, *parts: bytes) -> None:
+        """Send anything."""
+        self.socket.send_multipart(parts)
+
+
+@contextmanager
+def connected_source(ingest: Ingest, context: Context) -> Iterator[SourceSocket]:
+    """Connect a sender to an ingest, and wait until it is subscribed to."""
+    address = f"inproc://source-{id(ingest)}"
+    with context.socket(zmq.XPUB) as socket:
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.SNDHWM, 0)
+        socket.bind(address)
+        ingest.connect([address])
+        assert socket.poll(5000)
+        socket.recv()
+        yield SourceSocket(socket)
+
+
+@dataclass
+class DaemonLoop:
+    """A fast loop, and the components that a test looks into."""
+
+    loop: FastLoop
+    ingest: Ingest
+    encoder: StubEncoder
+    publisher: Publisher
+    counters: Counters
+
+
+@contextmanager
+def daemon_loop(
+    context: Context,
+    clock: Clock,
+    spec: WindowSpec,
+    *,
+    population: Population | None = None,
+    narrator_client: NarratorClient | None = None,
+    populations: Sequence[str] = ("all",),
+    urgent: Sequence[str] = (),
+    extra_units: Literal["refuse", "ignore"] = "refuse",
+    capacity_bins: int = 1000,
+    encode_every_window: bool = True,
+    **options: Any,
+) -> Iterator[DaemonLoop]:
+    """Wire the components as `daemon.service.wiring` does, with a stub for an encoder."""
+    population = population or ramp_population()
+    counters, latencies = Counters(), LatencyRecorder(CollectorRegistry())
+    ring = BinRing(spec.rate, len(population), capacity_bins=capacity_bins, window_bins=spec.n_bins)
+    registry = StreamRegistry(population, extra_units)
+    ingest = Ingest(context, registry, counters, clock, is_ahead=ring.is_ahead)
+    publisher = Publisher(context, "tcp://127.0.0.1:*")
+    encoder = StubEncoder(clock, populations)
+    others = [name for name in populations if name not in urgent]
+    split = (StubEncoder(clock, urgent), StubEncoder(clock, others)) if urgent else None
+    loop = FastLoop(
+        ingest=ingest,
+        ring=ring,
+        cutter=WindowCutter(spec, clock),
+        encoder=cast(Encoder, encoder),
+        narrator_client=narrator_client or InlineClient(EchoNarrator(clock)),
+        narration_publisher=NarrationPublisher(publisher, counters, clock, latencies.record),
+        counters=counters,
+        clock=clock,
+        encode_every_window=encode_every_window,
+        split_encoder=split,  # type: ignore[arg-type] # stubs, as above
+        **options,
+    )
+    try:
+        yield DaemonLoop(loop, ingest, encoder, publisher, counters)
+    finally:
+        ingest.close()
+        publisher.close()

@@ -1,4 +1,4 @@
-"""The daemon's life in this process: start, listen, end, and give everything back."""
+"""The daemon's life in this process: start, listen, end, and close everything."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +24,14 @@ from contracts.manifest import Manifest
 from contracts.population import Population
 from contracts.spikes import Hello, SpikeBatch
 from daemon.narrators.protocol import EndedRow
-from daemon.service import service, wiring
+from daemon.service import monitor, wiring
+from daemon.service.monitor import Monitor
 from daemon.service.service import Service
 from daemon.service.settings import Settings
 from daemon.service.signals import StopRequest
 from stream_sources.publisher import SpikePublisher
 from stream_sources.source import new_run
-from tests.support.daemon_components import EchoNarrator, StubEncoder
+from tests.support.daemon_components import EchoNarrator, FakeNarratorClient, StubEncoder
 from tests.support.wait_until import wait_until
 
 MS = 1_000_000
@@ -41,7 +42,7 @@ def stub_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wire a stub in place of ONNX Runtime, which would refuse the graph that is none."""
 
     def encoder(manifest: Manifest, chosen: Sequence[Any], **_: object) -> StubEncoder:
-        return StubEncoder(HostClock(), [each.name for each in chosen])
+        return StubEncoder(HostClock(), [selection.name for selection in chosen])
 
     monkeypatch.setattr(wiring, "load_encoder", encoder)
 
@@ -153,7 +154,9 @@ def test_replay_ends_with_everything_narrated(stub_bundle: Manifest):
     assert summary["session_s"] == pytest.approx(2.0)
 
 
-def test_end_of_one_probe_before_the_other_has_spoken_is_no_end(stub_bundle: Manifest):
+def test_end_of_one_probe_before_the_other_has_begun_is_no_end(
+    stub_bundle: Manifest, monkeypatch: pytest.MonkeyPatch
+):
     """The first of two probes is done before the second is up: the daemon waits for it."""
     units = stub_bundle.population.units
     left, right = Population(units[:6]), Population(units[6:])
@@ -163,18 +166,18 @@ def test_end_of_one_probe_before_the_other_has_spoken_is_no_end(stub_bundle: Man
             update={"ingest": both.ingest.model_copy(update={"population_timeout_s": 20.0})}
         )
         daemon = Service(late)
-        heard: list[str] = []
-        listen = daemon._tick
+        ended: list[str] = []
+        tick = Monitor.tick
 
-        def tick(rooms: wiring.Components) -> None:
-            listen(rooms)
-            if rooms.registry.have_all_ended and not heard:
-                heard.append("left has ended")
-                rooms.loop.ingest.connect([two.endpoint])
+        def tick_and_connect(monitor: Monitor) -> None:
+            tick(monitor)
+            if monitor._components.registry.have_all_ended and not ended:
+                ended.append("left")
+                monitor._components.loop.ingest.connect([two.endpoint])
 
-        daemon._tick = tick  # type: ignore[method-assign]
+        monkeypatch.setattr(Monitor, "tick", tick_and_connect)
         summary = daemon.run()
-    assert heard
+    assert ended
     assert set(summary["streams"]) == {"left", "right"}
     assert {stream["state"] for stream in summary["streams"].values()} == {"ended"}
 
@@ -189,7 +192,7 @@ def test_units_that_nobody_announces_stop_it(stub_bundle: Manifest):
 
 
 def test_stop_from_outside_ends_it_without_a_source(stub_bundle: Manifest):
-    """Asked to stop, a daemon that heard nobody ends with a summary of zeros."""
+    """Asked to stop, a daemon without a source ends with a summary of zeros."""
     stop, bound = StopRequest(), []
 
     def on_bound(addresses: dict[str, str]) -> None:
@@ -212,7 +215,7 @@ def test_signal_ends_it_and_the_handlers_come_back(stub_bundle: Manifest):
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_start_that_fails_gives_everything_back(stub_bundle: Manifest, tmp_path: Path):
+def test_start_that_fails_closes_everything(stub_bundle: Manifest, tmp_path: Path):
     """A worker whose narrator cannot load: the user's error, no process, the port free again."""
     from tests.support.tiny_bundle import write_stub_bundle
 
@@ -230,48 +233,36 @@ def test_windows_cut_off_by_shutdown_are_counted(
 ):
     """A narrator that never answers: at the deadline the one it has and the one that waits."""
 
-    class Stuck:
-        """Takes everything and says nothing."""
-
-        sockets: tuple[Any, ...] = ()
-        problem = ""
-        n_unfinished = n_waiting = n_restarts = 0
-        dropped: Mapping[str, int] = {}
-        is_full = False
+    class Stuck(FakeNarratorClient):
+        """Holds one window and lets the newest one wait."""
 
         def offer(self, narration_batch: Sequence[PatchEmbedding]) -> None:
-            self.n_unfinished = min(2, self.n_unfinished + 1)
+            self.offered = [*self.offered[:1], narration_batch]
 
-        def collect(self) -> Iterator[Any]:
-            return iter(())
-
-        def close(self, *, deadline_s: float) -> None:
-            self.closed = True
-
-    port, stop = Stuck(), StopRequest()
-    monkeypatch.setattr(wiring, "_narration_port", lambda *_: port)
+    client, stop = Stuck(), StopRequest()
+    monkeypatch.setattr(wiring, "_narrator_client", lambda *_: client)
     with (
         source(stub_bundle.population) as one,
-        after(lambda: port.n_unfinished == 2, lambda: setattr(stop, "is_made", True)),
+        after(lambda: client.n_unfinished == 2, lambda: setattr(stop, "is_made", True)),
     ):
         quick = settings(stub_bundle, one, service={"shutdown_s": 0.1})
         summary = Service(quick, stop=stop).run()
-    assert port.closed
+    assert client.is_closed
     assert summary["counters"]["windows_dropped"]["shutdown"] == 2
 
 
-def test_narrator_that_says_nan_does_not_stop_the_loop(
+def test_narrator_that_returns_nan_does_not_stop_the_loop(
     stub_bundle: Manifest, monkeypatch: pytest.MonkeyPatch
 ):
-    """Not-a-number from a model is left out of the message, and the replay ends as ever."""
+    """Not-a-number from a model is left out of the message, and the replay ends as usual."""
 
     class Nan(EchoNarrator):
-        """Says a word with a log-probability that is none."""
+        """Narrates with a log-probability that is not a number."""
 
         def step(self) -> Sequence[EndedRow]:
             return [
-                replace(each, utterance=replace(each.utterance, mean_logprob=math.nan))
-                for each in super().step()
+                replace(row, utterance=replace(row.utterance, mean_logprob=math.nan))
+                for row in super().step()
             ]
 
     monkeypatch.setattr(wiring, "load_narrator", lambda *_, **__: Nan(HostClock()))
@@ -281,17 +272,17 @@ def test_narrator_that_says_nan_does_not_stop_the_loop(
 
 
 def test_statistics_come_once_a_second_and_at_the_end(stub_bundle: Manifest):
-    """A subscriber hears counters, streams and why the daemon is not ready."""
+    """A subscriber gets counters, streams and why the daemon is not ready."""
     stop = StopRequest()
-    heard: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
 
     def listen(address: str) -> None:
         with zmq.Context() as context, context.socket(zmq.SUB) as socket:
             socket.set(zmq.LINGER, 0)
             socket.subscribe(b"stats")
             socket.connect(address)
-            while len(heard) < 2 and socket.poll(10_000):
-                heard.append(json.loads(socket.recv_multipart()[1]))
+            while len(received) < 2 and socket.poll(10_000):
+                received.append(json.loads(socket.recv_multipart()[1]))
         stop.is_made = True
 
     threads: list[threading.Thread] = []
@@ -302,7 +293,7 @@ def test_statistics_come_once_a_second_and_at_the_end(stub_bundle: Manifest):
 
     Service(settings(stub_bundle), stop=stop, on_bound=on_bound).run()
     threads[0].join(20)
-    first, second = heard
+    first, second = received
     assert 0.9 < (second["host_ns"] - first["host_ns"]) / 1e9 < 1.5
     assert any("no source has said hello" in reason for reason in second["reasons"])
-    assert service.STATS_EVERY_NS == 1_000_000_000
+    assert monitor.STATS_EVERY_NS == 1_000_000_000

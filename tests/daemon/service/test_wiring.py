@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,13 +33,6 @@ from tests.support.daemon_components import Context, StubEncoder
 from tests.support.wait_until import wait_until
 
 RETRIEVAL: dict[str, Any] = {"backend": "retrieval", "mode": "sequential"}
-
-
-@pytest.fixture
-def context() -> Iterator[Context]:
-    context: Context = zmq.Context()
-    yield context
-    context.destroy(linger=0)
 
 
 @pytest.fixture
@@ -96,7 +88,7 @@ def test_selections_keep_their_order(stub_bundle: Manifest):
         settings(stub_bundle.folder, populations={"z": "silent", "a": "all", "s": "shuffled"}),
         stub_bundle,
     )
-    assert [(each.name, each.kind) for each in chosen] == [
+    assert [(selection.name, selection.kind) for selection in chosen] == [
         ("z", "silent"),
         ("a", "units"),
         ("s", "shuffled"),
@@ -128,10 +120,10 @@ def test_ring_larger_than_the_memory_is_refused(
 
 
 @pytest.mark.usefixtures("no_graph")
-def test_last_room_that_cannot_be_built_takes_the_worker_along(
+def test_last_component_that_cannot_be_built_takes_the_worker_along(
     stub_bundle: Manifest, context: Context, monkeypatch: pytest.MonkeyPatch
 ):
-    """Even the fast loop itself: no process, socket or thread of the rooms before it is left."""
+    """Even the fast loop itself: no process, socket or thread of those before it is left."""
 
     def broken(**_: object) -> None:
         raise MemoryError
@@ -178,21 +170,21 @@ def test_graph_that_is_none_is_said(stub_bundle: Manifest, context: Context):
 
 
 @pytest.mark.usefixtures("no_graph")
-def test_modes_choose_the_port(stub_bundle: Manifest, context: Context):
+def test_modes_choose_the_client(stub_bundle: Manifest, context: Context):
     """Sequential narrates in this process; worker in its own."""
     for mode, kind in (("sequential", InlineClient), ("worker", WorkerClient)):
-        rooms = wire(
+        components = wire(
             settings(stub_bundle.folder, narrator={"backend": "retrieval", "mode": mode}),
             context,
             HostClock(),
         )
-        assert isinstance(rooms.port, kind)
-        assert rooms.loop._encode_every_window is (mode == "sequential")
-        assert rooms.http is not None
-        rooms.port.close(deadline_s=5)
-        rooms.http.close()
-        rooms.publisher.close()
-        rooms.loop.ingest.close()
+        assert isinstance(components.narrator_client, kind)
+        assert components.loop._encode_every_window is (mode == "sequential")
+        assert components.http is not None
+        components.narrator_client.close(deadline_s=5)
+        components.http.close()
+        components.publisher.close()
+        components.loop.ingest.close()
 
 
 @pytest.mark.parametrize("policy", ["newest", "all"])
@@ -201,12 +193,12 @@ def test_windows_join_where_the_rate_counts(stub_bundle: Manifest, policy: str, 
     """Where the settings say nothing the hand-over decides; what they say is taken."""
     chosen = settings(stub_bundle.folder, narrator={"joins": joins}, handover={"policy": policy})
     arguments = worker_arguments(chosen, stub_bundle)
-    told = NarratorSettings.model_validate_json(arguments[arguments.index("--narrator") + 1])
-    assert told.joins is (policy == "all" if joins is None else joins)
+    narrator = NarratorSettings.model_validate_json(arguments[arguments.index("--narrator") + 1])
+    assert narrator.joins is (policy == "all" if joins is None else joins)
 
 
 @pytest.mark.usefixtures("no_graph")
-def test_room_that_cannot_be_built_takes_the_others_along(
+def test_component_that_cannot_be_built_takes_the_others_along(
     stub_bundle: Manifest, context: Context, tmp_path: Path
 ):
     """A taken HTTP port, or a narrator that cannot load, leaves no socket, thread or process."""
@@ -244,14 +236,14 @@ def free_port() -> int:
 def test_real_bundle_is_wired(tiny_bundle: Manifest, context: Context):
     """The exported graph, four selections: the loop is there, and not settled yet."""
     populations = {"all": "all", "VISp": "area:VISp", "PV": "cell_type:PV", "s": "shuffled"}
-    rooms = wire(
+    components = wire(
         settings(tiny_bundle.folder, populations=populations, http={"enabled": False}),
         context,
         HostClock(),
     )
-    assert rooms.http is None
-    assert isinstance(rooms.manifest.population, Population)
-    assert not rooms.loop.ingest.is_settled
-    assert rooms.loop.is_idle
-    rooms.publisher.close()
-    rooms.loop.ingest.close()
+    assert components.http is None
+    assert isinstance(components.manifest.population, Population)
+    assert not components.loop.ingest.is_settled
+    assert components.loop.is_idle
+    components.publisher.close()
+    components.loop.ingest.close()

@@ -169,7 +169,7 @@ def test_a_desk_from_a_file(
         desk, counters = _desk(context, settings, publisher)
     borrowed = [record for record in caplog.records if "calibrated" in record.getMessage()]
     assert [vars(record)["population"] for record in borrowed] == ["few"]
-    desk.judge(seen(0, 0.9, ("all", "few", "V1")))
+    desk.evaluate(seen(0, 0.9, ("all", "few", "V1")))
     desk.close(deadline_s=5)
     (line,) = out.read_bytes().splitlines()
     assert unpack_trigger(line).calibration == "all"

@@ -149,7 +149,7 @@ def test_a_window_triggers_at_once(make):
     """A concept that crosses its threshold is published by `judge` itself, with all its facts."""
     made = make(rule('probe "car" of VISp > 0.8', "car_seen"))
     made.clock.ns = 9_000_000
-    made.desk.judge(seen(5, 0.9, ("all", "VISp"), host_ns=4_000_000))
+    made.desk.evaluate(seen(5, 0.9, ("all", "VISp"), host_ns=4_000_000))
     (found,) = made.heard()
     assert (found.name, found.kind, found.population) == ("car_seen", TriggerKind.PROBE, "VISp")
     assert found.score == pytest.approx(0.9, abs=1e-5)
@@ -170,7 +170,7 @@ def test_rules_are_of_one_population_each(make):
         rule('probe "dark" of all > 0.8', "dark"),
         rule('probe "car" of few > 0.8', "few"),
     )
-    made.desk.judge([*seen(0, 0.1, ("all",)), *seen(0, 0.9, ("VISp", "few"))])
+    made.desk.evaluate([*seen(0, 0.1, ("all",)), *seen(0, 0.9, ("VISp", "few"))])
     found = {each.name: each.calibration for each in made.heard()}
     assert found == {"visp": "area:VISp", "few": "all"}
 
@@ -179,7 +179,7 @@ def test_ids_and_numbers_count_each_rule(make):
     """``seq`` counts a rule's triggers, and each has an id of its own."""
     made = make(rule('probe "car" of all > 0.8', "car"), rule('probe "dog" of all > 0.4', "dog"))
     for seq, probability in enumerate((0.9, 0.1, 0.9)):
-        made.desk.judge(seen(seq, probability))
+        made.desk.evaluate(seen(seq, probability))
     found = made.heard()
     assert [(each.name, each.seq) for each in found] == [("car", 0), ("dog", 0), ("car", 1)]
     assert len({each.id for each in found}) == 3
@@ -190,16 +190,16 @@ def test_a_window_that_is_no_number_triggers_nothing(make):
     made = make(rule('probe "car" of all > 0.8'), rule('probe "dog" of all < 0.2', "gone"))
     embeddings = seen(0, 0.9)
     embeddings[0].patches[:] = float("nan")
-    made.desk.judge(embeddings)
-    made.desk.judge([])
+    made.desk.evaluate(embeddings)
+    made.desk.evaluate([])
     assert made.heard() == []
 
 
 def test_a_window_that_overflows_triggers_nothing(make):
     """Finite patches too large to be added up are no score, and the next window is judged."""
     made = make(rule('probe "car" of all > 0.8'), probes=probes_that_cancel())
-    made.desk.judge(huge(0))
-    made.desk.judge(seen(1, 0.9))
+    made.desk.evaluate(huge(0))
+    made.desk.evaluate(seen(1, 0.9))
     assert [each.window.seq for each in made.heard()] == [1]
 
 
@@ -221,7 +221,7 @@ def test_a_window_that_overflows_triggers_nothing(make):
 def test_words_are_heard_as_concepts_are_counted(make, word: str, text: str, fires: bool):
     """Any case, singular or plural, whole words in their order, and not what is absent."""
     made = make(rule(f'narration of all says "{word}"'))
-    made.desk.hear(narration(text=text))
+    made.desk.on_narration(narration(text=text))
     assert bool(made.heard()) == fires
 
 
@@ -230,8 +230,8 @@ def test_a_narration_triggers_with_its_own_life(make):
     made = make(rule('narration of VISp says "car"', "car_said"))
     made.clock.ns = 70_000_000
     said = replace(narration(population="VISp", seq=4), n_gap_bins=2, blind_streams=("probe_b",))
-    made.desk.hear(narration(population="all"))
-    made.desk.hear(said)
+    made.desk.on_narration(narration(population="all"))
+    made.desk.on_narration(said)
     (found,) = made.heard()
     assert (found.kind, found.narration_id, found.text) == ("word", said.id, said.said.text)
     assert (found.score, found.threshold, found.scores, found.calibration) == (1, 0.5, {}, None)
@@ -254,9 +254,9 @@ def test_a_narration_triggers_with_its_own_life(make):
 def test_a_failed_narration_is_passed_over(make):
     """What was never said neither triggers nor arms a rule again."""
     made = make(rule('narration of all says "car"'), likeness=FakeLikeness())
-    made.desk.hear(narration(seq=0))
-    made.desk.hear(narration(seq=1, text="", status=Status.FAILED))
-    made.desk.hear(narration(seq=2))
+    made.desk.on_narration(narration(seq=0))
+    made.desk.on_narration(narration(seq=1, text="", status=Status.FAILED))
+    made.desk.on_narration(narration(seq=2))
     assert len(made.heard()) == 1
 
 
@@ -266,7 +266,7 @@ def test_a_narration_that_was_overtaken_changes_nothing(make):
         rule('narration of all says "car"', refractory_s=60, straggler_s=STRAGGLER_NS / 1e9)
     )
     for seq, text in ((4, "A car."), (3, "A dog."), (5, "A car."), (6, "A dog."), (7, "A car.")):
-        made.desk.hear(narration(seq=seq, text=text))
+        made.desk.on_narration(narration(seq=seq, text=text))
     assert [each.window.seq for each in made.heard()] == [4]
     made.desk.poll()
     assert made.counters.triggers_refractory == {"seen": 1}
@@ -276,8 +276,8 @@ def test_likeness_is_found_elsewhere_and_published_by_poll(make):
     """`hear` only asks; the trigger comes when the answer is there."""
     likeness = FakeLikeness()
     made = make(rule('narration of all like "darkness" > 0.5', "night"), likeness=likeness)
-    made.desk.hear(narration(population="VISp"))
-    made.desk.hear(narration(seq=1, text="It is night."))
+    made.desk.on_narration(narration(population="VISp"))
+    made.desk.on_narration(narration(seq=1, text="It is night."))
     assert made.heard() == []
     made.desk.poll()
     (found,) = made.heard()
@@ -290,7 +290,7 @@ def test_what_likeness_has_not_answered_is_known(make):
     likeness = FakeLikeness()
     made = make(rule('narration of all like "darkness" > 0.5', "night"), likeness=likeness)
     assert (made.desk.n_unfinished, made.desk.problem) == (0, "")
-    made.desk.hear(narration())
+    made.desk.on_narration(narration())
     likeness.problem = "no model"
     assert (made.desk.n_unfinished, made.desk.problem) == (1, "no model")
     made.desk.poll()
@@ -323,7 +323,7 @@ def test_a_dry_rule_reaches_no_sink(make):
         rule('probe "car" of all > 0.8', "wet", sinks=("sink",)),
         sink=sink,
     )
-    made.desk.judge(seen(0, 0.9))
+    made.desk.evaluate(seen(0, 0.9))
     assert {each.name: each.dry_run for each in made.heard()} == {"dry": True, "wet": False}
     assert [each.trigger.name for each in sink.offered] == ["wet"]
     assert json.loads(sink.offered[0].payload)["name"] == "wet"
@@ -334,7 +334,7 @@ def test_counts_and_latencies(make):
     made = make(rule('probe "car" of all > 0.8', "car", sinks=("a",)), a=FakeSink("a"))
     assert made.counters.triggers == {"car": 0}
     made.clock.ns = 12_000_000
-    made.desk.judge(seen(0, 0.9, host_ns=4_000_000))
+    made.desk.evaluate(seen(0, 0.9, host_ns=4_000_000))
     made.desk.poll()
     counters = made.counters
     assert counters.triggers == {"car": 1}
@@ -369,7 +369,7 @@ def test_triggers_are_never_repeated(make, context: Context):
     """Whoever joins hears the last narration again, and no trigger of before."""
     made = make(rule('probe "car" of all > 0.8'))
     for seq, probability in enumerate((0.9, 0.1, 0.9)):
-        made.desk.judge(seen(seq, probability))
+        made.desk.evaluate(seen(seq, probability))
     assert len(made.heard()) == 2
     made.publisher.publish(pack_narration(narration()))
     late = context.socket(zmq.SUB)

@@ -75,7 +75,7 @@ def _triggers(
     for seq, (start_ns, stop_ns) in enumerate(pairwise(cuts)):
         ring.add(batch_of(times, units, start_ns, stop_ns, seq=seq))
         for window in cutter.ready(ring):
-            desk.judge([_embedding(window)])
+            desk.evaluate([_embedding(window)])
     return [(each.name, each.seq, each.window.seq, each.score) for each in kept.triggers]
 
 

@@ -1,0 +1,196 @@
+"""What depends on wall time: silent streams, health, and the statistics of every second."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.clock import MAX_SESSION_NS, NS_PER_S, Clock, ns_to_second, second_to_ns
+from contracts.errors import PopulationMismatchError
+from contracts.narration_wire import load
+from daemon.ingest import Ingest
+from daemon.service.settings import Settings
+from daemon.service.stats import StreamStats, stats_message
+from daemon.service.wiring import Components
+from daemon.stream_registry import StreamState
+
+STATS_EVERY_NS = NS_PER_S
+LOG_EVERY_NS = 60 * NS_PER_S
+
+STALL_S = 1.0
+"""Beyond ``ingest.stream_timeout_s``, the longest that a batch may take to arrive."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _WatermarkProgress:
+    """Where the watermark was when it last moved, and when that was."""
+
+    complete_until: int
+    generation: int
+    messages_received: int
+    host_ns: int
+
+
+class Monitor:
+    """Looks at a daemon's components whenever the fast loop has made a step."""
+
+    def __init__(
+        self, components: Components, settings: Settings, clock: Clock, *, started_ns: int
+    ) -> None:
+        self._components = components
+        self._settings = settings
+        self._clock = clock
+        self._started_ns = started_ns
+        self._first_hello_ns = 0
+        self._next_stats_ns = 0
+        self._next_log_ns = self._started_ns + LOG_EVERY_NS
+        self._progress = _WatermarkProgress(-MAX_SESSION_NS, 0, 0, started_ns)
+
+    def tick(self) -> None:
+        """Look for silence; once a second update health and publish statistics."""
+        now_ns = self._clock.now_ns()
+        self._components.health.tick()
+        self._find_silent_streams(now_ns)
+        self._check_population(now_ns)
+        if now_ns >= self._next_stats_ns:
+            self._next_stats_ns = now_ns + STATS_EVERY_NS
+            self._update_health(now_ns)
+            summary = self.publish_stats()
+            if now_ns >= self._next_log_ns:
+                self._next_log_ns = now_ns + LOG_EVERY_NS
+                logger.info("summary", extra=_flat(summary))
+
+    def _find_silent_streams(self, now_ns: int) -> None:
+        ingest = self._components.loop.ingest
+        if not ingest.is_drained:  # its messages may be among those that are yet to be read
+            return
+        timeout_s = self._settings.ingest.stream_timeout_s
+        silent = self._components.registry.newly_blind(
+            host_ns=now_ns,
+            timeout_ns=second_to_ns(timeout_s),
+            except_for=ingest.waiting_streams(),
+        )
+        for name in silent:
+            logger.warning("stream is blind", extra={"stream": name, "silent_s": timeout_s})
+            self._components.loop.stop_waiting_for(name)
+
+    def _check_population(self, now_ns: int) -> None:
+        if self._components.registry.streams:
+            self._first_hello_ns = self._first_hello_ns or now_ns
+            check_population(
+                self._components.loop.ingest,
+                first_hello_ns=self._first_hello_ns,
+                timeout_s=self._settings.ingest.population_timeout_s,
+                now_ns=now_ns,
+            )
+
+    def _update_health(self, now_ns: int) -> None:
+        components = self._components
+        narrator_client, triggers = components.narrator_client, components.triggers
+        health, gauges, ring = components.health, components.gauges, components.loop.ring
+        health.set("narrator", not narrator_client.problem, narrator_client.problem)
+        if triggers:
+            health.set("triggers", not triggers.problem, triggers.problem)
+        problem = _stream_problem(components) or self._stall(now_ns)
+        health.set("streams", not problem, problem)
+        gauges.streams_waiting = len(components.loop.ingest.waiting_streams())
+        gauges.handover_windows = narrator_client.n_waiting
+        gauges.narrator_windows = narrator_client.n_unfinished
+        gauges.ring_fill_bins = ring.head_bin - ring.complete_until
+        gauges.stream_lag_seconds = {
+            name: ns_to_second(now_ns - stream.last_received_host_ns)
+            for name, stream in components.registry.streams.items()
+        }
+
+    def _stall(self, now_ns: int) -> str:
+        """Return why no window becomes complete although batches arrive; empty if some do."""
+        ring = self._components.loop.ring
+        received = self._components.counters.messages_received
+        last = self._progress
+        if ring.complete_until > last.complete_until or ring.generation != last.generation:
+            self._progress = _WatermarkProgress(
+                ring.complete_until, ring.generation, received, now_ns
+            )
+            return ""
+        stalled_s = ns_to_second(now_ns - last.host_ns)
+        limit_s = self._settings.ingest.stream_timeout_s + STALL_S
+        if stalled_s < limit_s or received - last.messages_received < stalled_s:
+            return ""  # nothing arrives: an end, or a silence, which is reported as such
+        behind = ", ".join(ring.blind_streams) or "each other"
+        return f"no window was completed for {stalled_s:.0f} s; streams wait for {behind}"
+
+    def publish_stats(self) -> dict[str, Any]:
+        """Publish the ``stats`` message, and return it."""
+        components, now_ns = self._components, self._clock.now_ns()
+        counters, ring = components.counters, components.loop.ring
+        narrator_client = components.narrator_client
+        counters.windows_dropped.update(narrator_client.dropped)
+        counters.worker_restarts = narrator_client.n_restarts
+        counters.published_messages = components.publisher.n_published
+        waiting = components.loop.ingest.waiting_streams()
+        streams = {
+            name: StreamStats(
+                ns_to_second(ring.covered_until_ns(name)),
+                "waiting" if name in waiting else stream.state.value,
+            )
+            for name, stream in components.registry.streams.items()
+        }
+        parts = stats_message(
+            host_ns=now_ns,
+            uptime_s=ns_to_second(now_ns - self._started_ns),
+            session_s=None if ring.begin_bin is None else ns_to_second(ring.complete_until_ns),
+            counters=counters,
+            latency_ms=components.latencies.summary(),
+            reasons=components.health.reasons(),
+            streams=streams,
+            queue={
+                "waiting": narrator_client.n_waiting,
+                "unfinished": narrator_client.n_unfinished,
+            },
+        )
+        components.publisher.publish(parts)
+        return load(parts[1])
+
+
+def check_population(ingest: Ingest, *, first_hello_ns: int, timeout_s: float, now_ns: int) -> None:
+    """Give up on units that no stream has announced for too long after the first hello.
+
+    Raises
+    ------
+    PopulationMismatchError
+        With the missing unit ids.
+    """
+    if ingest.is_settled or now_ns - first_hello_ns < timeout_s * NS_PER_S:
+        return
+    sources = ", ".join(stream.hello.source for stream in ingest.registry.streams.values())
+    raise PopulationMismatchError(ingest.registry.missing_units(), [], source=sources)
+
+
+def _stream_problem(components: Components) -> str:
+    streams = components.registry.streams
+    if not streams:
+        return "no source has said hello; start one with 'neurrate stream' or see ingest.connect"
+    missing = components.registry.missing_units()
+    if missing:
+        return f"{len(missing)} units of the encoder have not been announced by any stream"
+    blind = [name for name, stream in streams.items() if stream.state is StreamState.BLIND]
+    if blind:
+        return f"silent for too long: {', '.join(blind)}"
+    return ""
+
+
+def _flat(summary: dict[str, Any]) -> dict[str, object]:
+    counters = summary["counters"]
+    total = summary["latency_ms"].get("total", {})
+    return {
+        "session_s": summary["session_s"],
+        "windows": counters["windows"],
+        "narrations": sum(counters["narrations"].values()),
+        "dropped": sum(counters["windows_dropped"].values()),
+        "batches_lost": counters["batches_lost"],
+        "p50_ms": round(total.get("p50", 0.0), 1),
+        "p99_ms": round(total.get("p99", 0.0), 1),
+    }
