@@ -16,7 +16,7 @@ from neurrate.arguments import JsonOption, Seconds
 from neurrate.summary import account, print_summary
 from neurrate.tables import write_json
 from neurrate.watch_command import print_scores, save_picture, scores_of
-from stream_sources.replay import speed_factor
+from stream_sources.speed import speed_factor
 
 
 def demo(

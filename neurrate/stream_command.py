@@ -2,14 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
-from stream_sources.replay import Replay, replay
+from contracts.atomic_files import check_writable
+from contracts.clock import NS_PER_S, HostClock
+from neurrate.tables import cell, print_table, write_json
+from stream_sources.speed import batch_length_ms, speed_factor
 
-DEFAULT_REPLAY = Replay()
+if TYPE_CHECKING:
+    from contracts.spikes import SpikeBatch
+    from stream_sources.source import SpikeSource
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class StreamOptions:
+    """How to play a source."""
+
+    speed: str = "1"
+    "Session seconds per second, or max: as fast as the slowest subscriber takes it, lossless."
+    start: float | None = None
+    "First session second to send."
+    seconds: float | None = None
+    "Session seconds to send; the whole recording if omitted."
+    bind: str = "tcp://127.0.0.1:5570"
+    "Address to publish on; port 0 takes any free one."
+    batch_ms: float | None = None
+    "Length of a batch in ms; 10, and 100 at --speed max."
+    wait_subscribers: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 1
+    "Begin once so many listen; 0 does not wait."
+    insecure: bool = False
+    "Allow an address that other machines can reach."
+    stop_with_stdin: bool = False
+    "Stop when standard input closes, as it does when the program that started this one dies."
+    address_file: Path | None = None
+    "Write the address to this file, as JSON, once it is bound."
+    json: Annotated[Path | None, Parameter(name="--json")] = None
+    "Write what was sent to this file, as JSON."
+
+    @property
+    def batch_length_ms(self) -> float:
+        """Length of a batch at this speed, ms."""
+        return batch_length_ms(speed_factor(self.speed), self.batch_ms)
+
+
+DEFAULT_OPTIONS = StreamOptions()
 
 
 def nwb(
@@ -19,7 +62,7 @@ def nwb(
     units_from: Path | None = None,
     stream: str = "nwb",
     cache_dir: Path | None = None,
-    options: Replay = DEFAULT_REPLAY,
+    options: StreamOptions = DEFAULT_OPTIONS,
 ) -> None:
     """Replay the units table of an NWB 2 file, local or over http(s).
 
@@ -59,7 +102,7 @@ def nwb(
         batch_ms=options.batch_length_ms,
         cache_dir=cache_dir,
     )
-    replay(source, options)
+    _play(source, options)
 
 
 def sorting(
@@ -69,7 +112,7 @@ def sorting(
     units_from: Path | None = None,
     stream: str = "sorting",
     sampling_rate_hz: Annotated[float | None, Parameter(name="--sampling-rate-hz")] = None,
-    options: Replay = DEFAULT_REPLAY,
+    options: StreamOptions = DEFAULT_OPTIONS,
 ) -> None:
     """Replay a spike sorting: a Kilosort or phy folder, or a folder saved by SpikeInterface.
 
@@ -106,4 +149,58 @@ def sorting(
         duration_s=options.seconds,
         batch_ms=options.batch_length_ms,
     )
-    replay(source, options)
+    _play(source, options)
+
+
+def _play(source: SpikeSource, options: StreamOptions) -> None:
+    """Publish a source, with a progress bar, and print what was sent."""
+    from daemon.service import signals
+    from daemon.service.logs import configure_logging
+    from stream_sources.replay import ReplayOptions, replay
+
+    check_writable(options.json)
+    check_writable(options.address_file)
+    configure_logging()
+    stop = signals.StopRequest()
+    if options.stop_with_stdin:
+        signals.stop_with_stdin(stop)
+    with signals.stop_on_signal(stop), _progress(source) as on_batch:
+        report = replay(
+            source,
+            ReplayOptions(
+                options.bind,
+                speed_factor(options.speed),
+                options.wait_subscribers,
+                is_insecure=options.insecure,
+            ),
+            HostClock(),
+            should_stop=lambda: stop.is_made,
+            on_bound=lambda address: write_json(options.address_file, {"spikes": address}),
+            on_batch=on_batch,
+        )
+    numbers = {"source": source.label, "n_units": len(source.population), **asdict(report)}
+    print_table("Sent", [{"": name, "sent": cell(value)} for name, value in numbers.items()])
+    write_json(options.json, numbers)
+
+
+@contextmanager
+def _progress(source: SpikeSource) -> Iterator[Callable[[SpikeBatch], None]]:
+    """Show how far the replay is on standard error, if that is a terminal."""
+    if source.span_ns is None:
+        yield lambda _: None
+        return
+    from tqdm import tqdm
+
+    start_ns, stop_ns = source.span_ns
+    with tqdm(
+        desc=source.label,
+        total=(stop_ns - start_ns) / NS_PER_S,
+        bar_format="{desc} {bar} {n:.1f} of {total:.1f} s of session {remaining}",
+        leave=False,
+        disable=None,
+    ) as bar:
+
+        def on_batch(batch: SpikeBatch) -> None:
+            bar.update((batch.stop_ns - start_ns) / NS_PER_S - bar.n)
+
+        yield on_batch

@@ -123,7 +123,7 @@ def prepare(asked: DryRunRequest) -> DryRunPlan:
     from daemon.service.wiring import selections, window_spec
     from daemon.triggers.auto import load_rule_book
     from stream_sources.recordings.open_source import open_source, units_of
-    from stream_sources.replay import speed_factor
+    from stream_sources.speed import speed_factor
 
     speed_factor(asked.speed)
     file_truth = read_truth_file(asked.truth) if asked.truth is not None else None

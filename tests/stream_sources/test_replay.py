@@ -1,38 +1,60 @@
-"""Options of a replay: how long a batch is at a speed."""
+"""A replay: bind, play, close, in that order and in any outcome."""
 
 import pytest
 
+from contracts.clock import HostClock
 from contracts.errors import UserError
-from stream_sources.replay import Replay
+from contracts.spikes import SpikeBatch
+from stream_sources.replay import ReplayOptions, replay
+from tests.stream_sources.test_player import RampSource
 
 
-@pytest.mark.parametrize(
-    ("speed", "batch_ms", "length_ms"),
-    [
-        ("1", None, 10),
-        ("max", None, 100),
-        ("0.5", None, 10),
-        ("0.001", None, 1),
-        ("1", 1000, 1000),
-        ("50", 1000, 1000),
-        ("max", 1000, 1000),
-        ("0.4", 400, 400),
-    ],
-)
-def test_length_of_a_batch(speed: str, batch_ms: float | None, length_ms: float) -> None:
-    """Short at real time, long at full speed, and never more than a second of the clock."""
-    assert Replay(speed=speed, batch_ms=batch_ms).batch_length_ms == length_ms
+class ClosableSource(RampSource):
+    """Knows whether it was closed."""
+
+    is_closed = False
+
+    def close(self) -> None:
+        """Note it."""
+        self.is_closed = True
 
 
-@pytest.mark.parametrize(("speed", "batch_ms"), [("0.4", 1000), ("0.4", 401), ("0.001", 2)])
-def test_batch_that_takes_longer_than_a_second_is_refused(speed: str, batch_ms: float) -> None:
-    """A source that is heard more rarely would be declared blind between two batches."""
-    with pytest.raises(UserError, match=f"at --speed {speed}, got {batch_ms}: .* once a second"):
-        _ = Replay(speed=speed, batch_ms=batch_ms).batch_length_ms
+def test_a_source_is_played_and_closed():
+    """The address is known before the first batch, and the report counts what was sent."""
+    source = ClosableSource()
+    addresses: list[str] = []
+    batches: list[SpikeBatch] = []
+
+    def on_batch(batch):
+        assert addresses
+        batches.append(batch)
+
+    report = replay(
+        source,
+        ReplayOptions("tcp://127.0.0.1:*", speed=None, wait_subscribers=0),
+        HostClock(),
+        on_bound=addresses.append,
+        on_batch=on_batch,
+    )
+    assert addresses[0].startswith("tcp://127.0.0.1:")
+    assert report.n_batches == len(batches) == 500
+    assert report.n_spikes == sum(batch.n_spikes for batch in batches)
+    assert not report.was_stopped
+    assert source.is_closed
 
 
-@pytest.mark.parametrize("batch_ms", [0.01, 1001, float("nan")])
-def test_length_out_of_bounds_is_refused(batch_ms: float) -> None:
-    """A batch spans at most a second of the session."""
-    with pytest.raises(UserError, match=r"--batch-ms must be from 0\.1 to 1000"):
-        _ = Replay(batch_ms=batch_ms).batch_length_ms
+def test_a_source_is_closed_if_nobody_can_subscribe_to_it():
+    """An address that cannot be bound leaves no file open."""
+    source = ClosableSource()
+    with pytest.raises(UserError, match="--bind"):
+        replay(source, ReplayOptions("tcp://0.0.0.0:5570"), HostClock())
+    assert source.is_closed
+
+
+def test_a_stop_is_reported():
+    """Who asks to stop while the source waits for subscribers gets an empty report."""
+    report = replay(
+        RampSource(), ReplayOptions("tcp://127.0.0.1:*"), HostClock(), should_stop=lambda: True
+    )
+    assert report.was_stopped
+    assert report.n_batches == 0
