@@ -46,12 +46,22 @@ class Statistics:
     host_ns: int
     uptime_s: float
     session_s: float | None
-    counters: dict[str, Number | dict[str, Number]]
+    counters: dict[str, int | dict[str, int]]
     latency_ms: dict[str, dict[str, Number]]
     ready: bool
     reasons: tuple[str, ...]
     streams: dict[str, dict[str, Any]]
-    queue: dict[str, Number]
+    queue: dict[str, int]
+
+    def count(self, name: str) -> int:
+        """Return a counter without labels; 0 if the daemon has none of this name."""
+        value = self.counters.get(name, 0)
+        return 0 if isinstance(value, dict) else value
+
+    def by_label(self, name: str) -> dict[str, int]:
+        """Return a counter by label; empty if the daemon has none of this name."""
+        value = self.counters.get(name, {})
+        return value if isinstance(value, dict) else {}
 
 
 @cache

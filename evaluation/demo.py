@@ -67,21 +67,29 @@ def play(
     DemoResult
     """
     from daemon.service.signals import StopRequest, stop_on_signal
-    from neurrate.watch_command import follow
-    from subscribers.listener import MARK_TOPICS, subscribed
+    from simulation.captions import parse
+    from subscribers.listener import ANY_NUMBER, MARK_TOPICS, Listener
+    from subscribers.watch.loop import follow
 
     stop, clock = StopRequest(), HostClock()
     with ExitStack() as stack, stop_on_signal(stop, force=_give_up):
         source = stack.enter_context(Child("source", _source(programme, source_options), folder))
         spikes = source.addresses(deadline_s=START_S)["spikes"]
         # Before the daemon, for whom the source waits: so no mark is missed.
-        marks = stack.enter_context(subscribed(spikes, MARK_TOPICS, setting="the source"))
+        marks = stack.enter_context(
+            Listener(spikes, MARK_TOPICS, setting="the source", queue=ANY_NUMBER)
+        )
         daemon = stack.enter_context(
             Child("daemon", _daemon(programme, spikes, populations), folder)
         )
         publish = daemon.addresses(deadline_s=START_S)["publish"]
         say(f"spikes on {spikes}, narrations on {publish}; Ctrl-C ends the demo")
-        state = WatchState(publish, clock.now_ns(), order=tuple(populations))
+        state = WatchState(
+            publish,
+            clock.now_ns(),
+            order=tuple(populations),
+            kinds_of=lambda text: parse(text).kinds,
+        )
 
         def is_over() -> bool:
             if stop.is_made:

@@ -13,10 +13,10 @@ from contracts.errors import UserError
 from evaluation.demo import DemoResult, play
 from evaluation.demo_plan import DemoRequest, prepare
 from neurrate.arguments import JsonOption, Seconds
-from neurrate.summary import account, print_summary
+from neurrate.summary import account, print_scores, print_summary
 from neurrate.tables import write_json
-from neurrate.watch_command import print_scores, save_picture, scores_of
 from stream_sources.speed import speed_factor
+from subscribers.watch.report import save_picture, scores_of
 
 
 def demo(

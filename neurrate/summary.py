@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contracts.narration import Status
 from neurrate.tables import print_table
+from subscribers.watch.report import score_rows
+
+if TYPE_CHECKING:
+    from subscribers.watch.state import WatchState
 
 LABELS = {"drops": "windows dropped", "narrations": "narrations with words"}
 
@@ -100,3 +104,10 @@ def _trigger_rows(numbers: Mapping[str, Any]) -> list[dict[str, object]]:
 
 def _row(label: str, n: int) -> dict[str, object]:
     return {"": label, "count": f"{n:,}"}
+
+
+def print_scores(state: WatchState) -> None:
+    """Print the object scores of a watcher as a table, if the truth was known at all."""
+    rows = score_rows(state)
+    if rows:
+        print_table("Objects named, against the true captions", rows)

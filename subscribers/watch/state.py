@@ -1,24 +1,19 @@
-"""What a watcher knows: the newest narrations and the newest statistics. No socket, no drawing.
-
-Messages come from a socket; one that cannot be read is counted and passed over.
-"""
+"""What a watcher knows: the newest narrations and the newest statistics. No socket, no drawing."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from contracts.clock import second_to_ns
-from contracts.errors import WireError
-from contracts.narration import STAGES, Narration, Status, latency_ms
-from contracts.narration_wire import load, unpack_narration
+from contracts.narration import STAGES, Narration, PartialNarration, Status, latency_ms
 from contracts.spikes import Mark
-from contracts.trigger import unpack_trigger
-from contracts.wire import unpack
-from contracts.wire_header import Part
+from contracts.statistics import Statistics
+from contracts.trigger import Trigger
+from subscribers.listener import Received
 from subscribers.watch.triggers import ReceivedTriggers
 from subscribers.watch.truth import CaptionTimeline, ObjectScore
 
@@ -26,16 +21,16 @@ N_SHOWN = 4
 """Narrations kept for each population: the newest, and three before it."""
 
 N_KEPT = 1000
-"""Narrations kept for ``--json``, and ids remembered to pass over repeats."""
+"""Narrations kept for ``--json``."""
 
 GROWING = "growing"
-"""Status of a sentence that is still being said."""
+"""Status of a sentence that is still being generated."""
 
 CONTROLS = ("shuffled", "silent")
 """Shown last: what the others are compared with."""
 
 SILENCE_S = 5.0
-"""The daemon publishes statistics every second; five without any is no hiccup."""
+"""The daemon publishes statistics every second; five seconds without any are not a hiccup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +47,7 @@ class ReceivedNarration:
     blind_streams: tuple[str, ...]
     latency_ms: dict[str, float]
     truth: str = ""
-    """The true caption of the moment that it describes; empty where that is not known."""
+    """True caption of the moment that it describes; empty where that is not known."""
 
     @property
     def line(self) -> str:
@@ -61,8 +56,8 @@ class ReceivedNarration:
         notes += [self.status] if self.status != "ok" else []
         notes += [f"{self.n_gap_bins} gap bins"] if self.n_gap_bins else []
         notes += [f"blind {', '.join(self.blind_streams)}"] if self.blind_streams else []
-        said = f"{self.window_stop_s:.3f} s  {self.population}: {self.text}  ({'; '.join(notes)})"
-        return f"{said} | truth: {self.truth}" if self.truth else said
+        line = f"{self.window_stop_s:.3f} s  {self.population}: {self.text}  ({'; '.join(notes)})"
+        return f"{line} | truth: {self.truth}" if self.truth else line
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +86,15 @@ class WatchState:
         Where the messages come from.
     started_ns : int
         When watching began. Host clock.
+    order : tuple of str
+        Populations in the order in which they are shown; others come after them, by name.
+    kinds_of : callable, optional
+        Returns the kinds of things that a text names. Without it nothing is scored.
     last_message_ns : int or None
-        When the newest message arrived. Host clock.
+        When the newest message of the daemon arrived. Host clock.
     newest : dict
         Newest first, by population.
-    n_heard : dict
+    n_received : dict
         Narrations by population.
     daemon : DaemonState or None
         From the newest statistics.
@@ -103,88 +102,54 @@ class WatchState:
         Messages that were passed over.
     kept : deque
         The last thousand narrations, oldest first.
-    order : tuple of str
-        Populations in the order in which they are shown; others come after them, by name.
     truth : CaptionTimeline
         What was on the screen, as far as the source says so.
     scores : dict
         Of the narrations whose true caption is known, by population.
     growing : dict
-        What is being said, by population; only where sentences are asked for as they grow.
+        Unfinished sentences by population; only where the watcher subscribes to them.
     fired : dict
         The newest trigger, by rule.
     """
 
     endpoint: str
     started_ns: int
+    order: tuple[str, ...] = ()
+    kinds_of: Callable[[str], AbstractSet[str]] | None = None
     last_message_ns: int | None = None
     newest: dict[str, deque[ReceivedNarration]] = field(default_factory=dict)
-    n_heard: dict[str, int] = field(default_factory=dict)
+    n_received: dict[str, int] = field(default_factory=dict)
     daemon: DaemonState | None = None
     n_unreadable: int = 0
     kept: deque[ReceivedNarration] = field(default_factory=lambda: deque(maxlen=N_KEPT))
-    order: tuple[str, ...] = ()
     truth: CaptionTimeline = field(default_factory=CaptionTimeline)
     scores: dict[str, ObjectScore] = field(default_factory=dict)
     growing: dict[str, str] = field(default_factory=dict)
     fired: dict[str, ReceivedTriggers] = field(default_factory=dict)
-    _ids: deque[str] = field(default_factory=lambda: deque(maxlen=N_KEPT))
 
-    def take(
-        self, parts: Sequence[bytes], *, host_ns: int
-    ) -> ReceivedNarration | ReceivedTriggers | None:
-        """Take in a message; return the narration if it is one, and new, or the trigger.
-
-        Parameters
-        ----------
-        parts : sequence of bytes
-            Topic and JSON.
-        host_ns : int
-            When it arrived.
-
-        Returns
-        -------
-        heard : ReceivedNarration, ReceivedTriggers or None
-        """
-        self.last_message_ns = host_ns
-        try:
-            topic, payload = parts
-            if topic == b"stats":
-                self.daemon = _daemon_state(load(payload))
-                return None
-            if topic.startswith(b"trigger."):
-                return self._note_trigger(payload)
-            if topic.startswith(b"partial."):
-                partial = load(payload)
-                self.growing[printable(partial["population"])] = printable(partial["text"])
-                return None
-            narration = unpack_narration(payload)
-            heard = _heard(narration, self.truth)
-        # The sender may be of another version, or not the daemon at all.
-        except (WireError, ValueError, TypeError, KeyError, AttributeError):
-            self.n_unreadable += 1
+    def take(self, received: Received) -> ReceivedNarration | ReceivedTriggers | None:
+        """Take in a message of the daemon or of a source; return it if it is worth a line."""
+        value = received.value
+        if isinstance(value, Mark):
+            self.truth.add(value)
             return None
-        return self._note(narration.id, heard)
-
-    def take_mark(self, parts: Sequence[Part]) -> None:
-        """Take in a message of a source, and keep what it says was shown.
-
-        Parameters
-        ----------
-        parts : sequence of bytes-like
-            As in docs/wire-format.md; anything but a mark is passed over.
-        """
-        try:
-            message = unpack(parts)
-        except WireError:
-            self.n_unreadable += 1
-            return
-        if isinstance(message, Mark):
-            self.truth.add(message)
+        self.last_message_ns = received.host_ns
+        match value:
+            case Narration():
+                return self._take_narration(value)
+            case Trigger():
+                return self._take_trigger(value)
+            case PartialNarration():
+                self.growing[printable(value.population)] = printable(value.text)
+            case Statistics():
+                self.daemon = _daemon_state(value)
+            case _:  # a source's other messages
+                pass
+        return None
 
     @property
     def names(self) -> list[str]:
-        """The populations heard: everything, the parts, the controls."""
+        """The populations received: everything, the parts, the controls."""
         rank = {name: at for at, name in enumerate(self.order)}
 
         def place(name: str) -> tuple[bool, int, bool, str]:
@@ -193,7 +158,7 @@ class WatchState:
         return sorted(self.newest, key=place)
 
     def now(self, name: str) -> ReceivedNarration:
-        """Return the newest narration of a population, with the words of the one that grows."""
+        """Return a population's newest narration, with the text of the one that still grows."""
         newest = self.newest[name][0]
         if name not in self.growing:
             return newest
@@ -205,7 +170,7 @@ class WatchState:
         return (host_ns - since_ns) / 1e9
 
     def is_silent(self, host_ns: int) -> bool:
-        """Whether nothing has come for so long that what is known may no longer hold."""
+        """Whether nothing has arrived for so long that the daemon's state may have changed."""
         return self.silent_s(host_ns) >= SILENCE_S
 
     def notice(self, host_ns: int) -> str:
@@ -222,8 +187,7 @@ class WatchState:
             return ""
         return f"{self.endpoint} has been silent for {silent_s:.0f} s; has the daemon stopped?"
 
-    def _note_trigger(self, payload: bytes) -> ReceivedTriggers:
-        trigger = unpack_trigger(payload)
+    def _take_trigger(self, trigger: Trigger) -> ReceivedTriggers:
         trigger = replace(
             trigger, name=printable(trigger.name), population=printable(trigger.population)
         )
@@ -231,18 +195,19 @@ class WatchState:
         self.fired[trigger.name] = ReceivedTriggers.of(trigger, before.n if before else 0)
         return self.fired[trigger.name]
 
-    def _note(self, narration_id: str, heard: ReceivedNarration) -> ReceivedNarration | None:
-        if narration_id in self._ids:
-            return None
-        self._ids.append(narration_id)
-        self.growing.pop(heard.population, None)
-        self.newest.setdefault(heard.population, deque(maxlen=N_SHOWN)).appendleft(heard)
-        self.n_heard[heard.population] = self.n_heard.get(heard.population, 0) + 1
-        self.kept.append(heard)
-        if heard.truth:
-            text = "" if heard.status == Status.FAILED.value else heard.text
-            self.scores.setdefault(heard.population, ObjectScore()).add(text, heard.truth)
-        return heard
+    def _take_narration(self, narration: Narration) -> ReceivedNarration:
+        received = _received(narration, self.truth)
+        population = received.population
+        self.growing.pop(population, None)
+        self.newest.setdefault(population, deque(maxlen=N_SHOWN)).appendleft(received)
+        self.n_received[population] = self.n_received.get(population, 0) + 1
+        self.kept.append(received)
+        if received.truth and self.kinds_of is not None:
+            # The reason of a failed narration is no description, whatever words it has.
+            text = "" if received.status == Status.FAILED.value else received.text
+            score = self.scores.setdefault(population, ObjectScore())
+            score.add(self.kinds_of(text), self.kinds_of(received.truth))
+        return received
 
 
 def printable(text: object) -> str:
@@ -250,36 +215,34 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
 
 
-def _heard(narration: Narration, truth: CaptionTimeline) -> ReceivedNarration:
-    said, frame_s = narration.said, float(narration.frame_s)
+def _received(narration: Narration, truth: CaptionTimeline) -> ReceivedNarration:
+    said, frame_s = narration.said, narration.frame_s
     stages_ms = latency_ms(narration.stamps)
     return ReceivedNarration(
         population=printable(narration.population),
         text=printable(said.text) or f"[{printable(said.reason) or 'no words'}]",
         status=said.status.value,
-        window_stop_s=float(narration.window_stop_s),
+        window_stop_s=narration.window_stop_s,
         frame_s=frame_s,
-        n_units=int(narration.n_units),
-        n_gap_bins=int(narration.n_gap_bins),
+        n_units=narration.n_units,
+        n_gap_bins=narration.n_gap_bins,
         blind_streams=tuple(printable(name) for name in narration.blind_streams),
-        latency_ms={stage: float(stages_ms[stage]) for stage in (*STAGES, "total")},
+        latency_ms={stage: stages_ms[stage] for stage in (*STAGES, "total")},
         truth=printable(truth.caption_at(second_to_ns(frame_s))) if math.isfinite(frame_s) else "",
     )
 
 
-def _daemon_state(message: dict[str, Any]) -> DaemonState:
-    counters, total = message["counters"], message["latency_ms"].get("total")
+def _daemon_state(statistics: Statistics) -> DaemonState:
+    dropped = statistics.by_label("windows_dropped")
     return DaemonState(
-        is_ready=bool(message["ready"]),
-        reasons=tuple(printable(reason) for reason in message["reasons"]),
+        is_ready=statistics.ready,
+        reasons=tuple(printable(reason) for reason in statistics.reasons),
         streams={
-            printable(name): printable(stream["state"])
-            for name, stream in message["streams"].items()
+            printable(name): printable(stream.get("state", ""))
+            for name, stream in statistics.streams.items()
         },
-        dropped={
-            printable(why): int(n) for why, n in counters["windows_dropped"].items() if int(n)
-        },
-        gap_bins=int(counters["gap_bins"]),
-        batches_lost=int(counters["batches_lost"]),
-        p95_ms=float(total["p95"]) if total else None,
+        dropped={printable(reason): n for reason, n in dropped.items() if n},
+        gap_bins=statistics.count("gap_bins"),
+        batches_lost=statistics.count("batches_lost"),
+        p95_ms=statistics.latency_ms.get("total", {}).get("p95"),
     )

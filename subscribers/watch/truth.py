@@ -1,17 +1,16 @@
-"""What was on the screen, and how much of it was said. No socket, no drawing.
+"""What was on the screen, and how much of it was named. No socket, no drawing.
 
 A recording may hold a caption for each presentation; its source sends them as marks. They are kept
-by time, so that a narration can be laid beside the caption of the moment that it describes.
+by time, so that a narration can be compared with the caption of the moment that it describes.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from contracts.spikes import Mark
-from simulation.captions import parse
 
 MAX_SPANS = 10_000
 """Spans with one caption each that are kept: five hours of scenes of two seconds."""
@@ -40,7 +39,7 @@ class CaptionTimeline:
     _run: tuple[str, str] = ("", "")
 
     def add(self, mark: Mark) -> None:
-        """Take in what a source shows. A source that was started again starts anew."""
+        """Take in what a source shows; another run has other times, and starts a new timeline."""
         if (mark.stream, mark.run) != self._run:
             self._run = (mark.stream, mark.run)
             self.spans.clear()
@@ -56,7 +55,7 @@ class CaptionTimeline:
         del self.spans[:-MAX_SPANS]
 
     def caption_at(self, session_ns: int) -> str:
-        """Return the caption of what was shown at a time; empty where that is not known."""
+        """Return the caption of what was shown at a time; empty where none is known."""
         at = bisect_right(self.spans, session_ns, key=lambda span: span.start_ns) - 1
         return self.spans[at].caption if at >= 0 and session_ns < self.spans[at].stop_ns else ""
 
@@ -70,7 +69,7 @@ class ObjectScore:
     n : int
         Narrations.
     n_right, n_wrong, n_missed : int
-        Kinds named that were there; named that were not; there and not named.
+        Kinds that were named and shown; named and not shown; shown and not named.
     """
 
     n: int = 0
@@ -78,46 +77,15 @@ class ObjectScore:
     n_wrong: int = 0
     n_missed: int = 0
 
-    def add(self, text: str, caption: str) -> None:
-        """Score one narration against the true caption; an empty text misses everything."""
-        said, shown = parse(text).kinds, parse(caption).kinds
+    def add(self, named: AbstractSet[str], shown: AbstractSet[str]) -> None:
+        """Score one narration against the true caption."""
         self.n += 1
-        self.n_right += len(said & shown)
-        self.n_wrong += len(said - shown)
-        self.n_missed += len(shown - said)
+        self.n_right += len(named & shown)
+        self.n_wrong += len(named - shown)
+        self.n_missed += len(shown - named)
 
     @property
     def f1(self) -> float | None:
         """Harmonic mean of precision and recall, 0 to 1; None where there is nothing to name."""
         among = 2 * self.n_right + self.n_wrong + self.n_missed
         return 2 * self.n_right / among if among else None
-
-
-def score_rows(
-    scores: dict[str, ObjectScore], n_units: dict[str, int], names: Sequence[str]
-) -> list[dict[str, object]]:
-    """Return one row for each population that was scored.
-
-    Parameters
-    ----------
-    scores : dict of str to ObjectScore
-        By population.
-    n_units : dict of str to int
-        By population.
-    names : sequence of str
-        Populations, in the order of the rows.
-
-    Returns
-    -------
-    rows : list of dict
-    """
-    return [
-        {
-            "population": name,
-            "units": n_units.get(name),
-            "narrations": scores[name].n,
-            "object F1": scores[name].f1,
-        }
-        for name in names
-        if name in scores
-    ]

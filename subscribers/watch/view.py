@@ -174,18 +174,18 @@ def _panels(state: WatchState, n_shown: int) -> list[Panel]:
         _panel(
             population,
             [state.now(population), *list(state.newest[population])[1:n_shown]],
-            state.n_heard[population],
+            state.n_received[population],
         )
         for population in state.names
     ]
 
 
-def _panel(population: str, heard: list[ReceivedNarration], n_heard: int) -> Panel:
-    newest, *older = heard
+def _panel(population: str, received: list[ReceivedNarration], n_received: int) -> Panel:
+    newest, *older = received
     before = [Text(f"{one.window_stop_s:.2f} s  {one.text}", style="dim") for one in older]
     return Panel(
         Group(_said(newest), _facts(newest), *before),
-        title=Text(population), subtitle=Text(str(n_heard)),
+        title=Text(population), subtitle=Text(str(n_received)),
         title_align="left", subtitle_align="right",
     )  # fmt: skip
 

@@ -14,10 +14,12 @@ from contracts.narration_wire import as_repeat, pack_narration, pack_partial
 from contracts.trigger import pack_trigger
 from daemon.counters import Counters
 from daemon.service.stats import StreamStats, stats_message
+from subscribers.listener import MessageReader
 from subscribers.watch.state import N_SHOWN, ReceivedNarration, WatchState
 from subscribers.watch.view import BAR_CELLS, draw, latency_bar
 from tests.support.narrations import narration, narrations
 from tests.support.triggers import trigger, triggers
+from tests.support.watching import take
 
 S = 1_000_000_000
 
@@ -33,11 +35,11 @@ def state():
 @pytest.fixture
 def busy(state):
     """Return a state with a full history of long sentences from seven populations."""
-    state.take(_stats(reasons=["narrator: loading"]), host_ns=S)
+    take(state, _stats(reasons=["narrator: loading"]), host_ns=S)
     for seq in range(N_SHOWN):
         for name in sorted(NAMES):
             said = narration(seq=seq, population=name, text=f"A car {seq} turns left. " * 9)
-            state.take(pack_narration(said), host_ns=S)
+            take(state, pack_narration(said), host_ns=S)
     return state
 
 
@@ -70,24 +72,25 @@ def _stats(**changes) -> list[bytes]:
 def test_the_newest_stands_on_top(state):
     """Each population has its newest words first, and a few older ones."""
     for seq in range(N_SHOWN + 2):
-        state.take(pack_narration(narration(seq=seq, text=f"words {seq}")), host_ns=S)
+        take(state, pack_narration(narration(seq=seq, text=f"words {seq}")), host_ns=S)
     shown = _drawn(state, S)
     assert shown.index("words 5") < shown.index("words 4") < shown.index("words 3")
     assert "words 1" not in shown
-    assert state.n_heard == {"all": N_SHOWN + 2}
+    assert state.n_received == {"all": N_SHOWN + 2}
 
 
 def test_a_repeat_is_passed_over(state):
     """The last value that a newcomer causes is not counted again."""
     topic, payload = pack_narration(narration())
-    assert state.take([topic, payload], host_ns=S) is not None
-    assert state.take([topic, as_repeat(payload)], host_ns=S) is None
-    assert state.n_heard == {"all": 1}
+    reader = MessageReader()
+    assert take(state, [topic, payload], reader=reader) is not None
+    assert take(state, [topic, as_repeat(payload)], reader=reader) is None
+    assert state.n_received == {"all": 1}
 
 
 def test_the_header_shows_drops_blind_streams_and_gaps(state):
     """What a person must know of the daemon stands in the first line."""
-    state.take(_stats(reasons=["narrator: loading"]), host_ns=S)
+    take(state, _stats(reasons=["narrator: loading"]), host_ns=S)
     shown = _drawn(state, S)
     for said in ("not ready", "narrator: loading", "probeB blind", "7 dropped (narrator_busy)"):
         assert said in shown
@@ -98,8 +101,8 @@ def test_the_header_shows_drops_blind_streams_and_gaps(state):
 def test_failed_and_incomplete_narrations_say_so(state):
     """A narration that failed shows its reason; gaps and blind streams are named."""
     failed = narration(text="", status=Status.FAILED, n_gap_bins=2, blind_streams=("probeB",))
-    heard = state.take(pack_narration(failed), host_ns=S)
-    assert heard is not None
+    heard = take(state, pack_narration(failed), host_ns=S)
+    assert isinstance(heard, ReceivedNarration)
     assert heard.line == ("0.250 s  all: [because]  (60 ms; failed; 2 gap bins; blind probeB)")
     assert "2 gap bins  blind: probeB" in _drawn(state, S)
 
@@ -119,7 +122,7 @@ def test_every_population_fits_the_terminal(busy, height):
 def test_history_goes_before_the_panels_do(state):
     """In a lower terminal the panels hold fewer older words, then there are no panels."""
     for seq in range(N_SHOWN):
-        state.take(pack_narration(narration(seq=seq, text=f"words {seq}")), host_ns=S)
+        take(state, pack_narration(narration(seq=seq, text=f"words {seq}")), host_ns=S)
     full = _drawn(state, S)
     n_lines = len(full.splitlines())
     assert _drawn(state, S, height=n_lines) == full
@@ -155,7 +158,7 @@ def test_no_view_is_taller_than_the_terminal(busy, width):
 
 def test_a_low_terminal_without_populations_counts_none(state):
     """Where nothing was heard yet, nothing is said to be missing."""
-    state.take(_stats(reasons=[f"reason {i}" for i in range(9)]), host_ns=S)
+    take(state, _stats(reasons=[f"reason {i}" for i in range(9)]), host_ns=S)
     shown = _drawn(state, S, height=4)
     assert len(shown.splitlines()) == 4
     assert "more" not in shown
@@ -163,7 +166,7 @@ def test_a_low_terminal_without_populations_counts_none(state):
 
 def test_a_silent_daemon_is_not_called_ready(state):
     """What the daemon last said of itself does not outlive its silence."""
-    state.take(_stats(), host_ns=S)
+    take(state, _stats(), host_ns=S)
     assert "5571  ready" in _drawn(state, 2 * S)
     shown = _drawn(state, 24 * S)
     assert "5571  silent for 23 s  probeA live" in shown
@@ -176,7 +179,7 @@ def test_waiting_is_explained(state):
     assert state.notice(6 * S) == (
         "waiting for tcp://127.0.0.1:5571: no message for 6 s; is `neurrate run` up?"
     )
-    state.take(_stats(), host_ns=7 * S)
+    take(state, _stats(), host_ns=7 * S)
     assert state.notice(8 * S) == ""
     assert "has been silent for 6 s" in _drawn(state, 13 * S)
 
@@ -184,8 +187,8 @@ def test_waiting_is_explained(state):
 def test_words_cannot_steer_the_terminal(state):
     """Control characters and markup in a narration are only shown."""
     text = "\x1b[2Jclear\n[bold]x[/bold]"
-    heard = state.take(pack_narration(narration(text=text)), host_ns=S)
-    assert heard is not None
+    heard = take(state, pack_narration(narration(text=text)), host_ns=S)
+    assert isinstance(heard, ReceivedNarration)
     assert heard.text == "[2Jclear [bold]x[/bold]"
     assert "[bold]x[/bold]" in _drawn(state, S)
 
@@ -204,7 +207,7 @@ def test_words_cannot_steer_the_terminal(state):
 )
 def test_unreadable_messages_are_counted(state, parts):
     """What cannot be read is counted, shown, and stops nothing."""
-    assert state.take(parts, host_ns=S) is None
+    assert take(state, parts, host_ns=S) is None
     assert state.n_unreadable == 1
     assert "1 unreadable messages" in _drawn(state, S)
 
@@ -215,7 +218,7 @@ def test_a_field_of_another_type_is_unreadable_or_shown(key, value):
     state = WatchState("x", started_ns=0)
     topic, payload = pack_narration(narration())
     broken = json.dumps({**json.loads(payload), key: value}).encode()
-    state.take([topic, broken], host_ns=S)
+    take(state, [topic, broken], host_ns=S)
     _drawn(state, S)
 
 
@@ -223,7 +226,7 @@ def test_a_field_of_another_type_is_unreadable_or_shown(key, value):
 def test_any_narration_can_be_drawn(said):
     """Whatever is legal is drawn, and its bar is as wide as every other."""
     state = WatchState("x", started_ns=0)
-    heard = state.take(pack_narration(said), host_ns=S)
+    heard = take(state, pack_narration(said), host_ns=S)
     assert isinstance(heard, ReceivedNarration)
     _drawn(state, S)
     width = len(latency_bar(heard.latency_ms))
@@ -234,42 +237,44 @@ def test_sentence_is_shown_as_it_grows():
     """In the place of the last words until it is whole; the last words' latency stays."""
     state = WatchState("tcp://x", 0)
     first = narration()
-    state.take(pack_narration(first), host_ns=1)
+    take(state, pack_narration(first), host_ns=1)
     partial = PartialNarration(first.population, 8, 0.1, 0.2, 0.1, "A grow", 2, 0, 1)
-    state.take(pack_partial(partial), host_ns=2)
+    take(state, pack_partial(partial), host_ns=2)
     assert "A grow …" in _drawn(state)
     assert first.said.text not in _drawn(state)
     assert state.n_unreadable == 0
-    state.take(pack_narration(replace(first, id="another")), host_ns=3)
+    take(state, pack_narration(replace(first, id="another")), host_ns=3)
     assert "A grow" not in _drawn(state)
-    assert state.n_heard == {first.population: 2}
+    assert state.n_received == {first.population: 2}
 
 
 def test_triggers_stand_in_a_line_at_the_bottom(state):
     """Each rule that fired: how often, when last, how late; and a line of its own in a log."""
     for seq in range(2):
-        fired = state.take(pack_trigger(trigger("car_seen", seq=seq)), host_ns=S)
+        fired = take(state, pack_trigger(trigger("car_seen", seq=seq)), host_ns=S)
+    assert fired is not None
     assert fired.line == "1.250 s  all: [car_seen] 0.75  (6.0 ms)"
-    dry = state.take(pack_trigger(trigger("dark", dry_run=True)), host_ns=S)
+    dry = take(state, pack_trigger(trigger("dark", dry_run=True)), host_ns=S)
+    assert dry is not None
     assert dry.line.endswith("(6.0 ms; dry run)")
     said = "triggers  car_seen 2x, 1.2 s, 6.0 ms  dark 1x, 1.2 s, 6.0 ms dry"
     assert said in _drawn(state)
-    state.take(pack_narration(narration()), host_ns=S)
+    take(state, pack_narration(narration()), host_ns=S)
     assert said in _drawn(state)
-    assert state.n_heard == {"all": 1}
+    assert state.n_received == {"all": 1}
 
 
 @given(triggers())
 def test_any_trigger_can_be_drawn(fired):
     """Whatever a rule is called and finds, the view is drawn, and in as many lines as asked for."""
     state = WatchState("tcp://127.0.0.1:5571", started_ns=0)
-    state.take(pack_trigger(fired), host_ns=S)
-    state.take(pack_narration(narration()), host_ns=S)
+    take(state, pack_trigger(fired), host_ns=S)
+    take(state, pack_narration(narration()), host_ns=S)
     assert state.n_unreadable == 0
     assert len(_drawn(state, height=6).splitlines()) <= 6
 
 
 def test_a_trigger_that_is_none_is_counted(state):
     """Bytes on a trigger's topic that are no trigger are passed over."""
-    assert state.take([b"trigger.x", b"{}"], host_ns=S) is None
+    assert take(state, [b"trigger.x", b"{}"], host_ns=S) is None
     assert state.n_unreadable == 1

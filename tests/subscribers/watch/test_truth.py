@@ -14,20 +14,26 @@ from contracts.narration_wire import pack_narration
 from contracts.spikes import Hello, Mark
 from contracts.wire import pack
 from evaluation.narrations.facts_score import tallies
-from neurrate.watch_command import scores_of
-from simulation.captions import caption
+from simulation.captions import caption, parse
 from simulation.scenes.scene import random_scene
-from subscribers.watch.state import WatchState
+from subscribers.watch.report import scores_of
+from subscribers.watch.state import ReceivedNarration, WatchState
 from subscribers.watch.truth import MAX_SPANS, CaptionTimeline, ObjectScore
 from subscribers.watch.view import draw
 from tests.support.narrations import narration
 from tests.support.tiny_bundle import tiny_population
+from tests.support.watching import take
 
 S = 1_000_000_000
 RUN = "0123456789abcdef"
 NAMES = ("all", "VISp", "LGd", "CA1", "PV", "SST", "VIP", "shuffled")
 DOG = "A dog runs to the left nearby, by day."
 CARS = "Two cars drive away far off, at night."
+
+
+def kinds_of(text: str) -> frozenset[str]:
+    """Return the kinds of things that a text names."""
+    return frozenset(parse(text).kinds)
 
 
 def mark(start_s: float, stop_s: float, said: str | None, *, run: str = RUN) -> Mark:
@@ -38,10 +44,10 @@ def mark(start_s: float, stop_s: float, said: str | None, *, run: str = RUN) -> 
 @pytest.fixture
 def state():
     """Return a watcher that has been told of two scenes of half a second, from 0 s on."""
-    state = WatchState("tcp://127.0.0.1:5571", started_ns=0, order=NAMES)
+    state = WatchState("tcp://127.0.0.1:5571", 0, order=NAMES, kinds_of=kinds_of)
     for frame in range(30):
         said = DOG if frame < 15 else CARS
-        state.take_mark(pack(mark(frame / 30, (frame + 1) / 30, said)))
+        take(state, pack(mark(frame / 30, (frame + 1) / 30, said)))
     return state
 
 
@@ -103,9 +109,9 @@ def test_objects_are_counted_by_kind():
     """Named and there, named and not there, there and not named."""
     score = ObjectScore()
     assert score.f1 is None
-    score.add("A dog and a tree.", DOG)
+    score.add(kinds_of("A dog and a tree."), kinds_of(DOG))
     assert (score.n_right, score.n_wrong, score.n_missed) == (1, 1, 0)
-    score.add("", CARS)
+    score.add(kinds_of(""), kinds_of(CARS))
     assert (score.n, score.n_missed) == (2, 1)
     assert score.f1 == pytest.approx(2 / 4)
 
@@ -116,7 +122,7 @@ def test_the_running_score_is_the_evaluation_s():
     said = [caption(facts[(at * 7) % 60 if at % 3 else at], at) for at in range(60)]
     score = ObjectScore()
     for one, text in zip(facts, said, strict=True):
-        score.add(text, caption(one, 1))
+        score.add(kinds_of(text), kinds_of(caption(one, 1)))
     assert score.f1 is not None
     assert 0.2 < score.f1 < 0.9
     assert score.f1 == pytest.approx(tallies(facts, said)["object_f1"].value)
@@ -126,7 +132,7 @@ def test_narrations_are_scored_by_the_moment_they_describe(state):
     """Not the end of the window but the frame counts: at 0.7 s the cars were shown."""
     for seq, frame_s, text in ((0, 0.2, DOG), (1, 0.7, DOG), (2, 0.7, CARS), (3, 7.0, "A tree.")):
         said = replace(narration(seq=seq, text=text), frame_s=frame_s, window_stop_s=0.1)
-        state.take(pack_narration(said), host_ns=S)
+        take(state, pack_narration(said), host_ns=S)
     assert [one.truth for one in state.kept] == [DOG, CARS, CARS, ""]
     assert scores_of(state) == {"all": {"object_f1": pytest.approx(4 / 6), "n": 3}}
     assert state.kept[0].line.endswith(f"(60 ms) | truth: {DOG}")
@@ -137,7 +143,7 @@ def test_a_narration_that_failed_names_nothing(state):
     """The reason of a failure is no sentence, whatever words it has."""
     failed = narration(text="", status=Status.FAILED)
     failed = replace(failed, said=replace(failed.said, reason="dog ate it"))
-    state.take(pack_narration(failed), host_ns=S)
+    take(state, pack_narration(failed), host_ns=S)
     assert scores_of(state)["all"] == {"object_f1": 0.0, "n": 1}
 
 
@@ -147,8 +153,8 @@ def test_a_time_that_is_none_has_no_truth(state, frame_s):
     topic, payload = pack_narration(narration(text=DOG))
     broken = payload.replace(b'"frame_s":0.2', b'"frame_s":' + _json(frame_s))
     assert broken != payload
-    heard = state.take([topic, broken], host_ns=S)
-    assert heard is not None
+    heard = take(state, [topic, broken], host_ns=S)
+    assert isinstance(heard, ReceivedNarration)
     assert heard.truth == ""
 
 
@@ -158,9 +164,9 @@ def _json(value: float) -> bytes:
 
 def test_other_messages_of_a_source_are_passed_over(state):
     """A hello is no mark and no error; what cannot be read is counted."""
-    state.take_mark(pack(Hello("nwb", RUN, "tests", tiny_population())))
+    take(state, pack(Hello("nwb", RUN, "tests", tiny_population())))
     assert state.n_unreadable == 0
-    state.take_mark([b"mark.nwb", b"\xff"])
+    take(state, [b"mark.nwb", b"\xff"])
     assert state.n_unreadable == 1
     assert len(state.truth.spans) == 2
 
@@ -175,7 +181,7 @@ def _drawn(state: WatchState, *, height: int | None = None, width: int = 100) ->
 def _say_all(state: WatchState, text: str, *, seq: int = 0, frame_s: float = 0.7) -> None:
     for name in sorted(NAMES):
         said = replace(narration(seq=seq, population=name, text=text), frame_s=frame_s)
-        state.take(pack_narration(said), host_ns=S)
+        take(state, pack_narration(said), host_ns=S)
 
 
 @pytest.mark.parametrize("height", [14, 24, 50])
@@ -215,8 +221,8 @@ def test_grey_is_said_and_not_scored(state):
 
 def test_without_truth_the_view_is_as_before(state):
     """No score, no truth line, no column: a recording without captions loses nothing."""
-    blind = WatchState("tcp://127.0.0.1:5571", started_ns=0)
-    blind.take(pack_narration(narration(text=CARS)), host_ns=S)
+    blind = WatchState("tcp://127.0.0.1:5571", 0, kinds_of=kinds_of)
+    take(blind, pack_narration(narration(text=CARS)), host_ns=S)
     shown = _drawn(blind)
     assert "truth" not in shown
     assert "F1" not in shown
