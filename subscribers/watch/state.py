@@ -7,15 +7,18 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from contracts.clock import second_to_ns
 from contracts.narration import STAGES, Narration, PartialNarration, Status, latency_ms
 from contracts.spikes import Mark
 from contracts.statistics import Statistics
 from contracts.trigger import Trigger
-from subscribers.listener import Received
 from subscribers.watch.triggers import ReceivedTriggers
 from subscribers.watch.truth import CaptionTimeline, ObjectScore
+
+if TYPE_CHECKING:
+    from subscribers.listener import Received
 
 N_SHOWN = 4
 """Narrations kept for each population: the newest, and three before it."""
