@@ -23,7 +23,6 @@ from daemon.triggers.likeness_worker import model_problem
 from daemon.triggers.probes import ConceptProbes, PopulationProbes, load_probes
 from daemon.triggers.rule_file import RuleBook, load_rules
 from daemon.triggers.sinks.command import CommandOutlet
-from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet
 from daemon.triggers.sinks.thread import Outlet, SinkThread
 from daemon.triggers.tables import CommandSinkTable, HttpSinkTable, SinkTable
 
@@ -194,8 +193,10 @@ def _sink(name: str, table: SinkTable, clock: Clock) -> SinkThread:
     outlet: Outlet
     if isinstance(table, CommandSinkTable):
         outlet = CommandOutlet(table, clock)
-    elif isinstance(table, HttpSinkTable):
-        outlet = HttpOutlet(table, clock)
     else:
-        outlet = OpenEphysOutlet(table, clock)
+        # The HTTP library takes a tenth of a second to import: only where a sink needs it.
+        from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet
+
+        is_plain = isinstance(table, HttpSinkTable)
+        outlet = HttpOutlet(table, clock) if is_plain else OpenEphysOutlet(table, clock)
     return SinkThread(name, outlet, queue=table.queue, max_age_s=table.max_age_s, clock=clock)

@@ -10,13 +10,13 @@ as ``{"mode": "IDLE"}`` (open-ephys/plugin-GUI, Source/Utils/OpenEphysHttpServer
 
 from __future__ import annotations
 
-import io
+import asyncio
 import json
-import socket
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from urllib.parse import urlsplit
+import ssl
 
-from contracts.clock import Clock, ns_to_second, second_to_ns
+import httpx2
+
+from contracts.clock import Clock, second_to_ns
 from contracts.errors import WireError
 from contracts.narration_wire import load
 from daemon.triggers.sinks.thread import Delivery, DeliveryError
@@ -25,56 +25,62 @@ from daemon.triggers.tables import HttpSinkTable, OpenEphysSinkTable
 MESSAGE_PATH = "/api/message"
 
 MAX_ANSWER_BYTES = 65_536
-"""Of an answer that is read; the GUI's status takes twenty."""
+"""Bytes of an answer that are read; the GUI's status has twenty."""
 
 FIRST_PAUSE_NS = 50_000_000
 """Before the first retry; twice as long before each next one."""
+
+HEADERS = {
+    "Content-Type": "application/json",
+    "Connection": "close",
+    "Accept-Encoding": "identity",
+}
 
 
 class HttpOutlet:
     """Posts the JSON of each trigger.
 
-    Every delivery has a connection of its own: one that is kept open may have been closed by the
-    other end, which is found out too late to say whether the trigger arrived.
-
     Parameters
     ----------
     table : HttpSinkTable
+        Of the rule file.
     clock : Clock
+        For the pauses between retries.
     """
 
     def __init__(self, table: HttpSinkTable, clock: Clock) -> None:
         self._request = _Request(table, clock, "POST", table.url)
 
     def open(self) -> None:
-        """Nothing to make ready."""
+        """Make the client; each delivery has a connection of its own."""
+        self._request.open()
 
     def deliver(self, delivery: Delivery) -> None:
-        """Post one."""
+        """Post one trigger."""
         self._request.send(delivery.payload, delivery.trigger.stamps.published)
 
     def tend(self) -> None:
-        """Nothing to look after."""
+        """Nothing to keep alive: no connection is open between deliveries."""
 
     def close(self, *, deadline_s: float) -> None:
-        """Nothing to let go of."""
+        """Close the client; returns at once."""
+        self._request.close()
 
 
-class OpenEphysOutlet:
+class OpenEphysOutlet(HttpOutlet):
     """Broadcasts a message to all processors of the Open Ephys GUI.
 
     Parameters
     ----------
     table : OpenEphysSinkTable
+        Of the rule file.
     clock : Clock
+        For the pauses between retries.
     """
 
     def __init__(self, table: OpenEphysSinkTable, clock: Clock) -> None:
         self._request = _Request(table, clock, "PUT", table.url.rstrip("/") + MESSAGE_PATH)
         self._message = table.message
-
-    def open(self) -> None:
-        """Nothing to make ready."""
 
     def deliver(self, delivery: Delivery) -> None:
         """Send the message.
@@ -104,26 +110,40 @@ class OpenEphysOutlet:
         if mode == "IDLE":
             raise DeliveryError("the GUI is idle: it passes messages on only while it acquires")
 
-    def tend(self) -> None:
-        """Nothing to look after."""
-
-    def close(self, *, deadline_s: float) -> None:
-        """Nothing to let go of."""
-
 
 class _Request:
-    """One kind of request, sent again and again. Proxies of the environment are passed by."""
+    """One kind of request, sent again and again; proxies of the environment are not used."""
 
     def __init__(
         self, table: HttpSinkTable | OpenEphysSinkTable, clock: Clock, method: str, url: str
     ) -> None:
-        parts = urlsplit(url)
-        self._connection = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._host, self._port = parts.hostname or "", parts.port
-        self._path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._method, self._timeout_s, self._retries = method, table.timeout_s, table.retries
+        self._method, self._url = method, url
+        self._timeout_s, self._retries = table.timeout_s, table.retries
         self._max_age_ns = second_to_ns(table.max_age_s)
         self._clock = clock
+
+    def open(self) -> None:
+        """Make what all requests share, on the thread that sends them."""
+        # Loading certificates takes tens of milliseconds. They are the system's and not the
+        # client's own, because a laboratory may have an authority of its own.
+        verify = ssl.create_default_context() if self._url.startswith("https:") else False
+        # A connection that was kept open may have been closed by the other end, which would be
+        # found out too late to say whether the trigger arrived: none is kept.
+        self._client = httpx2.AsyncClient(
+            verify=verify,
+            timeout=None,
+            limits=httpx2.Limits(max_keepalive_connections=0),
+            trust_env=False,
+        )
+        # An event loop for one request at a time, because asyncio can put a deadline on all of it.
+        # A blocking client's timeouts are per read: a server that sends a byte now and then would
+        # hold the sink for hours.
+        self._runner = asyncio.Runner()
+
+    def close(self) -> None:
+        """Close the client and its event loop."""
+        self._runner.run(self._client.aclose())
+        self._runner.close()
 
     def send(self, body: bytes, published_ns: int) -> bytes:
         """Send a body; return the answer's.
@@ -131,8 +151,10 @@ class _Request:
         Parameters
         ----------
         body : bytes
+            JSON.
         published_ns : int
-            When the trigger was: what is too old by then is not tried again.
+            When the trigger was published. One that would be older than the sink's ``max_age_s``
+            after the next pause is not tried again.
 
         Raises
         ------
@@ -144,7 +166,6 @@ class _Request:
             try:
                 return self._send_once(body)
             except DeliveryError as error:
-                # The age that it has after the pause.
                 age_ns = self._clock.now_ns() + pause_ns - published_ns
                 if age_ns > self._max_age_ns:
                     raise DeliveryError(f"{error}; too old to be tried again") from error
@@ -153,63 +174,31 @@ class _Request:
         return self._send_once(body)
 
     def _send_once(self, body: bytes) -> bytes:
-        connection = self._connection(self._host, self._port, timeout=self._timeout_s)
-        stop_ns = self._clock.now_ns() + second_to_ns(self._timeout_s)
         try:
-            connection.connect()
-            connection.sock = _TimedSocket(connection.sock, self._clock, stop_ns)
-            headers = {"Content-Type": "application/json", "Connection": "close"}
-            connection.request(self._method, self._path, body, headers)
-            response = connection.getresponse()
-            answer = response.read(MAX_ANSWER_BYTES)
-        except (OSError, HTTPException) as error:
-            raise DeliveryError(f"{type(error).__name__}: {error}") from error
-        finally:
-            connection.close()
-        if not 200 <= response.status < 300:
-            raise DeliveryError(f"answered {response.status} {response.reason}")
-        return answer
+            return self._runner.run(self._exchange(body))
+        except TimeoutError as error:
+            raise DeliveryError(f"TimeoutError: no answer within {self._timeout_s:g} s") from error
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+            cause = _first_cause(error)
+            raise DeliveryError(f"{type(cause).__name__}: {cause}") from error
+
+    async def _exchange(self, body: bytes) -> bytes:
+        async with (
+            asyncio.timeout(self._timeout_s),
+            self._client.stream(self._method, self._url, content=body, headers=HEADERS) as response,
+        ):
+            answer = b""
+            async for piece in response.aiter_raw():
+                answer += piece
+                if len(answer) >= MAX_ANSWER_BYTES:
+                    break
+        if not response.is_success:
+            raise DeliveryError(f"answered {response.status_code} {response.reason_phrase}")
+        return answer[:MAX_ANSWER_BYTES]
 
 
-class _TimedSocket:
-    """What `http.client` asks of a socket, with one deadline for all of it.
-
-    A socket's own timeout is for each read: a server that drips could hold a sink for hours.
-    """
-
-    def __init__(self, connected: socket.socket, clock: Clock, stop_ns: int) -> None:
-        self._socket, self._clock, self._stop_ns = connected, clock, stop_ns
-
-    def sendall(self, data: bytes) -> None:
-        self.set_timeout()
-        self._socket.sendall(data)
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(_TimedReader(self, self._socket.makefile("rb", buffering=0)))
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def set_timeout(self) -> None:
-        remaining_s = ns_to_second(self._stop_ns - self._clock.now_ns())
-        if remaining_s <= 0:
-            raise TimeoutError("timed out")
-        self._socket.settimeout(remaining_s)
-
-
-class _TimedReader(io.RawIOBase):
-    """Reads from a socket as long as there is time."""
-
-    def __init__(self, timed: _TimedSocket, raw: socket.SocketIO) -> None:
-        self._timed, self._raw = timed, raw
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]
-        self._timed.set_timeout()
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
+def _first_cause(error: BaseException) -> BaseException:
+    """Return what the operating system said, under the layers of the client."""
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    return error
