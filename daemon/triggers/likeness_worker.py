@@ -1,8 +1,8 @@
 """The likeness worker: a process that owns the sentence model.
 
 ``python -m daemon.triggers.likeness_worker --address ipc://... --model DIR --sentence TEXT ...``,
-started by the daemon. It says that it is ready, compares what it is given with the sentences of the
-rules, and ends when its standard input closes.
+started by the daemon. It reports that it is ready, compares the texts that it gets with the
+sentences of the rules, and ends when its standard input closes.
 
 References
 ----------
@@ -28,26 +28,17 @@ from daemon.service.logs import configure_logging
 from daemon.service.settings import LogSettings
 
 NICENESS = 5
-"""The narrator's by default: the fast loop goes first where they share a core."""
+"""That of the narrator by default: the fast loop goes first where they share a core."""
 
 _HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 """``MODEL`` or ``OWNER/MODEL``."""
 
-MAX_KNOWN = 1000
+MAX_CACHED = 1000
 """Texts whose cosines are kept: neighbouring windows are often described in the same words."""
 
 
 def model_problem(model: str) -> str:
-    """Return why a sentence model cannot be loaded, as far as a look tells; empty if it may be.
-
-    Parameters
-    ----------
-    model : str
-        Folder or hub id.
-
-    Returns
-    -------
-    problem : str
+    """Return why a folder or hub id cannot be a sentence model; empty if it may be one.
 
     Examples
     --------
@@ -66,13 +57,7 @@ def model_problem(model: str) -> str:
 
 
 class _Comparer:
-    """Sentences of the rules, as directions.
-
-    Parameters
-    ----------
-    model : str
-        Folder or hub id.
-    sentences : sequence of str
+    """Compares texts with the sentences of the rules.
 
     Raises
     ------
@@ -81,7 +66,9 @@ class _Comparer:
     """
 
     def __init__(self, model: str, sentences: Sequence[str]) -> None:
-        if problem := model_problem(model):  # the folder may have been there at the start
+        if problem := model_problem(
+            model
+        ):  # checked at the start too, but the folder may have gone
             raise UserError(problem)
         import torch
         from sentence_transformers import SentenceTransformer
@@ -90,20 +77,20 @@ class _Comparer:
         torch.set_num_threads(1)
         transformers_logging.disable_progress_bar()
         self._model = SentenceTransformer(model, device="cpu")
-        self._known: dict[str, list[float]] = {}
+        self._cosines: dict[str, list[float]] = {}
         self._directions = self._encode(sentences)
-        self._encode(["a sentence, so that the first one does not take longer"])
+        self._encode(["a sentence to warm up, since the first one takes longer"])
 
     def cosines(self, texts: Sequence[str]) -> list[list[float]]:
         """Return the cosines of each text with every sentence."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        new = [text for text in dict.fromkeys(texts) if text not in self._cosines]
         if new:
-            if len(self._known) + len(new) > MAX_KNOWN:
-                self._known.clear()
+            if len(self._cosines) + len(new) > MAX_CACHED:
+                self._cosines.clear()
                 new = list(dict.fromkeys(texts))
-            found: NDArray[np.float32] = self._encode(new) @ self._directions.T
-            self._known.update(zip(new, found.tolist(), strict=True))
-        return [self._known[text] for text in texts]
+            cosines: NDArray[np.float32] = self._encode(new) @ self._directions.T
+            self._cosines.update(zip(new, cosines.tolist(), strict=True))
+        return [self._cosines[text] for text in texts]
 
     def _encode(self, sentences: Sequence[str]) -> NDArray[np.float32]:
         vectors: NDArray[np.float32] = self._model.encode(
@@ -142,7 +129,7 @@ def _serve(socket: zmq.Socket[bytes], comparer: _Comparer) -> int:
     poller.register(sys.stdin.fileno(), zmq.POLLIN)
     while True:
         ready = dict(poller.poll())
-        if sys.stdin.fileno() in ready:  # nothing is ever written to it: it has closed
+        if sys.stdin.fileno() in ready:  # the daemon never writes to it, so it has closed
             return 0
         _, payload = socket.recv_multipart()
         batch_id, texts = msgpack.unpackb(payload)

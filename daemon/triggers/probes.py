@@ -1,4 +1,4 @@
-"""The probes: how probable each concept is, from the mean patch. No socket here.
+"""The concept probes: how probable each concept is, from the mean patch.
 
 ``probability = sigmoid(scale * (weight @ mean_patch + bias) + offset)``, with a scale and an offset
 for each population; see docs/training-report.md for how they are learned.
@@ -39,7 +39,6 @@ class ConceptProbes:
 
     Attributes
     ----------
-    concepts : tuple of str
     populations : tuple of str
         Expressions that have a calibration: ``all``, ``area:VISp``, ``cell_type:PV``.
     weight : array, shape (n_concepts, dim), float32
@@ -55,7 +54,7 @@ class ConceptProbes:
     offset: NDArray[np.float32]
 
     def calibration_of(self, expression: str) -> str:
-        """Return the population whose calibration serves for an expression of the settings.
+        """Return the population whose calibration is used for an expression of the settings.
 
         A bare name is an area or else a cell type, as in `contracts.population.Population.select`.
         Recording probes, controls, single units and lists of units have no calibration: they take
@@ -68,16 +67,7 @@ class ConceptProbes:
 
 
 def load_probes(manifest: Manifest) -> ConceptProbes | None:
-    """Read the bundle's probes.
-
-    Parameters
-    ----------
-    manifest : Manifest
-
-    Returns
-    -------
-    ConceptProbes or None
-        None if the bundle has none.
+    """Read the bundle's probes; None if it has none.
 
     Raises
     ------
@@ -157,12 +147,14 @@ class PopulationProbes:
     Parameters
     ----------
     probes : ConceptProbes
+        Of the bundle.
     expressions : mapping
-        Expression of each population that is asked for, by its name.
+        Expression of each population that rules name, by its name.
 
     Attributes
     ----------
     concepts : tuple of str
+        In the order of the probabilities.
     calibrations : dict
         Whose calibration each population takes, by its name.
     """
@@ -187,27 +179,27 @@ class PopulationProbes:
         Parameters
         ----------
         embeddings : sequence of PatchEmbedding
-            Of one window; populations that are not asked for are passed over.
+            Of one window; populations that no rule names are passed over.
 
         Returns
         -------
         probabilities : dict of array, shape (n_concepts,), float32
-            All NaN where the encoder gave numbers that are not finite, or too large for one of the
-            concepts to be told.
+            All NaN where the encoder gave numbers that are not finite, or so large that a concept's
+            log odds are undefined.
         """
-        found = [each.population for each in embeddings if each.population in self._row_of]
+        names = [e.population for e in embeddings if e.population in self._row_of]
         # Sums and products of numpy itself: those of BLAS may start threads, which take the cores
         # from the encoder and wake up late (benchmarks/bench_trigger_evaluator.py).
         with np.errstate(all="ignore"):  # what is not finite becomes NaN, which no rule fires at
-            for each in embeddings:
-                row = self._row_of.get(each.population)
+            for embedding in embeddings:
+                row = self._row_of.get(embedding.population)
                 if row is not None:
-                    np.add.reduce(each.patches, axis=0, out=self._mean[row])
-                    self._mean[row] /= len(each.patches)
+                    np.add.reduce(embedding.patches, axis=0, out=self._mean[row])
+                    self._mean[row] /= len(embedding.patches)
             logit = np.einsum("pd,cd->pc", self._mean, self._weight) * self._scale + self._shift
             # Numbers that are finite and huge may still add up to infinity minus infinity.
-            is_none = ~np.isfinite(self._mean).all(axis=1) | np.isnan(logit).any(axis=1)
+            is_undefined = ~np.isfinite(self._mean).all(axis=1) | np.isnan(logit).any(axis=1)
             np.clip(logit, -LARGEST_LOGIT, LARGEST_LOGIT, out=logit)
             probability = 1 / (1 + np.exp(-logit))
-            probability[is_none] = np.nan
-        return {name: probability[self._row_of[name]] for name in found}
+            probability[is_undefined] = np.nan
+        return {name: probability[self._row_of[name]] for name in names}

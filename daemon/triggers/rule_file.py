@@ -1,4 +1,4 @@
-"""The file of rules and sinks: TOML in, checked values out, every problem in one error."""
+"""Reads the file of rules and sinks; one error lists every problem."""
 
 from __future__ import annotations
 
@@ -39,11 +39,10 @@ class RuleBook:
 
     Attributes
     ----------
-    rules : tuple of Rule
     sinks : dict
         Those that some rule names, by name.
     likeness_model : str or None
-        Of the rules on likeness.
+        Folder or hub id, for rules on likeness; None stands for the default.
     """
 
     rules: tuple[Rule, ...]
@@ -51,7 +50,7 @@ class RuleBook:
     likeness_model: str | None = None
 
     def of_kind(self, *kinds: TriggerKind) -> tuple[Rule, ...]:
-        """Return the rules that listen to one of some kinds of things."""
+        """Return the rules of some kinds."""
         return tuple(rule for rule in self.rules if rule.condition.kind in kinds)
 
 
@@ -62,51 +61,47 @@ def load_rules(
     populations: Mapping[str, str],
     dry_run: bool = False,
 ) -> RuleBook:
-    """Read a file of rules.
+    """Read a rule file.
 
     Parameters
     ----------
     path : Path
         TOML.
     probes : ConceptProbes or None
-        The bundle's.
+        Of the bundle, if it has some.
     populations : mapping
-        The settings' table: names, and what they stand for.
+        The settings' table: expressions by name.
     dry_run : bool
-        Make every rule a dry one.
-
-    Returns
-    -------
-    RuleBook
+        Give no trigger of any rule to a sink.
 
     Raises
     ------
     SettingsError
         With every problem of every rule and sink.
     """
-    found, sinks, problems = _read(path)
+    file, sinks, problems = _read(path)
     rules = []
-    if found is not None:
-        if not found.triggers:
+    if file is not None:
+        if not file.triggers:
             problems.append(f"{path} must hold one rule or more, such as [triggers.car_seen]")
-        for name, table in found.triggers.items():
+        for name, table in file.triggers.items():
             rule, of_rule = _rule(name, table, probes, populations, sinks, dry_run)
             problems += [f"triggers.{name}{problem} ({path})" for problem in of_rule]
             rules += [rule] if rule else []
         problems += [
             f"sinks.{name} {_NAME_RULE} ({path})" for name in sinks if not _NAME.fullmatch(name)
         ]
-    if problems or found is None:
+    if problems or file is None:
         raise SettingsError(problems)
     used = {name for rule in rules for name in rule.sinks}
-    for name in sorted(found.sinks.keys() - used):
+    for name in sorted(file.sinks.keys() - used):
         logger.warning("no rule names this sink", extra={"sink": name, "file": str(path)})
-    tables = {name: table for name, table in found.sinks.items() if name in used}
-    return RuleBook(tuple(rules), tables, found.likeness.model)
+    tables = {name: table for name, table in file.sinks.items() if name in used}
+    return RuleBook(tuple(rules), tables, file.likeness.model)
 
 
 def _read(path: Path) -> tuple[RuleFileTable | None, tuple[str, ...], list[str]]:
-    """Return what stands in the file but for what is wrong, all names of sinks, and problems."""
+    """Return the valid part of the file, the names of all sinks, and problems."""
     try:
         tree: dict[str, Any] = read_toml(path)
     except FileNotFoundError:
@@ -124,14 +119,14 @@ def _read(path: Path) -> tuple[RuleFileTable | None, tuple[str, ...], list[str]]
     except ValidationError as error:
         details = error.errors()
     problems = [_sentence(detail, path) for detail in details]
-    for detail in details:  # what is wrong is left out, so that the rest is checked as well
+    for detail in details:  # without what is wrong, so that the rest is checked as well
         _leave_out(tree, [str(part) for part in detail["loc"]])
     is_there = bool(tree.get("triggers"))
     return RuleFileTable.model_validate(tree) if is_there else None, sinks, problems
 
 
 def _leave_out(tree: dict[str, Any], place: list[str]) -> None:
-    """Take what is wrong out of a file: one key of a rule, or a rule without its condition."""
+    """Remove what is wrong from a file: one key of a rule, or a rule whose condition is wrong."""
     top, *below = place
     table = tree.get(top)
     if not below or not isinstance(table, dict):
@@ -238,7 +233,7 @@ def _nearest(name: str, known: tuple[str, ...]) -> str:
 
 
 def _sentence(detail: ErrorDetails, path: Path) -> str:
-    """Say what rule was broken, where, and what was found."""
+    """Return which rule was broken, where, and what was found, as a sentence."""
     loc = [str(part) for part in detail["loc"]]
     if detail["type"] == "extra_forbidden":
         known = keys_at(loc)
@@ -253,5 +248,5 @@ def _sentence(detail: ErrorDetails, path: Path) -> str:
 
 
 def _without_kind(loc: list[str]) -> list[str]:
-    """Leave out the kind of a sink, which pydantic puts in the path."""
+    """Drop the kind of a sink, which pydantic puts in the path."""
     return loc[:2] + loc[3:] if loc[0] == "sinks" and len(loc) > 3 else loc

@@ -1,4 +1,4 @@
-"""A rule's condition: one line of text, read with the place of every mistake. No file here.
+"""A rule's condition: one line of text, parsed; an error marks the place of the mistake.
 
 ::
 
@@ -6,7 +6,7 @@
     narration of POPULATION says "WORDS" [for N narrations]
     narration of POPULATION like "SENTENCE" > NUMBER [for N narrations]
 
-``<`` stands for what goes away.
+``<`` fires when the concept disappears.
 """
 
 from __future__ import annotations
@@ -18,31 +18,29 @@ from contracts.trigger import TriggerKind
 from daemon.triggers.crossing import Level
 
 MAX_DWELL = 10_000
-"""Windows or narrations in a row: eleven minutes at fifteen a second."""
+"""Windows or narrations in a row, at most: eleven minutes at fifteen a second."""
 
-SAID = 0.5
-"""Threshold of a word, whose score is 1 or 0."""
+WORD_THRESHOLD = 0.5
+"""Of a word, whose score is 1 or 0."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-"""What no concept and no sentence has, and no argument of a process may have (C0, DEL, C1)."""
+"""Control characters (C0, DEL, C1): a concept, a sentence or an argument of a process has none."""
 
 _TOKEN = re.compile(r"""\s*("[^"]*"|'[^']*'|[<>]=?|[^\s<>"']+|["'])""")
 
 
 @dataclass(frozen=True, slots=True)
 class RuleCondition:
-    """What a rule waits for.
+    """What a rule fires on.
 
     Attributes
     ----------
-    kind : TriggerKind
     what : str
         A concept, words or a sentence.
     population : str
         A name of the settings' table of populations.
     is_above : bool
         ``>`` or ``says``; else ``<``.
-    threshold : float
     dwell : int
         Windows or narrations in a row.
     """
@@ -65,13 +63,12 @@ class Rule:
         Its triggers go out under ``trigger.<name>``.
     text : str
         The condition as it was written.
-    condition : RuleCondition
     level : Level
         The condition's numbers, with release and refractory time.
     is_dry : bool
-        No sink but the publish socket hears of its triggers.
+        Whether its triggers are published only, and given to no sink.
     sinks : tuple of str
-        The others that do.
+        Names of the sinks that get its triggers.
     """
 
     name: str
@@ -88,9 +85,9 @@ class RuleConditionError(ValueError):
     Attributes
     ----------
     problem : str
-        What was expected, and what stood there.
+        What was expected, and what was found.
     marked : str
-        The condition, and a second line with the place.
+        The condition, and a second line that points to the place.
     """
 
     def __init__(self, problem: str, text: str, at: int) -> None:
@@ -101,16 +98,7 @@ class RuleConditionError(ValueError):
 
 
 def read_condition(text: str) -> RuleCondition:
-    """Read a condition.
-
-    Parameters
-    ----------
-    text : str
-        One line.
-
-    Returns
-    -------
-    RuleCondition
+    """Parse a condition.
 
     Raises
     ------
@@ -119,20 +107,20 @@ def read_condition(text: str) -> RuleCondition:
 
     Examples
     --------
-    >>> found = read_condition('probe "car" of VISp > 0.8 for 2 windows')
-    >>> found.what, found.population, found.threshold, found.dwell
+    >>> condition = read_condition('probe "car" of VISp > 0.8 for 2 windows')
+    >>> condition.what, condition.population, condition.threshold, condition.dwell
     ('car', 'VISp', 0.8, 2)
     """
-    return _Reader(text).condition()
+    return _Parser(text).condition()
 
 
-class _Reader:
-    """Takes the words of a condition one by one."""
+class _Parser:
+    """Takes the tokens of a condition one by one, from left to right."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._tokens = [(match[1], match.start(1)) for match in _TOKEN.finditer(text)]
-        self._next = 0
+        self._next = 0  # index of the token that is taken next
 
     def condition(self) -> RuleCondition:
         subject = self._word("probe", "narration")
@@ -146,22 +134,24 @@ class _Reader:
                 TriggerKind.WORD if self._word("says", "like") == "says" else TriggerKind.LIKENESS
             )
             what = self._quoted("a word" if kind is TriggerKind.WORD else "a sentence")
-        is_above, threshold = True, SAID
+        is_above, threshold = True, WORD_THRESHOLD
         if kind is not TriggerKind.WORD:
             is_above = self._word(">", "<") == ">"
             threshold = self._number()
         dwell = self._dwell("window" if kind is TriggerKind.PROBE else "narration")
         return RuleCondition(kind, what, population, is_above, threshold, dwell)
 
-    def _dwell(self, things: str) -> int:
+    def _dwell(self, counted: str) -> int:
         if self._next == len(self._tokens):
             return 1
         self._word("for")
         token, at = self._take("a whole number")
+        # Nine digits are beyond the limit, and a longer text is no number to be read at all: int()
+        # refuses thousands of digits with an error of its own.
         n = int(token.lstrip("0")[:9] or 0) if token.isascii() and token.isdigit() else 0
         if not 1 <= n <= MAX_DWELL:
             raise self._error(f"a whole number from 1 to {MAX_DWELL:,}", token, at)
-        self._word(f"{things}s", things)
+        self._word(f"{counted}s", counted)  # both: "for 1 window" reads as well
         if self._next < len(self._tokens):
             raise self._error("nothing more", *self._tokens[self._next])
         return n
@@ -175,6 +165,7 @@ class _Reader:
 
     def _quoted(self, what: str) -> str:
         expected = f"{what} in quotation marks"
+        # A token that starts with a quotation mark ends with its partner, or is the mark alone.
         token, at = self._take(expected)
         if token[0] not in "\"'" or not token[1:-1].strip():
             raise self._error(expected, token, at)
@@ -190,6 +181,7 @@ class _Reader:
 
     def _number(self) -> float:
         token, at = self._take("a number")
+        # Not float() itself, which also takes "nan", "inf" and "1_000".
         if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)", token):
             raise self._error("a number, such as 0.8", token, at)
         return float(token)

@@ -1,4 +1,4 @@
-"""The tables of a file of rules, as people write them: rules, sinks, the sentence model."""
+"""The tables of a rule file, as people write them: rules, sinks, the sentence model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MESSAGE_FIELDS: dict[str, str | float | int] = {
     "id": "0123abcd-car_seen-1",
     "seq": 1,
 }
-"""What may stand in braces in a message, with something of its kind to try a format on."""
+"""What may be in braces in a message, each with a value of its type to try a format on."""
 
 
 class _Table(BaseModel):
@@ -47,7 +47,7 @@ class RuleTable(_Table):
 
 class _Sink(_Table):
     queue: Annotated[int, Field(ge=1, le=10_000)] = 100
-    """Triggers that wait for this sink, at most; a newer one is dropped and counted."""
+    """Triggers that may wait for this sink; one more is dropped and counted."""
     max_age_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
     """A trigger that has waited for longer is dropped and counted: late, it would mislead."""
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
@@ -136,17 +136,12 @@ class RuleFileTable(_Table):
 
 
 def keys_at(place: Sequence[str]) -> tuple[str, ...]:
-    """Return the keys that a table of the file may have.
+    """Return the keys that a table of the file may have; none where the table is not known.
 
     Parameters
     ----------
     place : sequence of str
-        As pydantic says it: ``("sinks", "ttl", "command", "timeout")``.
-
-    Returns
-    -------
-    keys : tuple of str
-        None where the table is not known.
+        Of an error, as pydantic gives it: ``("sinks", "ttl", "command", "timeout")``.
     """
     models: dict[str, type[_Table]] = {
         "http": HttpSinkTable,

@@ -1,8 +1,8 @@
 """Triggers to a program: kept running, one JSON line each on its standard input.
 
-The program is in a session of its own, so that Ctrl-C does not reach it; it ends when its standard
-input closes, which also happens when the daemon is killed. One that ends by itself is started again
-after a pause that doubles. Whatever is left of its process group ends with it.
+The program runs in a session of its own, so that Ctrl-C does not reach it. It ends when its
+standard input closes, which also happens when the daemon is killed. One that ends by itself is
+started again after a pause that doubles; what is left of its process group is killed with it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from daemon.triggers.sinks.thread import Delivery, DeliveryError
 from daemon.triggers.tables import CommandSinkTable
 
 HEALTHY_AFTER_S = 10.0
-"""A program that lived this long has its pauses start from the first again."""
+"""Seconds after which a program counts as healthy: its next pause is the first one again."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,9 @@ class CommandOutlet:
     Parameters
     ----------
     table : CommandSinkTable
+        Of the rule file.
     clock : Clock
+        For the pauses between restarts.
 
     Attributes
     ----------
@@ -72,12 +74,12 @@ class CommandOutlet:
         except OSError as error:
             self._end(f"its standard input broke: {error}")
             raise DeliveryError(f"{type(error).__name__}: {error}") from error
-        if not is_written:  # half a line may stand there: whatever follows could not be read
+        if not is_written:  # half a line may be in the pipe, so the next one could not be read
             self._end("it did not read")
             raise DeliveryError(f"the program did not read for {self._timeout_s:g} s")
 
     def tend(self) -> None:
-        """Find out whether the program has ended, and start it again in time."""
+        """Start the program again if it has ended and its pause is over."""
         if self._child is not None and self._child.poll() is not None:
             self._end(f"exit code {self._child.returncode}")
         if self._child is None and self._backoff.is_over:
@@ -101,7 +103,7 @@ class CommandOutlet:
             self._child = subprocess.Popen(
                 self._words,
                 stdin=subprocess.PIPE,
-                stdout=2,  # ours may be read by somebody who expects something else
+                stdout=2,  # our own standard output may carry data for another program
                 bufsize=0,
                 start_new_session=True,
             )
@@ -113,7 +115,7 @@ class CommandOutlet:
         logger.info("trigger command started", extra={"pid": self._child.pid})
 
     def _write(self, line: bytes) -> bool:
-        """Write a line; return whether all of it was taken in time."""
+        """Write a line; return whether the pipe took all of it in time."""
         pipe = self._child.stdin if self._child else None
         if pipe is None:
             return False
@@ -129,7 +131,7 @@ class CommandOutlet:
         return True
 
     def _end(self, reason: str) -> None:
-        """Let go of a program that has ended or must; the next one starts after a pause."""
+        """Clean up a program that has ended or must; the next one starts after a pause."""
         if self._child is not None:
             self._close_input(self._child)
             self._kill(self._child)
@@ -141,7 +143,7 @@ class CommandOutlet:
         )
 
     def _kill(self, child: subprocess.Popen[bytes]) -> None:
-        """Kill a program, which may have ended, and what it has started."""
+        """Kill a program, which may have ended, and the processes that it has started."""
         with suppress(OSError):  # none of them is left
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()

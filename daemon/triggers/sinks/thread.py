@@ -1,8 +1,22 @@
 """A sink's own thread: a bounded queue between the fast loop and whatever may be slow.
 
-The fast loop leaves a trigger and goes on. What finds the queue full, or has waited for too long,
-is dropped and counted; a delivery that fails is counted and not tried again, unless the sink was
-told to.
+Theory of operation
+-------------------
+::
+
+    offer (fast loop) ──► queue ──► thread ──► outlet: HTTP, a program, ...
+
+The fast loop queues a trigger and goes on. The thread takes them one by one and calls the outlet,
+which may block for as long as its settings allow; between triggers it calls `Outlet.tend`.
+
+Every trigger that is offered is counted once: ``n_sent``, ``n_failed``, ``n_stale`` (it had waited
+for longer than ``max_age_s``: a late trigger misleads) or ``n_dropped`` (the queue was full, the
+thread had ended, or it was still queued at the end). Each counter is written by one thread only,
+so none needs a lock. A failed delivery is not repeated here; an outlet may have retries of its own.
+
+At the end ``finish`` puts a None behind the last trigger, so that all sinks can finish at once, and
+``close`` waits for each. Past the deadline the queue is emptied and the thread left behind: it is a
+daemon thread, and the process does not wait for it.
 """
 
 from __future__ import annotations
@@ -18,20 +32,20 @@ from contracts.trigger import Trigger
 from daemon.rate_limited_log import RateLimitedLog
 
 TEND_S = 0.1
-"""How often an outlet is looked after while nothing is to be delivered."""
+"""Seconds between two calls of `Outlet.tend` while nothing is to be delivered."""
 
 KILL_S = 0.2
-"""Of the time to the deadline, what is left to end by force what does not end by itself."""
+"""Seconds before the deadline that an outlet keeps, to end by force what does not end by itself."""
 
 FAILED_IN_A_ROW = 5
-"""So many deliveries that failed, one after the other, are a problem of the sink."""
+"""Failures in a row from which on the sink has a problem."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A trigger, and the JSON that was published."""
+    """A trigger, and its JSON as it was published."""
 
     trigger: Trigger
     payload: bytes
@@ -42,10 +56,10 @@ class DeliveryError(Exception):
 
 
 class Outlet(Protocol):
-    """One way out of the daemon. All methods are called on the sink's thread."""
+    """Delivers triggers out of the daemon. All methods are called on the sink's thread."""
 
     def open(self) -> None:
-        """Make ready, so that the first delivery does not wait for it."""
+        """Prepare, so that the first delivery does not wait for it."""
         ...
 
     def deliver(self, delivery: Delivery) -> None:
@@ -59,11 +73,11 @@ class Outlet(Protocol):
         ...
 
     def tend(self) -> None:
-        """Look after what must be kept alive; called several times a second."""
+        """Keep alive what must be; called several times a second."""
         ...
 
     def close(self, *, deadline_s: float) -> None:
-        """Let go of everything."""
+        """Release everything."""
         ...
 
 
@@ -73,22 +87,23 @@ class SinkThread:
     Parameters
     ----------
     name : str
-        Of the sink, as the rules know it.
+        As the rules name it.
     outlet : Outlet
+        Where it delivers.
     queue : int
         Triggers that may wait.
     max_age_s : float
         A trigger that was published longer ago is dropped.
     clock : Clock
+        Host clock, of the triggers' stamps.
 
     Attributes
     ----------
-    name : str
     n_sent, n_failed : int
         Deliveries that arrived, and that did not. Written by the sink's thread.
     n_dropped : int
-        Triggers that found the queue full or the thread ended, or were left in the queue at the
-        end. Written by the caller's.
+        Triggers that found the queue full or the thread ended, or were still queued at the end.
+        Written by the caller's thread.
     n_stale : int
         Triggers that had waited for too long. Written by the sink's thread.
     n_failed_in_a_row : int
@@ -106,7 +121,9 @@ class SinkThread:
         self._max_age_ns = round(max_age_s * NS_PER_S)
         self._clock = clock
         self._log = RateLimitedLog(logger, clock)
-        self._waiting: SimpleQueue[Delivery | None] = SimpleQueue()
+        # Unbounded, and bounded by `offer`: a SimpleQueue's put never waits for a lock that the
+        # sink's thread holds.
+        self._queue: SimpleQueue[Delivery | None] = SimpleQueue()
         self._stop_ns = 0
         self._thread = threading.Thread(target=self._run, name=f"sink-{name}", daemon=True)
         self._thread.start()
@@ -127,33 +144,36 @@ class SinkThread:
         )
 
     def offer(self, delivery: Delivery) -> None:
-        """Leave a trigger; called on the fast loop, never waits."""
-        if self._waiting.qsize() >= self._queue_size or not self._thread.is_alive():
+        """Queue a trigger; called on the fast loop, never waits."""
+        # The one producer asks for the size: it can only have shrunk when the trigger is put.
+        if self._queue.qsize() >= self._queue_size or not self._thread.is_alive():
             self.n_dropped += 1
         else:
-            self._waiting.put(delivery)
+            self._queue.put(delivery)
 
     def finish(self, *, deadline_s: float) -> None:
-        """Begin to end: what waits is delivered, until the deadline; never waits."""
+        """Start to end: what is queued is delivered, until the deadline; never waits."""
         self._stop_ns = self._clock.now_ns() + second_to_ns(deadline_s)
-        self._waiting.put(None)
+        self._queue.put(None)
 
     def close(self, *, deadline_s: float) -> None:
-        """Deliver what waits, until the deadline, and end."""
+        """Deliver what is queued, until the deadline, and end."""
         self.finish(deadline_s=deadline_s)
         self._thread.join(deadline_s)
-        n_left = self._take_back()
+        # What the thread has not begun by now would come too late; emptied, so that it ends after
+        # the delivery it is in.
+        n_left = self._empty_queue()
         self.n_dropped += n_left
-        if self._thread.is_alive():  # in the middle of a delivery; the process does not wait for it
-            self._waiting.put(None)
+        if self._thread.is_alive():
+            self._queue.put(None)  # the one of `finish` was taken out with the triggers
             logger.warning("sink left behind", extra={"sink": self.name, "undelivered": n_left})
 
-    def _take_back(self) -> int:
-        """Empty the queue; return how many triggers waited in it."""
+    def _empty_queue(self) -> int:
+        """Empty the queue; return how many triggers were in it."""
         n_left = 0
         while True:
             try:
-                n_left += self._waiting.get_nowait() is not None
+                n_left += self._queue.get_nowait() is not None
             except Empty:
                 return n_left
 
@@ -164,7 +184,7 @@ class SinkThread:
                 self._deliver(delivery)
             remaining_s = ns_to_second(self._stop_ns - self._clock.now_ns())
             self._outlet.close(deadline_s=max(0.0, remaining_s - KILL_S))
-        except Exception:  # the top of a thread
+        except Exception:  # the top of a thread; `offer` drops from now on
             logger.exception("sink ended", extra={"sink": self.name})
         self._log.flush()
 
@@ -172,11 +192,12 @@ class SinkThread:
         while True:
             self._outlet.tend()
             try:
-                return self._waiting.get(timeout=TEND_S)
+                return self._queue.get(timeout=TEND_S)
             except Empty:
                 continue
 
     def _deliver(self, delivery: Delivery) -> None:
+        # Asked here and not in `offer`: what ages a trigger is the delivery of those before it.
         age_ns = self._clock.now_ns() - delivery.trigger.stamps.published
         if age_ns > self._max_age_ns:
             self.n_stale += 1

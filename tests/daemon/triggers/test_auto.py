@@ -22,7 +22,7 @@ from daemon.publisher import Publisher
 from daemon.service.settings import Settings
 from daemon.service.settings_loader import load_settings
 from daemon.triggers import auto
-from daemon.triggers.auto import load_rule_book, make_trigger_desk, model_folder
+from daemon.triggers.auto import load_rule_book, make_trigger_evaluator, model_folder
 from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.rule_file import load_rules
@@ -145,7 +145,7 @@ def _desk(
     rules = settings.triggers.rules
     assert rules is not None
     probes = concept_probes()
-    desk = make_trigger_desk(
+    desk = make_trigger_evaluator(
         load_rules(rules, probes=probes, populations=settings.populations),
         probes,
         settings,

@@ -68,7 +68,7 @@ class FakeLikeness:
     def n_unfinished(self) -> int:
         return len(self.asked)
 
-    def ask(self, narration: Narration) -> None:
+    def submit(self, narration: Narration) -> None:
         self.asked.append(narration)
 
     def collect(self) -> Iterator[tuple[Narration, Mapping[str, float]]]:
@@ -146,7 +146,7 @@ def make(context: Context):
 
 
 def test_a_window_triggers_at_once(make):
-    """A concept that crosses its threshold is published by `judge` itself, with all its facts."""
+    """A concept that crosses its threshold is published by `evaluate`, with all its facts."""
     made = make(rule('probe "car" of VISp > 0.8', "car_seen"))
     made.clock.ns = 9_000_000
     made.desk.evaluate(seen(5, 0.9, ("all", "VISp"), host_ns=4_000_000))

@@ -57,14 +57,14 @@ def test_likeness_of_narrations(context: Context):
 
     try:
         for seq in range(MAX_WAITING + 3):
-            port.ask(narration(seq=seq))
+            port.submit(narration(seq=seq))
         assert (port.n_dropped, port.n_unfinished, port.problem) == (3, MAX_WAITING, "")
         first = _worker_of(port)
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: collect(0) and port.worker_pid is None, what="the worker's death")
         assert (port.n_dropped, port.n_unfinished) == (MAX_WAITING + 3, 0)
         assert "the worker ended with exit code -9" in port.problem
-        port.ask(narration())
+        port.submit(narration())
         assert (port.n_dropped, port.n_unfinished) == (MAX_WAITING + 4, 0)
 
         clock.ns += round(1e9)
@@ -74,7 +74,7 @@ def test_likeness_of_narrations(context: Context):
         texts = ["A dark street in deep shadow.", "Two dogs run across a bright meadow."]
         asked = [narration(seq=seq, text=texts[seq % 2]) for seq in range(6)]
         for each in asked:
-            port.ask(each)
+            port.submit(each)
         wait_until(lambda: collect(6), deadline_s=60, what="the cosines")
         assert list(found) == [each.id for each in asked]
         assert (port.n_dropped, port.n_unfinished, port.problem) == (MAX_WAITING + 4, 0, "")
@@ -83,7 +83,7 @@ def test_likeness_of_narrations(context: Context):
         assert dogs["a dog"] > dark["a dog"]
 
         os.kill(_worker_of(port), signal.SIGSTOP)
-        port.ask(narration(seq=102))
+        port.submit(narration(seq=102))
         clock.ns += round(1e9 * ANSWER_S)
         assert collect(0)
         assert (port.n_unfinished, port.problem) == (1, "")
@@ -130,7 +130,7 @@ def test_a_model_that_cannot_be_loaded_is_said(
             assert list(port.collect()) == []
             return "likeness cannot start" in caplog.text
 
-        port.ask(narration())
+        port.submit(narration())
         wait_until(has_failed, deadline_s=180, what="the failure")
         assert not port.is_ready
         assert "there is no config.json" in port.problem

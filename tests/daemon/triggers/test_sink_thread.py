@@ -154,7 +154,7 @@ def test_what_a_sink_that_has_ended_is_offered_is_counted():
     outlet = Fickle(is_sick=True)
     with running(outlet) as sink:
         wait_until(lambda: not sink._thread.is_alive(), what="the thread's end")
-        sink._waiting.put(delivery_of(0))  # as if it had ended just then
+        sink._queue.put(delivery_of(0))  # as if it had ended just then
         sink.offer(delivery_of(1))
         assert sink.n_dropped == 1
     assert (sink.n_sent, sink.n_failed, sink.n_lost) == (0, 0, 2)
