@@ -70,7 +70,7 @@ def main() -> int:
             figure(case, f"judge, quiet / aim of {AIM_US[case]} us", quiet / AIM_US[case] / 1e3),
         ]
     result = Result(
-        room="trigger_desk",
+        room="trigger_evaluator",
         parameters={"n_populations": N_POPULATIONS, "n_concepts": N_CONCEPTS, "n_rules": 8},
         limits={"copy_bytes_per_s": copy_bytes_per_s(is_quick=options.is_quick)},
         rows=rows,

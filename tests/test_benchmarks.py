@@ -15,7 +15,7 @@ ROOMS = (
     "dataset",
     "encoder",
     "narrator",
-    "trigger_desk",
+    "trigger_evaluator",
     "trigger",
 )
 
