@@ -37,7 +37,7 @@ from daemon.service.latencies import LatencyRecorder
 from daemon.service.metrics import Gauges, make_registry
 from daemon.service.settings import NarratorSettings, Settings
 from daemon.stream_registry import StreamRegistry
-from daemon.triggers.auto import load_rule_book, make_trigger_desk
+from daemon.triggers.auto import load_rule_book, make_trigger_evaluator
 from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.rule_file import RuleBook
@@ -173,7 +173,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             undo.callback(http.close)
         triggers = None
         if rules:
-            triggers = make_trigger_desk(
+            triggers = make_trigger_evaluator(
                 *rules,
                 settings,
                 bundle=manifest.sha256,

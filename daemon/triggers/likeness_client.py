@@ -32,7 +32,7 @@ import zmq
 
 from contracts.clock import Clock, second_to_ns
 from contracts.narration import Narration
-from daemon.worker.connection import bind_line
+from daemon.worker.connection import bind_worker_socket
 from daemon.worker.process import WorkerProcess
 
 SOCKET_NAME = "likeness"
@@ -117,7 +117,9 @@ class LikenessClient:
         self._sent_ns = 0
         self._clock = clock
         self._problem = ""
-        self._folder, self._socket = bind_line(context, SOCKET_NAME, what="the sentence model")
+        self._folder, self._socket = bind_worker_socket(
+            context, SOCKET_NAME, what="the sentence model"
+        )
         self._process = WorkerProcess(
             [
                 "daemon.triggers.likeness_worker",
