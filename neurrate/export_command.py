@@ -54,8 +54,8 @@ def export(
     bundle
         Folder to write.
     precision
-        Of the graph. float32: for every machine; int8: three quarters of the time on a CPU;
-        float16: for a GPU. The daemon falls back to float32 where another is too far from it.
+        Of the graph. float32: for every machine; int8: 0.6 to 0.85 of its time on
+        a CPU; float16: for a GPU. The daemon falls back to float32 where they are too far off.
     engine
         Also make an engine for the GPU here (tensorrt), or for any GPU from Ampere on
         (tensorrt-rtx, which needs none here). Otherwise the daemon makes one when it starts.

@@ -340,7 +340,7 @@ def test_model_of_another_grid(run, tmp_path, capsys):
 
 @pytest.mark.gpu
 def test_engine_passes_the_gate_on_the_gpu(run, tmp_path, capsys):
-    """Where it can run, the engine is held against the network as the graph is."""
+    """Where it can run, the engine is compared with the network as the graph is."""
     find_gpu_or_skip()
     out = tmp_path / "bundle"
     words = ["--engine", "tensorrt", "--precision", "float16", "--narrations", "0"]

@@ -81,7 +81,7 @@ def test_parity_report_names_the_graph(tiny_bundle):
 
 
 def test_graph_is_plain(tiny_bundle):
-    """Opset 20, standard operators, named doors, and no trace of the machine that made it."""
+    """Opset 20, standard operators, named inputs and output, no trace of the exporting machine."""
     proto = onnx.load(tiny_bundle.folder / ENCODER_ONNX)
     assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", 20)]
     assert [each.name for each in proto.graph.input] == ["counts", "mask"]
