@@ -14,3 +14,12 @@ def find_gpu_or_skip() -> Gpu:
         return find_gpu()
     except DependencyError as error:
         pytest.skip(str(error))
+
+
+def without_gpu_or_skip() -> None:
+    """Skip where there is a GPU."""
+    try:
+        gpu = find_gpu()
+    except DependencyError:
+        return
+    pytest.skip(f"tests what happens without a GPU; here is {gpu.name}")
