@@ -1,4 +1,4 @@
-"""A bundle of random weights: every road of the daemon, and narrations that are noise."""
+"""A bundle of random weights: the whole pipeline of the daemon, and narrations that are noise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PAPER_WINDOW = WindowSpec(BinRate(120), n_bins=20, stride_bins=20)
 """167 ms of 120 Hz bins, as in NEURRATOR (arXiv 2606.18667); a new one every 167 ms."""
 
 GRIDS = {"tiny": PatchGrid(8, 8, 64), "paper": PatchGrid(24, 24, 1024)}
-"""What the small LLaVA of 'neurrate simulate llava' takes, and what LLaVA-1.5 takes."""
+"""Of the small LLaVA of 'neurrate simulate llava', and of LLaVA-1.5."""
 
 
 def make_random_bundle(
@@ -43,26 +43,24 @@ def make_random_bundle(
     references: Sequence[ReferenceFrame] = (),
     overwrite: bool = False,
 ) -> Manifest:
-    """Export an encoder that has learned nothing; its manifest says so (``trained`` is false).
+    """Export an encoder of random weights; in its manifest ``trained`` is false.
 
     Parameters
     ----------
     out : Path
         The bundle's folder.
     population : Population
-        The units that it takes.
+        The encoder's units.
     unit_mean, unit_std : array, shape (n_units,), float, spikes per bin
         Of the units' counts; `unit_std` above 0.
-    window : WindowSpec
-        How windows are cut.
     grid : PatchGrid
         Of the language model.
     language_model_id : str
-        Hub id or folder of the language model, for people.
+        Hub id or folder of the language model.
     recording_label : str
-        Where population, mean and standard deviation come from.
+        The source of population, mean and standard deviation.
     command : str
-        What made it.
+        For the manifest.
     size : {"tiny", "paper"}
         0.2 or about 12 million parameters.
     seed : int
@@ -70,11 +68,7 @@ def make_random_bundle(
     references : sequence of ReferenceFrame
         Training frames with captions, for evidence and retrieval.
     overwrite : bool
-        Replace a bundle that is there.
-
-    Returns
-    -------
-    Manifest
+        Replace an existing bundle.
     """
     n_units = len(population)
     spec = EncoderSpec.tiny(n_units, grid) if size == "tiny" else EncoderSpec(n_units, grid)
@@ -114,15 +108,15 @@ def write_random_bundle(
     batches : iterable of SpikeBatch
         The whole recording, for the units' rates; read only if `out` may be written.
     recording_label : str
-        For people: ``nwb:715093703``.
+        For display: ``nwb:715093703``.
     model : str
         The vision-language model that the encoder is for.
     size : {"tiny", "paper"}
         Of the patch grid and of the encoder.
     command : str
-        What made it, for the manifest.
+        For the manifest.
     overwrite : bool
-        Replace a bundle that is there.
+        Replace an existing bundle.
     """
     check_target(out, overwrite=overwrite)
     unit_mean, unit_std = poisson_statistics(batches, len(population), window.rate)

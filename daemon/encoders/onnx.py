@@ -54,7 +54,7 @@ class OnnxGraph:
     Raises
     ------
     DependencyError
-        If ONNX Runtime, or the GPU that was asked for, is not there.
+        If ONNX Runtime or the requested GPU is missing.
     EngineError
         If CUDA does not take the graph.
     ManifestError

@@ -1,4 +1,4 @@
-"""``neurrate export``: the same run is the same bundle, and what does not fit is one sentence."""
+"""``neurrate export``: the same run gives the same bundle; what does not fit is one sentence."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from tests.support.tiny_bundle import TINY_GRID
 
 LAG_NS = 100_000_000
 QUICK = ("--windows", "16", "--narrations", "4")
-QUICK_AND_SILENT = ("--windows", "4", "--narrations", "0")
+QUICK_WITHOUT_NARRATIONS = ("--windows", "4", "--narrations", "0")
 
 
 @pytest.fixture(scope="module")
@@ -138,16 +138,16 @@ def traced_before(bundle, monkeypatch):
     )
 
 
-def refused(capsys, *words: object) -> str:
+def refused(capsys, *arguments: object) -> str:
     """Run a command that must be refused, and return its one sentence."""
-    assert main(["export", *map(str, words)]) == 2
+    assert main(["export", *map(str, arguments)]) == 2
     error: str = capsys.readouterr().err
     assert "Traceback" not in error
     return " ".join(error.split())
 
 
 def test_help_has_examples(capsys):
-    """Whoever asks for help sees the options and a command to copy."""
+    """The help has the options and a command to copy."""
     assert main(["export", "--help"]) == 0
     text = capsys.readouterr().out
     for part in ("neurrate export run/ bundle/", "--precision", "--engine", "--narrations"):
@@ -167,19 +167,19 @@ def test_bundle_is_the_runs(bundle, run):
 
 
 def test_evidence_is_of_training_frames(bundle, dataset):
-    """Captions and mean patches are those of captioned frames that training saw."""
+    """Captions and mean patches are those of captioned training frames."""
     prepared = load_prepared(dataset)
     captions = dict(
         zip(map(prepared.frames.label, range(30)), prepared.frames.captions, strict=True)
     )
     lines = bundle.file(CAPTIONS).read_text().splitlines()
-    said = {one["frame"]: one["caption"] for one in map(json.loads, lines)}
-    assert 0 < len(said) <= 30
-    assert said.items() <= captions.items()
+    written = {line["frame"]: line["caption"] for line in map(json.loads, lines)}
+    assert 0 < len(written) <= 30
+    assert written.items() <= captions.items()
 
 
-def test_parity_is_of_real_windows_and_words(bundle):
-    """The report has the windows and the narrations that were asked for."""
+def test_parity_is_of_real_windows_and_narrations(bundle):
+    """The report has the requested windows and narrations."""
     report = json.loads((bundle.folder / PARITY).read_text())
     assert (report["n_windows"], report["n_narrations"]) == (16, 4)
     assert report["n_equal"] >= 3
@@ -208,30 +208,30 @@ def test_same_run_same_bundle(bundle, run, tmp_path):
 
 
 def test_the_daemon_runs_it(bundle):
-    """The daemon takes the bundle as it was written, and its encoder is ready on the CPU."""
+    """The daemon loads the bundle, and its encoder is ready on the CPU."""
     encoder = load_encoder(bundle, [bundle.population.select("all")], device="cpu")
     assert encoder.device.startswith("CPU")
 
 
 @pytest.mark.usefixtures("traced_before")
-def test_engine_lies_in_the_bundle(run, tmp_path, capsys):
+def test_engine_is_in_the_bundle(run, tmp_path, capsys):
     """An engine for any GPU is made on a machine without one, and found beside the graph."""
     pytest.importorskip("tensorrt_rtx")
     out = tmp_path / "bundle"
-    words = ["--engine", "tensorrt-rtx", "--populations", "3", *QUICK_AND_SILENT]
-    assert main(["export", str(run), str(out), *words]) == 0
+    options = ["--engine", "tensorrt-rtx", "--populations", "3", *QUICK_WITHOUT_NARRATIONS]
+    assert main(["export", str(run), str(out), *options]) == 0
     (plan,) = (out / FOLDER).glob("*.plan")
     facts = read_facts(plan)
     assert (facts.library, facts.precision, facts.opt_batch) == ("tensorrt_rtx", "float32", 3)
     assert load_manifest(out).model.sha256.keys().isdisjoint({plan.name})
-    said = capsys.readouterr().out
-    assert "the engine of tensorrt_rtx" in said or "the engine against" in said
+    text = capsys.readouterr().out
+    assert "the engine of tensorrt_rtx" in text or "the engine against" in text
 
 
 @pytest.mark.usefixtures("traced_before")
 def test_numbers_fit_a_terminal(run, tmp_path, capsys):
     """80 columns hold one line of numbers; the runtime's name stands above them."""
-    assert main(["export", str(run), str(tmp_path / "b"), *QUICK_AND_SILENT]) == 0
+    assert main(["export", str(run), str(tmp_path / "b"), *QUICK_WITHOUT_NARRATIONS]) == 0
     lines = capsys.readouterr().out.splitlines()
     table = [line for line in lines if line.startswith(tuple("┏┃┡│└"))]
     assert len(table) == 5
@@ -260,7 +260,7 @@ def test_engine_that_is_too_far_is_refused_and_the_bundle_stays(bundle, tmp_path
 
 
 def test_engine_that_cannot_be_made_leaves_the_bundle(bundle, tmp_path):
-    """What the library says is followed by what there is all the same."""
+    """The library's error is followed by what was written nevertheless."""
     pytest.importorskip("tensorrt_rtx")
     folder = tmp_path / "bundle"
     shutil.copytree(bundle.folder, folder)
@@ -288,22 +288,22 @@ def test_engine_without_a_gpu(run, tmp_path, capsys):
 
 
 def test_int8_has_no_engine(run, tmp_path, capsys):
-    """Asking for an engine of an int8 graph is refused before any work, with the way out."""
-    said = refused(capsys, run, tmp_path / "b", "--engine", "tensorrt-rtx", "--precision", "int8")
-    assert "int8 graph is for a CPU" in said
+    """An engine of an int8 graph is refused before any work, with the remedy."""
+    error = refused(capsys, run, tmp_path / "b", "--engine", "tensorrt-rtx", "--precision", "int8")
+    assert "int8 graph is for a CPU" in error
 
 
 @pytest.mark.usefixtures("traced_before")
 def test_graph_that_is_too_far_is_not_written(run, tmp_path, capsys, monkeypatch):
     """The gate's error names number and limit, and the folder is not made."""
     monkeypatch.setitem(LIMITS, "float32", Limits(1.1, 1.1, 0.0, 1.0))
-    said = refused(capsys, run, tmp_path / "b", "--narrations", "0")
-    assert "lowest cosine of a patch is" in said
-    assert "Nothing was written" in said
+    error = refused(capsys, run, tmp_path / "b", "--narrations", "0")
+    assert "lowest cosine of a patch is" in error
+    assert "Nothing was written" in error
     assert not (tmp_path / "b").exists()
 
 
-def test_bundle_that_is_there(bundle, run, capsys):
+def test_existing_bundle(bundle, run, capsys):
     """A bundle is replaced only when asked for."""
     assert "add --overwrite" in refused(capsys, run, bundle.folder)
 
@@ -316,11 +316,11 @@ def test_run_that_is_not_evaluated(dataset, tmp_path, capsys):
 
 
 def test_other_data_set(dataset, tmp_path, capsys):
-    """A data set with another sha256 is not the one that it learned from."""
+    """A data set with another sha256 is not the training data."""
     other = make_run(tmp_path / "run", dataset, dataset_sha256="f" * 64)
-    said = refused(capsys, other, tmp_path / "b")
-    assert "sha256 ffffffffffff" in said
-    assert "--dataset DIR" in said
+    error = refused(capsys, other, tmp_path / "b")
+    assert "sha256 ffffffffffff" in error
+    assert "--dataset DIR" in error
 
 
 def test_data_set_that_has_moved(dataset, tmp_path, capsys):
@@ -334,8 +334,8 @@ def test_model_of_another_grid(run, tmp_path, capsys):
     from simulation.tiny_llava import write_random_llava
 
     write_random_llava(tmp_path / "other", grid=PatchGrid(rows=4, cols=4, dim=64))
-    said = refused(capsys, run, tmp_path / "b", "--model", tmp_path / "other")
-    assert "the encoder predicts 8 x 8 patches" in said
+    error = refused(capsys, run, tmp_path / "b", "--model", tmp_path / "other")
+    assert "the encoder predicts 8 x 8 patches" in error
 
 
 @pytest.mark.gpu
@@ -343,6 +343,6 @@ def test_engine_passes_the_gate_on_the_gpu(run, tmp_path, capsys):
     """Where it can run, the engine is compared with the network as the graph is."""
     find_gpu_or_skip()
     out = tmp_path / "bundle"
-    words = ["--engine", "tensorrt", "--precision", "float16", "--narrations", "0"]
-    assert main(["export", str(run), str(out), *words]) == 0
+    options = ["--engine", "tensorrt", "--precision", "float16", "--narrations", "0"]
+    assert main(["export", str(run), str(out), *options]) == 0
     assert "tensorrt" in capsys.readouterr().out

@@ -32,10 +32,10 @@ def encoder(request, tiny_bundle) -> Encoder:
     return WindowEncoder(tiny_bundle, selections, request.param(tiny_bundle))
 
 
-def test_says_what_it_is(encoder, tiny_bundle):
-    """Bundle, selections and device are there to be shown."""
+def test_describes_itself(encoder, tiny_bundle):
+    """Bundle, selections and device can be shown."""
     assert encoder.manifest is tiny_bundle
-    assert [each.name for each in encoder.selections] == list(NAMES)
+    assert [selection.name for selection in encoder.selections] == list(NAMES)
     assert encoder.device
 
 
@@ -43,19 +43,19 @@ def test_order_is_window_by_window(encoder):
     """Each window goes through every selection before the next window."""
     windows = tiny_windows(3)
     embeddings = encoder.encode(windows)
-    assert [(each.window.seq, each.population) for each in embeddings] == [
+    assert [(embedding.window.seq, embedding.population) for embedding in embeddings] == [
         (window.seq, name) for window in windows for name in NAMES
     ]
-    assert all(each.window is windows[row // 5] for row, each in enumerate(embeddings))
+    assert all(one.window is windows[row // 5] for row, one in enumerate(embeddings))
 
 
 def test_patches_are_numbers_of_the_right_shape(encoder):
-    """A grid of float32, all finite, with the number of units that were heard."""
-    for each in encoder.encode(tiny_windows(2)):
-        assert each.grid == encoder.manifest.patch_grid
-        assert each.patches.dtype == np.float32
-        assert np.isfinite(each.patches).all()
-    assert [each.n_units for each in encoder.encode(tiny_windows(1))] == [12, 4, 3, 12, 0]
+    """A grid of float32, all finite, with the number of selected units."""
+    for embedding in encoder.encode(tiny_windows(2)):
+        assert embedding.grid == encoder.manifest.patch_grid
+        assert embedding.patches.dtype == np.float32
+        assert np.isfinite(embedding.patches).all()
+    assert [embedding.n_units for embedding in encoder.encode(tiny_windows(1))] == [12, 4, 3, 12, 0]
 
 
 def test_no_window_no_embedding(encoder):
@@ -64,11 +64,11 @@ def test_no_window_no_embedding(encoder):
 
 
 def test_stamp_is_taken_after_the_work(encoder):
-    """The host stamp lies between the call and its return."""
+    """The host stamp is between the call and its return."""
     before = time.monotonic_ns()
     embeddings = encoder.encode(tiny_windows(1))
     after = time.monotonic_ns()
-    assert all(before <= each.encoded_host_ns <= after for each in embeddings)
+    assert all(before <= embedding.encoded_host_ns <= after for embedding in embeddings)
 
 
 def test_same_windows_same_patches(encoder):

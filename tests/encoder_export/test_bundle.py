@@ -1,4 +1,4 @@
-"""Exporting: a bundle is whole, true to the network, repeatable, and never in the way."""
+"""Exporting: a bundle is whole, near the network, repeatable, and replaces nothing unasked."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_graph_equals_the_saved_weights(tiny_bundle):
 
 
 def test_parity_report_names_the_graph(tiny_bundle):
-    """It lies in the bundle, says which graph was tried, and is in nobody's sha256."""
+    """The report is in the bundle, names the graph, and is not in the manifest."""
     report = json.loads((tiny_bundle.folder / PARITY).read_text())
     assert report["onnx_sha256"] == tiny_bundle.model.sha256[ENCODER_ONNX]
     assert report["precision"] == "float32"
@@ -84,11 +84,13 @@ def test_graph_is_plain(tiny_bundle):
     """Opset 20, standard operators, named inputs and output, no trace of the exporting machine."""
     proto = onnx.load(tiny_bundle.folder / ENCODER_ONNX)
     assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", 20)]
-    assert [each.name for each in proto.graph.input] == ["counts", "mask"]
-    assert [each.name for each in proto.graph.output] == ["grid"]
+    assert [tensor.name for tensor in proto.graph.input] == ["counts", "mask"]
+    assert [tensor.name for tensor in proto.graph.output] == ["grid"]
     assert b".py" not in proto.SerializeToString()
     assert "BatchNormalization" not in {node.op_type for node in proto.graph.node}
-    assert [(each.key, each.value) for each in proto.metadata_props] == [("precision", "float32")]
+    assert [(entry.key, entry.value) for entry in proto.metadata_props] == [
+        ("precision", "float32")
+    ]
 
 
 @pytest.mark.usefixtures("without_graph")
@@ -141,7 +143,7 @@ def test_silent_unit_is_named(tmp_path):
 
 
 @pytest.mark.usefixtures("without_graph")
-def test_lengths_that_differ_are_our_mistake(tmp_path):
+def test_lengths_that_differ_are_misuse(tmp_path):
     """A mean for other units than the population's is refused with all the numbers."""
     with pytest.raises(MisuseError, match=r"12 units.*\(11,\)"):
         make(tmp_path / "bundle", unit_mean=np.full(11, 0.1))

@@ -146,16 +146,17 @@ def test_each_precision_passes_its_limits(graphs, precision):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_inputs_and_output_are_float32(graphs, precision):
-    """The daemon feeds and reads float32, whatever is between; the graph says what that is."""
+    """The daemon passes and receives float32; the graph names its precision within."""
     proto = onnx.load(graphs[precision])
     for tensor in (*proto.graph.input, *proto.graph.output):
         assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    assert {each.key: each.value for each in proto.metadata_props} == {"precision": precision}
-    assert all(each.domain in {"", "ai.onnx"} or precision == "int8" for each in proto.opset_import)
+    assert {entry.key: entry.value for entry in proto.metadata_props} == {"precision": precision}
+    domains = {opset.domain for opset in proto.opset_import}
+    assert domains <= {"", "ai.onnx"} or precision == "int8"
 
 
 def test_same_encoder_same_graph(graphs, tmp_path):
-    """Exporting is repeatable, byte by byte, wherever the file lies."""
+    """Exporting is repeatable, byte by byte, in any folder."""
     path = tmp_path / "again.onnx"
     write_graph(patch_encoder(), scaling(), path, n_bins=N_BINS, precision="float32")
     assert path.read_bytes() == graphs["float32"].read_bytes()
@@ -194,12 +195,13 @@ def test_retrieval_graph_gives_true_patches(tmp_path):
     parity = measure_file(encoder, scaling(), gate(), path, "float32")
     assert parity.min_cosine == pytest.approx(1)
     assert parity.max_relative_error == 0
-    stored = {each.data_type for each in onnx.load(path).graph.initializer if len(each.dims) == 3}
+    initializers = onnx.load(path).graph.initializer
+    stored = {tensor.data_type for tensor in initializers if len(tensor.dims) == 3}
     assert onnx.TensorProto.FLOAT16 in stored
 
 
 def test_table_too_large_for_a_graph(tmp_path, monkeypatch):
-    """The error says how many images fit, before the work."""
+    """The error tells how many images fit, before the work."""
     monkeypatch.setattr(onnx_graph, "MAX_TABLE_BYTES", 1000)
     with pytest.raises(UserError, match=r"7 training images.*5 images\. Prepare a data set of few"):
         write_graph(
@@ -210,7 +212,7 @@ def test_table_too_large_for_a_graph(tmp_path, monkeypatch):
 def test_spoiled_weight_is_refused(graphs, tmp_path):
     """One weight of the largest matrix, changed: the gate names what failed, and by how much."""
     proto = onnx.load(graphs["float32"])
-    weights = max(proto.graph.initializer, key=lambda each: np.prod(each.dims))
+    weights = max(proto.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
     changed = numpy_helper.to_array(weights).copy()
     changed.flat[0] += 3
     weights.CopyFrom(numpy_helper.from_array(changed, weights.name))
@@ -222,8 +224,8 @@ def test_spoiled_weight_is_refused(graphs, tmp_path):
         check_parity(parity)
 
 
-def test_numbers_that_are_none_are_refused():
-    """A graph that gives NaN is as far as can be."""
+def test_nan_is_refused():
+    """A graph that gives NaN has the lowest cosine and the largest error."""
 
     def run(counts, mask):
         return np.full((len(counts), GRID.n_patches, GRID.dim), np.nan, np.float32)
@@ -235,13 +237,13 @@ def test_numbers_that_are_none_are_refused():
 
 
 def measured(run, precision="float32", **changes):
-    """Hold any function against the encoder."""
+    """Compare any function with the encoder."""
     return measure_parity(
         patch_encoder(), scaling(), gate(**changes), run, precision=precision, runtime="a test"
     )
 
 
-def true_run(counts, mask):
+def exact_run(counts, mask):
     run = parity_module._reference_run(patch_encoder(), scaling())
     return run(counts, mask).astype(np.float32)
 
@@ -250,15 +252,15 @@ def test_narrations_that_differ_are_refused():
     """Near patches and other narrations: the agreement decides; its numbers are in the error."""
     numbers = iter(range(100))
     parity = measured(
-        true_run, narrate=lambda grids: [str(next(numbers)) for _ in grids], n_narrations=6
+        exact_run, narrate=lambda grids: [str(next(numbers)) for _ in grids], n_narrations=6
     )
     assert (parity.n_narrations, parity.n_equal, parity.agreement) == (6, 0, 0)
     with pytest.raises(ParityError, match="0 of 6 narrations are equal, limit 95%"):
         check_parity(parity)
 
 
-def test_narrated_windows_are_spread_and_of_everyone():
-    """The language model is given the windows from first to last, through everyone."""
+def test_narrated_windows_are_spread_and_of_all_units():
+    """The language model is given windows from first to last, of all units."""
     given = []
 
     def narrate(grids):
@@ -267,24 +269,24 @@ def test_narrated_windows_are_spread_and_of_everyone():
 
     chosen = gate(narrate=narrate, n_narrations=3)
     parity = measure_parity(
-        patch_encoder(), scaling(), chosen, true_run, precision="float32", runtime="a test"
+        patch_encoder(), scaling(), chosen, exact_run, precision="float32", runtime="a test"
     )
     assert parity.agreement == 1
     rows = [0, 11, 23]
-    expected = true_run(chosen.counts[rows], np.ones((3, 12), np.float32))
+    expected = exact_run(chosen.counts[rows], np.ones((3, 12), np.float32))
     np.testing.assert_allclose(given[0], expected, atol=1e-6)
 
 
 def test_no_language_model_no_agreement():
-    """Without narrations the patches alone decide, and the report says none."""
-    parity = measured(true_run, n_narrations=5)
+    """Without narrations the patches alone decide, and there is no agreement in the report."""
+    parity = measured(exact_run, n_narrations=5)
     assert (parity.n_narrations, parity.agreement) == (0, None)
     check_parity(parity)
 
 
 @pytest.fixture
 def traced_before(graphs, monkeypatch):
-    """Take the graphs that were traced already: each takes seconds."""
+    """Take the graphs that were traced already: tracing takes seconds."""
 
     def write(encoder, of_units, path, *, n_bins, precision="float32"):
         path.write_bytes(graphs[precision].read_bytes())
@@ -319,7 +321,7 @@ def test_int8_beyond_its_limit_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("traced_before")
 def test_int8_bundle_runs_and_says_so(tmp_path):
-    """Within its limits an int8 graph is what the daemon runs; device and report name it."""
+    """Within its limits the daemon runs an int8 graph; device and report name it."""
     manifest = write_bundle(
         tmp_path / "bundle", patch_encoder(), facts(), precision="int8", gate=gate()
     )

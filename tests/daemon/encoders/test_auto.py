@@ -16,7 +16,7 @@ from daemon.encoders.tensorrt import TensorrtGraph
 from tests.support.gpu import find_gpu_or_skip, without_gpu_or_skip
 
 
-def test_auto_says_which_and_why(tiny_bundle, caplog):
+def test_auto_logs_device_and_reasons(tiny_bundle, caplog):
     """The log gets one line, with the device and for each faster one the reason."""
     without_gpu_or_skip()
     with caplog.at_level(logging.INFO):
@@ -39,7 +39,7 @@ def test_auto_survives_broken_libraries(tiny_bundle, caplog, monkeypatch):
 
 
 @pytest.mark.parametrize("device", ["tensorrt", "cuda"])
-def test_what_was_asked_for_and_is_not_there(tiny_bundle, device):
+def test_requested_device_that_is_missing(tiny_bundle, device):
     """A device that the settings name is not replaced by another."""
     without_gpu_or_skip()
     with pytest.raises(DependencyError, match=f"encoder.device is {device}, and "):
@@ -48,7 +48,7 @@ def test_what_was_asked_for_and_is_not_there(tiny_bundle, device):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("on_gpu", [TensorrtGraph, partial(OnnxGraph, device="cuda")])
-def test_gpu_says_what_the_cpu_says(tiny_bundle, on_gpu):
+def test_gpu_equals_cpu(tiny_bundle, on_gpu):
     """The same graph on a GPU gives the same patches, for any size of batch."""
     find_gpu_or_skip()
     rng = np.random.default_rng(0)

@@ -63,8 +63,8 @@ def plan_of(manifest):
     return plan
 
 
-def test_second_time_it_is_there(built):
-    """An engine that fits is used as it is."""
+def test_engine_that_fits_is_used(built):
+    """The second time none is made."""
     first = plan_of(built)
     made_ns = first.stat().st_mtime_ns
     assert get_engine(built, LIBRARY, ANY_GPU, opt_batch=3) == first
@@ -72,7 +72,7 @@ def test_second_time_it_is_there(built):
 
 
 def test_engine_of_another_gpu_is_not_used(built, caplog):
-    """For another GPU a second one is made, and the log says what there was."""
+    """For another GPU a second one is made, and the log names the first."""
     first = plan_of(built)
     with caplog.at_level(logging.INFO):
         second = get_engine(built, LIBRARY, H100, opt_batch=3)
@@ -83,10 +83,10 @@ def test_engine_of_another_gpu_is_not_used(built, caplog):
 
 @pytest.mark.parametrize("field", ["library", "version", "gpu", "compute_capability"])
 def test_engine_for_something_else_is_named(built, field):
-    """Library, version and GPU stand in the JSON; a file name alone is not believed."""
+    """Library, version and GPU are read from the JSON; the file name alone does not count."""
     plan = plan_of(built)
     key = key_of(built, LIBRARY, ANY_GPU, opt_batch=3)
-    says_wrongly(plan, **{field: "another"})
+    rewrite_facts(plan, **{field: "another"})
     wanted = f"{field.replace('_', ' ')} 'another', wanted '{getattr(key, field)}'"
     with pytest.raises(EngineError, match=wanted):
         read_plan(plan, key)
@@ -104,56 +104,58 @@ def test_engine_for_other_rows_is_not_used(built):
 def test_engine_of_another_recipe_is_made_again(built, caplog):
     """When flags or profile of the build change, what was built before is not taken for it."""
     plan = plan_of(built)
-    says_wrongly(plan, recipe=RECIPE - 1)
+    rewrite_facts(plan, recipe=RECIPE - 1)
     assert get_engine(built, LIBRARY, ANY_GPU, opt_batch=3) == plan
     assert read_facts(plan).recipe == RECIPE
     assert f"recipe {RECIPE - 1}, wanted {RECIPE}" in caplog.text
 
 
 def test_refused_engine_is_not_made_again(built):
-    """The plan is gone, its JSON says why, and only its removal lets another be made."""
+    """The plan is gone, its JSON has the reason, and only its removal lets another be made."""
     plan = plan_of(built)
-    refuse_engine(built, plan, "it said nonsense")
+    refuse_engine(built, plan, "its patches were wrong")
     assert not plan.exists()
-    with pytest.raises(EngineError, match=rf"refused: it said nonsense; .*remove .*{plan.stem}"):
+    with pytest.raises(
+        EngineError, match=rf"refused: its patches were wrong; .*remove .*{plan.stem}"
+    ):
         get_engine(built, LIBRARY, ANY_GPU, opt_batch=3)
     assert get_engine(built, LIBRARY, H100, opt_batch=3).exists()
     plan.with_suffix(".json").unlink()
     assert get_engine(built, LIBRARY, ANY_GPU, opt_batch=3) == plan
 
 
-def test_engine_that_came_with_its_refusal_is_not_read(built):
-    """A plan that could not be removed is as dead as one that could."""
+def test_refused_plan_is_not_read(built):
+    """A plan that could not be removed is not used either."""
     plan = plan_of(built)
-    says_wrongly(plan, refused="it said nonsense")
-    with pytest.raises(EngineError, match="was refused: it said nonsense"):
+    rewrite_facts(plan, refused="its patches were wrong")
+    with pytest.raises(EngineError, match="was refused: its patches were wrong"):
         read_plan(plan, key_of(built, LIBRARY, ANY_GPU, opt_batch=3))
 
 
-def test_refusal_lies_in_the_cache_where_the_bundle_cannot_be_written(built, tmp_path, monkeypatch):
+def test_refusal_is_in_the_cache_where_the_bundle_cannot_be_written(built, tmp_path, monkeypatch):
     """A bundle on a read-only disk keeps its plan, and the plan is not used all the same."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     plan = plan_of(built)
     report = plan.with_suffix(".json")
     partial_name(report).mkdir()  # in the way, for root may write anywhere
-    refuse_engine(built, plan, "it said nonsense")
+    refuse_engine(built, plan, "its patches were wrong")
     assert list((tmp_path / "cache" / "neurrate" / FOLDER).glob("*.json"))
-    with pytest.raises(EngineError, match="was refused: it said nonsense"):
+    with pytest.raises(EngineError, match="was refused: its patches were wrong"):
         get_engine(built, LIBRARY, ANY_GPU, opt_batch=3)
 
 
 def test_engine_of_another_graph_is_made_again(built, caplog):
-    """The whole sha256 of the graph counts, not the digits in the name; the log says it."""
+    """The whole sha256 of the graph counts, not the digits in the name; the log has it."""
     plan = plan_of(built)
-    says_wrongly(plan, onnx_sha256=read_facts(plan).onnx_sha256[:12] + "0" * 52)
+    rewrite_facts(plan, onnx_sha256=read_facts(plan).onnx_sha256[:12] + "0" * 52)
     assert get_engine(built, LIBRARY, ANY_GPU, opt_batch=3) == plan
     assert read_facts(plan).onnx_sha256 == built.model.sha256[ENCODER_ONNX]
     assert "wanted" in caplog.text
     assert "made again" in caplog.text
 
 
-def says_wrongly(plan, **changes):
-    """Change what stands beside an engine."""
+def rewrite_facts(plan, **changes):
+    """Change the JSON beside an engine."""
     changed = read_facts(plan).model_copy(update=changes)
     plan.with_suffix(".json").write_text(changed.model_dump_json())
 
@@ -186,7 +188,7 @@ def test_read_only_bundle_uses_the_cache(bundle, tmp_path, monkeypatch):
     assert get_engine(bundle, LIBRARY, ANY_GPU) == plan
 
 
-def test_nowhere_to_keep_it_is_said(bundle, tmp_path, monkeypatch):
+def test_nowhere_to_keep_it_is_an_error(bundle, tmp_path, monkeypatch):
     """An engine that cannot be kept would be made at every start: an error with both folders."""
     (bundle.folder / FOLDER).write_text("in the way")
     (tmp_path / "cache").write_text("in the way")

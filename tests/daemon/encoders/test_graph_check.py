@@ -135,7 +135,7 @@ class HalfPrecise:
 
 
 @pytest.mark.parametrize("make", [OnnxGraph, HalfPrecise])
-def test_honest_engine_is_kept(bundle, plan, make):
+def test_accurate_engine_is_kept(bundle, plan, make):
     """The same numbers, and the same numbers rounded, are no reason to refuse."""
     check_engine(make(bundle), OnnxGraph(bundle), bundle, plan)
     assert plan.read_bytes() == PLAN
@@ -153,7 +153,7 @@ def test_spoiled_engine_is_refused_for_good(bundle, plan, spoiled):
 
 
 def test_next_device_is_taken(bundle, plan, spoiled):
-    """A refused engine costs speed: the encoder runs on the next device, which gives the reason."""
+    """A refused engine costs only speed: the encoder runs on the next device, with the reason."""
     reference = OnnxGraph(bundle)
     tried = []
 
@@ -172,7 +172,7 @@ def test_next_device_is_taken(bundle, plan, spoiled):
 
 
 def test_engine_that_does_not_run_is_not_refused(bundle, plan):
-    """A GPU that is full today says nothing against the engine."""
+    """A GPU without free memory is no reason against the engine."""
 
     class Full:
         device = "a test"
@@ -196,8 +196,8 @@ def test_windows_are_of_the_units(bundle):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
-def test_no_number_is_as_far_as_can_be(bundle, value):
-    """NaN, infinity and nothing at all have no direction: the cosine is -1."""
+def test_not_finite_has_the_lowest_cosine(bundle, value):
+    """NaN, infinity and zero have no direction: the cosine is -1."""
     expected = np.ones((1, 2, 3), np.float32)
     actual = expected.copy()
     actual[0, 1] = value
@@ -220,7 +220,7 @@ def test_int8_graph_that_agrees_is_used(int8_bundle, caplog):
 
 
 def test_spoiled_int8_graph_falls_back_to_float32(spoiled_int8_bundle, caplog):
-    """A graph that saturates or is wrong costs speed alone: float32 encodes, and the log says why.
+    """A graph that is too far off costs only speed: float32 encodes, and the log has the reason.
 
     The refusal is kept for this processor: the second start does not compare again.
     """
@@ -253,7 +253,7 @@ def test_refusal_on_another_processor_does_not_count(spoiled_int8_bundle, caplog
     assert "is refused: on 8 windows" in caplog.text
 
 
-def test_int8_bundle_of_before_is_exact_everywhere(tiny_bundle, tmp_path, monkeypatch):
+def test_older_int8_bundle_is_exact_on_every_processor(tiny_bundle, tmp_path, monkeypatch):
     """Weights of 8 bits and no float32 graph: kernels are taken that cannot saturate."""
     options = []
     open_session = encoders_onnx.open_session

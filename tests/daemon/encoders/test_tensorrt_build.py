@@ -81,7 +81,7 @@ def plan_of(manifest):
 
 
 def test_a_real_engine_is_made_and_read_back(built, rtx):
-    """Without a GPU an engine is built and kept, says what it is for, and is read back whole."""
+    """Without a GPU an engine is built and kept, names its target, and is read back whole."""
     plan = plan_of(built)
     assert target_gpu(rtx) == ANY_GPU
     facts = read_facts(plan)
@@ -99,10 +99,10 @@ def test_the_library_knows_its_engine(built, rtx):
     malformed = int(trt.EngineInvalidityDiagnostics.MALFORMED_ENGINE)
     mismatch = int(trt.EngineInvalidityDiagnostics.VERSION_MISMATCH)
     runtime = trt.Runtime(TensorrtLog(rtx).logger)
-    _, found = runtime.get_engine_validity(plan)
-    assert not int(found) & (malformed | mismatch)
-    _, found = runtime.get_engine_validity(b"no engine" + plan[9:])
-    assert int(found) & malformed
+    _, validity = runtime.get_engine_validity(plan)
+    assert not int(validity) & (malformed | mismatch)
+    _, validity = runtime.get_engine_validity(b"no engine" + plan[9:])
+    assert int(validity) & malformed
 
 
 def test_damaged_graph_is_one_sentence(rtx):
@@ -139,7 +139,7 @@ def test_library_of_another_version_is_a_sentence(monkeypatch):
 
 
 def test_library_that_cannot_be_loaded_is_a_sentence(tmp_path, monkeypatch):
-    """A missing libcudart, as the loader says it, is a reason and not a crash."""
+    """A missing libcudart, as the loader reports it, is a reason and not a crash."""
     (tmp_path / "tensorrt.py").write_text(
         "raise ImportError('libcudart.so.13: cannot open shared object file')"
     )
@@ -150,6 +150,6 @@ def test_library_that_cannot_be_loaded_is_a_sentence(tmp_path, monkeypatch):
 
 
 def test_missing_driver_is_a_sentence():
-    """Without a driver the error says which library was looked for."""
+    """Without a driver the error names the library that was not found."""
     with pytest.raises(DependencyError, match=r"no NVIDIA driver is here \(libnone\.so\)"):
         find_gpu("libnone.so")

@@ -25,8 +25,8 @@ from encoder_training.weights import load_weights
 from tests.support.tiny_bundle import tiny_windows
 
 
-def assert_close(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+def assert_close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
 
 
 def encoder_of(manifest, *names, **options):
@@ -35,7 +35,7 @@ def encoder_of(manifest, *names, **options):
 
 
 def patches_of(embeddings):
-    return np.stack([each.patches for each in embeddings])
+    return np.stack([embedding.patches for embedding in embeddings])
 
 
 def edited(manifest, folder, **changes):
@@ -46,11 +46,11 @@ def edited(manifest, folder, **changes):
     return load_manifest(folder)
 
 
-def test_a_part_says_what_the_whole_says(tiny_bundle):
+def test_part_equals_whole(tiny_bundle):
     """Some of the populations, in their order, through the same graph."""
     whole = encoder_of(tiny_bundle, "all", "VISp", "shuffled", "silent")
     part = whole.part({"shuffled", "VISp"})
-    assert [each.name for each in part.selections] == ["VISp", "shuffled"]
+    assert [selection.name for selection in part.selections] == ["VISp", "shuffled"]
     assert part.is_on_cpu
     (window,) = tiny_windows(1)
     assert_close(patches_of(part.encode([window])), patches_of(whole.encode([window]))[1:3])
@@ -64,26 +64,26 @@ def test_equals_torch(tiny_bundle):
     scaling = Scaling(tiny_bundle.unit_mean, tiny_bundle.unit_std)
     network = load_weights(tiny_bundle.folder / ENCODER_WEIGHTS)
     model = CountEncoder(network, scaling).eval()
-    pairs = [(window, each) for window in windows for each in encoder.selections]
+    pairs = [(window, selection) for window in windows for selection in encoder.selections]
     z = [(w.counts - scaling.mean) / scaling.std for w, _ in pairs]
     counts = np.stack(
         [
-            scaling.mean + scaling.std * rows[:, each.order()]
-            for rows, (_, each) in zip(z, pairs, strict=True)
+            scaling.mean + scaling.std * rows[:, selection.order()]
+            for rows, (_, selection) in zip(z, pairs, strict=True)
         ]
     )
-    masks = np.stack([each.mask for _, each in pairs])
+    masks = np.stack([selection.mask for _, selection in pairs])
     with torch.inference_mode():
         expected = model(
             torch.from_numpy(counts.astype(np.float32)), torch.from_numpy(masks.astype(np.float32))
         ).numpy()
     embeddings = encoder.encode(windows)
     assert_close(patches_of(embeddings), expected)
-    assert [each.population for each in embeddings] == list(names) * 3
+    assert [embedding.population for embedding in embeddings] == list(names) * 3
 
 
 def test_masked_unit_has_no_influence(tiny_bundle):
-    """What a unit outside the selection fires does not change the patches."""
+    """The spikes of a unit outside the selection do not change the patches."""
     (window,) = tiny_windows(1)
     louder = window.counts.copy()
     louder[:, ~tiny_bundle.population.select("VISp").mask] += 50
@@ -92,8 +92,8 @@ def test_masked_unit_has_no_influence(tiny_bundle):
     assert np.array_equal(pair[0].patches, pair[1].patches)
 
 
-def test_heard_unit_has_influence(tiny_bundle):
-    """What a unit of the selection fires does."""
+def test_selected_unit_has_influence(tiny_bundle):
+    """The spikes of a unit in the selection do."""
     (window,) = tiny_windows(1)
     louder = window.counts.copy()
     louder[:, tiny_bundle.population.select("VISp").mask] += 5
@@ -103,21 +103,21 @@ def test_heard_unit_has_influence(tiny_bundle):
 
 
 def test_silent_is_blind(tiny_bundle):
-    """The silent control says the same whatever was fired."""
+    """The silent control is the same for any spikes."""
     embeddings = encoder_of(tiny_bundle, "silent").encode(tiny_windows(3))
     assert np.ptp(patches_of(embeddings), axis=0).max() == 0
 
 
 def test_shuffled_differs_from_all(tiny_bundle):
-    """The shuffled control hears the same spikes from the wrong units."""
-    everyone, shuffled = encoder_of(tiny_bundle, "all", "shuffled").encode(tiny_windows(1))
-    assert np.abs(everyone.patches - shuffled.patches).max() > 1e-3
-    assert everyone.n_units == shuffled.n_units == 12
+    """The shuffled control gets the same spikes from the wrong units."""
+    all_units, shuffled = encoder_of(tiny_bundle, "all", "shuffled").encode(tiny_windows(1))
+    assert np.abs(all_units.patches - shuffled.patches).max() > 1e-3
+    assert all_units.n_units == shuffled.n_units == 12
 
 
 @pytest.fixture
 def fed(monkeypatch):
-    """Return the counts that graphs are given from now on, one array for each run."""
+    """Return the counts that graphs will be given, one array for each run."""
     arrays: list[NDArray[np.float32]] = []
     run = OnnxGraph.run
 
@@ -142,14 +142,14 @@ def test_shuffled_keeps_the_z_scores(tiny_bundle, fed):
     np.testing.assert_allclose((fed[-1][0] - mean) / std, z[:, order], atol=1e-5)
 
 
-def test_first_window_does_not_pay(tiny_bundle, fed):
+def test_graph_is_warm_before_the_first_window(tiny_bundle, fed):
     """The graph has run once, with as many rows as there are selections, before any window."""
     encoder_of(tiny_bundle, "all", "VISp", "silent")
     assert [len(counts) for counts in fed] == [3]
 
 
 def test_batch_equals_single(tiny_bundle):
-    """A window says the same alone and in company, also beyond 64 at once."""
+    """A window gives the same alone and in a batch, also beyond 64 at once."""
     encoder = encoder_of(tiny_bundle, "all", "LGd", "CA1")
     windows = tiny_windows(30)  # 90 pairs: two runs
     together = patches_of(encoder.encode(windows))
@@ -179,7 +179,7 @@ def test_threads_change_no_number(tiny_bundle):
     assert_close(patches_of(one), patches_of(two))
 
 
-def test_window_of_another_shape_is_our_mistake(tiny_bundle):
+def test_window_of_another_shape_is_misuse(tiny_bundle):
     """A window that was cut for another encoder is refused, not broadcast."""
     (window,) = tiny_windows(1)
     short = dataclasses.replace(window, counts=window.counts[:1])
@@ -187,7 +187,7 @@ def test_window_of_another_shape_is_our_mistake(tiny_bundle):
         encoder_of(tiny_bundle, "all").encode([short])
 
 
-def test_selection_of_another_population_is_our_mistake(tiny_bundle):
+def test_selection_of_another_population_is_misuse(tiny_bundle):
     """A selection with other units than the bundle's is refused by name."""
     other = Population(tiny_bundle.population.units[:5]).select("all")
     with pytest.raises(MisuseError, match=r"12 units; not so:.*all"):
@@ -211,7 +211,7 @@ def test_graph_of_another_export_is_refused(tiny_bundle, tmp_path):
 
 @pytest.fixture
 def unreadable(tiny_bundle, tmp_path):
-    """Return a bundle whose graph is none."""
+    """Return a bundle whose graph is not ONNX."""
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle.folder, folder)
     (folder / ENCODER_ONNX).write_bytes(b"not a graph")
@@ -222,7 +222,7 @@ def unreadable(tiny_bundle, tmp_path):
 
 
 def test_graph_that_is_none_is_refused(unreadable):
-    """A file that ONNX Runtime cannot read is the bundle's fault."""
+    """A file that ONNX Runtime cannot read is an error of the bundle."""
     with pytest.raises(ManifestError, match=r"cannot read encoder\.onnx"):
         encoder_of(unreadable, "all")
 
@@ -236,7 +236,7 @@ def test_graph_that_cuda_does_not_take_is_a_reason(unreadable, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider':UserWarning")
-def test_auto_goes_on_when_cuda_refuses(tiny_bundle, unreadable, monkeypatch):
+def test_auto_continues_when_cuda_refuses(tiny_bundle, unreadable, monkeypatch):
     """The CPU is taken, and the reason why not CUDA is kept."""
     monkeypatch.setattr(onnx, "check_cuda", lambda _: None)
 
@@ -250,7 +250,7 @@ def test_auto_goes_on_when_cuda_refuses(tiny_bundle, unreadable, monkeypatch):
 
 
 def test_run_that_a_gpu_refuses_is_one_sentence(tiny_bundle):
-    """What ONNX Runtime raises while it encodes has the kind that lets another device be tried."""
+    """An error of ONNX Runtime while it encodes lets another device be tried."""
     graph = OnnxGraph(tiny_bundle)
     wrong = np.zeros((1, 3, 12), np.float32)
     with (
@@ -268,7 +268,7 @@ def test_missing_runtime_says_what_to_install(tiny_bundle, monkeypatch):
 
 
 def test_gpu_asked_of_a_build_without_one(tiny_bundle):
-    """ONNX Runtime's CPU build has no CUDA provider; the error says what it has."""
+    """ONNX Runtime's CPU build has no CUDA provider; the error lists what it has."""
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this build of ONNX Runtime has a CUDA provider")
     with pytest.raises(DependencyError, match=r"no CUDA provider, it offers .*neurrate\[gpu\]"):
