@@ -79,7 +79,7 @@ Contender = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.floa
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class EncoderCase:
     """One size of batch: windows, and the operations that they take."""
 
     name: str
@@ -109,7 +109,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", action="store_true", help="measure an NVIDIA GPU instead")
 
 
-def _on_cpu(folder: Path, model: CountEncoder, cases: list[Case], options: Options) -> Result:
+def _on_cpu(
+    folder: Path, model: CountEncoder, cases: list[EncoderCase], options: Options
+) -> Result:
     threads = options.more["threads"]
     contenders: dict[str, Contender] = {EAGER: _torch_run(model)}
     notes = {}
@@ -154,7 +156,9 @@ def _on_cpu(folder: Path, model: CountEncoder, cases: list[Case], options: Optio
     )
 
 
-def _on_gpu(folder: Path, model: CountEncoder, cases: list[Case], options: Options) -> Result:
+def _on_gpu(
+    folder: Path, model: CountEncoder, cases: list[EncoderCase], options: Options
+) -> Result:
     """Measure TensorRT, ORT on CUDA and torch, each from and to the host's memory."""
     from daemon.encoders.tensorrt import TensorrtGraph
     from daemon.encoders.tensorrt_build import find_gpu
@@ -217,7 +221,7 @@ def _scaling(n_units: int) -> Scaling:
     return Scaling(mean, np.sqrt(mean))
 
 
-def _case(model: CountEncoder, n: int, seed: int) -> Case:
+def _case(model: CountEncoder, n: int, seed: int) -> EncoderCase:
     rng = np.random.default_rng([seed, n])
     mean = model.mean.numpy()
     counts = rng.poisson(mean, (n, N_BINS, len(mean))).astype(np.float32)
@@ -226,7 +230,7 @@ def _case(model: CountEncoder, n: int, seed: int) -> Case:
     # As plain products: the counter knows no fused attention on a CPU.
     with counter, _plain(), sdpa_kernel(SDPBackend.MATH):
         model(torch.from_numpy(counts), torch.from_numpy(mask))
-    return Case(f"batch {n}", counts, mask, counter.get_total_flops())
+    return EncoderCase(f"batch {n}", counts, mask, counter.get_total_flops())
 
 
 @contextmanager
@@ -252,7 +256,7 @@ class _LeftOutError(Exception):
     """A contender cannot take part here."""
 
 
-def _compiled(model: CountEncoder, cases: list[Case], *, is_quick: bool) -> Contender:
+def _compiled(model: CountEncoder, cases: list[EncoderCase], *, is_quick: bool) -> Contender:
     """Compile for each size of batch, before anything is timed.
 
     Raises
@@ -306,7 +310,7 @@ def _bundle(folder: Path, model: CountEncoder, precision: Precision) -> Manifest
         return write_bundle(folder, encoder, facts, precision=precision)
 
 
-def _agree(case: Case, contenders: dict[str, Contender]) -> None:
+def _agree(case: EncoderCase, contenders: dict[str, Contender]) -> None:
     expected = contenders[EAGER](case.counts, case.mask).astype(np.float64)
     length = np.linalg.norm(expected)
     for name, contender in contenders.items():
@@ -317,7 +321,7 @@ def _agree(case: Case, contenders: dict[str, Contender]) -> None:
 
 
 def _take_turns(
-    case: Case, contenders: dict[str, Contender], product: Callable[[], object], n_turns: int
+    case: EncoderCase, contenders: dict[str, Contender], product: Callable[[], object], n_turns: int
 ) -> dict[str, NDArray[np.int64]]:
     """Time each contender and the product once a turn; who goes first rotates."""
 

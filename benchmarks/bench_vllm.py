@@ -1,17 +1,17 @@
-"""What a server between the patches and the words costs: vllm beside llava, the same tiny model.
+"""The overhead of a vLLM server: back-ends vllm and llava with the same tiny model.
 
-    python -m benchmarks.bench_vllm            (starts a server, as scripts/install-servers put it)
     python -m benchmarks.bench_vllm --url http://127.0.0.1:8000 --served tiny-llava
-    python -m benchmarks.bench_vllm --quick    (for tests)
+
+against a running server; docs/vllm.md, "How it is tested", has the command that starts one.
 
 What bounds it
 --------------
-At two million weights a token is a tenth of a millisecond of products, so that what is measured is
-all the rest: the projector, base64 and JSON, HTTP, vLLM's processes and their queues, and an event
-for each token. Nothing here says what a 7B model does on a GPU, where a token takes milliseconds
-and the same rest disappears in it.
+With two million weights the arithmetic of a token takes a tenth of a millisecond, so this measures
+the overhead: the projector, base64 and JSON, HTTP, vLLM's processes and their queues, and an event
+for each token. For a 7B model on a GPU a token takes milliseconds, and the same overhead is small
+beside it.
 
-Both narrate the same windows in turns, in float32, and must say the same words. The server shares
+Both narrate the same windows in turns, in float32, and must return the same text. The server shares
 the processor with the client.
 """
 
@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from pathlib import Path
+from collections.abc import Mapping
+from contextlib import closing
 
 import httpx2
 import numpy as np
@@ -37,7 +35,6 @@ from daemon.narrators.auto import load_narrator
 from daemon.narrators.protocol import Narrator, narrate
 from daemon.narrators.vllm.narrator import VllmNarrator
 from daemon.service.settings import NarratorSettings, VllmSettings
-from tests.support.vllm_server import IS_INSTALLED, NAME, WHY_NOT, vllm_server
 
 BATCHES = (1, 8)
 N_ROUNDS = 5
@@ -50,24 +47,14 @@ MAX_NEW_TOKENS = 24
 def main() -> int:
     """Measure, print and return the exit code."""
     options = read_options(__doc__, _add_options)
-    if not options.more["url"] and not IS_INSTALLED:
-        sys.exit(f"{WHY_NOT}, or give --url of a server that runs")
-    with _url(options) as url:
-        return report(_measure(options, url), options)
+    return report(_measure(options, options.more["url"]), options)
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", default="", help="of a server that runs; none starts one")
-    parser.add_argument("--served", default=NAME, help="its name for simulation/weights/tiny-llava")
-
-
-@contextmanager
-def _url(options: Options) -> Iterator[str]:
-    if options.more["url"]:
-        yield options.more["url"]
-        return
-    with tempfile.TemporaryDirectory() as folder, vllm_server(Path(folder)) as server:
-        yield server.url
+    parser.add_argument("--url", required=True, help="of a running vLLM server")
+    parser.add_argument(
+        "--served", default="tiny-llava", help="its name for simulation/weights/tiny-llava"
+    )
 
 
 def _measure(options: Options, url: str) -> Result:
@@ -108,7 +95,7 @@ def _measure(options: Options, url: str) -> Result:
 
 
 def _round_trip_s(url: str) -> float:
-    """Measure the least that a question to the server takes: median of its health page."""
+    """Return the shortest round trip to the server: the median of its health page."""
     durations_s = []
     with httpx2.Client() as client:
         for _ in range(50):
@@ -133,17 +120,17 @@ def _embeddings(rng: np.random.Generator, n: int) -> list[PatchEmbedding]:
 def _take_turns(
     narrators: Mapping[str, Narrator], windows: list[list[PatchEmbedding]]
 ) -> dict[str, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Give each window to each narrator; end if they say different words."""
+    """Give every window to both narrators in turns; stop if their texts differ."""
     order = list(narrators.items())
     durations_ns = {name: np.empty(len(windows), np.int64) for name in narrators}
     for i, embeddings in enumerate(windows):
-        said = {}
+        texts = {}
         for name, narrator in order:
             started_ns = time.perf_counter_ns()
-            said[name] = [each.text for each in narrate(narrator, embeddings)]
+            texts[name] = [narration.text for narration in narrate(narrator, embeddings)]
             durations_ns[name][i] = time.perf_counter_ns() - started_ns
-        if len({tuple(each) for each in said.values()}) != 1:
-            stop(f"{said}")
+        if len({tuple(sentences) for sentences in texts.values()}) != 1:
+            stop(f"{texts}")
         order = [*order[1:], order[0]]
     return durations_ns
 

@@ -79,7 +79,7 @@ class Stopwatch:
         return made
 
 
-class Recording:
+class SortedSpikes:
     """All spikes of a run in order of time, and each unit's own train."""
 
     def __init__(self, batches: list[SpikeBatch]) -> None:
@@ -119,7 +119,7 @@ def main() -> int:
     for n_spikes in SPIKES_A_BATCH:
         case = f"{n_spikes * 100:,} spikes/s"
         batches = spike_batches(rng, n_batches=n_batches, n_spikes=n_spikes)
-        rounds = [_round(batches, Recording(batches)) for _ in range(n_rounds)]
+        rounds = [_round(batches, SortedSpikes(batches)) for _ in range(n_rounds)]
         for name in rounds[0]:
             every = np.array([duration for r in rounds for duration in r[name]], dtype=np.int64)
             rows.append(row(case, name, every))
@@ -153,7 +153,7 @@ def _figures(case: str, rounds: list[Durations]) -> list[Figure]:
     ]
 
 
-def _round(batches: list[SpikeBatch], recording: Recording) -> Durations:
+def _round(batches: list[SpikeBatch], recording: SortedSpikes) -> Durations:
     """Fill a ring batch by batch; whenever a window is complete, let everybody make it."""
     ring = BinRing(RATE, N_UNITS, capacity_bins=CAPACITY_BINS, window_bins=WINDOW_BINS)
     short = BinRing(RATE, N_UNITS, capacity_bins=SHORT_BINS, window_bins=WINDOW_BINS)
