@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_vllm --url http://127.0.0.1:8000 --served tiny-llava
 
-against a running server; docs/vllm.md, "How it is tested", has the command that starts one.
+against a running server: docs/vllm.md, "What has been tried, and on what", starts one.
 
 What bounds it
 --------------
