@@ -6,17 +6,16 @@
 What bounds it
 --------------
 A trigger cannot leave before its window is encoded. The encoder alone is timed in this process,
-through the same runtime on the same windows, before and after every run, while nothing else of ours
-is running: "encoder alone". What a trigger takes beyond it is the daemon's: to cut the window, to
-judge it, to publish, and to share two cores with the source, with whoever listens, and with the
-narrator.
+through the same runtime on the same windows, before and after every run, while no other process
+of a run exists: "encoder alone". What a trigger takes beyond it is the daemon's: to cut the window,
+to evaluate it, to publish, and to share two cores with the source, the subscriber and the narrator.
 
-Source, daemon and narrator are processes of their own, with their sockets. The source waits for
-nobody. Rules on four random probes fire at nearly every window, two of them as a rule, and the last
+Source, daemon and narrator are processes of their own, with their sockets. The source never waits.
+Rules on four random probes fire at nearly every window, two of them as a rule, and the last
 trigger of a window counts. Windows of the first second are left out.
 
-"idle": the narrator is asked for no window. "busy": it is asked for every one, and they come faster
-than it speaks; "narrator busy" is the share of the time in which it was saying something.
+"idle": the narrator gets no window. "busy": it is offered every window, and they come faster than
+it narrates; "narrator busy" is the share of the time in which it was at work.
 "tiny" is the encoder of the simulated animal with its small LLaVA; "paper" the paper's encoder at
 2,000 units, 24 x 24 patches of 1,024 numbers, with a LLaVA of random weights that takes them.
 """
@@ -40,9 +39,9 @@ from benchmarks.measure import Figure, MeasuredRow, figure, row
 from benchmarks.record import Options, Result, read_options, report, stop
 from benchmarks.trigger_cases import N_PROBES, Size, make_paper, make_tiny, populations
 from daemon.encoders.auto import load_encoder
-from evaluation.latency.messages import NARRATION, TRIGGER, Message, TimedMessage, read
+from evaluation.latency.messages import TimedMessage, read
 from evaluation.latency.rate import WARM_S, pace
-from evaluation.latency.rig import RigPlan, running
+from evaluation.trial import NARRATION, TRIGGER, Message, TrialPlan, running
 
 N_ROUNDS = 2
 SECONDS = 9.0
@@ -52,14 +51,14 @@ N_ALONE_QUICK = 5
 
 IDLE, BUSY = "idle", "busy"
 NEVER = 1_000_000
-"""Every so many windows are narrated where the narrator shall be idle: the first one."""
+"""Only every so many windows are narrated if the narrator is to be idle: the first alone."""
 
 STAGES = ("cut", "encode", "decide", "publish")
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One encoder, seen by some populations, and windows that come at a rate."""
+    """One encoder, some populations, and a rate of windows."""
 
     size: Size
     n_populations: int
@@ -73,7 +72,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What came of one run.
+    """Triggers and load of one run.
 
     Attributes
     ----------
@@ -82,7 +81,7 @@ class Run:
     share : float
         Of the windows that triggered something.
     busy : float
-        Share of the time in which the narrator was saying something.
+        Share of the time in which the narrator was at work.
     """
 
     triggers: list[TimedMessage]
@@ -95,7 +94,7 @@ class Run:
 
 
 def main() -> int:
-    """Run, print, judge."""
+    """Run, print, compare with the record."""
     options = read_options(__doc__)
     torch.set_num_threads(1)
     seconds = SECONDS_QUICK if options.is_quick else SECONDS
@@ -174,11 +173,11 @@ def _alone_ns(case: Case, n: int) -> NDArray[np.int64]:
 def _run(case: Case, folder: Path, narrator: str, seconds: float) -> Run:
     size = case.size
     at = pace(case.rate, size.manifest.window_spec.rate.bins_per_s)
-    plan = RigPlan(
+    plan = TrialPlan(
         str(size.recording),
         size.manifest.folder,
         str(size.model),
-        tuple(populations(case.n_populations)),
+        {name: name for name in populations(case.n_populations)},
         stride_bins=at.stride_bins,
         batch_ms=at.batch_ms,
         seconds=seconds + WARM_S,
@@ -190,32 +189,28 @@ def _run(case: Case, folder: Path, narrator: str, seconds: float) -> Run:
         ),
     )
     messages: list[Message] = []
-    with running(plan, folder, spikes_too=False) as rig:
-        while not rig.is_over:
-            messages += rig.take()
-        while more := rig.take():
-            messages += more
-        source, daemon = rig.summaries()
-    counters = daemon["counters"]
-    if counters["spikes_binned"] != source["n_spikes"]:
-        stop(f"{source['n_spikes']} spikes were sent and {counters['spikes_binned']} binned")
-    triggers = [each for each in map(read, _of(messages, TRIGGER)) if each is not None]
-    narrations = [each for each in map(read, _of(messages, NARRATION)) if each is not None]
-    last = {each.window_seq: each for each in triggers}
+    with running(plan, folder) as trial:
+        for received in trial.received():
+            messages += received
+        summary = trial.wait()
+    summary.check_spikes()
+    triggers, narrations = _of(messages, TRIGGER), _of(messages, NARRATION)
+    last = {trigger.window_seq: trigger for trigger in triggers}
     if not last:
         stop(f"nothing was triggered in {case.name}, narrator {narrator}")
-    first_ns = min(each.first_ns for each in triggers) + round(WARM_S * 1e9)
-    measured = [each for each in last.values() if each.first_ns >= first_ns]
-    share = len(last) / counters["windows"]
+    first_ns = min(trigger.first_ns for trigger in triggers) + round(WARM_S * 1e9)
+    measured = [trigger for trigger in last.values() if trigger.first_ns >= first_ns]
+    share = len(last) / summary.counters["windows"]
     return Run(measured, share, _busy(narrations, first_ns, measured[-1].first_ns))
 
 
-def _of(messages: Sequence[Message], kind: bytes) -> list[Message]:
-    return [message for message in messages if message.topic.startswith(kind)]
+def _of(messages: Sequence[Message], kind: bytes) -> list[TimedMessage]:
+    timed = (read(message) for message in messages if message.topic.startswith(kind))
+    return [message for message in timed if message is not None]
 
 
 def _busy(narrations: Sequence[TimedMessage], start_ns: int, stop_ns: int) -> float:
-    """Return the share of a stretch in which some sentence was being said."""
+    """Return the share of an interval in which the narrator was at work."""
     spans = sorted((n.host_ns["worker_start"], n.host_ns["last_token"]) for n in narrations)
     busy_ns, reached_ns = 0, start_ns
     for begun_ns, ended_ns in spans:

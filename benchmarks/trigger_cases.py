@@ -138,7 +138,7 @@ def _make(
         more_files=sorted(probes.iterdir()),
     )
     rules = folder / f"{name}-rules.toml"
-    rules.write_text(rules_text(random.concepts, ("all",)), encoding="utf-8")
+    rules.write_text(rules_text(random.concepts, "all"), encoding="utf-8")
     recording = folder / f"{name}-sorting"
     _write_sorting(recording, scaling.mean, seconds, rng)
     return Size(name, manifest, recording, rules, model)

@@ -1,43 +1,45 @@
-"""What a demo plays: a recording, an encoder for it, a model that speaks, and who is narrated."""
+"""Choose what a demo plays: recording, encoder, language model, populations."""
 
 from __future__ import annotations
 
 import math
-import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.errors import UserError
+from evaluation.progress import report
+from evaluation.trial import TrialPlan
 
 if TYPE_CHECKING:
     from contracts.population import Population
 
 SIMULATED_SECONDS = 40.0
-"""Length of the session that the demo simulates when nobody says: twenty scenes."""
+"""Default length of the session that the demo simulates: twenty scenes."""
 
 MAX_SIMULATED_SECONDS = 3600.0
-"""What is longer is no demo; `neurrate simulate session` writes any length."""
+"""`neurrate simulate session` writes longer ones."""
 
 GREY_S = 1.0
-"""Before the first scene, so that every window of it has something to look back on."""
+"""Grey before the first scene, so that each of its windows lies within the session."""
 
 POPULATIONS = ("all", "VISp", "LGd", "CA1", "PV", "SST", "VIP", "shuffled")
 """Narrated side by side: everything, areas, cell types, and a control. CA1 does not see."""
 
 STRIDE_S = 0.5
-"""Between two windows: eight sentences twice a second are as much as anybody can read."""
+"""Between two windows: eight sentences twice a second are as much as a person can read."""
 
 MAX_AREAS = 6
 """Areas narrated side by side, those with the most units: more do not fit on a screen."""
 
 NOISE_TOKENS = 12
-"""Words of the model with random weights: enough to see that it speaks."""
+"""Tokens of a narration by the model with random weights, whose text is noise."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoRequest:
-    """What was asked for; None where nobody said.
+    """What was given on the command line; None where nothing was.
 
     Attributes
     ----------
@@ -47,10 +49,14 @@ class DemoRequest:
         Conditions that a unit must meet.
     start, seconds : float or None
         Part to play, seconds.
-    bundle : Path or None
-        Encoder.
     model : str or None
         Folder or hub id of the language model.
+    populations : mapping of str to str
+        Name and expression of each; none for those that suit the recording.
+    rules : Path or None
+        File of rules that trigger.
+    speed : str
+        As for ``neurrate stream``.
     """
 
     recording: str | None = None
@@ -59,6 +65,9 @@ class DemoRequest:
     seconds: float | None = None
     bundle: Path | None = None
     model: str | None = None
+    populations: Mapping[str, str] = field(default_factory=dict)
+    rules: Path | None = None
+    speed: str = "1"
 
     @property
     def is_trained(self) -> bool:
@@ -66,68 +75,57 @@ class DemoRequest:
         return self.bundle is not None or (self.recording is None and self.model is None)
 
 
-@dataclass(frozen=True, slots=True)
-class DemoPlan:
-    """What is played.
-
-    Attributes
-    ----------
-    recording : str
-        NWB file or URL, or the folder of a sorting.
-    bundle : Path
-        Encoder, whose units are sent.
-    model : str
-        Folder or hub id of the language model.
-    populations : tuple of str
-        Narrated when nobody says, in the order in which they are shown.
-    settings : tuple of str
-        For the daemon, as after ``--set``.
-    """
-
-    recording: str
-    bundle: Path
-    model: str
-    populations: tuple[str, ...]
-    settings: tuple[str, ...] = ()
-
-
-def prepare(folder: Path, asked: DemoRequest) -> DemoPlan:
+def prepare(folder: Path, request: DemoRequest) -> TrialPlan:
     """Make what was not given.
 
     Parameters
     ----------
     folder : Path
         For what is made.
-    asked : DemoRequest
-
-    Returns
-    -------
-    DemoPlan
+    request : DemoRequest
 
     Raises
     ------
     UserError
         If units are to be chosen for an encoder that has its own.
     """
-    if asked.is_trained and asked.units != "all":
+    if request.is_trained and request.units != "all":
         raise UserError(
-            f"--units {asked.units} chooses the units of an encoder that is made here; a trained "
+            f"--units {request.units} chooses the units of an encoder that is made here; a trained "
             "one has its own. Give --populations to narrate a part of them, or --recording "
             "without --bundle."
         )
-    recording = asked.recording or _simulated_session(folder / "session.nwb", asked)
-    if asked.bundle is not None:
-        return _with_bundle(recording, asked.bundle, asked.model)
-    if asked.is_trained:
-        return _shipped(recording, folder / "bundle")
-    return _random(recording, folder, asked)
+    start = request.start
+    if request.recording is None and request.seconds is not None and start is None:
+        start = 0.0  # a simulated session begins there, whenever its first spike comes
+    recording = request.recording or _simulated_session(folder / "session.nwb", request)
+    if request.bundle is not None:
+        plan = _with_bundle(recording, request.bundle, request.model)
+    elif request.is_trained:
+        plan = _shipped(recording, folder / "bundle")
+    else:
+        plan = _random(recording, folder, request)
+    rules = () if request.rules is None else (f"triggers.rules={request.rules.resolve()}",)
+    return replace(
+        plan,
+        populations=request.populations or plan.populations,
+        speed=request.speed,
+        start=start,
+        seconds=request.seconds,
+        settings=(*plan.settings, *rules),
+    )
 
 
-def default_populations(population: Population) -> tuple[str, ...]:
-    """Return everything, each area that is a part of it, and the controls that can be."""
+def default_populations(population: Population) -> dict[str, str]:
+    """Return name and expression of everything, each area that is a part of it, and the controls.
+
+    One unit cannot be shuffled.
+    """
+    from daemon.service.settings_loader import named_populations
+
     areas = [area for area in population.areas if population.select(area).n_units < len(population)]
     controls = ["shuffled", "silent"] if len(population) > 1 else ["silent"]
-    return ("all", *areas[:MAX_AREAS], *controls)
+    return named_populations(",".join(["all", *areas[:MAX_AREAS], *controls]))
 
 
 def n_scenes(seconds: float) -> int:
@@ -149,7 +147,7 @@ def n_scenes(seconds: float) -> int:
     return max(1, math.ceil((seconds - GREY_S) / (SCENE_FRAMES * FRAME_S)))
 
 
-def _simulated_session(path: Path, asked: DemoRequest) -> str:
+def _simulated_session(path: Path, request: DemoRequest) -> str:
     """Show the simulated animal scenes that neither the encoder nor the model has seen."""
     from simulation.cortex.nwb import write_session
     from simulation.cortex.schedule import build_schedule
@@ -157,8 +155,8 @@ def _simulated_session(path: Path, asked: DemoRequest) -> str:
     from simulation.scenes.movie import random_movie
     from simulation.seeds import ANIMAL, UNSEEN_DEMO
 
-    n = n_scenes((asked.start or 0.0) + (asked.seconds or SIMULATED_SECONDS))
-    say(f"showing the simulated animal {n} scenes that nobody has seen before")
+    n = n_scenes((request.start or 0.0) + (request.seconds or SIMULATED_SECONDS))
+    report(f"demo: showing the simulated animal {n} scenes that no training has used")
     movie = random_movie("natural_movie_unseen", seed=UNSEEN_DEMO, n_scenes=n)
     write_session(
         path,
@@ -171,27 +169,22 @@ def _simulated_session(path: Path, asked: DemoRequest) -> str:
     return str(path)
 
 
-def _shipped(recording: str, out: Path) -> DemoPlan:
-    """Return the model and the encoder that came with the package: they have learned."""
+def _shipped(recording: str, out: Path) -> TrialPlan:
+    """Use the trained encoder and language model that come with the package."""
     from evaluation.simulated_encoder.bundle import SHIPPED_MODEL, write_shipped_bundle
 
-    say("compiling the encoder of the simulated animal")
+    report("demo: compiling the encoder of the simulated animal")
     spec = write_shipped_bundle(out, command="neurrate demo").window_spec
     stride_bins = max(1, round(STRIDE_S * spec.rate.bins_per_s))
-    return DemoPlan(
-        recording,
-        out,
-        str(SHIPPED_MODEL),
-        POPULATIONS,
-        (f"window.stride_bins={stride_bins}",),
-    )
+    populations = {name: name for name in POPULATIONS}
+    return TrialPlan(recording, out, str(SHIPPED_MODEL), populations, stride_bins=stride_bins)
 
 
-def _with_bundle(recording: str, bundle: Path, model: str | None) -> DemoPlan:
+def _with_bundle(recording: str, bundle: Path, model: str | None) -> TrialPlan:
     from contracts.manifest import load_manifest
 
     manifest = load_manifest(bundle)
-    return DemoPlan(
+    return TrialPlan(
         recording,
         bundle,
         model or manifest.model.language_model.model_id,
@@ -199,44 +192,39 @@ def _with_bundle(recording: str, bundle: Path, model: str | None) -> DemoPlan:
     )
 
 
-def _random(recording: str, folder: Path, asked: DemoRequest) -> DemoPlan:
-    """Make an encoder for the recording, and a language model if there is none."""
+def _random(recording: str, folder: Path, request: DemoRequest) -> TrialPlan:
+    """Make an encoder for the recording, and a language model if none is given."""
     from encoder_export.random_bundle import write_random_bundle
     from stream_sources.recordings.open_source import open_source
 
     source = open_source(
-        recording, units=asked.units, start_s=asked.start, duration_s=asked.seconds
+        recording, units=request.units, start_s=request.start, duration_s=request.seconds
     )
     try:
-        model = asked.model
+        model = request.model
         settings: tuple[str, ...] = ()
         if model is None:
             model, settings = _random_llava(folder / "tiny-llava")
-        say(f"making an encoder with random weights for {len(source.population)} units")
+        report(f"demo: making an encoder with random weights for {len(source.population)} units")
         write_random_bundle(
             folder / "bundle",
             population=source.population,
             batches=source.batches(),
             recording_label=source.label,
             model=model,
-            size="tiny" if asked.model is None else "paper",
+            size="tiny" if request.model is None else "paper",
             command="neurrate demo",
         )
         populations = default_populations(source.population)
     finally:
         source.close()
-    return DemoPlan(recording, folder / "bundle", model, populations, settings)
+    return TrialPlan(recording, folder / "bundle", model, populations, settings=settings)
 
 
 def _random_llava(folder: Path) -> tuple[str, tuple[str, ...]]:
     """Write a LLaVA with random weights; return its folder, and settings for the daemon."""
     from simulation.tiny_llava import write_random_llava
 
-    say("making a small LLaVA with random weights: its sentences are noise")
+    report("demo: making a small LLaVA with random weights: its text is noise")
     write_random_llava(folder)
     return str(folder), (f"narrator.max_new_tokens={NOISE_TOKENS}",)
-
-
-def say(message: str) -> None:
-    """Tell a person what the demo does, on standard error."""
-    print(f"demo: {message}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Our own commands as child processes, for the demo: started, asked, waited for, never left."""
+"""A ``neurrate`` command as a child process, which never outlives its ``with`` block."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from contracts.errors import ChildError, DependencyError, UserError
 
 PAUSE_S = 0.02
 TAIL_LINES = 20
-"""Lines of a dead child's log that are shown."""
+"""Lines of a failed child's log that are shown."""
 
 ERROR_PREFIX = "neurrate: error: "
 
@@ -28,25 +28,26 @@ class Child:
     ----------
     name : str
         ``source`` or ``daemon``.
-    words : sequence of str
+    arguments : sequence of str
         After ``neurrate``; ``--json``, ``--address-file`` and ``--stop-with-stdin`` are added.
     folder : Path
         Where its files go.
     """
 
-    def __init__(self, name: str, words: Sequence[str], folder: Path) -> None:
+    def __init__(self, name: str, arguments: Sequence[str], folder: Path) -> None:
         self._name = name
         self._log = folder / f"{name}.log"
         self._address_file = folder / f"{name}-addresses.json"
-        self._was_asked = False
+        self._has_been_asked = False
         command = [
-            sys.executable, "-m", "neurrate.cli", *words,
+            sys.executable, "-m", "neurrate.cli", *arguments,
             "--json", str(folder / f"{name}.json"),
             "--address-file", str(self._address_file),
             "--stop-with-stdin",
         ]  # fmt: skip
         with self._log.open("wb") as log:
-            # A session of its own: Ctrl-C reaches the demo alone, which passes it on once.
+            # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
+            # Its standard input closes when this process dies, and `--stop-with-stdin` ends it.
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -81,12 +82,12 @@ class Child:
         return self._process.poll() is None
 
     def addresses(self, *, deadline_s: float) -> dict[str, str]:
-        """Wait until it says where it listens.
+        """Wait until it has written its addresses.
 
         Raises
         ------
         ChildError
-            If it ends before, or says nothing in time.
+            If it ends before, or writes nothing in time.
         """
         stop = time.monotonic() + deadline_s
         while time.monotonic() < stop:
@@ -94,16 +95,16 @@ class Child:
             if self._address_file.exists():
                 return dict(read_json(self._address_file))
             time.sleep(PAUSE_S)
-        raise ChildError(f"the {self._name} said nothing for {deadline_s} s:\n{self._tail()}")
+        raise ChildError(f"the {self._name} did not start in {deadline_s} s:\n{self._tail()}")
 
     def ask_to_stop(self) -> None:
-        """Ask it to stop, once."""
-        if not self._was_asked and self.is_running:
+        """Ask it to stop; only the first call counts, as a second signal would end it at once."""
+        if not self._has_been_asked and self.is_running:
             self._process.terminate()
-        self._was_asked = True
+        self._has_been_asked = True
 
     def check(self) -> None:
-        """Raise what it raised, if it has ended with an error.
+        """Raise its error, if it has ended with one.
 
         Raises
         ------
@@ -119,15 +120,14 @@ class Child:
             return
         if code < 0:
             raise ChildError(
-                f"the {self._name} was killed by {signal.Signals(-code).name}. If that was nobody, "
+                f"the {self._name} was killed by {signal.Signals(-code).name}. If nobody did that, "
                 "the machine may have run out of memory."
             )
         tail = self._tail()
         sentence = tail.rpartition(ERROR_PREFIX)[2].strip() if ERROR_PREFIX in tail else ""
-        if code == UserError.exit_code and sentence:
-            raise UserError(sentence)
-        if code == DependencyError.exit_code and sentence:
-            raise DependencyError(sentence)
+        for error in (UserError, DependencyError):
+            if code == error.exit_code and sentence:
+                raise error(sentence)
         raise ChildError(f"the {self._name} ended with code {code}:\n{tail}")
 
     def wait(self, *, deadline_s: float) -> None:
@@ -152,5 +152,5 @@ class Child:
 
 
 def read_json(path: Path) -> Any:
-    """Read a file that one of our commands has written."""
+    """Read a file that a command has written."""
     return json.loads(path.read_text(encoding="utf-8"))

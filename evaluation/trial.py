@@ -1,273 +1,430 @@
-"""A recording through a source and a daemon in processes of their own; all that it says is kept."""
+"""The harness: a source and the daemon as processes of their own, and a subscriber here.
+
+``demo``, ``simulate score``, ``triggers score`` and ``bench`` use `running`, which promises:
+
+1. No process outlives the ``with`` block, however it ends.
+2. The source sends nothing before this process receives what the daemon publishes, so the first
+   message of a trial is as safe as the last.
+3. An error of a child is raised here, with the child's own sentence and exit code.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from json import dumps
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from contracts.clock import Clock, HostClock
 from contracts.errors import ChildError
 from contracts.narration import Narration
 from contracts.narration_wire import load, unpack_narration
 from contracts.trigger import Trigger, unpack_trigger
-from evaluation.plain_progress import Tenths
 from evaluation.processes import Child, read_json
+from evaluation.progress import progress
+from subscribers.listener import ANY_NUMBER, NARRATION_TOPICS, subscribed
 
 if TYPE_CHECKING:
     import zmq
 
+    from daemon.service.signals import StopRequest
+
 START_S = 600.0
-"""How long a process may take to say where it listens. On a busy machine loading takes minutes; a
+"""How long a process may take to write its addresses. On a busy machine loading takes minutes; a
 process that ends is noticed at once."""
 
 END_S = 600.0
-"""How long a process may take to end once the other has."""
+"""How long the daemon may take to end once the source has, and the other way round."""
 
 POLL_MS = 50
 
-NARRATIONS, TRIGGERS, STATS = b"narration.", b"trigger.", b"stats"
+NARRATION, TRIGGER, STATS, SPIKES = b"narration.", b"trigger.", b"stats", b"spikes."
+
+GATE = SPIKES + b"\0"
+"""A source counts whoever subscribes to a topic of spikes. No stream's name has this character, so
+this subscription is counted and brings nothing."""
 
 QUEUE_MESSAGES = 1_000_000
-"""More narrations than any score has: none may be lost here."""
+"""For the daemon's queue to a subscriber that must not lose a message: more than any trial has."""
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayPlan:
-    """What is replayed, and how.
+class TrialPlan:
+    """What is played, through which encoder and model, and how.
 
     Attributes
     ----------
-    recording : Path or str
+    recording : str
         NWB file or URL, or the folder of a sorting.
     bundle : Path
+        Encoder; exactly its units are sent, in its order.
     model : str
         Folder or hub id of the language model.
     populations : mapping of str to str
         Name and expression of each.
-    stride_bins : int
-        Between the starts of two windows.
-    mode : {"sequential", "worker"}
-        Of the narrator; ``sequential`` drops no window.
+    stride_bins : int or None
+        Bins between the starts of two windows; None for the bundle's.
+    narrator_mode : {"sequential", "worker"} or None
+        ``sequential`` drops no window; None for the daemon's default.
     speed : str
-        As for ``neurrate stream``.
-    seconds : float or None
-        Session seconds to send; None for all.
-    start : float or None
-        First session second; None for that of the recording's first spike.
+        As for ``neurrate stream``: a number, or ``max`` for lossless.
+    batch_ms : float or None
+        Length of a batch, session milliseconds; None for the source's default.
+    start, seconds : float or None
+        First session second, and session seconds to send; None for the recording's first spike,
+        and for all.
     config : Path or None
         TOML file of the daemon's other settings.
     settings : tuple of str
-        For the daemon, as after ``--set``; they win over all else here.
+        For the daemon, as after ``--set``; they win over everything else here.
+    queue_messages : int or None
+        Messages that the daemon keeps for a slow subscriber; None for its default.
+    listens_to_spikes : bool
+        Whether the batches that the source sends are received here too.
     """
 
-    recording: Path | str
+    recording: str
     bundle: Path
     model: str
     populations: Mapping[str, str]
-    stride_bins: int
-    mode: str = "sequential"
-    speed: str = "max"
-    seconds: float | None = None
+    stride_bins: int | None = None
+    narrator_mode: str | None = None
+    speed: str = "1"
+    batch_ms: float | None = None
     start: float | None = None
+    seconds: float | None = None
     config: Path | None = None
     settings: tuple[str, ...] = ()
+    queue_messages: int | None = None
+    listens_to_spikes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayResult:
-    """What came out.
+class Message:
+    """What arrived, and when. Of a batch of spikes the payload is the header alone.
 
     Attributes
     ----------
-    narrations : mapping of (int, str) to Narration
+    received_ns : int
+        Host clock, as soon as it was taken from the socket.
+    """
+
+    topic: bytes
+    payload: bytes
+    received_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialSummary:
+    """What the source and the daemon wrote at their end."""
+
+    source: Mapping[str, Any]
+    daemon: Mapping[str, Any]
+
+    @property
+    def counters(self) -> Mapping[str, Any]:
+        """The daemon's counters."""
+        counters: Mapping[str, Any] = self.daemon["counters"]
+        return counters
+
+    def check_spikes(self) -> None:
+        """Check that every spike that was sent has its bin.
+
+        Raises
+        ------
+        ChildError
+            With both numbers.
+        """
+        n_sent, n_binned = self.source["n_spikes"], self.counters["spikes_binned"]
+        if n_sent != n_binned:
+            raise ChildError(
+                f"no spike may be lost: {n_sent:,} were sent and {n_binned:,} have a bin"
+            )
+
+    def check_received(self, kind: str, n_received: int) -> None:
+        """Check that everything of one kind that was published arrived here.
+
+        Parameters
+        ----------
+        kind : {"narrations", "triggers"}
+        n_received : int
+            Without repeats.
+
+        Raises
+        ------
+        ChildError
+            With both numbers.
+        """
+        n_published = sum(self.counters[kind].values())
+        if n_published != n_received:
+            raise ChildError(
+                f"{n_published:,} {kind} were published and {n_received:,} arrived here: the "
+                "figures would be of a part of them"
+            )
+
+
+class Trial:
+    """A running source and daemon. Made by `running`.
+
+    Attributes
+    ----------
+    source, daemon : Child
+    spikes, publish : str
+        Addresses of the source's spikes and of the daemon's narrations.
+    """
+
+    def __init__(
+        self, plan: TrialPlan, folder: Path, stack: ExitStack, clock: Clock | None = None
+    ) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._stack = stack
+        self._clock = clock or HostClock()
+        self._sockets: list[zmq.Socket[bytes]] = []
+        # The source first, so that the daemon is given an address that exists. It waits for two
+        # subscribers: the daemon, and this process, which is the last to subscribe.
+        self.source = stack.enter_context(Child("source", source_arguments(plan), folder))
+        self.spikes = self.source.addresses(deadline_s=START_S)["spikes"]
+        arguments = daemon_arguments(plan, self.spikes)
+        self.daemon = stack.enter_context(Child("daemon", arguments, folder))
+        self.publish = self.daemon.addresses(deadline_s=START_S)["publish"]
+
+    def listen(self) -> None:
+        """Subscribe to the daemon, and let the source begin once its messages arrive."""
+        socket = self._subscribe(self.publish, NARRATION_TOPICS, setting="the daemon")
+        # A subscription takes effect some time after `connect` returns. The daemon publishes its
+        # statistics every second, so the first of them shows that it has.
+        while self.daemon.is_running and not socket.poll(POLL_MS):
+            self.source.check()
+        self.daemon.check()
+        self._sockets.append(socket)
+        self.begin()
+
+    def begin(self) -> None:
+        """Let the source send: it waits for this last subscriber."""
+        topic = SPIKES if self._plan.listens_to_spikes else GATE
+        self._sockets.append(self._subscribe(self.spikes, (topic,), setting="the source"))
+
+    def received(self) -> Iterator[list[Message]]:
+        """Yield what has arrived, at least every 50 ms, until the daemon has ended.
+
+        Yields
+        ------
+        messages : list of Message
+            Empty where nothing arrived.
+
+        Raises
+        ------
+        ChildError, UserError, DependencyError
+            What a process ended with, if it failed.
+        """
+        while self.daemon.is_running:
+            yield self._receive()
+        while messages := self._receive():  # what was published last may still be on its way
+            yield messages
+
+    def ask_to_stop(self) -> None:
+        """Ask both processes to stop; only the first call counts."""
+        self.source.ask_to_stop()
+        self.daemon.ask_to_stop()
+
+    def wait(self) -> TrialSummary:
+        """Wait for both processes to end, and read their summaries."""
+        self.daemon.wait(deadline_s=END_S)
+        self.source.wait(deadline_s=END_S)
+        return TrialSummary(
+            read_json(self._folder / "source.json"), read_json(self._folder / "daemon.json")
+        )
+
+    def _subscribe(
+        self, address: str, topics: Sequence[bytes], *, setting: str
+    ) -> zmq.Socket[bytes]:
+        return self._stack.enter_context(
+            subscribed(address, topics, setting=setting, queue=ANY_NUMBER)
+        )
+
+    def _receive(self) -> list[Message]:
+        """Return what has arrived, after waiting a moment for the first message."""
+        import zmq
+
+        self.source.check()
+        self.daemon.check()
+        poller = zmq.Poller()
+        for socket in self._sockets:
+            poller.register(socket, zmq.POLLIN)
+        ready = dict(poller.poll(POLL_MS))
+        return [
+            message for socket in self._sockets if socket in ready for message in self._read(socket)
+        ]
+
+    def _read(self, socket: zmq.Socket[bytes]) -> Iterator[Message]:
+        import zmq
+
+        while True:
+            try:
+                topic, payload, *_ = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            yield Message(topic, payload, self._clock.now_ns())
+
+
+@contextmanager
+def running(plan: TrialPlan, folder: Path, *, listens: bool = True) -> Iterator[Trial]:
+    """Start a source and the daemon; whatever still runs at the end is killed.
+
+    Parameters
+    ----------
+    plan : TrialPlan
+    folder : Path
+        For logs and summaries; made if need be.
+    listens : bool
+        Whether messages are received through the trial. If not, nothing is sent before the caller
+        has called `Trial.begin`.
+
+    Yields
+    ------
+    Trial
+        Both processes have written their addresses.
+    """
+    folder.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        trial = Trial(plan, folder, stack)
+        if listens:
+            trial.listen()
+        yield trial
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[StopRequest]:
+    """Take SIGINT and SIGTERM as a request to stop, and a second one as `KeyboardInterrupt`.
+
+    The exception passes through the ``with`` blocks, which end the children and remove folders.
+    """
+    from daemon.service.signals import StopRequest, stop_on_signal
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    stop = StopRequest()
+    with stop_on_signal(stop, force=interrupt):
+        yield stop
+
+
+@dataclass(slots=True)
+class TrialResult:
+    """What a trial that lost nothing has published.
+
+    Attributes
+    ----------
+    narrations : dict of (int, str) to Narration
         By the window's number on the grid and the population.
-    n_windows, n_dropped : int
-        Windows cut, and those of them that were not narrated.
-    triggers : tuple of Trigger
+    triggers : list of Trigger
         In the order in which they were published.
     counters : mapping
         The daemon's own.
     """
 
-    narrations: Mapping[tuple[int, str], Narration]
-    n_windows: int
-    n_dropped: int
-    triggers: tuple[Trigger, ...] = ()
+    narrations: dict[tuple[int, str], Narration] = field(default_factory=dict)
+    triggers: list[Trigger] = field(default_factory=list)
     counters: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def n_windows(self) -> int:
+        """Windows that were cut."""
+        return int(self.counters["windows"])
 
-def replay(
-    plan: ReplayPlan, folder: Path, *, title: str, span_s: tuple[float, float] | None = None
-) -> ReplayResult:
-    """Send a recording through the daemon and listen to everything it says.
+    @property
+    def n_dropped(self) -> int:
+        """Windows that were not narrated."""
+        return sum(self.counters["windows_dropped"].values())
+
+
+def run_trial(
+    plan: TrialPlan, folder: Path, *, title: str, span_s: tuple[float, float] | None = None
+) -> TrialResult:
+    """Play a recording to its end and keep every narration and trigger.
 
     Parameters
     ----------
-    plan : ReplayPlan
+    plan : TrialPlan
     folder : Path
-        New; logs and summaries of the two processes go there.
+        For logs and summaries of the two processes.
     title : str
-        Of the bar that is shown while it runs, on a terminal.
+        Of the progress.
     span_s : tuple of float, optional
-        Session seconds that are played. Then each tenth is said where there is no terminal.
+        First and last session second that are played, for the progress.
 
     Returns
     -------
-    ReplayResult
+    TrialResult
 
     Raises
     ------
     ChildError
         If a spike, a narration or a trigger was lost between the processes.
     """
-    folder.mkdir()
-    with ExitStack() as stack:
-        # A path is known before anybody binds to it, so the source can be the last to start: not
-        # a spike is sent before the daemon is heard.
-        spikes = f"ipc://{stack.enter_context(TemporaryDirectory(prefix='neurrate-'))}/spikes"
-        words = _daemon_words(plan, spikes, _write_config(plan, folder))
-        daemon = stack.enter_context(Child("daemon", words, folder))
-        socket = stack.enter_context(_ear(daemon.addresses(deadline_s=START_S)["publish"]))
-        _wait_until_heard(socket, daemon)
-        source = stack.enter_context(Child("source", _source_words(plan, spikes), folder))
-        heard = _listen(socket, source, daemon, title, span_s)
-        daemon.wait(deadline_s=END_S)
-        source.wait(deadline_s=END_S)
-    counters = read_json(folder / "daemon.json")["counters"]
-    n_sent = read_json(folder / "source.json")["n_spikes"]
-    n_narrated, n_fired = (sum(counters[name].values()) for name in ("narrations", "triggers"))
-    if (
-        counters["spikes_binned"] != n_sent
-        or n_narrated != len(heard.narrations)
-        or n_fired != len(heard.triggers)
+    result = TrialResult()
+    start_s, stop_s = span_s or (0.0, 0.0)
+    total_s = stop_s - start_s or None
+    with (
+        progress(title, total_s, unit="s", label=f"{title}: replayed") as advance_to,
+        running(plan, folder) as trial,
     ):
-        raise ChildError(
-            f"nothing may be lost: {n_sent:,} spikes were sent and {counters['spikes_binned']:,} "
-            f"binned; {n_narrated:,} narrations were published and {len(heard.narrations):,} "
-            f"arrived; of {n_fired:,} triggers {len(heard.triggers):,}"
-        )
-    return ReplayResult(
-        narrations=heard.narrations,
-        n_windows=counters["windows"],
-        n_dropped=sum(counters["windows_dropped"].values()),
-        triggers=tuple(heard.triggers),
-        counters=counters,
-    )
+        for messages in trial.received():
+            for message in messages:
+                if message.topic.startswith(TRIGGER):
+                    result.triggers.append(unpack_trigger(message.payload))
+                elif message.topic.startswith(NARRATION):
+                    narration = unpack_narration(message.payload)
+                    # A repeat of the last value is of a window that is already here.
+                    result.narrations[narration.window_seq, narration.population] = narration
+                elif (session_s := load(message.payload)["session_s"]) is not None:
+                    advance_to(session_s - start_s)
+        summary = trial.wait()
+    summary.check_spikes()
+    summary.check_received("narrations", len(result.narrations))
+    summary.check_received("triggers", len(result.triggers))
+    result.counters = summary.counters
+    return result
 
 
-@dataclass(slots=True)
-class _Received:
-    """What has arrived."""
-
-    narrations: dict[tuple[int, str], Narration] = field(default_factory=dict)
-    triggers: list[Trigger] = field(default_factory=list)
-    session_s: float | None = None
-
-    def __len__(self) -> int:
-        return len(self.narrations) + len(self.triggers)
-
-
-def _source_words(plan: ReplayPlan, spikes: str) -> list[str]:
+def source_arguments(plan: TrialPlan) -> list[str]:
+    """Return the arguments of ``neurrate`` that start the source."""
     from stream_sources.recordings.open_source import kind_of
 
-    recording = str(plan.recording)
-    words = ["stream", kind_of(recording), recording, "--units-from", str(plan.bundle)]
-    words += ["--bind", spikes, "--speed", plan.speed]
-    words += [] if plan.start is None else ["--start", repr(plan.start)]
-    return words + ([] if plan.seconds is None else ["--seconds", str(plan.seconds)])
+    arguments = ["stream", kind_of(plan.recording), plan.recording]
+    arguments += ["--units-from", str(plan.bundle), "--bind", "tcp://127.0.0.1:*"]
+    arguments += ["--speed", plan.speed, "--wait-subscribers", "2"]
+    options = {"--batch-ms": plan.batch_ms, "--start": plan.start, "--seconds": plan.seconds}
+    for name, value in options.items():
+        arguments += [] if value is None else [name, repr(value)]
+    return arguments
 
 
-def _daemon_words(plan: ReplayPlan, spikes: str, config: Path) -> list[str]:
-    settings = {
+def daemon_arguments(plan: TrialPlan, spikes: str) -> list[str]:
+    """Return the arguments of ``neurrate`` that start the daemon.
+
+    Parameters
+    ----------
+    plan : TrialPlan
+    spikes : str
+        Address of the source.
+    """
+    # A JSON string without control characters is a TOML string too.
+    tables = ", ".join(f"{name} = {dumps(units)}" for name, units in plan.populations.items())
+    settings: dict[str, object] = {
         "http.enabled": "false",
         "log.level": "WARNING",
-        "narrator.mode": plan.mode,
-        "window.stride_bins": str(plan.stride_bins),
-        "publish.queue_messages": str(QUEUE_MESSAGES),
+        "populations": f"{{{tables}}}",
+        "narrator.mode": plan.narrator_mode,
+        "window.stride_bins": plan.stride_bins,
+        "publish.queue_messages": plan.queue_messages,
     }
-    if plan.config is not None:
-        settings["populations"] = "{" + ", ".join(_populations(plan)) + "}"
-        config = plan.config
-    words = ["run", "--config", str(config), "--bundle", str(plan.bundle), "--model", plan.model]
-    words += ["--connect", spikes, "--publish", "tcp://127.0.0.1:*", "--exit-at-end"]
-    given = (*(f"{key}={value}" for key, value in settings.items()), *plan.settings)
-    return words + [word for each in given for word in ("--set", each)]
-
-
-def _write_config(plan: ReplayPlan, folder: Path) -> Path:
-    """Write the populations: lists of hundreds of ids need names, which --populations has not."""
-    path = folder / "daemon.toml"
-    path.write_text("\n".join(["[populations]", *_populations(plan)]) + "\n", encoding="utf-8")
-    return path
-
-
-def _populations(plan: ReplayPlan) -> list[str]:
-    """Return each as TOML; a JSON string without control characters is a TOML string too."""
-    return [f"{name} = {json.dumps(units)}" for name, units in plan.populations.items()]
-
-
-@contextmanager
-def _ear(publish: str) -> Iterator[zmq.Socket[bytes]]:
-    """Connect to what the daemon publishes, with room for all of it."""
-    import zmq
-
-    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
-        socket.set(zmq.LINGER, 0)
-        socket.set(zmq.RCVHWM, 0)
-        socket.subscribe(NARRATIONS)
-        socket.subscribe(TRIGGERS)
-        socket.subscribe(STATS)
-        socket.connect(publish)
-        yield socket
-
-
-def _wait_until_heard(socket: zmq.Socket[bytes], daemon: Child) -> None:
-    """Wait for the first word of the daemon: from then on nothing that it says is missed."""
-    while daemon.is_running and not socket.poll(POLL_MS):
-        pass
-    daemon.check()
-
-
-def _listen(
-    socket: zmq.Socket[bytes],
-    source: Child,
-    daemon: Child,
-    title: str,
-    span_s: tuple[float, float] | None,
-) -> _Received:
-    """Take what is said until the daemon has ended and nothing more arrives."""
-    from tqdm import tqdm
-
-    heard = _Received()
-    start_s, stop_s = span_s or (0.0, 0.0)
-    tenths = Tenths(f"{title}: replayed", stop_s - start_s)
-    with tqdm(desc=title, unit=" messages", disable=None) as bar:
-        while daemon.is_running:
-            source.check()
-            bar.update(_take(socket, heard))
-            if heard.session_s is not None:
-                tenths.reach(heard.session_s - start_s)
-        while _take(socket, heard):  # what the daemon said last may still be on its way
-            pass
-    return heard
-
-
-def _take(socket: zmq.Socket[bytes], heard: _Received) -> int:
-    """Take all that has arrived, waiting a moment for the first; a repeat has the same window."""
-    n_before = len(heard)
-    wait_ms = POLL_MS
-    while socket.poll(wait_ms):
-        wait_ms = 0
-        topic, payload = socket.recv_multipart()
-        if topic.startswith(TRIGGERS):
-            heard.triggers.append(unpack_trigger(payload))
-        elif topic.startswith(NARRATIONS):
-            narration = unpack_narration(payload)
-            heard.narrations[narration.window_seq, narration.population] = narration
-        else:
-            heard.session_s = load(payload)["session_s"]
-    return len(heard) - n_before
+    texts = [f"{key}={value}" for key, value in settings.items() if value is not None]
+    arguments = ["run"] + ([] if plan.config is None else ["--config", str(plan.config)])
+    arguments += ["--bundle", str(plan.bundle), "--model", plan.model]
+    arguments += ["--connect", spikes, "--publish", "tcp://127.0.0.1:*", "--exit-at-end"]
+    # The last of one key wins.
+    return arguments + [word for text in (*texts, *plan.settings) for word in ("--set", text)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -11,15 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from contracts.errors import UserError
-from neurrate.bench_options import VERSION, BenchOptions, bar, give_up, say_stopped
+from neurrate.bench_options import BenchOptions
+from neurrate.summary import print_summary
 from neurrate.tables import print_table, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from evaluation.latency.inputs import TrialInputs
-    from evaluation.latency.rate import WindowRate
     from evaluation.latency.run import RateResult
+    from evaluation.latency.sample import Log
+    from evaluation.trial import TrialSummary
+
+VERSION = 1
+"""Of the JSON. Raised when a key changes meaning or goes."""
+
+UNFINISHED = 130
+"""128 + SIGINT, as the other verbs that make something end with."""
 
 RATES = "1,2,5,10,20,30,40,60,120,240"
 """Windows per second: from what anybody can read to more than a bin at 120 Hz gives."""
@@ -27,11 +34,15 @@ RATES = "1,2,5,10,20,30,40,60,120,240"
 MAX_RATE = 10_000.0
 
 BINS_PER_S = 120
-"""Of the simulated animal's encoder: beyond it a rate takes a faster replay, and more data."""
+"""Of the simulated animal's encoder: a higher rate takes a faster replay, and more data."""
+
+SOAK_RATE = 5.0
 
 DEFAULT = BenchOptions()
 
 RateSeconds = Annotated[float, Parameter(validator=validators.Number(gte=2, lte=3600))]
+Minutes = Annotated[float, Parameter(validator=validators.Number(gte=0.1, lte=10_080))]
+Rate = Annotated[float, Parameter(validator=validators.Number(gte=0.1, lte=1000))]
 
 
 def latency(
@@ -64,62 +75,105 @@ def latency(
     seconds_per_rate
         Seconds that are measured at each rate.
     """
-    from daemon.service.signals import StopRequest, stop_on_signal
     from evaluation.latency.rate import WARM_S, pace
+    from evaluation.latency.run import measure_rates
+    from evaluation.trial import stop_on_interrupt
 
     bench.check()
     wanted = _rates(rates)
     longest_s = max((seconds_per_rate + WARM_S) * max(1.0, rate / BINS_PER_S) for rate in wanted)
-    played = bench.material(seconds=longest_s + 2)
-    paces = [pace(rate, played.bins_per_s) for rate in wanted]
-    stop = StopRequest()
-    with stop_on_signal(stop, force=give_up):
-        results: list[RateResult] = []
+    inputs = bench.inputs(seconds=longest_s + 2)
+    paces = [pace(rate, inputs.bins_per_s) for rate in wanted]
+    results: list[RateResult] = []
+    with stop_on_interrupt() as stop:
+        measured = measure_rates(
+            inputs,
+            paces,
+            seconds=seconds_per_rate,
+            settings=bench.settings(inputs),
+            config=bench.config,
+            is_stopped=lambda: stop.is_made,
+        )
         try:
-            for result in _measure(played, paces, seconds_per_rate, bench, lambda: stop.is_made):
-                results.append(result)  # noqa: PERF402 - what is there is told, whatever comes
+            for result in measured:
+                results.append(result)  # noqa: PERF402 - kept if a later rate fails
         finally:
             if results:
-                _tell(played, results, bench, is_whole=len(results) == len(paces))
-    return say_stopped() if stop.is_made else 0
+                _print_latency(inputs, results, bench, is_whole=len(results) == len(paces))
+    return _end_unfinished() if stop.is_made else 0
 
 
-def _measure(
-    played: TrialInputs,
-    paces: Sequence[WindowRate],
-    seconds: float,
-    bench: BenchOptions,
-    is_stopped: Callable[[], bool],
-) -> Iterator[RateResult]:
-    """Run one rate after the other; a rate that was stopped does not count."""
-    from contracts.manifest import load_manifest
-    from evaluation.latency.rate import WARM_S, run_rate
-    from evaluation.latency.run import summarise
+def soak(
+    *,
+    minutes: Minutes = 10.0,
+    rate: Rate = SOAK_RATE,
+    disturb: bool = False,
+    bench: BenchOptions = DEFAULT,
+) -> int:
+    """Run the whole chain for a long time and look at it once a second.
 
-    spec = load_manifest(played.bundle, check_hashes=False).window_spec
-    with TemporaryDirectory(prefix="neurrate-bench-") as folder:
-        for number, rate in enumerate(paces):
-            title = f"{rate.rate:g} windows/s ({number + 1} of {len(paces)})"
-            with bar(title, seconds + WARM_S) as on_second:
-                run = run_rate(
-                    played,
-                    rate,
-                    Path(folder) / str(number),
-                    seconds=seconds,
-                    settings=bench.settings(played),
-                    config=bench.config,
-                    is_stopped=is_stopped,
-                    on_second=on_second,
-                )
-            if run is None:
-                return
-            of_run = replace(spec, stride_bins=rate.stride_bins)
-            yield summarise(run, rate, spec=of_run, populations=played.populations)
+    Memory, descriptors and threads of source, daemon and narrator, windows that wait, narrations,
+    drops, latencies, and how far data time drifts from wall time. At the end a line for each rule,
+    and exit code 1 if one is broken. Ctrl-C ends it early; what was seen is kept.
+
+    Examples
+    --------
+        neurrate bench soak --minutes 10
+        neurrate bench soak --minutes 10 --disturb --picture soak.png --json soak.jsonl
+        neurrate bench soak --minutes 600 --rate 2 --json night.jsonl
+        neurrate bench soak --minutes 10 --set triggers.rules=rules.toml --disturb
+
+    Parameters
+    ----------
+    minutes
+        Minutes of spikes to send, at real time.
+    rate
+        Windows per second.
+    disturb
+        Stop the narrator for 30 s, or for a fifth of a soak shorter than 150 s, and let it go on;
+        kill it, later; let a subscriber join that never reads.
+    """
+    from evaluation.latency.disturbances import DisturbanceSchedule
+    from evaluation.latency.process_usage import check_soak_libraries
+    from evaluation.latency.rate import pace
+    from evaluation.latency.report import circumstances
+    from evaluation.latency.sample import Log
+    from evaluation.latency.soak import soak as run
+    from evaluation.progress import timed_progress
+    from evaluation.trial import stop_on_interrupt
+
+    bench.check()
+    check_soak_libraries()
+    seconds = 60 * minutes
+    inputs = bench.inputs(seconds=seconds + 2)
+    at = pace(rate, inputs.bins_per_s)
+    title = f"soak at {rate:g} windows/s"
+    with ExitStack() as stack:
+        file = None
+        if bench.json is not None:
+            file = stack.enter_context(bench.json.open("w", encoding="utf-8"))
+        log = Log(file)
+        log.write("soak", {"version": VERSION, "rate": rate, **circumstances(inputs)})
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="neurrate-soak-")))
+        stop = stack.enter_context(stop_on_interrupt())
+        summary = run(
+            at.plan(inputs, seconds=seconds, settings=bench.settings(inputs), config=bench.config),
+            folder,
+            log,
+            speed=at.speed,
+            schedule=DisturbanceSchedule.of(seconds) if disturb else None,
+            is_stopped=lambda: stop.is_made,
+            on_second=stack.enter_context(timed_progress(title, seconds, label=f"bench: {title}")),
+        )
+        is_ok = _print_soak(log, summary, inputs, bench, rate)
+    if stop.is_made:
+        return _end_unfinished()
+    return 0 if is_ok else 1
 
 
-def _tell(
-    played: TrialInputs,
-    results: Sequence[RateResult],
+def _print_latency(
+    inputs: TrialInputs,
+    results: list[RateResult],
     bench: BenchOptions,
     *,
     is_whole: bool,
@@ -128,27 +182,54 @@ def _tell(
     from evaluation.latency.report import circumstances, narration_rows, trigger_rows
     from evaluation.latency.waterfall import write_waterfall
 
-    knee = find_knee([each.point for each in results])
+    knee = find_knee([result.point for result in results])
     print_table("Narrations, ms from newest spike to published", narration_rows(results))
     for kind, rows in trigger_rows(results).items():
         print_table(f"Triggers by {kind}, ms likewise", rows)
     print(f"{knee.sentence()} The knee is {RULE}.")
-    around = circumstances(played)
-    rates = [each.to_json() for each in results]
-    write_json(
-        bench.json,
-        {
-            "version": VERSION,
-            "is_whole": is_whole,
-            **around,
-            "rates": rates,
-            "knee": knee.to_json(),
-        },
-    )
+    around = circumstances(inputs)
+    numbers = {
+        "version": VERSION,
+        "is_whole": is_whole,
+        **around,
+        "rates": [result.to_json() for result in results],
+        "knee": knee.to_json(),
+    }
+    write_json(bench.json, numbers)
     if bench.picture is not None:
-        n = len(played.populations)
+        n = len(inputs.populations)
         title = f"{n} population{'s' * (n > 1)}, {around['cpu']}, {around['n_cores']} cores"
         write_waterfall(bench.picture, results, knee, title=title)
+
+
+def _print_soak(
+    log: Log, summary: TrialSummary, inputs: TrialInputs, bench: BenchOptions, rate: float
+) -> bool:
+    """Print the verdicts, draw the picture; return whether no rule is broken."""
+    from evaluation.latency.report import cpu_model
+    from evaluation.latency.soak_checks import verdicts
+    from evaluation.latency.soak_picture import write_soak_picture
+
+    source, daemon = dict(summary.source), dict(summary.daemon)
+    print_summary(daemon, spikes_sent=source["n_spikes"])
+    if not log.samples:
+        print("It ended before the first second was over: there is nothing to evaluate.")
+        return True
+    results = verdicts(log, source, daemon, rate=rate)
+    for verdict in results:
+        print(verdict.line())
+    log.write("end", {"verdicts": [asdict(verdict) for verdict in results], **asdict(summary)})
+    if bench.picture is not None:
+        n = len(inputs.populations)
+        minutes = log.samples[-1].t_s / 60
+        title = f"{minutes:.1f} minutes at {rate:g} windows/s, {n} populations, {cpu_model()}"
+        write_soak_picture(bench.picture, log, title=title)
+    return all(verdict.is_ok is not False for verdict in results)
+
+
+def _end_unfinished() -> int:
+    print("neurrate: stopped before the end.", file=sys.stderr)
+    return UNFINISHED
 
 
 def _rates(text: str) -> list[float]:

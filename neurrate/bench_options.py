@@ -1,10 +1,7 @@
-"""What the verbs of ``neurrate bench`` share: what is played, and how they begin and end."""
+"""Options that the verbs of ``neurrate bench`` share."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,17 +10,11 @@ from cyclopts import Parameter
 
 from contracts.atomic_files import check_folder_writable, check_writable
 from contracts.errors import UserError
-from evaluation.latency.inputs import FOLDER, TrialInputs, material
-from evaluation.plain_progress import say
+from daemon.service.settings_loader import named_populations
+from evaluation.latency.inputs import FOLDER, TrialInputs, prepare_inputs
 from neurrate.arguments import SetOption
 
 FORMATS = (".png", ".svg", ".pdf")
-
-VERSION = 1
-"""Of the JSON. Raised when a key changes meaning or goes."""
-
-UNFINISHED = 130
-"""128 + SIGINT, as the other verbs that make something end with."""
 
 
 @Parameter(name="*")
@@ -43,8 +34,8 @@ class BenchOptions:
     backend: str | None = None
     "Of the narrator (narrator.backend)."
     config: Path | None = None
-    """TOML file for the daemon. Without one, and without --set triggers.rules=FILE, concept probes
-    of the bundle are listened to by sixteen rules."""
+    """TOML file for the daemon. Without one, and without --set triggers.rules=FILE, sixteen rules
+    trigger on concept probes of the bundle."""
     set_: SetOption = ()
     "A setting of the daemon, as key=value; may be given several times."
     folder: Path = FOLDER
@@ -76,86 +67,34 @@ class BenchOptions:
 
         check_matplotlib()
 
-    def material(self, *, seconds: float) -> TrialInputs:
+    def inputs(self, *, seconds: float) -> TrialInputs:
         """Make what was not given.
 
         Parameters
         ----------
         seconds : float
-            Session seconds that the recording must have, where it is made.
+            Session seconds that the recording must have, if it is made.
+
+        Raises
+        ------
+        UserError
+            If no population is named.
         """
-        return material(
+        populations = named_populations(self.populations or "")
+        if self.populations is not None and not populations:
+            raise UserError("--populations must name at least one, such as all or VISp.")
+        return prepare_inputs(
             self.folder,
             recording=self.recording,
             bundle=self.bundle,
             model=self.model,
-            populations=self._names(),
+            populations=populations,
             seconds=seconds,
         )
 
-    def settings(self, played: TrialInputs) -> tuple[str, ...]:
-        """Return what is for the daemon, as after ``--set``; what was given comes last and wins."""
+    def settings(self, inputs: TrialInputs) -> tuple[str, ...]:
+        """Return the daemon's settings, as after ``--set``; those that were given come last."""
         backend = () if self.backend is None else (f"narrator.backend={self.backend}",)
-        is_ours = self.config is None and played.rules is not None
-        rules = (f"triggers.rules={played.rules}",) if is_ours else ()
+        has_rules = self.config is None and inputs.rules is not None
+        rules = (f"triggers.rules={inputs.rules}",) if has_rules else ()
         return (*rules, *backend, *self.set_)
-
-    def _names(self) -> tuple[str, ...]:
-        names = tuple(name.strip() for name in (self.populations or "").split(",") if name.strip())
-        if self.populations is not None and not names:
-            raise UserError("--populations must name at least one, such as all or VISp.")
-        return names
-
-
-@contextmanager
-def bar(title: str, seconds: float) -> Iterator[Callable[[float], None]]:
-    """Show how far a run is, on standard error: a bar on a terminal, else a line each minute.
-
-    Parameters
-    ----------
-    title : str
-    seconds : float
-        Of the whole.
-
-    Yields
-    ------
-    on_second : callable
-        To be told how many seconds have passed.
-    """
-    from tqdm import tqdm
-
-    say(f"bench: {title}, {seconds:.0f} s")
-    minutes = 0
-    with tqdm(
-        desc=title,
-        total=round(seconds, 1),
-        disable=None,
-        leave=False,
-        bar_format="{desc}: {bar} {n:.0f} of {total:.0f} s",
-    ) as shown:
-
-        def on_second(second: float) -> None:
-            nonlocal minutes
-            shown.update(min(second, seconds) - shown.n)
-            if second >= 60 * (minutes + 1):
-                minutes = int(second // 60)
-                say(f"bench: {title}, {60 * minutes} of {seconds:.0f} s")
-
-        yield on_second
-
-
-def give_up() -> None:
-    """Leave at once, at a second Ctrl-C, but not without the children and the folder.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        Always.
-    """
-    raise KeyboardInterrupt
-
-
-def say_stopped() -> int:
-    """Say that it was stopped; return the exit code for that."""
-    print("neurrate: stopped before the end.", file=sys.stderr)
-    return UNFINISHED

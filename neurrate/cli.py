@@ -93,9 +93,7 @@ GROUPS = {
             "latency": Verb(
                 "neurrate.bench_command:latency", "How late it is, by rate of windows."
             ),
-            "soak": Verb(
-                "neurrate.bench_soak_command:soak", "Whether it stays as it is for hours."
-            ),
+            "soak": Verb("neurrate.bench_command:soak", "Whether it stays as it is for hours."),
         },
     ),
     "triggers": (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 from contracts.atomic_files import check_writable
 from contracts.clock import HostClock
 from contracts.errors import UserError
-from evaluation.demo import DemoResult, play
+from daemon.service.settings_loader import named_populations
+from evaluation.demo import play
 from evaluation.demo_plan import DemoRequest, prepare
 from neurrate.arguments import JsonOption, Seconds
 from neurrate.summary import account, print_scores, print_summary
@@ -34,7 +34,7 @@ def demo(
     svg: Path | None = None,
     json: JsonOption = None,
 ) -> int:
-    """Replay a recording through the whole daemon and show what it says.
+    """Replay a recording through the whole daemon and show the narrations.
 
     Source and daemon (with its narrator) run as processes of their own and talk over tcp
     loopback. Without --recording a simulated animal is shown street scenes that neither its
@@ -88,59 +88,46 @@ def demo(
     """
     check_writable(json)
     check_writable(svg)
-    named = None if populations is None else _names(populations)
+    named = {} if populations is None else _named(populations)
     speed_factor(speed)
     if triggers is not None and not triggers.is_file():
         raise UserError(f"--triggers must name a file of rules that is there, got {triggers}.")
-    if recording is None and seconds is not None and start is None:
-        start = 0.0  # a simulated session begins there, whenever its first spike comes
-    options = ["--speed", speed]
-    options += [] if start is None else ["--start", str(start)]
-    options += [] if seconds is None else ["--seconds", str(seconds)]
+    request = DemoRequest(
+        recording, units, start, seconds, bundle, model, named, rules=triggers, speed=speed
+    )
     with TemporaryDirectory(prefix="neurrate-demo-") as folder:
-        programme = prepare(
-            Path(folder), DemoRequest(recording, units, start, seconds, bundle, model)
-        )
-        if triggers is not None:
-            rules = f"triggers.rules={triggers.resolve()}"
-            programme = replace(programme, settings=(*programme.settings, rules))
-        outcome = play(
-            programme,
-            Path(folder),
-            populations=named or programme.populations,
-            source_options=options,
-            plain=plain,
-        )
+        plan = prepare(Path(folder), request)
+        result = play(plan, Path(folder), plain=plain)
     if svg is not None:
-        save_picture(svg, outcome.heard, HostClock().now_ns(), title="neurrate demo")
-    numbers = {"recording": programme.recording, "speed": speed, **account_of(outcome)}
-    print_summary(outcome.daemon, spikes_sent=outcome.source["n_spikes"])
-    print_scores(outcome.heard)
+        save_picture(svg, result.watched, HostClock().now_ns(), title="neurrate demo")
+    daemon, n_sent = dict(result.summary.daemon), result.summary.source["n_spikes"]
+    print_summary(daemon, spikes_sent=n_sent)
+    print_scores(result.watched)
+    numbers = {
+        "recording": plan.recording,
+        "speed": speed,
+        **account(daemon, spikes_sent=n_sent),
+        "scores": scores_of(result.watched),
+    }
     print(_sentence(numbers))
     write_json(json, numbers)
-    return 0 if outcome.was_stopped or is_whole(numbers) else 1
+    return 0 if result.was_stopped or _is_whole(numbers) else 1
 
 
-def account_of(outcome: DemoResult) -> dict[str, Any]:
-    """Return the demo's numbers: what was sent, what the daemon made of it, and the scores."""
-    numbers = account(outcome.daemon, spikes_sent=outcome.source["n_spikes"])
-    return {**numbers, "scores": scores_of(outcome.heard)}
+def _named(populations: str) -> dict[str, str]:
+    named = named_populations(populations)
+    if not named:
+        raise UserError("--populations must name at least one, such as all or VISp.")
+    return named
 
 
-def is_whole(numbers: dict[str, Any]) -> bool:
+def _is_whole(numbers: dict[str, Any]) -> bool:
     """Whether every spike sent was received and has its bin."""
     return bool(numbers["spikes_sent"] == numbers["spikes_received"] == numbers["spikes_binned"])
 
 
-def _names(populations: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in populations.split(",") if name.strip())
-    if not names:
-        raise UserError("--populations must name at least one, such as all or VISp.")
-    return names
-
-
 def _sentence(numbers: dict[str, Any]) -> str:
-    if is_whole(numbers):
+    if _is_whole(numbers):
         return (
             f"Every one of {numbers['spikes_sent']:,} spikes sent was received and binned; "
             f"{numbers['windows_narrated']:,} of {numbers['windows']:,} windows were narrated."

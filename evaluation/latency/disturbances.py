@@ -1,4 +1,9 @@
-"""What a soak does to the processes: a narrator that stops, one that dies, a subscriber asleep."""
+"""Disturbances of a soak: a narrator that stops, one that dies, a subscriber that never reads.
+
+A disturbance is due at a time, happens once, and is never repeated: `Disturbance.step` takes the
+first of a sorted list for as long as it is due. Whatever ends the soak, leaving `disturbing` lets a
+stopped narrator continue: until then it could not notice that its daemon has ended.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +37,7 @@ LONGEST_STOP = 0.2
 
 @dataclass(frozen=True, slots=True)
 class DisturbanceSchedule:
-    """When what happens, wall seconds since the first window."""
+    """When each disturbance happens, wall seconds since the first window."""
 
     slow_s: float
     stopped_s: float
@@ -48,22 +53,19 @@ class DisturbanceSchedule:
 
 
 class Disturbance:
-    """Does to the processes what the programme says, when it is time.
+    """Disturbs the processes when the schedule says so.
 
     Parameters
     ----------
-    programme : DisturbanceSchedule
-    daemon_pid : int
     publish : str
         Address of the narrations.
-    clock : Clock
     stack : ExitStack
-        Closes what is opened here.
+        Closes the socket of the slow subscriber.
     """
 
     def __init__(
         self,
-        programme: DisturbanceSchedule,
+        schedule: DisturbanceSchedule,
         daemon_pid: int,
         publish: str,
         clock: Clock,
@@ -74,73 +76,57 @@ class Disturbance:
         self._clock = clock
         self._stack = stack
         self._stopped_pid: int | None = None
-        self._todo: list[tuple[float, str, Callable[[], object]]] = [
-            (programme.slow_s, SLOW, self._join_and_sleep),
-            (programme.stopped_s, STOPPED, self._stop),
-            (programme.goes_on_s, GOES_ON, self.go_on),
-            (programme.killed_s, KILLED, self._kill),
+        self._pending: list[tuple[float, str, Callable[[], object]]] = [
+            (schedule.slow_s, SLOW, self._join_and_never_read),
+            (schedule.stopped_s, STOPPED, self._stop),
+            (schedule.goes_on_s, GOES_ON, self.resume),
+            (schedule.killed_s, KILLED, self._kill),
         ]
 
     def step(self, t_s: float) -> Iterator[Event]:
-        """Do what is due.
+        """Do what is due, and yield an event for it.
 
         Parameters
         ----------
         t_s : float
             Wall seconds since the first window.
-
-        Yields
-        ------
-        Event
-            As it is done.
         """
-        while self._todo and t_s >= self._todo[0][0]:
-            _, name, act = self._todo.pop(0)
+        while self._pending and t_s >= self._pending[0][0]:
+            _, name, act = self._pending.pop(0)
             act()
             yield Event(name, round(t_s, 3), self._clock.now_ns())
 
-    def go_on(self) -> None:
-        """Let the narrator go on, if it was stopped here."""
+    def resume(self) -> None:
+        """Let the narrator continue, if it was stopped here."""
         pid, self._stopped_pid = self._stopped_pid, None
         _signal(pid, signal.SIGCONT)
 
     def _stop(self) -> None:
+        # The process id is kept: the worker that resumes must be the one that was stopped, and the
+        # daemon may have replaced it by then.
         self._stopped_pid = worker_of(self._daemon_pid)
         _signal(self._stopped_pid, signal.SIGSTOP)
 
     def _kill(self) -> None:
         _signal(worker_of(self._daemon_pid), signal.SIGKILL)
 
-    def _join_and_sleep(self) -> None:
-        """Subscribe to everything, with the shortest queue, and never read."""
+    def _join_and_never_read(self) -> None:
+        # With the shortest queue here, messages pile up in the daemon's queue for this subscriber
+        # at once; the daemon must drop them there and serve the others.
         self._stack.enter_context(subscribed(self._publish, (b"",), setting="a soak", queue=1))
 
 
 @contextmanager
 def disturbing(
-    programme: DisturbanceSchedule | None, daemon_pid: int, publish: str, clock: Clock
+    schedule: DisturbanceSchedule | None, daemon_pid: int, publish: str, clock: Clock
 ) -> Iterator[Disturbance | None]:
-    """Disturb; at the end nobody is left stopped.
-
-    Parameters
-    ----------
-    programme : DisturbanceSchedule or None
-        None for nothing.
-    daemon_pid : int
-    publish : str
-        Address of the narrations.
-    clock : Clock
-
-    Yields
-    ------
-    Disturbance or None
-    """
-    if programme is None:
+    """Disturb, if there is a schedule; at the end no process is left stopped."""
+    if schedule is None:
         yield None
         return
     with ExitStack() as stack:
-        disturbance = Disturbance(programme, daemon_pid, publish, clock, stack)
-        stack.callback(disturbance.go_on)
+        disturbance = Disturbance(schedule, daemon_pid, publish, clock, stack)
+        stack.callback(disturbance.resume)
         yield disturbance
 
 

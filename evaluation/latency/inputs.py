@@ -1,9 +1,10 @@
-"""What a benchmark plays where nobody says: the simulated animal, made once and kept."""
+"""Inputs of a benchmark; those of the simulated animal are made once and kept."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,71 +18,66 @@ if TYPE_CHECKING:
     from contracts.manifest import Manifest
 
 FOLDER = Path(".bench")
-"""Where it is kept, in the folder that the command is given in."""
+"""Default place, in the working folder."""
 
 MOVIE_SCENES = 30
-"""Of the movie that the animal watches again and again: a minute."""
+"""A minute of movie, which the animal watches repeatedly."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialInputs:
-    """What is played.
+    """What is played, through which encoder and model.
 
     Attributes
     ----------
     recording : str
         NWB file or URL, or the folder of a sorting.
-    bundle : Path
     model : str
         Folder or hub id of the language model.
-    populations : tuple of str
-        Narrated.
+    populations : mapping of str to str
+        Name and expression of each.
     bins_per_s : float
         Of the bundle.
     start : float or None
         First session second to send; None for that of the recording's first spike.
     rules : Path or None
-        Of triggers, on the bundle's own probes; None where it has none.
+        Triggers on the bundle's own probes; None if it has none.
     """
 
     recording: str
     bundle: Path
     model: str
-    populations: tuple[str, ...]
+    populations: Mapping[str, str]
     bins_per_s: float
     start: float | None
     rules: Path | None
 
 
-def material(
+def prepare_inputs(
     folder: Path,
     *,
     recording: str | None,
     bundle: Path | None,
     model: str | None,
-    populations: tuple[str, ...],
+    populations: Mapping[str, str],
     seconds: float,
 ) -> TrialInputs:
-    """Make what was not given, or find it where it was made before.
+    """Make what was not given, or load it if it was made before.
 
     Parameters
     ----------
     folder : Path
         For what is made.
     recording : str or None
-        To play; None for the simulated animal's.
+        None for the simulated animal's.
     bundle : Path or None
-        Encoder; None for that of the simulated animal.
+        None for the encoder of the simulated animal.
     model : str or None
-        Language model; None for that of the bundle.
-    populations : tuple of str
-        To narrate; none for those of the demo, or of the bundle's areas.
+        None for the language model of the bundle.
+    populations : mapping of str to str
+        Empty for those of the demo, or of the bundle's areas.
     seconds : float
-        Session seconds that the recording must have.
-
-    Returns
-    -------
-    TrialInputs
+        Session seconds that the recording must have, if it is made.
 
     Raises
     ------
@@ -101,20 +97,22 @@ def material(
         raise UserError(
             f"--bundle {bundle} needs a recording of its units: give its --recording, too."
         )
-    names = populations or (POPULATIONS if is_shipped else default_populations(manifest.population))
+    if not populations and is_shipped:
+        populations = {name: name for name in POPULATIONS}
+    populations = populations or default_populations(manifest.population)
     return TrialInputs(
         recording=recording or str(_simulated_recording(folder, seconds)),
         bundle=manifest.folder,
         model=model or manifest.model.language_model.model_id,
-        populations=names,
+        populations=populations,
         bins_per_s=manifest.window_spec.rate.bins_per_s,
         start=None if recording else 0.0,  # a simulated session begins there
-        rules=write_rules(folder, manifest, names[:1]),
+        rules=write_rules(folder, manifest, next(iter(populations))),
     )
 
 
 def _shipped_bundle(folder: Path) -> Manifest:
-    """Export the weights in the package, or load what was exported of the same weights."""
+    """Export the shipped weights, or load an earlier export of the same weights."""
     from contracts.manifest import load_manifest
     from evaluation.simulated_encoder.bundle import SHIPPED_ENCODER, write_shipped_bundle
 
@@ -124,13 +122,13 @@ def _shipped_bundle(folder: Path) -> Manifest:
     path = folder / f"bundle-{digest.hexdigest()[:8]}"
     try:
         return load_manifest(path)
-    except ManifestError:  # none, or one that was not finished
+    except ManifestError:  # none, or an unfinished one
         folder.mkdir(parents=True, exist_ok=True)
         return write_shipped_bundle(path, command="neurrate bench", overwrite=path.exists())
 
 
 def _simulated_recording(folder: Path, seconds: float) -> Path:
-    """Show the simulated animal a movie of a minute, as often as it takes."""
+    """Show the simulated animal a movie of a minute, as often as needed."""
     from simulation.cortex.nwb import write_session
     from simulation.cortex.schedule import FRAME_S, build_schedule
     from simulation.cortex.units import draw_units
@@ -143,7 +141,7 @@ def _simulated_recording(folder: Path, seconds: float) -> Path:
     if path.exists():
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    # In a folder of its own: another benchmark may be making the same.
+    # Made elsewhere and moved: another benchmark may be making the same file.
     with TemporaryDirectory(dir=folder, prefix="making-") as own:
         made = write_session(
             Path(own) / path.name,

@@ -1,12 +1,12 @@
-"""What a benchmark hears: messages with the moment at which they arrived, and their parts.
+"""The latencies in narrations and triggers, and their percentiles.
 
-Latencies are not measured here but read from the stamps that a message carries, and every message
-is held to the rule that its parts sum to its whole.
+They are not measured here but read from the stamps in a message, and the parts of every message
+must sum to its whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,53 +17,32 @@ from numpy.typing import NDArray
 from contracts.clock import second_to_ns
 from contracts.errors import ChildError
 from contracts.narration_wire import load
-
-NARRATION, TRIGGER, STATS = b"narration.", b"trigger.", b"stats"
+from evaluation.trial import Message
 
 TOLERANCE_MS = 1e-6
 """A nanosecond: stamps are whole ones, and milliseconds in float64 are far finer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """What arrived, and when.
-
-    Attributes
-    ----------
-    topic : bytes
-    payload : bytes
-    received_ns : int
-        Host clock, as soon as it was taken from the socket.
-    """
-
-    topic: bytes
-    payload: bytes
-    received_ns: int
-
-
-@dataclass(frozen=True, slots=True)
 class TimedMessage:
-    """One narration or trigger, as a benchmark needs it.
+    """The times of one narration or trigger.
 
     Attributes
     ----------
     kind : str
-        ``narration``; of a trigger what its rule listens to: ``probe``, ``word``, ``likeness``.
+        ``narration``; of a trigger the kind of its rule: ``probe``, ``word``, ``likeness``.
     name : str
         Of the population that was narrated, or of the trigger.
-    window_seq : int
     window_stop_ns : int
-        Session clock; 0 where the message does not say.
+        Session clock; 0 if the message has none.
     status : str
         ``ok``, ``truncated`` or ``failed``; empty for a trigger.
-    n_tokens : int
     host_ns : mapping of str to int
         Stamps in their order.
     stages_ms : mapping of str to float
         Durations of the stages in their order, without the total.
-    total_ms : float
     received_ns : int
-        When it arrived here.
+        When it arrived in this process, host clock.
     """
 
     kind: str
@@ -89,16 +68,7 @@ class TimedMessage:
 
 
 def read(message: Message) -> TimedMessage | None:
-    """Read a narration or a trigger, and hold it to the rule of its parts.
-
-    Parameters
-    ----------
-    message : Message
-
-    Returns
-    -------
-    heard : TimedMessage or None
-        None for a repeat of a last value.
+    """Read the times of a narration or a trigger; return None for a repeat of a last value.
 
     Raises
     ------
@@ -130,7 +100,7 @@ def read(message: Message) -> TimedMessage | None:
 
 
 def parts_problem(content: Mapping[str, Any]) -> str:
-    """Return what is wrong with the stamps and the stages of a message; empty if all is well.
+    """Return what is wrong with the stamps and the stages of a message; empty if nothing is.
 
     Parameters
     ----------
@@ -168,47 +138,49 @@ def percentiles(values: Sequence[float] | NDArray[np.float64]) -> dict[str, floa
     return {"p50": p50, "p95": p95, "p99": p99, "max": float(np.max(values)), "n": len(values)}
 
 
-def stage_percentiles(heard: Sequence[TimedMessage]) -> dict[str, dict[str, float]]:
-    """Return the percentiles of every stage, in milliseconds, ``total`` last.
+def stage_percentiles(messages: Sequence[TimedMessage]) -> dict[str, dict[str, float]]:
+    """Return the percentiles of every stage, in milliseconds, ``total`` last; empty of nothing.
 
     Parameters
     ----------
-    heard : sequence of TimedMessage
-        Of one kind; empty gives nothing.
+    messages : sequence of TimedMessage
+        Of one kind.
     """
-    columns = {stage: [each.stages_ms[stage] for each in heard] for stage in _stages(heard)}
-    columns["total"] = [each.total_ms for each in heard]
+    columns = {
+        stage: [message.stages_ms[stage] for message in messages] for stage in _stages(messages)
+    }
+    columns["total"] = [message.total_ms for message in messages]
     summaries = {stage: percentiles(values) for stage, values in columns.items()}
     return {stage: summary for stage, summary in summaries.items() if summary is not None}
 
 
 MIDDLE = (40.0, 60.0)
-"""Percentiles of the total between which a message counts as a usual one."""
+"""Percentiles of the total between which a message counts as typical."""
 
 
-def middle_ms(heard: Sequence[TimedMessage]) -> dict[str, float]:
-    """Return the mean of every stage over the usual messages, milliseconds.
+def middle_ms(messages: Sequence[TimedMessage]) -> dict[str, float]:
+    """Return the mean of every stage over the typical messages, milliseconds; empty of nothing.
 
     Medians of stages do not sum to the median of the whole. These do sum to the mean total of the
     messages whose total lies between the 40th and the 60th percentile, which is nearly the median.
 
     Parameters
     ----------
-    heard : sequence of TimedMessage
-        Of one kind; empty gives nothing.
+    messages : sequence of TimedMessage
+        Of one kind.
     """
-    if not heard:
+    if not messages:
         return {}
-    totals = np.array([each.total_ms for each in heard])
+    totals = np.array([message.total_ms for message in messages])
     low, high = np.percentile(totals, MIDDLE)
-    usual = [each for each, total in zip(heard, totals, strict=True) if low <= total <= high]
+    typical = [message for message in messages if low <= message.total_ms <= high]
     # Of two messages with different totals none need lie between: then the nearest to the median.
-    usual = usual or [heard[int(np.argmin(np.abs(totals - np.median(totals))))]]
+    typical = typical or [messages[int(np.argmin(np.abs(totals - np.median(totals))))]]
     return {
-        stage: float(np.mean([each.stages_ms[stage] for each in usual])) for stage in _stages(heard)
+        stage: float(np.mean([message.stages_ms[stage] for message in typical]))
+        for stage in _stages(messages)
     }
 
 
-def _stages(heard: Iterable[TimedMessage]) -> list[str]:
-    first = next(iter(heard), None)
-    return [] if first is None else list(first.stages_ms)
+def _stages(messages: Sequence[TimedMessage]) -> list[str]:
+    return list(messages[0].stages_ms) if messages else []

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from contracts.clock import NS_PER_S
 from evaluation.latency.inputs import TrialInputs
-from evaluation.latency.messages import Message
-from evaluation.latency.rig import SPIKES, RigPlan, running
+from evaluation.trial import SPIKES, Message, TrialPlan, TrialSummary, running
 
 WARM_S = 1.0
-"""Wall seconds at the beginning of each rate that are not measured: the first sentence of a new
+"""Wall seconds at the beginning of each rate that are not measured: the first narration of a new
 process is slower than those that follow."""
 
 LONGEST_BATCH_MS = 10.0
-"""What an online sorter gives at once, in seconds of the clock on the wall."""
+"""Wall time that an online sorter puts into a batch."""
 
 SHORTEST_BATCH_MS = 0.1
-
-QUEUE_MESSAGES = 1_000_000
-"""Kept by the daemon for us: a message that we miss would be a hole in the figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +27,41 @@ class WindowRate:
     Attributes
     ----------
     rate : float
-        Windows per second of the clock on the wall.
-    stride_bins : int
+        Windows per wall second.
     speed : float
-        Session seconds per second.
+        Session seconds per wall second.
     batch_ms : float
-        Session milliseconds in a batch: no more than a window's stride, so that no batch finishes
-        two windows, and no more than an online sorter gives at once.
+        Session milliseconds in a batch: no more than a window's stride, so that no batch completes
+        two windows, and no more than an online sorter sends at once.
     """
 
     rate: float
     stride_bins: int
     speed: float
     batch_ms: float
+
+    def plan(
+        self,
+        inputs: TrialInputs,
+        *,
+        seconds: float,
+        settings: tuple[str, ...],
+        config: Path | None,
+    ) -> TrialPlan:
+        """Return the plan of a trial of so many wall seconds at this rate."""
+        return TrialPlan(
+            inputs.recording,
+            inputs.bundle,
+            inputs.model,
+            inputs.populations,
+            stride_bins=self.stride_bins,
+            speed=repr(self.speed),
+            batch_ms=self.batch_ms,
+            start=inputs.start,
+            seconds=seconds * self.speed,
+            config=config,
+            settings=settings,
+        )
 
 
 def pace(rate: float, bins_per_s: float) -> WindowRate:
@@ -53,9 +70,9 @@ def pace(rate: float, bins_per_s: float) -> WindowRate:
     Parameters
     ----------
     rate : float
-        Windows per second.
+        Windows per wall second.
     bins_per_s : float
-        Of the encoder.
+        Of the encoder, session time.
 
     Examples
     --------
@@ -74,76 +91,48 @@ def pace(rate: float, bins_per_s: float) -> WindowRate:
 
 @dataclass(frozen=True, slots=True)
 class RateRun:
-    """What came of a run: all messages, and the two summaries."""
+    """All messages of a run at one rate, and what its processes wrote at their end."""
 
     messages: Sequence[Message]
-    source: Mapping[str, Any]
-    daemon: Mapping[str, Any]
+    summary: TrialSummary
 
 
 def run_rate(
-    material: TrialInputs,
-    rate: WindowRate,
+    plan: TrialPlan,
     folder: Path,
     *,
-    seconds: float,
-    settings: Sequence[str],
-    config: Path | None,
     is_stopped: Callable[[], bool],
     on_second: Callable[[float], None],
 ) -> RateRun | None:
-    """Play at one rate and keep all that is said.
+    """Play at one rate and keep every message.
 
     Parameters
     ----------
-    material : TrialInputs
-    rate : WindowRate
+    plan : TrialPlan
+        Listens to spikes.
     folder : Path
-        New; logs and summaries of the two processes go there.
-    seconds : float
-        Wall seconds to measure, after the warm-up.
-    settings : sequence of str
-        For the daemon, as after ``--set``.
-    config : Path or None
-        TOML file for the daemon.
+        For logs and summaries of the two processes.
     is_stopped : callable
-        Asked all the time.
+        Called at least every 50 ms.
     on_second : callable
-        Told how many wall seconds have been played.
+        Called with how many wall seconds have been played.
 
     Returns
     -------
     RateRun or None
         None if it was stopped before its end.
     """
-    folder.mkdir()
-    plan = RigPlan(
-        material.recording,
-        material.bundle,
-        material.model,
-        material.populations,
-        stride_bins=rate.stride_bins,
-        speed=rate.speed,
-        batch_ms=rate.batch_ms,
-        seconds=(seconds + WARM_S) * rate.speed,
-        start=material.start,
-        settings=tuple(settings),
-        config=config,
-        queue_messages=QUEUE_MESSAGES,
-    )
     messages: list[Message] = []
     first_ns = 0
-    with running(plan, folder) as rig:
-        while not rig.is_over:
+    with running(plan, folder) as trial:
+        for received in trial.received():
             if is_stopped():
-                rig.ask_to_stop()
-                rig.summaries()
+                trial.ask_to_stop()
+                trial.wait()
                 return None
-            for message in rig.take():
-                messages.append(message)
+            messages += received
+            for message in received:
                 if message.topic.startswith(SPIKES):
                     first_ns = first_ns or message.received_ns
                     on_second((message.received_ns - first_ns) / NS_PER_S)
-        while more := rig.take():
-            messages += more
-        return RateRun(messages, *rig.summaries())
+        return RateRun(messages, trial.wait())

@@ -1,4 +1,4 @@
-"""Rules for a benchmark: crossings of even odds, both ways, so that there are many triggers."""
+"""Rules for a benchmark: probabilities that cross 0.5 either way, so that triggers are many."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_CONCEPTS = 8
 RULES = "rules.toml"
 
 
-def rules_text(concepts: Sequence[str], populations: Sequence[str]) -> str:
+def rules_text(concepts: Sequence[str], population: str) -> str:
     """Return a file of rules: one for each concept that begins, and one for each that ends.
 
     Without a refractory time, and released at their own threshold, the two fire in turn.
@@ -24,34 +24,20 @@ def rules_text(concepts: Sequence[str], populations: Sequence[str]) -> str:
     ----------
     concepts : sequence of str
         Probes of the bundle.
-    populations : sequence of str
-        Names of what is narrated.
+    population : str
+        Its name.
     """
     tables = [
         f'[triggers.{direction}-{number}-{population}]\nwhen = \'probe "{concept}" of {population} '
         f"{sign} 0.5'\n"
-        for population in populations
         for number, concept in enumerate(concepts)
         for direction, sign in (("begins", ">"), ("ends", "<"))
     ]
     return "\n".join(tables)
 
 
-def write_rules(folder: Path, manifest: Manifest, populations: Sequence[str]) -> Path | None:
-    """Write rules for the first probes of a bundle.
-
-    Parameters
-    ----------
-    folder : Path
-    manifest : Manifest
-    populations : sequence of str
-        Names of those that the rules listen to.
-
-    Returns
-    -------
-    path : Path or None
-        None for a bundle without probes.
-    """
+def write_rules(folder: Path, manifest: Manifest, population: str) -> Path | None:
+    """Write rules for the first probes of a bundle; return None if it has no probes."""
     from daemon.triggers.probes import load_probes
 
     probes = load_probes(manifest)
@@ -59,5 +45,5 @@ def write_rules(folder: Path, manifest: Manifest, populations: Sequence[str]) ->
         return None
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / RULES
-    path.write_text(rules_text(probes.concepts[:MAX_CONCEPTS], populations), encoding="utf-8")
+    path.write_text(rules_text(probes.concepts[:MAX_CONCEPTS], population), encoding="utf-8")
     return path

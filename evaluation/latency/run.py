@@ -1,10 +1,12 @@
-"""What a run at one rate of windows shows of latency and throughput."""
+"""Latency and throughput of runs at fixed rates of windows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgpack
@@ -12,50 +14,48 @@ import numpy as np
 
 from contracts.binning import BinRate
 from contracts.clock import second_to_ns
-from contracts.errors import ChildError, UserError
+from contracts.errors import UserError
+from contracts.manifest import load_manifest
 from contracts.narration import Status
 from contracts.window import WindowSpec
+from evaluation.latency.inputs import TrialInputs
 from evaluation.latency.knee import Point
 from evaluation.latency.messages import (
-    NARRATION,
-    TRIGGER,
-    Message,
     TimedMessage,
     middle_ms,
     percentiles,
     read,
     stage_percentiles,
 )
-from evaluation.latency.rate import WARM_S, RateRun, WindowRate
-from evaluation.latency.rig import SPIKES
+from evaluation.latency.rate import WARM_S, RateRun, WindowRate, run_rate
+from evaluation.progress import timed_progress
+from evaluation.trial import NARRATION, QUEUE_MESSAGES, SPIKES, TRIGGER, Message
 
 
 @dataclass(frozen=True, slots=True)
 class RateResult:
-    """What one rate showed. Durations in milliseconds, as p50, p95, p99, max and n.
+    """Figures of one rate. Durations in milliseconds, as p50, p95, p99, max and n.
 
     Attributes
     ----------
-    pace : WindowRate
     seconds : float
         Wall seconds that were measured.
     windows : dict
         Of the whole run: ``cut``, ``narrated``, ``dropped`` by reason, ``skipped``.
     measured_windows, measured_narrated : int
-        Cut and wholly narrated after the warm-up.
+        Cut, and narrated for every population, after the warm-up.
     narrations_per_s : float
         Published without failure, after the warm-up.
-    tokens_per_s : float
     stages_ms : dict
         Of narrations, ``total`` last.
     middle_ms : dict
-        Mean stages of the usual narrations, which sum to nearly the median total.
+        Mean stages of typical narrations, which sum to nearly the median total.
     sent_to_received_ms, published_to_here_ms : dict or None
         From the source's stamp on the last batch of a window to the daemon's, and from the
-        daemon's last stamp to this process. None where nothing was heard or a batch was lost.
+        daemon's last stamp to this process. None where nothing was received or a batch was lost.
     triggers : dict
-        By what the rules listen to (``probe``, ``word``, ``likeness``): ``n``, ``per_s``,
-        ``stages_ms``, ``middle_ms``, ``published_to_here_ms``. Empty without rules.
+        By kind of rule (``probe``, ``word``, ``likeness``): ``n``, ``per_s``, ``stages_ms``,
+        ``middle_ms``, ``published_to_here_ms``. Empty without rules.
     spikes : dict
         ``sent``, ``received``, ``binned``, ``batches_lost``.
     source_late_ms : float
@@ -89,7 +89,7 @@ class RateResult:
 
     @property
     def point(self) -> Point:
-        """What the rule of the knee needs."""
+        """Point of the curve in which the knee is looked for."""
         return Point(self.pace.rate, self.share, self.p95_ms)
 
     def to_json(self) -> dict[str, Any]:
@@ -97,8 +97,56 @@ class RateResult:
         return {**asdict(self), "share_narrated": self.share}
 
 
+def measure_rates(
+    inputs: TrialInputs,
+    rates: Sequence[WindowRate],
+    *,
+    seconds: float,
+    settings: tuple[str, ...],
+    config: Path | None,
+    is_stopped: Callable[[], bool],
+) -> Iterator[RateResult]:
+    """Run one rate after the other; a rate that was stopped does not count.
+
+    Parameters
+    ----------
+    inputs : TrialInputs
+    rates : sequence of WindowRate
+    seconds : float
+        Wall seconds to measure at each rate, after the warm-up.
+    settings : tuple of str
+        For the daemon, as after ``--set``.
+    config : Path or None
+        TOML file for the daemon.
+    is_stopped : callable
+        Called at least every 50 ms.
+
+    Yields
+    ------
+    RateResult
+    """
+    spec = load_manifest(inputs.bundle, check_hashes=False).window_spec
+    wall_s = seconds + WARM_S
+    with TemporaryDirectory(prefix="neurrate-bench-") as folder:
+        for number, rate in enumerate(rates):
+            plan = replace(
+                rate.plan(inputs, seconds=wall_s, settings=settings, config=config),
+                queue_messages=QUEUE_MESSAGES,
+                listens_to_spikes=True,
+            )
+            title = f"{rate.rate:g} windows/s ({number + 1} of {len(rates)})"
+            with timed_progress(title, wall_s, label=f"bench: {title}") as on_second:
+                run = run_rate(
+                    plan, Path(folder) / str(number), is_stopped=is_stopped, on_second=on_second
+                )
+            if run is None:
+                return
+            of_run = replace(spec, stride_bins=rate.stride_bins)
+            yield summarise(run, rate, spec=of_run, populations=inputs.populations)
+
+
 def summarise(
-    run: RateRun, rate: WindowRate, *, spec: WindowSpec, populations: Sequence[str]
+    run: RateRun, rate: WindowRate, *, spec: WindowSpec, populations: Collection[str]
 ) -> RateResult:
     """Turn the messages of a run into numbers.
 
@@ -108,12 +156,8 @@ def summarise(
     rate : WindowRate
     spec : WindowSpec
         Of the run, with its stride.
-    populations : sequence of str
-        All that were to be narrated.
-
-    Returns
-    -------
-    RateResult
+    populations : collection of str
+        All that should have been narrated.
 
     Raises
     ------
@@ -123,20 +167,15 @@ def summarise(
         If the recording ends before a window can be measured.
     """
     batches = list(_batches(run.messages))
-    counters = run.daemon["counters"]
-    heard = [each for each in _read(run.messages, NARRATION) if each is not None]
-    n_published = sum(counters["narrations"].values())
-    if n_published != len(heard):
-        raise ChildError(
-            f"{n_published:,} narrations were published and {len(heard):,} arrived here: the "
-            "figures would be of a part of them"
-        )
+    counters = run.summary.counters
+    narrations = _read(run.messages, NARRATION)
+    run.summary.check_received("narrations", len(narrations))
     edge_ns, n_before = _warm_edge(batches, rate, spec)
     n_cut = counters["windows"] + counters["windows_gap_skipped"]
     measured = [
-        each
-        for each in heard
-        if each.window_stop_ns >= edge_ns and each.status != Status.FAILED.value
+        narration
+        for narration in narrations
+        if narration.window_stop_ns >= edge_ns and narration.status != Status.FAILED.value
     ]
     n_measured = n_cut - n_before
     if n_measured < 1:
@@ -145,7 +184,6 @@ def summarise(
             "Give more --seconds-per-rate, or a longer recording."
         )
     seconds = n_measured / rate.rate
-    triggers = [each for each in _read(run.messages, TRIGGER) if each is not None]
     return RateResult(
         pace=rate,
         seconds=seconds,
@@ -153,24 +191,24 @@ def summarise(
         measured_windows=n_measured,
         measured_narrated=_n_whole(measured, len(populations)),
         narrations_per_s=len(measured) / seconds,
-        tokens_per_s=sum(each.n_tokens for each in measured) / seconds,
+        tokens_per_s=sum(narration.n_tokens for narration in measured) / seconds,
         stages_ms=stage_percentiles(measured) if measured else {},
         middle_ms=middle_ms(measured),
         sent_to_received_ms=_sent_to_received(measured, batches, counters),
         published_to_here_ms=percentiles(_delivery_ms(measured)),
-        triggers=_of_triggers(triggers, edge_ns, seconds),
+        triggers=_of_triggers(_read(run.messages, TRIGGER), edge_ns, seconds),
         spikes={
-            "sent": run.source["n_spikes"],
+            "sent": run.summary.source["n_spikes"],
             **{name: counters[f"spikes_{name}"] for name in ("received", "binned", "late")},
             "batches_lost": counters["batches_lost"],
         },
-        source_late_ms=1e3 * run.source["max_lateness_s"],
+        source_late_ms=1e3 * run.summary.source["max_lateness_s"],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class SentBatch:
-    """What stands in the header of a batch of spikes."""
+    """Header of a batch of spikes."""
 
     seq: int
     start_ns: int
@@ -185,8 +223,10 @@ def _batches(messages: Sequence[Message]) -> Iterator[SentBatch]:
             yield SentBatch(*(header[n] for n in ("seq", "start_ns", "stop_ns", "sent_host_ns")))
 
 
-def _read(messages: Sequence[Message], kind: bytes) -> Iterator[TimedMessage | None]:
-    return (read(message) for message in messages if message.topic.startswith(kind))
+def _read(messages: Sequence[Message], kind: bytes) -> list[TimedMessage]:
+    """Return the messages of one kind, without repeats."""
+    timed = (read(message) for message in messages if message.topic.startswith(kind))
+    return [message for message in timed if message is not None]
 
 
 def _warm_edge(batches: Sequence[SentBatch], rate: WindowRate, spec: WindowSpec) -> tuple[int, int]:
@@ -219,47 +259,47 @@ def _windows(counters: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _n_whole(heard: Sequence[TimedMessage], n_populations: int) -> int:
-    """Count the windows that every population was narrated of."""
+def _n_whole(narrations: Sequence[TimedMessage], n_populations: int) -> int:
+    """Count the windows that were narrated for every population."""
     populations: dict[int, set[str]] = {}
-    for each in heard:
-        populations.setdefault(each.window_seq, set()).add(each.name)
+    for narration in narrations:
+        populations.setdefault(narration.window_seq, set()).add(narration.name)
     return sum(len(names) == n_populations for names in populations.values())
 
 
-def _delivery_ms(heard: Sequence[TimedMessage]) -> list[float]:
-    return [(each.received_ns - each.published_ns) / 1e6 for each in heard]
+def _delivery_ms(messages: Sequence[TimedMessage]) -> list[float]:
+    return [(message.received_ns - message.published_ns) / 1e6 for message in messages]
 
 
 def _sent_to_received(
-    heard: Sequence[TimedMessage], batches: Sequence[SentBatch], counters: Mapping[str, Any]
+    narrations: Sequence[TimedMessage], batches: Sequence[SentBatch], counters: Mapping[str, Any]
 ) -> dict[str, float] | None:
-    """Find the batch that finished each window; both of its stamps are of this machine's clock."""
+    """Find the batch that completed each window; both of its stamps are of this host's clock."""
     is_whole = all(later.seq == earlier.seq + 1 for earlier, later in pairwise(batches))
     if not batches or not is_whole or counters["batches_lost"]:
         return None
     stops = np.array([batch.stop_ns for batch in batches])
-    first_ns = {each.window_stop_ns: each.first_ns for each in heard}
+    first_ns = {narration.window_stop_ns: narration.first_ns for narration in narrations}
     waits_ms = []
     for window_stop_ns, received_ns in first_ns.items():
         row = int(np.searchsorted(stops, window_stop_ns))
-        if row < len(batches):  # the last window may be finished by the end of the stream
+        if row < len(batches):  # the end of the stream may complete the last window
             waits_ms.append((received_ns - batches[row].sent_host_ns) / 1e6)
     return percentiles(waits_ms)
 
 
 def _of_triggers(triggers: Sequence[TimedMessage], edge_ns: int, seconds: float) -> dict[str, Any]:
     by_kind: dict[str, list[TimedMessage]] = {}
-    for each in triggers:
-        if each.window_stop_ns >= edge_ns:
-            by_kind.setdefault(each.kind, []).append(each)
+    for trigger in triggers:
+        if trigger.window_stop_ns >= edge_ns:
+            by_kind.setdefault(trigger.kind, []).append(trigger)
     return {
         kind: {
-            "n": len(heard),
-            "per_s": len(heard) / seconds,
-            "stages_ms": stage_percentiles(heard),
-            "middle_ms": middle_ms(heard),
-            "published_to_here_ms": percentiles(_delivery_ms(heard)),
+            "n": len(of_kind),
+            "per_s": len(of_kind) / seconds,
+            "stages_ms": stage_percentiles(of_kind),
+            "middle_ms": middle_ms(of_kind),
+            "published_to_here_ms": percentiles(_delivery_ms(of_kind)),
         }
-        for kind, heard in by_kind.items()
+        for kind, of_kind in by_kind.items()
     }

@@ -1,4 +1,11 @@
-"""A soak: the whole chain at one rate for a long time, looked at once a second."""
+"""A soak: the whole chain at one rate for a long time, sampled once a second.
+
+1. Until the daemon has cut its first window there is no sample: time counts from that window, as
+   loading takes seconds or minutes.
+2. Then, while the source runs: a sample each second, and what the schedule of disturbances says.
+3. After the source has ended there is none: the daemon narrates what waits, and processes that end
+   would look like leaks in reverse.
+"""
 
 from __future__ import annotations
 
@@ -17,36 +24,29 @@ from evaluation.latency.disturbances import (
     DisturbanceSchedule,
     disturbing,
 )
-from evaluation.latency.messages import (
+from evaluation.latency.messages import TimedMessage, percentiles, read
+from evaluation.latency.process_usage import footprint, worker_of
+from evaluation.latency.sample import Event, Log, Recovery, Sample
+from evaluation.trial import (
     NARRATION,
     STATS,
     TRIGGER,
     Message,
-    TimedMessage,
-    percentiles,
-    read,
+    Trial,
+    TrialPlan,
+    TrialSummary,
+    running,
 )
-from evaluation.latency.process_usage import footprint, worker_of
-from evaluation.latency.rig import Rig, RigPlan, running
-from evaluation.latency.sample import Event, Log, Recovery, Sample
 
-EVERY_NS = NS_PER_S
+SAMPLE_NS = NS_PER_S
 
 RECOVERED_FROM = (GOES_ON, KILLED)
-"""After these the narrator must speak again."""
-
-
-@dataclass(frozen=True, slots=True)
-class SoakResult:
-    """What a soak leaves behind: what the source and the daemon say of themselves."""
-
-    source: dict[str, Any]
-    daemon: dict[str, Any]
+"""After these the narrator must narrate again."""
 
 
 @dataclass(slots=True)
 class _Second:
-    """What has arrived since the last sample."""
+    """Latencies of what has arrived since the last sample, milliseconds."""
 
     narrations_ms: list[float] = field(default_factory=list)
     triggers_ms: list[float] = field(default_factory=list)
@@ -54,18 +54,16 @@ class _Second:
 
 
 class SoakSampler:
-    """Turns what is heard into samples.
+    """Turns messages into samples.
 
     Parameters
     ----------
-    rig : Rig
     speed : float
-        Session seconds per second.
-    log : Log
+        Session seconds per wall second.
     """
 
-    def __init__(self, rig: Rig, speed: float, log: Log) -> None:
-        self._rig = rig
+    def __init__(self, trial: Trial, speed: float, log: Log) -> None:
+        self._trial = trial
         self._speed = speed
         self._log = log
         self._clock = HostClock()
@@ -73,65 +71,69 @@ class SoakSampler:
         self._stats: dict[str, Any] | None = None
         self._first: tuple[float, int] | None = None
         self._next_ns = 0
-        self._waits_for: list[Event] = []
+        self._unrecovered: list[Event] = []
 
     @property
     def t_s(self) -> float | None:
         """Wall seconds since the first window; None before."""
         return None if self._first is None else (self._clock.now_ns() - self._first[1]) / NS_PER_S
 
-    def hear(self, message: Message) -> None:
+    def take(self, message: Message) -> None:
         """Take in a message."""
         if message.topic == STATS:
             self._stats = load(message.payload)
             if self._first is None and self._stats["counters"]["windows"]:
+                # Session and host time of one instant: the drift is measured against this pair.
                 self._first = (self._stats["session_s"], self._stats["host_ns"])
-                self._next_ns = self._clock.now_ns() + EVERY_NS
-        elif message.topic.startswith(NARRATION) and (heard := read(message)):
-            self._hear_narration(heard)
-        elif message.topic.startswith(TRIGGER) and (heard := read(message)):
-            self._second.triggers_ms.append(heard.total_ms)
+                self._next_ns = self._clock.now_ns() + SAMPLE_NS
+        elif message.topic.startswith(NARRATION) and (timed := read(message)):
+            self._take_narration(timed)
+        elif message.topic.startswith(TRIGGER) and (timed := read(message)):
+            self._second.triggers_ms.append(timed.total_ms)
 
     def note(self, event: Event) -> None:
-        """Remember what was done, and wait for the first narration after it."""
+        """Log an event, and await the first narration that is begun after it."""
         self._log.event(event)
         if event.name in RECOVERED_FROM:
-            self._waits_for.append(event)
+            self._unrecovered.append(event)
 
-    def look(self) -> None:
-        """Write a sample if a second has passed."""
+    def sample(self) -> None:
+        """Log a sample if a second has passed."""
         now_ns = self._clock.now_ns()
         if self._first is None or now_ns < self._next_ns:
             return
-        self._next_ns = max(self._next_ns + EVERY_NS, now_ns)
+        # On a fixed grid, so that samples do not drift; one that is late by more than a second is
+        # not made up for by several at once.
+        self._next_ns = max(self._next_ns + SAMPLE_NS, now_ns)
         self._log.sample(self._sample(now_ns))
         self._second = _Second()
 
-    def _hear_narration(self, heard: TimedMessage) -> None:
-        if heard.status == Status.FAILED.value:
+    def _take_narration(self, narration: TimedMessage) -> None:
+        if narration.status == Status.FAILED.value:
             self._second.n_failed += 1
             return
-        self._second.narrations_ms.append(heard.total_ms)
-        begun_ns = heard.host_ns["worker_start"]
-        for event in [each for each in self._waits_for if begun_ns >= each.host_ns]:
-            self._waits_for.remove(event)
+        self._second.narrations_ms.append(narration.total_ms)
+        begun_ns = narration.host_ns["worker_start"]
+        # A narration that was begun before the event and published after it is no recovery.
+        for event in [event for event in self._unrecovered if begun_ns >= event.host_ns]:
+            self._unrecovered.remove(event)
             self._log.recovery(
                 Recovery(
                     event.name,
-                    after_s=(heard.published_ns - event.host_ns) / NS_PER_S,
-                    age_ms=(begun_ns - heard.first_ns) / 1e6,
+                    after_s=(narration.published_ns - event.host_ns) / NS_PER_S,
+                    age_ms=(begun_ns - narration.first_ns) / 1e6,
                 )
             )
 
     def _sample(self, now_ns: int) -> Sample:
         stats = self._stats or {}
         second = self._second
-        daemon_pid = self._rig.daemon.pid
+        daemon_pid = self._trial.daemon.pid
         return Sample(
             t_s=round(self.t_s or 0.0, 3),
             daemon=footprint(daemon_pid),
             worker=footprint(worker_of(daemon_pid)),
-            source=footprint(self._rig.source.pid),
+            source=footprint(self._trial.source.pid),
             queue=stats.get("queue", {}),
             counters=stats["counters"],
             n_narrations=len(second.narrations_ms),
@@ -144,7 +146,7 @@ class SoakSampler:
         )
 
     def _drift_ms(self, stats: dict[str, Any]) -> float | None:
-        """Return session time covered, at the replay's speed, less wall time passed."""
+        """Return session time covered, at the speed of the source, less wall time passed."""
         if self._first is None or stats["session_s"] is None:
             return None
         session_s, host_ns = self._first
@@ -155,65 +157,54 @@ class SoakSampler:
 
 
 def soak(
-    plan: RigPlan,
+    plan: TrialPlan,
     folder: Path,
     log: Log,
     *,
-    programme: DisturbanceSchedule | None,
+    speed: float,
+    schedule: DisturbanceSchedule | None,
     is_stopped: Callable[[], bool],
     on_second: Callable[[float], None],
-) -> SoakResult:
+) -> TrialSummary:
     """Run until the source has sent all, or until it is asked to stop; the daemon ends by itself.
 
     Parameters
     ----------
-    plan : RigPlan
+    plan : TrialPlan
     folder : Path
         For logs and summaries of the processes.
     log : Log
-        Takes every second.
-    programme : DisturbanceSchedule or None
-        What is done to the processes; None for nothing.
+    speed : float
+        Session seconds per wall second.
+    schedule : DisturbanceSchedule or None
+        None disturbs nothing.
     is_stopped : callable
-        Asked all the time. The source is then asked to stop, and what it sent is narrated.
+        Called at least every 50 ms. The source is then asked to stop, and what it sent is narrated.
     on_second : callable
-        Told how long it has run.
-
-    Returns
-    -------
-    SoakResult
+        Called with how many wall seconds it has run.
     """
     with (
-        running(plan, folder, spikes_too=False) as rig,
-        disturbing(programme, rig.daemon.pid, rig.publish, HostClock()) as disturbance,
+        running(plan, folder) as trial,
+        disturbing(schedule, trial.daemon.pid, trial.publish, HostClock()) as disturbance,
     ):
-        watch = SoakSampler(rig, plan.speed, log)
-        while not rig.is_over:
+        sampler = SoakSampler(trial, speed, log)
+        for messages in trial.received():
             if is_stopped():
                 if disturbance is not None:
-                    disturbance.go_on()
-                rig.source.ask_to_stop()
-                if watch.t_s is None:  # the narrator is still loading
-                    rig.daemon.ask_to_stop()
-            _turn(rig, watch, disturbance, on_second)
-        while more := rig.take():
-            for message in more:
-                watch.hear(message)
-        return SoakResult(*rig.summaries())
+                    disturbance.resume()  # a stopped narrator would never finish what waits
+                trial.source.ask_to_stop()
+                if sampler.t_s is None:  # no window yet, so nothing waits to be narrated
+                    trial.daemon.ask_to_stop()
+            for message in messages:
+                sampler.take(message)
+            t_s = sampler.t_s
+            if t_s is not None and trial.source.is_running:
+                sampler.sample()
+                on_second(t_s)
+                _disturb(disturbance, sampler, t_s)
+        return trial.wait()
 
 
-def _turn(
-    rig: Rig,
-    watch: SoakSampler,
-    disturbance: Disturbance | None,
-    on_second: Callable[[float], None],
-) -> None:
-    for message in rig.take():
-        watch.hear(message)
-    t_s = watch.t_s
-    if t_s is None or not rig.source.is_running:
-        return
-    watch.look()
-    on_second(t_s)
+def _disturb(disturbance: Disturbance | None, sampler: SoakSampler, t_s: float) -> None:
     for event in disturbance.step(t_s) if disturbance is not None else ():
-        watch.note(event)
+        sampler.note(event)

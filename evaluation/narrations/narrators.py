@@ -1,4 +1,4 @@
-"""Who narrates the scenes: sets of units, random subsets of them, and the frames themselves."""
+"""What is narrated in a score: populations, random subsets of units, and the frames themselves."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     from evaluation.narrations.scenes import ScoreWorld
 
 POPULATIONS = ("all", "VISp", "LGd", "CA1", "PV", "SST", "VIP", "shuffled", "silent")
-"""Narrated side by side, as far as the bundle has such units."""
+"""Narrated side by side, if the bundle has such units."""
 
 NUMBERS = (10, 30, 100, 300)
 """Sizes of the random subsets of the visual units; all of them come on top."""
 
 N_SUBSETS = 3
-"""Random orders in which the visual units are taken; one alone may be lucky."""
+"""Random orders in which the visual units are taken; a single one may do well by chance."""
 
 FRAMES_AT_ONCE = 50
 
 
 def populations_of(population: Population) -> dict[str, str]:
     """Return those of `POPULATIONS` that the units can form, by name."""
-    found = {}
+    populations = {}
     for name in POPULATIONS:
         try:
             population.select(name)
         except UserError:  # no such area or type here
             continue
-        found[name] = name
-    return found
+        populations[name] = name
+    return populations
 
 
 def subsets_of(population: Population, *, seed: int) -> dict[int, dict[str, str]]:
@@ -73,17 +73,12 @@ def subsets_of(population: Population, *, seed: int) -> dict[int, dict[str, str]
 def narrate_frames(
     world: ScoreWorld, windows: Sequence[int], spec: WindowSpec, manifest: Manifest, model: str
 ) -> list[str]:
-    """Narrate the frames themselves: what the language model says when it sees.
+    """Narrate the frames themselves: the best that the language model can do.
 
     Parameters
     ----------
-    world : ScoreWorld
     windows : sequence of int
         For each scene the window that is scored; the frame that it describes is narrated.
-    spec : WindowSpec
-        Of the windows.
-    manifest : Manifest
-        Of the bundle.
     model : str
         Folder or hub id of the language model.
 
@@ -113,9 +108,9 @@ def narrate_frames(
                 population="true_patches",
                 n_units=0,
                 grid=tower.grid,
-                patches=each,
+                patches=frame_patches,
             )
-            for seq, each in zip(chosen, patches, strict=True)
+            for seq, frame_patches in zip(chosen, patches, strict=True)
         ]
-        texts += [each.text for each in narrate(narrator, embeddings)]
+        texts += [said.text for said in narrate(narrator, embeddings)]
     return texts

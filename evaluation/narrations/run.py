@@ -1,4 +1,4 @@
-"""The walk of a score: scenes, a recording of them, narrations, and then the report.
+"""Make a score: scenes, a recording of them, narrations, and then the report.
 
 Nothing of the daemon is imported but its narrator for the frames: spikes go through a source and
 a daemon that are processes of their own.
@@ -6,7 +6,6 @@ a daemon that are processes of their own.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from contracts.errors import UserError, listed
 from contracts.narration import Narration
-from evaluation.trial import ReplayPlan, ReplayResult, replay
+from evaluation.progress import report
+from evaluation.trial import QUEUE_MESSAGES, TrialPlan, TrialResult, run_trial
 
 if TYPE_CHECKING:
     from contracts.manifest import Manifest
@@ -29,20 +29,20 @@ SAME_SECONDS = 20.0
 """Of the recording that is replayed again in other ways."""
 
 WAYS = (("sequential", "1"), ("worker", "1"), ("worker", "max"))
-"""Other modes and speeds, which must say what the sequential mode says as fast as it can."""
+"""Narrator modes and speeds that must give the tokens of the sequential mode at full speed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _SceneNarrations:
-    """What was said of a world."""
+    """Narrations of one set of scenes, by who narrated them, one for each scene."""
 
-    plan: ReplayPlan
-    replayed: ReplayResult
+    plan: TrialPlan
+    result: TrialResult
     texts: Mapping[str, Sequence[str]]
 
 
 class ScoreSession:
-    """One score.
+    """Makes one score.
 
     Parameters
     ----------
@@ -66,22 +66,16 @@ class ScoreSession:
     def run(
         self, *, n_scenes: int, n_pairs: int, encoder: SentenceEncoder | None, command: str
     ) -> Report:
-        """Make scenes, narrate them in every way, score what was said.
+        """Make scenes, narrate them in every way, score the narrations.
 
         Parameters
         ----------
-        n_scenes : int
-            Scenes to score.
         n_pairs : int
             Controlled clips for each feature.
         encoder : SentenceEncoder or None
             None leaves sentence similarity out.
         command : str
-            What the report says it was made by.
-
-        Returns
-        -------
-        Report
+            For the report.
         """
         from evaluation.narrations.assemble import NarratedScenes, assemble
         from evaluation.narrations.narrators import populations_of, subsets_of
@@ -90,23 +84,23 @@ class ScoreSession:
         named, subsets = populations_of(population), subsets_of(population, seed=self._seed)
         with self._timed("making the scenes, and the spikes of who sees them"):
             scenes, clips, features = self._worlds(n_scenes, n_pairs)
-        expressions = named | {k: v for each in subsets.values() for k, v in each.items()}
-        heard = self._narrate(scenes, expressions, "scenes")
-        heard_clips = self._narrate(clips, {"all": "all"}, "clips")
-        same = self._same_tokens(heard)
-        narrated = NarratedScenes(
+        expressions = named | {k: v for named in subsets.values() for k, v in named.items()}
+        narrated = self._narrate(scenes, expressions, "scenes")
+        narrated_clips = self._narrate(clips, {"all": "all"}, "clips")
+        same = self._same_tokens(narrated)
+        scored = NarratedScenes(
             facts=scenes.facts,
-            texts=heard.texts,
+            texts=narrated.texts,
             populations={name: population.select(name).n_units for name in named},
             subsets={number: tuple(names) for number, names in subsets.items()},
         )
         pairs = {
-            "true_patches": _pairs(clips, features, heard_clips.texts["true_patches"]),
-            "spikes": _pairs(clips, features, heard_clips.texts["all"]),
+            "true_patches": _pairs(clips, features, narrated_clips.texts["true_patches"]),
+            "spikes": _pairs(clips, features, narrated_clips.texts["all"]),
         }
-        print("score: scoring", file=sys.stderr, flush=True)
+        report("score: scoring")
         return assemble(
-            narrated,
+            scored,
             pairs,
             same,
             encoder=encoder,
@@ -161,7 +155,7 @@ class ScoreSession:
     def _narrate(
         self, world: ScoreWorld, expressions: Mapping[str, str], name: str
     ) -> _SceneNarrations:
-        """Narrate the frames of a world, then its spikes; every sentence belongs to a scene."""
+        """Narrate the frames of a world, then its spikes; every narration belongs to a scene."""
         from evaluation.narrations.narrators import narrate_frames
         from evaluation.narrations.windows import scene_windows
 
@@ -169,57 +163,58 @@ class ScoreSession:
         windows = scene_windows(spec, world.start_ns, world.stop_ns).tolist()
         with self._timed(f"narrating the frames of the {name}"):
             frames = narrate_frames(world, windows, spec, self._manifest, self._model)
-        plan = ReplayPlan(
-            recording=world.recording,
+        plan = TrialPlan(
+            recording=str(world.recording),
             bundle=self._manifest.folder,
             model=self._model,
             populations=expressions,
             stride_bins=spec.stride_bins,
+            narrator_mode="sequential",
+            speed="max",
+            queue_messages=QUEUE_MESSAGES,
         )
         with self._timed(f"narrating the spikes of the {name}"):
-            replayed = replay(plan, self._folder / name, title=f"score: {name}")
+            result = run_trial(plan, self._folder / name, title=f"score: {name}")
         spikes = {
-            population: [replayed.narrations[seq, population].said.text for seq in windows]
+            population: [result.narrations[seq, population].said.text for seq in windows]
             for population in expressions
         }
-        return _SceneNarrations(plan, replayed, {"true_patches": frames, **spikes})
+        return _SceneNarrations(plan, result, {"true_patches": frames, **spikes})
 
-    def _same_tokens(self, heard: _SceneNarrations) -> tuple[SameTokens, ...]:
-        """Replay the beginning in other ways, and compare with what was said before."""
+    def _same_tokens(self, scenes: _SceneNarrations) -> tuple[SameTokens, ...]:
+        """Replay the beginning in other ways, and compare the narrations."""
         from evaluation.narrations.report import SameTokens
 
-        found = []
+        compared = []
         for number, (mode, speed) in enumerate(WAYS):
             way = f"{mode}, --speed {speed}"
-            plan = replace(heard.plan, mode=mode, speed=speed, seconds=SAME_SECONDS)
+            plan = replace(scenes.plan, narrator_mode=mode, speed=speed, seconds=SAME_SECONDS)
             with self._timed(f"narrating again: {way}"):
-                again = replay(plan, self._folder / f"again-{number}", title=f"score: {way}")
-            both = again.narrations.keys() & heard.replayed.narrations.keys()
-            n_equal = sum(
-                _words(again.narrations[key]) == _words(heard.replayed.narrations[key])
-                for key in both
-            )
-            found.append(SameTokens(way, len(both), n_equal, again.n_dropped))
-        return tuple(found)
+                again = run_trial(plan, self._folder / f"again-{number}", title=f"score: {way}")
+            before = scenes.result.narrations
+            both = again.narrations.keys() & before.keys()
+            n_equal = sum(_said(again.narrations[key]) == _said(before[key]) for key in both)
+            compared.append(SameTokens(way, len(both), n_equal, again.n_dropped))
+        return tuple(compared)
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
-        print(f"score: {what}", file=sys.stderr, flush=True)
+        report(f"score: {what}")
         start_s = time.monotonic()
         yield
         self._seconds[what] = round(time.monotonic() - start_s, 1)
 
 
-def _pairs(world: ScoreWorld, features: Sequence[str], said: Sequence[str]) -> list[NarratedPair]:
+def _pairs(world: ScoreWorld, features: Sequence[str], texts: Sequence[str]) -> list[NarratedPair]:
     """Put the two scenes of each pair together: they are shown one after the other."""
     from evaluation.narrations.pairs import NarratedPair
 
     facts = world.facts
     return [
-        NarratedPair(feature, facts[at], facts[at + 1], said[at], said[at + 1])
+        NarratedPair(feature, facts[at], facts[at + 1], texts[at], texts[at + 1])
         for at, feature in zip(range(0, len(facts), 2), features, strict=True)
     ]
 
 
-def _words(narration: Narration) -> tuple[str, int, str]:
+def _said(narration: Narration) -> tuple[str, int, str]:
     return narration.said.text, narration.said.n_tokens, narration.said.status.value

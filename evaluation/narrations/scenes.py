@@ -1,4 +1,4 @@
-"""The scenes that a score is made on: shown to the simulated animal, written as a recording."""
+"""The scenes of a score: shown to the simulated animal, written as a recording."""
 
 from __future__ import annotations
 
@@ -30,12 +30,10 @@ class ScoreWorld:
     ----------
     recording : Path
         NWB file.
-    movie : SceneMovie
-        The scenes, one after another.
     start_ns, stop_ns : array, shape (n_scenes,), int64, nanoseconds
         When each scene was on the screen, session clock.
     frame_start_ns : array, shape (n_frames,), int64, nanoseconds
-        The same of each frame of the movie.
+        The same of every frame of the movie.
     """
 
     recording: Path
@@ -46,7 +44,7 @@ class ScoreWorld:
 
     @property
     def facts(self) -> tuple[Facts, ...]:
-        """What each scene shows."""
+        """Facts of every scene."""
         return tuple(scene.facts for scene in self.movie.scenes)
 
     def frame_at(self, session_ns: int) -> NDArray[np.uint8]:
@@ -70,24 +68,18 @@ def make_world(
     eye: Eye,
     session_seed: int,
 ) -> ScoreWorld:
-    """Show scenes to an animal and write down what its units do.
+    """Show scenes to a simulated animal and record its spikes.
 
     Parameters
     ----------
     recording : Path
         NWB file to write.
     scenes : sequence of Scene
-        In the order in which they are shown, each once.
+        In the order in which they are shown, once.
     units : CortexUnits
         The animal.
-    eye : Eye
-        Its eye.
     session_seed : int
-        The day: noise, spikes, and the frames that the display drops.
-
-    Returns
-    -------
-    ScoreWorld
+        Of noise, spikes, and the frames that the display drops.
     """
     from simulation.cortex.nwb import write_session
     from simulation.cortex.schedule import movie_schedule

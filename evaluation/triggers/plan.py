@@ -1,4 +1,4 @@
-"""What a dry run of rules needs, found and checked before anything is started."""
+"""Check everything that a dry run of rules needs before a process is started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contracts.manifest import CAPTIONS
 from contracts.toml import read_toml
 from contracts.trigger import TriggerKind
 from daemon.service.settings_loader import named_populations, overrides_of, settings_from
-from evaluation.trial import ReplayPlan
+from evaluation.trial import QUEUE_MESSAGES, TrialPlan
 from evaluation.triggers.annotations import ConceptAnnotations, captions_as_truth, read_truth_file
 
 if TYPE_CHECKING:
@@ -25,27 +25,19 @@ if TYPE_CHECKING:
     from stream_sources.recordings.recording import RecordingSource
 
 NEVER = 1_000_000
-"""Of so many windows one is narrated where no rule listens to narrations."""
+"""Only every so many windows are narrated if no rule depends on narrations: the first alone."""
 
 SPOKEN = (TriggerKind.WORD, TriggerKind.LIKENESS)
 
 
 @dataclass(frozen=True, slots=True)
 class DryRunRequest:
-    """What was asked for; None where nobody said.
+    """What was given on the command line; None where nothing was.
 
     Attributes
     ----------
-    recording : str
-    bundle, rules : Path
-    truth : Path or None
-    model : str or None
     populations : str or None
-        Names separated by commas, each also the set; None for those of the settings or of the
-        rules.
-    speed : str
-    start, seconds : float or None
-    config : Path or None
+        Expressions separated by commas; None for those of the settings or of the rules.
     settings : tuple of str
         As given to ``--set``.
     """
@@ -65,21 +57,16 @@ class DryRunRequest:
 
 @dataclass(frozen=True, slots=True)
 class DryRunPlan:
-    """All that is known before the replay.
+    """Everything that is known before the replay.
 
     Attributes
     ----------
-    manifest : Manifest
     settings : Settings
-        Those of the daemon that will run.
+        Of the daemon that will run.
     spec : WindowSpec
         Of its windows.
-    book : RuleBook
-    probes : ConceptProbes or None
     source : RecordingSource
         The part of the recording that will be played; the caller closes it.
-    truth : ConceptAnnotations
-    plan : ReplayPlan
     """
 
     manifest: Manifest
@@ -89,7 +76,7 @@ class DryRunPlan:
     probes: ConceptProbes | None
     source: RecordingSource
     truth: ConceptAnnotations
-    plan: ReplayPlan
+    plan: TrialPlan
 
     def tolerance_ns(self, rule: Rule) -> int:
         """Return how long after an event a trigger still belongs to it: window, lag and dwell.
@@ -103,21 +90,13 @@ class DryRunPlan:
         return spec.lag_ns + spec.rate.start_ns(spec.n_bins + waiting)
 
 
-def prepare(asked: DryRunRequest) -> DryRunPlan:
+def prepare(request: DryRunRequest) -> DryRunPlan:
     """Load and check everything.
-
-    Parameters
-    ----------
-    asked : DryRunRequest
-
-    Returns
-    -------
-    DryRunPlan
 
     Raises
     ------
     UserError
-        For whatever the user can mend: rules, bundle, recording, truth, settings.
+        If rules, bundle, recording, annotations or settings are at fault.
     """
     from contracts.manifest import load_manifest
     from daemon.service.wiring import selections, window_spec
@@ -125,70 +104,70 @@ def prepare(asked: DryRunRequest) -> DryRunPlan:
     from stream_sources.recordings.open_source import open_source, units_of
     from stream_sources.speed import speed_factor
 
-    speed_factor(asked.speed)
-    file_truth = read_truth_file(asked.truth) if asked.truth is not None else None
-    manifest = load_manifest(asked.bundle)
-    settings, given = _settings(asked, manifest)
+    speed_factor(request.speed)
+    file_truth = read_truth_file(request.truth) if request.truth is not None else None
+    manifest = load_manifest(request.bundle)
+    settings, given = _settings(request, manifest)
     selections(settings, manifest)
-    found = load_rule_book(settings, manifest)
-    if found is None:
+    loaded = load_rule_book(settings, manifest)
+    if loaded is None:
         raise UserError("--rules must name a file of rules.")
-    book, probes = found
+    book, probes = loaded
     source = open_source(
-        asked.recording,
-        only=units_of(asked.bundle),
-        start_s=asked.start,
-        duration_s=asked.seconds,
+        request.recording,
+        only=units_of(request.bundle),
+        start_s=request.start,
+        duration_s=request.seconds,
         batch_ms=100.0,
     )
-    truth = file_truth or captions_as_truth(source.presentations, asked.recording)
+    truth = file_truth or captions_as_truth(source.presentations, request.recording)
     if truth is None:
         source.close()
         raise UserError(
-            f"triggers are held to what was on the screen, and {asked.recording} has no captions "
+            f"triggers are held to what was on the screen, and {request.recording} has no captions "
             "of its presentations. Give --truth FILE, a CSV of start_s,stop_s,concept in seconds "
             "of session time."
         )
     spec = window_spec(settings, manifest)
-    model = asked.model or settings.narrator.model or manifest.model.language_model.model_id
-    plan = ReplayPlan(
-        recording=asked.recording,
-        bundle=asked.bundle,
+    model = request.model or settings.narrator.model or manifest.model.language_model.model_id
+    plan = TrialPlan(
+        recording=request.recording,
+        bundle=request.bundle,
         model=model,
         populations=settings.populations,
         stride_bins=spec.stride_bins,
-        mode=settings.narrator.mode,
-        speed=asked.speed,
-        seconds=asked.seconds,
-        start=asked.start,
-        config=asked.config,
+        speed=request.speed,
+        seconds=request.seconds,
+        start=request.start,
+        config=request.config,
         settings=given,
+        queue_messages=QUEUE_MESSAGES,
     )
     return DryRunPlan(manifest, settings, spec, book, probes, source, truth, plan)
 
 
-def _settings(asked: DryRunRequest, manifest: Manifest) -> tuple[Settings, tuple[str, ...]]:
-    """Return the daemon's settings, and those that it must be told, as after ``--set``."""
-    populations, is_spoken = _named_in(asked.rules)
+def _settings(request: DryRunRequest, manifest: Manifest) -> tuple[Settings, tuple[str, ...]]:
+    """Return the daemon's settings, and those that it must be given, as after ``--set``."""
+    populations, is_spoken = _named_in(request.rules)
     ours: dict[str, object] = {
         # Every window is encoded in turn, so that none is dropped however fast the replay; with
         # sentences at a fixed speed, the narrator works beside the loop, as it does live.
-        "narrator.mode": "worker" if is_spoken and asked.speed != "max" else "sequential"
+        "narrator.mode": "worker" if is_spoken and request.speed != "max" else "sequential"
     }
     if not is_spoken:
         ours["handover.every"] = NEVER
         if manifest.file(CAPTIONS) is not None:
             ours["narrator.backend"] = "retrieval"
-    forced = {"triggers.rules": str(asked.rules.absolute()), "triggers.dry_run": True}
-    named = {**ours, **overrides_of(asked.settings), **forced}
-    loaded = settings_from(asked.config, (), named)
-    if asked.populations is not None:
-        named["populations"] = named_populations(asked.populations)
+    forced = {"triggers.rules": str(request.rules.absolute()), "triggers.dry_run": True}
+    named = {**ours, **overrides_of(request.settings), **forced}
+    loaded = settings_from(request.config, (), named)
+    if request.populations is not None:
+        named["populations"] = named_populations(request.populations)
     elif loaded.provenance["populations"] == "default":
         named["populations"] = {name: name for name in populations or ("all",)}
-    settings = settings_from(asked.config, (), named).settings
-    told = {key: value for key, value in named.items() if key != "populations"}
-    return settings, tuple(f"{key}={_spelled(value)}" for key, value in told.items())
+    settings = settings_from(request.config, (), named).settings
+    given = {key: value for key, value in named.items() if key != "populations"}
+    return settings, tuple(f"{key}={_spelled(value)}" for key, value in given.items())
 
 
 def _spelled(value: object) -> object:
@@ -196,9 +175,9 @@ def _spelled(value: object) -> object:
 
 
 def _named_in(rules: Path) -> tuple[Sequence[str], bool]:
-    """Return the populations that rules name, and whether a rule listens to narrations.
+    """Return the populations that rules name, and whether a rule depends on narrations.
 
-    What cannot be read is passed over: it is said when the rules are loaded.
+    What cannot be read is skipped: loading the rules reports it.
     """
     from daemon.triggers.rules import RuleConditionError, read_condition
 

@@ -1,8 +1,7 @@
-"""The walk of a dry run: replay, scores of every window, and then the report."""
+"""Make a dry run: replay, scores of every window, and then the report."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,8 @@ from contracts.clock import ns_to_second, second_to_ns
 from contracts.errors import UserError
 from contracts.trigger import TriggerKind, trigger_latency_ms
 from evaluation.latency.messages import percentiles
-from evaluation.trial import ReplayResult, replay
+from evaluation.progress import report
+from evaluation.trial import TrialResult, run_trial
 from evaluation.triggers.plan import DryRunPlan
 from evaluation.triggers.report import DryRun, RuleScore, ScoredRule
 from evaluation.triggers.score_trace import Trace, narration_traces, probe_traces, sweep
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def dry_run(prepared: DryRunPlan, folder: Path, *, command: str, seed: int = 0) -> DryRun:
-    """Replay a recording with rules that reach no sink, and score what they fire at.
+    """Replay a recording with rules that reach no sink, and score their triggers.
 
     Parameters
     ----------
@@ -38,13 +38,9 @@ def dry_run(prepared: DryRunPlan, folder: Path, *, command: str, seed: int = 0) 
     folder : Path
         Empty; logs go there.
     command : str
-        What the report says it was made by.
+        For the report.
     seed : int
         Of the bootstrap and of the circular shifts.
-
-    Returns
-    -------
-    DryRun
 
     Raises
     ------
@@ -52,41 +48,41 @@ def dry_run(prepared: DryRunPlan, folder: Path, *, command: str, seed: int = 0) 
         If no rule can be scored.
     """
     concepts = _concepts(prepared)
-    _say("replaying")
+    report("triggers: replaying")
     start_s, stop_s = (ns_to_second(edge) for edge in prepared.source.span_ns)
-    replayed = replay(prepared.plan, folder / "replay", title="triggers", span_s=(start_s, stop_s))
-    _say("scoring every window once more")
+    result = run_trial(prepared.plan, folder / "replay", title="triggers", span_s=(start_s, stop_s))
+    report("triggers: scoring every window once more")
     traces = probe_traces(
         prepared.source,
         prepared.manifest,
         prepared.book,
         prepared.probes,
         prepared.settings,
-        n_windows=replayed.n_windows,
-    ) | narration_traces(prepared.book, tuple(replayed.narrations.values()))
+        n_windows=result.n_windows,
+    ) | narration_traces(prepared.book, tuple(result.narrations.values()))
     rules = tuple(
         _rule_score(
             rule,
             concepts[rule.name],
-            replayed,
+            result,
             traces[rule.name],
             is_whole=prepared.plan.speed == "max",
             seed=seed,
         )
         for rule in prepared.book.rules
     )
-    counters = replayed.counters
+    counters = result.counters
     return DryRun(
         command=command,
         recording=str(prepared.plan.recording),
         bundle=prepared.manifest.sha256,
         truth=prepared.truth.source,
         speed=prepared.plan.speed,
-        mode=prepared.plan.mode,
+        mode=prepared.settings.narrator.mode,
         played=prepared.source.span_ns,
         annotated=prepared.truth.annotated(prepared.source.span_ns),
         counters={
-            "windows": replayed.n_windows,
+            "windows": result.n_windows,
             "encoded": counters["windows_encoded"],
             "narrations": sum(counters["narrations"].values()),
             "dropped": {why: n for why, n in counters["windows_dropped"].items() if n},
@@ -104,11 +100,11 @@ def _concepts(prepared: DryRunPlan) -> dict[str, AnnotatedConcept | str]:
     UserError
         If no rule can be scored.
     """
-    found = {rule.name: _concept(prepared, rule) for rule in prepared.book.rules}
-    if all(isinstance(each, str) for each in found.values()):
-        why = "\n".join(f"  {name}: {reason}" for name, reason in found.items())
+    concepts = {rule.name: _concept(prepared, rule) for rule in prepared.book.rules}
+    if all(isinstance(concept, str) for concept in concepts.values()):
+        why = "\n".join(f"  {name}: {reason}" for name, reason in concepts.items())
         raise UserError(f"no rule can be scored:\n{why}")
-    return found
+    return concepts
 
 
 def _concept(prepared: DryRunPlan, rule: Rule) -> AnnotatedConcept | str:
@@ -133,7 +129,7 @@ def _concept(prepared: DryRunPlan, rule: Rule) -> AnnotatedConcept | str:
 def _rule_score(
     rule: Rule,
     concept: AnnotatedConcept | str,
-    replayed: ReplayResult,
+    result: TrialResult,
     trace: Trace,
     *,
     is_whole: bool,
@@ -141,27 +137,27 @@ def _rule_score(
 ) -> RuleScore:
     """Score one rule; `is_whole` if no window may be missing.
 
-    At full speed sentences come faster than they can be compared, and the daemon, which waits for
-    nobody, leaves some out. What the rule would have fired at is then computed here.
+    At full speed sentences arrive faster than they can be compared, and the daemon, which never
+    waits, leaves some out. When the rule would have fired is then computed here.
     """
-    n_uncompared = replayed.counters["likeness_dropped"]
-    fired = [each for each in replayed.triggers if each.name == rule.name]
+    n_uncompared = result.counters["likeness_dropped"]
+    fired = [trigger for trigger in result.triggers if trigger.name == rule.name]
     rows = trace.fired(rule.level)
     again = trace.seq[rows]
     is_computed = rule.condition.kind is TriggerKind.LIKENESS and is_whole and n_uncompared > 0
     times_ns = (
         trace.stop_ns[rows].tolist()
         if is_computed
-        else [second_to_ns(each.window.stop_s) for each in fired]
+        else [second_to_ns(trigger.window.stop_s) for trigger in fired]
     )
     return RuleScore(
         rule=rule,
         times_ns=tuple(times_ns),
-        host_ms=percentiles([trigger_latency_ms(each.stamps)["total"] for each in fired]),
+        host_ms=percentiles([trigger_latency_ms(trigger.stamps)["total"] for trigger in fired]),
         trace=trace,
         n_fired=len(fired),
         n_again=len(again),
-        n_same=int(np.isin(again, [each.window.seq for each in fired]).sum()),
+        n_same=int(np.isin(again, [trigger.window.seq for trigger in fired]).sum()),
         is_computed=is_computed,
         result=concept
         if isinstance(concept, str)
@@ -179,7 +175,3 @@ def _scored(
         chance=chance_by_shifts(concept, times_ns, seed=seed),
         swept=sweep(rule, trace, concept),
     )
-
-
-def _say(what: str) -> None:
-    print(f"triggers: {what}", file=sys.stderr, flush=True)

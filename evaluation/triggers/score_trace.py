@@ -1,9 +1,9 @@
 """The score of a rule in every window, and what the rule would do at other thresholds.
 
-A trigger's message holds the score of its own window alone. So windows are cut and encoded once
-more, here, by the daemon's own rooms and one at a time as there; sentences are those that the
-daemon published. The state machine of ``daemon/triggers/crossing.py`` then says when any threshold
-fires.
+A trigger's message has the score of its own window alone. So windows are cut and encoded once
+more, here, by the daemon's own components and one at a time as there; sentences are those that the
+daemon published. The state machine of ``daemon/triggers/crossing.py`` then gives the triggers of
+any threshold.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contracts.narration import Narration, Status
 from contracts.trigger import TriggerKind
 from contracts.words import words_in
 from daemon.triggers.crossing import Crossing
-from evaluation.plain_progress import Tenths
+from evaluation.progress import progress
 from evaluation.triggers.scoring import AnnotatedConcept, Counts, count
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
 
 N_THRESHOLDS = 20
 """Of a sweep, evenly over the scores' range, and as many quantiles of the scores: most windows of a
-rare concept score low, and what is of interest lies where the others are."""
+rare concept score low, and the thresholds of interest lie among the others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """The score of one rule over time, in the order in which the daemon heard it.
+    """The score of one rule over time, in the order in which the daemon took it.
 
     Attributes
     ----------
@@ -72,27 +72,22 @@ def probe_traces(
     *,
     n_windows: int | None = None,
 ) -> dict[str, Trace]:
-    """Encode every window of a recording and ask the probes.
+    """Encode every window of a recording and evaluate the probes.
 
     Parameters
     ----------
     source : RecordingSource
         The part that the daemon was given, with the bundle's units in its order.
-    manifest : Manifest
-    book : RuleBook
-    probes : ConceptProbes or None
     settings : Settings
         The daemon's own.
     n_windows : int, optional
-        How many there will be, for the bar on a terminal, or a line each tenth.
+        How many there will be, for the progress.
 
     Returns
     -------
     traces : dict of str to Trace
         By the names of the rules on probes; empty where there is none.
     """
-    from tqdm import tqdm
-
     from daemon.encoders.auto import load_encoder
     from daemon.service.wiring import selections
     from daemon.triggers.auto import population_probes
@@ -102,24 +97,24 @@ def probe_traces(
     if watched is None:
         return {}
     names = tuple(watched.calibrations)
-    chosen = [each for each in selections(settings, manifest) if each.name in names]
+    chosen = [selection for selection in selections(settings, manifest) if selection.name in names]
     encoder = load_encoder(
         manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
     )
     seq, stop_ns = [], []
-    found: dict[str, list[float]] = {rule.name: [] for rule in rules}
-    windows = windows_of(source, manifest, settings)
-    tenths = Tenths("triggers: windows scored once more", n_windows)
-    for window in tqdm(windows, desc="triggers", unit=" windows", total=n_windows, disable=None):
-        probability = watched.probabilities(encoder.encode([window]))
-        seq.append(window.seq)
-        stop_ns.append(window.stop_ns)
-        tenths.reach(len(seq))
-        for rule in rules:
-            column = watched.concepts.index(rule.condition.what)
-            found[rule.name].append(float(probability[rule.condition.population][column]))
+    scores: dict[str, list[float]] = {rule.name: [] for rule in rules}
+    label = "triggers: windows scored once more"
+    with progress("triggers", n_windows, unit="windows", label=label) as advance_to:
+        for window in windows_of(source, manifest, settings):
+            probability = watched.probabilities(encoder.encode([window]))
+            seq.append(window.seq)
+            stop_ns.append(window.stop_ns)
+            advance_to(len(seq))
+            for rule in rules:
+                column = watched.concepts.index(rule.condition.what)
+                scores[rule.name].append(float(probability[rule.condition.population][column]))
     at, until = np.array(seq, dtype=np.int64), np.array(stop_ns, dtype=np.int64)
-    return {name: Trace(at, until, np.array(score)) for name, score in found.items()}
+    return {name: Trace(at, until, np.array(score)) for name, score in scores.items()}
 
 
 def windows_of(source: RecordingSource, manifest: Manifest, settings: Settings) -> Iterator[Window]:
@@ -139,37 +134,36 @@ def windows_of(source: RecordingSource, manifest: Manifest, settings: Settings) 
 
 
 def narration_traces(book: RuleBook, narrations: Sequence[Narration]) -> dict[str, Trace]:
-    """Say what each narration was worth to the rules that hear it.
+    """Score every narration by the rules on narrations.
 
     Parameters
     ----------
-    book : RuleBook
     narrations : sequence of Narration
-        All that was said; failed ones are passed over, as the daemon does.
+        All of a run; failed ones are skipped, as the daemon does.
 
     Returns
     -------
     traces : dict of str to Trace
         By the names of the rules on narrations.
     """
-    heard = sorted(
-        (each for each in narrations if each.said.status is not Status.FAILED),
-        key=lambda each: each.stamps.published,
+    narrated = sorted(
+        (narration for narration in narrations if narration.said.status is not Status.FAILED),
+        key=lambda narration: narration.stamps.published,
     )
     rules = book.of_kind(TriggerKind.WORD, TriggerKind.LIKENESS)
-    likeness = _cosines(book, heard)
-    found = {}
+    likeness = _cosines(book, narrated)
+    traces = {}
     for rule in rules:
-        mine = [each for each in heard if each.population == rule.condition.population]
-        found[rule.name] = Trace(
-            np.array([each.window_seq for each in mine], dtype=np.int64),
-            np.array([second_to_ns(each.window_stop_s) for each in mine], dtype=np.int64),
-            np.array([_worth(rule, each.said.text, likeness) for each in mine], dtype=np.float64),
+        of_rule = [n for n in narrated if n.population == rule.condition.population]
+        traces[rule.name] = Trace(
+            np.array([n.window_seq for n in of_rule], dtype=np.int64),
+            np.array([second_to_ns(n.window_stop_s) for n in of_rule], dtype=np.int64),
+            np.array([_score(rule, n.said.text, likeness) for n in of_rule], dtype=np.float64),
         )
-    return found
+    return traces
 
 
-def _worth(rule: Rule, text: str, cosines: Mapping[tuple[str, str], float]) -> float:
+def _score(rule: Rule, text: str, cosines: Mapping[tuple[str, str], float]) -> float:
     if rule.condition.kind is TriggerKind.LIKENESS:
         return cosines[rule.condition.what, text]
     said, wanted = words_in(text), words_in(rule.condition.what)
@@ -177,10 +171,10 @@ def _worth(rule: Rule, text: str, cosines: Mapping[tuple[str, str], float]) -> f
     return float(any(said[at : at + n] == wanted for at in range(len(said) - n + 1)))
 
 
-def _cosines(book: RuleBook, heard: Sequence[Narration]) -> dict[tuple[str, str], float]:
-    """Return how near each text is to each sentence of the rules on likeness."""
+def _cosines(book: RuleBook, narrated: Sequence[Narration]) -> dict[tuple[str, str], float]:
+    """Return the cosine of every text with every sentence of the rules on likeness."""
     rules = book.of_kind(TriggerKind.LIKENESS)
-    if not rules or not heard:
+    if not rules or not narrated:
         return {}
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
@@ -188,7 +182,7 @@ def _cosines(book: RuleBook, heard: Sequence[Narration]) -> dict[tuple[str, str]
     from daemon.triggers.auto import model_folder
 
     populations = {rule.condition.population for rule in rules}
-    texts = sorted({each.said.text for each in heard if each.population in populations})
+    texts = sorted({n.said.text for n in narrated if n.population in populations})
     sentences = sorted({rule.condition.what for rule in rules})
     transformers_logging.disable_progress_bar()
     model = SentenceTransformer(model_folder(book.likeness_model), device="cpu")
@@ -205,26 +199,20 @@ def _cosines(book: RuleBook, heard: Sequence[Narration]) -> dict[tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a rule would have scored with another threshold, all else as it is."""
+    """Counts of a rule with another threshold and all else unchanged."""
 
     threshold: float
     counts: Counts
 
 
 def sweep(rule: Rule, trace: Trace, concept: AnnotatedConcept) -> tuple[Swept, ...]:
-    """Try other thresholds; the release keeps its distance.
-
-    Parameters
-    ----------
-    rule : Rule
-    trace : Trace
-    concept : AnnotatedConcept
+    """Try other thresholds; the release keeps its distance from the threshold.
 
     Returns
     -------
     swept : tuple of Swept
-        In order of the threshold, the rule's own among them. Empty where a threshold has no
-        meaning: a word is said or not.
+        In order of the threshold, the rule's own among them. Empty for a rule on words, which has
+        no threshold.
     """
     finite = trace.score[np.isfinite(trace.score)]
     if rule.condition.kind is TriggerKind.WORD or not len(finite):
@@ -235,15 +223,15 @@ def sweep(rule: Rule, trace: Trace, concept: AnnotatedConcept) -> tuple[Swept, .
     own = rule.level.threshold
     thresholds = sorted({own, *np.round(tried, 3).tolist()})
     distance = rule.level.release - own
-    found = []
+    swept = []
     for threshold in thresholds:
         level = replace(rule.level, threshold=threshold, release=threshold + distance)
         rows = trace.fired(level)
-        found.append(Swept(threshold, count(concept, trace.stop_ns[rows].tolist())))
-    return tuple(found)
+        swept.append(Swept(threshold, count(concept, trace.stop_ns[rows].tolist())))
+    return tuple(swept)
 
 
 def best_of(swept: Sequence[Swept], own: float) -> Swept | None:
     """Return the threshold of the highest F1, of several the one nearest to the rule's own."""
-    known = [each for each in swept if each.counts.n_events]
-    return max(known, key=lambda each: (each.counts.f1, -abs(each.threshold - own)), default=None)
+    scored = [s for s in swept if s.counts.n_events]
+    return max(scored, key=lambda s: (s.counts.f1, -abs(s.threshold - own)), default=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import UserError
-from evaluation.latency.inputs import material
+from evaluation.latency.inputs import prepare_inputs
 from evaluation.latency.rules import rules_text
 from neurrate import cli
 from tests.support.tiny_bundle import stub_bundle  # noqa: F401 - a fixture
@@ -60,30 +60,30 @@ def test_a_picture_without_matplotlib_is_refused_at_once(capsys, tmp_path, monke
 def test_a_bundle_needs_a_recording_of_its_units(stub_bundle, tmp_path):  # noqa: F811
     """The simulated recording has the simulated animal's units."""
     with pytest.raises(UserError, match="give its --recording"):
-        material(
+        prepare_inputs(
             tmp_path,
             recording=None,
             bundle=stub_bundle.folder,
             model=None,
-            populations=(),
+            populations={},
             seconds=1,
         )
 
 
-def test_what_is_given_is_played(stub_bundle, tmp_path):  # noqa: F811
+def test_inputs_that_are_given_are_used_unchanged(stub_bundle, tmp_path):  # noqa: F811
     """Recording, model and populations are taken as they are; nothing is made."""
-    found = material(
+    inputs = prepare_inputs(
         tmp_path / "bench",
         recording="session.nwb",
         bundle=stub_bundle.folder,
         model="model",
-        populations=("all", "VISp"),
+        populations={"all": "all", "VISp": "VISp"},
         seconds=1e9,
     )
-    assert (found.recording, found.model, found.start) == ("session.nwb", "model", None)
-    assert found.populations == ("all", "VISp")
-    assert found.bins_per_s == 120
-    assert found.rules is None
+    assert (inputs.recording, inputs.model, inputs.start) == ("session.nwb", "model", None)
+    assert tuple(inputs.populations) == ("all", "VISp")
+    assert inputs.bins_per_s == 120
+    assert inputs.rules is None
     assert not (tmp_path / "bench").exists()
 
 
@@ -91,7 +91,7 @@ def test_rules_go_both_ways(tmp_path: Path):
     """Each concept has a rule for its beginning and one for its end."""
     import tomllib
 
-    rules = tomllib.loads(rules_text(["car", "dog"], ["all"]))["triggers"]
+    rules = tomllib.loads(rules_text(["car", "dog"], "all"))["triggers"]
     assert [rule["when"] for rule in rules.values()] == [
         'probe "car" of all > 0.5',
         'probe "car" of all < 0.5',

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from contracts.population import Population, Unit
 from evaluation.narrations.narrators import N_SUBSETS, POPULATIONS, populations_of, subsets_of
 from evaluation.narrations.scenes import ScoreWorld
 from evaluation.simulated_encoder.session import SCENE_FRAMES
-from evaluation.trial import ReplayPlan, _daemon_words, _source_words, _write_config
+from evaluation.trial import TrialPlan, daemon_arguments, source_arguments
 from neurrate import score_command
 from neurrate.cli import main
 from neurrate.score_command import _command
@@ -60,18 +62,17 @@ def test_subsets_are_nested_visual_and_of_their_size():
 
 
 def test_names_of_subsets_are_settings_that_the_daemon_takes(tmp_path):
-    """The file that is written for the daemon gives it these populations, in this order."""
+    """The daemon's settings have these populations, in this order."""
     from daemon.service.settings_loader import load_settings
 
     named = populations_of(_population(200))
-    for each in subsets_of(_population(200), seed=0).values():
-        named |= each
-    plan = ReplayPlan(tmp_path / "s.nwb", tmp_path / "bundle", "llava", named, stride_bins=81)
-    path = _write_config(plan, tmp_path)
-    words = _daemon_words(plan, "tcp://127.0.0.1:5570", path)
+    for subsets in subsets_of(_population(200), seed=0).values():
+        named |= subsets
+    plan = TrialPlan("s.nwb", tmp_path, "llava", named, 81, narrator_mode="sequential")
+    words = daemon_arguments(plan, "tcp://127.0.0.1:5570")
     texts = [word for at, word in enumerate(words) if words[at - 1] == "--set"]
     settings = load_settings(
-        file=path, environ={}, overrides=dict(text.split("=", 1) for text in texts)
+        file=None, environ={}, overrides=dict(text.split("=", 1) for text in texts)
     ).settings
     assert list(settings.populations.items()) == list(named.items())
     assert settings.narrator.mode == "sequential"
@@ -81,12 +82,9 @@ def test_names_of_subsets_are_settings_that_the_daemon_takes(tmp_path):
 
 def test_piece_of_a_recording_is_asked_for_in_seconds(tmp_path):
     """Only a replay of a part says how long it is."""
-    plan = ReplayPlan(tmp_path / "s.nwb", tmp_path, "llava", {"all": "all"}, stride_bins=8)
-    part = ReplayPlan(
-        tmp_path / "s.nwb", tmp_path, "llava", {"all": "all"}, stride_bins=8, seconds=20.0
-    )
-    assert "--seconds" not in _source_words(plan, "ipc://spikes")
-    assert _source_words(part, "ipc://spikes")[-2:] == ["--seconds", "20.0"]
+    plan = TrialPlan("s.nwb", tmp_path, "llava", {"all": "all"})
+    assert "--seconds" not in source_arguments(plan)
+    assert source_arguments(replace(plan, seconds=20.0))[-2:] == ["--seconds", "20.0"]
 
 
 def test_frame_on_the_screen_is_that_of_the_movie(tmp_path):

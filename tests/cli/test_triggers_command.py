@@ -10,7 +10,7 @@ import pytest
 
 from contracts.manifest import Manifest, load_manifest, sha256_of, write_manifest
 from contracts.window import WindowSpec
-from evaluation.trial import ReplayPlan, _daemon_words, _source_words
+from evaluation.trial import TrialPlan, daemon_arguments, source_arguments
 from evaluation.triggers.plan import NEVER, DryRunRequest, _settings, prepare
 from neurrate.cli import main
 from tests.support.nwb_files import write_presentations, write_units
@@ -202,7 +202,7 @@ def test_captions_are_the_truth_where_there_is_no_file(
         assert (spec.n_bins, spec.stride_bins, spec.lag_ns) == (20, 10, 0)
         assert prepared.tolerance_ns(car) == spec.rate.start_ns(20 + 2 * 10)
         assert prepared.source.span_ns == (500_000_000, 4_500_000_000)
-        words = _source_words(prepared.plan, "ipc://spikes")
+        words = source_arguments(prepared.plan)
         assert words[words.index("--start") + 1] == "0.5"
     finally:
         prepared.source.close()
@@ -210,12 +210,12 @@ def test_captions_are_the_truth_where_there_is_no_file(
 
 def test_a_plan_with_settings_of_its_own_gives_them_to_the_daemon(tmp_path: Path):
     """The file comes first, then the populations as one table, then what was set."""
-    plan = ReplayPlan(
+    plan = TrialPlan(
         "https://example.org/s.nwb", tmp_path, "llava", {"all": "all", "seers": 'ids:1|"2'}, 8,
         config=tmp_path / "rig.toml", settings=("narrator.mode=worker",),
     )  # fmt: skip
-    words = _daemon_words(plan, "ipc://spikes", tmp_path / "daemon.toml")
+    words = daemon_arguments(plan, "tcp://127.0.0.1:5570")
     assert words[words.index("--config") + 1] == str(tmp_path / "rig.toml")
     assert 'populations={all = "all", seers = "ids:1|\\"2"}' in words
     assert words[-1] == "narrator.mode=worker"
-    assert _source_words(plan, "ipc://spikes")[:3] == ["stream", "nwb", "https://example.org/s.nwb"]
+    assert source_arguments(plan)[:3] == ["stream", "nwb", "https://example.org/s.nwb"]

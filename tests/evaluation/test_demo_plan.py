@@ -15,13 +15,19 @@ from tests.support.nwb_files import random_trains, write_units
 def test_demo_narrates_everything_the_areas_and_the_controls() -> None:
     """An area that holds every unit is not a part of it and is left out."""
     units = [Unit("1", area="VISp"), Unit("2", area="VISp"), Unit("3", area="LGd")]
-    assert default_populations(Population(units)) == ("all", "VISp", "LGd", "shuffled", "silent")
-    assert default_populations(Population(units[:2])) == ("all", "shuffled", "silent")
+    assert tuple(default_populations(Population(units))) == (
+        "all",
+        "VISp",
+        "LGd",
+        "shuffled",
+        "silent",
+    )
+    assert tuple(default_populations(Population(units[:2]))) == ("all", "shuffled", "silent")
 
 
 def test_demo_of_one_unit_has_no_shuffled_control() -> None:
     """One unit has no wrong place, and the demo does not ask for one."""
-    assert default_populations(Population([Unit("1", area="VISp")])) == ("all", "silent")
+    assert tuple(default_populations(Population([Unit("1", area="VISp")]))) == ("all", "silent")
 
 
 def test_scenes_fill_the_session() -> None:
@@ -45,22 +51,22 @@ def test_units_of_a_trained_encoder_cannot_be_chosen(bundle: Path | None, tmp_pa
 
 def test_a_bundle_brings_its_model_and_its_areas(tiny_bundle: Manifest, tmp_path: Path) -> None:
     """Nothing is made where everything is given; a model that is named wins."""
-    asked = DemoRequest(recording="session.nwb", bundle=tiny_bundle.folder, model="other")
-    programme = prepare(tmp_path, asked)
-    assert (programme.recording, programme.bundle) == ("session.nwb", tiny_bundle.folder)
-    assert programme.model == "other"
-    assert programme.populations == ("all", "CA1", "LGd", "VISp", "shuffled", "silent")
-    assert not programme.settings
+    request = DemoRequest(recording="session.nwb", bundle=tiny_bundle.folder, model="other")
+    plan = prepare(tmp_path, request)
+    assert (plan.recording, plan.bundle) == ("session.nwb", tiny_bundle.folder)
+    assert plan.model == "other"
+    assert tuple(plan.populations) == ("all", "CA1", "LGd", "VISp", "shuffled", "silent")
+    assert not plan.settings
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 def test_a_recording_alone_gets_random_weights(tmp_path: Path) -> None:
-    """Its own units, in its order, and a small model that babbles a few words."""
+    """Its own units, in its order, and a small model that gives a few random words."""
     path = write_units(tmp_path / "session.nwb", random_trains(n_units=5))
-    programme = prepare(tmp_path, DemoRequest(recording=str(path)))
-    manifest = load_manifest(programme.bundle)
+    plan = prepare(tmp_path, DemoRequest(recording=str(path)))
+    manifest = load_manifest(plan.bundle)
     assert manifest.population == open_source(str(path)).population
     assert not manifest.model.trained
-    assert Path(programme.model, "config.json").is_file()
-    assert programme.settings == ("narrator.max_new_tokens=12",)
+    assert Path(plan.model, "config.json").is_file()
+    assert plan.settings == ("narrator.max_new_tokens=12",)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from contracts.manifest import Manifest
-from evaluation.trial import ReplayPlan, replay
+from evaluation.trial import QUEUE_MESSAGES, TrialPlan, run_trial
 from neurrate.cli import main
 
 STRIDE_BINS = 60
@@ -22,13 +22,17 @@ def test_replay_keeps_every_narration(
 ):
     """Each window of the recording has a sentence from each population; none is dropped."""
     populations = {"all": "all", "first": f"ids:{tiny_bundle.population.units[0].unit_id}"}
-    plan = ReplayPlan(recording, tiny_bundle.folder, str(tiny_llava), populations, STRIDE_BINS)
-    whole = replay(plan, tmp_path / "whole", title="whole")
+    plan = TrialPlan(
+        str(recording), tiny_bundle.folder, str(tiny_llava), populations, STRIDE_BINS,
+        narrator_mode="sequential", speed="max", queue_messages=QUEUE_MESSAGES,
+    )  # fmt: skip
+    whole = run_trial(plan, tmp_path / "whole", title="whole")
     numbers = sorted({seq for seq, _ in whole.narrations})
     assert numbers == list(range(len(numbers)))
     assert len(whole.narrations) == 2 * whole.n_windows == 2 * len(numbers)
     assert whole.n_dropped == 0
-    again = replay(replace(plan, mode="worker", seconds=6.0), tmp_path / "again", title="again")
+    part = replace(plan, narrator_mode="worker", seconds=6.0)
+    again = run_trial(part, tmp_path / "again", title="again")
     assert again.narrations.keys() < whole.narrations.keys()
     for key, narration in again.narrations.items():
         assert narration.said.text == whole.narrations[key].said.text

@@ -17,7 +17,6 @@ from contracts.window import WindowSpec
 from contracts.wire import pack
 from evaluation.latency.knee import Knee, Point, find_knee
 from evaluation.latency.messages import (
-    Message,
     TimedMessage,
     middle_ms,
     parts_problem,
@@ -27,6 +26,7 @@ from evaluation.latency.messages import (
 )
 from evaluation.latency.rate import RateRun, pace
 from evaluation.latency.run import first_whole_bin, summarise
+from evaluation.trial import Message, TrialSummary
 from tests.support.narrations import narration
 
 MS = 1_000_000
@@ -183,7 +183,8 @@ def _run(messages, *, n_windows: int, n_narrations: int, dropped=None) -> RateRu
         "narrations": {"ok": n_narrations, "truncated": 0, "failed": 0},
         "spikes_received": 7, "spikes_binned": 7, "spikes_late": 0, "batches_lost": 0,
     }  # fmt: skip
-    return RateRun(messages, {"n_spikes": 7, "max_lateness_s": 0.004}, {"counters": counters})
+    source = {"n_spikes": 7, "max_lateness_s": 0.004}
+    return RateRun(messages, TrialSummary(source, {"counters": counters}))
 
 
 def test_a_run_becomes_numbers():
