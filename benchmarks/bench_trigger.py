@@ -38,10 +38,13 @@ from numpy.typing import NDArray
 from benchmarks.measure import Figure, MeasuredRow, figure, row
 from benchmarks.record import Options, Result, read_options, report, stop
 from benchmarks.trigger_cases import N_PROBES, Size, make_paper, make_tiny, populations
+from contracts.narration import Narration
+from contracts.trigger import Trigger
 from daemon.encoders.auto import load_encoder
 from evaluation.latency.messages import TimedMessage, read
 from evaluation.latency.rate import WARM_S, pace
-from evaluation.trial import NARRATION, TRIGGER, Message, TrialPlan, running
+from evaluation.trial import TrialPlan, running
+from subscribers.listener import Received
 
 N_ROUNDS = 2
 SECONDS = 9.0
@@ -188,13 +191,13 @@ def _run(case: Case, folder: Path, narrator: str, seconds: float) -> Run:
             f"handover.every={NEVER if narrator == IDLE else 1}",
         ),
     )
-    messages: list[Message] = []
+    messages: list[Received] = []
     with running(plan, folder) as trial:
         for received in trial.received():
             messages += received
         summary = trial.wait()
     summary.check_spikes()
-    triggers, narrations = _of(messages, TRIGGER), _of(messages, NARRATION)
+    triggers, narrations = _of(messages, Trigger), _of(messages, Narration)
     last = {trigger.window_seq: trigger for trigger in triggers}
     if not last:
         stop(f"nothing was triggered in {case.name}, narrator {narrator}")
@@ -204,8 +207,8 @@ def _run(case: Case, folder: Path, narrator: str, seconds: float) -> Run:
     return Run(measured, share, _busy(narrations, first_ns, measured[-1].first_ns))
 
 
-def _of(messages: Sequence[Message], kind: bytes) -> list[TimedMessage]:
-    timed = (read(message) for message in messages if message.topic.startswith(kind))
+def _of(messages: Sequence[Received], kind: type[Narration] | type[Trigger]) -> list[TimedMessage]:
+    timed = (read(message) for message in messages if isinstance(message.value, kind))
     return [message for message in timed if message is not None]
 
 

@@ -17,18 +17,15 @@ from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts.clock import Clock, HostClock
 from contracts.errors import ChildError
 from contracts.narration import Narration
-from contracts.narration_wire import load, unpack_narration
-from contracts.trigger import Trigger, unpack_trigger
+from contracts.statistics import Statistics
+from contracts.trigger import Trigger
 from evaluation.processes import Child, read_json
 from evaluation.progress import progress
-from subscribers.listener import ANY_NUMBER, NARRATION_TOPICS, subscribed
+from subscribers.listener import ANY_NUMBER, NARRATION_TOPICS, SPIKE_TOPICS, Listener, Received
 
 if TYPE_CHECKING:
-    import zmq
-
     from daemon.service.signals import StopRequest
 
 START_S = 600.0
@@ -40,9 +37,7 @@ END_S = 600.0
 
 POLL_MS = 50
 
-NARRATION, TRIGGER, STATS, SPIKES = b"narration.", b"trigger.", b"stats", b"spikes."
-
-GATE = SPIKES + b"\0"
+GATE = b"spikes.\0"
 """A source counts whoever subscribes to a topic of spikes. No stream's name has this character, so
 this subscription is counted and brings nothing."""
 
@@ -99,21 +94,6 @@ class TrialPlan:
     settings: tuple[str, ...] = ()
     queue_messages: int | None = None
     listens_to_spikes: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What arrived, and when. Of a batch of spikes the payload is the header alone.
-
-    Attributes
-    ----------
-    received_ns : int
-        Host clock, as soon as it was taken from the socket.
-    """
-
-    topic: bytes
-    payload: bytes
-    received_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +155,11 @@ class Trial:
         Addresses of the source's spikes and of the daemon's narrations.
     """
 
-    def __init__(
-        self, plan: TrialPlan, folder: Path, stack: ExitStack, clock: Clock | None = None
-    ) -> None:
+    def __init__(self, plan: TrialPlan, folder: Path, stack: ExitStack) -> None:
         self._plan = plan
         self._folder = folder
         self._stack = stack
-        self._clock = clock or HostClock()
-        self._sockets: list[zmq.Socket[bytes]] = []
+        self._listeners: list[Listener] = []
         # The source first, so that the daemon is given an address that exists. It waits for two
         # subscribers: the daemon, and this process, which is the last to subscribe.
         self.source = stack.enter_context(Child("source", source_arguments(plan), folder))
@@ -193,27 +170,26 @@ class Trial:
 
     def listen(self) -> None:
         """Subscribe to the daemon, and let the source begin once its messages arrive."""
-        socket = self._subscribe(self.publish, NARRATION_TOPICS, setting="the daemon")
+        listener = self._subscribe(self.publish, NARRATION_TOPICS, setting="the daemon")
         # A subscription takes effect some time after `connect` returns. The daemon publishes its
         # statistics every second, so the first of them shows that it has.
-        while self.daemon.is_running and not socket.poll(POLL_MS):
+        while self.daemon.is_running and not listener.wait(POLL_MS):
             self.source.check()
         self.daemon.check()
-        self._sockets.append(socket)
         self.begin()
 
     def begin(self) -> None:
         """Let the source send: it waits for this last subscriber."""
-        topic = SPIKES if self._plan.listens_to_spikes else GATE
-        self._sockets.append(self._subscribe(self.spikes, (topic,), setting="the source"))
+        topics = SPIKE_TOPICS if self._plan.listens_to_spikes else (GATE,)
+        self._subscribe(self.spikes, topics, setting="the source")
 
-    def received(self) -> Iterator[list[Message]]:
+    def received(self) -> Iterator[list[Received]]:
         """Yield what has arrived, at least every 50 ms, until the daemon has ended.
 
         Yields
         ------
-        messages : list of Message
-            Empty where nothing arrived.
+        messages : list of Received
+            Empty if nothing arrived. Those of the daemon come before those of the source.
 
         Raises
         ------
@@ -238,36 +214,17 @@ class Trial:
             read_json(self._folder / "source.json"), read_json(self._folder / "daemon.json")
         )
 
-    def _subscribe(
-        self, address: str, topics: Sequence[bytes], *, setting: str
-    ) -> zmq.Socket[bytes]:
-        return self._stack.enter_context(
-            subscribed(address, topics, setting=setting, queue=ANY_NUMBER)
-        )
+    def _subscribe(self, address: str, topics: Sequence[bytes], *, setting: str) -> Listener:
+        listener = Listener(address, topics, setting=setting, queue=ANY_NUMBER)
+        self._listeners.append(self._stack.enter_context(listener))
+        return listener
 
-    def _receive(self) -> list[Message]:
-        """Return what has arrived, after waiting a moment for the first message."""
-        import zmq
-
+    def _receive(self) -> list[Received]:
+        """Return what has arrived, after waiting a moment for the daemon's first message."""
         self.source.check()
         self.daemon.check()
-        poller = zmq.Poller()
-        for socket in self._sockets:
-            poller.register(socket, zmq.POLLIN)
-        ready = dict(poller.poll(POLL_MS))
-        return [
-            message for socket in self._sockets if socket in ready for message in self._read(socket)
-        ]
-
-    def _read(self, socket: zmq.Socket[bytes]) -> Iterator[Message]:
-        import zmq
-
-        while True:
-            try:
-                topic, payload, *_ = socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            yield Message(topic, payload, self._clock.now_ns())
+        narrations, spikes = self._listeners
+        return [*narrations.messages(wait_ms=POLL_MS), *spikes.messages()]
 
 
 @contextmanager
@@ -374,14 +331,13 @@ def run_trial(
     ):
         for messages in trial.received():
             for message in messages:
-                if message.topic.startswith(TRIGGER):
-                    result.triggers.append(unpack_trigger(message.payload))
-                elif message.topic.startswith(NARRATION):
-                    narration = unpack_narration(message.payload)
-                    # A repeat of the last value is of a window that is already here.
-                    result.narrations[narration.window_seq, narration.population] = narration
-                elif (session_s := load(message.payload)["session_s"]) is not None:
-                    advance_to(session_s - start_s)
+                value = message.value
+                if isinstance(value, Trigger):
+                    result.triggers.append(value)
+                elif isinstance(value, Narration):
+                    result.narrations[value.window_seq, value.population] = value
+                elif isinstance(value, Statistics) and value.session_s is not None:
+                    advance_to(value.session_s - start_s)
         summary = trial.wait()
     summary.check_spikes()
     summary.check_received("narrations", len(result.narrations))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from contracts.clock import Clock
 from evaluation.latency.process_usage import worker_of
 from evaluation.latency.sample import Event
-from subscribers.listener import subscribed
+from subscribers.listener import Listener
 
 SLOW, STOPPED, GOES_ON, KILLED = (
     "slow subscriber",
@@ -113,7 +113,7 @@ class Disturbance:
     def _join_and_never_read(self) -> None:
         # With the shortest queue here, messages pile up in the daemon's queue for this subscriber
         # at once; the daemon must drop them there and serve the others.
-        self._stack.enter_context(subscribed(self._publish, (b"",), setting="a soak", queue=1))
+        self._stack.enter_context(Listener(self._publish, (b"",), setting="a soak", queue=1))
 
 
 @contextmanager

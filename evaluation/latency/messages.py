@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from contracts.clock import second_to_ns
 from contracts.errors import ChildError
-from contracts.narration_wire import load
-from evaluation.trial import Message
+from subscribers.listener import Received
 
 TOLERANCE_MS = 1e-6
 """A nanosecond: stamps are whole ones, and milliseconds in float64 are far finer."""
@@ -67,7 +66,7 @@ class TimedMessage:
         return next(iter(self.host_ns.values()))
 
 
-def read(message: Message) -> TimedMessage | None:
+def read(message: Received) -> TimedMessage | None:
     """Read the times of a narration or a trigger; return None for a repeat of a last value.
 
     Raises
@@ -75,19 +74,19 @@ def read(message: Message) -> TimedMessage | None:
     ChildError
         If its parts do not sum to its whole.
     """
-    content = load(message.payload)
-    if content.get("repeat"):
+    content = message.content
+    if message.is_repeat:
         return None
     if problem := parts_problem(content):
         raise ChildError(
-            f"the parts of a latency must sum to the whole, and in a {message.topic.decode()} of "
+            f"the parts of a latency must sum to the whole, and in a {message.topic} of "
             f"window {content['window']['seq']} {problem}"
         )
     stages = dict(content["latency_ms"])
     total = stages.pop("total")
     return TimedMessage(
         kind=content.get("kind", "narration"),
-        name=message.topic.partition(b".")[2].decode(),
+        name=message.topic.partition(".")[2],
         window_seq=content["window"]["seq"],
         window_stop_ns=second_to_ns(content["window"].get("stop_s", 0.0)),
         status=content.get("status", ""),
@@ -95,7 +94,7 @@ def read(message: Message) -> TimedMessage | None:
         host_ns=content["host_ns"],
         stages_ms=stages,
         total_ms=total,
-        received_ns=message.received_ns,
+        received_ns=message.host_ns,
     )
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.clock import NS_PER_S
+from contracts.spikes import SpikeBatch
 from evaluation.latency.inputs import TrialInputs
-from evaluation.trial import SPIKES, Message, TrialPlan, TrialSummary, running
+from evaluation.trial import TrialPlan, TrialSummary, running
+from subscribers.listener import Received
 
 WARM_S = 1.0
 """Wall seconds at the beginning of each rate that are not measured: the first narration of a new
@@ -90,10 +92,34 @@ def pace(rate: float, bins_per_s: float) -> WindowRate:
 
 
 @dataclass(frozen=True, slots=True)
-class RateRun:
-    """All messages of a run at one rate, and what its processes wrote at their end."""
+class SentBatch:
+    """The times of a batch; its spikes are not kept.
 
-    messages: Sequence[Message]
+    Attributes
+    ----------
+    start_ns, stop_ns : int
+        Session clock.
+    sent_host_ns : int
+        Host clock.
+    """
+
+    seq: int
+    start_ns: int
+    stop_ns: int
+    sent_host_ns: int
+
+    @classmethod
+    def of(cls, batch: SpikeBatch) -> SentBatch:
+        """Take the times of a batch."""
+        return cls(batch.seq, batch.start_ns, batch.stop_ns, batch.sent_host_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class RateRun:
+    """What arrived in a run at one rate, and what its processes wrote at their end."""
+
+    messages: Sequence[Received]
+    batches: Sequence[SentBatch]
     summary: TrialSummary
 
 
@@ -122,7 +148,8 @@ def run_rate(
     RateRun or None
         None if it was stopped before its end.
     """
-    messages: list[Message] = []
+    messages: list[Received] = []
+    batches: list[SentBatch] = []
     first_ns = 0
     with running(plan, folder) as trial:
         for received in trial.received():
@@ -130,9 +157,11 @@ def run_rate(
                 trial.ask_to_stop()
                 trial.wait()
                 return None
-            messages += received
             for message in received:
-                if message.topic.startswith(SPIKES):
-                    first_ns = first_ns or message.received_ns
-                    on_second((message.received_ns - first_ns) / NS_PER_S)
-        return RateRun(messages, trial.wait())
+                if isinstance(message.value, SpikeBatch):
+                    batches.append(SentBatch.of(message.value))
+                    first_ns = first_ns or message.host_ns
+                    on_second((message.host_ns - first_ns) / NS_PER_S)
+                else:
+                    messages.append(message)
+        return RateRun(messages, batches, trial.wait())

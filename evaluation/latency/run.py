@@ -9,14 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import msgpack
 import numpy as np
 
 from contracts.binning import BinRate
 from contracts.clock import second_to_ns
 from contracts.errors import UserError
 from contracts.manifest import load_manifest
-from contracts.narration import Status
+from contracts.narration import Narration, Status
+from contracts.trigger import Trigger
 from contracts.window import WindowSpec
 from evaluation.latency.inputs import TrialInputs
 from evaluation.latency.knee import Point
@@ -27,9 +27,10 @@ from evaluation.latency.messages import (
     read,
     stage_percentiles,
 )
-from evaluation.latency.rate import WARM_S, RateRun, WindowRate, run_rate
+from evaluation.latency.rate import WARM_S, RateRun, SentBatch, WindowRate, run_rate
 from evaluation.progress import timed_progress
-from evaluation.trial import NARRATION, QUEUE_MESSAGES, SPIKES, TRIGGER, Message
+from evaluation.trial import QUEUE_MESSAGES
+from subscribers.listener import Received
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +167,10 @@ def summarise(
     UserError
         If the recording ends before a window can be measured.
     """
-    batches = list(_batches(run.messages))
     counters = run.summary.counters
-    narrations = _read(run.messages, NARRATION)
+    narrations = _read(run.messages, Narration)
     run.summary.check_received("narrations", len(narrations))
-    edge_ns, n_before = _warm_edge(batches, rate, spec)
+    edge_ns, n_before = _warm_edge(run.batches, rate, spec)
     n_cut = counters["windows"] + counters["windows_gap_skipped"]
     measured = [
         narration
@@ -194,9 +194,9 @@ def summarise(
         tokens_per_s=sum(narration.n_tokens for narration in measured) / seconds,
         stages_ms=stage_percentiles(measured) if measured else {},
         middle_ms=middle_ms(measured),
-        sent_to_received_ms=_sent_to_received(measured, batches, counters),
+        sent_to_received_ms=_sent_to_received(measured, run.batches, counters),
         published_to_here_ms=percentiles(_delivery_ms(measured)),
-        triggers=_of_triggers(_read(run.messages, TRIGGER), edge_ns, seconds),
+        triggers=_of_triggers(_read(run.messages, Trigger), edge_ns, seconds),
         spikes={
             "sent": run.summary.source["n_spikes"],
             **{name: counters[f"spikes_{name}"] for name in ("received", "binned", "late")},
@@ -206,26 +206,11 @@ def summarise(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class SentBatch:
-    """Header of a batch of spikes."""
-
-    seq: int
-    start_ns: int
-    stop_ns: int
-    sent_host_ns: int
-
-
-def _batches(messages: Sequence[Message]) -> Iterator[SentBatch]:
-    for message in messages:
-        if message.topic.startswith(SPIKES):
-            header = msgpack.unpackb(message.payload)
-            yield SentBatch(*(header[n] for n in ("seq", "start_ns", "stop_ns", "sent_host_ns")))
-
-
-def _read(messages: Sequence[Message], kind: bytes) -> list[TimedMessage]:
-    """Return the messages of one kind, without repeats."""
-    timed = (read(message) for message in messages if message.topic.startswith(kind))
+def _read(
+    messages: Sequence[Received], kind: type[Narration] | type[Trigger]
+) -> list[TimedMessage]:
+    """Return the times of the messages of one kind, without repeats."""
+    timed = (read(message) for message in messages if isinstance(message.value, kind))
     return [message for message in timed if message is not None]
 
 

@@ -9,14 +9,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from contracts.clock import NS_PER_S, HostClock
-from contracts.narration import Status
-from contracts.narration_wire import load
+from contracts.narration import Narration, Status
+from contracts.statistics import Statistics
+from contracts.trigger import Trigger
 from evaluation.latency.disturbances import (
     GOES_ON,
     KILLED,
@@ -27,16 +28,8 @@ from evaluation.latency.disturbances import (
 from evaluation.latency.messages import TimedMessage, percentiles, read
 from evaluation.latency.process_usage import footprint, worker_of
 from evaluation.latency.sample import Event, Log, Recovery, Sample
-from evaluation.trial import (
-    NARRATION,
-    STATS,
-    TRIGGER,
-    Message,
-    Trial,
-    TrialPlan,
-    TrialSummary,
-    running,
-)
+from evaluation.trial import Trial, TrialPlan, TrialSummary, running
+from subscribers.listener import Received
 
 SAMPLE_NS = NS_PER_S
 
@@ -68,7 +61,7 @@ class SoakSampler:
         self._log = log
         self._clock = HostClock()
         self._second = _Second()
-        self._stats: dict[str, Any] | None = None
+        self._stats: Mapping[str, Any] | None = None
         self._first: tuple[float, int] | None = None
         self._next_ns = 0
         self._unrecovered: list[Event] = []
@@ -78,17 +71,17 @@ class SoakSampler:
         """Wall seconds since the first window; None before."""
         return None if self._first is None else (self._clock.now_ns() - self._first[1]) / NS_PER_S
 
-    def take(self, message: Message) -> None:
+    def take(self, message: Received) -> None:
         """Take in a message."""
-        if message.topic == STATS:
-            self._stats = load(message.payload)
+        if isinstance(message.value, Statistics):
+            self._stats = message.content
             if self._first is None and self._stats["counters"]["windows"]:
                 # Session and host time of one instant: the drift is measured against this pair.
                 self._first = (self._stats["session_s"], self._stats["host_ns"])
                 self._next_ns = self._clock.now_ns() + SAMPLE_NS
-        elif message.topic.startswith(NARRATION) and (timed := read(message)):
+        elif isinstance(message.value, Narration) and (timed := read(message)):
             self._take_narration(timed)
-        elif message.topic.startswith(TRIGGER) and (timed := read(message)):
+        elif isinstance(message.value, Trigger) and (timed := read(message)):
             self._second.triggers_ms.append(timed.total_ms)
 
     def note(self, event: Event) -> None:
@@ -145,7 +138,7 @@ class SoakSampler:
             stats_age_s=round((now_ns - stats["host_ns"]) / NS_PER_S, 3),
         )
 
-    def _drift_ms(self, stats: dict[str, Any]) -> float | None:
+    def _drift_ms(self, stats: Mapping[str, Any]) -> float | None:
         """Return session time covered, at the speed of the source, less wall time passed."""
         if self._first is None or stats["session_s"] is None:
             return None

@@ -12,9 +12,7 @@ from contracts.binning import BinRate
 from contracts.errors import ChildError, UserError
 from contracts.narration import Stamps, Status
 from contracts.narration_wire import pack_narration
-from contracts.spikes import SpikeBatch
 from contracts.window import WindowSpec
-from contracts.wire import pack
 from evaluation.latency.knee import Knee, Point, find_knee
 from evaluation.latency.messages import (
     TimedMessage,
@@ -24,9 +22,10 @@ from evaluation.latency.messages import (
     read,
     stage_percentiles,
 )
-from evaluation.latency.rate import RateRun, pace
+from evaluation.latency.rate import RateRun, SentBatch, pace
 from evaluation.latency.run import first_whole_bin, summarise
-from evaluation.trial import Message, TrialSummary
+from evaluation.trial import TrialSummary
+from subscribers.listener import Received, parse
 from tests.support.narrations import narration
 
 MS = 1_000_000
@@ -105,7 +104,7 @@ def test_parts_that_do_not_sum_are_named(changes, said):
     """A stage, the total, the order of the stamps and the ages are all held to the stamps."""
     content = _content(**changes)
     assert said in parts_problem(content)
-    message = Message(b"narration.all", json.dumps(content).encode(), 0)
+    message = Received(narration(), 0, "narration.all", content)
     with pytest.raises(ChildError, match="must sum to the whole"):
         read(message)
 
@@ -113,7 +112,7 @@ def test_parts_that_do_not_sum_are_named(changes, said):
 def test_a_repeat_of_a_last_value_is_passed_over():
     """It would count a narration twice."""
     content = _content() | {"repeat": True}
-    assert read(Message(b"narration.all", json.dumps(content).encode(), 0)) is None
+    assert read(Received(narration(), 0, "narration.all", content)) is None
 
 
 def _heard(a_ms: float, b_ms: float) -> TimedMessage:
@@ -152,16 +151,15 @@ START_NS, SENT_NS = 10**9, 5 * 10**9
 """Of the session, and of the host clock when the first batch is sent."""
 
 
-def _batch(seq: int) -> Message:
-    start_ns = START_NS + seq * 10 * MS
-    empty = (np.empty(0, np.int64), np.empty(0, np.uint32))
-    sent_ns = SENT_NS + (seq + 1) * 10 * MS
-    batch = SpikeBatch("nwb", "0" * 16, seq, start_ns, start_ns + 10 * MS, *empty, sent_ns)
-    topic, header, *_ = pack(batch)
-    return Message(bytes(topic), bytes(header), sent_ns + MS)
+def _batches(n: int) -> list[SentBatch]:
+    start_ns = [START_NS + seq * 10 * MS for seq in range(n)]
+    return [
+        SentBatch(seq, start, start + 10 * MS, SENT_NS + (seq + 1) * 10 * MS)
+        for seq, start in enumerate(start_ns)
+    ]
 
 
-def _narrated(number: int, population: str, *, status: Status = Status.OK) -> Message:
+def _narrated(number: int, population: str, *, status: Status = Status.OK) -> Received:
     """Return the narration of the n-th window, which ends 100 ms after multiples of 500 ms."""
     seq = START_NS // (500 * MS) + number
     stop_s = seq * 0.5 + 0.1
@@ -171,11 +169,10 @@ def _narrated(number: int, population: str, *, status: Status = Status.OK) -> Me
         narration(seq=number, population=population, status=status),
         window_seq=seq, window_stop_s=stop_s, stamps=stamps,
     )  # fmt: skip
-    topic, payload = pack_narration(told)
-    return Message(topic, payload, stamps.published + 3 * MS)
+    return parse(pack_narration(told), host_ns=stamps.published + 3 * MS)
 
 
-def _run(messages, *, n_windows: int, n_narrations: int, dropped=None) -> RateRun:
+def _run(messages, n_batches, *, n_windows: int, n_narrations: int, dropped=None) -> RateRun:
     counters = {
         "windows": n_windows,
         "windows_gap_skipped": 0,
@@ -184,15 +181,14 @@ def _run(messages, *, n_windows: int, n_narrations: int, dropped=None) -> RateRu
         "spikes_received": 7, "spikes_binned": 7, "spikes_late": 0, "batches_lost": 0,
     }  # fmt: skip
     source = {"n_spikes": 7, "max_lateness_s": 0.004}
-    return RateRun(messages, TrialSummary(source, {"counters": counters}))
+    return RateRun(messages, _batches(n_batches), TrialSummary(source, {"counters": counters}))
 
 
 def test_a_run_becomes_numbers():
     """Four seconds of two windows each, the first second left out, one window half narrated."""
     said = [_narrated(number, name) for number in (0, 1, 2, 3, 4, 6, 7) for name in ("all", "LGd")]
     said.append(_narrated(5, "all"))
-    messages = [*(_batch(seq) for seq in range(400)), *said]
-    run = _run(messages, n_windows=8, n_narrations=15, dropped={"narrator_busy": 1})
+    run = _run(said, 400, n_windows=8, n_narrations=15, dropped={"narrator_busy": 1})
     found = summarise(run, pace(2, 100), spec=SPEC, populations=("all", "LGd"))
     assert found.windows == {
         "cut": 8, "narrated": 7, "dropped": {"narrator_busy": 1}, "skipped": 0,
@@ -217,7 +213,7 @@ def test_a_run_becomes_numbers():
 def test_failed_narrations_are_not_latencies():
     """What was never said was not late, and its window counts as not narrated."""
     said = [_narrated(number, "all", status=Status.FAILED) for number in range(4)]
-    run = _run([*(_batch(seq) for seq in range(200)), *said], n_windows=4, n_narrations=4)
+    run = _run(said, 200, n_windows=4, n_narrations=4)
     found = summarise(run, pace(2, 100), spec=SPEC, populations=("all",))
     assert (found.measured_windows, found.measured_narrated) == (2, 0)
     assert found.stages_ms == {}
@@ -227,14 +223,13 @@ def test_failed_narrations_are_not_latencies():
 
 def test_a_narration_that_did_not_arrive_is_an_error():
     """Figures of a part of the narrations would be taken for figures of all."""
-    run = _run([*(_batch(seq) for seq in range(200)), _narrated(0, "all")], n_windows=4,
-               n_narrations=2)  # fmt: skip
+    run = _run([_narrated(0, "all")], 200, n_windows=4, n_narrations=2)
     with pytest.raises(ChildError, match="2 narrations were published and 1 arrived"):
         summarise(run, pace(2, 100), spec=SPEC, populations=("all",))
 
 
 def test_a_recording_that_is_too_short_is_the_users():
     """There must be a window after the first second."""
-    run = _run([_batch(seq) for seq in range(50)], n_windows=1, n_narrations=0)
+    run = _run([], 50, n_windows=1, n_narrations=0)
     with pytest.raises(UserError, match="1 were cut in all"):
         summarise(run, pace(2, 100), spec=SPEC, populations=("all",))
