@@ -160,8 +160,6 @@ class BinRing:
         self._counts[:] = 0
         self._uncovered[:] = self._all_bits
 
-    # -- streams ---------------------------------------------------------------------------
-
     def add_stream(self, name: str) -> None:
         """Expect a stream: from now on the watermark waits for it.
 
@@ -216,8 +214,6 @@ class BinRing:
     def blind_streams(self) -> tuple[str, ...]:
         """Streams that are no longer waited for."""
         return tuple(name for name, stream in self._streams.items() if not self._is_live(stream))
-
-    # -- spikes ----------------------------------------------------------------------------
 
     def add(self, batch: SpikeBatch) -> AddReport:
         """Put a batch's spikes into their bins.
@@ -311,6 +307,7 @@ class BinRing:
         times, unit_index = batch.spike_time_ns, batch.unit_index
         if not times.size:
             return 0, 0, 0
+        # The usual batch has neither foreign units nor late spikes: one comparison each, no copy.
         n_unknown = n_late = 0
         if int(unit_index.max()) >= self.n_units:
             known = unit_index < self.n_units
@@ -332,8 +329,6 @@ class BinRing:
         bins += unit_index
         np.add.at(self._flat, bins, ONE)
         return len(bins), n_late, n_unknown
-
-    # -- coverage --------------------------------------------------------------------------
 
     def _cover(self, stream: _Coverage, batch: SpikeBatch, first: int) -> None:
         """Mark the bins that this batch completes as covered by its stream.
@@ -380,8 +375,6 @@ class BinRing:
         covered_until = min if live else max
         watermark = covered_until(stream.covered_until for stream in waited_for)
         self.complete_until = max(self.complete_until, watermark)
-
-    # -- windows ---------------------------------------------------------------------------
 
     def counts(self, first_bin: int, n_bins: int) -> NDArray[np.uint16]:
         """Return the counts of consecutive bins without copying them.

@@ -70,7 +70,7 @@ def _zeros(keys: Sequence[str] = ()) -> Callable[[], dict[str, int]]:
 class Counters:
     """Everything that only goes up. Written by the fast loop alone, read by any thread."""
 
-    # -- messages: ingest, stream_registry ---------------------------------------------------
+    # Messages: counted in ingest.
 
     messages_received: int = 0
     """Ingest, for each message taken from a socket, whatever it is."""
@@ -81,7 +81,7 @@ class Counters:
     spikes_received: int = 0
     """Ingest, for each spike of a batch that the registry accepted."""
 
-    # -- spikes and bins: bin_ring, counted by the pipeline from each AddReport ---------------
+    # Spikes and bins: found by bin_ring, counted by the pipeline from each AddReport.
 
     spikes_binned: int = 0
     """Pipeline, for each spike that got its bin."""
@@ -104,7 +104,7 @@ class Counters:
     stream_restarts: int = 0
     """Ingest, for each hello of a known stream with another run."""
 
-    # -- windows: window_cutter, pipeline, handover, worker ----------------------------------
+    # Windows: window_cutter, pipeline, handover, worker.
 
     windows: int = 0
     """Pipeline, for each window cut from the ring."""
@@ -117,7 +117,7 @@ class Counters:
     narrations: dict[str, int] = field(default_factory=_zeros([status.value for status in Status]))
     """Narration publisher, by status, for each population of a window."""
 
-    # -- triggers: triggers/evaluator --------------------------------------------------------
+    # Triggers: triggers/evaluator.
 
     triggers: dict[str, int] = field(default_factory=_zeros())
     """By rule, for each trigger published, dry runs too."""
@@ -132,7 +132,7 @@ class Counters:
     likeness_dropped: int = 0
     """Narrations that were never compared with the sentences of the rules."""
 
-    # -- out: publisher, worker/process ------------------------------------------------------
+    # Messages out, and the process of the narrator.
 
     published_messages: int = 0
     """Publisher, for each message handed to the socket; copied once a second."""

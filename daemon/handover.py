@@ -50,6 +50,8 @@ class Handover:
         self.n_replaced = 0
         self._keeps_all = policy == "all"
         self._capacity = capacity
+        # Not a deque of that length: its oldest would be lost without being counted, and `all` must
+        # take the windows that one message completes even when it is full.
         self._waiting: deque[NarrationBatch] = deque()
 
     def offer(self, narration_batch: NarrationBatch) -> None:
@@ -71,6 +73,5 @@ class Handover:
     @property
     def is_full(self) -> bool:
         """Whether whoever fills it should stop; never under ``newest``."""
-        # A limit for the reader, not for `offer`: one message may complete several windows, and
-        # refusing the rest of them would lose what the policy promises to keep.
+        # A limit for whoever reads messages, not for `offer`: see above.
         return self._keeps_all and len(self._waiting) >= self._capacity

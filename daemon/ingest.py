@@ -110,6 +110,8 @@ class Ingest:
             socket = self._context.socket(zmq.SUB)
             self._connections.append(_SourceConnection(socket))
             socket.set(zmq.RCVHWM, QUEUE_MESSAGES)
+            # A SUB socket without a limit would take all memory while the loop encodes; with one it
+            # drops what a live source sends, and the holes in `seq` are counted.
             # libzmq cuts the connection of a peer that sends more: no message can take the memory.
             socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
             socket.set(zmq.LINGER, 0)
@@ -163,6 +165,8 @@ class Ingest:
             unread.append(connection)  # in turn, so that a fast source cannot starve a slow one
             max_messages -= 1
             self._counters.messages_received += 1
+            # Yielded whole, even if the loop wants to stop: a confirmed jump is two batches, and
+            # both are counted as received.
             for message in self._read(parts):
                 if isinstance(message, Hello):
                     connection.streams.add(message.stream)
@@ -242,6 +246,7 @@ class Ingest:
 
     def _is_new(self, hello: Hello) -> bool:
         self._counters.hellos_received += 1
+        # The ring has a bit for each stream; more of them are a flood of names, not probes.
         known = self.registry.streams.get(hello.stream)
         if known is None and len(self.registry.streams) == MAX_STREAMS:
             self._drop("stream", f"{hello.stream!r} is one stream more than the {MAX_STREAMS}")
@@ -249,6 +254,8 @@ class Ingest:
         try:
             is_new = self.registry.register(hello, host_ns=self._clock.now_ns())
         except PopulationMismatchError as error:
+            # At the start the user has most likely named the wrong bundle or recording, and is
+            # there to read it. Later some peer is wrong, and a session is being recorded.
             if not self.is_settled:
                 raise
             self._drop("population", str(error))

@@ -75,6 +75,8 @@ class Publisher:
 
     def publish(self, parts: Sequence[bytes]) -> None:
         """Send ``[topic, payload]`` to its subscribers; called on the fast loop, never waits."""
+        # The cache holds what was sent last, whether anybody received it or not: a subscriber that
+        # joins between two narrations is served from it.
         topic, payload = parts
         if topic.startswith(REMEMBERED):
             self._last[topic] = payload
@@ -83,6 +85,7 @@ class Publisher:
 
     def has_subscriber(self, prefix: bytes) -> bool:
         """Return whether anybody subscribes to topics that begin with a prefix."""
+        # Both ways: a subscription to all of it, or to one population of it.
         return any(
             topic.startswith(prefix) or prefix.startswith(topic) for topic in self._subscribed
         )

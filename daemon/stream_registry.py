@@ -148,6 +148,7 @@ class StreamRegistry:
             If it has units that the encoder does not know, and they are refused, or units that
             another live stream sends.
         """
+        # The run tells a restart, not the address: a source may come back on the same socket.
         known = self.streams.get(hello.stream)
         if known and known.hello.run == hello.run:
             return False
@@ -164,6 +165,7 @@ class StreamRegistry:
         self.streams[hello.stream] = Stream(
             hello=hello,
             row_of=self._rows(hello.population),
+            # Where the source is now: whoever joins in the middle has lost nothing.
             next_seq=hello.next_seq,
             last_received_host_ns=host_ns,
             n_lost=known.n_lost if known else 0,
@@ -243,6 +245,7 @@ class StreamRegistry:
         except_for : collection of str
             Streams that are left unread just now: their messages wait in a socket.
         """
+        # Their silence begins to count when they are read again.
         for name in except_for:
             self.streams[name].last_received_host_ns = host_ns
         silent = [
@@ -269,6 +272,7 @@ class StreamRegistry:
 
     def _sent_by_others(self, hello: Hello) -> list[str]:
         """Return the units that another live stream sends: their spikes would be counted twice."""
+        # Blind and ended streams do not count: their units may come back under another name.
         taken = {
             unit.key
             for name, stream in self.streams.items()
@@ -284,6 +288,8 @@ class StreamRegistry:
     def _rows(self, population: Population) -> NDArray[np.uint32] | None:
         if population.fingerprint == self._population.fingerprint:
             return None  # the usual case for a replay: nothing is copied
+        # One entry more than there are units: any index beyond the table, which a broken source may
+        # send, is looked up there and becomes an unknown unit instead of an exception.
         outside = len(self._population)
         rows = [self._population.index_of.get(unit.key, outside) for unit in population.units]
         return np.array([*rows, outside], dtype=np.uint32)

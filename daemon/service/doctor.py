@@ -1,4 +1,4 @@
-"""What ``neurrate doctor`` looks at, one function for each thing. Nothing is printed here."""
+"""The checks of ``neurrate doctor``, one function each. Nothing is printed here."""
 
 from __future__ import annotations
 
@@ -44,18 +44,16 @@ SMI_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """One result.
 
     Attributes
     ----------
-    name : str
-        What.
     found : str
         A version, a count, a state.
     problem : str
         A sentence with a remedy; empty if there is none.
     kind : {"", "dependency", "input"}
-        Whether the problem keeps Neurrate from running, and whose it is.
+        Whether the problem keeps Neurrate from running, and the kind of error that it is.
     """
 
     name: str
@@ -73,12 +71,7 @@ def version_of(distribution: str) -> str | None:
 
 
 def packages() -> Iterator[Finding]:
-    """Look at the interpreter and the packages.
-
-    Yields
-    ------
-    Finding
-    """
+    """Look at the interpreter and the packages."""
     yield Finding("python", platform.python_version())
     yield Finding("neurrate", version_of("neurrate") or "not installed, run from a folder")
     for name in NEEDED:
@@ -95,12 +88,7 @@ def packages() -> Iterator[Finding]:
 
 
 def onnx_runtime() -> Iterator[Finding]:
-    """Look at the encoder's runtime and its execution providers.
-
-    Yields
-    ------
-    Finding
-    """
+    """Look at the encoder's runtime and its execution providers."""
     installed = {name: version for name in RUNTIMES if (version := version_of(name))}
     for name, version in installed.items():
         yield Finding(name, version)
@@ -130,12 +118,7 @@ def onnx_runtime() -> Iterator[Finding]:
 
 
 def encoder_devices() -> Iterator[Finding]:
-    """Look at TensorRT, and say where the encoder would run, and why not somewhere faster.
-
-    Yields
-    ------
-    Finding
-    """
+    """Look at TensorRT, and say where the encoder would run, and why not somewhere faster."""
     from contracts.errors import DependencyError
     from daemon.encoders.auto import outlook
     from daemon.encoders.tensorrt_build import KNOWN_MAJOR, load_library
@@ -151,12 +134,7 @@ def encoder_devices() -> Iterator[Finding]:
 
 
 def machine() -> Iterator[Finding]:
-    """Look at processors, memory and GPUs.
-
-    Yields
-    ------
-    Finding
-    """
+    """Look at processors, memory and GPUs."""
     yield Finding("processors", f"{len(os.sched_getaffinity(0))} usable")
     memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     yield Finding("memory", f"{memory_bytes / 2**30:.1f} GiB")
@@ -179,17 +157,7 @@ def _gpu() -> Finding:
 
 
 def ports(wanted: dict[str, int] | None = None) -> Iterator[Finding]:
-    """Look whether the default ports are free.
-
-    Parameters
-    ----------
-    wanted : dict, optional
-        Port of each setting; the defaults if omitted.
-
-    Yields
-    ------
-    Finding
-    """
+    """Look whether ports are free: those of `wanted` by setting, or the defaults."""
     for setting, port in (PORTS if wanted is None else wanted).items():
         with socket.socket() as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -206,17 +174,7 @@ def ports(wanted: dict[str, int] | None = None) -> Iterator[Finding]:
 
 
 def bundle(folder: Path) -> Iterator[Finding]:
-    """Look whether a bundle is whole: every file is there and has its sha256.
-
-    Parameters
-    ----------
-    folder : Path
-        The bundle.
-
-    Yields
-    ------
-    Finding
-    """
+    """Look whether a bundle is whole: every file is there and has its sha256."""
     try:
         manifest = load_manifest(folder)
     except ManifestError as error:

@@ -6,13 +6,13 @@ whole, so that no lock is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from contracts.clock import NS_PER_S, Clock, HostClock
 
 TICK_TIMEOUT_S = 5.0
-"""A fast loop that has not come round for so long hangs: its slowest step takes milliseconds."""
+"""A fast loop without a step for so long hangs: its slowest one takes milliseconds."""
 
 
 class ReadyCondition(NamedTuple):
@@ -20,18 +20,16 @@ class ReadyCondition(NamedTuple):
 
     is_ok: bool
     reason: str
-    """Why it is not so, and what to do; empty when it is."""
+    """Why it is not met, and what to do; empty when it is."""
 
 
 class Health:
-    """Conditions by name, and the fast loop's pulse.
+    """Conditions by name, and the heartbeat of the fast loop.
 
     Parameters
     ----------
     conditions : iterable of str
         Names of the conditions that must be met; each is unmet until it is set.
-    clock : Clock, optional
-        Host clock.
     """
 
     def __init__(self, conditions: Iterable[str], clock: Clock | None = None) -> None:
@@ -40,21 +38,11 @@ class Health:
         self._last_tick_ns = self._clock.now_ns()
 
     def tick(self) -> None:
-        """Say that the fast loop has come round."""
+        """Note that the fast loop has made a step."""
         self._last_tick_ns = self._clock.now_ns()
 
     def set(self, name: str, is_ok: bool, reason: str = "") -> None:
-        """Set a condition.
-
-        Parameters
-        ----------
-        name : str
-            One of a few stable names: ``streams``, ``narrator``, ...
-        is_ok : bool
-            Whether it is met.
-        reason : str
-            Why it is not; ignored when it is.
-        """
+        """Set a condition, with the reason if it is not met."""
         self._conditions[name] = ReadyCondition(is_ok, "" if is_ok else reason)
 
     @property
@@ -68,15 +56,15 @@ class Health:
         return not self.reasons()
 
     def conditions(self) -> dict[str, ReadyCondition]:
-        """Return every condition, the fast loop's pulse first."""
+        """Return every condition, that of the fast loop first."""
         silent_s = (self._clock.now_ns() - self._last_tick_ns) / NS_PER_S
         reason = "" if self.is_alive else f"the fast loop has not ticked for {silent_s:.1f} s"
         return {"fast_loop": ReadyCondition(not reason, reason), **self._conditions}
 
-    def reasons(self) -> list[str]:
+    def reasons(self, conditions: Mapping[str, ReadyCondition] | None = None) -> list[str]:
         """Return why the daemon is not ready, one sentence for each unmet condition."""
         return [
             f"{name}: {condition.reason}"
-            for name, condition in self.conditions().items()
+            for name, condition in (conditions or self.conditions()).items()
             if not condition.is_ok
         ]

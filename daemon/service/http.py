@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 CLIENT_TIMEOUT_S = 5.0
-"""A client that sends nothing for so long is hung up on; there is one thread for all."""
+"""The connection of a client that sends nothing for so long is closed: one thread serves all."""
 
 POLL_S = 0.1
 """How soon the thread notices that it should end."""
@@ -42,21 +42,10 @@ logger = logging.getLogger(__name__)
 class HttpServer:
     """Serves from construction to `close`.
 
-    Parameters
-    ----------
-    host : str
-        Address to listen on.
-    port : int
-        Port; 0 takes a free one.
-    registry : CollectorRegistry
-        What ``/metrics`` shows.
-    health : Health
-        What ``/healthz`` and ``/readyz`` show.
-
     Attributes
     ----------
     port : int
-        The port that is listened on.
+        The port that was bound; a free one if 0 was given.
 
     Raises
     ------
@@ -75,24 +64,14 @@ class HttpServer:
         logger.info("http listening", extra={"host": host, "port": self.port})
 
     def close(self) -> None:
-        """Stop answering and join the thread; twice is once."""
+        """Stop serving and join the thread."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
 
 def make_app(registry: CollectorRegistry, health: Health) -> WSGIApplication:
-    """Return the WSGI application that answers every request.
-
-    Parameters
-    ----------
-    registry : CollectorRegistry
-    health : Health
-
-    Returns
-    -------
-    app : callable
-    """
+    """Return the WSGI application that answers every request."""
     metrics: WSGIApplication = make_wsgi_app(registry)
     pages: dict[str, Callable[[], tuple[str, str, bytes]]] = {
         "/": lambda: ("200 OK", "text/plain; charset=utf-8", INDEX),
@@ -119,28 +98,14 @@ def make_app(registry: CollectorRegistry, health: Health) -> WSGIApplication:
 
 def _alive(health: Health) -> tuple[str, str, bytes]:
     is_alive = health.is_alive
-    return _json(is_alive, {"alive": is_alive, **_fast_loop(health)})
-
-
-def _fast_loop(health: Health) -> dict[str, object]:
-    return {"reason": health.conditions()["fast_loop"].reason}
+    return _json(is_alive, {"alive": is_alive, "reason": health.conditions()["fast_loop"].reason})
 
 
 def _ready(health: Health) -> tuple[str, str, bytes]:
     conditions = health.conditions()
-    is_ready = all(condition.is_ok for condition in conditions.values())
-    return _json(
-        is_ready,
-        {
-            "ready": is_ready,
-            "reasons": [
-                f"{name}: {condition.reason}"
-                for name, condition in conditions.items()
-                if not condition.is_ok
-            ],
-            "conditions": {name: condition.is_ok for name, condition in conditions.items()},
-        },
-    )
+    reasons = health.reasons(conditions)
+    is_met = {name: condition.is_ok for name, condition in conditions.items()}
+    return _json(not reasons, {"ready": not reasons, "reasons": reasons, "conditions": is_met})
 
 
 def _json(is_ok: bool, body: dict[str, object]) -> tuple[str, str, bytes]:
@@ -150,7 +115,7 @@ def _json(is_ok: bool, body: dict[str, object]) -> tuple[str, str, bytes]:
 
 class _Server(WSGIServer):
     def server_bind(self) -> None:
-        """Bind without asking the name service for our own name, which may take seconds."""
+        """Bind without a reverse name look-up of this host, which may take seconds."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()

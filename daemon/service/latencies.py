@@ -34,11 +34,8 @@ class StageHistogram:
 
     Parameters
     ----------
-    registry : CollectorRegistry
-        Where the histogram is registered.
     name : str
         Of the histogram, without prefix and unit.
-    documentation : str
     buckets_s : sequence of float
         Upper edges.
     labels : sequence of str
@@ -68,14 +65,7 @@ class StageHistogram:
             self._histogram.labels(stage)
 
     def record(self, latency_ms: Mapping[str, float], *labels: str) -> None:
-        """Take in the durations of one thing, milliseconds by stage.
-
-        Parameters
-        ----------
-        latency_ms : mapping
-        *labels : str
-            Those beside ``stage``, in their order.
-        """
+        """Record durations, milliseconds by stage, under the labels beside ``stage``."""
         for stage, duration_ms in latency_ms.items():
             self._histogram.labels(*labels, stage).observe(duration_ms / 1e3)
 
@@ -84,11 +74,6 @@ class LatencyRecorder:
     """Durations of every stage: a histogram for Prometheus, and exact percentiles of the newest.
 
     `record` and `summary` belong to one thread; Prometheus may read the histogram from another.
-
-    Parameters
-    ----------
-    registry : CollectorRegistry
-        Where the histogram is registered.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -96,19 +81,13 @@ class LatencyRecorder:
             registry, "stage_duration", STAGE_HELP, buckets_s=STAGE_BUCKETS_S
         )
         self._histogram.expect(LATENCY_STAGES)
-        # Not zeros, whose pages are taken as they are written: memory would seem to leak.
+        # Not zeros: their pages are allocated as they are written, which would look like a leak.
         self._durations_ms = {stage: np.full(RESERVOIR, np.nan) for stage in LATENCY_STAGES}
         self._n_recorded = 0
-        _percentiles(np.zeros(1))  # numpy's first time takes 20 ms, which the fast loop has not
+        _percentiles(np.zeros(1))  # numpy's first call takes 20 ms, too long for the fast loop
 
     def record(self, latency_ms: Mapping[str, float]) -> None:
-        """Take in one narration.
-
-        Parameters
-        ----------
-        latency_ms : mapping
-            As `contracts.narration.latency_ms` returns it: every stage, and ``total``.
-        """
+        """Record one narration; `latency_ms` as `contracts.narration.latency_ms` returns it."""
         slot = self._n_recorded % RESERVOIR
         for stage, durations_ms in self._durations_ms.items():
             durations_ms[slot] = latency_ms[stage]
@@ -127,7 +106,10 @@ class LatencyRecorder:
         n_held = min(self._n_recorded, RESERVOIR)
         if not n_held:
             return {}
-        return {stage: _percentiles(held[:n_held]) for stage, held in self._durations_ms.items()}
+        return {
+            stage: _percentiles(durations_ms[:n_held])
+            for stage, durations_ms in self._durations_ms.items()
+        }
 
 
 def _percentiles(durations_ms: NDArray[np.float64]) -> dict[str, float]:

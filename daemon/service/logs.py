@@ -24,7 +24,7 @@ ROOT_LOGGERS = (
     "stream_sources",
     "subscribers",
 )
-"""Our packages. Libraries speak from WARNING on."""
+"""Our packages. Of libraries only warnings and errors are written."""
 
 _STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
     "message",
@@ -43,7 +43,7 @@ def configure_logging(
     Parameters
     ----------
     level : str
-        Least severity of our own lines.
+        Lowest severity of our own lines.
     log_format : {"auto", "text", "json"}
         ``auto`` is text on a terminal and JSON otherwise.
     output : text file, optional

@@ -1,4 +1,4 @@
-"""What the daemon can be told: frozen values in seconds, and nothing else.
+"""The settings of the daemon: frozen values in seconds, and nothing else.
 
 No file is read here and nothing is started; `daemon.service.settings_loader` fills these models
 from files, environment and command line. What belongs to the encoder (bins, units, patch grid)
@@ -137,7 +137,7 @@ class NarratorSettings(_Group):
     """The language model, and the worker that owns it."""
 
     backend: Literal["llava", "vllm", "retrieval"] = "llava"
-    """``llava`` says new sentences; ``vllm`` has them said by servers elsewhere (``[vllm]``);
+    """``llava`` generates sentences; ``vllm`` has servers generate them (``[vllm]``);
     ``retrieval`` repeats the caption of the nearest training frame, the baseline that a narration
     must beat."""
     model: str | None = None
@@ -157,16 +157,16 @@ class NarratorSettings(_Group):
     """Processor threads of the model on a CPU. One leaves the other cores to the fast loop."""
     mode: Literal["worker", "sequential"] = "worker"
     """``worker``: an own process narrates while the fast loop goes on. ``sequential``: one
-    process does one after the other; the same words, for debugging."""
+    process does one after the other; the same narrations, for debugging."""
     deadline_s: Seconds | None = None
     """Seconds from a window's start in the narrator after which its sentences are cut at a word
     (status ``truncated``). None lets each come to its own end."""
     max_rows: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Sentences that are said at once; the populations of a window beyond it take turns. More
+    """Sentences that are generated at once; the populations of a window beyond it take turns. More
     cost memory for each, and time once the processor is full."""
     joins: bool | None = None
-    """Whether a window may begin while another is being said, as long as ``max_rows`` has room.
-    More windows are said a second, and each is older by half or more when it is said
+    """Whether a window may begin while another is being narrated, as long as ``max_rows`` has room.
+    More windows are narrated a second, and each is older by half or more when it ends
     (docs/decisions/0015-narrator-engine.md). None joins under ``handover.policy = "all"``, where
     the rate counts, and not under ``newest``, where the age does."""
     nice: Annotated[int, Field(ge=0, le=19)] = 5
@@ -177,7 +177,7 @@ class NarratorSettings(_Group):
     above any healthy one, also the first one on a cold CPU. A worker that was stopped (SIGSTOP)
     is no such case: its window is given up after three seconds, and it is waited for."""
     failures_before_unready: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Failed windows in a row after which ``/readyz`` says no."""
+    """Failed windows in a row after which ``/readyz`` answers 503."""
 
     @field_validator("prompt")
     @classmethod
@@ -206,10 +206,10 @@ class VllmSettings(_Group):
     connect_timeout_s: Seconds = 2.0
     """Seconds within which a server must take a connection. Two are ample in one building."""
     silence_timeout_s: Seconds = 20.0
-    """Seconds without a word after which a server has failed a sentence. Above the first token of
+    """Seconds without a token after which a server has failed a sentence. Above the first token of
     a server with a long queue; with all tries below ``narrator.batch_timeout_s``."""
     start_timeout_s: Seconds = 120.0
-    """The same for the first sentence that a server says, which may compile kernels: 13 seconds
+    """The same for the first sentence of a server, which may compile kernels: 13 seconds
     for a tiny model on a CPU."""
 
     @field_validator("urls", mode="before")
@@ -249,8 +249,8 @@ class TriggersSettings(_Group):
     rules: Path | None = None
     """TOML file of rules and sinks, as ``docs/triggers.md`` describes it. None: no triggers."""
     dry_run: bool = False
-    """Evaluate and publish every rule, with ``"dry_run": true``, and let no other sink hear of
-    it: to try rules on a recording. False leaves it to each rule."""
+    """Evaluate and publish every rule, with ``"dry_run": true``, and send it to no other
+    sink: to try rules on a recording. False leaves it to each rule."""
 
     @field_validator("rules", mode="before")
     @classmethod
@@ -307,7 +307,7 @@ class ServiceSettings(_Group):
     """The life of the process."""
 
     shutdown_s: Annotated[float, Field(ge=0, le=600)] = 10.0
-    """Seconds from the first signal to the end. What the narrator has not said by then is
+    """Seconds from the first signal to the end. What has not been narrated by then is
     dropped and counted; zero drops it at once."""
     exit_at_end: bool = False
     """Stop once every stream has ended and its windows are narrated: for replays. False waits
@@ -315,7 +315,7 @@ class ServiceSettings(_Group):
 
 
 class Settings(_Group):
-    """Everything that the daemon can be told."""
+    """Every setting of the daemon."""
 
     ingest: IngestSettings = IngestSettings()
     ring: RingSettings = RingSettings()

@@ -34,14 +34,12 @@ class StopRequest:
 def stop_on_signal(
     request: StopRequest, *, force: Callable[[], None] = lambda: os._exit(FORCED_EXIT_CODE)
 ) -> Iterator[None]:
-    """Take SIGINT and SIGTERM for a while, and give them back afterwards.
+    """Handle SIGINT and SIGTERM while the body runs: the first asks to stop, the second forces.
 
     Parameters
     ----------
-    request : StopRequest
-        Made by the first signal.
     force : callable
-        What the second signal does: end the process at once, with code 1.
+        Called at the second signal; ends the process at once, with code 1.
     """
 
     def stop(signal_number: int, _frame: FrameType | None) -> None:
@@ -60,15 +58,10 @@ def stop_on_signal(
 
 
 def stop_with_stdin(request: StopRequest) -> None:
-    """Ask to stop once standard input closes, so that nobody outlives the parent that holds it.
-
-    Parameters
-    ----------
-    request : StopRequest
-    """
+    """Ask to stop once standard input closes, so that no process outlives its parent."""
 
     def wait() -> None:
-        while os.read(STDIN, 1024):  # not sys.stdin, whose lock the interpreter wants at its end
+        while os.read(STDIN, 1024):  # not sys.stdin, whose lock the interpreter takes when it exits
             pass
         request.is_made = True
 

@@ -1,4 +1,4 @@
-"""The once-a-second ``stats`` message: what the daemon counted, and how it is."""
+"""The once-a-second ``stats`` message: counters, latencies, health."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from daemon.counters import Counters
 
 @dataclass(frozen=True, slots=True)
 class StreamStats:
-    """How far one stream is.
+    """What one stream has covered.
 
     Attributes
     ----------
     covered_until_s : float
         Session seconds that it has covered.
     state : {"live", "blind", "ended", "waiting"}
-        ``waiting``: not being listened to, because it is far ahead of the others or, under the
-        policy ``all``, because the narrator has as many windows waiting as it may.
+        ``waiting``: left unread, because it is far ahead of the others or, under the policy
+        ``all``, because the narrator has as many windows waiting as it may.
     """
 
     covered_until_s: float
@@ -43,26 +43,15 @@ def stats_message(
 
     Parameters
     ----------
-    host_ns : int
-        Host clock, nanoseconds.
-    uptime_s : float
-        Seconds since the daemon started.
     session_s : float or None
         Session seconds up to which windows are complete; None before the first spike.
-    counters : Counters
     latency_ms : mapping
         `LatencyRecorder.summary`.
     reasons : sequence of str
         Why the daemon is not ready (`Health.reasons`); empty when it is.
-    streams : mapping
-        By name.
     queue : mapping of str to int
         Windows: ``waiting`` for the narrator, and ``unfinished``, which are those and the ones
         that are being narrated.
-
-    Returns
-    -------
-    parts : list of bytes
     """
     message = {
         "version": STATS_VERSION,

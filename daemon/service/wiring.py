@@ -174,15 +174,9 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
         triggers = None
         if rules:
             triggers = make_trigger_evaluator(
-                *rules,
-                settings,
-                bundle=manifest.sha256,
-                publisher=publisher,
-                counters=counters,
-                latencies=TriggerLatencies(metrics),
-                context=context,
-                clock=clock,
-            )
+                *rules, settings, bundle=manifest.sha256, publisher=publisher, counters=counters,
+                latencies=TriggerLatencies(metrics), context=context, clock=clock,
+            )  # fmt: skip
             undo.callback(triggers.close, deadline_s=0)
         narrator_client = _narrator_client(settings, manifest, context, clock, publisher)
         undo.callback(narrator_client.close, deadline_s=0)

@@ -126,12 +126,16 @@ class WorkerClient:
         self._wants_partials = wants_partials
         self._handover = Handover() if handover is None else handover
         self._lost: Counter[str] = Counter()
+        # None from a worker's death until the next one has loaded its model: windows wait, and
+        # under `newest` replace each other, as they do behind a busy one.
         self._worker: _Worker | None = None
         self._has_room = False
         self._last_alive_ns: int | None = None
         self._is_silent = False
+        # Several: with `narrator.joins` a second window may begin before the first has ended.
         self._outstanding: dict[int, _Outstanding] = {}
         self._finished: deque[NarratedPopulation | PartialText] = deque()
+        # Never used twice, by no worker: a late reply cannot be taken for another window's.
         self._next_batch_id = 0
         self._n_failures = 0
         self._has_been_ready = False
@@ -218,6 +222,7 @@ class WorkerClient:
         """
         while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             identity, *parts = self._socket.recv_multipart()
+            # Nobody else can enter the folder: this is an internal error. The spikes go on.
             try:
                 reply = unpack_reply(parts)
             except WireError:
@@ -240,8 +245,6 @@ class WorkerClient:
         self._socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    # -- replies ---------------------------------------------------------------------------
-
     def _take(self, identity: bytes, reply: Reply) -> None:
         match reply:
             case ModelLoaded() | Heartbeat() if reply.pid != self._process.pid:
@@ -257,6 +260,8 @@ class WorkerClient:
                 self._note_alive()
             case Failed(exit_code=code) if code:
                 self._take_start_failure(reply)
+            # Anything else must come from the socket that sent `ModelLoaded`: a new worker has a
+            # new one, and what its predecessor left in the queue is discarded here.
             case _ if self._worker and identity == self._worker.identity:
                 self._note_alive()
                 self._take_reply(self._worker, reply)
@@ -299,12 +304,11 @@ class WorkerClient:
         if window.pending_rows:
             return
         del self._outstanding[ended.batch_id]
+        # One sentence is proof that the narrator works; some rows may fail on their own.
         if window.has_text:
             self._n_failures = 0
         else:
             self._count_failure("narration_failed")
-
-    # -- failures --------------------------------------------------------------------------
 
     def _give_up(self, batch_id: int, reason: str, *, dropped_as: str) -> None:
         """Fail the rows of a window that have not ended, if it is being narrated."""
@@ -328,6 +332,7 @@ class WorkerClient:
     def _check_timeouts(self) -> None:
         now_ns = self._clock.now_ns()
         for window in self._outstanding.values():
+            # Also while its heartbeat goes on: a step that never ends does not stop the thread.
             if now_ns - window.sent_host_ns > self._timeout_ns:
                 logger.error("narrator worker timed out", extra={"pid": self._process.pid})
                 # Killed once, not at every step until it is found dead.
@@ -353,8 +358,6 @@ class WorkerClient:
             if self._worker:
                 self._send(self._worker, Cancel(batch_id))
 
-    # -- orders ----------------------------------------------------------------------------
-
     def _dispatch(self) -> None:
         """Send the window that waits, if the worker has room."""
         if self._worker is None or not self._has_room or self._is_silent:
@@ -367,6 +370,7 @@ class WorkerClient:
         self._outstanding[batch_id] = _Outstanding(
             narration_batch, set(range(len(narration_batch))), self._clock.now_ns()
         )
+        # Asked for each window: subscribers come and go, and partials cost a message a token.
         order = Narrate(batch_id, tuple(narration_batch), self._wants_partials())
         self._send(self._worker, order)
 

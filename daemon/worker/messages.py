@@ -117,6 +117,7 @@ class Cancel:
 
 Order = Narrate | Cancel
 
+# A kind is what goes over the wire, chosen apart from the class names, which may change.
 ORDERS: dict[bytes, type[Order]] = {b"narrate": Narrate, b"cancel": Cancel}
 REPLIES: dict[bytes, type[Reply]] = {
     b"loaded": ModelLoaded,
@@ -132,6 +133,7 @@ def pack_order(order: Order) -> list[bytes | memoryview]:
     """Turn an order to the worker into parts; the spike counts stay behind."""
     if isinstance(order, Cancel):
         return [_KINDS[Cancel], msgpack.packb(asdict(order))]
+    # Window and grid are the same for all populations of a batch, and are sent once.
     first = order.embeddings[0]
     header = {
         "batch_id": order.batch_id,
@@ -142,6 +144,7 @@ def pack_order(order: Order) -> list[bytes | memoryview]:
         "populations": [embedding.population for embedding in order.embeddings],
         "n_units": [embedding.n_units for embedding in order.embeddings],
     }
+    # One copy, into one buffer: the embeddings may be views of the encoder's output.
     patches = np.stack([embedding.patches for embedding in order.embeddings])
     return [_KINDS[Narrate], msgpack.packb(header), patches.data.cast("B")]
 
@@ -154,13 +157,14 @@ def unpack_order(parts: Sequence[bytes]) -> Order:
     WireError
         If the parts are not those of one.
     """
+    # An error here ends the worker, and the daemon starts another: it can only be internal.
     try:
         kind, header_part, *buffers = parts
         order_class = ORDERS[kind]
         header = msgpack.unpackb(header_part)
         if order_class is Cancel:
             return Cancel(**header)
-        (buffer,) = buffers
+        (buffer,) = buffers  # exactly one, or it is a ValueError like the rest
         return _narrate_order(header, buffer)
     # Whatever a header may hold: our own types refuse it with one of these.
     except (ValueError, TypeError, KeyError, OverflowError, MisuseError) as error:
@@ -168,13 +172,16 @@ def unpack_order(parts: Sequence[bytes]) -> Order:
 
 
 def _narrate_order(header: dict[str, Any], buffer: bytes) -> Narrate:
+    # Both types check their own values, so that an impossible rate or grid goes no further.
     grid = PatchGrid(**header["grid"])
     populations = header["populations"]
+    # No counts: a narrator needs the window for its span and its number alone.
     window = Window(
         spec=WindowSpec(**{**header["spec"], "rate": BinRate(**header["spec"]["rate"])}),
         first_bin=header["first_bin"],
         counts=np.empty((0, 0), dtype=np.uint16),
     )
+    # A view of the message; `reshape` refuses a buffer of any other length.
     patches = np.frombuffer(buffer, np.float32)
     patches = patches.reshape(len(populations), grid.n_patches, grid.dim)
     embeddings = tuple(
@@ -199,6 +206,7 @@ def unpack_reply(parts: Sequence[bytes]) -> Reply:
     WireError
         If the parts are not those of a reply.
     """
+    # Strict on both sides: a missing or an extra field is a TypeError or a KeyError.
     try:
         kind, header_part = parts
         reply_class = REPLIES[kind]
@@ -216,6 +224,7 @@ def unpack_reply(parts: Sequence[bytes]) -> Reply:
 
 
 def _ended(fields: dict[str, Any]) -> EndedRow:
+    # msgpack holds no enums and no classes: `asdict` made texts and maps of them.
     values = fields["utterance"]
     evidence = values["evidence"]
     utterance = Utterance(

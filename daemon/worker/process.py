@@ -76,6 +76,7 @@ class WorkerProcess:
             Of a child that has died since the last call. The next one starts after a pause.
         """
         if self._child is None:
+            # Not at once: a worker that dies while loading would keep a core and the disk busy.
             if self._is_wanted and self._backoff.is_over:
                 self.n_restarts += 1
                 self.start()
@@ -102,6 +103,8 @@ class WorkerProcess:
         self._is_wanted = False
         if self._child is None:
             return
+        # The worker ends by itself when it reads the end of its standard input, between two tokens,
+        # and lets go of the GPU in order. A worker that is stopped or hangs needs SIGKILL.
         if self._child.stdin:
             self._child.stdin.close()
         try:

@@ -29,7 +29,7 @@ from tests.support.manual_clock import ManualClock
 from tests.support.tiny_bundle import tiny_windows
 
 
-class RecordingPublisher:
+class KeptMessages:
     """Keeps what is published."""
 
     def __init__(self) -> None:
@@ -40,13 +40,13 @@ class RecordingPublisher:
         self.messages.append((parts[0], json.loads(parts[1])))
 
 
-class Recorded(NarrationPublisher):
+class ObservedPublisher(NarrationPublisher):
     """A narration publisher with what it writes to."""
 
     def __init__(
         self, clock: ManualClock, on_narration: Callable[[Narration], None] = lambda _: None
     ) -> None:
-        self.recording, self.counters = RecordingPublisher(), Counters()
+        self.recording, self.counters = KeptMessages(), Counters()
         self.latencies = LatencyRecorder(CollectorRegistry())
         publisher = cast(Publisher, self.recording)
         super().__init__(publisher, self.counters, clock, self.latencies.record, on_narration)
@@ -63,15 +63,15 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def publisher(clock: ManualClock) -> Recorded:
-    return Recorded(clock)
+def publisher(clock: ManualClock) -> ObservedPublisher:
+    return ObservedPublisher(clock)
 
 
 def narrated(window: Window, utterance: Utterance, population="all") -> NarratedPopulation:
     return NarratedPopulation(embeddings_of(window, [population])[0], utterance, PROVENANCE)
 
 
-def test_each_population_counts_from_zero(publisher: Recorded):
+def test_each_population_counts_from_zero(publisher: ObservedPublisher):
     """Numbers have no holes within a population; ids name the daemon's run and are unique."""
     for window in tiny_windows(3):
         publisher.publish(narrated(window, Utterance("a", Status.OK)))
@@ -88,7 +88,7 @@ def test_two_runs_have_other_ids(clock: ManualClock):
     """A daemon that starts again does not repeat its ids."""
     ids = set()
     for _ in range(2):
-        publisher = Recorded(clock)
+        publisher = ObservedPublisher(clock)
         publisher.publish(narrated(tiny_windows(1)[0], Utterance("a", Status.OK)))
         ids.add(publisher.messages[0][1]["id"])
     assert len(ids) == 2
@@ -98,7 +98,7 @@ def test_two_runs_have_other_ids(clock: ManualClock):
 def test_stages_sum_to_the_total_within_the_message(durations: list[int]):
     """As published: the six stages are the total, which is the last stamp less the first."""
     stamps = [sum(durations[: n + 1]) for n in range(7)]
-    publisher = Recorded(ManualClock(stamps[6]))
+    publisher = ObservedPublisher(ManualClock(stamps[6]))
     window = replace(
         tiny_windows(1)[0], newest_received_host_ns=stamps[0], complete_host_ns=stamps[1]
     )
@@ -121,7 +121,7 @@ def test_stages_sum_to_the_total_within_the_message(durations: list[int]):
     assert publisher.latencies.summary()["total"]["max"] == latency_ms["total"]
 
 
-def test_window_comes_with_its_gaps(publisher: Recorded):
+def test_window_comes_with_its_gaps(publisher: ObservedPublisher):
     """Bounds in session seconds, the frame it describes, gaps and blind streams."""
     window = replace(tiny_windows(2)[1], n_gap_bins=4, blind_streams=("probeB",))
     publisher.publish(narrated(window, Utterance("a", Status.OK)))
@@ -138,7 +138,7 @@ def test_window_comes_with_its_gaps(publisher: Recorded):
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
-def test_what_is_no_number_is_left_out(number: float, publisher: Recorded):
+def test_what_is_no_number_is_left_out(number: float, publisher: ObservedPublisher):
     """A model that gives NaN costs its own number, not the loop: JSON cannot hold it."""
     evidence = Evidence("3", "A dog.", number)
     utterance = Utterance("a", Status.OK, mean_logprob=number, evidence=evidence)
@@ -147,7 +147,7 @@ def test_what_is_no_number_is_left_out(number: float, publisher: Recorded):
     assert (message["text"], message["mean_logprob"], message["evidence"]) == ("a", None, None)
 
 
-def test_failure_is_published_with_its_reason(publisher: Recorded, clock: ManualClock):
+def test_failure_is_published_with_its_reason(publisher: ObservedPublisher, clock: ManualClock):
     """A batch that came to nothing has a message for each population, and stamps in order."""
     embeddings = embeddings_of(tiny_windows(1)[0], ("all", "PV"))
     for failure in failed(embeddings, "the narrator worker died", PROVENANCE, clock):
@@ -162,7 +162,7 @@ def test_failure_is_published_with_its_reason(publisher: Recorded, clock: Manual
     assert publisher.counters.narrations["failed"] == 2
 
 
-def test_one_line_a_narration(publisher: Recorded, caplog: pytest.LogCaptureFixture):
+def test_one_line_a_narration(publisher: ObservedPublisher, caplog: pytest.LogCaptureFixture):
     """The log has one line for each narration, with its window and its stages."""
     caplog.set_level("INFO")
     publisher.publish(narrated(tiny_windows(1)[0], Utterance("a", Status.OK, n_tokens=5)))
@@ -172,7 +172,7 @@ def test_one_line_a_narration(publisher: Recorded, caplog: pytest.LogCaptureFixt
     assert {f"{stage}_ms" for stage in (*STAGES, "total")} <= set(vars(record))
 
 
-def test_age_grows_from_stage_to_stage(publisher: Recorded):
+def test_age_grows_from_stage_to_stage(publisher: ObservedPublisher):
     """Counted from the newest spike: the last age is the total latency."""
     publisher.publish(narrated(tiny_windows(1)[0], Utterance("a", Status.OK)))
     ((_, message),) = publisher.messages
@@ -182,7 +182,7 @@ def test_age_grows_from_stage_to_stage(publisher: Recorded):
     assert message["age_ms"]["published"] == message["latency_ms"]["total"]
 
 
-def test_sentence_is_published_as_it_grows(publisher: Recorded, clock: ManualClock):
+def test_sentence_is_published_as_it_grows(publisher: ObservedPublisher, clock: ManualClock):
     """On a topic of its own, with its window; it is no narration and counts as none."""
     (embedding,) = embeddings_of(tiny_windows(2)[1], ["PV"])
     publisher.publish_partial(PartialText(embedding, "A car", 2))
@@ -196,6 +196,6 @@ def test_sentence_is_published_as_it_grows(publisher: Recorded, clock: ManualClo
 def test_callback_gets_what_was_published(clock: ManualClock):
     """After it has been published, each narration is given to the callback."""
     received: list[Narration] = []
-    publisher = Recorded(clock, received.append)
+    publisher = ObservedPublisher(clock, received.append)
     publisher.publish(narrated(tiny_windows(1)[0], Utterance("a", Status.OK)))
     assert [narration.id for narration in received] == [publisher.messages[0][1]["id"]]

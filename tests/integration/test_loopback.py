@@ -36,7 +36,7 @@ N_BINS = 120 * SECONDS
 EVERY_WINDOW = list(range(0, N_BINS - 19, 10))
 
 
-class RampSource:
+class RampProbe:
     """Ten seconds of the ramp's bits that this probe records."""
 
     label = "ramp"
@@ -70,7 +70,7 @@ class RampSource:
 class Playing(threading.Thread):
     """A source that is played to its end in a thread of its own."""
 
-    def __init__(self, source: RampSource, *, speed: float | None) -> None:
+    def __init__(self, source: RampProbe, *, speed: float | None) -> None:
         super().__init__(name=f"play-{source.stream}")
         self.endpoint = ""
         self.report: PlayReport | None = None
@@ -102,7 +102,7 @@ class Playing(threading.Thread):
 
 
 @contextmanager
-def played(*sources: RampSource, speed: float | None = None) -> Iterator[list[Playing]]:
+def played(*sources: RampProbe, speed: float | None = None) -> Iterator[list[Playing]]:
     threads = [Playing(source, speed=speed) for source in sources]
     for thread in threads:
         thread.start()
@@ -160,7 +160,7 @@ def test_every_window_is_narrated_and_received(
     speed: float | None, batch_ms: int, context: Context, stub_bundle: Manifest
 ):
     """At any speed and length of batch: whole windows, the right captions, in order, once."""
-    source = RampSource(range(16), batch_ns=batch_ms * 1_000_000)
+    source = RampProbe(range(16), batch_ns=batch_ms * 1_000_000)
     client = InlineClient(RetrievalNarrator(stub_bundle))
     with (
         daemon_loop(
@@ -191,8 +191,8 @@ def test_every_window_is_narrated_and_received(
 def test_two_probes_over_two_connections(context: Context):
     """Even and odd bits from two sources, cut otherwise, at ten times real time: whole windows."""
     probes = [
-        RampSource(range(0, 16, 2), stream="even", batch_ns=10_000_000),
-        RampSource(range(15, 0, -2), stream="odd", batch_ns=37_000_000),
+        RampProbe(range(0, 16, 2), stream="even", batch_ns=10_000_000),
+        RampProbe(range(15, 0, -2), stream="odd", batch_ns=37_000_000),
     ]
     with (
         daemon_loop(context, HostClock(), SPEC) as daemon,
@@ -263,7 +263,7 @@ def test_stalled_loop_loses_and_says_what(context: Context):
 
 def test_lossless_source_waits_for_a_stalled_loop(context: Context):
     """The same with a lossless source: the loop hangs for a while and nothing is missing."""
-    source = RampSource(range(16), batch_ns=300_000)  # 33,000 batches: beyond every queue
+    source = RampProbe(range(16), batch_ns=300_000)  # 33,000 batches: beyond every queue
     with daemon_loop(context, HostClock(), SPEC) as daemon, played(source) as (thread,):
         daemon.ingest.connect([thread.endpoint])
         run_until(daemon, lambda: daemon.counters.windows > 3)
@@ -276,7 +276,7 @@ def test_lossless_source_waits_for_a_stalled_loop(context: Context):
 
 def test_new_subscriber_gets_the_last_narrations_at_once(context: Context, stub_bundle: Manifest):
     """Who joins after the end gets each population's last narration, marked as a repeat."""
-    source = RampSource(range(16), batch_ns=100_000_000)
+    source = RampProbe(range(16), batch_ns=100_000_000)
     client = InlineClient(RetrievalNarrator(stub_bundle))
     with (
         daemon_loop(
@@ -295,7 +295,7 @@ def test_new_subscriber_gets_the_last_narrations_at_once(context: Context, stub_
 
 def test_subscriber_that_never_reads_delays_nobody(context: Context, stub_bundle: Manifest):
     """The loop continues, and the subscriber beside it receives every narration."""
-    source = RampSource(range(16), batch_ns=50_000_000)
+    source = RampProbe(range(16), batch_ns=50_000_000)
     client = InlineClient(RetrievalNarrator(stub_bundle))
     names = tuple(f"p{n}" for n in range(8))
     with (
