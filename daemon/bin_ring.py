@@ -400,7 +400,7 @@ class BinRing:
                 :n_wrapped
             ]
         view = self._counts[row : row + n_bins]
-        view.flags.writeable = False  # of the view alone: the ring goes on writing to its rows
+        view.flags.writeable = False  # the view alone; the ring keeps writing to its rows
         return view
 
     def gaps(self, first_bin: int, n_bins: int) -> tuple[int, bool]:

@@ -178,11 +178,12 @@ class Ingest:
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
         """The sockets that should be read now, to be polled by the loop."""
-        return [each.socket for each in self._connections if not self._waits(each)]
+        return [source.socket for source in self._connections if not self._waits(source)]
 
     def waiting_streams(self) -> set[str]:
         """Return the streams that are left unread until others have caught up: not silent ones."""
-        return {name for each in self._connections if self._waits(each) for name in each.streams}
+        waiting = filter(self._waits, self._connections)
+        return {name for source in waiting for name in source.streams}
 
     def close(self) -> None:
         """Close the sockets."""

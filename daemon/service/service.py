@@ -209,6 +209,6 @@ def _poller(*sockets: zmq.Socket[bytes]) -> zmq.Poller:
 def _give_up_if_it_cannot_start(narrator_client: NarratorClient) -> None:
     if narrator_client.n_restarts >= MAX_START_FAILURES:
         raise DependencyError(
-            f"the narrator worker died {narrator_client.n_restarts} times before its first word; "
+            f"the narrator worker died {narrator_client.n_restarts} times before it was ready; "
             "its log lines above say why"
         )

@@ -156,7 +156,7 @@ class NarratorSettings(_Group):
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Processor threads of the model on a CPU. One leaves the other cores to the fast loop."""
     mode: Literal["worker", "sequential"] = "worker"
-    """``worker``: an own process narrates while the fast loop goes on. ``sequential``: one
+    """``worker``: a process of its own narrates while the fast loop continues. ``sequential``: one
     process does one after the other; the same narrations, for debugging."""
     deadline_s: Seconds | None = None
     """Seconds from a window's start in the narrator after which its sentences are cut at a word
@@ -188,7 +188,7 @@ class NarratorSettings(_Group):
 
 
 class VllmSettings(_Group):
-    """The servers of the vllm narrator; docs/vllm.md says how to start one."""
+    """The servers of the vllm narrator; docs/vllm.md describes how to start one."""
 
     urls: tuple[HttpUrl, ...] = ("http://127.0.0.1:8000",)
     """Servers of one and the same model. Narrations go to them in turn; one that fails rests, and
@@ -244,7 +244,7 @@ class HandoverSettings(_Group):
 
 
 class TriggersSettings(_Group):
-    """Concepts and words that trigger something."""
+    """Triggers on concepts and words."""
 
     rules: Path | None = None
     """TOML file of rules and sinks, as ``docs/triggers.md`` describes it. None: no triggers."""

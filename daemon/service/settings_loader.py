@@ -214,23 +214,23 @@ def _from_environment(environ: Mapping[str, str], problems: list[str]) -> list[_
         for name, text in sorted(environ.items())
         if name.startswith(ENVIRONMENT_PREFIX)
     )
-    return [_read(one) for one in _known(given, problems)]
+    return [_read(item) for item in _known(given, problems)]
 
 
 def _from_command_line(overrides: Mapping[str, object], problems: list[str]) -> list[_Given]:
     given = (_Given(key, value, COMMAND_LINE) for key, value in overrides.items())
-    return [_read(one) for one in _known(given, problems)]
+    return [_read(item) for item in _known(given, problems)]
 
 
 def _known(given: Iterable[_Given], problems: list[str]) -> list[_Given]:
     """Keep the keys that exist; say what is nearest to those that do not."""
     keys = setting_keys()
     kept = []
-    for one in given:
-        if one.key in keys:
-            kept.append(one)
+    for item in given:
+        if item.key in keys:
+            kept.append(item)
         else:
-            problems.append(_unknown(one, keys))
+            problems.append(_unknown(item, keys))
     return kept
 
 
@@ -288,15 +288,15 @@ def _may_be(key: str, *types: type) -> bool:
         return False
     annotation = model.model_fields[name].annotation
     if get_origin(annotation) in {Union, UnionType}:
-        return any(one in types for one in get_args(annotation))
+        return any(argument in types for argument in get_args(annotation))
     return annotation in types
 
 
 def _nested(given: Iterable[_Given]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
-    for one in given:
-        group, _, name = one.key.rpartition(".")
-        (nested.setdefault(group, {}) if group else nested)[name] = one.value
+    for item in given:
+        group, _, name = item.key.rpartition(".")
+        (nested.setdefault(group, {}) if group else nested)[name] = item.value
     return nested
 
 

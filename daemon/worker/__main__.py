@@ -70,7 +70,7 @@ def _serve(socket: Socket, loop: WorkerLoop) -> int:
     poller.register(socket, zmq.POLLIN)
     poller.register(sys.stdin.fileno(), zmq.POLLIN)
     while True:
-        # Busy: only look, and go on with the next token. Idle: sleep until an order comes.
+        # Busy: only look, and continue with the next token. Idle: sleep until an order comes.
         ready = dict(poller.poll(0 if loop.is_busy else None))
         if sys.stdin.fileno() in ready:  # nothing is ever written to it: it has closed
             return 0

@@ -12,7 +12,7 @@ nothing until its heartbeat resumes: then it drops what was cancelled, says that
 gets the newest window. It is not killed: loading a model takes minutes, and most stops end. Only a
 window beyond `batch_timeout_s` has the worker killed, and a dead worker is replaced after a pause.
 
-Replies are believed by who sent them: a reply by the identity of its socket, which `ModelLoaded`
+Replies are accepted by sender: a reply by the identity of its socket, which `ModelLoaded`
 introduces, and a heartbeat, which has a socket of its own, by its process id. Replies of a worker
 that has been replaced are discarded.
 
@@ -222,7 +222,7 @@ class WorkerClient:
         """
         while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             identity, *parts = self._socket.recv_multipart()
-            # Nobody else can enter the folder: this is an internal error. The spikes go on.
+            # Nobody else can enter the folder: this is an internal error. The path goes on.
             try:
                 reply = unpack_reply(parts)
             except WireError:

@@ -71,7 +71,7 @@ class WorkerLoop:
         try:
             for order in orders:
                 if isinstance(order, Narrate):
-                    # Also for a cancelled one: it was sent on this worker's word that it has room.
+                    # Also for a cancelled one: it used up the room that was offered.
                     self._owes_room_for = len(order.embeddings)
                     if order.batch_id not in cancelled:
                         self._begin(order)

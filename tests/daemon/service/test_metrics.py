@@ -50,8 +50,8 @@ def test_counters_appear_under_their_names():
 
 def test_every_counter_and_gauge_is_exported():
     """A new field without a help text fails here, and so does a text without its field."""
-    assert [family.field for family in COUNTERS] == [one.name for one in fields(Counters)]
-    assert [family.field for family in GAUGES] == [one.name for one in fields(Gauges)]
+    assert [family.field for family in COUNTERS] == [counter.name for counter in fields(Counters)]
+    assert [family.field for family in GAUGES] == [gauge.name for gauge in fields(Gauges)]
 
 
 def test_registries_share_nothing():

@@ -112,7 +112,7 @@ def settings(manifest: Manifest, *sources: Source, **groups: Any) -> Settings:
     return Settings.model_validate(
         {
             "ingest": {
-                "connect": tuple(one.endpoint for one in sources) or ("tcp://127.0.0.1:1",),
+                "connect": tuple(source.endpoint for source in sources) or ("tcp://127.0.0.1:1",),
                 "population_timeout_s": 1.0,
             },
             "encoder": {"bundle": manifest.folder},
