@@ -16,7 +16,7 @@ def test_pauses_double_up_to_the_longest():
 
 
 def test_what_was_well_begins_at_the_first():
-    """One that lived for longer than a sick one would is given another chance soon."""
+    """One that ran for longer than a failing one would is tried again soon."""
     clock = ManualClock()
     backoff = Backoff(clock, healthy_after_s=10)
     pauses = []
@@ -28,7 +28,7 @@ def test_what_was_well_begins_at_the_first():
 
 
 def test_a_pause_is_over_in_time():
-    """There is none at first; then it lasts as long as was said."""
+    """There is none at first; then it lasts as long as was returned."""
     clock = ManualClock()
     backoff = Backoff(clock, healthy_after_s=10)
     assert backoff.is_over

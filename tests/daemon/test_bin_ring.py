@@ -103,7 +103,7 @@ def test_least_advanced_stream_decides():
 
 
 def test_blind_stream_is_not_waited_for_and_its_return_is_late():
-    """Windows go on without a silent stream; what it sends afterwards below them is late."""
+    """Windows continue without a silent stream; what it sends afterwards below them is late."""
     ring = ring_of()
     ring.add(empty(0, 50, stream="a"))
     ring.add_stream("b")
@@ -239,7 +239,7 @@ def test_two_sources_that_begin_again_begin_a_new_session():
     for stream in "ab":
         ring.add(empty(0, 90, stream=stream))
     assert not ring.add(empty(0, 10, stream="a", run="e" * 16)).has_restarted
-    assert ring.blind_streams == ("a",)  # behind: b goes on without it
+    assert ring.blind_streams == ("a",)  # behind: b continues without it
     ring.add(empty(90, 95, stream="b"))
     assert ring.complete_until == 95
     assert ring.add(empty(0, 10, stream="b", run="f" * 16)).has_restarted

@@ -26,7 +26,7 @@ def test_newest_wins():
 
 
 def test_all_keeps_everything():
-    """Nothing gives way, not even past the capacity, which only says stop."""
+    """Nothing gives way, not even past the capacity, which only sets is_full."""
     batches = [embeddings_of(window) for window in tiny_windows(4)]
     handover = Handover("all", capacity=2)
     full = []

@@ -29,6 +29,7 @@ from tests.support.ramp_population import RUN, ramp_population
 from tests.support.wait_until import wait_until
 
 OTHER_RUN = "f" * 16
+HELLO = hello_of(ramp_population(4))
 
 
 @contextmanager
@@ -45,6 +46,27 @@ def ingest_of(
         ingest.close()
 
 
+@pytest.fixture
+def connected(context: Context) -> Iterator[tuple[SourceSocket, Ingest, Counters]]:
+    with ingest_of(context) as connected:
+        yield connected
+
+
+@pytest.fixture
+def source(connected) -> SourceSocket:
+    return connected[0]
+
+
+@pytest.fixture
+def ingest(connected) -> Ingest:
+    return connected[1]
+
+
+@pytest.fixture
+def counters(connected) -> Counters:
+    return connected[2]
+
+
 def batch(seq: int = 0, *, stream: str = "probeA", run: str = RUN, n_spikes: int = 0) -> SpikeBatch:
     times = np.full(n_spikes, seq * 10, dtype=np.int64)
     return SpikeBatch(
@@ -56,11 +78,10 @@ def taken(ingest: Ingest, max_messages: int = 1000) -> list[SpikeBatch | StreamE
     return list(ingest.receive(max_messages=max_messages))
 
 
-def test_batch_is_stamped_on_arrival(context: Context):
+def test_batch_is_stamped_on_arrival(source, ingest, counters):
     """Hello and batch come through in order, the batch with our clock's time."""
-    with ingest_of(context) as (source, ingest, counters):
-        source.send(hello_of(ramp_population(4)), batch(0, n_spikes=3), batch(1))
-        hello, first, empty = taken(ingest)
+    source.send(HELLO, batch(0, n_spikes=3), batch(1))
+    hello, first, empty = taken(ingest)
     assert isinstance(hello, Hello)
     assert isinstance(first, SpikeBatch)
     assert isinstance(empty, SpikeBatch)
@@ -69,81 +90,74 @@ def test_batch_is_stamped_on_arrival(context: Context):
     assert counters.spikes_received == 3
 
 
-def test_repeated_hello_is_counted_and_kept_back(context: Context):
+def test_repeated_hello_is_counted_and_kept_back(source, ingest, counters):
     """The hello of every second is no news."""
-    with ingest_of(context) as (source, ingest, counters):
-        source.send(*[hello_of(ramp_population(4))] * 3)
-        assert len(taken(ingest)) == 1
+    source.send(*[HELLO] * 3)
+    assert len(taken(ingest)) == 1
     assert counters.hellos_received == 3
     assert counters.stream_restarts == 0
 
 
-def test_batch_before_its_hello_is_counted(context: Context):
+def test_batch_before_its_hello_is_counted(source, ingest, counters):
     """Without a hello a batch is dropped; its reason is no_hello."""
-    with ingest_of(context) as (source, ingest, counters):
-        source.send(batch(0, n_spikes=2))
-        assert taken(ingest) == []
+    source.send(batch(0, n_spikes=2))
+    assert taken(ingest) == []
     assert counters.wire_errors["no_hello"] == 1
     assert counters.spikes_received == 0
 
 
-def test_mark_before_anything_is_counted(context: Context):
+def test_mark_before_anything_is_counted(source, ingest, counters):
     """Marks may come before their batch and before any hello."""
-    with ingest_of(context) as (source, ingest, counters):
-        source.send(Mark("probeA", RUN, 0, 10, "movie", 3))
-        assert taken(ingest) == []
+    source.send(Mark("probeA", RUN, 0, 10, "movie", 3))
+    assert taken(ingest) == []
     assert counters.marks_received == 1
 
 
-def test_loss_duplicates_and_tail_are_counted(context: Context):
-    """Holes, repeats and what the end says was sent besides."""
-    with ingest_of(context) as (source, ingest, counters):
-        source.send(hello_of(ramp_population(4)), batch(0), batch(3), batch(3), batch(1))
-        source.send(StreamEnd("probeA", RUN, n_batches=6, n_spikes=0))
-        kinds = [type(message).__name__ for message in taken(ingest)]
+def test_loss_duplicates_and_tail_are_counted(source, ingest, counters):
+    """Holes, repeats and what the end adds."""
+    source.send(HELLO, batch(0), batch(3), batch(3), batch(1))
+    source.send(StreamEnd("probeA", RUN, n_batches=6, n_spikes=0))
+    kinds = [type(message).__name__ for message in taken(ingest)]
     assert kinds == ["Hello", "SpikeBatch", "SpikeBatch", "StreamEnd"]
     assert (counters.batches_lost, counters.batches_duplicate) == (2 + 2, 2)
 
 
-def test_restart_is_counted(context: Context):
+def test_restart_is_counted(source, ingest, counters):
     """A new run under the same name is a restart; the old run's batches are dropped."""
-    with ingest_of(context) as (source, ingest, counters):
-        source.send(hello_of(ramp_population(4)), batch(7))
-        source.send(hello_of(ramp_population(4), run=OTHER_RUN), batch(8), batch(0, run=OTHER_RUN))
-        kinds = [type(message).__name__ for message in taken(ingest)]
+    source.send(HELLO, batch(7))
+    source.send(hello_of(ramp_population(4), run=OTHER_RUN), batch(8), batch(0, run=OTHER_RUN))
+    kinds = [type(message).__name__ for message in taken(ingest)]
     assert kinds == ["Hello", "SpikeBatch", "Hello", "SpikeBatch"]
     assert counters.stream_restarts == 1
     assert counters.wire_errors["no_hello"] == 1
     assert counters.batches_lost == 7
 
 
-def test_end_of_an_unknown_run_ends_nothing(context: Context):
-    """An end that is not of the stream's run is dropped and counted; the stream lives on."""
-    with ingest_of(context) as (source, ingest, counters):
-        source.send(hello_of(ramp_population(4)))
-        source.send(StreamEnd("probeA", OTHER_RUN, 9, 9), StreamEnd("probeB", RUN, 9, 9))
-        assert [type(message) for message in taken(ingest)] == [Hello]
-        assert ingest.registry.streams["probeA"].state is StreamState.LIVE
+def test_end_of_an_unknown_run_ends_nothing(source, ingest, counters):
+    """An end that is not of the stream's run is dropped and counted; the stream stays live."""
+    source.send(HELLO)
+    source.send(StreamEnd("probeA", OTHER_RUN, 9, 9), StreamEnd("probeB", RUN, 9, 9))
+    assert [type(message) for message in taken(ingest)] == [Hello]
+    assert ingest.registry.streams["probeA"].state is StreamState.LIVE
     assert counters.wire_errors["no_hello"] == 2
     assert counters.batches_lost == 0
 
 
-def test_foreign_population_is_raised_until_settled_and_counted_after(context: Context):
+def test_foreign_population_is_raised_until_settled_and_counted_after(source, ingest, counters):
     """At the start it is raised for the user; later it is a peer's error and stops nothing."""
     foreign = hello_of(Population([Unit("77")]), stream="other")
-    with ingest_of(context) as (source, ingest, counters):
-        source.send(foreign)
-        with pytest.raises(PopulationMismatchError, match="unit_id 77"):
-            taken(ingest)
-        ingest.is_settled = True
-        source.send(foreign, batch(0, stream="other"), hello_of(ramp_population(4)), batch(0))
-        assert len(taken(ingest)) == 2
+    source.send(foreign)
+    with pytest.raises(PopulationMismatchError, match="unit_id 77"):
+        taken(ingest)
+    ingest.is_settled = True
+    source.send(foreign, batch(0, stream="other"), HELLO, batch(0))
+    assert len(taken(ingest)) == 2
     assert counters.wire_errors["population"] == 1
     assert counters.wire_errors["no_hello"] == 1
 
 
 def test_ignored_units_still_pass(context: Context):
-    """With extra_units = ignore the spikes of unknown units go on as unknown."""
+    """With extra_units = ignore the spikes of unknown units pass as unknown."""
     population = Population([*ramp_population(4).units, Unit("77")])
     with ingest_of(context, extra_units="ignore") as (source, ingest, _):
         times, units = np.zeros(2, np.int64), np.array([4, 1], np.uint32)
@@ -154,7 +168,7 @@ def test_ignored_units_still_pass(context: Context):
 
 
 def test_more_streams_than_the_ring_takes_are_refused(context: Context):
-    """Stream 65 and the rest are dropped with a reason, and those before go on."""
+    """Stream 65 and the rest are dropped with a reason, and those before continue."""
     probes = [Population([unit]) for unit in ramp_population(MAX_STREAMS + 3).units]
     with ingest_of(context, n_units=len(probes)) as (source, ingest, counters):
         source.send(*(hello_of(probe, stream=f"s{n}") for n, probe in enumerate(probes)))
@@ -164,50 +178,45 @@ def test_more_streams_than_the_ring_takes_are_refused(context: Context):
     assert counters.wire_errors["stream"] == 3
 
 
-def test_units_of_another_live_stream_are_refused(context: Context):
+def test_units_of_another_live_stream_are_refused(source, ingest, counters):
     """The same units under two names would be counted twice: the second stream is refused."""
-    with ingest_of(context) as (source, ingest, counters):
-        source.send(hello_of(ramp_population(4)))
-        assert len(taken(ingest)) == 1
-        ingest.is_settled = True
-        source.send(hello_of(ramp_population(4), stream="again"))
-        assert not taken(ingest)
+    source.send(HELLO)
+    assert len(taken(ingest)) == 1
+    ingest.is_settled = True
+    source.send(hello_of(ramp_population(4), stream="again"))
+    assert not taken(ingest)
     assert counters.wire_errors["population"] == 1
 
 
-def test_one_batch_from_nowhere_is_dropped(context: Context):
+def test_one_batch_from_nowhere_is_dropped(source, ingest, counters):
     """A far jump of the clock that the next batch does not confirm costs that batch alone."""
-    with ingest_of(context) as (source, ingest, counters):
-        nowhere = replace(batch(10**15), seq=1)
-        source.send(hello_of(ramp_population(4)), batch(0), nowhere, batch(2), batch(3))
-        assert [m.seq for m in taken(ingest) if isinstance(m, SpikeBatch)] == [0, 2, 3]
+    nowhere = replace(batch(10**15), seq=1)
+    source.send(HELLO, batch(0), nowhere, batch(2), batch(3))
+    assert [m.seq for m in taken(ingest) if isinstance(m, SpikeBatch)] == [0, 2, 3]
     assert (counters.wire_errors["jump"], counters.batches_lost) == (1, 1)
 
 
-def test_jump_that_is_confirmed_loses_nothing(context: Context):
+def test_jump_that_is_confirmed_loses_nothing(source, ingest, counters):
     """Two batches far away are accepted, the first one with the second."""
     far = 10**10
-    with ingest_of(context) as (source, ingest, counters):
-        jumped = [replace(batch(far + i), seq=1 + i) for i in range(2)]
-        source.send(hello_of(ramp_population(4)), batch(0), *jumped)
-        assert [m.seq for m in taken(ingest) if isinstance(m, SpikeBatch)] == [0, 1, 2]
+    jumped = [replace(batch(far + i), seq=1 + i) for i in range(2)]
+    source.send(HELLO, batch(0), *jumped)
+    assert [m.seq for m in taken(ingest) if isinstance(m, SpikeBatch)] == [0, 1, 2]
     assert (counters.wire_errors["jump"], counters.batches_lost) == (0, 0)
 
 
-def test_one_poisoned_sequence_number_costs_one_batch(context: Context):
+def test_one_poisoned_sequence_number_costs_one_batch(source, ingest, counters):
     """A number from nowhere does not make every later batch a duplicate."""
     poisoned = replace(batch(1), seq=2**62)
-    with ingest_of(context) as (source, ingest, counters):
-        source.send(hello_of(ramp_population(4)), batch(0), poisoned, batch(2), batch(3))
-        assert [m.seq for m in taken(ingest) if isinstance(m, SpikeBatch)] == [0, 2, 3]
+    source.send(HELLO, batch(0), poisoned, batch(2), batch(3))
+    assert [m.seq for m in taken(ingest) if isinstance(m, SpikeBatch)] == [0, 2, 3]
     assert (counters.wire_errors["jump"], counters.batches_lost) == (1, 1)
 
 
-def test_no_more_messages_than_asked_for(context: Context):
+def test_no_more_messages_than_asked_for(source, ingest):
     """A burst is taken in steps, so that the loop comes round."""
-    with ingest_of(context) as (source, ingest, _):
-        source.send(hello_of(ramp_population(4)), *(batch(seq) for seq in range(20)))
-        assert [len(taken(ingest, 8)) for _ in range(4)] == [8, 8, 5, 0]
+    source.send(HELLO, *(batch(seq) for seq in range(20)))
+    assert [len(taken(ingest, 8)) for _ in range(4)] == [8, 8, 5, 0]
 
 
 HOSTILE: dict[str, tuple[str, list[bytes]]] = {
@@ -223,14 +232,13 @@ HOSTILE: dict[str, tuple[str, list[bytes]]] = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_message_is_counted_and_the_next_one_taken(name: str, context: Context):
-    """What does not follow the format is dropped with its reason; the stream goes on."""
+def test_hostile_message_is_counted_and_the_next_one_taken(name: str, source, ingest, counters):
+    """What does not follow the format is dropped with its reason; the stream continues."""
     reason, parts = HOSTILE[name]
-    with ingest_of(context) as (source, ingest, counters):
-        source.send(hello_of(ramp_population(4)), batch(0))
-        source.send_raw(*parts)
-        source.send(batch(1))
-        assert len(taken(ingest)) == 3
+    source.send(HELLO, batch(0))
+    source.send_raw(*parts)
+    source.send(batch(1))
+    assert len(taken(ingest)) == 3
     assert {key for key, n in counters.wire_errors.items() if n} == {reason}
 
 
@@ -248,12 +256,11 @@ def test_noise_never_raises(context: Context, messages: list[list[bytes]]):
     assert sum(counters.wire_errors.values()) == len(messages)
 
 
-def test_flood_of_bad_messages_is_logged_once_a_second(context: Context, caplog):
+def test_flood_of_bad_messages_is_logged_once_a_second(source, ingest, counters, caplog):
     """A thousand bad messages are a thousand in the counter and one line in the log."""
-    with ingest_of(context) as (source, ingest, counters):
-        for _ in range(1000):
-            source.send_raw(b"zzz", b"")
-        assert taken(ingest, 2000) == []
+    for _ in range(1000):
+        source.send_raw(b"zzz", b"")
+    assert taken(ingest, 2000) == []
     assert counters.wire_errors["topic"] == 1000
     assert len([record for record in caplog.records if record.name == "daemon.ingest"]) == 1
 

@@ -171,7 +171,7 @@ def test_restarted_session_is_narrated_from_its_beginning(start: Start):
 
 
 def test_blind_stream_is_not_waited_for_and_comes_back(start: Start):
-    """Windows go on without it and say so; with its next batch it is waited for again."""
+    """Windows continue without it and name it; with its next batch it is waited for again."""
     daemon = start()
     daemon.source.send(hello_of(part_of(LEFT), stream="l"), hello_of(part_of(RIGHT), stream="r"))
     daemon.source.send(*ramp(0, 20, stream="l", bits=LEFT), *ramp(0, 20, stream="r", bits=RIGHT))
@@ -188,7 +188,7 @@ def test_blind_stream_is_not_waited_for_and_comes_back(start: Start):
 
 
 def test_ended_stream_is_not_waited_for(start: Start):
-    """One probe's end lets the other's windows go on, and lost last batches are counted."""
+    """One probe's end lets the other's windows continue, and lost last batches are counted."""
     daemon = start()
     daemon.source.send(hello_of(part_of(LEFT), stream="l"), hello_of(part_of(RIGHT), stream="r"))
     daemon.source.send(*ramp(0, 20, stream="l", bits=LEFT), *ramp(0, 20, stream="r", bits=RIGHT))

@@ -43,20 +43,22 @@ def subscriber(
         yield socket
 
 
-def heard(socket: zmq.Socket[bytes]) -> tuple[bytes, dict[str, Any]]:
-    assert socket.poll(5000), "nothing heard"
+def received(socket: zmq.Socket[bytes]) -> tuple[bytes, dict[str, Any]]:
+    assert socket.poll(5000), "nothing received"
     topic, payload = socket.recv_multipart()
     return topic, json.loads(payload)
 
 
-def test_newcomer_gets_the_last_value_of_each_population(context: Context, publisher: Publisher):
+def test_new_subscriber_gets_the_last_value_of_each_population(
+    context: Context, publisher: Publisher
+):
     """The last narration of each comes at once, marked as a repeat; statistics do not."""
     for seq in range(3):
         publisher.publish(pack_narration(narration(seq=seq, population="all")))
     publisher.publish(pack_narration(narration(seq=9, population="PV", text='"repeat":false')))
     publisher.publish([b"stats", b"{}"])
     with subscriber(context, publisher, b"") as socket:
-        got = dict(heard(socket) for _ in range(2))
+        got = dict(received(socket) for _ in range(2))
         assert not socket.poll(0)
     assert set(got) == {b"narration.all", b"narration.PV"}
     assert (got[b"narration.all"]["seq"], got[b"narration.all"]["repeat"]) == (2, True)
@@ -64,35 +66,35 @@ def test_newcomer_gets_the_last_value_of_each_population(context: Context, publi
     assert publisher.n_published == 5
 
 
-def test_newcomer_gets_only_what_it_asked_for(context: Context, publisher: Publisher):
-    """One population's subscriber does not hear of another."""
+def test_new_subscriber_gets_only_what_it_asked_for(context: Context, publisher: Publisher):
+    """One population's subscriber does not receive another."""
     publisher.publish(pack_narration(narration(seq=1, population="VISp")))
     publisher.publish(pack_narration(narration(seq=2, population="LGd")))
     with subscriber(context, publisher, b"narration.LGd") as socket:
-        assert heard(socket)[1]["seq"] == 2
+        assert received(socket)[1]["seq"] == 2
         publisher.publish(pack_narration(narration(seq=3, population="LGd")))
-        topic, message = heard(socket)
+        topic, message = received(socket)
     assert (topic, message["seq"], message["repeat"]) == (b"narration.LGd", 3, False)
 
 
-def test_second_newcomer_of_a_topic_is_served_too(context: Context, publisher: Publisher):
+def test_second_subscriber_of_a_topic_is_served_too(context: Context, publisher: Publisher):
     """Each subscription is seen, not only each topic's first."""
     publisher.publish(pack_narration(narration(seq=4)))
     with subscriber(context, publisher, b"narration.") as first:
-        assert heard(first)[1]["seq"] == 4
+        assert received(first)[1]["seq"] == 4
         with subscriber(context, publisher, b"narration.") as second:
-            assert heard(second)[1]["seq"] == 4
+            assert received(second)[1]["seq"] == 4
 
 
-def test_nobody_listens_and_nothing_waits(publisher: Publisher):
+def test_without_subscribers_nothing_waits(publisher: Publisher):
     """Without subscribers messages go nowhere, and only the last value is kept."""
     for seq in range(20_000):
         publisher.publish([b"narration.all", b'{"repeat":false,"seq":%d}' % seq])
     assert publisher.n_published == 20_000
 
 
-def test_slow_subscriber_loses_its_own_messages_and_nobody_elses(context: Context):
-    """One never reads from a small queue; the other hears all ten thousand, in order."""
+def test_slow_subscriber_loses_its_own_messages_and_no_others(context: Context):
+    """One never reads from a small queue; the other receives all ten thousand, in order."""
     publisher = Publisher(context, "tcp://127.0.0.1:*", queue_messages=100)
     publisher.socket.set(zmq.SNDBUF, 4096)
     n_messages, filler = 10_000, "x" * 2000
@@ -106,7 +108,7 @@ def test_slow_subscriber_loses_its_own_messages_and_nobody_elses(context: Contex
                 publisher.publish(pack_narration(narration(seq=seq, text=filler)))
                 if seq % 20 == 19:  # as fast as it reads, and never faster: it must lose nothing
                     publisher.serve()  # as the loop does; libzmq learns here who has read
-                    seqs += [heard(good)[1]["seq"] for _ in range(20)]
+                    seqs += [received(good)[1]["seq"] for _ in range(20)]
             assert seqs == list(range(n_messages))
             got = []
             while slow.poll(200):
@@ -125,7 +127,7 @@ def test_narration_comes_out_as_it_went_in(context: Context, publisher: Publishe
         assert socket.recv_multipart() == parts
 
 
-def test_what_subscribers_say_is_passed_over(context: Context, publisher: Publisher):
+def test_messages_of_subscribers_are_ignored(context: Context, publisher: Publisher):
     """Noise, an empty message, an end without a beginning: nothing breaks."""
     publisher.publish(pack_narration(narration(seq=1)))
     with context.socket(zmq.XSUB) as rogue:
@@ -134,16 +136,16 @@ def test_what_subscribers_say_is_passed_over(context: Context, publisher: Publis
         for event in (b"", b"\x07noise", b"\x00never", b"\x01narration.all"):
             rogue.send(event)
 
-        def has_heard() -> bool:
+        def has_received() -> bool:
             publisher.serve()
             return bool(rogue.poll(0))
 
-        wait_until(has_heard, what="the repeat")
+        wait_until(has_received, what="the repeat")
         assert rogue.recv_multipart()[0] == b"narration.all"
 
 
-def test_huge_request_costs_its_sender_the_line(context: Context, publisher: Publisher):
-    """A subscriber cannot make the daemon keep megabytes: its line is cut, others go on."""
+def test_huge_request_costs_its_sender_the_connection(context: Context, publisher: Publisher):
+    """A subscriber cannot make the daemon keep megabytes: its connection is cut, others go on."""
     with (
         context.socket(zmq.XSUB) as rogue,
         subscriber(context, publisher, b"narration.") as good,
@@ -153,12 +155,12 @@ def test_huge_request_costs_its_sender_the_line(context: Context, publisher: Pub
         watch = rogue.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         rogue.connect(publisher.address)
         rogue.send(b"\x07" + bytes(32 << 20))
-        assert watch.poll(10_000), "the line was not cut"
+        assert watch.poll(10_000), "the connection was not cut"
         rogue.disable_monitor()
         watch.close()
         assert not publisher.socket.poll(0)
         publisher.publish(pack_narration(narration(seq=1)))
-        assert heard(good)[1]["seq"] == 1
+        assert received(good)[1]["seq"] == 1
 
 
 def test_taken_port_says_what_to_change(context: Context, publisher: Publisher):
@@ -175,7 +177,7 @@ def test_open_address_needs_to_be_written_out(context: Context):
 
 
 def test_rapid_start_and_stop_leaks_nothing(context: Context):
-    """Three hundred lives leave no file descriptor behind."""
+    """Three hundred starts and stops leave no file descriptor behind."""
     process = psutil.Process()
     Publisher(context, "tcp://127.0.0.1:*").close()
     before = process.num_fds()
@@ -185,7 +187,7 @@ def test_rapid_start_and_stop_leaks_nothing(context: Context):
 
 
 def test_publisher_knows_what_is_listened_to(context: Context, publisher: Publisher):
-    """A topic is heard while a subscriber asks for it, for more of it or for everything."""
+    """A topic is subscribed to while a subscriber asks for it, for more of it or for everything."""
 
     def is_subscribed() -> bool:
         publisher.serve()

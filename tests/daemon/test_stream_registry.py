@@ -1,4 +1,4 @@
-"""The registry: who speaks, in which order of units, and what was lost on the way."""
+"""The registry: which streams there are, in which order of units, and what was lost."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_extra_units_are_ignored_on_demand():
 
 
 def test_same_unit_id_on_two_probes_is_two_units():
-    """A unit is told by probe and id."""
+    """A unit is identified by probe and id."""
     encoder = Population([Unit("5", probe="A"), Unit("5", probe="B")])
     both = StreamRegistry(encoder, "refuse")
     both.register(hello_of(Population([Unit("5", probe="B")]), stream="b"), host_ns=0)
@@ -188,7 +188,7 @@ def test_end_of_another_run_is_no_end():
 
 
 def test_all_ended_needs_a_stream():
-    """Nobody has ended where nobody has begun, nor while one goes on."""
+    """Nobody has ended where nobody has begun, nor while one continues."""
     assert not registry().have_all_ended
     units = ramp_population(4).units
     two = registry(4, a=Population(units[:2]), b=Population(units[2:]))

@@ -18,7 +18,9 @@ RATE = BinRate(100)
 BIN_NS = 10_000_000
 
 
-def rooms(n_bins: int = 20, stride: int = 20, capacity: int = 1000) -> tuple[BinRing, WindowCutter]:
+def ring_and_cutter(
+    n_bins: int = 20, stride: int = 20, capacity: int = 1000
+) -> tuple[BinRing, WindowCutter]:
     ring = BinRing(RATE, 16, capacity_bins=capacity, window_bins=n_bins)
     return ring, WindowCutter(WindowSpec(RATE, n_bins, stride), ManualClock())
 
@@ -30,7 +32,7 @@ def nothing(start_bin: int, stop_bin: int, *, run: str = RUN, stream: str = "a")
 
 def test_windows_of_a_ramp_leave_in_order():
     """Each window holds its own bins; they overlap when the stride is shorter."""
-    ring, cutter = rooms(n_bins=20, stride=5)
+    ring, cutter = ring_and_cutter(n_bins=20, stride=5)
     times, units = ramp_spikes(RATE, 0, 100)
     ring.add(batch_of(times, units, 0, 100 * BIN_NS))
     windows = list(cutter.ready(ring, received_host_ns=7))
@@ -42,7 +44,7 @@ def test_windows_of_a_ramp_leave_in_order():
 
 def test_late_joiner_cuts_the_same_windows():
     """Windows lie on the absolute grid, wherever the daemon came in."""
-    ring, cutter = rooms()
+    ring, cutter = ring_and_cutter()
     ring.add(nothing(33, 100))
     assert [40, 60, 80] == [window.first_bin for window in cutter.ready(ring)]
 
@@ -57,8 +59,8 @@ def test_window_describes_the_frame_before_its_end():
 
 
 def test_unseen_windows_are_skipped():
-    """A window in the middle of a gap says nothing; its neighbours say how much they miss."""
-    ring, cutter = rooms()
+    """A window in the middle of a gap is skipped; its neighbours count what they miss."""
+    ring, cutter = ring_and_cutter()
     ring.add(nothing(0, 30))
     windows = list(cutter.ready(ring))
     ring.add(nothing(90, 120))
@@ -69,7 +71,7 @@ def test_unseen_windows_are_skipped():
 
 def test_windows_lost_to_an_overrun_are_counted():
     """Windows whose bins the ring had to give up are skipped and counted."""
-    ring, cutter = rooms(capacity=100)
+    ring, cutter = ring_and_cutter(capacity=100)
     ring.add_stream("b")
     ring.add(nothing(0, 50, stream="a"))
     ring.add(nothing(0, 10, stream="b"))
@@ -83,7 +85,7 @@ def test_windows_lost_to_an_overrun_are_counted():
 
 def test_restart_cuts_from_the_beginning():
     """A session that begins again is cut again."""
-    ring, cutter = rooms()
+    ring, cutter = ring_and_cutter()
     ring.add(nothing(0, 60))
     assert len(list(cutter.ready(ring))) == 3
     ring.add(nothing(0, 40, run="f" * 16))
@@ -98,7 +100,7 @@ def test_restart_cuts_from_the_beginning():
 @settings(max_examples=150, deadline=None)
 def test_every_window_leaves_once_or_is_counted(steps, n_bins: int, stride: int):
     """Between the first bin and the watermark each window of the grid is cut or counted."""
-    ring, cutter = rooms(n_bins, stride, capacity=150)
+    ring, cutter = ring_and_cutter(n_bins, stride, capacity=150)
     seen: list[int] = []
     newest = 0
     for step, length in steps:  # back by less than the ring holds: no new session

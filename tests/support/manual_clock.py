@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ManualClock:
-    """Stands still unless it is told to move, or asked to sleep."""
+    """Stands still unless a test moves it, or sleeps."""
 
     def __init__(self, now_ns: int = 1_000_000_000) -> None:
         self.ns = now_ns

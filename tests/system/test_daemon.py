@@ -71,7 +71,7 @@ def subscriber(address: str, topic: bytes = b"narration.") -> Iterator[zmq.Socke
 
 
 def next_message(socket: zmq.Socket[bytes], *, deadline_s: float = 30) -> dict[str, Any]:
-    assert socket.poll(round(deadline_s * 1000)), f"nothing heard for {deadline_s} s"
+    assert socket.poll(round(deadline_s * 1000)), f"nothing received for {deadline_s} s"
     return dict(json.loads(socket.recv_multipart()[1]))
 
 
@@ -107,40 +107,40 @@ def test_replay_ends_by_itself_with_every_spike_accounted_for(
 
 
 def test_two_speeds_give_the_same_narrations(start_source: Start, start_daemon: Start):
-    """In the sequential mode the same words come out at any speed, window by window."""
-    heard: list[list[tuple[int, str]]] = []
+    """In the sequential mode the same narrations come out at any speed, window by window."""
+    narrated: list[list[tuple[int, str]]] = []
     for speed in ("40", "max"):
         source = start_source("--speed", speed, "--wait-subscribers", 2, name=f"source-{speed}")
         spikes = source.addresses()["spikes"]
         daemon = start_daemon(
             spikes, "--exit-at-end", "--set", "narrator.mode=sequential", name=f"daemon-{speed}"
         )
-        heard.append(_words_until_the_end(daemon, spikes))
+        narrated.append(_narrations_until_the_end(daemon, spikes))
         assert daemon.wait() == 0, daemon.text()
-    assert heard[0] == heard[1]
-    assert [seq for seq, _ in heard[0]] == list(range(heard[0][0][0], heard[0][-1][0] + 1))
+    assert narrated[0] == narrated[1]
+    assert [seq for seq, _ in narrated[0]] == list(range(narrated[0][0][0], narrated[0][-1][0] + 1))
 
 
-def test_worker_says_what_the_sequential_mode_says(
+def test_worker_narrates_what_the_sequential_mode_does(
     start_source: Start, start_daemon: Start
 ) -> None:
-    """Every window that a worker narrated has the words that the specification gives it."""
-    heard: dict[str, dict[int, str]] = {}
+    """Every window that a worker narrated has the text that the specification gives it."""
+    narrated: dict[str, dict[int, str]] = {}
     for mode, speed in (("sequential", "max"), ("worker", "40")):
         source = start_source("--speed", speed, "--wait-subscribers", 2, name=f"source-{mode}")
         spikes = source.addresses()["spikes"]
         daemon = start_daemon(
             spikes, "--exit-at-end", "--set", f"narrator.mode={mode}", name=f"daemon-{mode}"
         )
-        heard[mode] = dict(_words_until_the_end(daemon, spikes))
+        narrated[mode] = dict(_narrations_until_the_end(daemon, spikes))
         assert daemon.wait() == 0, daemon.text()
-    assert heard["worker"]
-    assert heard["worker"].items() <= heard["sequential"].items()
+    assert narrated["worker"]
+    assert narrated["worker"].items() <= narrated["sequential"].items()
 
 
-def _words_until_the_end(daemon: Neurrate, spikes: str) -> list[tuple[int, str]]:
-    """Return what a daemon says until it ends, window by window, and nothing missed."""
-    words: list[tuple[int, str]] = []
+def _narrations_until_the_end(daemon: Neurrate, spikes: str) -> list[tuple[int, str]]:
+    """Return the narrations of a daemon until it ends, window by window, none missed."""
+    narrations: list[tuple[int, str]] = []
     with subscriber(daemon.addresses()["publish"], b"") as socket:
         next_message(socket)  # statistics: from here on nothing is missed
         with subscriber(spikes, b"spikes"):  # the second subscriber that the source waits for
@@ -148,8 +148,8 @@ def _words_until_the_end(daemon: Neurrate, spikes: str) -> list[tuple[int, str]]
                 if socket.poll(100):
                     message = next_message(socket)
                     if "text" in message:
-                        words.append((message["window"]["seq"], message["text"]))
-    return words
+                        narrations.append((message["window"]["seq"], message["text"]))
+    return narrations
 
 
 def test_probes_replayed_side_by_side_lose_nothing(start_source: Start, start_daemon: Start):
@@ -220,8 +220,8 @@ def test_killed_worker_is_replaced_and_windows_go_on(start_source: Start, start_
     assert counters["spikes_binned"] == source.summary()["n_spikes"] == 1200
 
 
-def test_stopped_narrator_holds_nothing_up(start_source: Start, start_daemon: Start):
-    """SIGSTOP: windows go on and no spike is lost; SIGCONT: it goes on with the newest window."""
+def test_stopped_narrator_delays_nothing(start_source: Start, start_daemon: Start):
+    """SIGSTOP: windows continue and no spike is lost; SIGCONT: then the newest window is next."""
     source = start_source()
     daemon = start_daemon(source.addresses()["spikes"], "--exit-at-end")
     publish = daemon.addresses()["publish"]
@@ -268,7 +268,7 @@ def test_all_windows_are_narrated_in_a_process_of_their_own(
 def test_silent_source_is_reported_and_its_return_is_taken(
     start_source: Start, start_daemon: Start
 ):
-    """kill -9 of the source: blind, not ready, with the reason; then a new one is listened to."""
+    """kill -9 of the source: blind, not ready, with the reason; then a new one is read."""
     source = start_source()
     spikes = source.addresses()["spikes"]
     daemon = start_daemon(spikes, "--set", "ingest.stream_timeout_s=0.5")
@@ -290,7 +290,7 @@ def test_silent_source_is_reported_and_its_return_is_taken(
 def test_source_outlives_a_killed_daemon_and_the_worker_does_not(
     start_source: Start, start_daemon: Start
 ):
-    """kill -9 of the daemon: acquisition goes on, no worker is left, the next daemon joins."""
+    """kill -9 of the daemon: acquisition continues, no worker is left, the next daemon joins."""
     source = start_source()
     spikes = source.addresses()["spikes"]
     daemon = start_daemon(spikes)
@@ -306,7 +306,7 @@ def test_source_outlives_a_killed_daemon_and_the_worker_does_not(
 
 
 def test_lossless_source_waits_for_the_next_daemon(start_source: Start, start_daemon: Start):
-    """At full speed a source whose daemon was killed stops, and goes on when one is back."""
+    """At full speed a source whose daemon was killed stops, and continues when one is back."""
     source = start_source("--speed", "max", "--batch-ms", "1")
     spikes = source.addresses()["spikes"]
     daemon = start_daemon(spikes, "--set", "narrator.mode=sequential")
@@ -353,7 +353,7 @@ def test_stream_that_lacks_units_is_refused_after_a_while(
     )
 
 
-def test_taken_port_is_said(start_daemon: Start):
+def test_taken_port_is_reported(start_daemon: Start):
     """A port in use: exit code 2, which one, and what to do."""
     with zmq.Context() as context, context.socket(zmq.PUB) as socket:
         port = socket.bind_to_random_port("tcp://127.0.0.1")

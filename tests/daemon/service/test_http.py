@@ -108,7 +108,7 @@ def test_a_client_that_breaks_off_leaves_the_server_up(server):
 
 
 def test_a_taken_port_is_the_users_error(server, health):
-    """The error says the address and what to do."""
+    """The error names the address and what to do."""
     with pytest.raises(UserError) as caught:
         HttpServer("127.0.0.1", server.port, make_registry(Counters(), Gauges(), bool), health)
     assert str(caught.value) == (

@@ -40,7 +40,7 @@ def test_text_lines_quote_what_has_blanks():
 
 
 def test_only_our_own_packages_are_talkative():
-    """At DEBUG a library still speaks from WARNING on."""
+    """At DEBUG a library still logs from WARNING on."""
     stream = io.StringIO()
     configure_logging("DEBUG", "json", stream)
     logging.getLogger("some_library").info("hello")

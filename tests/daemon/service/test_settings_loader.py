@@ -1,4 +1,4 @@
-"""Layers of settings, their sources, and what is said of mistakes."""
+"""Layers of settings, their sources, and the messages about mistakes."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def test_defaults_are_valid_and_say_so():
 
 
 def test_later_layers_are_stronger(tmp_path):
-    """Defaults, file, environment, command line: the last one that speaks wins."""
+    """Defaults, file, environment, command line: the last one that sets a key wins."""
     file = _toml(tmp_path, "[ring]\ncapacity_s = 3\n[http]\nport = 1\n[log]\nlevel = 'DEBUG'\n")
     loaded = load_settings(
         file=file,
@@ -117,7 +117,7 @@ def test_all_problems_come_in_one_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("ring = 3", "ring must be a table [ring], got 3"),
         ("rnig = 3", "Unknown key rnig"),
@@ -144,11 +144,11 @@ def test_all_problems_come_in_one_error(tmp_path):
         ("[narrator]\ndevice = 'gpu'", "narrator.device must be auto, cpu, cuda or cuda:NUMBER"),
     ],
 )
-def test_a_bad_file_is_refused_with_its_name(tmp_path, text, said):
+def test_a_bad_file_is_refused_with_its_name(tmp_path, text, message):
     """Every mistake in a file names the rule and the file."""
     file = _toml(tmp_path, text)
     problems = _problems(file=file)
-    assert said in problems
+    assert message in problems
     assert str(file) in problems
 
 
@@ -168,13 +168,13 @@ def test_a_mistyped_setting_of_triggers_is_no_rule(tmp_path):
 
 
 def test_a_missing_file_is_the_users_error(tmp_path):
-    """A file that is not there, or is a folder, is said so."""
+    """A file that is not there, or is a folder, is reported as such."""
     assert "There is no settings file" in _problems(file=tmp_path / "none.toml")
     assert "Cannot read the settings file" in _problems(file=tmp_path)
 
 
 def test_one_population_cannot_be_set_alone():
-    """``populations.v1`` is no key, and the error says how the table is set."""
+    """``populations.v1`` is no key, and the error explains how the table is set."""
     assert "set as a whole" in _problems(overrides={"populations.v1": "area:VISp"})
 
 

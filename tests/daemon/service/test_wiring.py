@@ -63,13 +63,13 @@ def test_missing_bundle_says_how_to_make_one():
         load_bundle(settings(None))
 
 
-def test_folder_that_is_no_bundle_is_said(tmp_path: Path):
+def test_folder_that_is_no_bundle_is_reported(tmp_path: Path):
     """An empty folder is named."""
     with pytest.raises(ManifestError, match=str(tmp_path)):
         load_bundle(settings(tmp_path))
 
 
-def test_every_unknown_population_is_said(stub_bundle: Manifest):
+def test_every_unknown_population_is_reported(stub_bundle: Manifest):
     """All of them in one error, each with its name and what there is."""
     wrong = settings(
         stub_bundle.folder, populations={"a": "area:V9", "ok": "all", "b": "cell_type:None"}
@@ -106,7 +106,7 @@ def test_ring_must_hold_a_window_and_two_batches(stub_bundle: Manifest):
 def test_ring_larger_than_the_memory_is_refused(
     stub_bundle: Manifest, context: Context, monkeypatch: pytest.MonkeyPatch
 ):
-    """Its size is said before anything was started; just small enough is taken."""
+    """Its size is reported before anything was started; just small enough is taken."""
     spec = stub_bundle.window_spec  # 20 bins of 120 Hz; 12 units
     size_bytes = (1200 + 20) * 12 * 2
     monkeypatch.setattr(wiring, "_memory_bytes", lambda: 4 * size_bytes)
@@ -163,7 +163,7 @@ def test_all_problems_come_in_one_error(stub_bundle: Manifest, context: Context)
     assert "ring.capacity_s" in raised.value.problems[2]
 
 
-def test_graph_that_is_none_is_said(stub_bundle: Manifest, context: Context):
+def test_graph_that_is_none_is_reported(stub_bundle: Manifest, context: Context):
     """A bundle whose network cannot be read stops start-up with the bundle's name."""
     with pytest.raises(ManifestError, match="stub_bundle"):
         wire(settings(stub_bundle.folder), context, HostClock())
@@ -190,7 +190,7 @@ def test_modes_choose_the_client(stub_bundle: Manifest, context: Context):
 @pytest.mark.parametrize("policy", ["newest", "all"])
 @pytest.mark.parametrize("joins", [None, True, False])
 def test_windows_join_where_the_rate_counts(stub_bundle: Manifest, policy: str, joins: bool | None):
-    """Where the settings say nothing the hand-over decides; what they say is taken."""
+    """Where the settings say nothing the hand-over decides; else they decide."""
     chosen = settings(stub_bundle.folder, narrator={"joins": joins}, handover={"policy": policy})
     arguments = worker_arguments(chosen, stub_bundle)
     narrator = NarratorSettings.model_validate_json(arguments[arguments.index("--narrator") + 1])

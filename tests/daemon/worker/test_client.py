@@ -382,7 +382,7 @@ def test_worker_that_is_stopped_while_it_loads_is_reported(worker, client, colle
 
 @pytest.mark.parametrize("options", [{"handover": Handover("all", 3)}])
 def test_all_keeps_what_waits(ready_worker, client, collector):
-    """Under the policy `all` every window goes to the worker, in order; full says stop."""
+    """Under the policy `all` every window goes to the worker, in order; then it is full."""
     for batch in windows(4):
         assert not client.is_full
         client.offer(batch)

@@ -170,7 +170,7 @@ def test_stop_has_a_deadline(context: Context, stub_bundle: Manifest):
 
 def test_worker_does_not_survive_the_closing_of_its_stdin(stub_bundle: Manifest, tmp_path: Path):
     """Its lifeline cut, it ends with code 0, though nothing ever answered it."""
-    address = f"ipc://{tmp_path}/line"
+    address = f"ipc://{tmp_path}/worker"
     command = [sys.executable, "-m", "daemon.worker", "--address", address]
     worker = subprocess.Popen([*command, *arguments(stub_bundle)], stdin=subprocess.PIPE)
     assert worker.stdin
