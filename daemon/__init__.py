@@ -1,1 +1,5 @@
-"""The daemon: spikes in over ZeroMQ, narrations out. `pipeline` shows the walk on one screen."""
+"""The daemon: spikes in over ZeroMQ, narrations out.
+
+`daemon.pipeline` shows the path of a spike on one screen, and `daemon.counters` where losses
+are counted.
+"""
