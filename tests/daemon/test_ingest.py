@@ -31,11 +31,13 @@ from tests.support.wait_until import wait_until
 OTHER_RUN = "f" * 16
 HELLO = hello_of(ramp_population(4))
 
+Connected = tuple[SourceSocket, Ingest, Counters]
+
 
 @contextmanager
 def ingest_of(
     context: Context, *, extra_units: Literal["refuse", "ignore"] = "refuse", n_units: int = 4
-) -> Iterator[tuple[SourceSocket, Ingest, Counters]]:
+) -> Iterator[Connected]:
     counters = Counters()
     registry = StreamRegistry(ramp_population(n_units), extra_units)
     ingest = Ingest(context, registry, counters, ManualClock(42))
@@ -47,23 +49,23 @@ def ingest_of(
 
 
 @pytest.fixture
-def connected(context: Context) -> Iterator[tuple[SourceSocket, Ingest, Counters]]:
+def connected(context: Context) -> Iterator[Connected]:
     with ingest_of(context) as connected:
         yield connected
 
 
 @pytest.fixture
-def source(connected) -> SourceSocket:
+def source(connected: Connected) -> SourceSocket:
     return connected[0]
 
 
 @pytest.fixture
-def ingest(connected) -> Ingest:
+def ingest(connected: Connected) -> Ingest:
     return connected[1]
 
 
 @pytest.fixture
-def counters(connected) -> Counters:
+def counters(connected: Connected) -> Counters:
     return connected[2]
 
 
