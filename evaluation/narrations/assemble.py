@@ -1,4 +1,4 @@
-"""From sentences to the report: everything after the last narration, and nothing before it."""
+"""Score narrated scenes and put the report together. Narrates nothing itself."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from encoder_training.evaluation.bootstrap import Draws
 from evaluation.narrations.facts_score import tallies
 from evaluation.narrations.pairs import NarratedPair, pair_results
-from evaluation.narrations.report import Example, NarratorScores, PairsOf, Report, SameTokens
+from evaluation.narrations.report import ClipResults, Example, NarratorScores, Report, SameTokens
 from evaluation.narrations.sbert import SentenceEncoder, Similarity, similarity
-from evaluation.narrations.targets import against, judge
+from evaluation.narrations.targets import comparisons, evaluate_targets
 from evaluation.scores import Tally, difference, draw_scenes, pooled, score
 from simulation.captions import caption
 from simulation.scenes.facts import Facts
 
 TRUE_PATCHES = "true_patches"
-"""The narrator that sees the frame itself."""
+"""The narrator that gets the patch embeddings of the frame itself."""
 
 N_EXAMPLES = 8
-"""Scenes that are shown word for word: the first ones."""
+"""Scenes whose narrations are printed: the first ones."""
 
 EXAMPLE_NARRATORS = (TRUE_PATCHES, "all", "VISp", "CA1", "silent")
-"""Those whose words are shown: more do not fit on a page."""
+"""Narrators whose sentences are printed: more do not fit on a page."""
 
 
 @dataclass(frozen=True, slots=True)
 class NarratedScenes:
-    """What every narrator said of the same scenes.
+    """The sentences of every narrator on the same scenes.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class NarratedScenes:
     populations : mapping of str to int
         Units of each population, in the order of the tables.
     subsets : mapping of int to sequence of str
-        By number of units, the narrators that heard so many.
+        By number of units, the narrators of random subsets of that size.
     """
 
     facts: tuple[Facts, ...]
@@ -59,14 +59,12 @@ def assemble(
     model: str,
     seconds: Mapping[str, float],
 ) -> Report:
-    """Score everything that was said.
+    """Score all sentences.
 
     Parameters
     ----------
-    scenes : NarratedScenes
     pairs : mapping of str to sequence of NarratedPair
         Controlled clips by source, ``true_patches`` or ``spikes``.
-    same_tokens : sequence of SameTokens
     encoder : SentenceEncoder or None
         None leaves sentence similarity out.
     seed : int
@@ -74,27 +72,25 @@ def assemble(
     command, bundle, model : str
         What made the sentences.
     seconds : mapping of str to float
-        How long each part took.
-
-    Returns
-    -------
-    Report
+        Duration of each part.
     """
     draws = draw_scenes(len(scenes.facts), seed=seed)
-    found = {name: tallies(scenes.facts, said, seed=seed) for name, said in scenes.texts.items()}
-    true_patches = _scored([found[TRUE_PATCHES]], None, draws)
+    tally = {name: tallies(scenes.facts, texts, seed=seed) for name, texts in scenes.texts.items()}
+    true_patches = _scored([tally[TRUE_PATCHES]], None, draws)
     spikes = {
-        name: _scored([found[name]], n_units, draws) for name, n_units in scenes.populations.items()
+        name: _scored([tally[name]], n_units, draws) for name, n_units in scenes.populations.items()
     }
     units = {
-        number: _scored([found[name] for name in names], number, draws)
+        number: _scored([tally[name] for name in names], number, draws)
         for number, names in sorted(scenes.subsets.items())
     }
     differences = {
-        f"{one}-{other}": difference(found[one]["object_f1"], found[other]["object_f1"], draws)
-        for one, other in against(list(scenes.populations))
+        f"{first}-{second}": difference(
+            tally[first]["object_f1"], tally[second]["object_f1"], draws
+        )
+        for first, second in comparisons(list(scenes.populations))
     }
-    captions = [caption(facts, seed + at) for at, facts in enumerate(scenes.facts)]
+    captions = [caption(facts, seed + row) for row, facts in enumerate(scenes.facts)]
     return Report(
         command=command,
         n_scenes=len(scenes.facts),
@@ -104,10 +100,10 @@ def assemble(
         spikes=spikes,
         units=units,
         against=differences,
-        pairs=tuple(PairsOf(source, pair_results(each)) for source, each in pairs.items()),
+        pairs=tuple(ClipResults(source, pair_results(clips)) for source, clips in pairs.items()),
         sbert={} if encoder is None else _similarities(scenes, captions, encoder, draws, seed),
         same_tokens=tuple(same_tokens),
-        targets=judge(true_patches, spikes, units, differences, same_tokens),
+        targets=evaluate_targets(true_patches, spikes, units, differences, same_tokens),
         examples=_examples(scenes, captions),
         seconds=dict(seconds),
     )
@@ -116,8 +112,10 @@ def assemble(
 def _scored(
     repeats: Sequence[Mapping[str, Tally]], n_units: int | None, draws: Draws
 ) -> NarratorScores:
-    """Score one narrator, or several that heard as many units each."""
-    scores = {name: score(pooled([each[name] for each in repeats]), draws) for name in repeats[0]}
+    """Score one narrator, or several with equally many units as repeats."""
+    scores = {
+        name: score(pooled([repeat[name] for repeat in repeats]), draws) for name in repeats[0]
+    }
     return NarratorScores(n_units, len(repeats) * draws.n_groups, scores)
 
 
@@ -137,6 +135,6 @@ def _similarities(
 def _examples(scenes: NarratedScenes, captions: Sequence[str]) -> tuple[Example, ...]:
     names = [name for name in EXAMPLE_NARRATORS if name in scenes.texts]
     return tuple(
-        Example(captions[at], {name: scenes.texts[name][at] for name in names})
-        for at in range(min(N_EXAMPLES, len(captions)))
+        Example(captions[row], {name: scenes.texts[name][row] for name in names})
+        for row in range(min(N_EXAMPLES, len(captions)))
     )

@@ -1,18 +1,18 @@
-"""What of the truth a sentence says: objects, heading, number, distance and light.
+"""Scores of sentences against the facts of scenes: objects, heading, number, distance and light.
 
-A sentence is read by `simulation.captions.parse`; a sentence that failed is the empty text, and
-says nothing. What counts, for each score:
+Sentences are parsed by `simulation.captions.parse`; a failed narration is the empty text. The
+scores:
 
 * ``object_precision``, ``object_recall``, ``object_f1``: kinds of things named, against kinds of
-  things there, pooled over all kinds and scenes (micro). A kind is named once, whatever its number.
+  things shown, pooled over all kinds and scenes (micro). A kind counts once, whatever its number.
 * ``<kind>_f1``: the same for one kind.
-* ``direction``: over scenes whose subject moves. Right only if the sentence names the subject's
+* ``direction``: over scenes whose subject moves. Correct only if the sentence names the subject's
   kind with the subject's heading.
-* ``count``, ``distance``: over all scenes. Right only if the sentence names the subject's kind with
-  that number, or at that distance.
-* ``light``: over all scenes. Right if the sentence says that light, whatever else it says.
+* ``count``, ``distance``: over all scenes. Correct only if the sentence names the subject's kind
+  with that number, or at that distance.
+* ``light``: over all scenes. Correct if the sentence names that light, whatever else it says.
 
-Saying nothing is as wrong as saying something else.
+A missing answer is as wrong as a false one.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from simulation.captions import ParsedCaption, parse
 from simulation.scenes.facts import DISTANCES, KINDS, LIGHTS, Facts
 
 ACCURACIES = ("direction", "count", "distance", "light")
-"""Scores that ask one question of a scene."""
+"""Scores with one question for each scene."""
 
 SCORES = ("object_f1", "object_precision", "object_recall", *ACCURACIES)
-"""The scores that a table shows; one ``<kind>_f1`` for each kind comes on top."""
+"""The scores of the tables; there is also a ``<kind>_f1`` for each kind."""
 
 HEADINGS = ("left", "right", "towards", "away")
 
@@ -48,7 +48,7 @@ def tallies(facts: Sequence[Facts], texts: Sequence[str], *, seed: int = 0) -> d
     texts : sequence of str
         One sentence for each scene, in the same order.
     seed : int
-        Of the derangements that chance is averaged over.
+        Of the derangements over which chance is averaged.
 
     Returns
     -------
@@ -64,57 +64,55 @@ def tallies(facts: Sequence[Facts], texts: Sequence[str], *, seed: int = 0) -> d
     if len(facts) != len(texts):
         raise MisuseError(f"one sentence for each scene: {len(texts)} for {len(facts)} scenes")
     truth = _truth(facts)
-    said = _said([parse(text) for text in texts])
+    answers = _answers([parse(text) for text in texts])
     orders = derangements(len(facts), seed=seed)
-    right = _Right(truth, said)
-    found = {**_object_tallies(truth["kinds"], said["kinds"], orders)}
+    found = _object_tallies(truth["kinds"], answers["kinds"], orders)
     for name in ACCURACIES:
-        asked, hits = right.of(name)
-        found[name] = _accuracy(asked, hits, orders)
+        found[name] = _accuracy(*_correct(name, truth, answers), orders)
     return found
 
 
-class _Right:
-    """Which sentence (row) is right about which scene (column)."""
+def _correct(
+    name: str, truth: Mapping[str, _Table], answers: Mapping[str, _Table]
+) -> tuple[_Table, _Table]:
+    """Return whether each scene has the question, and whether each sentence is correct about it.
 
-    def __init__(self, truth: Mapping[str, _Table], said: Mapping[str, _Table]) -> None:
-        self._truth = truth
-        self._said = said
-
-    def of(self, name: str) -> tuple[_Table, _Table]:
-        """Return whether a scene asks, shape (n,), and whether a sentence is right, (n, n)."""
-        wanted = self._truth[name]
-        if name == "light":
-            hits = self._said["light"][:, None] == wanted[None, :]
-        else:  # what the sentence says of the kind that is the scene's subject
-            hits = self._said[name][:, self._truth["subject"].astype(int)] == wanted[None, :]
-        asked = wanted >= 0
-        return asked.astype(float), (hits & asked).astype(float)
+    Shapes (n_scenes,) and (n_sentences, n_scenes), 0 or 1.
+    """
+    expected = truth[name]
+    if name == "light":
+        hits = answers["light"][:, None] == expected[None, :]
+    else:  # what the sentence says about the kind of the scene's subject
+        hits = answers[name][:, truth["subject"].astype(int)] == expected[None, :]
+    applies = expected >= 0
+    return applies.astype(float), (hits & applies).astype(float)
 
 
 def _truth(facts: Sequence[Facts]) -> dict[str, _Table]:
-    """Return facts as numbers, a row for each scene; -1 where there is nothing to ask."""
+    """Return facts as numbers, a row for each scene; -1 where a question does not apply."""
     return {
-        "kinds": np.array([[kind in one.kinds for kind in KINDS] for one in facts], float),
-        "subject": np.array([KINDS.index(one.subject.kind) for one in facts], float),
-        "direction": np.array([_index(HEADINGS, one.subject.heading, -1) for one in facts]),
-        "count": np.array([one.subject.count for one in facts], float),
-        "distance": np.array([_index(DISTANCES, one.subject.distance, -1) for one in facts]),
-        "light": np.array([_index(LIGHTS, one.light, -1) for one in facts]),
+        "kinds": np.array([[kind in scene.kinds for kind in KINDS] for scene in facts], float),
+        "subject": np.array([KINDS.index(scene.subject.kind) for scene in facts], float),
+        "direction": np.array([_index(HEADINGS, scene.subject.heading, -1) for scene in facts]),
+        "count": np.array([scene.subject.count for scene in facts], float),
+        "distance": np.array([_index(DISTANCES, scene.subject.distance, -1) for scene in facts]),
+        "light": np.array([_index(LIGHTS, scene.light, -1) for scene in facts]),
     }
 
 
-def _said(said: Sequence[ParsedCaption]) -> dict[str, _Table]:
-    """Return sentences as numbers, by scene and kind; -2 where nothing is said."""
-    table = {name: np.full((len(said), len(KINDS)), -2.0) for name in ACCURACIES[:3]}
-    for row, one in enumerate(said):
-        for thing in one.things:
-            at = row, KINDS.index(thing.kind)
-            table["direction"][at] = _index(HEADINGS, thing.heading, -2)
-            table["count"][at] = -2 if thing.count is None else thing.count
-            table["distance"][at] = _index(DISTANCES, thing.distance, -2)
-    table["kinds"] = np.array([[kind in one.kinds for kind in KINDS] for one in said], float)
-    table["light"] = np.array([_index(LIGHTS, one.light, -2) for one in said])
+def _answers(sentences: Sequence[ParsedCaption]) -> dict[str, _Table]:
+    """Return sentences as numbers, by sentence and kind; -2 where a sentence gives no answer."""
+    table = {name: np.full((len(sentences), len(KINDS)), -2.0) for name in ACCURACIES[:3]}
+    for row, sentence in enumerate(sentences):
+        for thing in sentence.things:
+            cell = row, KINDS.index(thing.kind)
+            table["direction"][cell] = _index(HEADINGS, thing.heading, -2)
+            table["count"][cell] = -2 if thing.count is None else thing.count
+            table["distance"][cell] = _index(DISTANCES, thing.distance, -2)
+    table["kinds"] = np.array(
+        [[kind in sentence.kinds for kind in KINDS] for sentence in sentences], float
+    )
+    table["light"] = np.array([_index(LIGHTS, sentence.light, -2) for sentence in sentences])
     return table
 
 
@@ -122,29 +120,28 @@ def _index(values: Sequence[str], value: str | None, otherwise: int) -> float:
     return float(values.index(value)) if value in values else float(otherwise)
 
 
-def _accuracy(asked: _Table, hits: _Table, orders: NDArray[np.int64]) -> Tally:
-    """Tally one question; `hits` is sentence by scene."""
-    chance = hits[np.arange(len(asked)), orders].sum(axis=1).mean() / max(asked.sum(), 1.0)
-    return Tally(np.diagonal(hits).copy(), asked, float(chance) if asked.any() else float("nan"))
+def _accuracy(applies: _Table, hits: _Table, orders: NDArray[np.int64]) -> Tally:
+    """Tally one question; `hits` has a row for each sentence and a column for each scene."""
+    n_by_chance = hits[np.arange(len(applies)), orders].sum(axis=1).mean()
+    return _tally(np.diagonal(hits).copy(), applies, n_by_chance)
 
 
-def _object_tallies(there: _Table, named: _Table, orders: NDArray[np.int64]) -> dict[str, Tally]:
-    """Tally kinds; the sums of kinds there and kinds named are the same in every order."""
-    shared = there * named
-    # Things that a sentence names and that the scene of each order shows, by kind.
+def _object_tallies(shown: _Table, named: _Table, orders: NDArray[np.int64]) -> dict[str, Tally]:
+    """Tally kinds; the numbers of kinds shown and named are the same in every order."""
+    shared = shown * named
+    # Mean number of kinds that a sentence names and that the scene in its place shows, by kind.
     by_chance = np.stack(
-        [(named[:, kind] * there[orders, kind]).sum(axis=1).mean() for kind in range(len(KINDS))]
+        [(named[:, kind] * shown[orders, kind]).sum(axis=1).mean() for kind in range(len(KINDS))]
     )
-    n_there, n_named = there.sum(axis=1), named.sum(axis=1)
+    n_shown, n_named = shown.sum(axis=1), named.sum(axis=1)
     found = {
-        "object_f1": _tally(2 * shared.sum(axis=1), n_there + n_named, 2 * by_chance.sum()),
+        "object_f1": _tally(2 * shared.sum(axis=1), n_shown + n_named, 2 * by_chance.sum()),
         "object_precision": _tally(shared.sum(axis=1), n_named, by_chance.sum()),
-        "object_recall": _tally(shared.sum(axis=1), n_there, by_chance.sum()),
+        "object_recall": _tally(shared.sum(axis=1), n_shown, by_chance.sum()),
     }
-    for at, kind in enumerate(KINDS):
-        found[f"{kind}_f1"] = _tally(
-            2 * shared[:, at], there[:, at] + named[:, at], 2 * by_chance[at]
-        )
+    for column, kind in enumerate(KINDS):
+        n_of_kind = shown[:, column] + named[:, column]
+        found[f"{kind}_f1"] = _tally(2 * shared[:, column], n_of_kind, 2 * by_chance[column])
     return found
 
 

@@ -1,10 +1,11 @@
-"""The report as a page of Markdown: tables that a person reads, beside the figures."""
+"""The report of `simulate score` as a Markdown page with tables and figures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
+from encoder_training.evaluation.bootstrap import Interval
 from evaluation.narrations.facts_score import SCORES
 from evaluation.narrations.report import NarratorScores, Report
 from evaluation.scores import Score
@@ -18,23 +19,16 @@ COLUMNS = {
     "distance": "distance",
     "light": "light",
 }
-"""Scores in the order of the tables, and their heads."""
+"""Scores in the order of the tables, and their column headings."""
 
 
 def page(report: Report, figures: Mapping[str, str]) -> str:
-    """Write the report as Markdown.
+    """Return the report as Markdown.
 
     Parameters
     ----------
-    report : Report
-        What was measured.
     figures : mapping of str to str
-        Caption and path of each figure, seen from the page.
-
-    Returns
-    -------
-    text : str
-        Ends with a line break.
+        Caption, and path relative to the page, of each figure.
     """
     parts = [
         _head(report),
@@ -45,14 +39,14 @@ def page(report: Report, figures: Mapping[str, str]) -> str:
         "## Number of units\n\n" + _units(report),
         "## Controlled clips\n\n" + _pairs(report),
         "## Sentence similarity\n\n" + _sbert(report),
-        "## Same words\n\n" + _same_tokens(report),
-        "## What was said\n\n" + _examples(report),
+        "## Same text\n\n" + _same_tokens(report),
+        "## Examples\n\n" + _examples(report),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table; a cell cannot break it.
+    """Return a Markdown table; bars and line breaks in cells are escaped.
 
     >>> print(table(["a", "b"], [["1", "2"]]))
     | a | b |
@@ -65,7 +59,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number with two decimals; a dash if it is none.
+    """Return a number with two decimals; a dash for NaN.
 
     >>> number(0.456), number(float("nan"))
     ('0.46', '-')
@@ -81,27 +75,27 @@ Made by `{report.command}` in {seconds / 60:.0f} minutes; every number below is 
 `--json` writes. {report.n_scenes} scenes that neither the language model nor the encoder has seen.
 Bundle `{report.bundle[:12]}`, language model `{report.model}`.
 
-Each scene is scored on one window: of those that no cut between scenes falls into, the one that
-describes the frame nearest to the scene's middle. *True patches* are of that same frame.
+Each scene is scored on one window: of those that lie within the scene, the one that describes the
+frame nearest to its middle. *True patches* are the patch embeddings of that same frame.
 
-Square brackets hold 95 % intervals: bootstrap over scenes, 10,000 draws, but Wilson's for the rates
-of the controlled clips. *Chance* is the same score of the same sentences against the facts of other
-scenes (mean of 1,000 orders in which no scene stays in its place); *corrected* is
-(score - chance) / (1 - chance). A sentence counts as right about direction, count or distance only
-if it names the subject's kind with it; direction is scored where the subject moves. Scenes last one
+Square brackets hold 95 % intervals: bootstrap over scenes with 10,000 draws, or Wilson's interval
+for the rates of the controlled clips. *Chance* is the same score of the same sentences against the
+facts of other scenes (mean of 1,000 orders in which no scene stays in its place); *corrected* is
+(score - chance) / (1 - chance). A sentence is correct about direction, count or distance only if it
+names the subject's kind with it; direction is scored where the subject moves. Scenes last one
 second. The controlled clips differ in the subject's *kind*, count, heading or distance, in the
-light, or in whether there is a *second* thing, so many pairs for each."""
+light, or in whether there is a *second* thing; the table gives the number of pairs."""
 
 
 def _targets(report: Report) -> str:
     rows = [
         [
-            each.name,
-            each.wanted,
-            f"{each.found:.3f}" if math.isfinite(each.found) else "-",
-            "yes" if each.is_met else f"**no**, by {each.missed_by:.3f}",
+            target.name,
+            target.wanted,
+            f"{target.found:.3f}" if math.isfinite(target.found) else "-",
+            "yes" if target.is_met else f"**no**, by {target.missed_by:.3f}",
         ]
-        for each in report.targets
+        for target in report.targets
     ]
     return table(["target", "wanted", "found", "met"], rows)
 
@@ -112,32 +106,29 @@ def _narrators(report: Report) -> dict[str, NarratorScores]:
 
 def _scores(report: Report) -> str:
     rows = [
-        [name, _n(each), *(_with_interval(each.scores[score]) for score in COLUMNS)]
-        for name, each in _narrators(report).items()
+        [name, _n_units(narrator), *(_with_interval(narrator.scores[score]) for score in COLUMNS)]
+        for name, narrator in _narrators(report).items()
     ]
-    return table(["heard", "units", *COLUMNS.values()], rows)
+    return table(["input", "units", *COLUMNS.values()], rows)
 
 
 def _corrected(report: Report) -> str:
     rows = []
-    for name, each in _narrators(report).items():
-        cells = [
-            f"{number(each.scores[score].corrected)} (chance {number(each.scores[score].chance)})"
-            for score in SCORES
-            if score in COLUMNS
-        ]
+    for name, narrator in _narrators(report).items():
+        scores = [narrator.scores[score] for score in SCORES]
+        cells = [f"{number(s.corrected)} (chance {number(s.chance)})" for s in scores]
         rows.append([name, *cells])
-    return table(["heard", *(COLUMNS[score] for score in SCORES)], rows)
+    return table(["input", *(COLUMNS[score] for score in SCORES)], rows)
 
 
 def _units(report: Report) -> str:
     rows = [
         [
             str(n_units),
-            str(each.n_sentences),
-            *(_with_interval(each.scores[score]) for score in COLUMNS),
+            str(narrator.n_sentences),
+            *(_with_interval(narrator.scores[score]) for score in COLUMNS),
         ]
-        for n_units, each in sorted(report.units.items())
+        for n_units, narrator in sorted(report.units.items())
     ]
     return table(["visual units", "sentences", *COLUMNS.values()], rows)
 
@@ -145,20 +136,20 @@ def _units(report: Report) -> str:
 def _pairs(report: Report) -> str:
     rows = [
         [
-            group.source.replace("_", " "),
-            each.feature,
-            str(each.n_pairs),
-            f"{number(each.present)} [{number(each.present_low)}, {number(each.present_high)}]",
-            f"{number(each.absent)} [{number(each.absent_low)}, {number(each.absent_high)}]",
-            f"{each.p_mcnemar_holm:.2g}",
-            f"{each.p_fisher_holm:.2g}",
+            clips.source.replace("_", " "),
+            pair.feature,
+            str(pair.n_pairs),
+            _range(pair.present, pair.present_low, pair.present_high),
+            _range(pair.absent, pair.absent_low, pair.absent_high),
+            f"{pair.p_mcnemar_holm:.2g}",
+            f"{pair.p_fisher_holm:.2g}",
         ]
-        for group in report.pairs
-        for each in group.results
+        for clips in report.pairs
+        for pair in clips.results
     ]
-    head = ["source", "feature", "pairs", "said when present", "said when absent"]
+    head = ["source", "feature", "pairs", "mentioned when present", "mentioned when absent"]
     return (
-        "The two scenes of a pair look the same but for one feature. p: two-sided, exact, "
+        "The two scenes of a pair look the same except for one feature. p: two-sided, exact, "
         "corrected for the number of features after Holm.\n\n"
         + table([*head, "p, McNemar", "p, Fisher"], rows)
     )
@@ -170,47 +161,57 @@ def _sbert(report: Report) -> str:
     rows = [
         [
             name.replace("_", " "),
-            *(_with_interval(each) for each in (found.matched, found.shuffled, found.floor)),
-            f"{number(found.matched_less_shuffled.value)} "
-            f"[{number(found.matched_less_shuffled.low)}, "
-            f"{number(found.matched_less_shuffled.high)}]",
+            *(
+                _with_interval(score)
+                for score in (
+                    similarity.matched,
+                    similarity.shuffled,
+                    similarity.floor,
+                    similarity.matched_less_shuffled,
+                )
+            ),
         ]
-        for name, found in report.sbert.items()
+        for name, similarity in report.sbert.items()
     ]
     return (
         "Cosine of all-MiniLM-L6-v2: with the caption of the scene, with those of other scenes, "
         "and with 30 sentences of random words.\n\n"
-        + table(["heard", "matched", "shuffled", "floor", "matched less shuffled"], rows)
+        + table(["input", "matched", "shuffled", "floor", "matched less shuffled"], rows)
     )
 
 
 def _same_tokens(report: Report) -> str:
     rows = [
-        [each.way, str(each.n_compared), str(each.n_equal), str(each.n_dropped)]
-        for each in report.same_tokens
+        [run.way, str(run.n_compared), str(run.n_equal), str(run.n_dropped)]
+        for run in report.same_tokens
     ]
     return (
-        "Narrations of the same window and population, against those of the sequential mode.\n\n"
+        "Narrations of the same window and population, compared with the sequential mode.\n\n"
         + table(["way", "compared", "equal", "windows not narrated"], rows)
     )
 
 
 def _examples(report: Report) -> str:
-    names = list(report.examples[0].said) if report.examples else []
+    names = list(report.examples[0].texts) if report.examples else []
     rows = [
-        [each.caption, *(each.said.get(name, "") for name in names)] for each in report.examples
+        [example.caption, *(example.texts.get(name, "") for name in names)]
+        for example in report.examples
     ]
-    return "The first scenes, whatever was said of them.\n\n" + table(
+    return "The first scenes, unselected.\n\n" + table(
         ["true", *(name.replace("_", " ") for name in names)], rows
     )
 
 
-def _n(scored: NarratorScores) -> str:
-    return "-" if scored.n_units is None else str(scored.n_units)
+def _n_units(narrator: NarratorScores) -> str:
+    return "-" if narrator.n_units is None else str(narrator.n_units)
 
 
-def _with_interval(score: Score) -> str:
-    return f"{number(score.value)} [{number(score.low)}, {number(score.high)}]"
+def _with_interval(score: Score | Interval) -> str:
+    return _range(score.value, score.low, score.high)
+
+
+def _range(value: float, low: float, high: float) -> str:
+    return f"{number(value)} [{number(low)}, {number(high)}]"
 
 
 def _cell(text: str) -> str:

@@ -1,9 +1,9 @@
-"""Controlled clips: a feature must be said when it is there, and left out when it is not.
+"""Controlled clips: a feature must be mentioned when it is shown, and not when it is absent.
 
-The two scenes of a pair look the same but for one feature (`simulation.scenes.pairs`). The value in
-question is the first scene's: its subject's kind, number, heading or distance, its light, or its
-second thing. It is *present* in the first scene and *absent* from the second, and is mentioned by a
-sentence that says it as `evaluation.narrations.facts_score` counts it.
+The two scenes of a pair look the same except for one feature (`simulation.scenes.pairs`). The value
+under test is the first scene's: its subject's kind, number, heading or distance, its light, or its
+second thing. It is *present* in the first scene and *absent* from the second. A sentence mentions
+it under the rules of `evaluation.narrations.facts_score`.
 
 References
 ----------
@@ -27,23 +27,23 @@ from simulation.scenes.pairs import FEATURES
 
 @dataclass(frozen=True, slots=True)
 class NarratedPair:
-    """Two scenes that differ in one feature, and what was said of each.
+    """Two scenes that differ in one feature, and the sentence for each.
 
     Attributes
     ----------
     feature : str
         One of `FEATURES`.
     present, absent : Facts
-        With the value in question, and without it.
-    said_present, said_absent : str
-        The sentence about each.
+        With the value under test, and without it.
+    text_present, text_absent : str
+        The sentences.
     """
 
     feature: str
     present: Facts
     absent: Facts
-    said_present: str
-    said_absent: str
+    text_present: str
+    text_absent: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +54,12 @@ class PairResult:
     ----------
     feature : str
         One of `FEATURES`.
-    n_pairs : int
-        Pairs that differ in it.
     present, present_low, present_high : float
-        Rate of mention where it is there, with its 95 % Wilson interval.
+        Rate of mention where it is present, with its 95 % Wilson interval.
     absent, absent_low, absent_high : float
-        The same where it is not.
+        The same where it is absent.
     p_mcnemar, p_fisher : float
-        Two-sided; exact test on the pairs, and exact test that ignores which belong together.
+        Two-sided; exact test on the pairs, and exact test that ignores the pairing.
     p_mcnemar_holm, p_fisher_holm : float
         Corrected for the number of features.
     """
@@ -81,35 +79,24 @@ class PairResult:
 
 
 def pair_results(pairs: Sequence[NarratedPair]) -> tuple[PairResult, ...]:
-    """Test each feature on its pairs.
-
-    Parameters
-    ----------
-    pairs : sequence of NarratedPair
-        Of any features, in any order.
-
-    Returns
-    -------
-    results : tuple of PairResult
-        One for each feature that has pairs, in the order of `FEATURES`.
-    """
+    """Test each feature that has pairs, in the order of `FEATURES`."""
     by_feature = {
         feature: [
             (
-                mentions(pair.feature, pair.present, pair.absent, pair.said_present),
-                mentions(pair.feature, pair.present, pair.absent, pair.said_absent),
+                mentions(pair.feature, pair.present, pair.absent, pair.text_present),
+                mentions(pair.feature, pair.present, pair.absent, pair.text_absent),
             )
             for pair in pairs
             if pair.feature == feature
         ]
         for feature in FEATURES
     }
-    tested = {feature: said for feature, said in by_feature.items() if said}
-    mcnemar = [mcnemar_exact(said) for said in tested.values()]
-    fisher = [fisher_exact(said) for said in tested.values()]
+    tested = {feature: mentioned for feature, mentioned in by_feature.items() if mentioned}
+    mcnemar = [mcnemar_exact(mentioned) for mentioned in tested.values()]
+    fisher = [fisher_exact(mentioned) for mentioned in tested.values()]
     return tuple(
-        _result(feature, said, p_values)
-        for (feature, said), p_values in zip(
+        _result(feature, mentioned, p_values)
+        for (feature, mentioned), p_values in zip(
             tested.items(),
             zip(mcnemar, fisher, holm(mcnemar), holm(fisher), strict=True),
             strict=True,
@@ -118,67 +105,57 @@ def pair_results(pairs: Sequence[NarratedPair]) -> tuple[PairResult, ...]:
 
 
 def mentions(feature: str, present: Facts, absent: Facts, text: str) -> bool:
-    """Whether a sentence says the value that the first facts have and the second have not.
+    """Return whether a sentence mentions the value of a feature that only the first facts have.
 
     Parameters
     ----------
     feature : str
         One of `FEATURES`.
-    present, absent : Facts
-        Of the two scenes.
     text : str
-        What was said of either.
-
-    Returns
-    -------
-    is_mentioned : bool
+        The sentence for either scene.
 
     Raises
     ------
     MisuseError
         If the facts do not differ in that feature.
     """
-    said, subject = parse(text), present.subject
+    sentence, subject = parse(text), present.subject
     if feature == "second":
-        gone = present.kinds - absent.kinds
-        if len(gone) != 1:
+        missing = present.kinds - absent.kinds
+        if len(missing) != 1:
             raise MisuseError(f"one thing must be missing from the second facts, got {absent}")
-        return bool(gone & said.kinds)
+        return bool(missing & sentence.kinds)
     values = _value(feature, present), _value(feature, absent)
     if values[0] == values[1]:
         raise MisuseError(f"the scenes of a pair must differ in {feature!r}, got {values[0]} twice")
     if feature == "kind":
-        return subject.kind in said.kinds
+        return subject.kind in sentence.kinds
     if feature == "light":
-        return said.light == present.light
-    thing = said.thing(subject.kind)
+        return sentence.light == present.light
+    thing = sentence.thing(subject.kind)
     return thing is not None and getattr(thing, feature) == values[0]
 
 
-def mcnemar_exact(said: Sequence[tuple[bool, bool]]) -> float:
+def mcnemar_exact(mentioned: Sequence[tuple[bool, bool]]) -> float:
     """Return the two-sided p of McNemar's exact test; 1 if no pair is discordant.
 
     Parameters
     ----------
-    said : sequence of (bool, bool)
-        Mentioned where present, mentioned where absent.
-
-    Returns
-    -------
-    p : float
+    mentioned : sequence of (bool, bool)
+        For each pair: where present, where absent.
     """
     from scipy.stats import binomtest
 
-    for_it = sum(one and not other for one, other in said)
-    against = sum(other and not one for one, other in said)
-    return float(binomtest(for_it, for_it + against).pvalue) if for_it + against else 1.0
+    n_present = sum(present and not absent for present, absent in mentioned)
+    n = sum(present != absent for present, absent in mentioned)
+    return float(binomtest(n_present, n).pvalue) if n else 1.0
 
 
-def fisher_exact(said: Sequence[tuple[bool, bool]]) -> float:
+def fisher_exact(mentioned: Sequence[tuple[bool, bool]]) -> float:
     """Return the two-sided p of Fisher's exact test on mentions where present and where absent."""
     from scipy import stats
 
-    table = [[sum(row), len(row) - sum(row)] for row in zip(*said, strict=True)]
+    table = [[sum(row), len(row) - sum(row)] for row in zip(*mentioned, strict=True)]
     return float(stats.fisher_exact(table).pvalue)
 
 
@@ -205,19 +182,21 @@ def _value(feature: str, facts: Facts) -> object:
 
 
 def _result(
-    feature: str, said: Sequence[tuple[bool, bool]], p_values: tuple[float, float, float, float]
+    feature: str,
+    mentioned: Sequence[tuple[bool, bool]],
+    p_values: tuple[float, float, float, float],
 ) -> PairResult:
-    present, absent = (sum(row) for row in zip(*said, strict=True))
-    present_low, present_high = _wilson(present, len(said))
-    absent_low, absent_high = _wilson(absent, len(said))
+    present, absent = (sum(row) for row in zip(*mentioned, strict=True))
+    present_low, present_high = _wilson(present, len(mentioned))
+    absent_low, absent_high = _wilson(absent, len(mentioned))
     p_mcnemar, p_fisher, p_mcnemar_holm, p_fisher_holm = p_values
     return PairResult(
         feature=feature,
-        n_pairs=len(said),
-        present=present / len(said),
+        n_pairs=len(mentioned),
+        present=present / len(mentioned),
         present_low=present_low,
         present_high=present_high,
-        absent=absent / len(said),
+        absent=absent / len(mentioned),
         absent_low=absent_low,
         absent_high=absent_high,
         p_mcnemar=p_mcnemar,

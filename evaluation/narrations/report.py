@@ -1,8 +1,8 @@
-"""All that was measured in the simulated world, as one value, and that value as JSON.
+"""The report of `simulate score`, and its JSON.
 
-The JSON's keys are a contract: ``true_patches.object_f1``, ``spikes.<population>.object_f1``,
+The keys of the JSON are a contract: ``true_patches.object_f1``, ``spikes.<population>.object_f1``,
 ``units.<number>.object_f1``; each score has ``_ci``, ``_chance``, ``_corrected`` and
-``_corrected_ci`` beside it. What is no number is null.
+``_corrected_ci`` beside it. NaN becomes null.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from evaluation.narrations.sbert import Similarity
 from evaluation.scores import Score
 
 REPORT_VERSION = 1
-"""Raised when a key changes meaning or goes."""
+"""Raised when a key changes its meaning or is removed."""
 
 CONTROLS = ("shuffled", "silent")
-"""Populations that hear nothing of the world; a narration must beat both."""
+"""Populations without information about the movie; a narration must beat both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class NarratorScores:
     Attributes
     ----------
     n_units : int or None
-        Units that were heard; None for the true patches.
+        Selected units; None for the true patches.
     n_sentences : int
-        Sentences that were scored; several for each scene where several subsets were heard.
+        Sentences scored; several for each scene if there are several subsets.
     scores : mapping of str to Score
         As `evaluation.narrations.facts_score` names them.
     """
@@ -49,7 +49,7 @@ class NarratorScores:
 
 
 @dataclass(frozen=True, slots=True)
-class PairsOf:
+class ClipResults:
     """Controlled clips of one narrator.
 
     Attributes
@@ -65,7 +65,7 @@ class PairsOf:
 
 
 MIN_COMPARED = 20
-"""Sentences; fewer could agree by luck."""
+"""Sentences; fewer could agree by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,36 +97,24 @@ class SameTokens:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What was said of one scene.
-
-    Attributes
-    ----------
-    caption : str
-        A sentence that is true of it.
-    said : mapping of str to str
-        By narrator.
-    """
+    """The narrations of one scene, by narrator, beside a true caption."""
 
     caption: str
-    said: Mapping[str, str]
+    texts: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Something that the simulated world must show.
+    """A target of the simulated world, and the result.
 
     Attributes
     ----------
-    name : str
-        In words.
     wanted : str
-        The number that was set, with its sign.
+        Relation and threshold, such as ``>= 0.75``.
     found : float
-        The number that was measured.
-    is_met : bool
-        Whether it is.
+        The measured value.
     missed_by : float
-        How far it falls short; 0 if it is met.
+        Distance to the threshold; 0 if the target is met.
     """
 
     name: str
@@ -138,7 +126,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything.
+    """Everything that was measured.
 
     Attributes
     ----------
@@ -149,25 +137,25 @@ class Report:
     bundle, model : str
         sha256 of the bundle's manifest, and the name of the language model's folder.
     true_patches : NarratorScores
-        What the language model says when it sees the frame itself.
+        Of the language model given the patches of the frame itself.
     spikes : mapping of str to NarratorScores
         By population.
     units : mapping of int to NarratorScores
         By number of visual units.
     against : mapping of str to Interval
         Object F1 of a pair of populations, first less second, such as ``all-silent``.
-    pairs : tuple of PairsOf
+    pairs : tuple of ClipResults
         Controlled clips.
     sbert : mapping of str to Similarity
-        By narrator; empty if the model for it was left out.
+        By narrator; empty if sentence similarity was left out.
     same_tokens : tuple of SameTokens
-        Other ways of replaying.
+        Other ways of replaying the same spikes.
     targets : tuple of Target
         Met or missed.
     examples : tuple of Example
-        The first scenes, whatever was said.
+        The first scenes, unselected.
     seconds : mapping of str to float
-        How long each part took.
+        Duration of each part.
     """
 
     command: str
@@ -178,7 +166,7 @@ class Report:
     spikes: Mapping[str, NarratorScores]
     units: Mapping[int, NarratorScores]
     against: Mapping[str, Interval]
-    pairs: tuple[PairsOf, ...]
+    pairs: tuple[ClipResults, ...]
     sbert: Mapping[str, Similarity]
     same_tokens: tuple[SameTokens, ...]
     targets: tuple[Target, ...]
@@ -186,7 +174,7 @@ class Report:
     seconds: Mapping[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values; the module says which keys there are."""
+        """Return plain values; the module's docstring describes the keys."""
         tree = {
             "version": REPORT_VERSION,
             "command": self.command,
@@ -194,24 +182,25 @@ class Report:
             "bundle": self.bundle,
             "model": self.model,
             "true_patches": _scored(self.true_patches),
-            "spikes": {name: _scored(each) for name, each in self.spikes.items()},
-            "units": {str(number): _scored(each) for number, each in self.units.items()},
+            "spikes": {name: _scored(scores) for name, scores in self.spikes.items()},
+            "units": {str(number): _scored(scores) for number, scores in self.units.items()},
             "against": {
-                name: {"object_f1": each.value, "object_f1_ci": [each.low, each.high]}
-                for name, each in self.against.items()
+                name: {"object_f1": lead.value, "object_f1_ci": [lead.low, lead.high]}
+                for name, lead in self.against.items()
             },
             "pairs": [
-                {"source": group.source, **asdict(result)}
-                for group in self.pairs
-                for result in group.results
+                {"source": clips.source, **asdict(result)}
+                for clips in self.pairs
+                for result in clips.results
             ],
-            "sbert": {name: _similarity(each) for name, each in self.sbert.items()},
+            "sbert": {name: _similarity(found) for name, found in self.sbert.items()},
             "same_tokens": {
-                each.way: {**asdict(each), "is_same": each.is_same} for each in self.same_tokens
+                run.way: {**asdict(run), "is_same": run.is_same} for run in self.same_tokens
             },
-            "targets": [asdict(each) for each in self.targets],
+            "targets": [asdict(target) for target in self.targets],
             "examples": [
-                {"caption": each.caption, "said": dict(each.said)} for each in self.examples
+                {"caption": example.caption, "said": dict(example.texts)}
+                for example in self.examples
             ],
             "seconds": dict(self.seconds),
         }
@@ -242,11 +231,11 @@ def _similarity(found: Similarity) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return the same tree without what JSON cannot say: not-a-number becomes null."""
+    """Return the same tree with None for NaN and infinity, which JSON cannot hold."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(inner) for inner in value]
     return value

@@ -1,8 +1,7 @@
-"""Sentence similarity: how near a narration is to the caption of its scene, in meaning.
+"""Sentence similarity: cosine of embeddings between a narration and the caption of its scene.
 
-Three numbers, as in the paper: *matched* (against the caption of its own scene), *shuffled*
-(against the captions of other scenes, in orders in which none stays) and *floor* (against
-sentences of random words, which mean nothing).
+Three numbers, as in the paper: *matched* (with the caption of its own scene), *shuffled* (with the
+captions of other scenes, in derangements) and *floor* (with sentences of random words).
 
 References
 ----------
@@ -31,7 +30,7 @@ N_SALADS = 30
 """Word-salad sentences: the paper's number."""
 
 SALAD_WORDS = (6, 14)
-"""Shortest and longest salad, words: about as long as our captions."""
+"""Shortest and longest salad, words: about as long as the captions."""
 
 SALAD_VOCABULARY = """
 about above acid actual after again agree almost also amber and anchor angle answer any april
@@ -58,7 +57,7 @@ uncle under unless until useful usual vague valley value vapour velvet verb verd
 virtue vote wage warm water wealth weather whether which whisper window winter wisdom wish wonder
 wool worry would write yellow yesterday zero zinc
 """.split()
-"""Everyday words, few of them of a street."""
+"""Everyday words, few of which belong to a street scene."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Similarity:
     Attributes
     ----------
     matched, shuffled, floor : Score
-        Mean cosine, with its 95 % bootstrap interval over scenes; chance is not defined.
+        Mean cosine, with its 95 % bootstrap interval over scenes; its chance is NaN.
     matched_less_shuffled : Interval
         Of the difference, paired over scenes.
     """
@@ -80,7 +79,7 @@ class Similarity:
 
 
 class SentenceEncoder(Protocol):
-    """Anything that turns sentences into directions."""
+    """Anything that turns sentences into unit vectors."""
 
     def encode(self, sentences: list[str]) -> NDArray[np.float32]:
         """Return one vector a sentence, shape (n, dim), float32, of length 1."""
@@ -88,12 +87,12 @@ class SentenceEncoder(Protocol):
 
 
 class MiniLM:
-    """all-MiniLM-L6-v2 on the CPU, from its PyPI package: nothing is downloaded.
+    """all-MiniLM-L6-v2 on the CPU, from its PyPI package, without a download.
 
     Raises
     ------
     DependencyError
-        If the model or the library that reads it is not installed.
+        If the model or sentence-transformers is not installed.
     """
 
     def __init__(self) -> None:
@@ -136,19 +135,13 @@ def similarity(
     Parameters
     ----------
     texts : sequence of str
-        What was said of each scene. The empty text has similarity 0 to everything.
+        A narration of each scene. The empty text has similarity 0 to everything.
     captions : sequence of str
         One caption of each scene, in the same order.
-    encoder : SentenceEncoder
-        Such as `MiniLM`.
-    draws : array, shape (n_draws, n_scenes), float64
-        As `evaluation.bootstrap.resamples` returns them.
+    draws : Draws
+        Of the scenes.
     seed : int
-        Of the orders and of the word salads.
-
-    Returns
-    -------
-    Similarity
+        Of the derangements and of the word salads.
 
     Raises
     ------
@@ -159,13 +152,14 @@ def similarity(
         raise MisuseError(f"one caption for each text: {len(captions)} for {len(texts)} texts")
     distinct = sorted({*texts, *captions, *word_salads(seed)})
     vectors = dict(zip(distinct, encoder.encode(distinct), strict=True))
-    said = np.stack([vectors[text] * bool(text.strip()) for text in texts])
-    cosines = said @ np.stack([vectors[caption] for caption in captions]).T
+    narrated = np.stack([vectors[text] * bool(text.strip()) for text in texts])
+    cosines = narrated @ np.stack([vectors[caption] for caption in captions]).T
     orders = derangements(len(texts), seed=seed)
     rows = np.arange(len(texts))
     matched = _mean(np.diagonal(cosines))
     shuffled = _mean(cosines[rows, orders].mean(axis=0))
-    floor = _mean((said @ np.stack([vectors[each] for each in word_salads(seed)]).T).mean(axis=1))
+    salads = np.stack([vectors[salad] for salad in word_salads(seed)])
+    floor = _mean((narrated @ salads.T).mean(axis=1))
     return Similarity(
         matched=score(matched, draws),
         shuffled=score(shuffled, draws),

@@ -1,7 +1,6 @@
-"""What the simulated world must show, and whether it does.
+"""The targets of the simulated world, and whether a report meets them.
 
-The numbers are those of the project's definition of a working simulated world; they are fixed here
-so that a report cannot move them.
+The numbers define a working simulated world; they are constants, so that no option can move them.
 """
 
 from __future__ import annotations
@@ -14,51 +13,46 @@ from encoder_training.evaluation.bootstrap import Interval
 from evaluation.narrations.report import CONTROLS, NarratorScores, SameTokens, Target
 
 TRUE_PATCHES = {"object_f1": 0.95, "direction": 0.90, "light": 0.90, "count": 0.90}
-"""Least score of the language model on the frames themselves."""
+"""Lowest scores of the language model on the frames themselves."""
 
 SPIKES_F1 = 0.75
-"""Least object F1 of all units."""
+"""Lowest object F1 of all units."""
 
 ABOVE_CONTROLS = 0.3
-"""Least lead of all units over the better control, object F1."""
+"""Smallest lead of all units over the better control, object F1."""
 
 
-def against(populations: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the comparisons that the targets need, of those populations that there are."""
+def comparisons(populations: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the pairs of populations that the targets compare, where both are present."""
     pairs = [("all", control) for control in CONTROLS] + [("CA1", "silent")]
     return [pair for pair in pairs if set(pair) <= set(populations)]
 
 
-def judge(
+def evaluate_targets(
     true_patches: NarratorScores,
     spikes: Mapping[str, NarratorScores],
     units: Mapping[int, NarratorScores],
     differences: Mapping[str, Interval],
     same_tokens: Sequence[SameTokens],
 ) -> tuple[Target, ...]:
-    """Hold what was found to what is wanted.
+    """Compare the scores with the targets.
 
     Parameters
     ----------
-    true_patches : NarratorScores
     spikes : mapping of str to NarratorScores
-        By population; ``all`` is needed, the others are judged if they are there.
+        By population; ``all`` is required, other targets are skipped without their populations.
     units : mapping of int to NarratorScores
         By number of units.
     differences : mapping of str to Interval
-        Object F1, as `against` names the pairs, joined by a hyphen.
-    same_tokens : sequence of SameTokens
-
-    Returns
-    -------
-    targets : tuple of Target
+        Of object F1, by the pairs of `comparisons`, joined by a hyphen.
     """
     targets = [
         _at_least(f"true patches: {name.replace('_', ' ')}", true_patches.scores[name].value, least)
         for name, least in TRUE_PATCHES.items()
     ]
     targets.append(_at_least("all units: object F1", spikes["all"].object_f1.value, SPIKES_F1))
-    leads = [differences[f"all-{each}"].value for each in CONTROLS if f"all-{each}" in differences]
+    pairs = [f"all-{control}" for control in CONTROLS]
+    leads = [differences[pair].value for pair in pairs if pair in differences]
     if leads:
         targets.append(
             _at_least("all units above the better control: object F1", min(leads), ABOVE_CONTROLS)
@@ -78,13 +72,13 @@ def judge(
         targets.append(_growth([units[number].object_f1.value for number in sorted(units)]))
     targets += [
         Target(
-            name=f"same words as in the sequential mode: {each.way} ({each.n_compared} sentences)",
+            name=f"same words as in the sequential mode: {run.way} ({run.n_compared} sentences)",
             wanted="= 1",
-            found=each.n_equal / each.n_compared if each.n_compared else math.nan,
-            is_met=each.is_same,
-            missed_by=1 - each.n_equal / each.n_compared if each.n_compared else 1.0,
+            found=run.n_equal / run.n_compared if run.n_compared else math.nan,
+            is_met=run.is_same,
+            missed_by=1 - run.n_equal / run.n_compared if run.n_compared else 1.0,
         )
-        for each in same_tokens
+        for run in same_tokens
     ]
     return tuple(targets)
 
@@ -94,7 +88,7 @@ def _at_least(name: str, found: float, least: float) -> Target:
 
 
 def _growth(values: Sequence[float]) -> Target:
-    """Judge the smallest step from one number of units to the next."""
+    """Evaluate the smallest step from one number of units to the next."""
     step = min(later - earlier for earlier, later in pairwise(values))
     return Target(
         name="object F1 grows with the number of units: smallest step",

@@ -1,9 +1,9 @@
-"""Which window describes a scene: the one nearest to its middle that saw nothing else.
+"""Which window describes a scene: the one nearest to its middle without spikes of another scene.
 
-A spike is the answer to a frame that was shown up to one latency before it. So the window that
-describes a scene starts at least that latency after the scene's first frame, and ends before the
-scene does; windows that a cut falls into are not scored. Times are integers; bins lie on the grid
-that training and serving share.
+A spike responds to a frame that was shown up to one response latency earlier. So the window of a
+scene starts at least that latency after the scene's first frame, and ends before the scene does;
+windows that overlap a cut are not scored. Times are integers; bins lie on the grid that training
+and serving share.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from contracts.errors import MisuseError
 from contracts.window import WindowSpec
 
 MAX_LATENCY_NS = 150_000_000
-"""After which no spike answers an older frame: the longest latencies from retina to cortex are
-about 100 ms (Siegle et al., Nature 592, 2021), and responses outlast their frame by a few tens."""
+"""After this, no spike responds to an earlier frame: the longest latencies from retina to cortex
+are about 100 ms (Siegle et al., Nature 592, 2021), and responses outlast a frame by tens of ms."""
 
 
 def with_stride(spec: WindowSpec, scene_ns: int) -> WindowSpec:
@@ -27,15 +27,8 @@ def with_stride(spec: WindowSpec, scene_ns: int) -> WindowSpec:
 
     Parameters
     ----------
-    spec : WindowSpec
-        Of the bundle.
     scene_ns : int
-        Length of the shortest scene, nanoseconds.
-
-    Returns
-    -------
-    spec : WindowSpec
-        Its stride is at least that of the bundle where scenes allow.
+        Duration of the shortest scene, nanoseconds.
 
     Raises
     ------
@@ -45,7 +38,7 @@ def with_stride(spec: WindowSpec, scene_ns: int) -> WindowSpec:
     rate = spec.rate
     window_ns = rate.start_ns(spec.n_bins)
     bin_ns = rate.start_ns(1)
-    # One bin less: a stride of n bins may have to wait almost n bins for the first start.
+    # One bin less: with a stride of n bins the first start may come almost n bins late.
     stride_bins = (scene_ns - MAX_LATENCY_NS - window_ns) // bin_ns - 1
     if stride_bins < 1:
         raise MisuseError(
@@ -63,20 +56,20 @@ def scene_windows(
     Parameters
     ----------
     spec : WindowSpec
-        With the stride that is used.
+        With the stride of the replay.
     start_ns, stop_ns : array, shape (n_scenes,), int64, nanoseconds
         When each scene was on the screen, session clock.
 
     Returns
     -------
     window_seq : array, shape (n_scenes,), int64
-        Number of the window on the grid of `spec`. The frame that it describes is the one nearest
-        to the scene's middle.
+        Number of the window on the grid of `spec` that describes the frame nearest to the middle of
+        the scene.
 
     Raises
     ------
     MisuseError
-        If a scene has none.
+        If a scene holds no window.
     """
     chosen = np.empty(len(start_ns), np.int64)
     for scene, (start, stop) in enumerate(zip(start_ns.tolist(), stop_ns.tolist(), strict=True)):
@@ -98,7 +91,7 @@ def frame_ns(spec: WindowSpec, window_seq: int) -> int:
 
 
 def _clean_windows(spec: WindowSpec, start: int, stop: int) -> list[int]:
-    """Return the windows that hear one scene alone, and describe a frame of it."""
+    """Return the windows with spikes of one scene alone that describe a frame of it."""
     first_bin = spec.rate.first_bin_at_or_after(start + MAX_LATENCY_NS)
     seq = spec.first_start_at_or_after(first_bin) // spec.stride_bins
     found = []

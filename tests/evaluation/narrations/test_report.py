@@ -12,8 +12,8 @@ from evaluation.narrations.facts_score import SCORES, tallies
 from evaluation.narrations.figures import write_figures
 from evaluation.narrations.page import page, table
 from evaluation.narrations.pairs import NarratedPair, pair_results
-from evaluation.narrations.report import Example, NarratorScores, PairsOf, Report, SameTokens
-from evaluation.narrations.targets import against, judge
+from evaluation.narrations.report import ClipResults, Example, NarratorScores, Report, SameTokens
+from evaluation.narrations.targets import comparisons, evaluate_targets
 from evaluation.scores import difference, draw_scenes, score
 from simulation.captions import caption
 from simulation.scenes.pairs import FEATURES, controlled_pair
@@ -49,7 +49,7 @@ def report():
     true_patches = _scored(_tallies(1.0), None)
     differences = {
         f"{one}-{other}": difference(found[one]["object_f1"], found[other]["object_f1"], DRAWS)
-        for one, other in against(list(found))
+        for one, other in comparisons(list(found))
     }
     same = (
         SameTokens("worker, --speed 1", 40, 40, 3),
@@ -70,12 +70,12 @@ def report():
         units=units,
         against=differences,
         pairs=(
-            PairsOf("true_patches", pair_results(pairs)),
-            PairsOf("spikes", pair_results(pairs)),
+            ClipResults("true_patches", pair_results(pairs)),
+            ClipResults("spikes", pair_results(pairs)),
         ),
         sbert={},
         same_tokens=same,
-        targets=judge(true_patches, spikes, units, differences, same),
+        targets=evaluate_targets(true_patches, spikes, units, differences, same),
         examples=(Example("A car | a tree.", {"all": "A car."}),),
         seconds={"all": 61.0},
     )
@@ -115,7 +115,9 @@ def test_targets_that_are_missed_are_not_met():
     bad = _scored(tallies(FACTS, [""] * N_SCENES), 40)
     good = _scored(_tallies(1.0), 40)
     difference_of = difference(_tallies(1.0)["object_f1"], _tallies(0.0)["object_f1"], DRAWS)
-    found = judge(bad, {"all": bad}, {10: good, 30: bad}, {"CA1-silent": difference_of}, [])
+    found = evaluate_targets(
+        bad, {"all": bad}, {10: good, 30: bad}, {"CA1-silent": difference_of}, []
+    )
     assert not any(each.is_met for each in found)
     by_name = {each.name: each.missed_by for each in found}
     assert by_name["all units: object F1"] == pytest.approx(0.75)
