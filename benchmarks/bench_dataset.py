@@ -48,8 +48,7 @@ from benchmarks.measure import Figure, MeasuredRow, copy_bytes_per_s, figure, ro
 from benchmarks.record import Result, read_options, report, stop
 from benchmarks.spike_data import RATE
 from contracts.clock import NS_PER_S, seconds_to_ns
-from encoder_training.data_set.counting import count_spans, write_counts
-from encoder_training.data_set.prepared import CountedIntervals
+from encoder_training.data_set.counting import CountedIntervals, count_spans, write_counts
 from stream_sources.recordings.trains import SpikeTrains, TrainReader
 
 SAMPLING_HZ = 30_000

@@ -25,7 +25,7 @@ from torch import Tensor, nn  # noqa: TID253 - tensors are what is kept
 
 from contracts.errors import UserError
 from encoder_training.data_set.training_set import Split, TrainingSet
-from encoder_training.tensor_files import tensor_file
+from encoder_training.files import tensor_file
 
 CHECKPOINT_VERSION = 1
 STATE_KEY = "training_state"

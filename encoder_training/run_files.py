@@ -29,11 +29,11 @@ from contracts.manifest import (
     WindowModel,
 )
 from encoder_training.data_set.training_set import Scaling
+from encoder_training.files import write_tensors
 from encoder_training.history import TrainingEpoch
 from encoder_training.lag import LagChoice
 from encoder_training.model import EncoderNetwork, EncoderSpec
 from encoder_training.options import TrainingOptions
-from encoder_training.tensor_files import write_tensors
 from encoder_training.weights import load_weights, save_weights
 
 RUN_VERSION = 1

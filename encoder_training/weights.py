@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from contracts.embedding import PatchGrid
 from contracts.errors import UserError
+from encoder_training.files import tensor_file
 from encoder_training.model import EncoderNetwork, EncoderSpec, PatchEncoder
 from encoder_training.retrieval import ImageClassifier, RetrievalEncoder
-from encoder_training.tensor_files import tensor_file
 
 SPEC_KEY = "encoder_spec"
 """The one entry of the file's metadata, JSON: sizes, and the variant where it is not ``patches``.

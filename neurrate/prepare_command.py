@@ -6,18 +6,13 @@ import shlex
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from contracts.atomic_files import check_folder_writable
 from contracts.binning import BinRate
-from contracts.errors import UserError
 from contracts.window import WindowSpec
 from neurrate.arguments import Count, Seconds, Seed
-
-if TYPE_CHECKING:
-    from encoder_training.data_set.splits import SplitOptions
 
 LagMs = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=10_000))]
 Share = Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))]
@@ -117,11 +112,9 @@ def prepare(
     """
     from encoder_training.data_set.prepare import PrepareOptions, build_data_set
     from encoder_training.data_set.prepare_captions import CaptionOptions
+    from encoder_training.data_set.splits import SplitOptions, comma_separated
     from encoder_training.devices import resolve_device
-    from encoder_training.pictures import check_matplotlib
 
-    check_folder_writable(out)
-    check_matplotlib()
     options = PrepareOptions(
         recording=recording,
         out=out,
@@ -130,75 +123,29 @@ def prepare(
         window=WindowSpec(
             BinRate(bin_rate_hz), n_bins=bins, stride_bins=stride, lag_ns=round(lag_ms * 1e6)
         ),
-        split=split_of(split, held_out, validation, chunk_seconds, seed),
+        split=SplitOptions.parse(
+            split, held_out, validation=validation, chunk_s=chunk_seconds, seed=seed
+        ),
         captions=CaptionOptions(captions, captioner, caption_every, allow_missing_captions),
-        stimuli=_names(stimuli),
+        stimuli=comma_separated(stimuli),
         units=units,
         every=every,
         device=resolve_device(device),
     )
-    made = build_data_set(
-        options, command=shlex.join(["neurrate", *sys.argv[1:]]), overwrite=overwrite
-    )
-    data = made.data
-    areas = Counter(unit.area or "(unknown)" for unit in data.population.units)
-    for note in made.notes:
+    command = shlex.join(["neurrate", *sys.argv[1:]])
+    result = build_data_set(options, command=command, overwrite=overwrite)
+    for note in result.notes:
         print(f"note: {note}")
-    what = (
+    data = result.data
+    areas = Counter(unit.area or "(unknown)" for unit in data.population.units)
+    summary = (
         f"{len(data.population)} units "
         f"({', '.join(f'{area} {n}' for area, n in areas.most_common())}), "
         f"{data.spans.n_rows / data.window.rate.bins_per_s:,.0f} s of movies, "
-        f"{len(data.frames.captions)} frames, sha256 {made.data_sha256[:16]}"
+        f"{len(data.frames.captions)} frames, sha256 {result.data_sha256[:16]}"
     )
-    print(f"{out} is finished: {what}, nothing to do" if made.was_there else f"wrote {out}: {what}")
+    if result.was_finished:
+        print(f"{out} is finished: {summary}, nothing to do")
+    else:
+        print(f"wrote {out}: {summary}")
     print(f"look at {out / 'report.md'}; then: neurrate train {out} RUN")
-
-
-def split_of(
-    kind: Literal["repeats", "middle", "front", "movies"],
-    held_out: str,
-    validation: float,
-    chunk_s: float,
-    seed: int,
-) -> SplitOptions:
-    """Read ``--held-out``, whose meaning depends on the split.
-
-    Parameters
-    ----------
-    kind : {"repeats", "middle", "front", "movies"}
-    held_out : str
-        A number of repeats, a share, or names; empty for the default.
-    validation, chunk_s, seed
-        As in `SplitOptions`.
-
-    Returns
-    -------
-    SplitOptions
-
-    Raises
-    ------
-    UserError
-        If it is no such number.
-    """
-    from encoder_training.data_set.splits import SplitOptions
-
-    def options(**held: Any) -> SplitOptions:
-        return SplitOptions(
-            kind, **held, validation_fraction=validation, chunk_s=chunk_s, seed=seed
-        )
-
-    if kind == "movies":
-        return options(movies=_names(held_out))
-    try:
-        if kind == "repeats":
-            return options(n_repeats=int(held_out or 1))
-        return options(fraction=float(held_out or 0.2))
-    except ValueError as error:
-        what = "a whole number of repeats" if kind == "repeats" else "a share of each movie"
-        raise UserError(
-            f"--held-out must be {what} with --split {kind}, got {held_out!r}."
-        ) from error
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -9,8 +9,8 @@ arithmetic is that of `contracts.binning`, so that the counts are those of servi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,6 @@ from contracts.atomic_files import whole_file
 from contracts.binning import BinRate
 from contracts.errors import MisuseError, UserError
 
-if TYPE_CHECKING:
-    from encoder_training.data_set.prepared import CountedIntervals
-
 SpikesBetween = Callable[[int, int], tuple[NDArray[np.int64], NDArray[np.integer]]]
 """Called with the start and the stop of stretches, half open, session nanoseconds, each after the
 one before. Returns the times of the spikes within, nanoseconds, in any order, and their units."""
@@ -31,6 +28,42 @@ STRETCH_BYTES = 24 << 20
 """Counts of one stretch: small enough to stay in a large cache while spikes are added to it."""
 
 MOST = int(np.iinfo(np.uint8).max)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CountedIntervals:
+    """The stretches of the absolute grid that are counted; their rows lie end to end.
+
+    Attributes
+    ----------
+    first_bin, stop_bin : array, shape (n_spans,), int64
+        Half open, in order, without overlap.
+    """
+
+    first_bin: NDArray[np.int64]
+    stop_bin: NDArray[np.int64]
+
+    @property
+    def n_rows(self) -> int:
+        """Bins in all."""
+        return int((self.stop_bin - self.first_bin).sum())
+
+    def rows_of(self, bins: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of the counts that hold bins of the absolute grid.
+
+        Parameters
+        ----------
+        bins : array, shape (n,), int64
+
+        Returns
+        -------
+        row : array, shape (n,), int64
+            -1 for a bin that is not counted.
+        """
+        span = np.searchsorted(self.first_bin, bins, side="right") - 1
+        is_in = (span >= 0) & (bins < self.stop_bin[span])
+        before = np.cumsum(self.stop_bin - self.first_bin) - (self.stop_bin - self.first_bin)
+        return np.where(is_in, before[span] + bins - self.first_bin[span], -1).astype(np.int64)
 
 
 def write_counts(
@@ -107,6 +140,45 @@ def count_spans(
             session_ns, unit_index = spikes_between(rate.start_ns(first), rate.start_ns(stop))
             add_spikes(counts, session_ns, unit_index, first_bin=first, rate=rate)
             yield counts
+
+
+def count_bins(
+    spike_ns: NDArray[np.int64],
+    unit_index: NDArray[np.integer],
+    *,
+    n_units: int,
+    rate: BinRate,
+    n_bins: int,
+) -> NDArray[np.uint8]:
+    """Count a whole recording that lies in memory, as serving does.
+
+    Parameters
+    ----------
+    spike_ns : array, shape (n_spikes,), int64, nanoseconds
+        Session clock. Need not be sorted.
+    unit_index : array, shape (n_spikes,), any integer
+        Row of each spike's unit.
+    n_units : int
+        Units in the population.
+    rate : BinRate
+        Bins per second.
+    n_bins : int
+        Bins from session time zero.
+
+    Returns
+    -------
+    counts : array, shape (n_bins, n_units), uint8, spikes per bin
+        Spikes before zero and after the last bin are ignored.
+
+    Raises
+    ------
+    UserError
+        If a unit fires more than 255 spikes in one bin.
+    """
+    counts = np.zeros((n_bins, n_units), dtype=np.uint8)
+    is_in = (spike_ns >= 0) & (spike_ns < rate.start_ns(n_bins))
+    add_spikes(counts, spike_ns[is_in], unit_index[is_in], first_bin=0, rate=rate)
+    return counts
 
 
 def add_spikes(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from contracts.atomic_files import check_folder_writable
 from contracts.embedding import PatchGrid
 from contracts.errors import UserError, listed
 from contracts.manifest import LanguageModel, TrainingData
@@ -28,15 +29,15 @@ from encoder_training.data_set.prepared import FrameTable, PreparedSet, Presenta
 from encoder_training.data_set.prepared_facts import COUNTS, PATCHES, UNFINISHED, Option
 from encoder_training.data_set.prepared_files import load_prepared, write_prepared
 from encoder_training.data_set.report import write_prepare_report
-from encoder_training.data_set.splits import SplitOptions, SplitRoles, part
+from encoder_training.data_set.splits import SplitOptions, SplitRoles, split_presentations
 from encoder_training.data_set.stimulus import (
-    PresentationTable,
     StimulusTable,
     read_presented,
     spans_of,
 )
 from encoder_training.frames.movies import Movie, find_movies, movies_in
 from encoder_training.frames.patch_store import OtherPatchesError, fill_patches, open_patches
+from encoder_training.pictures import check_matplotlib
 from stream_sources.recordings.open_source import open_source
 from stream_sources.recordings.recording import RecordingSource
 from stream_sources.recordings.trains import TrainReader
@@ -44,7 +45,7 @@ from stream_sources.recordings.trains import TrainReader
 
 @dataclass(frozen=True, slots=True)
 class PrepareOptions:
-    """What ``neurrate prepare`` was asked for.
+    """The options of ``neurrate prepare``.
 
     Attributes
     ----------
@@ -55,7 +56,7 @@ class PrepareOptions:
     frames : Path
         File or folder of the stimuli's frames.
     model : str
-        Folder or hub id of the model whose vision tower is asked.
+        Folder or hub id of the model whose vision tower is wanted.
     window : WindowSpec
         Rate, bins, stride, and the lag that is used where none is chosen.
     split : SplitOptions
@@ -122,14 +123,14 @@ class PrepareResult:
         As it lies in the folder.
     notes : tuple of str
         What the analyst should know.
-    was_there : bool
-        It was finished before, and nothing was done.
+    was_finished : bool
+        The data set was finished before, and nothing was done.
     """
 
     data_sha256: str
     data: PreparedSet
     notes: tuple[str, ...]
-    was_there: bool = False
+    was_finished: bool = False
 
 
 def build_data_set(
@@ -149,6 +150,8 @@ def build_data_set(
     -------
     PrepareResult
     """
+    check_folder_writable(options.out)
+    check_matplotlib()
     source = open_source(options.recording, units=options.units, tables=options.stimuli)
     try:
         return _build(options, source, command, overwrite=overwrite)
@@ -161,20 +164,20 @@ def _build(
 ) -> PrepareResult:
     from encoder_training.frames.tower import VisionTower
 
-    asked = {"RECORDING": source.label, **options.as_text()}
-    if not overwrite and is_finished(options.out, asked):
-        there = load_prepared(options.out)
-        return PrepareResult(there.training_data.sha256, there, (), was_there=True)
+    wanted = {"RECORDING": source.label, **options.as_text()}
+    if not overwrite and is_finished(options.out, wanted):
+        finished = load_prepared(options.out)
+        return PrepareResult(finished.training_data.sha256, finished, (), was_finished=True)
     movies = choose_movies(source, options.frames, options.stimuli)
     n_frames = {name: movie.n_frames for name, movie in movies.items()}
-    presented = read_presented(table_of(source), n_frames, every=options.every)
-    parted = part(presented, options.split)
-    plan = plan_of(options, source, presented, parted)
-    told = known_captions(options.captions, source, plan.frames, presented.frame)
+    presented = read_presented(source.presentations, n_frames, every=options.every)
+    split = split_presentations(presented, options.split)
+    plan = _without_data(options, source, presented, split)
+    captions = known_captions(options.captions, source, plan.frames, presented.frame)
     data, _ = plan.windows(options.window.lag_ns)  # refuses a part without windows
     tower = VisionTower(options.model, device=options.device)
     out = options.out
-    open_folder(out, asked, overwrite=overwrite)  # removes what is to be overwritten
+    open_folder(out, wanted, overwrite=overwrite)  # removes what is to be overwritten
     try:
         fill_patches(out / PATCHES, plan.frames, movies, tower)
     except OtherPatchesError:
@@ -183,7 +186,7 @@ def _build(
         remove_patches(out)
         fill_patches(out / PATCHES, plan.frames, movies, tower)
     if options.captions.captioner:
-        told = made_captions(options.captions, out, plan.frames, movies, device=options.device)
+        captions = made_captions(options.captions, out, plan.frames, movies, device=options.device)
     (out / COUNTS).unlink(missing_ok=True)
     reader = TrainReader(source.trains)
     write_counts(
@@ -196,8 +199,8 @@ def _build(
     notes = (
         *_left_out(source, movies),
         *_notes(presented, plan, data.n_windows),
-        *parted.notes,
-        *told.notes,
+        *split.notes,
+        *captions.notes,
     )
     whole = replace(
         plan,
@@ -205,7 +208,7 @@ def _build(
         language_model=tower.language_model,
         counts=np.load(out / COUNTS, mmap_mode="r"),
         targets=open_patches(out / PATCHES),
-        frames=replace(plan.frames, captions=told.captions),
+        frames=replace(plan.frames, captions=captions.captions),
     )
     write_prepare_report(out, whole, presented, notes=notes)
     data_sha256 = write_prepared(
@@ -284,21 +287,8 @@ def _left_out(source: RecordingSource, movies: Mapping[str, Movie]) -> tuple[str
     )
 
 
-def table_of(source: RecordingSource) -> PresentationTable:
-    """Return the presentations of a recording as plain arrays."""
-    shown = source.presentations
-    return PresentationTable(
-        names=shown.names,
-        start_ns=shown.start_ns,
-        stop_ns=shown.stop_ns,
-        stimulus=shown.stimulus,
-        number=shown.frame,
-        block=shown.block,
-    )
-
-
-def plan_of(
-    options: PrepareOptions, source: RecordingSource, presented: StimulusTable, parted: SplitRoles
+def _without_data(
+    options: PrepareOptions, source: RecordingSource, presented: StimulusTable, split: SplitRoles
 ) -> PreparedSet:
     """Return the data set before its counts and patches are known: empty ones stand for them."""
     recorded_ns = source.trains.ends_ns()
@@ -321,8 +311,8 @@ def plan_of(
             stop_ns=presented.stop_ns,
             frame=presented.frame,
             block=presented.block,
-            group=parted.group,
-            role=parted.role,
+            group=split.group,
+            role=split.role,
         ),
         invalid_ns=source.invalid_ns,
         frames=FrameTable(

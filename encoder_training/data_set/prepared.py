@@ -19,6 +19,7 @@ from contracts.manifest import LanguageModel, TrainingData
 from contracts.population import Population
 from contracts.window import WindowSpec
 from encoder_training.data_set.alignment import align
+from encoder_training.data_set.counting import CountedIntervals
 from encoder_training.data_set.training_set import Split, TrainingSet, split_by_role
 
 
@@ -81,42 +82,6 @@ class PresentationRows:
     block: NDArray[np.int64]
     group: NDArray[np.int64]
     role: NDArray[np.int8]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CountedIntervals:
-    """The stretches of the absolute grid that are counted; their rows lie end to end.
-
-    Attributes
-    ----------
-    first_bin, stop_bin : array, shape (n_spans,), int64
-        Half open, in order, without overlap.
-    """
-
-    first_bin: NDArray[np.int64]
-    stop_bin: NDArray[np.int64]
-
-    @property
-    def n_rows(self) -> int:
-        """Bins in all."""
-        return int((self.stop_bin - self.first_bin).sum())
-
-    def rows_of(self, bins: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows of the counts that hold bins of the absolute grid.
-
-        Parameters
-        ----------
-        bins : array, shape (n,), int64
-
-        Returns
-        -------
-        row : array, shape (n,), int64
-            -1 for a bin that is not counted.
-        """
-        span = np.searchsorted(self.first_bin, bins, side="right") - 1
-        is_in = (span >= 0) & (bins < self.stop_bin[span])
-        before = np.cumsum(self.stop_bin - self.first_bin) - (self.stop_bin - self.first_bin)
-        return np.where(is_in, before[span] + bins - self.first_bin[span], -1).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

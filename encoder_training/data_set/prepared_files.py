@@ -22,13 +22,8 @@ from contracts.errors import UserError
 from contracts.manifest import PatchGridModel, TrainingData, UnitModel, WindowModel, sha256_of
 from contracts.population import Population, Unit
 from contracts.window import WindowSpec
-from encoder_training.data_set.prepared import (
-    CountedIntervals,
-    FrameTable,
-    PreparedSet,
-    PresentationRows,
-    Role,
-)
+from encoder_training.data_set.counting import CountedIntervals
+from encoder_training.data_set.prepared import FrameTable, PreparedSet, PresentationRows, Role
 from encoder_training.data_set.prepared_facts import (
     CONTENT,
     COUNTS,
@@ -44,8 +39,8 @@ from encoder_training.data_set.prepared_facts import (
     data_sha256_of,
     load_facts,
 )
+from encoder_training.files import write_tensors
 from encoder_training.frames.patch_store import open_patches
-from encoder_training.tensor_files import write_tensors
 
 SHOWN_COLUMNS = ("start_ns", "stop_ns", "frame", "block", "group", "role", "movie", "number")
 SPAN_COLUMNS = ("first_bin", "stop_bin")

@@ -7,7 +7,7 @@ then leaves out the windows at the borders.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -65,6 +65,44 @@ class SplitOptions:
                 f"validation must be a share above 0 and below 1, got {self.validation_fraction:g}"
             )
 
+    @classmethod
+    def parse(
+        cls, kind: SplitKind, held_out: str, *, validation: float, chunk_s: float, seed: int
+    ) -> SplitOptions:
+        """Read ``--held-out``, whose meaning depends on the split.
+
+        Parameters
+        ----------
+        held_out : str
+            A number of repeats, a share, or names between commas; empty for the default.
+
+        Raises
+        ------
+        UserError
+            If it is not such a number.
+        """
+        options = cls(kind, validation_fraction=validation, chunk_s=chunk_s, seed=seed)
+        if kind == "movies":
+            return replace(options, movies=comma_separated(held_out))
+        try:
+            if kind == "repeats":
+                return replace(options, n_repeats=int(held_out or 1))
+            return replace(options, fraction=float(held_out or 0.2))
+        except ValueError as error:
+            what = "a whole number of repeats" if kind == "repeats" else "a share of each movie"
+            raise UserError(
+                f"--held-out must be {what} with --split {kind}, got {held_out!r}."
+            ) from error
+
+
+def comma_separated(text: str) -> tuple[str, ...]:
+    """Return the names between commas.
+
+    >>> comma_separated("natural_movie_one, mine,")
+    ('natural_movie_one', 'mine')
+    """
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SplitRoles:
@@ -85,8 +123,8 @@ class SplitRoles:
     notes: tuple[str, ...] = ()
 
 
-def part(presented: StimulusTable, options: SplitOptions) -> SplitRoles:
-    """Share presentations out.
+def split_presentations(presented: StimulusTable, options: SplitOptions) -> SplitRoles:
+    """Give each presentation its role.
 
     Parameters
     ----------

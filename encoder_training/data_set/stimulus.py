@@ -16,37 +16,12 @@ from numpy.typing import NDArray
 from contracts.binning import BinRate
 from contracts.errors import UserError, listed
 from encoder_training.data_set.alignment import MAX_GAP_NS
-from encoder_training.data_set.prepared import CountedIntervals
+from encoder_training.data_set.counting import CountedIntervals
+from stream_sources.recordings.presentations import Presentations
 
 SHUFFLED_SHARE = 0.4
 """Of the steps from row to row, those that go back, above which images come in random order. They
 are half of the steps of a random order, and one step of each repeat of a movie."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PresentationTable:
-    """Presentations as a recording lists them, in plain arrays.
-
-    Attributes
-    ----------
-    names : tuple of str
-        The stimuli.
-    start_ns, stop_ns : array, shape (n_rows,), int64, session nanoseconds
-        In the order of the starts.
-    stimulus : array, shape (n_rows,), int64
-        Index into `names`.
-    number : array, shape (n_rows,), float64
-        Frame number; below 0 or NaN for a blank.
-    block : array, shape (n_rows,), float64
-        The recording's own number of the block, NaN where it has none.
-    """
-
-    names: tuple[str, ...]
-    start_ns: NDArray[np.int64]
-    stop_ns: NDArray[np.int64]
-    stimulus: NDArray[np.int64]
-    number: NDArray[np.float64]
-    block: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +77,7 @@ class StimulusTable:
 
 
 def read_presented(
-    table: PresentationTable, n_frames: Mapping[str, int], *, every: int = 1
+    table: Presentations, n_frames: Mapping[str, int], *, every: int = 1
 ) -> StimulusTable:
     """Choose the presentations of some movies and find their blocks and repeats.
 
@@ -113,7 +88,7 @@ def read_presented(
 
     Parameters
     ----------
-    table : PresentationTable
+    table : Presentations
         Of all stimuli.
     n_frames : mapping of str to int
         The chosen movies, and how many frames of each there are.
@@ -140,8 +115,8 @@ def read_presented(
     order = present[np.argsort(first)]
     movies = tuple(table.names[stimulus] for stimulus in order.tolist())
     movie = _ranks(order, table.stimulus[rows])
-    is_blank = ~(table.number[rows] >= 0)  # NaN too
-    number = np.where(is_blank, -1, table.number[rows]).astype(np.int64)
+    is_blank = ~(table.frame[rows] >= 0)  # NaN too
+    number = np.where(is_blank, -1, table.frame[rows]).astype(np.int64)
     start_ns, stop_ns = table.start_ns[rows], table.stop_ns[rows]
     _check_order(movies, movie, start_ns)
     counts = tuple(n_frames[name] for name in movies)
@@ -223,7 +198,7 @@ def _ranks(order: NDArray[np.int64], stimulus: NDArray[np.int64]) -> NDArray[np.
     return ranks
 
 
-def _check_names(table: PresentationTable, n_frames: Mapping[str, int]) -> None:
+def _check_names(table: Presentations, n_frames: Mapping[str, int]) -> None:
     there = [name for row, name in enumerate(table.names) if (table.stimulus == row).any()]
     missing = [name for name in n_frames if name not in there]
     if missing or not n_frames:

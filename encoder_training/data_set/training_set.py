@@ -11,11 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.binning import BinRate
 from contracts.errors import MisuseError, UserError
 from contracts.population import Population
 from contracts.window import WindowSpec
-from encoder_training.data_set.counting import add_spikes
 
 BLOCK_BINS = 8192
 """Bins whose scale is measured at once: 40 MB of int64 at 600 units, whatever the recording's
@@ -131,45 +129,6 @@ class Split:
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     test: NDArray[np.int64] = field(default_factory=NO_ROWS.copy)
-
-
-def count_bins(
-    spike_ns: NDArray[np.int64],
-    unit_index: NDArray[np.integer],
-    *,
-    n_units: int,
-    rate: BinRate,
-    n_bins: int,
-) -> NDArray[np.uint8]:
-    """Count a whole recording that lies in memory, as serving does.
-
-    Parameters
-    ----------
-    spike_ns : array, shape (n_spikes,), int64, nanoseconds
-        Session clock. Need not be sorted.
-    unit_index : array, shape (n_spikes,), any integer
-        Row of each spike's unit.
-    n_units : int
-        Units in the population.
-    rate : BinRate
-        Bins per second.
-    n_bins : int
-        Bins from session time zero.
-
-    Returns
-    -------
-    counts : array, shape (n_bins, n_units), uint8, spikes per bin
-        Spikes before zero and after the last bin are ignored.
-
-    Raises
-    ------
-    UserError
-        If a unit fires more than 255 spikes in one bin.
-    """
-    counts = np.zeros((n_bins, n_units), dtype=np.uint8)
-    is_in = (spike_ns >= 0) & (spike_ns < rate.start_ns(n_bins))
-    add_spikes(counts, spike_ns[is_in], unit_index[is_in], first_bin=0, rate=rate)
-    return counts
 
 
 def measure_scaling(data: TrainingSet, rows: NDArray[np.int64]) -> Scaling:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from encoder_training.evaluation.bootstrap import Interval
-from encoder_training.plain_values import plain
+from encoder_training.files import plain
 
 METRICS = {
     "patch_mse": "patch MSE",

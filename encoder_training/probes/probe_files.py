@@ -15,9 +15,8 @@ from scipy.special import expit
 from contracts.atomic_files import write_json
 from contracts.errors import UserError
 from encoder_training.evaluation.bootstrap import Interval
-from encoder_training.plain_values import plain
+from encoder_training.files import plain, write_tensors
 from encoder_training.probes.calibration import Reliability
-from encoder_training.tensor_files import write_tensors
 
 HEADER = "probes"
 """Entry of the file's metadata: names of the concepts and populations, as JSON. One entry, since

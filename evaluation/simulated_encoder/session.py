@@ -145,7 +145,8 @@ def simulate_training_set(model: Path, recipe: BundleRecipe) -> tuple[TrainingSe
         Of the targets.
     """
     from encoder_training.data_set.alignment import align
-    from encoder_training.data_set.training_set import TrainingSet, count_bins
+    from encoder_training.data_set.counting import count_bins
+    from encoder_training.data_set.training_set import TrainingSet
     from encoder_training.frames.tower import VisionTower
     from simulation.cortex.session import session_trains
     from simulation.cortex.units import draw_units

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from contracts.atomic_files import whole_file, write_json
 from contracts.errors import UserError
-from encoder_training.tensor_files import write_tensors
+from encoder_training.files import write_tensors
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):

@@ -5,24 +5,34 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contracts.binning import BinRate
 from contracts.embedding import PatchGrid
 from contracts.manifest import LanguageModel, TrainingData
 from contracts.population import Population, Unit
 from contracts.window import WindowSpec
-from encoder_training.data_set.prepared import (
-    CountedIntervals,
-    FrameTable,
-    PreparedSet,
-    PresentationRows,
-    Role,
-)
-from encoder_training.data_set.training_set import count_bins
+from encoder_training.data_set.counting import CountedIntervals, count_bins
+from encoder_training.data_set.prepared import FrameTable, PreparedSet, PresentationRows, Role
+from stream_sources.recordings.presentations import Presentations
 
 FRAME_NS = 33_361_193
 GRID = PatchGrid(rows=2, cols=2, dim=6)
 WORDS = ("car", "dog", "tree")
+
+
+def presentations(
+    names: tuple[str, ...],
+    start_ns: NDArray[np.int64],
+    stop_ns: NDArray[np.int64],
+    stimulus: NDArray[np.int64],
+    number: NDArray[np.float64],
+    block: NDArray[np.float64],
+) -> Presentations:
+    """Return a table of presentations without captions."""
+    return Presentations(
+        start_ns, stop_ns, np.arange(len(start_ns)), number, stimulus, block, (), names
+    )
 
 
 def prepared_set(

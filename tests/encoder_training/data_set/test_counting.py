@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from contracts.binning import BinRate, bin_spikes
 from contracts.errors import MisuseError, UserError
 from encoder_training.data_set import counting
-from encoder_training.data_set.counting import add_spikes, count_spans, write_counts
-from encoder_training.data_set.prepared import CountedIntervals
+from encoder_training.data_set.counting import (
+    CountedIntervals,
+    add_spikes,
+    count_spans,
+    write_counts,
+)
 
 RATES = [BinRate(120), BinRate(1_000, 7), BinRate(60_000, 1_001)]
 N_UNITS = 3

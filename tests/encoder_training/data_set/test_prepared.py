@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from contracts.errors import UserError
-from encoder_training.data_set.prepared import CountedIntervals, Role
+from encoder_training.data_set.counting import CountedIntervals
+from encoder_training.data_set.prepared import Role
 from tests.support.prepared import prepared_set
 
 

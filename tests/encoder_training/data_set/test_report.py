@@ -11,8 +11,8 @@ from encoder_training.data_set.report_measures import (
     measure_response,
     unit_rates,
 )
-from encoder_training.data_set.stimulus import PresentationTable, StimulusTable, read_presented
-from tests.support.prepared import prepared_set
+from encoder_training.data_set.stimulus import StimulusTable, read_presented
+from tests.support.prepared import prepared_set, presentations
 
 FRAME_NS = 33_361_193
 
@@ -21,7 +21,7 @@ def presented_of(prepared) -> StimulusTable:
     """Return the presentations of the small set."""
     shown = prepared.shown
     n_frames = len(prepared.frames.number)
-    table = PresentationTable(
+    table = presentations(
         names=prepared.frames.movies,
         start_ns=shown.start_ns,
         stop_ns=shown.stop_ns,
@@ -39,7 +39,7 @@ def test_dropped_frames_are_counted():
     start = np.concatenate([[0], np.cumsum(length)[:-1]])
     start[120:] += FRAME_NS  # a hole
     kept = np.arange(300) != 200  # a number without a row
-    table = PresentationTable(
+    table = presentations(
         names=("a",),
         start_ns=start[kept],
         stop_ns=(start + length)[kept],

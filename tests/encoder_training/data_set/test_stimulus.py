@@ -15,20 +15,21 @@ from contracts.population import Population, Unit
 from contracts.window import WindowSpec
 from encoder_training.data_set.alignment import MAX_GAP_NS
 from encoder_training.data_set.prepared import FrameTable, PreparedSet, PresentationRows
-from encoder_training.data_set.splits import SplitOptions, part
+from encoder_training.data_set.splits import SplitOptions, split_presentations
 from encoder_training.data_set.stimulus import (
-    PresentationTable,
     StimulusTable,
     read_presented,
     spans_of,
 )
+from stream_sources.recordings.presentations import Presentations
+from tests.support.prepared import presentations
 
 FRAME_NS = 33_361_193
 GAP_NS = 75 * 60 * 10**9
 N_FRAMES, N_REPEATS = 50, 6
 
 
-def planted_table(seed: int = 0) -> PresentationTable:
+def planted_table(seed: int = 0) -> Presentations:
     """Return a movie six times in two blocks 75 minutes apart, with frames dropped in three ways.
 
     Some frames stay twice as long, some leave a hole behind them, some have no row at all; a
@@ -49,20 +50,20 @@ def planted_table(seed: int = 0) -> PresentationTable:
     middle = rows[len(rows) // 2][0] - GAP_NS // 2
     rows += [(middle + k * 10**9, middle + (k + 1) * 10**9, 0, np.nan, 5.0) for k in range(20)]
     columns = [np.array(column) for column in zip(*sorted(rows), strict=True)]
-    return PresentationTable(("spontaneous", "natural_movie_one"), *columns)
+    return presentations(("spontaneous", "natural_movie_one"), *columns)
 
 
-def table_of(*rows, names=("a", "b")) -> PresentationTable:
+def table_of(*rows, names=("a", "b")) -> Presentations:
     """Return a table from (start, stop, stimulus, number, block) in units of 10 ms."""
     start, stop, stimulus, number, block = (np.array(column) for column in zip(*rows, strict=True))
-    return PresentationTable(
+    return presentations(
         names, start * 10**7, stop * 10**7, stimulus, number.astype(float), block.astype(float)
     )
 
 
 def prepared_of(presented: StimulusTable, rate: BinRate) -> PreparedSet:
     """Return a data set of silence with these presentations."""
-    parted = part(presented, SplitOptions("repeats"))
+    split = split_presentations(presented, SplitOptions("repeats"))
     spans = spans_of(presented, rate)
     n_targets = len(presented.target_movie)
     return PreparedSet(
@@ -75,7 +76,7 @@ def prepared_of(presented: StimulusTable, rate: BinRate) -> PreparedSet:
         counts=np.zeros((spans.n_rows, 1), dtype=np.uint8),
         shown=PresentationRows(
             presented.start_ns, presented.stop_ns, presented.frame, presented.block,
-            parted.group, parted.role,
+            split.group, split.role,
         ),
         invalid_ns=np.empty((0, 2), dtype=np.int64),
         frames=FrameTable(
@@ -85,14 +86,14 @@ def prepared_of(presented: StimulusTable, rate: BinRate) -> PreparedSet:
     )  # fmt: skip
 
 
-def on_screen(table: PresentationTable, session_ns: int) -> tuple[float, int]:
+def on_screen(table: Presentations, session_ns: int) -> tuple[float, int]:
     """Return the frame number and the row that a person finds in the table, row by row."""
     rows = [
         row
         for row in range(len(table.start_ns))
         if table.start_ns[row] <= session_ns < table.stop_ns[row]
     ]
-    return (table.number[rows[0]], rows[0]) if rows else (np.nan, -1)
+    return (table.frame[rows[0]], rows[0]) if rows else (np.nan, -1)
 
 
 @pytest.mark.parametrize("lag_ns", [0, 70_000_000])

@@ -10,9 +10,9 @@ import pytest
 from contracts.binning import BinRate
 from contracts.errors import MisuseError, UserError
 from encoder_training.data_set import training_set as dataset
+from encoder_training.data_set.counting import count_bins
 from encoder_training.data_set.training_set import (
     STD_FLOOR,
-    count_bins,
     draw_validation_groups,
     measure_scaling,
     split,

@@ -1,7 +1,8 @@
-"""Files of safetensors that are whole or not there."""
+"""Files of a run: safetensors that are whole or not there, and values that JSON can hold."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,3 +56,14 @@ def write_tensors(
     """
     with tensor_file(path) as partial:
         save_file(dict(tensors), partial, metadata=None if metadata is None else dict(metadata))
+
+
+def plain(value: Any) -> Any:
+    """Return the same tree without what JSON cannot say: not-a-number becomes null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value
