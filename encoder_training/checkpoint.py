@@ -1,11 +1,11 @@
-"""A training under way, in one file: whoever reads it goes on as if nothing had happened.
+"""The state of a training in one file, to resume it exactly.
 
 Tensors (weights, the moments of the optimizer, the best weights, the state of torch's generators)
 are tensors of a safetensors file, the rest is JSON in its header. There is no pickle. The file is
 whole or not there (`contracts.atomic_files`): a process that is killed at any moment leaves the
 last whole checkpoint.
 
-The fingerprint says what a training depends on. A checkpoint of another one is refused, with what
+The fingerprint holds what a training depends on. A checkpoint of another one is refused, with what
 differs.
 """
 
@@ -42,7 +42,6 @@ class Checkpoint:
 
     Attributes
     ----------
-    tensors : dict of str to tensor
     state : dict
         What JSON can hold.
     """
@@ -54,14 +53,10 @@ class Checkpoint:
 def fingerprint(
     data: TrainingSet, parts: Split, settings: dict[str, Any], initial: nn.Module | None
 ) -> dict[str, Any]:
-    """Say what a training depends on.
+    """Return what a training depends on.
 
     Parameters
     ----------
-    data : TrainingSet
-        What is learned from.
-    parts : Split
-        Its windows.
     settings : dict
         Options and sizes, as JSON can hold them.
     initial : Module, optional
@@ -98,7 +93,6 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     ----------
     path : Path
         The checkpoint before it is replaced.
-    checkpoint : Checkpoint
     """
     state = {"checkpoint_version": CHECKPOINT_VERSION, **checkpoint.state}
     tensors = {
@@ -113,15 +107,9 @@ def read_checkpoint(path: Path, expected: dict[str, Any]) -> Checkpoint:
 
     Parameters
     ----------
-    path : Path
-        That `write_checkpoint` wrote.
     expected : dict
-        `fingerprint` of the training that wants to go on; in the file it is the state's
+        `fingerprint` of the training to resume; in the file it is the state's
         ``fingerprint``.
-
-    Returns
-    -------
-    Checkpoint
 
     Raises
     ------
@@ -133,7 +121,7 @@ def read_checkpoint(path: Path, expected: dict[str, Any]) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             state = json.loads((file.metadata() or {})[STATE_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-        version, found = state["checkpoint_version"], state["fingerprint"]
+        version, saved = state["checkpoint_version"], state["fingerprint"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} must be the checkpoint of a training, it cannot be read: {error!r}. {advice}"
@@ -145,9 +133,9 @@ def read_checkpoint(path: Path, expected: dict[str, Any]) -> Checkpoint:
         )
     expected = json.loads(json.dumps(expected))  # tuples are lists in the file
     differ = [
-        f"{name} ({found.get(name)} there, {expected.get(name)} here)"
-        for name in sorted({*found, *expected})
-        if found.get(name) != expected.get(name)
+        f"{name} ({saved.get(name)} there, {expected.get(name)} here)"
+        for name in sorted({*saved, *expected})
+        if saved.get(name) != expected.get(name)
     ]
     if differ:
         raise UserError(

@@ -1,12 +1,14 @@
-"""Where torch computes: what a user may write, and what it comes to on this machine."""
+"""Where and how precisely torch computes: the words of a user, resolved on this machine."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from contracts.errors import UserError
 
 
 def resolve_device(name: str) -> str:
-    """Return the device that "auto" comes to: a GPU if there is one. Others are their own name.
+    """Return the device to use; "auto" is a GPU if one is available, or the CPU.
 
     Parameters
     ----------
@@ -37,4 +39,13 @@ def resolve_device(name: str) -> str:
         raise UserError(
             f"device {name!r} is not there. Use auto, or cpu; 'neurrate doctor' says what is there."
         )
+    return name
+
+
+def resolve_precision(
+    name: Literal["auto", "float32", "bfloat16"], device: str
+) -> Literal["float32", "bfloat16"]:
+    """Return the precision to use; "auto" is bfloat16 on a GPU, float32 on a CPU."""
+    if name == "auto":
+        return "bfloat16" if device.startswith("cuda") else "float32"
     return name

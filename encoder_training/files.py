@@ -47,7 +47,6 @@ def write_tensors(
 
     Parameters
     ----------
-    path : Path
     tensors : mapping of str to array
         Without holes in memory.
     metadata : mapping of str to str, optional
@@ -59,11 +58,11 @@ def write_tensors(
 
 
 def plain(value: Any) -> Any:
-    """Return the same tree without what JSON cannot say: not-a-number becomes null."""
+    """Return the same tree with null for numbers that are not finite, which JSON lacks."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [plain(item) for item in value]
     return value

@@ -1,4 +1,4 @@
-"""What a training did, as a table and as a picture."""
+"""The history of a training, as a table and as a figure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from contracts.atomic_files import whole_file
-from contracts.errors import DependencyError
+from encoder_training.pictures import report_figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,14 @@ class TrainingEpoch:
     train_loss : float
         Mean over the pass, through random populations.
     validation_loss : float
-        Held-out groups, all units heard; so are the three below.
+        Held-out groups, all units selected; so are the three below.
     validation_cosine : float
         Mean cosine of a patch on the scale that is learned. Decides which weights are kept.
     raw_cosine : float
         The same on the scale of the vision tower, where the mean alone may come close to 1.
     skill : float
         Share of the squared error of the mean training patches that is explained: 0 for an
-        encoder that knows their mean and nothing else, 1 for a perfect one.
+        encoder that always predicts their mean, 1 for a perfect one.
     """
 
     training_epoch: int
@@ -69,34 +69,24 @@ def plot_history(history: Sequence[TrainingEpoch], path: Path) -> None:
     history : sequence of TrainingEpoch
         What to draw.
     path : Path
-        Of the picture; its ending says which format.
+        Of the figure; its suffix decides the format.
 
     Raises
     ------
     DependencyError
         If matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import (  # type: ignore[import-not-found,unused-ignore]
-            FigureCanvasAgg,
-        )
-        from matplotlib.figure import Figure  # type: ignore[import-not-found,unused-ignore]
-    except ImportError as error:
-        raise DependencyError(
-            "Drawing a training's curves needs matplotlib. Run: pip install matplotlib, "
-            "or read the table that write_history makes."
-        ) from error
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = {
         "loss": ("train_loss", "validation_loss"),
         "on held-out groups": ("validation_cosine", "raw_cosine", "skill"),
     }
     passes = [row.training_epoch for row in history]
-    for axes, (label, names) in zip(figure.subplots(1, 2), panels.items(), strict=True):
-        for name in names:
-            axes.plot(passes, [getattr(row, name) for row in history], label=name.replace("_", " "))
-        axes.set(xlabel="pass over the training windows", ylabel=label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    with report_figure(path, (8, 3.2)) as figure:
+        for axes, (label, names) in zip(figure.subplots(1, 2), panels.items(), strict=True):
+            for name in names:
+                axes.plot(
+                    passes, [getattr(row, name) for row in history], label=name.replace("_", " ")
+                )
+            axes.set(xlabel="pass over the training windows", ylabel=label)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.legend(frameon=False)

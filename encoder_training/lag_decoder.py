@@ -12,15 +12,15 @@ from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import TrainingSet, measure_scaling
 
 MAX_COMPONENTS = 64
-"""Of the patches: what a linear decoder can hope to tell lies in the first ones."""
+"""Of the patches: a linear decoder can tell apart little beyond the first ones."""
 
 MOST_CELLS = 4
 """Patches are averaged over the cells of a grid of 4 x 4 at most: where, roughly, is enough here,
 and 24 x 24 x 1024 numbers a frame are not needed."""
 
 SUB_WINDOW_S = 1 / 60
-"""Counts are summed over half a frame, so that the decoder knows when in the window an answer came.
-Over a whole frame, answers that straddle two sums tilt the plateau: of 48 planted sets of three
+"""Counts are summed over half a frame, so that the decoder knows when in the window responses come.
+Over a whole frame, responses that straddle two sums tilt the plateau: of 48 planted sets of three
 latencies, 27 then miss the plateau's first candidate, and 7 with half a frame (LOG.md)."""
 
 RIDGES = (0.03, 0.3, 3.0, 30.0)
@@ -34,7 +34,6 @@ def z_scored(
 
     Parameters
     ----------
-    data : TrainingSet
     rows : array, shape (n,), int64
         The windows that are wanted.
     train : array, shape (n_train,), int64
@@ -60,9 +59,9 @@ def unexplained(
     train: NDArray[np.float32],
     validation: NDArray[np.float32],
     targets: tuple[NDArray[np.float32], NDArray[np.float32]],
-    stretch: NDArray[np.int64],
+    run: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Fit a ridge and judge it; the penalty with the least error counts.
+    """Fit a ridge and score it; the penalty with the least error counts.
 
     In its dual form: there are fewer windows than counts.
 
@@ -71,31 +70,31 @@ def unexplained(
     train, validation : array, shape (n, n_inputs), float32
     targets : two arrays, shape (n, n_components), float32
         Of the training and of the validation windows.
-    stretch : array, shape (n_validation,), int64
-        Number of the stretch that each validation window belongs to, from 0.
+    run : array, shape (n_validation,), int64
+        Run of movie time that each validation window belongs to, from 0.
 
     Returns
     -------
-    share : array, shape (n_stretches,), float64
-        Squared error of each stretch over the mean stretch's variance: their mean is the
+    share : array, shape (n_runs,), float64
+        Squared error of each run over the mean variance of a run: their mean is the
         unexplained share.
     """
-    learned, true = (each.astype(np.float64) for each in targets)
+    learned, true = (components.astype(np.float64) for components in targets)
     offset, centre = learned.mean(axis=0), train.mean(axis=0)
     train, validation = train - centre, validation - centre
     gram = (train @ train.T).astype(np.float64)
     across = (validation @ train.T).astype(np.float64)
     scale = np.trace(gram) / len(gram)
-    n_stretches = int(stretch.max()) + 1
-    variance = np.square(true - offset).sum() / n_stretches
+    n_runs = int(run.max()) + 1
+    variance = np.square(true - offset).sum() / n_runs
     least: NDArray[np.float64] | None = None
     for ridge in RIDGES:
         dual = np.linalg.solve(gram + ridge * scale * np.eye(len(gram)), learned - offset)
         error = np.square(across @ dual + offset - true).sum(axis=1)
-        share = np.bincount(stretch, error, minlength=n_stretches) / variance
+        share = np.bincount(run, error, minlength=n_runs) / variance
         if least is None or share.sum() < least.sum():
             least = share
-    return least if least is not None else np.ones(n_stretches)
+    return least if least is not None else np.ones(n_runs)
 
 
 def patch_components(
@@ -108,7 +107,6 @@ def patch_components(
 
     Parameters
     ----------
-    prepared : PreparedSet
     train, validation : array, shape (n,), int64
         Rows of the targets. Those of the first list make the components, each frame once.
     seed : int
@@ -144,11 +142,11 @@ def patch_components(
     solver = "full" if min(learned.shape) <= 2 * MAX_COMPONENTS else "randomized"
     reduction: Any = PCA(n_components, svd_solver=solver, random_state=seed)
     of_frame = reduction.fit_transform((learned - mean) / std)
-    others, where = np.unique(validation, return_inverse=True)
+    others, index = np.unique(validation, return_inverse=True)
     of_others = reduction.transform((_averaged(prepared, others) - mean) / std)
     return (
         of_frame[np.searchsorted(frames, train)].astype(np.float32),
-        of_others[where].astype(np.float32),
+        of_others[index].astype(np.float32),
     )
 
 

@@ -1,4 +1,4 @@
-"""What training minimises, and the scale on which it does.
+"""The losses of training, and the scale of the targets.
 
 References
 ----------
@@ -40,7 +40,7 @@ class TargetScaling:
     mean, std : array, shape (dim,), float32
         Of the training targets, over frames and patches; 0 and 1 leave the patches as they are.
     patch_mean : array, shape (n_patches, dim), float32
-        Mean training target of each place: what one says who hears nothing.
+        Mean training target of each place: the prediction without spikes.
     """
 
     mean: NDArray[np.float32]
@@ -55,16 +55,10 @@ def measure_targets(
 
     Parameters
     ----------
-    data : TrainingSet
-        Where they are.
     rows : array, shape (n,), int64
         The windows that training may see.
     normalise : bool
         False gives mean 0 and standard deviation 1: the patches are learned as they are.
-
-    Returns
-    -------
-    TargetScaling
     """
     frames = np.unique(data.frame[rows])
     _, n_patches, dim = data.targets.shape
@@ -94,8 +88,6 @@ def fold_target_scaling(encoder: PatchEncoder, scaling: TargetScaling) -> None:
     ----------
     encoder : PatchEncoder
         Has learned ``(patches - mean) / std``.
-    scaling : TargetScaling
-        That mean and that std.
     """
     output, mean, std = _output_layer(encoder, scaling)
     output.weight.copy_(output.weight.double() * std[:, None])
@@ -163,7 +155,7 @@ def contrastive_loss(
     ----------
     predicted, target : tensor, shape (n, n_patches, dim), float32
     frame : tensor, shape (n,), int64
-        Which frame each is of; two windows of one frame are not held against each other.
+        Which frame each is of; two windows of one frame are not treated as a negative pair.
     temperature : float
         Divides the cosines.
     """

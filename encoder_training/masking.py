@@ -1,8 +1,8 @@
-"""Random populations, so that an encoder can be asked through any of them.
+"""Random populations in training, so that an encoder serves any population.
 
-Serving holds units that are not heard at their mean (z = 0). An encoder that has only ever heard
-everyone takes that for a strange brain state; so each training window is heard through a
-population drawn at random, in the shapes that people ask for.
+Serving holds units that are not selected at their mean (z = 0). To an encoder that was trained on
+all units alone, that is an unknown brain state; so each training window is masked to a population
+drawn at random, in the shapes that people select.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Rows: TypeAlias = NDArray[np.bool_]
 
 FEWEST_UNITS = 3
-"""Smallest random handful: fewer say next to nothing, and `one_area` covers small areas."""
+"""Smallest random subset: fewer units carry next to nothing, and `one_area` covers small areas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class MaskingOptions:
     everyone : float
         All units, each left out with probability `unit_dropout`.
     fraction : float
-        A random handful; its size is log-uniform from 3 to all, as curves over the number of
+        A random subset; its size is log-uniform from 3 to all, as curves over the number of
         neurons are drawn.
     one_area, one_cell_type : float
         The units of one area, of one cell type.
@@ -46,7 +46,7 @@ class MaskingOptions:
     all_but_one_area : float
         A lesion.
     nobody : float
-        No unit: teaches the mean, which is what ``silent`` must say.
+        No unit: trains the mean, which is the output for ``silent``.
     unit_dropout : float
         Probability, for `everyone`. The paper's is 0.1.
     """
@@ -76,8 +76,6 @@ class PopulationMasks:
     ----------
     population : Population
         Whose areas and cell types are drawn.
-    options : MaskingOptions
-        How often which.
     """
 
     def __init__(self, population: Population, options: MaskingOptions) -> None:
@@ -115,12 +113,12 @@ class PopulationMasks:
         Returns
         -------
         masks : array, shape (n, n_units), bool
-            True for a unit that is heard.
+            True for a selected unit.
         """
         kind = rng.choice(len(self._draws), size=n, p=self._probabilities)
         masks = np.zeros((n, self._n_units), dtype=np.bool_)
-        for each, draw in enumerate(self._draws):
-            rows = np.flatnonzero(kind == each)
+        for index, draw in enumerate(self._draws):
+            rows = np.flatnonzero(kind == index)
             if len(rows):
                 masks[rows] = draw(len(rows), rng)
         return masks
@@ -129,8 +127,8 @@ class PopulationMasks:
         return rng.random((n, self._n_units)) >= self._unit_dropout
 
     def _fraction(self, n: int, rng: np.random.Generator) -> Rows:
-        n_heard = np.exp(rng.uniform(np.log(FEWEST_UNITS), np.log(self._n_units + 1), n))
-        return _random_subsets(self._n_units, n_heard.astype(np.int64), rng)
+        n_selected = np.exp(rng.uniform(np.log(FEWEST_UNITS), np.log(self._n_units + 1), n))
+        return _random_subsets(self._n_units, n_selected.astype(np.int64), rng)
 
     def _one_area(self, n: int, rng: np.random.Generator) -> Rows:
         return self._areas[rng.integers(len(self._areas), size=n)]
@@ -141,7 +139,7 @@ class PopulationMasks:
     def _several_areas(self, n: int, rng: np.random.Generator) -> Rows:
         n_areas = len(self._areas)
         chosen = _random_subsets(n_areas, rng.integers(2, n_areas, size=n), rng)
-        return chosen @ self._areas  # of booleans: heard if any chosen area holds the unit
+        return chosen @ self._areas  # of booleans: selected if any chosen area holds the unit
 
     def _all_but_one_area(self, n: int, rng: np.random.Generator) -> Rows:
         return ~self._one_area(n, rng)
@@ -158,7 +156,7 @@ def masked_z(counts: Tensor, mean: Tensor, std: Tensor, mask: Tensor) -> Tensor:
     counts : tensor, shape (n, n_bins, n_units), float32, spikes per bin
     mean, std : tensor, shape (n_units,), float32, spikes per bin
     mask : tensor, shape (n, n_units), float32
-        1 for a unit that is heard, 0 for one held at its mean.
+        1 for a selected unit, 0 for one held at its mean.
 
     Returns
     -------
@@ -169,8 +167,8 @@ def masked_z(counts: Tensor, mean: Tensor, std: Tensor, mask: Tensor) -> Tensor:
 
 def _membership(labels: list[str]) -> Rows:
     """Return which units carry each label, shape (n_labels, n_units); no label is none."""
-    known = sorted({label for label in labels if label})
-    return np.array([[label == each for label in labels] for each in known], dtype=np.bool_)
+    names = sorted({label for label in labels if label})
+    return np.array([[label == name for label in labels] for name in names], dtype=np.bool_)
 
 
 def _random_subsets(n: int, sizes: NDArray[np.int64], rng: np.random.Generator) -> Rows:

@@ -37,8 +37,6 @@ class EncoderSpec:
     ----------
     n_units : int
         Units in the population.
-    grid : PatchGrid
-        What comes out.
     width : int
         Numbers in one token.
     n_heads : int
@@ -124,13 +122,7 @@ class MultiKernelConv(nn.Module):
 
 
 class EncoderNetwork(nn.Module):
-    """Any network that turns windows of z-scored counts into grids of patch embeddings.
-
-    Parameters
-    ----------
-    spec : EncoderSpec
-        Sizes.
-    """
+    """Any network that turns windows of z-scored counts into grids of patch embeddings."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
@@ -142,7 +134,7 @@ class EncoderNetwork(nn.Module):
         Parameters
         ----------
         z : tensor, shape (n, n_bins, n_units), float32, standard deviations
-            Counts less the unit's mean, over its standard deviation; 0 for a unit not heard.
+            Counts less the unit's mean, over its standard deviation; 0 for a unit that is masked.
 
         Returns
         -------
@@ -152,19 +144,13 @@ class EncoderNetwork(nn.Module):
         Raises
         ------
         NotImplementedError
-            Here; a variant says how.
+            Always; a variant implements it.
         """
         raise NotImplementedError
 
 
 class PatchEncoder(EncoderNetwork):
-    """The paper's encoder: each patch is predicted.
-
-    Parameters
-    ----------
-    spec : EncoderSpec
-        Sizes.
-    """
+    """The paper's encoder: each patch is predicted."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__(spec)

@@ -1,4 +1,4 @@
-"""What each variant learns, and the patches that it says: all that training knows of variants."""
+"""The objective of each variant of the encoder: its network, its loss and its patches."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Objective(Protocol):
         """Return the loss of the network's output for some windows, a scalar."""
 
     def patches(self, output: Tensor) -> Tensor:
-        """Return the patches that the output says, on the scale that is learned."""
+        """Return the predicted patches, on the scale that is learned."""
 
     def encoder(self, state: dict[str, Tensor]) -> EncoderNetwork:
         """Return the encoder of some weights, which gives patches on their own scale."""
@@ -45,10 +45,6 @@ class Targets:
 
     Parameters
     ----------
-    data : TrainingSet
-        Where they are.
-    scaling : TargetScaling
-        Their mean and standard deviation.
     device : torch.device
         Where they are wanted.
     are_kept_there : bool, optional
@@ -96,8 +92,6 @@ class PatchObjective:
 
     Parameters
     ----------
-    spec : EncoderSpec
-    targets : Targets
     options : TrainingOptions
         For the weight of the contrastive loss.
     initial : PatchEncoder, optional
@@ -148,8 +142,6 @@ class RetrievalObjective:
 
     Parameters
     ----------
-    spec : EncoderSpec
-    targets : Targets
     train : array, shape (n,), int64
         The windows that training may see; their frames are the images.
     """

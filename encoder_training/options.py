@@ -50,8 +50,6 @@ class TrainingOptions:
         As torch names it; "auto" is a GPU if there is one.
     variant : {"patches", "retrieval"}
         Predict each patch, or name the training image: ``retrieval.py``.
-    masking : MaskingOptions
-        Random populations.
     """
 
     training_epochs: int = 60

@@ -1,4 +1,4 @@
-"""Pictures of reports: one look for all."""
+"""Figures of reports, in one style."""
 
 from __future__ import annotations
 
@@ -14,26 +14,22 @@ UNNAMED: dict[str, dict[str, Any]] = {
     ".svg": {"Date": None},
     ".pdf": {"CreationDate": None},
 }
-"""What a format would say of the library or of the day, left out: the same numbers, the same
+"""Metadata about the library and the day, left out: the same numbers, the same
 bytes."""
 
 
 @contextmanager
 def report_figure(path: Path, size_in: tuple[float, float], *, dpi: int = 150) -> Iterator[Any]:
-    """Hand out an empty figure and save it; no state of the library is left behind.
+    """Lend an empty figure and save it; no state of matplotlib is changed.
 
     Parameters
     ----------
     path : Path
-        Of the picture; its ending says which format.
+        Of the figure; its suffix decides the format.
     size_in : (float, float)
         Width and height, inches.
     dpi : int
         Pixels in an inch.
-
-    Yields
-    ------
-    figure : matplotlib.figure.Figure
 
     Raises
     ------
@@ -59,7 +55,7 @@ def report_figure(path: Path, size_in: tuple[float, float], *, dpi: int = 150) -
 
 
 def check_matplotlib() -> None:
-    """Refuse early what would fail late.
+    """Refuse early if matplotlib is missing.
 
     Raises
     ------

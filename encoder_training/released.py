@@ -1,8 +1,8 @@
 """A laboratory's own checkpoint, in the layout of the authors' public code, as an encoder.
 
 The names of the state dict are those of `PatchEncoder`, so the sizes can be read off the shapes;
-only the number of heads cannot. A checkpoint knows no units by name: it fits a population of as
-many units in the same order, which nobody but its owner can tell. Its counts were z-scored per unit
+only the number of heads cannot. A checkpoint does not name its units: it fits a population of as
+many units in the same order, which only its owner can check. Its counts were z-scored per unit
 on its training data; the scaling is measured again on the data set at hand.
 
 References
@@ -68,10 +68,10 @@ def load_released(
     """
     state = _unwrapped(path, _read(path))
     if "multi_conv.branches.0.0.weight" in state:
-        found = state["multi_conv.branches.0.0.weight"].shape
-        if len(found) == 3 and found[1] != n_units:
+        shape = state["multi_conv.branches.0.0.weight"].shape
+        if len(shape) == 3 and shape[1] != n_units:
             raise UserError(
-                f"{path} is of another population: it takes {found[1]} units, the data set has "
+                f"{path} is of another population: it takes {shape[1]} units, the data set has "
                 f"{n_units}. Prepare the data set with the units that it was trained on, in the "
                 "same order, or train without --weights."
             )
@@ -80,14 +80,14 @@ def load_released(
         encoder = PatchEncoder(spec)
     except (MisuseError, IndexError) as error:
         raise UserError(f"{path} has sizes that no encoder can have: {error}.") from error
-    expected = {name: tuple(each.shape) for name, each in encoder.state_dict().items()}
-    problems = _problems(expected, {name: tuple(each.shape) for name, each in state.items()})
+    expected = {name: tuple(tensor.shape) for name, tensor in encoder.state_dict().items()}
+    problems = _problems(expected, {name: tuple(tensor.shape) for name, tensor in state.items()})
     if problems:
         raise UserError(
             f"{path} is no checkpoint of the released encoder for patches of {grid.n_patches} x "
             f"{grid.dim}: {'; '.join(problems)}. Compare it with encoder_training/model.py."
         )
-    broken = [name for name, each in state.items() if not _is_sound(name, each)]
+    broken = [name for name, tensor in state.items() if not _is_sound(name, tensor)]
     if broken:
         raise UserError(
             f"weights must be finite, and variances (running_var) 0 or more; in {path} "
@@ -125,7 +125,7 @@ def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
             content = content[wrapper]
             break
     if not isinstance(content, Mapping) or not any(
-        isinstance(each, Tensor) for each in content.values()
+        isinstance(tensor, Tensor) for tensor in content.values()
     ):
         raise UserError(
             f"{path} must hold a state dict, alone or as one of {', '.join(WRAPPERS)}; got "
@@ -133,9 +133,9 @@ def _unwrapped(path: Path, content: Any) -> dict[str, Tensor]:
         )
     prefix = re.compile(f"^(?:{'|'.join(map(re.escape, PREFIXES))})+")
     return {
-        prefix.sub("", str(name)): each
-        for name, each in content.items()
-        if isinstance(each, Tensor)
+        prefix.sub("", str(name)): tensor
+        for name, tensor in content.items()
+        if isinstance(tensor, Tensor)
     }
 
 
@@ -147,8 +147,8 @@ def _spec_of(state: dict[str, Tensor], n_units: int, grid: PatchGrid, n_heads: i
         return state[name].shape[axis] if name in state else default
 
     def layers(name: str) -> int:
-        found = [re.match(rf"{name}\.layers\.(\d+)\.", each) for each in state]
-        return 1 + max((int(each[1]) for each in found if each), default=1)
+        matches = [re.match(rf"{name}\.layers\.(\d+)\.", key) for key in state]
+        return 1 + max((int(match[1]) for match in matches if match), default=1)
 
     n_branches = 1 + max(
         (int(m[1]) for m in (re.match(r"multi_conv\.branches\.(\d+)\.", n) for n in state) if m),
@@ -171,13 +171,15 @@ def _spec_of(state: dict[str, Tensor], n_units: int, grid: PatchGrid, n_heads: i
     )
 
 
-def _problems(expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> list[str]:
-    missing = sorted(expected.keys() - found.keys())
-    unexpected = sorted(found.keys() - expected.keys())
+def _problems(
+    expected: dict[str, tuple[int, ...]], actual: dict[str, tuple[int, ...]]
+) -> list[str]:
+    missing = sorted(expected.keys() - actual.keys())
+    unexpected = sorted(actual.keys() - expected.keys())
     shapes = [
-        f"{name} is {found[name]} and should be {expected[name]}"
-        for name in sorted(expected.keys() & found.keys())
-        if found[name] != expected[name]
+        f"{name} is {actual[name]} and should be {expected[name]}"
+        for name in sorted(expected.keys() & actual.keys())
+        if actual[name] != expected[name]
     ]
     return [
         f"{len(names)} {what}: {', '.join(names)}"

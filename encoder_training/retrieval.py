@@ -1,10 +1,10 @@
-"""The retrieval variant: name the training image that was seen, and give its true patches.
+"""The retrieval variant: classify which training image was seen, and give its true patches.
 
 The same convolutions and the same transformer over time as `PatchEncoder`; then one linear score
 for each token of the window, whose softmax pools the tokens, a layer normalization, and a linear
 layer with one output for each training image. It learns by cross-entropy. What it gives is the
 patches of the image with the highest output, as the vision tower made them, so that the language
-model never sees patches off its manifold. It can say nothing that was not in the training images.
+model never sees patches off its manifold. It can give no image but the training images.
 
 References
 ----------
@@ -26,7 +26,7 @@ class ImageClassifier(nn.Module):
     Parameters
     ----------
     spec : EncoderSpec
-        Sizes; `patch_layers` has no say here.
+        Sizes; `patch_layers` is not used.
     n_images : int
         Training images.
     """
@@ -63,14 +63,10 @@ class ImageClassifier(nn.Module):
 
 
 class RetrievalEncoder(EncoderNetwork):
-    """The patches of the training image that a window looks most like.
+    """The patches of the most probable training image.
 
     Parameters
     ----------
-    spec : EncoderSpec
-        Sizes.
-    classifier : ImageClassifier
-        Names the image.
     table : tensor, shape (n_images, n_patches, dim), float16
         The images' true patches.
     """

@@ -1,9 +1,9 @@
-"""A run folder: what ``neurrate train`` leaves, and what judging and export read.
+"""A run folder: what ``neurrate train`` writes, and evaluation and export read.
 
-``run.json`` says what was asked for and what came of it; ``encoder.safetensors`` holds the weights
+``run.json`` holds the request and its outcome; ``encoder.safetensors`` holds the weights
 of the best pass, and ``scaling.safetensors`` the mean and the standard deviation of each unit.
-Those two are there as soon as training is over; ``run.json`` says ``finished`` when the run is
-judged as well. Beside them lie tables and pictures for people.
+Those two exist as soon as training is over; ``run.json`` says ``finished`` once the run is
+evaluated as well. The other files are tables and figures for people.
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ CHECKPOINT = "checkpoint.safetensors"
 HISTORY = "history.csv"
 CURVES = "curves.png"
 LAG_PICTURE = "lag.png"
-JUDGED = "judged.json"
+RESULTS = "judged.json"
+"""The results of the evaluation, under the name that runs have always used."""
 
 BESIDE = (
-    CHECKPOINT, ENCODER_WEIGHTS, SCALING, HISTORY, CURVES, LAG_PICTURE, JUDGED, PROBES,
+    CHECKPOINT, ENCODER_WEIGHTS, SCALING, HISTORY, CURVES, LAG_PICTURE, RESULTS, PROBES,
     PROBES_REPORT, "report.md", "methods.png", "populations.png", "over_time.png", "decoded.png",
     "roc.png", "calibration.png",
 )  # fmt: skip
@@ -82,9 +83,9 @@ class RunModel(BaseModel):
     judged_only: bool = False
     """The weights are those of that checkpoint: nothing was trained."""
     concepts: tuple[str, ...] | None = None
-    """Words that the probes are to tell; none where they were chosen from the captions."""
+    """Words of the probes; None where they are chosen from the captions."""
     test_windows: int | None = None
-    """Test windows that judge, at most; none where it was not said."""
+    """Most test windows to evaluate on; None where the default was taken."""
     lags_ns: tuple[int, ...] = Field(min_length=1)
     """The lags to choose from, or the one that was named."""
     window: WindowModel
@@ -97,11 +98,11 @@ class RunModel(BaseModel):
     history_tail: tuple[TrainingEpoch, ...] = ()
     """The last passes."""
     scores: dict[str, float] = {}
-    """On the test windows, as far as they were judged; for the manifest of a bundle."""
+    """On the test windows; for the manifest of a bundle."""
     command: str
     """What made it."""
     finished: bool = False
-    """Trained and judged."""
+    """Trained and evaluated."""
 
     @property
     def lag_ns(self) -> int:
@@ -120,11 +121,8 @@ class RunFolder:
 
     Attributes
     ----------
-    model : RunModel
     encoder : EncoderNetwork
         In evaluation mode; gives raw patches. `encoder.spec` has its sizes.
-    scaling : Scaling
-        Of the counts it takes.
     """
 
     model: RunModel
@@ -145,8 +143,6 @@ def write_run(
     ----------
     folder : Path
         Made if it is not there.
-    model : RunModel
-        What to say.
     encoder, scaling : EncoderNetwork, Scaling, optional
         Written where given.
     """
@@ -166,8 +162,6 @@ def begin_run(folder: Path, model: RunModel) -> None:
     ----------
     folder : Path
         Made if it is not there. Files that no run writes stay.
-    model : RunModel
-        Not finished.
     """
     write_run(folder, model)  # first: the run before it is then never half there
     for name in BESIDE:
@@ -176,15 +170,6 @@ def begin_run(folder: Path, model: RunModel) -> None:
 
 def load_run_model(folder: Path) -> RunModel:
     """Read ``run.json``.
-
-    Parameters
-    ----------
-    folder : Path
-        That `write_run` wrote.
-
-    Returns
-    -------
-    RunModel
 
     Raises
     ------
@@ -201,8 +186,8 @@ def load_run_model(folder: Path) -> RunModel:
         model = RunModel.model_validate_json(path.read_bytes())
     except ValidationError as error:
         problems = [
-            f"{'.'.join(map(str, each['loc'])) or RUN_NAME}: {each['msg']}"
-            for each in error.errors()
+            f"{'.'.join(map(str, problem['loc'])) or RUN_NAME}: {problem['msg']}"
+            for problem in error.errors()
         ]
         raise UserError(
             f"{path} is not as this build writes it: {'; '.join(problems)}. Train again."
@@ -219,15 +204,6 @@ def load_run_model(folder: Path) -> RunModel:
 
 def load_run(folder: Path) -> RunFolder:
     """Read a run back.
-
-    Parameters
-    ----------
-    folder : Path
-        That `write_run` wrote.
-
-    Returns
-    -------
-    RunFolder
 
     Raises
     ------

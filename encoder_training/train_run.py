@@ -1,46 +1,163 @@
-"""The steps of ``neurrate train``: choose the lag, train, judge, each from where it was left."""
+"""The steps of ``neurrate train``: choose the lag, train, evaluate.
+
+The same command given again resumes where the run stopped.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import math
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
-from contracts.atomic_files import write_json
-from contracts.errors import DependencyError
+import torch  # noqa: TID253 - this module trains
+from safetensors import SafetensorError, safe_open
+
+from contracts.atomic_files import check_folder_writable, write_json
+from contracts.errors import DependencyError, UserError
+from contracts.manifest import WindowModel, sha256_of
+from encoder_training.checkpoint import flat
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.data_set.training_set import Split, TrainingSet, measure_scaling
-from encoder_training.evaluation.evaluate import MAX_WINDOWS, judge
+from encoder_training.evaluation.evaluate import MAX_WINDOWS, evaluate_encoder
 from encoder_training.evaluation.report import write_report
 from encoder_training.evaluation.results import METRICS
 from encoder_training.history import TrainingEpoch, plot_history, write_history
 from encoder_training.lag import choose_lag, plot_lags
-from encoder_training.model import PatchEncoder
+from encoder_training.model import EncoderSpec, PatchEncoder
+from encoder_training.options import TrainingOptions
 from encoder_training.probes.concepts import check_concepts
 from encoder_training.probes.fitting import fit_probes, save_probes
+from encoder_training.released import load_released
 from encoder_training.run_files import (
     CHECKPOINT,
     CURVES,
     HISTORY,
     HISTORY_TAIL,
-    JUDGED,
     LAG_PICTURE,
+    RESULTS,
+    RUN_NAME,
     RunFolder,
     RunModel,
     begin_run,
+    load_run_model,
     write_run,
 )
-from encoder_training.train_request import TrainRequest, initial_encoder, run_there, wanted_run
 from encoder_training.training import TrainingResult, train_encoder
+from encoder_training.weights import SPEC_KEY, load_weights
 
 IN_TABLE = ("cosine", "skill", "within_1s", "rank")
 """Scores that the terminal shows; report.md has them all."""
 
-Say = Callable[[str], None]
+SIZES = {"paper": EncoderSpec, "small": EncoderSpec.small, "tiny": EncoderSpec.tiny}
+
+COMPARED = ("dataset_sha256", "variant", "spec", "options", "weights_sha256", "judged_only",
+            "concepts", "test_windows", "lags_ns")  # fmt: skip
+"""What makes two runs the same one."""
+
+Notify = Callable[[str], None]
+"""Is given a line for each thing that a person wants to know."""
 
 
-def check_libraries() -> None:
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """The options of ``neurrate train``.
+
+    Attributes
+    ----------
+    dataset, folder : Path
+        Of the data set and of the run.
+    size : {"paper", "small", "tiny"}
+        Of the encoder, where no weights are given.
+    lags_ns : tuple of int
+        Candidates for the lag, or the lag itself.
+    options : TrainingOptions
+        With a device that is available.
+    command : str
+        The command line, for the record.
+    weights : Path or None
+        Checkpoint to begin with.
+    heads : int
+        Attention heads of a released checkpoint.
+    evaluates_only : bool
+        Train nothing.
+    concepts : tuple of str or None
+        Words for the probes; chosen from the captions if None.
+    test_windows : int or None
+        Most windows to evaluate on; `MAX_WINDOWS` if None.
+    n_threads : int or None
+        Of torch on the CPU; torch's own choice if None.
+    """
+
+    dataset: Path
+    folder: Path
+    size: Literal["paper", "small", "tiny"]
+    lags_ns: tuple[int, ...]
+    options: TrainingOptions
+    command: str
+    weights: Path | None = None
+    heads: int = 8
+    evaluates_only: bool = False
+    concepts: tuple[str, ...] | None = None
+    test_windows: int | None = None
+    n_threads: int | None = None
+
+
+def train_run(request: TrainRequest, *, overwrite: bool, notify: Notify) -> list[dict[str, object]]:
+    """Do what is not done yet of a run.
+
+    Parameters
+    ----------
+    overwrite : bool
+        Begin anew where a run is. It stays until all that can be refused has been.
+
+    Returns
+    -------
+    rows : list of dict
+        The table of scores; empty if the run was finished already.
+
+    Raises
+    ------
+    UserError
+        If the folder holds another run, or something else, or a named concept is in no caption.
+    """
+    # cuBLAS reads it once, when the first product is made; without it sums differ from run to run
+    # (docs.nvidia.com, cuBLAS, "Results reproducibility").
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    check_folder_writable(request.folder)
+    _check_libraries()
+    if request.n_threads is not None:
+        torch.set_num_threads(request.n_threads)
+    notify(f"checking the files of {request.dataset}")
+    prepared = load_prepared(request.dataset, check_hashes=True)
+    initial = _initial_encoder(request, prepared)
+    wanted = _wanted_run(request, prepared, initial)
+    begun = _begun_run(request.folder, wanted, overwrite=overwrite)
+    if begun is not None and begun.finished:
+        notify(
+            f"{request.folder} is finished: {begun.n_passes} passes, the best is {begun.best_pass}"
+        )
+        return []
+    model = begun or _with_lag(request, prepared, wanted, notify)
+    data, parts = prepared.windows(model.lag_ns)
+    if request.concepts is not None:
+        seen = data.frame[parts.train]
+        check_concepts(request.concepts, [prepared.frames.captions[row] for row in set(seen)])
+    if begun is None:
+        begin_run(request.folder, model)
+    if model.lag_choice is not None:
+        plot_lags(model.lag_choice, request.folder / LAG_PICTURE)
+    run = _trained(request, model, data, parts, initial, notify)
+    rows = _evaluated(request, prepared, data, parts, run, notify)
+    (request.folder / CHECKPOINT).unlink(missing_ok=True)
+    return rows
+
+
+def _check_libraries() -> None:
     """Refuse to begin without what the end needs.
 
     Raises
@@ -56,51 +173,126 @@ def check_libraries() -> None:
         )
 
 
-def train_run(request: TrainRequest, *, overwrite: bool, say: Say) -> list[dict[str, object]]:
-    """Do what is not done yet of a run.
-
-    Parameters
-    ----------
-    request : TrainRequest
-    overwrite : bool
-        Begin anew where a run is. It stays until all that can be refused has been.
-    say : callable
-        Is given a line for each thing that a person wants to know.
-
-    Returns
-    -------
-    rows : list of dict
-        The table of scores; empty if the run was finished already.
+def _initial_encoder(request: TrainRequest, prepared: PreparedSet) -> PatchEncoder | None:
+    """Return the encoder that training begins with, if one is named.
 
     Raises
     ------
     UserError
-        If the folder holds another run, or something else, or a named concept is in no caption.
+        If it cannot be read, or does not fit the units and patches of the data set.
     """
-    say(f"checking the files of {request.dataset}")
-    prepared = load_prepared(request.dataset, check_hashes=True)
-    initial = initial_encoder(request, prepared)
-    wanted = wanted_run(request, prepared, initial)
-    found = run_there(request.folder, wanted, overwrite=overwrite)
-    if found is not None and found.finished:
-        say(f"{request.folder} is finished: {found.n_passes} passes, the best is {found.best_pass}")
-        return []
-    model = found or _with_lag(request, prepared, wanted, say)
-    data, parts = prepared.windows(model.lag_ns)
-    if request.concepts is not None:
-        seen = data.frame[parts.train]
-        check_concepts(request.concepts, [prepared.frames.captions[row] for row in set(seen)])
-    if found is None:
-        begin_run(request.folder, model)
-    if model.lag_choice is not None:
-        plot_lags(model.lag_choice, request.folder / LAG_PICTURE)
-    trained = (
-        TrainingResult(
-            initial, measure_scaling(data, parts.train), (), data.group[parts.validation]
+    if request.weights is None:
+        return None
+    n_units, grid = len(prepared.population), prepared.grid
+    if not _is_of_a_run(request.weights):
+        return load_released(request.weights, n_units=n_units, grid=grid, n_heads=request.heads)
+    encoder = load_weights(request.weights)
+    spec = encoder.spec
+    if not isinstance(encoder, PatchEncoder) or (spec.n_units, spec.grid) != (n_units, grid):
+        raise UserError(
+            f"{request.weights} must be of the variant patches, for the data set's {n_units} units "
+            f"and {grid}; it is for {spec.n_units} units and {spec.grid}. Train without --weights."
         )
-        if request.judges_only and initial is not None
-        else _train(request, model, data, parts, initial, say)
+    return encoder
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Whether `save_weights` wrote a file, with its sizes in the header."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return SPEC_KEY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
+def _wanted_run(
+    request: TrainRequest, prepared: PreparedSet, initial: PatchEncoder | None
+) -> RunModel:
+    """Return the run that is requested, its lag the first of the list."""
+    spec = SIZES[request.size](len(prepared.population), prepared.grid)
+    window = prepared.window
+    return RunModel(
+        dataset=str(request.dataset),
+        dataset_sha256=prepared.training_data.sha256,
+        training_data=prepared.training_data,
+        language_model=prepared.language_model,
+        variant=request.options.variant,
+        spec=initial.spec if initial is not None else spec,
+        options=request.options,
+        weights_sha256=sha256_of(request.weights) if request.weights is not None else "",
+        judged_only=request.evaluates_only,
+        concepts=request.concepts,
+        test_windows=request.test_windows,
+        lags_ns=request.lags_ns,
+        window=WindowModel(
+            bin_rate_num=window.rate.num,
+            bin_rate_den=window.rate.den,
+            n_bins=window.n_bins,
+            stride_bins=window.stride_bins,
+            lag_ns=request.lags_ns[0],
+        ),
+        command=request.command,
     )
+
+
+def _begun_run(folder: Path, wanted: RunModel, *, overwrite: bool) -> RunModel | None:
+    """Return the run in the folder, to be resumed; None if a new one begins.
+
+    Raises
+    ------
+    UserError
+        If there is another run, with what differs, or something that is no run: that is never
+        written over.
+    """
+    if not (folder / RUN_NAME).exists():
+        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise UserError(f"{folder} holds something that is no run. Choose a new folder.")
+        return None
+    if overwrite:
+        return None
+    begun = load_run_model(folder)
+    before, now = (flat(model.model_dump(include=set(COMPARED))) for model in (begun, wanted))
+    differ = [
+        f"{name} ({before.get(name)} there, {now.get(name)} now)"
+        for name in now
+        if before.get(name) != now[name]
+    ]
+    if differ:
+        raise UserError(
+            f"{folder} holds another run; these differ: {', '.join(differ)}. Choose a new folder, "
+            "go on with the same options, or start again with --overwrite."
+        )
+    return begun
+
+
+def _with_lag(
+    request: TrainRequest, prepared: PreparedSet, wanted: RunModel, notify: Notify
+) -> RunModel:
+    if len(request.lags_ns) == 1:
+        return wanted
+    choice = choose_lag(prepared, request.lags_ns, seed=request.options.seed)
+    notify(
+        f"lag {choice.lag_ns / 1e6:g} ms: the shortest within a standard error of the best of "
+        f"{', '.join(f'{score.lag_ns / 1e6:g}' for score in choice.scores)} ms"
+    )
+    window = wanted.window.model_copy(update={"lag_ns": choice.lag_ns})
+    return wanted.model_copy(update={"window": window, "lag_choice": choice})
+
+
+def _trained(
+    request: TrainRequest,
+    model: RunModel,
+    data: TrainingSet,
+    parts: Split,
+    initial: PatchEncoder | None,
+    notify: Notify,
+) -> RunFolder:
+    """Train from the last checkpoint on, if there is one, and write weights and scaling."""
+    if request.evaluates_only and initial is not None:
+        scaling = measure_scaling(data, parts.train)
+        trained = TrainingResult(initial, scaling, (), data.group[parts.validation])
+    else:
+        trained = _train(request, model, data, parts, initial, notify)
     best = max(trained.history, key=lambda row: row.validation_cosine, default=None)
     model = model.model_copy(
         update={
@@ -110,22 +302,7 @@ def train_run(request: TrainRequest, *, overwrite: bool, say: Say) -> list[dict[
         }
     )
     write_run(request.folder, model, encoder=trained.encoder, scaling=trained.scaling)
-    run = RunFolder(model, trained.encoder, trained.scaling)
-    rows = _judge(request, prepared, data, parts, run, say)
-    (request.folder / CHECKPOINT).unlink(missing_ok=True)
-    return rows
-
-
-def _with_lag(request: TrainRequest, prepared: PreparedSet, wanted: RunModel, say: Say) -> RunModel:
-    if len(request.lags_ns) == 1:
-        return wanted
-    choice = choose_lag(prepared, request.lags_ns, seed=request.options.seed)
-    say(
-        f"lag {choice.lag_ns / 1e6:g} ms: the shortest within a standard error of the best of "
-        f"{', '.join(f'{each.lag_ns / 1e6:g}' for each in choice.scores)} ms"
-    )
-    window = wanted.window.model_copy(update={"lag_ns": choice.lag_ns})
-    return wanted.model_copy(update={"window": window, "lag_choice": choice})
+    return RunFolder(model, trained.encoder, trained.scaling)
 
 
 def _train(
@@ -134,7 +311,7 @@ def _train(
     data: TrainingSet,
     parts: Split,
     initial: PatchEncoder | None,
-    say: Say,
+    notify: Notify,
 ) -> TrainingResult:
     folder, n_passes = request.folder, request.options.training_epochs
     history: list[TrainingEpoch] = []
@@ -145,12 +322,12 @@ def _train(
 
     def on_resume(before: tuple[TrainingEpoch, ...]) -> None:
         history.extend(before)
-        write_rows()  # whoever was killed after a checkpoint had not written its pass
-        say(f"going on after pass {len(before)} of {n_passes}")
+        write_rows()  # a run killed right after a checkpoint has not written that pass
+        notify(f"going on after pass {len(before)} of {n_passes}")
 
     def on_epoch(row: TrainingEpoch) -> None:
         history.append(row)
-        say(
+        notify(
             f"pass {row.training_epoch} of {n_passes}: validation cosine "
             f"{row.validation_cosine:.3f}, skill {row.skill:.3f}, {row.elapsed_s:,.0f} s"
         )
@@ -168,18 +345,19 @@ def _train(
     )
 
 
-def _judge(
+def _evaluated(
     request: TrainRequest,
     prepared: PreparedSet,
     data: TrainingSet,
     parts: Split,
     run: RunFolder,
-    say: Say,
+    notify: Notify,
 ) -> list[dict[str, object]]:
+    """Evaluate encoder and probes on the test windows, and write the report."""
     folder, seed = request.folder, request.options.seed
-    say("judging on the test windows")
+    notify("evaluating on the test windows")
     encoder = run.encoder.to(request.options.device)
-    judged = judge(
+    results = evaluate_encoder(
         prepared,
         data,
         parts,
@@ -200,12 +378,12 @@ def _judge(
     )
     encoder.to("cpu")
     save_probes(probes, folder)
-    write_json(folder / JUDGED, judged.to_json())
-    write_report(folder, judged, probes)
-    own = judged.method("encoder").scores
+    write_json(folder / RESULTS, results.to_json())
+    write_report(folder, results, probes)
+    own = results.method("encoder").scores
     scores = {name: own[name].value for name in METRICS if math.isfinite(own[name].value)}
     write_run(folder, run.model.model_copy(update={"scores": scores, "finished": True}))
     return [
-        {"": each.name, **{METRICS[name]: each.scores[name].value for name in IN_TABLE}}
-        for each in judged.methods
+        {"": method.name, **{METRICS[name]: method.scores[name].value for name in IN_TABLE}}
+        for method in results.methods
     ]

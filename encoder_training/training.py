@@ -1,8 +1,7 @@
 """The training loop: windows through random populations, towards the patches of their frames.
 
-All that changes lives in `TrainingRun`. After each pass its state may go to a checkpoint; a
-training that was killed and is started again gives the same weights, bit for bit, as one that was
-not.
+All state that changes is in `TrainingRun`. After each pass it may go to a checkpoint; a training
+that was killed and is resumed gives the same weights, bit for bit, as one that was not.
 """
 
 from __future__ import annotations
@@ -12,28 +11,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch  # noqa: TID253 - this module is torch code
 from numpy.typing import NDArray
+from torch import Tensor  # noqa: TID253 - as above
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: TID253 - as above
 from tqdm import tqdm
 
-from contracts.clock import Clock, HostClock
-from contracts.errors import MisuseError
-from encoder_training.checkpoint import fingerprint, read_checkpoint, write_checkpoint
+from contracts.clock import NS_PER_S, Clock, HostClock
+from contracts.errors import MisuseError, UserError
+from encoder_training.checkpoint import (
+    Checkpoint,
+    fingerprint,
+    read_checkpoint,
+    write_checkpoint,
+)
 from encoder_training.data_set.training_set import (
     Scaling,
     Split,
     TrainingSet,
     draw_validation_groups,
+    measure_scaling,
     split,
+    thinned,
 )
 from encoder_training.devices import resolve_device
 from encoder_training.history import TrainingEpoch
+from encoder_training.losses import measure_targets, patch_cosine, patch_loss
+from encoder_training.masking import PopulationMasks, masked_z
 from encoder_training.model import EncoderNetwork, EncoderSpec, PatchEncoder
+from encoder_training.objectives import Objective, PatchObjective, RetrievalObjective, Targets
 from encoder_training.options import TrainingOptions
-from encoder_training.training_run import TrainingRun
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,8 +54,6 @@ class TrainingResult:
     ----------
     encoder : EncoderNetwork
         With the weights of the best pass, on the CPU, in evaluation mode; gives raw patches.
-    scaling : Scaling
-        Of the counts it takes.
     history : tuple of TrainingEpoch
         One row for each pass.
     validation_groups : array, shape (n,), int64
@@ -77,10 +85,6 @@ def train_encoder(
     ----------
     spec : EncoderSpec
         Sizes, for the units and the patches of `data`.
-    data : TrainingSet
-        What to learn.
-    options : TrainingOptions
-        How.
     on_epoch : callable, optional
         Is given each row of the history as soon as it is known.
     validation_groups : array, shape (n,), int64, optional
@@ -92,14 +96,10 @@ def train_encoder(
     initial : PatchEncoder, optional
         Whose weights to begin with, instead of random ones; gives raw patches.
     checkpoint : Path, optional
-        Written after each pass. If it is there, training goes on from it; its time counts for
+        Written after each pass. If it exists, training resumes from it; its time counts for
         `max_minutes`, up to the last whole pass.
     on_resume : callable, optional
-        Is given the history so far, when training goes on from a checkpoint.
-
-    Returns
-    -------
-    TrainingResult
+        Is given the history so far, when training resumes from a checkpoint.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def train_encoder(
 
     Notes
     -----
-    On a GPU, torch is told to be deterministic; products of matrices are so only if
+    On a GPU, torch is set to be deterministic; products of matrices are so only if
     ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` stands in the environment when the process starts
     (docs.nvidia.com, cuBLAS, "Results reproducibility"). ``neurrate train`` sets it.
     """
@@ -156,9 +156,223 @@ def train_encoder(
     return TrainingResult(encoder, run.scaling, tuple(run.history), validation_groups)
 
 
+class TrainingRun:
+    """A training under way: its network, its optimizer, its generators and its history.
+
+    Parameters
+    ----------
+    parts : Split
+        Windows to learn from, and to choose the best pass by.
+    options : TrainingOptions
+        With a device that is there.
+    initial : PatchEncoder, optional
+        Whose weights to begin with.
+
+    Attributes
+    ----------
+    n_steps, step : int
+        In all, and done.
+    """
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        data: TrainingSet,
+        parts: Split,
+        options: TrainingOptions,
+        clock: Clock,
+        initial: PatchEncoder | None = None,
+    ) -> None:
+        self.options, self.history = options, list[TrainingEpoch]()
+        self.scaling = measure_scaling(data, parts.train)
+        self._data, self._train = data, parts.train
+        self._validation = thinned(parts.validation, options.max_validation_windows)
+        self._masks = PopulationMasks(data.population, options.masking)
+        self._rng = np.random.default_rng(options.seed)
+        self._device = torch.device(options.device)
+        self._targets = Targets(
+            data, measure_targets(data, parts.train, normalise=options.normalise), self._device
+        )
+        self._objective: Objective = (
+            PatchObjective(spec, self._targets, options, initial)
+            if options.variant == "patches"
+            else RetrievalObjective(spec, self._targets, parts.train)
+        )
+        self._network = self._objective.network.to(self._device)
+        self._optimizer = torch.optim.AdamW(
+            self._network.parameters(), options.learning_rate, weight_decay=options.weight_decay
+        )
+        self._mean, self._std = self._to_device(self.scaling.mean, self.scaling.std)
+        n_windows = min(options.windows_per_epoch or len(self._train), len(self._train))
+        self._batch_size = min(options.batch_size, n_windows)
+        self._steps_per_epoch = n_windows // self._batch_size
+        self.n_steps = self._steps_per_epoch * options.training_epochs
+        self.step, self._best_epoch, self._best_cosine = 0, 0, -np.inf
+        self._best_state: dict[str, Tensor] = {}
+        self._clock, self._started_ns = clock, clock.now_ns()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether training ends: no steps or time left, or no improvement for too long."""
+        stale = len(self.history) - self._best_epoch >= self.options.patience
+        return bool(self.history) and (stale or self._progress() >= 1)
+
+    def train_one_epoch(self, bar: tqdm[None]) -> TrainingEpoch:
+        """Go once over the training windows, or as far as time allows, and validate."""
+        self._network.train()
+        order = self._rng.permutation(self._train)
+        losses: list[float] = []
+        for first in range(0, self._steps_per_epoch * self._batch_size, self._batch_size):
+            progress = self._progress()
+            if progress >= 1 and losses:  # time is up
+                break
+            for group in self._optimizer.param_groups:
+                group["lr"] = self.options.learning_rate_at(progress)
+            losses.append(self._learn(order[first : first + self._batch_size]))
+            self.step += 1
+            bar.update(self._batch_size)
+        row = self._validate(self._finite(float(np.mean(losses)), "training"))
+        self._finite(row.validation_loss, "validation")
+        self.history.append(row)
+        if row.validation_cosine > self._best_cosine:
+            self._best_cosine, self._best_epoch = row.validation_cosine, row.training_epoch
+            self._best_state = {
+                name: value.detach().cpu().clone()
+                for name, value in self._network.state_dict().items()
+            }
+        return row
+
+    def best_encoder(self) -> EncoderNetwork:
+        """Return the encoder of the best pass, which gives patches on their own scale."""
+        return self._objective.encoder(self._best_state)
+
+    def state(self, depends_on: dict[str, Any]) -> Checkpoint:
+        """Return all that changes, between two passes.
+
+        Parameters
+        ----------
+        depends_on : dict
+            The training's `fingerprint`, which goes with it.
+        """
+        tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self._best_state.items()}
+        for number, moments in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in moments.items()}
+        tensors["generator.cpu"] = torch.random.get_rng_state()
+        if self._device.type == "cuda":
+            tensors["generator.cuda"] = torch.cuda.get_rng_state(self._device)
+        state = {
+            "fingerprint": depends_on,
+            "numpy_generator": self._rng.bit_generator.state,
+            "history": [asdict(row) for row in self.history],
+            "step": self.step,
+            "best_epoch": self._best_epoch,
+            "best_cosine": self._best_cosine,
+            "elapsed_ns": self._clock.now_ns() - self._started_ns,
+        }
+        return Checkpoint(tensors, state)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Resume from a state of the same training."""
+        state = checkpoint.state
+        self._network.load_state_dict(_below("network.", checkpoint.tensors))
+        self._best_state = _below("best.", checkpoint.tensors)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _below("optimizer.", checkpoint.tensors).items():
+            number, _, moment = name.partition(".")
+            moments.setdefault(int(number), {})[moment] = tensor
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        torch.random.set_rng_state(checkpoint.tensors["generator.cpu"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(checkpoint.tensors["generator.cuda"], self._device)
+        self._rng.bit_generator.state = state["numpy_generator"]
+        self.history = [TrainingEpoch(**row) for row in state["history"]]
+        self.step, self._best_epoch = state["step"], state["best_epoch"]
+        self._best_cosine = state["best_cosine"]
+        self._started_ns = self._clock.now_ns() - state["elapsed_ns"]
+
+    def _finite(self, loss: float, which: str) -> float:
+        if not np.isfinite(loss):
+            raise UserError(
+                f"the {which} loss must stay finite, it is {loss} after {self.step} steps. "
+                f"Use a learning_rate below {self.options.learning_rate:g}, or look for targets "
+                "that are not numbers."
+            )
+        return loss
+
+    def _progress(self) -> float:
+        """Return how much of the schedule is behind us, by steps or by the clock."""
+        progress = self.step / self.n_steps
+        if self.options.max_minutes is not None:
+            progress = max(progress, self._elapsed_s() / (60 * self.options.max_minutes))
+        return progress
+
+    def _elapsed_s(self) -> float:
+        return (self._clock.now_ns() - self._started_ns) / NS_PER_S
+
+    def _learn(self, rows: NDArray[np.int64]) -> float:
+        jitter = self.options.jitter_bins
+        shift = self._rng.integers(-jitter, jitter + 1, size=len(rows))
+        mask = self._masks.draw(len(rows), self._rng)
+        output = self._output(self._data.counts_of(rows, shift), mask)
+        loss = self._objective.loss(output, rows)
+        self._optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self._network.parameters(), self.options.clip)
+        self._optimizer.step()
+        return float(loss.detach())
+
+    def _output(self, counts: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Tensor:
+        x, selected = self._to_device(counts, mask)
+        z = masked_z(x.float(), self._mean, self._std, selected.float())
+        is_half = self.options.precision == "bfloat16"
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=is_half):
+            output: Tensor = self._network(z)
+        return output.float()
+
+    @torch.no_grad()
+    def _validate(self, train_loss: float) -> TrainingEpoch:
+        """Score the held-out windows, all units selected."""
+        self._network.eval()
+        mean, std = self._targets.mean, self._targets.std
+        (patch_mean,) = self._to_device(self._targets.scaling.patch_mean)
+        baseline = (patch_mean - mean) / std
+        sums = np.zeros(5)
+        for first in range(0, len(self._validation), self._batch_size):
+            rows = self._validation[first : first + self._batch_size]
+            all_units = np.ones((len(rows), self._data.n_units), dtype=np.bool_)
+            output = self._output(self._data.counts_of(rows), all_units)
+            predicted, target = self._objective.patches(output), self._targets.of_windows(rows)
+            raw = [grid * std + mean for grid in (predicted, target)]
+            scores = (
+                patch_loss(predicted, target),
+                patch_cosine(predicted, target).mean(),
+                patch_cosine(*raw).mean(),
+                (predicted - target).square().mean(),
+                (baseline - target).square().mean(),
+            )
+            sums += len(rows) * np.array([float(score) for score in scores])
+        loss, cosine, raw_cosine, error, baseline_error = sums / len(self._validation)
+        return TrainingEpoch(
+            training_epoch=len(self.history) + 1,
+            elapsed_s=self._elapsed_s(),
+            n_windows=self.step * self._batch_size,
+            learning_rate=self._optimizer.param_groups[0]["lr"],
+            train_loss=train_loss,
+            validation_loss=float(loss),
+            validation_cosine=float(cosine),
+            raw_cosine=float(raw_cosine),
+            skill=float(1 - error / max(baseline_error, np.finfo(np.float64).tiny)),
+        )
+
+    def _to_device(self, *arrays: NDArray[np.generic]) -> list[Tensor]:
+        return [torch.from_numpy(array).to(self._device) for array in arrays]
+
+
 @contextmanager
 def _repeatable(device: torch.device) -> Iterator[None]:
-    """Let a GPU give the same numbers every time, as far as it can. A CPU does.
+    """Make a GPU give the same numbers every time, as far as it can. A CPU does.
 
     The attention for float32 that saves memory adds in any order (pytorch.org, "Reproducibility"),
     so it is not among those to choose from.
@@ -195,3 +409,12 @@ def _check_fit(
             f"windows may be moved by {data.margin_bins} bins (margin_bins), jitter_bins is "
             f"{options.jitter_bins}. Align them with a wider margin."
         )
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with a prefix, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -41,10 +41,6 @@ def load_weights(path: Path) -> EncoderNetwork:
     path : Path
         ``encoder.safetensors`` of a bundle or of a run.
 
-    Returns
-    -------
-    EncoderNetwork
-
     Raises
     ------
     UserError

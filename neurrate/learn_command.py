@@ -30,7 +30,7 @@ def learn(
     """Make a bundle for the daemon from a recording and the frames that were shown.
 
     The three steps of 'neurrate prepare', 'neurrate train' and 'neurrate export', which have more
-    options. The same command given again goes on where it was.
+    options. The same command given again resumes where it stopped.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def learn(
     model
         Folder or hub id of the LLaVA that will narrate.
     stimuli
-        Movies to learn from, separated by commas; all with frames if omitted.
+        Movies to train on, separated by commas; all with frames if omitted.
     units
         Conditions that a unit must meet: all, good, allen, ...
     every

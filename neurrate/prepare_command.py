@@ -1,4 +1,4 @@
-"""``neurrate prepare``: a recording, its frames and a model become a data set to learn from."""
+"""``neurrate prepare``: a recording, its frames and a model become a data set for training."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def prepare(
     seed: Seed = 0,
     overwrite: bool = False,
 ) -> None:
-    """Make a data set to learn from: counts, the frames' patches, and what is held out.
+    """Make a data set for training: counts, the frames' patches, and what is held out.
 
-    The presentation table of the recording says which frame was on the screen when. The patches
-    take long, and go on where they were when the same command is given again; where all is done
-    it says so. A report with pictures lies in the folder.
+    The presentation table of the recording holds which frame was on the screen when. The patches
+    take long; the same command given again resumes where it stopped, and a finished data set is
+    left as it is. The folder gets a report with figures.
 
     Examples
     --------
         neurrate prepare session.nwb data/ --frames movies/ --model llava-hf/llava-1.5-7b-hf
         neurrate prepare session.nwb data/ --frames movies/ --model llava/ --split middle
-        neurrate prepare session.nwb data/ --frames movies/ --model llava/ --captions said.jsonl
+        neurrate prepare session.nwb data/ --frames movies/ --model llava/ --captions captions.jsonl
         neurrate prepare day.nwb data/ --frames day_movies/ --model tiny-llava/ --units allen
 
     Parameters
@@ -66,9 +66,9 @@ def prepare(
         The stimulus: one file or folder of images, or a folder with one for each movie, called as
         in the recording. numpy, HDF5, tiff or images; as many frames as the recording numbers.
     model
-        Folder or hub id of the vision-language model (or CLIP) whose vision tower sees them.
+        Folder or hub id of the vision-language model (or CLIP) whose vision tower encodes them.
     stimuli
-        Movies to learn from, separated by commas; all with frames if omitted. Any table of the
+        Movies to train on, separated by commas; all with frames if omitted. Any table of the
         recording's intervals with start_time, stop_time and frame may be named.
     units
         Conditions that a unit must meet, as for 'neurrate stream nwb': all, good, allen, ...
@@ -97,16 +97,16 @@ def prepare(
         JSON lines or CSV with movie, frame and caption, or a folder of them; the captions in the
         recording if omitted.
     captioner
-        Folder or hub id of a model that says what the frames show.
+        Folder or hub id of a model that captions the frames.
     caption_every
-        Let it see every so many frames; the others take the words of the nearest.
+        Caption every so many frames; the others take the caption of the nearest.
     allow_missing_captions
-        Go on if some frames have no caption.
+        Continue if some frames have no caption.
     device
         Where the vision tower and the captioner run: auto, cpu, cuda, cuda:1; auto is a GPU if
         there is one.
     seed
-        Of the chunks for validation.
+        Draws the chunks for validation.
     overwrite
         Start again whatever is there; patches of the same frames and model are kept.
     """

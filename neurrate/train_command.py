@@ -1,8 +1,7 @@
-"""``neurrate train``: a data set becomes an encoder that has been judged."""
+"""``neurrate train``: a data set becomes a trained and evaluated encoder."""
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
-from contracts.atomic_files import check_folder_writable
 from contracts.errors import UserError
 from neurrate.arguments import Count, Seed
 from neurrate.tables import print_table
@@ -46,11 +44,11 @@ def train(
     seed: Seed = 0,
     overwrite: bool = False,
 ) -> None:
-    """Train an encoder on a data set, and judge it against baselines on windows it never saw.
+    """Train an encoder on a data set, and evaluate it against baselines on held-out windows.
 
     The lag is chosen on validation data unless it is named. A checkpoint is written after each
-    pass; the same command given again goes on where it was, and the weights are the same, bit for
-    bit, as if it had never stopped. history.csv and curves.png grow with each pass; report.md is
+    pass; the same command given again resumes there, and the weights are the same, bit for bit, as
+    if it had never stopped. history.csv and curves.png grow with each pass; report.md is
     written at the end.
 
     Examples
@@ -59,7 +57,7 @@ def train(
         neurrate train data/ run/ --size small --lag-ms 100 --max-minutes 30
         neurrate train data/ run/ --variant retrieval
         neurrate train data/ run/ --concepts car,dog,tree
-        neurrate train data/ judged/ --weights released.pt --training-epochs 0 --lag-ms 83
+        neurrate train data/ evaluated/ --weights released.pt --training-epochs 0 --lag-ms 83
 
     Parameters
     ----------
@@ -71,8 +69,8 @@ def train(
         Of the encoder: paper (12 million parameters at 2,000 units), small (2.4 million at 600
         units: a laptop trains it), tiny (for trials).
     variant
-        patches: predict each patch of the frame; retrieval: name the training image and give its
-        true patches.
+        patches: predict each patch of the frame; retrieval: classify the training image and
+        give its true patches.
     lag_ms
         A window describes the frame shown this long before its end, milliseconds.
     lags_ms
@@ -84,8 +82,8 @@ def train(
     heads
         Attention heads of a released checkpoint, which its shapes do not tell.
     training_epochs
-        Passes over the training windows, at most; it ends 12 passes after the best. 0 only judges
-        the weights.
+        Passes over the training windows, at most; it ends 12 passes after the best. 0 only
+        evaluates the weights.
     batch_size
         Windows in one step.
     learning_rate
@@ -106,10 +104,10 @@ def train(
     paper_loss
         Learn the patches as they are, as in the paper, and not each dimension on its own scale.
     concepts
-        Words that probes are to tell, separated by commas, each in some captions and not in all;
+        Words to fit probes for, separated by commas, each in some captions and not in all;
         chosen from the captions if omitted.
     test_windows
-        Test windows that judge, at most, evenly thinned; 2,000 if omitted. Fewer are faster.
+        Most test windows to evaluate on, evenly thinned; 2,000 if omitted. Fewer are faster.
     seed
         Of weights, order, masks, jitter and dropout.
     overwrite
@@ -120,117 +118,54 @@ def train(
     UserError
         If options contradict each other.
     """
-    # cuBLAS reads it once, when the first product is made; without it sums differ from run to run
-    # (docs.nvidia.com, cuBLAS, "Results reproducibility").
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    check_folder_writable(run)
-    lags_ns = lags_of(lag_ms, lags_ms)
     if training_epochs == 0 and weights is None:
-        raise UserError("--training-epochs 0 only judges, so it needs --weights; got none.")
-
-    import torch
-
-    from encoder_training.devices import resolve_device
-    from encoder_training.options import TrainingOptions
-    from encoder_training.train_request import TrainRequest
-    from encoder_training.train_run import check_libraries, train_run
-
-    check_libraries()
-    where = resolve_device(device)
-    if precision == "auto":
-        precision = "bfloat16" if where.startswith("cuda") else "float32"
+        raise UserError("--training-epochs 0 only evaluates, so it needs --weights; got none.")
     if variant == "retrieval" and (weights is not None or contrastive):
         raise UserError(
             "--variant retrieval has no released checkpoints and no contrastive loss; leave "
             "--weights and --contrastive out."
         )
-    if threads is not None:
-        torch.set_num_threads(threads)
+    from encoder_training.devices import resolve_device, resolve_precision
+    from encoder_training.lag import parse_lags
+    from encoder_training.options import TrainingOptions
+    from encoder_training.probes.concepts import parse_concepts
+    from encoder_training.train_run import TrainRequest, train_run
+
+    device = resolve_device(device)
     request = TrainRequest(
         dataset=dataset,
         folder=run,
         size=size,
-        lags_ns=lags_ns,
+        lags_ns=parse_lags(lag_ms, lags_ms),
         weights=weights,
         heads=heads,
-        judges_only=training_epochs == 0,
+        evaluates_only=training_epochs == 0,
         options=TrainingOptions(
             training_epochs=max(1, training_epochs),
             batch_size=batch_size,
             learning_rate=learning_rate,
             windows_per_epoch=windows_per_epoch,
             max_minutes=max_minutes,
-            precision=precision,
-            device=where,
+            precision=resolve_precision(precision, device),
+            device=device,
             variant=variant,
             contrastive=contrastive,
             normalise=not paper_loss,
             seed=seed,
         ),
-        concepts=concepts_of(concepts),
+        concepts=parse_concepts(concepts),
         test_windows=test_windows,
+        n_threads=threads,
         command=shlex.join(["neurrate", *sys.argv[1:]]),
     )
-    rows = train_run(request, overwrite=overwrite, say=_say)
+    rows = train_run(request, overwrite=overwrite, notify=_print_above_bars)
     if rows:
         print_table("test windows, all units", rows)
         print(f"wrote {run}: read {run / 'report.md'}")
 
 
-def lags_of(lag_ms: float | None, lags_ms: str) -> tuple[int, ...]:
-    """Return the lags to choose from; one if it is named.
-
-    Parameters
-    ----------
-    lag_ms : float or None
-        The one.
-    lags_ms : str
-        Several, separated by commas; empty for the usual ones.
-
-    Returns
-    -------
-    lags_ns : tuple of int, nanoseconds
-
-    Raises
-    ------
-    UserError
-        If both are given, or one is no number from 0 to 10,000.
-    """
-    if lag_ms is not None and lags_ms:
-        raise UserError("give --lag-ms, the lag itself, or --lags-ms, a choice of lags; not both.")
-    if lag_ms is not None:
-        return (round(lag_ms * 1e6),)
-    if not lags_ms:
-        from encoder_training.lag import CANDIDATES_NS
-
-        return CANDIDATES_NS
-    lags = set()
-    for text in lags_ms.split(","):
-        try:
-            value = float(text)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value <= 10_000:
-            raise UserError(
-                "--lags-ms takes milliseconds from 0 to 10,000, separated by commas, got "
-                f"{text!r} in {lags_ms!r}. For example: --lags-ms 0,33,67,100"
-            )
-        lags.add(round(value * 1e6))
-    return tuple(sorted(lags))
-
-
-def concepts_of(text: str) -> tuple[str, ...] | None:
-    """Return words that commas separate, each once, in lower case; None if there are none.
-
-    >>> concepts_of("car, Dog,car")
-    ('car', 'dog')
-    """
-    words = [each.strip().lower() for each in text.split(",")]
-    return tuple(dict.fromkeys(each for each in words if each)) or None
-
-
-def _say(text: str) -> None:
+def _print_above_bars(text: str) -> None:
     from tqdm import tqdm
 
-    tqdm.write(text, file=sys.stdout)  # above a bar, if there is one
+    tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()

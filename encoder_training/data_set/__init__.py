@@ -1,1 +1,1 @@
-"""What one recording teaches: counts, presentations, what is held out, and its report."""
+"""Data sets for training: counts, presentations, splits, and the report."""

@@ -65,7 +65,7 @@ def align(
     """Find the causal window of each presentation.
 
     It ends at the last bin edge up to `lag` after the middle of the presentation, so that
-    serving, which asks what was shown `lag` before the window's end, gives it the same label.
+    serving, which describes what was shown `lag` before the window's end, labels it the same.
     Left out are windows that, moved by up to `margin_bins` either way, would reach outside the
     recording, or whose stimulus would: the screen from `lag` before the window starts until it
     ends must belong to one block.
@@ -75,7 +75,7 @@ def align(
     frame_start_ns, frame_stop_ns : array, shape (n_presentations,), int64, nanoseconds
         The whole presentation table, in the order of the starts.
     spec : WindowSpec
-        Rate, bins and lag. The stride has no say here.
+        Rate, bins and lag. The stride is not used.
     recorded_bins : (int, int)
         First bin that was recorded whole, and the first one after the recording.
     chosen : array, shape (n_chosen,), int, optional
@@ -87,7 +87,7 @@ def align(
     block : array, shape (n_presentations,), int64, optional
         Where it changes from one row to the next, a block ends too: at a join of two repeats.
     invalid_ns : array, shape (n_invalid, 2), int64, optional
-        Start and stop of stretches that no window, moved by the margin, may touch.
+        Start and stop of intervals that no window, moved by the margin, may touch.
 
     Returns
     -------
@@ -158,7 +158,7 @@ def _blocks(
 def _touches(
     invalid_ns: NDArray[np.int64], from_ns: NDArray[np.int64], until_ns: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Mark the spans that meet an invalid stretch. There are few of those."""
+    """Mark the spans that meet an invalid interval. There are few of those."""
     touches = np.zeros(len(from_ns), dtype=np.bool_)
     for start_ns, stop_ns in invalid_ns.tolist():
         touches |= (from_ns < stop_ns) & (until_ns > start_ns)
@@ -166,4 +166,4 @@ def _touches(
 
 
 def _starts_ns(rate: BinRate, bins: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.array([rate.start_ns(int(each)) for each in bins], dtype=np.int64)
+    return np.array([rate.start_ns(int(bin_index)) for bin_index in bins], dtype=np.int64)

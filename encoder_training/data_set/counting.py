@@ -1,7 +1,7 @@
-"""Spikes to counts, for stretches of a recording of any length.
+"""Spikes to counts, for intervals of a recording of any length.
 
-Spikes come in stretches of time, unit after unit, and each adds one at its row and unit: nothing
-is sorted, and no table is larger than one stretch. What bounds it is the memory: 8 bytes of each
+Spikes come in chunks of time, unit after unit, and each adds one at its row and unit: nothing
+is sorted, and no table is larger than one chunk. What bounds it is the memory: 8 bytes of each
 spike are read, and a byte for each bin and unit is written twice, cleared and copied out. The
 arithmetic is that of `contracts.binning`, so that the counts are those of serving, bit for bit.
 """
@@ -21,18 +21,18 @@ from contracts.binning import BinRate
 from contracts.errors import MisuseError, UserError
 
 SpikesBetween = Callable[[int, int], tuple[NDArray[np.int64], NDArray[np.integer]]]
-"""Called with the start and the stop of stretches, half open, session nanoseconds, each after the
+"""Called with the start and the stop of chunks, half open, session nanoseconds, each after the
 one before. Returns the times of the spikes within, nanoseconds, in any order, and their units."""
 
-STRETCH_BYTES = 24 << 20
-"""Counts of one stretch: small enough to stay in a large cache while spikes are added to it."""
+CHUNK_BYTES = 24 << 20
+"""Counts of one chunk: small enough to stay in a large cache while spikes are added to it."""
 
 MOST = int(np.iinfo(np.uint8).max)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CountedIntervals:
-    """The stretches of the absolute grid that are counted; their rows lie end to end.
+    """The intervals of the absolute grid that are counted; their rows follow each other.
 
     Attributes
     ----------
@@ -81,21 +81,15 @@ def write_counts(
     path : Path
         ``counts.npy`` to write: uint8 of shape (n_rows, n_units), the rows of the spans end to
         end.
-    spikes_between : callable
-        Hands out the spikes.
-    spans : CountedIntervals
-        Which bins.
     n_units : int
         Units in the population.
-    rate : BinRate
-        Bins per second.
 
     Raises
     ------
     UserError
         If a unit fires more than 255 spikes in one bin.
     MisuseError
-        If there are other units or other times than asked for.
+        If there are other units or other times than requested.
     """
     with (
         whole_file(path) as partial,
@@ -116,7 +110,7 @@ def write_counts(
 def count_spans(
     spikes_between: SpikesBetween, spans: CountedIntervals, *, n_units: int, rate: BinRate
 ) -> Iterator[NDArray[np.uint8]]:
-    """Count the spikes of each unit in each bin of the spans, a stretch at a time.
+    """Count the spikes of each unit in each bin of the spans, a chunk at a time.
 
     Parameters
     ----------
@@ -126,15 +120,15 @@ def count_spans(
     Yields
     ------
     counts : array, shape (n_bins, n_units), uint8, spikes per bin
-        Good until the next one is asked for.
+        Valid until the next one is requested.
     """
-    n_each = max(1, STRETCH_BYTES // n_units)
-    table = np.empty((n_each, n_units), dtype=np.uint8)
+    n_chunk = max(1, CHUNK_BYTES // n_units)
+    table = np.empty((n_chunk, n_units), dtype=np.uint8)
     for span_first, span_stop in zip(
         spans.first_bin.tolist(), spans.stop_bin.tolist(), strict=True
     ):
-        for first in range(span_first, span_stop, n_each):
-            stop = min(first + n_each, span_stop)
+        for first in range(span_first, span_stop, n_chunk):
+            stop = min(first + n_chunk, span_stop)
             counts = table[: stop - first]
             counts[:] = 0
             session_ns, unit_index = spikes_between(rate.start_ns(first), rate.start_ns(stop))
@@ -150,7 +144,7 @@ def count_bins(
     rate: BinRate,
     n_bins: int,
 ) -> NDArray[np.uint8]:
-    """Count a whole recording that lies in memory, as serving does.
+    """Count a whole recording in memory, as serving does.
 
     Parameters
     ----------
@@ -160,8 +154,6 @@ def count_bins(
         Row of each spike's unit.
     n_units : int
         Units in the population.
-    rate : BinRate
-        Bins per second.
     n_bins : int
         Bins from session time zero.
 
@@ -201,8 +193,6 @@ def add_spikes(
         Row of each spike's unit.
     first_bin : int
         Of the table, on the absolute grid.
-    rate : BinRate
-        Bins per second.
 
     Raises
     ------

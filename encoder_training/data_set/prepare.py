@@ -1,7 +1,7 @@
-"""From a recording, frames and a model to a data set: the steps of ``neurrate prepare``.
+"""The steps of ``neurrate prepare``: a recording, frames and a model become a data set.
 
-What can be refused is refused before the long work. The patches are the long part; they go on
-where they were when the same command is given again.
+Everything that can be refused is refused before the long work. The patches are the long part; the
+same command given again resumes them.
 """
 
 from __future__ import annotations
@@ -56,13 +56,9 @@ class PrepareOptions:
     frames : Path
         File or folder of the stimuli's frames.
     model : str
-        Folder or hub id of the model whose vision tower is wanted.
+        Folder or hub id of the model with the vision tower.
     window : WindowSpec
         Rate, bins, stride, and the lag that is used where none is chosen.
-    split : SplitOptions
-        What is held out.
-    captions : CaptionOptions
-        Where sentences come from.
     stimuli : tuple of str
         Names; empty takes all that have frame numbers and frames.
     units : str
@@ -114,13 +110,12 @@ class PrepareOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrepareResult:
-    """What was made.
+    """The outcome of ``neurrate prepare``.
 
     Attributes
     ----------
-    data_sha256 : str
     data : PreparedSet
-        As it lies in the folder.
+        As loaded from the folder.
     notes : tuple of str
         What the analyst should know.
     was_finished : bool
@@ -136,19 +131,14 @@ class PrepareResult:
 def build_data_set(
     options: PrepareOptions, *, command: str, overwrite: bool = False
 ) -> PrepareResult:
-    """Make a data set, go on with one that was interrupted, or find it finished.
+    """Make a data set, resume an interrupted one, or return a finished one.
 
     Parameters
     ----------
-    options : PrepareOptions
     command : str
         What is written into the data set as its maker.
     overwrite : bool
         Start again whatever is there; patches are kept if they are of the same frames and tower.
-
-    Returns
-    -------
-    PrepareResult
     """
     check_folder_writable(options.out)
     check_matplotlib()
@@ -234,15 +224,8 @@ def choose_movies(
 
     Parameters
     ----------
-    source : RecordingSource
-    frames : Path
-        File or folder.
     stimuli : tuple of str
         Names; empty takes all with frame numbers whose frames are there.
-
-    Returns
-    -------
-    movies : dict of str to Movie
 
     Raises
     ------
@@ -264,7 +247,7 @@ def choose_movies(
         )
     if not numbered:
         raise UserError(
-            f"{source.label} must say which frame was on the screen when: a table "
+            f"{source.label} must hold which frame was on the screen when: a table "
             "intervals/NAME_presentations with start_time, stop_time and frame. It presents "
             f"{listed(shown.names) or 'nothing'}. Name another table of its intervals with "
             "--stimuli."
@@ -273,7 +256,7 @@ def choose_movies(
 
 
 def _left_out(source: RecordingSource, movies: Mapping[str, Movie]) -> tuple[str, ...]:
-    """Name the stimuli with frame numbers that are not learned from."""
+    """Name the stimuli with frame numbers that are left out."""
     shown = source.presentations
     many = {
         name: int((shown.frame[shown.stimulus == row] >= 0).sum())
@@ -330,7 +313,7 @@ def _name_of(model: str) -> str:
 
 
 def _notes(presented: StimulusTable, plan: PreparedSet, n_windows: int) -> tuple[str, ...]:
-    """Say what of the table is not used, and why."""
+    """Return which presentations are not used, and why."""
     notes = []
     if presented.n_empty:
         notes.append(f"{presented.n_empty} presentations that end when they start are left out")
@@ -344,6 +327,6 @@ def _notes(presented: StimulusTable, plan: PreparedSet, n_windows: int) -> tuple
     notes.append(
         f"{n_windows:,} of {n_targets:,} presentations of targets have a window with the lag of "
         f"{plan.window.lag_ns / 1e6:g} ms; the others stand at the start of a block, or touch an "
-        "invalid stretch or the recording's end"
+        "invalid interval or the recording's end"
     )
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""Where the sentences of a data set come from: a file, the recording, or a captioner."""
+"""The captions of a data set: from a file, the recording, or a captioner."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from encoder_training.frames.movies import Movie
 from stream_sources.recordings.recording import RecordingSource
 
 CAPTIONED = "captioned.jsonl"
-"""What a captioner has said so far; removed when the data set is whole."""
+"""The captions generated so far; removed when the data set is whole."""
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionOptions:
-    """What was asked for.
+    """The options of ``neurrate prepare`` about captions.
 
     Attributes
     ----------
     file : Path or None
         Lines of JSON, or CSV; see `encoder_training.frames.captions`.
     captioner : str or None
-        Folder or hub id of a model that looks at the frames and says what they show.
+        Folder or hub id of a model that captions the frames.
     every : int
-        Of how many frames the captioner sees one; the others take the nearest one's words.
+        Every how many frames one is captioned; the others take the nearest caption.
     may_miss : bool
         Whether frames may go without a caption while others have one.
 
@@ -59,9 +59,8 @@ class FrameCaptions:
 
     Attributes
     ----------
-    captions : tuple of str
     notes : tuple of str
-        Where they are from, for the analyst.
+        Their source, for the analyst.
     """
 
     captions: tuple[str, ...]
@@ -74,27 +73,18 @@ def known_captions(
     frames: FrameTable,
     shown_frame: NDArray[np.int64],
 ) -> FrameCaptions:
-    """Take captions that are written somewhere: in the file that was named, or in the recording.
+    """Take captions from the file that was named, or from the recording.
 
     Parameters
     ----------
-    options : CaptionOptions
-    source : RecordingSource
-        Its presentations may have captions.
-    frames : FrameTable
-        The target frames.
     shown_frame : array, shape (n_shown,), int64
         Row of the targets that each presentation shows, or -1. Frames that were never shown may
         go without a caption.
-
-    Returns
-    -------
-    FrameCaptions
     """
     if options.captioner is not None:
         from encoder_training.frames.captioner import load_processor
 
-        load_processor(options.captioner)  # a wrong name is said before the work on the patches
+        load_processor(options.captioner)  # a wrong name fails before the work on the patches
         return FrameCaptions(("",) * len(frames.number), ())
     if options.file is not None:
         written, where = read_captions(options.file), str(options.file.name)
@@ -121,23 +111,14 @@ def made_captions(
     *,
     device: str,
 ) -> FrameCaptions:
-    """Let a model say what the frames show, from where an earlier call was cut off.
+    """Caption the frames with a model, from where an earlier call stopped.
 
     Parameters
     ----------
-    options : CaptionOptions
-        With a captioner.
     folder : Path
         Of the data set; the work so far is kept there.
-    frames : FrameTable
-        The target frames.
-    movies : mapping of str to Movie
     device : str
         Of the captioner.
-
-    Returns
-    -------
-    FrameCaptions
     """
     from encoder_training.frames.captioner import Captioner, fill_captions
 

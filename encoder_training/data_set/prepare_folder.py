@@ -1,4 +1,4 @@
-"""The folder that ``neurrate prepare`` fills: begun, gone on with, finished, or begun anew."""
+"""The folder that ``neurrate prepare`` fills: begun, resumed, finished, or begun anew."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ from encoder_training.data_set.report import REPORT_FILES
 OF_PATCHES = (PATCHES, f"{PATCHES}.partial", f"{PATCHES}.progress")
 
 
-def is_finished(out: Path, asked: dict[str, Option]) -> bool:
-    """Return whether the folder holds the data set that is asked for, whole.
+def is_finished(out: Path, requested: dict[str, Option]) -> bool:
+    """Return whether the folder holds the finished data set that is requested.
 
     Parameters
     ----------
-    out : Path
-    asked : dict
-        Recording and options, by the names that the user knows.
+    requested : dict
+        Recording and options, by the names of the command line.
 
     Raises
     ------
@@ -40,18 +39,17 @@ def is_finished(out: Path, asked: dict[str, Option]) -> bool:
     if not (out / FACTS).exists():
         return False
     facts = load_facts(out)
-    _check_same(out, asked, {"RECORDING": facts.recording, **facts.options}, "prepared")
+    _check_same(out, requested, {"RECORDING": facts.recording, **facts.options}, "prepared")
     return True
 
 
-def open_folder(out: Path, asked: dict[str, Option], *, overwrite: bool) -> None:
-    """Make the folder, or take up one that was begun with the same options; none is finished.
+def open_folder(out: Path, requested: dict[str, Option], *, overwrite: bool) -> None:
+    """Make the folder, or resume one that was begun with the same options.
 
     Parameters
     ----------
-    out : Path
-    asked : dict
-        Recording and options, by the names that the user knows.
+    requested : dict
+        Recording and options, by the names of the command line.
     overwrite : bool
         Remove what an earlier call made, but for the patches: they are the long work, and may be
         the same.
@@ -66,17 +64,17 @@ def open_folder(out: Path, asked: dict[str, Option], *, overwrite: bool) -> None
         # The facts first: without them it is no data set.
         for name in (FACTS, COUNTS, PRESENTATIONS, FRAMES, *REPORT_FILES, CAPTIONED, UNFINISHED):
             (out / name).unlink(missing_ok=True)
-    there = sorted(each.name for each in out.iterdir()) if out.exists() else []
-    there = [name for name in there if not name.startswith(".")]  # a write that was cut short
+    entries = sorted(path.name for path in out.iterdir()) if out.exists() else []
+    entries = [name for name in entries if not name.startswith(".")]  # a write that was cut short
     if marker.exists():
-        _check_same(out, asked, json.loads(marker.read_text(encoding="utf-8")), "begun")
-    elif set(there) - set(OF_PATCHES):
+        _check_same(out, requested, json.loads(marker.read_text(encoding="utf-8")), "begun")
+    elif set(entries) - set(OF_PATCHES):
         raise UserError(
-            f"a data set needs a folder of its own, and {out} holds {listed(there)}. Choose "
+            f"a data set needs a folder of its own, and {out} holds {listed(entries)}. Choose "
             "another."
         )
     out.mkdir(parents=True, exist_ok=True)
-    write_json(marker, asked)
+    write_json(marker, requested)
 
 
 def remove_patches(out: Path) -> None:
@@ -85,11 +83,13 @@ def remove_patches(out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _check_same(out: Path, asked: dict[str, Option], before: dict[str, Option], how: str) -> None:
+def _check_same(
+    out: Path, requested: dict[str, Option], before: dict[str, Option], how: str
+) -> None:
     differ = [
-        f"{name} was {before.get(name)!r} and is {asked.get(name)!r}"
-        for name in {**before, **asked}
-        if before.get(name) != asked.get(name)
+        f"{name} was {before.get(name)!r} and is {requested.get(name)!r}"
+        for name in {**before, **requested}
+        if before.get(name) != requested.get(name)
     ]
     if differ:
         raise UserError(

@@ -1,8 +1,7 @@
-"""A prepared data set: what one recording teaches, whatever the lag.
+"""A prepared data set: counts, presentations and patches of one recording, for any lag.
 
-Counts, presentations and patches lie side by side and know nothing of each other's time shift;
-`PreparedSet.windows` pairs them for one lag, so that the lag may be chosen after the patches were
-computed. The files are ``prepared_files.py``.
+`PreparedSet.windows` pairs counts and patches for one lag, so that the lag may be chosen after the
+patches were computed. The files are ``prepared_files.py``.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class PresentationRows:
     block : array, shape (n_shown,), int64
         Changes at each join of two repeats, change of stimulus and pause. No window crosses it.
     group : array, shape (n_shown,), int64
-        What is held out, and drawn again in a bootstrap, as a whole: a repeat, or a chunk of
+        What is held out, and drawn in a bootstrap, as a whole: a repeat, or a chunk of
         neighbouring frames.
     role : array, shape (n_shown,), int8
         A `Role`.
@@ -94,22 +93,14 @@ class PreparedSet:
         The units, in the order of the counts.
     window : WindowSpec
         Rate, bins, stride, and the lag that is used where none is chosen.
-    grid : PatchGrid
-        Of the targets.
     language_model : LanguageModel
         Whose vision tower made the targets.
     training_data : TrainingData
         Which recording, and the sha256 of this data set.
-    spans : CountedIntervals
-        The bins that are counted.
     counts : array, shape (n_rows, n_units), uint8, spikes per bin
         May be a map of a file.
-    shown : PresentationRows
-        The presentations.
     invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
-        Start and stop of the stretches that the recording calls invalid.
-    frames : FrameTable
-        What the targets show.
+        Start and stop of the intervals that the recording calls invalid.
     targets : array, shape (n_frames, n_patches, dim), float16
         May be a map of a file.
     """
@@ -166,7 +157,7 @@ class PreparedSet:
             raise UserError(
                 f"with a lag of {lag_ns / 1e6:g} ms no presentation has a window of "
                 f"{1e3 * spec.duration_s:g} ms: all stand too near the start of a block, an "
-                "invalid stretch or an end of the recording. Use a shorter lag or window."
+                "invalid interval or an end of the recording. Use a shorter lag or window."
             )
         rows = self.spans.rows_of(first_bin)
         if (rows < 0).any():

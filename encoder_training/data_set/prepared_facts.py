@@ -1,4 +1,4 @@
-"""What a data set says of itself: ``dataset.json``. The format is ``docs/data-set.md``."""
+"""The manifest of a data set: ``dataset.json``. The format is ``docs/data-set.md``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_FACTS_BYTES = 64 << 20
 """100,000 units take about 15 MB."""
 
 UNFINISHED = "unfinished.json"
-"""What a data set that is not whole was asked for; removed when it is."""
+"""The options of a data set that is not whole; removed when it is."""
 
 Option = str | int | float | bool | None | list[str]
 
@@ -83,9 +83,9 @@ class DatasetModel(_StrictFacts):
     """Whose vision tower made the patches."""
     movies: Annotated[list[MovieModel], Field(min_length=1)]
     options: dict[str, Option] = {}
-    """What was asked for."""
+    """Of the command line."""
     notes: list[str] = []
-    """What the analyst should know."""
+    """For the analyst."""
     sha256: dict[str, Sha256]
     """Of each other file."""
     data_sha256: Sha256
@@ -109,15 +109,6 @@ def data_sha256_of(model: DatasetModel) -> str:
 
 def load_facts(folder: Path) -> DatasetModel:
     """Read ``dataset.json`` alone.
-
-    Parameters
-    ----------
-    folder : Path
-        A data set.
-
-    Returns
-    -------
-    DatasetModel
 
     Raises
     ------
@@ -162,5 +153,5 @@ def load_facts(folder: Path) -> DatasetModel:
 
 def _sentence(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])
-    found = "" if detail["type"] in {"missing", "value_error"} else f", got {detail['input']!r:.64}"
-    return f"{where + ': ' if where else ''}{detail['msg']}{found}"
+    value = "" if detail["type"] in {"missing", "value_error"} else f", got {detail['input']!r:.64}"
+    return f"{where + ': ' if where else ''}{detail['msg']}{value}"

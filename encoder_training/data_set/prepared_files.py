@@ -74,17 +74,13 @@ def write_prepared(
         Frame number (-1: blank) and movie of each presentation; by default of those that show a
         target.
     options : dict, optional
-        What was asked for.
+        Of the command line.
     notes : tuple of str
-        What the analyst should know.
+        For the analyst.
     model_folder : str
         Where the model is, if it is a folder.
     command : str
         What made it.
-
-    Returns
-    -------
-    data_sha256 : str
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / COUNTS).exists():
@@ -143,10 +139,6 @@ def load_prepared(folder: Path, *, check_hashes: bool = False) -> PreparedSet:
         As `write_prepared` made it.
     check_hashes : bool
         Read every file and compare its sha256.
-
-    Returns
-    -------
-    PreparedSet
 
     Raises
     ------
@@ -224,7 +216,7 @@ def _missing_or_changed(folder: Path, model: DatasetModel, *, check_hashes: bool
             problems.append(f"{name} is not there")
         elif check_hashes and sha256_of(folder / name) != model.sha256.get(name):
             problems.append(
-                f"{name} has another sha256 than {FACTS} says; it was changed or cut. Prepare the "
+                f"{name} has another sha256 than in {FACTS}; it was changed or cut. Prepare the "
                 "data set again"
             )
     return problems
@@ -253,23 +245,23 @@ def _tensors(folder: Path, problems: list[str]) -> dict[str, NDArray[Any]] | Non
     except (OSError, SafetensorError) as error:
         problems.append(f"{PRESENTATIONS} cannot be read: {error}")
         return None
-    found = []
+    wrong = []
     for name in (*SHOWN_COLUMNS, *SPAN_COLUMNS, "invalid_ns"):
         dtype = np.int8 if name == "role" else np.int64
         n_dims = 2 if name == "invalid_ns" else 1
         tensor = tensors.get(name)
         if tensor is None or tensor.dtype != dtype or tensor.ndim != n_dims:
             what = "is not there" if tensor is None else f"is {tensor.dtype} {tensor.shape}"
-            found.append(
+            wrong.append(
                 f"{PRESENTATIONS} must hold {name}, {np.dtype(dtype)} of {n_dims} dimension"
                 f"{'s' * (n_dims > 1)}; it {what}"
             )
     for group in (SHOWN_COLUMNS, SPAN_COLUMNS):
         lengths = {name: len(tensors[name]) for name in group if name in tensors}
-        if not found and (len(set(lengths.values())) != 1 or 0 in lengths.values()):
-            found.append(f"{PRESENTATIONS} must have columns of one length, got {lengths}")
-    problems += found
-    return None if found else tensors
+        if not wrong and (len(set(lengths.values())) != 1 or 0 in lengths.values()):
+            wrong.append(f"{PRESENTATIONS} must have columns of one length, got {lengths}")
+    problems += wrong
+    return None if wrong else tensors
 
 
 def _read_frames(folder: Path, model: DatasetModel, problems: list[str]) -> FrameTable | None:

@@ -1,4 +1,4 @@
-"""The report of a data set: what went into it, and what an analyst should look at first."""
+"""The report of a data set: its contents, and what an analyst should look at first."""
 
 from __future__ import annotations
 
@@ -42,10 +42,6 @@ def write_prepare_report(
     ----------
     folder : Path
         Files of the same names are replaced.
-    prepared : PreparedSet
-        The data set.
-    presented : StimulusTable
-        Its presentations.
     notes : sequence of str
         A sentence each.
 
@@ -88,14 +84,14 @@ def write_prepare_report(
 def _head(prepared: PreparedSet) -> list[str]:
     window, spans = prepared.window, prepared.spans
     seconds = spans.n_rows / window.rate.bins_per_s
-    said = sum(bool(caption) for caption in prepared.frames.captions)
+    captioned = sum(bool(caption) for caption in prepared.frames.captions)
     return [
         f"# Data set of {prepared.training_data.recording}",
         "",
         f"{len(prepared.population):,} units, {spans.n_rows:,} bins of "
         f"{1e3 / window.rate.bins_per_s:.3g} ms ({seconds:,.0f} s of movies in "
-        f"{len(spans.first_bin)} stretches), windows of {window.n_bins} bins. "
-        f"{len(prepared.frames.captions):,} target frames, {said:,} of them with a caption. "
+        f"{len(spans.first_bin)} intervals), windows of {window.n_bins} bins. "
+        f"{len(prepared.frames.captions):,} target frames, {captioned:,} of them with a caption. "
         f"Patches of {prepared.language_model.model_id}: {prepared.grid.rows} x "
         f"{prepared.grid.cols} of {prepared.grid.dim} numbers.",
     ]

@@ -127,7 +127,7 @@ def draw_split(path: Path, presented: StimulusTable, role: NDArray[np.int8]) -> 
         panels = figure.subplots(
             len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights}
         )[:, 0]
-        colours = ListedColormap([ROLE_COLOURS[each] for each in Role])
+        colours = ListedColormap([ROLE_COLOURS[kind] for kind in Role])
         for movie, axes in enumerate(panels):
             rows = np.flatnonzero((presented.movie == movie) & (presented.number >= 0))
             shape = (presented.n_repeats[movie], presented.n_frames[movie])
@@ -145,7 +145,7 @@ def draw_split(path: Path, presented: StimulusTable, role: NDArray[np.int8]) -> 
             axes.set(title=presented.movies[movie], ylabel="repeat")
             axes.set_yticks(range(0, shape[0], -(-shape[0] // 5)))
         panels[-1].set_xlabel("frame")
-        handles = [Patch(color=ROLE_COLOURS[each], label=each.name.lower()) for each in Role]
+        handles = [Patch(color=ROLE_COLOURS[kind], label=kind.name.lower()) for kind in Role]
         figure.legend(handles=handles, loc="outside right center", frameon=False)
 
 

@@ -1,4 +1,4 @@
-"""What a data set's report measures: lengths of presentations, rates, and what units answer."""
+"""The measures of a data set's report: lengths of presentations, rates, responses."""
 
 from __future__ import annotations
 
@@ -74,13 +74,8 @@ def measure_alignment(presented: StimulusTable, movie: int) -> Alignment:
 
     Parameters
     ----------
-    presented : StimulusTable
     movie : int
         Index into its movies.
-
-    Returns
-    -------
-    Alignment
     """
     rows = np.flatnonzero(presented.movie == movie)
     start_ns, stop_ns = presented.start_ns[rows], presented.stop_ns[rows]
@@ -120,14 +115,14 @@ def unit_rates(prepared: PreparedSet) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Response:
-    """What the units do when the picture changes.
+    """The responses of units to changes of the picture.
 
     Attributes
     ----------
     n_changes : int
         Changes that are averaged.
     after_ms : array, shape (n_steps,), float64, milliseconds
-        Middle of the stretch that is counted, from the change on.
+        Middle of the interval that is counted, from the change on.
     explained : array, shape (n_steps, n_units), float32
         Share of a unit's variance over the changes that the new picture explains, less what
         chance explains (adjusted R squared).
@@ -139,17 +134,11 @@ class Response:
 
 
 def measure_response(prepared: PreparedSet, presented: StimulusTable) -> Response | None:
-    """Count spikes around changes of the picture, and ask how well the new picture explains them.
+    """Measure how well the new picture explains the spikes around a change of the picture.
 
-    Before the response begins, a unit still answers the scene before and the new picture explains
-    nothing. Where nothing rises some tens of milliseconds after the change, frames and spikes do
-    not share their clock, or the area does not see the movie.
-
-    Parameters
-    ----------
-    prepared : PreparedSet
-    presented : StimulusTable
-        Its presentations.
+    Before the response begins, a unit still responds to the scene before, and the new picture
+    explains nothing. Where nothing rises some tens of milliseconds after the change, frames and
+    spikes do not share their clock, or the area does not see the movie.
 
     Returns
     -------
@@ -157,7 +146,7 @@ def measure_response(prepared: PreparedSet, presented: StimulusTable) -> Respons
         None if there are too few changes.
     """
     picture = np.stack(
-        [each.astype(np.float32).mean(axis=0) for each in prepared.targets]
+        [patches.astype(np.float32).mean(axis=0) for patches in prepared.targets]
     )  # (n_frames, dim)
     rate, shown = prepared.window.rate, prepared.shown
     changes = _changes(prepared, presented, picture)
@@ -202,8 +191,8 @@ def _changes(
                 share = max(CHANGE_SHARE, min(1.0, FEW_CUTS / int(of_movie.sum())))
                 least = float(np.quantile(change[of_movie], 1 - share))
             rows.append(after[of_movie & (change >= least) & (change > 0)])
-    found = np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
-    return found[:: max(1, -(-len(found) // MAX_ONSETS))]
+    onsets = np.sort(np.concatenate(rows)) if rows else np.empty(0, dtype=np.int64)
+    return onsets[:: max(1, -(-len(onsets) // MAX_ONSETS))]
 
 
 def _directions(picture: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -126,16 +126,6 @@ class SplitRoles:
 def split_presentations(presented: StimulusTable, options: SplitOptions) -> SplitRoles:
     """Give each presentation its role.
 
-    Parameters
-    ----------
-    presented : StimulusTable
-        Of the chosen movies.
-    options : SplitOptions
-
-    Returns
-    -------
-    SplitRoles
-
     Raises
     ------
     UserError

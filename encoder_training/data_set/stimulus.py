@@ -88,21 +88,15 @@ def read_presented(
 
     Parameters
     ----------
-    table : Presentations
-        Of all stimuli.
     n_frames : mapping of str to int
         The chosen movies, and how many frames of each there are.
     every : int
         Every how many frames one is a target: those whose number it divides.
 
-    Returns
-    -------
-    StimulusTable
-
     Raises
     ------
     UserError
-        If a movie is not in the table, its frames are not as many as the table says, or two
+        If a movie is not in the table, it has another number of frames than the table, or two
         presentations of the chosen movies overlap.
     """
     _check_names(table, n_frames)
@@ -121,7 +115,7 @@ def read_presented(
     _check_order(movies, movie, start_ns)
     counts = tuple(n_frames[name] for name in movies)
     _check_counts(movies, movie, number, counts)
-    is_shuffled = tuple(_is_shuffled(number[movie == each]) for each in range(len(movies)))
+    is_shuffled = tuple(_is_shuffled(number[movie == row]) for row in range(len(movies)))
     repeat, is_join = _repeats(movie, number, is_shuffled)
     target_movie, target_number = _targets(counts, every)
     offset = np.cumsum([0, *(-(-n // every) for n in counts)])[:-1]
@@ -152,8 +146,6 @@ def spans_of(
     ----------
     presented : StimulusTable
         The presentations of the chosen movies.
-    rate : BinRate
-        Bins per second.
     recorded_ns : (int, int), optional
         Start and stop of the recording; bins that it does not hold whole are left out.
 
@@ -199,13 +191,13 @@ def _ranks(order: NDArray[np.int64], stimulus: NDArray[np.int64]) -> NDArray[np.
 
 
 def _check_names(table: Presentations, n_frames: Mapping[str, int]) -> None:
-    there = [name for row, name in enumerate(table.names) if (table.stimulus == row).any()]
-    missing = [name for name in n_frames if name not in there]
+    presented = [name for row, name in enumerate(table.names) if (table.stimulus == row).any()]
+    missing = [name for name in n_frames if name not in presented]
     if missing or not n_frames:
         raise UserError(
             "a movie must be a stimulus that the recording presents; "
             f"{listed(missing) or 'none at all'} is not among "
-            f"{listed(sorted(there)) or '(none)'}. Choose with --stimuli; a table "
+            f"{listed(sorted(presented)) or '(none)'}. Choose with --stimuli; a table "
             "of the recording's intervals with start_time, stop_time and frame may be named too."
         )
 
@@ -215,10 +207,10 @@ def _check_order(
 ) -> None:
     bad = np.flatnonzero(np.diff(start_ns) <= 0)
     if len(bad):
-        found = sorted({movies[each] for each in movie[[*bad, *(bad + 1)]].tolist()})
+        names = sorted({movies[row] for row in movie[[*bad, *(bad + 1)]].tolist()})
         raise UserError(
             f"one frame is on the screen at a time, but {len(bad)} presentations of "
-            f"{listed(found)} start together with the one before, first at "
+            f"{listed(names)} start together with the one before, first at "
             f"{start_ns[bad[0]] / 1e9:.6f} s. Prepare one stimulus at a time with --stimuli, or "
             "mend the table."
         )
@@ -231,8 +223,8 @@ def _check_counts(
     counts: tuple[int, ...],
 ) -> None:
     problems = []
-    for each, (name, n_frames) in enumerate(zip(movies, counts, strict=True)):
-        shown = number[(movie == each) & (number >= 0)]
+    for row, (name, n_frames) in enumerate(zip(movies, counts, strict=True)):
+        shown = number[(movie == row) & (number >= 0)]
         if not len(shown):
             problems.append(
                 f"{name} has no frame numbers in the recording, only blanks: which of its "
@@ -265,8 +257,8 @@ def _repeats(
     """Return each presentation's repeat, and whether one begins with it."""
     repeat = np.zeros(len(movie), dtype=np.int64)
     is_join = np.zeros(len(movie), dtype=np.bool_)
-    for each, shuffled in enumerate(is_shuffled):
-        rows = np.flatnonzero(movie == each)
+    for row, shuffled in enumerate(is_shuffled):
+        rows = np.flatnonzero(movie == row)
         if shuffled:
             repeat[rows] = _times_before(number[rows])
             continue
@@ -307,5 +299,5 @@ def _blocks(
 
 def _targets(counts: tuple[int, ...], every: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     numbers = [np.arange(0, n_frames, every, dtype=np.int64) for n_frames in counts]
-    movie = np.repeat(np.arange(len(counts)), [len(each) for each in numbers])
+    movie = np.repeat(np.arange(len(counts)), [len(of_movie) for of_movie in numbers])
     return movie, np.concatenate(numbers)

@@ -1,4 +1,4 @@
-"""What an encoder learns from: counts on the grid, windows by their first bin, and targets.
+"""The training data of an encoder: counts on the grid, windows by first bin, and targets.
 
 Nothing is cut or copied before it is needed: counts lie once in memory, a window is a row number,
 and targets may be mapped from a file.
@@ -21,7 +21,7 @@ length."""
 
 STD_FLOOR = 0.05
 """Spikes per bin. The standard deviation of a Poisson unit of 0.3 Hz in bins of 1/120 s; below it,
-one spike of a unit that hardly ever fires would outshout all others."""
+one spike of a unit that hardly ever fires would outweigh all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +118,12 @@ NO_ROWS: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Windows to learn from, windows to choose by and windows to judge by.
+    """Windows for training, validation and test.
 
     Attributes
     ----------
     train, validation, test : array, shape (n,), int64
-        Rows of the windows. No bin stands in two of them; `test` may be empty.
+        Rows of the windows. No bin is in two of them; `test` may be empty.
     """
 
     train: NDArray[np.int64]
@@ -136,14 +136,8 @@ def measure_scaling(data: TrainingSet, rows: NDArray[np.int64]) -> Scaling:
 
     Parameters
     ----------
-    data : TrainingSet
-        Where they are.
     rows : array, shape (n,), int64
         The windows that training may see.
-
-    Returns
-    -------
-    Scaling
     """
     bins = np.flatnonzero(_covered(data, rows))
     total = np.zeros(data.n_units, dtype=np.int64)
@@ -164,8 +158,6 @@ def draw_validation_groups(data: TrainingSet, fraction: float, *, seed: int) -> 
 
     Parameters
     ----------
-    data : TrainingSet
-        With two groups or more.
     fraction : float
         Of the groups, above 0 and below 1; at least one is drawn and one is left.
     seed : int
@@ -191,21 +183,15 @@ def draw_validation_groups(data: TrainingSet, fraction: float, *, seed: int) -> 
 
 
 def split(data: TrainingSet, validation_groups: NDArray[np.int64]) -> Split:
-    """Part the windows by group.
+    """Split the windows by group.
 
     A training window that shares a bin with a window of validation, or would when moved by the
     margin, is on neither side: across a cut between two scenes neighbours overlap.
 
     Parameters
     ----------
-    data : TrainingSet
-        All windows.
     validation_groups : array, shape (n,), int64
         Groups to hold out.
-
-    Returns
-    -------
-    Split
 
     Raises
     ------
@@ -222,15 +208,13 @@ def split(data: TrainingSet, validation_groups: NDArray[np.int64]) -> Split:
 
 
 def split_by_role(data: TrainingSet, role: NDArray[np.int8]) -> Split:
-    """Part the windows by what they are for; the parts share no bin.
+    """Split the windows by role; the parts share no bin.
 
     A training window that shares a bin with a window of validation or test, or would when moved
     by the margin, is in no part; nor is a window of validation that shares one with a test.
 
     Parameters
     ----------
-    data : TrainingSet
-        All windows.
     role : array, shape (n_windows,), int8
         0 for training, 1 for validation, 2 for test.
 
@@ -251,7 +235,6 @@ def thinned(rows: NDArray[np.int64], at_most: int) -> NDArray[np.int64]:
     Parameters
     ----------
     rows : array, shape (n,), int64
-    at_most : int
 
     Returns
     -------

@@ -1,1 +1,1 @@
-"""What an encoder is worth, beside decoders that need no network."""
+"""Evaluation of an encoder against decoders that need no network."""

@@ -1,6 +1,6 @@
-"""An encoder, what it must beat, and two controls, on windows that none of them has seen.
+"""Evaluate an encoder, baselines and two controls on windows that none of them has seen.
 
-Why these scores, these windows and these chances: docs/decisions/0013-judging.md.
+Why these scores, these windows and these chances: docs/decisions/0013-evaluation-of-encoders.md.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from encoder_training.evaluation.scoring import EvaluationSet, WindowScores
 from encoder_training.model import EncoderNetwork
 
 MAX_WINDOWS = 2000
-"""Test windows that judge, at most, evenly thinned."""
+"""Most test windows to evaluate on, evenly thinned."""
 
 MAX_POPULATION_WINDOWS = 500
-"""The same for each area and cell type, of which there may be a dozen, each with all methods."""
+"""The same for each area and cell type: there may be a dozen, each with all methods."""
 
 BIN_S = 1.0
 """Of movie time in the figures over time; longer movies have `MOST_BINS` longer bins."""
@@ -43,7 +43,7 @@ BIN_S = 1.0
 MOST_BINS = 60
 
 
-def judge(
+def evaluate_encoder(
     prepared: PreparedSet,
     data: TrainingSet,
     parts: Split,
@@ -55,14 +55,10 @@ def judge(
     max_windows: int = MAX_WINDOWS,
     max_population_windows: int = MAX_POPULATION_WINDOWS,
 ) -> EncoderResults:
-    """Judge on the test windows.
+    """Evaluate on the test windows.
 
     Parameters
     ----------
-    prepared : PreparedSet
-        Presentations and frames.
-    data : TrainingSet
-        Windows at the encoder's lag.
     parts : Split
         Of these windows. Baselines are fitted on training windows and choose on validation.
     encoder : EncoderNetwork
@@ -75,46 +71,44 @@ def judge(
         Whether to draw a bar on a terminal.
     max_windows, max_population_windows : int
         Test windows for all units and for each area and cell type, at most, evenly thinned.
-
-    Returns
-    -------
-    EncoderResults
     """
-    heard = populations(data.population)
+    selections = populations(data.population)
     bench = EvaluationSet.of(prepared, data, parts, thinned(parts.test, max_windows))
     few = bench.thinned(max_population_windows)
     group, drawn = bootstrap_groups(data, bench.rows, bench.time)
     draws = {bench: draw_groups(group, seed=seed)}
     draws[few] = draw_groups(bootstrap_groups(data, few.rows, bench.time)[0], seed=seed)
-    found: list[_ResampledScores] = []
+    resampled: list[_ResampledScores] = []
     with tqdm(
         total=len(bench.rows) * (3 + len(FITS))
-        + len(few.rows) * (len(heard) - 1) * (1 + len(FITS)),
-        desc="judging",
+        + len(few.rows) * (len(selections) - 1) * (1 + len(FITS)),
+        desc="evaluating",
         unit="window",
         disable=None if progress else True,
         file=sys.stderr,
     ) as bar:
-        for population, selection in heard.items():
+        for population, selection in selections.items():
             units = selection.mask
-            lesson = BaselineData(data, parts.train, parts.validation, scaling, units, bench.space)
+            training = BaselineData(
+                data, parts.train, parts.validation, scaling, units, bench.space
+            )
             bar.set_postfix_str(population)
             decoders: list[BaselineDecoder] = [MaskedEncoder(encoder, scaling, selection)]
-            decoders += [fit(lesson) for fit in FITS.values()]
+            decoders += [fit(training) for fit in FITS.values()]
             if population == "all":
-                decoders += _controls(lesson, encoder, scaling)
+                decoders += _controls(training, encoder, scaling)
             on = bench if population == "all" else few
             for decoder in decoders:
-                by_patches = on.decides_by_patches(decoder, lesson.chosen_by)
+                by_patches = on.decides_by_patches(decoder, training.chosen_by)
                 scored = on.score(decoder, bar)
                 if by_patches:
                     scored = replace(scored, answer=scored.answer_by_patches)
-                found.append(
+                resampled.append(
                     _ResampledScores(
                         decoder, population, selection, scored, draws[on], on, by_patches
                     )
                 )
-    methods = [each.scores for each in found]
+    methods = [method.scores for method in resampled]
     lag_ms = data.window.lag_ns / 1e6
     return EncoderResults(
         n_windows=len(bench.rows),
@@ -127,18 +121,18 @@ def judge(
         lag_ms=lag_ms,
         seed=seed,
         period_s=bench.time.period_s,
-        methods=tuple(each for each in methods if each.population == "all"),
-        populations=tuple(each for each in methods if each.population != "all"),
-        ahead=_ahead(found),
-        over_time=_over_time(prepared, bench, [f for f in found if f.population == "all"]),
+        methods=tuple(method for method in methods if method.population == "all"),
+        populations=tuple(method for method in methods if method.population != "all"),
+        ahead=_ahead(resampled),
+        over_time=_over_time(prepared, bench, [f for f in resampled if f.population == "all"]),
     )
 
 
 def _controls(
-    lesson: BaselineData, encoder: EncoderNetwork, scaling: Scaling
+    training: BaselineData, encoder: EncoderNetwork, scaling: Scaling
 ) -> list[BaselineDecoder]:
-    population = lesson.data.population
-    controls: list[BaselineDecoder] = [MeanPatches(lesson.data.targets, lesson.known)]
+    population = training.data.population
+    controls: list[BaselineDecoder] = [MeanPatches(training.data.targets, training.train_frames)]
     if len(population) > 1:
         shuffled = population.select("shuffled")
         controls.append(MaskedEncoder(encoder, scaling, shuffled, SHUFFLED_UNITS))
@@ -146,7 +140,7 @@ def _controls(
 
 
 class _ResampledScores:
-    """One method through one population, drawn again and again."""
+    """One method through one population, in every draw of the bootstrap."""
 
     def __init__(
         self,
@@ -201,8 +195,8 @@ def _chosen(decoder: BaselineDecoder, by_patches: bool) -> str:
     return f"{settings}; frames by {'patches' if by_patches else 'its own decision'}"
 
 
-def _ahead(found: Sequence[_ResampledScores]) -> tuple[PairedDifference, ...]:
-    encoders = {each.population: each for each in found if each.name == "encoder"}
+def _ahead(resampled: Sequence[_ResampledScores]) -> tuple[PairedDifference, ...]:
+    encoders = {method.population: method for method in resampled if method.name == "encoder"}
     return tuple(
         PairedDifference(
             other.name,
@@ -212,13 +206,13 @@ def _ahead(found: Sequence[_ResampledScores]) -> tuple[PairedDifference, ...]:
                 for name in METRICS
             },
         )
-        for other in found
+        for other in resampled
         if other.name != "encoder"
     )
 
 
 def _over_time(
-    prepared: PreparedSet, bench: EvaluationSet, found: Sequence[_ResampledScores]
+    prepared: PreparedSet, bench: EvaluationSet, resampled: Sequence[_ResampledScores]
 ) -> OverTime | None:
     has_time = ~np.isnan(bench.time.time_s[bench.true])
     if not has_time.any():
@@ -232,13 +226,13 @@ def _over_time(
     edge_s = np.linspace(all_s.min(), all_s.max() + 1e-6, n_bins + 1)
     n, _ = np.histogram(true_s, edge_s)
     accuracy, decoded = {}, {}
-    for each in found:
-        right, _ = np.histogram(true_s, edge_s, weights=each.is_right[own])
+    for method in resampled:
+        right, _ = np.histogram(true_s, edge_s, weights=method.is_right[own])
         share = np.divide(right, n, out=np.full(n_bins, np.nan), where=n > 0)
-        answer_s = bench.time.time_s[each.answer[own]]
+        answer_s = bench.time.time_s[method.answer[own]]
         table, _, _ = np.histogram2d(true_s, answer_s, (edge_s, edge_s))
-        accuracy[each.name] = tuple(share.tolist())
-        decoded[each.name] = tuple(tuple(row) for row in table.astype(int).tolist())
+        accuracy[method.name] = tuple(share.tolist())
+        decoded[method.name] = tuple(tuple(row) for row in table.astype(int).tolist())
     return OverTime(
         prepared.frames.movies[movie],
         tuple(edge_s.tolist()),

@@ -75,12 +75,6 @@ def fit_frame_space(targets: NDArray[np.float16], scaling: TargetScaling) -> Fra
     ----------
     targets : array, shape (n_frames, n_patches, dim), float16
         May be a map of a file: it is read twice, a few patches of all frames at a time.
-    scaling : TargetScaling
-        Of the training windows, normalised.
-
-    Returns
-    -------
-    FrameSpace
     """
     n_frames, n_patches, dim = targets.shape
     std = np.where(scaling.std <= SMALLEST_STD, np.inf, scaling.std).astype(np.float32)
@@ -103,9 +97,9 @@ def fit_frame_space(targets: NDArray[np.float16], scaling: TargetScaling) -> Fra
 
     basis = np.empty((n_patches * dim, len(kept)), dtype=np.float32)
     coordinates = np.zeros((n_frames, len(kept)), dtype=np.float32)
-    everyone = np.arange(n_frames)
+    every_frame = np.arange(n_frames)
     for first in range(0, n_patches, step):
-        block = read(everyone, first)
+        block = read(every_frame, first)
         part = block[fitted].T @ combine
         basis[first * dim : first * dim + len(part)] = part
         coordinates += block @ part

@@ -1,4 +1,4 @@
-"""An encoder heard through one population, as the daemon hears it."""
+"""An encoder restricted to one population by masking, as in the daemon."""
 
 from __future__ import annotations
 
@@ -25,37 +25,35 @@ MOST_ENCODED = 64
 
 
 class MaskedEncoder:
-    """A `Decoder` of a trained encoder and a selection of units.
+    """A `BaselineDecoder` of a trained encoder and a selection of units.
 
     Parameters
     ----------
     encoder : EncoderNetwork
         Gives patches on their own scale. Put in evaluation mode; stays on its device.
-    scaling : Scaling
-        Of its counts.
-    heard : Selection
-        Units that are heard, or a control. In the control ``shuffled`` each row of the input gets
+    selection : Selection
+        The selected units, or a control. In the control ``shuffled`` each row of the input gets
         another unit's z-scores, as the daemon does it: counts on the scale of another unit would
-        be like nothing that the encoder has learned, and no control.
+        be unlike anything in training, and no control.
     name : str
         What reports call it.
     """
 
     def __init__(
-        self, encoder: EncoderNetwork, scaling: Scaling, heard: Selection, name: str = "encoder"
+        self, encoder: EncoderNetwork, scaling: Scaling, selection: Selection, name: str = "encoder"
     ) -> None:
         self.name = name
         self._encoder = encoder.eval()
         self._device = next(encoder.parameters()).device
-        self._order = heard.order()
+        self._order = selection.order()
         self._mean, self._std, self._mask = (
-            torch.from_numpy(np.ascontiguousarray(each, dtype=np.float32)).to(self._device)
-            for each in (scaling.mean[self._order], scaling.std[self._order], heard.mask)
+            torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(self._device)
+            for array in (scaling.mean[self._order], scaling.std[self._order], selection.mask)
         )
 
     @torch.no_grad()
     def patches(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Predict, as `Decoder` says."""
+        """Predict; see `BaselineDecoder`."""
         ordered = np.ascontiguousarray(counts[:, :, self._order])
         mask = self._mask.expand(len(counts), -1)
         return self.through(ordered, mask)
@@ -66,18 +64,18 @@ class MaskedEncoder:
 
         Each window through its own mask of rows, shape (n, n_units), float32.
         """
-        found: list[NDArray[np.float32]] = []
+        predicted: list[NDArray[np.float32]] = []
         for first in range(0, len(counts), MOST_ENCODED):
             some = slice(first, first + MOST_ENCODED)
             x = torch.from_numpy(counts[some]).to(self._device).float()
             z = masked_z(x, self._mean, self._std, mask[some].to(self._device))
-            found.append(self._encoder(z).float().cpu().numpy())
-        return np.concatenate(found)
+            predicted.append(self._encoder(z).float().cpu().numpy())
+        return np.concatenate(predicted)
 
     def frames(
         self, counts: NDArray[np.uint8], is_candidate: NDArray[np.bool_]
     ) -> NDArray[np.int64] | None:
-        """Say that an encoder of patches knows no frames."""
+        """Return None: an encoder of patches decides no frames."""
         del counts, is_candidate
         return None
 
@@ -90,14 +88,12 @@ def batches(rows: NDArray[np.int64], grid: tuple[int, ...]) -> Iterator[NDArray[
 
 
 def populations(population: Population, *, fewest: int = 3) -> dict[str, Selection]:
-    """Return everyone, each area and each cell type of so many units or more.
+    """Return all units, each area and each cell type with enough units.
 
     Parameters
     ----------
-    population : Population
-        Whose labels are read.
     fewest : int
-        Units.
+        Units of an area or cell type.
 
     Returns
     -------
@@ -109,5 +105,9 @@ def populations(population: Population, *, fewest: int = 3) -> dict[str, Selecti
         "cell_type": sorted({unit.cell_type for unit in population.units if unit.cell_type}),
     }
     wanted = ["all", *(f"{kind}:{name}" for kind, names in labels.items() for name in names)]
-    selections = {each: population.select(each) for each in wanted}
-    return {each: one for each, one in selections.items() if one.n_units >= fewest or each == "all"}
+    selections = {expression: population.select(expression) for expression in wanted}
+    return {
+        expression: one
+        for expression, one in selections.items()
+        if one.n_units >= fewest or expression == "all"
+    }

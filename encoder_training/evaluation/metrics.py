@@ -40,8 +40,8 @@ def patch_cosines(predicted: NDArray[np.float32], true: NDArray[np.float32]) -> 
     """
     product = np.einsum("ijk,ijk->ij", predicted, true)
     norms = np.linalg.norm(predicted, axis=2) * np.linalg.norm(true, axis=2)
-    found = np.divide(product, norms, out=np.zeros_like(product), where=norms > TINY)
-    means: NDArray[np.float64] = found.mean(axis=1, dtype=np.float64)
+    cosine = np.divide(product, norms, out=np.zeros_like(product), where=norms > TINY)
+    means: NDArray[np.float64] = cosine.mean(axis=1, dtype=np.float64)
     return means
 
 
@@ -60,14 +60,14 @@ def similarities(predicted: NDArray[np.float32], true: NDArray[np.float32]) -> N
         0 where a grid is the mean. Rounded, so that equal frames are equally similar whatever the
         order of the sums.
     """
-    norms = [np.linalg.norm(each, axis=1, keepdims=True) for each in (predicted, true)]
+    norms = [np.linalg.norm(grid, axis=1, keepdims=True) for grid in (predicted, true)]
     smallest = max(NO_DIRECTION * float(norms[1].mean()), TINY)
     one, other = (
-        np.where(norm > smallest, each / np.maximum(norm, smallest), 0)
-        for each, norm in zip((predicted, true), norms, strict=True)
+        np.where(norm > smallest, grid / np.maximum(norm, smallest), 0)
+        for grid, norm in zip((predicted, true), norms, strict=True)
     )
-    found: NDArray[np.float32] = np.round(one @ other.T, 5)
-    return found
+    cosine: NDArray[np.float32] = np.round(one @ other.T, 5)
+    return cosine
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,10 +95,6 @@ def true_ranks(similarity: NDArray[np.float32], true: NDArray[np.int64]) -> Rank
     similarity : array, shape (n, n_candidates), float32
     true : array, shape (n,), int64
         Column of the true frame.
-
-    Returns
-    -------
-    Ranks
     """
     own = similarity[np.arange(len(true)), true][:, None]
     n_better = (similarity > own).sum(axis=1)

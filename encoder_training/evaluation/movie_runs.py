@@ -45,7 +45,6 @@ def bootstrap_groups(
     group : array, shape (n,), int64
         The data set's groups, or where they are few, runs of movie time: the windows of all
         repeats together.
-    kind : str
     """
     group = data.group[rows]
     n_groups = len(np.unique(group))

@@ -1,4 +1,4 @@
-"""When each frame is shown within its movie, and which answers are right."""
+"""When each frame is shown within its movie, and which decoded frames are right."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ class MovieTime:
         chance : array, shape (n,), float64
             Exact: each candidate is looked at.
         """
-        frames, where = np.unique(true, return_inverse=True)
-        everyone = np.arange(len(self.movie))
+        frames, index = np.unique(true, return_inverse=True)
+        every_frame = np.arange(len(self.movie))
         chance = np.array(
             [
-                self.is_near(everyone[self.movie == self.movie[frame]], np.array([frame])).mean()
+                self.is_near(every_frame[self.movie == self.movie[frame]], np.array([frame])).mean()
                 for frame in frames
             ]
         )
-        return chance[where]
+        return chance[index]
 
     def chance_of_answers(
         self, answer: NDArray[np.int64], true: NDArray[np.int64]
@@ -69,8 +69,8 @@ class MovieTime:
         """Return how often each answer would be right for another window of the same movie.
 
         The mean over all windows of a movie, the own one included: what the same answers score in
-        a random order. A method that always says the frame that is right most often has an
-        accuracy of exactly this, and knows nothing.
+        a random order. A method that always answers the most frequent frame has an
+        accuracy of exactly this, and uses no spikes.
 
         Parameters
         ----------
@@ -85,9 +85,9 @@ class MovieTime:
         for movie in np.unique(self.movie[true]):
             of_movie = self.movie[true] == movie
             shown, times = np.unique(true[of_movie], return_counts=True)
-            answers, where = np.unique(answer[of_movie], return_inverse=True)
+            answers, index = np.unique(answer[of_movie], return_inverse=True)
             near = self.is_near(answers[:, None], shown[None, :])
-            chance[of_movie] = (near @ times / times.sum())[where]
+            chance[of_movie] = (near @ times / times.sum())[index]
         return chance
 
 
@@ -98,15 +98,6 @@ def movie_time(prepared: PreparedSet) -> MovieTime:
     period is the median, over successive targets of a block, of their distance in time by that
     in frames. A stimulus in which less than half of the targets are followed by the next one is no
     movie.
-
-    Parameters
-    ----------
-    prepared : PreparedSet
-        Presentations and frames.
-
-    Returns
-    -------
-    MovieTime
     """
     frames, shown = prepared.frames, prepared.shown
     targets = np.flatnonzero(shown.frame >= 0)

@@ -1,4 +1,4 @@
-"""The report of a run: who wins, by how much, and where, as Markdown with pictures.
+"""The report of a run: encoder against baselines and controls, as Markdown with figures.
 
 How to read it: docs/training-report.md.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from contracts.atomic_files import write_text
 from encoder_training.evaluation.baselines import FITS
 from encoder_training.evaluation.movie_runs import FEWEST_GROUPS
-from encoder_training.evaluation.report_figures import write_judged_figures, write_probe_figures
+from encoder_training.evaluation.report_figures import write_probe_figures, write_result_figures
 from encoder_training.evaluation.results import (
     HEADLINES,
     METRICS,
@@ -34,7 +34,7 @@ OF_TRAINING = {"curves.png": "Loss and scores over the training", "lag.png": "Ch
 """Pictures that training left in the folder."""
 
 
-def write_report(folder: Path, judged: EncoderResults, probes: FittedProbes | None = None) -> Path:
+def write_report(folder: Path, results: EncoderResults, probes: FittedProbes | None = None) -> Path:
     """Write ``report.md`` and its pictures into the folder of a run.
 
     ``curves.png`` and ``lag.png`` are linked if they are there.
@@ -43,10 +43,8 @@ def write_report(folder: Path, judged: EncoderResults, probes: FittedProbes | No
     ----------
     folder : Path
         Of a run. Files of the same names are replaced.
-    judged : EncoderResults
-        What judging found.
     probes : FittedProbes, optional
-        And what the probes are worth.
+        Adds the section on concepts.
 
     Returns
     -------
@@ -58,15 +56,15 @@ def write_report(folder: Path, judged: EncoderResults, probes: FittedProbes | No
     DependencyError
         If matplotlib is not installed.
     """
-    figures = write_judged_figures(folder, judged)
+    figures = write_result_figures(folder, results)
     sections = [
-        ["# What the encoder is worth", "", summary(judged, BASELINES)],
-        _who_wins(judged),
-        _methods(judged),
+        ["# Evaluation of the encoder", "", summary(results, BASELINES)],
+        _who_wins(results),
+        _methods(results),
         _picture(figures, "methods.png"),
-        _populations(judged),
+        _populations(results),
         _picture(figures, "populations.png"),
-        _over_time(judged, figures),
+        _over_time(results, figures),
     ]
     if probes is not None:
         figures |= write_probe_figures(folder, probes)
@@ -78,40 +76,43 @@ def write_report(folder: Path, judged: EncoderResults, probes: FittedProbes | No
     return path
 
 
-def _who_wins(judged: EncoderResults) -> list[str]:
+def _who_wins(results: EncoderResults) -> list[str]:
     rough = ""
-    if judged.n_drawn < 2:
+    if results.n_drawn < 2:
         rough = " From one nothing can be drawn, so there is no verdict: hold out more."
-    elif judged.n_drawn < FEWEST_GROUPS:
+    elif results.n_drawn < FEWEST_GROUPS:
         rough = f" Fewer than {FEWEST_GROUPS} were drawn from: the intervals are rough."
     return [
-        "## Who wins",
+        "## Encoder against baselines",
         "",
-        *(f"- {sentence}" for sentence in verdict(judged, BASELINES)),
+        *(f"- {sentence}" for sentence in verdict(results, BASELINES)),
         "",
-        f"{judged.n_windows:,} of {judged.n_test_windows:,} test windows of {judged.n_frames:,} "
-        f"frames, {judged.n_unseen:,} of which no training window shows; lag "
-        f"{judged.lag_ms:g} ms. In brackets 95 % intervals, from drawing {judged.n_drawn} "
-        f"{judged.drawn} with replacement.{rough}",
+        f"{results.n_windows:,} of {results.n_test_windows:,} test windows of {results.n_frames:,} "
+        f"frames, {results.n_unseen:,} of which no training window shows; lag "
+        f"{results.lag_ms:g} ms. In brackets 95 % intervals, from drawing {results.n_drawn} "
+        f"{results.drawn} with replacement.{rough}",
     ]
 
 
-def _methods(judged: EncoderResults) -> list[str]:
-    chance = judged.method("encoder").chance
-    rows = [[each.name, *(str(each.scores[name]) for name in IN_TABLE)] for each in judged.methods]
+def _methods(results: EncoderResults) -> list[str]:
+    chance = results.method("encoder").chance
+    rows = [
+        [method.name, *(str(method.scores[name]) for name in IN_TABLE)]
+        for method in results.methods
+    ]
     rows.append(["*chance*", *(_number(chance.get(name)) for name in IN_TABLE)])
-    others = [each.name for each in judged.methods if each.name != "encoder"]
+    others = [method.name for method in results.methods if method.name != "encoder"]
     leads = [
         [
             other,
             *(
-                f"{judged.against(other).differences[name]} {judged.against(other).verdict(name)}"
+                f"{results.against(other).differences[name]} {results.against(other).verdict(name)}"
                 for name in HEADLINES
             ),
         ]
         for other in others
     ]
-    chosen = [f"- {each.name}: {each.chosen}." for each in judged.methods if each.chosen]
+    chosen = [f"- {method.name}: {method.chosen}." for method in results.methods if method.chosen]
     return [
         "## All units",
         "",
@@ -127,22 +128,22 @@ def _methods(judged: EncoderResults) -> list[str]:
     ]
 
 
-def _populations(judged: EncoderResults) -> list[str]:
-    if not judged.populations:
+def _populations(results: EncoderResults) -> list[str]:
+    if not results.populations:
         return []
-    rows = [_population_row(judged, each) for each in judged.populations]
+    rows = [_population_row(results, method) for method in results.populations]
     at_chance = [
-        each.population
-        for each in judged.populations
-        if each.name == "encoder" and each.against_chance == "at chance"
+        method.population
+        for method in results.populations
+        if method.name == "encoder" and method.against_chance == "at chance"
     ]
-    found = ", ".join(at_chance) if at_chance else "none"
+    names = ", ".join(at_chance) if at_chance else "none"
     return [
         "## By area and cell type",
         "",
         "Each through its own units alone: the encoder masked, the baselines fitted anew on these "
-        f"units; {judged.n_population_windows:,} of the windows. Encoder no better than chance "
-        f"within 1 s: {found}.",
+        f"units; {results.n_population_windows:,} of the windows. Encoder no better than chance "
+        f"within 1 s: {names}.",
         "",
         *_table(
             ["population", "units", "method", "cosine", "skill", "within 1 s",
@@ -152,28 +153,28 @@ def _populations(judged: EncoderResults) -> list[str]:
     ]  # fmt: skip
 
 
-def _population_row(judged: EncoderResults, each: MethodScores) -> list[str]:
+def _population_row(results: EncoderResults, method: MethodScores) -> list[str]:
     lead = ""
-    if each.name != "encoder":
-        against = judged.against(each.name, each.population)
+    if method.name != "encoder":
+        against = results.against(method.name, method.population)
         lead = f"{against.differences['cosine']} {against.verdict('cosine')}"
     return [
-        each.population,
-        str(each.n_units),
-        each.name,
-        *(str(each.scores[name]) for name in HEADLINES),
-        _number(each.chance["within_1s_answers"]),
-        str(each.scores["within_1s_above_chance"]),
-        each.against_chance,
+        method.population,
+        str(method.n_units),
+        method.name,
+        *(str(method.scores[name]) for name in HEADLINES),
+        _number(method.chance["within_1s_answers"]),
+        str(method.scores["within_1s_above_chance"]),
+        method.against_chance,
         lead,
     ]
 
 
-def _over_time(judged: EncoderResults, figures: dict[str, str]) -> list[str]:
-    if judged.over_time is None:
+def _over_time(results: EncoderResults, figures: dict[str, str]) -> list[str]:
+    if results.over_time is None:
         return ["## Over the movie", "", "No stimulus of the test windows has a time of its own."]
     return [
-        f"## Over {judged.over_time.movie}",
+        f"## Over {results.over_time.movie}",
         "",
         *_picture(figures, "over_time.png"),
         "",
@@ -184,17 +185,17 @@ def _over_time(judged: EncoderResults, figures: dict[str, str]) -> list[str]:
 def _concepts(probes: FittedProbes, figures: dict[str, str]) -> list[str]:
     if not probes.concepts:
         return ["## Concepts", "", "No word stands in 5 to 95 % of the captions: no probes."]
-    missing = [each.concept for each in _of_all(probes) if not each.is_scored]
+    missing = [test.concept for test in _of_all(probes) if not test.is_scored]
     rows = []
-    for each in _of_all(probes):
-        others = [probes.of(each.concept, name).auc for name in probes.populations[1:]]
+    for test in _of_all(probes):
+        others = [probes.of(test.concept, name).auc for name in probes.populations[1:]]
         rows.append(
             [
-                each.concept,
-                f"{each.n_with} / {each.n}",
-                str(each.auc) if each.is_scored else "absent in test, or in every frame",
-                _number(each.calibration_error),
-                f"{each.log_loss_uncalibrated:.3f} / {each.log_loss:.3f}",
+                test.concept,
+                f"{test.n_with} / {test.n}",
+                str(test.auc) if test.is_scored else "absent in test, or in every frame",
+                _number(test.calibration_error),
+                f"{test.log_loss_uncalibrated:.3f} / {test.log_loss:.3f}",
                 *(_number(auc.value) for auc in others),
             ]
         )
@@ -223,10 +224,10 @@ def _of_all(probes: FittedProbes) -> list[ProbeTest]:
 
 
 def _training(folder: Path) -> list[str]:
-    found = {name: text for name, text in OF_TRAINING.items() if (folder / name).exists()}
-    if not found:
+    pictures = {name: text for name, text in OF_TRAINING.items() if (folder / name).exists()}
+    if not pictures:
         return []
-    return ["## Training", "", *(line for name in found for line in _picture(found, name))]
+    return ["## Training", "", *(line for name in pictures for line in _picture(pictures, name))]
 
 
 def _picture(figures: dict[str, str], name: str) -> list[str]:

@@ -41,15 +41,8 @@ COLUMNS = 5
 """Of small pictures in a row."""
 
 
-def write_judged_figures(folder: Path, judged: EncoderResults) -> dict[str, str]:
+def write_result_figures(folder: Path, results: EncoderResults) -> dict[str, str]:
     """Draw methods, populations and movie time.
-
-    Parameters
-    ----------
-    folder : Path
-        Where to.
-    judged : EncoderResults
-        What judging found.
 
     Returns
     -------
@@ -61,33 +54,26 @@ def write_judged_figures(folder: Path, judged: EncoderResults) -> dict[str, str]
     DependencyError
         If matplotlib is not installed.
     """
-    figures = {"methods.png": "Scores of each method, all units heard"}
+    figures = {"methods.png": "Scores of each method, all units"}
     with report_figure(folder / "methods.png", (9, 3.0), dpi=DPI) as figure:
-        _methods(figure, judged)
-    if judged.populations:
+        _methods(figure, results)
+    if results.populations:
         figures["populations.png"] = "Encoder and baselines by population"
-        n = len({each.population for each in judged.populations})
+        n = len({method.population for method in results.populations})
         with report_figure(folder / "populations.png", (9, 1.6 + 0.62 * n), dpi=DPI) as figure:
-            _populations(figure, judged)
-    if judged.over_time is not None:
+            _populations(figure, results)
+    if results.over_time is not None:
         figures["over_time.png"] = "Decoding accuracy over the time of the movie"
         figures["decoded.png"] = "Decoded time against true time"
         with report_figure(folder / "over_time.png", (9, 3.2), dpi=DPI) as figure:
-            _over_time(figure, judged, judged.over_time)
+            _over_time(figure, results, results.over_time)
         with report_figure(folder / "decoded.png", (9, 2.9), dpi=DPI) as figure:
-            _decoded(figure, judged.over_time)
+            _decoded(figure, results.over_time)
     return figures
 
 
 def write_probe_figures(folder: Path, probes: FittedProbes) -> dict[str, str]:
     """Draw ROC curves and calibration.
-
-    Parameters
-    ----------
-    folder : Path
-        Where to.
-    probes : FittedProbes
-        With their tests.
 
     Returns
     -------
@@ -109,19 +95,19 @@ def write_probe_figures(folder: Path, probes: FittedProbes) -> dict[str, str]:
         _calibration(figure, probes)
     return {
         "roc.png": "ROC of each concept, by population",
-        "calibration.png": "Calibration of the probes, all units heard",
+        "calibration.png": "Calibration of the probes, all units",
     }
 
 
-def _methods(figure: Any, judged: EncoderResults) -> None:
+def _methods(figure: Any, results: EncoderResults) -> None:
     panels = figure.subplots(1, len(HEADLINES))
-    names = [each.name for each in judged.methods]
+    names = [method.name for method in results.methods]
     for axes, metric in zip(panels, HEADLINES, strict=True):
-        for at, each in enumerate(judged.methods):
-            score = each.scores[metric]
-            axes.plot([score.low, score.high], [at, at], color=COLOURS[each.name], linewidth=2)
-            axes.plot(score.value, at, "o", color=COLOURS[each.name])
-        chance = judged.methods[0].chance.get(metric, 0.0 if metric == "skill" else None)
+        for at, method in enumerate(results.methods):
+            score = method.scores[metric]
+            axes.plot([score.low, score.high], [at, at], color=COLOURS[method.name], linewidth=2)
+            axes.plot(score.value, at, "o", color=COLOURS[method.name])
+        chance = results.methods[0].chance.get(metric, 0.0 if metric == "skill" else None)
         if chance is not None:
             axes.axvline(chance, color=INK, linewidth=1, linestyle=":")
         axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names))
@@ -130,27 +116,29 @@ def _methods(figure: Any, judged: EncoderResults) -> None:
     figure.suptitle("Line: 95 % interval. Dots: chance, or the mean patches.", fontsize=9)
 
 
-def _populations(figure: Any, judged: EncoderResults) -> None:
-    shown = list(dict.fromkeys(each.population for each in judged.populations))
+def _populations(figure: Any, results: EncoderResults) -> None:
+    shown = list(dict.fromkeys(method.population for method in results.populations))
     panels = figure.subplots(1, 2, sharey=True)
-    methods = list(dict.fromkeys(each.name for each in judged.populations))
+    methods = list(dict.fromkeys(method.name for method in results.populations))
     for axes, metric in zip(panels, ("cosine", "within_1s_above_chance"), strict=True):
-        for each in judged.populations:
-            at = shown.index(each.population) + 0.18 * (
-                methods.index(each.name) - (len(methods) - 1) / 2
+        for method in results.populations:
+            at = shown.index(method.population) + 0.18 * (
+                methods.index(method.name) - (len(methods) - 1) / 2
             )
-            score = each.scores[metric]
-            label = each.name if each.population == shown[0] else None
-            axes.plot([score.low, score.high], [at, at], color=COLOURS[each.name], linewidth=1.6)
-            axes.plot(score.value, at, "o", ms=4, color=COLOURS[each.name], label=label)
+            score = method.scores[metric]
+            label = method.name if method.population == shown[0] else None
+            axes.plot([score.low, score.high], [at, at], color=COLOURS[method.name], linewidth=1.6)
+            axes.plot(score.value, at, "o", ms=4, color=COLOURS[method.name], label=label)
         axes.set_xlabel(METRICS[metric])
         for edge in range(1, len(shown)):
             axes.axhline(edge - 0.5, color="#e4e7ea", linewidth=0.8, zorder=0)
     panels[1].axvline(0, color=INK, linewidth=1, linestyle=":")
-    mean = judged.method(MEAN_PATCHES).scores["cosine"].value
+    mean = results.method(MEAN_PATCHES).scores["cosine"].value
     panels[0].axvline(mean, color=INK, linewidth=1, linestyle=":")
-    units = {each.population: each.n_units for each in judged.populations}
-    panels[0].set_yticks(range(len(shown)), [f"{each}\n{units[each]} units" for each in shown])
+    units = {method.population: method.n_units for method in results.populations}
+    panels[0].set_yticks(
+        range(len(shown)), [f"{population}\n{units[population]} units" for population in shown]
+    )
     panels[0].set_ylim(len(shown) - 0.5, -0.5)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
@@ -159,10 +147,10 @@ def _populations(figure: Any, judged: EncoderResults) -> None:
     )
 
 
-def _over_time(figure: Any, judged: EncoderResults, found: OverTime) -> None:
+def _over_time(figure: Any, results: EncoderResults, decoding: OverTime) -> None:
     axes = figure.subplots()
-    middle_s = (np.array(found.edge_s[1:]) + np.array(found.edge_s[:-1])) / 2
-    for name, accuracy in found.accuracy.items():
+    middle_s = (np.array(decoding.edge_s[1:]) + np.array(decoding.edge_s[:-1])) / 2
+    for name, accuracy in decoding.accuracy.items():
         if name == MEAN_PATCHES:  # it is like no frame, and decodes none
             continue
         is_control = name == SHUFFLED_UNITS
@@ -176,19 +164,21 @@ def _over_time(figure: Any, judged: EncoderResults, found: OverTime) -> None:
             linewidth=2 if name == "encoder" else 1.2,
             zorder=3 if name == "encoder" else 2,
         )
-    chance = judged.method("encoder").chance["within_1s"]
+    chance = results.method("encoder").chance["within_1s"]
     axes.axhline(chance, color=INK, linewidth=1, linestyle=":", label="chance")
-    axes.set(xlabel=f"time in {found.movie} (s)", ylabel="decoded within 1 s", ylim=(-0.03, 1.03))
-    axes.set_xlim(found.edge_s[0], found.edge_s[-1])
+    axes.set(
+        xlabel=f"time in {decoding.movie} (s)", ylabel="decoded within 1 s", ylim=(-0.03, 1.03)
+    )
+    axes.set_xlim(decoding.edge_s[0], decoding.edge_s[-1])
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
 
 
-def _decoded(figure: Any, found: OverTime) -> None:
-    names = [name for name in found.decoded if name not in {MEAN_PATCHES, SHUFFLED_UNITS}]
+def _decoded(figure: Any, decoding: OverTime) -> None:
+    names = [name for name in decoding.decoded if name not in {MEAN_PATCHES, SHUFFLED_UNITS}]
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    span = (found.edge_s[0], found.edge_s[-1])
+    span = (decoding.edge_s[0], decoding.edge_s[-1])
     for axes, name in zip(panels, names, strict=True):
-        table = np.array(found.decoded[name], dtype=np.float64)
+        table = np.array(decoding.decoded[name], dtype=np.float64)
         n = table.sum(axis=1, keepdims=True)
         share = np.divide(table, n, out=np.full_like(table, np.nan), where=n > 0)
         image = axes.imshow(
@@ -205,7 +195,7 @@ def _decoded(figure: Any, found: OverTime) -> None:
 def _roc(figure: Any, probes: FittedProbes, n_rows: int) -> None:
     scored = [probes.of(concept) for concept in probes.concepts]
     scored = sorted(
-        (each for each in scored if each.is_scored), key=lambda e: (-e.auc.value, e.concept)
+        (test for test in scored if test.is_scored), key=lambda e: (-e.auc.value, e.concept)
     )[:MOST_CURVES]
     n_columns = min(COLUMNS, len(scored))
     panels = figure.subplots(n_rows, n_columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -233,7 +223,7 @@ def _calibration(figure: Any, probes: FittedProbes) -> None:
     axes, of_errors = figure.subplots(1, 2)
     tests = [probes.of(concept) for concept in probes.concepts]
     predicted, happened, windows = (
-        np.concatenate([np.asarray(getattr(each.reliability, name), float) for each in tests])
+        np.concatenate([np.asarray(getattr(test.reliability, name), float) for test in tests])
         for name in ("predicted", "happened", "n")
     )
     axes.scatter(
@@ -241,8 +231,8 @@ def _calibration(figure: Any, probes: FittedProbes) -> None:
     )
     tenth = np.minimum((10 * predicted).astype(int), 9)
     pooled = [
-        [np.average(each[tenth == row], weights=windows[tenth == row]) for row in np.unique(tenth)]
-        for each in (predicted, happened)
+        [np.average(test[tenth == row], weights=windows[tenth == row]) for row in np.unique(tenth)]
+        for test in (predicted, happened)
     ]
     axes.plot(*pooled, "o-", color=COLOURS["encoder"], markersize=4)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
@@ -252,7 +242,7 @@ def _calibration(figure: Any, probes: FittedProbes) -> None:
     for at, population in enumerate(probes.populations):
         through = [probes.of(concept, population) for concept in probes.concepts]
         before, after = (
-            np.mean([getattr(each, name) for each in through])
+            np.mean([getattr(test, name) for test in through])
             for name in ("log_loss_uncalibrated", "log_loss")
         )
         of_errors.plot(before, at, "o", mfc="none", color=INK)

@@ -1,4 +1,4 @@
-"""What judging found, as values."""
+"""The results of an evaluation, as values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MEAN_PATCHES, SHUFFLED_UNITS = "mean patches", "shuffled units"
 LOWER_IS_BETTER = ("patch_mse", "rank")
 
 HEADLINES = ("cosine", "skill", "within_1s")
-"""The scores that say who wins."""
+"""The scores that decide the verdict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class MethodScores:
     population : str
         Expression that selects the units: ``all``, ``area:VISp``.
     n_units : int
-        Units that are heard.
+        Units that are selected.
     chosen : str
         What validation chose for a baseline, in words.
     scores : dict of str to Interval
@@ -93,18 +93,22 @@ class PairedDifference:
 
     def verdict(self, metric: str) -> str:
         """Return ``ahead``, ``behind`` or ``not told apart``; ``no verdict`` without interval."""
-        found = self.differences[metric]
-        if not found.is_known:
+        difference = self.differences[metric]
+        if not difference.is_known:
             return "no verdict"
         sign = -1 if metric in LOWER_IS_BETTER else 1
-        if sign * found.value > 0 and not found.holds(0):
+        if sign * difference.value > 0 and not difference.holds(0):
             return "ahead"
-        return "behind" if sign * found.value < 0 and not found.holds(0) else "not told apart"
+        return (
+            "behind"
+            if sign * difference.value < 0 and not difference.holds(0)
+            else "not told apart"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class OverTime:
-    """Decoding over the time of one movie, all units heard.
+    """Decoding over the time of one movie, all units selected.
 
     Attributes
     ----------
@@ -129,14 +133,14 @@ class OverTime:
 
 @dataclass(frozen=True, slots=True)
 class EncoderResults:
-    """Everything that judging found.
+    """All results of an evaluation.
 
     Attributes
     ----------
     n_windows, n_test_windows : int
-        That judged, of how many there are.
+        Evaluated, and available.
     n_population_windows : int
-        Of these, the ones that judged each area and cell type.
+        Of these, the ones evaluated for each area and cell type.
     n_frames : int
         Different frames among them: the candidates of the ranks.
     n_unseen : int
@@ -177,15 +181,17 @@ class EncoderResults:
     def method(self, name: str, population: str = "all") -> MethodScores:
         """Return one method's scores."""
         return next(
-            each
-            for each in (*self.methods, *self.populations)
-            if (each.name, each.population) == (name, population)
+            method
+            for method in (*self.methods, *self.populations)
+            if (method.name, method.population) == (name, population)
         )
 
     def against(self, other: str, population: str = "all") -> PairedDifference:
         """Return the encoder's lead over one method."""
         return next(
-            each for each in self.ahead if (each.other, each.population) == (other, population)
+            difference
+            for difference in self.ahead
+            if (difference.other, difference.population) == (other, population)
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -194,19 +200,13 @@ class EncoderResults:
         return tree
 
 
-def verdict(judged: EncoderResults, others: tuple[str, ...]) -> list[str]:
-    """Say in plain words who wins, the encoder's defeats first.
+def verdict(results: EncoderResults, others: tuple[str, ...]) -> list[str]:
+    """Return one sentence for each comparison with a baseline, the encoder's defeats first.
 
     Parameters
     ----------
-    judged : EncoderResults
-        What was found.
     others : tuple of str
-        The baselines to speak of.
-
-    Returns
-    -------
-    sentences : list of str
+        The baselines to compare with.
     """
     words = {
         "behind": "LOSES to",
@@ -215,32 +215,26 @@ def verdict(judged: EncoderResults, others: tuple[str, ...]) -> list[str]:
         "no verdict": "has no verdict against",
     }
     by_verdict: dict[str, list[str]] = {what: [] for what in words}
-    encoder = judged.method("encoder")
+    encoder = results.method("encoder")
     for other in others:
-        against, theirs = judged.against(other), judged.method(other)
+        against, theirs = results.against(other), results.method(other)
         for metric in HEADLINES:
             what = against.verdict(metric)
-            own, found = encoder.scores[metric], theirs.scores[metric]
+            own, score = encoder.scores[metric], theirs.scores[metric]
             by_verdict[what].append(
                 f"The encoder {words[what]} {other} in {METRICS[metric]}: {own.value:.3f} against "
-                f"{found.value:.3f}, difference {against.differences[metric]}."
+                f"{score.value:.3f}, difference {against.differences[metric]}."
             )
     return [sentence for sentences in by_verdict.values() for sentence in sentences]
 
 
-def summary(judged: EncoderResults, others: tuple[str, ...]) -> str:
-    """Say in one paragraph whom the encoder loses to, whom it beats, and how the controls do.
+def summary(results: EncoderResults, others: tuple[str, ...]) -> str:
+    """Return one paragraph: the encoder against baselines and controls.
 
     Parameters
     ----------
-    judged : EncoderResults
-        What was found.
     others : tuple of str
-        The baselines to speak of.
-
-    Returns
-    -------
-    str
+        The baselines to compare with.
     """
     words = {
         "behind": "**loses to**",
@@ -248,23 +242,25 @@ def summary(judged: EncoderResults, others: tuple[str, ...]) -> str:
         "not told apart": "**ties with**",
         "no verdict": "has no verdict against",
     }
-    said = []
+    clauses = []
     for what, word in words.items():
-        found = {
+        metrics_of = {
             other: [
                 METRICS[metric]
                 for metric in HEADLINES
-                if judged.against(other).verdict(metric) == what
+                if results.against(other).verdict(metric) == what
             ]
             for other in others
         }
-        named = [f"{other} ({', '.join(metrics)})" for other, metrics in found.items() if metrics]
+        named = [
+            f"{other} ({', '.join(metrics)})" for other, metrics in metrics_of.items() if metrics
+        ]
         if named:
-            said.append(f"{word} {', '.join(named)}")
+            clauses.append(f"{word} {', '.join(named)}")
     against_controls = "".join(
-        f" In skill it {words[judged.against(each.name).verdict('skill')]} the control "
-        f"{each.name}, difference {judged.against(each.name).differences['skill']}."
-        for each in judged.methods
-        if each.name != "encoder" and each.name not in others
+        f" In skill it {words[results.against(method.name).verdict('skill')]} the control "
+        f"{method.name}, difference {results.against(method.name).differences['skill']}."
+        for method in results.methods
+        if method.name != "encoder" and method.name not in others
     )
-    return f"On windows that it never saw, the encoder {'; it '.join(said)}.{against_controls}"
+    return f"On windows that it never saw, the encoder {'; it '.join(clauses)}.{against_controls}"

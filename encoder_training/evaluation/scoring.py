@@ -1,4 +1,4 @@
-"""The windows that judge, the truth about them, and each window's scores."""
+"""The test windows, their true frames, and the scores of each window."""
 
 from __future__ import annotations
 
@@ -32,8 +32,6 @@ class WindowScores:
     ----------
     error, raw_cosine, cosine : array, shape (n,), float64
         Of the patches; the last on the learned scale.
-    ranks : Ranks
-        Of the true frames.
     answer, answer_by_patches : array, shape (n,), int64
         The decoded frames, as the method decides and by its patches.
     """
@@ -48,21 +46,16 @@ class WindowScores:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationSet:
-    """The windows that judge, and the truth about them.
+    """The test windows and their true frames.
 
     Attributes
     ----------
-    data : TrainingSet
     rows : array, shape (n,), int64
         The windows.
     true : array, shape (n,), int64
         Their frames.
     candidates : array, shape (n_candidates,), int64
         Frames that are ranked, in order.
-    targets : TargetScaling
-        Of the training windows.
-    space : FrameSpace
-    time : MovieTime
     """
 
     data: TrainingSet
@@ -90,20 +83,20 @@ class EvaluationSet:
         return replace(self, rows=rows, true=self.data.frame[rows])
 
     def decides_by_patches(self, decoder: BaselineDecoder, rows: NDArray[np.int64]) -> bool:
-        """Say whether a method's frames are better by its patches than by its own decision.
+        """Return whether a method decodes frames better by its patches than by its own decision.
 
         A decision among training frames can only be wrong where frames were held out, while a
         mixture of their patches may be nearest to the true frame: so where most frames of the test
-        are new, patches decide. Elsewhere validation windows are asked.
+        are new, patches decide. Elsewhere validation windows decide.
         """
         if not isinstance(decoder, FrameMixture) or not decoder.decides:
             return True
-        if np.isin(self.true, decoder.known).mean() < 0.5:
+        if np.isin(self.true, decoder.train_frames).mean() < 0.5:
             return True
         counts, true = self.data.counts_of(rows), self.data.frame[rows]
         may_be = self.may_be(true)
         # Weights sum to 1, so that a mixture of frames has the mixture of their coordinates.
-        mixed = decoder.weights(counts) @ self.space.coordinates[decoder.known]
+        mixed = decoder.weights(counts) @ self.space.coordinates[decoder.train_frames]
         similarity = similarities(mixed, self.space.coordinates)
         by_patches = np.where(may_be, similarity, -np.inf).argmax(axis=1)
         own = decoder.frames(counts, may_be)
@@ -125,7 +118,7 @@ class EvaluationSet:
         for rows in batches(self.rows, grid):
             parts.append(self._score(decoder, rows))
             bar.update(len(rows))
-        joined = [np.concatenate(each) for each in zip(*parts, strict=True)]
+        joined = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
         error, raw_cosine, cosine, rank, top1, top5, answer, by_patches = joined
         return WindowScores(error, raw_cosine, cosine, Ranks(rank, top1, top5), answer, by_patches)
 
@@ -146,7 +139,7 @@ class EvaluationSet:
         return (
             patch_errors(predicted, true),
             patch_cosines(predicted, true),
-            patch_cosines(*((each - scale[0]) / scale[1] for each in (predicted, true))),
+            patch_cosines(*((grids - scale[0]) / scale[1] for grids in (predicted, true))),
             ranks.rank,
             ranks.top1,
             ranks.top5,

@@ -1,1 +1,1 @@
-"""The stimulus, and what a vision tower sees of it."""
+"""The frames of a stimulus, their patches and captions."""

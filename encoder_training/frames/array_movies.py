@@ -17,14 +17,7 @@ DATA_SET = "frames"
 
 
 class MovieFileError(UserError):
-    """A file of frames cannot be read, though its first bytes look right.
-
-    Parameters
-    ----------
-    path : Path
-    error : Exception
-        What the library said.
-    """
+    """A file of frames cannot be read, though its first bytes look right."""
 
     def __init__(self, path: Path, error: Exception) -> None:
         super().__init__(
@@ -55,7 +48,7 @@ class ArrayMovie:
         return int(self.array.shape[2])
 
     def frames(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Read frames, as `encoder_training.frames.movies.Movie` says."""
+        """Read frames; see `encoder_training.frames.movies.Movie`."""
         return np.array(self.array[start:stop])
 
 
@@ -70,7 +63,7 @@ class Hdf5Movie:
     width: int
 
     def frames(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Read frames, as `encoder_training.frames.movies.Movie` says.
+        """Read frames; see `encoder_training.frames.movies.Movie`.
 
         Raises
         ------
@@ -87,15 +80,6 @@ class Hdf5Movie:
 
 def open_npy(path: Path) -> ArrayMovie:
     """Map an array of numpy.
-
-    Parameters
-    ----------
-    path : Path
-        Of any name.
-
-    Returns
-    -------
-    ArrayMovie
 
     Raises
     ------
@@ -120,10 +104,6 @@ def open_hdf5(path: Path) -> Hdf5Movie:
     path : Path
         With a data set ``frames``, or one alone of three or four dimensions.
 
-    Returns
-    -------
-    Hdf5Movie
-
     Raises
     ------
     UserError
@@ -145,20 +125,20 @@ def open_hdf5(path: Path) -> Hdf5Movie:
 def _frames_key(file: Any, path: Path) -> str:
     if isinstance(file.get(DATA_SET), h5py.Dataset):
         return DATA_SET
-    found: list[str] = []
+    names: list[str] = []
 
     def note(name: str, item: Any) -> None:
         if isinstance(item, h5py.Dataset) and item.ndim in {3, 4}:
-            found.append(name)
+            names.append(name)
 
     file.visititems(note)
-    if len(found) != 1:
+    if len(names) != 1:
         raise UserError(
             f"{path} must hold the movie as its data set {DATA_SET!r} or as its only data set of "
-            f"three or four dimensions, found {listed(found) or 'none'}. Copy the movie to a file "
+            f"three or four dimensions, found {listed(names) or 'none'}. Copy the movie to a file "
             "of its own."
         )
-    return found[0]
+    return names[0]
 
 
 def _check_array(array: Any, where: str) -> None:

@@ -2,7 +2,7 @@
 
 Two forms are read: lines of JSON with ``movie``, ``number`` (or ``frame``) and ``caption`` (or
 ``captions``, of which the first is taken), and CSV with the same names in its first line. The
-name of a file ``MOVIE_facts.jsonl``, as beside a simulated recording, says the movie.
+name of a file ``MOVIE_facts.jsonl``, as beside a simulated recording, names the movie.
 """
 
 from __future__ import annotations
@@ -72,20 +72,20 @@ def read_captions(path: Path) -> list[Caption]:
     UserError
         If there is no such file, or a line is none of a caption.
     """
-    found: list[Caption] = []
+    captions: list[Caption] = []
     for file in _files(path):
         movie = file.name.removesuffix(FACTS_ENDING) if file.name.endswith(FACTS_ENDING) else ""
         try:
             read = _csv_lines if file.suffix.lower() == ".csv" else _json_lines
-            found += [_caption(fields, movie, f"{file}, line {n}") for n, fields in read(file)]
+            captions += [_caption(fields, movie, f"{file}, line {n}") for n, fields in read(file)]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise UserError(
                 f"the captions in {file} must be text in UTF-8, and cannot be read: {error}. Give "
                 "a file of lines of JSON or of CSV."
             ) from error
-    if not found:
+    if not captions:
         raise UserError(f"{path} has no captions: it is empty. Give a file with some, or none.")
-    return found
+    return captions
 
 
 def match_captions(
@@ -104,10 +104,6 @@ def match_captions(
         one, the earlier of two. A cut between the two is not known here. Not for stimuli whose
         frames are pictures of their own, such as natural scenes.
 
-    Returns
-    -------
-    Matched
-
     Raises
     ------
     UserError
@@ -116,16 +112,16 @@ def match_captions(
     of_movie: dict[str, dict[int, str]] = {name: {} for name in frames.movies}
     unknown: dict[str, int] = {}
     twice: list[str] = []
-    for each in captions:
-        known = of_movie.get(each.movie)
-        if known is None:
-            unknown[each.movie] = unknown.get(each.movie, 0) + 1
-        elif known.setdefault(each.number, each.text) != each.text:
-            twice.append(f"{each.movie} {each.number}")
+    for caption in captions:
+        of_number = of_movie.get(caption.movie)
+        if of_number is None:
+            unknown[caption.movie] = unknown.get(caption.movie, 0) + 1
+        elif of_number.setdefault(caption.number, caption.text) != caption.text:
+            twice.append(f"{caption.movie} {caption.number}")
     if nearest:
         of_movie = {
-            name: _spread(known, frames.number[frames.movie == index].tolist())
-            for index, (name, known) in enumerate(of_movie.items())
+            name: _spread(of_number, frames.number[frames.movie == index].tolist())
+            for index, (name, of_number) in enumerate(of_movie.items())
         }
     texts = tuple(
         of_movie[frames.movies[movie]].get(number, "")
@@ -135,8 +131,8 @@ def match_captions(
     if len(missing) == len(texts):
         raise UserError(
             f"the captions fit none of {len(texts)} frames: they are of "
-            f"{listed(sorted({each.movie for each in captions})) or 'no movie'}, the frames of "
-            f"{listed(frames.movies)}. Name the movies as the recording does."
+            f"{listed(sorted({caption.movie for caption in captions})) or 'no movie'}, the frames "
+            f"of {listed(frames.movies)}. Name the movies as the recording does."
         )
     return Matched(texts, missing, tuple(_notes(frames, missing, twice, unknown)))
 
@@ -152,7 +148,7 @@ def _notes(
         )
     if twice:
         yield (
-            f"{len(twice)} further captions say something else of a frame that has one: "
+            f"{len(twice)} captions differ from another one of the same frame: "
             f"{listed(twice)}. The first of each was taken."
         )
     if unknown:
@@ -160,9 +156,9 @@ def _notes(
         yield f"captions of movies that are not among the frames: {listed(movies)}."
 
 
-def _spread(known: Mapping[int, str], numbers: Iterable[int]) -> dict[int, str]:
+def _spread(of_number: Mapping[int, str], numbers: Iterable[int]) -> dict[int, str]:
     """Give each number the text of the nearest that has one, the earlier of two."""
-    own = np.array(sorted(number for number, text in known.items() if text), dtype=np.int64)
+    own = np.array(sorted(number for number, text in of_number.items() if text), dtype=np.int64)
     if not len(own):
         return {}
     wanted = np.array(list(numbers), dtype=np.int64)
@@ -170,7 +166,7 @@ def _spread(known: Mapping[int, str], numbers: Iterable[int]) -> dict[int, str]:
     before = np.maximum(after - 1, 0)
     is_before = np.abs(wanted - own[before]) <= np.abs(own[after] - wanted)
     chosen = own[np.where(is_before, before, after)]
-    return {w: known[c] for w, c in zip(wanted.tolist(), chosen.tolist(), strict=True)}
+    return {w: of_number[c] for w, c in zip(wanted.tolist(), chosen.tolist(), strict=True)}
 
 
 def _files(path: Path) -> list[Path]:
@@ -178,14 +174,14 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"the captions must be a file or a folder, and {path} is not there.")
-    found = [path / name for name in CAPTION_FILES if (path / name).is_file()]
-    found = found or sorted(path.glob(f"*{FACTS_ENDING}"))
-    if not found:
+    files = [path / name for name in CAPTION_FILES if (path / name).is_file()]
+    files = files or sorted(path.glob(f"*{FACTS_ENDING}"))
+    if not files:
         raise UserError(
             f"a folder of captions must hold {', '.join(CAPTION_FILES)} or files "
             f"MOVIE{FACTS_ENDING}, and {path} has none of them. Give the file itself."
         )
-    return found
+    return files
 
 
 def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -223,9 +219,9 @@ def _caption(fields: Mapping[str, Any], movie: str, where: str) -> Caption:
     return Caption(name, whole, " ".join(text.split()))
 
 
-def _wrong(where: str, found: str) -> UserError:
+def _wrong(where: str, value: str) -> UserError:
     return UserError(
         "a caption needs movie, number (or frame, from 0) and caption, as in "
         '{"movie": "natural_movie_one", "number": 17, "caption": "A car turns left."}; '
-        f"got {found} in {where}. Correct this line."
+        f"got {value} in {where}. Correct this line."
     )

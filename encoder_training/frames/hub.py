@@ -16,14 +16,14 @@ SNAPSHOT = re.compile(r"models--([^/]+)/snapshots/([0-9a-f]{40})/?$")
 
 
 def check_folder(name: str) -> None:
-    """Refuse a path that is no folder, before the hub is asked for it.
+    """Refuse a path that is no folder before it is looked up on the hub.
 
     Raises
     ------
     UserError
         With what to do.
     """
-    # The hub would be asked for such a path again and again, for half a minute. Ids of the models
+    # transformers would query the hub for such a path for half a minute. Ids of the models
     # that are taken here have an owner and one slash.
     is_path = name.startswith(("/", ".", "~")) or name.endswith("/") or name.count("/") != 1
     if is_path and not Path(name).is_dir():
@@ -40,8 +40,6 @@ def model_name(model: str, config: Any) -> tuple[str, str]:
     ----------
     model : str
         Folder, or id on the hub.
-    config : PretrainedConfig
-        As transformers loaded it.
 
     Returns
     -------

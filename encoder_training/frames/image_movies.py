@@ -31,7 +31,7 @@ class ImageMovie:
     is_colour: bool
 
     def frames(self, start: int, stop: int) -> NDArray[np.uint8]:
-        """Read frames, as `encoder_training.frames.movies.Movie` says."""
+        """Read frames; see `encoder_training.frames.movies.Movie`."""
         if len(self.paths) == 1:
             return np.stack(self._pages(start, min(stop, self.n_frames)))
         return np.stack([self._read(path) for path in self.paths[start:stop]])
@@ -73,10 +73,6 @@ def open_folder(path: Path) -> ImageMovie:
     path : Path
         Each image's last number is that of its frame, from 0 or 1 without a gap.
 
-    Returns
-    -------
-    ImageMovie
-
     Raises
     ------
     UserError
@@ -94,7 +90,7 @@ def open_folder(path: Path) -> ImageMovie:
 def _in_order(images: list[Path], folder: Path) -> tuple[Path, ...]:
     # By the last number in their names. A gap would shift all that follow.
     numbers = {image: re.findall(r"\d+", image.stem) for image in images}
-    without = [image.name for image, found in numbers.items() if not found]
+    without = [image.name for image, digits in numbers.items() if not digits]
     if without and len(images) > 1:
         raise UserError(
             f"images in {folder} must have the number of the frame in their names, as "
@@ -102,7 +98,7 @@ def _in_order(images: list[Path], folder: Path) -> tuple[Path, ...]:
         )
     if len(images) == 1:
         return tuple(images)
-    ordered = sorted((int(found[-1]), image) for image, found in numbers.items())
+    ordered = sorted((int(digits[-1]), image) for image, digits in numbers.items())
     twice = [f"{a[1].name} and {b[1].name}" for a, b in pairwise(ordered) if a[0] == b[0]]
     if twice:
         raise UserError(
@@ -127,10 +123,6 @@ def open_pages(path: Path) -> ImageMovie:
     ----------
     path : Path
         Tiff, gif, or another form that Pillow reads.
-
-    Returns
-    -------
-    ImageMovie
 
     Raises
     ------
@@ -162,9 +154,9 @@ def _first_of(paths: tuple[Path, ...]) -> ImageMovie:
 def images_in(folder: Path) -> list[Path]:
     """Return the images of a folder, by name."""
     return sorted(
-        each
-        for each in folder.iterdir()
-        if each.suffix.lower() in IMAGE_SUFFIXES and not each.name.startswith(".")
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
 
 

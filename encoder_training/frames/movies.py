@@ -1,7 +1,7 @@
 """The frames of the stimuli, from the files that laboratories keep them in.
 
-Nothing is read before it is asked for. A file is what its first bytes say, whatever its name
-ends with: the Allen Institute's ``natural_movie_1.h5`` is an array of numpy.
+Nothing is read before it is needed. The first bytes decide what a file is, not its suffix: the
+Allen Institute's ``natural_movie_1.h5`` is an array of numpy.
 """
 
 from __future__ import annotations
@@ -68,10 +68,6 @@ def open_movie(path: Path) -> Movie:
         numbered from 0 or 1, or an image file of several pages (tiff, gif). Frames are uint8, of
         shape (height, width), or (height, width, 3) in colour.
 
-    Returns
-    -------
-    Movie
-
     Raises
     ------
     UserError
@@ -136,24 +132,24 @@ def find_movies(path: Path, names: Sequence[str]) -> dict[str, Movie]:
                 "one stimulus."
             )
         return {names[0]: open_movie(path)}
-    found = {name: _candidates(path, name) for name in names}
-    if len(names) == 1 and not found[names[0]] and images_in(path):
+    paths_of = {name: _candidates(path, name) for name in names}
+    if len(names) == 1 and not paths_of[names[0]] and images_in(path):
         return {names[0]: open_movie(path)}
-    missing = [name for name, paths in found.items() if not paths]
+    missing = [name for name, paths in paths_of.items() if not paths]
     if missing:
-        there = sorted(each.name for each in path.iterdir() if not each.name.startswith("."))
+        entries = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
         raise UserError(
             f"no frames for {listed(missing)} in {path}. A file such as {missing[0]}.npy or a "
             f"folder {missing[0]}/ of images is looked for; there are: "
-            f"{listed(there) or 'no files'}."
+            f"{listed(entries) or 'no files'}."
         )
-    for name, paths in found.items():
+    for name, paths in paths_of.items():
         if len(paths) > 1:
             raise UserError(
                 f"the frames of {name} must be in {path} once, found "
-                f"{listed([each.name for each in paths])}. Keep one of them."
+                f"{listed([entry.name for entry in paths])}. Keep one of them."
             )
-    return {name: open_movie(paths[0]) for name, paths in found.items()}
+    return {name: open_movie(paths[0]) for name, paths in paths_of.items()}
 
 
 def movies_in(path: Path, names: Sequence[str]) -> list[str]:
@@ -161,8 +157,6 @@ def movies_in(path: Path, names: Sequence[str]) -> list[str]:
 
     Parameters
     ----------
-    path : Path
-        As for `find_movies`.
     names : sequence of str
         Of the stimuli, as in the recording.
 
@@ -181,7 +175,6 @@ def read_frames(movie: Movie, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
 
     Parameters
     ----------
-    movie : Movie
     numbers : array, shape (n,), int64
         In any order, at least one.
 
@@ -197,8 +190,8 @@ def read_frames(movie: Movie, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
     first, stop = int(numbers.min()), int(numbers.max()) + 1
     if first < 0 or stop > movie.n_frames:
         raise UserError(
-            f"the movie has frames 0 to {movie.n_frames - 1}, and {first} to {stop - 1} are asked "
-            "for. Give the frames that were shown in this recording."
+            f"the movie has frames 0 to {movie.n_frames - 1}, and {first} to {stop - 1} are "
+            "requested. Give the frames that were shown in this recording."
         )
     if stop - first <= 2 * len(numbers):
         return movie.frames(first, stop)[numbers - first]
@@ -215,4 +208,6 @@ def _candidates(folder: Path, name: str) -> list[Path]:
         for stem in stems
         for suffix in MOVIE_SUFFIXES + VIDEO_SUFFIXES
     ]
-    return [each for each in stems if each.is_dir()] + [each for each in files if each.is_file()]
+    return [entry for entry in stems if entry.is_dir()] + [
+        entry for entry in files if entry.is_file()
+    ]

@@ -57,16 +57,11 @@ def data_bytes(shape: Shape) -> int:
 def read_layout(path: Path) -> tuple[int, Shape, dict[str, str]]:
     """Read the head of a whole file.
 
-    Parameters
-    ----------
-    path : Path
-
     Returns
     -------
     offset : int
         Where the data begins, bytes.
     shape : tuple of int
-    metadata : dict of str to str
 
     Raises
     ------

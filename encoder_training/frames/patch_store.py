@@ -1,10 +1,10 @@
-"""The patches of many frames in one file, computed once, and gone on with after an interruption.
+"""The patches of many frames in one file, computed once and resumed after an interruption.
 
 ``patches.safetensors`` holds one tensor ``patches``, float16, of shape (n_frames, n_patches, dim).
 It is written in place under another name, and takes its own when it is whole.
 
 1. Rows are on the disk before the progress file counts them. (test: killed in the middle)
-2. Work that was begun with other frames or another tower is never gone on with: the progress file
+2. Work that was begun with other frames or another tower is never resumed: the progress file
    holds what the rows depend on, and the frames that are done are read again and compared. (tests:
    another tower, another movie)
 3. The room on the disk is reserved before the first row, so that it is not missing at the last.
@@ -101,7 +101,7 @@ def fill_patches(
     *,
     batch_size: int = FRAMES_AT_ONCE,
 ) -> str:
-    """Compute the patches of frames and write them, from where an earlier call was cut off.
+    """Compute the patches of frames and write them, from where an earlier call stopped.
 
     Parameters
     ----------
@@ -110,10 +110,6 @@ def fill_patches(
         ``patches.safetensors.progress`` in its place.
     frames : FrameTable
         One row of the patches for each; its captions are not used.
-    movies : mapping of str to Movie
-        By the names in `frames`.
-    tower : Tower
-        What looks at the frames.
     batch_size : int
         Pictures at once.
 
@@ -149,7 +145,7 @@ def fill_patches(
             progress = _StoredSoFar(identity)
             reserve(partial, n_bytes)
             _write_progress(progress, progress_path)
-        progress = _go_on(partial, progress_path, progress, runs, tower, shape)
+        progress = _resume(partial, progress_path, progress, runs, tower, shape)
         partial.replace(path)
         progress_path.unlink()
         sync_folder(path.parent)
@@ -158,11 +154,6 @@ def fill_patches(
 
 def open_patches(path: Path) -> NDArray[np.float16]:
     """Map the patches of a data set, without reading them.
-
-    Parameters
-    ----------
-    path : Path
-        ``patches.safetensors``.
 
     Returns
     -------
@@ -178,7 +169,7 @@ def open_patches(path: Path) -> NDArray[np.float16]:
     return np.memmap(path, HALF, mode="r", offset=offset, shape=shape)
 
 
-def _go_on(
+def _resume(
     partial: Path,
     progress_path: Path,
     progress: _StoredSoFar,
@@ -291,7 +282,7 @@ def _read_progress(path: Path) -> _StoredSoFar:
         return _StoredSoFar(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{path} does not say how far the patches are: {error}. Remove it to start again."
+            f"{path} does not hold the progress of the patches: {error}. Remove it to start again."
         ) from error
 
 

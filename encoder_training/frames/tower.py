@@ -1,4 +1,4 @@
-"""What a vision-language model sees in pictures: the patches that its projector is given.
+"""The vision tower of a vision-language model: images to the patches that its projector takes.
 
 Only the vision tower is loaded, not the language model: of LLaVA-1.5 0.6 of 14 GB. Layer and
 strategy are the model's own, and the patches equal what transformers hands to the projector.
@@ -85,7 +85,7 @@ class VisionTower:
         self.grid = self._measure_grid(model)
 
     def patches(self, frames: NDArray[np.uint8]) -> NDArray[np.float16]:
-        """Return what the tower sees in frames.
+        """Return the patches of frames.
 
         Parameters
         ----------
@@ -160,7 +160,7 @@ class VisionTower:
             return torch.cat([hidden[layer][:, self._first :] for layer in self._layers], dim=-1)
 
     def _measure_grid(self, model: str) -> PatchGrid:
-        # By looking at one empty picture.
+        # From one black image.
         _, n_tokens, dim = self._features(np.zeros((1, self._side, self._side), np.uint8)).shape
         side = int(n_tokens**0.5)
         if side * side == n_tokens:
@@ -176,12 +176,6 @@ class VisionTower:
 
 def check_grid(expected: PatchGrid, tower: VisionTower) -> None:
     """Refuse a vision tower whose patches are not those of an encoder.
-
-    Parameters
-    ----------
-    expected : PatchGrid
-        Of the encoder.
-    tower : VisionTower
 
     Raises
     ------

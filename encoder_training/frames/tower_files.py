@@ -25,14 +25,10 @@ def load_config(model: str, revision: str) -> Any:
     model, revision : str
         Folder or id on the hub, and its commit or nothing.
 
-    Returns
-    -------
-    PretrainedConfig
-
     Raises
     ------
     UserError
-        If it is no model, or of a kind that sees pictures otherwise.
+        If it is no model, or of a kind that encodes images otherwise.
     """
     from transformers import AutoConfig
 
@@ -102,8 +98,6 @@ def load_tower(model: str, revision: str, vision: Any, *, is_llava: bool) -> Any
     ----------
     model, revision : str
         As for `load_config`.
-    vision : PretrainedConfig
-        Of the tower.
     is_llava : bool
         Whether the model is one.
 
@@ -168,8 +162,8 @@ def _tower_weights(model: str, revision: str) -> dict[str, Tensor] | None:
     for path in _weight_files(model, revision):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():
-                _, found, rest = name.rpartition("vision_tower.")
-                if found:
+                _, separator, rest = name.rpartition("vision_tower.")
+                if separator:
                     weights[rest] = file.get_tensor(name)
     return weights or None
 

@@ -1,1 +1,1 @@
-"""Concepts read from the embedding."""
+"""Concept probes on the predicted patches."""

@@ -1,4 +1,4 @@
-"""Scores of a yes or no: area under the curve, calibration, and how well calibrated it is.
+"""Scores of a binary classifier: area under the curve, calibration, and how well calibrated it is.
 
 References
 ----------
@@ -30,7 +30,7 @@ def platt(
 ) -> tuple[float, float]:
     """Fit ``sigmoid(scale * score + offset)`` to labels.
 
-    Neighbouring windows show the same, so that hundreds of them may be a handful of scenes. Labels
+    Neighbouring windows show the same scene, so hundreds of them may be a handful of scenes. Labels
     are smoothed, and scale 1 and offset 0 preferred, as if there were only so many examples: a
     normal prior of standard deviation 1 on both.
 
@@ -41,13 +41,12 @@ def platt(
     label : array, shape (n,), bool
         Both kinds.
     n_independent : int
-        Examples that the windows are worth: groups of them.
+        Independent examples: groups of windows.
 
     Returns
     -------
     scale : float
-        0 or more: a score that is worth nothing is ignored, never turned round.
-    offset : float
+        0 or more: a useless score is ignored, never inverted.
     """
     n_yes, n_no = n_independent * label.mean(), n_independent * (~label).mean()
     wanted = np.where(label, (n_yes + 1) / (n_yes + 2), 1 / (n_no + 2))
@@ -68,8 +67,8 @@ def platt(
         return float(value), np.array([(missed * centred).mean(), missed.mean()]) + of_prior
 
     start = np.array([spread, mean])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
-    return unscaled(found.x)
+    solution = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)])
+    return unscaled(solution.x)
 
 
 def log_loss(probability: NDArray[np.float64], label: NDArray[np.bool_]) -> float:
@@ -86,7 +85,6 @@ class Reliability:
     ----------
     predicted, happened : tuple of float
         Mean probability, and share of yes.
-    n : tuple of int
     """
 
     predicted: tuple[float, ...]
@@ -124,8 +122,6 @@ def areas_under_curve(
     ----------
     score : array, shape (n,), float64
     label : array, shape (n,), bool
-    draws : Draws
-        Of the same windows.
 
     Returns
     -------
@@ -162,10 +158,6 @@ def roc(
         Both kinds.
     n_points : int
         At most; evenly thinned.
-
-    Returns
-    -------
-    false_alarms, hits : tuple of float
     """
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)

@@ -32,6 +32,16 @@ def words_of(caption: str) -> frozenset[str]:
     return frozenset(words_in(caption))
 
 
+def parse_concepts(text: str) -> tuple[str, ...] | None:
+    """Return the words between commas, each once, in lower case; None if there are none.
+
+    >>> parse_concepts("car, Dog,car")
+    ('car', 'dog')
+    """
+    words = [word.strip().lower() for word in text.split(",")]
+    return tuple(dict.fromkeys(word for word in words if word)) or None
+
+
 def choose_concepts(captions: Sequence[str]) -> tuple[str, ...]:
     """Choose the content words that 5 to 95 % of the captions have.
 
@@ -73,7 +83,7 @@ def choose_concepts(captions: Sequence[str]) -> tuple[str, ...]:
 
 
 def label_frames(captions: Sequence[str], concepts: Sequence[str]) -> NDArray[np.int8]:
-    """Say which concepts each frame's caption names.
+    """Label which concepts each frame's caption names.
 
     Parameters
     ----------
@@ -111,7 +121,7 @@ def check_concepts(concepts: Sequence[str], captions: Sequence[str]) -> None:
     UserError
         If one is named by no caption, or by all.
     """
-    label = label_frames([each for each in captions if each], concepts)
+    label = label_frames([caption for caption in captions if caption], concepts)
     useless = [
         concept
         for concept, column in zip(concepts, label.T, strict=True)

@@ -1,9 +1,9 @@
-"""Concept probes: whether there is a car in what the encoder sees, and how sure that is.
+"""Concept probes: the probability that a concept, such as a car, is in the frame.
 
 A probe is a linear function of the mean patch of the predicted grid, which the daemon has at hand
-long before a sentence is written. It is learned on training windows heard through random
+long before a sentence is written. It is learned on training windows through random
 populations, and calibrated on validation windows for each population by itself: the same embedding
-means less where fewer units speak. A probability is
+means less with fewer units. A probability is
 ``sigmoid(scale * (weight @ mean_patch + bias) + offset)``.
 
 References
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch  # noqa: TID253 - this module asks the encoder
+import torch  # noqa: TID253 - this module runs the encoder
 from numpy.typing import NDArray
 from scipy.special import expit
 from tqdm import tqdm
@@ -45,8 +45,8 @@ from encoder_training.probes.concepts import check_concepts, choose_concepts, la
 from encoder_training.probes.probe_files import FittedProbes, ProbeTest, load_probes, save_probes
 
 MAX_WINDOWS = 2000
-"""Training windows for each of the two ways of hearing them, and validation and test windows for
-all units, at most, evenly thinned."""
+"""Most training windows, each once through all units and once through a random population; and
+most validation and test windows for all units. Evenly thinned."""
 
 MAX_POPULATION_WINDOWS = 500
 """Validation and test windows for each area and cell type: with a dozen of them, the encoder would
@@ -80,15 +80,11 @@ def fit_probes(
     Parameters
     ----------
     prepared : PreparedSet
-        Its captions say which frame has which concept.
-    data : TrainingSet
-        Windows at the encoder's lag.
+        Its captions label the frames.
     parts : Split
         Learned on `train`, calibrated on `validation`, tested on `test`.
     encoder : EncoderNetwork
         Gives patches on their own scale. Runs on the device that it is on.
-    scaling : Scaling
-        Of its counts.
     concepts : sequence of str, optional
         Words; chosen from the captions of training frames if not given.
     seed : int
@@ -127,32 +123,38 @@ def fit_probes(
         concepts = choose_concepts([captions[row] for row in seen])
     labels = label_frames(captions, concepts)
     check_concepts(concepts, [captions[row] for row in seen])
-    heard = populations(data.population)
+    selections = populations(data.population)
     if not concepts:
-        return _none(heard, data.targets.shape[2])
+        return _none(selections, data.targets.shape[2])
     few = tuple(thinned(rows, max_population_windows) for rows in (validation, test))
-    used = {name: (validation, test) if name == "all" else few for name in heard}
+    used = {name: (validation, test) if name == "all" else few for name in selections}
     with tqdm(
-        total=2 * len(train) + sum(len(each) for pair in used.values() for each in pair),
+        total=2 * len(train) + sum(len(rows) for pair in used.values() for rows in pair),
         desc="probing",
         unit="window",
         disable=None if progress else True,
         file=sys.stderr,
     ) as bar:
-        ask = _MeanPatches(data, encoder, scaling, bar)
+        mean_patches_of = _MeanPatches(data, encoder, scaling, bar)
         masks = PopulationMasks(data.population, masking or MaskingOptions())
         rng = np.random.default_rng([seed, 4])
-        everyone = np.ones((len(train), data.n_units), dtype=np.bool_)
+        all_units = np.ones((len(train), data.n_units), dtype=np.bool_)
         learned = np.concatenate(
-            [ask.through(train, everyone), ask.through(train, masks.draw(len(train), rng))]
+            [
+                mean_patches_of.through(train, all_units),
+                mean_patches_of.through(train, masks.draw(len(train), rng)),
+            ]
         )
-        asked = {
-            name: [ask.through(rows, np.tile(one.mask, (len(rows), 1))) for rows in used[name]]
-            for name, one in heard.items()
+        mean_patches = {
+            name: [
+                mean_patches_of.through(rows, np.tile(one.mask, (len(rows), 1)))
+                for rows in used[name]
+            ]
+            for name, one in selections.items()
         }
-    known = np.tile(labels[data.frame[train]], (2, 1)) == 1
-    truth_of = {name: [labels[data.frame[rows]] == 1 for rows in used[name]] for name in heard}
-    weight, bias, strength = _learn(learned, known, asked["all"][0], truth_of["all"][0])
+    is_named = np.tile(labels[data.frame[train]], (2, 1)) == 1
+    truth_of = {name: [labels[data.frame[rows]] == 1 for rows in used[name]] for name in selections}
+    weight, bias, strength = _learn(learned, is_named, mean_patches["all"][0], truth_of["all"][0])
     time = movie_time(prepared)
     n_independent = len(np.unique(bootstrap_groups(data, validation, time)[0]))
     group, _ = bootstrap_groups(data, test, time)
@@ -160,11 +162,14 @@ def fit_probes(
     if len(few[1]) < len(test):
         group, _ = bootstrap_groups(data, few[1], time)
         draws[len(few[1])] = draw_groups(group, seed=seed, n_draws=N_DRAWS)
-    scale, offset = np.ones((2, len(heard), len(concepts)))
+    scale, offset = np.ones((2, len(selections), len(concepts)))
     tested = []
-    for row, (name, (of_validation, of_test)) in enumerate(asked.items()):
+    for row, (name, (of_validation, of_test)) in enumerate(mean_patches.items()):
         chosen_by, truth = truth_of[name]
-        scores = [each.astype(np.float64) @ weight.T + bias for each in (of_validation, of_test)]
+        scores = [
+            mean_patches.astype(np.float64) @ weight.T + bias
+            for mean_patches in (of_validation, of_test)
+        ]
         offset[row] = 0
         for column, concept in enumerate(concepts):
             is_mixed = len(np.unique(chosen_by[:, column])) == 2
@@ -183,10 +188,10 @@ def fit_probes(
                     draws[len(truth)],
                 )
             )
-    auc = np.array([each.auc.value for each in tested]).reshape(scale.shape)
+    auc = np.array([test.auc.value for test in tested]).reshape(scale.shape)
     return FittedProbes(
         tuple(concepts),
-        tuple(heard),
+        tuple(selections),
         weight.astype(np.float32),
         bias.astype(np.float32),
         scale.astype(np.float32),
@@ -198,30 +203,30 @@ def fit_probes(
 
 
 class _MeanPatches:
-    """The encoder's mean patches."""
+    """The mean patches that the encoder predicts."""
 
     def __init__(
         self, data: TrainingSet, encoder: EncoderNetwork, scaling: Scaling, bar: tqdm[None]
     ) -> None:
-        everyone = data.population.select("all")
+        all_units = data.population.select("all")
         self._data, self._bar = data, bar
-        self._heard = MaskedEncoder(encoder, scaling, everyone)
+        self._encoder = MaskedEncoder(encoder, scaling, all_units)
 
     def through(self, rows: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return mean patches, each window through its own mask, shape (n, dim)."""
-        found = [np.empty((0, self._data.targets.shape[2]), np.float32)]
+        means = [np.empty((0, self._data.targets.shape[2]), np.float32)]
         done = 0
         for some in batches(rows, self._data.targets.shape[1:]):
-            heard = torch.from_numpy(mask[done : done + len(some)].astype(np.float32))
-            found.append(self._heard.through(self._data.counts_of(some), heard).mean(axis=1))
+            selected = torch.from_numpy(mask[done : done + len(some)].astype(np.float32))
+            means.append(self._encoder.through(self._data.counts_of(some), selected).mean(axis=1))
             done += len(some)
             self._bar.update(len(some))
-        return np.concatenate(found)
+        return np.concatenate(means)
 
 
 def _learn(
     learned: NDArray[np.float32],
-    known: NDArray[np.bool_],
+    is_named: NDArray[np.bool_],
     validation: NDArray[np.float32],
     truth: NDArray[np.bool_],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, ...]]:
@@ -231,13 +236,13 @@ def _learn(
 
     mean = learned.mean(axis=0, dtype=np.float64)
     std = np.maximum(learned.std(axis=0, dtype=np.float64), 1e-9)
-    x, x_validation = ((each - mean) / std for each in (learned, validation))
+    x, x_validation = ((values - mean) / std for values in (learned, validation))
     weights, biases, strengths = [], [], []
-    for column in range(known.shape[1]):
-        y, y_validation = known[:, column], truth[:, column]
+    for column in range(is_named.shape[1]):
+        y, y_validation = is_named[:, column], truth[:, column]
         best: tuple[float, Any, float] | None = None
         for strength in STRENGTHS:
-            with warnings.catch_warnings():  # a probe that is nearly there serves as well
+            with warnings.catch_warnings():  # a probe that has nearly converged serves as well
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 probe = LogisticRegression(C=strength, max_iter=200).fit(x, y)
             loss = log_loss(expit(probe.decision_function(x_validation)), y_validation)
@@ -261,7 +266,7 @@ def _test(
 ) -> ProbeTest:
     scale, offset, is_calibrated = calibrated
     probability = expit(scale * score + offset)
-    found = reliability(probability, truth)
+    binned = reliability(probability, truth)
     is_mixed = len(np.unique(truth)) == 2
     nothing = Interval(float("nan"), float("nan"), float("nan"))
     return ProbeTest(
@@ -272,16 +277,16 @@ def _test(
         auc=interval(areas_under_curve(score, truth, draws)) if is_mixed else nothing,
         log_loss=log_loss(probability, truth) if len(truth) else float("nan"),
         log_loss_uncalibrated=log_loss(expit(score), truth) if len(truth) else float("nan"),
-        calibration_error=found.error,
+        calibration_error=binned.error,
         is_calibrated=is_calibrated,
-        reliability=found,
+        reliability=binned,
         roc=roc(score, truth) if is_mixed else ((), ()),
     )
 
 
-def _none(heard: dict[str, Any], dim: int) -> FittedProbes:
-    no_scores = np.empty((len(heard), 0), np.float32)
+def _none(selections: dict[str, Any], dim: int) -> FittedProbes:
+    no_scores = np.empty((len(selections), 0), np.float32)
     return FittedProbes(
-        (), tuple(heard), np.empty((0, dim), np.float32), np.empty(0, np.float32),
+        (), tuple(selections), np.empty((0, dim), np.float32), np.empty(0, np.float32),
         no_scores, no_scores, no_scores,
     )  # fmt: skip

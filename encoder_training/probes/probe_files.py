@@ -32,7 +32,6 @@ class ProbeTest:
 
     Attributes
     ----------
-    concept, population : str
     n, n_with : int
         Test windows, and those whose frame's caption names the concept.
     auc : Interval
@@ -43,8 +42,6 @@ class ProbeTest:
         Expected, over ten bins of probability.
     is_calibrated : bool
         False where validation has not both kinds; then scale is 1 and offset 0.
-    reliability : Reliability
-        For drawing.
     roc : tuple of two tuples of float
         False and true alarms; empty where there is no area.
     """
@@ -73,7 +70,6 @@ class FittedProbes:
 
     Attributes
     ----------
-    concepts : tuple of str
     populations : tuple of str
         Expressions: ``all``, ``area:VISp``, ``cell_type:PV``.
     weight : array, shape (n_concepts, dim), float32
@@ -116,8 +112,8 @@ class FittedProbes:
         """
         at = self.populations.index(population)
         score = mean_patch @ self.weight.T + self.bias
-        found: NDArray[np.float32] = expit(self.scale[at] * score + self.offset[at])
-        return found
+        probability: NDArray[np.float32] = expit(self.scale[at] * score + self.offset[at])
+        return probability
 
     def of(self, concept: str, population: str = "all") -> ProbeTest:
         """Return one test."""
@@ -130,7 +126,6 @@ def save_probes(probes: FittedProbes, folder: Path) -> None:
 
     Parameters
     ----------
-    probes : FittedProbes
     folder : Path
         Of a run. Files of the same names are replaced.
     """
@@ -145,22 +140,13 @@ def save_probes(probes: FittedProbes, folder: Path) -> None:
         "version": PROBES_VERSION,
         **names,
         "strength": probes.strength,
-        "tested": plain([asdict(each) for each in probes.tested]),
+        "tested": plain([asdict(test) for test in probes.tested]),
     }
     write_json(folder / "probes.json", tree)
 
 
 def load_probes(folder: Path) -> FittedProbes:
     """Read what `save_probes` wrote.
-
-    Parameters
-    ----------
-    folder : Path
-        Of a run.
-
-    Returns
-    -------
-    FittedProbes
 
     Raises
     ------
@@ -176,7 +162,7 @@ def load_probes(folder: Path) -> FittedProbes:
             concepts=tuple(header["concepts"]),
             populations=tuple(header["populations"]),
             strength=tuple(tree["strength"]),
-            tested=tuple(_tested(each) for each in tree["tested"]),
+            tested=tuple(_tested(test) for test in tree["tested"]),
             **tensors,
         )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -187,7 +173,7 @@ def load_probes(folder: Path) -> FittedProbes:
 
 
 def _tested(tree: dict[str, Any]) -> ProbeTest:
-    auc, found = tree.pop("auc"), tree.pop("reliability")
+    auc, binned = tree.pop("auc"), tree.pop("reliability")
     curve = tree.pop("roc")
     for name, value in tree.items():
         tree[name] = float("nan") if value is None else value
@@ -195,7 +181,7 @@ def _tested(tree: dict[str, Any]) -> ProbeTest:
         auc=Interval(
             *(float("nan") if auc[k] is None else auc[k] for k in ("value", "low", "high"))
         ),
-        reliability=Reliability(**{name: tuple(value) for name, value in found.items()}),
+        reliability=Reliability(**{name: tuple(value) for name, value in binned.items()}),
         roc=(tuple(curve[0]), tuple(curve[1])),
         **tree,
     )

@@ -15,13 +15,12 @@ import torch
 
 from encoder_training.data_set.prepared_files import load_prepared, write_prepared
 from encoder_training.history import write_history
-from encoder_training.lag import CANDIDATES_NS
+from encoder_training.lag import CANDIDATES_NS, parse_lags
 from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.probes.probe_files import load_probes
 from encoder_training.retrieval import RetrievalEncoder
 from encoder_training.run_files import BESIDE, load_run
 from neurrate.cli import main
-from neurrate.train_command import lags_of
 from tests.support.prepared import prepared_set
 
 pytestmark = pytest.mark.timeout(180)  # whole runs, on a busy machine
@@ -281,6 +280,6 @@ def test_folders_that_are_something_else_are_refused(dataset, tmp_path, capsys):
 
 def test_lags_are_read():
     """One lag, a list, or the usual ones; each in nanoseconds, in order."""
-    assert lags_of(83.3, "") == (83_300_000,)
-    assert lags_of(None, "33, 0,33") == (0, 33_000_000)
-    assert lags_of(None, "") == CANDIDATES_NS
+    assert parse_lags(83.3, "") == (83_300_000,)
+    assert parse_lags(None, "33, 0,33") == (0, 33_000_000)
+    assert parse_lags(None, "") == CANDIDATES_NS

@@ -75,11 +75,11 @@ def test_test_presentations_are_not_looked_at(choice):
 
 
 @pytest.mark.parametrize("held_out", ["repeats", "middle"])
-def test_few_seconds_are_cut_into_stretches_of_movie(held_out):
+def test_few_seconds_are_cut_into_runs_of_movie(held_out):
     """An error needs a dozen numbers; all repeats of a stretch are one of them."""
     prepared = prepared_set(n_frames=300, frames_per_scene=60, held_out=held_out)
     data, parts = prepared.windows(100_000_000)
-    stretch = lag_module._stretches(data, parts.validation, movie_time(prepared))
+    stretch = lag_module._runs(data, parts.validation, movie_time(prepared))
     frame = data.frame[parts.validation]
     assert 12 <= len(np.unique(stretch)) <= 20
     assert all(len(np.unique(stretch[frame == each])) == 1 for each in np.unique(frame))

@@ -1,7 +1,7 @@
 """What an encoder must beat: naive Bayes, ridge and nearest neighbours, on the same windows.
 
-Each says how much of each training frame it sees in a window, and its patches are that mixture of
-the frames' true patches; so nothing of the size of the patches is ever fitted.
+Each baseline weighs the training frames for a window, and its patches are the mixture of their true
+patches by these weights; so nothing of the size of the patches is ever fitted.
 """
 
 from encoder_training.evaluation.baselines.bayes import fit_bayes

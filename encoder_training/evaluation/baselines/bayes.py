@@ -30,7 +30,7 @@ TEMPERS = (1.0, 0.5, 0.25, 0.12, 0.06, 0.03, 0.015)
 """Factors of the log likelihood, to choose from."""
 
 SMALLEST_MEAN = 1e-3
-"""Spikes in a part. A unit that training never heard must not rule out every frame."""
+"""Spikes in a part. A unit that never fired in training must not rule out every frame."""
 
 
 class NaiveBayes(FrameMixture):
@@ -39,9 +39,14 @@ class NaiveBayes(FrameMixture):
     name = "naive Bayes"
 
     def __init__(
-        self, lesson: BaselineData, parts: WindowParts, linear: _Linear, temper: float, chosen: str
+        self,
+        training: BaselineData,
+        parts: WindowParts,
+        linear: _Linear,
+        temper: float,
+        chosen: str,
     ) -> None:
-        super().__init__(lesson.data.targets, lesson.known)
+        super().__init__(training.data.targets, training.train_frames)
         self._parts, self._linear, self._temper = parts, linear, temper
         self.chosen = chosen
 
@@ -53,13 +58,8 @@ class NaiveBayes(FrameMixture):
 _Linear = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
-def fit_bayes(lesson: BaselineData) -> FrameMixture:
+def fit_bayes(training: BaselineData) -> FrameMixture:
     """Fit on all training windows and choose on validation.
-
-    Parameters
-    ----------
-    lesson : BaselineData
-        Windows and units.
 
     Returns
     -------
@@ -68,36 +68,38 @@ def fit_bayes(lesson: BaselineData) -> FrameMixture:
     """
     best: tuple[float, NaiveBayes] | None = None
     for n_parts in N_PARTS:
-        parts = lesson.parts(n_parts)
-        moments = _Moments(lesson, parts)
-        heard = np.concatenate([parts.sums(c) for _, c in lesson.blocks(lesson.chosen_by)])
+        parts = training.parts(n_parts)
+        moments = _Moments(training, parts)
+        sums_of_chosen = np.concatenate(
+            [parts.sums(c) for _, c in training.blocks(training.chosen_by)]
+        )
         for likelihood, prior in product((_poisson, _gaussian), PRIORS):
             linear = likelihood(moments, prior)
-            scores = _scores(heard, linear)
+            scores = _scores(sums_of_chosen, linear)
             before = np.inf
             for temper in TEMPERS:  # softer and softer, until it is too soft
-                error = lesson.error(_posterior(scores, temper))
+                error = training.error(_posterior(scores, temper))
                 if error > before:
                     break
                 before = error
                 if best is None or error < best[0]:
                     kind = likelihood.__name__.strip("_").capitalize()
                     chosen = f"{kind}, {parts}, prior of {prior:g} windows, temper {temper:g}"
-                    best = error, NaiveBayes(lesson, parts, linear, temper, chosen)
+                    best = error, NaiveBayes(training, parts, linear, temper, chosen)
     return best[1]  # type: ignore[index]
 
 
 class _Moments:
     """Sums over the training windows of each frame."""
 
-    def __init__(self, lesson: BaselineData, parts: WindowParts) -> None:
-        n_known = len(lesson.known)
-        self.total = np.zeros((n_known, len(parts.mean)), dtype=np.float32)
-        self.n = np.zeros(n_known, dtype=np.float32)
+    def __init__(self, training: BaselineData, parts: WindowParts) -> None:
+        n_train_frames = len(training.train_frames)
+        self.total = np.zeros((n_train_frames, len(parts.mean)), dtype=np.float32)
+        self.n = np.zeros(n_train_frames, dtype=np.float32)
         self.squares = np.zeros(len(parts.mean))
-        for rows, counts in lesson.blocks(lesson.train):
+        for rows, counts in training.blocks(training.train):
             sums = parts.sums(counts)
-            at = np.searchsorted(lesson.known, lesson.data.frame[rows])
+            at = np.searchsorted(training.train_frames, training.data.frame[rows])
             np.add.at(self.total, at, sums)
             np.add.at(self.n, at, 1)
             self.squares += np.square(sums).sum(axis=0, dtype=np.float64)
@@ -111,7 +113,7 @@ class _Moments:
     def variance(self) -> NDArray[np.float32]:
         """Return the variance of a sum about the mean of its frame, alike for all frames."""
         n_free = float(self.n.sum()) - len(self.n)
-        if n_free < len(self.n):  # frames shown once say nothing about their own spread
+        if n_free < len(self.n):  # frames shown once have no spread of their own
             mean = self.total.sum(axis=0, dtype=np.float64) / self.n.sum()
             spread = self.squares / self.n.sum() - mean**2
         else:
@@ -133,10 +135,10 @@ def _gaussian(moments: _Moments, prior: float) -> _Linear:
 
 def _scores(sums: NDArray[np.float32], linear: _Linear) -> NDArray[np.float32]:
     gain, bias = linear
-    found: NDArray[np.float32] = sums @ gain.T + bias
-    return found
+    likelihood: NDArray[np.float32] = sums @ gain.T + bias
+    return likelihood
 
 
 def _posterior(scores: NDArray[np.float32], temper: float) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = softmax(temper * scores, axis=1)
-    return found
+    posterior: NDArray[np.float32] = softmax(temper * scores, axis=1)
+    return posterior

@@ -1,4 +1,4 @@
-"""The protocol of everything that is judged, and what all baselines have in common."""
+"""The protocol of every method that is evaluated, and what all baselines have in common."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class BaselineDecoder(Protocol):
 
     @property
     def name(self) -> str:
-        """What reports call it."""
+        """Name in reports."""
 
     def patches(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Predict.
@@ -27,7 +27,7 @@ class BaselineDecoder(Protocol):
         Parameters
         ----------
         counts : array, shape (n, n_bins, n_units), uint8, spikes per bin
-            Of all units; a decoder of some of them looks at its own.
+            Of all units; a decoder of a population takes its own units.
 
         Returns
         -------
@@ -48,8 +48,8 @@ class BaselineDecoder(Protocol):
         Returns
         -------
         frame : array, shape (n,), int64, or None
-            Row of the targets; -1 where none of the candidates was ever seen. None for a decoder
-            that knows patches only.
+            Row of the targets; -1 where no candidate is a training frame. None for a decoder that
+            predicts patches only.
         """
 
 
@@ -60,7 +60,7 @@ class FrameMixture(ABC):
     ----------
     targets : array, shape (n_frames, n_patches, dim), float16
         True patches. May be a map of a file.
-    known : array, shape (n_known,), int64
+    train_frames : array, shape (n_train_frames,), int64
         Rows of the targets that training showed.
     """
 
@@ -70,12 +70,12 @@ class FrameMixture(ABC):
     decides = True
     """Whether the largest weight is an answer of the method's own."""
 
-    def __init__(self, targets: NDArray[np.float16], known: NDArray[np.int64]) -> None:
-        self.targets, self.known = targets, known
+    def __init__(self, targets: NDArray[np.float16], train_frames: NDArray[np.int64]) -> None:
+        self.targets, self.train_frames = targets, train_frames
 
     @abstractmethod
     def weights(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return how much of each known frame each window holds.
+        """Return how much of each training frame each window holds.
 
         Parameters
         ----------
@@ -83,27 +83,27 @@ class FrameMixture(ABC):
 
         Returns
         -------
-        weights : array, shape (n, n_known), float32
+        weights : array, shape (n, n_train_frames), float32
             Each row sums to 1; ridge may give weights below 0.
         """
 
     def patches(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Predict, as `BaselineDecoder` says."""
-        return mixed(self.weights(counts), self.targets, self.known)
+        """Predict; see `BaselineDecoder`."""
+        return mixed(self.weights(counts), self.targets, self.train_frames)
 
     def frames(
         self, counts: NDArray[np.uint8], is_candidate: NDArray[np.bool_]
     ) -> NDArray[np.int64] | None:
-        """Decide, as `BaselineDecoder` says."""
+        """Decide; see `BaselineDecoder`."""
         if not self.decides:
             return None
-        may_be = is_candidate[:, self.known]
+        may_be = is_candidate[:, self.train_frames]
         weights = np.where(may_be, self.weights(counts), -np.inf)
-        return np.where(may_be.any(axis=1), self.known[weights.argmax(axis=1)], -1)
+        return np.where(may_be.any(axis=1), self.train_frames[weights.argmax(axis=1)], -1)
 
 
 class MeanPatches(FrameMixture):
-    """The control that hears nothing: every training frame alike."""
+    """The control without spikes: every training frame weighs the same."""
 
     name = MEAN_PATCHES
     chosen = ""
@@ -111,19 +111,21 @@ class MeanPatches(FrameMixture):
 
     def weights(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the same weight for every frame."""
-        return np.full((len(counts), len(self.known)), 1 / len(self.known), dtype=np.float32)
+        return np.full(
+            (len(counts), len(self.train_frames)), 1 / len(self.train_frames), dtype=np.float32
+        )
 
 
 def mixed(
-    weights: NDArray[np.float32], targets: NDArray[np.float16], known: NDArray[np.int64]
+    weights: NDArray[np.float32], targets: NDArray[np.float16], train_frames: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     """Mix the true patches of frames, block by block.
 
     Parameters
     ----------
-    weights : array, shape (n, n_known), float32
+    weights : array, shape (n, n_train_frames), float32
     targets : array, shape (n_frames, n_patches, dim), float16
-    known : array, shape (n_known,), int64
+    train_frames : array, shape (n_train_frames,), int64
         Rows of the targets.
 
     Returns
@@ -133,7 +135,7 @@ def mixed(
     _, n_patches, dim = targets.shape
     patches = np.zeros((len(weights), n_patches * dim), dtype=np.float32)
     step = max(1, BLOCK_NUMBERS // (n_patches * dim))
-    for first in range(0, len(known), step):
-        true = targets[known[first : first + step]].astype(np.float32)
+    for first in range(0, len(train_frames), step):
+        true = targets[train_frames[first : first + step]].astype(np.float32)
         patches += weights[:, first : first + step] @ true.reshape(len(true), -1)
     return patches.reshape(len(weights), n_patches, dim)

@@ -29,62 +29,52 @@ class NearestWindows(FrameMixture):
 
     name = "kNN"
 
-    def __init__(self, lesson: BaselineData, stored: _Stored, k: int) -> None:
-        super().__init__(lesson.data.targets, lesson.known)
+    def __init__(self, training: BaselineData, stored: _Stored, k: int) -> None:
+        super().__init__(training.data.targets, training.train_frames)
         self._stored, self._k = stored, k
         self.chosen = f"{stored.parts}, k = {k}, {len(stored.frame)} windows"
 
     def weights(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the frames' shares among the neighbours."""
         cosine, neighbour = self._stored.nearest(counts, self._k)
-        return self._stored.weights(cosine, neighbour, len(self.known))
+        return self._stored.weights(cosine, neighbour, len(self.train_frames))
 
 
-def fit_knn(lesson: BaselineData) -> FrameMixture:
-    """Keep the training windows and choose on validation.
-
-    Parameters
-    ----------
-    lesson : BaselineData
-        Windows and units.
-
-    Returns
-    -------
-    NearestWindows
-    """
+def fit_knn(training: BaselineData) -> FrameMixture:
+    """Keep the training windows and choose on validation."""
     best: tuple[float, _Stored, int] | None = None
     for n_parts in N_PARTS:
-        stored = _Stored(lesson, lesson.parts(n_parts))
+        stored = _Stored(training, training.parts(n_parts))
         blocks = [
             stored.nearest(counts, N_NEIGHBOURS[-1])
-            for _, counts in lesson.blocks(lesson.chosen_by)
+            for _, counts in training.blocks(training.chosen_by)
         ]
-        cosine, neighbour = (np.concatenate(each) for each in zip(*blocks, strict=True))
+        cosine, neighbour = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
         for k in N_NEIGHBOURS:
             if k > cosine.shape[1]:
                 break
-            weights = stored.weights(cosine[:, :k], neighbour[:, :k], len(lesson.known))
-            error = lesson.error(weights)
+            weights = stored.weights(cosine[:, :k], neighbour[:, :k], len(training.train_frames))
+            error = training.error(weights)
             if best is None or error < best[0]:
                 best = error, stored, k
     _, stored, k = best  # type: ignore[misc]
-    return NearestWindows(lesson, stored, k)
+    return NearestWindows(training, stored, k)
 
 
 class _Stored:
     """Training windows, for looking up."""
 
-    def __init__(self, lesson: BaselineData, parts: WindowParts) -> None:
+    def __init__(self, training: BaselineData, parts: WindowParts) -> None:
         try:
             from sklearn.neighbors import NearestNeighbors
         except ImportError as error:
             raise DependencyError(
                 "The kNN baseline needs scikit-learn. Run: pip install 'neurrate[train]'."
             ) from error
-        rows = thinned(lesson.train, MAX_WINDOWS)
+        rows = thinned(training.train, MAX_WINDOWS)
         self.parts = parts
-        self.frame = np.searchsorted(lesson.known, lesson.data.frame[rows])
-        z = np.concatenate([parts.z(counts) for _, counts in lesson.blocks(rows)])
+        self.frame = np.searchsorted(training.train_frames, training.data.frame[rows])
+        z = np.concatenate([parts.z(counts) for _, counts in training.blocks(rows)])
         self._index = NearestNeighbors(metric="cosine", algorithm="brute").fit(z)
 
     def nearest(
@@ -97,11 +87,11 @@ class _Stored:
         return (1 - distance).astype(np.float32), row
 
     def weights(
-        self, cosine: NDArray[np.float32], neighbour: NDArray[np.int64], n_known: int
+        self, cosine: NDArray[np.float32], neighbour: NDArray[np.int64], n_train_frames: int
     ) -> NDArray[np.float32]:
-        """Add the neighbours' weights up by frame, shape (n, n_known)."""
+        """Add the neighbours' weights up by frame, shape (n, n_train_frames)."""
         weight = np.maximum(cosine, SMALLEST_COSINE)
         weight = weight / weight.sum(axis=1, keepdims=True)
-        by_frame = np.zeros((len(cosine), n_known), dtype=np.float32)
+        by_frame = np.zeros((len(cosine), n_train_frames), dtype=np.float32)
         np.add.at(by_frame, (np.arange(len(cosine))[:, None], self.frame[neighbour]), weight)
         return by_frame

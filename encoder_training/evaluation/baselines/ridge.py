@@ -5,8 +5,8 @@ the indicator of the frame and mixing the frames' patches: exactly the same pred
 size of the patches does not enter. Features up to `MAX_SIDE` are solved in the primal form, on all
 windows; more of them in the dual form, on evenly thinned windows. One eigendecomposition serves
 every strength; the strength and the parts of the window are chosen on validation. Features are
-held within the range that training windows span: one unheard-of burst of one unit would otherwise
-move the patches as far as it likes.
+held within the range that training windows span: one burst beyond that range of one unit would
+otherwise move the patches without limit.
 
 References
 ----------
@@ -41,44 +41,34 @@ class Ridge(FrameMixture):
     name = "ridge"
     decides = False
 
-    def __init__(self, lesson: BaselineData, solved: _Solved, strength: float) -> None:
-        super().__init__(lesson.data.targets, lesson.known)
+    def __init__(self, training: BaselineData, solved: _Solved, strength: float) -> None:
+        super().__init__(training.data.targets, training.train_frames)
         self._solved = solved
         self._map = solved.vectors @ (solved.shrunk(strength) * solved.along)
         self.chosen = f"{solved.parts}, strength {strength:.2g} of the mean eigenvalue, {solved.by}"
 
     def weights(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the regressed indicators of the frames."""
-        found: NDArray[np.float32] = self._solved.features(counts) @ self._map
-        return found + self._solved.mean
+        weights: NDArray[np.float32] = self._solved.features(counts) @ self._map
+        return weights + self._solved.mean
 
 
-def fit_ridge(lesson: BaselineData) -> FrameMixture:
-    """Fit and choose on validation.
-
-    Parameters
-    ----------
-    lesson : BaselineData
-        Windows and units.
-
-    Returns
-    -------
-    Ridge
-    """
+def fit_ridge(training: BaselineData) -> FrameMixture:
+    """Fit and choose on validation."""
     best: tuple[float, _Solved, float] | None = None
     for n_parts in N_PARTS:
-        solved = _solve(lesson, lesson.parts(n_parts))
-        x = np.concatenate([solved.features(c) for _, c in lesson.blocks(lesson.chosen_by)])
+        solved = _solve(training, training.parts(n_parts))
+        x = np.concatenate([solved.features(c) for _, c in training.blocks(training.chosen_by)])
         along = x @ solved.vectors
         # Mixing the frames first leaves few numbers to multiply for each strength.
-        true = lesson.true_known()
+        true = training.train_coordinates()
         to_true, mean = solved.along @ true, solved.mean @ true
         for strength in STRENGTHS:
-            error = lesson.error_of(along @ (solved.shrunk(strength) * to_true) + mean)
+            error = training.error_of(along @ (solved.shrunk(strength) * to_true) + mean)
             if best is None or error < best[0]:
                 best = error, solved, strength
     _, solved, strength = best  # type: ignore[misc]
-    return Ridge(lesson, solved, strength)
+    return Ridge(training, solved, strength)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,11 +81,11 @@ class _Solved:
         Principal directions.
     values : array, shape (n_kept,), float32
         Their sums of squares.
-    along : array, shape (n_kept, n_known), float32
+    along : array, shape (n_kept, n_train_frames), float32
         Product of the features along each direction with the indicators.
     centre, lowest, highest : array, shape (n_features,), float32
         Mean and range of the features.
-    mean : array, shape (n_known,), float32
+    mean : array, shape (n_train_frames,), float32
         Of the indicators.
     """
 
@@ -119,14 +109,14 @@ class _Solved:
         return inverse[:, None]
 
 
-def _solve(lesson: BaselineData, parts: WindowParts) -> _Solved:
+def _solve(training: BaselineData, parts: WindowParts) -> _Solved:
     is_primal = len(parts.mean) <= MAX_SIDE
-    rows = lesson.train if is_primal else thinned(lesson.train, MAX_SIDE)
-    times = np.bincount(_at(lesson, rows), minlength=len(lesson.known))
+    rows = training.train if is_primal else thinned(training.train, MAX_SIDE)
+    times = np.bincount(_at(training, rows), minlength=len(training.train_frames))
     solve = _primal if is_primal else _dual
-    vectors, values, along, centre = solve(lesson, parts, rows, times)
-    spans = [np.stack([z.min(axis=0), z.max(axis=0)]) for z in _read(lesson, parts, rows)]
-    thin = "" if is_primal else f", thinned evenly from {len(lesson.train)}"
+    vectors, values, along, centre = solve(training, parts, rows, times)
+    spans = [np.stack([z.min(axis=0), z.max(axis=0)]) for z in _read(training, parts, rows)]
+    thin = "" if is_primal else f", thinned evenly from {len(training.train)}"
     return _Solved(
         parts,
         f"{len(rows)} windows{thin}",
@@ -145,18 +135,18 @@ _Directions = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 
 
 def _primal(
-    lesson: BaselineData, parts: WindowParts, rows: NDArray[np.int64], times: NDArray[np.int64]
+    training: BaselineData, parts: WindowParts, rows: NDArray[np.int64], times: NDArray[np.int64]
 ) -> _Directions:
     """Decompose the sums of squares of the features."""
     n_features = len(parts.mean)
     total, square = np.zeros(n_features), np.zeros((n_features, n_features))
     by_frame = np.zeros((len(times), n_features), dtype=np.float32)
-    known = lesson.known
-    for block, counts in lesson.blocks(rows):
+    train_frames = training.train_frames
+    for block, counts in training.blocks(rows):
         z = parts.z(counts)
         total += z.sum(axis=0, dtype=np.float64)
         square += z.T @ z
-        np.add.at(by_frame, np.searchsorted(known, lesson.data.frame[block]), z)
+        np.add.at(by_frame, np.searchsorted(train_frames, training.data.frame[block]), z)
     centre = total / len(rows)
     values, vectors = _largest(square - len(rows) * np.outer(centre, centre))
     along = vectors.T @ (by_frame - np.outer(times, centre)).T
@@ -164,29 +154,29 @@ def _primal(
 
 
 def _dual(
-    lesson: BaselineData, parts: WindowParts, rows: NDArray[np.int64], times: NDArray[np.int64]
+    training: BaselineData, parts: WindowParts, rows: NDArray[np.int64], times: NDArray[np.int64]
 ) -> _Directions:
     """Decompose the products of the windows with each other."""
-    z = np.concatenate(list(_read(lesson, parts, rows)))
+    z = np.concatenate(list(_read(training, parts, rows)))
     centre = z.mean(axis=0)
     z -= centre
     values, of_windows = _largest(z @ z.T)
     vectors = (z.T @ of_windows) / np.sqrt(values)
     by_frame = np.zeros((len(times), len(values)), dtype=np.float32)
-    np.add.at(by_frame, _at(lesson, rows), of_windows)
+    np.add.at(by_frame, _at(training, rows), of_windows)
     return vectors, values, (by_frame * np.sqrt(values)).T, centre
 
 
 def _read(
-    lesson: BaselineData, parts: WindowParts, rows: NDArray[np.int64]
+    training: BaselineData, parts: WindowParts, rows: NDArray[np.int64]
 ) -> Iterator[NDArray[np.float32]]:
     """Yield the features, a block of windows at a time."""
-    return (parts.z(counts) for _, counts in lesson.blocks(rows))
+    return (parts.z(counts) for _, counts in training.blocks(rows))
 
 
-def _at(lesson: BaselineData, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return where the windows' frames stand among the known ones."""
-    return np.searchsorted(lesson.known, lesson.data.frame[rows])
+def _at(training: BaselineData, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return where the windows' frames stand among the training frames."""
+    return np.searchsorted(training.train_frames, training.data.frame[rows])
 
 
 def _largest(square: NDArray[np.floating]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -1,4 +1,4 @@
-"""What the baselines learn from: the encoder's own windows, as sums over parts of a window."""
+"""Training data of the baselines: the encoder's windows, as sums over parts of a window."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCK_WINDOWS = 512
 
 MAX_VALIDATION = 250
 """Validation windows that choose a baseline's settings, at most, evenly thinned. Each setting of
-naive Bayes weighs every known frame for each of them: with 26,000 frames a tenth of a second."""
+naive Bayes weighs every training frame for each of them: with 26,000 frames a tenth of a second."""
 
 CHOOSING_COMPONENTS = 64
 """Of the frame space, on which settings are compared."""
@@ -32,17 +32,13 @@ class BaselineData:
 
     Attributes
     ----------
-    data : TrainingSet
-        With the encoder's lag.
     train, validation : array, shape (n,), int64
         Rows of windows.
-    scaling : Scaling
-        Of the training windows' counts.
     units : array, shape (n_units,), bool
-        True for a unit that is heard. A baseline is fitted on these units and on no others.
+        True for a selected unit. A baseline is fitted on these units and on no others.
     space : FrameSpace
         Where predictions are compared when settings are chosen.
-    known : array, shape (n_known,), int64
+    train_frames : array, shape (n_train_frames,), int64
         The frames that training shows, in order.
     """
 
@@ -52,10 +48,10 @@ class BaselineData:
     scaling: Scaling
     units: NDArray[np.bool_]
     space: FrameSpace
-    known: NDArray[np.int64] = field(init=False)
+    train_frames: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "known", np.unique(self.data.frame[self.train]))
+        object.__setattr__(self, "train_frames", np.unique(self.data.frame[self.train]))
 
     @property
     def chosen_by(self) -> NDArray[np.int64]:
@@ -84,18 +80,20 @@ class BaselineData:
 
         Parameters
         ----------
-        weights : array, shape (n_chosen_by, n_known), float32
+        weights : array, shape (n_chosen_by, n_train_frames), float32
 
         Returns
         -------
         float
             On the scale of the frame space, so that methods and settings compare.
         """
-        return self.error_of(weights @ self.true_known())
+        return self.error_of(weights @ self.train_coordinates())
 
-    def true_known(self) -> NDArray[np.float32]:
-        """Return where the known frames lie in the frame space, shape (n_known, n_components)."""
-        coordinates: NDArray[np.float32] = self.space.coordinates[self.known, :CHOOSING_COMPONENTS]
+    def train_coordinates(self) -> NDArray[np.float32]:
+        """Return the training frames in the frame space, shape (n_train_frames, n_components)."""
+        coordinates: NDArray[np.float32] = self.space.coordinates[
+            self.train_frames, :CHOOSING_COMPONENTS
+        ]
         return coordinates
 
     def error_of(self, predicted: NDArray[np.float32]) -> float:
@@ -119,9 +117,9 @@ class WindowParts:
     starts : array, shape (n_parts,), int64
         First bin of each part.
     units : array, shape (n_units,), bool
-        Those that are heard.
-    mean, std : array, shape (n_parts * n_heard,), float32, spikes per part
-        As the training windows' bins say, were bins independent.
+        The selected ones.
+    mean, std : array, shape (n_parts * n_selected,), float32, spikes per part
+        Of the training windows, as if bins were independent.
     """
 
     starts: NDArray[np.int64]
@@ -130,17 +128,17 @@ class WindowParts:
     std: NDArray[np.float32]
 
     def sums(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return sums of counts, shape (n, n_parts * n_heard), float32."""
+        """Return sums of counts, shape (n, n_parts * n_selected), float32."""
         summed = np.add.reduceat(counts[:, :, self.units], self.starts, axis=1, dtype=np.float32)
         flat: NDArray[np.float32] = summed.reshape(len(counts), -1)
         return flat
 
     def z(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return z-scored sums, shape (n, n_parts * n_heard), float32."""
+        """Return z-scored sums, shape (n, n_parts * n_selected), float32."""
         scored: NDArray[np.float32] = (self.sums(counts) - self.mean) / self.std
         return scored
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Return a description for reports."""
         n_parts = len(self.starts)
         return "counts of the whole window" if n_parts == 1 else f"counts of {n_parts} parts"

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from encoder_training.data_set.training_set import measure_scaling
 from encoder_training.evaluation.bootstrap import Interval, draw_groups
-from encoder_training.evaluation.evaluate import _ResampledScores, judge
+from encoder_training.evaluation.evaluate import _ResampledScores, evaluate_encoder
 from encoder_training.evaluation.movie_runs import bootstrap_groups
 from encoder_training.evaluation.report import BASELINES, write_report
 from encoder_training.evaluation.report_figures import COLOURS
@@ -54,7 +54,7 @@ def judged(prepared) -> EncoderResults:
     )  # fmt: skip
     options = TrainingOptions(training_epochs=6, batch_size=32, learning_rate=3e-3, masking=masking)
     trained = train_encoder(spec, data, options, parts=parts)
-    return judge(prepared, data, parts, trained.encoder, trained.scaling, progress=False)
+    return evaluate_encoder(prepared, data, parts, trained.encoder, trained.scaling, progress=False)
 
 
 class Oracle:
@@ -150,7 +150,7 @@ def test_an_encoder_that_has_learned_nothing_is_seen_to_lose(tmp_path):
     torch.manual_seed(0)
     encoder = PatchEncoder(EncoderSpec.tiny(data.n_units, GRID))
     scaling = measure_scaling(data, parts.train)
-    judged = judge(prepared, data, parts, encoder, scaling, progress=False)
+    judged = evaluate_encoder(prepared, data, parts, encoder, scaling, progress=False)
     assert judged.period_s == {"natural_movie_one": pytest.approx(FRAME_NS / 1e9)}
     assert judged.drawn == "runs of 1 s of movie time from 1 held-out group"
     assert judged.method("naive Bayes").is_above_chance
@@ -162,7 +162,7 @@ def test_an_encoder_that_has_learned_nothing_is_seen_to_lose(tmp_path):
     assert sentences[0].startswith("The encoder LOSES to naive Bayes in cosine:")
     text = write_report(tmp_path, judged).read_text(encoding="utf-8")
     assert "the encoder **loses to** naive Bayes (cosine, skill" in text.splitlines()[2]
-    assert judge(prepared, data, parts, encoder, scaling, progress=False) == judged
+    assert evaluate_encoder(prepared, data, parts, encoder, scaling, progress=False) == judged
 
 
 def test_an_encoder_that_wins_is_seen_to_win(judged):
