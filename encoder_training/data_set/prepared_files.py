@@ -216,7 +216,7 @@ def _missing_or_changed(folder: Path, model: DatasetModel, *, check_hashes: bool
             problems.append(f"{name} is not there")
         elif check_hashes and sha256_of(folder / name) != model.sha256.get(name):
             problems.append(
-                f"{name} has another sha256 than in {FACTS}; it was changed or cut. Prepare the "
+                f"{name} has another sha256 than {FACTS} says; it was changed or cut. Prepare the "
                 "data set again"
             )
     return problems

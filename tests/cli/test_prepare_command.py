@@ -30,8 +30,9 @@ from simulation.cortex.units import draw_units
 from simulation.scenes.movie import random_movie
 from stream_sources.recordings.nwb import NwbSource
 from tests.support.nwb_files import random_trains, write_presentations, write_units
+from tests.support.pictures import no_drawing
 
-FRAME_S = 0.0333612
+pytestmark = pytest.mark.timeout(180)  # whole data sets, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,13 @@ def folder(session: SessionTruth, tmp_path_factory: pytest.TempPathFactory) -> P
     out = tmp_path_factory.mktemp("prepared") / "data"
     assert main(command(session, out, "--units", "allen", "--every", "2")) == 0
     return out
+
+
+@pytest.fixture(autouse=True)
+def _no_drawing(folder):
+    """Draw pictures for the first data set alone."""
+    with no_drawing():
+        yield
 
 
 def lab_recording(folder: Path, *, captions: bool = False) -> tuple[Path, Path]:

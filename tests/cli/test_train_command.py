@@ -21,6 +21,7 @@ from encoder_training.probes.probe_files import load_probes
 from encoder_training.retrieval import RetrievalEncoder
 from encoder_training.run_files import BESIDE, load_run
 from neurrate.cli import main
+from tests.support.pictures import no_drawing
 from tests.support.prepared import prepared_set
 
 pytestmark = pytest.mark.timeout(180)  # whole runs, on a busy machine
@@ -54,6 +55,13 @@ def run(dataset, tmp_path_factory) -> Path:
     folder: Path = tmp_path_factory.mktemp("train") / "run"
     assert main(["train", str(dataset), str(folder), *QUICK]) == 0
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_drawing(run):
+    """Draw pictures for the first run alone."""
+    with no_drawing():
+        yield
 
 
 def digest(folder: Path) -> str:
