@@ -56,7 +56,7 @@ from benchmarks.narrator_models import (
 from benchmarks.record import Options, Result, read_options, report
 from daemon.narrators.llava.decoder import LlamaDecoder
 from daemon.narrators.llava.engine import Engine
-from daemon.narrators.llava.speech import Choice
+from daemon.narrators.llava.tokens import GreedyChoice
 
 N_ROWS = (1, 2, 4, 8, 16)
 SIDE = 1_024
@@ -289,7 +289,7 @@ def _engine(decoder: LlamaDecoder, size: Size) -> Engine:
     return Engine(
         decoder,
         torch.from_numpy,
-        Choice(GenerationConfig(), "cpu"),
+        GreedyChoice(GenerationConfig(), "cpu"),
         prompt_length=size.prompt_length,
         max_new_tokens=size.n_tokens,
     )

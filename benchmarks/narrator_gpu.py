@@ -23,7 +23,7 @@ from daemon.narrators.llava.decoder import LlamaDecoder
 from daemon.narrators.llava.engine import Engine
 from daemon.narrators.llava.fixed_sizes import FixedSizes
 from daemon.narrators.llava.shape import read_shape
-from daemon.narrators.llava.speech import Choice
+from daemon.narrators.llava.tokens import GreedyChoice
 
 VISION = {
     "hidden_size": 1024,
@@ -142,7 +142,7 @@ class GpuRoad:
         engine = Engine(
             self.decoder,
             self._embed,
-            Choice(self._model.generation_config, self.device),
+            GreedyChoice(self._model.generation_config, self.device),
             prompt_length=self.size.prompt_length,
             max_new_tokens=self.size.n_tokens,
         )

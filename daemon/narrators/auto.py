@@ -1,4 +1,4 @@
-"""The narrator that the settings ask for. torch comes in when a model is loaded, and not before."""
+"""Makes the narrator of the settings. torch is imported when a model is loaded, and not before."""
 
 from __future__ import annotations
 
@@ -12,28 +12,18 @@ from daemon.service.settings import NarratorSettings, VllmSettings
 def load_narrator(
     settings: NarratorSettings, manifest: Manifest, *, vllm: VllmSettings | None = None
 ) -> Narrator:
-    """Make a narrator; may take minutes.
+    """Make a narrator, which takes seconds to minutes.
 
-    Parameters
-    ----------
-    settings : NarratorSettings
-    manifest : Manifest
-        Of the bundle that the patches come from.
-    vllm : VllmSettings, optional
-        The servers, for that back-end alone; None takes the defaults.
-
-    Returns
-    -------
-    Narrator
-        Warm: its first narration takes as long as any other.
+    It is warm: its first narration takes as long as any other. The servers of `vllm` are used by
+    that back-end alone; None takes the defaults.
     """
     if settings.backend == "retrieval":
         return RetrievalNarrator(manifest)
-    named = manifest.model.language_model
-    model = settings.model or named.model_id
-    revision = "" if settings.model else named.revision
+    of_bundle = manifest.model.language_model
+    model = settings.model or of_bundle.model_id
+    revision = "" if settings.model else of_bundle.revision
     if settings.backend == "vllm":
-        from daemon.narrators.vllm.narrator import VllmNarrator  # with its HTTP library
+        from daemon.narrators.vllm.narrator import VllmNarrator  # imports its HTTP library
 
         return VllmNarrator(
             model,

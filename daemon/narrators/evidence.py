@@ -1,6 +1,7 @@
-"""The training frame that looks most like what the neurons say.
+"""The training frame whose patches are nearest to those decoded from the neurons.
 
-Shown beside a narration as evidence, and, said aloud, the baseline that any narration must beat.
+Its caption is published beside a narration as evidence, and is the baseline that any narration must
+beat (`retrieval`).
 """
 
 from __future__ import annotations
@@ -40,22 +41,12 @@ class EvidenceFinder:
 
     @classmethod
     def from_bundle(cls, manifest: Manifest) -> EvidenceFinder | None:
-        """Read the bundle's frames.
-
-        Parameters
-        ----------
-        manifest : Manifest
-            The bundle.
-
-        Returns
-        -------
-        EvidenceFinder or None
-            None if the bundle has no captioned frames.
+        """Read the bundle's frames; None if it has no captioned ones.
 
         Raises
         ------
         ManifestError
-            If its two files cannot be read or do not fit each other.
+            If one of its two files cannot be read, or they do not match.
         """
         captions_path, evidence_path = manifest.file(CAPTIONS), manifest.file(EVIDENCE)
         if captions_path is None and evidence_path is None:

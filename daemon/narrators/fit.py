@@ -1,7 +1,7 @@
 """Whether a language model fits a bundle: its patch grid, and the layer that the patches stand for.
 
-Shared by every back-end that hands patches to a LLaVA. Nothing is loaded here: the model's config
-says enough, before any weights are read.
+Shared by every back-end that hands patches to a LLaVA. It needs only the model's config, so that a
+model that does not fit is refused before any weights are read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contracts.manifest import Manifest
 
 
 def check_fit(name: str, config: Any, manifest: Manifest) -> None:
-    """Refuse a model whose projector takes other patches than the bundle's encoder makes.
+    """Refuse a model whose projector takes patches of another shape or layer than the bundle's.
 
     Parameters
     ----------
@@ -60,12 +60,12 @@ def check_fit(name: str, config: Any, manifest: Manifest) -> None:
 
 
 def check_folder(name: str) -> None:
-    """Refuse a path that is no folder; the hub would be asked for it for half a minute.
+    """Refuse a path that is no folder, rather than ask the hub for it, which takes half a minute.
 
     Raises
     ------
     UserError
-        With the folder that it was looked for from.
+        With the working directory that it is relative to.
     """
     is_path = name.startswith(("/", ".", "~")) or name.endswith("/") or name.count("/") > 1
     if is_path and not Path(name).is_dir():

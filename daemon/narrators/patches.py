@@ -1,7 +1,7 @@
-"""Patch grids into the place of ``<image>`` in a prompt, as embeddings of the language model.
+"""Puts patch grids in place of ``<image>`` in a prompt, as embeddings of the language model.
 
 This is what a LLaVA does with an image after its vision tower: project each patch, and put the
-result between the embeddings of the words before and after.
+result between the embeddings of the tokens before and after.
 
 References
 ----------
@@ -30,19 +30,16 @@ def split_prompt(tokenizer: Any, prompt: str, image_id: int) -> tuple[list[int],
     Parameters
     ----------
     tokenizer : PreTrainedTokenizer
+        Of the model.
     prompt : str
-        With ``<image>`` exactly once, as the settings make sure.
+        With ``<image>`` exactly once, which the settings check.
     image_id : int
         The model's ``image_token_id``.
-
-    Returns
-    -------
-    before, after : list of int
 
     Raises
     ------
     UserError
-        If the tokenizer does not know ``<image>`` as that one token.
+        If the tokenizer does not read ``<image>`` as that one token.
     """
     ids: list[int] = tokenizer(prompt)["input_ids"]
     if ids.count(image_id) != 1:
@@ -56,25 +53,25 @@ def split_prompt(tokenizer: Any, prompt: str, image_id: int) -> tuple[list[int],
 
 
 class PatchPrompt:
-    """One prompt, ready for any patches.
+    """One prompt, into which patches are put.
 
     Parameters
     ----------
     model : LlavaForConditionalGeneration
-        Its projector and its word embeddings are used.
+        Its projector and token embeddings are used.
     tokenizer : PreTrainedTokenizer
         Of the same model.
     prompt : str
-        With ``<image>`` exactly once, as the settings make sure.
+        With ``<image>`` exactly once, which the settings check.
     device : str, optional
-        Where prompts are made, and to which the projector is moved; None leaves it.
+        Of prompts and projector, which is moved there; None keeps the model's.
     dtype : torch.dtype, optional
-        Of the same; None leaves the model's.
+        Of prompts and projector; None keeps the model's.
 
     Raises
     ------
     UserError
-        If the tokenizer does not know it as one token.
+        If the tokenizer does not read ``<image>`` as one token.
     """
 
     def __init__(

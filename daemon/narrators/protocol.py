@@ -1,7 +1,7 @@
-"""The Narrator protocol: patch embeddings in, words out, a step at a time.
+"""The Narrator protocol: patch embeddings in, text out, a step at a time.
 
-A narrator is told of a window and then asked, again and again, what has come of it. So whoever
-asks can look after other things between two words: take a newer window, give up an old one, end.
+A window begins, and then steps follow until each of its rows has ended. A step is short, so that
+the caller can do other things between two: take a newer window, cancel an old one, end.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from contracts.errors import MisuseError
 from contracts.narration import Provenance, Utterance
 
 WARM_UP_TOKENS = 2
-"""Tokens that a back-end says about nothing before its first window: the first reads the prompt,
-the second goes on from the cache, so that each way has been gone once."""
+"""Tokens that a back-end generates about an empty grid before its first window: the first runs the
+prompt's code path, the second that of the cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartialRow:
-    """What a row has said so far.
+    """The text of a row so far.
 
     Attributes
     ----------
@@ -30,9 +30,9 @@ class PartialRow:
     row : int
         Which of its embeddings.
     text : str
-        From the beginning, so that a lost one costs nothing.
+        From the beginning, so that nothing is missing where one of them is lost.
     n_tokens : int
-        Tokens said so far.
+        So far.
     """
 
     batch_id: int
@@ -43,7 +43,7 @@ class PartialRow:
 
 @dataclass(frozen=True, slots=True)
 class EndedRow:
-    """A row has said all that it will say.
+    """The text of a row that has ended.
 
     Attributes
     ----------
@@ -51,7 +51,6 @@ class EndedRow:
         Of the window, as given to `Narrator.begin`.
     row : int
         Which of its embeddings.
-    utterance : Utterance
     """
 
     batch_id: int
@@ -60,18 +59,18 @@ class EndedRow:
 
 
 class Narrator(Protocol):
-    """A back-end that says what the patches show; warm once it is made.
+    """A back-end that describes patches; warm once it is made.
 
-    It belongs to one thread, in the worker or, in the sequential mode, the fast loop's. A row is
-    one embedding. An exception out of `begin` or `step` means that nothing under way can be
-    relied on: the caller cancels it all and may begin anew.
+    It is used by one thread, in the worker or, in the sequential mode, that of the fast loop. A row
+    is one embedding. After an exception from `begin` or `step` the state of its rows is unknown:
+    the caller cancels all windows and may begin new ones.
 
     Attributes
     ----------
     provenance : Provenance
         Goes into every narration.
     n_rows : int
-        Rows that are being said or wait for their turn.
+        Rows that are active or waiting for their turn.
     """
 
     @property
@@ -80,27 +79,27 @@ class Narrator(Protocol):
     def n_rows(self) -> int: ...  # noqa: D102 - described above
 
     def has_room(self, n: int) -> bool:
-        """Return whether a window of n populations could begin now and wait for none before it."""
+        """Return whether a window of n populations could begin now without waiting."""
         ...
 
     def begin(
         self, batch_id: int, embeddings: Sequence[PatchEmbedding], *, with_partials: bool = False
     ) -> None:
-        """Take up a window; its rows join those that are being said.
+        """Begin a window; its rows join those that are active.
 
         Parameters
         ----------
         batch_id : int
-            The caller's number for it; not one that is under way.
+            The caller's number for it; not that of a window which has not ended.
         embeddings : sequence of PatchEmbedding
             Of the bundle's patch grid, one for each population.
         with_partials : bool
-            Whether `step` shall return what is said before it is whole.
+            Whether `step` returns text before it is complete.
         """
         ...
 
     def step(self) -> Sequence[PartialRow | EndedRow]:
-        """Go on by one token for every row, or return what has come within some 20 ms.
+        """Advance every row by one token, or return what has arrived within some 20 ms.
 
         Returns
         -------
@@ -110,22 +109,23 @@ class Narrator(Protocol):
         ...
 
     def cancel(self, batch_id: int) -> None:
-        """Drop a window's rows without a word; nothing if it is not under way."""
+        """Drop a window's rows; does nothing if it has ended or is unknown."""
         ...
 
     def close(self) -> None:
-        """Let go of what it holds; nothing is narrated after it."""
+        """Release resources; nothing is narrated after it."""
         ...
 
 
 def narrate(narrator: Narrator, embeddings: Sequence[PatchEmbedding]) -> list[Utterance]:
-    """Say one thing about each embedding, and return when all is said; may take seconds.
+    """Narrate each embedding, and return when all have ended; may take seconds.
 
     Parameters
     ----------
     narrator : Narrator
-        With nothing under way.
+        Idle.
     embeddings : sequence of PatchEmbedding
+        Of one window, or of several.
 
     Returns
     -------
@@ -135,16 +135,16 @@ def narrate(narrator: Narrator, embeddings: Sequence[PatchEmbedding]) -> list[Ut
     Raises
     ------
     MisuseError
-        If the narrator has nothing left to say and has forgotten some of them.
+        If the narrator is idle again and some of them have no text.
     """
     if not embeddings:
         return []
     narrator.begin(0, embeddings)
-    said: dict[int, Utterance] = {}
+    utterances: dict[int, Utterance] = {}
     while narrator.n_rows:
         for event in narrator.step():
             if isinstance(event, EndedRow):
-                said[event.row] = event.utterance
-    if len(said) < len(embeddings):
-        raise MisuseError(f"{len(said)} utterances for {len(embeddings)} populations")
-    return [said[row] for row in range(len(embeddings))]
+                utterances[event.row] = event.utterance
+    if len(utterances) < len(embeddings):
+        raise MisuseError(f"{len(utterances)} utterances for {len(embeddings)} populations")
+    return [utterances[row] for row in range(len(embeddings))]

@@ -1,4 +1,4 @@
-"""The baseline without a language model: say the caption of the nearest training frame."""
+"""The baseline without a language model: the caption of the nearest training frame."""
 
 from __future__ import annotations
 
@@ -14,29 +14,24 @@ from daemon.narrators.protocol import EndedRow
 
 
 class RetrievalNarrator:
-    """Narrate by looking up.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        Of a bundle with captioned frames.
+    """Narrate with captions of training frames.
 
     Raises
     ------
     UserError
-        If it has none.
+        If the bundle has no captioned frames.
 
     References
     ----------
     The retrieval variant of NEURRATOR, arXiv 2606.18667, which hands the nearest training image
-    to the language model; here its caption is said as it stands.
+    to the language model; here its caption is the narration.
     """
 
     def __init__(self, manifest: Manifest) -> None:
         finder = EvidenceFinder.from_bundle(manifest)
         if finder is None:
             raise UserError(
-                f"the retrieval narrator says captions of training frames, and the bundle "
+                f"the retrieval narrator needs captions of training frames, and the bundle "
                 f"{manifest.folder} has no {CAPTIONS}. Export it with captions, or use llava."
             )
         self._finder = finder
@@ -47,16 +42,16 @@ class RetrievalNarrator:
 
     @property
     def provenance(self) -> Provenance:
-        """What goes into every narration."""
+        """The bundle, for every narration; there is no model or prompt."""
         return self._provenance
 
     @property
     def n_rows(self) -> int:
-        """Rows that wait to be looked up."""
+        """Rows of windows that have begun."""
         return sum(len(embeddings) for _, embeddings, _ in self._waiting)
 
     def has_room(self, n: int) -> bool:
-        """Return whether nothing waits."""
+        """Return whether no window waits."""
         return not self._waiting
 
     def begin(
@@ -66,21 +61,21 @@ class RetrievalNarrator:
         *,
         with_partials: bool = False,
     ) -> None:
-        """Take up a window."""
+        """Begin a window."""
         self._waiting.append((batch_id, embeddings, time.monotonic_ns()))
 
     def step(self) -> Sequence[EndedRow]:
-        """Say the nearest frames' captions of one window.
+        """Return the captions of the frames nearest to one window's rows.
 
         Returns
         -------
         ended : sequence of EndedRow
-            Without tokens; first and last word leave together.
+            Without tokens; the first and the last have the same stamp.
         """
         if not self._waiting:
             return []
         batch_id, embeddings, start_host_ns = self._waiting.pop(0)
-        found = self._finder.nearest(embeddings)
+        nearest = self._finder.nearest(embeddings)
         done_host_ns = time.monotonic_ns()
         return [
             EndedRow(
@@ -95,12 +90,12 @@ class RetrievalNarrator:
                     last_token_host_ns=done_host_ns,
                 ),
             )
-            for row, evidence in enumerate(found)
+            for row, evidence in enumerate(nearest)
         ]
 
     def cancel(self, batch_id: int) -> None:
         """Drop a window."""
-        self._waiting = [one for one in self._waiting if one[0] != batch_id]
+        self._waiting = [window for window in self._waiting if window[0] != batch_id]
 
     def close(self) -> None:
-        """Hold nothing."""
+        """Nothing to release."""

@@ -25,7 +25,7 @@ BACKENDS = ("llava", "retrieval", "vllm")
 def made(stack: ExitStack, backend: str, manifest: Manifest, model: Path) -> Narrator:
     """Return one implementation, with what it needs."""
     server = stack.enter_context(recorded_vllm())
-    server.rehearsal = "sentence"  # of another model's prompt, which is not to be compared
+    server.preflight = "sentence"  # of another model's prompt, which is not to be compared
     settings = NarratorSettings.model_validate(
         {
             "backend": backend,

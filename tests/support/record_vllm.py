@@ -35,7 +35,7 @@ def main() -> None:
             ask("version", "GET", "/version")
             ask("health", "GET", "/health")
             ask("models", "GET", "/v1/models")
-            ask("rehearsal", "POST", chat.PATH, body_of(tokens, max_new_tokens=2, with_ids=True))
+            ask("preflight", "POST", chat.PATH, body_of(tokens, max_new_tokens=2, with_ids=True))
             ask("sentence", "POST", chat.PATH, sentence)
             ask("cut", "POST", chat.PATH, body_of(tokens, max_new_tokens=5))
             ask("other model", "POST", chat.PATH, body_of(tokens, model="other"))
@@ -64,7 +64,7 @@ def recorded_tokens() -> torch.Tensor:
 def body_of(tokens: torch.Tensor, **options: Any) -> bytes:
     """Return a request as the narrator makes it."""
     defaults: dict[str, Any] = {"model": NAME, "prompt": PAPER_PROMPT, "max_new_tokens": 24}
-    return chat.request(tokens, **(defaults | options))
+    return chat.completion_request(tokens, **(defaults | options))
 
 
 def asker(client: httpx2.Client, url: str, recorded: dict[str, dict[str, Any]]) -> Any:

@@ -62,9 +62,9 @@ class RecordedVllm(ThreadingHTTPServer):
     Attributes
     ----------
     acts : deque of Act
-        Of the sentences to come; a rehearsal takes none.
-    rehearsal : str
-        Name of the answer to a rehearsal.
+        Of the sentences to come; a preflight takes none.
+    preflight : str
+        Name of the answer to a preflight.
     models : str
         Name of the answer to what is served.
     health : int
@@ -82,7 +82,7 @@ class RecordedVllm(ThreadingHTTPServer):
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.acts: deque[Act] = deque()
-        self.rehearsal = "rehearsal"
+        self.preflight = "preflight"
         self.models = "models"
         self.health = 200
         self.drips = ""
@@ -97,7 +97,7 @@ class RecordedVllm(ThreadingHTTPServer):
 
     @property
     def n_sentences(self) -> int:
-        """Sentences asked for, rehearsals not counted."""
+        """Sentences asked for, preflights not counted."""
         return sum(
             path.endswith("completions") and "return_token_ids" not in body
             for path, _, body in self.requests
@@ -132,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._drip()
             return
         if "return_token_ids" in body:
-            self._recorded(self.server.rehearsal)
+            self._recorded(self.server.preflight)
             return
         act = self.server.acts.popleft() if self.server.acts else Act()
         if act.status:

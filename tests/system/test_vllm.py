@@ -61,7 +61,7 @@ def heard_until(subscriber: zmq.Socket[bytes], status: str) -> dict[str, Any]:
 
 def any_prompt(server: RecordedVllm) -> RecordedVllm:
     """Let the server not say what it makes of the prompt: it was recorded with another model."""
-    server.rehearsal = "sentence"
+    server.preflight = "sentence"
     return server
 
 

@@ -1,8 +1,8 @@
-"""The `llava` back-end: a frozen LLaVA, decoded by a loop of our own.
+"""The `llava` back-end: a frozen LLaVA with a decoding loop of its own.
 
-Loaded once (`loading`), turned into a lean decoder (`decoder`), and driven a token at a time for
-all rows at once (`engine`); `narrator` is what the daemon sees. torch comes in when
-a model is loaded, and not before.
+The model is loaded once (`loading`), turned into a lean decoder (`decoder`), and advanced a token
+at a time for all rows (`engine`); `narrator` is what the daemon uses. torch is imported when a
+model is loaded, and not before.
 """
 
 from daemon.narrators.llava.narrator import LlavaNarrator

@@ -1,19 +1,22 @@
-"""A lean decoder for the text models in `shape`: read prompts, then go on by one token.
+"""A lean decoder for the text models in `shape`: reads prompts, then advances by one token.
 
-The same arithmetic as the model's own classes in transformers, told shorter:
+Theory of operation
+-------------------
+The arithmetic is that of the model's own classes in transformers, arranged for few calls and
+for reading each weight once per step:
 
 1. Queries, keys and values come from one product, gate and up from another.
-2. Keys and values go to a cache that is made once, ``(layer, row, section, position, head_dim)``;
-   sections are the heads of the keys and then those of the values. A row's place in it is all that
-   there is of a row.
-3. Queries of the heads that share a key are one small matrix, so that no key is read twice.
-4. Of a prompt the last token alone needs a word. So the last layer computes keys and values of all
-   positions, and the rest of itself of one.
+2. Keys and values go to a cache that is allocated once, ``(layer, row, section, position,
+   head_dim)``; sections are the heads of the keys and then those of the values. The decoder keeps
+   nothing else of a row.
+3. Queries of the heads that share a key form one small matrix, so that no key is read twice.
+4. Only the last token of a prompt needs a score. So the last layer computes keys and values for all
+   positions, and everything after them for one.
 5. The rotary angles are the model's own, computed once for every position. A rotation is a product
-   with the cosine plus a product of the halves swapped with a signed sine. The values' sections
-   have cosine 1 and sine 0, so that one call turns all.
+   with the cosine plus a product of the swapped halves with a signed sine. The values' sections
+   have cosine 1 and sine 0, so that one call rotates queries and keys and leaves the values.
 
-Invariants, with their tests in tests/daemon/narrators/llava/test_engine.py: a row's words do not
+Invariants, with their tests in tests/daemon/narrators/llava/test_engine.py: a row's tokens do not
 depend on its neighbours (`test_joins_and_leaves_change_no_word`); no number that is not finite
 stays in a free place of the cache (`test_broken_row_leaves_nothing_behind`).
 
@@ -49,15 +52,15 @@ class _Layer:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where the rows of one step stand."""
+    """The positions of the rows of one step."""
 
     cosine: Tensor
     sine: Tensor
     n_keys: int
     mask: Tensor | None
-    """What a row may attend to, (rows, 1, 1, n_keys); None: all of it."""
+    """What a row may attend to, (rows, 1, 1, n_keys); None: every key."""
     at: int | tuple[Tensor, Tensor]
-    """One position for all rows, or indices of rows and positions."""
+    """One position that all rows share, or indices of rows and positions."""
 
     def write(self, layer_cache: Tensor, new: Tensor) -> None:
         """Put the newest keys and values, (rows, sections, head_dim), into the cache."""
@@ -69,16 +72,21 @@ class _Place:
 
 
 class LlamaDecoder:
-    """Prompts in, the scores of the next word out; rows are places in the cache.
+    """Turns prompts into scores of the next token; rows are places in the cache.
 
     Parameters
     ----------
     text_model : PreTrainedModel
-        ``model.model.language_model`` of a LLaVA, on the CPU. Its layers are taken out of it one by
-        one, so that memory never holds two of a weight but for one layer.
+        ``model.model.language_model`` of a LLaVA, on the CPU. Its layers are removed one by one, so
+        that memory holds two copies of one layer at most.
     head : torch.nn.Linear
         Its ``lm_head``.
     shape : TextShape
+        Its sizes.
+    dtype : torch.dtype
+        Of weights, cache and activations.
+    device : str
+        Where they are.
     max_rows, n_positions : int
         Size of the cache.
     """
@@ -105,8 +113,8 @@ class LlamaDecoder:
             self.words = text_model.embed_tokens.weight.to(device, self.dtype)
             self._head = make_linear(head.weight, None, dtype, device)
             self._norm = text_model.norm.weight.to(device, self.dtype)
-            self._layers = [self._taken(layer) for layer in _popped(text_model)]
-            self._rotate(text_model.rotary_emb)
+            self._layers = [self._converted(layer) for layer in _remove_layers(text_model)]
+            self._set_angles(text_model.rotary_emb)
             self.cache = torch.zeros(
                 (shape.n_layers, max_rows, 2 * shape.n_kv_heads, n_positions, shape.head_dim),
                 dtype=self.dtype,
@@ -114,7 +122,7 @@ class LlamaDecoder:
             )
 
     def prefill(self, prompts: Tensor, first_row: int) -> Tensor:
-        """Read prompts into the cache.
+        """Read prompts into the cache, and return the scores of their first tokens.
 
         Parameters
         ----------
@@ -125,8 +133,8 @@ class LlamaDecoder:
 
         Returns
         -------
-        scores : tensor, shape (n, n_words)
-            Of the first word.
+        scores : tensor, shape (n, n_words), float32
+            Of the first token.
         """
         import torch
 
@@ -137,42 +145,44 @@ class LlamaDecoder:
         hidden = prompts
         for index, layer in enumerate(self._layers):
             is_last = index == shape.n_layers - 1
-            qkv = layer.qkv(self._normed(hidden, layer.norm_in))
+            qkv = layer.qkv(self._normalize(hidden, layer.norm_in))
             qkv = qkv.view(n, length, shape.n_sections, shape.head_dim)
-            turned = _turned(qkv[:, :, : n_heads + n_kv], cosine, sine)
+            # Values are not rotated, and a prompt has many: unlike in a step, they are left out.
+            rotated = _rotate(qkv[:, :, : n_heads + n_kv], cosine, sine)
             cache = self.cache[index, rows, :, :length]
-            cache[:, :n_kv] = turned[:, :, n_heads:].transpose(1, 2)
+            cache[:, :n_kv] = rotated[:, :, n_heads:].transpose(1, 2)
             cache[:, n_kv:] = qkv[:, :, n_heads + n_kv :].transpose(1, 2)
-            queries = turned[:, :, :n_heads].transpose(1, 2)
+            queries = rotated[:, :, :n_heads].transpose(1, 2)
+            # Nothing reads the last layer's output but the scores of the last position.
             if is_last:
                 queries, hidden = queries[:, :, -1:], hidden[:, -1:]
-            heard = torch.nn.functional.scaled_dot_product_attention(
+            attended = torch.nn.functional.scaled_dot_product_attention(
                 queries,
                 cache[:, :n_kv],
                 cache[:, n_kv:],
                 is_causal=not is_last,
                 enable_gqa=n_kv != n_heads,
             )
-            heard = heard.transpose(1, 2).reshape(n, -1, n_heads * shape.head_dim)
-            hidden = self._rest(layer, hidden, heard)
+            attended = attended.transpose(1, 2).reshape(n, -1, n_heads * shape.head_dim)
+            hidden = self._after_attention(layer, hidden, attended)
         return self._scores(hidden[:, -1])
 
     def step(self, tokens: Sequence[int], positions: Sequence[int], first_row: int) -> Tensor:
-        """Go on by one token in each row.
+        """Advance each row by one token.
 
         Parameters
         ----------
         tokens : sequence of int
             The last of each row, which the cache does not hold yet.
         positions : sequence of int
-            Where they stand.
+            Their positions.
         first_row : int
             Row of the first; the others follow it.
 
         Returns
         -------
-        scores : tensor, shape (n, n_words)
-            Of the next word.
+        scores : tensor, shape (n, n_words), float32
+            Of the next token.
         """
         import torch
 
@@ -188,18 +198,19 @@ class LlamaDecoder:
         n, n_kv = len(ids), shape.n_kv_heads
         hidden = torch.nn.functional.embedding(ids, self.words)
         for index, layer in enumerate(self._layers):
-            qkv = layer.qkv(self._normed(hidden, layer.norm_in))
+            qkv = layer.qkv(self._normalize(hidden, layer.norm_in))
             qkv = qkv.view(n, shape.n_sections, shape.head_dim)
-            turned = _turned(qkv, place.cosine, place.sine)
+            rotated = _rotate(qkv, place.cosine, place.sine)
             cache = self.cache[index, rows]
-            place.write(cache, turned[:, shape.n_heads :])
-            heard = torch.nn.functional.scaled_dot_product_attention(
-                turned[:, : shape.n_heads].view(n, n_kv, -1, shape.head_dim),
+            # Before attention: a token attends to itself.
+            place.write(cache, rotated[:, shape.n_heads :])
+            attended = torch.nn.functional.scaled_dot_product_attention(
+                rotated[:, : shape.n_heads].view(n, n_kv, -1, shape.head_dim),
                 cache[:, :n_kv, : place.n_keys],
                 cache[:, n_kv:, : place.n_keys],
                 attn_mask=place.mask,
             )
-            hidden = self._rest(layer, hidden, heard.reshape(n, -1))
+            hidden = self._after_attention(layer, hidden, attended.reshape(n, -1))
         return self._scores(hidden)
 
     def move(self, source: int, target: int, n_keys: int) -> None:
@@ -210,13 +221,15 @@ class LlamaDecoder:
             self.cache[:, target, :, :n_keys] = self.cache[:, source, :, :n_keys]
 
     def wipe(self, row: int) -> None:
-        """Put zeros into a row of the cache: what is no number would reach the next one there."""
+        """Zero a row of the cache: a NaN that stays would spread to the next row in its place."""
         import torch
 
         with torch.inference_mode():
             self.cache[:, row] = 0
 
     def _place(self, positions: Sequence[int]) -> _Place:
+        # Rows of one window start together and stay level, so one position for all is the usual
+        # case. It needs no mask, and attention without one is faster.
         n_keys = max(positions) + 1
         if min(positions) == n_keys - 1:
             at = n_keys - 1
@@ -227,7 +240,7 @@ class LlamaDecoder:
         return self.spread(where, n_keys)
 
     def spread(self, positions: Tensor, n_keys: int) -> _Place:
-        """Return the place of rows that stand at different positions."""
+        """Return the place of rows at different positions."""
         import torch
 
         keys = torch.arange(n_keys, device=self.device)
@@ -238,39 +251,39 @@ class LlamaDecoder:
             self._cosine[positions], self._sine[positions], n_keys, mask, (rows, positions)
         )
 
-    def _rest(self, layer: _Layer, hidden: Tensor, heard: Tensor) -> Tensor:
-        """Return a layer's output from what its attention heard."""
+    def _after_attention(self, layer: _Layer, hidden: Tensor, attended: Tensor) -> Tensor:
+        """Return a layer's output from that of its attention."""
         import torch
 
-        hidden = hidden + layer.out(heard)
-        gate, up = layer.gate_up(self._normed(hidden, layer.norm_mid)).chunk(2, dim=-1)
+        hidden = hidden + layer.out(attended)
+        gate, up = layer.gate_up(self._normalize(hidden, layer.norm_mid)).chunk(2, dim=-1)
         return hidden + layer.down(torch.nn.functional.silu(gate) * up)
 
     def _scores(self, hidden: Tensor) -> Tensor:
-        return self._head(self._normed(hidden, self._norm)).float()
+        return self._head(self._normalize(hidden, self._norm)).float()
 
-    def _normed(self, hidden: Tensor, weight: Tensor) -> Tensor:
+    def _normalize(self, hidden: Tensor, weight: Tensor) -> Tensor:
         import torch
 
         return torch.nn.functional.rms_norm(hidden, (self.shape.width,), weight, self.shape.epsilon)
 
-    def _rotate(self, rotary: Any) -> None:
-        """Ask the model for the angles of every position, and lay them out for `_turned`."""
+    def _set_angles(self, rotary: Any) -> None:
+        """Compute the angles of every position, laid out for `_rotate`."""
         import torch
 
         positions = torch.arange(self.n_positions)[None]
-        cosine, sine = (each[0] for each in rotary(torch.zeros(1), positions))
+        cosine, sine = (angles[0] for angles in rotary(torch.zeros(1), positions))
         half = self.shape.head_dim // 2
         signed = torch.cat((-sine[:, :half], sine[:, half:]), dim=-1)
-        n_turned = self.shape.n_heads + self.shape.n_kv_heads
+        n_rotated = self.shape.n_heads + self.shape.n_kv_heads
         sections = (self.n_positions, self.shape.n_sections, self.shape.head_dim)
         self._cosine, self._sine = torch.ones(sections), torch.zeros(sections)
-        self._cosine[:, :n_turned] = cosine[:, None]
-        self._sine[:, :n_turned] = signed[:, None]
+        self._cosine[:, :n_rotated] = cosine[:, None]
+        self._sine[:, :n_rotated] = signed[:, None]
         self._cosine = self._cosine.to(self.device, self.dtype)
         self._sine = self._sine.to(self.device, self.dtype)
 
-    def _taken(self, layer: Any) -> _Layer:
+    def _converted(self, layer: Any) -> _Layer:
         import torch
 
         attention, gates = layer.self_attn, layer.mlp
@@ -291,8 +304,8 @@ class LlamaDecoder:
         )
 
 
-def _popped(text_model: Any) -> Any:
-    """Yield the layers, and let go of each before the next."""
+def _remove_layers(text_model: Any) -> Any:
+    """Yield the layers, and free each before the next."""
     import torch
 
     layers, text_model.layers = list(text_model.layers), torch.nn.ModuleList()
@@ -301,7 +314,7 @@ def _popped(text_model: Any) -> Any:
         yield layers.pop()
 
 
-def _turned(sections: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+def _rotate(sections: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     """Rotate heads by their position."""
     import torch
 

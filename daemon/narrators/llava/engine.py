@@ -1,19 +1,26 @@
-"""Rows that are said together: they join, go on by one token at a time, and leave.
+"""Rows that are decoded together: they join, gain a token per step, and leave.
 
 Theory of operation
 -------------------
-A row is one grid of patches on its way to a sentence. Rows that are being said lie in the first
-places of the decoder's cache, without a gap, so that a step is one call on the rows there are: a
-sentence that ends makes the step cheaper. `step` does one thing and returns: it reads the
-prompts of as many waiting rows as `PREFILL_TOKENS` allows, or else says one token in every row. So
-whoever calls can look after other things in between, however many rows wait.
+A row is one grid of patches on its way to a sentence. Rows that are being decoded lie in the first
+places of the decoder's cache, without a gap, so that a step is one call on the active rows: a
+sentence that ends makes the next step cheaper. `step` does one thing and returns: it reads the
+prompts of as many waiting rows as `PREFILL_TOKENS` allows, or else adds one token to every active
+row. So the caller can look at its sockets in between, however many rows wait.
+
+::
+
+    begin ──► waiting ── prefill ──► active ── a token per step ──► ended
+                 │                     │
+                 └── deadline, cancel ─┘
 
 1. A row that ends gives its place to the last one (`test_joins_and_leaves_change_no_word`).
 2. A window of more rows than there are places begins with another of its rows each time, so that no
    population is always last (`test_turns_rotate`).
-3. No row is lost to a full memory: what did not fit is done again, half as many rows at once, and
+3. No row is lost to a full memory: what did not fit is repeated with half as many rows at once, and
    only a row that does not fit alone fails (`test_memory_runs_out`).
-4. A row ends by its deadline, also one that waits (`test_deadline_cuts_at_a_word`).
+4. A row ends by its deadline, also one that waits
+   (`test_deadline_cuts_what_is_said_and_what_waits`).
 """
 
 from __future__ import annotations
@@ -30,7 +37,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.narrators.llava.speech import Choice
+from daemon.narrators.llava.tokens import GreedyChoice
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,9 +46,9 @@ if TYPE_CHECKING:
     from daemon.narrators.llava.fixed_sizes import FixedSizes
 
 PREFILL_TOKENS = {"cpu": 640, "cuda": 4096}
-"""Tokens of prompts that are read at once. On a CPU more rows cost as many times more, and their
-numbers leave its cache; a GPU is busy with some thousand (docs/decisions/0015-narrator-engine.md).
-"""
+"""Tokens of prompts that are read in one step. On a CPU more rows take proportionally longer, and
+their numbers leave its cache; a GPU is busy with a few thousand
+(docs/decisions/0015-narrator-engine.md)."""
 
 logger = logging.getLogger(__name__)
 
@@ -66,15 +73,15 @@ class DecodingRow:
         The window, and which of its embeddings.
     patches : array, shape (n_patches, dim), float32
     start_host_ns : int
-        When it was taken up. Host clock, as the other stamps.
+        When `Engine.begin` took it. Host clock, as the other stamps.
     tokens : list of int
-        Said so far, with the end token.
+        So far, with the end token.
     logprobs : list of float
-        Of these.
+        One for each token.
     first_token_host_ns, last_token_host_ns : int
         Zero before the first.
     end : EndReason or None
-        None while it goes on.
+        None while it is waiting or active.
     """
 
     batch_id: int
@@ -89,20 +96,22 @@ class DecodingRow:
 
 
 class Engine:
-    """The rows of all windows that are under way.
+    """The rows of all windows that are being narrated.
 
     Parameters
     ----------
     decoder : LlamaDecoder or FixedSizes
-        Its cache has a place for each row that is said at once.
+        Its cache has a place for each active row.
     embed : callable
         Grids (n, n_patches, dim) to prompts (n, n_tokens, width).
-    choice : Choice
+    choice : GreedyChoice
+        Picks the next token of each row.
     prompt_length : int
         Tokens of a prompt with its patches.
     max_new_tokens : int
+        Of a sentence.
     deadline_s : float, optional
-        Seconds from `begin` after which a row ends with what it has.
+        Seconds from `begin` after which a row ends with the tokens it has.
     clock : callable
         Host clock, nanoseconds.
     """
@@ -111,7 +120,7 @@ class Engine:
         self,
         decoder: LlamaDecoder | FixedSizes,
         embed: Callable[[NDArray[np.float32]], Tensor],
-        choice: Choice,
+        choice: GreedyChoice,
         *,
         prompt_length: int,
         max_new_tokens: int,
@@ -126,28 +135,31 @@ class Engine:
         self._clock = clock
         self._prompt_length = prompt_length
         budget = PREFILL_TOKENS["cpu" if decoder.device == "cpu" else "cuda"]
-        self._n_read = max(1, budget // self._prompt_length)
-        self._at_once = decoder.max_rows
+        # At least one, however long the prompt: a step that read none would never end.
+        self._max_prefill = max(1, budget // self._prompt_length)
+        # Starts at the size of the cache, and halves when the memory does not hold as many.
+        self._max_active = decoder.max_rows
         self._turn = 0
         self._waiting: deque[DecodingRow] = deque()
-        self._said: list[DecodingRow] = []  # the place in the list is the row in the cache
+        self._active: list[DecodingRow] = []  # the index in the list is the row of the cache
 
     @property
     def n_rows(self) -> int:
-        """Rows that are being said or wait."""
-        return len(self._said) + len(self._waiting)
+        """Rows that are active or waiting."""
+        return len(self._active) + len(self._waiting)
 
     @property
     def n_free(self) -> int:
-        """Rows that could begin now and wait for none."""
-        return max(0, self._at_once - self.n_rows)
+        """Rows that could begin now without waiting for others."""
+        return max(0, self._max_active - self.n_rows)
 
     def begin(self, batch_id: int, grids: Sequence[NDArray[np.float32]]) -> list[DecodingRow]:
-        """Take up a window; its rows wait for the next `step`.
+        """Add a window; its rows wait for the next `step`.
 
         Parameters
         ----------
         batch_id : int
+            The caller's number of the window.
         grids : sequence of array, shape (n_patches, dim), float32
 
         Returns
@@ -158,50 +170,55 @@ class Engine:
         now = self._clock()
         rows = [DecodingRow(batch_id, index, grid, now) for index, grid in enumerate(grids)]
         first = 0
-        if len(rows) > self._at_once:
+        # More rows than places: those at the end of the queue are read last, and have the fewest
+        # tokens when the deadline comes. The queue of the next window starts that many rows later.
+        if len(rows) > self._max_active:
             first = self._turn % len(rows)
-            self._turn += self._at_once
+            self._turn += self._max_active
         self._waiting.extend(rows[first:] + rows[:first])
         return rows
 
     def cancel(self, batch_id: int) -> None:
         """Drop a window's rows."""
         self._waiting = deque(row for row in self._waiting if row.batch_id != batch_id)
-        self._leave([row for row in self._said if row.batch_id == batch_id])
+        self._remove([row for row in self._active if row.batch_id == batch_id])
 
     def step(self) -> list[DecodingRow]:
-        """Read prompts that wait, or say one token in every row.
+        """Read prompts of waiting rows, or add one token to every active row.
 
         Returns
         -------
         rows : list of DecodingRow
-            Those that have said something, or have ended.
+            Those that have gained a token, or have ended.
         """
         import torch
 
-        late = self._past_deadline()
+        # Before the work, so that a row whose time is over does not take a place from another.
+        late = self._end_late_rows()
         with torch.inference_mode():
-            spoken = self._join() or self._go_on()
-        self._leave([row for row in self._said if row.end])
-        return late + spoken
+            # Prompts first: a row that waits has shown nothing yet, and joins the next step's call,
+            # which costs little more for one row more.
+            advanced = self._prefill() or self._decode()
+        self._remove([row for row in self._active if row.end])
+        return late + advanced
 
-    def _past_deadline(self) -> list[DecodingRow]:
+    def _end_late_rows(self) -> list[DecodingRow]:
         if self._deadline_ns is None:
             return []
         until = self._clock() - self._deadline_ns
-        late = [row for row in (*self._said, *self._waiting) if row.start_host_ns <= until]
+        late = [row for row in (*self._active, *self._waiting) if row.start_host_ns <= until]
         for row in late:
             self._end(row, EndReason.AT_DEADLINE)
-        self._leave([row for row in self._said if row.end])
+        self._remove([row for row in self._active if row.end])
         self._waiting = deque(row for row in self._waiting if not row.end)
         return late
 
-    def _join(self) -> list[DecodingRow]:
-        """Read the prompts of rows that wait, as many as there are places and patience for."""
+    def _prefill(self) -> list[DecodingRow]:
+        """Read the prompts of waiting rows, as many as have a place and fit into one step."""
         import torch
 
-        first = len(self._said)
-        n = min(len(self._waiting), self._at_once - first, self._n_read)
+        first = len(self._active)
+        n = min(len(self._waiting), self._max_active - first, self._max_prefill)
         if n <= 0:
             return []
         rows = [self._waiting.popleft() for _ in range(n)]
@@ -209,43 +226,51 @@ class Engine:
             prompts = self._embed(np.stack([row.patches for row in rows]))
             scores = self._decoder.prefill(prompts, first)
         except torch.OutOfMemoryError:
+            # Alone on the device: fewer rows at once is not possible.
             if n == 1 and not first:
                 return [self._out_of_memory(rows[0])]
+            # Back to the front in their order; the next step tries fewer. Nothing of them is in the
+            # cache that counts: rows beyond the active ones are overwritten.
             self._waiting.extendleft(reversed(rows))
             self._halve(first + n)
             return []
-        self._said += rows
-        self._hear(scores, rows, first)
+        self._active += rows
+        self._take_tokens(scores, rows, first)
         return rows
 
-    def _go_on(self) -> list[DecodingRow]:
+    def _decode(self) -> list[DecodingRow]:
+        """Add one token to every active row."""
         import torch
 
-        spoken: list[DecodingRow] = []
+        advanced: list[DecodingRow] = []
         first = 0
-        while first < len(self._said):
-            rows = self._said[first : first + self._at_once]
+        # One call, unless the memory held more rows when they joined than it does now: then all
+        # rows still advance in this step, in several calls.
+        while first < len(self._active):
+            rows = self._active[first : first + self._max_active]
             try:
                 scores = self._decoder.step(
                     [row.tokens[-1] for row in rows], [self._position(row) for row in rows], first
                 )
             except torch.OutOfMemoryError:
                 if len(rows) > 1:
+                    # The failed call has written keys and values of the last tokens at most; the
+                    # repeated one writes the same ones to the same positions.
                     self._halve(len(rows))
                     continue
                 self._out_of_memory(rows[0])
             else:
-                self._hear(scores, rows, first)
-            spoken += rows
+                self._take_tokens(scores, rows, first)
+            advanced += rows
             first += len(rows)
-        return spoken
+        return advanced
 
     def _position(self, row: DecodingRow) -> int:
-        """Return where the last token stands, which the cache does not hold yet."""
+        """Return the position of the last token, which the cache does not hold yet."""
         return self._prompt_length + len(row.tokens) - 1
 
-    def _hear(self, scores: Tensor, rows: list[DecodingRow], first: int) -> None:
-        """Note each row's next token."""
+    def _take_tokens(self, scores: Tensor, rows: list[DecodingRow], first: int) -> None:
+        """Append each row's next token, and end the rows that are complete."""
         tokens, logprobs = self._choice.pick(scores, [row.tokens for row in rows])
         now = self._clock()
         for place, (row, token, logprob) in enumerate(zip(rows, tokens, logprobs, strict=True)):
@@ -255,34 +280,38 @@ class Engine:
             row.last_token_host_ns = now
             if not math.isfinite(logprob):
                 row.end = EndReason.NO_NUMBERS
+                # Attention multiplies masked values by zero, and zero times NaN is NaN: what stays
+                # in the cache would break the next row in this place.
                 self._decoder.wipe(first + place)
             elif token in self._choice.end_ids:
                 row.end = EndReason.BY_ITSELF
             elif len(row.tokens) == self._max_new_tokens:
                 row.end = EndReason.AT_LIMIT
 
-    def _leave(self, leaving: list[DecodingRow]) -> None:
-        """Give up places; the last rows move into them."""
+    def _remove(self, leaving: list[DecodingRow]) -> None:
+        """Free places; the last active rows move into them."""
         for row in leaving:
-            place = self._said.index(row)
-            last = self._said.pop()
+            place = self._active.index(row)
+            last = self._active.pop()
             if last is not row:
-                self._decoder.move(len(self._said), place, self._position(last))
-                self._said[place] = last
+                self._decoder.move(len(self._active), place, self._position(last))
+                self._active[place] = last
 
     def _halve(self, n: int) -> None:
-        self._at_once = max(1, n // 2)
+        # For good: a device that was full once is likely to be full again at the same size.
+        self._max_active = max(1, n // 2)
         if self._decoder.device != "cpu":
             import torch
 
+            # Blocks that torch keeps for sizes that are not used again may be what was missing.
             torch.cuda.empty_cache()
         logger.warning(
             "out of memory, fewer rows at once",
-            extra={"device": self._decoder.device, "rows": n, "rows_at_once": self._at_once},
+            extra={"device": self._decoder.device, "rows": n, "rows_at_once": self._max_active},
         )
 
     def _end(self, row: DecodingRow, end: EndReason) -> None:
-        """End a row from outside; one that has said nothing has its first and last word now."""
+        """End a row from outside; without a token, its first and last are stamped now."""
         row.end = end
         if not row.tokens:
             row.first_token_host_ns = row.last_token_host_ns = self._clock()

@@ -2,17 +2,17 @@
 
 A step of a large model is a few hundred small kernels, which a GPU runs faster than Python
 launches them. So for each number of rows in `buckets` the step is compiled by ``torch.compile``,
-which joins the small kernels, and recorded as a CUDA graph, which launches all at once. What cannot
-be compiled or recorded, or then says something else than the plain step, is logged and runs as it
-is.
+which fuses the small kernels, and recorded as a CUDA graph, which launches all at once. A step that
+cannot be compiled or recorded, or whose scores then differ from the plain step's, is logged and
+runs as it is.
 
-Rows that are not there are computed and dropped. In the cache the place of one may be that of a
-row that is being said, when memory allows fewer rows at once than there are. So idle rows write at
-the last position, which no sentence reaches: its last token is never read
+A step of a larger size computes idle rows too, and drops their scores. In the cache the place of an
+idle row may belong to an active one, when memory allows fewer rows at once than are active. So idle
+rows write at the last position, which is never read: a sentence that reaches it has ended
 (`test_idle_rows_write_where_nothing_is_read`).
 
-On a CPU nothing is recorded. There it serves tests: compiling gains little where the
-products are the time (docs/decisions/0015-narrator-engine.md).
+On a CPU nothing is recorded, and it is used by tests only: compiling gains little where matrix
+products take the time (docs/decisions/0015-narrator-engine.md).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class FixedSizes:
     Parameters
     ----------
     decoder : LlamaDecoder
+        Also what a number of rows without a compiled step falls back to.
     backend : str or callable
         Of ``torch.compile``.
     """
@@ -59,7 +60,7 @@ class FixedSizes:
         self.move = decoder.move
         self.wipe = decoder.wipe
         for n_rows in buckets(decoder.max_rows):
-            if (call := self._made(n_rows)) is None:
+            if (call := self._make(n_rows)) is None:
                 break
             self._calls[n_rows] = call
 
@@ -69,7 +70,7 @@ class FixedSizes:
         return list(self._calls)
 
     def step(self, tokens: Sequence[int], positions: Sequence[int], first_row: int) -> Tensor:
-        """Go on by one token in each row, as `LlamaDecoder.step` does."""
+        """Advance each row by one token, as `LlamaDecoder.step` does."""
         import torch
 
         n = len(tokens)
@@ -83,7 +84,7 @@ class FixedSizes:
         )
         return self._calls[n_rows](ids, places)[:n]
 
-    def _made(self, n_rows: int) -> Call | None:
+    def _make(self, n_rows: int) -> Call | None:
         """Compile and record; None, with a line in the log, where neither is possible.
 
         Raises
@@ -103,13 +104,13 @@ class FixedSizes:
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # whatever a compiler or a driver can say
-                said = " ".join(str(error).split())[:200]
+                message = " ".join(str(error).split())[:200]
                 logger.warning(
                     "step runs slower: cannot be fixed",
                     extra={
                         "rows": n_rows,
                         "kernels": name,
-                        "reason": f"{type(error).__name__}: {said}",
+                        "reason": f"{type(error).__name__}: {message}",
                     },
                 )
                 if self.device == "cpu":
@@ -136,7 +137,7 @@ class FixedSizes:
         )
 
     def _check(self, call: Call, plain: Call, n_rows: int) -> None:
-        """Hold a call against the plain one: on words of their own, at positions of their own.
+        """Compare a call with the plain one, on different tokens at different positions.
 
         Raises
         ------
@@ -145,7 +146,7 @@ class FixedSizes:
         """
         import torch
 
-        # A vocabulary's first word may be all zeros, and the first position hears itself alone.
+        # A vocabulary's first token may be zeros, and the first position attends to itself alone.
         ids, positions = (
             torch.tensor([size * (row + 1) // (n_rows + 1) for row in range(n_rows)])
             for size in (len(self._decoder.words), self._decoder.n_positions)
@@ -153,22 +154,15 @@ class FixedSizes:
         ids, positions = ids.to(self.device), positions.clamp_min(1).to(self.device)
         with torch.inference_mode():
             expected = plain(ids, positions)
-            found = call(ids, positions)
+            scores = call(ids, positions)
             largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
-            difference = float((found - expected).abs().max() / largest)
+            difference = float((scores - expected).abs().max() / largest)
         if not difference <= MAX_DIFFERENCE:
             raise ArithmeticError(f"scores differ by {difference:.2g} of the largest")
 
 
 class Recorded:
-    """A call as a CUDA graph, with inputs and output at fixed places.
-
-    Parameters
-    ----------
-    call : callable
-    n_rows : int
-    device : str
-    """
+    """A call as a CUDA graph, whose inputs and output have fixed addresses."""
 
     def __init__(self, call: Call, n_rows: int, device: str) -> None:
         import torch
@@ -177,12 +171,12 @@ class Recorded:
             self._ids, self._positions = torch.zeros((2, n_rows), dtype=torch.long, device=device)
         self._graph: Any = torch.cuda.CUDAGraph()
         # The first calls, which compile and allocate, come before recording and beside it.
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.inference_mode(), torch.cuda.stream(aside):
+        side_stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side_stream.wait_stream(torch.cuda.current_stream())
+        with torch.inference_mode(), torch.cuda.stream(side_stream):
             for _ in range(3):
                 call(self._ids, self._positions)
-        torch.cuda.current_stream().wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(side_stream)
         with torch.inference_mode(), torch.cuda.graph(self._graph):
             self._scores = call(self._ids, self._positions)
 

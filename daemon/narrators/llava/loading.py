@@ -1,4 +1,4 @@
-"""A LLaVA from a folder or the hub: its language model and its projector, not its eyes."""
+"""A LLaVA from a folder or the hub: its language model and projector, without the vision tower."""
 
 from __future__ import annotations
 
@@ -31,12 +31,13 @@ class ModelSource:
         check_folder(self.name)
 
 
-def load_words(source: ModelSource, manifest: Manifest) -> tuple[Any, Any]:
-    """Read what is small: the model's config and its tokenizer.
+def load_config(source: ModelSource, manifest: Manifest) -> tuple[Any, Any]:
+    """Read the model's config and tokenizer.
 
     Parameters
     ----------
     source : ModelSource
+        Folder, or id and commit.
     manifest : Manifest
         Of the bundle that it must fit.
 
@@ -52,7 +53,7 @@ def load_words(source: ModelSource, manifest: Manifest) -> tuple[Any, Any]:
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    with _named(source):
+    with _explain(source):
         config = AutoConfig.from_pretrained(source.name, revision=source.revision)
         check_fit(source.name, config, manifest)
         tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision)
@@ -62,14 +63,15 @@ def load_words(source: ModelSource, manifest: Manifest) -> tuple[Any, Any]:
 def load_weights(source: ModelSource, config: Any) -> Any:
     """Read the weights, in the number format of their file, into the CPU's memory.
 
-    The patches stand in for what the model would have seen. So its vision tower is made without
-    layers, and their weights stay in the file.
+    The patches replace the output of the vision tower. So the tower is made without layers, and
+    their weights are not read.
 
     Parameters
     ----------
     source : ModelSource
+        Folder, or id and commit.
     config : LlavaConfig
-        From `load_words`. Is changed.
+        From `load_config`. Is changed.
 
     Returns
     -------
@@ -79,20 +81,20 @@ def load_weights(source: ModelSource, config: Any) -> Any:
     Raises
     ------
     UserError
-        If they cannot be read, or some are not there.
+        If they cannot be read, or some are missing.
     """
     from transformers import LlavaForConditionalGeneration
 
     config.vision_config.num_hidden_layers = 0
-    with _named(source), _quiet():
-        model, found = LlavaForConditionalGeneration.from_pretrained(
+    with _explain(source), _quiet():
+        model, loading = LlavaForConditionalGeneration.from_pretrained(
             source.name,
             revision=source.revision,
             config=config,
             dtype="auto",
             output_loading_info=True,
         )
-    if missing := sorted(key for key in found["missing_keys"] if "vision_tower" not in key):
+    if missing := sorted(key for key in loading["missing_keys"] if "vision_tower" not in key):
         raise UserError(
             f"the files of the language model {source.name!r} must hold all of its weights, and "
             f"lack {len(missing)}: {', '.join(missing[:5])}. Download it anew."
@@ -102,8 +104,8 @@ def load_weights(source: ModelSource, config: Any) -> Any:
 
 
 @contextmanager
-def _named(source: ModelSource) -> Iterator[None]:
-    """Say which model it was that could not be read, and what to do.
+def _explain(source: ModelSource) -> Iterator[None]:
+    """Name the model that could not be read, and what to do about it.
 
     Raises
     ------
@@ -124,7 +126,7 @@ def _named(source: ModelSource) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Draw no bar, and say nothing of the weights of the vision tower, which stay in the file."""
+    """Silence the progress bar, and the warning about the weights of the vision tower."""
     from transformers.utils import logging as transformers_logging
 
     had_bar = transformers_logging.is_progress_bar_enabled()

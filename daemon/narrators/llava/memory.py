@@ -1,4 +1,4 @@
-"""A device without room for the model: one sentence instead of a traceback."""
+"""A device whose memory is too small for the model: one sentence instead of a traceback."""
 
 from __future__ import annotations
 
@@ -9,32 +9,33 @@ from contracts.errors import UserError
 
 
 @contextmanager
-def room_for_the_model(name: str, *, device: str, max_rows: int) -> Iterator[None]:
-    """Say that a model does not fit, and what would.
+def explain_out_of_memory(name: str, *, device: str, max_rows: int) -> Iterator[None]:
+    """Turn torch's errors about memory into one that says what to change.
 
     Parameters
     ----------
     name : str
         The model's folder or id.
     device : str
+        For the message.
     max_rows : int
-        Rows that room is made for.
+        Rows that the cache is made for.
 
     Raises
     ------
     UserError
         In place of torch's errors for a GPU and for a CPU.
     RuntimeError
-        Any that is not about memory, as it is.
+        Any that is not about memory, unchanged.
     """
     import torch
 
     try:
         yield
     except RuntimeError as error:
-        # For a CPU torch has no class of its own.
-        is_known = isinstance(error, torch.OutOfMemoryError)
-        if not is_known and "can't allocate memory" not in str(error):
+        # For a CPU torch has no class of error.
+        is_of_gpu = isinstance(error, torch.OutOfMemoryError)
+        if not is_of_gpu and "can't allocate memory" not in str(error):
             raise
         narrower = "" if device == "cpu" else ", narrator.dtype to a narrower format,"
         raise UserError(

@@ -1,4 +1,4 @@
-"""A frozen LLaVA that says what the patches show. Lives in the worker, never on the fast loop."""
+"""A frozen LLaVA that describes patches. Runs in the worker process, never on the fast loop."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from contracts.manifest import Manifest
 from contracts.narration import Provenance, Status, Utterance
 from daemon.narrators.devices import torch_device, weights_dtype
 from daemon.narrators.evidence import EvidenceFinder
-from daemon.narrators.llava.loading import ModelSource, load_weights, load_words
-from daemon.narrators.llava.memory import room_for_the_model
+from daemon.narrators.llava.loading import ModelSource, load_config, load_weights
+from daemon.narrators.llava.memory import explain_out_of_memory
 from daemon.narrators.llava.shape import read_shape
 from daemon.narrators.patches import PatchPrompt, split_prompt
 from daemon.narrators.protocol import WARM_UP_TOKENS, EndedRow, PartialRow
-from daemon.narrators.words import whole_words
+from daemon.narrators.whole_words import whole_words
 
 if TYPE_CHECKING:
     import torch
 
     from daemon.narrators.llava.engine import DecodingRow, Engine
-    from daemon.narrators.llava.speech import Transcript
+    from daemon.narrators.llava.tokens import Transcript
 
 
 class LlavaNarrator:
-    """Narrate with LLaVA, greedily, all rows at once.
+    """Narrate with LLaVA, by greedy decoding of all rows together.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ class LlavaNarrator:
     manifest : Manifest
         Of the bundle that the patches come from; the model must be of the shape it was made for.
     prompt : str
-        With ``<image>`` exactly once, as the settings make sure.
+        With ``<image>`` exactly once, which the settings check.
     max_new_tokens : int
-        A sentence that is longer is cut and marked as truncated.
+        A longer sentence is cut and marked as truncated.
     dtype : {"auto", "float32", "float16", "bfloat16"}
         Of the weights; ``auto`` is bfloat16 on a GPU and float32 on a CPU, which takes no other.
     device : str
@@ -51,17 +51,17 @@ class LlavaNarrator:
     threads : int, optional
         Of torch in this process; None leaves torch's choice.
     deadline_s : float, optional
-        Seconds from `begin` after which what is said is cut at a word; None cuts nothing.
+        Seconds from `begin` after which a sentence is cut at a word; None cuts none.
     max_rows : int
-        Rows that are said at once.
+        Rows that are decoded together.
     joins : bool
-        Whether a window has room while another is being said.
+        Whether a window may begin while another is being narrated.
 
     Raises
     ------
     UserError
         If the model cannot be loaded, does not fit the bundle, the prompt or the device's memory,
-        or is of a shape that the decoder does not read.
+        or has an architecture that the decoder does not support.
     """
 
     def __init__(
@@ -87,13 +87,13 @@ class LlavaNarrator:
         self._max_new_tokens = max_new_tokens
         self._deadline_s = deadline_s
         self._joins = joins
-        self._told: dict[DecodingRow, tuple[PatchEmbedding, Transcript | None]] = {}
+        self._rows: dict[DecodingRow, tuple[PatchEmbedding, Transcript | None]] = {}
         if threads is not None:
             torch.set_num_threads(threads)
-        config, self._tokenizer = load_words(source, manifest)
+        config, self._tokenizer = load_config(source, manifest)
         device = torch_device(device)
         weights = weights_dtype(dtype, device)
-        with room_for_the_model(str(model), device=device, max_rows=max_rows):
+        with explain_out_of_memory(str(model), device=device, max_rows=max_rows):
             self._engine = self._load(source, config, prompt, weights, device, max_rows)
             self._warm_up()
         self._provenance = Provenance(
@@ -106,16 +106,16 @@ class LlavaNarrator:
 
     @property
     def provenance(self) -> Provenance:
-        """What goes into every narration."""
+        """Model, prompt and bundle, for every narration."""
         return self._provenance
 
     @property
     def n_rows(self) -> int:
-        """Rows that are being said or wait."""
+        """Rows that are active or waiting."""
         return self._engine.n_rows
 
     def has_room(self, n: int) -> bool:
-        """Return whether nothing is under way, or n rows may join what is."""
+        """Return whether the narrator is idle, or n rows may join those that are active."""
         return self._engine.n_rows == 0 or (self._joins and self._engine.n_free >= n)
 
     def begin(
@@ -125,45 +125,46 @@ class LlavaNarrator:
         *,
         with_partials: bool = False,
     ) -> None:
-        """Take up a window; its rows join those that are being said.
+        """Begin a window; its rows join those that are active.
 
         Parameters
         ----------
         batch_id : int
+            The caller's number of the window.
         embeddings : sequence of PatchEmbedding
             Of the bundle's patch grid.
         with_partials : bool
-            Whether `step` returns what is said so far, in whole words.
+            Whether `step` returns the whole words so far.
 
         Raises
         ------
         MisuseError
             If an embedding has another patch grid.
         """
-        from daemon.narrators.llava.speech import Transcript
+        from daemon.narrators.llava.tokens import Transcript
 
-        wrong = [each.grid for each in embeddings if each.grid != self._grid]
+        wrong = [e.grid for e in embeddings if e.grid != self._grid]
         if wrong:
             raise MisuseError(f"patches must be of {self._grid}, got {wrong[0]}")
         rows = self._engine.begin(batch_id, [embedding.patches for embedding in embeddings])
-        self._told |= {
+        self._rows |= {
             row: (embedding, Transcript(self._tokenizer) if with_partials else None)
             for row, embedding in zip(rows, embeddings, strict=True)
         }
 
     def step(self) -> Sequence[PartialRow | EndedRow]:
-        """Read prompts that wait, or say one token in every row.
+        """Read prompts of waiting rows, or add one token to every active row.
 
         Returns
         -------
         events : sequence of PartialRow or EndedRow
-            Tokens are counted with the end token.
+            Their numbers of tokens include the end token.
         """
         events: list[PartialRow | EndedRow] = []
         for row in self._engine.step():
-            embedding, transcript = self._told[row]
+            embedding, transcript = self._rows[row]
             if row.end:
-                del self._told[row]
+                del self._rows[row]
                 utterance = self._utterance(row, embedding)
                 events.append(EndedRow(row.batch_id, row.index, utterance))
             elif transcript and (text := transcript.add(row.tokens[-1])):
@@ -173,11 +174,11 @@ class LlavaNarrator:
     def cancel(self, batch_id: int) -> None:
         """Drop a window's rows."""
         self._engine.cancel(batch_id)
-        self._told = {row: told for row, told in self._told.items() if row.batch_id != batch_id}
+        self._rows = {row: state for row, state in self._rows.items() if row.batch_id != batch_id}
 
     def close(self) -> None:
-        """Drop what is under way."""
-        for batch_id in {row.batch_id for row in self._told}:
+        """Drop every window."""
+        for batch_id in {row.batch_id for row in self._rows}:
             self.cancel(batch_id)
 
     def _load(
@@ -192,10 +193,10 @@ class LlavaNarrator:
         from daemon.narrators.llava.decoder import LlamaDecoder
         from daemon.narrators.llava.engine import Engine
         from daemon.narrators.llava.fixed_sizes import FixedSizes
-        from daemon.narrators.llava.speech import Choice
+        from daemon.narrators.llava.tokens import GreedyChoice
 
-        n_words = sum(map(len, split_prompt(self._tokenizer, prompt, config.image_token_id)))
-        prompt_length = n_words + self._grid.n_patches
+        n_text = sum(map(len, split_prompt(self._tokenizer, prompt, config.image_token_id)))
+        prompt_length = n_text + self._grid.n_patches
         n_positions = prompt_length + self._max_new_tokens
         shape = read_shape(config.text_config, n_positions=n_positions)
         model = load_weights(source, config)
@@ -212,19 +213,19 @@ class LlavaNarrator:
         return Engine(
             decoder if device == "cpu" else FixedSizes(decoder),
             embed,
-            Choice(model.generation_config, device),
+            GreedyChoice(model.generation_config, device),
             prompt_length=prompt_length,
             max_new_tokens=self._max_new_tokens,
             deadline_s=self._deadline_s,
         )
 
     def _warm_up(self) -> None:
-        """Narrate an empty grid: the first call finds memory and kernels, and takes long.
+        """Narrate an empty grid: the first calls allocate memory and choose kernels, and take long.
 
         Raises
         ------
         torch.OutOfMemoryError
-            If the device does not hold one row.
+            If the device's memory does not hold one row.
         """
         import torch
 
@@ -259,7 +260,7 @@ class LlavaNarrator:
             status, reason = Status.FAILED, reason or "the model ended without a word"
         elif reason:
             status = Status.TRUNCATED
-        logprobs = [each for each in row.logprobs if math.isfinite(each)]
+        logprobs = [logprob for logprob in row.logprobs if math.isfinite(logprob)]
         has_score = bool(logprobs) and len(logprobs) == len(row.logprobs)
         return Utterance(
             text=text,
@@ -275,5 +276,5 @@ class LlavaNarrator:
 
 
 def _rounded_up(n_positions: int) -> int:
-    """Return a length that attention on a GPU takes without padding its mask."""
+    """Return a length for which attention on a GPU needs no padding of its mask."""
     return -(-n_positions // 8) * 8

@@ -1,4 +1,4 @@
-"""Which language models the decoder reads, and the sizes of one."""
+"""Which language models the decoder supports, and the sizes of one."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ class TextShape:
 
     Attributes
     ----------
-    n_layers, width : int
-    n_heads, n_kv_heads, head_dim : int
-        Heads that ask, and heads that are asked.
+    n_heads, n_kv_heads : int
+        Heads of the queries, and of the keys and values.
     n_words : int
         Size of the vocabulary.
     epsilon : float
@@ -40,7 +39,7 @@ class TextShape:
 
     @property
     def n_sections(self) -> int:
-        """Heads' worth of numbers out of the product for queries, keys and values."""
+        """Heads in the product for queries, keys and values."""
         return self.n_heads + 2 * self.n_kv_heads
 
 
@@ -54,14 +53,10 @@ def read_shape(config: Any, *, n_positions: int) -> TextShape:
     n_positions : int
         Tokens of the prompt, patches and the longest sentence together.
 
-    Returns
-    -------
-    TextShape
-
     Raises
     ------
     UserError
-        If the model is another network than those of `FAMILIES`.
+        If the model is not one of the networks of `FAMILIES`.
     """
     if problems := _problems(config, n_positions):
         raise UserError(

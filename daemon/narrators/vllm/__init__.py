@@ -1,14 +1,15 @@
-"""The ``vllm`` back-end: sentences by vLLM servers that are fed with image embeddings.
+"""The ``vllm`` back-end: vLLM servers narrate image embeddings that the rig sends them.
 
-The rig keeps the projector (a few million weights) and sends what it makes of the patches; the
-servers keep the language model. ``docs/vllm.md`` says how to start them.
+The rig keeps the projector (a few million weights) and sends the projected patches; the servers
+keep the language model. ``docs/vllm.md`` says how to start them.
 
 Theory of operation
 -------------------
 Each population of a window is one request, a streamed chat completion. All of them are tasks of
 one asyncio loop, which runs inside `VllmNarrator.step` and nowhere else, for some 20 ms at a time.
-So there is no thread and no lock; between two steps the kernel's buffers hold what comes.
+So there is no thread and no lock; between two steps the kernel's buffers hold what arrives.
 
-A server that fails a request rests, longer each time, and is asked for a sentence about nothing
-before it is used again. The requests that it failed begin anew elsewhere.
+A server that fails a request rests, longer each time, and must pass the preflight again (a short
+narration of an empty grid) before it is used. The requests that it failed start again on another
+server.
 """

@@ -1,6 +1,6 @@
-"""The servers' protocol as values: a request out of image tokens, and words out of its answer.
+"""The servers' protocol without sockets: builds requests from image tokens, parses the answers.
 
-No socket here. ``tests/data/vllm/`` has what a real server answers.
+``tests/data/vllm/`` has recorded answers of a real server.
 
 References
 ----------
@@ -30,15 +30,15 @@ END = "[DONE]"
 
 @dataclass(frozen=True, slots=True)
 class AnswerEvent:
-    """What one event of an answer adds.
+    """What one event of a streamed answer adds.
 
     Attributes
     ----------
     text : str
     logprobs : tuple of float
-        One for each token, the end token too.
+        One for each token, the end token included.
     finish : str
-        ``stop`` or ``length`` in the last; empty before.
+        ``stop`` or ``length`` in the last event; empty before.
     """
 
     text: str
@@ -46,10 +46,10 @@ class AnswerEvent:
     finish: str
 
 
-def request(
+def completion_request(
     tokens: Tensor, *, model: str, prompt: str, max_new_tokens: int, with_ids: bool = False
 ) -> bytes:
-    """Make the body of a request.
+    """Return the body of a request.
 
     Parameters
     ----------
@@ -60,14 +60,14 @@ def request(
     prompt : str
         With ``<image>`` once.
     max_new_tokens : int
+        Of the sentence.
     with_ids : bool
-        Ask for the tokens that the server makes of the prompt, too.
+        Whether the server also returns the token ids of the prompt.
 
     Returns
     -------
     body : bytes
-        JSON. The words are the most likely ones. What the server's template would put around
-        the message is left out.
+        JSON, for greedy decoding, without what the server's template would put around the message.
     """
     import torch
 
@@ -75,7 +75,7 @@ def request(
     file = io.BytesIO()
     # A clone: torch saves the whole memory that a slice is of. vLLM wants a batch of one.
     torch.save(tokens[None].clone(), file)
-    # Put in afterwards: json would look at each of the millions of letters.
+    # Inserted afterwards: json would inspect each of millions of characters.
     place = secrets.token_hex(16)
     parts = [
         {"type": "text", "text": before},
@@ -101,34 +101,24 @@ def request(
     return b"".join([head.encode(), base64.b64encode(file.getbuffer()), tail.encode()])
 
 
-def said(data: str) -> AnswerEvent | None:
-    """Read one event of an answer.
-
-    Parameters
-    ----------
-    data : str
-        JSON.
-
-    Returns
-    -------
-    AnswerEvent or None
-        None for an event without words.
+def parse_event(data: str) -> AnswerEvent | None:
+    """Parse one event of an answer, JSON; return None for an event without text.
 
     Raises
     ------
     ValueError
-        With what the server says if it gave up in the middle, or if this is no such event.
+        With the server's message if it stopped in the middle, or if this is no such event.
     """
     event = _object(data)
     if error := event.get("error"):
         raise ValueError(message_of(error))
     try:
-        if not event["choices"]:  # an account of the tokens used
+        if not event["choices"]:  # usage statistics
             return None
         choice = event["choices"][0]
         scores = (choice.get("logprobs") or {}).get("content") or ()
         return AnswerEvent(
-            text=_sayable(str(choice["delta"].get("content") or "")),
+            text=_encodable(str(choice["delta"].get("content") or "")),
             logprobs=tuple(float(score["logprob"]) for score in scores),
             finish=str(choice.get("finish_reason") or ""),
         )
@@ -137,24 +127,24 @@ def said(data: str) -> AnswerEvent | None:
 
 
 def prompt_ids(data: str) -> list[int] | None:
-    """Return the tokens of the prompt, if this event has them."""
+    """Return the token ids of the prompt, if this event has them."""
     ids = _object(data).get("prompt_token_ids")
     return ids if isinstance(ids, list) else None
 
 
 def served_models(body: str) -> dict[str, int | None]:
-    """Read the list of models.
+    """Parse the list of models.
 
     Returns
     -------
     models : dict
-        The tokens that each can hold, prompt and sentence together, by name; None if the server
-        does not say.
+        By name, the tokens of prompt and sentence together that each model takes; None if the
+        server does not report them.
 
     Raises
     ------
     ValueError
-        If this is no such list.
+        If it is no such list.
     """
     try:
         return {
@@ -166,23 +156,23 @@ def served_models(body: str) -> dict[str, int | None]:
 
 
 def error_message(body: str) -> str:
-    """Return what a server says in an answer that is an error; nothing for a web page."""
+    """Return the message in an error answer; nothing for a web page."""
     try:
         answer = _object(body)
     except ValueError:
-        words = body.strip()
-        return "" if words.startswith("<") else f"{words:.300}"
+        text = body.strip()
+        return "" if text.startswith("<") else f"{text:.300}"
     return message_of(answer.get("error") or answer.get("detail") or answer)
 
 
 def message_of(error: Any) -> str:
-    """Return the words in an error as OpenAI's servers write it."""
+    """Return the message of an error object in the format of OpenAI's API."""
     message = error.get("message", error) if isinstance(error, dict) else error
     return f"{message!s:.300}"
 
 
 def _object(text: str) -> dict[str, Any]:
-    """Read a JSON object.
+    """Parse a JSON object.
 
     Raises
     ------
@@ -198,6 +188,6 @@ def _object(text: str) -> dict[str, Any]:
     return value
 
 
-def _sayable(text: str) -> str:
-    """Replace halves of letters, which JSON can hold and no narration."""
+def _encodable(text: str) -> str:
+    """Replace lone surrogates, which JSON can hold and UTF-8 cannot."""
     return text.encode(errors="replace").decode()

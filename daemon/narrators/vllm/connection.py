@@ -1,4 +1,4 @@
-"""One server over HTTP: its answers, or whose fault it is that there is none."""
+"""One server over HTTP: its answers, or an error that says whether another try may help."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import httpx2
 from daemon.narrators.vllm import chat
 
 BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS})
-"""The server is well, and has no place now."""
+"""The server works, and takes no more requests now."""
 
 FAULTS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY}) | BUSY
-"""Below 500, what another try may change."""
+"""Statuses below 500 for which another try may succeed."""
 
 
-class ServerFault(Exception):  # noqa: N818 - not always an error of ours to show
+class ServerFault(Exception):  # noqa: N818 - not always shown as an error
     """A server failed; another one, or the same one later, may not.
 
     Attributes
     ----------
     is_busy : bool
-        It is well, and asks to be left alone for a while.
+        Whether it works and takes no more requests for a while.
     pause_s : float or None
-        For so long, if it says so.
+        Seconds that it asks to be left alone, if it does (``Retry-After``).
     """
 
     def __init__(self, reason: str, *, is_busy: bool = False, pause_s: float | None = None) -> None:
@@ -36,13 +36,7 @@ class ServerFault(Exception):  # noqa: N818 - not always an error of ours to sho
 
 
 class RefusedError(Exception):
-    """A server is well and will not do this, now or later.
-
-    Attributes
-    ----------
-    status : int
-        Of HTTP.
-    """
+    """A server works and refuses the request; another try would be refused too."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -50,19 +44,8 @@ class RefusedError(Exception):
 
 
 def make_client(*, key: str, connect_timeout_s: float) -> httpx2.AsyncClient:
-    """Make the client that all links share.
-
-    Parameters
-    ----------
-    key : str
-        Of the servers; empty sends none.
-    connect_timeout_s : float
-
-    Returns
-    -------
-    httpx2.AsyncClient
-        It connects directly: a proxy in the environment is not for what an animal sees.
-    """
+    """Make the client that all connections share; an empty key is not sent."""
+    # Not through a proxy of the environment: recorded activity must not leave by that way.
     return httpx2.AsyncClient(
         headers={"Authorization": f"Bearer {key}"} if key else {},
         timeout=httpx2.Timeout(connect_timeout_s, pool=None),
@@ -79,8 +62,9 @@ class ServerConnection:
     url : str
         Without a path.
     client : httpx2.AsyncClient
+        As `make_client` makes it.
     connect_timeout_s : float
-        Also for the small questions.
+        Also of short requests without a sentence.
     """
 
     def __init__(self, url: str, client: httpx2.AsyncClient, *, connect_timeout_s: float) -> None:
@@ -89,7 +73,7 @@ class ServerConnection:
         self._connect_timeout_s = connect_timeout_s
 
     async def served_models(self) -> dict[str, int | None]:
-        """Ask whether the server is well and what it serves.
+        """Return what the server serves, if it is healthy.
 
         Returns
         -------
@@ -99,14 +83,16 @@ class ServerConnection:
         Raises
         ------
         ServerFault
-            If it is not well, or not reached, or answers with something else.
+            If it is not healthy, cannot be reached, or is no vLLM server.
         RefusedError
-            If it will not say.
+            If it refuses the request.
         """
         try:
             await self._get("/health")
         except RefusedError as error:
-            if error.status != HTTPStatus.NOT_FOUND:  # what stands before a cluster may have none
+            if (
+                error.status != HTTPStatus.NOT_FOUND
+            ):  # a load balancer in front of a cluster may have none
                 raise
         body = await self._get("/v1/models")
         try:
@@ -114,25 +100,27 @@ class ServerConnection:
         except ValueError as error:
             raise ServerFault(f"{self.url} is no vLLM server: {error}") from error
 
-    async def ask(self, body: bytes, take: Callable[[str], None], *, silence_s: float) -> None:
-        """Ask for a sentence.
+    async def stream(
+        self, body: bytes, on_event: Callable[[str], None], *, silence_s: float
+    ) -> None:
+        """Request a sentence, and stream its events.
 
         Parameters
         ----------
         body : bytes
-            A request.
-        take : callable
-            Given the data of each event but the end as it comes; a ValueError out of it is the
-            server's fault.
+            As `chat.completion_request` returns it.
+        on_event : callable
+            Called with the data of each event but the last; if it raises ValueError, the server is
+            taken to have failed.
         silence_s : float
-            Without an event, after which the server has failed.
+            Seconds without an event after which the server has failed.
 
         Raises
         ------
         ServerFault
             If it fails before the end.
         RefusedError
-            If it will not say this.
+            If it refuses the request.
         """
         timeout = httpx2.Timeout(silence_s, connect=self._connect_timeout_s, pool=None)
         now_s = asyncio.get_running_loop().time
@@ -148,16 +136,16 @@ class ServerConnection:
                     timeout=timeout,
                 ) as response,
             ):
-                # The client's own limit is of bytes, and a proxy may send some that say nothing.
+                # The client's own limit is of bytes, and a proxy may send some without an event.
                 silence.reschedule(now_s() + silence_s)
                 await self._check(response)
                 async for event in httpx2.EventSource(response):
                     silence.reschedule(now_s() + silence_s)
-                    # What follows the end is read too, so that the connection can be used again.
+                    # What follows the end is read too, so that the connection can be reused.
                     if event.data == chat.END:
                         has_ended = True
                     elif not has_ended:
-                        take(event.data)
+                        on_event(event.data)
         except (httpx2.RequestError, ssl.SSLError, ValueError, TimeoutError) as error:
             if not has_ended:
                 raise self._fault(error, silence_s) from error
@@ -165,7 +153,7 @@ class ServerConnection:
             raise ServerFault(f"{self.url} broke off in the middle of a sentence")
 
     async def _get(self, path: str) -> str:
-        limit_s = 2 * self._connect_timeout_s  # to connect, and as long to answer
+        limit_s = 2 * self._connect_timeout_s  # as long to answer as to connect
         try:
             async with (
                 asyncio.timeout(limit_s),
@@ -179,22 +167,22 @@ class ServerConnection:
             raise self._fault(error, self._connect_timeout_s) from error
 
     async def _check(self, response: httpx2.Response) -> None:
-        """Return if the answer is a good one.
+        """Raise unless the status is 200.
 
         Raises
         ------
         ServerFault
-            If another try may get a better one.
+            If another try may succeed.
         RefusedError
             If none will.
         """
         status = response.status_code
         if status == HTTPStatus.OK:
             return
-        words = chat.error_message((await response.aread()).decode(errors="replace"))
+        message = chat.error_message((await response.aread()).decode(errors="replace"))
         reason = f"{self.url} answered {status} {response.reason_phrase}"
-        if words:
-            reason += f": {words}"
+        if message:
+            reason += f": {message}"
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in FAULTS:
             raise ServerFault(
                 reason,
@@ -204,21 +192,21 @@ class ServerConnection:
         raise RefusedError(status, reason)
 
     def _fault(self, error: Exception, silence_s: float) -> ServerFault:
-        words = str(error) or type(error).__name__  # a connection that is reset has no text
+        message = str(error) or type(error).__name__  # a connection that is reset has no text
         match error:
             case httpx2.ConnectTimeout():
                 what = f"took no connection within {self._connect_timeout_s:g} s"
             case httpx2.ConnectError():
-                what = f"cannot be reached: {words}"
+                what = f"cannot be reached: {message}"
             case httpx2.TimeoutException() | TimeoutError():
                 what = f"was silent for {silence_s:g} s"
             case httpx2.RequestError():
-                what = f"broke off: {words}"
+                what = f"broke off: {message}"
             case _:
-                what = f"answered with {words}"
+                what = f"answered with {message}"
         return ServerFault(f"{self.url} {what}")
 
 
 def _seconds(text: str) -> float | None:
-    """Read ``Retry-After``; None for a date, which nobody sends here."""
+    """Parse ``Retry-After``; None for a date, which these servers do not send."""
     return float(text) if text.isdecimal() and len(text) < 6 else None

@@ -1,4 +1,4 @@
-"""The narrator whose words come from vLLM servers. Lives in the worker, never on the fast loop."""
+"""The narrator that uses vLLM servers. Runs in the worker process, never on the fast loop."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from daemon.narrators.evidence import EvidenceFinder
 from daemon.narrators.protocol import EndedRow, PartialRow
 from daemon.narrators.vllm import chat
 from daemon.narrators.vllm.connection import ServerConnection, make_client
-from daemon.narrators.vllm.pool import PATIENCE_S, ServerPool
-from daemon.narrators.vllm.preflight import Preflight, rehearse
+from daemon.narrators.vllm.pool import MAX_WAIT_S, ServerPool
+from daemon.narrators.vllm.preflight import Preflight, check_servers
 from daemon.narrators.vllm.projector import Projector
 from daemon.narrators.vllm.sentence import Sentence
-from daemon.narrators.words import whole_words
+from daemon.narrators.whole_words import whole_words
 from daemon.service.settings import NarratorSettings, VllmSettings
 
 STEP_S = 0.02
-"""So long a step waits for words, so that whoever steps can look after other things."""
+"""Seconds that a step waits for events; short, so that the caller can do other things between."""
 
-LEAVE_S = 0.2
-"""So long a cancelled request may take to close its connection, which tells the server."""
+CANCEL_S = 0.2
+"""Seconds that a cancelled request has to close its connection, which tells the server."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,12 +45,12 @@ class _PendingAnswer:
     start_host_ns: int
     sentence: Sentence
     task: asyncio.Task[None] | None = None
-    n_told: int = 0
-    """Characters."""
+    n_reported: int = 0
+    """Characters that have gone out in partials."""
 
 
 class VllmNarrator:
-    """Narrate through vLLM servers, greedily, one request for each population.
+    """Narrate through vLLM servers, by greedy decoding, one request for each population.
 
     Parameters
     ----------
@@ -62,14 +62,16 @@ class VllmNarrator:
     manifest : Manifest
         Of the bundle that the patches come from.
     settings : NarratorSettings
+        Prompt, limits, and where the projector runs.
     vllm : VllmSettings
+        The servers.
 
     Raises
     ------
     UserError
         If the model or a server does not fit the bundle or the settings.
     DependencyError
-        If no server is there.
+        If no server can be reached.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class VllmNarrator:
         settings: NarratorSettings,
         vllm: VllmSettings,
     ) -> None:
-        _check_patience(settings, vllm)
+        _check_timeouts(settings, vllm)
         self._settings, self._vllm = settings, vllm
         self._grid = manifest.patch_grid
         self._served = vllm.model or model
@@ -105,37 +107,37 @@ class VllmNarrator:
             revision=revision,
         )
         self._rows: list[_PendingAnswer] = []
-        self._places = asyncio.Semaphore(settings.max_rows)
-        self._news = asyncio.Event()
+        self._slots = asyncio.Semaphore(settings.max_rows)
+        self._has_news = asyncio.Event()
         self._client = make_client(
             key=os.environ.get(vllm.key_variable, ""), connect_timeout_s=vllm.connect_timeout_s
         )
-        links = [
+        connections = [
             ServerConnection(url, self._client, connect_timeout_s=vllm.connect_timeout_s)
             for url in vllm.urls
         ]
-        self._pool = ServerPool(links, check)
+        self._pool = ServerPool(connections, check)
         self._loop = asyncio.new_event_loop()
         try:
-            resting = self._loop.run_until_complete(rehearse(check, links))
+            resting = self._loop.run_until_complete(check_servers(check, connections))
         except BaseException:
             self.close()
             raise
         for index, fault in resting:
-            self._pool.rest(self._pool.servers[index], fault, asked_s=self._pool.now_s())
+            self._pool.rest(self._pool.servers[index], fault, requested_s=self._pool.now_s())
 
     @property
     def provenance(self) -> Provenance:
-        """What goes into every narration."""
+        """Model, prompt and bundle, for every narration."""
         return self._provenance
 
     @property
     def n_rows(self) -> int:
-        """Populations that are being narrated or wait for their turn."""
+        """Populations that are being narrated or waiting."""
         return len(self._rows)
 
     def has_room(self, n: int) -> bool:
-        """Return whether n requests more can be sent at once."""
+        """Return whether n more requests can be sent at once."""
         return not self._rows or len(self._rows) + n <= self._settings.max_rows
 
     def begin(
@@ -146,19 +148,20 @@ class VllmNarrator:
         Parameters
         ----------
         batch_id : int
+            The caller's number of the window.
         embeddings : sequence of PatchEmbedding
             Of the bundle's patch grid.
         with_partials : bool
-            Whether `step` returns what is said before it is whole.
+            Whether `step` returns text before it is complete.
 
         Raises
         ------
         MisuseError
-            If an embedding has another patch grid, or the number is under way.
+            If an embedding has another patch grid, or the number is in use.
         """
         if any(row.batch_id == batch_id for row in self._rows):
             raise MisuseError(f"narration batch {batch_id} is under way already")
-        wrong = [each.grid for each in embeddings if each.grid != self._grid]
+        wrong = [e.grid for e in embeddings if e.grid != self._grid]
         if wrong:
             raise MisuseError(f"patches must be of {self._grid}, got {wrong[0]}")
         if not embeddings:
@@ -167,35 +170,30 @@ class VllmNarrator:
         evidence: Sequence[Evidence | None] = (
             self._finder.nearest(embeddings) if self._finder else [None] * len(embeddings)
         )
-        tokens = self._projector.project(np.stack([each.patches for each in embeddings]))
-        for index, found in enumerate(evidence):
-            sentence = Sentence(on_word=self._news.set if with_partials else None)
-            row = _PendingAnswer(batch_id, index, with_partials, found, start_host_ns, sentence)
+        tokens = self._projector.project(np.stack([e.patches for e in embeddings]))
+        for index, nearest in enumerate(evidence):
+            sentence = Sentence(on_text=self._has_news.set if with_partials else None)
+            row = _PendingAnswer(batch_id, index, with_partials, nearest, start_host_ns, sentence)
             self._rows.append(row)
             if not bool(tokens[index].isfinite().all()):
                 sentence.problem = (
                     "the projected patches are not numbers; use narrator.dtype float32 or bfloat16"
                 )
                 continue
-            body = chat.request(
+            body = chat.completion_request(
                 tokens[index],
                 model=self._served,
                 prompt=self._settings.prompt,
                 max_new_tokens=self._settings.max_new_tokens,
             )
-            row.task = self._loop.create_task(self._say(sentence, body))
+            row.task = self._loop.create_task(self._generate(sentence, body))
 
     def step(self) -> Sequence[PartialRow | EndedRow]:
-        """Return what has come; wait for it for some 20 ms.
-
-        Returns
-        -------
-        events : sequence of PartialRow or EndedRow
-        """
+        """Return what has arrived; wait up to 20 ms for it."""
         if self._rows and all(row.task and not row.task.done() for row in self._rows):
             self._loop.run_until_complete(self._wait())
         late = self._late()
-        self._leave(late)
+        self._cancel_tasks(late)
         events: list[PartialRow | EndedRow] = []
         for row in tuple(self._rows):
             if row in late:
@@ -203,54 +201,54 @@ class VllmNarrator:
                 events.append(self._end(row, cut))
             elif row.task is None or row.task.done():
                 if row.task:
-                    row.task.result()  # what is no fault of a server is ours, and is raised
+                    row.task.result()  # raises what is no fault of a server
                 events.append(self._end(row))
             elif row.with_partials:
                 draft = row.sentence.draft
                 text = whole_words(draft.text)
-                if len(text) > row.n_told:
-                    row.n_told = len(text)
+                if len(text) > row.n_reported:
+                    row.n_reported = len(text)
                     n_tokens = len(draft.logprobs)
                     events.append(PartialRow(row.batch_id, row.index, text, n_tokens))
         return events
 
     def cancel(self, batch_id: int) -> None:
-        """Take a window's requests back."""
-        gone = [row for row in self._rows if row.batch_id == batch_id]
-        self._leave(gone)
-        for row in gone:
+        """Cancel a window's requests."""
+        cancelled = [row for row in self._rows if row.batch_id == batch_id]
+        self._cancel_tasks(cancelled)
+        for row in cancelled:
             self._rows.remove(row)
 
     def close(self) -> None:
-        """Take everything back and let go of the servers."""
+        """Cancel every request and close the connections."""
         if self._loop.is_closed():
             return
-        self._leave(self._rows)
+        self._cancel_tasks(self._rows)
         self._rows.clear()
         self._loop.run_until_complete(self._pool.close())
         self._loop.run_until_complete(self._client.aclose())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
-    async def _say(self, sentence: Sentence, body: bytes) -> None:
+    async def _generate(self, sentence: Sentence, body: bytes) -> None:
         try:
-            async with self._places:
-                await sentence.say(
+            async with self._slots:
+                await sentence.generate(
                     self._pool,
                     body,
                     retries=self._vllm.retries,
                     silence_s=self._vllm.silence_timeout_s,
                 )
         finally:
-            self._news.set()
+            self._has_news.set()
 
     async def _wait(self) -> None:
-        self._news.clear()
+        self._has_news.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), STEP_S)
+            await asyncio.wait_for(self._has_news.wait(), STEP_S)
 
     def _late(self) -> list[_PendingAnswer]:
-        """Return the rows that go on although their deadline is over."""
+        """Return the unfinished rows whose deadline has passed."""
         if self._settings.deadline_s is None:
             return []
         begun_ns = time.monotonic_ns() - self._settings.deadline_s * NS_PER_S
@@ -262,33 +260,33 @@ class VllmNarrator:
 
     def _end(self, row: _PendingAnswer, cut: str = "") -> EndedRow:
         self._rows.remove(row)
-        said = row.sentence.utterance(
+        utterance = row.sentence.utterance(
             start_host_ns=row.start_host_ns,
             max_new_tokens=self._settings.max_new_tokens,
             cut=cut,
             evidence=row.evidence,
         )
-        return EndedRow(row.batch_id, row.index, said)
+        return EndedRow(row.batch_id, row.index, utterance)
 
-    def _leave(self, rows: Sequence[_PendingAnswer]) -> None:
-        """Stop the requests of rows, and wait a moment for their connections to close."""
+    def _cancel_tasks(self, rows: Sequence[_PendingAnswer]) -> None:
+        """Cancel the requests of rows, and wait a moment for their connections to close."""
         tasks = [row.task for row in rows if row.task and not row.task.done()]
         for task in tasks:
             task.cancel()
         if tasks:
-            self._loop.run_until_complete(asyncio.wait(tasks, timeout=LEAVE_S))
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=CANCEL_S))
 
 
-def _check_patience(settings: NarratorSettings, vllm: VllmSettings) -> None:
-    """See that a sentence which silent servers fail ends before its worker is killed for it.
+def _check_timeouts(settings: NarratorSettings, vllm: VllmSettings) -> None:
+    """Check that a sentence on which silent servers fail ends before its worker is killed.
 
     Raises
     ------
     UserError
-        If it does not, and so its reason would be lost.
+        If it does not, because the reason would be lost with the worker.
     """
     n_tries = vllm.retries + 1
-    longest_s = n_tries * (PATIENCE_S + vllm.connect_timeout_s + vllm.silence_timeout_s)
+    longest_s = n_tries * (MAX_WAIT_S + vllm.connect_timeout_s + vllm.silence_timeout_s)
     if settings.deadline_s is not None:
         longest_s = min(longest_s, settings.deadline_s)
     if settings.mode == "worker" and longest_s >= settings.batch_timeout_s:

@@ -1,7 +1,7 @@
-"""What a server must do before it is used: say a word or two about nothing, as it would say them.
+"""The check of a server before it is used: a short narration of an empty grid.
 
-So a server with another model, another template or without a flag is found before the first
-window; and what its first sentence takes longer (kernels, memory) no window pays for.
+It finds a server with another model, another template or without a flag before the first window,
+and keeps the cost of a server's first sentence (kernels, memory) from any window.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ from daemon.narrators.vllm.projector import Projector
 from daemon.service.settings import NarratorSettings, VllmSettings
 
 SERVE = "configs/vllm/serve MODEL"
-"""Starts a server with all that this back-end needs."""
+"""Starts a server with every flag that this back-end needs."""
 
 
 class Preflight:
-    """The check of one server; the same for all of them.
+    """Checks servers, one for each call.
 
     Parameters
     ----------
     projector : Projector
+        Of the model.
     manifest : Manifest
         Of the bundle that the patches come from.
     narrator : NarratorSettings
+        Prompt and length of a sentence.
     vllm : VllmSettings
+        Time limit and key.
     model : str
         Name that the servers must serve.
 
@@ -59,41 +62,41 @@ class Preflight:
         self._prompt_ids = projector.prompt_ids(narrator.prompt, grid.n_patches)
         self._n_tokens = len(self._prompt_ids) + narrator.max_new_tokens
         self._max_new_tokens = narrator.max_new_tokens
-        nothing = projector.project(np.zeros((1, grid.n_patches, grid.dim), np.float32))[0]
-        self._body = chat.request(
-            nothing,
+        empty = projector.project(np.zeros((1, grid.n_patches, grid.dim), np.float32))[0]
+        self._body = chat.completion_request(
+            empty,
             model=model,
             prompt=narrator.prompt,
             max_new_tokens=min(WARM_UP_TOKENS, narrator.max_new_tokens),
             with_ids=True,
         )
 
-    async def __call__(self, link: ServerConnection) -> None:
+    async def __call__(self, connection: ServerConnection) -> None:
         """Check one server.
 
         Raises
         ------
         ServerFault
-            If it is not there or not well.
+            If it cannot be reached or is not healthy.
         UserError
-            If it was started in another way than this back-end needs, with what to change.
+            If it was started with the wrong flags or model, with what to change.
         """
         try:
-            self._check_model(link.url, await link.served_models())
-            read: list[list[int]] = []
+            self._check_model(connection.url, await connection.served_models())
+            prompts: list[list[int]] = []
             async with asyncio.timeout(self._timeout_s):
-                await link.ask(
+                await connection.stream(
                     self._body,
-                    lambda data: read.extend(filter(None, [chat.prompt_ids(data)])),
+                    lambda data: prompts.extend(filter(None, [chat.prompt_ids(data)])),
                     silence_s=self._timeout_s,
                 )
         except RefusedError as error:
             raise UserError(self._remedy(error)) from error
         except TimeoutError as error:
             raise ServerFault(
-                f"{link.url} had not said {WARM_UP_TOKENS} words after {self._timeout_s:g} s"
+                f"{connection.url} had not said {WARM_UP_TOKENS} words after {self._timeout_s:g} s"
             ) from error
-        self._check_prompt(link.url, read)
+        self._check_prompt(connection.url, prompts)
 
     def _check_model(self, url: str, served: dict[str, int | None]) -> None:
         """Compare names and lengths.
@@ -101,7 +104,7 @@ class Preflight:
         Raises
         ------
         UserError
-            If the server lacks the model, or the room for prompt and sentence.
+            If the server lacks the model, or is too short for prompt and sentence.
         """
         if self._model not in served:
             raise UserError(
@@ -118,24 +121,24 @@ class Preflight:
                 f"it with --max-model-len {self._n_tokens} or more."
             )
 
-    def _check_prompt(self, url: str, read: Sequence[list[int]]) -> None:
-        """Compare the tokens that the server made of the prompt, if it says which.
+    def _check_prompt(self, url: str, prompts: Sequence[list[int]]) -> None:
+        """Compare the server's token ids of the prompt, if it returned them.
 
         Raises
         ------
         UserError
-            If they are not the model's own.
+            If they differ from those of the model's tokenizer.
         """
-        if read and read[0] != self._prompt_ids:
+        if prompts and prompts[0] != self._prompt_ids:
             raise UserError(
-                f"{url} reads the prompt as {len(read[0])} tokens that differ from the model's own "
-                f"{len(self._prompt_ids)}: its chat template adds or drops something. Start it "
+                f"{url} reads the prompt as {len(prompts[0])} tokens that differ from the model's "
+                f"own {len(self._prompt_ids)}: its chat template adds or drops something. Start it "
                 "with --chat-template configs/vllm/narrator.jinja "
                 "--chat-template-content-format openai."
             )
 
     def _remedy(self, error: RefusedError) -> str:
-        """Say which flag or setting a refusal is about."""
+        """Add the flag or setting that a refusal is about."""
         if error.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
             return f"{error}. Put its key into the environment variable {self._key_variable}."
         if "enable-mm-embeds" in str(error) or "enable_mm_embeds" in str(error):
@@ -146,47 +149,34 @@ class Preflight:
         return f"{error}. It must be a vLLM server as '{SERVE}' starts one; see docs/vllm.md."
 
 
-def rehearsed(
-    links: Sequence[ServerConnection], results: Sequence[BaseException | None]
+async def check_servers(
+    check: Preflight, connections: Sequence[ServerConnection]
 ) -> list[tuple[int, ServerFault]]:
-    """Judge the first rehearsal of every server.
-
-    Parameters
-    ----------
-    links : sequence of ServerConnection
-    results : sequence of exception or None
-        What became of each.
+    """Check every server at once, before the first window.
 
     Returns
     -------
     resting : list of (int, ServerFault)
-        Which servers are not well, if others are.
+        Indices of the servers that are not healthy, if others are.
 
     Raises
     ------
     UserError
         If one was started in the wrong way.
     DependencyError
-        If none is well.
+        If none is healthy.
     """
+    results = await asyncio.gather(*map(check, connections), return_exceptions=True)
     wrong = [str(result) for result in results if isinstance(result, UserError)]
     if wrong:
         raise UserError("\n".join(wrong))
     for result in results:
         if result is not None and not isinstance(result, ServerFault):
             raise result
-    resting = [(i, each) for i, each in enumerate(results) if isinstance(each, ServerFault)]
-    if len(resting) == len(links):
+    resting = [(i, fault) for i, fault in enumerate(results) if isinstance(fault, ServerFault)]
+    if len(resting) == len(connections):
         raise DependencyError(
             f"no vLLM server is there: {'; '.join(str(fault) for _, fault in resting)}. Start one "
             f"with '{SERVE}' (docs/vllm.md), or set vllm.urls."
         )
     return resting
-
-
-async def rehearse(
-    check: Preflight, links: Sequence[ServerConnection]
-) -> list[tuple[int, ServerFault]]:
-    """Check every server at once; raises and returns as `rehearsed`."""
-    results = await asyncio.gather(*map(check, links), return_exceptions=True)
-    return rehearsed(links, results)

@@ -1,7 +1,7 @@
-"""A LLaVA's projector alone: no language model, no vision tower.
+"""A LLaVA's projector without its language model and vision tower.
 
-Patches become what the language model sees as image tokens. Of a 7B model these are 21 million
-weights, 42 MB; only their part of the weight files is read.
+It turns patches into the image tokens of the language model. In a 7B model it has 21 million
+weights, 42 MB; only these are read from the weight files.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
-"""Names that transformers gives to weights in one file, and to the list of several."""
+"""Names that transformers gives to weights in one file, and to the index of several files."""
 
 PREFIX = "multi_modal_projector."
-"""Of the projector's weights, after whatever the version of transformers puts before it."""
+"""Of the projector's weights, after a prefix that depends on the version of transformers."""
 
 
 class Projector:
@@ -43,8 +43,8 @@ class Projector:
     manifest : Manifest
         Of the bundle that the patches come from.
     dtype : {"auto", "float32", "float16", "bfloat16"}
-        Of the sums, and of what comes out; ``auto`` is what the model was saved in. On a CPU
-        float16 is summed in float32.
+        Of the computation and the result; ``auto`` is what the model was saved in. On a CPU a
+        float16 result is computed in float32.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
     threads : int, optional
@@ -92,7 +92,7 @@ class Projector:
             torch.set_num_threads(threads)
         target = torch_device(device)
         self._dtype = _dtype(self.config.dtype) if dtype == "auto" else getattr(torch, dtype)
-        # A CPU sums float16 slowly, if at all.
+        # A CPU computes in float16 slowly, if at all.
         is_slow = target == "cpu" and self._dtype == torch.float16
         self._layers.to(target, torch.float32 if is_slow else self._dtype)
 
@@ -106,7 +106,7 @@ class Projector:
 
         Returns
         -------
-        tokens : tensor, shape (n, n_patches, width), of the wire's dtype, in main memory
+        tokens : tensor, shape (n, n_patches, width), of the chosen dtype, in main memory
         """
         import torch
 
@@ -117,7 +117,7 @@ class Projector:
             return tokens.to("cpu", self._dtype)
 
     def prompt_ids(self, prompt: str, n_patches: int) -> list[int]:
-        """Return the tokens that a server must make of a prompt.
+        """Return the token ids that a server must make of a prompt.
 
         Parameters
         ----------
@@ -126,21 +126,17 @@ class Projector:
         n_patches : int
             Image tokens in its place.
 
-        Returns
-        -------
-        ids : list of int
-
         Raises
         ------
         UserError
-            If the tokenizer does not know ``<image>`` as one token.
+            If the tokenizer does not read ``<image>`` as one token.
         """
         image_id: int = self.config.image_token_id
         before, after = split_prompt(self._tokenizer, prompt, image_id)
         return before + [image_id] * n_patches + after
 
     def _weights(self) -> dict[str, Tensor]:
-        """Read the projector's weights and no others.
+        """Read only the projector's weights.
 
         Raises
         ------
@@ -160,15 +156,15 @@ class Projector:
         return weights
 
     def _files(self) -> list[Path]:
-        """Return the weight files that hold something of the projector."""
+        """Return the weight files that hold weights of the projector."""
         index = self._file(WEIGHTS_INDEX, is_needed=False)
         if index is None:
             names = {WEIGHTS}
         else:
             by_key: Mapping[str, str] = json.loads(index.read_text())["weight_map"]
             names = {file for key, file in by_key.items() if PREFIX in key}
-        found = [self._file(name) for name in sorted(names)]
-        return [path for path in found if path is not None]
+        paths = [self._file(name) for name in sorted(names)]
+        return [path for path in paths if path is not None]
 
     def _file(self, name: str, *, is_needed: bool = True) -> Path | None:
         from transformers.utils.hub import cached_file

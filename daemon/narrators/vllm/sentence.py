@@ -1,4 +1,4 @@
-"""One sentence: asked for, and begun anew elsewhere when a server fails it."""
+"""One sentence: requested from a server, and from another one if that fails."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from contracts.narration import Evidence, Status, Utterance
 from daemon.narrators.vllm import chat
 from daemon.narrators.vllm.connection import RefusedError, ServerConnection, ServerFault
 from daemon.narrators.vllm.pool import NoServerError, ServerPool
-from daemon.narrators.words import whole_words
+from daemon.narrators.whole_words import whole_words
 
 ENDS = frozenset({"stop", "length"})
-"""Ways in which a sentence ends; a server that shuts down says ``abort``."""
+"""Reasons of a complete sentence; a server that shuts down gives ``abort``."""
 
 
 @dataclass(slots=True)
 class Draft:
-    """What one server has said of a sentence.
+    """The part of a sentence that one server has sent.
 
     Attributes
     ----------
@@ -27,7 +27,7 @@ class Draft:
     logprobs : list of float
         One for each token.
     finish : str
-        How it ended; empty while it has not.
+        Why it ended; empty while it has not.
     first_host_ns, last_host_ns : int
         When its first and last token came, host clock.
     """
@@ -38,50 +38,54 @@ class Draft:
     first_host_ns: int = 0
     last_host_ns: int = 0
 
-    def add(self, said: chat.AnswerEvent) -> None:
-        """Take what has come."""
+    def add(self, event: chat.AnswerEvent) -> None:
+        """Append what an event adds."""
         now_ns = time.monotonic_ns()
-        if said.text or said.logprobs:
+        if event.text or event.logprobs:
             self.first_host_ns = self.first_host_ns or now_ns
             self.last_host_ns = now_ns
-        self.text += said.text
-        self.logprobs += said.logprobs
-        self.finish = said.finish or self.finish
+        self.text += event.text
+        self.logprobs += event.logprobs
+        self.finish = event.finish or self.finish
 
 
 class Sentence:
-    """One sentence in the making.
+    """One sentence while it is generated.
 
     Parameters
     ----------
-    on_word : callable, optional
-        Called when something has been added.
+    on_text : callable, optional
+        Called when text has been added.
 
     Attributes
     ----------
     draft : Draft
-        The longest so far. The words are the most likely ones, so that each server says the same,
-        and what one has said of a sentence need not be unsaid when another begins it anew.
+        The longest so far. Decoding is greedy, so that each server generates the same sentence,
+        and partials that were published stay valid when another server starts it again.
     problem : str
-        Why there will be no more; empty if that is its end.
+        Why it is incomplete; empty if it is complete.
     """
 
-    def __init__(self, on_word: Callable[[], None] | None = None) -> None:
+    def __init__(self, on_text: Callable[[], None] | None = None) -> None:
         self.draft = Draft()
         self.problem = ""
-        self._on_word = on_word
+        self._on_text = on_text
 
-    async def say(self, pool: ServerPool, body: bytes, *, retries: int, silence_s: float) -> None:
-        """Have it said, by one server after the other if need be.
+    async def generate(
+        self, pool: ServerPool, body: bytes, *, retries: int, silence_s: float
+    ) -> None:
+        """Request it from one server after the other, until one completes it.
 
         Parameters
         ----------
         pool : ServerPool
+            Chooses the server of each try.
         body : bytes
             The request.
         retries : int
+            Tries after the first.
         silence_s : float
-            Without a word, after which a server has failed.
+            Seconds without an event after which a server has failed.
         """
         for _ in range(retries + 1):
             try:
@@ -89,12 +93,12 @@ class Sentence:
             except NoServerError as error:
                 self.problem = str(error)
                 return
-            asked_s = pool.now_s()
+            requested_s = pool.now_s()
             try:
-                draft = await self._try(server.link, body, silence_s)
+                draft = await self._try(server.connection, body, silence_s)
             except ServerFault as fault:
                 self.problem = str(fault)
-                pool.rest(server, fault, asked_s=asked_s)
+                pool.rest(server, fault, requested_s=requested_s)
             except RefusedError as refusal:
                 self.problem = str(refusal)
                 return
@@ -105,47 +109,45 @@ class Sentence:
         if retries:
             self.problem = f"{retries + 1} tries failed, the last: {self.problem}"
 
-    async def _try(self, link: ServerConnection, body: bytes, silence_s: float) -> Draft:
-        """Return a whole sentence of one server.
+    async def _try(self, connection: ServerConnection, body: bytes, silence_s: float) -> Draft:
+        """Return the complete sentence of one server.
 
         Raises
         ------
         ServerFault
-            If it does not come to an end.
+            If it is not completed.
         """
         draft = Draft()
 
-        def take(data: str) -> None:
-            if said := chat.said(data):
-                draft.add(said)
+        def on_event(data: str) -> None:
+            if event := chat.parse_event(data):
+                draft.add(event)
                 if len(draft.text) > len(self.draft.text):
                     self.draft = draft
-                if self._on_word:
-                    self._on_word()
+                if self._on_text:
+                    self._on_text()
 
-        await link.ask(body, take, silence_s=silence_s)
+        await connection.stream(body, on_event, silence_s=silence_s)
         if draft.finish not in ENDS:
             ending = repr(draft.finish) if draft.finish else "no word of why"
-            raise ServerFault(f"{link.url} ended a sentence with {ending}")
+            raise ServerFault(f"{connection.url} ended a sentence with {ending}")
         return draft
 
     def utterance(
         self, *, start_host_ns: int, max_new_tokens: int, cut: str, evidence: Evidence | None
     ) -> Utterance:
-        """Return what has been said.
+        """Return the sentence with its status, score and stamps.
 
         Parameters
         ----------
         start_host_ns : int
-            When the window was taken up.
+            When its window began.
         max_new_tokens : int
+            For the reason of one that was cut there.
         cut : str
-            Why it ends here although it goes on; empty if it does not.
+            Why it ends before it is complete; empty if it does not.
         evidence : Evidence or None
-
-        Returns
-        -------
-        Utterance
+            Of the same patches.
         """
         draft = self.draft
         text, status, reason = self._end(max_new_tokens, cut)

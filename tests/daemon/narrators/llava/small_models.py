@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from daemon.narrators.llava.decoder import LlamaDecoder
 from daemon.narrators.llava.engine import DecodingRow, Engine
 from daemon.narrators.llava.shape import read_shape
-from daemon.narrators.llava.speech import Choice
+from daemon.narrators.llava.tokens import GreedyChoice
 
 WIDTH = 32
 N_WORDS = 40
@@ -128,7 +128,7 @@ def engine_of(model: Any, *, max_rows: int = 16, **options: Any) -> Engine:
     return Engine(
         decoder,
         lambda grids: torch.from_numpy(grids).to(decoder.device),
-        Choice(model.generation_config, decoder.device),
+        GreedyChoice(model.generation_config, decoder.device),
         prompt_length=PROMPT_LENGTH,
         max_new_tokens=MAX_NEW_TOKENS,
         **options,

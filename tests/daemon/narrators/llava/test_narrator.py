@@ -18,7 +18,7 @@ from contracts.narration import Status
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.llava import LlavaNarrator
 from daemon.narrators.llava.decoder import LlamaDecoder
-from daemon.narrators.llava.loading import ModelSource, load_weights, load_words
+from daemon.narrators.llava.loading import ModelSource, load_config, load_weights
 from daemon.narrators.protocol import EndedRow, narrate
 from daemon.service.settings import PAPER_PROMPT, NarratorSettings
 from tests.support.tiny_bundle import CAPTIONS, TINY_GRID, tiny_windows, write_stub_bundle
@@ -173,7 +173,7 @@ def test_provenance_names_model_and_prompt(narrator, tiny_llava, stub_bundle):
 def test_vision_tower_is_never_read(tiny_llava, stub_bundle):
     """The model is loaded without its eyes; nothing of their layers is in memory."""
     source = ModelSource(str(tiny_llava), "main")
-    config, _ = load_words(source, stub_bundle)
+    config, _ = load_config(source, stub_bundle)
     model = load_weights(source, config)
     assert not [name for name, _ in model.named_parameters() if "vision" in name]
     assert config.vision_config.num_hidden_layers == 0

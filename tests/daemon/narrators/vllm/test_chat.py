@@ -36,7 +36,7 @@ def events(name: str) -> list[str]:
 
 def request_of(prompt: str = PAPER_PROMPT, **options: Any) -> dict[str, Any]:
     """Return a request as a server reads it."""
-    body = chat.request(
+    body = chat.completion_request(
         torch.arange(6.0).reshape(3, 2), model="m", prompt=prompt, max_new_tokens=7, **options
     )
     return dict(json.loads(body))
@@ -56,7 +56,9 @@ def test_the_template_renders_the_prompt_word_for_word(prompt):
 def test_the_image_tokens_come_through():
     """The tensor is that of one image, of its own memory, in its own format."""
     whole = torch.arange(24.0).reshape(4, 3, 2).to(torch.bfloat16)
-    body = json.loads(chat.request(whole[2], model="m", prompt=PAPER_PROMPT, max_new_tokens=7))
+    body = json.loads(
+        chat.completion_request(whole[2], model="m", prompt=PAPER_PROMPT, max_new_tokens=7)
+    )
     (part,) = [p for p in body["messages"][0]["content"] if p["type"] == "image_embeds"]
     data = base64.b64decode(part["image_embeds"])
     read = torch.load(io.BytesIO(data), weights_only=True)
@@ -79,7 +81,7 @@ def test_a_request_asks_for_the_likeliest_words():
 
 def test_a_recorded_sentence_is_read():
     """Its words, a score for each token, and how it ended."""
-    said = [one for data in events("sentence")[:-1] if (one := chat.said(data))]
+    said = [one for data in events("sentence")[:-1] if (one := chat.parse_event(data))]
     assert "".join(one.text for one in said).strip() == SENTENCE
     scores = [score for one in said for score in one.logprobs]
     assert len(scores) == 13
@@ -90,7 +92,7 @@ def test_a_recorded_sentence_is_read():
 
 def test_the_prompts_tokens_are_read():
     """They are in the first event, if they were asked for."""
-    ids = [chat.prompt_ids(data) for data in events("rehearsal")[:-1]]
+    ids = [chat.prompt_ids(data) for data in events("preflight")[:-1]]
     assert ids[0] is not None
     assert (len(ids[0]), ids[0].count(4)) == (90, 64)
     assert not any(ids[1:])
@@ -99,12 +101,12 @@ def test_the_prompts_tokens_are_read():
 
 def test_an_account_of_tokens_has_no_words():
     """The event with the usage, which some servers always send, is passed over."""
-    assert chat.said('{"choices": [], "usage": {"completion_tokens": 3}}') is None
+    assert chat.parse_event('{"choices": [], "usage": {"completion_tokens": 3}}') is None
 
 
 def test_a_server_without_scores():
     """Words without scores are words."""
-    said = chat.said('{"choices": [{"delta": {"content": "A"}, "finish_reason": null}]}')
+    said = chat.parse_event('{"choices": [{"delta": {"content": "A"}, "finish_reason": null}]}')
     assert said == chat.AnswerEvent("A", (), "")
 
 
@@ -119,7 +121,7 @@ def test_a_server_without_scores():
 def test_what_is_no_event_is_the_servers_fault(data):
     """Anything that cannot be read is one kind of error."""
     with pytest.raises(ValueError, match=r".+"):
-        chat.said(data)
+        chat.parse_event(data)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +159,7 @@ def test_recorded_errors_are_read(name, words):
 
 def test_half_a_letter_is_replaced():
     """What JSON can hold and no narration does not come through."""
-    said = chat.said('{"choices": [{"delta": {"content": "A \\ud83d"}}]}')
+    said = chat.parse_event('{"choices": [{"delta": {"content": "A \\ud83d"}}]}')
     assert said == chat.AnswerEvent("A ?", (), "")
 
 

@@ -18,6 +18,7 @@ import pytest
 from contracts.embedding import PatchEmbedding, PatchGrid
 from contracts.errors import MisuseError
 from contracts.narration import Status
+from daemon import backoff
 from daemon.narrators.protocol import EndedRow, PartialRow, narrate
 from daemon.narrators.vllm import pool
 from daemon.narrators.vllm.connection import ServerConnection
@@ -143,7 +144,7 @@ BAD_STARTS = {
 @pytest.mark.parametrize("name", BAD_STARTS)
 def test_a_failed_sentence_is_begun_anew(make_narrator, server, monkeypatch, name):
     """Whatever breaks a sentence, the next try says it whole."""
-    monkeypatch.setattr(pool, "FIRST_REST_S", 0.01)
+    monkeypatch.setattr(backoff, "FIRST_PAUSE_S", 0.01)
     server.acts.append(BAD_STARTS[name])
     (said,) = narrate(make_narrator(server.url), embeddings_of(1))
     assert (said.text, said.status) == (SENTENCE, Status.OK)
@@ -207,7 +208,7 @@ def test_bytes_without_words_are_silence(make_narrator, server):
 
 
 def test_a_connection_is_used_again(make_narrator, server):
-    """One sentence after the other costs one connection, the rehearsal's."""
+    """One sentence after the other costs one connection, the preflight's."""
     narrator = make_narrator(server.url)
     for _ in range(3):
         narrate(narrator, embeddings_of(1))
@@ -216,7 +217,7 @@ def test_a_connection_is_used_again(make_narrator, server):
 
 def test_tries_come_to_an_end(make_narrator, server, monkeypatch):
     """After the last try the narration fails, with how many there were and the last reason."""
-    monkeypatch.setattr(pool, "FIRST_REST_S", 0.001)
+    monkeypatch.setattr(backoff, "FIRST_PAUSE_S", 0.001)
     server.acts.extend([Act(status=500)] * 9)
     (said,) = narrate(make_narrator(server.url, vllm={"retries": 2}), embeddings_of(1))
     assert (said.status, said.text) == (Status.FAILED, "")
@@ -265,7 +266,7 @@ def test_rows_that_are_late_leave_together(make_narrator, server, gate, monkeypa
     """All requests of a window are taken back before any is waited for."""
     log: list[str] = []
 
-    async def ask(*_: object, **__: object) -> None:
+    async def stream(*_: object, **__: object) -> None:
         try:
             await asyncio.Event().wait()
         finally:
@@ -274,7 +275,7 @@ def test_rows_that_are_late_leave_together(make_narrator, server, gate, monkeypa
             log.append("gone")
 
     narrator = make_narrator(server.url, deadline_s=1e-6)
-    monkeypatch.setattr(ServerConnection, "ask", ask)
+    monkeypatch.setattr(ServerConnection, "stream", stream)
     narrator.begin(3, embeddings_of(3))
     assert len(ended(narrator.step())) == 3
     assert log == ["told"] * 3 + ["gone"] * 3
@@ -322,9 +323,9 @@ def test_patches_that_are_no_numbers_are_not_sent(make_narrator, server):
 
 def test_a_server_that_goes_and_comes_back(make_narrator, monkeypatch):
     """Narrations fail with the reason while it is gone, and come back with it, after a check."""
-    monkeypatch.setattr(pool, "FIRST_REST_S", 0.01)
-    monkeypatch.setattr(pool, "PATIENCE_S", 0.05)
-    monkeypatch.setattr(pool, "LONGEST_REST_S", 0.2)
+    monkeypatch.setattr(backoff, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(pool, "MAX_WAIT_S", 0.05)
+    monkeypatch.setattr(backoff, "LONGEST_PAUSE_S", 0.2)
     with recorded_vllm() as server:
         narrator = make_narrator(server.url)
         port = server.server_port
@@ -345,11 +346,11 @@ def test_a_server_that_goes_and_comes_back(make_narrator, monkeypatch):
 
 def test_another_model_does_not_come_back(make_narrator, server, monkeypatch):
     """A server that has been started again with another model is not used, and that is said."""
-    monkeypatch.setattr(pool, "FIRST_REST_S", 0.01)
-    monkeypatch.setattr(pool, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(backoff, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(pool, "MAX_WAIT_S", 0.2)
     narrator = make_narrator(server.url)
     server.acts.append(Act(status=500))
-    server.rehearsal = "other template"
+    server.preflight = "other template"
     (said,) = narrate(narrator, embeddings_of(1))
     assert said.status is Status.FAILED
     assert "--chat-template configs/vllm/narrator.jinja" in said.reason

@@ -27,8 +27,8 @@ class Scene:
         self.checked: list[str] = []
         self.problems: dict[str, Exception] = {}
         client: Any = httpx2.AsyncClient
-        links = [ServerConnection(url, client, connect_timeout_s=1) for url in urls]
-        self.pool = ServerPool(links, self._check, clock=self.clock)
+        connections = [ServerConnection(url, client, connect_timeout_s=1) for url in urls]
+        self.pool = ServerPool(connections, self._check, clock=self.clock)
 
     @property
     def now_s(self) -> float:
@@ -46,16 +46,18 @@ class Scene:
 
     async def urls(self, n: int) -> Counter[str]:
         """Return how often each server is given."""
-        return Counter([(await self.pool.take()).link.url for _ in range(n)])
+        return Counter([(await self.pool.take()).connection.url for _ in range(n)])
 
-    def fail(self, url: str, fault: Exception = FAULT, *, asked_s: float | None = None) -> None:
+    def fail(self, url: str, fault: Exception = FAULT, *, requested_s: float | None = None) -> None:
         """Say that a server failed."""
-        (server,) = [each for each in self.pool.servers if each.link.url == url]
-        self.pool.rest(server, fault, asked_s=self.now_s if asked_s is None else asked_s)
+        (server,) = [each for each in self.pool.servers if each.connection.url == url]
+        self.pool.rest(
+            server, fault, requested_s=self.now_s if requested_s is None else requested_s
+        )
 
     def rest_s(self, url: str) -> float:
         """Return how long a server still rests."""
-        (server,) = [each for each in self.pool.servers if each.link.url == url]
+        (server,) = [each for each in self.pool.servers if each.connection.url == url]
         return server.backoff.remaining_s if server.problem else 0.0
 
 
@@ -123,9 +125,9 @@ def test_what_was_asked_before_the_rest_is_forgiven():
         scene.now_s = 1.0
         await scene.urls(1)
         await asyncio.sleep(0)
-        scene.fail("http://a", asked_s=0.0)
+        scene.fail("http://a", requested_s=0.0)
         assert scene.rest_s("http://a") == 0
-        scene.fail("http://a", asked_s=1.5)
+        scene.fail("http://a", requested_s=1.5)
         assert scene.rest_s("http://a") > 0
 
     asyncio.run(play())

@@ -113,7 +113,7 @@ def the_recording_is_what_it_says(narrator: VllmNarrator, real: VllmServer) -> N
     """The server in the other tests repeats what this one says."""
     tokens = recorded_tokens()
     bodies = {
-        "rehearsal": body_of(tokens, max_new_tokens=2, with_ids=True),
+        "preflight": body_of(tokens, max_new_tokens=2, with_ids=True),
         "sentence": body_of(tokens),
         "cut": body_of(tokens, max_new_tokens=5),
         "other model": body_of(tokens, model="other"),
@@ -141,7 +141,7 @@ def essence(body: str) -> object:
     if not body.startswith("data: "):
         return json.loads(body)
     events = [line.removeprefix("data: ") for line in body.splitlines() if line]
-    said = [one for data in events[:-1] if (one := chat.said(data))]
+    said = [one for data in events[:-1] if (one := chat.parse_event(data))]
     return (
         "".join(one.text for one in said),
         [round(score, 2) for one in said for score in one.logprobs],

@@ -83,14 +83,14 @@ def test_the_models_own_name_is_the_default(make_narrator, server):
 
 def test_a_missing_flag_is_named(make_narrator, server):
     """A server that takes no embeddings says so, and we say which flag."""
-    server.rehearsal = "no embeddings"
+    server.preflight = "no embeddings"
     with pytest.raises(UserError, match="Start it with --enable-mm-embeds --limit-mm-per-prompt"):
         make_narrator(server.url)
 
 
 def test_another_template_is_found(make_narrator, server):
     """A server that puts words around the prompt is found by the tokens that it makes of it."""
-    server.rehearsal = "other template"
+    server.preflight = "other template"
     with pytest.raises(UserError, match=r"--chat-template configs/vllm/narrator\.jinja") as caught:
         make_narrator(server.url)
     assert "--chat-template-content-format openai" in str(caught.value)
@@ -128,14 +128,14 @@ def test_a_web_page_is_not_shown(make_narrator, server, monkeypatch):
 
 def test_another_refusal_shows_the_servers_words(make_narrator, server):
     """What the server says stands in the error, whatever it is."""
-    server.rehearsal = "other width"
+    server.preflight = "other width"
     with pytest.raises(UserError, match=r"At most 0 image.*docs/vllm.md"):
         make_narrator(server.url)
 
 
 def test_every_wrong_server_is_named(make_narrator, server, other):
     """Two servers, two problems, one error."""
-    server.rehearsal, other.rehearsal = "no embeddings", "other template"
+    server.preflight, other.preflight = "no embeddings", "other template"
     with pytest.raises(UserError) as caught:
         make_narrator(server.url, other.url)
     assert server.url in str(caught.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.narrators.llava.speech import Choice, Transcript
+from daemon.narrators.llava.tokens import GreedyChoice, Transcript
 from simulation.tiny_llava import build_tokenizer
 from tests.daemon.narrators.llava.small_models import (
     engine_of,
@@ -28,7 +28,7 @@ def test_rules_of_the_model_are_followed(rules):
     before = plain_tokens(model, grids)
     model.generation_config.update(**rules)
     expected = plain_tokens(model, grids)
-    end_ids = Choice(model.generation_config, "cpu").end_ids
+    end_ids = GreedyChoice(model.generation_config, "cpu").end_ids
     expected = [_to_the_end(tokens, end_ids) for tokens in expected]
     engine = engine_of(model)
     rows = engine.begin(0, grids)
@@ -48,10 +48,10 @@ def _to_the_end(tokens, end_ids):
 def test_rule_that_is_not_followed_is_logged(caplog, rule, value):
     """A rule that would change the words is named, not passed over."""
     model = small_model()
-    Choice(model.generation_config, "cpu")
+    GreedyChoice(model.generation_config, "cpu")
     assert not caplog.records
     setattr(model.generation_config, rule, value)
-    Choice(model.generation_config, "cpu")
+    GreedyChoice(model.generation_config, "cpu")
     assert caplog.records[-1].rules == rule
 
 

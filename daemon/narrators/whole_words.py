@@ -1,15 +1,15 @@
-"""What the back-ends that say new sentences share: where a sentence that goes on is cut."""
+"""Where a sentence that is still growing is cut; shared by the back-ends that generate text."""
 
 from __future__ import annotations
 
 import re
 
 _UNFINISHED = re.compile(r"[\w'\u2019\ufffd-]+\Z")
-"""A word at the end, which may go on, or a letter of which bytes are missing."""
+"""A last word that may continue, or a character of which bytes are missing."""
 
 
 def whole_words(text: str) -> str:
-    """Return a text without a last word that may go on.
+    """Return a text without a last word that may continue.
 
     >>> whole_words("A dog sits under a tr")
     'A dog sits under a'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from daemon.narrators.words import whole_words
+from daemon.narrators.whole_words import whole_words
 
 
 @pytest.mark.parametrize(

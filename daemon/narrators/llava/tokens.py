@@ -1,4 +1,4 @@
-"""From tokens to text: which token comes next, and what has been said in whole words."""
+"""From scores to tokens to text: which token comes next, and the whole words so far."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from daemon.narrators.words import whole_words
+from daemon.narrators.whole_words import whole_words
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-_UNREAD = (
+_NOT_FOLLOWED = (
     "no_repeat_ngram_size",
     "bad_words_ids",
     "suppress_tokens",
@@ -25,71 +25,75 @@ _UNREAD = (
     "stop_strings",
     "exponential_decay_length_penalty",
 )
-"""Rules of a ``generation_config.json`` that change greedy words and are not followed here."""
+"""Rules of a ``generation_config.json`` that change greedy decoding and are not followed here."""
 
 
-class Choice:
+class GreedyChoice:
     """The most likely next token, by the rules that the model's makers gave it.
 
-    Of ``generation_config.json`` it follows what changes greedy words: ``eos_token_id``,
+    Of ``generation_config.json`` it follows what changes greedy decoding: ``eos_token_id``,
     ``min_new_tokens`` and ``repetition_penalty``, as ``generate`` does for a prompt of embeddings:
-    the penalty is for words that the row has said, and not for those of the prompt. Others are
+    the penalty is for tokens of the sentence so far, and not for those of the prompt. Others are
     logged.
 
     Parameters
     ----------
     generation_config : GenerationConfig
+        Of the model.
     device : str
+        Of the scores.
     """
 
     def __init__(self, generation_config: Any, device: str) -> None:
         import torch
 
-        found = generation_config.eos_token_id
-        self.end_ids = frozenset([found] if isinstance(found, int) else found or [])
+        end_ids = generation_config.eos_token_id
+        self.end_ids = frozenset([end_ids] if isinstance(end_ids, int) else end_ids or [])
         self._end_columns = torch.tensor(sorted(self.end_ids), dtype=torch.long, device=device)
         self._min_tokens = generation_config.min_new_tokens or 0
         self._penalty = generation_config.repetition_penalty or 1.0
-        unread = [name for name in _UNREAD if getattr(generation_config, name, None)]
-        if unread:
-            logger.warning("rules of the model not followed", extra={"rules": ", ".join(unread)})
+        ignored = [name for name in _NOT_FOLLOWED if getattr(generation_config, name, None)]
+        if ignored:
+            logger.warning("rules of the model not followed", extra={"rules": ", ".join(ignored)})
 
-    def pick(self, scores: Tensor, said: Sequence[Sequence[int]]) -> tuple[list[int], list[float]]:
+    def pick(
+        self, scores: Tensor, previous: Sequence[Sequence[int]]
+    ) -> tuple[list[int], list[float]]:
         """Choose a token for each row.
 
         Parameters
         ----------
         scores : tensor, shape (n, n_words), float32
-        said : sequence of sequence of int
-            What each row has said before.
+        previous : sequence of sequence of int
+            The tokens of each row so far.
 
         Returns
         -------
         tokens : list of int
         logprobs : list of float
-            Before the rules; not a number if the scores are none.
+            Before the rules; NaN where the scores are.
         """
         import torch
 
-        tokens = self._ruled(scores, said).argmax(dim=-1, keepdim=True)
+        tokens = self._apply_rules(scores, previous).argmax(dim=-1, keepdim=True)
         logprobs = scores.log_softmax(dim=-1).gather(1, tokens)
-        # One copy from the device; float64 holds every token's number.
+        # One copy from the device, not two; float64 holds every token id exactly.
         both = torch.cat((tokens.double(), logprobs.double()), dim=1).tolist()
         return [int(token) for token, _ in both], [logprob for _, logprob in both]
 
-    def _ruled(self, scores: Tensor, said: Sequence[Sequence[int]]) -> Tensor:
+    def _apply_rules(self, scores: Tensor, previous: Sequence[Sequence[int]]) -> Tensor:
         import torch
 
-        is_early = [len(tokens) < self._min_tokens for tokens in said]
+        is_early = [len(tokens) < self._min_tokens for tokens in previous]
         if self._penalty == 1.0 and not any(is_early):
             return scores
         ruled = scores.clone()
-        for row, (tokens, early) in enumerate(zip(said, is_early, strict=True)):
+        for row, (tokens, early) in enumerate(zip(previous, is_early, strict=True)):
             if self._penalty != 1.0 and tokens:
                 columns = torch.tensor(sorted(set(tokens)), device=scores.device)
-                seen = ruled[row, columns]
+                used = ruled[row, columns]
                 ruled[row, columns] = torch.where(
-                    seen < 0, seen * self._penalty, seen / self._penalty
+                    used < 0, used * self._penalty, used / self._penalty
                 )
             if early:
                 ruled[row, self._end_columns] = float("-inf")
@@ -97,12 +101,9 @@ class Choice:
 
 
 class Transcript:
-    """What a row has said, token by token, at a cost that does not grow with its length.
+    """The text of a row, token by token, at a cost that does not grow with its length.
 
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizer
-        One without a fast backend gives no text before the end.
+    A tokenizer without a fast backend gives no text before the end.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -113,7 +114,7 @@ class Transcript:
         self._text = ""
 
     def add(self, token: int) -> str:
-        """Take one more token, and return all whole words so far."""
+        """Append a token, and return all whole words so far."""
         if self._backend is not None:
             self._text += self._stream.step(self._backend, token) or ""
         return whole_words(self._text)
