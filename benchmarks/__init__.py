@@ -1,1 +1,1 @@
-"""One benchmark for each room, what bounds it, and the record of what was measured."""
+"""A benchmark for each component, what bounds it, and records of its results."""

@@ -38,7 +38,7 @@ Contender = Callable[[SpikeBatch], object]
 
 
 def main() -> int:
-    """Run, print, judge."""
+    """Run the benchmark and return its exit code."""
     options = read_options(__doc__)
     rng = np.random.default_rng(options.seed)
     n_rounds, n_batches = (2, 10) if options.is_quick else (15, 100)
@@ -60,7 +60,7 @@ def main() -> int:
         ]
     bytes_per_s = copy_bytes_per_s(is_quick=options.is_quick)
     result = Result(
-        room="bin_ring",
+        benchmark="bin_ring",
         parameters={"n_units": N_UNITS, "bins_per_s": RATE.bins_per_s, "batch_ms": 10},
         limits={
             "copy_bytes_per_s": bytes_per_s,

@@ -97,7 +97,7 @@ class Session:
 
 
 def main() -> int:
-    """Run, print, judge."""
+    """Run the benchmark and return its exit code."""
     options = read_options(__doc__)
     n_units, n_spikes, seconds = (
         (60, 60_000, 90) if options.is_quick else (2_700, 90_000_000, 9_000)
@@ -126,7 +126,7 @@ def main() -> int:
         figure(case, f"{COUNT} / memory bound, cpu", cpu_ns[COUNT] / 1e9 * bytes_per_s / n_bytes)
     )
     result = Result(
-        room="dataset",
+        benchmark="dataset",
         parameters={
             "n_units": n_units,
             "n_spikes": n_spikes,

@@ -89,7 +89,7 @@ class EncoderCase:
 
 
 def main() -> int:
-    """Run, print, judge."""
+    """Run the benchmark and return its exit code."""
     options = read_options(__doc__, _add_options)
     threads = options.more["threads"]
     torch.set_num_threads(threads)
@@ -143,7 +143,7 @@ def _on_cpu(
               for name, each in took.items() if name != ORT),
         ]  # fmt: skip
     return Result(
-        room="encoder",
+        benchmark="encoder",
         parameters=_parameters(model, is_gpu=False) | {"threads": threads} | notes,
         limits={
             "matrix_product_flop_per_s": best_flop_per_s,
@@ -200,7 +200,7 @@ def _on_gpu(
         limits[f"gflop, {case.name}"] = case.n_flop / 1e9
         limits[f"bytes to and from the host, {case.name}"] = float(n_bytes)
     return Result(
-        room="encoder_gpu",
+        benchmark="encoder_gpu",
         parameters=_parameters(model, is_gpu=True)
         | {"gpu": gpu.name, "capability": gpu.compute_capability},
         limits=limits,

@@ -71,7 +71,7 @@ JOIN_ROWS = 16
 
 
 def main() -> int:
-    """Run, print, judge."""
+    """Run the benchmark and return its exit code."""
     options = read_options(__doc__, _add_options)
     torch.set_num_threads(options.more["threads"])
     run = _on_gpu if options.more["gpu"] else _on_cpu
@@ -98,7 +98,7 @@ def _on_cpu(options: Options) -> Result:
     for size in (TOY,) if options.is_quick else SIZES[:2]:
         _join(size, options, rows, figures)
     return Result(
-        room="narrator",
+        benchmark="narrator",
         parameters={
             "threads": options.more["threads"],
             "sizes": {size.name: size.config for size in SIZES},
@@ -131,7 +131,7 @@ def _on_gpu(options: Options) -> Result:
     )
     rows, figures, limits = measure(road, N_ROWS[:2] if is_toy else N_ROWS, 2 if is_toy else 10)
     return Result(
-        room="narrator_gpu",
+        benchmark="narrator_gpu",
         parameters={
             "gpu": "none, for a test" if is_toy else torch.cuda.get_device_name(),
             "size": size.config,

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import Figure, MeasuredRow, figure, row
 from benchmarks.record import Options, Result, read_options, report, stop
-from benchmarks.trigger_cases import N_PROBES, Size, make_paper, make_tiny, populations
+from benchmarks.trigger_cases import N_PROBES, TriggerSize, make_paper, make_tiny, populations
 from contracts.narration import Narration
 from contracts.trigger import Trigger
 from daemon.encoders.auto import load_encoder
@@ -60,10 +60,10 @@ STAGES = ("cut", "encode", "decide", "publish")
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class TriggerCase:
     """One encoder, some populations, and a rate of windows."""
 
-    size: Size
+    size: TriggerSize
     n_populations: int
     rate: float
 
@@ -112,7 +112,7 @@ def main() -> int:
                 rows += _rows(f"{case.name}, {narrator}", runs)
                 figures += _figures(f"{case.name}, {narrator}", runs, float(np.median(alone_ns)))
     result = Result(
-        room="trigger",
+        benchmark="trigger",
         parameters={
             "rules": 2 * N_PROBES,
             "seconds_a_run": seconds,
@@ -131,16 +131,16 @@ def _is_alone(found: MeasuredRow) -> bool:
     return found.contender == "encoder alone"
 
 
-def _cases(folder: Path, seconds: float, options: Options) -> list[Case]:
+def _cases(folder: Path, seconds: float, options: Options) -> list[TriggerCase]:
     paper = make_paper(folder, seconds=seconds, seed=options.seed, is_quick=options.is_quick)
     if options.is_quick:
-        return [Case(paper, 1, 20.0)]
+        return [TriggerCase(paper, 1, 20.0)]
     tiny = make_tiny(folder, seconds=seconds, seed=options.seed)
-    return [Case(tiny, 1, 40.0), Case(tiny, 8, 20.0), Case(paper, 1, 5.0)]
+    return [TriggerCase(tiny, 1, 40.0), TriggerCase(tiny, 8, 20.0), TriggerCase(paper, 1, 5.0)]
 
 
 def _rounds(
-    case: Case, folder: Path, seconds: float, options: Options
+    case: TriggerCase, folder: Path, seconds: float, options: Options
 ) -> tuple[dict[str, list[Run]], NDArray[np.int64]]:
     """Let idle and busy take turns, and time the encoder alone around each."""
     n_rounds = 1 if options.is_quick else N_ROUNDS
@@ -157,7 +157,7 @@ def _rounds(
     return found, np.concatenate(alone)
 
 
-def _alone_ns(case: Case, n: int) -> NDArray[np.int64]:
+def _alone_ns(case: TriggerCase, n: int) -> NDArray[np.int64]:
     """Time the daemon's encoder on windows of its own, here."""
     manifest = case.size.manifest
     selections = [
@@ -173,7 +173,7 @@ def _alone_ns(case: Case, n: int) -> NDArray[np.int64]:
     return np.array(took[2:])
 
 
-def _run(case: Case, folder: Path, narrator: str, seconds: float) -> Run:
+def _run(case: TriggerCase, folder: Path, narrator: str, seconds: float) -> Run:
     size = case.size
     at = pace(case.rate, size.manifest.window_spec.rate.bins_per_s)
     plan = TrialPlan(

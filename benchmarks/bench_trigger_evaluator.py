@@ -1,4 +1,4 @@
-"""What it costs the fast loop to judge a window: probes, rules, and the triggers that go out.
+"""Time for the fast loop to evaluate the triggers of a window: probes, rules, publishing.
 
     python -m benchmarks.bench_trigger_evaluator
     python -m benchmarks.bench_trigger_evaluator --quick      (seconds; for tests)
@@ -7,11 +7,11 @@ What bounds it
 --------------
 The mean patch of every population is read once: 8 populations of 64 patches of 96 numbers are 0.2
 MB, of 576 patches of 1,024 numbers 19 MB, which is more than the caches hold. "mean of patches" is
-that sum alone, with numpy, as fast as one core reads memory. The probes are 40 products for each
-population. What is left is Python: one state machine a rule, and one JSON message a trigger.
+that sum alone, with numpy, at the memory bandwidth of one core. The probes are 40 products for each
+population. The rest is Python: one state machine a rule, and one JSON message a trigger.
 
 "quiet" windows trigger nothing. In "all fire" each of 8 rules, one a population, fires at every
-second window. Nobody subscribes and there are no sinks: they have threads of their own.
+second window. There are no subscribers and no sinks; sinks have threads of their own.
 """
 
 from __future__ import annotations
@@ -46,31 +46,29 @@ N_WINDOWS = 400
 N_WINDOWS_QUICK = 20
 N_ROUNDS = 5
 AIM_US = {"tiny": 200, "paper": 5_000}
-"""Of a quiet window: little beside an encoder that takes 2 ms, and 50 ms."""
+"""Aim for a quiet window: little compared with an encoder that takes 2 ms, or 50 ms."""
 
 SPEC = WindowSpec(BinRate(120), n_bins=20, stride_bins=8)
 NAMES = tuple(f"p{number}" for number in range(N_POPULATIONS))
 
 
 def main() -> int:
-    """Run, print, judge."""
+    """Run the benchmark and return its exit code."""
     options = read_options(__doc__)
     n_windows, n_rounds = (N_WINDOWS_QUICK, 1) if options.is_quick else (N_WINDOWS, N_ROUNDS)
     rows: list[MeasuredRow] = []
     figures: list[Figure] = []
     for case, grid in GRIDS.items():
         rounds = [_round(grid, n_windows, options.seed) for _ in range(n_rounds)]
-        rows += [
-            row(case, name, np.concatenate([each[name] for each in rounds])) for name in rounds[0]
-        ]
-        p50 = {name: np.array([np.median(each[name]) for each in rounds]) for name in rounds[0]}
-        quiet = p50["judge, quiet"]
+        rows += [row(case, name, np.concatenate([r[name] for r in rounds])) for name in rounds[0]]
+        p50 = {name: np.array([np.median(r[name]) for r in rounds]) for name in rounds[0]}
+        quiet = p50["evaluate, quiet"]
         figures += [
-            figure(case, "judge, quiet / mean of patches", quiet / p50["mean of patches"]),
-            figure(case, f"judge, quiet / aim of {AIM_US[case]} us", quiet / AIM_US[case] / 1e3),
+            figure(case, "evaluate, quiet / mean of patches", quiet / p50["mean of patches"]),
+            figure(case, f"evaluate, quiet / aim of {AIM_US[case]} us", quiet / AIM_US[case] / 1e3),
         ]
     result = Result(
-        room="trigger_evaluator",
+        benchmark="trigger_evaluator",
         parameters={"n_populations": N_POPULATIONS, "n_concepts": N_CONCEPTS, "n_rules": 8},
         limits={"copy_bytes_per_s": copy_bytes_per_s(is_quick=options.is_quick)},
         rows=rows,
@@ -80,26 +78,26 @@ def main() -> int:
 
 
 def _round(grid: PatchGrid, n_windows: int, seed: int) -> dict[str, NDArray[np.int64]]:
-    """Judge quiet windows and windows at which all rules fire, in turns."""
+    """Evaluate quiet windows and windows in which all rules fire, in turns."""
     rng = np.random.default_rng(seed)
     low = rng.normal(size=(N_POPULATIONS, grid.n_patches, grid.dim)).astype(np.float32)
     low[:, :, 0] = -3  # what the first concept's probe reads, as log odds
     high = low.copy()
     high[:, :, 0] = 3
     took: dict[str, list[int]] = {
-        "judge, quiet": [],
-        "judge, all fire": [],
+        "evaluate, quiet": [],
+        "evaluate, all fire": [],
         "mean of patches": [],
     }
     sums = np.empty((N_POPULATIONS, grid.dim), np.float32)
     with zmq.Context() as context:
         publisher = Publisher(context, "tcp://127.0.0.1:*")
-        desk = _desk(grid, publisher)
+        evaluator = _evaluator(grid, publisher)
         for number in range(n_windows):
-            for name, patches in (("judge, all fire", high), ("judge, quiet", low)):
+            for name, patches in (("evaluate, all fire", high), ("evaluate, quiet", low)):
                 embeddings = _embeddings(grid, patches, 2 * number + (patches is low))
                 started_ns = time.perf_counter_ns()
-                desk.evaluate(embeddings)
+                evaluator.evaluate(embeddings)
                 took[name].append(time.perf_counter_ns() - started_ns)
             started_ns = time.perf_counter_ns()
             for population, patches in enumerate(low):
@@ -111,7 +109,7 @@ def _round(grid: PatchGrid, n_windows: int, seed: int) -> dict[str, NDArray[np.i
     return {name: np.array(durations, dtype=np.int64) for name, durations in took.items()}
 
 
-def _desk(grid: PatchGrid, publisher: Publisher) -> TriggerEvaluator:
+def _evaluator(grid: PatchGrid, publisher: Publisher) -> TriggerEvaluator:
     concepts = tuple(f"c{number}" for number in range(N_CONCEPTS))
     probes = ConceptProbes(
         concepts,

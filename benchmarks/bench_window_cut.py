@@ -110,7 +110,7 @@ class SortedSpikes:
 
 
 def main() -> int:
-    """Run, print, judge."""
+    """Run the benchmark and return its exit code."""
     options = read_options(__doc__)
     rng = np.random.default_rng(options.seed)
     n_rounds, n_batches = (1, 40) if options.is_quick else (10, 300)
@@ -126,7 +126,7 @@ def main() -> int:
         figures += _figures(case, rounds)
     bytes_per_s = copy_bytes_per_s(is_quick=options.is_quick)
     result = Result(
-        room="window_cut",
+        benchmark="window_cut",
         parameters={
             "n_units": N_UNITS,
             "bins_per_s": RATE.bins_per_s,

@@ -161,7 +161,7 @@ class DaemonReceiver(Receiver):
 
 
 def main() -> int:
-    """Run, print, judge."""
+    """Run the benchmark and return its exit code."""
     options = read_options(__doc__)
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[:1])  # before ZeroMQ makes its thread, which inherits it
@@ -178,7 +178,7 @@ def main() -> int:
         figures += _figures(case, rounds, n_spikes * n_sent, n_sent)
     os.sched_setaffinity(0, cores)
     result = Result(
-        room="wire_ingest",
+        benchmark="wire_ingest",
         parameters={
             "n_units": N_UNITS,
             "bins_per_s": RATE.bins_per_s,

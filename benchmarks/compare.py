@@ -1,11 +1,11 @@
-"""Bench two commits side by side, in turns.
+"""Run a benchmark on two commits, in turns.
 
     python -m benchmarks.compare main HEAD --bench bin_ring
     python -m benchmarks.compare v0.1.0 main --bench wire_ingest --rounds 5
 
-Each commit is unpacked into a folder of its own, gets the benchmarks of this checkout, so that both
-are measured alike, and runs in this Python. The commits take turns, and who goes first changes from
-round to round. The last line is one JSON document.
+Each commit is unpacked into a folder of its own with the benchmarks of this checkout, so that both
+are measured in the same way, and runs in this Python. The commits take turns in alternating order.
+The last line is one JSON document.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from typing import Any
 
 from benchmarks.record import DEFAULT_SEED, FOLDER, markdown
 
-ROOMS = ("bin_ring", "wire_ingest", "window_cut")
+BENCHMARKS = ("bin_ring", "wire_ingest", "window_cut")
 
 
 def main() -> int:
-    """Run both commits in turns and print what changed."""
+    """Run both commits in turns and print the differences."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("commits", nargs=2, metavar="COMMIT", help="before, after")
-    parser.add_argument("--bench", choices=ROOMS, required=True)
+    parser.add_argument("--bench", choices=BENCHMARKS, required=True)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED)
     parser.add_argument("--quick", action="store_true", help="seconds, for tests; not for numbers")
@@ -45,7 +45,7 @@ def main() -> int:
         runs = _take_turns(command, trees, given.rounds)
     lines = _side_by_side(*runs)
     before, after = given.commits
-    print(markdown(("case", "what", before, after, "after / before"), lines))
+    print(markdown(("case", "figure", before, after, "after / before"), lines))
     print(json.dumps({"bench": given.bench, "commits": given.commits, "lines": lines}))
     return 0
 
@@ -63,7 +63,7 @@ def _unpack(commit: str, tree: Path) -> Path:
 
 
 def _take_turns(command: list[str], trees: list[Path], n_rounds: int) -> list[list[dict[str, Any]]]:
-    """Run the benchmark in each tree, `n_rounds` times; an exceeded budget is no failure here."""
+    """Run the benchmark in each tree `n_rounds` times, whether or not it exceeds a budget."""
     runs: list[list[dict[str, Any]]] = [[] for _ in trees]
     order = list(range(len(trees)))
     for _ in range(n_rounds):
@@ -81,12 +81,12 @@ def _take_turns(command: list[str], trees: list[Path], n_rounds: int) -> list[li
 def _side_by_side(
     before: list[dict[str, Any]], after: list[dict[str, Any]]
 ) -> list[tuple[str, str, float, float, float]]:
-    """Take the median over rounds of every p50 and every figure."""
+    """Return the median over rounds of every p50 and every figure."""
     lines = []
-    for (case, what), values in _numbers(before).items():
-        others = _numbers(after)[case, what]
+    for (case, name), values in _numbers(before).items():
+        others = _numbers(after)[case, name]
         a, b = statistics.median(values), statistics.median(others)
-        lines.append((case, what, a, b, float(f"{b / a:.3g}")))
+        lines.append((case, name, a, b, float(f"{b / a:.3g}")))
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The tables of docs/latency.md, from what ``neurrate bench`` wrote.
+"""The tables of docs/latency.md, from the output of ``neurrate bench``.
 
 neurrate bench latency --json latency.json
 neurrate bench soak --minutes 10 --disturb --json soak.jsonl
@@ -32,49 +32,49 @@ def main(paths: Sequence[str]) -> int:
     return 0
 
 
-def latency_tables(found: dict[str, Any]) -> str:
+def latency_tables(document: dict[str, Any]) -> str:
     """Return narrations by rate, then triggers by rate, then the knee."""
-    narrations = [_narration_line(each) for each in found["rates"]]
+    narrations = [_narration_line(rate) for rate in document["rates"]]
     headers = ["windows/s", "narrated", "narrations/s", "p50 ms", "p95", "p99", "max"]
     parts = [markdown([*headers, *(f"{s} p50" for s in STAGES)], narrations)]
     triggers = [
-        [f"{each['pace']['rate']:g}", kind, *_line(of["stages_ms"])]
-        for each in found["rates"]
-        for kind, of in each["triggers"].items()
+        [f"{rate['pace']['rate']:g}", kind, *_line(triggers["stages_ms"])]
+        for rate in document["rates"]
+        for kind, triggers in rate["triggers"].items()
     ]
     if triggers:
         headers = ["windows/s", "rules on", "p50 ms", "p95", "p99", "max", "encode p50"]
         parts.append(markdown(headers, triggers))
     lines = [
-        [f"{each['pace']['rate']:g}", *_ends(each[what])]
-        for what in ("sent_to_received_ms", "published_to_here_ms")
-        for each in found["rates"]
+        [f"{rate['pace']['rate']:g}", *_ends(rate[key])]
+        for key in ("sent_to_received_ms", "published_to_here_ms")
+        for rate in document["rates"]
     ]
-    n = len(found["rates"])
+    n = len(document["rates"])
     beside = [[*sent, *here[1:]] for sent, here in zip(lines[:n], lines[n:], strict=True)]
     headers = ["windows/s", "sent > received p50 ms", "p99", "published > here p50 ms", "p99"]
-    parts += [markdown(headers, beside), f"{found['knee']['sentence']} {found['command']}"]
+    parts += [markdown(headers, beside), f"{document['knee']['sentence']} {document['command']}"]
     return "\n\n".join(parts)
 
 
 def soak_table(ended: dict[str, Any]) -> str:
     """Return the verdicts."""
     words = {True: "ok", False: "NOT OK", None: "too short"}
-    rows = [[each["name"], words[each["is_ok"]], each["text"]] for each in ended["verdicts"]]
+    rows = [[rule["name"], words[rule["is_ok"]], rule["text"]] for rule in ended["verdicts"]]
     return markdown(["rule", "", "found"], rows)
 
 
-def _narration_line(each: dict[str, Any]) -> list[object]:
-    said = each["stages_ms"]
-    if not said:
-        return [f"{each['pace']['rate']:g}", "0%", 0.0, *[None] * (4 + len(STAGES))]
-    total = said["total"]
+def _narration_line(rate: dict[str, Any]) -> list[object]:
+    stages = rate["stages_ms"]
+    if not stages:
+        return [f"{rate['pace']['rate']:g}", "0%", 0.0, *[None] * (4 + len(STAGES))]
+    total = stages["total"]
     return [
-        f"{each['pace']['rate']:g}",
-        f"{each['share_narrated']:.1%}",
-        each["narrations_per_s"],
+        f"{rate['pace']['rate']:g}",
+        f"{rate['share_narrated']:.1%}",
+        rate["narrations_per_s"],
         *(total[name] for name in ("p50", "p95", "p99", "max")),
-        *(said[stage]["p50"] for stage in STAGES),
+        *(stages[stage]["p50"] for stage in STAGES),
     ]
 
 
@@ -83,8 +83,8 @@ def _line(stages: dict[str, Any]) -> list[object]:
     return [*(total[name] for name in ("p50", "p95", "p99", "max")), stages["encode"]["p50"]]
 
 
-def _ends(found: dict[str, float] | None) -> list[object]:
-    return [None, None] if found is None else [found["p50"], found["p99"]]
+def _ends(ms: dict[str, float] | None) -> list[object]:
+    return [None, None] if ms is None else [ms["p50"], ms["p99"]]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Timing: interleaved rounds, percentiles, and the limits of this machine.
 
-A shared machine changes its speed while we look. So whatever is compared takes turns, call by
-call, and each call is paired with its rivals' calls on the same data; what is reported is the
-ratio, with its spread over rounds.
+The speed of a shared machine varies during a run. So contenders take turns, call by call, on the
+same data; the result is the ratio of their durations, with its range over rounds.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from contracts.spikes import SpikeBatch
 NS_PER_US = 1_000.0
 
 COPY_BYTES = 1 << 28
-"""Size of the array copied to find the memory's speed: far beyond any cache."""
+"""Size of the array copied to measure memory bandwidth: far beyond any cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRow:
-    """How long one contender took in one case.
+    """Durations of one contender in one case.
 
     Attributes
     ----------
     case, contender : str
-        What was given, and who did it.
+        The input, and what processed it.
     n : int
         Timed calls.
     p50_us, p95_us, p99_us, max_us : float
@@ -50,7 +49,7 @@ class MeasuredRow:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What each round gave, usually a ratio of two contenders: the median and the extremes."""
+    """One number over rounds, usually a ratio of two contenders: median and extremes."""
 
     case: str
     name: str
@@ -78,13 +77,7 @@ def row(
 
 
 def figure(case: str, name: str, by_round: NDArray[np.floating]) -> Figure:
-    """Summarise one number over rounds.
-
-    Parameters
-    ----------
-    case, name : str
-    by_round : array, shape (n_rounds,)
-    """
+    """Summarise one number over rounds; `by_round` has shape (n_rounds,)."""
     return Figure(
         case=case,
         name=name,
@@ -98,7 +91,7 @@ def figure(case: str, name: str, by_round: NDArray[np.floating]) -> Figure:
 def take_turns(
     contenders: Mapping[str, Callable[[SpikeBatch], object]], batches: Sequence[SpikeBatch]
 ) -> dict[str, NDArray[np.int64]]:
-    """Give each batch to each contender; who goes first rotates, so that all find it cold.
+    """Give every batch to every contender; the first rotates, so that all get it uncached.
 
     Returns
     -------
@@ -116,7 +109,7 @@ def take_turns(
 
 
 def copy_bytes_per_s(*, is_quick: bool) -> float:
-    """Measure the memory: bytes read and written a second by the best of five large copies."""
+    """Measure memory bandwidth: bytes read and written a second in the best of five copies."""
     source = np.ones(COPY_BYTES // (64 if is_quick else 1), dtype=np.uint8)
     target = np.zeros_like(source)
     best_ns = min(_duration_ns(np.copyto, target, source) for _ in range(5))

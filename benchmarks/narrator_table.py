@@ -1,4 +1,4 @@
-"""The tables and figures of "A narration" in README.md, from what ``bench_narrator`` wrote.
+"""The tables and figures of "A narration" in README.md, from the JSON of ``bench_narrator``.
 
 python -m benchmarks.bench_narrator --json narrator.json
 python -m benchmarks.narrator_table narrator.json
@@ -14,8 +14,10 @@ from typing import Any
 
 from benchmarks.record import markdown
 
-ROAD = ("plain", "generate, batched", "ours")
+CONTENDERS = ("plain", "generate, batched", "ours")
 N_ROWS = (1, 2, 4, 8, 16)
+FORMER_FORMATS = (" bfloat16", " int8")
+"""Narrower formats on a CPU, which older runs have and the narrator no longer has."""
 
 
 def main(paths: Sequence[str]) -> int:
@@ -23,39 +25,39 @@ def main(paths: Sequence[str]) -> int:
     if len(paths) != 1:
         print(__doc__)
         return 2
-    found = json.loads(Path(paths[0]).read_text(encoding="utf-8"))
-    figures = {(each["case"], each["name"]): each for each in found["figures"]}
-    rows = {(each["case"], each["contender"]): each for each in found["rows"]}
-    load = ", ".join(f"{each:g}" for each in found["environment"]["load_average"])
-    print(f"Threads: {found['parameters']['threads']}; load average at the end: {load}\n")
-    print(road_table(rows, figures), end="\n\n")
+    document = json.loads(Path(paths[0]).read_text(encoding="utf-8"))
+    figures = {(line["case"], line["name"]): line for line in document["figures"]}
+    rows = {(line["case"], line["contender"]): line for line in document["rows"]}
+    load = ", ".join(f"{value:g}" for value in document["environment"]["load_average"])
+    print(f"Threads: {document['parameters']['threads']}; load average at the end: {load}\n")
+    print(contender_table(rows, figures), end="\n\n")
     print(bound_table(rows, figures), end="\n\n")
     print(joins_table(figures))
     return 0
 
 
-def road_table(rows: dict[Any, Any], figures: dict[Any, Any]) -> str:
+def contender_table(rows: dict[Any, Any], figures: dict[Any, Any]) -> str:
     """Return each contender for each number of populations."""
-    cases = list(dict.fromkeys(case for case, name in rows if name in ROAD))
+    cases = list(dict.fromkeys(case for case, name in rows if name in CONTENDERS))
     lines: list[list[object]] = []
     for case in cases:
-        for name in ROAD:
+        for name in CONTENDERS:
             took = [rows[case, name][key] / 1e3 for key in ("p50_us", "p95_us", "p99_us")]
             ratios = ["", ""]
             if name != "ours":
                 ratios = [
-                    _span(figures[case, f"ours / {name}, {what}"])
-                    for what in ("narrations/s", "latency")
+                    _with_range(figures[case, f"ours / {name}, {figure}"])
+                    for figure in ("narrations/s", "latency")
                 ]
             rate = figures[case, f"{name}, narrations/s"]["median"]
             lines.append([case, name, *took, rate, *ratios])
     headers = ["window", "made by", "p50 ms", "p95 ms", "p99 ms", "narrations/s"]
-    return markdown([*headers, "ours / it, narrations/s", "ours / it, latency"], lines)
+    return markdown([*headers, "ours / this, narrations/s", "ours / this, latency"], lines)
 
 
 def bound_table(rows: dict[Any, Any], figures: dict[Any, Any]) -> str:
-    """Return each model in each format against what the machine allows."""
-    cases = [case for case, name in rows if name == "prompt"]
+    """Return each model compared with the limit of the machine."""
+    cases = [case for case, name in rows if name == "prompt" and not case.endswith(FORMER_FORMATS)]
     counts = [n for n in N_ROWS if (cases[0], f"step, {n} rows") in rows]
     lines = [
         [
@@ -80,16 +82,16 @@ def joins_table(figures: dict[Any, Any]) -> str:
             case,
             name.removesuffix(end),
             figures[case, f"{name.removesuffix(end)} / one by one, windows/s"]["median"],
-            each["median"],
+            line["median"],
         ]
-        for (case, name), each in figures.items()
+        for (case, name), line in figures.items()
         if name.endswith(end)
     ]
     return markdown(["model", "under way", "windows/s, of one by one", "age, of one by one"], lines)
 
 
-def _span(each: dict[str, Any]) -> str:
-    return f"{each['median']:.3g} ({each['low']:.3g} to {each['high']:.3g})"
+def _with_range(line: dict[str, Any]) -> str:
+    return f"{line['median']:.3g} ({line['low']:.3g} to {line['high']:.3g})"
 
 
 if __name__ == "__main__":

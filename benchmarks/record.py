@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: a table for people, one JSON document for machines."""
+"""The output of a benchmark: tables for people, one JSON document for programs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEFAULT_SEED = 20261123
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What every benchmark is told on its command line."""
+    """The command line of every benchmark."""
 
     is_quick: bool
     seed: int
@@ -32,26 +32,24 @@ class Options:
     more: dict[str, Any] = field(default_factory=dict)
     """Options of one benchmark alone."""
     words: tuple[str, ...] = ()
-    """Those of them that were given, as typed."""
+    """Those that were given, as typed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a benchmark found.
+    """The results of a benchmark.
 
     Attributes
     ----------
-    room : str
-        Its table in ``budgets.toml``.
+    benchmark : str
+        Name of its module and of its table in ``budgets.toml``.
     parameters : dict
         What was fixed: units, rate, sizes.
     limits : dict
         Physical limits measured in the same run.
-    rows : list of MeasuredRow
-    figures : list of Figure
     """
 
-    room: str
+    benchmark: str
     parameters: dict[str, Any]
     limits: dict[str, float]
     rows: list[MeasuredRow]
@@ -68,11 +66,7 @@ def read_options(
     doc : str
         The benchmark's own docstring.
     add : callable, optional
-        Adds the options that only this benchmark has.
-
-    Returns
-    -------
-    Options
+        Adds the options of this benchmark alone.
     """
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -102,11 +96,11 @@ def report(result: Result, options: Options) -> int:
     exit_code : int
         1 if a budget is exceeded; a quick run has none.
     """
-    budgets = [] if options.is_quick else _judge(result)
+    budgets = [] if options.is_quick else _check_budgets(result)
     document = {
-        "benchmark": result.room,
+        "benchmark": result.benchmark,
         "is_quick": options.is_quick,
-        "environment": _environment(result.room, options),
+        "environment": _environment(result.benchmark, options),
         "parameters": result.parameters,
         "limits": {name: _rounded(value) for name, value in result.limits.items()},
         "rows": [_rounded(asdict(row)) for row in result.rows],
@@ -122,7 +116,7 @@ def report(result: Result, options: Options) -> int:
 
 
 def markdown(headers: Sequence[str], lines: Sequence[Sequence[object]]) -> str:
-    """Lay out a table that reads in a terminal and in a document."""
+    """Format a table that is readable in a terminal and in Markdown."""
     cells = [list(headers), *([_cell(value) for value in line] for line in lines)]
     is_text = [isinstance(value, str) for value in lines[0]]
     widths = [max(len(line[i]) for line in cells) for i in range(len(headers))]
@@ -163,20 +157,20 @@ def _print_tables(document: dict[str, Any]) -> None:
         )
 
 
-def _judge(result: Result) -> list[dict[str, Any]]:
-    """Hold the figures against ``budgets.toml``."""
+def _check_budgets(result: Result) -> list[dict[str, Any]]:
+    """Compare the figures with ``budgets.toml``."""
     tables = tomllib.loads((FOLDER / "budgets.toml").read_text(encoding="utf-8"))
-    found = {(one.case, one.name): one.median for one in result.figures}
-    judged = []
-    for budget in tables[result.room]:
-        value = found[budget["case"], budget["name"]]
+    medians = {(line.case, line.name): line.median for line in result.figures}
+    checked = []
+    for budget in tables[result.benchmark]:
+        value = medians[budget["case"], budget["name"]]
         is_met = budget.get("at_least", value) <= value <= budget.get("at_most", value)
-        judged.append({**budget, "found": _rounded(value), "is_met": is_met})
-    return judged
+        checked.append({**budget, "found": _rounded(value), "is_met": is_met})
+    return checked
 
 
-def _environment(room: str, options: Options) -> dict[str, Any]:
-    command = f"python -m benchmarks.bench_{room} --seed {options.seed}"
+def _environment(benchmark: str, options: Options) -> dict[str, Any]:
+    command = f"python -m benchmarks.bench_{benchmark} --seed {options.seed}"
     status = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -194,11 +188,11 @@ def _environment(room: str, options: Options) -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """Ask git about this checkout; None where there is none, as in `benchmarks.compare`."""
-    answer = subprocess.run(
+    """Run git in this checkout; None outside one, as in `benchmarks.compare`."""
+    ran = subprocess.run(
         ["git", *arguments], cwd=FOLDER, capture_output=True, text=True, check=False
     )
-    return answer.stdout.strip() if answer.returncode == 0 else None
+    return ran.stdout.strip() if ran.returncode == 0 else None
 
 
 def _cpu_model() -> str:
@@ -209,7 +203,7 @@ def _cpu_model() -> str:
 
 
 def _rounded(value: Any) -> Any:
-    """Keep four digits of a float: more would be noise."""
+    """Round floats to four digits; more would be noise."""
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
     return float(f"{value:.4g}") if isinstance(value, float) else value
@@ -224,5 +218,5 @@ def _cell(value: object) -> str:
 
 
 def stop(message: str) -> None:
-    """End a benchmark whose contenders do not agree: fast and wrong is no result."""
+    """Stop a benchmark whose contenders disagree, since a fast wrong result is worthless."""
     sys.exit(f"the contenders disagree: {message}")

@@ -31,14 +31,9 @@ def population() -> Population:
 
 
 def spike_batches(rng: np.random.Generator, *, n_batches: int, n_spikes: int) -> list[SpikeBatch]:
-    """Make consecutive 10 ms batches of equal size.
+    """Return consecutive 10 ms batches of `n_spikes` each, sorted by time.
 
-    Parameters
-    ----------
-    rng : Generator
-    n_batches : int
-    n_spikes : int
-        Spikes in each batch; every unit is as likely at every nanosecond. Times are sorted.
+    Every unit is equally likely at every nanosecond.
     """
     return [_spike_batch(rng, seq, n_spikes) for seq in range(n_batches)]
 

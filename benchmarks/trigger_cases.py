@@ -47,7 +47,7 @@ POOLED = ("all", *(f"area{number}" for number in range(N_AREAS)))
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class TriggerSize:
     """One size of encoder, ready to be run.
 
     Attributes
@@ -79,7 +79,7 @@ class Size:
         return Window(spec=self.manifest.window_spec, first_bin=0, counts=counts)
 
 
-def make_tiny(folder: Path, *, seconds: float, seed: int) -> Size:
+def make_tiny(folder: Path, *, seconds: float, seed: int) -> TriggerSize:
     """Take the encoder and the language model of the simulated animal."""
     facts = json.loads((SHIPPED_ENCODER / "encoder.json").read_text(encoding="utf-8"))
     scaling = _rates(len(facts["units"]))
@@ -87,7 +87,7 @@ def make_tiny(folder: Path, *, seconds: float, seed: int) -> Size:
     return _make(folder, "tiny", encoder, scaling, SHIPPED_MODEL, seconds=seconds, seed=seed)
 
 
-def make_paper(folder: Path, *, seconds: float, seed: int, is_quick: bool) -> Size:
+def make_paper(folder: Path, *, seconds: float, seed: int, is_quick: bool) -> TriggerSize:
     """Draw an encoder of the paper's size, and a small language model that takes its patches."""
     grid = PatchGrid(4, 4, 32) if is_quick else PatchGrid(24, 24, 1024)
     n_units = QUICK_UNITS if is_quick else PAPER_UNITS
@@ -111,7 +111,7 @@ def _make(
     *,
     seconds: float,
     seed: int,
-) -> Size:
+) -> TriggerSize:
     rng = np.random.default_rng(seed)
     probes = folder / f"{name}-probes"
     probes.mkdir()
@@ -141,7 +141,7 @@ def _make(
     rules.write_text(rules_text(random.concepts, "all"), encoding="utf-8")
     recording = folder / f"{name}-sorting"
     _write_sorting(recording, scaling.mean, seconds, rng)
-    return Size(name, manifest, recording, rules, model)
+    return TriggerSize(name, manifest, recording, rules, model)
 
 
 def _rates(n_units: int) -> Scaling:

@@ -1,4 +1,4 @@
-"""The benchmarks run and say what they found; no duration is judged here."""
+"""The benchmarks run and report their results; durations are not tested."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = (
+BENCHMARKS = (
     "bin_ring",
     "wire_ingest",
     "window_cut",
@@ -35,18 +35,18 @@ def run(*arguments):
 
 
 @pytest.mark.timeout(120)  # the encoder is exported twice
-@pytest.mark.parametrize("room", ROOMS)
-def test_benchmark_ends_with_a_json_line(room, tmp_path):
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_benchmark_ends_with_a_json_line(benchmark, tmp_path):
     """Every contender is measured, and the document in the file is the one on the last line."""
     path = tmp_path / "result.json"
-    document = run(f"benchmarks.bench_{room}", "--quick", "--seed", "7", "--json", str(path))
+    document = run(f"benchmarks.bench_{benchmark}", "--quick", "--seed", "7", "--json", str(path))
     assert json.loads(path.read_text(encoding="utf-8")) == document
-    assert document["benchmark"] == room
+    assert document["benchmark"] == benchmark
     assert document["rows"]
     for row in document["rows"]:
         assert row["n"] > 0
         assert 0 < row["p50_us"] <= row["p95_us"] <= row["p99_us"] <= row["max_us"]
-    assert all(one["low"] <= one["median"] <= one["high"] for one in document["figures"])
+    assert all(line["low"] <= line["median"] <= line["high"] for line in document["figures"])
 
 
 def test_result_can_be_repeated():
@@ -62,7 +62,7 @@ def test_result_can_be_repeated():
     "path", sorted((ROOT / "benchmarks/runs").glob("*.json")), ids=lambda path: path.stem
 )
 def test_committed_results_met_their_budgets(path):
-    """A result in ``runs/`` is of a full run of a clean commit, within the budgets of its day."""
+    """A result in ``runs/`` is of a full run of a clean commit, within its budgets."""
     document = json.loads(path.read_text(encoding="utf-8"))
     assert not document["is_quick"]
     assert document["environment"]["is_dirty"] is False
