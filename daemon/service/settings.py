@@ -11,7 +11,15 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from contracts.address import LOOPBACK_PREFIXES, bind_problem, connect_problem, http_problem
 
@@ -49,6 +57,20 @@ def _torch_device(value: str) -> str:
     return value
 
 
+def _several(noun: str) -> tuple[BeforeValidator, AfterValidator]:
+    """Let texts be separated by commas, as on a command line, and refuse an empty list."""
+
+    def split(value: object) -> object:
+        return tuple(map(str.strip, value.split(","))) if isinstance(value, str) else value
+
+    def refuse_none(value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError(f"needs one {noun} or more, got none")
+        return value
+
+    return BeforeValidator(split), AfterValidator(refuse_none)
+
+
 def _http_url(value: str) -> str:
     if problem := http_problem(value):
         raise ValueError(problem)
@@ -73,7 +95,9 @@ class _Group(BaseModel):
 class IngestSettings(_Group):
     """Where the spikes come from."""
 
-    connect: tuple[ConnectEndpoint, ...] = ("tcp://127.0.0.1:5570",)
+    connect: Annotated[tuple[ConnectEndpoint, ...], *_several("address")] = (
+        "tcp://127.0.0.1:5570",
+    )
     """ZeroMQ addresses of the sources, one for each publisher. On a command line or in the
     environment several are separated by commas. The default is where ``neurrate stream`` binds."""
     stream_timeout_s: Seconds = 2.0
@@ -87,20 +111,6 @@ class IngestSettings(_Group):
     """What to do with units in a stream that the encoder does not know: ``refuse`` stops at
     start-up, ``ignore`` counts their spikes and leaves them out. Refused by default: such a
     stream usually belongs to another session than the bundle."""
-
-    @field_validator("connect", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(","))
-        return value
-
-    @field_validator("connect")
-    @classmethod
-    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value:
-            raise ValueError("needs one address or more, got none")
-        return value
 
 
 class RingSettings(_Group):
@@ -190,7 +200,7 @@ class NarratorSettings(_Group):
 class VllmSettings(_Group):
     """The servers of the vllm narrator; docs/vllm.md describes how to start one."""
 
-    urls: tuple[HttpUrl, ...] = ("http://127.0.0.1:8000",)
+    urls: Annotated[tuple[HttpUrl, ...], *_several("URL")] = ("http://127.0.0.1:8000",)
     """Servers of one and the same model. Narrations go to them in turn; one that fails rests, and
     comes back. On a command line or in the environment several are separated by commas. The
     default is where ``vllm serve`` listens."""
@@ -211,20 +221,6 @@ class VllmSettings(_Group):
     start_timeout_s: Seconds = 120.0
     """The same for the first sentence of a server, which may compile kernels: 13 seconds
     for a tiny model on a CPU."""
-
-    @field_validator("urls", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(","))
-        return value
-
-    @field_validator("urls")
-    @classmethod
-    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value:
-            raise ValueError("needs one URL or more, got none")
-        return value
 
 
 class HandoverSettings(_Group):
