@@ -55,7 +55,7 @@ from daemon.worker.messages import (
     pack_order,
     unpack_reply,
 )
-from daemon.worker.narrator_client import NarratedPopulation, PartialText, failed
+from daemon.worker.narrator_client import FailureStreak, NarratedPopulation, PartialText, failed
 from daemon.worker.process import WorkerProcess
 
 SOCKET_NAME = "narrator"
@@ -121,7 +121,7 @@ class WorkerClient:
         wants_partials: Callable[[], bool] = lambda: False,
     ) -> None:
         self._timeout_ns = round(batch_timeout_s * NS_PER_S)
-        self._failures_before_problem = failures_before_problem
+        self._failures = FailureStreak(failures_before_problem)
         self._clock = clock
         self._wants_partials = wants_partials
         self._handover = Handover() if handover is None else handover
@@ -130,14 +130,13 @@ class WorkerClient:
         # under `newest` replace each other, as they do behind a busy one.
         self._worker: _Worker | None = None
         self._has_room = False
-        self._last_alive_ns: int | None = None
+        self._last_alive_ns = 0
         self._is_silent = False
         # Several: with `narrator.joins` a second window may begin before the first has ended.
         self._outstanding: dict[int, _Outstanding] = {}
         self._finished: deque[NarratedPopulation | PartialText] = deque()
         # Never used twice, by no worker: a late reply cannot be taken for another window's.
         self._next_batch_id = 0
-        self._n_failures = 0
         self._has_been_ready = False
         self._start_problem = ""
         self._folder, self._socket = bind_worker_socket(context, SOCKET_NAME, what="the narrator")
@@ -186,23 +185,23 @@ class WorkerClient:
     def problem(self) -> str:
         """Why nothing can be narrated now; empty if all is well."""
         if self._worker is None:
-            if self._start_problem or self._silent_s < SILENT_LOADING_AFTER_S:
-                return self._start_problem or "the narrator worker is loading its model"
+            if self._start_problem:
+                return self._start_problem
+            # Between two workers there is no process that could be silent.
+            if self._process.pid is None or self._silent_s < SILENT_LOADING_AFTER_S:
+                return "the narrator worker is loading its model"
             return (
                 f"the narrator worker missed its heartbeat for {self._silent_s:.0f} s as it loads"
             )
         if self._is_silent:
             return f"the narrator worker has missed its heartbeat for {self._silent_s:.0f} s"
-        if self._n_failures >= self._failures_before_problem:
-            return f"the last {self._n_failures} windows could not be narrated"
-        return ""
+        return self._failures.problem
 
     @property
     def _silent_s(self) -> float:
-        """Seconds since the worker's newest message; 0 before its first."""
-        if self._last_alive_ns is None:
-            return 0.0
-        return (self._clock.now_ns() - self._last_alive_ns) / NS_PER_S
+        """Seconds since the worker's newest message, or since its start."""
+        alive_ns = max(self._last_alive_ns, self._process.started_ns)
+        return (self._clock.now_ns() - alive_ns) / NS_PER_S
 
     def offer(self, narration_batch: NarrationBatch) -> None:
         """Leave one window's embeddings; under ``newest`` it replaces one that still waits."""
@@ -306,7 +305,7 @@ class WorkerClient:
         del self._outstanding[ended.batch_id]
         # One sentence is proof that the narrator works; some rows may fail on their own.
         if window.has_text:
-            self._n_failures = 0
+            self._failures.n = 0
         else:
             self._count_failure("narration_failed")
 
@@ -320,14 +319,13 @@ class WorkerClient:
         self._finished += failed(pending, reason, self._worker.provenance, self._clock)
 
     def _count_failure(self, dropped_as: str) -> None:
-        self._n_failures += 1
+        self._failures.n += 1
         self._lost[dropped_as] += 1
 
     def _forget_worker(self, reason: str) -> None:
         for batch_id in list(self._outstanding):
             self._give_up(batch_id, reason, dropped_as="worker_died")
-        self._worker, self._has_room = None, False
-        self._is_silent, self._last_alive_ns = False, None
+        self._worker, self._has_room, self._is_silent = None, False, False
 
     def _check_timeouts(self) -> None:
         now_ns = self._clock.now_ns()

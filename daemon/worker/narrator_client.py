@@ -93,6 +93,19 @@ class NarratorClient(Protocol):
         ...
 
 
+class FailureStreak:
+    """Windows in a row that could not be narrated: from `limit` on they are a problem."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.n = 0
+
+    @property
+    def problem(self) -> str:
+        """The problem in a sentence; empty below the limit."""
+        return f"the last {self.n} windows could not be narrated" if self.n >= self._limit else ""
+
+
 class InlineClient:
     """Narrates at once, in the caller's thread: every window, in order.
 
@@ -120,8 +133,7 @@ class InlineClient:
         self, narrator: Narrator, clock: Clock | None = None, *, failures_before_problem: int = 3
     ) -> None:
         self.dropped: Counter[str] = Counter()
-        self._failures_before_problem = failures_before_problem
-        self._n_failures = 0
+        self._failures = FailureStreak(failures_before_problem)
         self._narrator = narrator
         self._clock = clock or HostClock()
         self._finished: deque[NarratedPopulation] = deque()
@@ -134,9 +146,7 @@ class InlineClient:
     @property
     def problem(self) -> str:
         """Why nothing can be narrated now; empty if all is well."""
-        if self._n_failures < self._failures_before_problem:
-            return ""
-        return f"the last {self._n_failures} windows could not be narrated"
+        return self._failures.problem
 
     def offer(self, narration_batch: NarrationBatch) -> None:
         """Narrate one window's embeddings now."""
@@ -154,9 +164,9 @@ class InlineClient:
                 for embedding, utterance in zip(narration_batch, utterances, strict=True)
             ]
         if any(row.utterance.status is not Status.FAILED for row in narrated):
-            self._n_failures = 0
+            self._failures.n = 0
         else:
-            self._n_failures += 1
+            self._failures.n += 1
             self.dropped["narration_failed"] += 1
         self._finished += narrated
 

@@ -37,12 +37,16 @@ class WorkerProcess:
     ----------
     n_restarts : int
         Times that a dead child was replaced.
+    started_ns : int
+        When the newest child was started, host clock.
     """
 
     def __init__(
         self, arguments: Sequence[str], clock: Clock, *, name: str = "narrator worker"
     ) -> None:
         self.n_restarts = 0
+        self.started_ns = 0
+        self._clock = clock
         self._name = name
         self._command = [sys.executable, "-m", *arguments]
         self._child: subprocess.Popen[bytes] | None = None
@@ -58,6 +62,7 @@ class WorkerProcess:
         """Start the child."""
         self._is_wanted = True
         self._backoff.begin()
+        self.started_ns = self._clock.now_ns()
         # A child inherits the mask of the thread that made it. A signal to this process in between
         # waits until the mask is restored.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})

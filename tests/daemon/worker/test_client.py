@@ -81,7 +81,7 @@ class FakeProcess:
 
     pid: int | None = 1
     address = ""
-    n_restarts = n_kills = 0
+    n_restarts = n_kills = started_ns = 0
     has_died = False
 
     def __call__(self, arguments: Sequence[str], clock: Clock) -> FakeProcess:
@@ -367,17 +367,24 @@ def test_heartbeat_of_a_dead_worker_is_ignored(ready_worker, client, collector, 
     assert client.problem == "the narrator worker has missed its heartbeat for 3 s"
 
 
-def test_worker_that_is_stopped_while_it_loads_is_reported(worker, client, collector, clock):
-    """Not ready, with the seconds since its last heartbeat; it is waited for and not killed."""
-    worker.send(Heartbeat(1))
-    wait_until(lambda: client.sockets[0].poll(0), what="its heartbeat")
-    collector.collect()
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_worker_that_is_stopped_while_it_loads_is_reported(
+    has_begun: bool, worker, client, collector, process, clock
+):
+    """Not ready, with the seconds since its last heartbeat or its start; it is waited for."""
+    process.started_ns = clock.ns
+    if has_begun:
+        clock.ns += S
+        worker.send(Heartbeat(1))
+        wait_until(lambda: client.sockets[0].poll(0), what="its heartbeat")
+        collector.collect()
     clock.ns += round(SILENT_LOADING_AFTER_S * S) - 1
     assert client.problem == "the narrator worker is loading its model"
     clock.ns += 1
     assert client.problem == "the narrator worker missed its heartbeat for 30 s as it loads"
     worker.send(ModelLoaded(1, PROVENANCE))
     collector.ready()
+    assert process.n_kills == 0
 
 
 @pytest.mark.parametrize("options", [{"handover": Handover("all", 3)}])
