@@ -19,6 +19,8 @@ from simulation.cortex.nwb import write_session
 from simulation.cortex.schedule import allen_schedule
 from simulation.cortex.units import draw_units
 from simulation.scenes.movie import random_movie
+from tests.support.pictures import no_drawing
+from tests.support.threads import one_thread
 
 
 @pytest.mark.slow
@@ -43,7 +45,8 @@ def test_one_command_makes_a_bundle_that_speaks(
     out = tmp_path / "out"
     words = ["learn", str(session.path), str(out), "--frames", str(session.movies)]
     words += ["--model", str(SHIPPED_MODEL), "--size", "tiny", "--training-epochs", "1"]
-    assert main([*words, "--device", "cpu"]) == 0
+    with no_drawing(), one_thread():
+        assert main([*words, "--device", "cpu"]) == 0
     manifest = load_manifest(out / "bundle")
     capsys.readouterr()
     assert main([*words, "--device", "cpu"]) == 0

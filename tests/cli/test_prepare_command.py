@@ -264,12 +264,12 @@ def stop_after(n_calls: int):
 
 def test_a_finished_data_set_is_left_as_it_is(session, folder, capsys):
     """The same command again says that all is done, and touches no file."""
-    before = {each.name: each.stat().st_mtime_ns for each in folder.iterdir()}
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert main(command(session, folder, "--units", "allen", "--every", "2")) == 0
     said = capsys.readouterr().out
     assert f"{folder} is finished: " in said
     assert "nothing to do" in said
-    assert {each.name: each.stat().st_mtime_ns for each in folder.iterdir()} == before
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
 def test_an_unfinished_folder_with_other_options_is_refused(session, tmp_path, monkeypatch, capsys):

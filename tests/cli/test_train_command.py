@@ -23,6 +23,7 @@ from encoder_training.run_files import BESIDE, load_run
 from neurrate.cli import main
 from tests.support.pictures import no_drawing
 from tests.support.prepared import prepared_set
+from tests.support.threads import one_thread
 
 pytestmark = pytest.mark.timeout(180)  # whole runs, on a busy machine
 
@@ -34,10 +35,9 @@ QUICK = (
 
 @pytest.fixture(autouse=True, scope="module")
 def _threads():
-    """Leave torch's number of threads as it was."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+    """Keep small arrays on one core."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_overwriting_begins_anew(run, dataset, tmp_path, capsys):
     shutil.copytree(run, folder)
     (folder / "notes.txt").write_text("mine")
     (folder / "lag.png").write_bytes(b"of another run")
-    assert {each.name for each in folder.iterdir()} - {"notes.txt", "run.json"} <= set(BESIDE)
+    assert {path.name for path in folder.iterdir()} - {"notes.txt", "run.json"} <= set(BESIDE)
     before = (folder / "history.csv").read_bytes()
     words = ["train", str(dataset), str(folder), *QUICK, "--seed", "7", "--overwrite"]
     too_long = ["9000" if word == "100" else word for word in words]
@@ -211,11 +211,11 @@ def test_lag_is_chosen(dataset, tmp_path):
     choice = load_run(folder).model.lag_choice
     assert choice is not None
     assert choice.lag_ns == 100_000_000  # the latency is 50 ms
-    assert [each.lag_ns for each in choice.scores] == [0, 100_000_000]
+    assert [score.lag_ns for score in choice.scores] == [0, 100_000_000]
     assert (folder / "lag.png").exists()
 
 
-def test_retrieval_variant_is_trained_and_judged(dataset, tmp_path):
+def test_retrieval_variant_is_trained_and_evaluated(dataset, tmp_path):
     """Its table holds the training images' patches as they are in the data set."""
     folder = tmp_path / "run"
     assert main(["train", str(dataset), str(folder), *QUICK, "--variant", "retrieval"]) == 0
@@ -226,7 +226,7 @@ def test_retrieval_variant_is_trained_and_judged(dataset, tmp_path):
         assert (image == targets).all(dim=(1, 2)).any()
 
 
-def test_weights_are_only_judged(run, dataset, tmp_path):
+def test_weights_are_only_evaluated(run, dataset, tmp_path):
     """With no pass at all, a released checkpoint and those of a run come out as they went in."""
     encoder = load_run(run).encoder
     assert isinstance(encoder, PatchEncoder)
@@ -283,7 +283,7 @@ def test_folders_that_are_something_else_are_refused(dataset, tmp_path, capsys):
     assert main(["train", str(dataset), str(tmp_path / "run"), *QUICK]) == 2
     assert "holds something that is no run" in capsys.readouterr().err
     assert main(["train", str(dataset), str(tmp_path / "run"), *QUICK, "--overwrite"]) == 2
-    assert [each.name for each in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.txt"]
 
 
 def test_lags_are_read():

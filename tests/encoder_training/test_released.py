@@ -78,7 +78,7 @@ def released() -> Released:
 
 def wrapped(state, kind):
     """Return the state dict as scripts save it."""
-    compiled = {f"module._orig_mod.{name}": each for name, each in state.items()}
+    compiled = {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}
     return {
         "plain": state,
         "model": {"model": state, "epoch": 3},
@@ -172,8 +172,8 @@ def test_what_is_no_checkpoint_is_one_sentence(name, tmp_path):
     [("patch_queries", float("nan")), ("multi_conv.branches.1.2.running_var", -1.0)],
 )
 def test_weights_that_give_no_numbers_are_refused(name, value, released, tmp_path):
-    """A network that can only answer NaN is named as such before it is judged."""
-    state = {key: each.clone() for key, each in released.state_dict().items()}
+    """A network that can only answer NaN is named as such before it is evaluated."""
+    state = {key: tensor.clone() for key, tensor in released.state_dict().items()}
     state[name].view(-1)[0] = value
     path = tmp_path / "ckpt.pt"
     torch.save(state, path)

@@ -61,7 +61,7 @@ def test_images_are_those_of_training(windows):
 
 
 def test_what_was_seen_is_recognised(windows):
-    """On a repeat never heard, its patches are far closer to the truth than the mean's."""
+    """On a held-out repeat, its patches are far closer to the truth than the mean's."""
     data, parts = windows
     options = TrainingOptions(
         training_epochs=15, learning_rate=3e-3, batch_size=32, variant="retrieval"
@@ -85,7 +85,7 @@ def test_targets_are_the_same_wherever_they_are_kept(windows):
     scaling = measure_targets(data, np.arange(20), normalise=True)
     rows = np.array([3, 1, 3, 17])
     gathered, kept = (
-        Targets(data, scaling, torch.device("cpu"), are_kept_there=each).of_windows(rows)
-        for each in (False, True)
+        Targets(data, scaling, torch.device("cpu"), are_kept_there=kept).of_windows(rows)
+        for kept in (False, True)
     )
     assert torch.equal(gathered, kept)

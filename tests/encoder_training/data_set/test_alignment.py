@@ -127,8 +127,8 @@ def test_chosen_presentations_keep_their_rows(presentations):
     every = dict(zip(*reversed(align(start, stop, spec, recorded_bins=(0, 10**6))), strict=True))
     chosen = np.array([100, 40, 222])
     first_bin, row = align(start, stop, spec, recorded_bins=(0, 10**6), chosen=chosen)
-    assert row.tolist() == [each for each in chosen.tolist() if each in every]
-    assert first_bin.tolist() == [every[each] for each in row.tolist()]
+    assert row.tolist() == [number for number in chosen.tolist() if number in every]
+    assert first_bin.tolist() == [every[number] for number in row.tolist()]
 
 
 def test_tables_out_of_order_are_refused():

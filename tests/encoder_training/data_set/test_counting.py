@@ -1,4 +1,4 @@
-"""Counts of a data set: those of serving, bit for bit, whatever the stretches."""
+"""Counts of a data set: those of serving, bit for bit, whatever the chunks."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def trains_and_spans(draw):
 
 
 @given(trains_and_spans(), st.integers(1, 200))
-def test_counts_equal_those_of_serving(drawn, stretch_bytes):
+def test_counts_equal_those_of_serving(drawn, chunk_bytes):
     """Each span holds what `bin_spikes` counts in it, spikes on edges included."""
     rate, spans, trains = drawn
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(counting, "STRETCH_BYTES", stretch_bytes)
-        stretches = count_spans(from_trains(trains), spans, n_units=N_UNITS, rate=rate)
-        found = [counts.copy() for counts in stretches]
+        patch.setattr(counting, "CHUNK_BYTES", chunk_bytes)
+        chunks = count_spans(from_trains(trains), spans, n_units=N_UNITS, rate=rate)
+        found = [counts.copy() for counts in chunks]
     unit_index = np.repeat(np.arange(N_UNITS), [len(train) for train in trains])
     expected = [
         bin_spikes(
@@ -90,12 +90,12 @@ def test_more_spikes_than_a_byte_holds_are_refused(n_spikes):
     """255 spikes in a bin are kept; one more, or twice as many, is an error and no small number."""
     spikes = np.sort(np.concatenate([np.full(n_spikes, 5), np.arange(0, 10**9, 10**7)]))
     spans = CountedIntervals(np.array([0]), np.array([9]))
-    stretches = count_spans(from_trains([spikes]), spans, n_units=1, rate=BinRate(120))
+    chunks = count_spans(from_trains([spikes]), spans, n_units=1, rate=BinRate(120))
     if n_spikes > 254:
         with pytest.raises(UserError, match=f"at most, got {n_spikes + 1}"):
-            next(stretches)
+            next(chunks)
     else:
-        assert next(stretches)[0, 0] == n_spikes + 1
+        assert next(chunks)[0, 0] == n_spikes + 1
 
 
 def test_spikes_and_units_from_elsewhere_are_our_mistake():

@@ -23,7 +23,7 @@ def shown(**repeats_of: tuple[int, int]) -> StimulusTable:
         names=tuple(repeats_of),
         start_ns=start_ns,
         stop_ns=start_ns + FRAME_NS,
-        stimulus=np.repeat(np.arange(len(numbers)), [len(each) for each in numbers]),
+        stimulus=np.repeat(np.arange(len(numbers)), [len(shown) for shown in numbers]),
         number=number,
         block=np.full(len(number), np.nan),
     )
@@ -71,7 +71,7 @@ def test_a_frame_has_one_role_in_all_repeats(kind):
     split = split_presentations(presented, options)
     for movie in (0, 1):
         roles = roles_of_frames(presented, split.role, movie)
-        assert all(len(each) == 1 for each in roles)
+        assert all(len(of_frame) == 1 for of_frame in roles)
     for group in np.unique(split.group):
         of_group = split.group == group
         assert len(set(split.role[of_group].tolist())) == 1
@@ -85,7 +85,7 @@ def test_the_middle_of_each_movie_is_held_out():
     presented = shown(a=(300, 2), b=(150, 1))
     role = split_presentations(presented, SplitOptions("middle")).role
     for movie, n in ((0, 300), (1, 150)):
-        is_test = [each == {Role.TEST} for each in roles_of_frames(presented, role, movie)]
+        is_test = [of_frame == {Role.TEST} for of_frame in roles_of_frames(presented, role, movie)]
         numbers = np.flatnonzero(is_test)
         assert np.array_equal(numbers, np.arange(numbers[0], numbers[-1] + 1))
         assert len(numbers) == pytest.approx(0.2 * n, abs=1)
@@ -96,7 +96,7 @@ def test_the_front_of_each_movie_is_held_out():
     """The test frames are the first ones."""
     presented = shown(a=(300, 2))
     role = split_presentations(presented, SplitOptions("front", fraction=0.3)).role
-    is_test = [each == {Role.TEST} for each in roles_of_frames(presented, role, 0)]
+    is_test = [of_frame == {Role.TEST} for of_frame in roles_of_frames(presented, role, 0)]
     assert is_test == [True] * 90 + [False] * 210
 
 

@@ -40,9 +40,9 @@ def test_windows_are_cut_where_they_start(data):
     """A window holds its bins, moved by its shift, and a target is that of its frame."""
     rows, shift = np.array([4, 0, 7]), np.array([1, -2, 0])
     found = data.counts_of(rows, shift)
-    for each, row, moved in zip(found, rows, shift, strict=True):
+    for counts, row, moved in zip(found, rows, shift, strict=True):
         first = data.first_bin[row] + moved
-        assert np.array_equal(each, data.counts[first : first + 8])
+        assert np.array_equal(counts, data.counts[first : first + 8])
     assert found.shape == (3, 8, 18)
     assert data.targets_of(rows).shape == (3, 4, 6)
     assert np.array_equal(data.targets_of(rows)[2], data.targets[2].astype(np.float32))

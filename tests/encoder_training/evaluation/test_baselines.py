@@ -15,17 +15,17 @@ from encoder_training.losses import measure_targets
 from tests.support.prepared import prepared_set
 
 
-def lesson_of(prepared, *, units=None) -> BaselineData:
+def training_of(prepared, *, units=None) -> BaselineData:
     """Return what baselines learn from."""
     data, parts = prepared.windows(100_000_000)
     targets = measure_targets(data, parts.train, normalise=True)
-    heard = np.ones(data.n_units, np.bool_) if units is None else units
+    selected = np.ones(data.n_units, np.bool_) if units is None else units
     return BaselineData(
         data,
         parts.train,
         parts.validation,
         measure_scaling(data, parts.train),
-        heard,
+        selected,
         fit_frame_space(data.targets, targets),
     )
 
@@ -33,7 +33,7 @@ def lesson_of(prepared, *, units=None) -> BaselineData:
 @pytest.fixture(scope="module")
 def training() -> BaselineData:
     """Return a movie of which every frame was shown in training."""
-    return lesson_of(prepared_set())
+    return training_of(prepared_set())
 
 
 def skill(decoder, training: BaselineData) -> float:
@@ -60,7 +60,7 @@ def test_a_baseline_of_blind_units_knows_the_mean(name):
     """Through CA1, which does not see the movie, nothing is explained and nothing made up."""
     prepared = prepared_set()
     ca1 = prepared.population.select("area:CA1").mask
-    training = lesson_of(prepared, units=ca1)
+    training = training_of(prepared, units=ca1)
     decoder = FITS[name](training)
     assert -0.1 < skill(decoder, training) < 0.1
     counts = training.data.counts_of(training.validation[:4])
@@ -102,7 +102,7 @@ def test_ridge_is_ridge(max_side, training, monkeypatch):
 
 def test_sums_over_parts_are_counts():
     """Twelve bins in parts of three: sums by hand, and z-scores of the training windows."""
-    training = lesson_of(prepared_set())
+    training = training_of(prepared_set())
     counts = np.arange(12, dtype=np.uint8)[None, :, None].repeat(24, axis=2)
     parts = training.parts(4)
     assert parts.sums(counts).reshape(4, 24)[:, 0].tolist() == [3, 12, 21, 30]

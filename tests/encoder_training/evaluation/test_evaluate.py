@@ -44,8 +44,8 @@ def prepared():
 
 
 @pytest.fixture(scope="module")
-def judged(prepared) -> EncoderResults:
-    """Return what a short training is worth."""
+def results(prepared) -> EncoderResults:
+    """Return the evaluation of a short training."""
     data, parts = prepared.windows(LAG_NS)
     spec = replace(EncoderSpec.tiny(len(prepared.population), GRID), input_dropout=0.0)
     masking = MaskingOptions(
@@ -58,7 +58,7 @@ def judged(prepared) -> EncoderResults:
 
 
 class Oracle:
-    """Knows the windows, and answers what it is told to."""
+    """Knows the windows, and gives the answers of a list."""
 
     name = "oracle"
 
@@ -76,14 +76,14 @@ class Oracle:
 
 
 def scores_of(prepared, answer_of) -> MethodScores:
-    """Judge a decoder that gives the patches of chosen frames."""
+    """Score a decoder that gives the patches of chosen frames."""
     data, parts = prepared.windows(LAG_NS)
     bench = EvaluationSet.of(prepared, data, parts, parts.test)
     oracle = Oracle(bench, answer_of(bench))
     draws = draw_groups(bootstrap_groups(data, parts.test, bench.time)[0], seed=0)
     scored = bench.score(oracle, tqdm(disable=True))
-    everyone = prepared.population.select("all")
-    return _ResampledScores(oracle, "all", everyone, scored, draws, bench, True).scores
+    all_units = prepared.population.select("all")
+    return _ResampledScores(oracle, "all", all_units, scored, draws, bench, True).scores
 
 
 def test_a_perfect_decoder_has_perfect_scores():
@@ -115,32 +115,32 @@ def test_a_decoder_that_guesses_is_at_chance():
     assert not found.is_above_chance
 
 
-def test_a_short_training_beats_the_mean(judged):
+def test_a_short_training_beats_the_mean(results):
     """On frames that it never saw, the encoder explains what mean and shuffled units do not."""
-    assert judged.n_unseen == judged.n_frames == 50
-    encoder, mean = judged.method("encoder"), judged.method("mean patches")
+    assert results.n_unseen == results.n_frames == 50
+    encoder, mean = results.method("encoder"), results.method("mean patches")
     assert mean.scores["skill"].value == pytest.approx(0, abs=1e-4)
     assert mean.scores["rank"].value == pytest.approx(mean.chance["rank"])
     assert encoder.scores["skill"].low > 0
     for control in ("mean patches", "shuffled units"):
-        assert judged.against(control).verdict("skill") == "ahead"
-        assert judged.against(control).differences["cosine"].value > 0
+        assert results.against(control).verdict("skill") == "ahead"
+        assert results.against(control).differences["cosine"].value > 0
 
 
-def test_blind_units_are_seen_to_be_at_chance(judged):
+def test_blind_units_are_seen_to_be_at_chance(results):
     """Through CA1 every method's interval holds chance; through VISp patches are explained."""
     for name in ("encoder", *BASELINES):
-        ca1 = judged.method(name, "area:CA1")
+        ca1 = results.method(name, "area:CA1")
         assert ca1.n_units == 8
         assert ca1.against_chance == "at chance"
         assert ca1.scores["skill"].value < 0.1
-        assert judged.method(name, "area:VISp").scores["skill"].low > 0
+        assert results.method(name, "area:VISp").scores["skill"].low > 0
 
 
-def test_frames_that_were_held_out_are_decided_by_patches(judged):
+def test_frames_that_were_held_out_are_decided_by_patches(results):
     """Who can name training frames alone is not counted wrong for that on new ones."""
-    chosen = [judged.method(name, "all").chosen for name in ("naive Bayes", "kNN")]
-    assert all("frames by patches" in each for each in chosen)
+    chosen = [results.method(name, "all").chosen for name in ("naive Bayes", "kNN")]
+    assert all("frames by patches" in settings for settings in chosen)
 
 
 def test_an_encoder_that_has_learned_nothing_is_seen_to_lose(tmp_path):
@@ -150,31 +150,31 @@ def test_an_encoder_that_has_learned_nothing_is_seen_to_lose(tmp_path):
     torch.manual_seed(0)
     encoder = PatchEncoder(EncoderSpec.tiny(data.n_units, GRID))
     scaling = measure_scaling(data, parts.train)
-    judged = evaluate_encoder(prepared, data, parts, encoder, scaling, progress=False)
-    assert judged.period_s == {"natural_movie_one": pytest.approx(FRAME_NS / 1e9)}
-    assert judged.drawn == "runs of 1 s of movie time from 1 held-out group"
-    assert judged.method("naive Bayes").is_above_chance
+    results = evaluate_encoder(prepared, data, parts, encoder, scaling, progress=False)
+    assert results.period_s == {"natural_movie_one": pytest.approx(FRAME_NS / 1e9)}
+    assert results.drawn == "runs of 1 s of movie time from 1 held-out group"
+    assert results.method("naive Bayes").is_above_chance
     for baseline in BASELINES:
-        assert judged.against(baseline).verdict("cosine") == "behind"
-        assert judged.against(baseline).verdict("skill") == "behind"
-    sentences = verdict(judged, BASELINES)
+        assert results.against(baseline).verdict("cosine") == "behind"
+        assert results.against(baseline).verdict("skill") == "behind"
+    sentences = verdict(results, BASELINES)
     assert len(sentences) == len(BASELINES) * len(HEADLINES)
     assert sentences[0].startswith("The encoder LOSES to naive Bayes in cosine:")
-    text = write_report(tmp_path, judged).read_text(encoding="utf-8")
+    text = write_report(tmp_path, results).read_text(encoding="utf-8")
     assert "the encoder **loses to** naive Bayes (cosine, skill" in text.splitlines()[2]
-    assert evaluate_encoder(prepared, data, parts, encoder, scaling, progress=False) == judged
+    assert evaluate_encoder(prepared, data, parts, encoder, scaling, progress=False) == results
 
 
-def test_an_encoder_that_wins_is_seen_to_win(judged):
+def test_an_encoder_that_wins_is_seen_to_win(results):
     """The same sentences say so the other way round, where the numbers do."""
     ahead = {name: Interval(0.2, 0.1, 0.3) for name in METRICS}
     better = replace(
-        judged,
+        results,
         ahead=tuple(
             PairedDifference(
-                each.other, each.population, ahead | {"patch_mse": Interval(-1, -2, -0.5)}
+                lead.other, lead.population, ahead | {"patch_mse": Interval(-1, -2, -0.5)}
             )
-            for each in judged.ahead
+            for lead in results.ahead
         ),
     )
     assert better.against("kNN").verdict("patch_mse") == "ahead"
@@ -187,23 +187,23 @@ def test_an_encoder_that_wins_is_seen_to_win(judged):
     assert tie.verdict("skill") == "not told apart"
 
 
-def test_what_was_judged_is_json(judged):
+def test_results_are_json(results):
     """Every score comes back; what is no number is null."""
-    tree = json.loads(json.dumps(judged.to_json(), allow_nan=False))
+    tree = json.loads(json.dumps(results.to_json(), allow_nan=False))
     assert tree["methods"][0]["scores"]["skill"]["value"] == pytest.approx(
-        judged.methods[0].scores["skill"].value
+        results.methods[0].scores["skill"].value
     )
     assert None in tree["over_time"]["accuracy"]["encoder"]
 
 
-def test_the_report_shows_what_there_is(judged, tmp_path):
+def test_the_report_shows_what_there_is(results, tmp_path):
     """Tables, pictures and, where training left them, its curves."""
     (tmp_path / "curves.png").write_bytes(b"")
-    text = write_report(tmp_path, judged).read_text(encoding="utf-8")
+    text = write_report(tmp_path, results).read_text(encoding="utf-8")
     for name in ("methods.png", "populations.png", "over_time.png", "decoded.png", "curves.png"):
         assert f"]({name})" in text
         assert (tmp_path / name).exists()
     assert "lag.png" not in text
     assert "| area:CA1 | 8 | encoder |" in text
     assert "*chance*" in text
-    assert set(COLOURS) == {each.name for each in judged.methods}
+    assert set(COLOURS) == {method.name for method in results.methods}

@@ -1,4 +1,4 @@
-"""An encoder heard through a population, and the control through shuffled units."""
+"""An encoder masked to a population, and the control through shuffled units."""
 
 from __future__ import annotations
 

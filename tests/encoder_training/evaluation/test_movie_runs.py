@@ -51,7 +51,7 @@ def test_repeats_of_a_chunk_are_one_draw(every):
     assert what == "runs of 1 s of movie time from 6 held-out groups"
     assert len(np.unique(group)) == 6
     frame = data.frame[parts.test]
-    assert all(len(np.unique(group[frame == each])) == 1 for each in np.unique(frame))
+    assert all(len(np.unique(group[frame == number])) == 1 for number in np.unique(frame))
 
 
 def test_an_interval_is_as_wide_as_the_movie_is_short():

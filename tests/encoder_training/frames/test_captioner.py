@@ -128,7 +128,7 @@ def test_every_third_frame_is_captioned(tmp_path):
     path = tmp_path / "captions.jsonl"
     fill_captions(path, frames, movies, Counting(), every=3)
     found = read_captions(path)
-    assert [each.number for each in found] == [0, 3, 6, 9, 0, 3, 6]
+    assert [caption.number for caption in found] == [0, 3, 6, 9, 0, 3, 6]
     matched = match_captions(found, frames, nearest=True)
     assert not len(matched.missing)
     assert matched.captions[1] == matched.captions[0]

@@ -52,10 +52,10 @@ def test_facts_of_a_simulated_movie_are_read(tmp_path):
     movie = random_movie("natural_movie_one", seed=0, n_scenes=2, frames_per_scene=3)
     write_facts(movie, tmp_path)
     found = read_captions(tmp_path)
-    assert [(each.movie, each.number) for each in found] == [
+    assert [(caption.movie, caption.number) for caption in found] == [
         ("natural_movie_one", number) for number in range(6)
     ]
-    assert all(each.text.endswith(".") for each in found)
+    assert all(caption.text.endswith(".") for caption in found)
 
 
 def test_frames_get_their_captions():

@@ -52,7 +52,7 @@ def test_patches_are_a_safetensors_file_that_is_mapped(tmp_path):
     for row, (movie, number) in enumerate(zip(frames.movie, frames.number, strict=True)):
         seen = movies[frames.movies[movie]].frames(number, number + 1)
         np.testing.assert_array_equal(mapped[row], tower.patches(seen)[0])
-    assert [each.name for each in tmp_path.iterdir()] == ["patches.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["patches.safetensors"]
 
 
 def test_killed_in_the_middle_and_gone_on_with_equals_uninterrupted(tmp_path):

@@ -73,7 +73,7 @@ def test_calibration_makes_probabilities_better(probes):
     gains = [t.log_loss_uncalibrated - t.log_loss for t in probes.tested if t.concept in WORDS]
     assert np.mean(gains) > 0
     everyone = [probes.of(word) for word in WORDS]
-    assert all(each.calibration_error < 0.2 for each in everyone)
+    assert all(test.calibration_error < 0.2 for test in everyone)
     assert (probes.scale >= 0).all()
 
 
@@ -96,7 +96,7 @@ def test_probes_come_back_from_their_files(probes, tmp_path):
         assert getattr(again, name).dtype == np.float32
     assert (again.concepts, again.populations) == (probes.concepts, probes.populations)
     assert again.tested == probes.tested
-    assert {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {
+    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
         "probes.json": 0o644, "probes.safetensors": 0o644,
     }  # fmt: skip
     first = (tmp_path / "probes.safetensors").read_bytes()
