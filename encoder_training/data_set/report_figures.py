@@ -24,13 +24,7 @@ COLOURS = ("#1f5a8c", "#a8324a", "#3f8f5b", "#e2a03f", "#6b4c9a", "#7f7f7f", "#2
 
 
 def draw_alignment(path: Path, presented: StimulusTable, measured: Sequence[Alignment]) -> None:
-    """Draw lengths over time, their histogram, and how far tiled labels would be off.
-
-    Raises
-    ------
-    DependencyError
-        If matplotlib is not installed.
-    """
+    """Draw lengths over time, their histogram, and how far tiled labels would be off."""
     with report_figure(path, (10, 1 + 2.2 * len(measured))) as figure:
         grid = figure.subplots(
             len(measured), 3, squeeze=False, gridspec_kw={"width_ratios": [2, 1, 2]}
@@ -54,13 +48,7 @@ def draw_alignment(path: Path, presented: StimulusTable, measured: Sequence[Alig
 
 
 def draw_rates(path: Path, areas: Sequence[str], rate_hz: NDArray[np.float64]) -> None:
-    """Draw the units of each area: how many, and how fast they fire.
-
-    Raises
-    ------
-    DependencyError
-        If matplotlib is not installed.
-    """
+    """Draw the units of each area: how many, and how fast they fire."""
     names = _by_count(areas)
     of_area = np.array(areas)
     with report_figure(path, (9, 1.4 + 0.34 * len(names))) as figure:
@@ -89,13 +77,7 @@ def draw_rates(path: Path, areas: Sequence[str], rate_hz: NDArray[np.float64]) -
 
 
 def draw_response(path: Path, areas: Sequence[str], response: Response) -> None:
-    """Draw what the new picture explains of each area's rates around changes of scene.
-
-    Raises
-    ------
-    DependencyError
-        If matplotlib is not installed.
-    """
+    """Draw what the new picture explains of each area's rates around changes of scene."""
     of_area = np.array(areas)
     with report_figure(path, (7, 3.6)) as figure:
         axes = figure.subplots()
@@ -112,13 +94,7 @@ def draw_response(path: Path, areas: Sequence[str], response: Response) -> None:
 
 
 def draw_split(path: Path, presented: StimulusTable, role: NDArray[np.int8]) -> None:
-    """Draw which frames of which repeats are for what.
-
-    Raises
-    ------
-    DependencyError
-        If matplotlib is not installed.
-    """
+    """Draw which frames of which repeats are for what."""
     heights = [0.55 + 0.12 * min(n, 30) for n in presented.n_repeats]
     with report_figure(path, (9, 0.7 + sum(heights))) as figure:
         from matplotlib.colors import ListedColormap

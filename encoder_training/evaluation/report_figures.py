@@ -48,11 +48,6 @@ def write_result_figures(folder: Path, results: EncoderResults) -> dict[str, str
     -------
     figures : dict of str to str
         File name and caption.
-
-    Raises
-    ------
-    DependencyError
-        If matplotlib is not installed.
     """
     figures = {"methods.png": "Scores of each method, all units"}
     with report_figure(folder / "methods.png", (9, 3.0), dpi=DPI) as figure:
@@ -79,11 +74,6 @@ def write_probe_figures(folder: Path, probes: FittedProbes) -> dict[str, str]:
     -------
     figures : dict of str to str
         File name and caption; empty if no concept could be tested.
-
-    Raises
-    ------
-    DependencyError
-        If matplotlib is not installed.
     """
     if not any(probes.of(concept).is_scored for concept in probes.concepts):
         return {}
