@@ -148,7 +148,7 @@ def _notes(
         )
     if twice:
         yield (
-            f"{len(twice)} captions differ from another one of the same frame: "
+            f"{len(twice)} further captions say something else of a frame that has one: "
             f"{listed(twice)}. The first of each was taken."
         )
     if unknown:

@@ -190,8 +190,8 @@ def read_frames(movie: Movie, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
     first, stop = int(numbers.min()), int(numbers.max()) + 1
     if first < 0 or stop > movie.n_frames:
         raise UserError(
-            f"the movie has frames 0 to {movie.n_frames - 1}, and {first} to {stop - 1} are "
-            "requested. Give the frames that were shown in this recording."
+            f"the movie has frames 0 to {movie.n_frames - 1}, and {first} to {stop - 1} are asked "
+            "for. Give the frames that were shown in this recording."
         )
     if stop - first <= 2 * len(numbers):
         return movie.frames(first, stop)[numbers - first]

@@ -282,7 +282,7 @@ def _read_progress(path: Path) -> _StoredSoFar:
         return _StoredSoFar(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise UserError(
-            f"{path} does not hold the progress of the patches: {error}. Remove it to start again."
+            f"{path} does not say how far the patches are: {error}. Remove it to start again."
         ) from error
 
 
