@@ -29,7 +29,7 @@ UNFINISHED = 130
 """128 + SIGINT, as the other verbs that make something end with."""
 
 RATES = "1,2,5,10,20,30,40,60,120,240"
-"""Windows per second: from what anybody can read to more than a bin at 120 Hz gives."""
+"""Windows per second: from a readable pace to more than one in each bin of 120 Hz."""
 
 MAX_RATE = 10_000.0
 
@@ -53,10 +53,11 @@ def latency(
 ) -> int:
     """Measure how late narrations and triggers are, at fixed rates of windows.
 
-    Source, daemon and narrator run as processes of their own. The source waits for nobody: what
-    the daemon cannot take is lost and counted, and queueing is seen. Latencies are read from the
-    stamps in the messages; every message must be the sum of its parts, or the command fails.
-    Windows of the first second of each rate are left out of the latencies. About three minutes.
+    Source, daemon and narrator run as processes of their own. The source never waits: what the
+    daemon cannot take is lost and counted, so the figures include queueing. Latencies are read
+    from the stamps in the messages; the parts of every message must sum to its total, or the
+    command fails. Windows of the first second of each rate are left out of the latencies. About
+    three minutes.
     The tables have whole latencies, a row for each rate; --json has every stage.
 
     Examples
@@ -110,11 +111,11 @@ def soak(
     disturb: bool = False,
     bench: BenchOptions = DEFAULT,
 ) -> int:
-    """Run the whole chain for a long time and look at it once a second.
+    """Run the whole chain for a long time and sample it once a second.
 
     Memory, descriptors and threads of source, daemon and narrator, windows that wait, narrations,
     drops, latencies, and how far data time drifts from wall time. At the end a line for each rule,
-    and exit code 1 if one is broken. Ctrl-C ends it early; what was seen is kept.
+    and exit code 1 if one is broken. Ctrl-C ends it early; what was measured is kept.
 
     Examples
     --------
@@ -130,8 +131,8 @@ def soak(
     rate
         Windows per second.
     disturb
-        Stop the narrator for 30 s, or for a fifth of a soak shorter than 150 s, and let it go on;
-        kill it, later; let a subscriber join that never reads.
+        Stop the narrator for 30 s, or for a fifth of a soak shorter than 150 s, and let it
+        continue; kill it, later; let a subscriber join that never reads.
     """
     from evaluation.latency.disturbances import DisturbanceSchedule
     from evaluation.latency.process_usage import check_soak_libraries
@@ -187,15 +188,9 @@ def _print_latency(
     for kind, rows in trigger_rows(results).items():
         print_table(f"Triggers by {kind}, ms likewise", rows)
     print(f"{knee.sentence()} The knee is {RULE}.")
-    around = circumstances(inputs)
-    numbers = {
-        "version": VERSION,
-        "is_whole": is_whole,
-        **around,
-        "rates": [result.to_json() for result in results],
-        "knee": knee.to_json(),
-    }
-    write_json(bench.json, numbers)
+    around = {"version": VERSION, "is_whole": is_whole, **circumstances(inputs)}
+    rates = [result.to_json() for result in results]
+    write_json(bench.json, {**around, "rates": rates, "knee": knee.to_json()})
     if bench.picture is not None:
         n = len(inputs.populations)
         title = f"{n} population{'s' * (n > 1)}, {around['cpu']}, {around['n_cores']} cores"

@@ -38,9 +38,9 @@ def demo(
 
     Source and daemon (with its narrator) run as processes of their own and talk over tcp
     loopback. Without --recording a simulated animal is shown street scenes that neither its
-    encoder nor its small LLaVA has seen, and each sentence is scored against the true caption.
-    With --recording and without --bundle encoder and LLaVA have random weights, whose sentences
-    are noise.
+    encoder nor its small LLaVA was trained on, and each sentence is scored against the true
+    caption. With --recording and without --bundle encoder and LLaVA have random weights, whose
+    text is noise.
 
     For example:
 
@@ -91,7 +91,7 @@ def demo(
     named = {} if populations is None else _named(populations)
     speed_factor(speed)
     if triggers is not None and not triggers.is_file():
-        raise UserError(f"--triggers must name a file of rules that is there, got {triggers}.")
+        raise UserError(f"--triggers must name a file of rules that exists, got {triggers}.")
     request = DemoRequest(
         recording, units, start, seconds, bundle, model, named, rules=triggers, speed=speed
     )

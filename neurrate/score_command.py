@@ -1,4 +1,4 @@
-"""``neurrate simulate score``: what is said of scenes whose truth is known."""
+"""``neurrate simulate score``: narrations of scenes whose contents are known."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Scenes = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=5_000))]
 """Two or more: chance compares a scene with another. Each draw of the bootstrap counts every scene,
-and every sentence is held to every scene, which takes about a GB for the most."""
+and every sentence is compared with every scene, which takes about a GB for the most."""
 
 N_SCENES, N_PAIRS = 500, 20
 IMAGES = "images"
@@ -42,11 +42,11 @@ def score(
     json: JsonOption = None,
     markdown: Path | None = None,
 ) -> None:
-    """Score what is said of scenes whose truth is known: of their frames, and through spikes.
+    """Score narrations of scenes whose contents are known: from their frames, and from spikes.
 
-    Draws scenes that nobody has seen, shows them to the simulated animal, streams its spikes
-    through a source and a daemon in processes of their own, and holds every sentence to the facts.
-    About seven minutes on two cores.
+    Draws scenes that no training has used, shows them to the simulated animal, streams its spikes
+    through a source and a daemon in processes of their own, and compares every sentence with the
+    facts. About seven minutes on two cores.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def score(
         Controlled clips for each of six features: two scenes that differ in it alone.
     seed
         Of scenes, spikes, subsets of units, and the bootstrap. Seeds of scenes that a training
-        has seen are refused.
+        has used are refused.
     sbert
         Compare sentences by all-MiniLM-L6-v2 too, which must be installed.
     json
@@ -77,7 +77,7 @@ def score(
     Raises
     ------
     UserError
-        If the scenes of that seed are not unseen.
+        If a training has used the scenes of that seed.
     DependencyError
         If a package is missing that is needed at the end.
     """
@@ -90,7 +90,7 @@ def score(
     check_writable(markdown)
     if seed in SEEN:
         raise UserError(
-            f"--seed must give scenes that nobody has learned from, got {seed}: the trainings use "
+            f"--seed must give scenes that no training has used, got {seed}: the trainings use "
             f"{listed(sorted(SEEN))}. Leave it out, or choose another."
         )
     _check_installed("scipy", *(["matplotlib"] if markdown is not None else []))
@@ -111,7 +111,7 @@ def score(
 
 
 def _check_installed(*packages: str) -> None:
-    """Refuse before the long work what would fail after it.
+    """Check before the long work for the packages that are used after it.
 
     Raises
     ------
@@ -139,22 +139,22 @@ def _command(
 
 def _show(report: Report) -> None:
     narrators = {"true patches": report.true_patches, **report.spikes}
-    narrators |= {f"{number} visual units": each for number, each in report.units.items()}
+    narrators |= {f"{number} visual units": scores for number, scores in report.units.items()}
     rows: list[dict[str, object]] = [
-        {"heard": name, **{score: round(each.scores[score].value, 3) for score in SHOWN}}
-        for name, each in narrators.items()
+        {"narrated": name, **{key: round(scored.scores[key].value, 3) for key in SHOWN}}
+        for name, scored in narrators.items()
     ]
     print_table(f"Scores over {report.n_scenes} unseen scenes", rows)
     print_table(
         "Targets",
         [
             {
-                "target": each.name,
-                "wanted": each.wanted,
-                "found": each.found,
-                "met": "yes" if each.is_met else f"no, by {each.missed_by:.3f}",
+                "target": target.name,
+                "wanted": target.wanted,
+                "found": target.found,
+                "met": "yes" if target.is_met else f"no, by {target.missed_by:.3f}",
             }
-            for each in report.targets
+            for target in report.targets
         ],
     )
 
@@ -164,5 +164,5 @@ def _write_page(report: Report, path: Path) -> None:
     from evaluation.narrations.page import page
 
     figures = write_figures(report, path.parent / IMAGES)
-    links = {caption: f"{IMAGES}/{each.name}" for caption, each in figures.items()}
+    links = {caption: f"{IMAGES}/{figure.name}" for caption, figure in figures.items()}
     path.write_text(page(report, links), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""``neurrate triggers``: rules tried on a recording before they move anything."""
+"""``neurrate triggers``: rules tried on a recording before they act on an experiment."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def score(
     config: ConfigOption = None,
     set_: SetOption = (),
 ) -> None:
-    """Try rules on a recording: what they would have heard, missed, and taken for something else.
+    """Try rules on a recording: their hits, misses and false alarms.
 
     Replays the recording through a source and a daemon in processes of their own. Every rule is a
-    dry one: triggers are published and reach no sink. They are held to what was on the screen:
-    to the captions of the recording's presentations, or to a file of your own.
+    dry one: triggers are published and reach no sink. They are compared with what was on the
+    screen: with the captions of the recording's presentations, or with a file of your own.
 
     Examples
     --------
@@ -59,13 +59,13 @@ def score(
     rules
         TOML file of rules; docs/triggers.md describes it.
     truth
-        CSV with start_s, stop_s and concept, in seconds of session time: when something was there.
-        A concept is a rule's concept, words, sentence or name. What no row names was not there.
+        CSV with start_s, stop_s and concept, in seconds of session time: when a concept was shown.
+        A concept is a rule's concept, words, sentence or name. At other times it was not shown.
     model
         Folder or hub id of the language model, for rules on narrations; that of the bundle if
         omitted.
     populations
-        Populations to hear, separated by commas, each also the set; those of --config, or those
+        Populations, separated by commas; those of --config, or those
         that the rules name, if omitted.
     speed
         Session seconds per second, or max, which drops no window. At 1 the host's latencies are
@@ -91,7 +91,7 @@ def score(
 
     check_writable(json)
     check_picture(picture)
-    asked = DryRunRequest(
+    request = DryRunRequest(
         recording=recording,
         bundle=bundle,
         rules=rules,
@@ -104,41 +104,41 @@ def score(
         config=config,
         settings=set_,
     )
-    prepared = prepare(asked)
+    prepared = prepare(request)
     try:
         with TemporaryDirectory(prefix="neurrate-triggers-") as folder:
-            report = dry_run(prepared, Path(folder), command=_command(asked, seed), seed=seed)
+            report = dry_run(prepared, Path(folder), command=_command(request, seed), seed=seed)
     finally:
         prepared.source.close()
-    _tell(report)
+    _print(report)
     write_json(json, report.to_json())
     if picture is not None:
         write_picture(picture, report)
 
 
-def _command(asked: DryRunRequest, seed: int) -> str:
+def _command(request: DryRunRequest, seed: int) -> str:
     """Return the command without what changes no number."""
-    words = ["neurrate", "triggers", "score", asked.recording]
-    words += ["--bundle", str(asked.bundle), "--rules", str(asked.rules)]
+    words = ["neurrate", "triggers", "score", request.recording]
+    words += ["--bundle", str(request.bundle), "--rules", str(request.rules)]
     options = {
-        "--truth": asked.truth,
-        "--model": asked.model,
-        "--populations": asked.populations,
-        "--speed": asked.speed,
-        "--start": asked.start,
-        "--seconds": asked.seconds,
-        "--config": asked.config,
+        "--truth": request.truth,
+        "--model": request.model,
+        "--populations": request.populations,
+        "--speed": request.speed,
+        "--start": request.start,
+        "--seconds": request.seconds,
+        "--config": request.config,
         "--seed": seed or None,
     }
     for name, value in options.items():
         words += [] if value is None else [name, str(value)]
-    return shlex.join(words + [word for each in asked.settings for word in ("--set", each)])
+    return shlex.join(words + [word for text in request.settings for word in ("--set", text)])
 
 
-def _tell(report: DryRun) -> None:
+def _print(report: DryRun) -> None:
     from evaluation.triggers.report import count_rows, latency_rows, notes, score_rows
 
-    print_table("Triggers against what was there", count_rows(report.rules))
+    print_table("Triggers against what was shown", count_rows(report.rules))
     print_table("Scores, with 95 % intervals over events", score_rows(report.rules))
     print_table(f"Latency, at --speed {report.speed}", latency_rows(report.rules))
     for line in notes(report):

@@ -117,9 +117,9 @@ def parts_problem(content: Mapping[str, Any]) -> str:
             return f"the stamp {name} lies {-span:.6f} ms before the one before it"
     if len(stages) != len(spans):
         return f"{len(stages)} stages lie between {len(stamps)} stamps"
-    for (stage, found), span in zip(stages.items(), spans, strict=True):
-        if abs(found - span) > TOLERANCE_MS:
-            return f"the stage {stage} is {found:.6f} ms and its stamps are {span:.6f} ms apart"
+    for (stage, stage_ms), span in zip(stages.items(), spans, strict=True):
+        if abs(stage_ms - span) > TOLERANCE_MS:
+            return f"the stage {stage} is {stage_ms:.6f} ms and its stamps are {span:.6f} ms apart"
     if abs(sum(stages.values()) - total) > TOLERANCE_MS:
         return f"the stages sum to {sum(stages.values()):.6f} ms and the total is {total:.6f} ms"
     for name, age in content.get("age_ms", {}).items():

@@ -17,6 +17,9 @@ import psutil
 
 from tests.support.wait_until import wait_until
 
+DEADLINE_S = 200.0
+"""For what takes up to 10 s on two quiet cores: ten times as long where ten programs share them."""
+
 
 class Neurrate:
     """One command in a process of its own, killed at the end if it still runs."""
@@ -53,16 +56,17 @@ class Neurrate:
         self.process.wait()
 
     def addresses(self) -> dict[str, str]:
-        """Wait until it says where it listens."""
+        """Wait until it has written its addresses."""
 
-        def known() -> bool:
+        def is_written() -> bool:
             assert self.process.poll() is None, self.text()
             return self._address_file.exists()
 
-        wait_until(known, deadline_s=40, what=f"addresses in {self._address_file.name}")
+        what = f"addresses in {self._address_file.name}"
+        wait_until(is_written, deadline_s=DEADLINE_S, what=what)
         return dict(json.loads(self._address_file.read_text()))
 
-    def wait(self, *, deadline_s: float = 40) -> int:
+    def wait(self, *, deadline_s: float = DEADLINE_S) -> int:
         """Return its exit code."""
         return self.process.wait(deadline_s)
 

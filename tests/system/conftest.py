@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 
 from tests.support.nwb_files import write_units
+from tests.support.processes import DEADLINE_S
 from tests.support.tiny_bundle import tiny_population
 
 SECONDS = 20.0
+
+LIMIT_S = 2 * DEADLINE_S
+"""For a whole test. Processes start one after another, and most of them import large libraries."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of this folder a limit that they keep on a busy machine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LIMIT_S))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import pytest
 
 from contracts.manifest import Manifest
 from neurrate.cli import main
+from tests.support.processes import DEADLINE_S
 from tests.support.wait_until import wait_until
 
 RULE = """
@@ -26,7 +27,7 @@ when = 'narration of all says "dog"'
 def words(
     recording: Path, tiny_bundle: Manifest, tmp_path_factory: pytest.TempPathFactory
 ) -> list[str]:
-    """Return what both verbs are told: a narrator without a language model loads in no time."""
+    """Return arguments of both verbs: a narrator without a language model loads at once."""
     folder = tmp_path_factory.mktemp("bench")
     rules = folder / "rules.toml"
     rules.write_text(RULE)
@@ -37,38 +38,36 @@ def words(
     ]  # fmt: skip
 
 
-@pytest.mark.timeout(120)
 def test_latency_at_two_rates(words, tmp_path: Path, capsys):
     """Every window has its stages, the parts sum to the whole, and the knee is named."""
     path, picture = tmp_path / "latency.json", tmp_path / "latency.png"
     rates = ["--rates", "10,4", "--seconds-per-rate", "2"]
     files = ["--json", str(path), "--picture", str(picture)]
     assert main(["bench", "latency", *rates, *files, *words]) == 0
-    found = json.loads(path.read_text())
-    assert found["is_whole"]
-    assert [each["pace"]["rate"] for each in found["rates"]] == [4, 10]
-    for each in found["rates"]:
-        windows = each["windows"]
+    report = json.loads(path.read_text())
+    assert report["is_whole"]
+    assert [rate["pace"]["rate"] for rate in report["rates"]] == [4, 10]
+    for rate in report["rates"]:
+        windows = rate["windows"]
         assert windows["cut"] == windows["narrated"] + sum(windows["dropped"].values())
-        assert each["spikes"]["sent"] == each["spikes"]["binned"]
-        assert each["measured_windows"] == pytest.approx(2 * each["pace"]["rate"], abs=2)
-        stages = each["stages_ms"]
+        assert rate["spikes"]["sent"] == rate["spikes"]["binned"]
+        assert rate["measured_windows"] == pytest.approx(2 * rate["pace"]["rate"], abs=2)
+        stages = rate["stages_ms"]
         assert stages["total"]["n"] == stages["encode"]["n"] > 0
-        assert sum(each["middle_ms"].values()) <= stages["total"]["max"]
-        assert each["sent_to_received_ms"]["p50"] > 0
-        assert each["published_to_here_ms"]["p50"] > 0
-    told = capsys.readouterr()
-    assert found["knee"]["sentence"] in told.out
-    assert max(len(line) for line in told.out.splitlines() if "│" in line) < 100
-    assert [line for line in told.err.splitlines() if line.startswith("bench: ")] == [
+        assert sum(rate["middle_ms"].values()) <= stages["total"]["max"]
+        assert rate["sent_to_received_ms"]["p50"] > 0
+        assert rate["published_to_here_ms"]["p50"] > 0
+    shown = capsys.readouterr()
+    assert report["knee"]["sentence"] in shown.out
+    assert max(len(line) for line in shown.out.splitlines() if "│" in line) < 100
+    assert [line for line in shown.err.splitlines() if line.startswith("bench: ")] == [
         "bench: 4 windows/s (1 of 2), 3 s", "bench: 10 windows/s (2 of 2), 3 s",
     ]  # fmt: skip
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.timeout(120)
 def test_a_disturbed_soak(words, tmp_path: Path, capsys):
-    """The narrator is stopped, goes on and is killed; no spike is lost and windows go on."""
+    """The narrator is stopped, resumes and is killed; no spike is lost and windows continue."""
     path, picture = tmp_path / "soak.jsonl", tmp_path / "soak.png"
     words = [*words, "--json", str(path), "--picture", str(picture)]
     main(["bench", "soak", "--minutes", "0.25", "--disturb", *words])  # too short for every rule
@@ -78,9 +77,9 @@ def test_a_disturbed_soak(words, tmp_path: Path, capsys):
     assert lines[0]["kind"] == "soak"
     ended = lines[-1]
     assert ended["kind"] == "end"
-    found = {each["name"]: each for each in ended["verdicts"]}
+    verdicts = {verdict["name"]: verdict for verdict in ended["verdicts"]}
     for name in ("spikes", "windows", "narrator goes on", "narrator killed"):
-        assert found[name]["is_ok"], found[name]
+        assert verdicts[name]["is_ok"], verdicts[name]
     assert ended["daemon"]["counters"]["windows"] >= 0.95 * 0.25 * 60 * 5  # whatever was stopped
     assert ended["daemon"]["counters"]["worker_restarts"] == 1
     assert len([line for line in lines if line["kind"] == "sample"]) > 8
@@ -88,7 +87,6 @@ def test_a_disturbed_soak(words, tmp_path: Path, capsys):
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.timeout(120)
 def test_ctrl_c_ends_a_soak_and_keeps_what_was_seen(words, tmp_path: Path):
     """What was sent is narrated, the verdicts are written, and the exit code says unfinished."""
     path = tmp_path / "soak.jsonl"
@@ -99,18 +97,18 @@ def test_ctrl_c_ends_a_soak_and_keeps_what_was_seen(words, tmp_path: Path):
         try:
             wait_until(
                 lambda: path.exists() and path.read_text().count('"kind": "sample"') >= 2,
-                deadline_s=60,
+                deadline_s=DEADLINE_S,
                 what="two samples",
             )
             process.send_signal(signal.SIGINT)
-            said, warned = process.communicate(timeout=60)
+            printed, warned = process.communicate(timeout=DEADLINE_S)
         finally:
             process.kill()
     assert process.returncode == 130, warned.decode()
     assert warned.decode().splitlines() == [
         "bench: soak at 5 windows/s, 300 s", "neurrate: stopped before the end.",
     ]  # fmt: skip
-    assert b"ok: spikes" in said
+    assert b"ok: spikes" in printed
     ended = json.loads(path.read_text().splitlines()[-1])
     assert ended["source"]["was_stopped"]
     assert ended["source"]["n_spikes"] == ended["daemon"]["counters"]["spikes_binned"]

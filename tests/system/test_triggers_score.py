@@ -109,7 +109,6 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.timeout(180)
 def test_a_planted_concept_is_found(
     bundle: Path, planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -140,7 +139,6 @@ def test_a_planted_concept_is_found(
         assert text in told
 
 
-@pytest.mark.timeout(180)
 def test_a_file_of_truth_wins(bundle: Path, planted: Path, tmp_path: Path):
     """With --truth the captions do not count, and a part of the recording may be played."""
     out, truth, rules = (tmp_path / name for name in ("out.json", "truth.csv", "rules.toml"))
