@@ -80,7 +80,7 @@ class RecordedVllm(ThreadingHTTPServer):
     daemon_threads = False
 
     def __init__(self, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+        super().__init__(("127.0.0.1", port), _RecordedHandler)
         self.acts: deque[Act] = deque()
         self.preflight = "preflight"
         self.models = "models"
@@ -107,7 +107,7 @@ class RecordedVllm(ThreadingHTTPServer):
         """Say nothing of clients that leave."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _RecordedHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: RecordedVllm
     timeout = 120

@@ -43,7 +43,7 @@ QUICK_FLAGS = ("--enforce-eager", "--distributed-executor-backend", "uni", "--ma
 
 
 @dataclass(frozen=True, slots=True)
-class VllmServer:
+class VllmProcess:
     """A server that answers."""
 
     url: str
@@ -58,7 +58,7 @@ class VllmServer:
 @contextmanager
 def vllm_server(
     folder: Path, *flags: str, dtype: str = "float32", port: int | None = None
-) -> Iterator[VllmServer]:
+) -> Iterator[VllmProcess]:
     """Start ``configs/vllm/serve`` on a free port, and end it."""
     if port is None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -83,7 +83,7 @@ def vllm_server(
 
     try:
         wait_until(answers, deadline_s=180, what=f"vLLM at {url}, see {log}")
-        yield VllmServer(url, process, log)
+        yield VllmProcess(url, process, log)
     finally:
         _end(process)
 

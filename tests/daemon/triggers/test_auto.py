@@ -1,4 +1,4 @@
-"""From settings to a trigger desk: what is started, and what is refused before anything is."""
+"""From settings to a trigger evaluator: what is started, and what is refused before anything is."""
 
 from __future__ import annotations
 
@@ -138,14 +138,14 @@ def publisher(context: Context) -> Iterator[Publisher]:
     publisher.close()
 
 
-def _desk(
+def _evaluator(
     context: Context, settings: Settings, publisher: Publisher
 ) -> tuple[TriggerEvaluator, Counters]:
     counters = Counters()
     rules = settings.triggers.rules
     assert rules is not None
     probes = concept_probes()
-    desk = make_trigger_evaluator(
+    evaluator = make_trigger_evaluator(
         load_rules(rules, probes=probes, populations=settings.populations),
         probes,
         settings,
@@ -156,7 +156,7 @@ def _desk(
         context=context,
         clock=HostClock(),
     )
-    return desk, counters
+    return evaluator, counters
 
 
 def test_a_desk_from_a_file(
@@ -166,11 +166,11 @@ def test_a_desk_from_a_file(
     out = tmp_path / "lines"
     settings = _settings(tmp_path, PROBES.replace("OUT", str(out)))
     with caplog.at_level(logging.WARNING, "daemon"):
-        desk, counters = _desk(context, settings, publisher)
+        evaluator, counters = _evaluator(context, settings, publisher)
     borrowed = [record for record in caplog.records if "calibrated" in record.getMessage()]
     assert [vars(record)["population"] for record in borrowed] == ["few"]
-    desk.evaluate(seen(0, 0.9, ("all", "few", "V1")))
-    desk.close(deadline_s=5)
+    evaluator.evaluate(seen(0, 0.9, ("all", "few", "V1")))
+    evaluator.close(deadline_s=5)
     (line,) = out.read_bytes().splitlines()
     assert unpack_trigger(line).calibration == "all"
     assert not (tmp_path / "lines.never").exists()
@@ -188,7 +188,7 @@ def test_what_cannot_be_started_takes_the_others_along(
 
     monkeypatch.setattr(auto, "LikenessClient", broken)
     with pytest.raises(OSError, match="no socket"):
-        _desk(context, _settings(tmp_path, text), publisher)
+        _evaluator(context, _settings(tmp_path, text), publisher)
 
 
 def test_the_example_fits_the_simulated_animal():

@@ -1,4 +1,4 @@
-"""The trigger desk: windows and narrations in, triggers out, at once and once."""
+"""The trigger evaluator: windows and narrations in, triggers out, at once and once."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class FakeSink:
 
 @dataclass
 class FakeLikeness:
-    """Finds every narration as like as it is told."""
+    """Gives every narration the same cosine."""
 
     cosine: float = 0.9
     n_dropped: int = 4
@@ -81,17 +81,17 @@ class FakeLikeness:
 
 
 @dataclass
-class Desk:
-    """A desk, and whoever listens to it."""
+class EvaluatorBench:
+    """An evaluator with a subscriber."""
 
-    desk: TriggerEvaluator
+    evaluator: TriggerEvaluator
     publisher: Publisher
     subscriber: zmq.Socket[bytes]
     counters: Counters
     clock: ManualClock
     registry: CollectorRegistry
 
-    def heard(self) -> list[Trigger]:
+    def published(self) -> list[Trigger]:
         """Return the triggers published since."""
         self.publisher.publish([b"trigger.zzz", b"end"])
         found = []
@@ -109,7 +109,7 @@ def context() -> Iterator[Context]:
 
 @pytest.fixture
 def make(context: Context):
-    """Return a function from rules to a desk with a subscriber."""
+    """Return a function from rules to an evaluator with a subscriber."""
     opened: list[Publisher | zmq.Socket[bytes]] = []
 
     def made(
@@ -117,7 +117,7 @@ def make(context: Context):
         likeness: FakeLikeness | None = None,
         probes: ConceptProbes | None = None,
         **sinks: FakeSink,
-    ) -> Desk:
+    ) -> EvaluatorBench:
         publisher = Publisher(context, "tcp://127.0.0.1:*")
         subscriber = context.socket(zmq.SUB)
         opened.extend((subscriber, publisher))
@@ -127,7 +127,7 @@ def make(context: Context):
         assert publisher.socket.poll(5000)
         publisher.serve()
         counters, clock, registry = Counters(), ManualClock(), CollectorRegistry()
-        desk = TriggerEvaluator(
+        evaluator = TriggerEvaluator(
             RuleBook(rules, {}),
             probes=PopulationProbes(probes or concept_probes(), EXPRESSIONS),
             publisher=publisher,
@@ -138,7 +138,7 @@ def make(context: Context):
             sinks=sinks,
             likeness=likeness,
         )
-        return Desk(desk, publisher, subscriber, counters, clock, registry)
+        return EvaluatorBench(evaluator, publisher, subscriber, counters, clock, registry)
 
     yield made
     for each in opened:
@@ -149,8 +149,8 @@ def test_a_window_triggers_at_once(make):
     """A concept that crosses its threshold is published by `evaluate`, with all its facts."""
     made = make(rule('probe "car" of VISp > 0.8', "car_seen"))
     made.clock.ns = 9_000_000
-    made.desk.evaluate(seen(5, 0.9, ("all", "VISp"), host_ns=4_000_000))
-    (found,) = made.heard()
+    made.evaluator.evaluate(seen(5, 0.9, ("all", "VISp"), host_ns=4_000_000))
+    (found,) = made.published()
     assert (found.name, found.kind, found.population) == ("car_seen", TriggerKind.PROBE, "VISp")
     assert found.score == pytest.approx(0.9, abs=1e-5)
     assert found.scores["dog"] == pytest.approx(0.5)
@@ -170,8 +170,8 @@ def test_rules_are_of_one_population_each(make):
         rule('probe "dark" of all > 0.8', "dark"),
         rule('probe "car" of few > 0.8', "few"),
     )
-    made.desk.evaluate([*seen(0, 0.1, ("all",)), *seen(0, 0.9, ("VISp", "few"))])
-    found = {each.name: each.calibration for each in made.heard()}
+    made.evaluator.evaluate([*seen(0, 0.1, ("all",)), *seen(0, 0.9, ("VISp", "few"))])
+    found = {each.name: each.calibration for each in made.published()}
     assert found == {"visp": "area:VISp", "few": "all"}
 
 
@@ -179,8 +179,8 @@ def test_ids_and_numbers_count_each_rule(make):
     """``seq`` counts a rule's triggers, and each has an id of its own."""
     made = make(rule('probe "car" of all > 0.8', "car"), rule('probe "dog" of all > 0.4', "dog"))
     for seq, probability in enumerate((0.9, 0.1, 0.9)):
-        made.desk.evaluate(seen(seq, probability))
-    found = made.heard()
+        made.evaluator.evaluate(seen(seq, probability))
+    found = made.published()
     assert [(each.name, each.seq) for each in found] == [("car", 0), ("dog", 0), ("car", 1)]
     assert len({each.id for each in found}) == 3
 
@@ -190,17 +190,17 @@ def test_a_window_that_is_no_number_triggers_nothing(make):
     made = make(rule('probe "car" of all > 0.8'), rule('probe "dog" of all < 0.2', "gone"))
     embeddings = seen(0, 0.9)
     embeddings[0].patches[:] = float("nan")
-    made.desk.evaluate(embeddings)
-    made.desk.evaluate([])
-    assert made.heard() == []
+    made.evaluator.evaluate(embeddings)
+    made.evaluator.evaluate([])
+    assert made.published() == []
 
 
 def test_a_window_that_overflows_triggers_nothing(make):
     """Finite patches too large to be added up are no score, and the next window is judged."""
     made = make(rule('probe "car" of all > 0.8'), probes=probes_that_cancel())
-    made.desk.evaluate(huge(0))
-    made.desk.evaluate(seen(1, 0.9))
-    assert [each.window.seq for each in made.heard()] == [1]
+    made.evaluator.evaluate(huge(0))
+    made.evaluator.evaluate(seen(1, 0.9))
+    assert [each.window.seq for each in made.published()] == [1]
 
 
 @pytest.mark.parametrize(
@@ -221,8 +221,8 @@ def test_a_window_that_overflows_triggers_nothing(make):
 def test_words_are_heard_as_concepts_are_counted(make, word: str, text: str, fires: bool):
     """Any case, singular or plural, whole words in their order, and not what is absent."""
     made = make(rule(f'narration of all says "{word}"'))
-    made.desk.on_narration(narration(text=text))
-    assert bool(made.heard()) == fires
+    made.evaluator.on_narration(narration(text=text))
+    assert bool(made.published()) == fires
 
 
 def test_a_narration_triggers_with_its_own_life(make):
@@ -230,9 +230,9 @@ def test_a_narration_triggers_with_its_own_life(make):
     made = make(rule('narration of VISp says "car"', "car_said"))
     made.clock.ns = 70_000_000
     said = replace(narration(population="VISp", seq=4), n_gap_bins=2, blind_streams=("probe_b",))
-    made.desk.on_narration(narration(population="all"))
-    made.desk.on_narration(said)
-    (found,) = made.heard()
+    made.evaluator.on_narration(narration(population="all"))
+    made.evaluator.on_narration(said)
+    (found,) = made.published()
     assert (found.kind, found.narration_id, found.text) == ("word", said.id, said.said.text)
     assert (found.score, found.threshold, found.scores, found.calibration) == (1, 0.5, {}, None)
     assert found.stamps.in_order() == {
@@ -254,10 +254,10 @@ def test_a_narration_triggers_with_its_own_life(make):
 def test_a_failed_narration_is_passed_over(make):
     """What was never said neither triggers nor arms a rule again."""
     made = make(rule('narration of all says "car"'), likeness=FakeLikeness())
-    made.desk.on_narration(narration(seq=0))
-    made.desk.on_narration(narration(seq=1, text="", status=Status.FAILED))
-    made.desk.on_narration(narration(seq=2))
-    assert len(made.heard()) == 1
+    made.evaluator.on_narration(narration(seq=0))
+    made.evaluator.on_narration(narration(seq=1, text="", status=Status.FAILED))
+    made.evaluator.on_narration(narration(seq=2))
+    assert len(made.published()) == 1
 
 
 def test_a_narration_that_was_overtaken_changes_nothing(make):
@@ -266,9 +266,9 @@ def test_a_narration_that_was_overtaken_changes_nothing(make):
         rule('narration of all says "car"', refractory_s=60, straggler_s=STRAGGLER_NS / 1e9)
     )
     for seq, text in ((4, "A car."), (3, "A dog."), (5, "A car."), (6, "A dog."), (7, "A car.")):
-        made.desk.on_narration(narration(seq=seq, text=text))
-    assert [each.window.seq for each in made.heard()] == [4]
-    made.desk.poll()
+        made.evaluator.on_narration(narration(seq=seq, text=text))
+    assert [each.window.seq for each in made.published()] == [4]
+    made.evaluator.poll()
     assert made.counters.triggers_refractory == {"seen": 1}
 
 
@@ -276,11 +276,11 @@ def test_likeness_is_found_elsewhere_and_published_by_poll(make):
     """`hear` only asks; the trigger comes when the answer is there."""
     likeness = FakeLikeness()
     made = make(rule('narration of all like "darkness" > 0.5', "night"), likeness=likeness)
-    made.desk.on_narration(narration(population="VISp"))
-    made.desk.on_narration(narration(seq=1, text="It is night."))
-    assert made.heard() == []
-    made.desk.poll()
-    (found,) = made.heard()
+    made.evaluator.on_narration(narration(population="VISp"))
+    made.evaluator.on_narration(narration(seq=1, text="It is night."))
+    assert made.published() == []
+    made.evaluator.poll()
+    (found,) = made.published()
     assert (found.kind, found.score, found.text) == ("likeness", 0.9, "It is night.")
     assert made.counters.likeness_dropped == 4
 
@@ -289,14 +289,14 @@ def test_what_likeness_has_not_answered_is_known(make):
     """Whoever ends the daemon can wait for it; a rule that cannot work is a problem."""
     likeness = FakeLikeness()
     made = make(rule('narration of all like "darkness" > 0.5', "night"), likeness=likeness)
-    assert (made.desk.n_unfinished, made.desk.problem) == (0, "")
-    made.desk.on_narration(narration())
+    assert (made.evaluator.n_unfinished, made.evaluator.problem) == (0, "")
+    made.evaluator.on_narration(narration())
     likeness.problem = "no model"
-    assert (made.desk.n_unfinished, made.desk.problem) == (1, "no model")
-    made.desk.poll()
-    assert made.desk.n_unfinished == 0
+    assert (made.evaluator.n_unfinished, made.evaluator.problem) == (1, "no model")
+    made.evaluator.poll()
+    assert made.evaluator.n_unfinished == 0
     made = make(rule('narration of all says "car"'))
-    assert (made.desk.n_unfinished, made.desk.problem) == (0, "")
+    assert (made.evaluator.n_unfinished, made.evaluator.problem) == (0, "")
 
 
 def test_a_sink_whose_deliveries_fail_is_a_problem(make):
@@ -308,11 +308,11 @@ def test_a_sink_whose_deliveries_fail_is_a_problem(make):
     sinks = {"a": FakeSink("a"), "b": FakeSink("b"), "c": FakeSink("c")}
     likeness = FakeLikeness()
     made = make(*rules, likeness=likeness, **sinks)
-    assert made.desk.problem == ""
+    assert made.evaluator.problem == ""
     sinks["a"].problem, sinks["c"].problem = "a fails", "c fails"
-    assert made.desk.problem == "a fails; c fails"
+    assert made.evaluator.problem == "a fails; c fails"
     likeness.problem = "no model"
-    assert made.desk.problem == "no model; a fails; c fails"
+    assert made.evaluator.problem == "no model; a fails; c fails"
 
 
 def test_a_dry_rule_reaches_no_sink(make):
@@ -323,8 +323,8 @@ def test_a_dry_rule_reaches_no_sink(make):
         rule('probe "car" of all > 0.8', "wet", sinks=("sink",)),
         sink=sink,
     )
-    made.desk.evaluate(seen(0, 0.9))
-    assert {each.name: each.dry_run for each in made.heard()} == {"dry": True, "wet": False}
+    made.evaluator.evaluate(seen(0, 0.9))
+    assert {each.name: each.dry_run for each in made.published()} == {"dry": True, "wet": False}
     assert [each.trigger.name for each in sink.offered] == ["wet"]
     assert json.loads(sink.offered[0].payload)["name"] == "wet"
 
@@ -334,8 +334,8 @@ def test_counts_and_latencies(make):
     made = make(rule('probe "car" of all > 0.8', "car", sinks=("a",)), a=FakeSink("a"))
     assert made.counters.triggers == {"car": 0}
     made.clock.ns = 12_000_000
-    made.desk.evaluate(seen(0, 0.9, host_ns=4_000_000))
-    made.desk.poll()
+    made.evaluator.evaluate(seen(0, 0.9, host_ns=4_000_000))
+    made.evaluator.poll()
     counters = made.counters
     assert counters.triggers == {"car": 1}
     sinks = (
@@ -360,7 +360,7 @@ def test_close_closes_everything(make):
     a, b = FakeSink("a", ends=ends), FakeSink("b", ends=ends)
     likeness = FakeLikeness(ends=ends)
     made = make(rule('probe "car" of all > 0.8', sinks=("a", "b")), likeness=likeness, a=a, b=b)
-    made.desk.close(deadline_s=0.5)
+    made.evaluator.close(deadline_s=0.5)
     sinks = ["a finishes", "b finishes", "a is closed", "b is closed"]
     assert ends == [*sinks, "likeness is closed"]
 
@@ -369,8 +369,8 @@ def test_triggers_are_never_repeated(make, context: Context):
     """Whoever joins hears the last narration again, and no trigger of before."""
     made = make(rule('probe "car" of all > 0.8'))
     for seq, probability in enumerate((0.9, 0.1, 0.9)):
-        made.desk.evaluate(seen(seq, probability))
-    assert len(made.heard()) == 2
+        made.evaluator.evaluate(seen(seq, probability))
+    assert len(made.published()) == 2
     made.publisher.publish(pack_narration(narration()))
     late = context.socket(zmq.SUB)
     late.subscribe(b"")

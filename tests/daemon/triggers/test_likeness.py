@@ -31,14 +31,14 @@ def context() -> Iterator[Context]:
     context.destroy(linger=0)
 
 
-def _port(context: Context, model: str, clock: Clock) -> LikenessClient:
+def _client(context: Context, model: str, clock: Clock) -> LikenessClient:
     log = LogSettings(level="ERROR").model_dump_json()
     return LikenessClient(context, [SENTENCE, "a dog"], model=model, log=log, clock=clock)
 
 
-def _worker_of(port: LikenessClient) -> int:
-    assert port.worker_pid is not None
-    return port.worker_pid
+def _worker_of(client: LikenessClient) -> int:
+    assert client.worker_pid is not None
+    return client.worker_pid
 
 
 @pytest.mark.timeout(240)
@@ -48,62 +48,63 @@ def test_likeness_of_narrations(context: Context):
     One test for the whole life: the model takes seconds to load, and is loaded once.
     """
     clock = ManualClock()
-    port = _port(context, model_folder(None), clock)
+    client = _client(context, model_folder(None), clock)
     found: dict[str, Mapping[str, float]] = {}
 
     def collect(n: int) -> bool:
-        found.update({said.id: cosines for said, cosines in port.collect()})
+        found.update({said.id: cosines for said, cosines in client.collect()})
         return len(found) >= n
 
     try:
         for seq in range(MAX_WAITING + 3):
-            port.submit(narration(seq=seq))
-        assert (port.n_dropped, port.n_unfinished, port.problem) == (3, MAX_WAITING, "")
-        first = _worker_of(port)
+            client.submit(narration(seq=seq))
+        assert (client.n_dropped, client.n_unfinished, client.problem) == (3, MAX_WAITING, "")
+        first = _worker_of(client)
         os.kill(first, signal.SIGKILL)
-        wait_until(lambda: collect(0) and port.worker_pid is None, what="the worker's death")
-        assert (port.n_dropped, port.n_unfinished) == (MAX_WAITING + 3, 0)
-        assert "the worker ended with exit code -9" in port.problem
-        port.submit(narration())
-        assert (port.n_dropped, port.n_unfinished) == (MAX_WAITING + 4, 0)
+        wait_until(lambda: collect(0) and client.worker_pid is None, what="the worker's death")
+        assert (client.n_dropped, client.n_unfinished) == (MAX_WAITING + 3, 0)
+        assert "the worker ended with exit code -9" in client.problem
+        client.submit(narration())
+        assert (client.n_dropped, client.n_unfinished) == (MAX_WAITING + 4, 0)
 
         clock.ns += round(1e9)
-        wait_until(lambda: collect(0) and port.is_ready, deadline_s=180, what="another one")
-        assert port.problem == ""
-        assert _worker_of(port) != first
+        wait_until(lambda: collect(0) and client.is_ready, deadline_s=180, what="another one")
+        assert client.problem == ""
+        assert _worker_of(client) != first
         texts = ["A dark street in deep shadow.", "Two dogs run across a bright meadow."]
         asked = [narration(seq=seq, text=texts[seq % 2]) for seq in range(6)]
         for each in asked:
-            port.submit(each)
+            client.submit(each)
         wait_until(lambda: collect(6), deadline_s=60, what="the cosines")
         assert list(found) == [each.id for each in asked]
-        assert (port.n_dropped, port.n_unfinished, port.problem) == (MAX_WAITING + 4, 0, "")
+        assert (client.n_dropped, client.n_unfinished, client.problem) == (MAX_WAITING + 4, 0, "")
         dark, dogs = (found[f"run-all-{seq}"] for seq in (4, 5))
         assert dark[SENTENCE] > 0.5 > dogs[SENTENCE]
         assert dogs["a dog"] > dark["a dog"]
 
-        os.kill(_worker_of(port), signal.SIGSTOP)
-        port.submit(narration(seq=102))
+        os.kill(_worker_of(client), signal.SIGSTOP)
+        client.submit(narration(seq=102))
         clock.ns += round(1e9 * ANSWER_S)
         assert collect(0)
-        assert (port.n_unfinished, port.problem) == (1, "")
+        assert (client.n_unfinished, client.problem) == (1, "")
         clock.ns += 1
         assert collect(0)
-        assert (port.n_dropped, port.n_unfinished, port.is_ready) == (MAX_WAITING + 5, 0, False)
-        wait_until(lambda: collect(0) and port.worker_pid is None, what="the end of what hangs")
-        assert "the worker gave no answer for 10 s" in port.problem
+        assert not client.is_ready
+        assert (client.n_dropped, client.n_unfinished) == (MAX_WAITING + 5, 0)
+        wait_until(lambda: collect(0) and client.worker_pid is None, what="the end of what hangs")
+        assert "the worker gave no answer for 10 s" in client.problem
     finally:
-        port.close(deadline_s=0)
+        client.close(deadline_s=0)
 
 
 def test_a_model_that_is_loading_takes_no_time_at_the_end(
     context: Context, caplog: pytest.LogCaptureFixture
 ):
     """A worker that cannot see yet that it should end is ended, before the deadline."""
-    port = _port(context, model_folder(None), HostClock())
-    pid = _worker_of(port)
+    client = _client(context, model_folder(None), HostClock())
+    pid = _worker_of(client)
     os.kill(pid, signal.SIGSTOP)
-    port.close(deadline_s=10)
+    client.close(deadline_s=10)
     assert not psutil.pid_exists(pid)
     assert "likeness worker killed" not in caplog.text
 
@@ -114,7 +115,7 @@ def test_a_worker_that_cannot_be_started_leaves_nothing_behind(
     """The folder of the socket goes with it."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(ValueError, match="null byte"):
-        _port(context, "a\0b", HostClock())
+        _client(context, "a\0b", HostClock())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -123,20 +124,20 @@ def test_a_model_that_cannot_be_loaded_is_said(
     context: Context, tmp_path, caplog: pytest.LogCaptureFixture
 ):
     """A folder without a model is an error in the log and a problem; nothing waits for it."""
-    port = _port(context, str(tmp_path), HostClock())
+    client = _client(context, str(tmp_path), HostClock())
     try:
 
         def has_failed() -> bool:
-            assert list(port.collect()) == []
+            assert list(client.collect()) == []
             return "likeness cannot start" in caplog.text
 
-        port.submit(narration())
+        client.submit(narration())
         wait_until(has_failed, deadline_s=180, what="the failure")
-        assert not port.is_ready
-        assert "there is no config.json" in port.problem
-        assert (port.n_dropped, port.n_unfinished) == (1, 0)
-        wait_until(lambda: has_failed() and port.worker_pid is None, what="the worker's end")
-        assert "there is no config.json" in port.problem
+        assert not client.is_ready
+        assert "there is no config.json" in client.problem
+        assert (client.n_dropped, client.n_unfinished) == (1, 0)
+        wait_until(lambda: has_failed() and client.worker_pid is None, what="the worker's end")
+        assert "there is no config.json" in client.problem
         assert "likeness worker died" in caplog.text
     finally:
-        port.close(deadline_s=0)
+        client.close(deadline_s=0)

@@ -60,7 +60,7 @@ def _triggers(
     times: NDArray[np.int64], units: NDArray[np.uint32], cuts: list[int]
 ) -> list[tuple[str, int, int, float]]:
     kept = _Kept()
-    desk = TriggerEvaluator(
+    evaluator = TriggerEvaluator(
         RuleBook(RULES, {}),
         probes=PopulationProbes(concept_probes(), {"all": "all"}),
         publisher=cast(Publisher, kept),
@@ -75,7 +75,7 @@ def _triggers(
     for seq, (start_ns, stop_ns) in enumerate(pairwise(cuts)):
         ring.add(batch_of(times, units, start_ns, stop_ns, seq=seq))
         for window in cutter.ready(ring):
-            desk.evaluate([_embedding(window)])
+            evaluator.evaluate([_embedding(window)])
     return [(each.name, each.seq, each.window.seq, each.score) for each in kept.triggers]
 
 

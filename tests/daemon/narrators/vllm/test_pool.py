@@ -19,7 +19,7 @@ URLS = ("http://a", "http://b", "http://c")
 FAULT = ServerFault("it failed")
 
 
-class Scene:
+class PoolScenario:
     """A pool whose checks and clock belong to the test."""
 
     def __init__(self, *urls: str) -> None:
@@ -63,112 +63,112 @@ class Scene:
 
 def test_servers_take_turns():
     """Three that are well get a third each."""
-    scene = Scene(*URLS)
-    assert asyncio.run(scene.urls(9)) == dict.fromkeys(URLS, 3)
+    scenario = PoolScenario(*URLS)
+    assert asyncio.run(scenario.urls(9)) == dict.fromkeys(URLS, 3)
 
 
 def test_a_server_that_failed_rests():
     """It gets nothing until its rest is over, and then after a check."""
-    scene = Scene(*URLS)
+    scenario = PoolScenario(*URLS)
 
     async def play() -> None:
-        scene.fail("http://a")
-        assert await scene.urls(4) == {"http://b": 2, "http://c": 2}
-        scene.now_s = 0.6
-        await scene.urls(1)  # the check begins with whoever asks next
+        scenario.fail("http://a")
+        assert await scenario.urls(4) == {"http://b": 2, "http://c": 2}
+        scenario.now_s = 0.6
+        await scenario.urls(1)  # the check begins with whoever asks next
         await asyncio.sleep(0)
-        assert scene.checked == ["http://a"]
-        assert (await scene.urls(9))["http://a"] == 3
+        assert scenario.checked == ["http://a"]
+        assert (await scenario.urls(9))["http://a"] == 3
 
     asyncio.run(play())
 
 
 def test_rests_grow_and_are_forgotten():
     """Each rest is twice the last, up to a limit; a whole sentence starts them anew."""
-    scene = Scene("http://a", "http://b")
-    scene.problems["http://a"] = FAULT
+    scenario = PoolScenario("http://a", "http://b")
+    scenario.problems["http://a"] = FAULT
     rests = []
 
     async def play() -> None:
-        scene.fail("http://a")
+        scenario.fail("http://a")
         for _ in range(9):
-            rests.append(scene.rest_s("http://a"))
-            scene.now_s += rests[-1]
-            await scene.urls(1)
+            rests.append(scenario.rest_s("http://a"))
+            scenario.now_s += rests[-1]
+            await scenario.urls(1)
             await asyncio.sleep(0)
-        del scene.problems["http://a"]
-        scene.now_s += scene.rest_s("http://a")
-        await scene.urls(1)
+        del scenario.problems["http://a"]
+        scenario.now_s += scenario.rest_s("http://a")
+        await scenario.urls(1)
         await asyncio.sleep(0)
-        scene.pool.worked(scene.pool.servers[0])
-        scene.fail("http://a")
+        scenario.pool.worked(scenario.pool.servers[0])
+        scenario.fail("http://a")
 
     asyncio.run(play())
     assert rests == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-    assert scene.rest_s("http://a") == pytest.approx(0.5)
+    assert scenario.rest_s("http://a") == pytest.approx(0.5)
 
 
 def test_failures_of_one_moment_count_once():
     """Ten sentences that break off together make one rest, not ten."""
-    scene = Scene(*URLS)
+    scenario = PoolScenario(*URLS)
     for _ in range(10):
-        scene.fail("http://a")
-    assert scene.rest_s("http://a") == 0.5
+        scenario.fail("http://a")
+    assert scenario.rest_s("http://a") == 0.5
 
 
 def test_what_was_asked_before_the_rest_is_forgiven():
     """A sentence from before that fails after the server is back does not count again."""
-    scene = Scene(*URLS)
+    scenario = PoolScenario(*URLS)
 
     async def play() -> None:
-        scene.fail("http://a")
-        scene.now_s = 1.0
-        await scene.urls(1)
+        scenario.fail("http://a")
+        scenario.now_s = 1.0
+        await scenario.urls(1)
         await asyncio.sleep(0)
-        scene.fail("http://a", requested_s=0.0)
-        assert scene.rest_s("http://a") == 0
-        scene.fail("http://a", requested_s=1.5)
-        assert scene.rest_s("http://a") > 0
+        scenario.fail("http://a", requested_s=0.0)
+        assert scenario.rest_s("http://a") == 0
+        scenario.fail("http://a", requested_s=1.5)
+        assert scenario.rest_s("http://a") > 0
 
     asyncio.run(play())
 
 
 def test_a_server_is_checked_before_it_is_back():
     """A check that fails lets it rest again, with the check's reason."""
-    scene = Scene("http://a")
-    scene.problems["http://a"] = ServerFault("still loading", pause_s=20)
+    scenario = PoolScenario("http://a")
+    scenario.problems["http://a"] = ServerFault("still loading", pause_s=20)
 
     async def play() -> None:
-        scene.fail("http://a")
-        scene.now_s = 0.5
+        scenario.fail("http://a")
+        scenario.now_s = 0.5
         with pytest.raises(NoServerError, match="still loading"):
-            await scene.pool.take()
+            await scenario.pool.take()
 
     asyncio.run(play())
-    assert scene.checked == ["http://a"]
-    assert scene.rest_s("http://a") == 20
+    assert scenario.checked == ["http://a"]
+    assert scenario.rest_s("http://a") == 20
 
 
 def test_a_busy_server_says_how_long():
     """It rests for what it asks, not beyond the limit, and needs no check."""
-    scene = Scene("http://a")
+    scenario = PoolScenario("http://a")
 
     async def play() -> None:
-        scene.fail("http://a", ServerFault("busy", is_busy=True, pause_s=7))
-        assert scene.rest_s("http://a") == 7
-        scene.now_s = 7.0
-        assert await scene.urls(1) == {"http://a": 1}
-        scene.fail("http://a", ServerFault("busy", is_busy=True, pause_s=86_400))
-        assert scene.rest_s("http://a") == LONGEST_PAUSE_S
+        scenario.fail("http://a", ServerFault("busy", is_busy=True, pause_s=7))
+        assert scenario.rest_s("http://a") == 7
+        scenario.now_s = 7.0
+        assert await scenario.urls(1) == {"http://a": 1}
+        scenario.fail("http://a", ServerFault("busy", is_busy=True, pause_s=86_400))
+        assert scenario.rest_s("http://a") == LONGEST_PAUSE_S
 
     asyncio.run(play())
-    assert not scene.checked
+    assert not scenario.checked
 
 
 def test_nobody_waits_for_a_long_rest():
     """When all rest for longer than a sentence waits, it fails at once, with every reason."""
-    scene = Scene("http://a", "http://b")
-    scene.fail("http://a", ServerFault("a is off", pause_s=20))
-    scene.fail("http://b", ServerFault("b is off", pause_s=20))
+    scenario = PoolScenario("http://a", "http://b")
+    scenario.fail("http://a", ServerFault("a is off", pause_s=20))
+    scenario.fail("http://b", ServerFault("b is off", pause_s=20))
     with pytest.raises(NoServerError, match=r"no vLLM server is well: a is off; b is off"):
-        asyncio.run(scene.urls(1))
+        asyncio.run(scenario.urls(1))

@@ -29,7 +29,7 @@ from tests.support.processes import get
 from tests.support.record_vllm import body_of, recorded_tokens
 from tests.support.recorded_vllm import RECORDED
 from tests.support.vllm_narrators import embeddings_of, narrator_settings, vllm_settings
-from tests.support.vllm_server import IS_INSTALLED, TINY_LLAVA, WHY_NOT, VllmServer, vllm_server
+from tests.support.vllm_server import IS_INSTALLED, TINY_LLAVA, WHY_NOT, VllmProcess, vllm_server
 from tests.support.wait_until import wait_until
 
 pytestmark = [
@@ -55,7 +55,7 @@ def test_a_real_server(tmp_path: Path, fitting: Manifest, subtests: pytest.Subte
                 check(narrator, real)
 
 
-def narrator_on(real: VllmServer, fitting: Manifest) -> VllmNarrator:
+def narrator_on(real: VllmProcess, fitting: Manifest) -> VllmNarrator:
     """Return a narrator on a server."""
     return VllmNarrator(
         str(TINY_LLAVA),
@@ -97,7 +97,7 @@ def plain_road(embeddings: Any) -> list[tuple[str, int, float]]:
     return said
 
 
-def token_for_token_what_transformers_says(narrator: VllmNarrator, real: VllmServer) -> None:
+def token_for_token_what_transformers_says(narrator: VllmNarrator, real: VllmProcess) -> None:
     """Eight populations at once: text, number of tokens and scores are the plain road's."""
     embeddings = embeddings_of(8)
     said = narrate(narrator, embeddings)
@@ -109,7 +109,7 @@ def token_for_token_what_transformers_says(narrator: VllmNarrator, real: VllmSer
         assert each.status in {Status.OK, Status.TRUNCATED}
 
 
-def the_recording_is_what_it_says(narrator: VllmNarrator, real: VllmServer) -> None:
+def the_recording_is_what_it_says(narrator: VllmNarrator, real: VllmProcess) -> None:
     """The server in the other tests repeats what this one says."""
     tokens = recorded_tokens()
     bodies = {
@@ -151,7 +151,7 @@ def essence(body: str) -> object:
     )
 
 
-def partials_and_a_cancelled_window(narrator: VllmNarrator, real: VllmServer) -> None:
+def partials_and_a_cancelled_window(narrator: VllmNarrator, real: VllmProcess) -> None:
     """The words come one after the other, and the server hears that one window is given up."""
     narrator.begin(0, embeddings_of(1), with_partials=True)
     narrator.begin(1, embeddings_of(2, seed=7))
@@ -177,7 +177,7 @@ def partials_and_a_cancelled_window(narrator: VllmNarrator, real: VllmServer) ->
     wait_until(lambda: n_running(real) == 0, what="nothing runs on the server")
 
 
-def n_running(real: VllmServer) -> float:
+def n_running(real: VllmProcess) -> float:
     """Return the requests that the server works at, by its own account."""
     found = re.findall(
         r"^vllm:num_requests_running\{.*\} (\S+)$", get(f"{real.url}/metrics")[1], re.M
@@ -185,7 +185,7 @@ def n_running(real: VllmServer) -> float:
     return sum(map(float, found))
 
 
-def a_server_that_stops_in_the_middle(narrator: VllmNarrator, real: VllmServer) -> None:
+def a_server_that_stops_in_the_middle(narrator: VllmNarrator, real: VllmProcess) -> None:
     """A server that is stopped fails sentences with the reason, and is back when it goes on."""
     assert narrate(narrator, embeddings_of(1))[0].status is Status.OK
     real.signal(signal.SIGSTOP)
@@ -200,7 +200,7 @@ def a_server_that_stops_in_the_middle(narrator: VllmNarrator, real: VllmServer) 
     )
 
 
-def what_a_hostile_request_does(narrator: VllmNarrator, real: VllmServer) -> None:
+def what_a_hostile_request_does(narrator: VllmNarrator, real: VllmProcess) -> None:
     """Image tokens of another number or width are refused, and the server lives on."""
     tokens = recorded_tokens()
     headers = {"Content-Type": "application/json"}
