@@ -6,19 +6,20 @@ while the fast loop counts on.
 
 Nothing is lost without a number. In the order of the path:
 
-==================  ==============================================================  ===============
-lost                because                                                         counted in
-==================  ==============================================================  ===============
-message             it breaks the wire format, or has no hello (``wire_errors``)    ingest
-batch               it never arrived (``batches_lost``)                             stream_registry
-batch               it came twice (``batches_duplicate``)                           stream_registry
-spike               its bin had already left in a window (``spikes_late``)          bin_ring
-spike               the encoder does not know its unit (``spikes_unknown``)         bin_ring
-bin                 the ring was full before it was complete (``overrun_bins``)     bin_ring
-bin in a window     a stream did not cover it (``gap_bins``)                        bin_ring
-window, uncut       no stream covered it (``windows_gap_skipped``)                  window_cutter
-window              see `DROP_REASONS` (``windows_dropped``)                        pipeline, worker
-==================  ==============================================================  ===============
+=============  ==========================================  ===================  ================
+lost           counter, and why                            found in             counted in
+=============  ==========================================  ===================  ================
+message        ``wire_errors``: breaks the wire format     contracts.wire       ingest
+message        ``wire_errors``: no hello, foreign units    stream_registry      ingest
+batch          ``batches_lost``: never arrived             stream_registry      ingest
+batch          ``batches_duplicate``: came twice           stream_registry      ingest
+spike          ``spikes_late``: its bin has been cut       bin_ring             pipeline
+spike          ``spikes_unknown``: not in the encoder      bin_ring             pipeline
+bin            ``overrun_bins``: the ring was full         bin_ring             pipeline
+bin            ``gap_bins``: a stream did not cover it     bin_ring             pipeline
+window, uncut  ``windows_gap_skipped``: unseen, overrun    window_cutter        pipeline
+window         ``windows_dropped``: see `DROP_REASONS`     there                there
+=============  ==========================================  ===================  ================
 
 Two sums hold once nothing is under way:
 
@@ -81,7 +82,7 @@ class Counters:
     spikes_received: int = 0
     """Ingest, for each spike of a batch that the registry accepted."""
 
-    # Spikes and bins: found by bin_ring, counted by the pipeline from each AddReport.
+    # Spikes, batches and bins: found by stream_registry and bin_ring.
 
     spikes_binned: int = 0
     """Pipeline, for each spike that got its bin."""
