@@ -24,9 +24,14 @@ def report(line: str) -> None:
 
 @contextmanager
 def progress(
-    title: str, total: float | None, *, unit: str = "", label: str | None = None
+    title: str,
+    total: float | None,
+    *,
+    unit: str = "",
+    label: str | None = None,
+    is_timed: bool = False,
 ) -> Iterator[Callable[[float], None]]:
-    """Show a bar, or write a line for each tenth.
+    """Show a bar, or write a line for each tenth of some work.
 
     Parameters
     ----------
@@ -38,60 +43,26 @@ def progress(
         Of the total.
     label : str, optional
         What the lines begin with; the title if omitted.
+    is_timed : bool
+        The total is in wall seconds: a line at the beginning and one for each minute instead.
 
     Yields
     ------
     advance_to : callable
         To be called with how much of the total is done.
     """
-    step = total / N_PARTS if total else None
-    with _steps(
-        title, total, unit, step, lambda n: f"{label or title}: {100 * n // N_PARTS} %"
-    ) as advance_to:
-        yield advance_to
-
-
-@contextmanager
-def timed_progress(title: str, seconds: float, *, label: str) -> Iterator[Callable[[float], None]]:
-    """Show a bar of wall seconds, or write a line at the beginning and one for each minute.
-
-    Parameters
-    ----------
-    title : str
-    seconds : float
-        Of the whole.
-    label : str
-        What the lines begin with.
-
-    Yields
-    ------
-    advance_to : callable
-        To be called with how many seconds have passed.
-    """
-    if not sys.stderr.isatty():
-        report(f"{label}, {seconds:.0f} s")
-    with _steps(
-        title, seconds, "s", MINUTE_S, lambda n: f"{label}, {MINUTE_S * n} of {seconds:.0f} s"
-    ) as advance_to:
-        yield advance_to
-
-
-@contextmanager
-def _steps(
-    title: str, total: float | None, unit: str, step: float | None, text: Callable[[int], str]
-) -> Iterator[Callable[[float], None]]:
-    """Show a bar; where it is disabled, write the text of the newest step that is done."""
     from tqdm import tqdm
 
+    label, total = label or title, total or 0.0
+    step = MINUTE_S if is_timed else total / N_PARTS
     n_done = 0
-    form = f"{{desc}}: {{bar}} {{n:.0f}} of {{total:.0f}} {unit}" if total else None
     with tqdm(
         desc=title,
         total=total or None,
         unit=f" {unit}",
         disable=None,  # where standard error is no terminal
         leave=False,
-        bar_format=form,
+        bar_format=f"{{desc}}: {{bar}} {{n:.0f}} of {{total:.0f}} {unit}" if total else None,
     ) as bar:
 
         def advance_to(done: float) -> None:
@@ -99,8 +70,11 @@ def _steps(
             done = min(done, total) if total else done
             if not bar.disable:
                 bar.update(done - bar.n)
-            elif step is not None and (n := int(done / step)) > n_done:
+            elif step and (n := int(done / step)) > n_done:
                 n_done = n
-                report(text(n))
+                tenths = f": {100 * n // N_PARTS} %"
+                report(label + (f", {step * n} of {total:.0f} s" if is_timed else tenths))
 
+        if is_timed and bar.disable:
+            report(f"{label}, {total:.0f} s")
         yield advance_to

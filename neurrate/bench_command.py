@@ -88,12 +88,7 @@ def latency(
     results: list[RateResult] = []
     with stop_on_interrupt() as stop:
         measured = measure_rates(
-            inputs,
-            paces,
-            seconds=seconds_per_rate,
-            settings=bench.settings(inputs),
-            config=bench.config,
-            is_stopped=lambda: stop.is_made,
+            inputs, paces, seconds=seconds_per_rate, is_stopped=lambda: stop.is_made
         )
         try:
             for result in measured:
@@ -140,7 +135,7 @@ def soak(
     from evaluation.latency.report import circumstances
     from evaluation.latency.sample import Log
     from evaluation.latency.soak import soak as run
-    from evaluation.progress import timed_progress
+    from evaluation.progress import progress
     from evaluation.trial import stop_on_interrupt
 
     bench.check()
@@ -158,13 +153,15 @@ def soak(
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="neurrate-soak-")))
         stop = stack.enter_context(stop_on_interrupt())
         summary = run(
-            at.plan(inputs, seconds=seconds, settings=bench.settings(inputs), config=bench.config),
+            at.plan(inputs, seconds=seconds),
             folder,
             log,
             speed=at.speed,
             schedule=DisturbanceSchedule.of(seconds) if disturb else None,
             is_stopped=lambda: stop.is_made,
-            on_second=stack.enter_context(timed_progress(title, seconds, label=f"bench: {title}")),
+            on_second=stack.enter_context(
+                progress(title, seconds, unit="s", label=f"bench: {title}", is_timed=True)
+            ),
         )
         is_ok = _print_soak(log, summary, inputs, bench, rate)
     if stop.is_made:

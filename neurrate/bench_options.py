@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -68,7 +68,7 @@ class BenchOptions:
         check_matplotlib()
 
     def inputs(self, *, seconds: float) -> TrialInputs:
-        """Make what was not given.
+        """Make what was not given, and choose the daemon's settings.
 
         Parameters
         ----------
@@ -83,7 +83,7 @@ class BenchOptions:
         populations = named_populations(self.populations or "")
         if self.populations is not None and not populations:
             raise UserError("--populations must name at least one, such as all or VISp.")
-        return prepare_inputs(
+        inputs = prepare_inputs(
             self.folder,
             recording=self.recording,
             bundle=self.bundle,
@@ -91,10 +91,8 @@ class BenchOptions:
             populations=populations,
             seconds=seconds,
         )
-
-    def settings(self, inputs: TrialInputs) -> tuple[str, ...]:
-        """Return the daemon's settings, as after ``--set``; those that were given come last."""
         backend = () if self.backend is None else (f"narrator.backend={self.backend}",)
         has_rules = self.config is None and inputs.rules is not None
         rules = (f"triggers.rules={inputs.rules}",) if has_rules else ()
-        return (*rules, *backend, *self.set_)
+        # The last of one key wins: what was given on the command line.
+        return replace(inputs, config=self.config, settings=(*rules, *backend, *self.set_))

@@ -42,6 +42,10 @@ class TrialInputs:
         First session second to send; None for that of the recording's first spike.
     rules : Path or None
         Triggers on the bundle's own probes; None if it has none.
+    config : Path or None
+        TOML file for the daemon.
+    settings : tuple of str
+        For the daemon, as after ``--set``.
     """
 
     recording: str
@@ -51,6 +55,8 @@ class TrialInputs:
     bins_per_s: float
     start: float | None
     rules: Path | None
+    config: Path | None = None
+    settings: tuple[str, ...] = ()
 
 
 def prepare_inputs(

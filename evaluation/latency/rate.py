@@ -42,14 +42,7 @@ class WindowRate:
     speed: float
     batch_ms: float
 
-    def plan(
-        self,
-        inputs: TrialInputs,
-        *,
-        seconds: float,
-        settings: tuple[str, ...],
-        config: Path | None,
-    ) -> TrialPlan:
+    def plan(self, inputs: TrialInputs, *, seconds: float) -> TrialPlan:
         """Return the plan of a trial of so many wall seconds at this rate."""
         return TrialPlan(
             inputs.recording,
@@ -61,8 +54,8 @@ class WindowRate:
             batch_ms=self.batch_ms,
             start=inputs.start,
             seconds=seconds * self.speed,
-            config=config,
-            settings=settings,
+            config=inputs.config,
+            settings=inputs.settings,
         )
 
 
@@ -130,7 +123,7 @@ def run_rate(
     is_stopped: Callable[[], bool],
     on_second: Callable[[float], None],
 ) -> RateRun | None:
-    """Play at one rate and keep every message.
+    """Play at one rate and keep every message; return None if it was stopped before its end.
 
     Parameters
     ----------
@@ -142,11 +135,6 @@ def run_rate(
         Called at least every 50 ms.
     on_second : callable
         Called with how many wall seconds have been played.
-
-    Returns
-    -------
-    RateRun or None
-        None if it was stopped before its end.
     """
     messages: list[Received] = []
     batches: list[SentBatch] = []

@@ -28,7 +28,7 @@ from evaluation.latency.messages import (
     stage_percentiles,
 )
 from evaluation.latency.rate import WARM_S, RateRun, SentBatch, WindowRate, run_rate
-from evaluation.progress import timed_progress
+from evaluation.progress import progress
 from evaluation.trial import QUEUE_MESSAGES
 from subscribers.listener import Received
 
@@ -103,40 +103,30 @@ def measure_rates(
     rates: Sequence[WindowRate],
     *,
     seconds: float,
-    settings: tuple[str, ...],
-    config: Path | None,
     is_stopped: Callable[[], bool],
 ) -> Iterator[RateResult]:
     """Run one rate after the other; a rate that was stopped does not count.
 
     Parameters
     ----------
-    inputs : TrialInputs
-    rates : sequence of WindowRate
     seconds : float
         Wall seconds to measure at each rate, after the warm-up.
-    settings : tuple of str
-        For the daemon, as after ``--set``.
-    config : Path or None
-        TOML file for the daemon.
     is_stopped : callable
         Called at least every 50 ms.
-
-    Yields
-    ------
-    RateResult
     """
     spec = load_manifest(inputs.bundle, check_hashes=False).window_spec
     wall_s = seconds + WARM_S
     with TemporaryDirectory(prefix="neurrate-bench-") as folder:
         for number, rate in enumerate(rates):
             plan = replace(
-                rate.plan(inputs, seconds=wall_s, settings=settings, config=config),
+                rate.plan(inputs, seconds=wall_s),
                 queue_messages=QUEUE_MESSAGES,
                 listens_to_spikes=True,
             )
             title = f"{rate.rate:g} windows/s ({number + 1} of {len(rates)})"
-            with timed_progress(title, wall_s, label=f"bench: {title}") as on_second:
+            with progress(
+                title, wall_s, unit="s", label=f"bench: {title}", is_timed=True
+            ) as on_second:
                 run = run_rate(
                     plan, Path(folder) / str(number), is_stopped=is_stopped, on_second=on_second
                 )
@@ -153,8 +143,6 @@ def summarise(
 
     Parameters
     ----------
-    run : RateRun
-    rate : WindowRate
     spec : WindowSpec
         Of the run, with its stride.
     populations : collection of str

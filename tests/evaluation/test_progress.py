@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from evaluation.progress import progress, timed_progress
+from evaluation.progress import progress
 
 
 def test_each_tenth_is_reported_once(capsys):
@@ -27,7 +27,7 @@ def test_work_of_unknown_length_has_no_tenths(capsys, total):
 
 def test_a_run_reports_its_beginning_and_every_minute(capsys):
     """One line for a run, and one for each minute of it."""
-    with timed_progress("bar", 200, label="bench: 5 windows/s (1 of 2)") as on_second:
+    with progress("bar", 200, label="bench: 5 windows/s (1 of 2)", is_timed=True) as on_second:
         for second in (1, 59.9, 60.1, 61, 119, 190, 200):
             on_second(second)
     assert capsys.readouterr().err.splitlines() == [
