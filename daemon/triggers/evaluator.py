@@ -199,6 +199,7 @@ class TriggerEvaluator:
         embeddings : sequence of PatchEmbedding
             One window, through every population.
         """
+        # Rules on narrations alone: the encoder's output need not be looked at.
         if self._probes is None or not embeddings:
             return
         probabilities = self._probes.probabilities(embeddings)
@@ -206,6 +207,8 @@ class TriggerEvaluator:
         fired = []
         for state in self._of_kind[TriggerKind.PROBE]:
             of_population = probabilities.get(state.rule.condition.population)
+            # The encoder may have been given some populations only: those that triggers need go
+            # through it first.
             if of_population is None:
                 continue
             score = float(of_population[state.column])
@@ -230,6 +233,7 @@ class TriggerEvaluator:
         on_words = [
             state for state in self._of_kind[TriggerKind.WORD] if _is_about(state, narration)
         ]
+        # The text is split once for all rules, and not at all where none is about this population.
         if on_words:
             words = words_in(narration.said.text)
             for state in on_words:
@@ -264,6 +268,7 @@ class TriggerEvaluator:
         self._take_counts()
 
     def _state_of(self, rule: Rule) -> _RuleState:
+        # Dry rules have no sinks, rather than sinks that are skipped: none is reached by mistake.
         names = () if rule.is_dry else rule.sinks
         state = _RuleState(rule, Crossing(rule.level), tuple(self._sinks[name] for name in names))
         if self._probes and rule.condition.kind is TriggerKind.PROBE:
@@ -290,6 +295,8 @@ class TriggerEvaluator:
 
     def _take_score(self, state: _RuleState, score: float, narration: Narration) -> None:
         """Give a rule the score of a narration, and publish the trigger if the rule fires."""
+        # The window's time and not the narration's: a rule must fire at the same windows whatever
+        # the narrator's pace.
         if not state.crossing.take(score, second_to_ns(narration.window_stop_s)):
             return
         decided_ns = self._clock.now_ns()

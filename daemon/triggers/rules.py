@@ -26,6 +26,8 @@ WORD_THRESHOLD = 0.5
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """Control characters (C0, DEL, C1): a concept, a sentence or an argument of a process has none."""
 
+# Quoted text, an operator, a word, or a quotation mark without a partner, which is an error to be
+# pointed at: every character belongs to some token, so that no mistake is skipped.
 _TOKEN = re.compile(r"""\s*("[^"]*"|'[^']*'|[<>]=?|[^\s<>"']+|["'])""")
 
 
@@ -91,6 +93,7 @@ class RuleConditionError(ValueError):
     """
 
     def __init__(self, problem: str, text: str, at: int) -> None:
+        # A tab or line break would move the mark away from its place in the line above.
         shown = _CONTROL.sub(" ", re.sub(r"\s", " ", text))
         self.problem = problem
         self.marked = f"      {shown}\n      {' ' * at}^"
@@ -187,6 +190,7 @@ class _Parser:
         return float(token)
 
     def _take(self, expected: str) -> tuple[str, int]:
+        # The place of a missing token is behind the text, where it would have to be written.
         if self._next == len(self._tokens):
             raise self._error(expected, "the end", len(self._text))
         self._next += 1

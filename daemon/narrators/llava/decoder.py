@@ -113,8 +113,11 @@ class LlamaDecoder:
             self.words = text_model.embed_tokens.weight.to(device, self.dtype)
             self._head = make_linear(head.weight, None, dtype, device)
             self._norm = text_model.norm.weight.to(device, self.dtype)
+            # Each layer of the model is freed before the next is converted.
             self._layers = [self._converted(layer) for layer in _remove_layers(text_model)]
             self._set_angles(text_model.rotary_emb)
+            # Zeros and not uninitialised memory, which may hold NaN: masked attention multiplies
+            # what it masks by zero.
             self.cache = torch.zeros(
                 (shape.n_layers, max_rows, 2 * shape.n_kv_heads, n_positions, shape.head_dim),
                 dtype=self.dtype,
@@ -141,6 +144,7 @@ class LlamaDecoder:
         n, length, _ = prompts.shape
         shape, rows = self.shape, slice(first_row, first_row + len(prompts))
         n_heads, n_kv = shape.n_heads, shape.n_kv_heads
+        # One section stands for all: among queries and keys the angles differ by position only.
         cosine, sine = self._cosine[:length, :1], self._sine[:length, :1]
         hidden = prompts
         for index, layer in enumerate(self._layers):
@@ -165,6 +169,7 @@ class LlamaDecoder:
             )
             attended = attended.transpose(1, 2).reshape(n, -1, n_heads * shape.head_dim)
             hidden = self._after_attention(layer, hidden, attended)
+        # All prompts have one length, so no row is padded and the last position is every row's.
         return self._scores(hidden[:, -1])
 
     def step(self, tokens: Sequence[int], positions: Sequence[int], first_row: int) -> Tensor:
@@ -204,6 +209,8 @@ class LlamaDecoder:
             cache = self.cache[index, rows]
             # Before attention: a token attends to itself.
             place.write(cache, rotated[:, shape.n_heads :])
+            # Queries that share a key form one matrix, so that no key is read twice. A prompt has
+            # many positions per key, and uses ``enable_gqa`` instead.
             attended = torch.nn.functional.scaled_dot_product_attention(
                 rotated[:, : shape.n_heads].view(n, n_kv, -1, shape.head_dim),
                 cache[:, :n_kv, : place.n_keys],
@@ -243,6 +250,8 @@ class LlamaDecoder:
         """Return the place of rows at different positions."""
         import torch
 
+        # Added to the scores of attention: minus infinity hides positions that a row has not
+        # reached, where an earlier sentence may have left its keys.
         keys = torch.arange(n_keys, device=self.device)
         mask = torch.zeros((len(positions), 1, 1, n_keys), dtype=self.dtype, device=self.device)
         mask.masked_fill_((keys > positions[:, None])[:, None, None], float("-inf"))
@@ -260,6 +269,7 @@ class LlamaDecoder:
         return hidden + layer.down(torch.nn.functional.silu(gate) * up)
 
     def _scores(self, hidden: Tensor) -> Tensor:
+        # float32 for the log-probabilities; in bfloat16 sums over a vocabulary lose digits.
         return self._head(self._normalize(hidden, self._norm)).float()
 
     def _normalize(self, hidden: Tensor, weight: Tensor) -> Tensor:
@@ -274,6 +284,7 @@ class LlamaDecoder:
         positions = torch.arange(self.n_positions)[None]
         cosine, sine = (angles[0] for angles in rotary(torch.zeros(1), positions))
         half = self.shape.head_dim // 2
+        # The sign of the swapped half is put into the table, where it costs nothing per step.
         signed = torch.cat((-sine[:, :half], sine[:, half:]), dim=-1)
         n_rotated = self.shape.n_heads + self.shape.n_kv_heads
         sections = (self.n_positions, self.shape.n_sections, self.shape.head_dim)
@@ -290,6 +301,7 @@ class LlamaDecoder:
 
         def linear(*parts: Any) -> Linear:
             weight = torch.cat([part.weight for part in parts])
+            # Qwen2 has biases on queries, keys and values alike, so all parts have one or none has.
             biases = [part.bias for part in parts if part.bias is not None]
             bias = torch.cat(biases) if biases else None
             return make_linear(weight, bias, self.dtype, self.device)

@@ -158,6 +158,7 @@ class SinkThread:
 
     def close(self, *, deadline_s: float) -> None:
         """Deliver what is queued, until the deadline, and end."""
+        # Again, since `finish` may not have been called; a second None in the queue does no harm.
         self.finish(deadline_s=deadline_s)
         self._thread.join(deadline_s)
         # What the thread has not begun by now would come too late; emptied, so that it ends after
@@ -183,6 +184,7 @@ class SinkThread:
             while (delivery := self._next()) is not None:
                 self._deliver(delivery)
             remaining_s = ns_to_second(self._stop_ns - self._clock.now_ns())
+            # Less than is left, so that a program can still be killed before `close` gives up.
             self._outlet.close(deadline_s=max(0.0, remaining_s - KILL_S))
         except Exception:  # the top of a thread; `offer` drops from now on
             logger.exception("sink ended", extra={"sink": self.name})
@@ -190,6 +192,7 @@ class SinkThread:
 
     def _next(self) -> Delivery | None:
         while True:
+            # Also before a delivery: a program that has ended is noticed, and started again.
             self._outlet.tend()
             try:
                 return self._queue.get(timeout=TEND_S)
