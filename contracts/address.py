@@ -89,13 +89,8 @@ def http_problem(url: str, *, with_query: bool = False) -> str:
 
     Parameters
     ----------
-    url : str
     with_query : bool
         Whether there may be a query.
-
-    Returns
-    -------
-    problem : str
 
     Examples
     --------
@@ -121,7 +116,6 @@ def cannot_bind(address: str, error_number: int, *, setting: str) -> UserError:
 
     Parameters
     ----------
-    address : str
     error_number : int
         As the operating system gave it.
     setting : str

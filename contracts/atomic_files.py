@@ -41,25 +41,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write bytes, whole or not at all.
-
-    Parameters
-    ----------
-    path : Path
-    content : bytes
-    """
+    """Write bytes, whole or not at all."""
     with whole_file(path) as partial:
         partial.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, whole or not at all.
-
-    Parameters
-    ----------
-    path : Path
-    text : str
-    """
+    """Write text as UTF-8, whole or not at all."""
     write_bytes(path, text.encode())
 
 
@@ -68,7 +56,6 @@ def write_json(path: Path, data: object) -> None:
 
     Parameters
     ----------
-    path : Path
     data : object
         What `json` can hold, without numbers that are not finite.
     """
@@ -135,12 +122,7 @@ def check_folder_writable(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk.
-
-    Parameters
-    ----------
-    folder : Path
-    """
+    """Wait until the names in a folder are on the disk."""
     _sync(folder)
 
 

@@ -176,10 +176,7 @@ class Manifest:
 
     Attributes
     ----------
-    window_spec : WindowSpec
-    population : Population
     unit_mean, unit_std : array, shape (n_units,), float32, spikes per bin
-    patch_grid : PatchGrid
     """
 
     def __init__(self, model: ManifestModel, folder: Path, sha256: str) -> None:
@@ -213,10 +210,6 @@ def load_manifest(folder: Path, *, check_hashes: bool = True) -> Manifest:
         The bundle.
     check_hashes : bool
         Read every file and compare its sha256.
-
-    Returns
-    -------
-    Manifest
 
     Raises
     ------

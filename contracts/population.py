@@ -120,10 +120,6 @@ class Population:
             ``unit:950951``, ``ids:1,2,3`` or ``ids:1|2|3``, or a bare area, cell type or probe.
             Defaults to `name`.
 
-        Returns
-        -------
-        Selection
-
         Raises
         ------
         UserError

@@ -15,10 +15,6 @@ def read_toml(path: Path) -> dict[str, Any]:
     path : Path
         UTF-8; a byte order mark at its beginning is passed over.
 
-    Returns
-    -------
-    table : dict
-
     Raises
     ------
     OSError
@@ -31,14 +27,6 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def parse_toml(text: str) -> dict[str, Any]:
     """Parse TOML.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    table : dict
 
     Raises
     ------

@@ -66,10 +66,6 @@ _LITTLE_ENDIAN_HOST = sys.byteorder == "little"
 def pack(message: SourceMessage) -> list[Part]:
     """Turn a source's message into the parts of a ZeroMQ message.
 
-    Parameters
-    ----------
-    message : SpikeBatch, Hello, Mark or StreamEnd
-
     Returns
     -------
     parts : list of bytes-like
@@ -136,10 +132,6 @@ def unpack(parts: Sequence[Part], *, received_host_ns: int = 0) -> SourceMessage
         As received. The arrays of a `SpikeBatch` are views of them.
     received_host_ns : int
         When, for the stamp of a `SpikeBatch`.
-
-    Returns
-    -------
-    SpikeBatch, Hello, Mark or StreamEnd
 
     Raises
     ------

@@ -59,10 +59,6 @@ class Header:
     stream : bytes
         The stream in the topic, which the header must repeat.
 
-    Attributes
-    ----------
-    stream, run : str
-
     Raises
     ------
     WireError

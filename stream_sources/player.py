@@ -43,7 +43,6 @@ class Pacer:
 
     Parameters
     ----------
-    clock : Clock
     speed : float or None
         Session seconds per second; None for as fast as possible.
     """
@@ -81,9 +80,6 @@ def play(
 
     Parameters
     ----------
-    source : SpikeSource
-    publisher : SpikePublisher
-    clock : Clock
     speed : float or None
         Session seconds per second; None for as fast as the slowest subscriber takes it.
     wait_for_subscribers : int
@@ -92,10 +88,6 @@ def play(
         Asked before every batch, and while one waits.
     on_batch : callable
         Told of every batch sent, for a progress bar.
-
-    Returns
-    -------
-    PlayReport
     """
     while publisher.n_subscribers < wait_for_subscribers and not should_stop():
         publisher.serve(wait_ms=WAIT_MS)

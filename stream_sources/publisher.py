@@ -50,12 +50,10 @@ class SpikePublisher:
 
     Parameters
     ----------
-    context : zmq.Context
     endpoint : str
         Where to bind: ``tcp://127.0.0.1:5570``; port 0 or ``*`` for any free one.
     hello : Hello
         Who is speaking.
-    clock : Clock
     is_lossless : bool
         Wait for slow subscribers instead of dropping their messages.
     is_insecure : bool
@@ -126,7 +124,6 @@ class SpikePublisher:
 
         Parameters
         ----------
-        message : SpikeBatch or Mark
         should_give_up : callable
             Asked while it waits.
 

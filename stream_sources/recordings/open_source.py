@@ -50,10 +50,6 @@ def open_source(
     tables : sequence of str
         More tables of presentations, as in `NwbSource`; a sorting has none.
 
-    Returns
-    -------
-    source : NwbSource or SortingSource
-
     Raises
     ------
     RecordingError

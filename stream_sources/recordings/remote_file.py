@@ -136,10 +136,6 @@ def check_ranges(url: str) -> RemoteInfo:
     url : str
         Address of the file.
 
-    Returns
-    -------
-    info : RemoteInfo
-
     Raises
     ------
     RecordingError

@@ -100,10 +100,6 @@ def parse_units(text: str) -> tuple[UnitCondition, ...]:
         ``ids:1|2|3`` or ``ids:1,2,3``, or several: ``good,area:VISp``. After ``ids:`` a part
         that is no condition is one more id.
 
-    Returns
-    -------
-    conditions : tuple of UnitCondition
-
     Raises
     ------
     UserError

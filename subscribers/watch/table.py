@@ -31,15 +31,10 @@ def scored_table(
 
     Parameters
     ----------
-    state : WatchState
     said, notes : callable
         What a narration says, and how late it came.
     is_cut : bool
         One line for each population: a sentence that is too long ends in an ellipsis.
-
-    Returns
-    -------
-    table : rich.table.Table
     """
     table = Table(box=None, padding=(0, 1, 0, 0), expand=True, header_style="dim")
     table.add_column("population", no_wrap=True)

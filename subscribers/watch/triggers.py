@@ -16,13 +16,10 @@ class ReceivedTriggers:
 
     Attributes
     ----------
-    name, population : str
-    score : float
     window_stop_s : float
         Session seconds.
     total_ms : float
         Newest spike received to published.
-    is_dry : bool
     n : int
         Triggers of this rule heard so far, this one included.
     """
@@ -67,10 +64,6 @@ def triggers_line(fired: Mapping[str, ReceivedTriggers], session_s: float) -> Te
         The newest trigger, by rule.
     session_s : float
         End of the newest window; a trigger of the last second stands out.
-
-    Returns
-    -------
-    line : rich.text.Text
     """
     line = Text("triggers", style="dim", no_wrap=True, overflow="ellipsis")
     for name, one in sorted(fired.items()):

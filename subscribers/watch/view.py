@@ -37,16 +37,11 @@ def draw(state: WatchState, host_ns: int, height: int | None = None) -> Renderab
 
     Parameters
     ----------
-    state : WatchState
     host_ns : int
         Now, on the host clock.
     height : int or None
         Lines of the terminal. What does not fit is left out: older narrations first, then
         the panels, then the last populations, which are counted. None draws everything.
-
-    Returns
-    -------
-    view : what rich can print
     """
     top = [_header(state, host_ns)]
     notice = state.notice(host_ns)
