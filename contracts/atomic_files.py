@@ -51,15 +51,9 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def write_json(path: Path, data: object) -> None:
-    """Write indented JSON, whole or not at all.
-
-    Parameters
-    ----------
-    data : object
-        What `json` can hold, without numbers that are not finite.
-    """
-    write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+def write_json(path: Path, data: object, *, indent: int = 1) -> None:
+    """Write indented JSON, whole or not at all; numbers that are not finite are refused."""
+    write_text(path, json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def check_writable(path: Path | None) -> None:

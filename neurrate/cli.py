@@ -1,7 +1,4 @@
-"""The command ``neurrate``: which verbs there are, and what an error looks like.
-
-Verbs are named here and imported when they are used, so that ``--help`` loads nothing heavy.
-"""
+"""The command ``neurrate``: from words to a verb, and from an error to a sentence and a code."""
 
 from __future__ import annotations
 
@@ -12,12 +9,14 @@ import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from inspect import cleandoc
-from typing import NamedTuple
+from pathlib import Path
 
 from cyclopts import App, CycloptsError, UnknownCommandError
 
 from contracts.errors import ChildError, DependencyError, NeurrateError, UserError
+from neurrate.verbs import GROUPS, VERBS, Verb
 
 EXIT_OK = 0
 
@@ -28,7 +27,7 @@ it. A verb that serves until it is stopped ends with 0."""
 MAKING = frozenset(
     {"bench", "bundle", "export", "learn", "prepare", "simulate", "train", "triggers"}
 )
-GOING_ON = frozenset({"learn", "prepare", "train"})
+RESUMABLE = frozenset({"learn", "prepare", "train"})
 
 HELP = """Narrate, live and in English, what an animal sees, from its spikes.
 
@@ -39,95 +38,10 @@ For example:
     neurrate run --config configs/daemon/replay.toml
     neurrate watch
 
-Exit codes: 0 done or asked to stop; 1 our fault, with a traceback; 2 something in what you
-typed or in your files; 3 something that must be installed or running is not there; 130 stopped by
-you before it was made.
+Exit codes: 0 done or asked to stop; 1 an internal error, with a traceback; 2 something in what you
+typed or in your files; 3 something that must be installed or running is missing; 130 stopped by
+you before the result was complete.
 """
-
-
-class Verb(NamedTuple):
-    """One verb: where it is, and its line in the list."""
-
-    target: str
-    summary: str
-
-
-VERBS = {
-    "demo": Verb("neurrate.demo_command:demo", "Replay a recording through the whole daemon."),
-    "run": Verb("neurrate.run_command:run", "Run the daemon: spikes in, narrations out."),
-    "watch": Verb("neurrate.watch_command:watch", "Show narrations as they are published."),
-    "learn": Verb("neurrate.learn_command:learn", "Make a bundle of a recording: all three below."),
-    "prepare": Verb(
-        "neurrate.prepare_command:prepare", "Make a data set of a recording and its frames."
-    ),
-    "train": Verb("neurrate.train_command:train", "Train an encoder on a data set, and judge it."),
-    "export": Verb("neurrate.export_command:export", "Make a bundle of a trained encoder."),
-    "doctor": Verb("neurrate.doctor_command:doctor", "Say what is installed and what is missing."),
-    "inspect": Verb("neurrate.inspect_command:inspect", "Say what is in a recording or a bundle."),
-}
-
-GROUPS = {
-    "stream": (
-        "Send the spikes of a recording to the daemon.",
-        {
-            "nwb": Verb("neurrate.stream_command:nwb", "Replay an NWB file."),
-            "sorting": Verb("neurrate.stream_command:sorting", "Replay a spike sorting."),
-        },
-    ),
-    "config": (
-        "Look at the settings.",
-        {"show": Verb("neurrate.config_command:show", "Show each value and where it is from.")},
-    ),
-    "bundle": (
-        "Make encoder bundles.",
-        {
-            "random": Verb("neurrate.bundle_command:random", "Make one with random weights."),
-            "simulated": Verb(
-                "neurrate.bundle_command:simulated", "Make that of the simulated animal."
-            ),
-        },
-    ),
-    "bench": (
-        "Measure the daemon, all its processes running.",
-        {
-            "latency": Verb(
-                "neurrate.bench_command:latency", "How late it is, by rate of windows."
-            ),
-            "soak": Verb("neurrate.bench_command:soak", "Whether it stays as it is for hours."),
-        },
-    ),
-    "triggers": (
-        "Try rules before they move anything.",
-        {
-            "score": Verb(
-                "neurrate.triggers_command:score", "Score what rules fire at, on a recording."
-            ),
-        },
-    ),
-    "simulate": (
-        "Make a world in which the truth is known.",
-        {
-            "recording": Verb("neurrate.simulate_command:recording", "Make a recording."),
-            "session": Verb(
-                "neurrate.simulate_command:session", "Make an animal that watches movies."
-            ),
-            "scenes": Verb("neurrate.simulate_command:scenes", "Draw street scenes on a page."),
-            "llava": Verb("neurrate.simulate_command:llava", "Make a small LLaVA."),
-            "train-llava": Verb(
-                "neurrate.simulate_command:train_llava", "Train a small LLaVA that sees."
-            ),
-            "train-encoder": Verb(
-                "neurrate.simulate_command:train_encoder", "Train the encoder of the animal."
-            ),
-            "train-probes": Verb(
-                "neurrate.simulate_command:train_probes", "Train concept probes for that encoder."
-            ),
-            "score": Verb(
-                "neurrate.score_command:score", "Score what is said of scenes that are known."
-            ),
-        },
-    ),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,11 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     code : int
-        0 done or asked to stop, 1 our fault, 2 the user's input, 3 a missing dependency, 130
-        stopped before what was to be made was there.
+        0 done or asked to stop, 1 an internal error, 2 the user's input, 3 a missing dependency,
+        130 stopped before the result was complete.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        _check_daemon_package()
         code = build_app(words)(
             words, exit_on_error=False, print_error=False, result_action="return_value"
         )
@@ -157,12 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refuse(str(error).strip(), UserError.exit_code)
     except (UserError, DependencyError, ChildError) as error:
         return _refuse(str(error), error.exit_code)
-    except BrokenPipeError:  # whoever read our output has gone: nobody is left to tell
+    except BrokenPipeError:  # the reader of our output is gone, so there is nobody to inform
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except OSError as error:
         if error.filename is None:
-            return _our_fault()
+            return _internal_error()
         reason = (error.strerror or type(error).__name__).lower()
         return _refuse(
             f"Cannot use {error.filename}: {reason}. Name another path, or change what is there.",
@@ -176,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"The Python package {missing!r} is not installed. {remedy} {missing}",
                 DependencyError.exit_code,
             )
-        return _our_fault()
+        return _internal_error()
     return code if isinstance(code, int) else EXIT_OK
 
 
@@ -209,6 +124,26 @@ def build_app(words: Sequence[str] = ()) -> App:
     return app
 
 
+def _check_daemon_package() -> None:
+    """Refuse an environment in which ``daemon`` is another package.
+
+    The wheel of python-daemon installs a package of the same name. It either comes first on the
+    path, or was unpacked over ours in the same folder, where its ``daemon/daemon.py`` shows it.
+
+    Raises
+    ------
+    DependencyError
+        If the package that would be imported is not Neurrate's, or is a mixture.
+    """
+    spec = find_spec("daemon")
+    folder = Path(spec.origin or "").parent if spec else Path()
+    if not (folder / "bin_ring.py").is_file() or (folder / "daemon.py").exists():
+        raise DependencyError(
+            f"The Python package 'daemon' in {folder} is not Neurrate's: python-daemon installs "
+            "one of the same name. Install Neurrate in an environment without python-daemon."
+        )
+
+
 def _add(app: App, verbs: dict[str, Verb], *, named: str) -> None:
     for name, verb in verbs.items():
         if name == named:
@@ -221,12 +156,12 @@ def _add(app: App, verbs: dict[str, Verb], *, named: str) -> None:
 
 def _examples(docstring: str) -> str:
     """Return the section "Examples", which the library leaves out of its help."""
-    found = re.search(
+    section = re.search(
         r"^Examples\n-{8}\n(.*?)(?=^\S[^\n]*\n---|\Z)",
         cleandoc(docstring),
         re.MULTILINE | re.DOTALL,
     )
-    return f"For example:\n\n{found[1]}" if found else ""
+    return f"For example:\n\n{section[1]}" if section else ""
 
 
 def _version() -> str:
@@ -237,12 +172,12 @@ def _stopped(words: Sequence[str]) -> int:
     verb = words[0] if words else ""
     if verb not in MAKING:
         return EXIT_OK
-    goes_on = " Give the same command again: it goes on where it was." if verb in GOING_ON else ""
-    print(f"neurrate: stopped before the end.{goes_on}", file=sys.stderr)
+    hint = " Give the same command again to continue where it stopped." if verb in RESUMABLE else ""
+    print(f"neurrate: stopped before the end.{hint}", file=sys.stderr)
     return EXIT_UNFINISHED
 
 
-def _our_fault() -> int:
+def _internal_error() -> int:
     traceback.print_exc()
     return NeurrateError.exit_code
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from contracts.atomic_files import partial_name
+from contracts import atomic_files
 from contracts.errors import UserError
 
 
@@ -18,8 +17,8 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     title : str
         Stands above the table.
     rows : sequence of mapping
-        The first row's keys are the columns; floats are rounded to four digits. None at all
-        is said in a line.
+        The first row's keys are the columns; floats are rounded to four digits. Without rows
+        one line says so.
     """
     if not rows:
         print(f"{title}: nothing")
@@ -44,14 +43,7 @@ def cell(value: object) -> str:
 
 
 def write_json(path: Path | None, data: object) -> None:
-    """Write data as indented JSON.
-
-    Parameters
-    ----------
-    path : Path or None
-        None writes nothing.
-    data : object
-        What `json` can hold.
+    """Write data as indented JSON, whole or not at all; to None, nothing.
 
     Raises
     ------
@@ -60,12 +52,7 @@ def write_json(path: Path | None, data: object) -> None:
     """
     if path is None:
         return
-    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    target = path.resolve()  # a link stays a link
-    partial = partial_name(target)
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)  # whoever waits for the file finds it whole
+        atomic_files.write_json(path.resolve(), data, indent=2)  # resolved: a link stays a link
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise UserError(f"Cannot write {path}: {error.strerror}.") from error

@@ -1,9 +1,11 @@
 """The command: help, exit codes, error text."""
 
+import os
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -63,7 +65,7 @@ def test_the_help_lists_verbs_and_exit_codes(capsys):
     shown = capsys.readouterr().out
     for verb in (*cli.VERBS, *cli.GROUPS):
         assert f" {verb} " in shown
-    assert "Exit codes: 0 done or asked to stop; 1 our fault" in shown
+    assert "Exit codes: 0 done or asked to stop; 1 an internal error" in shown
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_the_users_mistakes_are_two_without_a_traceback(words, said, capsys):
     ids=repr,
 )
 def test_errors_become_exit_codes(error, code, has_traceback, monkeypatch, capsys):
-    """The blame decides the code; only our own faults show a traceback."""
+    """The blame decides the code; only internal errors show a traceback."""
     assert _fails_with(monkeypatch, error) == code
     assert ("Traceback" in capsys.readouterr().err) is has_traceback
 
@@ -120,7 +122,7 @@ def test_a_missing_package_is_named(monkeypatch, capsys):
 
 
 def test_every_package_is_known_where_packages_are_listed():
-    """What is built, what may log, and whose absence is our own fault are one list."""
+    """What is built, what may log, and whose absence is an internal error are one list."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
     built = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert set(built) == set(ROOT_LOGGERS) == cli.OUR_PACKAGES
@@ -138,3 +140,27 @@ def test_a_verb_that_was_stopped_before_it_made_something_says_so(monkeypatch, c
     monkeypatch.setattr(train_command, "check_folder_writable", stopped)
     assert cli.main(["train", "data", "run"]) == 130
     assert "the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_another_package_named_daemon_is_refused(is_mixed, tmp_path):
+    """python-daemon's, before ours on the path or unpacked over it, is named with a remedy."""
+    root = Path(__file__).parents[2]
+    if is_mixed:
+        copytree(root / "daemon", tmp_path / "daemon")
+        (tmp_path / "daemon" / "daemon.py").touch()
+    else:
+        (tmp_path / "daemon").mkdir()
+        (tmp_path / "daemon" / "__init__.py").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "neurrate.cli", "config", "show"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},
+    )
+    assert done.returncode == DependencyError.exit_code
+    assert "without python-daemon" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
