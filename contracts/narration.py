@@ -188,7 +188,7 @@ class Narration:
         Bins of the window that some stream did not cover.
     blind_streams : tuple of str
         Streams that were silent or had ended.
-    said : Utterance
+    utterance : Utterance
         The words.
     stamps : Stamps
         Its life on the host clock.
@@ -206,7 +206,7 @@ class Narration:
     frame_s: float
     n_gap_bins: int
     blind_streams: tuple[str, ...]
-    said: Utterance
+    utterance: Utterance
     stamps: Stamps
     provenance: Provenance
 

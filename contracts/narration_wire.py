@@ -25,7 +25,7 @@ from contracts.narration import (
 
 def pack_narration(narration: Narration) -> list[bytes]:
     """Turn a narration into ``[topic, JSON]``."""
-    said = narration.said
+    utterance = narration.utterance
     message = {
         "version": NARRATION_VERSION,
         "repeat": False,
@@ -33,9 +33,9 @@ def pack_narration(narration: Narration) -> list[bytes]:
         "seq": narration.seq,
         "population": narration.population,
         "n_units": narration.n_units,
-        "text": said.text,
-        "status": said.status.value,
-        "reason": said.reason,
+        "text": utterance.text,
+        "status": utterance.status.value,
+        "reason": utterance.reason,
         "window": {
             "seq": narration.window_seq,
             "start_s": narration.window_start_s,
@@ -47,9 +47,9 @@ def pack_narration(narration: Narration) -> list[bytes]:
         "host_ns": asdict(narration.stamps),
         "latency_ms": latency_ms(narration.stamps),
         "age_ms": age_ms(narration.stamps),
-        "mean_logprob": said.mean_logprob,
-        "n_tokens": said.n_tokens,
-        "evidence": asdict(said.evidence) if said.evidence else None,
+        "mean_logprob": utterance.mean_logprob,
+        "n_tokens": utterance.n_tokens,
+        "evidence": asdict(utterance.evidence) if utterance.evidence else None,
         "provenance": asdict(narration.provenance),
     }
     return [narration.topic.encode(), dump(message)]
@@ -88,7 +88,7 @@ def narration_of(message: Mapping[str, Any]) -> Narration:
                 **_window_fields(window),
                 "n_gap_bins": window["n_gap_bins"],
                 "blind_streams": window["blind_streams"],
-                "said": {
+                "utterance": {
                     **message,
                     "start_host_ns": stamps["worker_start"],
                     "first_token_host_ns": stamps["first_token"],

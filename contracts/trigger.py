@@ -38,7 +38,7 @@ class TriggerKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SpokenStamps:
+class NarratorStamps:
     """The narration's part of a trigger's life, host clock, nanoseconds.
 
     Attributes
@@ -55,7 +55,7 @@ class SpokenStamps:
     narrated: int
 
     @classmethod
-    def of(cls, stamps: Stamps) -> SpokenStamps:
+    def of(cls, stamps: Stamps) -> NarratorStamps:
         """Return the part of a narration's stamps."""
         return cls(
             stamps.worker_start, stamps.first_token, stamps.last_token, narrated=stamps.published
@@ -74,7 +74,7 @@ class TriggerStamps:
         The rule was found to be true.
     published : int
         It left the daemon.
-    spoken : SpokenStamps or None
+    narrator : NarratorStamps or None
         None for a probe, which waits for no words.
     """
 
@@ -83,7 +83,7 @@ class TriggerStamps:
     encoded: int
     decided: int
     published: int
-    spoken: SpokenStamps | None = None
+    narrator: NarratorStamps | None = None
 
     def in_order(self) -> dict[str, int]:
         """Return the stamps by name, from the first to the last."""
@@ -91,7 +91,7 @@ class TriggerStamps:
             "newest_spike_received": self.newest_spike_received,
             "window_complete": self.window_complete,
             "encoded": self.encoded,
-            **(asdict(self.spoken) if self.spoken else {}),
+            **(asdict(self.narrator) if self.narrator else {}),
             "decided": self.decided,
             "published": self.published,
         }
@@ -166,7 +166,7 @@ class WindowFacts:
         )
 
     @classmethod
-    def told_in(cls, narration: Narration) -> WindowFacts:
+    def of_narration(cls, narration: Narration) -> WindowFacts:
         """Return the facts of the window that a narration is about."""
         return cls(
             seq=narration.window_seq,
@@ -296,7 +296,7 @@ def trigger_of(message: Mapping[str, Any]) -> Trigger:
         return _adapter().validate_python(
             {
                 **message,
-                "stamps": {**host_ns, "spoken": host_ns if has_words else None},
+                "stamps": {**host_ns, "narrator": host_ns if has_words else None},
                 "bundle": message["provenance"]["bundle"],
             }
         )

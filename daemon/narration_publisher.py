@@ -100,7 +100,7 @@ class NarrationPublisher:
             frame_s=ns_to_second(window.frame_ns),
             n_gap_bins=window.n_gap_bins,
             blind_streams=window.blind_streams,
-            said=utterance,
+            utterance=utterance,
             stamps=Stamps(
                 newest_spike_received=window.newest_received_host_ns,
                 window_complete=window.complete_host_ns,
@@ -125,7 +125,7 @@ def _finite(utterance: Utterance) -> Utterance:
 
 def _log(narration: Narration, durations_ms: dict[str, float]) -> None:
     """Write the one canonical line of a narration."""
-    utterance = narration.said
+    utterance = narration.utterance
     logger.info(
         "narrated",
         extra={

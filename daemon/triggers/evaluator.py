@@ -41,7 +41,7 @@ from contracts.clock import Clock, ns_to_second, second_to_ns
 from contracts.embedding import PatchEmbedding
 from contracts.narration import Narration, Status
 from contracts.trigger import (
-    SpokenStamps,
+    NarratorStamps,
     Trigger,
     TriggerKind,
     TriggerStamps,
@@ -228,14 +228,14 @@ class TriggerEvaluator:
         narration : Narration
             One that has been published. A failed one has no words and is passed over.
         """
-        if narration.said.status is Status.FAILED:
+        if narration.utterance.status is Status.FAILED:
             return
         on_words = [
             state for state in self._of_kind[TriggerKind.WORD] if _is_about(state, narration)
         ]
         # The text is split once for all rules, and not at all where none is about this population.
         if on_words:
-            words = words_in(narration.said.text)
+            words = words_in(narration.utterance.text)
             for state in on_words:
                 self._take_score(state, float(_has(words, state.words)), narration)
         on_likeness = self._of_kind[TriggerKind.LIKENESS]
@@ -306,9 +306,9 @@ class TriggerEvaluator:
             encoded=narration.stamps.encoded,
             decided=decided_ns,
             published=decided_ns,
-            spoken=SpokenStamps.of(narration.stamps),
+            narrator=NarratorStamps.of(narration.stamps),
         )
-        crossed = _Crossed(score, WindowFacts.told_in(narration), stamps, narration=narration)
+        crossed = _Crossed(score, WindowFacts.of_narration(narration), stamps, narration=narration)
         self._follow_up([self._publish(state, crossed)])
 
     def _publish(self, state: _RuleState, crossed: _Crossed) -> tuple[_RuleState, Delivery]:
@@ -333,7 +333,7 @@ class TriggerEvaluator:
             calibration=calibrations.get(population),
             scores=crossed.scores,
             narration_id=narration.id if narration else None,
-            text=narration.said.text if narration else None,
+            text=narration.utterance.text if narration else None,
         )
         parts = pack_trigger(trigger)
         self._publisher.publish(parts)

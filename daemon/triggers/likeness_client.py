@@ -224,7 +224,7 @@ class LikenessClient:
         # been dropped.
         self._batch_id += 1
         self._sent_ns = self._clock.now_ns()
-        texts = [narration.said.text for narration in self._in_progress]
+        texts = [narration.utterance.text for narration in self._in_progress]
         parts = [self._worker, b"ask", msgpack.packb((self._batch_id, texts))]
         try:
             self._socket.send_multipart(parts, zmq.DONTWAIT)

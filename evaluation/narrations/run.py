@@ -176,7 +176,7 @@ class ScoreSession:
         with self._timed(f"narrating the spikes of the {name}"):
             result = run_trial(plan, self._folder / name, title=f"score: {name}")
         spikes = {
-            population: [result.narrations[seq, population].said.text for seq in windows]
+            population: [result.narrations[seq, population].utterance.text for seq in windows]
             for population in expressions
         }
         return _SceneNarrations(plan, result, {"true_patches": frames, **spikes})
@@ -217,4 +217,4 @@ def _pairs(world: ScoreWorld, features: Sequence[str], texts: Sequence[str]) -> 
 
 
 def _said(narration: Narration) -> tuple[str, int, str]:
-    return narration.said.text, narration.said.n_tokens, narration.said.status.value
+    return narration.utterance.text, narration.utterance.n_tokens, narration.utterance.status.value

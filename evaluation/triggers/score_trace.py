@@ -147,7 +147,7 @@ def narration_traces(book: RuleBook, narrations: Sequence[Narration]) -> dict[st
         By the names of the rules on narrations.
     """
     narrated = sorted(
-        (narration for narration in narrations if narration.said.status is not Status.FAILED),
+        (narration for narration in narrations if narration.utterance.status is not Status.FAILED),
         key=lambda narration: narration.stamps.published,
     )
     rules = book.of_kind(TriggerKind.WORD, TriggerKind.LIKENESS)
@@ -158,7 +158,7 @@ def narration_traces(book: RuleBook, narrations: Sequence[Narration]) -> dict[st
         traces[rule.name] = Trace(
             np.array([n.window_seq for n in of_rule], dtype=np.int64),
             np.array([second_to_ns(n.window_stop_s) for n in of_rule], dtype=np.int64),
-            np.array([_score(rule, n.said.text, likeness) for n in of_rule], dtype=np.float64),
+            np.array([_score(rule, n.utterance.text, likeness) for n in of_rule], dtype=np.float64),
         )
     return traces
 
@@ -182,7 +182,7 @@ def _cosines(book: RuleBook, narrated: Sequence[Narration]) -> dict[tuple[str, s
     from daemon.triggers.auto import model_folder
 
     populations = {rule.condition.population for rule in rules}
-    texts = sorted({n.said.text for n in narrated if n.population in populations})
+    texts = sorted({n.utterance.text for n in narrated if n.population in populations})
     sentences = sorted({rule.condition.what for rule in rules})
     transformers_logging.disable_progress_bar()
     model = SentenceTransformer(model_folder(book.likeness_model), device="cpu")

@@ -219,12 +219,12 @@ def printable(text: object) -> str:
 
 
 def _received(narration: Narration, truth: CaptionTimeline) -> ReceivedNarration:
-    said, frame_s = narration.said, narration.frame_s
+    utterance, frame_s = narration.utterance, narration.frame_s
     stages_ms = latency_ms(narration.stamps)
     return ReceivedNarration(
         population=printable(narration.population),
-        text=printable(said.text) or f"[{printable(said.reason) or 'no words'}]",
-        status=said.status.value,
+        text=printable(utterance.text) or f"[{printable(utterance.reason) or 'no words'}]",
+        status=utterance.status.value,
         window_stop_s=narration.window_stop_s,
         frame_s=frame_s,
         n_units=narration.n_units,

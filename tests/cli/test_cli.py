@@ -11,7 +11,7 @@ import pytest
 
 from contracts.errors import DependencyError, MisuseError, SettingsError, UserError
 from daemon.service.logs import ROOT_LOGGERS
-from neurrate import cli, config_command, export_command, train_command
+from neurrate import cli, config_command, export_command, verbs
 
 HEAVY = (
     "torch",
@@ -63,7 +63,7 @@ def test_the_help_lists_verbs_and_exit_codes(capsys):
     """``neurrate --help`` names every verb and what the exit codes mean."""
     assert cli.main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for verb in (*cli.VERBS, *cli.GROUPS):
+    for verb in (*verbs.VERBS, *verbs.GROUPS):
         assert f" {verb} " in shown
     assert "Exit codes: 0 done or asked to stop; 1 an internal error" in shown
 
@@ -137,7 +137,7 @@ def test_a_verb_that_was_stopped_before_it_made_something_says_so(monkeypatch, c
     monkeypatch.setattr(export_command, "check_folder_writable", stopped)
     assert cli.main(["export", "run", "bundle"]) == 130
     assert capsys.readouterr().err == "neurrate: stopped before the end.\n"
-    monkeypatch.setattr(train_command, "check_folder_writable", stopped)
+    monkeypatch.setattr("encoder_training.train_run.train_run", stopped)
     assert cli.main(["train", "data", "run"]) == 130
     assert "the same command again" in capsys.readouterr().err
 

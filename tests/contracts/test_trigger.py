@@ -13,7 +13,7 @@ from contracts.trigger import (
     PROBE_STAGES,
     STAGE_OF_STAMP,
     TRIGGER_STAGES,
-    SpokenStamps,
+    NarratorStamps,
     TriggerKind,
     TriggerStamps,
     pack_trigger,
@@ -70,7 +70,7 @@ def test_stages_are_those_of_its_kind(said):
 @pytest.mark.parametrize("stamp", STAGE_OF_STAMP)
 def test_each_stamp_ends_its_own_stage(stamp):
     """A pause before one stamp is the duration of the stage that ends with it, and of no other."""
-    names = list(TriggerStamps(0, 0, 0, 0, 0, SpokenStamps(0, 0, 0, 0)).in_order())
+    names = list(TriggerStamps(0, 0, 0, 0, 0, NarratorStamps(0, 0, 0, 0)).in_order())
     late = {name: 1_000_000 * (names.index(name) >= names.index(stamp)) for name in names}
     message = {**json.loads(pack_trigger(trigger())[1]), "host_ns": late}
     parts_ms = trigger_latency_ms(unpack_trigger(json.dumps(message).encode()).stamps)

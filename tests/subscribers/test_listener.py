@@ -203,7 +203,7 @@ def received_texts(listener: Listener, n: int) -> list[str]:
 
     def has_all() -> bool:
         texts.extend(
-            one.value.said.text
+            one.value.utterance.text
             for one in listener.messages(wait_ms=20)
             if isinstance(one.value, Narration)
         )

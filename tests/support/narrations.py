@@ -32,7 +32,7 @@ def narration(
         frame_s=seq * 0.5 + 0.2,
         n_gap_bins=n_gap_bins,
         blind_streams=blind_streams,
-        said=Utterance(text, status, reason="" if status is Status.OK else "because"),
+        utterance=Utterance(text, status, reason="" if status is Status.OK else "because"),
         stamps=stamps,
         provenance=Provenance("0" * 64, "retrieval", "", ""),
     )
@@ -54,7 +54,7 @@ def narrations(draw: st.DrawFn) -> Narration:
         frame_s=draw(_FLOAT),
         n_gap_bins=draw(_COUNT),
         blind_streams=tuple(draw(st.lists(_TEXT, max_size=3))),
-        said=Utterance(
+        utterance=Utterance(
             text=draw(_TEXT),
             status=draw(st.sampled_from(Status)),
             reason=draw(_TEXT),

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from contracts.clock import NS_PER_S
 from contracts.embedding import PatchEmbedding
-from contracts.trigger import SpokenStamps, Trigger, TriggerKind, TriggerStamps, WindowFacts
+from contracts.trigger import NarratorStamps, Trigger, TriggerKind, TriggerStamps, WindowFacts
 from contracts.window import Window
 from daemon.triggers.crossing import Level
 from daemon.triggers.probes import ConceptProbes
@@ -60,7 +60,7 @@ def triggers(draw: st.DrawFn) -> Trigger:
             encoded=times[2],
             decided=times[7],
             published=times[8],
-            spoken=None if is_probe else SpokenStamps(*times[3:7]),
+            narrator=None if is_probe else NarratorStamps(*times[3:7]),
         ),
         bundle=draw(_TEXT),
         calibration=draw(_TEXT) if is_probe else None,

@@ -34,7 +34,7 @@ def test_replay_keeps_every_narration(
     again = run_trial(part, tmp_path / "again", title="again")
     assert again.narrations.keys() < whole.narrations.keys()
     for key, narration in again.narrations.items():
-        assert narration.said.text == whole.narrations[key].said.text
+        assert narration.utterance.text == whole.narrations[key].utterance.text
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,7 @@ def narrations(narration: Narration) -> Status:
     payload = pack_narration(narration)[1]
     stamps: Stamps = unpack_narration(payload).stamps
     assert_type(latency_ms(stamps), dict[str, float])
-    return narration.said.status
+    return narration.utterance.status
 
 
 def a_clock() -> Clock:

@@ -233,7 +233,7 @@ def test_a_narration_triggers_with_its_own_life(make):
     made.evaluator.on_narration(narration(population="all"))
     made.evaluator.on_narration(said)
     (found,) = made.published()
-    assert (found.kind, found.narration_id, found.text) == ("word", said.id, said.said.text)
+    assert (found.kind, found.narration_id, found.text) == ("word", said.id, said.utterance.text)
     assert (found.score, found.threshold, found.scores, found.calibration) == (1, 0.5, {}, None)
     assert found.stamps.in_order() == {
         **{name: getattr(said.stamps, name) for name in STAMPS},

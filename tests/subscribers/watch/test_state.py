@@ -241,7 +241,7 @@ def test_sentence_is_shown_as_it_grows():
     partial = PartialNarration(first.population, 8, 0.1, 0.2, 0.1, "A grow", 2, 0, 1)
     take(state, pack_partial(partial), host_ns=2)
     assert "A grow …" in _drawn(state)
-    assert first.said.text not in _drawn(state)
+    assert first.utterance.text not in _drawn(state)
     assert state.n_unreadable == 0
     take(state, pack_narration(replace(first, id="another")), host_ns=3)
     assert "A grow" not in _drawn(state)

@@ -142,7 +142,7 @@ def test_narrations_are_scored_by_the_moment_they_describe(state):
 def test_a_narration_that_failed_names_nothing(state):
     """The reason of a failure is no sentence, whatever words it has."""
     failed = narration(text="", status=Status.FAILED)
-    failed = replace(failed, said=replace(failed.said, reason="dog ate it"))
+    failed = replace(failed, utterance=replace(failed.utterance, reason="dog ate it"))
     take(state, pack_narration(failed), host_ns=S)
     assert scores_of(state)["all"] == {"object_f1": 0.0, "n": 1}
 
