@@ -1,7 +1,11 @@
 """From frames to firing rates: the retina's adaptation, receptive fields, a non-linearity.
 
-A frame's rates depend on that frame and on the one three before it, so a movie may be cut
+A frame's rates depend on that frame and on the one `BACK` before it, so a movie may be cut
 anywhere. No noise and no spikes here.
+
+Everything up to the rate is float64. BLAS adds in an order that depends on the number of frames
+and on the processor, and a filter whose two halves nearly cancel turns the last digit of such a sum
+into 0.02 spikes per second in float32: the rates of a movie would depend on how it is cut.
 
 References
 ----------
@@ -32,7 +36,10 @@ GREY = 127
 """Of the screen when no movie runs."""
 
 DARK = 0.05
-"""Light within the eye, as a share of white, so that black has a logarithm."""
+"""Stray light in the eye, as a share of white, so that black has a logarithm."""
+
+LOG_LIGHT: NDArray[np.float64] = np.log(np.arange(255 * POOL**2 + 1) / (255 * POOL**2) + DARK)
+"""By the sum over a pooled pixel."""
 
 ADAPTATION_PX = 64.0
 """Standard deviation of the surroundings that a place adapts to, pixels of the screen."""
@@ -82,27 +89,27 @@ class Eye:
 
     Attributes
     ----------
-    even, odd : array, shape (n_pixels, n_units), float32
+    even, odd : array, shape (n_pixels, n_units), float64
         Pair of filters in quadrature, each of unit length.
-    absolute : array, shape (n_pixels, n_units_luminance), float32
+    absolute : array, shape (n_pixels, n_units_luminance), float64
         Fields of the luminance units, which see light as it is.
     kind : array, shape (n_units,), int64
-    sign, exponent : array, shape (n_units,), float32
-    half : array, shape (n_units,), float32
+    sign, exponent : array, shape (n_units,), float64
+    half : array, shape (n_units,), float64
         Drive at half of the largest response.
-    base_hz, gain_hz : array, shape (n_units,), float32
+    base_hz, gain_hz : array, shape (n_units,), float64
         Rate without any drive, and what the strongest drive adds.
     """
 
-    even: NDArray[np.float32]
-    odd: NDArray[np.float32]
-    absolute: NDArray[np.float32]
+    even: NDArray[np.float64]
+    odd: NDArray[np.float64]
+    absolute: NDArray[np.float64]
     kind: NDArray[np.int64]
-    sign: NDArray[np.float32]
-    exponent: NDArray[np.float32]
-    half: NDArray[np.float32]
-    base_hz: NDArray[np.float32]
-    gain_hz: NDArray[np.float32]
+    sign: NDArray[np.float64]
+    exponent: NDArray[np.float64]
+    half: NDArray[np.float64]
+    base_hz: NDArray[np.float64]
+    gain_hz: NDArray[np.float64]
 
     def rates(
         self, frames: NDArray[np.uint8], before: NDArray[np.uint8] | None = None
@@ -121,10 +128,10 @@ class Eye:
         """
         n_before = 0 if before is None else len(before)
         every = frames if before is None else np.concatenate([before, frames])
-        drive = self.drive(every)[n_before:]
-        return self._respond(drive)
+        response = _hyperbolic(self.drive(every)[n_before:], self.half, self.exponent)
+        return (self.base_hz + self.gain_hz * response).astype(np.float32)
 
-    def drive(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def drive(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return what drives each unit, before the non-linearity; shape (n_frames, n_units)."""
         light, contrast = retina(frames)
         even, odd = contrast @ self.even, contrast @ self.odd
@@ -139,12 +146,6 @@ class Eye:
         drive[:, bright] = np.where(self.sign[bright] > 0, sees, 1.0 - sees)
         drive[:, self.kind == BLIND] = 0
         return drive
-
-    def _respond(self, drive: NDArray[np.float32]) -> NDArray[np.float32]:
-        rates: NDArray[np.float32] = self.base_hz + self.gain_hz * _hyperbolic(
-            drive, self.half, self.exponent
-        )
-        return rates
 
 
 def open_eye(units: CortexUnits) -> Eye:
@@ -162,14 +163,14 @@ def open_eye(units: CortexUnits) -> Eye:
     even, odd = filter_pairs(units)
     bright = units.kind == LUMINANCE
     absolute = envelopes(units)[:, bright]
-    ones = np.ones(len(units), dtype=np.float32)
+    ones = np.ones(len(units))
     bare = Eye(
         even=even,
         odd=odd,
-        absolute=(absolute / absolute.sum(axis=0)).astype(np.float32),
+        absolute=absolute / absolute.sum(axis=0),
         kind=units.kind,
-        sign=units.sign.astype(np.float32),
-        exponent=np.where(bright, 3.0, units.exponent).astype(np.float32),
+        sign=units.sign,
+        exponent=np.where(bright, 3.0, units.exponent),
         half=ones,
         base_hz=0 * ones,
         gain_hz=ones,
@@ -212,7 +213,7 @@ def grey_rates(eye: Eye) -> NDArray[np.float32]:
     return grey
 
 
-def retina(frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def retina(frames: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Pool, adapt to the light, and normalise by the contrast around.
 
     Parameters
@@ -221,24 +222,23 @@ def retina(frames: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.f
 
     Returns
     -------
-    light : array, shape (n_frames, 2888), float32
-        From 0 for black to 1 for white, on the eye's logarithmic scale.
-    contrast : array, shape (n_frames, 2888), float32
+    light : array, shape (n_frames, 2888), float64
+        From 0 for black to 1 for white, on a logarithmic scale.
+    contrast : array, shape (n_frames, 2888), float64
         What stands out from its surroundings, day and night alike.
     """
     n = len(frames)
     rows = frames.reshape(n, ROWS, POOL, WIDTH).sum(axis=2, dtype=np.uint16)
     pooled = rows.reshape(n, ROWS, COLS, POOL).sum(axis=3, dtype=np.uint16)
-    log = np.log(pooled.astype(np.float32) / (255 * POOL**2) + DARK)
+    log = LOG_LIGHT[pooled]
     stands_out = log - _blur(log)
     around = np.sqrt(_blur(stands_out**2))
     contrast = stands_out / (CONTRAST_FLOOR + around)
-    darkest, brightest = np.log(DARK), np.log(1 + DARK)
-    light = (log - darkest) / (brightest - darkest)
-    return light.reshape(n, -1).astype(np.float32), contrast.reshape(n, -1).astype(np.float32)
+    light = (log - LOG_LIGHT[0]) / (LOG_LIGHT[-1] - LOG_LIGHT[0])
+    return light.reshape(n, -1), contrast.reshape(n, -1)
 
 
-def _blur(images: NDArray[np.float32]) -> NDArray[np.float32]:
+def _blur(images: NDArray[np.float64]) -> NDArray[np.float64]:
     """Average over the surroundings, which end at the edge of the screen.
 
     One large product each way: with one for each image, BLAS threads mostly wait for each other.
@@ -247,18 +247,19 @@ def _blur(images: NDArray[np.float32]) -> NDArray[np.float32]:
     across = images.reshape(-1, COLS) @ _smoother(COLS).T
     by_row = across.reshape(n, ROWS, COLS).transpose(1, 0, 2).reshape(ROWS, -1)
     down = (_smoother(ROWS) @ by_row).reshape(ROWS, n, COLS)
-    return np.ascontiguousarray(down.transpose(1, 0, 2), dtype=np.float32)
+    return np.ascontiguousarray(down.transpose(1, 0, 2))
 
 
-def _smoother(n: int) -> NDArray[np.float32]:
+def _smoother(n: int) -> NDArray[np.float64]:
     place = np.arange(n) * POOL / ADAPTATION_PX
     weights = np.exp(-0.5 * (place[:, None] - place[None, :]) ** 2)
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True), dtype=np.float32)
+    smoother: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return smoother
 
 
 def _motion(
-    even: NDArray[np.float32], odd: NDArray[np.float32], sign: NDArray[np.float32]
-) -> NDArray[np.float32]:
+    even: NDArray[np.float64], odd: NDArray[np.float64], sign: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return energy, less where the pattern moves against the preferred direction.
 
     The phase of a quadrature pair turns as the pattern moves; its sine over `BACK` frames tells
@@ -268,14 +269,14 @@ def _motion(
     energy = np.sqrt(even**2 + odd**2)
     turned = (odd * even[row] - even * odd[row]) / (energy * energy[row] + 1e-6)
     drive = energy * (1 - DIRECTION_WEIGHT * (1 - sign * turned) / 2)
-    return np.asarray(drive, dtype=np.float32)
+    return np.asarray(drive)
 
 
 def _hyperbolic(
-    drive: NDArray[np.float32], half: NDArray[np.float32], exponent: NDArray[np.float32]
-) -> NDArray[np.float32]:
+    drive: NDArray[np.float64], half: NDArray[np.float64], exponent: NDArray[np.float64]
+) -> NDArray[np.float64]:
     powered = np.maximum(drive / half, 0) ** exponent
-    response: NDArray[np.float32] = powered / (1 + powered)
+    response: NDArray[np.float64] = powered / (1 + powered)
     return response
 
 
@@ -295,7 +296,7 @@ def _calibrated(bare: Eye, units: CortexUnits) -> Eye:
     # The first frames of a scene are measured against the scene before, so they are left out.
     is_within = np.arange(reference.n_frames) % REFERENCE_FRAMES >= BACK
     drive = np.concatenate(pieces)[is_within]
-    half = np.maximum(np.quantile(drive, HALF_QUANTILE, axis=0), 1e-3).astype(np.float32)
+    half = np.maximum(np.quantile(drive, HALF_QUANTILE, axis=0), 1e-3)
     mean = _hyperbolic(drive, half, bare.exponent).mean(axis=0)
     driven_hz = units.rate_hz * (1 - units.base_share)
     gain_hz = np.minimum(driven_hz / np.maximum(mean, 1e-3), units.peak_hz)
@@ -303,6 +304,6 @@ def _calibrated(bare: Eye, units: CortexUnits) -> Eye:
     return replace(
         bare,
         half=half,
-        base_hz=(units.rate_hz - gain_hz * mean).astype(np.float32),
-        gain_hz=gain_hz.astype(np.float32),
+        base_hz=units.rate_hz - gain_hz * mean,
+        gain_hz=gain_hz,
     )

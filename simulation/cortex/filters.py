@@ -18,7 +18,7 @@ SURROUND = 2.5
 in the mouse's thalamus (Grubb & Thompson 2003, J Neurophysiol 90:3594)."""
 
 
-def filter_pairs(units: CortexUnits) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def filter_pairs(units: CortexUnits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Build the pairs of filters: Gabors, and differences of Gaussians for centre-surround units.
 
     Parameters
@@ -27,7 +27,7 @@ def filter_pairs(units: CortexUnits) -> tuple[NDArray[np.float32], NDArray[np.fl
 
     Returns
     -------
-    even, odd : array, shape (n_pixels, n_units), float32
+    even, odd : array, shape (n_pixels, n_units), float64
         Each of unit length, and blind to even light. Simple cells have a phase of their own, which
         makes no difference to the others. The odd filter of a centre-surround unit is not used.
     """
@@ -47,11 +47,11 @@ def filter_pairs(units: CortexUnits) -> tuple[NDArray[np.float32], NDArray[np.fl
 
 def _unit_length(
     filters: NDArray[np.float64], envelope: NDArray[np.float64]
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     """Take away the response to even light, then make the filter of length one."""
     balanced = filters - envelope * (filters.sum(axis=0) / envelope.sum(axis=0))
     length = np.sqrt((balanced**2).sum(axis=0))
-    return np.asarray(balanced / np.maximum(length, 1e-9), dtype=np.float32)
+    return np.asarray(balanced / np.maximum(length, 1e-9))
 
 
 def envelopes(units: CortexUnits) -> NDArray[np.float64]:

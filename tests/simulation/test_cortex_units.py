@@ -139,7 +139,7 @@ def test_chunks_of_a_movie_make_no_difference(
 ) -> None:
     """Frames that are given with those before them have the rates of the whole movie."""
     cut = eye.rates(movie.frames(40, 80), movie.frames(40 - BACK, 40))
-    np.testing.assert_allclose(cut, rates[40:80], rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(cut, rates[40:80], rtol=1e-6, atol=1e-6)
 
 
 def test_luminance_units_see_light_itself(
