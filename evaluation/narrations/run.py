@@ -114,7 +114,7 @@ class ScoreSession:
     def _worlds(self, n_scenes: int, n_pairs: int) -> tuple[ScoreWorld, ScoreWorld, list[str]]:
         """Return the world of the scenes, that of the pairs, and the feature of each pair."""
         from evaluation.narrations.scenes import make_world
-        from simulation.cortex.drive import open_eye
+        from simulation.cortex.drive import build_response_model
         from simulation.cortex.units import draw_units
         from simulation.scenes.movie import random_movie
         from simulation.scenes.pairs import FEATURES, controlled_pair
@@ -122,7 +122,7 @@ class ScoreSession:
 
         units = draw_units(ANIMAL)
         self._check_animal(set(zip(units.probe.tolist(), map(str, units.unit_id), strict=True)))
-        eye = open_eye(units)
+        response = build_response_model(units)
         features = [feature for feature in FEATURES for _ in range(n_pairs)]
         clips = [
             scene
@@ -131,7 +131,13 @@ class ScoreSession:
         ]
         drawn = random_movie("unseen", seed=self._seed, n_scenes=n_scenes).scenes
         scenes, pairs = (
-            make_world(self._folder / f"{name}.nwb", shown, units=units, eye=eye, session_seed=day)
+            make_world(
+                self._folder / f"{name}.nwb",
+                shown,
+                units=units,
+                response=response,
+                session_seed=day,
+            )
             for day, (name, shown) in enumerate((("scenes", drawn), ("clips", clips)), self._seed)
         )
         return scenes, pairs, features

@@ -15,7 +15,7 @@ from evaluation.simulated_encoder.session import SCENE_FRAMES
 
 if TYPE_CHECKING:
     from contracts.window import WindowSpec
-    from simulation.cortex.drive import Eye
+    from simulation.cortex.drive import ResponseModel
     from simulation.cortex.units import CortexUnits
     from simulation.scenes.facts import Facts
     from simulation.scenes.movie import SceneMovie
@@ -65,7 +65,7 @@ def make_world(
     scenes: Sequence[Scene],
     *,
     units: CortexUnits,
-    eye: Eye,
+    response: ResponseModel,
     session_seed: int,
 ) -> ScoreWorld:
     """Show scenes to a simulated animal and record its spikes.
@@ -94,7 +94,7 @@ def make_world(
         session_seed=session_seed,
         with_frames=False,
         progress=True,
-        eye=eye,
+        response=response,
     )
     (shown,) = (block for block in schedule.blocks if block.movie is not None)
     frame_start_ns, frame_stop_ns = seconds_to_ns(shown.start_s), seconds_to_ns(shown.stop_s)

@@ -62,7 +62,7 @@ CHUNK_FRAMES = 240
 
 
 class FrameSource(Protocol):
-    """What is needed of a movie; `simulation.scenes.movie.Movie` has it."""
+    """What the simulation needs of a movie, such as `simulation.scenes.movie.SceneMovie`."""
 
     @property
     def name(self) -> str:
@@ -84,15 +84,15 @@ class FrameSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Eye:
-    """The filters of an animal, and how a filter's response becomes a rate.
+class ResponseModel:
+    """The filters of an animal's units, and how what they pass becomes a rate.
 
     Attributes
     ----------
     even, odd : array, shape (n_pixels, n_units), float64
         Pair of filters in quadrature, each of unit length.
     absolute : array, shape (n_pixels, n_units_luminance), float64
-        Fields of the luminance units, which see light as it is.
+        Fields of the luminance units, which answer to light itself and not to contrast.
     kind : array, shape (n_units,), int64
     sign, exponent : array, shape (n_units,), float64
     half : array, shape (n_units,), float64
@@ -127,8 +127,8 @@ class Eye:
         rates : array, shape (n_frames, n_units), float32, spikes per second
         """
         n_before = 0 if before is None else len(before)
-        every = frames if before is None else np.concatenate([before, frames])
-        response = _hyperbolic(self.drive(every)[n_before:], self.half, self.exponent)
+        together = frames if before is None else np.concatenate([before, frames])
+        response = _hyperbolic(self.drive(together)[n_before:], self.half, self.exponent)
         return (self.base_hz + self.gain_hz * response).astype(np.float32)
 
     def drive(self, frames: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -142,29 +142,19 @@ class Eye:
         moves = self.kind == MOTION
         drive[:, moves] = _motion(even[:, moves], odd[:, moves], self.sign[moves])
         bright = self.kind == LUMINANCE
-        sees = light @ self.absolute
-        drive[:, bright] = np.where(self.sign[bright] > 0, sees, 1.0 - sees)
+        mean_light = light @ self.absolute
+        drive[:, bright] = np.where(self.sign[bright] > 0, mean_light, 1.0 - mean_light)
         drive[:, self.kind == BLIND] = 0
         return drive
 
 
-def open_eye(units: CortexUnits) -> Eye:
-    """Build the filters of an animal and set its rates on the reference movie.
-
-    Parameters
-    ----------
-    units : CortexUnits
-        The animal.
-
-    Returns
-    -------
-    Eye
-    """
+def build_response_model(units: CortexUnits) -> ResponseModel:
+    """Build the filters of an animal and set its rates on the reference movie: seconds."""
     even, odd = filter_pairs(units)
     bright = units.kind == LUMINANCE
     absolute = envelopes(units)[:, bright]
     ones = np.ones(len(units))
-    bare = Eye(
+    bare = ResponseModel(
         even=even,
         odd=odd,
         absolute=absolute / absolute.sum(axis=0),
@@ -179,7 +169,7 @@ def open_eye(units: CortexUnits) -> Eye:
 
 
 def movie_rates(
-    eye: Eye,
+    response: ResponseModel,
     movie: FrameSource,
     on_frames: Callable[[FrameSource, int, NDArray[np.uint8]], None] | None = None,
 ) -> NDArray[np.float32]:
@@ -187,8 +177,6 @@ def movie_rates(
 
     Parameters
     ----------
-    eye : Eye
-    movie : FrameSource
     on_frames : callable, optional
         Called with the movie, the number of a frame, and the frames from there on.
 
@@ -196,21 +184,22 @@ def movie_rates(
     -------
     rates : array, shape (n_frames, n_units), float32, spikes per second
     """
-    rates = np.empty((movie.n_frames, len(eye.kind)), dtype=np.float32)
+    rates = np.empty((movie.n_frames, len(response.kind)), dtype=np.float32)
     before: NDArray[np.uint8] | None = None
     for first in range(0, movie.n_frames, CHUNK_FRAMES):
         frames = movie.frames(first, min(first + CHUNK_FRAMES, movie.n_frames))
-        rates[first : first + len(frames)] = eye.rates(frames, before)
+        rates[first : first + len(frames)] = response.rates(frames, before)
         before = frames[-BACK:]
         if on_frames is not None:
             on_frames(movie, first, frames)
     return rates
 
 
-def grey_rates(eye: Eye) -> NDArray[np.float32]:
+def grey_rates(response: ResponseModel) -> NDArray[np.float32]:
     """Return the rates for a grey screen, shape (n_units,), spikes per second."""
-    grey: NDArray[np.float32] = eye.rates(np.full((1, HEIGHT, WIDTH), GREY, dtype=np.uint8))[0]
-    return grey
+    screen = np.full((1, HEIGHT, WIDTH), GREY, dtype=np.uint8)
+    rates: NDArray[np.float32] = response.rates(screen)[0]
+    return rates
 
 
 def retina(frames: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -280,7 +269,7 @@ def _hyperbolic(
     return response
 
 
-def _calibrated(bare: Eye, units: CortexUnits) -> Eye:
+def _calibrated(bare: ResponseModel, units: CortexUnits) -> ResponseModel:
     """Set each unit's half point, base and gain on the reference movie."""
     reference = random_movie(
         "reference",

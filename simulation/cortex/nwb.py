@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import UserError
-from simulation.cortex.drive import Eye, FrameSource
+from simulation.cortex.drive import FrameSource, ResponseModel
 from simulation.cortex.movie_files import FrameFiles, write_facts
 from simulation.cortex.nwb_columns import (
     CORTEX_OF_PROBE,
@@ -76,7 +76,7 @@ def write_session(
     session_seed: int,
     with_frames: bool = True,
     progress: bool = False,
-    eye: Eye | None = None,
+    response: ResponseModel | None = None,
 ) -> SessionTruth:
     """Simulate a session and write it.
 
@@ -87,22 +87,14 @@ def write_session(
     ----------
     path : Path
         File to write. Neither it nor its folder of movies may exist.
-    units : CortexUnits
-        The animal.
-    schedule : Schedule
-        What it is shown.
     session_seed : int
-        Of noise and spikes: the day.
+        Of noise and spikes: another seed is another day.
     with_frames : bool
         Whether the frames are kept, about 20 kB each.
     progress : bool
         Whether to show a bar while frames are drawn, if standard error is a terminal.
-    eye : Eye, optional
-        The animal's, if it is open already.
-
-    Returns
-    -------
-    SessionTruth
+    response : ResponseModel, optional
+        Of the same units, if it is built already.
 
     Raises
     ------
@@ -122,7 +114,7 @@ def write_session(
         shutil.rmtree(part_folder, ignore_errors=True)
         part_folder.mkdir(parents=True)
         trains = _simulate(
-            units, schedule, session_seed, eye, part_folder if with_frames else None, progress
+            units, schedule, session_seed, response, part_folder if with_frames else None, progress
         )
         for movie in schedule.movies:
             write_facts(movie, part_folder)
@@ -144,7 +136,7 @@ def _simulate(
     units: CortexUnits,
     schedule: Schedule,
     session_seed: int,
-    eye: Eye | None,
+    response: ResponseModel | None,
     folder: Path | None,
     progress: bool,
 ) -> SimulatedTrains:
@@ -162,7 +154,7 @@ def _simulate(
                 files.keep(movie, first, frames)
             bar.update(len(frames))
 
-        return session_trains(units, schedule, session_seed, eye=eye, on_frames=keep)
+        return session_trains(units, schedule, session_seed, response=response, on_frames=keep)
 
 
 def _write_nwb(path: Path, units: CortexUnits, trains: SimulatedTrains, session_seed: int) -> None:

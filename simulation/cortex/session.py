@@ -7,7 +7,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.cortex.drive import Eye, FrameSource, grey_rates, movie_rates, open_eye
+from simulation.cortex.drive import (
+    FrameSource,
+    ResponseModel,
+    build_response_model,
+    grey_rates,
+    movie_rates,
+)
 from simulation.cortex.schedule import Schedule
 from simulation.cortex.spikes import SimulatedTrains, draw_trains
 from simulation.cortex.units import CortexUnits
@@ -21,36 +27,26 @@ def session_trains(
     schedule: Schedule,
     session_seed: int,
     *,
-    eye: Eye | None = None,
+    response: ResponseModel | None = None,
     on_frames: OnFrames | None = None,
 ) -> SimulatedTrains:
-    """Simulate a session.
-
-    Each movie is drawn once, however often it is shown.
+    """Simulate a session; each movie is drawn once, however often it is shown.
 
     Parameters
     ----------
-    units : CortexUnits
-        The animal.
-    schedule : Schedule
-        What it is shown.
     session_seed : int
-        Of noise and spikes: the day.
-    eye : Eye, optional
-        The animal's, if it is open already; opening it takes seconds.
+        Of noise and spikes: another seed is another day.
+    response : ResponseModel, optional
+        Of the same units, if it is built already: that takes seconds.
     on_frames : callable, optional
-        Told of the frames, for whoever wants to keep them.
-
-    Returns
-    -------
-    SimulatedTrains
+        Receives the frames, for a caller that keeps them.
     """
-    eye = open_eye(units) if eye is None else eye
-    tables = [grey_rates(eye)[None]]
+    response = build_response_model(units) if response is None else response
+    tables = [grey_rates(response)[None]]
     first_row: dict[str, int] = {}
     for movie in schedule.movies:
         first_row[movie.name] = sum(len(table) for table in tables)
-        tables.append(movie_rates(eye, movie, on_frames))
+        tables.append(movie_rates(response, movie, on_frames))
     starts_s = np.concatenate([block.start_s for block in schedule.blocks])
     rows = np.concatenate(
         [

@@ -14,7 +14,7 @@ import pytest
 from contracts.errors import UserError
 from simulation.captions import parse
 from simulation.cortex import nwb
-from simulation.cortex.drive import Eye, open_eye
+from simulation.cortex.drive import ResponseModel, build_response_model
 from simulation.cortex.nwb import SessionTruth, movies_folder, write_session
 from simulation.cortex.schedule import Schedule, allen_schedule
 from simulation.cortex.units import CELL_TYPES, CortexUnits, draw_units
@@ -32,9 +32,9 @@ def units() -> CortexUnits:
 
 
 @pytest.fixture(scope="module")
-def eye(units: CortexUnits) -> Eye:
-    """Open its eye."""
-    return open_eye(units)
+def response(units: CortexUnits) -> ResponseModel:
+    """Build its filters and set its rates."""
+    return build_response_model(units)
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +52,14 @@ def schedule() -> Schedule:
 
 @pytest.fixture(scope="module")
 def truth(
-    tmp_path_factory: pytest.TempPathFactory, units: CortexUnits, eye: Eye, schedule: Schedule
+    tmp_path_factory: pytest.TempPathFactory,
+    units: CortexUnits,
+    response: ResponseModel,
+    schedule: Schedule,
 ) -> SessionTruth:
     """Write the session."""
     path = tmp_path_factory.mktemp("cortex") / "day.nwb"
-    return write_session(path, units=units, schedule=schedule, session_seed=1, eye=eye)
+    return write_session(path, units=units, schedule=schedule, session_seed=1, response=response)
 
 
 def each(truth: SessionTruth) -> list[np.ndarray]:
@@ -172,11 +175,17 @@ def test_frames_and_facts_lie_beside_it(truth: SessionTruth, schedule: Schedule)
 
 
 def test_the_seeds_decide_every_number(
-    truth: SessionTruth, units: CortexUnits, eye: Eye, schedule: Schedule, tmp_path: Path
+    truth: SessionTruth,
+    units: CortexUnits,
+    response: ResponseModel,
+    schedule: Schedule,
+    tmp_path: Path,
 ) -> None:
     """Written again the file holds the same numbers and texts, with or without frames."""
     again = tmp_path / "again.nwb"
-    write_session(again, units=units, schedule=schedule, session_seed=1, eye=eye, with_frames=False)
+    write_session(
+        again, units=units, schedule=schedule, session_seed=1, response=response, with_frames=False
+    )
     assert _contents(again) == _contents(truth.path)
     assert not list(movies_folder(again).glob("*.h5"))
     assert len(list(movies_folder(again).glob("*_facts.jsonl"))) == 2
@@ -222,7 +231,7 @@ def test_nothing_is_overwritten(
 
 def test_a_full_disk_leaves_nothing_behind(
     units: CortexUnits,
-    eye: Eye,
+    response: ResponseModel,
     schedule: Schedule,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -235,7 +244,9 @@ def test_a_full_disk_leaves_nothing_behind(
 
     monkeypatch.setattr(nwb, "_write_nwb", full)
     with pytest.raises(UserError, match="No space left"):
-        write_session(tmp_path / "day.nwb", units=units, schedule=schedule, session_seed=1, eye=eye)
+        write_session(
+            tmp_path / "day.nwb", units=units, schedule=schedule, session_seed=1, response=response
+        )
     assert list(tmp_path.iterdir()) == []
 
 

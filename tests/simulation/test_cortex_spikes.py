@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from contracts.errors import MisuseError
-from simulation.cortex.drive import Eye, open_eye
+from simulation.cortex.drive import ResponseModel, build_response_model
 from simulation.cortex.schedule import (
     FRAME_S,
     MAX_JITTER_S,
@@ -41,9 +41,9 @@ def units() -> CortexUnits:
 
 
 @pytest.fixture(scope="module")
-def eye(units: CortexUnits) -> Eye:
-    """Open its eye."""
-    return open_eye(units)
+def response(units: CortexUnits) -> ResponseModel:
+    """Build its filters and set its rates."""
+    return build_response_model(units)
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,9 @@ def schedule() -> Schedule:
 
 
 @pytest.fixture(scope="module")
-def trains(units: CortexUnits, eye: Eye, schedule: Schedule) -> SimulatedTrains:
+def trains(units: CortexUnits, response: ResponseModel, schedule: Schedule) -> SimulatedTrains:
     """Simulate the session."""
-    return session_trains(units, schedule, 1, eye=eye)
+    return session_trains(units, schedule, 1, response=response)
 
 
 def each(trains: SimulatedTrains) -> list[NDArray[np.int64]]:
@@ -129,21 +129,23 @@ def test_rates_are_those_of_mice(units: CortexUnits, trains: SimulatedTrains) ->
     assert rate_hz.max() < 50
 
 
-def test_the_seeds_decide_every_spike(units: CortexUnits, eye: Eye, schedule: Schedule) -> None:
+def test_the_seeds_decide_every_spike(
+    units: CortexUnits, response: ResponseModel, schedule: Schedule
+) -> None:
     """The same day twice is the same; another day of the same animal is not."""
     small = movie_schedule(schedule.movies[1])
-    one, again = (session_trains(units, small, 4, eye=eye) for _ in range(2))
-    other = session_trains(units, small, 5, eye=eye)
+    one, again = (session_trains(units, small, 4, response=response) for _ in range(2))
+    other = session_trains(units, small, 5, response=response)
     assert np.array_equal(one.samples, again.samples)
     assert np.array_equal(one.bounds, again.bounds)
     assert not np.array_equal(one.bounds, other.bounds)
 
 
-def test_no_movie_reaches_ca1(units: CortexUnits, eye: Eye) -> None:
+def test_no_movie_reaches_ca1(units: CortexUnits, response: ResponseModel) -> None:
     """Another movie changes no spike of CA1 or of the noise, but nearly every visual unit."""
     movies = [random_movie("m", seed=seed, n_scenes=20, frames_per_scene=10) for seed in (7, 8)]
     one, other = (
-        each(session_trains(units, movie_schedule(movie), 2, eye=eye)) for movie in movies
+        each(session_trains(units, movie_schedule(movie), 2, response=response)) for movie in movies
     )
     same = np.array([np.array_equal(a, b) for a, b in zip(one, other, strict=True)])
     assert same[~units.is_visual].all()
@@ -209,7 +211,7 @@ class Flicker:
         return self._scene.facts(0)
 
 
-def test_latencies_can_be_recovered(units: CortexUnits, eye: Eye) -> None:
+def test_latencies_can_be_recovered(units: CortexUnits, response: ResponseModel) -> None:
     """The time that a step of the picture takes to arrive is each unit's latency, within 10 ms.
 
     What a step's response lacks of its final height, summed over time, is the latency plus the
@@ -217,8 +219,8 @@ def test_latencies_can_be_recovered(units: CortexUnits, eye: Eye) -> None:
     """
     flicker = Flicker()
     block_s = 250 * flicker.n_frames * FRAME_S
-    trains = session_trains(units, build_schedule([(0.0, flicker, 250)]), 6, eye=eye)
-    rates = eye.rates(flicker.frames(0, 24))
+    trains = session_trains(units, build_schedule([(0.0, flicker, 250)]), 6, response=response)
+    rates = response.rates(flicker.frames(0, 24))
     step_hz = rates[23] - rates[0]
     strong = np.flatnonzero(np.abs(step_hz) > 25)
     assert len(strong) >= 10

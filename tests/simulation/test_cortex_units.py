@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from contracts.errors import UserError
-from simulation.cortex.drive import BACK, Eye, grey_rates, movie_rates, open_eye
+from simulation.cortex.drive import (
+    BACK,
+    ResponseModel,
+    build_response_model,
+    grey_rates,
+    movie_rates,
+)
 from simulation.cortex.units import (
     CELL_TYPES,
     CENTRE,
@@ -30,9 +36,9 @@ def units() -> CortexUnits:
 
 
 @pytest.fixture(scope="module")
-def eye(units: CortexUnits) -> Eye:
-    """Open its eye."""
-    return open_eye(units)
+def response(units: CortexUnits) -> ResponseModel:
+    """Build its filters and set its rates."""
+    return build_response_model(units)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +48,9 @@ def movie() -> SceneMovie:
 
 
 @pytest.fixture(scope="module")
-def rates(eye: Eye, movie: SceneMovie) -> np.ndarray:
+def rates(response: ResponseModel, movie: SceneMovie) -> np.ndarray:
     """Return the rates for the movie, shape (n_frames, n_units)."""
-    return movie_rates(eye, movie)
+    return movie_rates(response, movie)
 
 
 def test_the_seed_decides_every_unit(units: CortexUnits) -> None:
@@ -135,10 +141,10 @@ def test_units_without_a_field_see_nothing(units: CortexUnits, rates: np.ndarray
 
 
 def test_chunks_of_a_movie_make_no_difference(
-    eye: Eye, movie: SceneMovie, rates: np.ndarray
+    response: ResponseModel, movie: SceneMovie, rates: np.ndarray
 ) -> None:
     """Frames that are given with those before them have the rates of the whole movie."""
-    cut = eye.rates(movie.frames(40, 80), movie.frames(40 - BACK, 40))
+    cut = response.rates(movie.frames(40, 80), movie.frames(40 - BACK, 40))
     np.testing.assert_allclose(cut, rates[40:80], rtol=1e-6, atol=1e-6)
 
 
@@ -153,13 +159,15 @@ def test_luminance_units_see_light_itself(
     assert (change[vip & (units.sign < 0)] > 0).all()
 
 
-def test_grey_leaves_everyone_at_rest(units: CortexUnits, eye: Eye) -> None:
+def test_grey_leaves_everyone_at_rest(units: CortexUnits, response: ResponseModel) -> None:
     """No contrast, no drive: all but the luminance units fire at their base."""
     others = units.cell_type != "VIP"
-    np.testing.assert_allclose(grey_rates(eye)[others], eye.base_hz[others], rtol=1e-3)
+    np.testing.assert_allclose(grey_rates(response)[others], response.base_hz[others], rtol=1e-3)
 
 
-def test_centre_surround_units_prefer_their_sign(units: CortexUnits, eye: Eye) -> None:
+def test_centre_surround_units_prefer_their_sign(
+    units: CortexUnits, response: ResponseModel
+) -> None:
     """A bright spot on the centre drives on units, a dark one off units."""
     chosen = np.flatnonzero(units.kind == CENTRE)[:20]
     for unit in chosen.tolist():
@@ -167,11 +175,11 @@ def test_centre_surround_units_prefer_their_sign(units: CortexUnits, eye: Eye) -
         spots = np.full((2, HEIGHT, WIDTH), 127, dtype=np.uint8)
         for frame, value in enumerate((250, 20)):
             spots[frame, max(y - 12, 0) : y + 12, max(x - 12, 0) : x + 12] = value
-        bright, dark = (eye.rates(spots[frame : frame + 1])[0, unit] for frame in (0, 1))
+        bright, dark = (response.rates(spots[frame : frame + 1])[0, unit] for frame in (0, 1))
         assert (bright > dark) == (units.sign[unit] > 0)
 
 
-def test_motion_units_prefer_one_direction(units: CortexUnits, eye: Eye) -> None:
+def test_motion_units_prefer_one_direction(units: CortexUnits, response: ResponseModel) -> None:
     """A grating that drifts one way drives them more than the same one drifting back."""
     x = np.arange(WIDTH)
     preferred = []
@@ -182,7 +190,7 @@ def test_motion_units_prefer_one_direction(units: CortexUnits, eye: Eye) -> None
         wave = 2 * np.pi * np.abs(np.cos(units.orientation[unit])) / units.wavelength_px[unit]
         frames = [127 + 100 * np.sin(wave * (x - step * t)) for t in range(2 * BACK + 1)]
         right = np.repeat(np.array(frames, dtype=np.uint8)[:, None, :], HEIGHT, axis=1)
-        there, back = eye.rates(right)[-1, unit], eye.rates(right[::-1].copy())[-1, unit]
+        there, back = response.rates(right)[-1, unit], response.rates(right[::-1].copy())[-1, unit]
         towards = np.sign(units.sign[unit] * np.cos(units.orientation[unit]))
         preferred.append((there - back) * towards > 0)
     assert len(preferred) >= 5
