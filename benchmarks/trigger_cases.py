@@ -28,7 +28,7 @@ from encoder_training.model import EncoderNetwork, EncoderSpec, PatchEncoder
 from encoder_training.probes.probe_files import FittedProbes, save_probes
 from encoder_training.weights import load_weights
 from evaluation.latency.rules import rules_text
-from evaluation.simulated_encoder.bundle import SHIPPED_ENCODER, SHIPPED_MODEL
+from evaluation.simulated_encoder import SHIPPED_ENCODER, SHIPPED_MODEL
 from simulation.tiny_llava import write_random_llava
 
 SAMPLING_HZ = 30_000

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from contracts.atomic_files import whole_file
 from encoder_training.pictures import report_figure
@@ -59,6 +60,17 @@ def write_history(history: Sequence[TrainingEpoch], path: Path) -> None:
             writer.writerow(
                 {name: f"{v:.6g}" if isinstance(v, float) else v for name, v in values.items()}
             )
+
+
+def read_history(path: Path) -> list[TrainingEpoch]:
+    """Read what `write_history` wrote, to its six digits."""
+    whole = {"training_epoch", "n_windows"}
+    with path.open(newline="", encoding="utf-8") as file:
+        rows: list[dict[str, Any]] = [
+            {name: int(text) if name in whole else float(text) for name, text in row.items()}
+            for row in csv.DictReader(file)
+        ]
+    return [TrainingEpoch(**row) for row in rows]
 
 
 def plot_history(history: Sequence[TrainingEpoch], path: Path) -> None:

@@ -171,7 +171,7 @@ def _simulated_session(path: Path, request: DemoRequest) -> str:
 
 def _shipped(recording: str, out: Path) -> TrialPlan:
     """Use the trained encoder and language model that come with the package."""
-    from evaluation.simulated_encoder.bundle import SHIPPED_MODEL, write_shipped_bundle
+    from evaluation.simulated_encoder import SHIPPED_MODEL, write_shipped_bundle
 
     report("demo: compiling the encoder of the simulated animal")
     spec = write_shipped_bundle(out, command="neurrate demo").window_spec

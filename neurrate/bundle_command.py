@@ -102,7 +102,7 @@ def simulated(out: Path, *, encoder: Path | None = None, overwrite: bool = False
     overwrite
         Replace a bundle that is there.
     """
-    from evaluation.simulated_encoder.bundle import (
+    from evaluation.simulated_encoder import (
         SHIPPED_ENCODER,
         SHIPPED_MODEL,
         write_shipped_bundle,

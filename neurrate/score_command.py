@@ -84,7 +84,7 @@ def score(
     from contracts.manifest import load_manifest
     from evaluation.narrations.run import ScoreSession
     from evaluation.narrations.sbert import MiniLM
-    from evaluation.simulated_encoder.bundle import write_shipped_bundle
+    from evaluation.simulated_encoder import write_shipped_bundle
 
     check_writable(json)
     check_writable(markdown)

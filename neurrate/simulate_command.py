@@ -86,7 +86,7 @@ def session(
     seed
         Of the day: noise, spikes and the long movie.
     """
-    from evaluation.simulated_encoder.session import write_day
+    from simulation.cortex.days import write_day
 
     check_writable(out)
     truth = write_day(
@@ -218,11 +218,11 @@ def train_encoder(
     seed: Seed = 0,
     curves: Path | None = None,
 ) -> None:
-    """Train the encoder of the simulated animal: spikes to what the small LLaVA would have seen.
+    """Train the encoder of the simulated animal: spikes to the patches of the small LLaVA.
 
-    Shows the animal a short movie again and again and a long one of random scenes, counts its
-    spikes, and learns to predict the patches of the LLaVA's vision tower from them, through random
-    populations. Scenes are held out for validation. About half an hour on two cores.
+    Simulates a session, a short movie that is repeated and a long one of random scenes, and does
+    with it what 'neurrate prepare', 'train' and 'export' do. Scenes are held out for validation and
+    test. About half an hour on two cores, and 20 kB of disk a frame until the end.
 
     Examples
     --------
@@ -247,29 +247,29 @@ def train_encoder(
     import shlex
     import sys
 
-    from encoder_training.history import plot_history, write_history
-    from evaluation.simulated_encoder import bundle as simulated_bundle
-    from evaluation.simulated_encoder.session import BundleRecipe
+    from evaluation.simulated_encoder import (
+        SHIPPED_MODEL,
+        BundleRecipe,
+        train_simulated_encoder,
+    )
 
     check_folder_writable(out)
     check_writable(curves)
-    trained = simulated_bundle.train_shipped_encoder(
+    train_simulated_encoder(
         out,
-        model or simulated_bundle.SHIPPED_MODEL,
+        model or SHIPPED_MODEL,
         BundleRecipe(scenes=scenes, epochs=epochs, seed=seed),
         command=shlex.join(["neurrate", *sys.argv[1:]]),
-        on_epoch=lambda row: print(row, file=sys.stderr, flush=True),
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+        curves=curves,
     )
-    write_history(trained.history, out / "training.csv")
-    if curves is not None:
-        plot_history(trained.history, curves)
     print(f"wrote {out}")
 
 
 def train_probes(
     dataset: Path, out: Path, *, encoder: Path | None = None, concepts: str = "", seed: Seed = 0
 ) -> None:
-    """Train concept probes for the encoder of the simulated animal, which triggers listen to.
+    """Train concept probes for the encoder of the simulated animal, for triggers.
 
     From a session of the same animal with a long movie of its own. About two minutes on two cores.
 
@@ -291,10 +291,9 @@ def train_probes(
     concepts
         Words of the captions, separated by commas; those of the simulated world if omitted.
     seed
-        Of the random populations that they are trained through.
+        Of the random populations that they are trained with.
     """
-    from evaluation.simulated_encoder.bundle import SHIPPED_ENCODER
-    from evaluation.simulated_encoder.probes import CONCEPTS, fit_simulated_probes
+    from evaluation.simulated_encoder import CONCEPTS, SHIPPED_ENCODER, fit_simulated_probes
     from neurrate.tables import print_table
 
     words = tuple(word.strip() for word in concepts.split(",") if word.strip())

@@ -120,7 +120,7 @@ def prepare_inputs(
 def _shipped_bundle(folder: Path) -> Manifest:
     """Export the shipped weights, or load an earlier export of the same weights."""
     from contracts.manifest import load_manifest
-    from evaluation.simulated_encoder.bundle import SHIPPED_ENCODER, write_shipped_bundle
+    from evaluation.simulated_encoder import SHIPPED_ENCODER, write_shipped_bundle
 
     digest = hashlib.sha256()
     for path in sorted(SHIPPED_ENCODER.iterdir()):

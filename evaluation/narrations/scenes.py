@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.clock import seconds_to_ns
-from evaluation.simulated_encoder.session import SCENE_FRAMES
+from simulation.cortex.days import TRAINING_SCENE_FRAMES as SCENE_FRAMES
 
 if TYPE_CHECKING:
     from contracts.window import WindowSpec

@@ -13,7 +13,7 @@ from daemon.encoders.auto import load_encoder
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.protocol import narrate
 from daemon.service.settings import NarratorSettings
-from evaluation.simulated_encoder.bundle import SHIPPED_MODEL
+from evaluation.simulated_encoder import SHIPPED_MODEL
 from neurrate.cli import main
 from simulation.cortex.nwb import write_session
 from simulation.cortex.schedule import allen_schedule

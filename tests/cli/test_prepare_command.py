@@ -22,7 +22,7 @@ from encoder_training.data_set.prepared import Role
 from encoder_training.data_set.prepared_facts import load_facts
 from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.frames.captions import Caption
-from evaluation.simulated_encoder.bundle import SHIPPED_MODEL
+from evaluation.simulated_encoder import SHIPPED_MODEL
 from neurrate.cli import main
 from simulation.cortex.nwb import SessionTruth, write_session
 from simulation.cortex.schedule import allen_schedule

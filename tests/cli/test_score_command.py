@@ -10,11 +10,11 @@ import pytest
 from contracts.population import Population, Unit
 from evaluation.narrations.narrators import N_SUBSETS, POPULATIONS, populations_of, subsets_of
 from evaluation.narrations.scenes import ScoreWorld
-from evaluation.simulated_encoder.session import SCENE_FRAMES
 from evaluation.trial import TrialPlan, daemon_arguments, source_arguments
 from neurrate import score_command
 from neurrate.cli import main
 from neurrate.score_command import _command
+from simulation.cortex.days import TRAINING_SCENE_FRAMES as SCENE_FRAMES
 from simulation.scenes.movie import random_movie
 from simulation.seeds import SEEN
 from tests.support.tiny_bundle import tiny_population

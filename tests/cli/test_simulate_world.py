@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from contracts.manifest import load_manifest
-from evaluation.simulated_encoder.bundle import SHIPPED_MODEL
+from evaluation.simulated_encoder import SHIPPED_MODEL
 from neurrate.cli import main
 from stream_sources.recordings.nwb import NwbSource
 
@@ -54,7 +54,7 @@ def test_scenes_are_drawn_on_a_page(tmp_path):
 @pytest.mark.timeout(300)
 def test_trained_encoder_becomes_a_bundle(tmp_path, monkeypatch):
     """Weights, log and captioned frames of a short training are exported to a whole bundle."""
-    monkeypatch.setattr("evaluation.simulated_encoder.session.REPEATED_SCENES", 2)
+    monkeypatch.setattr("simulation.cortex.days.REPEATED_SCENES", 2)
     encoder, bundle = tmp_path / "encoder", tmp_path / "bundle"
     words = ["--scenes", "12", "--epochs", "1", "--model", str(SHIPPED_MODEL)]
     assert main(["simulate", "train-encoder", str(encoder), *words]) == 0

@@ -7,14 +7,13 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
-from evaluation.simulated_encoder.bundle import SHIPPED_MODEL, write_shipped_bundle
-from evaluation.simulated_encoder.session import WINDOW, simulated_population
+from evaluation.simulated_encoder import SHIPPED_MODEL, WINDOW, write_shipped_bundle
 from simulation.captions import parse
-from simulation.cortex.units import draw_units
 from simulation.llava.language import say
 from simulation.llava.pictures import draw_pictures
 from simulation.llava.tower import patches_of, pixel_values
-from simulation.seeds import ANIMAL, LLAVA_TEST
+from simulation.seeds import LLAVA_TEST
+from tests.support.simulated_animal import animal_population
 
 N_SCENES = 100
 
@@ -57,8 +56,7 @@ def test_model_says_what_unseen_scenes_show(model):
 
 def test_bundle_is_of_the_animal(bundle):
     """The encoder takes the units that the code draws today, in their order."""
-    population, _ = simulated_population(draw_units(ANIMAL))
-    assert bundle.population == population
+    assert bundle.population == animal_population()
     assert bundle.window_spec == WINDOW
     assert bundle.model.trained
 

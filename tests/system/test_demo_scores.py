@@ -16,11 +16,10 @@ from contracts.manifest import Manifest
 from contracts.window import WindowSpec
 from encoder_export.random_bundle import make_random_bundle
 from evaluation.demo_plan import GREY_S, POPULATIONS
-from evaluation.simulated_encoder.session import simulated_population
 from simulation.captions import parse
-from simulation.cortex.units import draw_units
 from simulation.scenes.movie import random_movie
-from simulation.seeds import ANIMAL, UNSEEN_DEMO
+from simulation.seeds import UNSEEN_DEMO
+from tests.support.simulated_animal import animal_population
 
 SECONDS = 5
 """A second of grey, then two scenes."""
@@ -31,7 +30,7 @@ WINDOW = WindowSpec(rate=BinRate(120), n_bins=20, stride_bins=60, lag_ns=100_000
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Return a bundle for the animal's units that has learned nothing."""
-    population, _ = simulated_population(draw_units(ANIMAL))
+    population = animal_population()
     return make_random_bundle(
         tmp_path_factory.mktemp("untrained") / "bundle",
         population=population,

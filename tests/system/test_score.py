@@ -12,6 +12,7 @@ import pytest
 from contracts.manifest import Manifest
 from evaluation.trial import QUEUE_MESSAGES, TrialPlan, run_trial
 from neurrate.cli import main
+from tests.support.simulated_animal import animal_population
 
 STRIDE_BINS = 60
 
@@ -42,11 +43,9 @@ def animal_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_llava: Path) ->
     """Return an encoder with random weights for the simulated animal."""
     from contracts.embedding import PatchGrid
     from encoder_export.random_bundle import make_random_bundle
-    from evaluation.simulated_encoder.session import WINDOW, simulated_population
-    from simulation.cortex.units import draw_units
-    from simulation.seeds import ANIMAL
+    from evaluation.simulated_encoder import WINDOW
 
-    population, _ = simulated_population(draw_units(ANIMAL))
+    population = animal_population()
     return make_random_bundle(
         tmp_path_factory.mktemp("animal") / "bundle",
         population=population,

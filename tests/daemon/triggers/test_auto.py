@@ -195,9 +195,8 @@ def test_the_example_fits_the_simulated_animal():
     """The shipped file has no mistake for the concepts of the shipped probes."""
     from safetensors import safe_open
 
-    from evaluation.simulated_encoder.bundle import PROBES as NAME
-    from evaluation.simulated_encoder.bundle import SHIPPED_ENCODER
-    from evaluation.simulated_encoder.probes import CONCEPTS
+    from contracts.manifest import PROBES as NAME
+    from evaluation.simulated_encoder import CONCEPTS, SHIPPED_ENCODER
 
     with safe_open(SHIPPED_ENCODER / NAME, framework="np") as file:
         assert all(f'"{concept}"' in file.metadata()["probes"] for concept in CONCEPTS)

@@ -18,7 +18,7 @@ from transformers import (
 from contracts.errors import MisuseError, UserError
 from encoder_training.frames.captioner import LLAVA_PROMPT, Captioner, fill_captions
 from encoder_training.frames.captions import match_captions, read_captions
-from evaluation.simulated_encoder.bundle import SHIPPED_MODEL
+from evaluation.simulated_encoder import SHIPPED_MODEL
 from simulation.scenes.movie import random_movie
 from simulation.tiny_llava import no_progress_bar
 from tests.support.patch_towers import two_movies

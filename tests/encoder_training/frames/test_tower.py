@@ -33,7 +33,7 @@ from daemon.narrators.protocol import narrate
 from daemon.service.settings import PAPER_PROMPT
 from encoder_training.frames.patch_store import fill_patches
 from encoder_training.frames.tower import VisionTower, check_grid
-from evaluation.simulated_encoder.bundle import SHIPPED_MODEL
+from evaluation.simulated_encoder import SHIPPED_MODEL
 from simulation.tiny_llava import no_progress_bar, write_random_llava
 from tests.support.patch_towers import two_movies
 from tests.support.tiny_bundle import tiny_windows

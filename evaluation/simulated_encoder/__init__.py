@@ -1,1 +1,0 @@
-"""The encoder of the simulated animal: how it was trained, and its bundle."""
