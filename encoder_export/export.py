@@ -108,7 +108,7 @@ def export_run(request: ExportRequest, *, overwrite: bool) -> Exported:
         request.bundle,
         run.encoder,
         facts,
-        references=_references(prepared, data, parts),
+        references=reference_frames(prepared, data, parts),
         more_files=[request.run / name for name in (PROBES, PROBES_REPORT)],
         precision=request.precision,
         gate=gate,
@@ -353,7 +353,9 @@ def _gate(
     )
 
 
-def _references(prepared: PreparedSet, data: TrainingSet, parts: Split) -> list[ReferenceFrame]:
+def reference_frames(
+    prepared: PreparedSet, data: TrainingSet, parts: Split
+) -> list[ReferenceFrame]:
     """Return captioned training frames, spread over all of them."""
     frames = prepared.frames
     trained = np.unique(data.frame[parts.train])

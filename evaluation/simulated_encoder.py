@@ -1,8 +1,8 @@
 """The encoder of the simulated animal: trained once, kept as weights, exported to a bundle.
 
-Training is that of any recording: a session is simulated, prepared, trained on and exported. What
-is kept of the bundle is half its size and holds nothing that a graph of another onnx version would
-not; `write_shipped_bundle` makes a bundle of it in seconds.
+Training is that of any recording: a session is simulated, prepared and trained on. What is kept of
+the run is half the size of a bundle and holds nothing that a graph of another onnx version would
+not; `write_shipped_bundle` exports it in seconds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,18 +24,16 @@ from contracts.errors import UserError
 from contracts.manifest import (
     CAPTIONS,
     ENCODER_WEIGHTS,
-    EVIDENCE,
-    MEAN_PATCHES,
     PROBES,
     LanguageModel,
     Manifest,
     TrainingData,
-    load_manifest,
 )
 from contracts.population import Population, Unit
 from contracts.window import WindowSpec
 
 if TYPE_CHECKING:
+    from encoder_training.data_set.prepared import PreparedSet
     from encoder_training.data_set.training_set import Scaling
     from encoder_training.model import EncoderNetwork
     from encoder_training.probes.probe_files import FittedProbes
@@ -59,6 +57,7 @@ TARGET_EVERY = 2
 TEST_SHARE = 0.05
 """Of each movie; two minutes of the long one."""
 
+SIZE: Literal["small", "tiny"] = "small"
 LEARNING_RATE = 1e-3
 """Three times the paper's: a fifth of its weights, and a tenth of its passes."""
 
@@ -101,7 +100,7 @@ def train_simulated_encoder(
     say: Callable[[str], None],
     curves: Path | None = None,
 ) -> None:
-    """Simulate a session, prepare it, train and export the encoder, and keep its weights.
+    """Simulate a session, prepare it, train an encoder on it, and keep what a bundle needs.
 
     Parameters
     ----------
@@ -121,7 +120,6 @@ def train_simulated_encoder(
     UserError
         If there is an encoder already, or the model is no LLaVA.
     """
-    from encoder_export.export import ExportRequest, export_run
     from encoder_training.data_set.prepare import PrepareOptions, build_data_set
     from encoder_training.data_set.prepare_captions import CaptionOptions
     from encoder_training.data_set.splits import SplitOptions
@@ -137,11 +135,9 @@ def train_simulated_encoder(
         raise UserError(f"{out} holds a trained encoder already. Choose a new folder.")
     check_libraries()
     VisionTower(str(model.resolve()))  # refused before a session is simulated for it
-    out.mkdir(parents=True, exist_ok=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        session, data, run, bundle = (
-            Path(folder) / name for name in ("session.nwb", "data", "run", "bundle")
-        )
+        session, data, run = (Path(folder) / name for name in ("session.nwb", "data", "run"))
         truth = write_training_day(
             session, n_scenes=recipe.scenes, repeats=recipe.repeats, seed=recipe.seed
         )
@@ -156,7 +152,7 @@ def train_simulated_encoder(
             units="allen",
             every=TARGET_EVERY,
         )
-        build_data_set(prepare, command=command)
+        made = build_data_set(prepare, command=command)
         training = TrainingOptions(
             training_epochs=recipe.epochs,
             learning_rate=LEARNING_RATE,
@@ -166,7 +162,7 @@ def train_simulated_encoder(
         request = TrainRequest(
             dataset=data,
             folder=run,
-            size="small",
+            size=SIZE,
             lags_ns=(WINDOW.lag_ns,),
             weights=None,
             heads=8,
@@ -175,20 +171,6 @@ def train_simulated_encoder(
             command=command,
         )
         train_run(request, overwrite=False, say=say)
-        export = ExportRequest(
-            run=run,
-            bundle=bundle,
-            precision="float32",
-            engine=None,
-            populations=1,
-            windows=64,
-            narrations=0,
-            model=None,
-            dataset=None,
-            stride_bins=None,
-            seed=recipe.seed,
-        )
-        export_run(export, overwrite=False)
         history = read_history(run / HISTORY)
         length_s = truth.trains.schedule.duration_s
         facts = {
@@ -196,37 +178,39 @@ def train_simulated_encoder(
             "command": command,
             "model": "" if model == SHIPPED_MODEL else str(model.resolve()),
             "recipe": asdict(recipe),
+            "window": asdict(WINDOW),
+            "scores": {
+                "validation_cosine": round(max(row.validation_cosine for row in history), 4)
+            },
+            "units": [asdict(unit) for unit in made.data.population.units],
         }
-        best = max(row.validation_cosine for row in history)
-        _keep_weights(load_manifest(bundle), out, facts, validation_cosine=best)
+        _keep_run(run, made.data, out, facts)
     write_history(history, out / "training.csv")
     if curves is not None:
         plot_history(history, curves)
 
 
-def _keep_weights(
-    manifest: Manifest, out: Path, facts: dict[str, Any], *, validation_cosine: float
-) -> None:
-    """Keep what `write_shipped_bundle` makes the bundle of; numbers in half precision."""
-    from safetensors.numpy import load_file, save_file
+def _keep_run(folder: Path, prepared: PreparedSet, out: Path, facts: dict[str, Any]) -> None:
+    """Write what `write_shipped_bundle` reads; weights and patches in half precision."""
+    from safetensors.numpy import save_file
 
-    from encoder_training.weights import load_weights, save_weights
+    from encoder_export.export import reference_frames
+    from encoder_training.run_files import load_run
+    from encoder_training.weights import save_weights
 
-    bundle = manifest.folder
-    save_weights(load_weights(bundle / ENCODER_WEIGHTS).half(), out / ENCODER_WEIGHTS)
+    run = load_run(folder)
+    references = reference_frames(prepared, *prepared.windows(run.model.lag_ns))
+    out.mkdir(parents=True, exist_ok=True)
+    save_weights(run.encoder.half(), out / ENCODER_WEIGHTS)
     arrays: dict[str, NDArray[Any]] = {
-        "mean_patch": load_file(bundle / EVIDENCE)[MEAN_PATCHES].astype(np.float16),
-        "unit_mean": manifest.unit_mean.astype(np.float32),
-        "unit_std": manifest.unit_std.astype(np.float32),
+        "mean_patch": np.stack([frame.mean_patch for frame in references]).astype(np.float16),
+        "unit_mean": run.scaling.mean,
+        "unit_std": run.scaling.std,
     }
     save_file(arrays, out / REFERENCES)
-    for name in (CAPTIONS, PROBES):
-        shutil.copyfile(bundle / name, out / name)
-    facts |= {
-        "window": asdict(manifest.window_spec),
-        "scores": {**manifest.model.scores, "validation_cosine": round(validation_cosine, 4)},
-        "units": [asdict(unit) for unit in manifest.population.units],
-    }
+    lines = [json.dumps({"frame": frame.frame, "caption": frame.caption}) for frame in references]
+    (out / CAPTIONS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    shutil.copyfile(folder / PROBES, out / PROBES)
     (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ import pytest
 from contracts.errors import UserError
 from simulation.captions import parse
 from simulation.cortex import nwb
-from simulation.cortex.drive import ResponseModel, build_response_model
+from simulation.cortex.drive import ResponseModel
 from simulation.cortex.nwb import SessionTruth, movies_folder, write_session
 from simulation.cortex.schedule import Schedule, allen_schedule
 from simulation.cortex.units import CELL_TYPES, CortexUnits, draw_units
@@ -26,15 +26,15 @@ from tests.support import spike_lists
 
 
 @pytest.fixture(scope="module")
-def units() -> CortexUnits:
-    """Draw a small animal."""
-    return draw_units(3, 120)
+def units(small_animal: CortexUnits) -> CortexUnits:
+    """Return the animal that the tests of this folder share."""
+    return small_animal
 
 
 @pytest.fixture(scope="module")
-def response(units: CortexUnits) -> ResponseModel:
-    """Build its filters and set its rates."""
-    return build_response_model(units)
+def response(small_response: ResponseModel) -> ResponseModel:
+    """Return its filters and rates."""
+    return small_response
 
 
 @pytest.fixture(scope="module")

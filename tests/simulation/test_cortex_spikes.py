@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from contracts.errors import MisuseError
-from simulation.cortex.drive import ResponseModel, build_response_model
+from simulation.cortex.drive import ResponseModel
 from simulation.cortex.schedule import (
     FRAME_S,
     MAX_JITTER_S,
@@ -35,15 +35,15 @@ N_UNITS = 240
 
 
 @pytest.fixture(scope="module")
-def units() -> CortexUnits:
-    """Draw one animal."""
-    return draw_units(3, N_UNITS)
+def units(small_animal: CortexUnits) -> CortexUnits:
+    """Return the animal that the tests of this folder share."""
+    return small_animal
 
 
 @pytest.fixture(scope="module")
-def response(units: CortexUnits) -> ResponseModel:
-    """Build its filters and set its rates."""
-    return build_response_model(units)
+def response(small_response: ResponseModel) -> ResponseModel:
+    """Return its filters and rates."""
+    return small_response
 
 
 @pytest.fixture(scope="module")
