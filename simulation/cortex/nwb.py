@@ -7,9 +7,7 @@ and renamed at the end.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,9 @@ from contracts.errors import UserError
 from simulation.cortex.drive import FrameSource, ResponseModel
 from simulation.cortex.movie_files import FrameFiles, write_facts
 from simulation.cortex.nwb_columns import (
-    CORTEX_OF_PROBE,
-    FRAME_COLUMNS,
+    CORTEX_COLUMNS,
     PULSE_COLUMNS,
     electrode_rows,
-    mean_waveforms,
     peak_channels,
     presentation_columns,
     pulse_columns,
@@ -34,9 +30,7 @@ from simulation.cortex.schedule import Schedule
 from simulation.cortex.session import session_trains
 from simulation.cortex.spikes import SimulatedTrains
 from simulation.cortex.units import CortexUnits
-
-FIRST_SESSION_ID = 700_000_000
-"""Of nine digits, as in the public sessions."""
+from simulation.nwb_file import add_electrodes, add_units, intervals, new_file, write_file
 
 DESCRIPTION = "a simulated animal that watches rendered movies; not a recording of an animal"
 UNFINISHED = ".unfinished"
@@ -158,94 +152,30 @@ def _simulate(
 
 
 def _write_nwb(path: Path, units: CortexUnits, trains: SimulatedTrains, session_seed: int) -> None:
-    from pynwb import NWBHDF5IO
-
-    file = _new_file(units, session_seed)
-    electrodes = electrode_rows()
-    _add_electrodes(file, electrodes)
-    _add_units(file, units, trains, peak_channels(units, electrodes))
-    for stimulus, columns in presentation_columns(trains.schedule).items():
-        table = _intervals(f"{stimulus}_presentations", columns, FRAME_COLUMNS)
-        file.add_time_intervals(table)
-    if len(trains.schedule.pulses.start_s):
-        _add_pulses(file, trains.schedule)
-    with NWBHDF5IO(path, "w") as io:
-        io.write(file, expandable=())  # contiguous columns, which our reader can map
-
-
-def _new_file(units: CortexUnits, session_seed: int) -> Any:
-    from pynwb import NWBFile
     from pynwb.file import Subject
 
-    session_id = str(FIRST_SESSION_ID + session_seed)
-    return NWBFile(
-        session_description=DESCRIPTION,
-        identifier=session_id,
-        session_start_time=datetime(2026, 1, 1, tzinfo=UTC),
-        session_id=session_id,
-        institution="simulated",
-        stimulus_notes="brain_observatory_1.1",
-        subject=Subject(
-            subject_id=f"simulated-{units.seed}", species="Mus musculus", sex="U", age="P120D"
-        ),
+    subject = Subject(
+        subject_id=f"simulated-{units.seed}", species="Mus musculus", sex="U", age="P120D"
     )
-
-
-def _add_electrodes(file: Any, rows: list[dict[str, Any]]) -> None:
-    for name, description in (
-        ("probe_id", "id of the probe"),
-        ("valid_data", "whether the channel can be trusted"),
-        ("probe_vertical_position", "micrometres from the tip"),
-    ):
-        file.add_electrode_column(name, description)
-    groups = {}
-    for probe in CORTEX_OF_PROBE:
-        device = file.create_device(name=probe, description="simulated Neuropixels 1.0")
-        groups[probe] = file.create_electrode_group(
-            name=probe, description=probe, location="brain", device=device
-        )
-    for row in rows:
-        plain = {name: value for name, value in row.items() if name not in {"probe", "layer"}}
-        file.add_electrode(group=groups[row["probe"]], **plain)
-
-
-def _add_units(
-    file: Any, units: CortexUnits, trains: SimulatedTrains, channels: NDArray[np.int64]
-) -> None:
-    from hdmf.common import VectorData, VectorIndex
-    from pynwb.misc import Units
-
-    plain = unit_columns(units, trains, channels)
-    columns = [VectorData(name=name, description=d, data=v) for name, (d, v) in plain.items()]
-    times = VectorData(name="spike_times", description="seconds", data=trains.spike_times)
-    index = VectorIndex(
-        name="spike_times_index", data=trains.bounds[1:].astype(np.uint64), target=times
+    file = new_file(DESCRIPTION, session_seed, institution="simulated", subject=subject)
+    electrodes = electrode_rows()
+    add_electrodes(
+        file,
+        ({name: v for name, v in row.items() if name != "layer"} for row in electrodes),
     )
-    waveforms = mean_waveforms(plain["waveform_duration"][1])
-    columns += [
-        index,
-        times,
-        VectorData(name="waveform_mean", description="on the peak channel", data=waveforms),
-    ]
-    file.units = Units(
-        name="units", description=DESCRIPTION, columns=columns, id=units.unit_id.tolist()
+    add_units(
+        file,
+        units.unit_id.tolist(),
+        unit_columns(units, trains, peak_channels(units, electrodes)),
+        trains.spike_times,
+        trains.bounds[1:],
+        CORTEX_COLUMNS,
     )
-
-
-def _intervals(name: str, columns: Mapping[str, Any], descriptions: Mapping[str, str]) -> Any:
-    from hdmf.common import VectorData
-    from pynwb.epoch import TimeIntervals
-
-    described = {"start_time": "seconds", "stop_time": "seconds", **descriptions}
-    return TimeIntervals(
-        name=name,
-        description=f"presentations of {name.removesuffix('_presentations')}",
-        columns=[
-            VectorData(name=column, description=described[column], data=values)
-            for column, values in columns.items()
-        ],
-        id=list(range(len(columns["start_time"]))),
-    )
+    for stimulus, columns in presentation_columns(trains.schedule).items():
+        file.add_time_intervals(intervals(f"{stimulus}_presentations", columns))
+    if len(trains.schedule.pulses.start_s):
+        _add_pulses(file, trains.schedule)
+    write_file(path, file)
 
 
 def _add_pulses(file: Any, schedule: Schedule) -> None:
@@ -258,4 +188,4 @@ def _add_pulses(file: Any, schedule: Schedule) -> None:
             name="optotagging", data=pulses.duration_s, timestamps=pulses.start_s, unit="seconds"
         )
     )
-    module.add(_intervals("optogenetic_stimulation", pulse_columns(pulses), PULSE_COLUMNS))
+    module.add(intervals("optogenetic_stimulation", pulse_columns(pulses), PULSE_COLUMNS))

@@ -1,7 +1,4 @@
-"""The tables of a simulated recording, column by column, as the public Allen sessions have them.
-
-Whole columns are handed to pynwb at once: a row at a time takes minutes for a long session.
-"""
+"""The tables of a simulated recording, column by column, as the public Allen sessions have them."""
 
 from __future__ import annotations
 
@@ -15,13 +12,10 @@ from simulation.cortex.movie_files import frame_captions
 from simulation.cortex.schedule import Block, Pulses, Schedule
 from simulation.cortex.spikes import SimulatedTrains
 from simulation.cortex.units import CORTEX, LGD, CortexUnits
+from simulation.nwb_file import FIRST_CHANNEL_ID, FIRST_PROBE_ID, INTERVAL_COLUMNS, UNIT_COLUMNS
 
 CHANNEL_UM = 40
 """Between two channels; a real probe has four times as many."""
-
-FIRST_CHANNEL_ID = 850_000_000
-FIRST_PROBE_ID = 810_000_000
-"""Of nine digits, as in the public sessions."""
 
 CORTEX_OF_PROBE = {
     "probeA": "VISam",
@@ -43,13 +37,17 @@ TYPE_DESCRIPTION = (
     "PV, SST or VIP, empty where unknown. Three tagged lines in one animal are possible only in a "
     "simulation; a public session has one."
 )
-FRAME_COLUMNS = {
-    "stimulus_name": "name of the stimulus",
-    "stimulus_block": "number of the block",
-    "frame": "frame of the movie",
-    "caption": "what the frame shows, in words",
+CORTEX_COLUMNS = {
+    **UNIT_COLUMNS,
+    "cluster_id": "number of the cluster on its probe",
+    "snr": "signal to noise ratio of the waveform",
+    "waveform_duration": "from the lowest point to the peak, milliseconds",
+    "waveform_mean": "on the peak channel",
+    "layer": "layer of cortex; empty elsewhere",
+    "cell_type": TYPE_DESCRIPTION,
 }
 PULSE_COLUMNS = {
+    **INTERVAL_COLUMNS,
     "condition": "shape of the pulse",
     "level": "strength of the light",
     "stimulus_name": "name of the pulse",
@@ -117,37 +115,30 @@ def peak_channels(units: CortexUnits, electrodes: Sequence[Mapping[str, Any]]) -
 
 def unit_columns(
     units: CortexUnits, trains: SimulatedTrains, channels: NDArray[np.int64]
-) -> dict[str, tuple[str, Any]]:
-    """Return the plain columns of the units table: description and values by name.
+) -> dict[str, Any]:
+    """Return the columns of the units table but for the spikes, which `CORTEX_COLUMNS` describe.
 
     Parameters
     ----------
-    units : CortexUnits
-    trains : SimulatedTrains
-        Their spikes.
     channels : array, shape (n_units,), int64
-        Their peak channels.
-
-    Returns
-    -------
-    columns : dict of str to (str, values)
+        Ids of the units' peak channels.
     """
-    n_spikes = np.diff(trains.bounds)
     rng = np.random.default_rng([units.seed, 14])
     is_narrow = units.cell_type == "PV"
     duration_ms = np.where(is_narrow, 0.25, 0.6) + rng.normal(0, 0.05, len(units))
     return {
-        "cluster_id": ("number of the cluster on its probe", np.arange(len(units))),
-        "peak_channel_id": ("id of the electrode with the largest waveform", channels),
-        "quality": ("good or noise", units.quality.tolist()),
-        "amplitude_cutoff": ("share of spikes below the threshold", units.amplitude_cutoff),
-        "presence_ratio": ("share of the session in which it fires", units.presence_ratio),
-        "isi_violations": ("relative rate of refractory violations", units.isi_violations),
-        "firing_rate": ("spikes per second", n_spikes / trains.schedule.duration_s),
-        "snr": ("signal to noise ratio of the waveform", rng.uniform(1.5, 6.0, len(units))),
-        "waveform_duration": ("from the lowest point to the peak, milliseconds", duration_ms),
-        "layer": ("layer of cortex; empty elsewhere", units.layer.tolist()),
-        "cell_type": (TYPE_DESCRIPTION, units.cell_type.tolist()),
+        "cluster_id": np.arange(len(units)),
+        "peak_channel_id": channels,
+        "quality": units.quality.tolist(),
+        "amplitude_cutoff": units.amplitude_cutoff,
+        "presence_ratio": units.presence_ratio,
+        "isi_violations": units.isi_violations,
+        "firing_rate": np.diff(trains.bounds) / trains.schedule.duration_s,
+        "snr": rng.uniform(1.5, 6.0, len(units)),
+        "waveform_duration": duration_ms,
+        "waveform_mean": mean_waveforms(duration_ms),
+        "layer": units.layer.tolist(),
+        "cell_type": units.cell_type.tolist(),
     }
 
 

@@ -23,9 +23,7 @@ from numpy.typing import NDArray
 from contracts.clock import seconds_to_ns
 from simulation.cortex.schedule import Pulses, Schedule
 from simulation.cortex.units import BLIND, CA1, CortexUnits
-
-SAMPLING_HZ = 30_000
-"""Sampling rate of Neuropixels' action potential band; every spike time is a whole sample."""
+from simulation.nwb_file import SAMPLING_HZ
 
 REFRACTORY_SAMPLES = 45
 """1.5 ms, within which no unit fires twice."""

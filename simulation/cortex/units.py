@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import UserError
+from simulation.nwb_file import FIRST_UNIT_ID
 from simulation.scenes.scene import HEIGHT, WIDTH
 
 DEFAULT_UNITS = 600
@@ -102,9 +103,6 @@ LATENCY_SIGMA_S = 0.005
 FAILING_SHARE = 0.08
 LAYERS = (("2/3", 0.3), ("4", 0.2), ("5", 0.3), ("6", 0.2))
 """Of the cortical units; VIP cells are mostly in layer 2/3."""
-
-FIRST_UNIT_ID = 951_000_000
-"""Of nine digits, as in the public sessions."""
 
 MARGIN_PX = 12.0
 """No receptive field is centred closer to the edge of the screen."""

@@ -17,7 +17,7 @@ from simulation.cortex import nwb
 from simulation.cortex.drive import ResponseModel
 from simulation.cortex.nwb import SessionTruth, movies_folder, write_session
 from simulation.cortex.schedule import Schedule, allen_schedule
-from simulation.cortex.units import CELL_TYPES, CortexUnits, draw_units
+from simulation.cortex.units import CELL_TYPES, CortexUnits
 from simulation.scenes.facts import Facts
 from simulation.scenes.movie import random_movie
 from stream_sources.recordings.nwb import NwbSource

@@ -26,7 +26,7 @@ from simulation.cortex.spikes import (
     SimulatedTrains,
     draw_trains,
 )
-from simulation.cortex.units import CELL_TYPES, VISUAL, CortexUnits, draw_units
+from simulation.cortex.units import CELL_TYPES, VISUAL, CortexUnits
 from simulation.scenes.facts import Facts
 from simulation.scenes.movie import SceneMovie, random_movie
 from simulation.scenes.scene import HEIGHT, WIDTH

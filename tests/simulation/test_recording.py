@@ -9,7 +9,8 @@ import h5py
 import numpy as np
 import pytest
 
-from simulation.recording import FRAME_S, REFRACTORY_S, SAMPLING_HZ, write_recording
+from simulation.nwb_file import SAMPLING_HZ
+from simulation.recording import FRAME_S, REFRACTORY_S, write_recording
 from stream_sources.recordings.nwb import NwbSource
 from stream_sources.recordings.recording import describe
 from tests.support import spike_lists
