@@ -129,7 +129,7 @@ def train_run(request: TrainRequest, *, overwrite: bool, notify: Notify) -> list
     # (docs.nvidia.com, cuBLAS, "Results reproducibility").
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     check_folder_writable(request.folder)
-    _check_libraries()
+    check_libraries()
     if request.n_threads is not None:
         torch.set_num_threads(request.n_threads)
     notify(f"checking the files of {request.dataset}")
@@ -157,7 +157,7 @@ def train_run(request: TrainRequest, *, overwrite: bool, notify: Notify) -> list
     return rows
 
 
-def _check_libraries() -> None:
+def check_libraries() -> None:
     """Refuse to begin without what the end needs.
 
     Raises

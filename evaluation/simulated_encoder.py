@@ -97,7 +97,7 @@ def train_simulated_encoder(
     recipe: BundleRecipe,
     *,
     command: str,
-    say: Callable[[str], None],
+    notify: Callable[[str], None],
     curves: Path | None = None,
 ) -> None:
     """Simulate a session, prepare it, train an encoder on it, and keep what a bundle needs.
@@ -110,7 +110,7 @@ def train_simulated_encoder(
         Folder of the LLaVA whose patches are predicted.
     command : str
         What is running, for the record.
-    say : callable
+    notify : callable
         Receives a line about each pass and each step of the training.
     curves : Path or None
         Picture of the log to draw.
@@ -127,8 +127,7 @@ def train_simulated_encoder(
     from encoder_training.history import plot_history, read_history, write_history
     from encoder_training.options import TrainingOptions
     from encoder_training.run_files import HISTORY
-    from encoder_training.train_request import TrainRequest
-    from encoder_training.train_run import check_libraries, train_run
+    from encoder_training.train_run import TrainRequest, check_libraries, train_run
     from simulation.cortex.days import write_training_day
 
     if (out / FACTS).exists():
@@ -164,13 +163,10 @@ def train_simulated_encoder(
             folder=run,
             size=SIZE,
             lags_ns=(WINDOW.lag_ns,),
-            weights=None,
-            heads=8,
-            judges_only=False,
             options=training,
             command=command,
         )
-        train_run(request, overwrite=False, say=say)
+        train_run(request, overwrite=False, notify=notify)
         history = read_history(run / HISTORY)
         length_s = truth.trains.schedule.duration_s
         facts = {

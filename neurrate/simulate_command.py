@@ -260,7 +260,7 @@ def train_encoder(
         model or SHIPPED_MODEL,
         BundleRecipe(scenes=scenes, epochs=epochs, seed=seed),
         command=shlex.join(["neurrate", *sys.argv[1:]]),
-        say=lambda line: print(line, file=sys.stderr, flush=True),
+        notify=lambda line: print(line, file=sys.stderr, flush=True),
         curves=curves,
     )
     print(f"wrote {out}")
