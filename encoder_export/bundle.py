@@ -111,10 +111,8 @@ def write_bundle(
 
     Parameters
     ----------
-    out : Path
-        The bundle's folder.
     encoder : EncoderNetwork
-        With its weights; is put in evaluation mode.
+        Is put in evaluation mode.
     facts : BundleFacts
         The rest of the manifest.
     references : sequence of ReferenceFrame
@@ -125,8 +123,6 @@ def write_bundle(
         What the graph computes in.
     gate : ParityGate, optional
         The windows on which the graph is compared; Poisson counts if omitted.
-    overwrite : bool
-        Replace an existing bundle.
 
     Returns
     -------

@@ -78,12 +78,6 @@ class Exported:
 def export_run(request: ExportRequest, *, overwrite: bool) -> Exported:
     """Write the bundle, and the engine if one was requested.
 
-    Parameters
-    ----------
-    request : ExportRequest
-    overwrite : bool
-        Replace an existing bundle.
-
     Raises
     ------
     UserError
@@ -145,9 +139,6 @@ def make_engine(
 
     Parameters
     ----------
-    manifest : Manifest
-        Of the bundle.
-    library : Library
     gpu : Gpu
         The GPU that the engine is made for.
     opt_batch : int

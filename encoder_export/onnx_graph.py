@@ -105,8 +105,6 @@ def write_graph(
     ----------
     encoder : EncoderNetwork
         Of either variant. Is not changed.
-    scaling : Scaling
-        Of its units.
     path : Path
         Of the ``.onnx`` file.
     n_bins : int
@@ -134,10 +132,8 @@ def write_int8(float32: Path, path: Path) -> None:
 
     Parameters
     ----------
-    float32 : Path
-        As `write_graph` wrote it.
-    path : Path
-        Of the new graph.
+    float32, path : Path
+        Of the graph that `write_graph` wrote, and of the new one.
 
     Raises
     ------

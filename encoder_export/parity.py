@@ -220,7 +220,6 @@ def check_parity(parity: Parity, *, outcome: str = "") -> None:
 
     Parameters
     ----------
-    parity : Parity
     outcome : str
         For the error; that nothing was written, if omitted.
 
@@ -286,11 +285,6 @@ def measure_parity(
 
     Parameters
     ----------
-    encoder : EncoderNetwork
-        What the graph was made from.
-    scaling : Scaling
-        Of its units.
-    gate : ParityGate
     run : callable
         The graph.
     precision : {"float32", "float16", "int8"}

@@ -47,10 +47,6 @@ def make_random_bundle(
 
     Parameters
     ----------
-    out : Path
-        The bundle's folder.
-    population : Population
-        The encoder's units.
     unit_mean, unit_std : array, shape (n_units,), float, spikes per bin
         Of the units' counts; `unit_std` above 0.
     grid : PatchGrid
@@ -67,8 +63,6 @@ def make_random_bundle(
         Of the weights; the same seed gives the same files.
     references : sequence of ReferenceFrame
         Training frames with captions, for evidence and retrieval.
-    overwrite : bool
-        Replace an existing bundle.
     """
     n_units = len(population)
     spec = EncoderSpec.tiny(n_units, grid) if size == "tiny" else EncoderSpec(n_units, grid)
@@ -115,8 +109,6 @@ def write_random_bundle(
         Of the patch grid and of the encoder.
     command : str
         For the manifest.
-    overwrite : bool
-        Replace an existing bundle.
     """
     check_target(out, overwrite=overwrite)
     unit_mean, unit_std = poisson_statistics(batches, len(population), window.rate)

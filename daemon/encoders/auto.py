@@ -34,8 +34,6 @@ def load_encoder(
 
     Parameters
     ----------
-    manifest : Manifest
-        Of the bundle.
     selections : sequence of Selection
         Of the bundle's population; the order of the embeddings.
     threads : int

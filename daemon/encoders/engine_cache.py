@@ -120,18 +120,7 @@ def target_gpu(library: Library) -> Gpu:
 
 
 def key_of(manifest: Manifest, library: Library, gpu: Gpu, *, opt_batch: int) -> EngineKey:
-    """Return the key of a bundle's engine.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        Of the bundle.
-    library : Library
-    gpu : Gpu
-        From `target_gpu`.
-    opt_batch : int
-        Rows that will be encoded at once; clipped to 1 to `MAX_ENCODER_BATCH`.
-    """
+    """Return the key of a bundle's engine; `opt_batch` is clipped to 1 to `MAX_ENCODER_BATCH`."""
     return EngineKey(
         library=library.name,
         version=library.version,
@@ -147,9 +136,6 @@ def get_engine(manifest: Manifest, library: Library, gpu: Gpu, *, opt_batch: int
 
     Parameters
     ----------
-    manifest : Manifest
-        Of the bundle.
-    library : Library
     gpu : Gpu
         From `target_gpu`.
     opt_batch : int
@@ -203,30 +189,13 @@ def check_not_refused(manifest: Manifest, key: EngineKey) -> None:
 def refuse_engine(manifest: Manifest, plan: Path, reason: str) -> None:
     """Remove a plan, and keep the reason; `get_engine` makes no other for the same key.
 
-    Parameters
-    ----------
-    manifest : Manifest
-        Of its bundle.
-    plan : Path
-        From `get_engine`.
-    reason : str
-        A clause. If it can be written nowhere, that is a line in the log.
+    Where the reason, a clause, cannot be written either, that is a line in the log.
     """
     _keep_refusal(manifest, plan, read_facts(plan).model_copy(update={"refused": reason}))
 
 
 def refuse_graph(manifest: Manifest, key: EngineKey, *, precision: str, reason: str) -> None:
-    """Keep the reason why a bundle's own graph is not used on a processor.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        Of the bundle.
-    key : EngineKey
-        Of ONNX Runtime on the processor.
-    precision, reason : str
-        As in `EngineModel`.
-    """
+    """Keep the reason why a bundle's own graph is not used on the processor of the key."""
     facts = EngineModel(**asdict(key), precision=precision, plan_sha256="", refused=reason)
     _keep_refusal(manifest, _folders(manifest)[0] / key.file_name, facts)
 

@@ -53,7 +53,6 @@ def check_engine(engine: Graph, reference: Graph, manifest: Manifest, plan: Path
     Parameters
     ----------
     engine : Graph
-        To be checked.
     reference : Graph
         From `reference_graph`.
     manifest : Manifest
@@ -76,13 +75,6 @@ def cpu_graph(manifest: Manifest, *, threads: int = 1) -> OnnxGraph:
     """Open a bundle's graph on the CPU; the float32 one where the other is too far from it.
 
     Bundles without a second graph are float32, or were exported when none was written.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        Of the bundle.
-    threads : int
-        Of one operator.
     """
     reference = reference_graph(manifest, threads=threads)
     if manifest.file(ENCODER_FLOAT32) is None:

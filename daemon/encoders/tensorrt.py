@@ -20,8 +20,6 @@ class TensorrtGraph:
 
     Parameters
     ----------
-    manifest : Manifest
-        Of the bundle.
     opt_batch : int
         Rows for which the engine's kernels are chosen: the number of populations.
     library : Library, optional

@@ -220,7 +220,6 @@ def build_engine(
 
     Parameters
     ----------
-    library : Library
     onnx : bytes
         The graph.
     opt_batch : int
