@@ -34,7 +34,7 @@ def run(*arguments):
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-@pytest.mark.timeout(120)  # the encoder is exported twice
+@pytest.mark.timeout(120)  # the encoder is exported
 @pytest.mark.parametrize("benchmark", BENCHMARKS)
 def test_benchmark_ends_with_a_json_line(benchmark, tmp_path):
     """Every contender is measured, and the document in the file is the one on the last line."""
