@@ -108,7 +108,6 @@ def test_class_names_are_unique(classes):
     assert sorted(name for name, n in classes.items() if n > 1) == []
 
 
-@RENAMING
 def test_class_names_use_the_words_of_the_field(classes):
     """No class is named with one of the metaphors that the glossary replaces."""
     words = re.compile(f"({'|'.join(NOT_IN_CLASS_NAMES)})(?![a-z])")

@@ -174,14 +174,14 @@ def test_next_device_is_taken(bundle, plan, spoiled):
 def test_engine_that_does_not_run_is_not_refused(bundle, plan):
     """A GPU without free memory is no reason against the engine."""
 
-    class Full:
+    class FullEngine:
         device = "a test"
 
         def run(self, counts, mask):
             raise EngineError("the GPU did not encode: out of memory")
 
     with pytest.raises(EngineError, match="out of memory"):
-        check_engine(Full(), OnnxGraph(bundle), bundle, plan)
+        check_engine(FullEngine(), OnnxGraph(bundle), bundle, plan)
     assert get_engine(bundle, LIBRARY, ANY_GPU, opt_batch=1) == plan
 
 

@@ -40,7 +40,7 @@ def test_joins_and_leaves_at_fixed_sizes():
     assert [row.tokens for row in rows] == plain_tokens(model, grids)
 
 
-class Full(LlamaDecoder):
+class FullDecoder(LlamaDecoder):
     """A decoder whose device has no room for the prompt of a sixth row."""
 
     def prefill(self, prompts, first_row):
@@ -52,7 +52,7 @@ class Full(LlamaDecoder):
 def test_idle_rows_write_where_nothing_is_read():
     """Five rows are said, three at once from now on: the fourth of the step is a live row's."""
     model, grids = small_model(), some_grids(6)
-    decoder = FixedSizes(decoder_of(model, max_rows=8, kind=Full), backend="eager")
+    decoder = FixedSizes(decoder_of(model, max_rows=8, kind=FullDecoder), backend="eager")
     assert decoder.sizes == [1, 2, 4, 8]
     engine = engine_of(model, decoder=decoder)
     rows = engine.begin(0, grids[:5])
