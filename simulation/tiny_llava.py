@@ -159,10 +159,6 @@ def build_tokenizer(whole: Sequence[str]) -> Any:
     ----------
     whole : sequence of str
         Words that become one token each.
-
-    Returns
-    -------
-    PreTrainedTokenizerFast
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -202,10 +198,6 @@ def build_model(tokenizer: Any, grid: PatchGrid, *, seed: int) -> Any:
         What the vision tower gives.
     seed : int
         Of the weights.
-
-    Returns
-    -------
-    LlavaForConditionalGeneration
     """
     import torch
     from transformers import LlavaForConditionalGeneration

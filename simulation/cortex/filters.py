@@ -21,10 +21,6 @@ in the mouse's thalamus (Grubb & Thompson 2003, J Neurophysiol 90:3594)."""
 def filter_pairs(units: CortexUnits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Build the pairs of filters: Gabors, and differences of Gaussians for centre-surround units.
 
-    Parameters
-    ----------
-    units : CortexUnits
-
     Returns
     -------
     even, odd : array, shape (n_pixels, n_units), float64
@@ -56,10 +52,6 @@ def _unit_length(
 
 def envelopes(units: CortexUnits) -> NDArray[np.float64]:
     """Build Gaussian fields, longer along the stripes.
-
-    Parameters
-    ----------
-    units : CortexUnits
 
     Returns
     -------

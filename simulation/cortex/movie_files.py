@@ -40,7 +40,6 @@ class FrameFiles:
 
         Parameters
         ----------
-        movie : FrameSource
         first : int
             Number of the first of these frames.
         frames : array, shape (n_frames, 304, 608), uint8
@@ -63,7 +62,6 @@ def write_facts(movie: FrameSource, folder: Path) -> None:
 
     Parameters
     ----------
-    movie : FrameSource
     folder : Path
         Where; must exist.
     """
@@ -81,16 +79,7 @@ def write_facts(movie: FrameSource, folder: Path) -> None:
 
 
 def frame_captions(movie: FrameSource) -> list[str]:
-    """Return one caption for each frame, which stays the same as long as the facts do.
-
-    Parameters
-    ----------
-    movie : FrameSource
-
-    Returns
-    -------
-    captions : list of str
-    """
+    """Return one caption for each frame, which stays the same as long as the facts do."""
     captions: list[str] = []
     before: Facts | None = None
     for frame in range(movie.n_frames):

@@ -46,7 +46,6 @@ class SessionTruth:
         The recording.
     movies : Path
         Folder with the facts of each movie, and its frames if they were asked for.
-    units : CortexUnits
     trains : SimulatedTrains
         The spikes, and the schedule.
     """

@@ -91,7 +91,6 @@ def peak_channels(units: CortexUnits, electrodes: Sequence[Mapping[str, Any]]) -
 
     Parameters
     ----------
-    units : CortexUnits
     electrodes : sequence of mapping
         As `electrode_rows` returns them.
 
@@ -163,10 +162,6 @@ def mean_waveforms(duration_ms: NDArray[np.float64]) -> NDArray[np.float32]:
 def presentation_columns(schedule: Schedule) -> dict[str, dict[str, Any]]:
     """Return the columns of each stimulus, one row for each frame that was shown.
 
-    Parameters
-    ----------
-    schedule : Schedule
-
     Returns
     -------
     tables : dict of str to dict of str to values
@@ -198,16 +193,7 @@ def _columns(stimulus: str, blocks: Sequence[tuple[int, Block]]) -> dict[str, An
 
 
 def pulse_columns(pulses: Pulses) -> dict[str, Any]:
-    """Return the columns of the optotagging table.
-
-    Parameters
-    ----------
-    pulses : Pulses
-
-    Returns
-    -------
-    columns : dict of str to values
-    """
+    """Return the columns of the optotagging table."""
     n = len(pulses.start_s)
     return {
         "start_time": pulses.start_s,

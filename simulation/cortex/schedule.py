@@ -96,8 +96,6 @@ class Schedule:
 
     Attributes
     ----------
-    blocks : tuple of Block
-    pulses : Pulses
     duration_s : float
         Where the recording ends, seconds.
     """
@@ -129,15 +127,10 @@ def movie_schedule(movie: FrameSource, *, seed: int = 0, grey_s: float = 1.0) ->
 
     Parameters
     ----------
-    movie : FrameSource
     seed : int
         Of jitter and dropped frames.
     grey_s : float
         Seconds of grey on each side.
-
-    Returns
-    -------
-    Schedule
     """
     return build_schedule([(grey_s, None, 0), (0.0, movie, 1), (grey_s, None, 0)], seed=seed)
 
@@ -162,7 +155,6 @@ def allen_schedule(
         Shown `repeats` times in each of two blocks.
     long_movies : sequence of FrameSource
         Each shown once, in a block of its own.
-    repeats : int
     spontaneous_s : float
         Grey at the beginning, seconds.
     between_s : float
@@ -171,10 +163,6 @@ def allen_schedule(
         Pulses for each cell type at the end; none for 0.
     seed : int
         Of jitter and dropped frames.
-
-    Returns
-    -------
-    Schedule
     """
     parts: list[tuple[float, FrameSource | None, int]] = [
         (spontaneous_s, None, 0),
@@ -202,10 +190,6 @@ def build_schedule(
         Pulses for each cell type at the end.
     seed : int
         Of jitter and dropped frames.
-
-    Returns
-    -------
-    Schedule
     """
     rng = np.random.default_rng([seed, 12])
     blocks: list[Block] = []

@@ -100,8 +100,6 @@ def draw_trains(
 
     Parameters
     ----------
-    units : CortexUnits
-    schedule : Schedule
     rates : array, shape (n_rows, n_units), float32, spikes per second
         Of every picture that is shown.
     row_start_s : array, shape (n_shown,), float64, seconds
@@ -110,10 +108,6 @@ def draw_trains(
         Row of `rates` that each presentation shows.
     session_seed : int
         Of everything that differs from day to day.
-
-    Returns
-    -------
-    SimulatedTrains
     """
     n_steps = int(np.ceil(schedule.duration_s / STEP_S))
     middle_s = np.linspace(0.5 * STEP_S, (n_steps - 0.5) * STEP_S, n_steps)

@@ -195,10 +195,6 @@ def draw_units(seed: int, n_units: int = DEFAULT_UNITS) -> CortexUnits:
     n_units : int
         At least `MIN_UNITS`; shared out over the areas as in `AREAS`.
 
-    Returns
-    -------
-    CortexUnits
-
     Raises
     ------
     UserError

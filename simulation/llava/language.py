@@ -136,13 +136,7 @@ def say(model: Any, tokenizer: Any, patches: Tensor) -> list[str]:
 
     Parameters
     ----------
-    model : LlavaForConditionalGeneration
-    tokenizer : PreTrainedTokenizerFast
     patches : tensor, shape (n, n_patches, dim), float
-
-    Returns
-    -------
-    sentences : list of str
     """
     before, after = _prompt_tokens(model, tokenizer)
     words = model.get_input_embeddings()

@@ -60,7 +60,6 @@ def take_steps(
         Is given the step and the mean loss since the last note, at the start and the end too.
     clock : StepBudget
         How long; the learning rate follows it.
-    pace : LoopOptions
     seed : int
         Of the order of pictures.
     """

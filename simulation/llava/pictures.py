@@ -81,10 +81,6 @@ def draw_pictures(movie_seed: int, n_scenes: int, *, frames_per_scene: int = 1) 
     frames_per_scene : int
         Frames of each, at random.
 
-    Returns
-    -------
-    Pictures
-
     Raises
     ------
     MisuseError

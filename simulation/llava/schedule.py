@@ -46,10 +46,6 @@ def cosine_rate(done: float, peak: float) -> float:
         Share of the training that is done.
     peak : float
         Highest rate.
-
-    Returns
-    -------
-    rate : float
     """
     if done < WARM_UP:
         return peak * max(done, 1e-4) / WARM_UP

@@ -28,7 +28,6 @@ def contact_sheet(scenes: Sequence[Scene], picture: Path) -> None:
 
     Parameters
     ----------
-    scenes : sequence of Scene
     picture : Path
         PNG.
     """

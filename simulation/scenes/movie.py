@@ -90,10 +90,6 @@ def random_movie(
         At most `simulation.seeds.MAX_SCENES`.
     frames_per_scene : int
         Frames of each scene that are shown.
-
-    Returns
-    -------
-    SceneMovie
     """
     scenes = tuple(random_scene(scene_seed(seed, number)) for number in range(n_scenes))
     return SceneMovie(name, scenes, frames_per_scene)

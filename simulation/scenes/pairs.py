@@ -37,10 +37,6 @@ def controlled_pair(feature: str, seed: int) -> tuple[Scene, Scene]:
     seed : int
         The same seed gives the same pair.
 
-    Returns
-    -------
-    one, other : Scene
-
     Raises
     ------
     MisuseError

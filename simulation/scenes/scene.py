@@ -139,10 +139,6 @@ def random_scene(seed: int) -> Scene:
     ----------
     seed : int
         The same seed gives the same scene.
-
-    Returns
-    -------
-    Scene
     """
     rng = np.random.default_rng([seed, 1])
     while True:
