@@ -9,7 +9,7 @@ module                    holds
 ``clock``                 session seconds to nanoseconds; the host clock
 ``binning``               a time becomes a bin, in one place, in integers
 ``population``            the ordered unit table, and named selections from it
-``spikes``                what a source says: SpikeBatch, Mark, Hello, StreamEnd
+``spikes``                what a source sends: SpikeBatch, Mark, Hello, StreamEnd
 ``wire``                  those values to ZeroMQ parts and back, within limits
 ``wire_header``           the header of one message, read with limits
 ``window``                WindowSpec and Window

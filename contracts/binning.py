@@ -91,9 +91,9 @@ def bin_spikes(
     rate: BinRate,
     n_units: int,
 ) -> NDArray[np.uint16]:
-    """Count the spikes of each unit in each bin of one stretch of the grid.
+    """Count the spikes of each unit in each bin of one interval of the grid.
 
-    This is the offline road: the whole answer from the whole recording. What the daemon's
+    The offline form: all counts at once, from the whole recording. What the daemon's
     ring holds must equal it, however the recording was cut into batches.
 
     Parameters
@@ -114,7 +114,7 @@ def bin_spikes(
     Returns
     -------
     counts : array, shape (n_bins, n_units), uint16, spikes per bin
-        Time first. Spikes outside the stretch are ignored.
+        Time first. Spikes outside the interval are ignored.
 
     Raises
     ------

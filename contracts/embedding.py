@@ -27,7 +27,7 @@ class PatchGrid:
             raise MisuseError(f"a patch grid needs rows, cols and dim of 1 or more, got {self}")
 
     def __str__(self) -> str:
-        """Say it in words: ``24 x 24 patches of 1024 numbers``."""
+        """Return it in words: ``24 x 24 patches of 1024 numbers``."""
         return f"{self.rows} x {self.cols} patches of {self.dim} numbers"
 
     @property
@@ -47,7 +47,7 @@ class PatchEmbedding:
     population : str
         Name of the `Selection`.
     n_units : int
-        Units that were heard.
+        Units that were selected.
     grid : PatchGrid
         How `patches` is laid out.
     patches : array, shape (n_patches, dim), float32

@@ -1,6 +1,6 @@
-"""Error types: one base, then whose fault it is.
+"""Error types: one base, then who can correct it.
 
-A message says what rule, what was found, where it came from, and what to do.
+A message states the rule, what was found, where it came from, and what to do.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ MAX_LISTED = 5
 
 
 def listed(offenders: Sequence[object]) -> str:
-    """Join at most five offenders and say how many more there are.
+    """Join at most five offenders and count the rest.
 
     >>> listed([1, 2, 3])
     '1, 2, 3'
@@ -54,7 +54,7 @@ class ChildError(NeurrateError):
 
 
 class MisuseError(NeurrateError):
-    """Our own code broke a rule between two rooms. Exit code 1, with a traceback."""
+    """Our own code broke a rule between two components. Exit code 1, with a traceback."""
 
 
 class PeerError(NeurrateError):

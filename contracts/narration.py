@@ -1,4 +1,4 @@
-"""What the daemon says of a window, and how late it is.
+"""What the daemon publishes about a window, and how late it is.
 
 The stages of a narration are laid end to end, each from the stamp before it to its own, so
 that they sum to the whole: ``cut`` + ``encode`` + ``wait`` + ``prefill`` + ``decode`` + ``publish``
@@ -22,7 +22,7 @@ class Status(StrEnum):
     TRUNCATED = "truncated"
     """The token limit or the deadline cut it."""
     FAILED = "failed"
-    """There is no text; ``reason`` says why."""
+    """There is no text; ``reason`` states the cause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Stamps:
     worker_start : int
         The narrator took it up.
     first_token, last_token : int
-        The narrator's first and last word.
+        The narrator's first and last token.
     published : int
         It left the daemon.
     """
@@ -100,7 +100,7 @@ def age_ms(stamps: Stamps) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The training frame that looks most like what the neurons say.
+    """The training frame whose patches are nearest to the decoded ones.
 
     Attributes
     ----------
@@ -148,7 +148,7 @@ class Utterance:
     mean_logprob : float or None
         Mean log-probability of the tokens; None for a back-end without tokens.
     n_tokens : int
-        Tokens said.
+        Tokens generated.
     evidence : Evidence or None
         Nearest training frame, if the bundle has captions.
     start_host_ns, first_token_host_ns, last_token_host_ns : int
@@ -179,7 +179,7 @@ class Narration:
     population : str
         The selection's name.
     n_units : int
-        Units that were heard.
+        Units that were selected.
     window_seq : int
         The window's number on the absolute grid.
     window_start_s, window_stop_s, frame_s : float
@@ -218,7 +218,7 @@ class Narration:
 
 @dataclass(frozen=True, slots=True)
 class PartialNarration:
-    """A sentence that is still being said.
+    """A sentence that is still being generated.
 
     Attributes
     ----------
@@ -231,7 +231,7 @@ class PartialNarration:
     text : str
         From its beginning.
     n_tokens : int
-        Tokens said so far.
+        Tokens generated so far.
     newest_spike_received, published : int
         Host clock, nanoseconds.
     """

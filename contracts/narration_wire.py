@@ -102,7 +102,7 @@ def narration_of(message: Mapping[str, Any]) -> Narration:
 
 
 def pack_partial(partial: PartialNarration) -> list[bytes]:
-    """Turn a sentence that is still being said into ``[topic, JSON]``."""
+    """Turn an unfinished sentence into ``[topic, JSON]``."""
     message = {
         "version": NARRATION_VERSION,
         "population": partial.population,

@@ -46,7 +46,7 @@ class Unit:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells this unit from every other of the session: (probe, unit_id)."""
+        """Identifies this unit within the session: (probe, unit_id)."""
         return (self.probe, self.unit_id)
 
     @property
@@ -186,7 +186,7 @@ class Selection:
     kind : {"units", "shuffled", "silent"}
         The last two are controls: all units in a fixed wrong order, and no unit at all.
     mask : array, shape (n_units,), bool
-        True for the units that are heard; the others are held at their mean rate.
+        True for the selected units; the others are held at their mean rate.
     """
 
     name: str
@@ -195,7 +195,7 @@ class Selection:
 
     @property
     def n_units(self) -> int:
-        """Units that are heard."""
+        """Units that are selected."""
         return int(self.mask.sum())
 
     def order(self) -> NDArray[np.intp]:

@@ -1,4 +1,4 @@
-"""What a source says: who it is, what it heard, what was on the screen, that it has ended."""
+"""What a source sends: its identity, its spikes, what was on the screen, its end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RUN_ID = re.compile(r"[0-9a-f]{16}")
 class SpikeBatch:
     """The spikes of one stream in one span of time. Legal once it exists.
 
-    A batch is sent even when it is empty: it says that the span was covered and nothing fired,
+    A batch is sent even when it is empty: it states that the span was covered and nothing fired,
     which is not the same as silence on the line.
 
     Attributes
@@ -111,7 +111,7 @@ def check_span(start_ns: int, stop_ns: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Who is speaking: sent to each new subscriber and once a second.
+    """Identity of the sender: sent to each new subscriber and once a second.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class Mark:
     frame : int or None
         Frame of the movie, or image number; None where the table has none.
     caption : str or None
-        What a person would say of the frame, where known.
+        Description of the frame, where known.
     """
 
     stream: str
@@ -171,7 +171,7 @@ class StreamEnd:
     stream, run : str
         As in `SpikeBatch`.
     n_batches, n_spikes : int
-        Totals sent in this run, so that a receiver can say what it missed.
+        Totals sent in this run, so that a receiver can count what it missed.
     """
 
     stream: str
@@ -181,4 +181,4 @@ class StreamEnd:
 
 
 SourceMessage = SpikeBatch | Hello | Mark | StreamEnd
-"""Everything that a source can say."""
+"""Everything that a source can send."""

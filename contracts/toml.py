@@ -1,4 +1,4 @@
-"""TOML files, as an editor may have saved them and as nobody should have written them."""
+"""TOML files, with a byte order mark or nested too deep, read without surprises."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Triggers: a rule's condition became true, and how late it is said.
+"""Triggers: a rule's condition became true, and how late it is published.
 
 The stages of a trigger are laid end to end, each from the stamp before it to its own, so that they
 sum to the whole. A probe's trigger has ``cut`` + ``encode`` + ``decide`` + ``publish``. One that
-was heard in a narration has the narration's stages between ``encode`` and ``decide``.
+was found in a narration has the narration's stages between ``encode`` and ``decide``.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def trigger_latency_ms(stamps: TriggerStamps) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class WindowFacts:
-    """Which stretch of the recording a trigger is about; session clock, seconds.
+    """Which interval of the recording a trigger is about; session clock, seconds.
 
     Attributes
     ----------
@@ -195,9 +195,9 @@ class Trigger:
     rule : str
         Its condition, as it was written.
     population : str
-        The selection it was heard in.
+        The selection it was found in.
     dry_run : bool
-        True where the rule is only being tried: no sink but the publish socket hears of it.
+        True where the rule is only being tried: it reaches no sink but the publish socket.
     score, threshold : float
         What was found, and what it had to cross. A word's score is 1 or 0.
     window : WindowFacts
@@ -211,7 +211,7 @@ class Trigger:
     scores : dict
         Every concept's probability in this window and population; empty for narrations.
     narration_id, text : str or None
-        The narration that it was heard in; None for probes.
+        The narration that it was found in; None for probes.
     """
 
     id: str

@@ -124,7 +124,7 @@ def pack(message: SourceMessage) -> list[Part]:
 
 
 def unpack(parts: Sequence[Part], *, received_host_ns: int = 0) -> SourceMessage:
-    """Turn the parts of a ZeroMQ message into a value, or say why not.
+    """Turn the parts of a ZeroMQ message into a value, or raise with the reason.
 
     Parameters
     ----------
@@ -142,6 +142,7 @@ def unpack(parts: Sequence[Part], *, received_host_ns: int = 0) -> SourceMessage
     """
     if len(parts) < 2:
         raise WireError("parts", f"a message has 2 or 4 parts, got {len(parts)}")
+    # Cut first: a topic of megabytes is not copied to find out that it is none of ours.
     kind, _, stream = bytes(parts[0][:128]).partition(b".")
     if kind == b"spikes":
         reader = Header(parts, n_parts=4, limit=MAX_HEADER_BYTES, stream=stream)
@@ -164,6 +165,7 @@ def unpack(parts: Sequence[Part], *, received_host_ns: int = 0) -> SourceMessage
 def _unpack_spikes(header: Header, parts: Sequence[Part], received_host_ns: int) -> SpikeBatch:
     n_spikes = header.integer("n_spikes", 0, MAX_SPIKES)
     times, units = parts[2], parts[3]
+    # Before anything is made of them: `np.frombuffer` would take a shorter or longer part too.
     if len(times) != n_spikes * TIME_DTYPE.itemsize or len(units) != n_spikes * UNIT_DTYPE.itemsize:
         raise WireError(
             "length",
@@ -172,7 +174,7 @@ def _unpack_spikes(header: Header, parts: Sequence[Part], received_host_ns: int)
         )
     spike_time_ns = np.frombuffer(times, TIME_DTYPE)
     unit_index = np.frombuffer(units, UNIT_DTYPE)
-    if not _LITTLE_ENDIAN_HOST:
+    if not _LITTLE_ENDIAN_HOST:  # the wire is little-endian, and so is nearly every host: no copy
         spike_time_ns = spike_time_ns.astype(np.int64)
         unit_index = unit_index.astype(np.uint32)
     try:
@@ -199,6 +201,7 @@ def _unpack_hello(header: Header) -> Hello:
         population = Population([Unit(*values) for values in zip(*columns, strict=True)])
     except UserError as error:
         raise WireError("population", str(error)) from error
+    # A receiver compares populations by fingerprint alone, so a wrong one must not get in.
     fingerprint = header.text("fingerprint")
     if fingerprint != population.fingerprint:
         raise WireError(

@@ -1,4 +1,4 @@
-"""Words of a sentence, as concepts are counted and as rules on narrations hear them."""
+"""Words of a sentence, as concepts are counted and as rules on narrations match them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ABSENT = re.compile(
     r"\b(?:no|without)\b.*?(?=[.,;:!?]|\b(?:and|but|with|while|in|on|at|near|under|behind|is|are)\b|$)",
     re.DOTALL,
 )
-"""What a sentence says is not there, to the end of the phrase."""
+"""What a sentence states to be absent, to the end of the phrase."""
 
 
 def words_in(sentence: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""``neurrate config``: what the daemon would be told."""
+"""``neurrate config``: the settings that the daemon would use."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def account(summary: Mapping[str, Any], *, spikes_sent: int | None = None) -> di
     summary : mapping
         As the daemon's ``stats`` message.
     spikes_sent : int, optional
-        What the source says it sent.
+        As the source counted them.
 
     Returns
     -------

@@ -11,7 +11,7 @@ from stream_sources.publisher import SpikePublisher
 from stream_sources.source import SpikeSource
 
 WAIT_MS = 100
-"""How often the player looks around while it waits for subscribers."""
+"""How often the player checks while it waits for subscribers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class PlayReport:
 
 
 class Pacer:
-    """Says when a piece of session time is due on the host clock.
+    """Computes when a piece of session time is due on the host clock.
 
     Parameters
     ----------
@@ -83,11 +83,11 @@ def play(
     speed : float or None
         Session seconds per second; None for as fast as the slowest subscriber takes it.
     wait_for_subscribers : int
-        Do not begin before so many listen; at ``speed`` None, also wait whenever nobody does.
+        Do not begin before so many subscribe; at ``speed`` None, also wait whenever there is none.
     should_stop : callable
-        Asked before every batch, and while one waits.
+        Called before every batch, and while one waits.
     on_batch : callable
-        Told of every batch sent, for a progress bar.
+        Called with every batch before it is sent, for a progress bar.
     """
     while publisher.n_subscribers < wait_for_subscribers and not should_stop():
         publisher.serve(wait_ms=WAIT_MS)
@@ -97,6 +97,8 @@ def play(
     for message in _by_time(source):
         if isinstance(message, SpikeBatch):
             _wait(pacer, publisher, clock, message, should_stop)
+            # Lossless means for somebody: after the last subscriber has left, wait for the next
+            # one instead of playing the rest to an empty socket.
             while speed is None and publisher.n_subscribers < min(1, wait_for_subscribers):
                 if should_stop():
                     break
@@ -122,6 +124,8 @@ def play(
 
 def _by_time(source: SpikeSource) -> Iterator[SpikeBatch | Mark]:
     """Yield batches and marks together; a mark comes before the batch in which it begins."""
+    # A mark goes out before the batch in which it begins, so that a subscriber knows what was on
+    # the screen when the spikes that answer it arrive.
     marks = source.marks()
     mark = next(marks, None)
     for batch in source.batches():
@@ -140,6 +144,8 @@ def _wait(
     should_stop: Callable[[], bool],
 ) -> None:
     """Sleep until the batch is over, greeting subscribers meanwhile."""
+    # The first call sets the origin of both clocks, so it takes the batch's start: a batch is sent
+    # when its last nanosecond is over, as a rig would, and not when it begins.
     pacer.due_in_ns(batch.start_ns)
     while (due_in_ns := pacer.due_in_ns(batch.stop_ns)) > 0 and not should_stop():
         clock.sleep_ns(min(due_in_ns, NS_PER_S // 10))

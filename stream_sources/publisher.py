@@ -4,9 +4,9 @@ A new subscriber is greeted with a hello at once, and everybody once a second. T
 subscriber that is too slow:
 
 * live (the default): its messages are dropped, and it sees the hole in ``seq``. Acquisition never
-  waits for anybody;
+  waits for a subscriber;
 * lossless, for replays as fast as possible: the source waits for the slowest subscriber, and
-  while nobody listens.
+  while there is none.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class SpikePublisher:
     endpoint : str
         Where to bind: ``tcp://127.0.0.1:5570``; port 0 or ``*`` for any free one.
     hello : Hello
-        Who is speaking.
+        Identity of the stream.
     is_lossless : bool
         Wait for slow subscribers instead of dropping their messages.
     is_insecure : bool
@@ -95,7 +95,10 @@ class SpikePublisher:
         self._socket.set(zmq.SNDHWM, QUEUE_MESSAGES)
         self._socket.set(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
         self._socket.set(zmq.LINGER, LOSSLESS_FLUSH_MS if is_lossless else FLUSH_MS)
+        # Every subscription and its end arrives here, also the second and later of one topic:
+        # newcomers are greeted one by one, and subscribers are counted.
         self._socket.set(zmq.XPUB_VERBOSER, 1)
+        # With it a full queue is an error (EAGAIN) that `_try` sees; without it a silent drop.
         self._socket.set(zmq.XPUB_NODROP, int(is_lossless))
         try:
             self._socket.bind(endpoint)
@@ -125,7 +128,7 @@ class SpikePublisher:
         Parameters
         ----------
         should_give_up : callable
-            Asked while it waits.
+            Called while it waits.
 
         Returns
         -------
@@ -144,7 +147,7 @@ class SpikePublisher:
         return True
 
     def send_end(self, *, should_give_up: Callable[[], bool] = lambda: False) -> bool:
-        """Say that nothing more will come, and how much there was; False if it was given up."""
+        """Send the end of the stream with its totals; False if it was given up."""
         end = StreamEnd(
             stream=self._hello.stream,
             run=self._hello.run,
@@ -167,6 +170,7 @@ class SpikePublisher:
     def _send(self, parts: list[Part], should_give_up: Callable[[], bool]) -> bool:
         """Send once, newcomers greeted before."""
         self._read_subscriptions()
+        # The hello goes first: a batch is useless to whoever has no unit table yet.
         while not (self._greet() and self._try(parts)):
             if should_give_up():
                 return False
@@ -175,7 +179,7 @@ class SpikePublisher:
         return True
 
     def _greet(self) -> bool:
-        """Say hello if it is time; False if it is, and somebody cannot take it."""
+        """Send a hello if it is due; False if it is, and a subscriber cannot take it."""
         now_ns = self._clock.now_ns()
         if now_ns >= self._next_hello_ns:
             if not self._try(pack(replace(self._hello, next_seq=self.totals.n_batches))):

@@ -19,7 +19,7 @@ from contracts.spikes import Mark, SpikeBatch
 
 
 class SpikeSource(Protocol):
-    """A recording or a rig, heard as one stream.
+    """A recording or a rig, as one stream.
 
     Attributes
     ----------
@@ -59,13 +59,13 @@ class SpikeSource(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of files and devices."""
+        """Release files and devices."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpikeBlock:
-    """A stretch of a recording in memory, in order of time.
+    """An interval of a recording in memory, in order of time.
 
     Attributes
     ----------

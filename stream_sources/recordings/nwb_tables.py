@@ -43,7 +43,7 @@ NULL_LABELS = frozenset({"", "None", "nan", "NaN", "null", "n/a"})
 ELECTRODES = "general/extracellular_ephys/electrodes"
 PRESENTATIONS = "_presentations"
 INVALID_TIMES = "invalid_times"
-"""NWB's own name for stretches that are not to be analysed."""
+"""NWB's own name for intervals that are not to be analysed."""
 
 
 def read_unit_ids(units: h5py.Group, n_units: int) -> list[str]:
@@ -121,7 +121,7 @@ def read_presentations(file: h5py.File, also: Sequence[str] = ()) -> Presentatio
 
 
 def read_invalid_times(file: h5py.File) -> NDArray[np.int64]:
-    """Read the stretches that a file calls invalid: ``intervals/invalid_times``.
+    """Read the intervals that a file calls invalid: ``intervals/invalid_times``.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def read_invalid_times(file: h5py.File) -> NDArray[np.int64]:
     Returns
     -------
     invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
-        Start and stop of each, in order of start. A stretch without a stop lasts for ever.
+        Start and stop of each, in order of start. An interval without a stop never ends.
     """
     group = file.get(f"intervals/{INVALID_TIMES}")
     start_s = _numbers(group, "start_time", None) if isinstance(group, h5py.Group) else None

@@ -30,7 +30,7 @@ NOTHING_INVALID: NDArray[np.int64] = np.empty((0, 2), dtype=np.int64)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
-    """What a file says, read and checked.
+    """The contents of a file, read and checked.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class Recording:
     presentations : Presentations
         What was on the screen.
     invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
-        Start and stop of each stretch that is not to be analysed.
+        Start and stop of each interval that is not to be analysed.
     """
 
     path: str
@@ -174,7 +174,7 @@ class RecordingSummary:
 
 
 def describe(source: RecordingSource) -> RecordingSummary:
-    """Say what a recording holds."""
+    """Summarise what a recording holds."""
     units = source.population.units
     start_ns, stop_ns = source.span_ns
     return RecordingSummary(
@@ -192,7 +192,7 @@ def describe(source: RecordingSource) -> RecordingSummary:
 
 
 def check_play(play: Play) -> list[str]:
-    """Return what is wrong with the wish, one sentence each, before any file is opened."""
+    """Return what is wrong with the request, one sentence each, before any file is opened."""
     problems = []
     if not STREAM_NAME.fullmatch(play.stream):
         problems.append(f"stream must be 1 to 64 letters, digits, '_' or '-', got {play.stream!r}")
@@ -209,7 +209,7 @@ def check_play(play: Play) -> list[str]:
 
 
 def _asked_span(play: Play, first_ns: int) -> tuple[int, int]:
-    """Return the part whose presentations are told: nothing before a start that was asked for.
+    """Return the part whose presentations are sent: nothing before a requested start.
 
     The length counts from where the spikes start, as theirs does.
     """

@@ -46,7 +46,7 @@ MAX_BLOCK_BATCHES = 10_000
 """Batches cut from one block: their edges are held in memory together."""
 
 SEARCH_SPIKES = 512
-"""First stretch of a train that is searched for a block's end: one page of a mapped file."""
+"""First part of a train that is searched for a block's end: one page of a mapped file."""
 
 
 RELEASE_UNITS = 256
@@ -173,7 +173,7 @@ class SpikeTrains:
 
 
 class TrainReader:
-    """Takes stretches of the trains, each after the one before.
+    """Takes intervals of the trains, each after the one before.
 
     Parameters
     ----------
@@ -187,12 +187,12 @@ class TrainReader:
         self._until_ns: int | None = None
 
     def between(self, start_ns: int, stop_ns: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
-        """Return the spikes of a stretch, unit after unit, as `SpikeTrains.taken` does.
+        """Return the spikes of an interval, unit after unit, as `SpikeTrains.taken` does.
 
         Parameters
         ----------
         start_ns, stop_ns : int
-            Half open, session nanoseconds; not before the end of the last stretch.
+            Half open, session nanoseconds; not before the end of the last interval.
 
         Raises
         ------

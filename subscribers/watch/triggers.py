@@ -21,7 +21,7 @@ class ReceivedTriggers:
     total_ms : float
         Newest spike received to published.
     n : int
-        Triggers of this rule heard so far, this one included.
+        Triggers of this rule received so far, this one included.
     """
 
     name: str

@@ -62,14 +62,14 @@ def _forms(state: WatchState) -> list[Sequence[RenderableType]]:
     newest = [state.now(population) for population in state.names]
     return [
         *(_panels(state, n_shown) for n_shown in range(N_SHOWN, 0, -1)),
-        [_two_lines(heard) for heard in newest],
-        [_one_line(heard) for heard in newest],
+        [_two_lines(narration) for narration in newest],
+        [_one_line(narration) for narration in newest],
     ]
 
 
 def _scored_forms(state: WatchState) -> list[Sequence[RenderableType]]:
-    def notes(heard: ReceivedNarration) -> Text:
-        return latency_bar(heard.latency_ms, LINE_BAR_CELLS).append_text(_notes(heard))
+    def notes(narration: ReceivedNarration) -> Text:
+        return latency_bar(narration.latency_ms, LINE_BAR_CELLS).append_text(_notes(narration))
 
     return [
         [scored_table(state, said=_said, notes=notes)],
@@ -185,37 +185,39 @@ def _panel(population: str, received: list[ReceivedNarration], n_received: int) 
     )  # fmt: skip
 
 
-def _two_lines(heard: ReceivedNarration) -> Group:
+def _two_lines(narration: ReceivedNarration) -> Group:
     first = Text(no_wrap=True, overflow="ellipsis")
-    first.append(f"{heard.population:<{NAME_CELLS}} ").append_text(_facts(heard))
-    second = Text("  ", no_wrap=True, overflow="ellipsis").append_text(_said(heard))
+    first.append(f"{narration.population:<{NAME_CELLS}} ").append_text(_facts(narration))
+    second = Text("  ", no_wrap=True, overflow="ellipsis").append_text(_said(narration))
     return Group(first, second)
 
 
-def _one_line(heard: ReceivedNarration) -> Text:
+def _one_line(narration: ReceivedNarration) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
-    line.append(f"{heard.population:<{NAME_CELLS}} ")
-    line.append_text(latency_bar(heard.latency_ms, LINE_BAR_CELLS)).append_text(_notes(heard))
-    return line.append("  ").append_text(_said(heard))
+    line.append(f"{narration.population:<{NAME_CELLS}} ")
+    line.append_text(latency_bar(narration.latency_ms, LINE_BAR_CELLS)).append_text(
+        _notes(narration)
+    )
+    return line.append("  ").append_text(_said(narration))
 
 
-def _said(heard: ReceivedNarration) -> Text:
-    return Text(heard.text, style=WORD_STYLES.get(heard.status, "bold"))
+def _said(narration: ReceivedNarration) -> Text:
+    return Text(narration.text, style=WORD_STYLES.get(narration.status, "bold"))
 
 
-def _facts(heard: ReceivedNarration) -> Text:
-    facts = Text(f"{heard.window_stop_s:.2f} s  ", style="dim")
-    return facts.append_text(latency_bar(heard.latency_ms)).append_text(_notes(heard))
+def _facts(narration: ReceivedNarration) -> Text:
+    facts = Text(f"{narration.window_stop_s:.2f} s  ", style="dim")
+    return facts.append_text(latency_bar(narration.latency_ms)).append_text(_notes(narration))
 
 
-def _notes(heard: ReceivedNarration) -> Text:
-    notes = Text(f" {heard.latency_ms['total']:.0f} ms")
-    if heard.status != "ok":
-        notes.append(f"  {heard.status}", style="red")
-    if heard.n_gap_bins:
-        notes.append(f"  {heard.n_gap_bins} gap bins", style="red")
-    if heard.blind_streams:
-        notes.append(f"  blind: {', '.join(heard.blind_streams)}", style="red")
+def _notes(narration: ReceivedNarration) -> Text:
+    notes = Text(f" {narration.latency_ms['total']:.0f} ms")
+    if narration.status != "ok":
+        notes.append(f"  {narration.status}", style="red")
+    if narration.n_gap_bins:
+        notes.append(f"  {narration.n_gap_bins} gap bins", style="red")
+    if narration.blind_streams:
+        notes.append(f"  blind: {', '.join(narration.blind_streams)}", style="red")
     return notes
 
 
@@ -230,8 +232,8 @@ def _more(n_hidden: int) -> Text:
 
 
 def _newest_s(state: WatchState) -> float:
-    """Return the end of the newest window of which anything was heard, session seconds."""
-    ends = [heard[0].window_stop_s for heard in state.newest.values()]
+    """Return the end of the newest window of which anything was received, session seconds."""
+    ends = [narration[0].window_stop_s for narration in state.newest.values()]
     return max((*ends, *(one.window_stop_s for one in state.fired.values())), default=0.0)
 
 
