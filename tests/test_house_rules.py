@@ -114,7 +114,6 @@ def test_class_names_use_the_words_of_the_field(classes):
     assert sorted(name for name in classes if words.search(name)) == []
 
 
-@RENAMING
 def test_shipped_text_uses_plain_words(sources):
     """Docstrings, comments and messages avoid phrases that the glossary replaces."""
     phrases = re.compile("|".join(NOT_IN_TEXT), re.IGNORECASE)
