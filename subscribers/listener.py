@@ -13,7 +13,6 @@ into on its own thread even while this program does something else.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -262,12 +261,3 @@ class Listener:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@contextmanager
-def subscribed(
-    endpoint: str, topics: Sequence[bytes], *, setting: str, queue: int = QUEUE
-) -> Iterator[zmq.Socket[bytes]]:
-    """Lend the socket of a `Listener`, for programs that read the parts themselves."""
-    with Listener(endpoint, topics, setting=setting, queue=queue) as listener:
-        yield listener.socket
