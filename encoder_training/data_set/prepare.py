@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -41,6 +42,9 @@ from encoder_training.pictures import check_matplotlib
 from stream_sources.recordings.open_source import open_source
 from stream_sources.recordings.recording import RecordingSource
 from stream_sources.recordings.trains import TrainReader
+
+if TYPE_CHECKING:
+    from encoder_training.frames.tower import VisionTower
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +172,7 @@ def _build(
     tower = VisionTower(options.model, device=options.device)
     out = options.out
     open_folder(out, wanted, overwrite=overwrite)  # removes what is to be overwritten
-    try:
-        fill_patches(out / PATCHES, plan.frames, movies, tower)
-    except OtherPatchesError:
-        if not overwrite:
-            raise
-        remove_patches(out)
-        fill_patches(out / PATCHES, plan.frames, movies, tower)
+    _fill_patches(out, plan.frames, movies, tower, overwrite=overwrite)
     if options.captions.captioner:
         captions = made_captions(options.captions, out, plan.frames, movies, device=options.device)
     (out / COUNTS).unlink(missing_ok=True)
@@ -215,6 +213,30 @@ def _build(
     for name in (UNFINISHED, CAPTIONED):
         (out / name).unlink(missing_ok=True)
     return PrepareResult(data_sha256, load_prepared(out), notes)
+
+
+def _fill_patches(
+    out: Path,
+    frames: FrameTable,
+    movies: Mapping[str, Movie],
+    tower: VisionTower,
+    *,
+    overwrite: bool,
+) -> None:
+    """Compute the patches, or keep those of an earlier data set in the folder.
+
+    Raises
+    ------
+    OtherPatchesError
+        If they are of other frames or another tower, and must not be overwritten.
+    """
+    try:
+        fill_patches(out / PATCHES, frames, movies, tower)
+    except OtherPatchesError:
+        if not overwrite:
+            raise
+        remove_patches(out)
+        fill_patches(out / PATCHES, frames, movies, tower)
 
 
 def choose_movies(

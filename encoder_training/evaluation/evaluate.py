@@ -88,9 +88,8 @@ def evaluate_encoder(
         file=sys.stderr,
     ) as bar:
         for population, selection in selections.items():
-            units = selection.mask
             training = BaselineData(
-                data, parts.train, parts.validation, scaling, units, bench.space
+                data, parts.train, parts.validation, scaling, selection.mask, bench.space
             )
             bar.set_postfix_str(population)
             decoders: list[BaselineDecoder] = [MaskedEncoder(encoder, scaling, selection)]
@@ -109,7 +108,6 @@ def evaluate_encoder(
                     )
                 )
     methods = [method.scores for method in resampled]
-    lag_ms = data.window.lag_ns / 1e6
     return EncoderResults(
         n_windows=len(bench.rows),
         n_population_windows=len(few.rows),
@@ -118,13 +116,15 @@ def evaluate_encoder(
         n_unseen=int((~np.isin(bench.candidates, data.frame[parts.train])).sum()),
         n_drawn=draws[bench].n_groups,
         drawn=drawn,
-        lag_ms=lag_ms,
+        lag_ms=data.window.lag_ns / 1e6,
         seed=seed,
         period_s=bench.time.period_s,
         methods=tuple(method for method in methods if method.population == "all"),
         populations=tuple(method for method in methods if method.population != "all"),
         ahead=_ahead(resampled),
-        over_time=_over_time(prepared, bench, [f for f in resampled if f.population == "all"]),
+        over_time=_over_time(
+            prepared, bench, [method for method in resampled if method.population == "all"]
+        ),
     )
 
 

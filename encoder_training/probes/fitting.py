@@ -128,6 +128,10 @@ def fit_probes(
         return _none(selections, data.targets.shape[2])
     few = tuple(thinned(rows, max_population_windows) for rows in (validation, test))
     used = {name: (validation, test) if name == "all" else few for name in selections}
+    random = PopulationMasks(data.population, masking or MaskingOptions()).draw(
+        len(train), np.random.default_rng([seed, 4])
+    )
+    predictor = _MeanPatches(data, encoder, scaling)
     with tqdm(
         total=2 * len(train) + sum(len(rows) for pair in used.values() for rows in pair),
         desc="probing",
@@ -135,41 +139,27 @@ def fit_probes(
         disable=None if progress else True,
         file=sys.stderr,
     ) as bar:
-        mean_patches_of = _MeanPatches(data, encoder, scaling, bar)
-        masks = PopulationMasks(data.population, masking or MaskingOptions())
-        rng = np.random.default_rng([seed, 4])
-        all_units = np.ones((len(train), data.n_units), dtype=np.bool_)
         learned = np.concatenate(
-            [
-                mean_patches_of.through(train, all_units),
-                mean_patches_of.through(train, masks.draw(len(train), rng)),
-            ]
+            [predictor.through(train, mask, bar) for mask in (np.ones_like(random), random)]
         )
-        mean_patches = {
-            name: [
-                mean_patches_of.through(rows, np.tile(one.mask, (len(rows), 1)))
-                for rows in used[name]
-            ]
-            for name, one in selections.items()
+        predicted = {
+            name: [predictor.through(rows, selection.mask, bar) for rows in used[name]]
+            for name, selection in selections.items()
         }
     is_named = np.tile(labels[data.frame[train]], (2, 1)) == 1
     truth_of = {name: [labels[data.frame[rows]] == 1 for rows in used[name]] for name in selections}
-    weight, bias, strength = _learn(learned, is_named, mean_patches["all"][0], truth_of["all"][0])
+    weight, bias, strength = _learn(learned, is_named, predicted["all"][0], truth_of["all"][0])
     time = movie_time(prepared)
     n_independent = len(np.unique(bootstrap_groups(data, validation, time)[0]))
-    group, _ = bootstrap_groups(data, test, time)
-    draws = {len(test): draw_groups(group, seed=seed, n_draws=N_DRAWS)}
-    if len(few[1]) < len(test):
-        group, _ = bootstrap_groups(data, few[1], time)
-        draws[len(few[1])] = draw_groups(group, seed=seed, n_draws=N_DRAWS)
+    draws = {
+        len(rows): draw_groups(bootstrap_groups(data, rows, time)[0], seed=seed, n_draws=N_DRAWS)
+        for rows in (test, few[1])
+    }
     scale, offset = np.ones((2, len(selections), len(concepts)))
     tested = []
-    for row, (name, (of_validation, of_test)) in enumerate(mean_patches.items()):
+    for row, (name, (of_validation, of_test)) in enumerate(predicted.items()):
         chosen_by, truth = truth_of[name]
-        scores = [
-            mean_patches.astype(np.float64) @ weight.T + bias
-            for mean_patches in (of_validation, of_test)
-        ]
+        scores = [grid.astype(np.float64) @ weight.T + bias for grid in (of_validation, of_test)]
         offset[row] = 0
         for column, concept in enumerate(concepts):
             is_mixed = len(np.unique(chosen_by[:, column])) == 2
@@ -205,22 +195,22 @@ def fit_probes(
 class _MeanPatches:
     """The mean patches that the encoder predicts."""
 
-    def __init__(
-        self, data: TrainingSet, encoder: EncoderNetwork, scaling: Scaling, bar: tqdm[None]
-    ) -> None:
-        all_units = data.population.select("all")
-        self._data, self._bar = data, bar
-        self._encoder = MaskedEncoder(encoder, scaling, all_units)
+    def __init__(self, data: TrainingSet, encoder: EncoderNetwork, scaling: Scaling) -> None:
+        self._data = data
+        self._encoder = MaskedEncoder(encoder, scaling, data.population.select("all"))
 
-    def through(self, rows: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Return mean patches, each window through its own mask, shape (n, dim)."""
+    def through(
+        self, rows: NDArray[np.int64], mask: NDArray[np.bool_], bar: tqdm[None]
+    ) -> NDArray[np.float32]:
+        """Return mean patches, shape (n, dim), through one mask or one for each window."""
+        masks = np.broadcast_to(mask, (len(rows), self._data.n_units))
         means = [np.empty((0, self._data.targets.shape[2]), np.float32)]
         done = 0
         for some in batches(rows, self._data.targets.shape[1:]):
-            selected = torch.from_numpy(mask[done : done + len(some)].astype(np.float32))
+            selected = torch.from_numpy(masks[done : done + len(some)].astype(np.float32))
             means.append(self._encoder.through(self._data.counts_of(some), selected).mean(axis=1))
             done += len(some)
-            self._bar.update(len(some))
+            bar.update(len(some))
         return np.concatenate(means)
 
 
