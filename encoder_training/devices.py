@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
 
 from contracts.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def resolve_device(name: str) -> str:
@@ -49,3 +54,26 @@ def resolve_precision(
     if name == "auto":
         return "bfloat16" if device.startswith("cuda") else "float32"
     return name
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Make a GPU give the same numbers every time, as far as it can. A CPU does.
+
+    The attention for float32 that saves memory adds in any order (pytorch.org, "Reproducibility"),
+    so it is not among those to choose from.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if device.type != "cuda":
+        yield
+        return
+    was_on = torch.are_deterministic_algorithms_enabled()
+    was_warning = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(was_on, warn_only=was_warning)

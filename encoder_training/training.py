@@ -7,8 +7,7 @@ that was killed and is resumed gives the same weights, bit for bit, as one that 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import numpy as np
 import torch  # noqa: TID253 - this module is torch code
 from numpy.typing import NDArray
 from torch import Tensor  # noqa: TID253 - as above
-from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: TID253 - as above
 from tqdm import tqdm
 
 from contracts.clock import NS_PER_S, Clock, HostClock
@@ -37,7 +35,7 @@ from encoder_training.data_set.training_set import (
     split,
     thinned,
 )
-from encoder_training.devices import resolve_device
+from encoder_training.devices import repeatable, resolve_device
 from encoder_training.history import TrainingEpoch
 from encoder_training.losses import measure_targets, patch_cosine, patch_loss
 from encoder_training.masking import PopulationMasks, masked_z
@@ -126,7 +124,7 @@ def train_encoder(
         validation_groups = np.unique(data.group[parts.validation])
     device = torch.device(options.device)
     with (
-        _repeatable(device),
+        repeatable(device),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):
         torch.manual_seed(options.seed)
@@ -368,26 +366,6 @@ class TrainingRun:
 
     def _to_device(self, *arrays: NDArray[np.generic]) -> list[Tensor]:
         return [torch.from_numpy(array).to(self._device) for array in arrays]
-
-
-@contextmanager
-def _repeatable(device: torch.device) -> Iterator[None]:
-    """Make a GPU give the same numbers every time, as far as it can. A CPU does.
-
-    The attention for float32 that saves memory adds in any order (pytorch.org, "Reproducibility"),
-    so it is not among those to choose from.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    was_on = torch.are_deterministic_algorithms_enabled()
-    was_warning = torch.is_deterministic_algorithms_warn_only_enabled()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
-            yield
-    finally:
-        torch.use_deterministic_algorithms(was_on, warn_only=was_warning)
 
 
 def _check_fit(

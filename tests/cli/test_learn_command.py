@@ -50,9 +50,9 @@ def test_one_command_makes_a_bundle_that_speaks(
     manifest = load_manifest(out / "bundle")
     capsys.readouterr()
     assert main([*words, "--device", "cpu"]) == 0
-    said = capsys.readouterr().out
-    assert f"{out / 'data'} is finished" in said
-    assert f"{out / 'run'} is finished" in said
+    printed = capsys.readouterr().out
+    assert f"{out / 'data'} is finished" in printed
+    assert f"{out / 'run'} is finished" in printed
     assert load_manifest(out / "bundle").sha256 == manifest.sha256
 
     encoder = load_encoder(manifest, [manifest.population.select("all")], device="cpu")

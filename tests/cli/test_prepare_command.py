@@ -79,14 +79,14 @@ def lab_recording(folder: Path, *, captions: bool = False) -> tuple[Path, Path]:
     path = write_units(folder / "lab.nwb", random_trains(seconds=20.0))
     number = np.tile(np.arange(5), 6)
     start = 1.0 + 0.4 * np.arange(len(number))
-    said = ["" if n == 3 else f"Picture {n}." for n in number.tolist()]
+    captions_of = ["" if n == 3 else f"Picture {n}." for n in number.tolist()]
     write_presentations(
         path,
         "mine",
         start_time=start,
         stop_time=start + 0.4,
         frame=number.astype(float),
-        **({"caption": said} if captions else {}),
+        **({"caption": captions_of} if captions else {}),
     )
     frames = np.random.default_rng(0).integers(0, 255, (5, 20, 30), dtype=np.uint8)
     np.save(folder / "mine.npy", frames)
@@ -167,8 +167,8 @@ def test_a_movie_without_frames_is_named(session, tmp_path, capsys):
     shutil.copy(session.movies / "natural_movie_one.h5", frames)
     words = ["prepare", str(session.path), str(tmp_path / "data"), "--frames", str(frames)]
     assert main([*words, "--model", str(SHIPPED_MODEL)]) == 0
-    said = capsys.readouterr().out
-    assert "natural_movie_three, with 40 presentations of numbered frames, is left out" in said
+    printed = capsys.readouterr().out
+    assert "natural_movie_three, with 40 presentations of numbered frames, is left out" in printed
 
 
 def test_the_report_shows_what_went_in(folder):
@@ -266,9 +266,9 @@ def test_a_finished_data_set_is_left_as_it_is(session, folder, capsys):
     """The same command again says that all is done, and touches no file."""
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert main(command(session, folder, "--units", "allen", "--every", "2")) == 0
-    said = capsys.readouterr().out
-    assert f"{folder} is finished: " in said
-    assert "nothing to do" in said
+    printed = capsys.readouterr().out
+    assert f"{folder} is finished: " in printed
+    assert "nothing to do" in printed
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
@@ -283,9 +283,9 @@ def test_an_unfinished_folder_with_other_options_is_refused(session, tmp_path, m
         patch.setattr(build, "fill_patches", stop)
         main(command(session, out, "--every", "2"))
         assert main(command(session, out, "--every", "4", "--bins", "16")) == 2
-    said = capsys.readouterr().err
-    assert "--bins was 20 and is 16; --every was 2 and is 4" in said
-    assert "--overwrite" in said
+    printed = capsys.readouterr().err
+    assert "--bins was 20 and is 16; --every was 2 and is 4" in printed
+    assert "--overwrite" in printed
 
 
 def test_overwriting_keeps_patches_that_are_the_same(tmp_path):
@@ -337,8 +337,8 @@ def test_overwriting_keeps_patches_where_a_frame_cannot_be_read(tmp_path, capsys
 def test_a_folder_with_something_else_is_left_alone(session, folder, tmp_path, capsys):
     """A data set of other options is refused, and a folder of files even to overwrite."""
     assert main(command(session, folder)) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "was prepared with other options: --units was 'allen' and is 'all'" in said
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "was prepared with other options: --units was 'allen' and is 'all'" in printed
     (tmp_path / "report.md").write_text("mine")
     assert main(command(session, tmp_path, "--overwrite")) == 2
     assert "a folder of its own" in capsys.readouterr().err
@@ -346,11 +346,11 @@ def test_a_folder_with_something_else_is_left_alone(session, folder, tmp_path, c
 
 
 def test_a_laboratory_names_its_own_table(tmp_path, capsys):
-    """Any table of the intervals with times and frames serves; no captions at all is said."""
+    """Any table of the intervals with times and frames serves; no captions give a note."""
     code, out = prepare_lab(tmp_path)
-    said = capsys.readouterr()
-    assert (code, said.err) == (0, said.err)
-    assert "note: there are no captions" in said.out
+    printed = capsys.readouterr()
+    assert (code, printed.err) == (0, printed.err)
+    assert "note: there are no captions" in printed.out
     assert load_facts(out).movies[0].name == "mine"
     assert load_prepared(out).frames.captions == ("",) * 5
 
@@ -373,10 +373,10 @@ def test_a_laboratory_names_its_own_table(tmp_path, capsys):
 def test_what_cannot_be_done_is_said(tmp_path, capsys, more, text):
     """Each wish that cannot be met has its sentence, code 2, and no data set is left."""
     code, out = prepare_lab(tmp_path, *more)
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert code == 2
-    assert text in said
-    assert "Traceback" not in said
+    assert text in printed
+    assert "Traceback" not in printed
     assert not out.exists()
 
 
@@ -385,9 +385,9 @@ def test_frames_that_are_too_few_are_refused(tmp_path, capsys):
     frames = tmp_path / "short.npy"
     np.save(frames, np.zeros((4, 20, 30), dtype=np.uint8))
     code, out = prepare_lab(tmp_path, frames=frames)
-    said = " ".join(capsys.readouterr().err.split())
+    printed = " ".join(capsys.readouterr().err.split())
     assert code == 2
-    assert "mine has 4 frames in --frames, and the recording shows numbers 0 to 4, so 5" in said
+    assert "mine has 4 frames in --frames, and the recording shows numbers 0 to 4, so 5" in printed
     assert not out.exists()
 
 
@@ -406,8 +406,8 @@ def test_missing_captions_are_counted(tmp_path, capsys):
 def test_captions_from_a_file_go_before_the_recording(tmp_path):
     """A CSV gives each frame its sentence."""
     lines = ["movie,frame,caption", *(f"mine,{n},Written {n}." for n in range(5))]
-    (tmp_path / "said.csv").write_text("\n".join(lines) + "\n")
-    code, out = prepare_lab(tmp_path, "--captions", str(tmp_path / "said.csv"), captions=True)
+    (tmp_path / "captions.csv").write_text("\n".join(lines) + "\n")
+    code, out = prepare_lab(tmp_path, "--captions", str(tmp_path / "captions.csv"), captions=True)
     assert code == 0
     assert load_prepared(out).frames.captions[3] == "Written 3."
     assert Caption("mine", 0, "").number == 0

@@ -103,9 +103,9 @@ def test_killed_run_goes_on(run, dataset, tmp_path, capsys):
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as child:
         assert child.stdout is not None
-        said = [child.stdout.readline() for _ in range(3)]
+        lines = [child.stdout.readline() for _ in range(3)]
         child.send_signal(signal.SIGKILL)
-    assert [line.split(":")[0] for line in said[1:]] == ["pass 1 of 3", "pass 2 of 3"]
+    assert [line.split(":")[0] for line in lines[1:]] == ["pass 1 of 3", "pass 2 of 3"]
     assert not (broken / "encoder.safetensors").exists()
     assert main(["train", str(dataset), str(broken), *QUICK]) == 0
     assert "going on after pass " in capsys.readouterr().out
@@ -234,7 +234,7 @@ def test_weights_are_only_evaluated(run, dataset, tmp_path):
     torch.save({"model": encoder.state_dict()}, released)
     words = [word for n, word in enumerate(QUICK) if n not in {0, 1, 4, 5}]
     for path, more in ((released, ["--heads", "4"]), (run / "encoder.safetensors", [])):
-        folder = tmp_path / f"judged-{path.stem}"
+        folder = tmp_path / f"evaluated-{path.stem}"
         command = ["train", str(dataset), str(folder), *words, *more, "--weights", str(path)]
         assert main([*command, "--training-epochs", "0"]) == 0
         found = load_run(folder)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from contracts.binning import BinRate
+from contracts.clock import NS_PER_S
 from contracts.embedding import PatchGrid
 from contracts.population import Population, Unit
 from contracts.window import WindowSpec
 from encoder_training.data_set.training_set import TrainingSet
+from tests.support.manual_clock import ManualClock
 
 RATE = BinRate(120)
 WINDOW = WindowSpec(RATE, n_bins=8, stride_bins=4, lag_ns=0)
@@ -50,3 +52,12 @@ def planted(*, n_scenes: int = 120, seed: int = 0) -> TrainingSet:
         targets=targets.astype(np.float16),
         group=np.repeat(np.arange(n_scenes), len(per_scene)),
     )
+
+
+class TickingClock(ManualClock):
+    """A second passes whenever it is read."""
+
+    def now_ns(self) -> int:
+        """Return the time, a second later each time."""
+        self.ns += NS_PER_S
+        return self.ns

@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.clock import NS_PER_S
 from contracts.errors import UserError
 from encoder_training.history import TrainingEpoch
 from encoder_training.options import TrainingOptions
 from encoder_training.training import train_encoder
 from tests.encoder_training import train_planted
-from tests.encoder_training.support import planted
+from tests.encoder_training.support import TickingClock, planted
 from tests.encoder_training.train_planted import SPEC
-from tests.support.manual_clock import ManualClock
 
 QUICK = TrainingOptions(training_epochs=2, batch_size=32, seed=1)
 REPOSITORY = Path(__file__).parents[2]
@@ -45,10 +43,10 @@ def test_killed_training_gives_the_same_weights(tmp_path, capsys):
     assert not again.exists()
     capsys.readouterr()
     train_planted.main(cut, again, "retrieval")
-    said = capsys.readouterr().out.splitlines()
-    n_before = int(said[0].removeprefix("going on after "))
+    lines = capsys.readouterr().out.splitlines()
+    n_before = int(lines[0].removeprefix("going on after "))
     assert 2 <= n_before < 6
-    assert said[1:] == [f"pass {n}" for n in range(n_before + 1, 7)]
+    assert lines[1:] == [f"pass {n}" for n in range(n_before + 1, 7)]
     assert again.read_bytes() == whole.read_bytes()
 
 
@@ -117,15 +115,6 @@ def test_checkpoint_that_was_cut_is_refused(data, checkpoint, tmp_path):
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="cannot be read"):
         train_encoder(SPEC, data, QUICK, checkpoint=path)
-
-
-class TickingClock(ManualClock):
-    """A second passes whenever it is read."""
-
-    def now_ns(self) -> int:
-        """Return the time, a second later each time."""
-        self.ns += NS_PER_S
-        return self.ns
 
 
 class KilledError(Exception):

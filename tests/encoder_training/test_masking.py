@@ -1,4 +1,4 @@
-"""Random populations: each kind as it says, as often as asked, and masked as serving masks."""
+"""Random populations: each kind as defined, as often as set, and masked as in serving."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def held(label: str, attribute: str = "area") -> tuple[bool, ...]:
 
 
 def test_one_area_and_one_cell_type_are_those_of_serving():
-    """Each mask is what a selection by that name hears, and all of them come up."""
+    """Each mask is that of a selection by that name, and all of them come up."""
     areas = {tuple(mask) for mask in drawn("one_area").tolist()}
     assert areas == {tuple(population().select(name).mask.tolist()) for name in AREAS}
     cell_types = {tuple(mask) for mask in drawn("one_cell_type").tolist()}
@@ -58,7 +58,7 @@ def test_one_area_and_one_cell_type_are_those_of_serving():
 def test_lesions_and_choices_of_areas():
     """All but one area keeps units without an area; several areas are two or three whole ones."""
     lesions = {tuple(mask) for mask in drawn("all_but_one_area").tolist()}
-    assert lesions == {tuple(not heard for heard in held(name)) for name in AREAS}
+    assert lesions == {tuple(not selected for selected in held(name)) for name in AREAS}
     members = np.array([held(name) for name in AREAS])
     for mask in drawn("several_areas"):
         inside = [bool(mask[area].all()) for area in members]
@@ -121,8 +121,8 @@ def test_masks_match_serving_bit_for_bit():
     counts = torch.from_numpy(rng.poisson(1.5, (50, 20, 80)).astype(np.uint8))
     mask = PopulationMasks(population(), MaskingOptions()).draw(50, rng)
     served = CountEncoder(torch.nn.Identity(), Scaling(mean, std))  # type: ignore[arg-type]
-    heard = torch.from_numpy(mask).float()
-    expected = served(counts.float(), heard)
-    found = masked_z(counts.float(), torch.from_numpy(mean), torch.from_numpy(std), heard)
+    selected = torch.from_numpy(mask).float()
+    expected = served(counts.float(), selected)
+    found = masked_z(counts.float(), torch.from_numpy(mean), torch.from_numpy(std), selected)
     assert torch.equal(found, expected)
     assert torch.all(found[~torch.from_numpy(mask)[:, None].expand(-1, 20, -1)] == 0)

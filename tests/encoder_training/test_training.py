@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.clock import NS_PER_S
 from contracts.errors import DependencyError, MisuseError, UserError
 from encoder_export.onnx_graph import CountEncoder
 from encoder_training.data_set.training_set import split
@@ -20,8 +19,7 @@ from encoder_training.masking import MaskingOptions
 from encoder_training.model import EncoderSpec
 from encoder_training.options import TrainingOptions
 from encoder_training.training import TrainingResult, train_encoder
-from tests.encoder_training.support import GRID, planted, population
-from tests.support.manual_clock import ManualClock
+from tests.encoder_training.support import GRID, TickingClock, planted, population
 
 SPEC = EncoderSpec(
     len(population()),
@@ -164,15 +162,6 @@ def test_training_ends_when_validation_does_not_improve(few_scenes):
     cosines = [row.validation_cosine for row in trained.history]
     assert len(cosines) < 30
     assert len(cosines) - 1 - int(np.argmax(cosines)) == 2
-
-
-class TickingClock(ManualClock):
-    """A second passes whenever it is read."""
-
-    def now_ns(self) -> int:
-        """Return the time, a second later each time."""
-        self.ns += NS_PER_S
-        return self.ns
 
 
 def test_time_limit_ends_the_schedule(data):

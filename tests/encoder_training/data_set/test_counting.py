@@ -99,7 +99,7 @@ def test_more_spikes_than_a_byte_holds_are_refused(n_spikes):
 
 
 def test_spikes_and_units_from_elsewhere_are_our_mistake():
-    """A spike outside the stretch, or of a unit that is not there, is never counted elsewhere."""
+    """A spike outside the chunk, or of a unit that is not there, is never counted elsewhere."""
     table = np.zeros((2, 2), dtype=np.uint8)
     rate = BinRate(1)
     for spike, unit in ((-1, 0), (2 * 10**9, 0), (0, 2), (0, -1)):

@@ -55,7 +55,7 @@ def test_no_window_crosses_a_join_of_repeats():
 
 
 def test_windows_keep_clear_of_invalid_stretches():
-    """A stretch that the recording calls invalid takes every window that touches it."""
+    """An interval that the recording calls invalid takes every window that touches it."""
     prepared = prepared_set()
     data, _ = prepared.windows(100_000_000)
     start_ns = int(prepared.shown.start_ns[40])
@@ -75,7 +75,7 @@ def test_windows_keep_clear_of_invalid_stretches():
 
 
 def test_a_role_without_windows_is_refused():
-    """Judging needs test windows; the sentence says which are missing and what to do."""
+    """Evaluation needs test windows; the error names which are missing and what to do."""
     prepared = prepared_set()
     role = np.where(prepared.shown.role == Role.TEST, Role.TRAIN, prepared.shown.role)
     shown = replace(prepared.shown, role=role.astype(np.int8))

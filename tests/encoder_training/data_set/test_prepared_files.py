@@ -83,7 +83,7 @@ def test_numbers_of_frames_that_are_no_target_are_kept(tmp_path, prepared):
 
 
 def test_every_problem_is_in_one_error(folder):
-    """Wrong counts, wrong presentations and wrong frames are said together."""
+    """Wrong counts, wrong presentations and wrong frames are reported together."""
     np.save(folder / "counts.npy", np.zeros((3, 2)))
     with (folder / "frames.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"movie": "natural_movie_one", "number": 12, "caption": ""}\n')
@@ -98,7 +98,7 @@ def test_every_problem_is_in_one_error(folder):
 
 
 def test_a_missing_and_a_broken_file_are_named(folder):
-    """What is not there, or cannot be read, is said with its name."""
+    """What is not there, or cannot be read, is reported with its name."""
     (folder / "counts.npy").unlink()
     (folder / "frames.jsonl").unlink()
     with pytest.raises(UserError, match=r"2 problems:\n  - counts.npy is not there\n  - frames"):

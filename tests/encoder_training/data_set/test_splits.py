@@ -52,7 +52,7 @@ def test_the_last_repeats_are_held_out():
 
 
 def test_a_movie_shown_too_seldom_is_training():
-    """It cannot be held out by repeats, so it only teaches; that is said."""
+    """It cannot be held out by repeats, so it is training alone, and a note tells so."""
     presented = shown(long=(90, 1), a=(30, 3))
     split = split_presentations(presented, SplitOptions("repeats"))
     assert set(split.role[presented.movie == 0].tolist()) == {Role.TRAIN}

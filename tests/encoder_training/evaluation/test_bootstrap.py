@@ -39,7 +39,7 @@ def test_the_same_seed_draws_the_same():
 
 
 def test_a_single_group_is_no_sample():
-    """All draws would be alike: the score has no interval, and nothing is said to be ahead."""
+    """All draws would be alike: the score has no interval, and no method is ahead."""
     draws = draw_groups(np.zeros(5, np.int64), seed=0)
     for values in (draws.ratio(np.arange(5.0)), draws.median(np.arange(5.0))):
         found = interval(values)

@@ -75,8 +75,8 @@ def test_runs_are_no_shorter_than_a_window_and_its_lag():
     assert run_seconds(WindowSpec(BinRate(120), 12, 8, 100_000_000)) == 1
 
 
-def test_stretches_are_cut_by_themselves_and_pictures_stand_alone():
-    """Two stretches of 2.5 s and 0.3 s are two runs and one; pictures without a time, one each."""
+def test_sequences_are_cut_by_themselves_and_pictures_stand_alone():
+    """Two sequences of 2.5 s and 0.3 s are two runs and one; pictures without a time, one each."""
     at_s = np.concatenate([np.arange(25) / 10, 10 + np.arange(3) / 10, [np.nan] * 2])
     time = MovieTime(np.repeat([0, 1], [28, 2]), at_s, {"a": 0.1})
     frame = np.tile(np.arange(30), 2)

@@ -59,11 +59,11 @@ def pictures():
 def test_the_shipped_llava_captions_its_world(pictures):
     """The paper's prompt and greedy words, as transformers generates them of one picture."""
     captioner = Captioner(str(SHIPPED_MODEL))
-    said = captioner.describe(pictures)
+    captions = captioner.describe(pictures)
     with no_progress_bar():
         model = LlavaForConditionalGeneration.from_pretrained(SHIPPED_MODEL, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(SHIPPED_MODEL)
-    for frame, text in zip(pictures, said, strict=True):
+    for frame, text in zip(pictures, captions, strict=True):
         given = processor(
             images=Image.fromarray(frame).convert("RGB"), text=LLAVA_PROMPT, return_tensors="pt"
         )
@@ -95,11 +95,11 @@ def test_a_blip_captions_without_a_prompt(tmp_path):
     BlipProcessor(processor, tokenizer).save_pretrained(tmp_path)
     captioner = Captioner(str(tmp_path))
     frames = np.random.default_rng(0).integers(0, 256, (3, 30, 40, 3), dtype=np.uint8)
-    said = captioner.describe(frames)
-    assert len(said) == 3
-    assert set(" ".join(said).split()) <= set(WORDS)
-    assert any(said)
-    assert said[1:2] == captioner.describe(frames[1:2])
+    captions = captioner.describe(frames)
+    assert len(captions) == 3
+    assert set(" ".join(captions).split()) <= set(WORDS)
+    assert any(captions)
+    assert captions[1:2] == captioner.describe(frames[1:2])
 
 
 def test_lines_are_appended_and_gone_on_with(tmp_path):

@@ -78,7 +78,7 @@ def test_frames_get_their_captions():
 
 
 def test_captions_of_all_frames_need_no_note():
-    """Nothing is said where nothing is wrong."""
+    """There are no notes where nothing is wrong."""
     matched = match_captions(EXPECTED, table([0, 3], [1]))
     assert matched.notes == ()
     assert not len(matched.missing)

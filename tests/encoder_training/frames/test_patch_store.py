@@ -142,7 +142,7 @@ def test_frames_that_a_movie_lacks_are_listed(tmp_path):
 
 
 def test_a_full_disk_says_how_much_is_needed(tmp_path):
-    """The room is asked for before the first picture."""
+    """The disk space is reserved before the first picture."""
     resource = pytest.importorskip("resource")
     frames, movies = two_movies()
     tower = ArithmeticTower()

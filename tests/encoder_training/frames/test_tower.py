@@ -267,7 +267,7 @@ def test_patches_too_large_for_float16_are_refused(small):
     ],
 )
 def test_a_model_that_is_not_there_is_one_sentence(name, message, monkeypatch):
-    """Neither a folder nor an id that can be fetched: said at once."""
+    """Neither a folder nor an id that can be fetched: refused at once."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=message):
         VisionTower(name)
@@ -390,7 +390,7 @@ def test_the_narrator_takes_such_patches(tmp_path, small, stub_bundle, layer, st
     )
     (window,) = tiny_windows(1)
     (patches,) = tower.patches(FRAMES[:1]).astype(np.float32)
-    (said,) = narrate(narrator, [PatchEmbedding(window, "all", 12, tower.grid, patches)])
+    (narration,) = narrate(narrator, [PatchEmbedding(window, "all", 12, tower.grid, patches)])
     with no_progress_bar():
         whole = LlavaForConditionalGeneration.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -407,5 +407,5 @@ def test_the_narrator_takes_such_patches(tmp_path, small, stub_bundle, layer, st
             do_sample=False,
             max_new_tokens=6,
         )[0, ids.shape[1] :]
-    assert said.text == tokenizer.decode(words, skip_special_tokens=True).strip()
-    assert said.text
+    assert narration.text == tokenizer.decode(words, skip_special_tokens=True).strip()
+    assert narration.text
