@@ -144,7 +144,7 @@ def test_frames_that_were_held_out_are_decided_by_patches(results):
 
 
 def test_an_encoder_that_has_learned_nothing_is_seen_to_lose(tmp_path):
-    """Random weights lose to every baseline, first of all sentences; every second frame has patches."""
+    """Random weights lose to every baseline, stated first; half the frames have patches."""
     prepared = thinned_targets(prepared_set(n_frames=240, rate_hz=20.0, n_repeats=4), 2)
     data, parts = prepared.windows(LAG_NS)
     torch.manual_seed(0)
