@@ -1,6 +1,6 @@
 """A LLaVA of about a million random weights, of the same classes as the 7B model.
 
-It has never seen anything: its words mean nothing. It is there so that every road that the real
+Nothing was trained: its words mean nothing. It exists so that every code path that the real
 model takes (loading, projecting patches, batching, stopping, streaming) runs on any computer
 in a second, with nothing to download. A model trained on the simulated world has the same files.
 """

@@ -67,13 +67,13 @@ def write_facts(movie: FrameSource, folder: Path) -> None:
     """
     first_captions = frame_captions(movie)
     with (folder / f"{movie.name}_facts.jsonl").open("w", encoding="utf-8") as file:
-        for frame, said in enumerate(first_captions):
+        for frame, first in enumerate(first_captions):
             facts = movie.facts(frame)
-            others = [text for text in _sentences(facts) if text != said]
+            others = [text for text in _sentences(facts) if text != first]
             line = {
                 "frame": frame,
                 "facts": facts.to_json(),
-                "captions": [said, *others][:N_CAPTIONS],
+                "captions": [first, *others][:N_CAPTIONS],
             }
             file.write(json.dumps(line) + "\n")
 

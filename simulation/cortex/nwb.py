@@ -95,7 +95,7 @@ def write_session(
         If something is in the way, or the disk refuses.
     """
     folder = movies_folder(path)
-    in_the_way = [str(each) for each in (path, folder) if each.exists()]
+    in_the_way = [str(taken) for taken in (path, folder) if taken.exists()]
     if in_the_way:
         raise UserError(
             f"{' and '.join(in_the_way)} exist already; nothing is overwritten. Remove them or "

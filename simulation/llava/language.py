@@ -119,12 +119,12 @@ def train_language(
     rng = np.random.default_rng([seed, 7])
 
     def loss_of(rows: NDArray[np.int64]) -> Tensor:
-        said = _padded([texts[row][rng.integers(CAPTIONS_EACH)] for row in rows.tolist()])
-        return _loss(model, prompt, _worse(features, rows), said)
+        spoken = _padded([texts[row][rng.integers(CAPTIONS_EACH)] for row in rows.tolist()])
+        return _loss(model, prompt, _worse(features, rows), spoken)
 
     def note(step: int, loss: float) -> None:
-        found = _said_right(model, tokenizer, *validation)
-        on_row(LanguageRow(step, clock.minutes(), loss, *found))
+        shares = _said_right(model, tokenizer, *validation)
+        on_row(LanguageRow(step, clock.minutes(), loss, *shares))
 
     model.train()
     take_steps(weights, len(facts), loss_of, note, clock=clock, pace=PACE, seed=seed)
@@ -164,19 +164,19 @@ def _worse(features: Features, rows: NDArray[np.int64]) -> Tensor:
     return features.mean + contrast * (patches - features.mean) + noise
 
 
-def _loss(model: Any, prompt: tuple[Tensor, Tensor], patches: Tensor, said: Tensor) -> Tensor:
+def _loss(model: Any, prompt: tuple[Tensor, Tensor], patches: Tensor, spoken: Tensor) -> Tensor:
     """Return the cross entropy of the captions, their end tokens included."""
     words = model.get_input_embeddings()
     n = len(patches)
     before, after = (words(part).expand(n, -1, -1) for part in prompt)
     projected = model.model.multi_modal_projector(patches)
-    known = words(said.clamp(min=0))
+    known = words(spoken.clamp(min=0))
     hidden = model.model.language_model(
         inputs_embeds=torch.cat([before, projected, after, known], dim=1), use_cache=False
     ).last_hidden_state
     # The token before each word predicts it.
-    scores = model.lm_head(hidden[:, -said.shape[1] - 1 : -1])
-    return F.cross_entropy(scores.transpose(1, 2), said, ignore_index=IGNORED)
+    scores = model.lm_head(hidden[:, -spoken.shape[1] - 1 : -1])
+    return F.cross_entropy(scores.transpose(1, 2), spoken, ignore_index=IGNORED)
 
 
 def _prompt_tokens(model: Any, tokenizer: Any) -> tuple[Tensor, Tensor]:
@@ -208,8 +208,8 @@ def _said_right(
 ) -> tuple[float, float]:
     """Return the shares of pictures whose kinds, and whose facts altogether, are said right."""
     model.eval()
-    said = [parse(text) for text in say(model, tokenizer, features.patches.float())]
+    spoken = [parse(text) for text in say(model, tokenizer, features.patches.float())]
     model.train()
-    kinds = [each.kinds == truth.kinds for each, truth in zip(said, facts, strict=True)]
-    whole = [parse(caption(truth)) == each for each, truth in zip(said, facts, strict=True)]
+    kinds = [each.kinds == truth.kinds for each, truth in zip(spoken, facts, strict=True)]
+    whole = [parse(caption(truth)) == each for each, truth in zip(spoken, facts, strict=True)]
     return float(np.mean(kinds)), float(np.mean(whole))

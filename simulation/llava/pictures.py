@@ -148,12 +148,12 @@ def patch_labels(scene: Scene, frame: int) -> NDArray[np.int64]:
 
 def fact_labels(facts: tuple[Facts, ...]) -> FactLabels:
     """Return facts as numbers."""
-    subjects = [each.subject for each in facts]
+    subjects = [shown.subject for shown in facts]
     return FactLabels(
-        kinds=np.array([[kind in each.kinds for kind in KINDS] for each in facts], np.float32),
-        subject=np.array([KINDS.index(each.kind) for each in subjects]),
-        count=np.array([each.count - 1 for each in subjects]),
-        heading=np.array([HEADINGS.index(each.heading) for each in subjects]),
-        distance=np.array([DISTANCES.index(each.distance) for each in subjects]),
-        light=np.array([LIGHTS.index(each.light) for each in facts]),
+        kinds=np.array([[kind in shown.kinds for kind in KINDS] for shown in facts], np.float32),
+        subject=np.array([KINDS.index(subject.kind) for subject in subjects]),
+        count=np.array([subject.count - 1 for subject in subjects]),
+        heading=np.array([HEADINGS.index(subject.heading) for subject in subjects]),
+        distance=np.array([DISTANCES.index(subject.distance) for subject in subjects]),
+        light=np.array([LIGHTS.index(shown.light) for shown in facts]),
     )

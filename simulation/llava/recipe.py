@@ -1,7 +1,7 @@
 """The whole recipe: pictures, vision tower, language model; weights and log in one folder.
 
 A part that is done is kept in the folder ``work`` beside the model and is not done again, so that
-a training that was interrupted goes on where it stood.
+a training that was interrupted resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def _note(rows: list[Any], row: Any, path: Path) -> None:
     rows.append(row)
     values = asdict(row)
     log.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in values.items()))
-    _write(path, [asdict(each) for each in rows])
+    _write(path, [asdict(row) for row in rows])
 
 
 def _write(path: Path, rows: Sequence[dict[str, float]]) -> None:

@@ -72,7 +72,7 @@ def pixel_values(pixels: NDArray[np.uint8]) -> Tensor:
     values : tensor, shape (n, 3, side, side), float32
     """
     grey = torch.from_numpy(pixels).float()[:, None] / 255
-    mean, std = (torch.tensor(each).view(1, 3, 1, 1) for each in (CLIP_MEAN, CLIP_STD))
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return (grey - mean) / std
 
 
@@ -129,8 +129,8 @@ def train_tower(
         return _loss(heads, patches_of(tower, values + noise), training, labels, rows)
 
     def note(step: int, loss: float) -> None:
-        found = _accuracies(tower, heads, validation, wanted)
-        on_row(TowerRow(step, clock.minutes(), loss, *found))
+        accuracies = _accuracies(tower, heads, validation, wanted)
+        on_row(TowerRow(step, clock.minutes(), loss, *accuracies))
 
     tower.train()
     take_steps(weights, len(training), loss_of, note, clock=clock, pace=PACE, seed=seed)
@@ -147,9 +147,9 @@ def _loss(
     loss = torch.zeros(())
     for name in ("patch_kind", "patch_heading", "patch_distance"):
         wanted = torch.from_numpy(getattr(pictures, name)[rows])
-        found = getattr(heads, name)(patches)
+        logits = getattr(heads, name)(patches)
         loss = loss + PATCH_WEIGHT * F.cross_entropy(
-            found.transpose(1, 2), wanted, ignore_index=IGNORED
+            logits.transpose(1, 2), wanted, ignore_index=IGNORED
         )
     whole = patches.mean(dim=1)
     present = torch.from_numpy(labels.kinds[rows])
