@@ -79,13 +79,14 @@ GROUPS = {
             "scenes": Verb("neurrate.simulate_command:scenes", "Draw street scenes on a page."),
             "llava": Verb("neurrate.simulate_command:llava", "Make a small LLaVA."),
             "train-llava": Verb(
-                "neurrate.simulate_command:train_llava", "Train a small LLaVA that sees."
+                "neurrate.simulate_train_command:train_llava", "Train a small LLaVA that sees."
             ),
             "train-encoder": Verb(
-                "neurrate.simulate_command:train_encoder", "Train the encoder of the animal."
+                "neurrate.simulate_train_command:train_encoder", "Train the encoder of the animal."
             ),
             "train-probes": Verb(
-                "neurrate.simulate_command:train_probes", "Train concept probes for that encoder."
+                "neurrate.simulate_train_command:train_probes",
+                "Train concept probes for that encoder.",
             ),
             "score": Verb(
                 "neurrate.score_command:score", "Score narrations of scenes that are known."
