@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+# One thread for numerical libraries, here and in the processes that tests start: two test workers
+# and their children share two cores, and threads that wait for each other take many times as long.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
 import psutil
 import pytest
 import zmq
+
+from tests.support.threads import one_thread
 
 pytest_plugins = ["tests.support.tiny_bundle"]
 
@@ -18,6 +25,13 @@ REAL_RECORDINGS = REPOSITORY.parent / "shared" / "data"
 
 LIBRARY_THREADS = frozenset({"tqdm_monitor"})
 """Threads that a library keeps for the whole process."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Plugins of pytest load numpy before this file, so the variables alone come too late here."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(autouse=True)

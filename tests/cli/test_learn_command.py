@@ -20,7 +20,6 @@ from simulation.cortex.schedule import allen_schedule
 from simulation.cortex.units import draw_units
 from simulation.scenes.movie import random_movie
 from tests.support.pictures import no_drawing
-from tests.support.threads import one_thread
 
 
 @pytest.mark.slow
@@ -45,7 +44,7 @@ def test_one_command_makes_a_bundle_that_speaks(
     out = tmp_path / "out"
     words = ["learn", str(session.path), str(out), "--frames", str(session.movies)]
     words += ["--model", str(SHIPPED_MODEL), "--size", "tiny", "--training-epochs", "1"]
-    with no_drawing(), one_thread():
+    with no_drawing():
         assert main([*words, "--device", "cpu"]) == 0
     manifest = load_manifest(out / "bundle")
     capsys.readouterr()

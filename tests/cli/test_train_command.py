@@ -23,7 +23,6 @@ from encoder_training.run_files import BESIDE, load_run
 from neurrate.cli import main
 from tests.support.pictures import no_drawing
 from tests.support.prepared import prepared_set
-from tests.support.threads import one_thread
 
 pytestmark = pytest.mark.timeout(180)  # whole runs, on a busy machine
 
@@ -31,13 +30,6 @@ QUICK = (
     "--size", "tiny", "--lag-ms", "100", "--training-epochs", "3", "--learning-rate", "3e-3",
     "--threads", "1", "--device", "cpu",
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _threads():
-    """Keep small arrays on one core."""
-    with one_thread():
-        yield
 
 
 @pytest.fixture(scope="module")
