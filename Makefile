@@ -31,7 +31,7 @@ check: setup ## Format, lint, types, import directions, spelling
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
-bench: setup ## Benchmarks of the CPU rooms, each a table and a JSON line
+bench: setup ## Benchmarks on the CPU, each a table and a JSON line
 	$(BIN)/python -m benchmarks.bench_bin_ring
 	$(BIN)/python -m benchmarks.bench_wire_ingest
 	$(BIN)/python -m benchmarks.bench_window_cut
