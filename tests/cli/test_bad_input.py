@@ -13,6 +13,7 @@ import pytest
 import zmq
 
 from contracts.manifest import Manifest, load_manifest
+from neurrate import bundle_command
 from neurrate.cli import main
 from tests.support.nwb_files import random_trains, write_units
 from tests.support.range_server import range_server
@@ -274,26 +275,31 @@ def test_output_that_cannot_be_written_is_refused(
     assert f"Cannot write {out}" in sentence
 
 
-def test_bundle_that_is_there_needs_overwrite(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """The option that the sentence names exists and replaces the bundle."""
-    path = write_units(tmp_path / "session.nwb", random_trains())
-    out = tmp_path / "bundle"
-    words = ["bundle", "random", str(path), str(out), "--model", "m"]
-    assert main(words) == 0
-    assert "add --overwrite" in refuse(words, capsys)
-    assert main([*words, "--overwrite", "--seed", "1"]) == 0
-
-
-@pytest.mark.parametrize("model", ["tiny-llava/", "tiny-llava", "./tiny-llava", "org/model"])
-def test_bundle_keeps_the_whole_path_of_its_model(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_bundle_that_is_there_needs_overwrite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """A model's folder is found from any folder, and the id of one on the hub stays an id."""
+    """The option that the sentence names replaces the bundle, which keeps its model's whole path."""
     path = write_units(tmp_path / "session.nwb", random_trains())
     (tmp_path / "tiny-llava").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert main(["bundle", "random", str(path), "bundle", "--model", model]) == 0
+    words = ["bundle", "random", str(path), "bundle", "--model"]
+    assert main([*words, "org/model"]) == 0
+    assert load_manifest(tmp_path / "bundle").model.language_model.model_id == "org/model"
+    words.append("tiny-llava/")
+    assert "add --overwrite" in refuse(words, capsys)
+    assert main([*words, "--overwrite", "--seed", "1"]) == 0
     kept = load_manifest(tmp_path / "bundle").model.language_model.model_id
+    assert kept == str(tmp_path / "tiny-llava")
+
+
+@pytest.mark.parametrize("model", ["tiny-llava/", "tiny-llava", "./tiny-llava", "org/model"])
+def test_model_of_a_bundle_is_found_from_any_folder(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A folder is kept as its whole path, and the id of a model on the hub stays an id."""
+    (tmp_path / "tiny-llava").mkdir()
+    monkeypatch.chdir(tmp_path)
+    kept = bundle_command._whole_path(model)
     assert kept == (model if model == "org/model" else str(tmp_path / "tiny-llava"))
 
 
