@@ -278,7 +278,7 @@ def test_output_that_cannot_be_written_is_refused(
 def test_bundle_that_is_there_needs_overwrite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """The option that the sentence names replaces the bundle, which keeps its model's whole path."""
+    """The option that the sentence names replaces the bundle; a model keeps its whole path."""
     path = write_units(tmp_path / "session.nwb", random_trains())
     (tmp_path / "tiny-llava").mkdir()
     monkeypatch.chdir(tmp_path)
