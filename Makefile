@@ -41,7 +41,7 @@ bench: setup ## Benchmarks on the CPU, each a table and a JSON line
 	$(BIN)/python -m benchmarks.bench_trigger_evaluator
 	$(BIN)/python -m benchmarks.bench_trigger
 
-format: setup ## Rewrite the files in the house format
+format: setup ## Rewrite the files in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -1,4 +1,4 @@
-"""What every SpikeSource owes the rest of the house."""
+"""What the daemon and the tests rely on in every SpikeSource."""
 
 from __future__ import annotations
 
