@@ -87,11 +87,6 @@ def connect_problem(address: str) -> str:
 def http_problem(url: str, *, with_query: bool = False) -> str:
     """Return what is wrong with a URL of a server; empty if nothing is.
 
-    Parameters
-    ----------
-    with_query : bool
-        Whether there may be a query.
-
     Examples
     --------
     >>> http_problem("localhost:8000")
@@ -112,15 +107,7 @@ def http_problem(url: str, *, with_query: bool = False) -> str:
 
 
 def cannot_bind(address: str, error_number: int, *, setting: str) -> UserError:
-    """Return the error for a failed bind.
-
-    Parameters
-    ----------
-    error_number : int
-        As the operating system gave it.
-    setting : str
-        What the user would change.
-    """
+    """Return the error for a failed bind."""
     remedy = (
         f"Set {setting} to another port or stop the other process."
         if error_number == errno.EADDRINUSE

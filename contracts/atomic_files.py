@@ -18,15 +18,8 @@ READABLE = 0o644
 def whole_file(path: Path) -> Iterator[Path]:
     """Lend another name to write under; the file takes its own when it is whole and on the disk.
 
-    Parameters
-    ----------
-    path : Path
-        Replaced if it is there. It stays as it was when writing ends in an error, or by a signal.
-
-    Yields
-    ------
-    partial : Path
-        In the same folder, its name beginning with a dot.
+    A file that is there is replaced; it stays as it was when writing ends in an error, or by a
+    signal.
     """
     partial = partial_name(path)
     try:
@@ -59,10 +52,7 @@ def write_json(path: Path, data: object, *, indent: int = 1) -> None:
 def check_writable(path: Path | None) -> None:
     """Refuse a path that cannot be written, before the work that leads to it.
 
-    Parameters
-    ----------
-    path : Path or None
-        None, no file wanted, is fine.
+    None, no file wanted, is fine.
 
     Raises
     ------
@@ -95,10 +85,7 @@ def check_writable(path: Path | None) -> None:
 def check_folder_writable(folder: Path) -> None:
     """Refuse a folder that cannot be made or written, before the work that leads to it.
 
-    Parameters
-    ----------
-    folder : Path
-        Folders above it are made as well.
+    Folders above it may be missing too.
 
     Raises
     ------

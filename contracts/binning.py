@@ -56,14 +56,7 @@ class BinRate:
     def bin_of(self, session_ns: int | NDArray[np.int64]) -> int | NDArray[np.int64]:
         """Return the bin that holds each time.
 
-        Parameters
-        ----------
-        session_ns : int or array, any shape, int64, nanoseconds
-            May be negative.
-
-        Returns
-        -------
-        bin : int or array, same shape, int64
+        Takes a number or an int64 array of any shape; times may be negative.
         """
         period_ns = self.period_ns
         period = session_ns // period_ns
@@ -102,14 +95,6 @@ def bin_spikes(
         Session clock. Need not be sorted.
     unit_index : array, shape (n_spikes,), any integer
         Row of each spike's unit in the population.
-    first_bin : int
-        Index of the first bin on the absolute grid.
-    n_bins : int
-        Bins to return.
-    rate : BinRate
-        Bins per second.
-    n_units : int
-        Units in the population.
 
     Returns
     -------

@@ -49,14 +49,6 @@ def seconds_to_ns(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
 
     The whole seconds are split off first: ``t * 1e9`` rounds to 2 ns after 104 days of
     session time, and this does not.
-
-    Parameters
-    ----------
-    seconds : array, any shape, float64, seconds
-
-    Returns
-    -------
-    session_ns : array, same shape, int64, nanoseconds
     """
     whole = np.floor(seconds)
     fraction_ns = np.rint((seconds - whole) * NS_PER_S).astype(np.int64)

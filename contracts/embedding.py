@@ -42,18 +42,8 @@ class PatchEmbedding:
 
     Attributes
     ----------
-    window : Window
-        What it was made from.
-    population : str
-        Name of the `Selection`.
-    n_units : int
-        Units that were selected.
-    grid : PatchGrid
-        How `patches` is laid out.
     patches : array, shape (n_patches, dim), float32
         Row-major over the grid.
-    encoded_host_ns : int
-        When the encoder was done. Host clock.
     """
 
     window: Window

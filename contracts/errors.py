@@ -76,15 +76,7 @@ class WireError(PeerError):
 
 
 class RecordingError(UserError):
-    """A recording cannot be replayed. All problems found, in one error.
-
-    Attributes
-    ----------
-    path : str
-        File, folder or URL.
-    problems : tuple of str
-        One sentence each.
-    """
+    """A recording cannot be replayed. All problems found, in one error."""
 
     def __init__(self, path: str, problems: Sequence[str]) -> None:
         self.path = path
@@ -93,15 +85,7 @@ class RecordingError(UserError):
 
 
 class ManifestError(UserError):
-    """A bundle cannot be loaded. All problems found, in one error.
-
-    Attributes
-    ----------
-    path : str
-        The bundle's folder.
-    problems : tuple of str
-        One sentence each.
-    """
+    """A bundle cannot be loaded. All problems found, in one error."""
 
     def __init__(self, path: str, problems: Sequence[str]) -> None:
         self.path = path
@@ -116,10 +100,7 @@ class EngineError(UserError):
 class SettingsError(UserError):
     """Settings are refused. All problems found, in one error.
 
-    Attributes
-    ----------
-    problems : tuple of str
-        One sentence each, with the place that the value came from.
+    Each problem says where the value came from.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:

@@ -167,10 +167,6 @@ class Manifest:
 
     Parameters
     ----------
-    model : ManifestModel
-        The validated file.
-    folder : Path
-        Where the bundle is.
     sha256 : str
         Of ``manifest.json`` itself; it names the bundle.
 
@@ -204,12 +200,7 @@ class Manifest:
 def load_manifest(folder: Path, *, check_hashes: bool = True) -> Manifest:
     """Read and check a bundle.
 
-    Parameters
-    ----------
-    folder : Path
-        The bundle.
-    check_hashes : bool
-        Read every file and compare its sha256.
+    With `check_hashes` every file is read and its sha256 compared.
 
     Raises
     ------

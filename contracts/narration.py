@@ -33,16 +33,8 @@ class Stamps:
     ----------
     newest_spike_received : int
         The batch that finished the window arrived.
-    window_complete : int
-        The window was cut.
-    encoded : int
-        The encoder was done.
     worker_start : int
         The narrator took it up.
-    first_token, last_token : int
-        The narrator's first and last token.
-    published : int
-        It left the daemon.
     """
 
     newest_spike_received: int
@@ -102,14 +94,7 @@ def age_ms(stamps: Stamps) -> dict[str, float]:
 class Evidence:
     """The training frame whose patches are nearest to the decoded ones.
 
-    Attributes
-    ----------
-    frame : str
-        The frame's label in the bundle.
-    caption : str
-        Its caption.
-    cosine : float
-        Cosine of the mean patches, -1 to 1.
+    `cosine` is that of the mean patches, -1 to 1.
     """
 
     frame: str
@@ -139,20 +124,10 @@ class Utterance:
 
     Attributes
     ----------
-    text : str
-        One or more sentences; empty if it failed.
-    status : Status
-        How it ended.
     reason : str
         Why it failed or was cut; empty when it is ok.
     mean_logprob : float or None
         Mean log-probability of the tokens; None for a back-end without tokens.
-    n_tokens : int
-        Tokens generated.
-    evidence : Evidence or None
-        Nearest training frame, if the bundle has captions.
-    start_host_ns, first_token_host_ns, last_token_host_ns : int
-        Host clock.
     """
 
     text: str
@@ -176,10 +151,6 @@ class Narration:
         ``<daemon run>-<population>-<seq>``; a repeat of the last value has the same id.
     seq : int
         Counts the narrations of this population in this daemon's life, from 0.
-    population : str
-        The selection's name.
-    n_units : int
-        Units that were selected.
     window_seq : int
         The window's number on the absolute grid.
     window_start_s, window_stop_s, frame_s : float
@@ -188,12 +159,6 @@ class Narration:
         Bins of the window that some stream did not cover.
     blind_streams : tuple of str
         Streams that were silent or had ended.
-    utterance : Utterance
-        The words.
-    stamps : Stamps
-        Its life on the host clock.
-    provenance : Provenance
-        What made it.
     """
 
     id: str
@@ -220,20 +185,7 @@ class Narration:
 class PartialNarration:
     """A sentence that is still being generated.
 
-    Attributes
-    ----------
-    population : str
-        The selection's name.
-    window_seq : int
-        The window's number on the absolute grid.
-    window_start_s, window_stop_s, frame_s : float
-        Session seconds, as in `Narration`.
-    text : str
-        From its beginning.
-    n_tokens : int
-        Tokens generated so far.
-    newest_spike_received, published : int
-        Host clock, nanoseconds.
+    `text` is from its beginning; times are as in `Narration` and `Stamps`.
     """
 
     population: str

@@ -113,8 +113,6 @@ class Population:
 
         Parameters
         ----------
-        name : str
-            What the narrations are published under.
         expression : str, optional
             ``all``, ``shuffled``, ``silent``, ``area:VISp``, ``cell_type:PV``, ``probe:probeA``,
             ``unit:950951``, ``ids:1,2,3`` or ``ids:1|2|3``, or a bare area, cell type or probe.
@@ -181,8 +179,6 @@ class Selection:
 
     Attributes
     ----------
-    name : str
-        Narrations go out under ``narration.<name>``.
     kind : {"units", "shuffled", "silent"}
         The last two are controls: all units in a fixed wrong order, and no unit at all.
     mask : array, shape (n_units,), bool
@@ -203,10 +199,6 @@ class Selection:
 
         In ``shuffled`` no row keeps its own unit: the units in a random order, each of which
         stands in the row of the one before it.
-
-        Returns
-        -------
-        order : array, shape (n_units,), intp
         """
         n_units = len(self.mask)
         if self.kind != "shuffled":

@@ -115,12 +115,8 @@ class Hello:
 
     Attributes
     ----------
-    stream, run : str
-        As in `SpikeBatch`.
     source : str
         Where the spikes come from, for people: ``nwb:715093703``.
-    population : Population
-        The units; a batch's ``unit_index`` is a row of it.
     next_seq : int
         The sequence number that the next batch will have.
     """
@@ -138,8 +134,6 @@ class Mark:
 
     Attributes
     ----------
-    stream, run : str
-        As in `SpikeBatch`.
     start_ns, stop_ns : int
         When it was on the screen, session nanoseconds.
     stimulus : str
@@ -148,8 +142,6 @@ class Mark:
         Row id in that table.
     frame : int or None
         Frame of the movie, or image number; None where the table has none.
-    caption : str or None
-        Description of the frame, where known.
     """
 
     stream: str
@@ -166,12 +158,7 @@ class Mark:
 class StreamEnd:
     """The last message of a run: nothing more will come, and this is what was sent.
 
-    Attributes
-    ----------
-    stream, run : str
-        As in `SpikeBatch`.
-    n_batches, n_spikes : int
-        Totals sent in this run, so that a receiver can count what it missed.
+    Its totals are those of this run, so that a receiver can count what it missed.
     """
 
     stream: str

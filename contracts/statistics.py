@@ -35,8 +35,6 @@ class Statistics:
     latency_ms : dict
         ``p50``, ``p95``, ``p99``, ``max`` and ``n`` of each stage and of ``total``; empty before
         the first narration.
-    reasons : tuple of str
-        Why it is not ready.
     streams : dict
         ``covered_until_s`` and ``state`` of each stream.
     queue : dict

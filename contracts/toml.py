@@ -10,10 +10,7 @@ from typing import Any
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file.
 
-    Parameters
-    ----------
-    path : Path
-        UTF-8; a byte order mark at its beginning is passed over.
+    It must be UTF-8; a byte order mark at its beginning is passed over.
 
     Raises
     ------

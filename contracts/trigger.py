@@ -41,12 +41,8 @@ class TriggerKind(StrEnum):
 class NarratorStamps:
     """The narration's part of a trigger's life, host clock, nanoseconds.
 
-    Attributes
-    ----------
-    worker_start, first_token, last_token : int
-        As in `contracts.narration.Stamps`.
-    narrated : int
-        The narration was published.
+    `narrated` is when the narration was published; the others are as in
+    `contracts.narration.Stamps`.
     """
 
     worker_start: int
@@ -66,16 +62,8 @@ class NarratorStamps:
 class TriggerStamps:
     """The life of a trigger, host clock, nanoseconds.
 
-    Attributes
-    ----------
-    newest_spike_received, window_complete, encoded : int
-        As in `contracts.narration.Stamps`.
-    decided : int
-        The rule was found to be true.
-    published : int
-        It left the daemon.
-    narrator : NarratorStamps or None
-        None for a probe, which waits for no words.
+    `decided` is when the rule was found to be true; `narrator` is None for a probe, which waits for
+    no words. The others are as in `contracts.narration.Stamps`.
     """
 
     newest_spike_received: int
@@ -140,10 +128,6 @@ class WindowFacts:
         The window's number on the absolute grid, the same in every replay.
     start_s, stop_s, frame_s : float
         The window, and when the frame that it describes was shown.
-    n_gap_bins : int
-        Bins of the window that some stream did not cover.
-    blind_streams : tuple of str
-        Streams that were silent or had ended.
     """
 
     seq: int
@@ -188,22 +172,12 @@ class Trigger:
         ``<daemon run>-<name>-<seq>``.
     seq : int
         Counts the triggers of this rule in this daemon's life, from 0.
-    name : str
-        The rule's name; published under ``trigger.<name>``.
-    kind : TriggerKind
-        What the rule listens to.
     rule : str
         Its condition, as it was written.
-    population : str
-        The selection it was found in.
     dry_run : bool
         True where the rule is only being tried: it reaches no sink but the publish socket.
     score, threshold : float
         What was found, and what it had to cross. A word's score is 1 or 0.
-    window : WindowFacts
-        When.
-    stamps : TriggerStamps
-        Its life on the host clock.
     bundle : str
         sha256 of the bundle's manifest.
     calibration : str or None

@@ -20,10 +20,6 @@ class WindowSpec:
 
     Attributes
     ----------
-    rate : BinRate
-        Bins per second. The paper's encoder uses 120.
-    n_bins : int
-        Bins in a window. The paper's encoder uses 20 (167 ms).
     stride_bins : int
         Bins between the starts of two windows. Windows start at multiples of it on the absolute
         grid, so that a daemon that joins late cuts the same windows.
@@ -65,8 +61,6 @@ class Window:
 
     Attributes
     ----------
-    spec : WindowSpec
-        How it was cut.
     first_bin : int
         Its first bin on the absolute grid.
     counts : array, shape (n_bins, n_units), uint16, spikes per bin
@@ -74,8 +68,6 @@ class Window:
         capacity less one window; `detached` copies it.
     n_gap_bins : int
         Bins that at least one live stream did not cover: lost messages or a pause.
-    blind_streams : tuple of str
-        Streams that had fallen silent or ended when the window was finished.
     newest_received_host_ns, complete_host_ns : int
         When the batch that finished it arrived, and when it was cut. Host clock.
     """

@@ -66,10 +66,7 @@ _LITTLE_ENDIAN_HOST = sys.byteorder == "little"
 def pack(message: SourceMessage) -> list[Part]:
     """Turn a source's message into the parts of a ZeroMQ message.
 
-    Returns
-    -------
-    parts : list of bytes-like
-        Topic, header, and for spikes two buffers that share memory with the batch.
+    They are topic, header, and for spikes two buffers that share memory with the batch.
 
     Raises
     ------
@@ -126,12 +123,7 @@ def pack(message: SourceMessage) -> list[Part]:
 def unpack(parts: Sequence[Part], *, received_host_ns: int = 0) -> SourceMessage:
     """Turn the parts of a ZeroMQ message into a value, or raise with the reason.
 
-    Parameters
-    ----------
-    parts : sequence of bytes-like
-        As received. The arrays of a `SpikeBatch` are views of them.
-    received_host_ns : int
-        When, for the stamp of a `SpikeBatch`.
+    The arrays of a `SpikeBatch` are views of `parts`.
 
     Raises
     ------

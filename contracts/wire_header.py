@@ -48,16 +48,7 @@ _SCALARS = frozenset(
 class Header:
     """The msgpack header of one message, read field by field with limits.
 
-    Parameters
-    ----------
-    parts : sequence of bytes-like
-        The message.
-    n_parts : int
-        How many it must have.
-    limit : int
-        Bytes that the header may have.
-    stream : bytes
-        The stream in the topic, which the header must repeat.
+    It may have `limit` bytes, and must repeat `stream`, the one in the topic.
 
     Raises
     ------
@@ -141,16 +132,7 @@ def hello_run(header: Part) -> str:
     """Return the run in a hello's header without reading its table.
 
     A hello comes once a second, and a table of thousands of units takes milliseconds to read.
-
-    Parameters
-    ----------
-    header : bytes-like
-        Second part of a ``hello`` message.
-
-    Returns
-    -------
-    run : str
-        Empty if it does not stand among the first three fields, where `pack` puts it.
+    Empty if it does not stand among the first three fields, where `pack` puts it.
     """
     unpacker = msgpack.Unpacker(max_buffer_size=HELLO_PEEK_BYTES)
     unpacker.feed(bytes(header[:HELLO_PEEK_BYTES]))

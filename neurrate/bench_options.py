@@ -70,10 +70,7 @@ class BenchOptions:
     def inputs(self, *, seconds: float) -> TrialInputs:
         """Make what was not given, and choose the daemon's settings.
 
-        Parameters
-        ----------
-        seconds : float
-            Session seconds that the recording must have, if it is made.
+        A recording that is made has at least so many session seconds.
 
         Raises
         ------

@@ -98,15 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def build_app(words: Sequence[str] = ()) -> App:
     """Return the command's tree.
 
-    Parameters
-    ----------
-    words : sequence of str
-        The command line. The verb that it names is imported; every other one is a line in a
-        list.
-
-    Returns
-    -------
-    app : cyclopts.App
+    The verb that `words` names is imported; every other one is a line in a list.
     """
     app = App(
         name="neurrate",

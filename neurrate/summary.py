@@ -22,19 +22,9 @@ SINK_COUNTS = ("sent", "failed", "dropped")
 def account(summary: Mapping[str, Any], *, spikes_sent: int | None = None) -> dict[str, Any]:
     """Return the numbers of a run, flat.
 
-    Parameters
-    ----------
-    summary : mapping
-        As the daemon's ``stats`` message.
-    spikes_sent : int, optional
-        As the source counted them.
-
-    Returns
-    -------
-    numbers : dict
-        Spikes sent, received, binned; windows, each narrated or dropped; narrations, one for each
-        population of a narrated window; triggers by rule, and what became of them by sink;
-        latencies. A failed window counts as dropped, and a failed narration as none.
+    Spikes sent, received, binned; windows, each narrated or dropped; narrations, one for each
+    population of a narrated window; triggers by rule, and what became of them by sink; latencies. A
+    failed window counts as dropped, and a failed narration as none.
     """
     counters = summary["counters"]
     spoken = {k: n for k, n in counters["narrations"].items() if k != FAILED}

@@ -12,13 +12,8 @@ from contracts.errors import UserError
 def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Print rows as a table on standard output.
 
-    Parameters
-    ----------
-    title : str
-        Stands above the table.
-    rows : sequence of mapping
-        The first row's keys are the columns; floats are rounded to four digits. Without rows
-        one line says so.
+    The first row's keys are the columns; floats are rounded to four digits. Without rows one line
+    says so.
     """
     if not rows:
         print(f"{title}: nothing")

@@ -20,14 +20,10 @@ class PlayReport:
 
     Attributes
     ----------
-    n_batches, n_spikes, n_marks : int
-        Sent.
     duration_s : float
         Wall time from the first batch to the last.
     max_lateness_s : float
         The furthest that the player fell behind its own schedule; 0 at ``--speed max``.
-    was_stopped : bool
-        Whether it was asked to stop before the end.
     """
 
     n_batches: int
@@ -41,10 +37,7 @@ class PlayReport:
 class Pacer:
     """Computes when a piece of session time is due on the host clock.
 
-    Parameters
-    ----------
-    speed : float or None
-        Session seconds per second; None for as fast as possible.
+    `speed` is session seconds per second; None for as fast as possible.
     """
 
     def __init__(self, clock: Clock, speed: float | None) -> None:
@@ -84,10 +77,6 @@ def play(
         Session seconds per second; None for as fast as the slowest subscriber takes it.
     wait_for_subscribers : int
         Do not begin before so many subscribe; at ``speed`` None, also wait whenever there is none.
-    should_stop : callable
-        Called before every batch, and while one waits.
-    on_batch : callable
-        Called with every batch before it is sent, for a progress bar.
     """
     while publisher.n_subscribers < wait_for_subscribers and not should_stop():
         publisher.serve(wait_ms=WAIT_MS)

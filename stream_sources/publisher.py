@@ -52,21 +52,8 @@ class SpikePublisher:
     ----------
     endpoint : str
         Where to bind: ``tcp://127.0.0.1:5570``; port 0 or ``*`` for any free one.
-    hello : Hello
-        Identity of the stream.
     is_lossless : bool
         Wait for slow subscribers instead of dropping their messages.
-    is_insecure : bool
-        Allow an address that other machines can reach.
-
-    Attributes
-    ----------
-    endpoint : str
-        Where it is bound.
-    totals : StreamTotals
-        What has been sent.
-    n_subscribers : int
-        Who listens to the spikes now.
 
     Raises
     ------
@@ -110,10 +97,7 @@ class SpikePublisher:
     def serve(self, *, wait_ms: int = 0) -> None:
         """Greet new subscribers, and everybody once a second.
 
-        Parameters
-        ----------
-        wait_ms : int
-            How long to wait for a subscriber to come or go.
+        Waits up to `wait_ms` for a subscriber to come or go.
         """
         if wait_ms:
             self._socket.poll(wait_ms)
@@ -125,15 +109,7 @@ class SpikePublisher:
     ) -> bool:
         """Send a batch or a mark; a lossless publisher waits until everybody can take it.
 
-        Parameters
-        ----------
-        should_give_up : callable
-            Called while it waits.
-
-        Returns
-        -------
-        is_sent : bool
-            False if it was given up.
+        `should_give_up` is called while it waits. Returns False if it was given up.
         """
         if isinstance(message, SpikeBatch):
             message = replace(message, sent_host_ns=self._clock.now_ns())
@@ -159,11 +135,8 @@ class SpikePublisher:
     def close(self, *, is_urgent: bool = False) -> None:
         """Close the socket; what is queued still leaves, while subscribers take it.
 
-        Parameters
-        ----------
-        is_urgent : bool
-            Whether somebody asked to stop: then it leaves within `FLUSH_MS` or not at all, even
-            where nothing may be lost.
+        An urgent close, after a request to stop, drops what is still queued after `FLUSH_MS`, even
+        where nothing may be lost.
         """
         self._socket.close(linger=FLUSH_MS if is_urgent else None)
 

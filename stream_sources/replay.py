@@ -24,14 +24,10 @@ class ReplayOptions:
 
     Attributes
     ----------
-    bind : str
-        Address; port 0 or ``*`` for any free one.
     speed : float or None
         Session seconds per second; None for as fast as the slowest subscriber takes it, lossless.
     wait_subscribers : int
         Begin once so many subscribe; 0 does not wait.
-    is_insecure : bool
-        Allow an address that other machines can reach.
     """
 
     bind: str
@@ -58,8 +54,6 @@ def replay(
         have `publisher.FLUSH_MS` to take what is queued.
     on_bound : callable
         Called with the address once it is bound, before anybody is waited for.
-    on_batch : callable
-        Called before each batch is sent, for a progress bar.
     """
     hello = Hello(source.stream, source.run, source.label, source.population)
     with zmq.Context() as context, closing(source):

@@ -93,19 +93,8 @@ def cut_batches(
 ) -> Iterator[SpikeBatch]:
     """Cut blocks into batches of at most `batch_ns`, none of them across two blocks.
 
-    Parameters
-    ----------
-    blocks : iterable of SpikeBlock
-        In order of time, each starting where the one before stopped.
-    stream, run : str
-        As in `SpikeBatch`.
-    batch_ns : int
-        Length of a batch, nanoseconds.
-
-    Yields
-    ------
-    SpikeBatch
-        Numbered from 0. The arrays are views of the block's.
+    Blocks come in order of time, each starting where the one before stopped. Batches are numbered
+    from 0; their arrays are views of the block's.
     """
     seq = 0
     for block in blocks:

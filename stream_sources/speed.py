@@ -39,12 +39,8 @@ def speed_factor(text: str) -> float | None:
 def batch_length_ms(speed: float | None, batch_ms: float | None = None) -> float:
     """Return the length of a batch such that one is sent at least once a second.
 
-    Parameters
-    ----------
-    speed : float or None
-        Session seconds per second; None for as fast as possible.
-    batch_ms : float, optional
-        ``--batch-ms``; 10 if omitted, 100 at full speed, less where 10 would take over a second.
+    `batch_ms` is ``--batch-ms``; 10 if omitted, 100 at full speed, less where 10 would take over a
+    second.
 
     Raises
     ------

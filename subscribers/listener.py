@@ -79,15 +79,7 @@ class Received:
 
 
 class MessageReader:
-    """Turns the parts of messages into typed values. No socket here.
-
-    Attributes
-    ----------
-    n_unreadable : int
-        Messages that follow no format that this version knows. Each was passed over.
-    n_repeats : int
-        Narrations passed over because one with the same id was read before.
-    """
+    """Turns the parts of messages into typed values. No socket here."""
 
     def __init__(self) -> None:
         self.n_unreadable = 0
@@ -126,8 +118,7 @@ def parse(parts: Sequence[Part], *, host_ns: int) -> Received:
     Raises
     ------
     WireError
-        If it does not follow docs/narration-format.md or docs/wire-format.md, or is of a topic
-        that neither knows.
+        If it follows neither docs/narration-format.md nor docs/wire-format.md.
     """
     topic = bytes(parts[0]).decode(errors="replace") if parts else ""
     kind = topic.partition(".")[0]
@@ -153,16 +144,8 @@ class Listener:
     libzmq connects again by itself after a publisher has gone and come back. To be used, and
     closed, by one thread.
 
-    Parameters
-    ----------
-    endpoint : str
-        Address of a publisher.
-    topics : sequence of bytes
-        Prefixes; ``b""`` is everything.
-    setting : str
-        Where the address was given, for the error.
-    queue : int
-        Messages that wait to be read, for each publisher; `ANY_NUMBER` for a source.
+    `topics` are prefixes; ``b""`` is everything. `queue` counts the messages that wait to be read,
+    for each publisher; `ANY_NUMBER` for a source.
 
     Raises
     ------
@@ -230,13 +213,9 @@ class Listener:
     def messages(self, *, wait_ms: int = 0, limit: int | None = None) -> Iterator[Received]:
         """Yield what has arrived, and end when nothing more is waiting.
 
-        Parameters
-        ----------
-        wait_ms : int
-            How long to wait for the first message.
-        limit : int, optional
-            Messages taken from the socket before it ends, repeats and unreadable ones included,
-            so that a publisher that never pauses cannot keep the caller from its other work.
+        `wait_ms` is for the first message. `limit` counts messages taken from the socket, repeats
+        and unreadable ones included, so that a publisher that never pauses cannot keep the caller
+        from its other work.
         """
         n_taken = 0
         if wait_ms and not self.wait(wait_ms):

@@ -48,8 +48,6 @@ class NwbSource(RecordingSource):
     ----------
     path_or_url : str
         File, or ``http(s)://`` address on a server that answers byte ranges.
-    stream : str
-        Name of the stream.
     units : str
         Which units: ``all``, ``good``, ``allen``, ``area:VISp|VISl``, ... as in `parse_units`.
     only : sequence of (probe, unit_id), optional
@@ -59,8 +57,6 @@ class NwbSource(RecordingSource):
     duration_s : float, optional
         Seconds to play, counted from `start_s`; without one from the first spike, rounded down to
         a whole batch. By default to the last spike.
-    batch_ms : float
-        Length of a batch, milliseconds.
     cache_dir : Path or str, optional
         Where remote files are kept; by default ``$XDG_CACHE_HOME/neurrate``.
     tables : sequence of str

@@ -38,17 +38,7 @@ FLOAT64 = np.dtype("<f8")
 def read_index(units: h5py.Group, path: str) -> NDArray[np.int64]:
     """Read where each unit's spikes start and stop.
 
-    Parameters
-    ----------
-    units : h5py.Group
-        The units table.
-    path : str
-        The recording, for messages.
-
-    Returns
-    -------
-    bounds : array, shape (n_units + 1,), int64
-        Unit ``k`` has ``spike_times[bounds[k]:bounds[k + 1]]``.
+    Unit ``k`` has ``spike_times[bounds[k]:bounds[k + 1]]``; shape (n_units + 1,).
 
     Raises
     ------
@@ -85,10 +75,6 @@ def load_trains(
 
     Parameters
     ----------
-    units : h5py.Group
-        The units table.
-    bounds : array, shape (n_units + 1,), int64
-        As `read_index` returns it.
     rows : array, shape (n_chosen,), int64
         The chosen rows of the table.
     local : Path or None
@@ -113,17 +99,7 @@ def train_problems(trains: SpikeTrains, unit_ids: Sequence[str]) -> list[str]:
 
     Reads all spikes once, a piece at a time.
 
-    Parameters
-    ----------
-    trains : SpikeTrains
-        What to check.
-    unit_ids : sequence of str
-        Name of each train.
-
-    Returns
-    -------
-    problems : list of str
-        One sentence each; empty if all is well.
+    Returns one sentence for each problem.
     """
     falling = _unsorted_units(trains)
     finite = {row for row in falling if np.isfinite(_train(trains, row)).all()}

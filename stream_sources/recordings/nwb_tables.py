@@ -53,20 +53,7 @@ def read_unit_ids(units: h5py.Group, n_units: int) -> list[str]:
 
 
 def read_unit_table(file: h5py.File, unit_ids: Sequence[str]) -> UnitTable:
-    """Read what the file says of each unit.
-
-    Parameters
-    ----------
-    file : h5py.File
-        Open NWB 2 file with a units table.
-    unit_ids : sequence of str
-        One for each row of the units table.
-
-    Returns
-    -------
-    table : UnitTable
-        One row for each unit, in the order of the file.
-    """
+    """Read what the file says of each unit."""
     units, n_units = file["units"], len(unit_ids)
     electrodes = file.get(ELECTRODES)
     peak = _peak_electrodes(units, electrodes, n_units)
@@ -96,17 +83,8 @@ def read_presentations(file: h5py.File, also: Sequence[str] = ()) -> Presentatio
 
     Rows without a start or a stop are left out and counted in the log.
 
-    Parameters
-    ----------
-    file : h5py.File
-        Open NWB 2 file.
-    also : sequence of str
-        Names of more tables of ``intervals``; one that is not there is passed over.
-
-    Returns
-    -------
-    presentations : Presentations
-        All tables as one, in order of start.
+    All tables are returned as one, in order of start. `also` names more tables of ``intervals``;
+    one that is not there is passed over.
     """
     intervals = file.get("intervals")
     if not isinstance(intervals, h5py.Group):
@@ -123,15 +101,8 @@ def read_presentations(file: h5py.File, also: Sequence[str] = ()) -> Presentatio
 def read_invalid_times(file: h5py.File) -> NDArray[np.int64]:
     """Read the intervals that a file calls invalid: ``intervals/invalid_times``.
 
-    Parameters
-    ----------
-    file : h5py.File
-        Open NWB 2 file.
-
-    Returns
-    -------
-    invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
-        Start and stop of each, in order of start. An interval without a stop never ends.
+    Returns start and stop of each in session nanoseconds, shape (n_invalid, 2), in order of start.
+    An interval without a stop never ends.
     """
     group = file.get(f"intervals/{INVALID_TIMES}")
     start_s = _numbers(group, "start_time", None) if isinstance(group, h5py.Group) else None

@@ -39,12 +39,6 @@ def open_source(
         Which units, as in `parse_units`.
     only : sequence of (probe, unit_id), optional
         Exactly these units in this order.
-    start_s, duration_s : float, optional
-        Part to play, seconds.
-    batch_ms : float
-        Length of a batch, milliseconds.
-    cache_dir : Path or str, optional
-        Where remote files are kept.
     sampling_rate_hz : float, optional
         For Kilosort folders without ``params.py``.
     tables : sequence of str

@@ -29,8 +29,6 @@ class Presentations:
         ``stimulus_block`` of the table, NaN where it has none.
     caption : sequence of str
         One for each row, empty where unknown; or no captions at all.
-    names : tuple of str
-        The stimuli.
     """
 
     start_ns: NDArray[np.int64]
@@ -73,17 +71,7 @@ class Presentations:
     def marks(self, stream: str, run: str, *, start_ns: int, stop_ns: int) -> Iterator[Mark]:
         """Yield the presentations that meet a span, as marks.
 
-        Parameters
-        ----------
-        stream, run : str
-            As in `Mark`.
-        start_ns, stop_ns : int
-            The span, half open, session nanoseconds.
-
-        Yields
-        ------
-        Mark
-            In order of start.
+        The span is half open, session nanoseconds; marks come in order of start.
         """
         starts = self.start_ns
         meets = (starts < stop_ns) & ((starts >= start_ns) | (self.stop_ns > start_ns))

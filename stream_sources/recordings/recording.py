@@ -34,18 +34,8 @@ class Recording:
 
     Attributes
     ----------
-    path : str
-        File, folder or URL, for messages.
-    label : str
-        For people: ``nwb:715093703``.
     identifier : str
         The session's own name; empty if it has none.
-    population : Population
-        The units that were chosen.
-    trains : SpikeTrains
-        Their spikes, in the same order.
-    presentations : Presentations
-        What was on the screen.
     invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
         Start and stop of each interval that is not to be analysed.
     """
@@ -84,13 +74,6 @@ class Play(NamedTuple):
 
 class RecordingSource:
     """Replays a recording: the part of `SpikeSource` that all files share.
-
-    Parameters
-    ----------
-    recording : Recording
-        What to replay.
-    play : Play
-        Which part of it, in what pieces.
 
     Raises
     ------
@@ -149,8 +132,6 @@ class RecordingSummary:
 
     Attributes
     ----------
-    label, identifier : str
-        As in `Recording`.
     n_units, n_spikes : int
         Of the chosen units in the chosen part.
     span_s : tuple of float

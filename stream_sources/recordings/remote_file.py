@@ -44,12 +44,7 @@ class RemoteInfo(NamedTuple):
 class RemoteFile(io.RawIOBase):
     """A remote file as h5py reads it.
 
-    Parameters
-    ----------
-    url : str
-        ``http://`` or ``https://``; the server must answer byte ranges.
-    cache_dir : Path
-        Where what was read is kept.
+    The server must answer byte ranges; what was read is kept in `cache_dir`.
 
     Raises
     ------
@@ -130,11 +125,6 @@ def default_cache_dir() -> Path:
 
 def check_ranges(url: str) -> RemoteInfo:
     """Ask a server for the first eight bytes of a file, to see whether it answers byte ranges.
-
-    Parameters
-    ----------
-    url : str
-        Address of the file.
 
     Raises
     ------

@@ -60,19 +60,6 @@ class SortingSource(RecordingSource):
     ----------
     sorting : Path, str or spikeinterface.BaseSorting
         A phy or Kilosort folder, a folder that SpikeInterface wrote, or a sorting in memory.
-    stream : str
-        Name of the stream.
-    units : str
-        Which units: ``all``, ``good``, ``ids:1|2``, ... as in `parse_units`.
-    only : sequence of (probe, unit_id), optional
-        Exactly these units in this order.
-    start_s : float, optional
-        Session time to start at, seconds; by default the batch of the first spike.
-    duration_s : float, optional
-        Seconds to play, counted from `start_s`; without one from the first spike, rounded down to
-        a whole batch. By default to the last spike.
-    batch_ms : float
-        Length of a batch, milliseconds.
     sampling_rate_hz : float, optional
         For Kilosort folders without ``params.py``; by default 30 kHz, with a warning in the log.
 
@@ -120,16 +107,7 @@ def samples_to_ns(sample: NDArray[np.int64], rate_hz: float) -> NDArray[np.int64
     The rate is taken as the fraction that the float is. A stretch of samples begins at a time
     that is computed exactly; what a sample adds to it is small.
 
-    Parameters
-    ----------
-    sample : array, shape (n,), int64
-        Counted from session time zero.
-    rate_hz : float
-        Samples per second.
-
-    Returns
-    -------
-    session_ns : array, shape (n,), int64, nanoseconds
+    `sample` counts from session time zero.
     """
     period_ns = NS_PER_S / Fraction(rate_hz)
     stretch, rest = np.divmod(sample, STRETCH_SAMPLES)

@@ -106,17 +106,7 @@ class SpikeTrains:
     def positions(self, edge_ns: int, after: NDArray[np.int64]) -> NDArray[np.int64]:
         """Find the first spike at or after an edge in each train.
 
-        Parameters
-        ----------
-        edge_ns : int
-            Session nanoseconds.
-        after : array, shape (n_units,), int64
-            Positions that are known to come before.
-
-        Returns
-        -------
-        position : array, shape (n_units,), int64
-            Index into `times`.
+        `after` holds positions that are known to come before. Both index `times`, shape (n_units,).
         """
         edge = edge_ns if self.times.dtype == np.int64 else first_second_of(edge_ns)
         times = self.times
@@ -145,16 +135,8 @@ class SpikeTrains:
     ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
         """Take the spikes between two sets of positions, unit after unit.
 
-        Parameters
-        ----------
-        first, last : array, shape (n_units,), int64
-            Index into `times`, half open.
-
-        Returns
-        -------
-        time_ns : array, shape (n_spikes,), int64, session nanoseconds
-            In order of time within each unit.
-        unit_index : array, shape (n_spikes,), uint32
+        `first` and `last` index `times`, half open, shape (n_units,). Returns session nanoseconds,
+        in order of time within each unit, and unit indices.
         """
         n_each = last - first
         together: NDArray[Any] = np.empty(int(n_each.sum()), dtype=self.times.dtype)
@@ -173,13 +155,7 @@ class SpikeTrains:
 
 
 class TrainReader:
-    """Takes intervals of the trains, each after the one before.
-
-    Parameters
-    ----------
-    trains : SpikeTrains
-        What to read.
-    """
+    """Takes intervals of the trains, each after the one before."""
 
     def __init__(self, trains: SpikeTrains) -> None:
         self._trains = trains
@@ -189,10 +165,7 @@ class TrainReader:
     def between(self, start_ns: int, stop_ns: int) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
         """Return the spikes of an interval, unit after unit, as `SpikeTrains.taken` does.
 
-        Parameters
-        ----------
-        start_ns, stop_ns : int
-            Half open, session nanoseconds; not before the end of the last interval.
+        The interval is half open, session nanoseconds, and not before the end of the last one.
 
         Raises
         ------
@@ -214,19 +187,8 @@ def walk_blocks(
 ) -> Iterator[SpikeBlock]:
     """Walk through the trains in blocks of bounded size.
 
-    Parameters
-    ----------
-    trains : SpikeTrains
-        What to walk through.
-    start_ns, stop_ns : int
-        The span, half open, session nanoseconds.
-    batch_ns : int
-        Blocks end on multiples of this, counted from `start_ns`.
-
-    Yields
-    ------
-    SpikeBlock
-        In order of time, without holes.
+    Blocks come in order of time without holes. They end on multiples of `batch_ns`, counted from
+    `start_ns`.
 
     Raises
     ------

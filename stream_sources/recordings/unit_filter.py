@@ -34,8 +34,6 @@ class UnitTable:
 
     Attributes
     ----------
-    units : tuple of Unit
-        In the order of the file.
     metrics : mapping of str to array, shape (n_units,), float64
         ``amplitude_cutoff``, ``presence_ratio``, ``isi_violations`` and ``valid_data`` (1 where
         the peak channel is), as far as the file has them.
@@ -51,8 +49,6 @@ class UnitCondition:
 
     Attributes
     ----------
-    text : str
-        As the user wrote it.
     kind : str
         ``all``, ``good``, ``allen``, ``area``, ``probe``, ``cell_type`` or ``ids``.
     values : tuple of str
@@ -74,12 +70,7 @@ class UnitCondition:
         return [column for column in needed if not _has(table, column)]
 
     def holds(self, table: UnitTable) -> NDArray[np.bool_]:
-        """Return which units fulfil it.
-
-        Returns
-        -------
-        mask : array, shape (n_units,), bool
-        """
+        """Return which units fulfil it."""
         if self.kind == "all":
             return np.ones(len(table.units), dtype=np.bool_)
         if self.kind == "good":
@@ -128,21 +119,8 @@ def choose_units(
 ) -> NDArray[np.int64]:
     """Choose the units to send.
 
-    Parameters
-    ----------
-    table : UnitTable
-        What there is.
-    units : str
-        A filter, as in `parse_units`.
-    only : sequence of (probe, unit_id), optional
-        Exactly these, in this order; each must pass the filter too.
-    path : str
-        Where the units come from, for messages.
-
-    Returns
-    -------
-    rows : array, shape (n_chosen,), int64
-        Rows of the table.
+    `only` names exactly the units to send, in this order; each must pass the filter too. Returns
+    rows of the table.
 
     Raises
     ------

@@ -55,15 +55,7 @@ def score_rows(state: WatchState) -> list[dict[str, object]]:
 
 
 def save_picture(path: Path, state: WatchState, host_ns: int, *, title: str) -> None:
-    """Write the view to an SVG file.
-
-    Parameters
-    ----------
-    host_ns : int
-        Now, on the host clock.
-    title : str
-        In the frame of the window.
-    """
+    """Write the view to an SVG file."""
     console = Console(record=True, width=PICTURE_COLUMNS, file=StringIO(), force_terminal=True)
     console.print(draw(state, host_ns))
     console.save_svg(str(path), title=title)

@@ -85,34 +85,18 @@ class WatchState:
 
     Attributes
     ----------
-    endpoint : str
-        Where the messages come from.
-    started_ns : int
-        When watching began. Host clock.
     order : tuple of str
         Populations in the order in which they are shown; others come after them, by name.
     kinds_of : callable, optional
         Returns the kinds of things that a text names. Without it nothing is scored.
-    last_message_ns : int or None
-        When the newest message of the daemon arrived. Host clock.
     newest : dict
         Newest first, by population.
-    n_received : dict
-        Narrations by population.
-    daemon : DaemonState or None
-        From the newest statistics.
-    n_unreadable : int
-        Messages that were passed over.
     kept : deque
         The last thousand narrations, oldest first.
-    truth : CaptionTimeline
-        What was on the screen, as far as the source says so.
     scores : dict
         Of the narrations whose true caption is known, by population.
     growing : dict
         Unfinished sentences by population; only where the watcher subscribes to them.
-    fired : dict
-        The newest trigger, by rule.
     """
 
     endpoint: str

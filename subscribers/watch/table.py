@@ -29,12 +29,7 @@ def scored_table(
 
     Words about another moment than the truth line's are dim: the scene has changed.
 
-    Parameters
-    ----------
-    said, notes : callable
-        What a narration says, and how late it came.
-    is_cut : bool
-        One line for each population: a sentence that is too long ends in an ellipsis.
+    With `is_cut` each population takes one line: a sentence that is too long ends in an ellipsis.
     """
     table = Table(box=None, padding=(0, 1, 0, 0), expand=True, header_style="dim")
     table.add_column("population", no_wrap=True)

@@ -16,8 +16,6 @@ class ReceivedTriggers:
 
     Attributes
     ----------
-    window_stop_s : float
-        Session seconds.
     total_ms : float
         Newest spike received to published.
     n : int
@@ -58,12 +56,7 @@ class ReceivedTriggers:
 def triggers_line(fired: Mapping[str, ReceivedTriggers], session_s: float) -> Text:
     """Return one line: every rule that fired, how often, and when last.
 
-    Parameters
-    ----------
-    fired : mapping
-        The newest trigger, by rule.
-    session_s : float
-        End of the newest window; a trigger of the last second stands out.
+    `session_s` is the end of the newest window; a trigger of the last second stands out.
     """
     line = Text("triggers", style="dim", no_wrap=True, overflow="ellipsis")
     for name, one in sorted(fired.items()):

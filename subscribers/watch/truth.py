@@ -29,10 +29,7 @@ class CaptionSpan:
 class CaptionTimeline:
     """The captions of one source, by time.
 
-    Attributes
-    ----------
-    spans : list of CaptionSpan
-        In order of their start.
+    They are in order of their start.
     """
 
     spans: list[CaptionSpan] = field(default_factory=list)
@@ -66,8 +63,6 @@ class ObjectScore:
 
     Attributes
     ----------
-    n : int
-        Narrations.
     n_right, n_wrong, n_missed : int
         Kinds that were named and shown; named and not shown; shown and not named.
     """

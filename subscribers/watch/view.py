@@ -35,13 +35,8 @@ STAGE_COLOURS = dict(
 def draw(state: WatchState, host_ns: int, height: int | None = None) -> RenderableType:
     """Return the view, as full as the height allows.
 
-    Parameters
-    ----------
-    host_ns : int
-        Now, on the host clock.
-    height : int or None
-        Lines of the terminal. What does not fit is left out: older narrations first, then
-        the panels, then the last populations, which are counted. None draws everything.
+    `height` is the terminal's, in lines. What does not fit is left out: older narrations first,
+    then the panels, then the last populations, which are counted. None draws everything.
     """
     top = [_header(state, host_ns)]
     notice = state.notice(host_ns)
@@ -109,17 +104,7 @@ class _Fitted:
 def latency_bar(stages_ms: dict[str, float], cells: int = BAR_CELLS) -> Text:
     """Return one cell-wide block for each share of the total, coloured by stage.
 
-    Parameters
-    ----------
-    stages_ms : dict
-        Every stage and ``total``.
-    cells : int
-        Width of the bar.
-
-    Returns
-    -------
-    bar : rich.text.Text
-        Exactly `cells` wide, unless the total is zero.
+    The bar is exactly `cells` wide, unless the total is zero.
     """
     bar, reached_ms, drawn = Text(), 0.0, 0
     total_ms = sum(max(0.0, stages_ms[stage]) for stage in STAGES)
