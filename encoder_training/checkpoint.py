@@ -38,13 +38,7 @@ for it."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """The state between two passes.
-
-    Attributes
-    ----------
-    state : dict
-        What JSON can hold.
-    """
+    """The state between two passes."""
 
     tensors: dict[str, Tensor]
     state: dict[str, Any]
@@ -59,8 +53,6 @@ def fingerprint(
     ----------
     settings : dict
         Options and sizes, as JSON can hold them.
-    initial : Module, optional
-        What training begins with.
 
     Returns
     -------
@@ -87,13 +79,7 @@ def fingerprint(
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        The checkpoint before it is replaced.
-    """
+    """Write a checkpoint, whole or not at all."""
     state = {"checkpoint_version": CHECKPOINT_VERSION, **checkpoint.state}
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()
@@ -146,20 +132,7 @@ def read_checkpoint(path: Path, expected: dict[str, Any]) -> Checkpoint:
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return a tree of settings as one level, so that two can be compared by name.
-
-    Parameters
-    ----------
-    tree : dict
-        Dictionaries within dictionaries.
-    prefix : str
-        Before each name.
-
-    Returns
-    -------
-    flat : dict
-        By names joined with dots.
-    """
+    """Return a tree of settings as one level, so that two can be compared by name."""
     level: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, dict):

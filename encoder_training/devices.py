@@ -15,16 +15,6 @@ if TYPE_CHECKING:
 def resolve_device(name: str) -> str:
     """Return the device to use; "auto" is a GPU if one is available, or the CPU.
 
-    Parameters
-    ----------
-    name : str
-        As torch names it, or "auto".
-
-    Returns
-    -------
-    device : str
-        One that is there: ``cpu``, ``cuda`` or ``cuda:N``.
-
     Raises
     ------
     UserError

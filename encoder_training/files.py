@@ -20,11 +20,6 @@ from contracts.errors import UserError
 def tensor_file(path: Path) -> Iterator[Path]:
     """Lend another name to write a safetensors file under, as `whole_file` does.
 
-    Yields
-    ------
-    partial : Path
-        In the same folder, its name beginning with a dot.
-
     Raises
     ------
     UserError
@@ -47,8 +42,6 @@ def write_tensors(
 
     Parameters
     ----------
-    tensors : mapping of str to array
-        Without holes in memory.
     metadata : mapping of str to str, optional
         Of the header. The order of several entries is chance, and equal tensors would be unequal
         files.

@@ -24,12 +24,8 @@ class TrainingEpoch:
         Since training began, validation included.
     n_windows : int
         Training windows seen since training began.
-    learning_rate : float
-        At the end of the pass.
     train_loss : float
         Mean over the pass, through random populations.
-    validation_loss : float
-        Held-out groups, all units selected; so are the three below.
     validation_cosine : float
         Mean cosine of a patch on the scale that is learned. Decides which weights are kept.
     raw_cosine : float
@@ -75,13 +71,6 @@ def read_history(path: Path) -> list[TrainingEpoch]:
 
 def plot_history(history: Sequence[TrainingEpoch], path: Path) -> None:
     """Draw loss, and cosine and skill, over the passes.
-
-    Parameters
-    ----------
-    history : sequence of TrainingEpoch
-        What to draw.
-    path : Path
-        Of the figure; its suffix decides the format.
 
     Raises
     ------

@@ -72,8 +72,6 @@ class LagScore:
 
     Attributes
     ----------
-    explained : float
-        Explained variance on the validation windows, 1 at most.
     standard_error : float
         Of `explained`, over the runs of movie time; 0 if there is one only.
     behind_best, behind_best_error : float
@@ -95,8 +93,6 @@ class LagChoice:
     ----------
     lag_ns : int
         The shortest one within a standard error of the best.
-    scores : tuple of LagScore
-        In the order of the lags.
     n_training, n_validation, n_stretches : int
         Windows, and what the errors are over: held-out groups, or runs of movie time.
     """
@@ -156,15 +152,6 @@ def choose_lag(
 ) -> LagChoice:
     """Choose the lag by a ridge from counts to the patches' principal components.
 
-    Parameters
-    ----------
-    prepared : PreparedSet
-        Its training and validation presentations are used; those of the test are not looked at.
-    candidates_ns : sequence of int
-        Lags, 0 or more.
-    seed : int
-        Of the training windows that are drawn, and of the components' solver.
-
     Raises
     ------
     UserError
@@ -203,11 +190,6 @@ def choose_lag(
 def plot_lags(choice: LagChoice, path: Path) -> None:
     """Draw the score of each lag, the plateau and the choice.
 
-    Parameters
-    ----------
-    path : Path
-        Of the figure; its suffix decides the format.
-
     Raises
     ------
     DependencyError
@@ -241,8 +223,6 @@ class _Paired:
     ----------
     window_of : array, shape (n_shown,), int64
         Row of the window that describes a presentation, -1 if it has none.
-    train, validation : array, shape (n,), int64
-        Presentations.
     """
 
     data: TrainingSet

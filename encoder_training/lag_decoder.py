@@ -32,13 +32,6 @@ def z_scored(
 ) -> NDArray[np.float32]:
     """Sum the counts of windows over sub-windows, on the scale of some of them.
 
-    Parameters
-    ----------
-    rows : array, shape (n,), int64
-        The windows that are wanted.
-    train : array, shape (n_train,), int64
-        The windows whose mean and standard deviation are the scale.
-
     Returns
     -------
     z : array, shape (n, n_sub_windows * n_units), float32
@@ -68,8 +61,6 @@ def unexplained(
     Parameters
     ----------
     train, validation : array, shape (n, n_inputs), float32
-    targets : two arrays, shape (n, n_components), float32
-        Of the training and of the validation windows.
     run : array, shape (n_validation,), int64
         Run of movie time that each validation window belongs to, from 0.
 
@@ -104,17 +95,6 @@ def patch_components(
     seed: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Describe frames by the principal components of their patches.
-
-    Parameters
-    ----------
-    train, validation : array, shape (n,), int64
-        Rows of the targets. Those of the first list make the components, each frame once.
-    seed : int
-        Of the solver.
-
-    Returns
-    -------
-    train, validation : array, shape (n, n_components), float32
 
     Raises
     ------

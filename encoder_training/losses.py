@@ -55,8 +55,6 @@ def measure_targets(
 
     Parameters
     ----------
-    rows : array, shape (n,), int64
-        The windows that training may see.
     normalise : bool
         False gives mean 0 and standard deviation 1: the patches are learned as they are.
     """
@@ -82,13 +80,7 @@ def measure_targets(
 
 @torch.no_grad()
 def fold_target_scaling(encoder: PatchEncoder, scaling: TargetScaling) -> None:
-    """Change the output layer, in place, so that it gives patches on their own scale.
-
-    Parameters
-    ----------
-    encoder : PatchEncoder
-        Has learned ``(patches - mean) / std``.
-    """
+    """Change the output layer, in place, so that it gives patches on their own scale."""
     output, mean, std = _output_layer(encoder, scaling)
     output.weight.copy_(output.weight.double() * std[:, None])
     output.bias.copy_(output.bias.double() * std + mean)
@@ -96,15 +88,7 @@ def fold_target_scaling(encoder: PatchEncoder, scaling: TargetScaling) -> None:
 
 @torch.no_grad()
 def unfold_target_scaling(encoder: PatchEncoder, scaling: TargetScaling) -> None:
-    """Do the opposite of `fold_target_scaling`: let an encoder of raw patches be trained on.
-
-    Parameters
-    ----------
-    encoder : PatchEncoder
-        Gives patches on their own scale.
-    scaling : TargetScaling
-        The scale on which it is to learn.
-    """
+    """Do the opposite of `fold_target_scaling`: let an encoder of raw patches be trained on."""
     output, mean, std = _output_layer(encoder, scaling)
     output.weight.copy_(output.weight.double() / std[:, None])
     output.bias.copy_((output.bias.double() - mean) / std)

@@ -34,13 +34,9 @@ class MaskingOptions:
 
     Attributes
     ----------
-    everyone : float
-        All units, each left out with probability `unit_dropout`.
     fraction : float
         A random subset; its size is log-uniform from 3 to all, as curves over the number of
         neurons are drawn.
-    one_area, one_cell_type : float
-        The units of one area, of one cell type.
     several_areas : float
         From two areas to all but one, each choice of a number alike.
     all_but_one_area : float
@@ -70,13 +66,7 @@ class MaskingOptions:
 
 
 class PopulationMasks:
-    """Draws masks for one population.
-
-    Parameters
-    ----------
-    population : Population
-        Whose areas and cell types are drawn.
-    """
+    """Draws masks for one population."""
 
     def __init__(self, population: Population, options: MaskingOptions) -> None:
         self._n_units = len(population)
@@ -102,13 +92,6 @@ class PopulationMasks:
 
     def draw(self, n: int, rng: np.random.Generator) -> Rows:
         """Draw a population for each window of a batch.
-
-        Parameters
-        ----------
-        n : int
-            Windows.
-        rng : Generator
-            The same state draws the same masks.
 
         Returns
         -------

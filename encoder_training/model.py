@@ -35,22 +35,6 @@ class EncoderSpec:
 
     Attributes
     ----------
-    n_units : int
-        Units in the population.
-    width : int
-        Numbers in one token.
-    n_heads : int
-        Attention heads, in all three attentions.
-    feed_forward : int
-        Width of the hidden layer in the transformer layers.
-    conv_channels : int
-        Channels of each convolution.
-    kernels : tuple of int
-        Lengths of the convolutions in bins, odd, so that the window keeps its length.
-    time_layers, patch_layers : int
-        Transformer layers over time, and over the patches.
-    dropout : float
-        Everywhere in the body.
     input_dropout : float
         Of single counts, before the convolutions.
     """

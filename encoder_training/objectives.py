@@ -45,8 +45,6 @@ class Targets:
 
     Parameters
     ----------
-    device : torch.device
-        Where they are wanted.
     are_kept_there : bool, optional
         Whether all of them stay on the device; if not given, on a GPU where they take less than
         half of the memory that is free: to gather 75 MB for each batch from a file and send them
@@ -92,8 +90,6 @@ class PatchObjective:
 
     Parameters
     ----------
-    options : TrainingOptions
-        For the weight of the contrastive loss.
     initial : PatchEncoder, optional
         Whose weights to begin with; gives raw patches.
     """
@@ -138,13 +134,7 @@ class PatchObjective:
 
 
 class RetrievalObjective:
-    """Name the training image.
-
-    Parameters
-    ----------
-    train : array, shape (n,), int64
-        The windows that training may see; their frames are the images.
-    """
+    """Name the training image."""
 
     def __init__(self, spec: EncoderSpec, targets: Targets, train: NDArray[np.int64]) -> None:
         self._spec, self._targets = spec, targets

@@ -20,22 +20,14 @@ class TrainingOptions:
         Passes over the training windows, at most.
     batch_size : int
         Windows in one step.
-    learning_rate, weight_decay, clip : float
-        Of AdamW; the largest norm of a gradient.
     warm_up : float
         Part of the schedule over which the learning rate rises, before its cosine falls to 0.
-    patience : int
-        Passes without a better validation cosine, after which training ends.
     jitter_bins : int
         Each window is moved by up to so many bins either way, at random.
     windows_per_epoch : int or None
         Windows in a pass, drawn anew each time; None takes them all. Neighbours are much alike.
-    validation_fraction : float
-        Of the groups, where none are named.
     max_validation_windows : int
         More are thinned out evenly.
-    contrastive : float
-        Weight of the InfoNCE; 0 leaves it out.
     normalise : bool
         Learn targets of mean 0 and standard deviation 1 in each dimension; the scale is folded
         into the output layer at the end. False is the paper's way.
@@ -44,12 +36,6 @@ class TrainingOptions:
     max_minutes : float or None
         Training ends by then, with the learning rate at 0: the schedule follows the clock where
         that is ahead of the steps. None is needed for the same weights every time.
-    seed : int
-        Of weights, order, masks, jitter, dropout, and the split.
-    device : str
-        As torch names it; "auto" is a GPU if there is one.
-    variant : {"patches", "retrieval"}
-        Predict each patch, or name the training image: ``retrieval.py``.
     """
 
     training_epochs: int = 60

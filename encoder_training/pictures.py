@@ -22,15 +22,6 @@ bytes."""
 def report_figure(path: Path, size_in: tuple[float, float], *, dpi: int = 150) -> Iterator[Any]:
     """Lend an empty figure and save it; no state of matplotlib is changed.
 
-    Parameters
-    ----------
-    path : Path
-        Of the figure; its suffix decides the format.
-    size_in : (float, float)
-        Width and height, inches.
-    dpi : int
-        Pixels in an inch.
-
     Raises
     ------
     DependencyError

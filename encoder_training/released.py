@@ -48,17 +48,6 @@ def load_released(
         ``.safetensors``, or what ``torch.save`` wrote: a state dict, or a dictionary that holds one
         as "model", "state_dict" or "model_state_dict". Nothing but tensors and plain values is
         unpickled.
-    n_units : int
-        Units of the population that it is for.
-    grid : PatchGrid
-        Of the patches that it is to give.
-    n_heads : int
-        Attention heads.
-
-    Returns
-    -------
-    PatchEncoder
-        In evaluation mode; gives raw patches.
 
     Raises
     ------

@@ -21,15 +21,7 @@ from encoder_training.model import EncoderNetwork, EncoderSpec, MultiKernelConv,
 
 
 class ImageClassifier(nn.Module):
-    """Windows of z-scored counts to one number for each training image.
-
-    Parameters
-    ----------
-    spec : EncoderSpec
-        Sizes; `patch_layers` is not used.
-    n_images : int
-        Training images.
-    """
+    """Windows of z-scored counts to one number for each training image."""
 
     def __init__(self, spec: EncoderSpec, n_images: int) -> None:
         super().__init__()
@@ -63,13 +55,7 @@ class ImageClassifier(nn.Module):
 
 
 class RetrievalEncoder(EncoderNetwork):
-    """The patches of the most probable training image.
-
-    Parameters
-    ----------
-    table : tensor, shape (n_images, n_patches, dim), float16
-        The images' true patches.
-    """
+    """The patches of the most probable training image."""
 
     table: Tensor
 

@@ -137,15 +137,7 @@ def write_run(
     encoder: EncoderNetwork | None = None,
     scaling: Scaling | None = None,
 ) -> None:
-    """Write a run, each file whole or not at all, ``run.json`` last.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if it is not there.
-    encoder, scaling : EncoderNetwork, Scaling, optional
-        Written where given.
-    """
+    """Write a run, each file whole or not at all, ``run.json`` last."""
     folder.mkdir(parents=True, exist_ok=True)
     if encoder is not None:
         save_weights(encoder, folder / ENCODER_WEIGHTS)
@@ -156,13 +148,7 @@ def write_run(
 
 
 def begin_run(folder: Path, model: RunModel) -> None:
-    """Write ``run.json`` of a run that begins, and remove what a run before it left.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if it is not there. Files that no run writes stay.
-    """
+    """Write ``run.json`` of a run that begins, and remove what a run before it left."""
     write_run(folder, model)  # first: the run before it is then never half there
     for name in BESIDE:
         (folder / name).unlink(missing_ok=True)

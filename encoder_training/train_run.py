@@ -69,28 +69,10 @@ class TrainRequest:
 
     Attributes
     ----------
-    dataset, folder : Path
-        Of the data set and of the run.
-    size : {"paper", "small", "tiny"}
-        Of the encoder, where no weights are given.
     lags_ns : tuple of int
         Candidates for the lag, or the lag itself.
-    options : TrainingOptions
-        With a device that is available.
-    command : str
-        The command line, for the record.
-    weights : Path or None
-        Checkpoint to begin with.
-    heads : int
-        Attention heads of a released checkpoint.
-    evaluates_only : bool
-        Train nothing.
-    concepts : tuple of str or None
-        Words for the probes; chosen from the captions if None.
     test_windows : int or None
         Most windows to evaluate on; `MAX_WINDOWS` if None.
-    n_threads : int or None
-        Of torch on the CPU; torch's own choice if None.
     """
 
     dataset: Path

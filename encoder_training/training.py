@@ -50,10 +50,6 @@ class TrainingResult:
 
     Attributes
     ----------
-    encoder : EncoderNetwork
-        With the weights of the best pass, on the CPU, in evaluation mode; gives raw patches.
-    history : tuple of TrainingEpoch
-        One row for each pass.
     validation_groups : array, shape (n,), int64
         What was held out.
     """
@@ -81,23 +77,15 @@ def train_encoder(
 
     Parameters
     ----------
-    spec : EncoderSpec
-        Sizes, for the units and the patches of `data`.
-    on_epoch : callable, optional
-        Is given each row of the history as soon as it is known.
     validation_groups : array, shape (n,), int64, optional
         Groups to hold out; drawn at random if not given.
     parts : Split, optional
         The windows themselves; then no groups are drawn.
-    clock : Clock, optional
-        For `max_minutes` and the history.
     initial : PatchEncoder, optional
         Whose weights to begin with, instead of random ones; gives raw patches.
     checkpoint : Path, optional
         Written after each pass. If it exists, training resumes from it; its time counts for
         `max_minutes`, up to the last whole pass.
-    on_resume : callable, optional
-        Is given the history so far, when training resumes from a checkpoint.
 
     Raises
     ------
@@ -156,15 +144,6 @@ def train_encoder(
 
 class TrainingRun:
     """A training under way: its network, its optimizer, its generators and its history.
-
-    Parameters
-    ----------
-    parts : Split
-        Windows to learn from, and to choose the best pass by.
-    options : TrainingOptions
-        With a device that is there.
-    initial : PatchEncoder, optional
-        Whose weights to begin with.
 
     Attributes
     ----------
@@ -245,13 +224,7 @@ class TrainingRun:
         return self._objective.encoder(self._best_state)
 
     def state(self, depends_on: dict[str, Any]) -> Checkpoint:
-        """Return all that changes, between two passes.
-
-        Parameters
-        ----------
-        depends_on : dict
-            The training's `fingerprint`, which goes with it.
-        """
+        """Return all that changes, between two passes."""
         tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
         tensors |= {f"best.{name}": tensor for name, tensor in self._best_state.items()}
         for number, moments in self._optimizer.state_dict()["state"].items():

@@ -36,11 +36,6 @@ def save_weights(model: EncoderNetwork, path: Path) -> None:
 def load_weights(path: Path) -> EncoderNetwork:
     """Read an encoder back, in evaluation mode.
 
-    Parameters
-    ----------
-    path : Path
-        ``encoder.safetensors`` of a bundle or of a run.
-
     Raises
     ------
     UserError

@@ -74,8 +74,6 @@ def align(
     ----------
     frame_start_ns, frame_stop_ns : array, shape (n_presentations,), int64, nanoseconds
         The whole presentation table, in the order of the starts.
-    spec : WindowSpec
-        Rate, bins and lag. The stride is not used.
     recorded_bins : (int, int)
         First bin that was recorded whole, and the first one after the recording.
     chosen : array, shape (n_chosen,), int, optional

@@ -81,8 +81,6 @@ def write_counts(
     path : Path
         ``counts.npy`` to write: uint8 of shape (n_rows, n_units), the rows of the spans end to
         end.
-    n_units : int
-        Units in the population.
 
     Raises
     ------
@@ -150,12 +148,6 @@ def count_bins(
     ----------
     spike_ns : array, shape (n_spikes,), int64, nanoseconds
         Session clock. Need not be sorted.
-    unit_index : array, shape (n_spikes,), any integer
-        Row of each spike's unit.
-    n_units : int
-        Units in the population.
-    n_bins : int
-        Bins from session time zero.
 
     Returns
     -------
@@ -189,10 +181,6 @@ def add_spikes(
         All zero, without holes in memory; changed in place.
     session_ns : array, shape (n_spikes,), int64, nanoseconds
         In any order, all within the table.
-    unit_index : array, shape (n_spikes,), any integer
-        Row of each spike's unit.
-    first_bin : int
-        Of the table, on the absolute grid.
 
     Raises
     ------

@@ -53,14 +53,6 @@ class PrepareOptions:
 
     Attributes
     ----------
-    recording : str
-        NWB file or URL.
-    out : Path
-        Folder of the data set.
-    frames : Path
-        File or folder of the stimuli's frames.
-    model : str
-        Folder or hub id of the model with the vision tower.
     window : WindowSpec
         Rate, bins, stride, and the lag that is used where none is chosen.
     stimuli : tuple of str
@@ -69,8 +61,6 @@ class PrepareOptions:
         As for ``neurrate stream nwb``.
     every : int
         Every how many frames one is a target.
-    device : str
-        Of the vision tower: one that is there.
     """
 
     recording: str
@@ -118,10 +108,6 @@ class PrepareResult:
 
     Attributes
     ----------
-    data : PreparedSet
-        As loaded from the folder.
-    notes : tuple of str
-        What the analyst should know.
     was_finished : bool
         The data set was finished before, and nothing was done.
     """
@@ -139,8 +125,6 @@ def build_data_set(
 
     Parameters
     ----------
-    command : str
-        What is written into the data set as its maker.
     overwrite : bool
         Start again whatever is there; patches are kept if they are of the same frames and tower.
     """

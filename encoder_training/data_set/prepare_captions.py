@@ -55,13 +55,7 @@ class CaptionOptions:
 
 @dataclass(frozen=True, slots=True)
 class FrameCaptions:
-    """A caption for each target frame, empty where unknown.
-
-    Attributes
-    ----------
-    notes : tuple of str
-        Their source, for the analyst.
-    """
+    """A caption for each target frame, empty where unknown."""
 
     captions: tuple[str, ...]
     notes: tuple[str, ...]
@@ -111,15 +105,7 @@ def made_captions(
     *,
     device: str,
 ) -> FrameCaptions:
-    """Caption the frames with a model, from where an earlier call stopped.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the data set; the work so far is kept there.
-    device : str
-        Of the captioner.
-    """
+    """Caption the frames with a model, from where an earlier call stopped."""
     from encoder_training.frames.captioner import Captioner, fill_captions
 
     captioner = Captioner(options.captioner or "", device=device)

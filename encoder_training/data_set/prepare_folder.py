@@ -26,11 +26,6 @@ OF_PATCHES = (PATCHES, f"{PATCHES}.partial", f"{PATCHES}.progress")
 def is_finished(out: Path, requested: dict[str, Option]) -> bool:
     """Return whether the folder holds the finished data set that is requested.
 
-    Parameters
-    ----------
-    requested : dict
-        Recording and options, by the names of the command line.
-
     Raises
     ------
     UserError
@@ -48,8 +43,6 @@ def open_folder(out: Path, requested: dict[str, Option], *, overwrite: bool) -> 
 
     Parameters
     ----------
-    requested : dict
-        Recording and options, by the names of the command line.
     overwrite : bool
         Remove what an earlier call made, but for the patches: they are the long work, and may be
         the same.

@@ -36,8 +36,6 @@ class FrameTable:
 
     Attributes
     ----------
-    movies : tuple of str
-        Names of the stimuli, as in the recording.
     movie : array, shape (n_frames,), int64
         Index into `movies`.
     number : array, shape (n_frames,), int64
@@ -89,14 +87,8 @@ class PreparedSet:
 
     Attributes
     ----------
-    population : Population
-        The units, in the order of the counts.
-    window : WindowSpec
-        Rate, bins, stride, and the lag that is used where none is chosen.
     language_model : LanguageModel
         Whose vision tower made the targets.
-    training_data : TrainingData
-        Which recording, and the sha256 of this data set.
     counts : array, shape (n_rows, n_units), uint8, spikes per bin
         May be a map of a file.
     invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
@@ -131,8 +123,6 @@ class PreparedSet:
         -------
         data : TrainingSet
             Its `first_bin` counts rows of `counts`.
-        parts : Split
-            By the presentations' roles, without bins in common.
 
         Raises
         ------

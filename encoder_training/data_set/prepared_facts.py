@@ -34,15 +34,7 @@ Option = str | int | float | bool | None | list[str]
 
 
 class DatasetError(UserError):
-    """A data set cannot be loaded. All problems found, in one error.
-
-    Attributes
-    ----------
-    path : str
-        Its folder.
-    problems : tuple of str
-        One sentence each.
-    """
+    """A data set cannot be loaded. All problems found, in one error."""
 
     def __init__(self, folder: Path, problems: Sequence[str]) -> None:
         self.path = str(folder)

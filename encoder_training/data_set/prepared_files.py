@@ -75,12 +75,6 @@ def write_prepared(
         target.
     options : dict, optional
         Of the command line.
-    notes : tuple of str
-        For the analyst.
-    model_folder : str
-        Where the model is, if it is a folder.
-    command : str
-        What made it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / COUNTS).exists():
@@ -132,13 +126,6 @@ def write_prepared(
 
 def load_prepared(folder: Path, *, check_hashes: bool = False) -> PreparedSet:
     """Read and check a data set; counts and patches are mapped.
-
-    Parameters
-    ----------
-    folder : Path
-        As `write_prepared` made it.
-    check_hashes : bool
-        Read every file and compare its sha256.
 
     Raises
     ------

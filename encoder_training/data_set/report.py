@@ -38,18 +38,6 @@ def write_prepare_report(
 ) -> Path:
     """Write ``report.md`` and its pictures into the folder of a data set.
 
-    Parameters
-    ----------
-    folder : Path
-        Files of the same names are replaced.
-    notes : sequence of str
-        A sentence each.
-
-    Returns
-    -------
-    path : Path
-        Of ``report.md``.
-
     Raises
     ------
     DependencyError

@@ -47,16 +47,12 @@ class Alignment:
         Starts, session time.
     lasts_s : array, shape (n,), float64, seconds
         Lengths.
-    usual_s : float
-        The median length.
     n_long, n_holes, n_skipped : int
         Presentations a quarter longer than usual, holes before the next one of a quarter of a
         frame or more, and frame numbers that have no row.
     tiled_off : array, shape (n,), int64, frames
         How far labels laid out from the start of each run at a whole number of frames a second
         would be ahead.
-    nominal_hz : int
-        That number.
     """
 
     at_s: NDArray[np.float64]
@@ -70,13 +66,7 @@ class Alignment:
 
 
 def measure_alignment(presented: StimulusTable, movie: int) -> Alignment:
-    """Compare the presentations of a movie with an ideal grid.
-
-    Parameters
-    ----------
-    movie : int
-        Index into its movies.
-    """
+    """Compare the presentations of a movie with an ideal grid."""
     rows = np.flatnonzero(presented.movie == movie)
     start_ns, stop_ns = presented.start_ns[rows], presented.stop_ns[rows]
     lasts_s = (stop_ns - start_ns) / NS_PER_S
@@ -119,8 +109,6 @@ class Response:
 
     Attributes
     ----------
-    n_changes : int
-        Changes that are averaged.
     after_ms : array, shape (n_steps,), float64, milliseconds
         Middle of the interval that is counted, from the change on.
     explained : array, shape (n_steps, n_units), float32
@@ -139,11 +127,6 @@ def measure_response(prepared: PreparedSet, presented: StimulusTable) -> Respons
     Before the response begins, a unit still responds to the scene before, and the new picture
     explains nothing. Where nothing rises some tens of milliseconds after the change, frames and
     spikes do not share their clock, or the area does not see the movie.
-
-    Returns
-    -------
-    Response or None
-        None if there are too few changes.
     """
     picture = np.stack(
         [patches.astype(np.float32).mean(axis=0) for patches in prepared.targets]

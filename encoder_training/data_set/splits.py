@@ -37,13 +37,9 @@ class SplitOptions:
         With ``middle`` and ``front``: the share of each movie that is the test.
     movies : tuple of str
         With ``movies``: their names.
-    validation_fraction : float
-        But for ``repeats``: the share of the chunks left for training that is validation.
     chunk_s : float
         But for ``repeats``: about how long a chunk of neighbouring frames is, seconds. 1 s, as a
         frame counts as found within 1 s in the method's paper (arXiv 2606.18667).
-    seed : int
-        Draws the chunks for validation.
     """
 
     kind: SplitKind = "repeats"
@@ -114,8 +110,6 @@ class SplitRoles:
         A `Role`.
     group : array, shape (n_shown,), int64
         Repeat, or chunk of frames: what is held out as a whole.
-    notes : tuple of str
-        What the analyst should know, a sentence each.
     """
 
     role: NDArray[np.int8]

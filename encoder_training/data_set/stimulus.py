@@ -32,8 +32,6 @@ class StimulusTable:
     ----------
     movies : tuple of str
         Names, in the order of their first presentation.
-    n_frames : tuple of int
-        Frames of each movie.
     is_shuffled : tuple of bool
         Whether a movie's images came in random order.
     start_ns, stop_ns : array, shape (n_shown,), int64, session nanoseconds
@@ -50,8 +48,6 @@ class StimulusTable:
         how often it was shown before.
     target_movie, target_number : array, shape (n_targets,), int64
         What each row of the targets shows.
-    n_empty : int
-        Rows of the table that end when they start, left out.
     """
 
     movies: tuple[str, ...]
@@ -144,15 +140,8 @@ def spans_of(
 
     Parameters
     ----------
-    presented : StimulusTable
-        The presentations of the chosen movies.
     recorded_ns : (int, int), optional
         Start and stop of the recording; bins that it does not hold whole are left out.
-
-    Returns
-    -------
-    CountedIntervals
-        Blocks that touch or share a bin are one span.
 
     Raises
     ------

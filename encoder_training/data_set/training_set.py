@@ -44,10 +44,6 @@ class TrainingSet:
 
     Attributes
     ----------
-    population : Population
-        The units, in the order of the counts.
-    window : WindowSpec
-        How long a window is, and its lag.
     counts : array, shape (n_bins, n_units), uint8, spikes per bin
         The whole recording on the absolute grid, from session time zero.
     first_bin : array, shape (n_windows,), int64
@@ -56,8 +52,6 @@ class TrainingSet:
         Row of `targets` that each window describes.
     targets : array, shape (n_frames, n_patches, dim), float16
         Patches of the vision tower. May be a memory map.
-    group : array, shape (n_windows,), int64
-        Scene, repeat or block; validation holds whole groups out.
     margin_bins : int
         How far a window may be moved without leaving its block, as given to `align`.
     """
@@ -93,8 +87,6 @@ class TrainingSet:
 
         Parameters
         ----------
-        rows : array, shape (n,), int64
-            Which windows.
         shift : array, shape (n,), int64, optional
             Bins by which each is moved, at most `margin_bins` either way.
 
@@ -132,13 +124,7 @@ class Split:
 
 
 def measure_scaling(data: TrainingSet, rows: NDArray[np.int64]) -> Scaling:
-    """Measure the counts in the bins of some windows, each bin once.
-
-    Parameters
-    ----------
-    rows : array, shape (n,), int64
-        The windows that training may see.
-    """
+    """Measure the counts in the bins of some windows, each bin once."""
     bins = np.flatnonzero(_covered(data, rows))
     total = np.zeros(data.n_units, dtype=np.int64)
     squares = np.zeros(data.n_units, dtype=np.int64)
@@ -160,8 +146,6 @@ def draw_validation_groups(data: TrainingSet, fraction: float, *, seed: int) -> 
     ----------
     fraction : float
         Of the groups, above 0 and below 1; at least one is drawn and one is left.
-    seed : int
-        The same seed draws the same groups.
 
     Returns
     -------
@@ -188,11 +172,6 @@ def split(data: TrainingSet, validation_groups: NDArray[np.int64]) -> Split:
     A training window that shares a bin with a window of validation, or would when moved by the
     margin, is on neither side: across a cut between two scenes neighbours overlap.
 
-    Parameters
-    ----------
-    validation_groups : array, shape (n,), int64
-        Groups to hold out.
-
     Raises
     ------
     UserError
@@ -217,11 +196,6 @@ def split_by_role(data: TrainingSet, role: NDArray[np.int8]) -> Split:
     ----------
     role : array, shape (n_windows,), int8
         0 for training, 1 for validation, 2 for test.
-
-    Returns
-    -------
-    Split
-        Of which any part may be empty.
     """
     test = np.flatnonzero(role == 2)
     validation = _apart(data, np.flatnonzero(role == 1), test)
@@ -231,10 +205,6 @@ def split_by_role(data: TrainingSet, role: NDArray[np.int8]) -> Split:
 
 def thinned(rows: NDArray[np.int64], at_most: int) -> NDArray[np.int64]:
     """Return at most so many of the rows, evenly spaced.
-
-    Parameters
-    ----------
-    rows : array, shape (n,), int64
 
     Returns
     -------

@@ -55,8 +55,6 @@ class Draws:
 
     Attributes
     ----------
-    group : array, shape (n_items,), int64
-        From 0: the group of each item (a window, a scene).
     times : array, shape (n_draws, n_groups), float32
         How often each group is in each draw. Fewer than two groups are not drawn: all draws
         would be alike, and the interval would have no width.
@@ -74,11 +72,6 @@ class Draws:
         self, numerator: NDArray[np.float64], denominator: NDArray[np.float64] | None = None
     ) -> NDArray[np.float64]:
         """Return the ratio of two sums over items: of the data, then of each draw.
-
-        Parameters
-        ----------
-        numerator, denominator : array, shape (n_items,), float64
-            Without a denominator the ratio is a mean.
 
         Returns
         -------
@@ -113,9 +106,6 @@ def draw_groups(
     ----------
     group : array, shape (n_items,), int64
         Any labels; ``np.arange(n_items)`` draws every item by itself.
-    seed, stream : int
-        The same pair draws the same groups. A stream of its own keeps the draws of one use of a
-        seed independent of those of others.
     """
     labels, index = np.unique(group, return_inverse=True)
     n = len(labels)

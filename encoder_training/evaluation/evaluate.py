@@ -65,10 +65,6 @@ def evaluate_encoder(
         Gives patches on their own scale. Runs on the device that it is on.
     scaling : Scaling
         Of the training windows' counts; every method uses it.
-    seed : int
-        Of the bootstrap.
-    progress : bool
-        Whether to draw a bar on a terminal.
     max_windows, max_population_windows : int
         Test windows for all units and for each area and cell type, at most, evenly thinned.
     """

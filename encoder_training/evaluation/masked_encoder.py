@@ -35,8 +35,6 @@ class MaskedEncoder:
         The selected units, or a control. In the control ``shuffled`` each row of the input gets
         another unit's z-scores, as the daemon does it: counts on the scale of another unit would
         be unlike anything in training, and no control.
-    name : str
-        What reports call it.
     """
 
     def __init__(
@@ -89,11 +87,6 @@ def batches(rows: NDArray[np.int64], grid: tuple[int, ...]) -> Iterator[NDArray[
 
 def populations(population: Population, *, fewest: int = 3) -> dict[str, Selection]:
     """Return all units, each area and each cell type with enough units.
-
-    Parameters
-    ----------
-    fewest : int
-        Units of an area or cell type.
 
     Returns
     -------

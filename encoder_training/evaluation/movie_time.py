@@ -25,8 +25,6 @@ class MovieTime:
     time_s : array, shape (n_frames,), float64
         Its number times the movie's frame period; NaN in a set of pictures without an order,
         where only the frame itself is right.
-    period_s : dict of str to float
-        Of each movie that has one.
     """
 
     movie: NDArray[np.int64]

@@ -39,18 +39,6 @@ def write_report(folder: Path, results: EncoderResults, probes: FittedProbes | N
 
     ``curves.png`` and ``lag.png`` are linked if they are there.
 
-    Parameters
-    ----------
-    folder : Path
-        Of a run. Files of the same names are replaced.
-    probes : FittedProbes, optional
-        Adds the section on concepts.
-
-    Returns
-    -------
-    path : Path
-        Of ``report.md``.
-
     Raises
     ------
     DependencyError

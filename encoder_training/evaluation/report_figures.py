@@ -42,13 +42,7 @@ COLUMNS = 5
 
 
 def write_result_figures(folder: Path, results: EncoderResults) -> dict[str, str]:
-    """Draw methods, populations and movie time.
-
-    Returns
-    -------
-    figures : dict of str to str
-        File name and caption.
-    """
+    """Draw methods, populations and movie time."""
     figures = {"methods.png": "Scores of each method, all units"}
     with report_figure(folder / "methods.png", (9, 3.0), dpi=DPI) as figure:
         _methods(figure, results)
@@ -68,13 +62,7 @@ def write_result_figures(folder: Path, results: EncoderResults) -> dict[str, str
 
 
 def write_probe_figures(folder: Path, probes: FittedProbes) -> dict[str, str]:
-    """Draw ROC curves and calibration.
-
-    Returns
-    -------
-    figures : dict of str to str
-        File name and caption; empty if no concept could be tested.
-    """
+    """Draw ROC curves and calibration."""
     if not any(probes.of(concept).is_scored for concept in probes.concepts):
         return {}
     n = min(MOST_CURVES, sum(probes.of(concept).is_scored for concept in probes.concepts))

@@ -37,14 +37,6 @@ class MethodScores:
 
     Attributes
     ----------
-    name : str
-        ``encoder``, ``naive Bayes``, ``mean patches``, ...
-    population : str
-        Expression that selects the units: ``all``, ``area:VISp``.
-    n_units : int
-        Units that are selected.
-    chosen : str
-        What validation chose for a baseline, in words.
     scores : dict of str to Interval
         One for each of `METRICS`.
     chance : dict of str to float
@@ -79,10 +71,6 @@ class PairedDifference:
 
     Attributes
     ----------
-    other : str
-        Name of the method.
-    population : str
-        As in `MethodScores`.
     differences : dict of str to Interval
         One for each of `METRICS`, the encoder's score first.
     """
@@ -114,8 +102,6 @@ class OverTime:
     ----------
     movie : str
         The one with most windows.
-    edge_s : tuple of float
-        Of the bins of movie time, one more than bins.
     n : tuple of int
         Windows in each bin.
     accuracy : dict of str to tuple of float
@@ -137,28 +123,14 @@ class EncoderResults:
 
     Attributes
     ----------
-    n_windows, n_test_windows : int
-        Evaluated, and available.
-    n_population_windows : int
-        Of these, the ones evaluated for each area and cell type.
     n_frames : int
         Different frames among them: the candidates of the ranks.
     n_unseen : int
         Of these, frames that no training window shows.
     n_drawn, drawn : int, str
         What the bootstrap draws, and how much of it there is.
-    lag_ms : float
-        Of the windows.
-    seed : int
-        Of the bootstrap.
     period_s : dict of str to float
         Frame period of each movie; a stimulus without one has no "within 1 s", only the frame.
-    methods : tuple of MethodScores
-        All units: the encoder, the baselines, the controls.
-    populations : tuple of MethodScores
-        The encoder and the baselines, each area's and each cell type's units alone.
-    ahead : tuple of PairedDifference
-        The encoder against each of them.
     over_time : OverTime or None
         None where no movie has a time.
     """
@@ -201,13 +173,7 @@ class EncoderResults:
 
 
 def verdict(results: EncoderResults, others: tuple[str, ...]) -> list[str]:
-    """Return one sentence for each comparison with a baseline, the encoder's defeats first.
-
-    Parameters
-    ----------
-    others : tuple of str
-        The baselines to compare with.
-    """
+    """Return one sentence for each comparison with a baseline, the encoder's defeats first."""
     words = {
         "behind": "LOSES to",
         "ahead": "is ahead of",
@@ -229,13 +195,7 @@ def verdict(results: EncoderResults, others: tuple[str, ...]) -> list[str]:
 
 
 def summary(results: EncoderResults, others: tuple[str, ...]) -> str:
-    """Return one paragraph: the encoder against baselines and controls.
-
-    Parameters
-    ----------
-    others : tuple of str
-        The baselines to compare with.
-    """
+    """Return one paragraph: the encoder against baselines and controls."""
     words = {
         "behind": "**loses to**",
         "ahead": "**is ahead of**",

@@ -30,8 +30,6 @@ class WindowScores:
 
     Attributes
     ----------
-    error, raw_cosine, cosine : array, shape (n,), float64
-        Of the patches; the last on the learned scale.
     answer, answer_by_patches : array, shape (n,), int64
         The decoded frames, as the method decides and by its patches.
     """
@@ -50,10 +48,6 @@ class EvaluationSet:
 
     Attributes
     ----------
-    rows : array, shape (n,), int64
-        The windows.
-    true : array, shape (n,), int64
-        Their frames.
     candidates : array, shape (n_candidates,), int64
         Frames that are ranked, in order.
     """

@@ -49,13 +49,6 @@ def load_processor(model: str, *, revision: str = "") -> Any:
     ----------
     model : str
         Folder of the model, or its id on the Hugging Face hub.
-    revision : str
-        Commit of a model on the hub; empty takes the newest.
-
-    Returns
-    -------
-    processor
-        Of transformers.
 
     Raises
     ------
@@ -101,17 +94,8 @@ class Captioner:
 
     Parameters
     ----------
-    model : str
-        Folder of the model, or its id on the Hugging Face hub.
     device : str
         ``auto``, ``cpu``, in float32, or ``cuda``, in float16.
-    revision : str
-        Commit of a model on the hub; empty takes the newest.
-
-    Attributes
-    ----------
-    name : str
-        Id or folder name of the model and its commit, if known.
 
     Raises
     ------
@@ -137,17 +121,7 @@ class Captioner:
         self.name = f"{model_id}@{revision or commit}".removesuffix("@")
 
     def describe(self, frames: NDArray[np.uint8]) -> list[str]:
-        """Caption frames, greedily, as one batch.
-
-        Parameters
-        ----------
-        frames : array, shape (n, height, width[, 3]), uint8
-
-        Returns
-        -------
-        captions : list of str
-            Empty where the model generates no text.
-        """
+        """Caption frames, greedily, as one batch."""
         import torch
         from PIL import Image
 
@@ -188,8 +162,6 @@ def fill_captions(
     every : int
         Of the frames of each movie, the first and each `every`-th after it are captioned. Use 1
         for stimuli whose frames are pictures of their own, such as natural scenes.
-    batch_size : int
-        Pictures at once.
 
     Raises
     ------

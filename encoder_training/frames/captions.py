@@ -44,8 +44,6 @@ class Matched:
         One for each frame; empty where there is none.
     missing : array, shape (n_missing,), int64
         Rows of the frames without a caption of their own or of a neighbour.
-    notes : tuple of str
-        What a person should know: what is missing, there twice, or of no use.
     """
 
     captions: tuple[str, ...]
@@ -61,11 +59,6 @@ def read_captions(path: Path) -> list[Caption]:
     path : Path
         A file of lines of JSON or of CSV, or a folder with ``captions.jsonl``, ``captions.csv``
         or files ``MOVIE_facts.jsonl``.
-
-    Returns
-    -------
-    captions : list of Caption
-        In the order of the file.
 
     Raises
     ------
@@ -95,10 +88,6 @@ def match_captions(
 
     Parameters
     ----------
-    captions : sequence of Caption
-        In any order; of two for one frame the first is taken.
-    frames : FrameTable
-        The frames; captions that it may have are not used.
     nearest : bool
         Whether a frame without a caption takes that of the nearest frame of its movie that has
         one, the earlier of two. A cut between the two is not known here. Not for stimuli whose

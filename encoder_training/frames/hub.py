@@ -36,11 +36,6 @@ def check_folder(name: str) -> None:
 def model_name(model: str, config: Any) -> tuple[str, str]:
     """Return a model's id and its commit, for the manifest: never a path of this machine.
 
-    Parameters
-    ----------
-    model : str
-        Folder, or id on the hub.
-
     Returns
     -------
     model_id, commit : str

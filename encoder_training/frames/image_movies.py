@@ -68,11 +68,6 @@ class ImageMovie:
 def open_folder(path: Path) -> ImageMovie:
     """Open a folder of images.
 
-    Parameters
-    ----------
-    path : Path
-        Each image's last number is that of its frame, from 0 or 1 without a gap.
-
     Raises
     ------
     UserError
@@ -118,11 +113,6 @@ def _in_order(images: list[Path], folder: Path) -> tuple[Path, ...]:
 
 def open_pages(path: Path) -> ImageMovie:
     """Open an image file of one or several pages.
-
-    Parameters
-    ----------
-    path : Path
-        Tiff, gif, or another form that Pillow reads.
 
     Raises
     ------

@@ -105,13 +105,6 @@ def find_movies(path: Path, names: Sequence[str]) -> dict[str, Movie]:
         One file or folder of images if there is one name; or a folder that holds, for each name,
         a file or a folder of that name: ``natural_movie_one.npy``, ``natural_scenes/``. The names
         in AllenSDK's cache are known too.
-    names : sequence of str
-        Of the stimuli, as in the recording.
-
-    Returns
-    -------
-    movies : dict of str to Movie
-        In the order of `names`.
 
     Raises
     ------
@@ -153,18 +146,7 @@ def find_movies(path: Path, names: Sequence[str]) -> dict[str, Movie]:
 
 
 def movies_in(path: Path, names: Sequence[str]) -> list[str]:
-    """Return those of some stimuli whose frames a path has, by its name and by those in it.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Of the stimuli, as in the recording.
-
-    Returns
-    -------
-    found : list of str
-        All of them where no name says which.
-    """
+    """Return those of some stimuli whose frames a path has, by its name and by those in it."""
     inside = [name for name in names if path.is_dir() and _candidates(path, name)]
     called = [name for name in names if path.stem in {name, *OTHER_NAMES.get(name, ())}]
     return inside or called or list(names)

@@ -30,8 +30,6 @@ def header_of(shape: Shape, metadata: Mapping[str, str]) -> bytes:
 
     Parameters
     ----------
-    shape : tuple of int
-        Of the tensor.
     metadata : mapping of str to str
         The header's length depends on its length alone.
 
@@ -61,7 +59,6 @@ def read_layout(path: Path) -> tuple[int, Shape, dict[str, str]]:
     -------
     offset : int
         Where the data begins, bytes.
-    shape : tuple of int
 
     Raises
     ------

@@ -108,10 +108,6 @@ def fill_patches(
     path : Path
         ``patches.safetensors``. Until it is whole there are ``patches.safetensors.partial`` and
         ``patches.safetensors.progress`` in its place.
-    frames : FrameTable
-        One row of the patches for each; its captions are not used.
-    batch_size : int
-        Pictures at once.
 
     Returns
     -------

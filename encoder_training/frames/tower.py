@@ -33,21 +33,15 @@ class VisionTower:
 
     Parameters
     ----------
-    model : str
-        Folder of the model, or its id on the Hugging Face hub.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. On a GPU the tower runs in mixed precision,
         float16.
-    revision : str
-        Commit of a model on the hub; empty takes the newest.
 
     Attributes
     ----------
     grid : PatchGrid
         Of the patches of a picture. With the strategy ``full``, whose tokens are one more than a
         square's, it is one row.
-    language_model : LanguageModel
-        The model, its commit if known, and its layer and strategy.
     precision : str
         ``float32``, or ``float16`` on a GPU.
 

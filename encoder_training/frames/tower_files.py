@@ -20,11 +20,6 @@ TOWERS = ("clip_vision_model", "siglip_vision_model")
 def load_config(model: str, revision: str) -> Any:
     """Read the config of a model that holds a vision tower.
 
-    Parameters
-    ----------
-    model, revision : str
-        Folder or id on the hub, and its commit or nothing.
-
     Raises
     ------
     UserError
@@ -63,16 +58,6 @@ def load_config(model: str, revision: str) -> Any:
 def load_processor(model: str, revision: str) -> Any:
     """Load a model's image processor.
 
-    Parameters
-    ----------
-    model, revision : str
-        As for `load_config`.
-
-    Returns
-    -------
-    BaseImageProcessor
-        On Pillow.
-
     Raises
     ------
     UserError
@@ -93,18 +78,6 @@ def load_processor(model: str, revision: str) -> Any:
 
 def load_tower(model: str, revision: str, vision: Any, *, is_llava: bool) -> Any:
     """Load a vision tower, and of a LLaVA nothing else where its weights are in safetensors.
-
-    Parameters
-    ----------
-    model, revision : str
-        As for `load_config`.
-    is_llava : bool
-        Whether the model is one.
-
-    Returns
-    -------
-    PreTrainedModel
-        float32, on the CPU.
 
     Raises
     ------

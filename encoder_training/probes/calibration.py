@@ -36,17 +36,10 @@ def platt(
 
     Parameters
     ----------
-    score : array, shape (n,), float64
-        Log odds of a probe.
     label : array, shape (n,), bool
         Both kinds.
     n_independent : int
         Independent examples: groups of windows.
-
-    Returns
-    -------
-    scale : float
-        0 or more: a useless score is ignored, never inverted.
     """
     n_yes, n_no = n_independent * label.mean(), n_independent * (~label).mean()
     wanted = np.where(label, (n_yes + 1) / (n_yes + 2), 1 / (n_no + 2))
@@ -154,8 +147,6 @@ def roc(
     Parameters
     ----------
     score : array, shape (n,), float64
-    label : array, shape (n,), bool
-        Both kinds.
     n_points : int
         At most; evenly thinned.
     """

@@ -45,11 +45,6 @@ def parse_concepts(text: str) -> tuple[str, ...] | None:
 def choose_concepts(captions: Sequence[str]) -> tuple[str, ...]:
     """Choose the content words that 5 to 95 % of the captions have.
 
-    Parameters
-    ----------
-    captions : sequence of str
-        Of the training frames; empty ones are left out.
-
     Returns
     -------
     concepts : tuple of str
@@ -89,8 +84,6 @@ def label_frames(captions: Sequence[str], concepts: Sequence[str]) -> NDArray[np
     ----------
     captions : sequence of str
         One for each frame.
-    concepts : sequence of str
-        Words; plurals stand for their singulars.
 
     Returns
     -------
@@ -113,8 +106,6 @@ def check_concepts(concepts: Sequence[str], captions: Sequence[str]) -> None:
     ----------
     concepts : sequence of str
         Single words.
-    captions : sequence of str
-        Of the training frames; empty ones are left out.
 
     Raises
     ------

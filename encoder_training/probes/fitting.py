@@ -79,20 +79,8 @@ def fit_probes(
 
     Parameters
     ----------
-    prepared : PreparedSet
-        Its captions label the frames.
     parts : Split
         Learned on `train`, calibrated on `validation`, tested on `test`.
-    encoder : EncoderNetwork
-        Gives patches on their own scale. Runs on the device that it is on.
-    concepts : sequence of str, optional
-        Words; chosen from the captions of training frames if not given.
-    seed : int
-        Of the random populations and of the bootstrap.
-    progress : bool
-        Whether to draw a bar on a terminal.
-    max_windows, max_population_windows : int
-        See `MAX_WINDOWS` and `MAX_POPULATION_WINDOWS`.
     masking : MaskingOptions, optional
         Random populations, as the encoder was trained.
 

@@ -32,8 +32,6 @@ class ProbeTest:
 
     Attributes
     ----------
-    n, n_with : int
-        Test windows, and those whose frame's caption names the concept.
     auc : Interval
         Area under the ROC curve; NaN where the concept is in none of the windows, or in all.
     log_loss, log_loss_uncalibrated : float
@@ -70,18 +68,12 @@ class FittedProbes:
 
     Attributes
     ----------
-    populations : tuple of str
-        Expressions: ``all``, ``area:VISp``, ``cell_type:PV``.
     weight : array, shape (n_concepts, dim), float32
     bias : array, shape (n_concepts,), float32
     scale, offset : array, shape (n_populations, n_concepts), float32
         Calibration.
     auc : array, shape (n_populations, n_concepts), float32
         On test windows; NaN where it has no meaning.
-    strength : tuple of float
-        Inverse penalty that validation chose, for each concept.
-    tested : tuple of ProbeTest
-        Population by population, concept by concept.
     """
 
     concepts: tuple[str, ...]
@@ -99,13 +91,6 @@ class FittedProbes:
     ) -> NDArray[np.float32]:
         """Return the calibrated probability of each concept.
 
-        Parameters
-        ----------
-        mean_patch : array, shape (n, dim), float32
-            Of the predicted grid.
-        population : str
-            One of `populations`.
-
         Returns
         -------
         probability : array, shape (n, n_concepts), float32
@@ -122,13 +107,7 @@ class FittedProbes:
 
 
 def save_probes(probes: FittedProbes, folder: Path) -> None:
-    """Write ``probes.safetensors``, for the daemon, and ``probes.json``, for people.
-
-    Parameters
-    ----------
-    folder : Path
-        Of a run. Files of the same names are replaced.
-    """
+    """Write ``probes.safetensors``, for the daemon, and ``probes.json``, for people."""
     names = {"concepts": probes.concepts, "populations": probes.populations}
     tensors = {
         name: np.ascontiguousarray(getattr(probes, name))

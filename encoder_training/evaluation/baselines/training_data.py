@@ -32,12 +32,8 @@ class BaselineData:
 
     Attributes
     ----------
-    train, validation : array, shape (n,), int64
-        Rows of windows.
     units : array, shape (n_units,), bool
         True for a selected unit. A baseline is fitted on these units and on no others.
-    space : FrameSpace
-        Where predictions are compared when settings are chosen.
     train_frames : array, shape (n_train_frames,), int64
         The frames that training shows, in order.
     """
