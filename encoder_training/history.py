@@ -14,35 +14,20 @@ from encoder_training.pictures import report_figure
 
 @dataclass(frozen=True, slots=True)
 class TrainingEpoch:
-    """One pass over the training windows, and the validation after it.
+    """One pass over the training windows, and the validation after it."""
 
-    Attributes
-    ----------
-    training_epoch : int
-        From 1.
-    elapsed_s : float
-        Since training began, validation included.
-    n_windows : int
-        Training windows seen since training began.
-    train_loss : float
-        Mean over the pass, through random populations.
-    validation_cosine : float
-        Mean cosine of a patch on the scale that is learned. Decides which weights are kept.
-    raw_cosine : float
-        The same on the scale of the vision tower, where the mean alone may come close to 1.
-    skill : float
-        Share of the squared error of the mean training patches that is explained: 0 for an
-        encoder that always predicts their mean, 1 for a perfect one.
-    """
-
-    training_epoch: int
-    elapsed_s: float
-    n_windows: int
+    training_epoch: int  # From 1
+    elapsed_s: float  # Since training began, validation included
+    n_windows: int  # Training windows seen since training began
     learning_rate: float
-    train_loss: float
+    train_loss: float  # Mean over the pass, through random populations
     validation_loss: float
+    # Mean cosine of a patch on the scale that is learned. Decides which weights are kept.
     validation_cosine: float
+    # The same on the scale of the vision tower, where the mean alone may come close to 1
     raw_cosine: float
+    # Share of the squared error of the mean training patches that is explained: 0 for an encoder
+    # that always predicts their mean, 1 for a perfect one
     skill: float
 
 

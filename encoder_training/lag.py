@@ -68,37 +68,23 @@ MAX_VALIDATION_WINDOWS = 2000
 
 @dataclass(frozen=True, slots=True)
 class LagScore:
-    """The score of one lag.
-
-    Attributes
-    ----------
-    standard_error : float
-        Of `explained`, over the runs of movie time; 0 if there is one only.
-    behind_best, behind_best_error : float
-        The best lag's score less this one's, and the standard error of that difference.
-    """
+    """The score of one lag."""
 
     lag_ns: int
     explained: float
-    standard_error: float
+    standard_error: float  # Of `explained`, over the runs of movie time; 0 if there is one only
+    # The best lag's score less this one's, and the standard error of that difference
     behind_best: float
     behind_best_error: float
 
 
 @dataclass(frozen=True, slots=True)
 class LagChoice:
-    """The chosen lag and the scores of all candidates.
+    """The chosen lag and the scores of all candidates."""
 
-    Attributes
-    ----------
-    lag_ns : int
-        The shortest one within a standard error of the best.
-    n_training, n_validation, n_stretches : int
-        Windows, and what the errors are over: held-out groups, or runs of movie time.
-    """
-
-    lag_ns: int
+    lag_ns: int  # The shortest one within a standard error of the best
     scores: tuple[LagScore, ...]
+    # Windows, and what the errors are over: held-out groups, or runs of movie time
     n_training: int
     n_validation: int
     n_stretches: int
@@ -217,15 +203,10 @@ def plot_lags(choice: LagChoice, path: Path) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Paired:
-    """The windows at one lag, by the presentations that they describe.
-
-    Attributes
-    ----------
-    window_of : array, shape (n_shown,), int64
-        Row of the window that describes a presentation, -1 if it has none.
-    """
+    """The windows at one lag, by the presentations that they describe."""
 
     data: TrainingSet
+    # (n_shown,): row of the window that describes a presentation, -1 if it has none
     window_of: NDArray[np.int64]
     train: NDArray[np.int64]
     validation: NDArray[np.int64]

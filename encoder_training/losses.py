@@ -33,18 +33,13 @@ SMALLEST_STD = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class TargetScaling:
-    """The scale on which patches are learned.
+    """The scale on which patches are learned."""
 
-    Attributes
-    ----------
-    mean, std : array, shape (dim,), float32
-        Of the training targets, over frames and patches; 0 and 1 leave the patches as they are.
-    patch_mean : array, shape (n_patches, dim), float32
-        Mean training target of each place: the prediction without spikes.
-    """
-
+    # (dim,): of the training targets, over frames and patches; 0 and 1 leave the patches as they
+    # are
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    # (n_patches, dim): mean training target of each place: the prediction without spikes
     patch_mean: NDArray[np.float32]
 
 

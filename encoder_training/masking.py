@@ -31,30 +31,18 @@ class MaskingOptions:
     """How often each kind of population is drawn; the weights need not sum to 1.
 
     A kind that the population cannot give (no areas, no cell types) is never drawn.
-
-    Attributes
-    ----------
-    fraction : float
-        A random subset; its size is log-uniform from 3 to all, as curves over the number of
-        neurons are drawn.
-    several_areas : float
-        From two areas to all but one, each choice of a number alike.
-    all_but_one_area : float
-        A lesion.
-    nobody : float
-        No unit: trains the mean, which is the output for ``silent``.
-    unit_dropout : float
-        Probability, for `everyone`. The paper's is 0.1.
     """
 
     everyone: float = 0.35
+    # A random subset; its size is log-uniform from 3 to all, as curves over the number of neurons
+    # are drawn
     fraction: float = 0.25
     one_area: float = 0.15
     one_cell_type: float = 0.08
-    several_areas: float = 0.07
-    all_but_one_area: float = 0.05
-    nobody: float = 0.05
-    unit_dropout: float = 0.1
+    several_areas: float = 0.07  # From two areas to all but one, each choice of a number alike
+    all_but_one_area: float = 0.05  # A lesion
+    nobody: float = 0.05  # No unit: trains the mean, which is the output for ``silent``
+    unit_dropout: float = 0.1  # Probability, for `everyone`. The paper's is 0.1.
 
     def __post_init__(self) -> None:
         weights = [getattr(self, field.name) for field in fields(self)]

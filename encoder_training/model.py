@@ -31,13 +31,7 @@ QUERY_STD = 0.02
 
 @dataclass(frozen=True, slots=True)
 class EncoderSpec:
-    """Sizes of the encoder; the defaults are the paper's.
-
-    Attributes
-    ----------
-    input_dropout : float
-        Of single counts, before the convolutions.
-    """
+    """Sizes of the encoder; the defaults are the paper's."""
 
     n_units: int
     grid: PatchGrid = PAPER_GRID
@@ -49,7 +43,7 @@ class EncoderSpec:
     time_layers: int = 2
     patch_layers: int = 2
     dropout: float = 0.2
-    input_dropout: float = 0.2
+    input_dropout: float = 0.2  # Of single counts, before the convolutions
 
     def __post_init__(self) -> None:
         if self.n_units < 1 or self.width % self.n_heads:

@@ -12,46 +12,29 @@ from encoder_training.masking import MaskingOptions
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """The defaults are the paper's, but for warm-up, masking and normalised targets.
+    """The defaults are the paper's, but for warm-up, masking and normalised targets."""
 
-    Attributes
-    ----------
-    training_epochs : int
-        Passes over the training windows, at most.
-    batch_size : int
-        Windows in one step.
-    warm_up : float
-        Part of the schedule over which the learning rate rises, before its cosine falls to 0.
-    jitter_bins : int
-        Each window is moved by up to so many bins either way, at random.
-    windows_per_epoch : int or None
-        Windows in a pass, drawn anew each time; None takes them all. Neighbours are much alike.
-    max_validation_windows : int
-        More are thinned out evenly.
-    normalise : bool
-        Learn targets of mean 0 and standard deviation 1 in each dimension; the scale is folded
-        into the output layer at the end. False is the paper's way.
-    precision : {"float32", "bfloat16"}
-        Of products of matrices. On a CPU measure first: docs/decisions/0009.
-    max_minutes : float or None
-        Training ends by then, with the learning rate at 0: the schedule follows the clock where
-        that is ahead of the steps. None is needed for the same weights every time.
-    """
-
-    training_epochs: int = 60
-    batch_size: int = 64
+    training_epochs: int = 60  # Passes over the training windows, at most
+    batch_size: int = 64  # Windows in one step
     learning_rate: float = 3e-4
     weight_decay: float = 1e-3
     clip: float = 1.0
+    # Part of the schedule over which the learning rate rises, before its cosine falls to 0
     warm_up: float = 0.05
     patience: int = 12
-    jitter_bins: int = 2
+    jitter_bins: int = 2  # Each window is moved by up to so many bins either way, at random
+    # Windows in a pass, drawn anew each time; None takes them all. Neighbours are much alike.
     windows_per_epoch: int | None = None
     validation_fraction: float = 0.1
-    max_validation_windows: int = 2048
+    max_validation_windows: int = 2048  # More are thinned out evenly
     contrastive: float = 0.0
+    # Learn targets of mean 0 and standard deviation 1 in each dimension; the scale is folded into
+    # the output layer at the end. False is the paper's way.
     normalise: bool = True
+    # "bfloat16"}: of products of matrices. On a CPU measure first: docs/decisions/0009.
     precision: Literal["float32", "bfloat16"] = "float32"
+    # Training ends by then, with the learning rate at 0: the schedule follows the clock where that
+    # is ahead of the steps. None is needed for the same weights every time.
     max_minutes: float | None = None
     seed: int = 0
     device: str = "cpu"

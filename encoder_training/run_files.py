@@ -117,16 +117,10 @@ class RunModel(BaseModel):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunFolder:
-    """A trained encoder and how it came to be.
-
-    Attributes
-    ----------
-    encoder : EncoderNetwork
-        In evaluation mode; gives raw patches. `encoder.spec` has its sizes.
-    """
+    """A trained encoder and how it came to be."""
 
     model: RunModel
-    encoder: EncoderNetwork
+    encoder: EncoderNetwork  # In evaluation mode; gives raw patches. `encoder.spec` has its sizes.
     scaling: Scaling
 
 

@@ -65,27 +65,19 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """The options of ``neurrate train``.
-
-    Attributes
-    ----------
-    lags_ns : tuple of int
-        Candidates for the lag, or the lag itself.
-    test_windows : int or None
-        Most windows to evaluate on; `MAX_WINDOWS` if None.
-    """
+    """The options of ``neurrate train``."""
 
     dataset: Path
     folder: Path
     size: Literal["paper", "small", "tiny"]
-    lags_ns: tuple[int, ...]
+    lags_ns: tuple[int, ...]  # Candidates for the lag, or the lag itself
     options: TrainingOptions
     command: str
     weights: Path | None = None
     heads: int = 8
     evaluates_only: bool = False
     concepts: tuple[str, ...] | None = None
-    test_windows: int | None = None
+    test_windows: int | None = None  # Most windows to evaluate on; `MAX_WINDOWS` if None
     n_threads: int | None = None
 
 

@@ -46,18 +46,12 @@ from encoder_training.options import TrainingOptions
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingResult:
-    """What training gives.
-
-    Attributes
-    ----------
-    validation_groups : array, shape (n,), int64
-        What was held out.
-    """
+    """What training gives."""
 
     encoder: EncoderNetwork
     scaling: Scaling
     history: tuple[TrainingEpoch, ...]
-    validation_groups: NDArray[np.int64]
+    validation_groups: NDArray[np.int64]  # (n,): what was held out
 
 
 def train_encoder(

@@ -32,14 +32,9 @@ MOST = int(np.iinfo(np.uint8).max)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CountedIntervals:
-    """The intervals of the absolute grid that are counted; their rows follow each other.
+    """The intervals of the absolute grid that are counted; their rows follow each other."""
 
-    Attributes
-    ----------
-    first_bin, stop_bin : array, shape (n_spans,), int64
-        Half open, in order, without overlap.
-    """
-
+    # (n_spans,): half open, in order, without overlap
     first_bin: NDArray[np.int64]
     stop_bin: NDArray[np.int64]
 

@@ -49,30 +49,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PrepareOptions:
-    """The options of ``neurrate prepare``.
-
-    Attributes
-    ----------
-    window : WindowSpec
-        Rate, bins, stride, and the lag that is used where none is chosen.
-    stimuli : tuple of str
-        Names; empty takes all that have frame numbers and frames.
-    units : str
-        As for ``neurrate stream nwb``.
-    every : int
-        Every how many frames one is a target.
-    """
+    """The options of ``neurrate prepare``."""
 
     recording: str
     out: Path
     frames: Path
     model: str
-    window: WindowSpec
+    window: WindowSpec  # Rate, bins, stride, and the lag that is used where none is chosen
     split: SplitOptions
     captions: CaptionOptions
-    stimuli: tuple[str, ...] = ()
-    units: str = "all"
-    every: int = 1
+    stimuli: tuple[str, ...] = ()  # Names; empty takes all that have frame numbers and frames
+    units: str = "all"  # As for ``neurrate stream nwb``
+    every: int = 1  # Every how many frames one is a target
     device: str = "cpu"
 
     def as_text(self) -> dict[str, Option]:
@@ -104,18 +92,12 @@ class PrepareOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrepareResult:
-    """The outcome of ``neurrate prepare``.
-
-    Attributes
-    ----------
-    was_finished : bool
-        The data set was finished before, and nothing was done.
-    """
+    """The outcome of ``neurrate prepare``."""
 
     data_sha256: str
     data: PreparedSet
     notes: tuple[str, ...]
-    was_finished: bool = False
+    was_finished: bool = False  # The data set was finished before, and nothing was done
 
 
 def build_data_set(

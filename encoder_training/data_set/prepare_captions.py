@@ -23,27 +23,16 @@ CAPTIONED = "captioned.jsonl"
 class CaptionOptions:
     """The options of ``neurrate prepare`` about captions.
 
-    Attributes
-    ----------
-    file : Path or None
-        Lines of JSON, or CSV; see `encoder_training.frames.captions`.
-    captioner : str or None
-        Folder or hub id of a model that captions the frames.
-    every : int
-        Every how many frames one is captioned; the others take the nearest caption.
-    may_miss : bool
-        Whether frames may go without a caption while others have one.
-
-    Raises
+    Raises.
     ------
     UserError
         If captions would come from two places.
     """
 
-    file: Path | None = None
-    captioner: str | None = None
-    every: int = 1
-    may_miss: bool = False
+    file: Path | None = None  # Lines of JSON, or CSV; see `encoder_training.frames.captions`
+    captioner: str | None = None  # Folder or hub id of a model that captions the frames
+    every: int = 1  # Every how many frames one is captioned; the others take the nearest caption
+    may_miss: bool = False  # Whether frames may go without a caption while others have one
 
     def __post_init__(self) -> None:
         if self.file is not None and self.captioner is not None:

@@ -32,22 +32,12 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameTable:
-    """The frames whose patches are known, in the order of the targets.
-
-    Attributes
-    ----------
-    movie : array, shape (n_frames,), int64
-        Index into `movies`.
-    number : array, shape (n_frames,), int64
-        Frame number within the movie.
-    captions : tuple of str
-        One for each frame, empty where unknown.
-    """
+    """The frames whose patches are known, in the order of the targets."""
 
     movies: tuple[str, ...]
-    movie: NDArray[np.int64]
-    number: NDArray[np.int64]
-    captions: tuple[str, ...]
+    movie: NDArray[np.int64]  # (n_frames,): index into `movies`
+    number: NDArray[np.int64]  # (n_frames,): frame number within the movie
+    captions: tuple[str, ...]  # One for each frame, empty where unknown
 
     def label(self, row: int) -> str:
         """Return a frame's name, for people: ``natural_movie_one 17``."""
@@ -56,58 +46,39 @@ class FrameTable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PresentationRows:
-    """The presentations, in the order of their start.
+    """The presentations, in the order of their start."""
 
-    Attributes
-    ----------
-    start_ns, stop_ns : array, shape (n_shown,), int64, session nanoseconds
-        When each was on the screen.
-    frame : array, shape (n_shown,), int64
-        Row of the targets that it shows, -1 if it shows none of them.
-    block : array, shape (n_shown,), int64
-        Changes at each join of two repeats, change of stimulus and pause. No window crosses it.
-    group : array, shape (n_shown,), int64
-        What is held out, and drawn in a bootstrap, as a whole: a repeat, or a chunk of
-        neighbouring frames.
-    role : array, shape (n_shown,), int8
-        A `Role`.
-    """
-
+    # (n_shown,), session nanoseconds: when each was on the screen
     start_ns: NDArray[np.int64]
     stop_ns: NDArray[np.int64]
+    # (n_shown,): row of the targets that it shows, -1 if it shows none of them
     frame: NDArray[np.int64]
+    # (n_shown,): changes at each join of two repeats, change of stimulus and pause. No window
+    # crosses it.
     block: NDArray[np.int64]
+    # (n_shown,): what is held out, and drawn in a bootstrap, as a whole: a repeat, or a chunk of
+    # neighbouring frames
     group: NDArray[np.int64]
-    role: NDArray[np.int8]
+    role: NDArray[np.int8]  # (n_shown,): a `Role`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedSet:
-    """One recording, its presentations and the patches of its frames.
-
-    Attributes
-    ----------
-    language_model : LanguageModel
-        Whose vision tower made the targets.
-    counts : array, shape (n_rows, n_units), uint8, spikes per bin
-        May be a map of a file.
-    invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
-        Start and stop of the intervals that the recording calls invalid.
-    targets : array, shape (n_frames, n_patches, dim), float16
-        May be a map of a file.
-    """
+    """One recording, its presentations and the patches of its frames."""
 
     population: Population
     window: WindowSpec
     grid: PatchGrid
-    language_model: LanguageModel
+    language_model: LanguageModel  # Whose vision tower made the targets
     training_data: TrainingData
     spans: CountedIntervals
-    counts: NDArray[np.uint8]
+    counts: NDArray[np.uint8]  # (n_rows, n_units), spikes per bin: may be a map of a file
     shown: PresentationRows
+    # (n_invalid, 2), session nanoseconds: start and stop of the intervals that the recording calls
+    # invalid
     invalid_ns: NDArray[np.int64]
     frames: FrameTable
-    targets: NDArray[np.float16]
+    targets: NDArray[np.float16]  # (n_frames, n_patches, dim): may be a map of a file
 
     def windows(self, lag_ns: int, *, margin_bins: int = 2) -> tuple[TrainingSet, Split]:
         """Pair windows with the frames that they describe at one lag.

@@ -39,28 +39,18 @@ N_DIRECTIONS = 10
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Alignment:
-    """How the presentations of one movie lie in time.
+    """How the presentations of one movie lie in time."""
 
-    Attributes
-    ----------
-    at_s : array, shape (n,), float64, seconds
-        Starts, session time.
-    lasts_s : array, shape (n,), float64, seconds
-        Lengths.
-    n_long, n_holes, n_skipped : int
-        Presentations a quarter longer than usual, holes before the next one of a quarter of a
-        frame or more, and frame numbers that have no row.
-    tiled_off : array, shape (n,), int64, frames
-        How far labels laid out from the start of each run at a whole number of frames a second
-        would be ahead.
-    """
-
-    at_s: NDArray[np.float64]
-    lasts_s: NDArray[np.float64]
+    at_s: NDArray[np.float64]  # (n,), seconds: starts, session time
+    lasts_s: NDArray[np.float64]  # (n,), seconds: lengths
     usual_s: float
+    # Presentations a quarter longer than usual, holes before the next one of a quarter of a frame
+    # or more, and frame numbers that have no row
     n_long: int
     n_holes: int
     n_skipped: int
+    # (n,), frames: how far labels laid out from the start of each run at a whole number of frames a
+    # second would be ahead
     tiled_off: NDArray[np.int64]
     nominal_hz: int
 
@@ -105,19 +95,13 @@ def unit_rates(prepared: PreparedSet) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Response:
-    """The responses of units to changes of the picture.
-
-    Attributes
-    ----------
-    after_ms : array, shape (n_steps,), float64, milliseconds
-        Middle of the interval that is counted, from the change on.
-    explained : array, shape (n_steps, n_units), float32
-        Share of a unit's variance over the changes that the new picture explains, less what
-        chance explains (adjusted R squared).
-    """
+    """The responses of units to changes of the picture."""
 
     n_changes: int
+    # (n_steps,), milliseconds: middle of the interval that is counted, from the change on
     after_ms: NDArray[np.float64]
+    # (n_steps, n_units): share of a unit's variance over the changes that the new picture explains,
+    # less what chance explains (adjusted R squared)
     explained: NDArray[np.float32]
 
 

@@ -102,18 +102,10 @@ def comma_separated(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SplitRoles:
-    """The role of each presentation.
+    """The role of each presentation."""
 
-    Attributes
-    ----------
-    role : array, shape (n_shown,), int8
-        A `Role`.
-    group : array, shape (n_shown,), int64
-        Repeat, or chunk of frames: what is held out as a whole.
-    """
-
-    role: NDArray[np.int8]
-    group: NDArray[np.int64]
+    role: NDArray[np.int8]  # (n_shown,): a `Role`
+    group: NDArray[np.int64]  # (n_shown,): repeat, or chunk of frames: what is held out as a whole
     notes: tuple[str, ...] = ()
 
 

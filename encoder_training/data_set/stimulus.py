@@ -26,40 +26,22 @@ are half of the steps of a random order, and one step of each repeat of a movie.
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StimulusTable:
-    """The presentations of the chosen movies, and which of their frames are targets.
+    """The presentations of the chosen movies, and which of their frames are targets."""
 
-    Attributes
-    ----------
-    movies : tuple of str
-        Names, in the order of their first presentation.
-    is_shuffled : tuple of bool
-        Whether a movie's images came in random order.
-    start_ns, stop_ns : array, shape (n_shown,), int64, session nanoseconds
-    movie : array, shape (n_shown,), int64
-        Index into `movies`.
-    number : array, shape (n_shown,), int64
-        Frame number, -1 for a blank.
-    frame : array, shape (n_shown,), int64
-        Row of the targets; -1 for a frame that is none.
-    block : array, shape (n_shown,), int64
-        Changes where no window may cross.
-    repeat : array, shape (n_shown,), int64
-        Which showing of its movie a presentation belongs to, from 0. Of an image in random order:
-        how often it was shown before.
-    target_movie, target_number : array, shape (n_targets,), int64
-        What each row of the targets shows.
-    """
-
-    movies: tuple[str, ...]
+    movies: tuple[str, ...]  # Names, in the order of their first presentation
     n_frames: tuple[int, ...]
-    is_shuffled: tuple[bool, ...]
+    is_shuffled: tuple[bool, ...]  # Whether a movie's images came in random order
+    # (n_shown,), session nanoseconds
     start_ns: NDArray[np.int64]
     stop_ns: NDArray[np.int64]
-    movie: NDArray[np.int64]
-    number: NDArray[np.int64]
-    frame: NDArray[np.int64]
-    block: NDArray[np.int64]
+    movie: NDArray[np.int64]  # (n_shown,): index into `movies`
+    number: NDArray[np.int64]  # (n_shown,): frame number, -1 for a blank
+    frame: NDArray[np.int64]  # (n_shown,): row of the targets; -1 for a frame that is none
+    block: NDArray[np.int64]  # (n_shown,): changes where no window may cross
+    # (n_shown,): which showing of its movie a presentation belongs to, from 0. Of an image in
+    # random order: how often it was shown before.
     repeat: NDArray[np.int64]
+    # (n_targets,): what each row of the targets shows
     target_movie: NDArray[np.int64]
     target_number: NDArray[np.int64]
     n_empty: int

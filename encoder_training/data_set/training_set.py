@@ -26,43 +26,29 @@ one spike of a unit that hardly ever fires would outweigh all others."""
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Mean and standard deviation of each unit's counts.
+    """Mean and standard deviation of each unit's counts."""
 
-    Attributes
-    ----------
-    mean, std : array, shape (n_units,), float32, spikes per bin
-        `std` is above 0; where it was measured, it is at least `STD_FLOOR`.
-    """
-
+    # (n_units,), spikes per bin: `std` is above 0; where it was measured, it is at least
+    # `STD_FLOOR`
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSet:
-    """Windows of one recording, each with the patches of the frame that it describes.
-
-    Attributes
-    ----------
-    counts : array, shape (n_bins, n_units), uint8, spikes per bin
-        The whole recording on the absolute grid, from session time zero.
-    first_bin : array, shape (n_windows,), int64
-        Row of `counts` at which each window starts.
-    frame : array, shape (n_windows,), int64
-        Row of `targets` that each window describes.
-    targets : array, shape (n_frames, n_patches, dim), float16
-        Patches of the vision tower. May be a memory map.
-    margin_bins : int
-        How far a window may be moved without leaving its block, as given to `align`.
-    """
+    """Windows of one recording, each with the patches of the frame that it describes."""
 
     population: Population
     window: WindowSpec
+    # (n_bins, n_units), spikes per bin: the whole recording on the absolute grid, from session time
+    # zero
     counts: NDArray[np.uint8]
-    first_bin: NDArray[np.int64]
-    frame: NDArray[np.int64]
+    first_bin: NDArray[np.int64]  # (n_windows,): row of `counts` at which each window starts
+    frame: NDArray[np.int64]  # (n_windows,): row of `targets` that each window describes
+    # (n_frames, n_patches, dim): patches of the vision tower. May be a memory map.
     targets: NDArray[np.float16]
     group: NDArray[np.int64]
+    # How far a window may be moved without leaving its block, as given to `align`
     margin_bins: int = 2
 
     def __post_init__(self) -> None:
@@ -110,14 +96,9 @@ NO_ROWS: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Windows for training, validation and test.
+    """Windows for training, validation and test."""
 
-    Attributes
-    ----------
-    train, validation, test : array, shape (n,), int64
-        Rows of the windows. No bin is in two of them; `test` may be empty.
-    """
-
+    # (n,): rows of the windows. No bin is in two of them; `test` may be empty.
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     test: NDArray[np.int64] = field(default_factory=NO_ROWS.copy)

@@ -51,16 +51,11 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """Groups drawn with replacement, once for all scores.
-
-    Attributes
-    ----------
-    times : array, shape (n_draws, n_groups), float32
-        How often each group is in each draw. Fewer than two groups are not drawn: all draws
-        would be alike, and the interval would have no width.
-    """
+    """Groups drawn with replacement, once for all scores."""
 
     group: NDArray[np.int64]
+    # (n_draws, n_groups): how often each group is in each draw. Fewer than two groups are not
+    # drawn: all draws would be alike, and the interval would have no width.
     times: NDArray[np.float32]
 
     @property

@@ -34,24 +34,14 @@ SMALLEST_SHARE = 1e-6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameSpace:
-    """Principal components of the true patches, and the frames in them.
+    """Principal components of the true patches, and the frames in them."""
 
-    Attributes
-    ----------
-    patch_mean : array, shape (n_patches, dim), float32
-        Mean training patches; the origin.
-    std : array, shape (dim,), float32
-        Of each dimension; infinite where it never changes, so that it counts for nothing.
-    basis : array, shape (n_patches * dim, n_components), float32
-        Orthonormal columns, most variance first.
-    coordinates : array, shape (n_frames, n_components), float32
-        Of every frame of the targets.
-    """
-
-    patch_mean: NDArray[np.float32]
+    patch_mean: NDArray[np.float32]  # (n_patches, dim): mean training patches; the origin
+    # (dim,): of each dimension; infinite where it never changes, so that it counts for nothing
     std: NDArray[np.float32]
+    # (n_patches * dim, n_components): orthonormal columns, most variance first
     basis: NDArray[np.float32]
-    coordinates: NDArray[np.float32]
+    coordinates: NDArray[np.float32]  # (n_frames, n_components): of every frame of the targets
 
     def of(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the coordinates of patches.

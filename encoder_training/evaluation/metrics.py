@@ -72,17 +72,11 @@ def similarities(predicted: NDArray[np.float32], true: NDArray[np.float32]) -> N
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranks:
-    """Where the true frame comes among all candidates, by similarity.
+    """Where the true frame comes among all candidates, by similarity."""
 
-    Attributes
-    ----------
-    rank : array, shape (n,), float64
-        From 1; frames as similar as the true one share the mean of their ranks.
-    top1, top5 : array, shape (n,), float64
-        Probability of being among the first, ties in a random order.
-    """
-
+    # (n,): from 1; frames as similar as the true one share the mean of their ranks
     rank: NDArray[np.float64]
+    # (n,): probability of being among the first, ties in a random order
     top1: NDArray[np.float64]
     top5: NDArray[np.float64]
 

@@ -16,18 +16,11 @@ Schneider, Lee and Mathis, Nature 2023 (CEBRA)."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MovieTime:
-    """When each frame of the targets is shown within its movie.
+    """When each frame of the targets is shown within its movie."""
 
-    Attributes
-    ----------
-    movie : array, shape (n_frames,), int64
-        Which movie each frame belongs to.
-    time_s : array, shape (n_frames,), float64
-        Its number times the movie's frame period; NaN in a set of pictures without an order,
-        where only the frame itself is right.
-    """
-
-    movie: NDArray[np.int64]
+    movie: NDArray[np.int64]  # (n_frames,): which movie each frame belongs to
+    # (n_frames,): its number times the movie's frame period; NaN in a set of pictures without an
+    # order, where only the frame itself is right
     time_s: NDArray[np.float64]
     period_s: dict[str, float]
 

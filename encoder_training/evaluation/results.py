@@ -33,23 +33,16 @@ HEADLINES = ("cosine", "skill", "within_1s")
 
 @dataclass(frozen=True, slots=True)
 class MethodScores:
-    """One method through one population.
-
-    Attributes
-    ----------
-    scores : dict of str to Interval
-        One for each of `METRICS`.
-    chance : dict of str to float
-        Of the scores that have one. ``within_1s`` is for a frame drawn at random from the movie;
-        ``within_1s_answers`` for this method's answers in a random order, which
-        ``within_1s_above_chance`` is less.
-    """
+    """One method through one population."""
 
     name: str
     population: str
     n_units: int
     chosen: str
-    scores: dict[str, Interval]
+    scores: dict[str, Interval]  # One for each of `METRICS`
+    # Of the scores that have one. ``within_1s`` is for a frame drawn at random from the movie;
+    # ``within_1s_answers`` for this method's answers in a random order, which
+    # ``within_1s_above_chance`` is less.
     chance: dict[str, float]
 
     @property
@@ -67,17 +60,11 @@ class MethodScores:
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """The encoder less another method, through the same units, window by window.
-
-    Attributes
-    ----------
-    differences : dict of str to Interval
-        One for each of `METRICS`, the encoder's score first.
-    """
+    """The encoder less another method, through the same units, window by window."""
 
     other: str
     population: str
-    differences: dict[str, Interval]
+    differences: dict[str, Interval]  # One for each of `METRICS`, the encoder's score first
 
     def verdict(self, metric: str) -> str:
         """Return ``ahead``, ``behind`` or ``not told apart``; ``no verdict`` without interval."""
@@ -96,59 +83,36 @@ class PairedDifference:
 
 @dataclass(frozen=True, slots=True)
 class OverTime:
-    """Decoding over the time of one movie, all units selected.
+    """Decoding over the time of one movie, all units selected."""
 
-    Attributes
-    ----------
-    movie : str
-        The one with most windows.
-    n : tuple of int
-        Windows in each bin.
-    accuracy : dict of str to tuple of float
-        Within 1 s, by method; NaN in an empty bin.
-    decoded : dict of str to tuple of tuples of int
-        Windows by bin of the true time and bin of the decoded time.
-    """
-
-    movie: str
+    movie: str  # The one with most windows
     edge_s: tuple[float, ...]
-    n: tuple[int, ...]
-    accuracy: dict[str, tuple[float, ...]]
+    n: tuple[int, ...]  # Windows in each bin
+    accuracy: dict[str, tuple[float, ...]]  # Within 1 s, by method; NaN in an empty bin
+    # Windows by bin of the true time and bin of the decoded time
     decoded: dict[str, tuple[tuple[int, ...], ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class EncoderResults:
-    """All results of an evaluation.
-
-    Attributes
-    ----------
-    n_frames : int
-        Different frames among them: the candidates of the ranks.
-    n_unseen : int
-        Of these, frames that no training window shows.
-    n_drawn, drawn : int, str
-        What the bootstrap draws, and how much of it there is.
-    period_s : dict of str to float
-        Frame period of each movie; a stimulus without one has no "within 1 s", only the frame.
-    over_time : OverTime or None
-        None where no movie has a time.
-    """
+    """All results of an evaluation."""
 
     n_windows: int
     n_test_windows: int
     n_population_windows: int
-    n_frames: int
-    n_unseen: int
+    n_frames: int  # Different frames among them: the candidates of the ranks
+    n_unseen: int  # Of these, frames that no training window shows
+    # What the bootstrap draws, and how much of it there is
     n_drawn: int
     drawn: str
     lag_ms: float
     seed: int
+    # Frame period of each movie; a stimulus without one has no "within 1 s", only the frame
     period_s: dict[str, float]
     methods: tuple[MethodScores, ...]
     populations: tuple[MethodScores, ...]
     ahead: tuple[PairedDifference, ...]
-    over_time: OverTime | None
+    over_time: OverTime | None  # None where no movie has a time
 
     def method(self, name: str, population: str = "all") -> MethodScores:
         """Return one method's scores."""

@@ -26,36 +26,25 @@ from encoder_training.losses import TargetScaling, measure_targets
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowScores:
-    """One method, window by window.
-
-    Attributes
-    ----------
-    answer, answer_by_patches : array, shape (n,), int64
-        The decoded frames, as the method decides and by its patches.
-    """
+    """One method, window by window."""
 
     error: NDArray[np.float64]
     raw_cosine: NDArray[np.float64]
     cosine: NDArray[np.float64]
     ranks: Ranks
+    # (n,): the decoded frames, as the method decides and by its patches
     answer: NDArray[np.int64]
     answer_by_patches: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationSet:
-    """The test windows and their true frames.
-
-    Attributes
-    ----------
-    candidates : array, shape (n_candidates,), int64
-        Frames that are ranked, in order.
-    """
+    """The test windows and their true frames."""
 
     data: TrainingSet
     rows: NDArray[np.int64]
     true: NDArray[np.int64]
-    candidates: NDArray[np.int64]
+    candidates: NDArray[np.int64]  # (n_candidates,): frames that are ranked, in order
     targets: TargetScaling
     space: FrameSpace
     time: MovieTime

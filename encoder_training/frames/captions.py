@@ -36,17 +36,10 @@ class Caption:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Matched:
-    """The captions of a table of frames.
+    """The captions of a table of frames."""
 
-    Attributes
-    ----------
-    captions : tuple of str
-        One for each frame; empty where there is none.
-    missing : array, shape (n_missing,), int64
-        Rows of the frames without a caption of their own or of a neighbour.
-    """
-
-    captions: tuple[str, ...]
+    captions: tuple[str, ...]  # One for each frame; empty where there is none
+    # (n_missing,): rows of the frames without a caption of their own or of a neighbour
     missing: NDArray[np.int64]
     notes: tuple[str, ...]
 

@@ -72,14 +72,9 @@ def log_loss(probability: NDArray[np.float64], label: NDArray[np.bool_]) -> floa
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """Predicted probability against what happened, bin by bin; empty bins are left out.
+    """Predicted probability against what happened, bin by bin; empty bins are left out."""
 
-    Attributes
-    ----------
-    predicted, happened : tuple of float
-        Mean probability, and share of yes.
-    """
-
+    # Mean probability, and share of yes
     predicted: tuple[float, ...]
     happened: tuple[float, ...]
     n: tuple[int, ...]

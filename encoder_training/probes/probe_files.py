@@ -28,32 +28,21 @@ PROBES_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class ProbeTest:
-    """One concept through one population, on test windows.
-
-    Attributes
-    ----------
-    auc : Interval
-        Area under the ROC curve; NaN where the concept is in none of the windows, or in all.
-    log_loss, log_loss_uncalibrated : float
-        Mean, in nats; after and before the population's calibration.
-    calibration_error : float
-        Expected, over ten bins of probability.
-    is_calibrated : bool
-        False where validation has not both kinds; then scale is 1 and offset 0.
-    roc : tuple of two tuples of float
-        False and true alarms; empty where there is no area.
-    """
+    """One concept through one population, on test windows."""
 
     concept: str
     population: str
     n: int
     n_with: int
+    # Area under the ROC curve; NaN where the concept is in none of the windows, or in all
     auc: Interval
+    # Mean, in nats; after and before the population's calibration
     log_loss: float
     log_loss_uncalibrated: float
-    calibration_error: float
-    is_calibrated: bool
+    calibration_error: float  # Expected, over ten bins of probability
+    is_calibrated: bool  # False where validation has not both kinds; then scale is 1 and offset 0
     reliability: Reliability
+    # False and true alarms; empty where there is no area
     roc: tuple[tuple[float, ...], tuple[float, ...]]
 
     @property
@@ -64,24 +53,16 @@ class ProbeTest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FittedProbes:
-    """Probes of one encoder.
-
-    Attributes
-    ----------
-    weight : array, shape (n_concepts, dim), float32
-    bias : array, shape (n_concepts,), float32
-    scale, offset : array, shape (n_populations, n_concepts), float32
-        Calibration.
-    auc : array, shape (n_populations, n_concepts), float32
-        On test windows; NaN where it has no meaning.
-    """
+    """Probes of one encoder."""
 
     concepts: tuple[str, ...]
     populations: tuple[str, ...]
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float32]
+    weight: NDArray[np.float32]  # (n_concepts, dim)
+    bias: NDArray[np.float32]  # (n_concepts,)
+    # (n_populations, n_concepts): calibration
     scale: NDArray[np.float32]
     offset: NDArray[np.float32]
+    # (n_populations, n_concepts): on test windows; NaN where it has no meaning
     auc: NDArray[np.float32]
     strength: tuple[float, ...] = ()
     tested: tuple[ProbeTest, ...] = ()

@@ -73,31 +73,19 @@ def fit_ridge(training: BaselineData) -> FrameMixture:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Solved:
-    """An eigendecomposition of the features.
-
-    Attributes
-    ----------
-    vectors : array, shape (n_features, n_kept), float32
-        Principal directions.
-    values : array, shape (n_kept,), float32
-        Their sums of squares.
-    along : array, shape (n_kept, n_train_frames), float32
-        Product of the features along each direction with the indicators.
-    centre, lowest, highest : array, shape (n_features,), float32
-        Mean and range of the features.
-    mean : array, shape (n_train_frames,), float32
-        Of the indicators.
-    """
+    """An eigendecomposition of the features."""
 
     parts: WindowParts
     by: str
-    vectors: NDArray[np.float32]
-    values: NDArray[np.float32]
+    vectors: NDArray[np.float32]  # (n_features, n_kept): principal directions
+    values: NDArray[np.float32]  # (n_kept,): their sums of squares
+    # (n_kept, n_train_frames): product of the features along each direction with the indicators
     along: NDArray[np.float32]
+    # (n_features,): mean and range of the features
     centre: NDArray[np.float32]
     lowest: NDArray[np.float32]
     highest: NDArray[np.float32]
-    mean: NDArray[np.float32]
+    mean: NDArray[np.float32]  # (n_train_frames,): of the indicators
 
     def features(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return centred features within their range, shape (n, n_features)."""

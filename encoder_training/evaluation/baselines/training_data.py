@@ -28,22 +28,16 @@ CHOOSING_COMPONENTS = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaselineData:
-    """Windows, units and frames.
-
-    Attributes
-    ----------
-    units : array, shape (n_units,), bool
-        True for a selected unit. A baseline is fitted on these units and on no others.
-    train_frames : array, shape (n_train_frames,), int64
-        The frames that training shows, in order.
-    """
+    """Windows, units and frames."""
 
     data: TrainingSet
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
     scaling: Scaling
+    # (n_units,): true for a selected unit. A baseline is fitted on these units and on no others.
     units: NDArray[np.bool_]
     space: FrameSpace
+    # (n_train_frames,): the frames that training shows, in order
     train_frames: NDArray[np.int64] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -106,20 +100,11 @@ class BaselineData:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowParts:
-    """Sums of counts over the parts of a window.
+    """Sums of counts over the parts of a window."""
 
-    Attributes
-    ----------
-    starts : array, shape (n_parts,), int64
-        First bin of each part.
-    units : array, shape (n_units,), bool
-        The selected ones.
-    mean, std : array, shape (n_parts * n_selected,), float32, spikes per part
-        Of the training windows, as if bins were independent.
-    """
-
-    starts: NDArray[np.int64]
-    units: NDArray[np.bool_]
+    starts: NDArray[np.int64]  # (n_parts,): first bin of each part
+    units: NDArray[np.bool_]  # (n_units,): the selected ones
+    # (n_parts * n_selected,), spikes per part: of the training windows, as if bins were independent
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
 
