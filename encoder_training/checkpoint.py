@@ -49,16 +49,9 @@ def fingerprint(
 ) -> dict[str, Any]:
     """Return what a training depends on.
 
-    Parameters
-    ----------
-    settings : dict
-        Options and sizes, as JSON can hold them.
-
-    Returns
-    -------
-    fingerprint : dict
-        Flat: dotted names and plain values. Windows, frames, groups and parts are hashed whole,
-        counts and patches in a sample of them.
+    `settings` are options and sizes, as JSON can hold them. The result is flat: dotted names
+    and plain values. Windows, frames, groups and parts are hashed whole, counts and patches in
+    a sample.
     """
     rows = np.unique(np.linspace(0, len(data.counts) - 1, N_SAMPLED).astype(np.int64))
     rows_of_patches = data.targets.reshape(-1, data.targets.shape[-1])
@@ -91,11 +84,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 def read_checkpoint(path: Path, expected: dict[str, Any]) -> Checkpoint:
     """Read a checkpoint of one training.
 
-    Parameters
-    ----------
-    expected : dict
-        `fingerprint` of the training to resume; in the file it is the state's
-        ``fingerprint``.
+    `expected` is the `fingerprint` of the training to resume.
 
     Raises
     ------

@@ -40,11 +40,8 @@ def write_tensors(
 ) -> None:
     """Write a safetensors file, whole or not at all.
 
-    Parameters
-    ----------
-    metadata : mapping of str to str, optional
-        Of the header. The order of several entries is chance, and equal tensors would be unequal
-        files.
+    `metadata` should have one entry: the order of several varies, and equal tensors would be
+    unequal files.
     """
     with tensor_file(path) as partial:
         save_file(dict(tensors), partial, metadata=None if metadata is None else dict(metadata))

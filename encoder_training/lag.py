@@ -100,10 +100,6 @@ def parse_lags(lag_ms: float | None, lags_ms: str) -> tuple[int, ...]:
     lags_ms : str
         Several, separated by commas; empty for the usual ones.
 
-    Returns
-    -------
-    lags_ns : tuple of int, nanoseconds
-
     Raises
     ------
     UserError

@@ -32,10 +32,8 @@ def z_scored(
 ) -> NDArray[np.float32]:
     """Sum the counts of windows over sub-windows, on the scale of some of them.
 
-    Returns
-    -------
-    z : array, shape (n, n_sub_windows * n_units), float32
-        Sub-windows are counted from the window's end; the first one may be shorter.
+    Returns float32 of shape (n, n_sub_windows * n_units). Sub-windows are counted from the
+    window's end; the first one may be shorter.
     """
     window = data.window
     bins = max(1, round(SUB_WINDOW_S * window.rate.bins_per_s))
@@ -58,17 +56,14 @@ def unexplained(
 
     In its dual form: there are fewer windows than counts.
 
+    Returns float64 of shape (n_runs,), the squared error of each run over the mean variance of
+    a run: their mean is the unexplained share.
+
     Parameters
     ----------
     train, validation : array, shape (n, n_inputs), float32
     run : array, shape (n_validation,), int64
         Run of movie time that each validation window belongs to, from 0.
-
-    Returns
-    -------
-    share : array, shape (n_runs,), float64
-        Squared error of each run over the mean variance of a run: their mean is the
-        unexplained share.
     """
     learned, true = (components.astype(np.float64) for components in targets)
     offset, centre = learned.mean(axis=0), train.mean(axis=0)

@@ -48,10 +48,7 @@ def measure_targets(
 ) -> TargetScaling:
     """Measure the targets of some windows, each frame once.
 
-    Parameters
-    ----------
-    normalise : bool
-        False gives mean 0 and standard deviation 1: the patches are learned as they are.
+    Without `normalise` mean is 0 and standard deviation 1: the patches are learned as they are.
     """
     frames = np.unique(data.frame[rows])
     _, n_patches, dim = data.targets.shape
@@ -103,13 +100,8 @@ def _output_layer(encoder: PatchEncoder, scaling: TargetScaling) -> tuple[Linear
 def patch_cosine(predicted: Tensor, target: Tensor) -> Tensor:
     """Return the cosine of each patch.
 
-    Parameters
-    ----------
-    predicted, target : tensor, shape (n, n_patches, dim), float32
-
-    Returns
-    -------
-    cosine : tensor, shape (n, n_patches), float32
+    `predicted` and `target` are float32 of shape (n, n_patches, dim). Returns float32 of shape (n,
+    n_patches).
     """
     return F.cosine_similarity(predicted, target, dim=-1)
 
@@ -117,9 +109,7 @@ def patch_cosine(predicted: Tensor, target: Tensor) -> Tensor:
 def patch_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """Return half the mean squared error and half one minus the mean cosine, a scalar.
 
-    Parameters
-    ----------
-    predicted, target : tensor, shape (n, n_patches, dim), float32
+    `predicted` and `target` are float32 of shape (n, n_patches, dim).
     """
     error = F.mse_loss(predicted, target)
     return 0.5 * error + 0.5 * (1 - patch_cosine(predicted, target).mean())

@@ -81,10 +81,7 @@ class PopulationMasks:
     def draw(self, n: int, rng: np.random.Generator) -> Rows:
         """Draw a population for each window of a batch.
 
-        Returns
-        -------
-        masks : array, shape (n, n_units), bool
-            True for a selected unit.
+        Returns bool of shape (n, n_units), True for a selected unit.
         """
         kind = rng.choice(len(self._draws), size=n, p=self._probabilities)
         masks = np.zeros((n, self._n_units), dtype=np.bool_)
@@ -122,16 +119,14 @@ class PopulationMasks:
 def masked_z(counts: Tensor, mean: Tensor, std: Tensor, mask: Tensor) -> Tensor:
     """Scale counts as the exported graph does, operation by operation.
 
+    Returns float32 of shape (n, n_bins, n_units), standard deviations.
+
     Parameters
     ----------
     counts : tensor, shape (n, n_bins, n_units), float32, spikes per bin
     mean, std : tensor, shape (n_units,), float32, spikes per bin
     mask : tensor, shape (n, n_units), float32
         1 for a selected unit, 0 for one held at its mean.
-
-    Returns
-    -------
-    z : tensor, shape (n, n_bins, n_units), float32, standard deviations
     """
     return (counts - mean) / std * mask.unsqueeze(1)
 

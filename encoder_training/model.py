@@ -86,13 +86,8 @@ class MultiKernelConv(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Convolve.
 
-        Parameters
-        ----------
-        z : tensor, shape (n, n_bins, n_units), float32
-
-        Returns
-        -------
-        features : tensor, shape (n, n_bins, n_kernels * conv_channels), float32
+        `z` is float32 of shape (n, n_bins, n_units). Returns float32 of shape (n, n_bins, n_kernels
+        * conv_channels).
         """
         channels_first = z.transpose(1, 2)
         branches = [branch(channels_first) for branch in self.branches]
@@ -109,15 +104,9 @@ class EncoderNetwork(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Predict the image tokens of the frame that each window saw.
 
-        Parameters
-        ----------
-        z : tensor, shape (n, n_bins, n_units), float32, standard deviations
-            Counts less the unit's mean, over its standard deviation; 0 for a unit that is masked.
-
-        Returns
-        -------
-        patches : tensor, shape (n, n_patches, dim), float32
-            Row-major over the grid.
+        `z`, float32 of shape (n, n_bins, n_units), is counts less the unit's mean, over its
+        standard deviation; 0 for a unit that is masked. Returns float32 of shape (n,
+        n_patches, dim), row-major over the grid.
 
         Raises
         ------

@@ -43,12 +43,9 @@ class Objective(Protocol):
 class Targets:
     """Patches on the scale on which they are learned.
 
-    Parameters
-    ----------
-    are_kept_there : bool, optional
-        Whether all of them stay on the device; if not given, on a GPU where they take less than
-        half of the memory that is free: to gather 75 MB for each batch from a file and send them
-        takes longer than to learn from them.
+    If `are_kept_there` is None, all of them stay on a GPU where they take less than half of the
+    free memory: to gather 75 MB for each batch from a file and send them takes longer than to
+    learn from them.
     """
 
     def __init__(
@@ -88,10 +85,7 @@ class Targets:
 class PatchObjective:
     """Predict each patch.
 
-    Parameters
-    ----------
-    initial : PatchEncoder, optional
-        Whose weights to begin with; gives raw patches.
+    Begins with the weights of `initial`, which gives raw patches.
     """
 
     def __init__(

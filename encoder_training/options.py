@@ -31,7 +31,7 @@ class TrainingOptions:
     # Learn targets of mean 0 and standard deviation 1 in each dimension; the scale is folded into
     # the output layer at the end. False is the paper's way.
     normalise: bool = True
-    # "bfloat16"}: of products of matrices. On a CPU measure first: docs/decisions/0009.
+    # Of matrix products. On a CPU measure first: docs/decisions/0009.
     precision: Literal["float32", "bfloat16"] = "float32"
     # Training ends by then, with the learning rate at 0: the schedule follows the clock where that
     # is ahead of the steps. None is needed for the same weights every time.

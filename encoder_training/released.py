@@ -42,12 +42,9 @@ def load_released(
 ) -> PatchEncoder:
     """Read a checkpoint of the released layout.
 
-    Parameters
-    ----------
-    path : Path
-        ``.safetensors``, or what ``torch.save`` wrote: a state dict, or a dictionary that holds one
-        as "model", "state_dict" or "model_state_dict". Nothing but tensors and plain values is
-        unpickled.
+    `path` is ``.safetensors``, or what ``torch.save`` wrote: a state dict , or a dictionary
+    that holds one as "model", "state_dict" or "model_state_dict". Nothing but tensors and plain
+    values is unpickled.
 
     Raises
     ------

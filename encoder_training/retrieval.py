@@ -40,13 +40,8 @@ class ImageClassifier(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Score each training image.
 
-        Parameters
-        ----------
-        z : tensor, shape (n, n_bins, n_units), float32, standard deviations
-
-        Returns
-        -------
-        logits : tensor, shape (n, n_images), float32
+        `z` is float32 of shape (n, n_bins, n_units), standard deviations. Returns float32 of shape
+        (n, n_images).
         """
         time_tokens = self.transformer(self.input_proj(self.multi_conv(self.input_dropout(z))))
         weight = torch.softmax(self.pool(time_tokens), dim=1)

@@ -84,15 +84,8 @@ class TrainRequest:
 def train_run(request: TrainRequest, *, overwrite: bool, notify: Notify) -> list[dict[str, object]]:
     """Do what is not done yet of a run.
 
-    Parameters
-    ----------
-    overwrite : bool
-        Begin anew where a run is. It stays until all that can be refused has been.
-
-    Returns
-    -------
-    rows : list of dict
-        The table of scores; empty if the run was finished already.
+    With `overwrite` a run that is there is replaced, once all that can be refused has been.
+    Returns the rows of the table of scores; none if the run was finished already.
 
     Raises
     ------

@@ -139,10 +139,7 @@ def train_encoder(
 class TrainingRun:
     """A training under way: its network, its optimizer, its generators and its history.
 
-    Attributes
-    ----------
-    n_steps, step : int
-        In all, and done.
+    `n_steps` are the steps in all, `step` those done.
     """
 
     def __init__(

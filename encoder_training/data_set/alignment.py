@@ -26,6 +26,8 @@ def frame_at(
 ) -> NDArray[np.int64]:
     """Return which presentation was on the screen.
 
+    Returns rows of presentations, int64 of shape (n,); -1 where there was none.
+
     Parameters
     ----------
     frame_start_ns, frame_stop_ns : array, shape (n_presentations,), int64, nanoseconds
@@ -33,11 +35,6 @@ def frame_at(
         stop.
     session_ns : array, shape (n,), int64, nanoseconds
         When to look.
-
-    Returns
-    -------
-    row : array, shape (n,), int64
-        Of the presentation, -1 where there was none.
 
     Raises
     ------

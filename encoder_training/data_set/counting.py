@@ -46,14 +46,7 @@ class CountedIntervals:
     def rows_of(self, bins: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of the counts that hold bins of the absolute grid.
 
-        Parameters
-        ----------
-        bins : array, shape (n,), int64
-
-        Returns
-        -------
-        row : array, shape (n,), int64
-            -1 for a bin that is not counted.
+        `bins` and the rows are int64 of shape (n,); -1 for a bin that is not counted.
         """
         span = np.searchsorted(self.first_bin, bins, side="right") - 1
         is_in = (span >= 0) & (bins < self.stop_bin[span])
@@ -71,11 +64,7 @@ def write_counts(
 ) -> None:
     """Count the spikes of each unit in each bin of the spans, into a file: whole or not there.
 
-    Parameters
-    ----------
-    path : Path
-        ``counts.npy`` to write: uint8 of shape (n_rows, n_units), the rows of the spans end to
-        end.
+    ``counts.npy`` is uint8 of shape (n_rows, n_units), the rows of the spans end to end.
 
     Raises
     ------
@@ -105,15 +94,8 @@ def count_spans(
 ) -> Iterator[NDArray[np.uint8]]:
     """Count the spikes of each unit in each bin of the spans, a chunk at a time.
 
-    Parameters
-    ----------
-    spikes_between, spans, n_units, rate
-        As for `write_counts`.
-
-    Yields
-    ------
-    counts : array, shape (n_bins, n_units), uint8, spikes per bin
-        Valid until the next one is requested.
+    Yields uint8 of shape (n_bins, n_units), spikes per bin, valid until the next one is
+    requested.
     """
     n_chunk = max(1, CHUNK_BYTES // n_units)
     table = np.empty((n_chunk, n_units), dtype=np.uint8)
@@ -139,15 +121,8 @@ def count_bins(
 ) -> NDArray[np.uint8]:
     """Count a whole recording in memory, as serving does.
 
-    Parameters
-    ----------
-    spike_ns : array, shape (n_spikes,), int64, nanoseconds
-        Session clock. Need not be sorted.
-
-    Returns
-    -------
-    counts : array, shape (n_bins, n_units), uint8, spikes per bin
-        Spikes before zero and after the last bin are ignored.
+    `spike_ns` is int64 on the session clock, and need not be sorted. Returns uint8 of shape
+    (n_bins, n_units). Spikes before zero and after the last bin are ignored.
 
     Raises
     ------

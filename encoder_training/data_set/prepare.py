@@ -105,10 +105,7 @@ def build_data_set(
 ) -> PrepareResult:
     """Make a data set, resume an interrupted one, or return a finished one.
 
-    Parameters
-    ----------
-    overwrite : bool
-        Start again whatever is there; patches are kept if they are of the same frames and tower.
+    With `overwrite` it starts again; patches are kept if they are of the same frames and tower.
     """
     check_folder_writable(options.out)
     check_matplotlib()
@@ -210,10 +207,7 @@ def choose_movies(
 ) -> dict[str, Movie]:
     """Open the frames of the stimuli that are wanted.
 
-    Parameters
-    ----------
-    stimuli : tuple of str
-        Names; empty takes all with frame numbers whose frames are there.
+    Without names: all with frame numbers whose frames are there.
 
     Raises
     ------

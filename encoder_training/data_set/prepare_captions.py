@@ -58,11 +58,8 @@ def known_captions(
 ) -> FrameCaptions:
     """Take captions from the file that was named, or from the recording.
 
-    Parameters
-    ----------
-    shown_frame : array, shape (n_shown,), int64
-        Row of the targets that each presentation shows, or -1. Frames that were never shown may
-        go without a caption.
+    `shown_frame`, int64 of shape (n_shown,), is the row of the targets that each presentation
+    shows, or -1. Frames that were never shown may go without a caption.
     """
     if options.captioner is not None:
         from encoder_training.frames.captioner import load_processor

@@ -41,11 +41,8 @@ def is_finished(out: Path, requested: dict[str, Option]) -> bool:
 def open_folder(out: Path, requested: dict[str, Option], *, overwrite: bool) -> None:
     """Make the folder, or resume one that was begun with the same options.
 
-    Parameters
-    ----------
-    overwrite : bool
-        Remove what an earlier call made, but for the patches: they are the long work, and may be
-        the same.
+    With `overwrite`, what an earlier call made is removed, except the patches: they are the
+    long work, and may be the same.
 
     Raises
     ------

@@ -83,17 +83,14 @@ class PreparedSet:
     def windows(self, lag_ns: int, *, margin_bins: int = 2) -> tuple[TrainingSet, Split]:
         """Pair windows with the frames that they describe at one lag.
 
+        `first_bin` of the result counts rows of `counts`.
+
         Parameters
         ----------
         lag_ns : int
             A window that ends at t describes the frame shown at t - lag.
         margin_bins : int
             How far training may move a window.
-
-        Returns
-        -------
-        data : TrainingSet
-            Its `first_bin` counts rows of `counts`.
 
         Raises
         ------

@@ -67,10 +67,8 @@ class SplitOptions:
     ) -> SplitOptions:
         """Read ``--held-out``, whose meaning depends on the split.
 
-        Parameters
-        ----------
-        held_out : str
-            A number of repeats, a share, or names between commas; empty for the default.
+        `held_out` is a number of repeats, a share, or names between commas; empty for the
+        default.
 
         Raises
         ------

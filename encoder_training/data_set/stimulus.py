@@ -120,10 +120,8 @@ def spans_of(
 ) -> CountedIntervals:
     """Return the bins that windows of any lag may need: those of the blocks.
 
-    Parameters
-    ----------
-    recorded_ns : (int, int), optional
-        Start and stop of the recording; bins that it does not hold whole are left out.
+    `recorded_ns` is the recording's start and stop; bins that it does not hold whole are left
+    out.
 
     Raises
     ------

@@ -71,14 +71,8 @@ class TrainingSet:
     ) -> NDArray[np.uint8]:
         """Cut windows.
 
-        Parameters
-        ----------
-        shift : array, shape (n,), int64, optional
-            Bins by which each is moved, at most `margin_bins` either way.
-
-        Returns
-        -------
-        counts : array, shape (n, n_bins, n_units), uint8, spikes per bin
+        `shift`, int64 of shape (n,), moves each by so many bins, at most `margin_bins`
+        either way. Returns uint8 of shape (n, n_bins, n_units).
         """
         first = self.first_bin[rows] if shift is None else self.first_bin[rows] + shift
         counts: NDArray[np.uint8] = self.counts[
@@ -123,14 +117,7 @@ def measure_scaling(data: TrainingSet, rows: NDArray[np.int64]) -> Scaling:
 def draw_validation_groups(data: TrainingSet, fraction: float, *, seed: int) -> NDArray[np.int64]:
     """Choose groups for validation at random.
 
-    Parameters
-    ----------
-    fraction : float
-        Of the groups, above 0 and below 1; at least one is drawn and one is left.
-
-    Returns
-    -------
-    groups : array, shape (n,), int64
+    `fraction` is above 0 and below 1; at least one group is drawn and one is left.
 
     Raises
     ------
@@ -173,10 +160,7 @@ def split_by_role(data: TrainingSet, role: NDArray[np.int8]) -> Split:
     A training window that shares a bin with a window of validation or test, or would when moved
     by the margin, is in no part; nor is a window of validation that shares one with a test.
 
-    Parameters
-    ----------
-    role : array, shape (n_windows,), int8
-        0 for training, 1 for validation, 2 for test.
+    `role`, int8 of shape (n_windows,), is 0 for training, 1 for validation, 2 for test.
     """
     test = np.flatnonzero(role == 2)
     validation = _apart(data, np.flatnonzero(role == 1), test)
@@ -187,10 +171,7 @@ def split_by_role(data: TrainingSet, role: NDArray[np.int8]) -> Split:
 def thinned(rows: NDArray[np.int64], at_most: int) -> NDArray[np.int64]:
     """Return at most so many of the rows, evenly spaced.
 
-    Returns
-    -------
-    kept : array, shape (n_kept,), int64
-        The first and the last row are among them; of 1, the first.
+    The first and the last row are among them; of 1, the first.
 
     Examples
     --------

@@ -68,10 +68,8 @@ class Draws:
     ) -> NDArray[np.float64]:
         """Return the ratio of two sums over items: of the data, then of each draw.
 
-        Returns
-        -------
-        values : array, shape (1 + n_draws,), float64
-            The data's own value first; NaN where the denominator is 0.
+        Returns float64 of shape (1 + n_draws,), the data's own value first; NaN where the
+        denominator is 0.
         """
         if denominator is None:
             denominator = np.ones_like(numerator)
@@ -97,10 +95,8 @@ def draw_groups(
 ) -> Draws:
     """Draw whole groups with replacement.
 
-    Parameters
-    ----------
-    group : array, shape (n_items,), int64
-        Any labels; ``np.arange(n_items)`` draws every item by itself.
+    `group` holds any labels, int64 of shape (n_items,); ``np.arange(n_items)`` draws every item
+    by itself.
     """
     labels, index = np.unique(group, return_inverse=True)
     n = len(labels)
@@ -113,11 +109,8 @@ def draw_groups(
 def interval(values: NDArray[np.float64]) -> Interval:
     """Return a score with its percentile interval.
 
-    Parameters
-    ----------
-    values : array, shape (1 + n_draws,), float64
-        As the methods of `Draws` return them, or the difference of two such arrays of the same
-        draws. NaN draws are left out.
+    `values` are as the methods of `Draws` return them, or the difference of two such arrays of
+    the same draws. NaN draws are left out.
     """
     drawn = values[1:]
     if np.isnan(drawn).all():

@@ -46,13 +46,8 @@ class FrameSpace:
     def of(self, patches: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the coordinates of patches.
 
-        Parameters
-        ----------
-        patches : array, shape (n, n_patches, dim), float32
-
-        Returns
-        -------
-        coordinates : array, shape (n, n_components), float32
+        `patches` is float32 of shape (n, n_patches, dim). Returns float32 of shape (n,
+        n_components).
         """
         z = (patches - self.patch_mean) / self.std
         return (z.reshape(len(patches), -1) @ self.basis).astype(np.float32, copy=False)
@@ -61,10 +56,8 @@ class FrameSpace:
 def fit_frame_space(targets: NDArray[np.float16], scaling: TargetScaling) -> FrameSpace:
     """Find the components of all frames; no spikes are looked at.
 
-    Parameters
-    ----------
-    targets : array, shape (n_frames, n_patches, dim), float16
-        May be a map of a file: it is read twice, a few patches of all frames at a time.
+    `targets`, float16 of shape (n_frames, n_patches, dim), may be a map of a file: it is read
+    twice, a few patches of all frames at a time.
     """
     n_frames, n_patches, dim = targets.shape
     std = np.where(scaling.std <= SMALLEST_STD, np.inf, scaling.std).astype(np.float32)

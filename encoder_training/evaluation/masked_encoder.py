@@ -88,10 +88,7 @@ def batches(rows: NDArray[np.int64], grid: tuple[int, ...]) -> Iterator[NDArray[
 def populations(population: Population, *, fewest: int = 3) -> dict[str, Selection]:
     """Return all units, each area and each cell type with enough units.
 
-    Returns
-    -------
-    dict of str to Selection
-        By the expression that selects it: ``all``, ``area:VISp``, ``cell_type:PV``.
+    The keys are the expressions that select them: ``all``, ``area:VISp``, ``cell_type:PV``.
     """
     labels = {
         "area": sorted({unit.area for unit in population.units if unit.area}),

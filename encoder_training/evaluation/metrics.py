@@ -22,9 +22,7 @@ for rounding; its cosine with anything is 0."""
 def patch_errors(predicted: NDArray[np.float32], true: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the mean squared error of each window's patches, shape (n,).
 
-    Parameters
-    ----------
-    predicted, true : array, shape (n, n_patches, dim), float32
+    `predicted` and `true` are float32 of shape (n, n_patches, dim).
     """
     missed = (predicted - true).reshape(len(true), -1)
     squares: NDArray[np.float64] = np.einsum("ij,ij->i", missed, missed, dtype=np.float64)
@@ -34,9 +32,7 @@ def patch_errors(predicted: NDArray[np.float32], true: NDArray[np.float32]) -> N
 def patch_cosines(predicted: NDArray[np.float32], true: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the mean over patches of the cosine of each patch, shape (n,).
 
-    Parameters
-    ----------
-    predicted, true : array, shape (n, n_patches, dim), float32
+    `predicted` and `true` are float32 of shape (n, n_patches, dim).
     """
     product = np.einsum("ijk,ijk->ij", predicted, true)
     norms = np.linalg.norm(predicted, axis=2) * np.linalg.norm(true, axis=2)
@@ -48,17 +44,14 @@ def patch_cosines(predicted: NDArray[np.float32], true: NDArray[np.float32]) -> 
 def similarities(predicted: NDArray[np.float32], true: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the cosine of every predicted grid with every true one.
 
+    Returns float32 of shape (n, n_frames), 0 where a grid is the mean; rounded, so that equal
+    frames are equally similar whatever the order of the sums.
+
     Parameters
     ----------
     predicted : array, shape (n, n_components), float32
         Coordinates in a frame space, whose origin is the training mean.
     true : array, shape (n_frames, n_components), float32
-
-    Returns
-    -------
-    cosine : array, shape (n, n_frames), float32
-        0 where a grid is the mean. Rounded, so that equal frames are equally similar whatever the
-        order of the sums.
     """
     norms = [np.linalg.norm(grid, axis=1, keepdims=True) for grid in (predicted, true)]
     smallest = max(NO_DIRECTION * float(norms[1].mean()), TINY)

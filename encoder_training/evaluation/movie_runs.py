@@ -35,16 +35,8 @@ def bootstrap_groups(
 ) -> tuple[NDArray[np.int64], str]:
     """Return the group with which each window is drawn, and the kind of groups in words.
 
-    Parameters
-    ----------
-    rows : array, shape (n,), int64
-        The windows that are scored.
-
-    Returns
-    -------
-    group : array, shape (n,), int64
-        The data set's groups, or where they are few, runs of movie time: the windows of all
-        repeats together.
+    Returns the data set's groups, int64 of shape (n,), or where they are few, runs of movie
+    time: the windows of all repeats together.
     """
     group = data.group[rows]
     n_groups = len(np.unique(group))
@@ -63,6 +55,8 @@ def run_seconds(window: WindowSpec) -> float:
 def movie_runs(frame: NDArray[np.int64], time: MovieTime, run_s: float) -> NDArray[np.int64]:
     """Cut what was shown of each movie into runs of equal length, whenever it was shown.
 
+    Returns run numbers from 0, int64 of shape (n,).
+
     Parameters
     ----------
     frame : array, shape (n,), int64
@@ -72,11 +66,6 @@ def movie_runs(frame: NDArray[np.int64], time: MovieTime, run_s: float) -> NDArr
     run_s : float
         Length, less up to `TOLERANCE` of it; longer where a sequence of frames without a gap does
         not divide by it, and shorter where the sequence is shorter itself.
-
-    Returns
-    -------
-    run : array, shape (n,), int64
-        From 0.
     """
     shown, index = np.unique(frame, return_inverse=True)
     run = np.arange(len(shown))

@@ -34,15 +34,8 @@ class MovieTime:
     def chance(self, true: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return how often a frame of the same movie, drawn at random, would be right.
 
-        Parameters
-        ----------
-        true : array, shape (n,), int64
-            Rows of the targets.
-
-        Returns
-        -------
-        chance : array, shape (n,), float64
-            Exact: each candidate is looked at.
+        `true` holds rows of the targets, int64 of shape (n,). The chances, float64 of shape
+        (n,), are exact: each candidate is looked at.
         """
         frames, index = np.unique(true, return_inverse=True)
         every_frame = np.arange(len(self.movie))
@@ -63,14 +56,7 @@ class MovieTime:
         a random order. A method that always answers the most frequent frame has an
         accuracy of exactly this, and uses no spikes.
 
-        Parameters
-        ----------
-        answer, true : array, shape (n,), int64
-            Rows of the targets.
-
-        Returns
-        -------
-        chance : array, shape (n,), float64
+        `answer` and `true` are rows of the targets, int64 of shape (n,).
         """
         chance = np.zeros(len(true))
         for movie in np.unique(self.movie[true]):

@@ -99,10 +99,7 @@ def open_npy(path: Path) -> ArrayMovie:
 def open_hdf5(path: Path) -> Hdf5Movie:
     """Open the movie of an HDF5 file.
 
-    Parameters
-    ----------
-    path : Path
-        With a data set ``frames``, or one alone of three or four dimensions.
+    The file has a data set ``frames``, or only one of three or four dimensions.
 
     Raises
     ------

@@ -45,11 +45,6 @@ class Describer(Protocol):
 def load_processor(model: str, *, revision: str = "") -> Any:
     """Load a captioner's image processor, which also shows early whether there is such a model.
 
-    Parameters
-    ----------
-    model : str
-        Folder of the model, or its id on the Hugging Face hub.
-
     Raises
     ------
     UserError
@@ -92,10 +87,7 @@ class Captioner:
     A LLaVA is given the paper's prompt, another model that converses the same question in its own
     form, and a model that only captions nothing but the picture.
 
-    Parameters
-    ----------
-    device : str
-        ``auto``, ``cpu``, in float32, or ``cuda``, in float16.
+    It runs in float32 on a CPU, and in float16 on a GPU.
 
     Raises
     ------

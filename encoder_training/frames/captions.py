@@ -47,11 +47,8 @@ class Matched:
 def read_captions(path: Path) -> list[Caption]:
     """Read captions.
 
-    Parameters
-    ----------
-    path : Path
-        A file of lines of JSON or of CSV, or a folder with ``captions.jsonl``, ``captions.csv``
-        or files ``MOVIE_facts.jsonl``.
+    `path` is a file of lines of JSON or of CSV, or a folder with ``captions.jsonl``,
+    ``captions.csv`` or files ``MOVIE_facts.jsonl``.
 
     Raises
     ------
@@ -79,12 +76,9 @@ def match_captions(
 ) -> Matched:
     """Give each frame its caption.
 
-    Parameters
-    ----------
-    nearest : bool
-        Whether a frame without a caption takes that of the nearest frame of its movie that has
-        one, the earlier of two. A cut between the two is not known here. Not for stimuli whose
-        frames are pictures of their own, such as natural scenes.
+    With `nearest`, a frame without a caption takes that of the nearest frame of its movie that
+    has one, the earlier of two, even across a cut. Not for stimuli whose frames are unrelated,
+    such as natural scenes.
 
     Raises
     ------

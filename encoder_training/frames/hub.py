@@ -36,10 +36,8 @@ def check_folder(name: str) -> None:
 def model_name(model: str, config: Any) -> tuple[str, str]:
     """Return a model's id and its commit, for the manifest: never a path of this machine.
 
-    Returns
-    -------
-    model_id, commit : str
-        Of a folder its name; of one in the hub's cache the id. The commit is empty if unknown.
+    The id of a folder is its name, or the hub's id if it is in the hub's cache. An unknown
+    commit is empty.
     """
     if not Path(model).is_dir():
         return model, str(getattr(config, "_commit_hash", None) or "")

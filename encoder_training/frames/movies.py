@@ -60,13 +60,10 @@ class Movie(Protocol):
 def open_movie(path: Path) -> Movie:
     """Open the frames of one stimulus.
 
-    Parameters
-    ----------
-    path : Path
-        An array of numpy (``.npy``, by its first bytes), an HDF5 file whose data set ``frames``
-        or only data set of three or four dimensions is the movie, a folder of images that are
-        numbered from 0 or 1, or an image file of several pages (tiff, gif). Frames are uint8, of
-        shape (height, width), or (height, width, 3) in colour.
+    `path` is an array of numpy (``.npy``, by its first bytes), an HDF5 file whose data set
+    ``frames`` or only data set of three or four dimensions is the movie, a folder of images
+    that are numbered from 0 or 1, or an image file of several pages (tiff, gif). Frames are
+    uint8, of shape (height, width), or (height, width, 3) in colour.
 
     Raises
     ------
@@ -99,12 +96,9 @@ def open_movie(path: Path) -> Movie:
 def find_movies(path: Path, names: Sequence[str]) -> dict[str, Movie]:
     """Open the frames of several stimuli.
 
-    Parameters
-    ----------
-    path : Path
-        One file or folder of images if there is one name; or a folder that holds, for each name,
-        a file or a folder of that name: ``natural_movie_one.npy``, ``natural_scenes/``. The names
-        in AllenSDK's cache are known too.
+    `path` is one file or folder of images if there is one name; or a folder that holds, for
+    each name, a file or a folder of that name: ``natural_movie_one.npy``, ``natural_scenes/``.
+    The names in AllenSDK's cache are known too.
 
     Raises
     ------
@@ -155,14 +149,7 @@ def movies_in(path: Path, names: Sequence[str]) -> list[str]:
 def read_frames(movie: Movie, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Read frames by their numbers, in one piece where they are near each other.
 
-    Parameters
-    ----------
-    numbers : array, shape (n,), int64
-        In any order, at least one.
-
-    Returns
-    -------
-    frames : array, shape (n, height, width[, 3]), uint8
+    `numbers` may be in any order. Returns uint8 of shape (n, height, width[, 3]).
 
     Raises
     ------

@@ -28,15 +28,8 @@ Shape = tuple[int, int, int]
 def header_of(shape: Shape, metadata: Mapping[str, str]) -> bytes:
     """Return the head of the file, padded so that the data behind it is aligned.
 
-    Parameters
-    ----------
-    metadata : mapping of str to str
-        The header's length depends on its length alone.
-
-    Returns
-    -------
-    header : bytes
-        Its own length as eight bytes, then JSON.
+    A header is its own length as eight bytes, then JSON; its length depends on the metadata's
+    length alone.
     """
     entries = {
         "__metadata__": dict(metadata),
@@ -55,10 +48,7 @@ def data_bytes(shape: Shape) -> int:
 def read_layout(path: Path) -> tuple[int, Shape, dict[str, str]]:
     """Read the head of a whole file.
 
-    Returns
-    -------
-    offset : int
-        Where the data begins, bytes.
+    The offset is where the data begins, bytes.
 
     Raises
     ------

@@ -103,16 +103,8 @@ def fill_patches(
 ) -> str:
     """Compute the patches of frames and write them, from where an earlier call stopped.
 
-    Parameters
-    ----------
-    path : Path
-        ``patches.safetensors``. Until it is whole there are ``patches.safetensors.partial`` and
-        ``patches.safetensors.progress`` in its place.
-
-    Returns
-    -------
-    sha256 : str
-        Over the frames that were looked at, in the order of the rows; the file holds it too.
+    Until `path` is whole, files of its name with ``.partial`` and ``.progress`` are in its
+    place. Returns the sha256 over the frames, in the order of the rows; the file holds it too.
 
     Raises
     ------
@@ -151,10 +143,7 @@ def fill_patches(
 def open_patches(path: Path) -> NDArray[np.float16]:
     """Map the patches of a data set, without reading them.
 
-    Returns
-    -------
-    patches : array, shape (n_frames, n_patches, dim), float16
-        Read-only.
+    Returns float16 of shape (n_frames, n_patches, dim), read-only.
 
     Raises
     ------

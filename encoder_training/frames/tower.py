@@ -31,11 +31,7 @@ section 4.1)."""
 class VisionTower:
     """The vision tower of a LLaVA, or of a CLIP or SigLIP alone.
 
-    Parameters
-    ----------
-    device : str
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. On a GPU the tower runs in mixed precision,
-        float16.
+    On a GPU the tower runs in mixed precision, float16.
 
     Attributes
     ----------
@@ -81,15 +77,9 @@ class VisionTower:
     def patches(self, frames: NDArray[np.uint8]) -> NDArray[np.float16]:
         """Return the patches of frames.
 
-        Parameters
-        ----------
-        frames : array, shape (n, height, width) or (n, height, width, 3), uint8
-            Grey or colour; the model's own processor brings them to its size.
-
-        Returns
-        -------
-        patches : array, shape (n, n_patches, dim), float16
-            Row-major over the grid.
+        `frames` is uint8 of shape (n, height, width) or (n, height, width, 3); the model's
+        own processor brings them to its size. Returns float16 of shape (n, n_patches, dim),
+        row-major over the grid.
 
         Raises
         ------
@@ -117,10 +107,7 @@ class VisionTower:
     def sha256(self) -> str:
         """Return the sha256 of all that the patches depend on but the frames and the machine.
 
-        Returns
-        -------
-        sha256 : str
-            Over the weights, the layers, the strategy and the image processor's settings.
+        It covers the weights, the layers, the strategy and the image processor's settings.
         """
         facts = {
             "layers": self._layers,

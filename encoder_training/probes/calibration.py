@@ -106,16 +106,13 @@ def areas_under_curve(
 ) -> NDArray[np.float64]:
     """Return the area under the ROC curve in each draw, the data itself first.
 
+    Returns float64 of shape (1 + n_draws,), the probability that a yes scores above a no, ties
+    counted half; NaN where a draw has only one of the two.
+
     Parameters
     ----------
     score : array, shape (n,), float64
     label : array, shape (n,), bool
-
-    Returns
-    -------
-    area : array, shape (1 + n_draws,), float64
-        Probability that a yes scores above a no, ties counted half; NaN where a draw has only one
-        of the two.
     """
     _, level = np.unique(score, return_inverse=True)
     times = np.concatenate([np.ones((1, draws.n_groups), np.float32), draws.times])

@@ -45,10 +45,7 @@ def parse_concepts(text: str) -> tuple[str, ...] | None:
 def choose_concepts(captions: Sequence[str]) -> tuple[str, ...]:
     """Choose the content words that 5 to 95 % of the captions have.
 
-    Returns
-    -------
-    concepts : tuple of str
-        In the order of the alphabet; `MAX_CONCEPTS` at most.
+    They are in alphabetical order, `MAX_CONCEPTS` at most.
 
     Raises
     ------
@@ -80,15 +77,7 @@ def choose_concepts(captions: Sequence[str]) -> tuple[str, ...]:
 def label_frames(captions: Sequence[str], concepts: Sequence[str]) -> NDArray[np.int8]:
     """Label which concepts each frame's caption names.
 
-    Parameters
-    ----------
-    captions : sequence of str
-        One for each frame.
-
-    Returns
-    -------
-    label : array, shape (n_frames, n_concepts), int8
-        1 or 0; -1 for a frame without a caption.
+    Returns int8 of shape (n_frames, n_concepts), 1 or 0; -1 for a frame without a caption.
     """
     wanted = [singular(concept.lower()) for concept in concepts]
     label = np.full((len(captions), len(wanted)), -1, dtype=np.int8)
@@ -101,11 +90,6 @@ def label_frames(captions: Sequence[str], concepts: Sequence[str]) -> NDArray[np
 
 def check_concepts(concepts: Sequence[str], captions: Sequence[str]) -> None:
     """Refuse concepts that training frames do not tell apart.
-
-    Parameters
-    ----------
-    concepts : sequence of str
-        Single words.
 
     Raises
     ------

@@ -77,17 +77,14 @@ def fit_probes(
 ) -> FittedProbes:
     """Learn, calibrate and test probes.
 
+    Without captions the result has no concepts.
+
     Parameters
     ----------
     parts : Split
         Learned on `train`, calibrated on `validation`, tested on `test`.
     masking : MaskingOptions, optional
         Random populations, as the encoder was trained.
-
-    Returns
-    -------
-    FittedProbes
-        Without concepts where there are no captions.
 
     Raises
     ------

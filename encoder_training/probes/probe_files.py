@@ -72,9 +72,7 @@ class FittedProbes:
     ) -> NDArray[np.float32]:
         """Return the calibrated probability of each concept.
 
-        Returns
-        -------
-        probability : array, shape (n, n_concepts), float32
+        Returns float32 of shape (n, n_concepts).
         """
         at = self.populations.index(population)
         score = mean_patch @ self.weight.T + self.bias

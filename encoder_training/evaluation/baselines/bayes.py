@@ -61,10 +61,8 @@ _Linear = tuple[NDArray[np.float32], NDArray[np.float32]]
 def fit_bayes(training: BaselineData) -> FrameMixture:
     """Fit on all training windows and choose on validation.
 
-    Returns
-    -------
-    NaiveBayes
-        Holds one number for each frame and sum: 115 MB at 3,600 frames, 2,000 units, four parts.
+    The result takes one number for each frame and sum: 115 MB at 3,600 frames, 2,000 units,
+    four parts.
     """
     best: tuple[float, NaiveBayes] | None = None
     for n_parts in N_PARTS:

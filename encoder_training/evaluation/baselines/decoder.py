@@ -24,14 +24,8 @@ class BaselineDecoder(Protocol):
     def patches(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Predict.
 
-        Parameters
-        ----------
-        counts : array, shape (n, n_bins, n_units), uint8, spikes per bin
-            Of all units; a decoder of a population takes its own units.
-
-        Returns
-        -------
-        patches : array, shape (n, n_patches, dim), float32
+        `counts` is uint8 of shape (n, n_bins, n_units), of all units; a decoder of a
+        population takes its own. Returns float32 of shape (n, n_patches, dim).
         """
 
     def frames(
@@ -39,17 +33,14 @@ class BaselineDecoder(Protocol):
     ) -> NDArray[np.int64] | None:
         """Decide which frame each window describes, if this is a decoder that does.
 
+        Returns rows of the targets, int64 of shape (n,); -1 where no candidate is a
+        training frame. None for a decoder that predicts patches only.
+
         Parameters
         ----------
         counts : array, shape (n, n_bins, n_units), uint8, spikes per bin
         is_candidate : array, shape (n, n_frames), bool
             Frames of the targets that each window may be of.
-
-        Returns
-        -------
-        frame : array, shape (n,), int64, or None
-            Row of the targets; -1 where no candidate is a training frame. None for a decoder that
-            predicts patches only.
         """
 
 
@@ -77,14 +68,8 @@ class FrameMixture(ABC):
     def weights(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return how much of each training frame each window holds.
 
-        Parameters
-        ----------
-        counts : array, shape (n, n_bins, n_units), uint8, spikes per bin
-
-        Returns
-        -------
-        weights : array, shape (n, n_train_frames), float32
-            Each row sums to 1; ridge may give weights below 0.
+        `counts` is uint8 of shape (n, n_bins, n_units), spikes per bin. Returns float32 of shape
+        (n, n_train_frames): each row sums to 1; ridge may give weights below 0.
         """
 
     def patches(self, counts: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -121,16 +106,14 @@ def mixed(
 ) -> NDArray[np.float32]:
     """Mix the true patches of frames, block by block.
 
+    Returns float32 of shape (n, n_patches, dim).
+
     Parameters
     ----------
     weights : array, shape (n, n_train_frames), float32
     targets : array, shape (n_frames, n_patches, dim), float16
     train_frames : array, shape (n_train_frames,), int64
         Rows of the targets.
-
-    Returns
-    -------
-    patches : array, shape (n, n_patches, dim), float32
     """
     _, n_patches, dim = targets.shape
     patches = np.zeros((len(weights), n_patches * dim), dtype=np.float32)

@@ -68,14 +68,8 @@ class BaselineData:
     def error(self, weights: NDArray[np.float32]) -> float:
         """Return the mean squared error of mixtures for the windows that choose.
 
-        Parameters
-        ----------
-        weights : array, shape (n_chosen_by, n_train_frames), float32
-
-        Returns
-        -------
-        float
-            On the scale of the frame space, so that methods and settings compare.
+        `weights` is float32 of shape (n_chosen_by, n_train_frames). The error is on the
+        scale of the frame space, so that methods and settings compare.
         """
         return self.error_of(weights @ self.train_coordinates())
 
@@ -89,10 +83,7 @@ class BaselineData:
     def error_of(self, predicted: NDArray[np.float32]) -> float:
         """Return the mean squared error of places in the frame space.
 
-        Parameters
-        ----------
-        predicted : array, shape (n_chosen_by, n_components), float32
-            For the windows that choose.
+        `predicted` is float32 of shape (n_chosen_by, n_components).
         """
         true = self.space.coordinates[self.data.frame[self.chosen_by], :CHOOSING_COMPONENTS]
         return float(np.square(predicted - true).sum(axis=1).mean())
