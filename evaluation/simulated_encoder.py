@@ -78,11 +78,9 @@ class BundleRecipe:
     scenes : int
         Of the long movie, a second each.
     repeats : int
-        Times that the short movie of 30 s is shown, half of them before the long one.
+        Of the short movie of 30 s, half of them before the long one.
     epochs : int
         Passes over the training windows, at most.
-    seed : int
-        Of the day, the weights and the order.
     """
 
     scenes: int = 2_400
@@ -106,14 +104,6 @@ def train_simulated_encoder(
     ----------
     out : Path
         Folder to write. What is made on the way lies beside it until the end, 20 kB a frame.
-    model : Path
-        Folder of the LLaVA whose patches are predicted.
-    command : str
-        What is running, for the record.
-    notify : callable
-        Receives a line about each pass and each step of the training.
-    curves : Path or None
-        Picture of the log to draw.
 
     Raises
     ------
@@ -216,8 +206,6 @@ class KeptEncoder:
 
     Attributes
     ----------
-    facts : dict
-        The whole of ``encoder.json``.
     arrays : dict of str to array
         ``unit_mean`` and ``unit_std``, shape (n_units,); ``mean_patch``, shape (n_frames, dim).
     """
@@ -263,16 +251,7 @@ def load_kept(folder: Path) -> KeptEncoder:
 def write_shipped_bundle(
     out: Path, *, command: str, overwrite: bool = False, encoder: Path = SHIPPED_ENCODER
 ) -> Manifest:
-    """Export the weights in the package to a bundle.
-
-    Parameters
-    ----------
-    command : str
-        What made it, for the manifest.
-    overwrite : bool
-        Replace a bundle that is there.
-    encoder : Path
-        Folder that `train_simulated_encoder` wrote.
+    """Export weights of `train_simulated_encoder`, those in the package by default, to a bundle.
 
     Raises
     ------
@@ -321,12 +300,6 @@ def fit_simulated_probes(
     ----------
     dataset : Path
         Of 'neurrate prepare', from a session of the same animal: other scenes than the encoder's.
-    out : Path
-        Folder to write to.
-    encoder : Path
-        Folder that `train_simulated_encoder` wrote.
-    seed : int
-        Of the random populations and of the bootstrap.
 
     Raises
     ------

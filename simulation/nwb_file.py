@@ -94,14 +94,10 @@ def add_units(
 
     Parameters
     ----------
-    columns : mapping of str to values
-        A value for each unit.
     spike_times : array, shape (n_spikes,), float64, seconds
         Unit after unit.
     bounds : array, shape (n_units,), int64
         Where the spikes of each unit stop.
-    descriptions : mapping of str to str
-        Of the columns.
     """
     from hdmf.common import VectorData, VectorIndex
     from pynwb.misc import Units
@@ -120,13 +116,7 @@ def add_units(
 def intervals(
     name: str, columns: Mapping[str, Any], descriptions: Mapping[str, str] = INTERVAL_COLUMNS
 ) -> Any:
-    """Return a table of intervals, such as the presentations of a stimulus.
-
-    Parameters
-    ----------
-    columns : mapping of str to values
-        With ``start_time`` and ``stop_time``, seconds.
-    """
+    """Return a table of intervals, such as presentations; times are in seconds."""
     from hdmf.common import VectorData
     from pynwb.epoch import TimeIntervals
 

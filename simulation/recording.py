@@ -92,17 +92,10 @@ class SmallSession:
 def write_recording(
     path: Path, *, seconds: float = 60.0, n_units: int = 120, seed: int = 0
 ) -> None:
-    """Write a recording as an NWB file.
+    """Write a recording as an NWB file, its units shared out evenly over the areas.
 
     The same arguments give the same units, spikes and presentations; only the random object
     names that the format demands differ.
-
-    Parameters
-    ----------
-    n_units : int
-        Units, shared out evenly over the areas.
-    seed : int
-        Of everything that is drawn.
     """
     rng = np.random.default_rng(seed)
     areas = [AREAS[row * len(AREAS) // n_units] for row in range(n_units)]

@@ -32,19 +32,7 @@ MAX_SCENES = 1_000_000
 
 
 def scene_seed(movie_seed: int, number: int) -> int:
-    """Return the seed of one scene of a movie.
-
-    Parameters
-    ----------
-    movie_seed : int
-        Of the movie.
-    number : int
-        Of the scene in it, from 0.
-
-    Returns
-    -------
-    seed : int
-        Of no other scene of any movie.
+    """Return the seed of one scene of a movie, which no other scene of any movie has.
 
     Raises
     ------

@@ -98,10 +98,6 @@ def write_random_llava(folder: Path, *, seed: int = 0, grid: PatchGrid = TINY_GR
 
     Parameters
     ----------
-    folder : Path
-        New or empty.
-    seed : int
-        Of the weights; the same seed gives the same files.
     grid : PatchGrid
         Square; ``dim`` is a multiple of 16.
 
@@ -130,16 +126,7 @@ def write_random_llava(folder: Path, *, seed: int = 0, grid: PatchGrid = TINY_GR
 def write_folder(folder: Path, model: Any, tokenizer: Any, processor: dict[str, Any]) -> None:
     """Write a model, its tokenizer and its processor, as ``from_pretrained`` reads them.
 
-    Parameters
-    ----------
-    folder : Path
-        Made if it is not there; files of the same names are replaced.
-    model : LlavaForConditionalGeneration
-        In the dtype that it shall have on the disk.
-    tokenizer : PreTrainedTokenizerFast
-        As `build_tokenizer` returns it.
-    processor : dict
-        As `processor_config` returns it.
+    Files of the same names are replaced; the weights keep the dtype that they have.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
@@ -153,13 +140,7 @@ def write_folder(folder: Path, model: Any, tokenizer: Any, processor: dict[str, 
 
 
 def build_tokenizer(whole: Sequence[str]) -> Any:
-    """Return a byte-level BPE tokenizer that spells every text.
-
-    Parameters
-    ----------
-    whole : sequence of str
-        Words that become one token each.
-    """
+    """Return a byte-level BPE tokenizer that spells any text, and each given word as one token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -188,17 +169,7 @@ def build_tokenizer(whole: Sequence[str]) -> Any:
 
 
 def build_model(tokenizer: Any, grid: PatchGrid, *, seed: int) -> Any:
-    """Return a `LlavaForConditionalGeneration` of random weights, in evaluation mode.
-
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizerFast
-        As `build_tokenizer` returns it.
-    grid : PatchGrid
-        What the vision tower gives.
-    seed : int
-        Of the weights.
-    """
+    """Return a `LlavaForConditionalGeneration` of random weights, in evaluation mode."""
     import torch
     from transformers import LlavaForConditionalGeneration
 
@@ -258,17 +229,8 @@ def processor_config(side: int, patch_pixels: int, *, crop: bool) -> dict[str, A
 
     Parameters
     ----------
-    side : int
-        Of the square picture that the vision tower takes, pixels.
-    patch_pixels : int
-        Side of a patch.
     crop : bool
         Cut the middle out of an oblong picture, as CLIP does; otherwise squash it to the square.
-
-    Returns
-    -------
-    config : dict
-        Of ``processor_config.json``.
     """
     square = {"height": side, "width": side}
     return {

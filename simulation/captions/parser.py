@@ -53,8 +53,6 @@ class ParsedThing:
 
     Attributes
     ----------
-    kind : str
-        As in `simulation.scenes.facts`.
     count : int or None
         From its number word; 1 for a singular without one, None for a plural without one.
     heading, distance : str or None
@@ -69,15 +67,7 @@ class ParsedThing:
 
 @dataclass(frozen=True, slots=True)
 class ParsedCaption:
-    """What a sentence claims.
-
-    Attributes
-    ----------
-    light : str or None
-        ``day``, ``shadow`` or ``night``.
-    things : tuple of ParsedThing
-        In the order of the sentence, each kind once.
-    """
+    """What a sentence claims; each kind once, in the order of the sentence."""
 
     light: str | None
     things: tuple[ParsedThing, ...]
@@ -93,18 +83,7 @@ class ParsedCaption:
 
 
 def parse(text: str) -> ParsedCaption:
-    """Read a sentence.
-
-    Parameters
-    ----------
-    text : str
-        Any text; words that mean nothing here are passed over.
-
-    Returns
-    -------
-    ParsedCaption
-        Of two words that contradict each other, the first counts.
-    """
+    """Read a sentence; of two words that contradict each other, the first counts."""
     words = re.findall(r"[a-z]+", text.lower())
     light = next((LIGHT_WORDS[word] for word in words if word in LIGHT_WORDS), None)
     heading = next(

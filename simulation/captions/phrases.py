@@ -60,20 +60,7 @@ N_PHRASINGS = 6
 
 
 def caption(facts: Facts, seed: int = 0) -> str:
-    """Say all facts in one sentence.
-
-    Parameters
-    ----------
-    facts : Facts
-        What to say.
-    seed : int
-        Chooses phrasing and words; the same seed gives the same sentence.
-
-    Returns
-    -------
-    sentence : str
-        With a capital and a full stop.
-    """
+    """Return one sentence with all facts; the seed chooses phrasing and words."""
     rng = np.random.default_rng([seed, 4])
     return phrase(facts, int(rng.integers(N_PHRASINGS)), rng)
 

@@ -42,12 +42,6 @@ def write_day(
         That movies run, about; what the repeats leave is the long movie's.
     repeats : int
         Of the short movie, in each of two blocks.
-    scene_frames : int
-        Of each scene of the long movie.
-    with_frames : bool
-        Whether the frames are kept.
-    seed : int
-        Of the day and its long movie.
 
     Raises
     ------
@@ -80,12 +74,8 @@ def write_training_day(path: Path, *, n_scenes: int, repeats: int, seed: int) ->
 
     Parameters
     ----------
-    n_scenes : int
-        Of the long movie, a second each.
     repeats : int
         Of the short movie in both blocks together.
-    seed : int
-        Of the day; the movies are always the same.
     """
     short, long = (
         random_movie(name, seed=movie_seed, n_scenes=n, frames_per_scene=TRAINING_SCENE_FRAMES)

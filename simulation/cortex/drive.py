@@ -93,8 +93,6 @@ class ResponseModel:
         Pair of filters in quadrature, each of unit length.
     absolute : array, shape (n_pixels, n_units_luminance), float64
         Fields of the luminance units, which answer to light itself and not to contrast.
-    kind : array, shape (n_units,), int64
-    sign, exponent : array, shape (n_units,), float64
     half : array, shape (n_units,), float64
         Drive at half of the largest response.
     base_hz, gain_hz : array, shape (n_units,), float64
@@ -175,14 +173,8 @@ def movie_rates(
 ) -> NDArray[np.float32]:
     """Return the rates for a whole movie, drawn once.
 
-    Parameters
-    ----------
-    on_frames : callable, optional
-        Called with the movie, the number of a frame, and the frames from there on.
-
-    Returns
-    -------
-    rates : array, shape (n_frames, n_units), float32, spikes per second
+    Shape (n_frames, n_units), float32, spikes per second. `on_frames` receives the number of a
+    frame and the frames from there on.
     """
     rates = np.empty((movie.n_frames, len(response.kind)), dtype=np.float32)
     before: NDArray[np.uint8] | None = None

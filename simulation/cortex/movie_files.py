@@ -24,26 +24,13 @@ N_CAPTIONS = 5
 
 
 class FrameFiles:
-    """Writes frames as they are drawn: ``MOVIE.h5`` with a data set ``frames``.
-
-    Parameters
-    ----------
-    folder : Path
-        Where; must exist.
-    """
+    """Writes frames as they are drawn to an existing folder: ``MOVIE.h5``, data set ``frames``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def keep(self, movie: FrameSource, first: int, frames: NDArray[np.uint8]) -> None:
-        """Write some frames of a movie; the first ones make the file.
-
-        Parameters
-        ----------
-        first : int
-            Number of the first of these frames.
-        frames : array, shape (n_frames, 304, 608), uint8
-        """
+        """Write some frames of a movie; the first ones make the file."""
         with h5py.File(self._folder / f"{movie.name}.h5", "a") as file:
             if "frames" not in file:
                 file.create_dataset(
@@ -58,13 +45,7 @@ class FrameFiles:
 
 
 def write_facts(movie: FrameSource, folder: Path) -> None:
-    """Write ``MOVIE_facts.jsonl``: for each frame its number, facts and captions.
-
-    Parameters
-    ----------
-    folder : Path
-        Where; must exist.
-    """
+    """Write ``MOVIE_facts.jsonl``: for each frame its number, facts and captions."""
     first_captions = frame_captions(movie)
     with (folder / f"{movie.name}_facts.jsonl").open("w", encoding="utf-8") as file:
         for frame, first in enumerate(first_captions):

@@ -42,12 +42,8 @@ class SessionTruth:
 
     Attributes
     ----------
-    path : Path
-        The recording.
     movies : Path
         Folder with the facts of each movie, and its frames if they were asked for.
-    trains : SimulatedTrains
-        The spikes, and the schedule.
     """
 
     path: Path
@@ -84,10 +80,6 @@ def write_session(
         Of noise and spikes: another seed is another day.
     with_frames : bool
         Whether the frames are kept, about 20 kB each.
-    progress : bool
-        Whether to show a bar while frames are drawn, if standard error is a terminal.
-    response : ResponseModel, optional
-        Of the same units, if it is built already.
 
     Raises
     ------

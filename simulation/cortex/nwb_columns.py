@@ -57,14 +57,7 @@ PULSE_COLUMNS = {
 
 
 def electrode_rows() -> list[dict[str, Any]]:
-    """Lay out the channels of the six probes.
-
-    Returns
-    -------
-    rows : list of dict
-        With ``id``, ``probe``, ``location``, ``layer``, ``valid_data``, ``probe_id`` and
-        ``probe_vertical_position``.
-    """
+    """Lay out the channels of the six probes."""
     rows: list[dict[str, Any]] = []
     for number, (probe, cortex) in enumerate(CORTEX_OF_PROBE.items()):
         places = [(LGD if probe == "probeC" else "LP", "")] * CHANNELS_DEEP
@@ -87,18 +80,7 @@ def electrode_rows() -> list[dict[str, Any]]:
 
 
 def peak_channels(units: CortexUnits, electrodes: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
-    """Put each unit on a valid channel of its probe, area and layer.
-
-    Parameters
-    ----------
-    electrodes : sequence of mapping
-        As `electrode_rows` returns them.
-
-    Returns
-    -------
-    channels : array, shape (n_units,), int64
-        Ids of electrodes.
-    """
+    """Put each unit on a valid channel of its probe, area and layer; return the channels' ids."""
     rng = np.random.default_rng([units.seed, 13])
     places: dict[tuple[str, str, str], list[int]] = {}
     for row in electrodes:
@@ -115,13 +97,7 @@ def peak_channels(units: CortexUnits, electrodes: Sequence[Mapping[str, Any]]) -
 def unit_columns(
     units: CortexUnits, trains: SimulatedTrains, channels: NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Return the columns of the units table but for the spikes, which `CORTEX_COLUMNS` describe.
-
-    Parameters
-    ----------
-    channels : array, shape (n_units,), int64
-        Ids of the units' peak channels.
-    """
+    """Return the columns of the units table but for the spikes, which `CORTEX_COLUMNS` describe."""
     rng = np.random.default_rng([units.seed, 14])
     is_narrow = units.cell_type == "PV"
     duration_ms = np.where(is_narrow, 0.25, 0.6) + rng.normal(0, 0.05, len(units))
@@ -142,17 +118,7 @@ def unit_columns(
 
 
 def mean_waveforms(duration_ms: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Draw a dip and a peak for each unit.
-
-    Parameters
-    ----------
-    duration_ms : array, shape (n_units,), float64, milliseconds
-        From dip to peak; fast-spiking units have narrow waveforms.
-
-    Returns
-    -------
-    waveforms : array, shape (n_units, 82), float32, microvolts
-    """
+    """Draw a dip and a peak for each unit: shape (n_units, 82), float32, microvolts."""
     at_ms = (np.arange(WAVEFORM_SAMPLES) - 20) / 30.0
     dip = np.exp(-0.5 * (at_ms / 0.1) ** 2)
     peak = np.exp(-0.5 * ((at_ms - duration_ms[:, None]) / 0.2) ** 2)
@@ -162,10 +128,7 @@ def mean_waveforms(duration_ms: NDArray[np.float64]) -> NDArray[np.float32]:
 def presentation_columns(schedule: Schedule) -> dict[str, dict[str, Any]]:
     """Return the columns of each stimulus, one row for each frame that was shown.
 
-    Returns
-    -------
-    tables : dict of str to dict of str to values
-        By stimulus, then by column. Grey has no frame and no caption.
+    Grey has no frame and no caption.
     """
     blocks: dict[str, list[tuple[int, Block]]] = {}
     for number, block in enumerate(schedule.blocks):

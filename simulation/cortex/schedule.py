@@ -45,14 +45,10 @@ MOVIE_ONE = "natural_movie_one"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """A movie, or grey, without a break.
+    """A movie, or grey (no movie), without a break.
 
     Attributes
     ----------
-    stimulus : str
-        Its presentations are those of this stimulus.
-    movie : FrameSource or None
-        None for grey.
     frame : array, shape (n_shown,), int64
         Frame of the movie at each presentation; -1 for grey.
     start_s, stop_s : array, shape (n_shown,), float64, seconds
@@ -68,16 +64,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pulses:
-    """Light into the brain. Each array has one row for each pulse.
-
-    Attributes
-    ----------
-    start_s, duration_s : array, float64, seconds
-    level : array, float64
-        Of the light.
-    cell_type : tuple of str
-        The line that answers.
-    """
+    """Light into the brain. One row for each pulse, and the line that answers."""
 
     start_s: NDArray[np.float64]
     duration_s: NDArray[np.float64]
@@ -92,13 +79,7 @@ class Pulses:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Schedule:
-    """A session: blocks in order of time, without holes, then pulses over a grey screen.
-
-    Attributes
-    ----------
-    duration_s : float
-        Where the recording ends, seconds.
-    """
+    """A session: blocks in order of time, without holes, then pulses over a grey screen."""
 
     blocks: tuple[Block, ...]
     pulses: Pulses
@@ -123,15 +104,7 @@ class Schedule:
 
 
 def movie_schedule(movie: FrameSource, *, seed: int = 0, grey_s: float = 1.0) -> Schedule:
-    """Show one movie once, with grey before and after.
-
-    Parameters
-    ----------
-    seed : int
-        Of jitter and dropped frames.
-    grey_s : float
-        Seconds of grey on each side.
-    """
+    """Show one movie once, with grey before and after."""
     return build_schedule([(grey_s, None, 0), (0.0, movie, 1), (grey_s, None, 0)], seed=seed)
 
 
@@ -147,22 +120,8 @@ def allen_schedule(
 ) -> Schedule:
     """Lay out a session as the public ones are.
 
-    Grey; a short movie many times; each long movie once; grey; the short movie again; pulses.
-
-    Parameters
-    ----------
-    movie_one : FrameSource
-        Shown `repeats` times in each of two blocks.
-    long_movies : sequence of FrameSource
-        Each shown once, in a block of its own.
-    spontaneous_s : float
-        Grey at the beginning, seconds.
-    between_s : float
-        Grey between the last long movie and the second block, seconds.
-    pulses_each : int
-        Pulses for each cell type at the end; none for 0.
-    seed : int
-        Of jitter and dropped frames.
+    Grey; the short movie `repeats` times; each long movie once; grey; the short movie `repeats`
+    times again; `pulses_each` pulses for each cell type.
     """
     parts: list[tuple[float, FrameSource | None, int]] = [
         (spontaneous_s, None, 0),
@@ -180,17 +139,7 @@ def build_schedule(
     pulses_each: int = 0,
     seed: int = 0,
 ) -> Schedule:
-    """Put parts one after another.
-
-    Parameters
-    ----------
-    parts : sequence of (grey_s, movie, repeats)
-        Seconds of grey, or a movie and how often it is shown.
-    pulses_each : int
-        Pulses for each cell type at the end.
-    seed : int
-        Of jitter and dropped frames.
-    """
+    """Put parts one after another: seconds of grey, or a movie and how often it is shown."""
     rng = np.random.default_rng([seed, 12])
     blocks: list[Block] = []
     at_s = 0.0

@@ -36,10 +36,6 @@ def session_trains(
     ----------
     session_seed : int
         Of noise and spikes: another seed is another day.
-    response : ResponseModel, optional
-        Of the same units, if it is built already: that takes seconds.
-    on_frames : callable, optional
-        Receives the frames, for a caller that keeps them.
     """
     response = build_response_model(units) if response is None else response
     tables = [grey_rates(response)[None]]

@@ -60,8 +60,6 @@ class SimulatedTrains:
         Sorted within each unit.
     bounds : array, shape (n_units + 1,), int64
         Unit ``u`` has the spikes ``bounds[u]`` to ``bounds[u + 1]``.
-    schedule : Schedule
-        What was shown.
     """
 
     samples: NDArray[np.int64]
@@ -106,8 +104,6 @@ def draw_trains(
         When each presentation starts; it lasts until the next.
     row_of : array, shape (n_shown,), int64
         Row of `rates` that each presentation shows.
-    session_seed : int
-        Of everything that differs from day to day.
     """
     n_steps = int(np.ceil(schedule.duration_s / STEP_S))
     middle_s = np.linspace(0.5 * STEP_S, (n_steps - 0.5) * STEP_S, n_steps)

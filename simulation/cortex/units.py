@@ -47,12 +47,6 @@ class Area:
 
     Attributes
     ----------
-    name : str
-        Acronym.
-    probe : str
-        That records it.
-    n_units : int
-        Of `DEFAULT_UNITS`.
     latency_s : float
         From the screen to the spikes. About those of [1]_, median time to first spike.
     rate_hz : float
@@ -60,8 +54,6 @@ class Area:
     sigma_px : tuple of float
         Smallest and largest receptive field, as the standard deviation of its envelope in pixels
         of the screen; a field is about four of them across.
-    kinds : dict of int to float
-        Share of each kind of receptive field.
     """
 
     name: str
@@ -118,16 +110,12 @@ class CortexUnits:
 
     Attributes
     ----------
-    seed : int
-        That they were drawn from.
-    unit_id : array, int64
     area, layer, cell_type, probe, quality : array of str
         Area and the rest are empty where there is none.
     kind : array, int64
         Kind of receptive field, index into `KIND_NAMES`.
     x_px, y_px, sigma_px : array, float64, pixels of the screen
         Centre and standard deviation of the envelope.
-    orientation, phase : array, float64, radians
     wavelength_px : array, float64, pixels
         Of the carrier.
     aspect : array, float64
@@ -138,15 +126,12 @@ class CortexUnits:
         Share of the mean rate that does not depend on what is shown.
     exponent : array, float64
         Of the drive, in the non-linearity.
-    latency_s : array, float64, seconds
     rate_hz : array, float64, spikes per second
         Mean over the reference movie.
     peak_hz : array, float64, spikes per second
         Never exceeded but for gain noise.
     regularity : array, float64
         Shape of the gamma process; 1 is Poisson.
-    amplitude_cutoff, presence_ratio, isi_violations : array, float64
-        Metrics of the sorter.
     """
 
     seed: int
@@ -186,14 +171,7 @@ class CortexUnits:
 
 
 def draw_units(seed: int, n_units: int = DEFAULT_UNITS) -> CortexUnits:
-    """Draw an animal.
-
-    Parameters
-    ----------
-    seed : int
-        The same seed gives the same units.
-    n_units : int
-        At least `MIN_UNITS`; shared out over the areas as in `AREAS`.
+    """Draw an animal: `MIN_UNITS` units or more, shared out over the areas as in `AREAS`.
 
     Raises
     ------

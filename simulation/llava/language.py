@@ -92,20 +92,7 @@ def train_language(
 ) -> None:
     """Train projector and language model in place until the clock runs out.
 
-    Parameters
-    ----------
-    model : LlavaForConditionalGeneration
-        Its vision tower is not touched.
-    tokenizer : PreTrainedTokenizerFast
-        Of the model.
-    training, validation : tuple of (Features, sequence of Facts)
-        Of different seeds.
-    clock : StepBudget
-        How long; the learning rate follows it.
-    seed : int
-        Of the order of pictures, their captions and their noise.
-    on_row : callable
-        Is given each row of the log.
+    The vision tower is not touched. The learning rate follows the clock.
     """
     torch.manual_seed(seed)
     features, facts = training
@@ -132,12 +119,7 @@ def train_language(
 
 
 def say(model: Any, tokenizer: Any, patches: Tensor) -> list[str]:
-    """Narrate patches greedily.
-
-    Parameters
-    ----------
-    patches : tensor, shape (n, n_patches, dim), float
-    """
+    """Narrate patches, shape (n, n_patches, dim), greedily."""
     before, after = _prompt_tokens(model, tokenizer)
     words = model.get_input_embeddings()
     n = len(patches)

@@ -18,17 +18,7 @@ CLIP = 1.0
 
 @dataclass(frozen=True, slots=True)
 class LoopOptions:
-    """How a part of the recipe learns.
-
-    Attributes
-    ----------
-    batch : int
-        Pictures in a step.
-    peak_rate, weight_decay : float
-        Of AdamW.
-    every : int
-        Steps between two rows of the log.
-    """
+    """Batch size in pictures, AdamW's rates, and the steps between two rows of the log."""
 
     batch: int
     peak_rate: float
@@ -46,22 +36,14 @@ def take_steps(
     pace: LoopOptions,
     seed: int,
 ) -> None:
-    """Train weights in place until the clock runs out.
+    """Train weights in place until the clock runs out; the learning rate follows it.
 
     Parameters
     ----------
-    weights : sequence of Parameter
-        What learns.
-    n_pictures : int
-        Pictures there are.
     loss_of : callable
         Is given the rows of a batch.
     note : callable
         Is given the step and the mean loss since the last note, at the start and the end too.
-    clock : StepBudget
-        How long; the learning rate follows it.
-    seed : int
-        Of the order of pictures.
     """
     optimizer = torch.optim.AdamW(weights, weight_decay=pace.weight_decay, fused=True)
     losses: list[float] = []

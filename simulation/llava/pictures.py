@@ -32,8 +32,6 @@ class Pictures:
     ----------
     pixels : array, shape (n, SIDE, SIDE), uint8
         Grey, resized as the processor does.
-    facts : tuple of Facts
-        One for each frame.
     patch_kind, patch_heading, patch_distance : array, shape (n, 64), int64
         What stands on each patch: index into `KINDS`, or `STREET`; index into `HEADINGS` and into
         `DISTANCES`, or `IGNORED`.
@@ -70,16 +68,7 @@ class FactLabels:
 
 
 def draw_pictures(movie_seed: int, n_scenes: int, *, frames_per_scene: int = 1) -> Pictures:
-    """Draw random scenes and take some frames of each.
-
-    Parameters
-    ----------
-    movie_seed : int
-        One of `simulation.seeds`.
-    n_scenes : int
-        Scenes.
-    frames_per_scene : int
-        Frames of each, at random.
+    """Draw random scenes and take some frames of each, at random.
 
     Raises
     ------
@@ -104,16 +93,7 @@ def draw_pictures(movie_seed: int, n_scenes: int, *, frames_per_scene: int = 1) 
 
 
 def squash(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Resize a frame to the square that the vision tower takes, as the processor does.
-
-    Parameters
-    ----------
-    frame : array, shape (304, 608), uint8
-
-    Returns
-    -------
-    pixels : array, shape (SIDE, SIDE), uint8
-    """
+    """Resize a frame to the square that the vision tower takes, as the processor does."""
     picture = Image.fromarray(frame).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     return np.array(picture)
 
@@ -121,10 +101,7 @@ def squash(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def patch_labels(scene: Scene, frame: int) -> NDArray[np.int64]:
     """Return what stands on each patch: the front-most thing whose box covers its middle.
 
-    Returns
-    -------
-    labels : array, shape (3, 64), int64
-        Kind, heading, distance, as in `Pictures`.
+    Shape (3, 64), int64: kind, heading and distance, as in `Pictures`.
     """
     labels = np.full((3, PATCHES, PATCHES), IGNORED)
     labels[0] = STREET

@@ -30,16 +30,10 @@ class Recipe:
 
     Attributes
     ----------
-    scenes, frames_per_scene : int
-        Random scenes to learn from, and frames of each.
-    validation_scenes : int
-        Scenes for the log.
     tower_steps : int
         Batches of 128 pictures for the vision tower.
     language_steps : int
         Batches of 64 pictures for the language model.
-    seed : int
-        Of the weights, the order and the noise.
     """
 
     scenes: int = 16_000
@@ -51,14 +45,7 @@ class Recipe:
 
 
 def train_llava(out: Path, recipe: Recipe) -> None:
-    """Train a tiny LLaVA and write its folder.
-
-    Parameters
-    ----------
-    out : Path
-        Of the model; ``out/work`` holds what is done until the end.
-    recipe : Recipe
-        Sizes, lengths and seed.
+    """Train a tiny LLaVA and write its folder; ``out/work`` holds what is done until the end.
 
     Raises
     ------
@@ -112,15 +99,7 @@ def train_llava(out: Path, recipe: Recipe) -> None:
 
 
 def plot_curves(folder: Path, picture: Path) -> None:
-    """Draw the log of a training.
-
-    Parameters
-    ----------
-    folder : Path
-        As `train_llava` leaves it.
-    picture : Path
-        PNG or SVG to write.
-    """
+    """Draw the log that `train_llava` wrote, as PNG or SVG."""
     import matplotlib as mpl
 
     mpl.use("Agg")

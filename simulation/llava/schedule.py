@@ -15,15 +15,7 @@ LOWEST = 0.01
 
 @dataclass(frozen=True, slots=True)
 class StepBudget:
-    """Counts the steps of a training.
-
-    Attributes
-    ----------
-    steps : int
-        Steps to train.
-    start_s : float
-        Host time at the start.
-    """
+    """Counts the steps of a training."""
 
     steps: int
     start_s: float = field(default_factory=time.monotonic)
@@ -38,15 +30,7 @@ class StepBudget:
 
 
 def cosine_rate(done: float, peak: float) -> float:
-    """Return the learning rate: a short rise, then half a cosine.
-
-    Parameters
-    ----------
-    done : float
-        Share of the training that is done.
-    peak : float
-        Highest rate.
-    """
+    """Return the learning rate: a short rise, then half a cosine."""
     if done < WARM_UP:
         return peak * max(done, 1e-4) / WARM_UP
     fall = 0.5 * (1 + math.cos(math.pi * min(1.0, (done - WARM_UP) / (1 - WARM_UP))))

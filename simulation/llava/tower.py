@@ -61,16 +61,7 @@ class FactHeads(nn.Module):
 
 
 def pixel_values(pixels: NDArray[np.uint8]) -> Tensor:
-    """Normalise grey pictures as CLIP's processor does.
-
-    Parameters
-    ----------
-    pixels : array, shape (n, side, side), uint8
-
-    Returns
-    -------
-    values : tensor, shape (n, 3, side, side), float32
-    """
+    """Normalise grey pictures as CLIP's processor does: shape (n, 3, side, side), float32."""
     grey = torch.from_numpy(pixels).float()[:, None] / 255
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
     return (grey - mean) / std
@@ -79,15 +70,7 @@ def pixel_values(pixels: NDArray[np.uint8]) -> Tensor:
 def patches_of(tower: nn.Module, values: Tensor) -> Tensor:
     """Return what LLaVA reads: the layer before the last, without the class token.
 
-    Parameters
-    ----------
-    tower : CLIPVisionModel
-        Of the model.
-    values : tensor, shape (n, 3, side, side), float32
-
-    Returns
-    -------
-    patches : tensor, shape (n, n_patches, dim), float32
+    Shape (n_pictures, n_patches, dim), float32.
     """
     hidden = tower(values, output_hidden_states=True).hidden_states
     patches: Tensor = hidden[-2][:, 1:]
@@ -103,21 +86,7 @@ def train_tower(
     seed: int,
     on_row: Callable[[TowerRow], None],
 ) -> None:
-    """Train the tower in place until the clock runs out.
-
-    Parameters
-    ----------
-    tower : CLIPVisionModel
-        Of the model.
-    training, validation : Pictures
-        Of different seeds.
-    clock : StepBudget
-        How long; the learning rate follows it.
-    seed : int
-        Of the order of pictures and of the heads.
-    on_row : callable
-        Is given each row of the log.
-    """
+    """Train the tower in place until the clock runs out; the learning rate follows it."""
     torch.manual_seed(seed)
     heads = FactHeads()
     weights = [*tower.parameters(), *heads.parameters()]

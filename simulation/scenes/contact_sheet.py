@@ -24,13 +24,7 @@ CHARS = 58
 
 
 def contact_sheet(scenes: Sequence[Scene], picture: Path) -> None:
-    """Draw the middle frame of each scene, four in a row, and write the page.
-
-    Parameters
-    ----------
-    picture : Path
-        PNG.
-    """
+    """Draw the middle frame of each scene, four in a row, and write the page as PNG."""
     tile_height = TILE_WIDTH * HEIGHT // WIDTH
     step_x, step_y = TILE_WIDTH + MARGIN, tile_height + 2 * LINE + MARGIN
     rows = -(-len(scenes) // COLUMNS)

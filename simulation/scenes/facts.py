@@ -28,14 +28,8 @@ class Thing:
 
     Attributes
     ----------
-    kind : str
-        One of `KINDS`.
-    count : int
-        How many, 1 to 3.
     heading : {"left", "right", "towards", "away", ""}
         Which way they face and go; empty for what stands still.
-    distance : {"near", "far"}
-        From the viewer.
     """
 
     kind: str
@@ -56,8 +50,6 @@ class Facts:
 
     Attributes
     ----------
-    light : {"day", "shadow", "night"}
-        ``shadow`` is daylight with a large dark shadow over the street.
     things : tuple of Thing
         One or two of different kinds, in the order of `KINDS`; the first is the subject.
     """

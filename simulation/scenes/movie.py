@@ -16,17 +16,7 @@ from simulation.seeds import scene_seed
 
 @dataclass(frozen=True, slots=True)
 class SceneMovie:
-    """Scenes of equal length, cut hard.
-
-    Attributes
-    ----------
-    name : str
-        As the stimulus is called in a recording, such as ``natural_movie_one``.
-    scenes : tuple of Scene
-        In order.
-    frames_per_scene : int
-        Frames of each scene that are shown, 1 to 60.
-    """
+    """Scenes of equal length, cut hard."""
 
     name: str
     scenes: tuple[Scene, ...]
@@ -53,17 +43,7 @@ class SceneMovie:
         return self.scenes[self.scene_of(frame)].facts
 
     def frames(self, first: int, stop: int) -> NDArray[np.uint8]:
-        """Draw frames.
-
-        Parameters
-        ----------
-        first, stop : int
-            Half open.
-
-        Returns
-        -------
-        frames : array, shape (n_frames, 304, 608), uint8
-        """
+        """Draw frames, half open: shape (n_frames, 304, 608), uint8."""
         frames = np.empty((stop - first, HEIGHT, WIDTH), dtype=np.uint8)
         at = first
         while at < stop:
@@ -78,18 +58,6 @@ class SceneMovie:
 def random_movie(
     name: str, *, seed: int, n_scenes: int, frames_per_scene: int = SCENE_FRAMES
 ) -> SceneMovie:
-    """Draw a movie of random scenes.
-
-    Parameters
-    ----------
-    name : str
-        Of the stimulus.
-    seed : int
-        Movies of different seeds share no scene.
-    n_scenes : int
-        At most `simulation.seeds.MAX_SCENES`.
-    frames_per_scene : int
-        Frames of each scene that are shown.
-    """
+    """Draw a movie of random scenes; movies of different seeds share none."""
     scenes = tuple(random_scene(scene_seed(seed, number)) for number in range(n_scenes))
     return SceneMovie(name, scenes, frames_per_scene)

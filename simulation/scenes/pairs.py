@@ -34,8 +34,6 @@ def controlled_pair(feature: str, seed: int) -> tuple[Scene, Scene]:
     ----------
     feature : str
         One of `FEATURES`. For ``second`` the first scene has the second thing, the other has not.
-    seed : int
-        The same seed gives the same pair.
 
     Raises
     ------

@@ -46,19 +46,7 @@ HALO = 0.35
 
 
 def render(scene: Scene, first: int = 0, stop: int = SCENE_FRAMES) -> NDArray[np.uint8]:
-    """Draw frames of a scene.
-
-    Parameters
-    ----------
-    scene : Scene
-        What to draw.
-    first, stop : int
-        Frames, half open, within `SCENE_FRAMES`.
-
-    Returns
-    -------
-    frames : array, shape (n_frames, 304, 608), uint8
-        Grey values.
+    """Draw frames of a scene, half open: shape (n_frames, 304, 608), uint8.
 
     Raises
     ------

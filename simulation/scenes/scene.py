@@ -62,8 +62,6 @@ class Actor:
 
     Attributes
     ----------
-    kind, heading : str
-        As in `Thing`.
     x, feet : float
         Middle and lower edge at the first frame, pixels from the left and from the top.
     height : float
@@ -101,10 +99,6 @@ class Scene:
 
     Attributes
     ----------
-    seed : int
-        Of the layout.
-    facts : Facts
-        True of every frame.
     actors : tuple of Actor
         From back to front.
     pan : float
@@ -133,13 +127,7 @@ class _Layout:
 
 
 def random_scene(seed: int) -> Scene:
-    """Draw facts and a layout.
-
-    Parameters
-    ----------
-    seed : int
-        The same seed gives the same scene.
-    """
+    """Draw facts and a layout; the same seed gives the same scene."""
     rng = np.random.default_rng([seed, 1])
     while True:
         scene = scene_of(random_facts(rng), seed)
@@ -148,20 +136,7 @@ def random_scene(seed: int) -> Scene:
 
 
 def scene_of(facts: Facts, seed: int) -> Scene:
-    """Lay out a script: these facts, and everything else from the seed.
-
-    Parameters
-    ----------
-    facts : Facts
-        What the scene shows.
-    seed : int
-        Of places, speeds, greys and the street.
-
-    Returns
-    -------
-    Scene
-        Ask `all_visible` whether nothing in it hides.
-    """
+    """Lay out these facts, with everything else from the seed; things may hide each other."""
     layout = _draw_layout(seed)
     pan = 0.0 if layout.pan < 0.5 else (layout.pan - 0.75) * 3.2
     groups: list[list[Actor]] = []

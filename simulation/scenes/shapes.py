@@ -27,8 +27,6 @@ class Part:
     ----------
     points : tuple of (x, y)
         Corners of a polygon; or of an oval's box, when there are two.
-    tone : str
-        Its brightness, by name.
     """
 
     points: tuple[Point, ...]
@@ -57,20 +55,7 @@ SIZES = {
 
 
 def parts_of(kind: str, heading: str, phase: float) -> Sequence[Part]:
-    """Return the outline of a thing.
-
-    Parameters
-    ----------
-    kind, heading : str
-        As in `simulation.scenes.facts`; ``left`` is ``right`` in a mirror.
-    phase : float
-        Of its gait, wing beat or wheels, cycles.
-
-    Returns
-    -------
-    parts : sequence of Part
-        From back to front.
-    """
+    """Return the parts of a thing from back to front, at a phase of its gait in cycles."""
     if heading == "left":
         return [Part(tuple((-x, y) for x, y in p.points), p.tone) for p in _SIDE[kind](phase)]
     if heading == "towards":
