@@ -45,17 +45,9 @@ class Backoff:
         self._began_ns = self._clock.now_ns()
 
     def end(self, pause_s: float | None = None) -> float:
-        """Note that it failed, and begin a pause.
+        """Note that it failed; begin a pause, at most `LONGEST_PAUSE_S`, and return its seconds.
 
-        Parameters
-        ----------
-        pause_s : float, optional
-            The pause that it asked for itself (``Retry-After``), instead of the next one.
-
-        Returns
-        -------
-        pause_s : float
-            Seconds; at most `LONGEST_PAUSE_S`.
+        It may ask for a pause itself (``Retry-After``), instead of the next one.
         """
         now_ns = self._clock.now_ns()
         if ns_to_second(now_ns - self._began_ns) > self._healthy_after_s:

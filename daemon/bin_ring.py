@@ -218,12 +218,8 @@ class BinRing:
     def add(self, batch: SpikeBatch) -> AddReport:
         """Put a batch's spikes into their bins.
 
-        Called on the fast loop for every message; does not block.
-
-        Parameters
-        ----------
-        batch : SpikeBatch
-            ``unit_index`` is a row of the encoder's population here, not of the stream's.
+        Called on the fast loop for every message; does not block. ``unit_index`` is a row of the
+        encoder's population here, not of the stream's.
         """
         self.add_stream(batch.stream)
         stream = self._streams[batch.stream]
@@ -239,13 +235,7 @@ class BinRing:
         return AddReport(n_binned, n_late, n_unknown, n_overrun_bins, has_restarted)
 
     def _begin_run(self, stream: _Coverage, batch: SpikeBatch) -> bool:
-        """Note a source that restarted; forget the session once every source did.
-
-        Returns
-        -------
-        has_restarted : bool
-            Whether the ring is empty now.
-        """
+        """Note a source that restarted; forget the session, and say so, once every source did."""
         is_new_run = stream.run != batch.run
         stream.run = batch.run
         stream.is_blind = False  # it is here; whether it is live depends on the watermark

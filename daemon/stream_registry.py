@@ -114,12 +114,7 @@ class Accepted:
 class StreamRegistry:
     """All streams that have said hello.
 
-    Parameters
-    ----------
-    population : Population
-        The encoder's.
-    extra_units : {"refuse", "ignore"}
-        What to do with a stream's units that the encoder does not know.
+    `population` is the encoder's; `extra_units` says what to do with units that it does not have.
     """
 
     def __init__(self, population: Population, extra_units: Literal["refuse", "ignore"]) -> None:
@@ -128,19 +123,7 @@ class StreamRegistry:
         self.streams: dict[str, Stream] = {}
 
     def register(self, hello: Hello, *, host_ns: int) -> bool:
-        """Take up a stream, or a restart of one.
-
-        Parameters
-        ----------
-        hello : Hello
-            As received.
-        host_ns : int
-            When it was received.
-
-        Returns
-        -------
-        is_new : bool
-            False for the hello that a source repeats every second.
+        """Take up a stream, or a restart of one; False for a hello that is only repeated.
 
         Raises
         ------
@@ -175,17 +158,8 @@ class StreamRegistry:
     def accept(self, batch: SpikeBatch) -> Accepted:
         """Check a batch's place in its stream and translate its unit indices.
 
-        Called on the fast loop for every message.
-
-        Parameters
-        ----------
-        batch : SpikeBatch
-            ``unit_index`` is a row of the stream's population.
-
-        Returns
-        -------
-        Accepted
-            ``unit_index`` is a row of the encoder's population, or ``n_units``.
+        Called on the fast loop for every message. ``unit_index`` is a row of the stream's
+        population before, and of the encoder's (or ``n_units``) after.
         """
         stream = self.streams.get(batch.stream)
         # Without the hello of this very run there is no table, and an index means nothing.
@@ -218,12 +192,9 @@ class StreamRegistry:
         return Accepted(batches, n_lost)
 
     def end(self, end: StreamEnd) -> int | None:
-        """Note that a stream has ended.
+        """Note that a stream has ended; return how many of its last messages were lost.
 
-        Returns
-        -------
-        n_lost : int or None
-            How many of its last messages were lost; None if no such run has said hello.
+        None if no such run has said hello.
         """
         stream = self.streams.get(end.stream)
         if stream is None or stream.hello.run != end.run:
@@ -240,10 +211,7 @@ class StreamRegistry:
     ) -> list[str]:
         """Mark the live streams that have been silent for too long as blind, and return them.
 
-        Parameters
-        ----------
-        except_for : collection of str
-            Streams that are left unread just now: their messages wait in a socket.
+        Not those of `except_for`, left unread just now: their messages wait in a socket.
         """
         # Their silence begins to count when they are read again.
         for name in except_for:

@@ -29,10 +29,7 @@ from daemon.bin_ring import BinRing
 class WindowCutter:
     """Cuts the complete windows out of a ring.
 
-    Parameters
-    ----------
-    clock : Clock
-        For the stamp "window complete"; decides nothing.
+    Its clock gives the stamp "window complete" and decides nothing.
 
     Attributes
     ----------
@@ -53,14 +50,8 @@ class WindowCutter:
     def ready(self, ring: BinRing, *, received_host_ns: int = 0) -> Iterator[Window]:
         """Yield the windows that have become complete.
 
-        Called on the fast loop after every `BinRing.add`; must not block.
-
-        Parameters
-        ----------
-        ring : BinRing
-            Holds the counts; the windows are views of it.
-        received_host_ns : int
-            When the newest batch arrived.
+        Called on the fast loop after every `BinRing.add`; must not block. The windows are views
+        of the ring. `received_host_ns` is when the newest batch arrived.
         """
         # A restarted session has its own beginning, which may lie before the old end.
         if ring.generation != self._generation:

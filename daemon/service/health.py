@@ -24,13 +24,7 @@ class ReadyCondition(NamedTuple):
 
 
 class Health:
-    """Conditions by name, and the heartbeat of the fast loop.
-
-    Parameters
-    ----------
-    conditions : iterable of str
-        Names of the conditions that must be met; each is unmet until it is set.
-    """
+    """Conditions by name, each unmet until it is set, and the heartbeat of the fast loop."""
 
     def __init__(self, conditions: Iterable[str], clock: Clock | None = None) -> None:
         self._clock = clock or HostClock()

@@ -40,12 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class HttpServer:
-    """Serves from construction to `close`.
-
-    Attributes
-    ----------
-    port : int
-        The port that was bound; a free one if 0 was given.
+    """Serves from construction to `close`, on a free port if 0 was given.
 
     Raises
     ------

@@ -96,10 +96,6 @@ class WorkerClient:
         Arguments of ``python -m daemon.worker``, but for the address.
     batch_timeout_s : float
         A worker busy for longer with one window is killed and replaced.
-    failures_before_problem : int
-        So many failed windows in a row are a problem.
-    handover : Handover, optional
-        ``newest`` if omitted.
     wants_partials : callable, optional
         Whether anybody subscribes to unfinished sentences; called for each window.
 

@@ -109,19 +109,8 @@ class FailureStreak:
 class InlineClient:
     """Narrates at once, in the caller's thread: every window, in order.
 
-    Parameters
-    ----------
-    narrator : Narrator
-        Closed by `close`.
-    clock : Clock, optional
-        For the stamps of failures.
-    failures_before_problem : int
-        So many failed windows in a row are a problem.
-
-    Attributes
-    ----------
-    dropped : Counter of str
-        Windows that failed. None is ever replaced, and there is no worker that could die.
+    It owns the narrator. `dropped` counts the windows that failed: none is ever replaced, and there
+    is no worker that could die.
     """
 
     sockets: Sequence[zmq.Socket[bytes]] = ()

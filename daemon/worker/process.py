@@ -26,19 +26,7 @@ logger = logging.getLogger(__name__)
 class WorkerProcess:
     """Keeps one child process alive.
 
-    Parameters
-    ----------
-    arguments : sequence of str
-        After ``python -m``.
-    name : str
-        For the log.
-
-    Attributes
-    ----------
-    n_restarts : int
-        Times that a dead child was replaced.
-    started_ns : int
-        When the newest child was started, host clock.
+    `arguments` follow ``python -m``; `started_ns` is when the newest child was started, host clock.
     """
 
     def __init__(
@@ -73,12 +61,9 @@ class WorkerProcess:
         logger.info("%s started", self._name, extra={"pid": self._child.pid})
 
     def check(self) -> int | None:
-        """Look after the child; called on the fast loop, never waits.
+        """Return the exit code of a child that has died since the last call; never waits.
 
-        Returns
-        -------
-        exit_code : int or None
-            Of a child that has died since the last call. The next one starts after a pause.
+        The next child starts after a pause.
         """
         if self._child is None:
             # Not at once: a worker that dies while loading would keep a core and the disk busy.
