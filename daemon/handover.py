@@ -35,15 +35,7 @@ Policy = Literal["newest", "all"]
 class Handover:
     """Places for windows that wait for the narrator.
 
-    Parameters
-    ----------
-    capacity : int
-        Windows after which it is full, under ``all``; ``newest`` has one place.
-
-    Attributes
-    ----------
-    n_replaced : int
-        Windows that gave way to newer ones.
+    Under ``all`` it is full from `capacity` windows on; ``newest`` has one place.
     """
 
     def __init__(self, policy: Policy = "newest", capacity: int = 1) -> None:

@@ -34,15 +34,6 @@ class Publisher:
     is_insecure : bool
         Allow an address that other machines can reach.
 
-    Attributes
-    ----------
-    address : str
-        Where it is bound.
-    socket : zmq.Socket
-        To be polled by the loop.
-    n_published : int
-        Messages sent.
-
     Raises
     ------
     UserError

@@ -30,14 +30,7 @@ class RateLimitedLog:
     def warning(self, reason: str, event: str, *, extra: Mapping[str, object]) -> None:
         """Log a warning, or count it if its reason was logged less than an interval ago.
 
-        Parameters
-        ----------
-        reason : str
-            One of a few stable words.
-        event : str
-            The stable phrase of the log line.
-        extra : mapping
-            Fields of the line; ``suppressed`` is added when lines were left out.
+        `extra` are the fields of the line; ``suppressed`` is added when lines were left out.
         """
         now_ns = self._clock.now_ns()
         silence = self._silences.get(reason)

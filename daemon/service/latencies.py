@@ -32,14 +32,7 @@ class StageHistogram:
 
     `record` belongs to one thread; Prometheus may read from another.
 
-    Parameters
-    ----------
-    name : str
-        Of the histogram, without prefix and unit.
-    buckets_s : sequence of float
-        Upper edges.
-    labels : sequence of str
-        Beside ``stage``.
+    `name` is without prefix and unit, `buckets_s` are upper edges, `labels` stand beside ``stage``.
     """
 
     def __init__(
@@ -97,11 +90,8 @@ class LatencyRecorder:
     def summary(self) -> dict[str, dict[str, float]]:
         """Return percentiles of the newest 10,000 narrations, in milliseconds.
 
-        Returns
-        -------
-        summary : dict
-            For each stage and ``total``: ``p50``, ``p95``, ``p99``, ``max`` and ``n``. Empty
-            before the first narration.
+        For each stage and ``total``: ``p50``, ``p95``, ``p99``, ``max`` and ``n``. Empty before the
+        first narration.
         """
         n_held = min(self._n_recorded, RESERVOIR)
         if not n_held:

@@ -40,14 +40,8 @@ def configure_logging(
 ) -> None:
     """Choose how log lines look. Called once, by the process that starts the others.
 
-    Parameters
-    ----------
-    level : str
-        Lowest severity of our own lines.
-    log_format : {"auto", "text", "json"}
-        ``auto`` is text on a terminal and JSON otherwise.
-    output : text file, optional
-        Where to write; standard error if omitted.
+    `level` is the lowest severity of our own lines. The format ``auto`` is text on a terminal and
+    JSON otherwise. `output` is standard error if omitted.
     """
     output = sys.stderr if output is None else output
     is_text = log_format == "text" or (log_format == "auto" and output.isatty())

@@ -23,18 +23,11 @@ PREFIX = "neurrate"
 class MetricFamily:
     """One counter or gauge as Prometheus sees it.
 
-    Attributes
-    ----------
-    field : str
-        Of `Counters` or `Gauges`.
-    help : str
-        What it says, and what to look at when it rises.
-    label : str
-        Name of the label where the field holds a number for each key; empty where it is a number.
+    `field` is one of `Counters` or `Gauges`; `label` is named where it holds a number for each key.
     """
 
     field: str
-    help: str
+    help: str  # what it says, and what to look at when it rises
     label: str = ""
 
     @property

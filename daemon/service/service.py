@@ -36,12 +36,8 @@ logger = logging.getLogger(__name__)
 class Service:
     """One daemon.
 
-    Parameters
-    ----------
-    stop : StopRequest, optional
-        To stop it from outside; signals make it too.
-    on_bound : callable, optional
-        Given the addresses of the daemon once: ``publish`` and ``http``.
+    `stop` stops it from outside; signals make it too. `on_bound` is given the addresses of the
+    daemon once: ``publish`` and ``http``.
     """
 
     def __init__(

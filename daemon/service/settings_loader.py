@@ -30,12 +30,8 @@ DEFAULT = "default"
 class LoadedSettings:
     """Settings, and where each of them came from.
 
-    Attributes
-    ----------
-    settings : Settings
-        Complete and valid.
-    provenance : dict
-        For each dotted key: ``default``, the file, the environment variable, or ``--set``.
+    `provenance` has for each dotted key: ``default``, the file, the environment variable, or
+    ``--set``.
     """
 
     settings: Settings
@@ -72,10 +68,6 @@ def load_settings(
         From the command line: dotted keys and values. Texts are read as TOML values where they
         are such, and ``none`` means None.
 
-    Returns
-    -------
-    LoadedSettings
-
     Raises
     ------
     SettingsError
@@ -106,15 +98,7 @@ def load_settings(
 def overrides_of(texts: Sequence[str]) -> dict[str, object]:
     """Read ``key=value`` texts.
 
-    Parameters
-    ----------
-    texts : sequence of str
-        As given to ``--set``; a later one of the same key wins.
-
-    Returns
-    -------
-    overrides : dict
-        Dotted keys and the texts of their values.
+    A later text of the same key wins.
 
     Raises
     ------
@@ -133,14 +117,8 @@ def settings_from(
 ) -> LoadedSettings:
     """Load the settings from a file, this process's environment and the command line.
 
-    Parameters
-    ----------
-    config : Path or None
-        TOML file.
-    texts : sequence of str
-        As given to ``--set``.
-    named : mapping, optional
-        Dotted keys and values of options that have names of their own; they win over ``--set``.
+    `named` has the dotted keys and values of options with names of their own; they win over
+    ``--set``.
     """
     overrides = {**overrides_of(texts), **(named or {})}
     return load_settings(file=config, environ=os.environ, overrides=overrides)

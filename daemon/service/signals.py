@@ -18,11 +18,7 @@ STDIN = 0
 class StopRequest:
     """Whether somebody has asked to stop.
 
-    Attributes
-    ----------
-    is_made : bool
-    signal_name : str
-        Of the signal that asked; empty if it was something else.
+    `signal_name` is empty if it was not a signal that asked.
     """
 
     def __init__(self) -> None:
@@ -36,10 +32,7 @@ def stop_on_signal(
 ) -> Iterator[None]:
     """Handle SIGINT and SIGTERM while the body runs: the first asks to stop, the second forces.
 
-    Parameters
-    ----------
-    force : callable
-        Called at the second signal; ends the process at once, with code 1.
+    `force`, called at the second signal, ends the process at once, with code 1.
     """
 
     def stop(signal_number: int, _frame: FrameType | None) -> None:

@@ -18,17 +18,8 @@ def bind_worker_socket(
 ) -> tuple[Path, zmq.Socket[bytes]]:
     """Make a folder and bind a ROUTER socket in it, at ``ipc://FOLDER/NAME``.
 
-    Parameters
-    ----------
-    what : str
-        The socket's owner, for the error.
-
-    Returns
-    -------
-    folder : Path
-        The caller removes it.
-    socket : zmq.Socket
-        Raises on a message for a worker that is gone.
+    The caller removes the folder. `what` names the socket's owner in the error. The socket raises
+    on a message for a worker that is gone.
 
     Raises
     ------

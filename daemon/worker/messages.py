@@ -73,14 +73,8 @@ class Heartbeat:
 class Failed:
     """A window could not be narrated, or the worker cannot start.
 
-    Attributes
-    ----------
-    batch_id : int
-        Of the window; -1 if the worker could not start.
-    reason : str
-        One sentence.
-    exit_code : int
-        0 if the worker continues; else its own: 2 the user's input, 3 a dependency.
+    `batch_id` is -1 if the worker could not start. `exit_code` is 0 if it continues; else its own:
+    2 the user's input, 3 a dependency.
     """
 
     batch_id: int
@@ -95,12 +89,7 @@ Reply = ModelLoaded | NarratorOutput | ReadyForNext | Failed | Heartbeat
 class Narrate:
     """A window to narrate.
 
-    Attributes
-    ----------
-    embeddings : tuple of PatchEmbedding
-        One for each population; as received, their windows have counts of no bins.
-    with_partials : bool
-        Whether unfinished sentences are wanted.
+    One embedding for each population; as received, their windows have counts of no bins.
     """
 
     batch_id: int
