@@ -173,9 +173,17 @@ def build_model(tokenizer: Any, grid: PatchGrid, *, seed: int) -> Any:
     import torch
     from transformers import LlavaForConditionalGeneration
 
+    config = llava_config(
+        tokenizer,
+        grid,
+        PATCH_PIXELS,
+        vision_layers=VISION_LAYERS,
+        max_tokens=2048,
+        initializer_range=WEIGHT_STD,
+    )
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        model = LlavaForConditionalGeneration(_model_config(tokenizer, grid))
+        model = LlavaForConditionalGeneration(config)
         said = tokenizer.convert_tokens_to_ids(
             [f"Ġ{word}" for word in _all_words()] + [".", ","],
         )
@@ -190,16 +198,25 @@ def build_model(tokenizer: Any, grid: PatchGrid, *, seed: int) -> Any:
     return model.eval()
 
 
-def _model_config(tokenizer: Any, grid: PatchGrid) -> Any:
+def llava_config(
+    tokenizer: Any,
+    grid: PatchGrid,
+    patch_pixels: int,
+    *,
+    vision_layers: int,
+    max_tokens: int,
+    **init: float,
+) -> Any:
+    """Return the `LlavaConfig` of both tiny models; `init` may set ``initializer_range``."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
     vision = CLIPVisionConfig(
         hidden_size=grid.dim,
         intermediate_size=4 * grid.dim,
-        num_hidden_layers=VISION_LAYERS,
+        num_hidden_layers=vision_layers,
         num_attention_heads=grid.dim // HEAD_WIDTH,
-        image_size=grid.rows * PATCH_PIXELS,
-        patch_size=PATCH_PIXELS,
+        image_size=grid.rows * patch_pixels,
+        patch_size=patch_pixels,
         projection_dim=grid.dim,
     )
     text = LlamaConfig(
@@ -209,18 +226,18 @@ def _model_config(tokenizer: Any, grid: PatchGrid) -> Any:
         num_hidden_layers=TEXT_LAYERS,
         num_attention_heads=TEXT_WIDTH // 32,
         num_key_value_heads=TEXT_WIDTH // 32,
-        max_position_embeddings=2048,
-        initializer_range=WEIGHT_STD,
+        max_position_embeddings=max_tokens,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        **init,
     )
     return LlavaConfig(
         vision_config=vision,
         text_config=text,
         image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
         image_seq_length=grid.n_patches,
-        initializer_range=WEIGHT_STD,
+        **init,
     )
 
 

@@ -98,12 +98,7 @@ def parse(text: str) -> ParsedCaption:
         count = _number(words[max(0, at - NUMBER_REACH) : at], is_plural=is_plural)
         is_subject = not things
         things.append(
-            ParsedThing(
-                kind,
-                count,
-                heading if is_subject else None,
-                distance if is_subject else None,
-            )
+            ParsedThing(kind, count, heading, distance) if is_subject else ParsedThing(kind, count)
         )
     return ParsedCaption(light, tuple(things))
 

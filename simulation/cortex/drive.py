@@ -282,9 +282,4 @@ def _calibrated(bare: ResponseModel, units: CortexUnits) -> ResponseModel:
     driven_hz = units.rate_hz * (1 - units.base_share)
     gain_hz = np.minimum(driven_hz / np.maximum(mean, 1e-3), units.peak_hz)
     gain_hz[~units.is_visual] = 0.0
-    return replace(
-        bare,
-        half=half,
-        base_hz=units.rate_hz - gain_hz * mean,
-        gain_hz=gain_hz,
-    )
+    return replace(bare, half=half, base_hz=units.rate_hz - gain_hz * mean, gain_hz=gain_hz)

@@ -13,8 +13,4 @@ VISION_LAYERS = 5
 """LLaVA-1.5 reads the layer before the last (``vision_feature_layer`` -2): four that work, and
 one that nothing reads and that is left as it was drawn."""
 
-TEXT_WIDTH = 128
-TEXT_LAYERS = 3
-HEAD_WIDTH = 32
-
 SEEING_GRID = PatchGrid(rows=PATCHES, cols=PATCHES, dim=VISION_WIDTH)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast, get_args
 
 from contracts.errors import MisuseError
@@ -74,16 +74,7 @@ class Facts:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, as `from_json` reads them."""
-        things = [
-            {
-                "kind": thing.kind,
-                "count": thing.count,
-                "heading": thing.heading,
-                "distance": thing.distance,
-            }
-            for thing in self.things
-        ]
-        return {"light": self.light, "things": things}
+        return {"light": self.light, "things": [asdict(thing) for thing in self.things]}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Facts:
