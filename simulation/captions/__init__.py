@@ -1,4 +1,4 @@
-"""Sentences for facts, and facts out of sentences."""
+"""Write captions for facts, and parse facts from sentences."""
 
 from simulation.captions.parser import ParsedCaption, ParsedThing, parse
 from simulation.captions.phrases import caption, vocabulary

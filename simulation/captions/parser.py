@@ -1,6 +1,6 @@
-"""Reads facts out of any sentence: word by word, with no grammar.
+"""Parses facts from any sentence, word by word and without a grammar.
 
-It takes more words than the captions hold, so that a larger model's sentences can be scored too.
+It knows more words than the captions use, so that a larger model's sentences can be scored too.
 The first thing that is named is the subject; heading, distance and its own number belong to it.
 """
 

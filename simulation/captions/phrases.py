@@ -1,4 +1,4 @@
-"""Says facts in English: a controlled vocabulary, several phrasings, every fact in each.
+"""Captions in English: a controlled vocabulary and several phrasings, each with every fact.
 
 The subject is always the first thing that a sentence names; `simulation.captions.parser` relies
 on it.
@@ -66,7 +66,7 @@ def caption(facts: Facts, seed: int = 0) -> str:
 
 
 def phrase(facts: Facts, phrasing: int, rng: np.random.Generator) -> str:
-    """Say all facts in a given phrasing, 0 to 5, with words drawn from `rng`."""
+    """Return a sentence with all facts in a given phrasing, 0 to 5, with words drawn from `rng`."""
     subject = facts.subject
     who = _noun_phrase(subject, rng)
     heading = _pick(HEADINGS[subject.heading], rng)

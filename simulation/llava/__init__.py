@@ -1,1 +1,1 @@
-"""The recipe of the tiny LLaVA that sees: pictures, vision tower, language, and their log."""
+"""The training recipe of the tiny LLaVA: pictures, vision tower, language, and their log."""

@@ -1,9 +1,9 @@
-"""Second part of the recipe: a projector and a small Llama that learn to say what the patches show.
+"""Second part of the recipe: a projector and a small Llama that learn to describe the patches.
 
-The vision tower is frozen by now, so its patches are computed once. Patches that are read from
-spikes are paler than true ones, and noisy: an encoder that is unsure gives the mean of what it
-thinks possible. The language model learns on true patches, and on true patches made paler and
-noisier, so that it says what is still to be seen in them.
+The vision tower is frozen by now, so its patches are computed once. Patches decoded from
+spikes have less contrast than true ones, and noise: an uncertain encoder predicts the mean of the
+plausible patches. The language model is trained on true patches and on degraded ones, so that it
+still describes what can be recognised in them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FEATURE_BATCH = 256
 
 @dataclass(frozen=True, slots=True)
 class LanguageRow:
-    """One row of the log: loss since the last, and shares of validation pictures said right."""
+    """One row of the log: loss since the last, and shares of correct validation pictures."""
 
     step: int
     minutes: float

@@ -1,4 +1,4 @@
-"""The steps that both parts of the recipe take: batch, loss, and now and then a row of the log."""
+"""The training loop of both parts of the recipe, with a row of the log at intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tiny LLaVA before it has learned anything: its sizes, tokenizer and processor."""
+"""The untrained tiny LLaVA: its configuration, tokenizer and processor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tiny LLaVA learns from: frames as its processor cuts them, and what is true of them."""
+"""Training pictures of the tiny LLaVA: frames as its processor resizes them, and their labels."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""First part of the recipe: a CLIP vision tower that learns to see, from labels of patches.
+"""First part of the recipe: a CLIP vision tower trained on labels of patches.
 
-CLIP's own way, contrast with text, needs far more pictures than a laptop draws. Here every patch
-is told what stands on it, and the picture as a whole what is true of it; both are read from the
-layer that LLaVA reads, by linear heads that are thrown away afterwards.
+CLIP's contrastive training needs far more pictures than a laptop can draw. Here each patch has a
+label for what stands on it, and each picture has its facts. Linear heads, discarded afterwards,
+read both from the layer that LLaVA uses.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class TowerRow:
 
 
 class FactHeads(nn.Module):
-    """Linear readers of the patches; they live as long as the training of the tower."""
+    """Linear classifiers on the patches, used only while the tower is trained."""
 
     def __init__(self, width: int = VISION_WIDTH) -> None:
         super().__init__()

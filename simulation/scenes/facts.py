@@ -46,7 +46,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that a frame shows, and all that a caption may say of it.
+    """Everything that a frame shows and a caption may mention.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Facts:
 
 
 def headings_of(kind: str) -> tuple[Heading, ...]:
-    """Return the headings that can be seen in one frame.
+    """Return the headings that are visible in a single frame.
 
     A bird is seen from the side alone: small and in the sky, its front and back look the same.
     """
