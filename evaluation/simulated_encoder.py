@@ -71,21 +71,11 @@ left out are in every caption, or other words for one of these."""
 
 @dataclass(frozen=True, slots=True)
 class BundleRecipe:
-    """All that the encoder depends on.
+    """All that the encoder depends on."""
 
-    Attributes
-    ----------
-    scenes : int
-        Of the long movie, a second each.
-    repeats : int
-        Of the short movie of 30 s, half of them before the long one.
-    epochs : int
-        Passes over the training windows, at most.
-    """
-
-    scenes: int = 2_400
-    repeats: int = 4
-    epochs: int = 9
+    scenes: int = 2_400  # of the long movie, a second each
+    repeats: int = 4  # of the short movie of 30 s, half of them before the long one
+    epochs: int = 9  # at most
     seed: int = 0
 
 
@@ -202,20 +192,14 @@ def _keep_run(folder: Path, prepared: PreparedSet, out: Path, facts: dict[str, A
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeptEncoder:
-    """What a folder of `train_simulated_encoder` holds, but for captions and probes.
-
-    Attributes
-    ----------
-    arrays : dict of str to array
-        ``unit_mean`` and ``unit_std``, shape (n_units,); ``mean_patch``, shape (n_frames, dim).
-    """
+    """What a folder of `train_simulated_encoder` holds, but for captions and probes."""
 
     network: EncoderNetwork
     population: Population
     window: WindowSpec
     scaling: Scaling
-    facts: dict[str, Any]
-    arrays: dict[str, NDArray[Any]]
+    facts: dict[str, Any]  # the whole of ``encoder.json``
+    arrays: dict[str, NDArray[Any]]  # unit_mean and unit_std (n_units,); mean_patch (n_frames, dim)
 
 
 def load_kept(folder: Path) -> KeptEncoder:

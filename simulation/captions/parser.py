@@ -49,19 +49,11 @@ NUMBER_REACH = 3
 
 @dataclass(frozen=True, slots=True)
 class ParsedThing:
-    """A thing that a sentence names; None where it does not say.
-
-    Attributes
-    ----------
-    count : int or None
-        From its number word; 1 for a singular without one, None for a plural without one.
-    heading, distance : str or None
-        Of the subject alone.
-    """
+    """A thing that a sentence names; None where it does not say."""
 
     kind: str
-    count: int | None = None
-    heading: str | None = None
+    count: int | None = None  # without a number word 1 for a singular, None for a plural
+    heading: str | None = None  # of the subject alone, as is distance
     distance: str | None = None
 
 

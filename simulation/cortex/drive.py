@@ -85,29 +85,17 @@ class FrameSource(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResponseModel:
-    """The filters of an animal's units, and how what they pass becomes a rate.
+    """The filters of an animal's units, and how what they pass becomes a rate."""
 
-    Attributes
-    ----------
-    even, odd : array, shape (n_pixels, n_units), float64
-        Pair of filters in quadrature, each of unit length.
-    absolute : array, shape (n_pixels, n_units_luminance), float64
-        Fields of the luminance units, which answer to light itself and not to contrast.
-    half : array, shape (n_units,), float64
-        Drive at half of the largest response.
-    base_hz, gain_hz : array, shape (n_units,), float64
-        Rate without any drive, and what the strongest drive adds.
-    """
-
-    even: NDArray[np.float64]
-    odd: NDArray[np.float64]
-    absolute: NDArray[np.float64]
-    kind: NDArray[np.int64]
+    even: NDArray[np.float64]  # shape (n_pixels, n_units): filters of unit length
+    odd: NDArray[np.float64]  # in quadrature with the even ones
+    absolute: NDArray[np.float64]  # shape (n_pixels, n_units_luminance): fields for light itself
+    kind: NDArray[np.int64]  # shape (n_units,), as are the others
     sign: NDArray[np.float64]
     exponent: NDArray[np.float64]
-    half: NDArray[np.float64]
-    base_hz: NDArray[np.float64]
-    gain_hz: NDArray[np.float64]
+    half: NDArray[np.float64]  # drive at half of the largest response
+    base_hz: NDArray[np.float64]  # rate without any drive
+    gain_hz: NDArray[np.float64]  # what the strongest drive adds
 
     def rates(
         self, frames: NDArray[np.uint8], before: NDArray[np.uint8] | None = None

@@ -38,16 +38,10 @@ UNFINISHED = ".unfinished"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionTruth:
-    """What was written, and what is true of it.
-
-    Attributes
-    ----------
-    movies : Path
-        Folder with the facts of each movie, and its frames if they were asked for.
-    """
+    """What was written, and what is true of it."""
 
     path: Path
-    movies: Path
+    movies: Path  # folder with the facts of each movie, and its frames if they were asked for
     units: CortexUnits
     trains: SimulatedTrains
 

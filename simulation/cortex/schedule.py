@@ -45,20 +45,12 @@ MOVIE_ONE = "natural_movie_one"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """A movie, or grey (no movie), without a break.
-
-    Attributes
-    ----------
-    frame : array, shape (n_shown,), int64
-        Frame of the movie at each presentation; -1 for grey.
-    start_s, stop_s : array, shape (n_shown,), float64, seconds
-        When it was on the screen. Each stops where the next starts.
-    """
+    """A movie, or grey (no movie), without a break."""
 
     stimulus: str
     movie: FrameSource | None
-    frame: NDArray[np.int64]
-    start_s: NDArray[np.float64]
+    frame: NDArray[np.int64]  # shape (n_shown,); -1 for grey
+    start_s: NDArray[np.float64]  # shape (n_shown,), as is stop_s; each stops where the next starts
     stop_s: NDArray[np.float64]
 
 

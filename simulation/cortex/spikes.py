@@ -52,18 +52,10 @@ ANSWER_S = (0.0016, 0.0030)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimulatedTrains:
-    """The spikes of a session, unit by unit.
+    """The spikes of a session, unit by unit."""
 
-    Attributes
-    ----------
-    samples : array, shape (n_spikes,), int64, samples of 1/30,000 s
-        Sorted within each unit.
-    bounds : array, shape (n_units + 1,), int64
-        Unit ``u`` has the spikes ``bounds[u]`` to ``bounds[u + 1]``.
-    """
-
-    samples: NDArray[np.int64]
-    bounds: NDArray[np.int64]
+    samples: NDArray[np.int64]  # shape (n_spikes,), at 30 kHz; sorted within each unit
+    bounds: NDArray[np.int64]  # (n_units + 1,); unit u has spikes bounds[u] to bounds[u + 1]
     schedule: Schedule
 
     @property

@@ -43,26 +43,15 @@ KIND_NAMES = ("luminance", "centre_surround", "simple", "energy", "motion", "bli
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """What is typical of an area.
-
-    Attributes
-    ----------
-    latency_s : float
-        From the screen to the spikes. About those of [1]_, median time to first spike.
-    rate_hz : float
-        Median rate during movies. About those of [1]_, which reports 3 to 10 Hz.
-    sigma_px : tuple of float
-        Smallest and largest receptive field, as the standard deviation of its envelope in pixels
-        of the screen; a field is about four of them across.
-    """
+    """What is typical of an area."""
 
     name: str
     probe: str
-    n_units: int
-    latency_s: float
-    rate_hz: float
-    sigma_px: tuple[float, float]
-    kinds: dict[int, float]
+    n_units: int  # of `DEFAULT_UNITS`
+    latency_s: float  # from the screen to the spikes; about the medians of [1]_
+    rate_hz: float  # median during movies; about those of [1]_, 3 to 10 Hz
+    sigma_px: tuple[float, float]  # smallest and largest field: standard deviation on the screen
+    kinds: dict[int, float]  # share of each kind of receptive field
 
 
 AREAS = (
@@ -106,56 +95,30 @@ PLASTIC = 1.324717957244746
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CortexUnits:
-    """The units of one animal, in the order of its recordings. Each array has one row for each.
-
-    Attributes
-    ----------
-    area, layer, cell_type, probe, quality : array of str
-        Area and the rest are empty where there is none.
-    kind : array, int64
-        Kind of receptive field, index into `KIND_NAMES`.
-    x_px, y_px, sigma_px : array, float64, pixels of the screen
-        Centre and standard deviation of the envelope.
-    wavelength_px : array, float64, pixels
-        Of the carrier.
-    aspect : array, float64
-        Length of the envelope along the stripes, in widths.
-    sign : array, float64
-        1 or -1: on or off, and the preferred direction of motion units.
-    base_share : array, float64
-        Share of the mean rate that does not depend on what is shown.
-    exponent : array, float64
-        Of the drive, in the non-linearity.
-    rate_hz : array, float64, spikes per second
-        Mean over the reference movie.
-    peak_hz : array, float64, spikes per second
-        Never exceeded but for gain noise.
-    regularity : array, float64
-        Shape of the gamma process; 1 is Poisson.
-    """
+    """The units of one animal, in the order of its recordings. Each array has one row for each."""
 
     seed: int
     unit_id: NDArray[np.int64]
-    area: NDArray[np.str_]
+    area: NDArray[np.str_]  # empty where there is none, as are layer and cell_type
     layer: NDArray[np.str_]
     cell_type: NDArray[np.str_]
     probe: NDArray[np.str_]
     quality: NDArray[np.str_]
-    kind: NDArray[np.int64]
+    kind: NDArray[np.int64]  # index into `KIND_NAMES`
     x_px: NDArray[np.float64]
     y_px: NDArray[np.float64]
-    sigma_px: NDArray[np.float64]
-    orientation: NDArray[np.float64]
+    sigma_px: NDArray[np.float64]  # of the envelope
+    orientation: NDArray[np.float64]  # radians, as is phase
     phase: NDArray[np.float64]
-    wavelength_px: NDArray[np.float64]
-    aspect: NDArray[np.float64]
-    sign: NDArray[np.float64]
-    base_share: NDArray[np.float64]
-    exponent: NDArray[np.float64]
+    wavelength_px: NDArray[np.float64]  # of the carrier
+    aspect: NDArray[np.float64]  # length of the envelope along the stripes, in widths
+    sign: NDArray[np.float64]  # 1 or -1: on or off, and the preferred direction of motion units
+    base_share: NDArray[np.float64]  # share of the mean rate that does not depend on the stimulus
+    exponent: NDArray[np.float64]  # of the drive, in the non-linearity
     latency_s: NDArray[np.float64]
-    rate_hz: NDArray[np.float64]
-    peak_hz: NDArray[np.float64]
-    regularity: NDArray[np.float64]
+    rate_hz: NDArray[np.float64]  # mean over the reference movie
+    peak_hz: NDArray[np.float64]  # never exceeded but for gain noise
+    regularity: NDArray[np.float64]  # shape of the gamma process; 1 is Poisson
     amplitude_cutoff: NDArray[np.float64]
     presence_ratio: NDArray[np.float64]
     isi_violations: NDArray[np.float64]

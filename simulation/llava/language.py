@@ -54,17 +54,10 @@ class LanguageRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Features:
-    """Patches of many pictures, and what noise is added in proportion to.
+    """Patches of many pictures, and what noise is added in proportion to."""
 
-    Attributes
-    ----------
-    patches : tensor, shape (n, n_patches, dim), float16
-    mean, std : tensor, shape (n_patches, dim), float32
-        Over the pictures.
-    """
-
-    patches: Tensor
-    mean: Tensor
+    patches: Tensor  # shape (n, n_patches, dim), float16
+    mean: Tensor  # over the pictures: shape (n_patches, dim), float32, as is std
     std: Tensor
 
 

@@ -49,18 +49,10 @@ class Pictures:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FactLabels:
-    """Facts as numbers, one row for each picture.
+    """Facts as numbers, one row for each picture."""
 
-    Attributes
-    ----------
-    kinds : array, shape (n, 8), float32
-        1 where the kind is in the picture.
-    subject, count, heading, distance, light : array, shape (n,), int64
-        Of the subject; indices from 0.
-    """
-
-    kinds: NDArray[np.float32]
-    subject: NDArray[np.int64]
+    kinds: NDArray[np.float32]  # shape (n, 8), 1 where the kind is in the picture
+    subject: NDArray[np.int64]  # shape (n,), indices from 0, as are the others
     count: NDArray[np.int64]
     heading: NDArray[np.int64]
     distance: NDArray[np.int64]

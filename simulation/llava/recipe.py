@@ -26,21 +26,13 @@ LANGUAGE_LOG = "language.csv"
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that the weights depend on.
-
-    Attributes
-    ----------
-    tower_steps : int
-        Batches of 128 pictures for the vision tower.
-    language_steps : int
-        Batches of 64 pictures for the language model.
-    """
+    """All that the weights depend on."""
 
     scenes: int = 16_000
     frames_per_scene: int = 2
     validation_scenes: int = 500
-    tower_steps: int = 2_400
-    language_steps: int = 2_000
+    tower_steps: int = 2_400  # batches of 128 pictures
+    language_steps: int = 2_000  # batches of 64 pictures
     seed: int = 0
 
 

@@ -24,17 +24,11 @@ MAX_COUNT = 3
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One kind of thing in a frame.
-
-    Attributes
-    ----------
-    heading : {"left", "right", "towards", "away", ""}
-        Which way they face and go; empty for what stands still.
-    """
+    """One kind of thing in a frame."""
 
     kind: str
     count: int
-    heading: Heading
+    heading: Heading  # which way they face and go; empty for what stands still
     distance: Distance
 
     def __post_init__(self) -> None:
@@ -46,16 +40,10 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Everything that a frame shows and a caption may mention.
-
-    Attributes
-    ----------
-    things : tuple of Thing
-        One or two of different kinds, in the order of `KINDS`; the first is the subject.
-    """
+    """Everything that a frame shows and a caption may mention."""
 
     light: Light
-    things: tuple[Thing, ...]
+    things: tuple[Thing, ...]  # one or two kinds in the order of `KINDS`; the first is the subject
 
     def __post_init__(self) -> None:
         order = [KINDS.index(thing.kind) for thing in self.things]

@@ -58,33 +58,17 @@ LIGHT_WEIGHTS = (0.4, 0.3, 0.3)
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """One thing on the screen.
-
-    Attributes
-    ----------
-    x, feet : float
-        Middle and lower edge at the first frame, pixels from the left and from the top.
-    height : float
-        At the first frame, pixels.
-    speed : float
-        Pixels to the right in each frame, the camera's pan included.
-    growth : float
-        Share of its height by which it grows in `SCENE_FRAMES` frames.
-    phase : float
-        Of its gait at the first frame, cycles.
-    tone : float
-        From 0 to 1: how far its own grey lies from the usual one.
-    """
+    """One thing on the screen."""
 
     kind: str
     heading: str
-    x: float
-    feet: float
-    height: float
-    speed: float
-    growth: float
-    phase: float
-    tone: float
+    x: float  # middle at the first frame, pixels from the left
+    feet: float  # lower edge at the first frame, pixels from the top
+    height: float  # at the first frame, pixels
+    speed: float  # pixels to the right in each frame, the camera's pan included
+    growth: float  # share of its height by which it grows in `SCENE_FRAMES` frames
+    phase: float  # of its gait at the first frame, cycles
+    tone: float  # 0 to 1: how far its own grey lies from the usual one
 
     def width(self) -> float:
         """Return its width at the first frame, pixels."""
@@ -95,23 +79,13 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Two seconds of street.
-
-    Attributes
-    ----------
-    actors : tuple of Actor
-        From back to front.
-    pan : float
-        Pixels by which the street moves to the right in each frame.
-    shadow : tuple of float
-        Left edge and slant of the shadow, shares of the width; used where the light is shadow.
-    """
+    """Two seconds of street."""
 
     seed: int
     facts: Facts
-    actors: tuple[Actor, ...]
-    pan: float
-    shadow: tuple[float, float]
+    actors: tuple[Actor, ...]  # from back to front
+    pan: float  # pixels by which the street moves to the right in each frame
+    shadow: tuple[float, float]  # left edge and slant, shares of the width; used in shadow light
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,15 +21,9 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One filled outline.
+    """One filled outline."""
 
-    Attributes
-    ----------
-    points : tuple of (x, y)
-        Corners of a polygon; or of an oval's box, when there are two.
-    """
-
-    points: tuple[Point, ...]
+    points: tuple[Point, ...]  # corners of a polygon, or of an oval's box when there are two
     tone: Tone
 
 
