@@ -47,49 +47,25 @@ from encoder_training.weights import save_weights
 
 @dataclass(frozen=True, slots=True)
 class ReferenceFrame:
-    """A captioned frame of the training data, for the nearest-frame evidence of a narration.
-
-    Attributes
-    ----------
-    frame : str
-        Its label.
-    mean_patch : array, shape (dim,), float32
-        Mean of the vision tower's patches.
-    """
+    """A captioned frame of the training data, for the nearest-frame evidence of a narration."""
 
     frame: str
     caption: str
-    mean_patch: NDArray[np.float32]
+    mean_patch: NDArray[np.float32]  # shape (dim,), of the vision tower's patches
 
 
 @dataclass(frozen=True, slots=True)
 class BundleFacts:
-    """The contents of a manifest beside the weights.
+    """The contents of a manifest beside the weights."""
 
-    Attributes
-    ----------
-    population : Population
-        The encoder's units, in order.
-    scaling : Scaling
-        Mean and standard deviation of their counts.
-    language_model : LanguageModel
-        The model whose image tokens the encoder predicts.
-    trained : bool
-        False for random weights.
-    command : str
-        The command that made the encoder.
-    scores : mapping of str to float
-        On held-out data.
-    """
-
-    population: Population
+    population: Population  # the encoder's units, in order
     scaling: Scaling
     window: WindowSpec
-    language_model: LanguageModel
+    language_model: LanguageModel  # whose image tokens the encoder predicts
     training_data: TrainingData
-    trained: bool
-    command: str
-    scores: Mapping[str, float]
+    trained: bool  # False for random weights
+    command: str  # that made the encoder
+    scores: Mapping[str, float]  # on held-out data
 
 
 def write_bundle(
@@ -107,27 +83,16 @@ def write_bundle(
 
     The folder is made beside `out` and renamed at the end, so that a bundle is whole or absent. A
     graph that is not float32 has a float32 one beside it, which the daemon compares it with and
-    falls back to.
+    falls back to. The encoder is put in evaluation mode.
 
     Parameters
     ----------
-    encoder : EncoderNetwork
-        Is put in evaluation mode.
-    facts : BundleFacts
-        The rest of the manifest.
     references : sequence of ReferenceFrame
         Training frames with captions; none leaves narrations without evidence.
     more_files : sequence of Path
         Copied into the bundle, under their own names: probes.
-    precision : {"float32", "float16", "int8"}
-        What the graph computes in.
     gate : ParityGate, optional
         The windows on which the graph is compared; Poisson counts if omitted.
-
-    Returns
-    -------
-    Manifest
-        As `load_manifest` reads it back.
 
     Raises
     ------

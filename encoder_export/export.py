@@ -60,14 +60,8 @@ class ExportRequest:
 class Exported:
     """The comparisons of an export.
 
-    Attributes
-    ----------
-    graph : Parity
-        Of the graph in the bundle.
-    engine : Parity or None
-        Of the engine; None if none was requested, or none could be run.
-    untried : str
-        Name and version of the library of an engine that could not be run; else empty.
+    `engine` is None if none was requested, or none could be run; `untried` is then name and version
+    of the library of an engine that could not be run, else empty.
     """
 
     graph: Parity
@@ -137,19 +131,8 @@ def make_engine(
 ) -> Parity | None:
     """Make the engine of a written bundle; where it can run, it must pass the same gate.
 
-    Parameters
-    ----------
-    gpu : Gpu
-        The GPU that the engine is made for.
-    opt_batch : int
-        Rows for which its kernels are chosen.
-    measure : callable
-        Compares it with the network.
-
-    Returns
-    -------
-    parity : Parity or None
-        None where there is no GPU to run it.
+    Its kernels are chosen for `opt_batch` rows; `measure` compares it with the network.
+    Returns None where there is no GPU to run it.
 
     Raises
     ------

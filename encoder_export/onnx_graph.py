@@ -50,15 +50,8 @@ _NOISY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 class CountEncoder(nn.Module):
     """An encoder that z-scores the counts itself.
 
-    Parameters
-    ----------
-    encoder : EncoderNetwork
-        Takes z-scored counts.
-    scaling : Scaling
-        Of the same units.
-    dtype : torch.dtype
-        What the encoder computes in. Counts, mean and standard deviation stay float32, and so do
-        the patches that come out.
+    It computes in `dtype`. Counts, mean and standard deviation stay float32, and so do the patches
+    that come out.
     """
 
     mean: Tensor
@@ -101,16 +94,8 @@ def write_graph(
 ) -> None:
     """Trace an encoder, and write its graph: ``counts``, ``mask`` -> ``grid``, for 1 to 64 windows.
 
-    Parameters
-    ----------
-    encoder : EncoderNetwork
-        Of either variant. Is not changed.
-    path : Path
-        Of the ``.onnx`` file.
-    n_bins : int
-        Bins in a window.
-    precision : {"float32", "float16"}
-        What the graph computes in; `write_int8` makes the third format of a float32 graph.
+    The encoder, of either variant, is not changed. `write_int8` makes the third format of a float32
+    graph.
 
     Raises
     ------
@@ -128,12 +113,7 @@ def write_graph(
 
 
 def write_int8(float32: Path, path: Path) -> None:
-    """Quantize the matrix products of a float32 graph.
-
-    Parameters
-    ----------
-    float32, path : Path
-        Of the graph that `write_graph` wrote, and of the new one.
+    """Quantize the matrix products of a float32 graph that `write_graph` wrote.
 
     Raises
     ------
@@ -178,15 +158,8 @@ def fold_batch_norm(encoder: EncoderNetwork) -> EncoderNetwork:
     only if the padding were the mean as well, and it is zero: the bins at the window's edges would
     change.
 
-    Parameters
-    ----------
-    encoder : EncoderNetwork
-        In evaluation mode; of either variant. Is not changed.
-
-    Returns
-    -------
-    folded : EncoderNetwork
-        In evaluation mode. The products are made in float64 and rounded once.
+    The encoder, in evaluation mode and of either variant, is not changed; the copy is in evaluation
+    mode. The products are made in float64 and rounded once.
     """
     folded = copy.deepcopy(encoder).eval()
     for module in folded.modules():

@@ -39,22 +39,12 @@ BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a graph must keep.
-
-    Attributes
-    ----------
-    min_cosine, mean_cosine : float
-        Lowest over all patches, and their mean.
-    max_relative_error : float
-        Largest over all patches: length of the difference over length of the reference patch.
-    min_agreement : float
-        Share of narrations that are equal word for word.
-    """
+    """What a graph must keep, over all patches and narrations."""
 
     min_cosine: float
     mean_cosine: float
-    max_relative_error: float
-    min_agreement: float
+    max_relative_error: float  # length of the difference over length of the reference patch
+    min_agreement: float  # share of narrations that are equal word for word
 
 
 LIMITS: dict[Precision, Limits] = {
@@ -70,23 +60,12 @@ equally likely, the last bit decides."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ParityGate:
-    """The windows on which a graph is compared.
+    """The windows on which a graph is compared: through a random population, and all units."""
 
-    Attributes
-    ----------
-    counts : array, shape (n, n_bins, n_units), float32, spikes per bin
-    masks : array, shape (n, n_units), float32
-        A random population for each window, compared as well as all units.
-    narrate : callable, optional
-        The bundle's language model; without it no narrations are compared.
-    n_narrations : int
-        Windows that are narrated, from all units, spread over all of them.
-    """
-
-    counts: NDArray[np.float32]
-    masks: NDArray[np.float32]
-    narrate: Narrate | None = None
-    n_narrations: int = 0
+    counts: NDArray[np.float32]  # shape (n, n_bins, n_units), spikes per bin
+    masks: NDArray[np.float32]  # shape (n, n_units), the random populations
+    narrate: Narrate | None = None  # the bundle's language model; None compares no narrations
+    n_narrations: int = 0  # windows that are narrated, from all units, spread over all of them
 
     @classmethod
     def of_windows(
@@ -97,15 +76,9 @@ class ParityGate:
         narrate: Narrate | None = None,
         n_narrations: int = 0,
     ) -> ParityGate:
-        """Return a gate for real windows, each with a random population.
+        """Return a gate for real windows, counts of shape (n, n_bins, n_units).
 
-        Parameters
-        ----------
-        counts : array, shape (n, n_bins, n_units), any integer, spikes per bin
-        seed : int
-            Of the populations: each is a share of the units that is itself random.
-        narrate, n_narrations
-            As above.
+        The random population of each is a share of the units that is itself random.
         """
         n, _, n_units = counts.shape
         rng = np.random.default_rng(seed)
@@ -128,28 +101,12 @@ class ParityGate:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How far a graph is from the network.
-
-    Attributes
-    ----------
-    runtime : str
-        What ran the graph.
-    onnx_sha256 : str
-        Of the graph; empty if it was not run from a file.
-    n_windows : int
-        Each compared twice: through all units, and through a random population.
-    min_cosine, mean_cosine : float
-        Of the patches.
-    max_relative_error, mean_relative_error : float
-        Of the patches.
-    n_narrations, n_equal : int
-        Windows that were narrated, and how often the narrations were equal.
-    """
+    """How far a graph is from the network, in patches and in narrations."""
 
     precision: Precision
-    runtime: str
-    onnx_sha256: str
-    n_windows: int
+    runtime: str  # what ran the graph
+    onnx_sha256: str  # empty if it was not run from a file
+    n_windows: int  # each compared twice: through all units, and through a random population
     min_cosine: float
     mean_cosine: float
     max_relative_error: float
@@ -197,15 +154,7 @@ class Parity:
 
 
 class ParityError(UserError):
-    """A graph is too far from the network.
-
-    Parameters
-    ----------
-    parity : Parity
-        What was measured.
-    outcome : str
-        Sentences that tell what was written and what to do.
-    """
+    """A graph is too far from the network; `outcome` tells what was written and what to do."""
 
     def __init__(self, parity: Parity, outcome: str) -> None:
         self.parity = parity
@@ -216,12 +165,7 @@ class ParityError(UserError):
 
 
 def check_parity(parity: Parity, *, outcome: str = "") -> None:
-    """Refuse a graph that is beyond its limits.
-
-    Parameters
-    ----------
-    outcome : str
-        For the error; that nothing was written, if omitted.
+    """Refuse a graph that is beyond its limits; without an `outcome` nothing was written.
 
     Raises
     ------
@@ -281,21 +225,10 @@ def measure_parity(
     runtime: str,
     onnx_sha256: str = "",
 ) -> Parity:
-    """Compare a compiled graph with the torch network in float64.
+    """Compare a compiled graph, `run`, with the torch network in float64.
 
-    Parameters
-    ----------
-    run : callable
-        The graph.
-    precision : {"float32", "float16", "int8"}
-        Decides the limits.
-    runtime, onnx_sha256 : str
-        For the report.
-
-    Returns
-    -------
-    Parity
-        Values that are not finite count as a cosine of -1 and an infinite error.
+    The precision decides the limits; `runtime` and `onnx_sha256` are for the report. Values
+    that are not finite count as a cosine of -1 and an infinite error.
     """
     reference = _reference_run(encoder, scaling)
     n = len(gate.counts)

@@ -49,14 +49,10 @@ def make_random_bundle(
     ----------
     unit_mean, unit_std : array, shape (n_units,), float, spikes per bin
         Of the units' counts; `unit_std` above 0.
-    grid : PatchGrid
-        Of the language model.
     language_model_id : str
         Hub id or folder of the language model.
     recording_label : str
         The source of population, mean and standard deviation.
-    command : str
-        For the manifest.
     size : {"tiny", "paper"}
         0.2 or about 12 million parameters.
     seed : int
@@ -97,18 +93,8 @@ def write_random_bundle(
 ) -> Manifest:
     """Write a bundle with random weights for the units of a recording.
 
-    Parameters
-    ----------
-    batches : iterable of SpikeBatch
-        The whole recording, for the units' rates; read only if `out` may be written.
-    recording_label : str
-        For display: ``nwb:715093703``.
-    model : str
-        The vision-language model that the encoder is for.
-    size : {"tiny", "paper"}
-        Of the patch grid and of the encoder.
-    command : str
-        For the manifest.
+    The batches are the whole recording, for the units' rates; they are read only if `out` may be
+    written. The size is that of the patch grid and of the encoder.
     """
     check_target(out, overwrite=overwrite)
     unit_mean, unit_std = poisson_statistics(batches, len(population), window.rate)

@@ -30,16 +30,9 @@ def load_encoder(
 ) -> WindowEncoder:
     """Load a bundle's encoder on the fastest device available, or on the one requested.
 
-    One line of the log names it, and gives the reason against each faster one.
-
-    Parameters
-    ----------
-    selections : sequence of Selection
-        Of the bundle's population; the order of the embeddings.
-    threads : int
-        Of one operator on a CPU.
-    device : {"auto", "cpu", "cuda", "tensorrt"}
-        ``auto`` takes the first of TensorRT, CUDA and CPU that works.
+    One line of the log names it, and gives the reason against each faster one. The order of
+    `selections` is that of the embeddings; `threads` are those of one operator on a CPU; ``auto``
+    takes the first of TensorRT, CUDA and CPU that works.
 
     Raises
     ------
@@ -73,15 +66,8 @@ def take_first(
 ) -> WindowEncoder:
     """Load the encoder on the first device that takes it.
 
-    Parameters
-    ----------
-    load : callable
-        Name of a device to the encoder on it.
-    reasons : list of str
-        Is appended to: why each device before was not taken.
-    obstacles : mapping, optional
-        For each device before the CPU, what raises the reason against it; TensorRT's and CUDA's
-        if omitted.
+    Why each device before was not taken is appended to `reasons`. `obstacles` has, for each device
+    before the CPU, what raises the reason against it; TensorRT's and CUDA's if omitted.
 
     Raises
     ------

@@ -132,14 +132,9 @@ def key_of(manifest: Manifest, library: Library, gpu: Gpu, *, opt_batch: int) ->
 
 
 def get_engine(manifest: Manifest, library: Library, gpu: Gpu, *, opt_batch: int = 1) -> Path:
-    """Return the path of a bundle's engine, made now if none fits.
+    """Return the path of a bundle's engine for the GPU of `target_gpu`, made now if none fits.
 
-    Parameters
-    ----------
-    gpu : Gpu
-        From `target_gpu`.
-    opt_batch : int
-        Rows for which its kernels are chosen.
+    Its kernels are chosen for `opt_batch` rows.
 
     Raises
     ------

@@ -50,15 +50,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 def check_engine(engine: Graph, reference: Graph, manifest: Manifest, plan: Path) -> None:
     """Refuse an engine whose patches differ from the reference's, now and at the next start.
 
-    Parameters
-    ----------
-    engine : Graph
-    reference : Graph
-        From `reference_graph`.
-    manifest : Manifest
-        Of their bundle.
-    plan : Path
-        The engine's file; is removed if the engine is refused, and the reason kept.
+    The plan of an engine that is refused is removed, and the reason kept.
 
     Raises
     ------
@@ -109,20 +101,9 @@ def reference_graph(manifest: Manifest, *, threads: int = 1) -> OnnxGraph:
 def find_fault(
     graph: Graph, reference: Graph, manifest: Manifest, *, min_cosine: float = MIN_COSINE
 ) -> str:
-    """Compare two compilations of a graph on random windows.
+    """Compare two compilations of a graph on windows of `poisson_windows`.
 
-    Parameters
-    ----------
-    graph, reference : Graph
-    manifest : Manifest
-        Its units' mean rates make the windows.
-    min_cosine : float
-        Limit for every patch.
-
-    Returns
-    -------
-    fault : str
-        A clause with the lowest cosine of a patch, if that is below the limit; else empty.
+    Returns a clause with the lowest cosine of a patch, if that is below the limit; else "".
     """
     counts, mask = poisson_windows(manifest)
     cosine = lowest_cosine(graph.run(counts, mask), reference.run(counts, mask))
@@ -154,16 +135,9 @@ def poisson_windows(
 
 
 def lowest_cosine(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Return the lowest cosine of a patch with its counterpart.
+    """Return the lowest cosine of a patch with its counterpart; shapes (n, n_patches, dim).
 
-    Parameters
-    ----------
-    actual, expected : array, shape (n, n_patches, dim), float32
-
-    Returns
-    -------
-    cosine : float
-        -1 if a patch is not finite or has no length.
+    It is -1 if a patch is not finite or has no length.
     """
     one, other = actual.astype(np.float64), expected.astype(np.float64)
     with np.errstate(all="ignore"):

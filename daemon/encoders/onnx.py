@@ -41,15 +41,7 @@ CPU = "CPUExecutionProvider"
 class OnnxGraph:
     """A graph in an ONNX Runtime session.
 
-    Parameters
-    ----------
-    manifest : Manifest
-        Of the bundle that holds it.
-    threads : int
-        Threads of one operator. More than one competes with the narrator for the cores.
-    device : {"cpu", "cuda"}
-    file_name : str
-        Of the graph in the bundle.
+    More than one of its `threads`, those of one operator, competes with the narrator for the cores.
 
     Raises
     ------
@@ -117,15 +109,10 @@ class OnnxGraph:
 def cuda_errors(what: str) -> Iterator[None]:
     """Turn any error of ONNX Runtime on a GPU into an `EngineError`: another device is tried.
 
-    Parameters
-    ----------
-    what : str
-        The beginning of its sentence.
-
     Raises
     ------
     EngineError
-        With the first line of the error.
+        With `what` and the first line of the error.
     """
     try:
         yield
@@ -212,19 +199,8 @@ def open_session(
 ) -> Any:
     """Open a graph in an ONNX Runtime session.
 
-    Parameters
-    ----------
-    path : Path
-        Of the ``.onnx`` file.
-    threads : int
-        Of one operator; 0 for all cores.
-    device : {"cpu", "cuda"}
-    exact_int8 : bool
-        Take kernels that do not saturate with weights of 8 bits, on any processor.
-
-    Returns
-    -------
-    ort_session : onnxruntime.InferenceSession
+    `threads` are those of one operator, 0 for all cores. `exact_int8` takes kernels that do not
+    saturate with weights of 8 bits, on any processor.
 
     Raises
     ------

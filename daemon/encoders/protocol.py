@@ -17,14 +17,7 @@ from contracts.window import Window
 class Encoder(Protocol):
     """A compiled encoder, and the populations that it encodes.
 
-    Attributes
-    ----------
-    manifest : Manifest
-        Of its bundle.
-    selections : sequence of Selection
-        The populations to narrate, in the order of the embeddings.
-    device : str
-        Where it runs, for display.
+    The order of the selections is that of the embeddings; `device` is for display.
     """
 
     @property
@@ -35,26 +28,15 @@ class Encoder(Protocol):
     def device(self) -> str: ...  # noqa: D102 - described above
 
     def encode(self, windows: Sequence[Window]) -> Sequence[PatchEmbedding]:
-        """Encode each window through each selection, as one batch.
+        """Encode each window through each selection, as one batch, in that order.
 
         Called on the fast loop.
-
-        Returns
-        -------
-        embeddings : sequence of PatchEmbedding
-            Window by window, selection by selection.
         """
         ...
 
 
 class Graph(Protocol):
-    """A bundle's graph, compiled for one device.
-
-    Attributes
-    ----------
-    device : str
-        Where it runs, for display.
-    """
+    """A bundle's graph, compiled for one device, which `device` names for display."""
 
     @property
     def device(self) -> str: ...  # noqa: D102 - described above

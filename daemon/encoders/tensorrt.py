@@ -18,12 +18,8 @@ from daemon.encoders.tensorrt_build import Library, TensorrtLog, find_gpu, first
 class TensorrtGraph:
     """An engine, loaded, with memory on the GPU for 64 windows.
 
-    Parameters
-    ----------
-    opt_batch : int
-        Rows for which the engine's kernels are chosen: the number of populations.
-    library : Library, optional
-        The first that is installed if omitted.
+    Its kernels are chosen for `opt_batch` rows, the number of populations. The library is the first
+    that is installed if omitted.
 
     Raises
     ------

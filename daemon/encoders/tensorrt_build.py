@@ -47,18 +47,10 @@ COMPUTE_CAPABILITY_MINOR = 76
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """An NVIDIA GPU.
+    """An NVIDIA GPU."""
 
-    Attributes
-    ----------
-    name : str
-        As the driver reports it: ``NVIDIA H100 80GB HBM3``.
-    compute_capability : str
-        ``9.0``.
-    """
-
-    name: str
-    compute_capability: str
+    name: str  # as the driver reports it: NVIDIA H100 80GB HBM3
+    compute_capability: str  # 9.0
 
 
 def find_gpu(library: str = DRIVER_LIBRARY) -> Gpu:
@@ -94,20 +86,12 @@ def find_gpu(library: str = DRIVER_LIBRARY) -> Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """One of the two, loaded.
-
-    Attributes
-    ----------
-    name : str
-        Of the module.
-    is_portable : bool
-        Whether its engines are for any GPU, and made without one.
-    """
+    """One of the two, loaded."""
 
     name: str
     version: str
     module: Any = field(repr=False)
-    is_portable: bool
+    is_portable: bool  # its engines are for any GPU, and made without one
 
 
 def load_library(name: str) -> Library:
@@ -158,15 +142,7 @@ def first_library() -> Library:
 
 
 class TensorrtLog:
-    """The errors that a library reports through its logger.
-
-    Attributes
-    ----------
-    logger : tensorrt.ILogger
-        To be passed to the library.
-    errors : list of str
-        Since the list was last cleared, which is up to the caller.
-    """
+    """The errors that a library reports through `logger`; the caller clears the list."""
 
     def __init__(self, library: Library) -> None:
         trt = library.module
@@ -192,21 +168,11 @@ class TensorrtLog:
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngine:
-    """An engine before it is written to a file.
+    """An engine before it is written to a file."""
 
-    Attributes
-    ----------
-    plan : bytes
-        The engine, for `Library` of the same version.
-    precision : str
-        float32 or float16: the narrowest number format in the graph.
-    timing_cache : bytes
-        Timings of kernels, for the next build; empty where the library keeps none.
-    """
-
-    plan: bytes
-    precision: str
-    timing_cache: bytes
+    plan: bytes  # for a Library of the same version
+    precision: str  # float32 or float16: the narrowest number format in the graph
+    timing_cache: bytes  # of kernels, for the next build; empty where the library keeps none
     duration_s: float
 
 
@@ -218,14 +184,8 @@ def build_engine(
     TensorRT rounds float32 to TF32 (10 bits of mantissa) by default; this is switched off, because
     a float32 graph passed its parity gate in float32.
 
-    Parameters
-    ----------
-    onnx : bytes
-        The graph.
-    opt_batch : int
-        Rows for which kernels are chosen: the number of populations.
-    timing_cache : bytes
-        Of an earlier build with this library on this GPU.
+    Kernels are chosen for `opt_batch` rows, the number of populations. `timing_cache` is that of an
+    earlier build with this library on this GPU.
 
     Raises
     ------

@@ -21,14 +21,7 @@ from daemon.encoders.protocol import Graph
 class WindowEncoder:
     """Counts to patch grids, through every selection, as one batch.
 
-    Parameters
-    ----------
-    manifest : Manifest
-        Of the bundle.
-    selections : sequence of Selection
-        Of the bundle's population; the order of the embeddings.
-    graph : Graph
-        The bundle's, on a device that `daemon.encoders.auto` chooses.
+    The graph is the bundle's, on a device that `daemon.encoders.auto` chooses.
 
     Raises
     ------
@@ -78,19 +71,10 @@ class WindowEncoder:
         return self._graph.device.startswith("CPU")
 
     def encode(self, windows: Sequence[Window]) -> Sequence[PatchEmbedding]:
-        """Encode each window through each selection.
+        """Encode each window through each selection, in that order.
 
         Called on the fast loop. Windows times selections run as one batch, or as several of 64.
-
-        Parameters
-        ----------
-        windows : sequence of Window
-            Cut by the bundle's `WindowSpec`, but for the stride.
-
-        Returns
-        -------
-        embeddings : sequence of PatchEmbedding
-            Window by window, selection by selection.
+        Windows are cut by the bundle's `WindowSpec`, but for the stride.
 
         Raises
         ------
