@@ -130,21 +130,8 @@ class Ingest:
         """Yield what has arrived and concerns the ring, up to a number of messages.
 
         Called on the fast loop; never waits. One message may hold several values, and is always
-        yielded whole.
-
-        Parameters
-        ----------
-        should_stop : callable
-            Called after each message; True ends the iteration.
-
-        Yields
-        ------
-        SpikeBatch
-            Unit indices are rows of the encoder's population.
-        Hello
-            Of a stream that was not known before.
-        StreamEnd
-            Of a stream that is known.
+        yielded whole; `should_stop` is called after each. Unit indices of a `SpikeBatch` are rows
+        of the encoder's population, a `Hello` is of a new stream, a `StreamEnd` of a known one.
 
         Raises
         ------

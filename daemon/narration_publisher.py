@@ -31,12 +31,8 @@ logger = logging.getLogger(__name__)
 class NarrationPublisher:
     """Publishes narrations, whole and partial. Called on the fast loop.
 
-    Parameters
-    ----------
-    on_latency : callable
-        Given the durations of each narration that did not fail, milliseconds by stage.
-    on_narration : callable, optional
-        Given each narration after it has been published; must not block.
+    `on_latency` is given the durations of each narration that did not fail, milliseconds by stage;
+    `on_narration` each narration after it has been published, and must not block.
     """
 
     def __init__(

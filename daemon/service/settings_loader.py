@@ -58,15 +58,9 @@ def load_settings(
 ) -> LoadedSettings:
     """Build the settings from all their layers, weakest first.
 
-    Parameters
-    ----------
-    file : Path, optional
-        One TOML file.
-    environ : mapping
-        The environment: ``NEURRATE_RING__CAPACITY_S`` sets ``ring.capacity_s``.
-    overrides : mapping, optional
-        From the command line: dotted keys and values. Texts are read as TOML values where they
-        are such, and ``none`` means None.
+    In `environ`, ``NEURRATE_RING__CAPACITY_S`` sets ``ring.capacity_s``. `overrides` are dotted
+    keys and values from the command line: texts are read as TOML values where they are such, and
+    ``none`` means None.
 
     Raises
     ------

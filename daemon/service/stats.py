@@ -41,17 +41,9 @@ def stats_message(
 ) -> list[bytes]:
     """Build ``[topic, JSON]``.
 
-    Parameters
-    ----------
-    session_s : float or None
-        Session seconds up to which windows are complete; None before the first spike.
-    latency_ms : mapping
-        `LatencyRecorder.summary`.
-    reasons : sequence of str
-        Why the daemon is not ready (`Health.reasons`); empty when it is.
-    queue : mapping of str to int
-        Windows: ``waiting`` for the narrator, and ``unfinished``, which are those and the ones
-        that are being narrated.
+    Windows are complete up to `session_s`, None before the first spike. `latency_ms` is
+    `LatencyRecorder.summary`, `reasons` is `Health.reasons`. `queue` counts the windows ``waiting``
+    for the narrator, and ``unfinished``: those and the ones that are being narrated.
     """
     message = {
         "version": STATS_VERSION,
