@@ -29,7 +29,6 @@ one-standard-error rule.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,12 +92,7 @@ class LagChoice:
 def parse_lags(lag_ms: float | None, lags_ms: str) -> tuple[int, ...]:
     """Return the lags to choose from; one if it is named.
 
-    Parameters
-    ----------
-    lag_ms : float or None
-        The one.
-    lags_ms : str
-        Several, separated by commas; empty for the usual ones.
+    `lags_ms` holds several, separated by commas; empty for the usual ones.
 
     Raises
     ------
@@ -160,9 +154,7 @@ def choose_lag(
     latest = paired[-1]
     run = _runs(latest.data, latest.window_of[validation], movie_time(prepared))
     errors = []
-    for candidate in tqdm(
-        paired, desc="choosing the lag", unit="lag", disable=None, file=sys.stderr
-    ):
+    for candidate in tqdm(paired, desc="choosing the lag", unit="lag", disable=None):
         learned, tested = candidate.window_of[train], candidate.window_of[validation]
         inputs = [z_scored(candidate.data, rows, learned) for rows in (learned, tested)]
         errors.append(unexplained(inputs[0], inputs[1], targets, run))

@@ -125,8 +125,6 @@ def contrastive_loss(
     predicted, target : tensor, shape (n, n_patches, dim), float32
     frame : tensor, shape (n,), int64
         Which frame each is of; two windows of one frame are not treated as a negative pair.
-    temperature : float
-        Divides the cosines.
     """
     left = F.normalize(predicted.mean(dim=1), dim=-1)
     right = F.normalize(target.mean(dim=1), dim=-1)

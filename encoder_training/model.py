@@ -123,12 +123,7 @@ class PatchEncoder(EncoderNetwork):
         super().__init__(spec)
         self.input_dropout = nn.Dropout(spec.input_dropout)
         self.multi_conv = MultiKernelConv(spec)
-        self.input_proj = nn.Sequential(
-            nn.Linear(len(spec.kernels) * spec.conv_channels, spec.width),
-            nn.GELU(),
-            nn.LayerNorm(spec.width),
-            nn.Dropout(spec.dropout),
-        )
+        self.input_proj = make_input_projection(spec)
         self.transformer = make_transformer(spec, spec.time_layers)
         self.patch_queries = nn.Parameter(
             torch.randn(spec.grid.n_patches, spec.width) * QUERY_STD,
@@ -149,6 +144,16 @@ class PatchEncoder(EncoderNetwork):
         attended, _ = self.cross_attn(queries, time_tokens, time_tokens, need_weights=False)
         patches: Tensor = self.out_proj(self.patch_transformer(self.ca_norm(queries + attended)))
         return patches
+
+
+def make_input_projection(spec: EncoderSpec) -> nn.Sequential:
+    """Return the layers from the convolutions' channels to the encoder's width."""
+    return nn.Sequential(
+        nn.Linear(len(spec.kernels) * spec.conv_channels, spec.width),
+        nn.GELU(),
+        nn.LayerNorm(spec.width),
+        nn.Dropout(spec.dropout),
+    )
 
 
 def make_transformer(spec: EncoderSpec, n_layers: int) -> nn.TransformerEncoder:

@@ -49,8 +49,7 @@ def load_released(
     Raises
     ------
     UserError
-        If it cannot be read, is of another population or another grid, or does not fit, with every
-        name that is missing, unexpected or of another shape.
+        If it cannot be read or does not fit, with every name that is missing, unexpected or wrong.
     """
     state = _unwrapped(path, _read(path))
     if "multi_conv.branches.0.0.weight" in state:

@@ -17,7 +17,13 @@ from __future__ import annotations
 import torch  # noqa: TID253
 from torch import Tensor, nn  # noqa: TID253
 
-from encoder_training.model import EncoderNetwork, EncoderSpec, MultiKernelConv, make_transformer
+from encoder_training.model import (
+    EncoderNetwork,
+    EncoderSpec,
+    MultiKernelConv,
+    make_input_projection,
+    make_transformer,
+)
 
 
 class ImageClassifier(nn.Module):
@@ -27,12 +33,7 @@ class ImageClassifier(nn.Module):
         super().__init__()
         self.input_dropout = nn.Dropout(spec.input_dropout)
         self.multi_conv = MultiKernelConv(spec)
-        self.input_proj = nn.Sequential(
-            nn.Linear(len(spec.kernels) * spec.conv_channels, spec.width),
-            nn.GELU(),
-            nn.LayerNorm(spec.width),
-            nn.Dropout(spec.dropout),
-        )
+        self.input_proj = make_input_projection(spec)
         self.transformer = make_transformer(spec, spec.time_layers)
         self.pool = nn.Linear(spec.width, 1)
         self.out_proj = nn.Sequential(nn.LayerNorm(spec.width), nn.Linear(spec.width, n_images))

@@ -208,8 +208,7 @@ def _begun_run(folder: Path, wanted: RunModel, *, overwrite: bool) -> RunModel |
     Raises
     ------
     UserError
-        If there is another run, with what differs, or something that is no run: that is never
-        written over.
+        If there is another run, with what differs, or something that is no run.
     """
     if not (folder / RUN_NAME).exists():
         if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):

@@ -6,7 +6,6 @@ that was killed and is resumed gives the same weights, bit for bit, as one that 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -69,25 +68,17 @@ def train_encoder(
 ) -> TrainingResult:
     """Train an encoder.
 
-    Parameters
-    ----------
-    validation_groups : array, shape (n,), int64, optional
-        Groups to hold out; drawn at random if not given.
-    parts : Split, optional
-        The windows themselves; then no groups are drawn.
-    initial : PatchEncoder, optional
-        Whose weights to begin with, instead of random ones; gives raw patches.
-    checkpoint : Path, optional
-        Written after each pass. If it exists, training resumes from it; its time counts for
-        `max_minutes`, up to the last whole pass.
+    Without `parts` the groups `validation_groups` are held out, or groups that are drawn. `initial`
+    gives raw patches; its weights are those to begin with. `checkpoint` is written after each pass.
+    If it exists, training resumes from it; its time counts for `max_minutes`, up to the last whole
+    pass.
 
     Raises
     ------
     MisuseError
         If spec, data and options do not fit each other.
     UserError
-        If the windows cannot be split, training runs away, or the checkpoint is of another
-        training or cannot be read.
+        If windows cannot be split, training diverges, or the checkpoint is of another training.
 
     Notes
     -----
@@ -97,13 +88,12 @@ def train_encoder(
     """
     options = replace(options, device=resolve_device(options.device))
     _check_fit(spec, data, options, initial)
-    if parts is None:
-        if validation_groups is None:
-            fraction = options.validation_fraction
-            validation_groups = draw_validation_groups(data, fraction, seed=options.seed)
-        parts = split(data, validation_groups)
-    else:
+    if parts is not None:
         validation_groups = np.unique(data.group[parts.validation])
+    elif validation_groups is None:
+        fraction = options.validation_fraction
+        validation_groups = draw_validation_groups(data, fraction, seed=options.seed)
+    parts = parts or split(data, validation_groups)
     device = torch.device(options.device)
     with (
         repeatable(device),
@@ -117,14 +107,8 @@ def train_encoder(
             run.restore(read_checkpoint(checkpoint, depends_on))
             if on_resume is not None:
                 on_resume(tuple(run.history))
-        with tqdm(
-            total=run.n_steps * options.batch_size,
-            initial=run.step * options.batch_size,
-            desc="training",
-            unit="window",
-            disable=None,
-            file=sys.stderr,
-        ) as bar:
+        done, total = (steps * options.batch_size for steps in (run.step, run.n_steps))
+        with tqdm(total=total, initial=done, desc="training", unit="window", disable=None) as bar:
             while not run.is_over:
                 row = run.train_one_epoch(bar)
                 bar.set_postfix(cosine=f"{row.validation_cosine:.3f}", skill=f"{row.skill:.3f}")
@@ -264,7 +248,7 @@ class TrainingRun:
         return loss
 
     def _progress(self) -> float:
-        """Return how much of the schedule is behind us, by steps or by the clock."""
+        """Return the share of the schedule that is done, by steps or by the clock."""
         progress = self.step / self.n_steps
         if self.options.max_minutes is not None:
             progress = max(progress, self._elapsed_s() / (60 * self.options.max_minutes))

@@ -28,13 +28,8 @@ def frame_at(
 
     Returns rows of presentations, int64 of shape (n,); -1 where there was none.
 
-    Parameters
-    ----------
-    frame_start_ns, frame_stop_ns : array, shape (n_presentations,), int64, nanoseconds
-        Session clock, in the order of their start. A presentation holds its start and not its
-        stop.
-    session_ns : array, shape (n,), int64, nanoseconds
-        When to look.
+    `frame_start_ns` and `frame_stop_ns` are int64 of shape (n_presentations,) on the session
+    clock, in the order of their start. A presentation holds its start and not its stop.
 
     Raises
     ------

@@ -85,12 +85,7 @@ class PreparedSet:
 
         `first_bin` of the result counts rows of `counts`.
 
-        Parameters
-        ----------
-        lag_ns : int
-            A window that ends at t describes the frame shown at t - lag.
-        margin_bins : int
-            How far training may move a window.
+        A window that ends at t describes the frame shown at t - lag.
 
         Raises
         ------

@@ -7,6 +7,7 @@ and never loaded whole. No pickle anywhere.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +61,16 @@ def write_prepared(
 ) -> str:
     """Write a data set; counts and patches only if they are not there yet.
 
+    The folder is made if it is not there. `prepared.training_data.sha256` is not used.
+
     Parameters
     ----------
-    folder : Path
-        Made if it is not there. A ``counts.npy`` or ``patches.safetensors`` in it is taken for
-        that of `prepared`.
-    prepared : PreparedSet
-        What to write; its `training_data.sha256` is not used.
     movies : dict of str to int, optional
         Frames of each movie, in the order of `prepared.frames.movies`; by default up to the last
         target.
     number, movie : array, shape (n_shown,), int64, optional
         Frame number (-1: blank) and movie of each presentation; by default of those that show a
         target.
-    options : dict, optional
-        Of the command line.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / COUNTS).exists():
@@ -96,16 +92,7 @@ def write_prepared(
             stride_bins=window.stride_bins,
             lag_ns=window.lag_ns,
         ),
-        population=[
-            UnitModel(
-                unit_id=unit.unit_id,
-                probe=unit.probe,
-                area=unit.area,
-                cell_type=unit.cell_type,
-                quality=unit.quality,
-            )
-            for unit in prepared.population.units
-        ],
+        population=[UnitModel(**asdict(unit)) for unit in prepared.population.units],
         patch_grid=PatchGridModel(rows=grid.rows, cols=grid.cols, dim=grid.dim),
         language_model=prepared.language_model,
         movies=[

@@ -64,18 +64,12 @@ def read_presented(
     ``alignment.py``. Blanks belong to the block that they stand in. Images in random order have
     no joins; their blocks end at changes and pauses alone.
 
-    Parameters
-    ----------
-    n_frames : mapping of str to int
-        The chosen movies, and how many frames of each there are.
-    every : int
-        Every how many frames one is a target: those whose number it divides.
+    Targets are the frames whose number `every` divides. `n_frames` names the chosen movies.
 
     Raises
     ------
     UserError
-        If a movie is not in the table, it has another number of frames than the table, or two
-        presentations of the chosen movies overlap.
+        If a movie is not in the table or has other frames, or two presentations overlap.
     """
     _check_names(table, n_frames)
     is_chosen = np.isin(

@@ -5,7 +5,6 @@ Why these scores, these windows and these chances: docs/decisions/0013-evaluatio
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -51,88 +50,78 @@ def evaluate_encoder(
     scaling: Scaling,
     *,
     seed: int = 0,
-    progress: bool = True,
     max_windows: int = MAX_WINDOWS,
-    max_population_windows: int = MAX_POPULATION_WINDOWS,
 ) -> EncoderResults:
     """Evaluate on the test windows.
 
-    Parameters
-    ----------
-    parts : Split
-        Of these windows. Baselines are fitted on training windows and choose on validation.
-    encoder : EncoderNetwork
-        Gives patches on their own scale. Runs on the device that it is on.
-    scaling : Scaling
-        Of the training windows' counts; every method uses it.
-    max_windows, max_population_windows : int
-        Test windows for all units and for each area and cell type, at most, evenly thinned.
+    Baselines are fitted on the training windows and choose their settings on validation. The
+    encoder gives patches on their own scale, and runs on the device that it is on. `scaling` is of
+    the training windows' counts; every method uses it.
     """
+    test = EvaluationSet.of(prepared, data, parts, thinned(parts.test, max_windows))
+    few = test.thinned(MAX_POPULATION_WINDOWS)
+    group, drawn = bootstrap_groups(data, test.rows, test.time)
+    draws = {test: draw_groups(group, seed=seed)}
+    draws[few] = draw_groups(bootstrap_groups(data, few.rows, test.time)[0], seed=seed)
     selections = populations(data.population)
-    bench = EvaluationSet.of(prepared, data, parts, thinned(parts.test, max_windows))
-    few = bench.thinned(max_population_windows)
-    group, drawn = bootstrap_groups(data, bench.rows, bench.time)
-    draws = {bench: draw_groups(group, seed=seed)}
-    draws[few] = draw_groups(bootstrap_groups(data, few.rows, bench.time)[0], seed=seed)
+    n_scored = len(test.rows) * (3 + len(FITS))
+    n_scored += len(few.rows) * (len(selections) - 1) * (1 + len(FITS))
     resampled: list[_ResampledScores] = []
-    with tqdm(
-        total=len(bench.rows) * (3 + len(FITS))
-        + len(few.rows) * (len(selections) - 1) * (1 + len(FITS)),
-        desc="evaluating",
-        unit="window",
-        disable=None if progress else True,
-        file=sys.stderr,
-    ) as bar:
+    with tqdm(total=n_scored, desc="evaluating", unit="window", disable=None) as bar:
         for population, selection in selections.items():
-            training = BaselineData(
-                data, parts.train, parts.validation, scaling, selection.mask, bench.space
-            )
             bar.set_postfix_str(population)
-            decoders: list[BaselineDecoder] = [MaskedEncoder(encoder, scaling, selection)]
-            decoders += [fit(training) for fit in FITS.values()]
-            if population == "all":
-                decoders += _controls(training, encoder, scaling)
-            on = bench if population == "all" else few
-            for decoder in decoders:
-                by_patches = on.decides_by_patches(decoder, training.chosen_by)
-                scored = on.score(decoder, bar)
+            training = BaselineData(
+                data, parts.train, parts.validation, scaling, selection.mask, test.space
+            )
+            scored_on = test if population == "all" else few
+            for decoder in _decoders(training, encoder, population, selection):
+                by_patches = scored_on.decides_by_patches(decoder, training.chosen_by)
+                scored = scored_on.score(decoder, bar)
                 if by_patches:
                     scored = replace(scored, answer=scored.answer_by_patches)
                 resampled.append(
                     _ResampledScores(
-                        decoder, population, selection, scored, draws[on], on, by_patches
+                        decoder,
+                        population,
+                        selection,
+                        scored,
+                        draws[scored_on],
+                        scored_on,
+                        by_patches,
                     )
                 )
-    methods = [method.scores for method in resampled]
+    through_all = [method for method in resampled if method.population == "all"]
     return EncoderResults(
-        n_windows=len(bench.rows),
+        n_windows=len(test.rows),
         n_population_windows=len(few.rows),
         n_test_windows=len(parts.test),
-        n_frames=len(bench.candidates),
-        n_unseen=int((~np.isin(bench.candidates, data.frame[parts.train])).sum()),
-        n_drawn=draws[bench].n_groups,
+        n_frames=len(test.candidates),
+        n_unseen=int((~np.isin(test.candidates, data.frame[parts.train])).sum()),
+        n_drawn=draws[test].n_groups,
         drawn=drawn,
         lag_ms=data.window.lag_ns / 1e6,
         seed=seed,
-        period_s=bench.time.period_s,
-        methods=tuple(method for method in methods if method.population == "all"),
-        populations=tuple(method for method in methods if method.population != "all"),
+        period_s=test.time.period_s,
+        methods=tuple(method.scores for method in through_all),
+        populations=tuple(method.scores for method in resampled if method.population != "all"),
         ahead=_ahead(resampled),
-        over_time=_over_time(
-            prepared, bench, [method for method in resampled if method.population == "all"]
-        ),
+        over_time=_over_time(prepared, test, through_all),
     )
 
 
-def _controls(
-    training: BaselineData, encoder: EncoderNetwork, scaling: Scaling
+def _decoders(
+    training: BaselineData, encoder: EncoderNetwork, population: str, selection: Selection
 ) -> list[BaselineDecoder]:
-    population = training.data.population
-    controls: list[BaselineDecoder] = [MeanPatches(training.data.targets, training.train_frames)]
-    if len(population) > 1:
-        shuffled = population.select("shuffled")
-        controls.append(MaskedEncoder(encoder, scaling, shuffled, SHUFFLED_UNITS))
-    return controls
+    """Return the encoder and the baselines, and through all units the controls."""
+    scaling, units = training.scaling, training.data.population
+    decoders: list[BaselineDecoder] = [MaskedEncoder(encoder, scaling, selection)]
+    decoders += [fit(training) for fit in FITS.values()]
+    if population == "all":
+        decoders.append(MeanPatches(training.data.targets, training.train_frames))
+        if len(units) > 1:
+            shuffled = units.select("shuffled")
+            decoders.append(MaskedEncoder(encoder, scaling, shuffled, SHUFFLED_UNITS))
+    return decoders
 
 
 class _ResampledScores:
@@ -145,20 +134,20 @@ class _ResampledScores:
         selection: Selection,
         scored: WindowScores,
         draws: Draws,
-        bench: EvaluationSet,
+        test: EvaluationSet,
         by_patches: bool,
     ) -> None:
         self.name, self.population, self.answer = decoder.name, population, scored.answer
         is_right = [
-            bench.time.is_near(answer, bench.true).astype(np.float64)
+            test.time.is_near(answer, test.true).astype(np.float64)
             for answer in (scored.answer, scored.answer_by_patches)
         ]
-        of_answers = bench.time.chance_of_answers(scored.answer, bench.true)
-        n = len(bench.candidates)
+        of_answers = test.time.chance_of_answers(scored.answer, test.true)
+        n = len(test.candidates)
         self.is_right = is_right[0]
         self.values = {
             "patch_mse": draws.ratio(scored.error),
-            "skill": 1 - draws.ratio(scored.error, bench.mean_error()),
+            "skill": 1 - draws.ratio(scored.error, test.mean_error()),
             "raw_cosine": draws.ratio(scored.raw_cosine),
             "cosine": draws.ratio(scored.cosine),
             "rank": draws.median(scored.ranks.rank) / n,
@@ -178,7 +167,7 @@ class _ResampledScores:
                 "rank": (n + 1) / 2 / n,
                 "top1": 1 / n,
                 "top5": min(1.0, 5 / n),
-                "within_1s": float(bench.time.chance(bench.true).mean()),
+                "within_1s": float(test.time.chance(test.true).mean()),
                 "within_1s_answers": float(of_answers.mean()),
             },
         )
@@ -208,15 +197,15 @@ def _ahead(resampled: Sequence[_ResampledScores]) -> tuple[PairedDifference, ...
 
 
 def _over_time(
-    prepared: PreparedSet, bench: EvaluationSet, resampled: Sequence[_ResampledScores]
+    prepared: PreparedSet, test: EvaluationSet, resampled: Sequence[_ResampledScores]
 ) -> OverTime | None:
-    has_time = ~np.isnan(bench.time.time_s[bench.true])
+    has_time = ~np.isnan(test.time.time_s[test.true])
     if not has_time.any():
         return None
-    movie = np.bincount(bench.time.movie[bench.true[has_time]]).argmax()
-    own = bench.time.movie[bench.true] == movie
-    true_s = bench.time.time_s[bench.true[own]]
-    all_s = bench.time.time_s[bench.time.movie == movie]
+    movie = np.bincount(test.time.movie[test.true[has_time]]).argmax()
+    own = test.time.movie[test.true] == movie
+    true_s = test.time.time_s[test.true[own]]
+    all_s = test.time.time_s[test.time.movie == movie]
     lasts_s = all_s.max() - all_s.min()
     n_bins = int(np.clip(np.ceil(lasts_s / BIN_S), 1, MOST_BINS))
     edge_s = np.linspace(all_s.min(), all_s.max() + 1e-6, n_bins + 1)
@@ -225,7 +214,7 @@ def _over_time(
     for method in resampled:
         right, _ = np.histogram(true_s, edge_s, weights=method.is_right[own])
         share = np.divide(right, n, out=np.full(n_bins, np.nan), where=n > 0)
-        answer_s = bench.time.time_s[method.answer[own]]
+        answer_s = test.time.time_s[method.answer[own]]
         table, _, _ = np.histogram2d(true_s, answer_s, (edge_s, edge_s))
         accuracy[method.name] = tuple(share.tolist())
         decoded[method.name] = tuple(tuple(row) for row in table.astype(int).tolist())

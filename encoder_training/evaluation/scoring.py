@@ -114,7 +114,7 @@ class EvaluationSet:
         scale = self.targets.mean, self.space.std
         similarity = similarities(self.space.of(predicted), self.space.coordinates)
         ranks = true_ranks(similarity[:, self.candidates], np.searchsorted(self.candidates, frame))
-        may_be = self.time.movie[None, :] == self.time.movie[frame][:, None]
+        may_be = self.may_be(frame)
         by_patches = np.where(may_be, similarity, -np.inf).argmax(axis=1)
         decided = decoder.frames(counts, may_be)
         if decided is None:

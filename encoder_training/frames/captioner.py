@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -167,14 +166,8 @@ def fill_captions(
     done = _done(path, captioner.name)
     rows = _chosen(frames, every)
     left = [row for row in rows if _key(frames, row) not in done]
-    bar = tqdm(
-        total=len(rows),
-        initial=len(rows) - len(left),
-        desc="captions",
-        unit="frame",
-        disable=None,
-        file=sys.stderr,
-    )
+    n_done = len(rows) - len(left)
+    bar = tqdm(total=len(rows), initial=n_done, desc="captions", unit="frame", disable=None)
     try:
         with bar, path.open("a", encoding="utf-8") as file:
             for batch in _batches(frames, left, batch_size):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -168,12 +167,7 @@ def _resume(
     with (
         partial.open("r+b", buffering=0) as file,
         tqdm(
-            total=shape[0],
-            initial=progress.n_done,
-            desc="patches",
-            unit="frame",
-            disable=None,
-            file=sys.stderr,
+            total=shape[0], initial=progress.n_done, desc="patches", unit="frame", disable=None
         ) as bar,
     ):
         for run in runs:

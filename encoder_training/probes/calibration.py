@@ -108,11 +108,6 @@ def areas_under_curve(
 
     Returns float64 of shape (1 + n_draws,), the probability that a yes scores above a no, ties
     counted half; NaN where a draw has only one of the two.
-
-    Parameters
-    ----------
-    score : array, shape (n,), float64
-    label : array, shape (n,), bool
     """
     _, level = np.unique(score, return_inverse=True)
     times = np.concatenate([np.ones((1, draws.n_groups), np.float32), draws.times])
@@ -136,11 +131,7 @@ def roc(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return a ROC curve for drawing: false and true alarms, from (0, 0) to (1, 1).
 
-    Parameters
-    ----------
-    score : array, shape (n,), float64
-    n_points : int
-        At most; evenly thinned.
+    The points are evenly thinned to `n_points`.
     """
     order = np.argsort(-score, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)

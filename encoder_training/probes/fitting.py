@@ -14,7 +14,6 @@ Alain and Bengio, 2016: linear probes. Platt, 1999: the calibration (calibration
 from __future__ import annotations
 
 import importlib.util
-import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -70,21 +69,14 @@ def fit_probes(
     *,
     concepts: Sequence[str] | None = None,
     seed: int = 0,
-    progress: bool = True,
     max_windows: int = MAX_WINDOWS,
     max_population_windows: int = MAX_POPULATION_WINDOWS,
     masking: MaskingOptions | None = None,
 ) -> FittedProbes:
     """Learn, calibrate and test probes.
 
-    Without captions the result has no concepts.
-
-    Parameters
-    ----------
-    parts : Split
-        Learned on `train`, calibrated on `validation`, tested on `test`.
-    masking : MaskingOptions, optional
-        Random populations, as the encoder was trained.
+    They are learned on the training windows through random populations as in `masking`, calibrated
+    on validation and tested on test windows. Without captions the result has no concepts.
 
     Raises
     ------
@@ -110,20 +102,15 @@ def fit_probes(
     check_concepts(concepts, [captions[row] for row in seen])
     selections = populations(data.population)
     if not concepts:
-        return _none(selections, data.targets.shape[2])
+        return _without_concepts(selections, data.targets.shape[2])
     few = tuple(thinned(rows, max_population_windows) for rows in (validation, test))
     used = {name: (validation, test) if name == "all" else few for name in selections}
     random = PopulationMasks(data.population, masking or MaskingOptions()).draw(
         len(train), np.random.default_rng([seed, 4])
     )
     predictor = _MeanPatches(data, encoder, scaling)
-    with tqdm(
-        total=2 * len(train) + sum(len(rows) for pair in used.values() for rows in pair),
-        desc="probing",
-        unit="window",
-        disable=None if progress else True,
-        file=sys.stderr,
-    ) as bar:
+    n_predicted = 2 * len(train) + sum(len(rows) for pair in used.values() for rows in pair)
+    with tqdm(total=n_predicted, desc="probing", unit="window", disable=None) as bar:
         learned = np.concatenate(
             [predictor.through(train, mask, bar) for mask in (np.ones_like(random), random)]
         )
@@ -140,29 +127,11 @@ def fit_probes(
         len(rows): draw_groups(bootstrap_groups(data, rows, time)[0], seed=seed, n_draws=N_DRAWS)
         for rows in (test, few[1])
     }
-    scale, offset = np.ones((2, len(selections), len(concepts)))
-    tested = []
-    for row, (name, (of_validation, of_test)) in enumerate(predicted.items()):
-        chosen_by, truth = truth_of[name]
-        scores = [grid.astype(np.float64) @ weight.T + bias for grid in (of_validation, of_test)]
-        offset[row] = 0
-        for column, concept in enumerate(concepts):
-            is_mixed = len(np.unique(chosen_by[:, column])) == 2
-            if is_mixed:
-                scale[row, column], offset[row, column] = platt(
-                    scores[0][:, column], chosen_by[:, column], n_independent=n_independent
-                )
-            calibrated = scale[row, column], offset[row, column], is_mixed
-            tested.append(
-                _test(
-                    concept,
-                    name,
-                    scores[1][:, column],
-                    truth[:, column],
-                    calibrated,
-                    draws[len(truth)],
-                )
-            )
+    scores = {
+        name: [grid.astype(np.float64) @ weight.T + bias for grid in grids]
+        for name, grids in predicted.items()
+    }
+    scale, offset, tested = _calibrated_and_tested(concepts, scores, truth_of, n_independent, draws)
     auc = np.array([test.auc.value for test in tested]).reshape(scale.shape)
     return FittedProbes(
         tuple(concepts),
@@ -175,6 +144,34 @@ def fit_probes(
         strength,
         tuple(tested),
     )
+
+
+def _calibrated_and_tested(
+    concepts: Sequence[str],
+    scores: dict[str, list[NDArray[np.float64]]],
+    truth_of: dict[str, list[NDArray[np.bool_]]],
+    n_independent: int,
+    draws: dict[int, Draws],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[ProbeTest]]:
+    """Return scale and offset, shape (n_populations, n_concepts), and the tests row by row.
+
+    Scores and truth are of the validation and the test windows of each population.
+    """
+    scale = np.ones((len(scores), len(concepts)))
+    offset = np.zeros_like(scale)
+    tested = []
+    for row, (name, (of_validation, of_test)) in enumerate(scores.items()):
+        chosen_by, truth = truth_of[name]
+        for column, concept in enumerate(concepts):
+            is_mixed = len(np.unique(chosen_by[:, column])) == 2
+            if is_mixed:
+                scale[row, column], offset[row, column] = platt(
+                    of_validation[:, column], chosen_by[:, column], n_independent=n_independent
+                )
+            calibrated = scale[row, column], offset[row, column], is_mixed
+            score, label = of_test[:, column], truth[:, column]
+            tested.append(_test(concept, name, score, label, calibrated, draws[len(truth)]))
+    return scale, offset, tested
 
 
 class _MeanPatches:
@@ -259,7 +256,7 @@ def _test(
     )
 
 
-def _none(selections: dict[str, Any], dim: int) -> FittedProbes:
+def _without_concepts(selections: dict[str, Any], dim: int) -> FittedProbes:
     no_scores = np.empty((len(selections), 0), np.float32)
     return FittedProbes(
         (), tuple(selections), np.empty((0, dim), np.float32), np.empty(0, np.float32),

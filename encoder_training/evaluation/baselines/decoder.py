@@ -47,12 +47,7 @@ class BaselineDecoder(Protocol):
 class FrameMixture(ABC):
     """A decoder whose patches are a mixture of training frames.
 
-    Parameters
-    ----------
-    targets : array, shape (n_frames, n_patches, dim), float16
-        True patches. May be a map of a file.
-    train_frames : array, shape (n_train_frames,), int64
-        Rows of the targets that training showed.
+    `targets` is float16 of shape (n_frames, n_patches, dim): True patches. May be a map of a file.
     """
 
     name: str
@@ -112,8 +107,6 @@ def mixed(
     ----------
     weights : array, shape (n, n_train_frames), float32
     targets : array, shape (n_frames, n_patches, dim), float16
-    train_frames : array, shape (n_train_frames,), int64
-        Rows of the targets.
     """
     _, n_patches, dim = targets.shape
     patches = np.zeros((len(weights), n_patches * dim), dtype=np.float32)

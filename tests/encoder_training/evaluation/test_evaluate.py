@@ -54,7 +54,7 @@ def results(prepared) -> EncoderResults:
     )  # fmt: skip
     options = TrainingOptions(training_epochs=6, batch_size=32, learning_rate=3e-3, masking=masking)
     trained = train_encoder(spec, data, options, parts=parts)
-    return evaluate_encoder(prepared, data, parts, trained.encoder, trained.scaling, progress=False)
+    return evaluate_encoder(prepared, data, parts, trained.encoder, trained.scaling)
 
 
 class Oracle:
@@ -150,7 +150,7 @@ def test_an_encoder_that_has_learned_nothing_is_seen_to_lose(tmp_path):
     torch.manual_seed(0)
     encoder = PatchEncoder(EncoderSpec.tiny(data.n_units, GRID))
     scaling = measure_scaling(data, parts.train)
-    results = evaluate_encoder(prepared, data, parts, encoder, scaling, progress=False)
+    results = evaluate_encoder(prepared, data, parts, encoder, scaling)
     assert results.period_s == {"natural_movie_one": pytest.approx(FRAME_NS / 1e9)}
     assert results.drawn == "runs of 1 s of movie time from 1 held-out group"
     assert results.method("naive Bayes").is_above_chance
@@ -162,7 +162,7 @@ def test_an_encoder_that_has_learned_nothing_is_seen_to_lose(tmp_path):
     assert sentences[0].startswith("The encoder LOSES to naive Bayes in cosine:")
     text = write_report(tmp_path, results).read_text(encoding="utf-8")
     assert "the encoder **loses to** naive Bayes (cosine, skill" in text.splitlines()[2]
-    assert evaluate_encoder(prepared, data, parts, encoder, scaling, progress=False) == results
+    assert evaluate_encoder(prepared, data, parts, encoder, scaling) == results
 
 
 def test_an_encoder_that_wins_is_seen_to_win(results):

@@ -42,9 +42,7 @@ def trained(prepared) -> TrainingResult:
 def probes_of(prepared, trained, **options) -> FittedProbes:
     """Fit probes at the lag of training."""
     data, parts = prepared.windows(LAG_NS)
-    return fit_probes(
-        prepared, data, parts, trained.encoder, trained.scaling, progress=False, **options
-    )
+    return fit_probes(prepared, data, parts, trained.encoder, trained.scaling, **options)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +133,7 @@ def test_a_concept_that_test_lacks_is_said_not_scored(prepared, trained):
     even = parts.test[data.frame[parts.test] % 2 == 0]
     found = fit_probes(
         replace(prepared, frames=frames), data, replace(parts, test=even), trained.encoder,
-        trained.scaling, concepts=["night", "car"], progress=False,
+        trained.scaling, concepts=["night", "car"],
     )  # fmt: skip
     assert not found.of("night").is_scored
     assert np.isnan(found.of("night").auc.value)
@@ -148,7 +146,7 @@ def test_without_test_captions_nothing_is_scored(prepared, trained):
     data, parts = prepared.windows(LAG_NS)
     found = fit_probes(
         prepared, data, replace(parts, test=parts.test[:0]), trained.encoder, trained.scaling,
-        concepts=["car"], max_windows=50, progress=False,
+        concepts=["car"], max_windows=50,
     )  # fmt: skip
     assert found.of("car").n == 0
     assert np.isnan(found.auc).all()
