@@ -78,19 +78,19 @@ class WireError(PeerError):
 class RecordingError(UserError):
     """A recording cannot be replayed. All problems found, in one error."""
 
-    def __init__(self, path: str, problems: Sequence[str]) -> None:
+    def __init__(self, path: str, *problems: str) -> None:
         self.path = path
-        self.problems = tuple(problems)
-        super().__init__(f"{path}: {_one_or_list(self.problems)}")
+        self.problems = problems
+        super().__init__(f"{path}: {_one_or_list(problems)}")
 
 
 class ManifestError(UserError):
     """A bundle cannot be loaded. All problems found, in one error."""
 
-    def __init__(self, path: str, problems: Sequence[str]) -> None:
+    def __init__(self, path: str, *problems: str) -> None:
         self.path = path
-        self.problems = tuple(problems)
-        super().__init__(f"bundle {path}: {_one_or_list(self.problems)}")
+        self.problems = problems
+        super().__init__(f"bundle {path}: {_one_or_list(problems)}")
 
 
 class EngineError(UserError):

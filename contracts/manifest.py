@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from contracts.atomic_files import write_json
 from contracts.binning import MAX_RATE_TERM, BinRate
 from contracts.embedding import PatchGrid
 from contracts.errors import ManifestError, UserError
@@ -209,24 +210,24 @@ def load_manifest(folder: Path, *, check_hashes: bool = True) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     if not folder.is_dir():
-        raise ManifestError(str(folder), ["there is no such folder"])
+        raise ManifestError(str(folder), "there is no such folder")
     if not path.is_file():
-        raise ManifestError(str(folder), [f"it has no {MANIFEST_NAME}; is it a bundle?"])
+        raise ManifestError(str(folder), f"it has no {MANIFEST_NAME}; is it a bundle?")
     if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise ManifestError(str(folder), [f"{MANIFEST_NAME} is larger than {MAX_MANIFEST_BYTES} B"])
+        raise ManifestError(str(folder), f"{MANIFEST_NAME} is larger than {MAX_MANIFEST_BYTES} B")
     text = path.read_bytes()
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ManifestError(str(folder), [f"{MANIFEST_NAME} is not JSON: {error}"]) from error
+        raise ManifestError(str(folder), f"{MANIFEST_NAME} is not JSON: {error}") from error
     problems = _version_problems(raw)
     if problems:
-        raise ManifestError(str(folder), problems)
+        raise ManifestError(str(folder), *problems)
     try:
         model = ManifestModel.model_validate(raw)
     except ValidationError as error:
         raise ManifestError(
-            str(folder), [_sentence(detail) for detail in error.errors()]
+            str(folder), *[_sentence(detail) for detail in error.errors()]
         ) from error
     problems = _file_problems(folder, model, check_hashes=check_hashes)
     try:
@@ -234,18 +235,13 @@ def load_manifest(folder: Path, *, check_hashes: bool = True) -> Manifest:
     except UserError as error:
         problems.append(str(error))
     if problems:
-        raise ManifestError(str(folder), problems)
+        raise ManifestError(str(folder), *problems)
     return manifest
 
 
 def write_manifest(folder: Path, model: ManifestModel) -> None:
-    """Write ``manifest.json`` last, under another name first: a bundle is whole or not there."""
-    path = folder / MANIFEST_NAME
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(
-        json.dumps(model.model_dump(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    partial.replace(path)
+    """Write ``manifest.json`` last: a bundle is whole or not there."""
+    write_json(folder / MANIFEST_NAME, model.model_dump())
 
 
 def sha256_of(path: Path) -> str:

@@ -7,7 +7,7 @@ that they sum to the whole: ``cut`` + ``encode`` + ``wait`` + ``prefill`` + ``de
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from enum import StrEnum
 
 NARRATION_VERSION = 1
@@ -47,15 +47,7 @@ class Stamps:
 
     def in_order(self) -> tuple[int, ...]:
         """Return the stamps from the first to the last."""
-        return (
-            self.newest_spike_received,
-            self.window_complete,
-            self.encoded,
-            self.worker_start,
-            self.first_token,
-            self.last_token,
-            self.published,
-        )
+        return astuple(self)
 
 
 STAGES = ("cut", "encode", "wait", "prefill", "decode", "publish")

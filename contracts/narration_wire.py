@@ -6,10 +6,10 @@ The JSON Schema is ``docs/schemas/narration.schema.json``; a test holds every me
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -21,6 +21,8 @@ from contracts.narration import (
     age_ms,
     latency_ms,
 )
+
+T = TypeVar("T")
 
 
 def pack_narration(narration: Narration) -> list[bytes]:
@@ -82,7 +84,8 @@ def narration_of(message: Mapping[str, Any]) -> Narration:
     check_version(message, "narration", NARRATION_VERSION)
     try:
         window, stamps = message["window"], message["host_ns"]
-        return _narration_adapter().validate_python(
+        return read_fields(
+            Narration,
             {
                 **message,
                 **_window_fields(window),
@@ -95,7 +98,7 @@ def narration_of(message: Mapping[str, Any]) -> Narration:
                     "last_token_host_ns": stamps["last_token"],
                 },
                 "stamps": stamps,
-            }
+            },
         )
     except (KeyError, TypeError, ValueError) as error:
         raise WireError("field", f"a narration lacks or misspells a field: {error!r}") from error
@@ -132,9 +135,8 @@ def partial_of(message: Mapping[str, Any]) -> PartialNarration:
     """
     check_version(message, "partial narration", NARRATION_VERSION)
     try:
-        return _partial_adapter().validate_python(
-            {**message, **_window_fields(message["window"]), **message["host_ns"]}
-        )
+        fields = {**message, **_window_fields(message["window"]), **message["host_ns"]}
+        return read_fields(PartialNarration, fields)
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(
             "field", f"a partial narration lacks or misspells a field: {error!r}"
@@ -154,15 +156,16 @@ def check_version(message: Mapping[str, Any], kind: str, version: int) -> None:
         raise WireError("version", f"{kind} version {sent!r:.32}, this build reads {version}")
 
 
+def read_fields(kind: Callable[..., T], fields: Mapping[str, Any]) -> T:
+    """Make a value of a dataclass from JSON, its types checked; others are a `ValueError`."""
+    value: T = _adapter(kind).validate_python(fields)
+    return value
+
+
 # Built on first use: an adapter takes milliseconds, and most programs never read a narration.
 @cache
-def _narration_adapter() -> TypeAdapter[Narration]:
-    return TypeAdapter(Narration)
-
-
-@cache
-def _partial_adapter() -> TypeAdapter[PartialNarration]:
-    return TypeAdapter(PartialNarration)
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def _window_fields(window: Mapping[str, Any]) -> dict[str, Any]:

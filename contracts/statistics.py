@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from contracts.errors import WireError
-from contracts.narration_wire import check_version
+from contracts.narration_wire import check_version, read_fields
 
 STATS_TOPIC = b"stats"
 
@@ -62,11 +59,6 @@ class Statistics:
         return value if isinstance(value, dict) else {}
 
 
-@cache
-def _adapter() -> TypeAdapter[Statistics]:
-    return TypeAdapter(Statistics)
-
-
 def statistics_of(message: Mapping[str, Any]) -> Statistics:
     """Read the JSON object of a ``stats`` message.
 
@@ -77,6 +69,6 @@ def statistics_of(message: Mapping[str, Any]) -> Statistics:
     """
     check_version(message, "stats", STATS_VERSION)
     try:
-        return _adapter().validate_python(message)
+        return read_fields(Statistics, message)
     except ValueError as error:
         raise WireError("field", f"a stats message lacks or misspells a field: {error}") from error

@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from functools import cache
 from itertools import pairwise
 from typing import Any
-
-from pydantic import TypeAdapter
 
 from contracts.clock import ns_to_second
 from contracts.errors import WireError
 from contracts.narration import Narration, Stamps
-from contracts.narration_wire import check_version, dump, load
+from contracts.narration_wire import check_version, dump, load, read_fields
 from contracts.window import Window
 
 TRIGGER_VERSION = 1
@@ -99,9 +96,6 @@ STAGE_OF_STAMP = {
 
 TRIGGER_STAGES = tuple(STAGE_OF_STAMP.values())
 """All stages, in their order."""
-
-PROBE_STAGES = ("cut", "encode", "decide", "publish")
-"""Those of a probe's trigger."""
 
 
 def trigger_latency_ms(stamps: TriggerStamps) -> dict[str, float]:
@@ -213,7 +207,6 @@ class Trigger:
 
 def pack_trigger(trigger: Trigger) -> list[bytes]:
     """Turn a trigger into ``[topic, JSON]``."""
-    window = trigger.window
     message: dict[str, Any] = {
         "version": TRIGGER_VERSION,
         "id": trigger.id,
@@ -227,14 +220,7 @@ def pack_trigger(trigger: Trigger) -> list[bytes]:
         "score": trigger.score,
         "threshold": trigger.threshold,
         "scores": trigger.scores,
-        "window": {
-            "seq": window.seq,
-            "start_s": window.start_s,
-            "stop_s": window.stop_s,
-            "frame_s": window.frame_s,
-            "n_gap_bins": window.n_gap_bins,
-            "blind_streams": list(window.blind_streams),
-        },
+        "window": asdict(trigger.window),
         "narration_id": trigger.narration_id,
         "text": trigger.text,
         "host_ns": trigger.stamps.in_order(),
@@ -267,17 +253,13 @@ def trigger_of(message: Mapping[str, Any]) -> Trigger:
     try:
         host_ns = message["host_ns"]
         has_words = "narrated" in host_ns
-        return _adapter().validate_python(
+        return read_fields(
+            Trigger,
             {
                 **message,
                 "stamps": {**host_ns, "narrator": host_ns if has_words else None},
                 "bundle": message["provenance"]["bundle"],
-            }
+            },
         )
     except (KeyError, TypeError, ValueError) as error:
         raise WireError("field", f"a trigger lacks or misspells a field: {error!r}") from error
-
-
-@cache
-def _adapter() -> TypeAdapter[Trigger]:
-    return TypeAdapter(Trigger)

@@ -17,5 +17,7 @@ Seconds = Annotated[float, Parameter(validator=validators.Number(gt=0, lte=1e6))
 Count = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=100_000))]
 """Units or bins: as many as a population or a window may have."""
 
+LagMs = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=10_000))]
+
 Seed = Annotated[int, Parameter(validator=validators.Number(gte=0, lt=2**32))]
 """What every generator of random numbers here takes."""

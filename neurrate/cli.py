@@ -140,10 +140,10 @@ def _add(app: App, verbs: dict[str, Verb], *, named: str) -> None:
     for name, verb in verbs.items():
         if name == named:
             module, _, function_name = verb.target.partition(":")
-            function = getattr(import_module(module), function_name)
+            function = getattr(import_module(f"neurrate.{module}"), function_name)
             app.command(function, name=name, help_epilogue=_examples(function.__doc__ or ""))
         else:
-            app.command(verb.target, name=name, help=verb.summary)
+            app.command(f"neurrate.{verb.target}", name=name, help=verb.summary)
 
 
 def _examples(docstring: str) -> str:

@@ -12,9 +12,8 @@ from cyclopts import Parameter, validators
 
 from contracts.binning import BinRate
 from contracts.window import WindowSpec
-from neurrate.arguments import Count, Seconds, Seed
+from neurrate.arguments import Count, LagMs, Seconds, Seed
 
-LagMs = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=10_000))]
 Share = Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))]
 
 

@@ -10,10 +10,9 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from contracts.errors import UserError
-from neurrate.arguments import Count, Seed
+from neurrate.arguments import Count, LagMs, Seed
 from neurrate.tables import print_table
 
-LagMs = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=10_000))]
 Passes = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=100_000))]
 AboveZero = Annotated[float, Parameter(validator=validators.Number(gt=0))]
 Weight = Annotated[float, Parameter(validator=validators.Number(gte=0))]

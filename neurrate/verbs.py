@@ -9,88 +9,73 @@ from typing import NamedTuple
 
 
 class Verb(NamedTuple):
-    """One verb: where it is, and its line in the list."""
+    """One verb: its module in `neurrate` and function, and its line in the list."""
 
     target: str
     summary: str
 
 
 VERBS = {
-    "demo": Verb("neurrate.demo_command:demo", "Replay a recording through the whole daemon."),
-    "run": Verb("neurrate.run_command:run", "Run the daemon: spikes in, narrations out."),
-    "watch": Verb("neurrate.watch_command:watch", "Show narrations as they are published."),
-    "learn": Verb("neurrate.learn_command:learn", "Make a bundle of a recording: all three below."),
-    "prepare": Verb(
-        "neurrate.prepare_command:prepare", "Make a data set of a recording and its frames."
-    ),
-    "train": Verb(
-        "neurrate.train_command:train", "Train an encoder on a data set, and evaluate it."
-    ),
-    "export": Verb("neurrate.export_command:export", "Make a bundle of a trained encoder."),
-    "doctor": Verb("neurrate.doctor_command:doctor", "Show what is installed and what is missing."),
-    "inspect": Verb("neurrate.inspect_command:inspect", "Show what is in a recording or a bundle."),
+    "demo": Verb("demo_command:demo", "Replay a recording through the whole daemon."),
+    "run": Verb("run_command:run", "Run the daemon: spikes in, narrations out."),
+    "watch": Verb("watch_command:watch", "Show narrations as they are published."),
+    "learn": Verb("learn_command:learn", "Make a bundle of a recording: all three below."),
+    "prepare": Verb("prepare_command:prepare", "Make a data set of a recording and its frames."),
+    "train": Verb("train_command:train", "Train an encoder on a data set, and evaluate it."),
+    "export": Verb("export_command:export", "Make a bundle of a trained encoder."),
+    "doctor": Verb("doctor_command:doctor", "Show what is installed and what is missing."),
+    "inspect": Verb("inspect_command:inspect", "Show what is in a recording or a bundle."),
 }
 
 GROUPS = {
     "stream": (
         "Send the spikes of a recording to the daemon.",
         {
-            "nwb": Verb("neurrate.stream_command:nwb", "Replay an NWB file."),
-            "sorting": Verb("neurrate.stream_command:sorting", "Replay a spike sorting."),
+            "nwb": Verb("stream_command:nwb", "Replay an NWB file."),
+            "sorting": Verb("stream_command:sorting", "Replay a spike sorting."),
         },
     ),
     "config": (
         "Look at the settings.",
-        {"show": Verb("neurrate.config_command:show", "Show each value and where it is from.")},
+        {"show": Verb("config_command:show", "Show each value and where it is from.")},
     ),
     "bundle": (
         "Make encoder bundles.",
         {
-            "random": Verb("neurrate.bundle_command:random", "Make one with random weights."),
-            "simulated": Verb(
-                "neurrate.bundle_command:simulated", "Make the one of the simulated animal."
-            ),
+            "random": Verb("bundle_command:random", "Make one with random weights."),
+            "simulated": Verb("bundle_command:simulated", "Make the one of the simulated animal."),
         },
     ),
     "bench": (
         "Measure the daemon, all its processes running.",
         {
-            "latency": Verb(
-                "neurrate.bench_command:latency", "How late it is, by rate of windows."
-            ),
-            "soak": Verb("neurrate.bench_command:soak", "Whether it stays stable for hours."),
+            "latency": Verb("bench_command:latency", "How late it is, by rate of windows."),
+            "soak": Verb("bench_command:soak", "Whether it stays stable for hours."),
         },
     ),
     "triggers": (
         "Try rules before they reach anything.",
         {
-            "score": Verb(
-                "neurrate.triggers_command:score", "Score what rules fire at, on a recording."
-            ),
+            "score": Verb("triggers_command:score", "Score what rules fire at, on a recording."),
         },
     ),
     "simulate": (
         "Make a world in which the truth is known.",
         {
-            "recording": Verb("neurrate.simulate_command:recording", "Make a recording."),
-            "session": Verb(
-                "neurrate.simulate_command:session", "Make an animal that watches movies."
-            ),
-            "scenes": Verb("neurrate.simulate_command:scenes", "Draw street scenes on a page."),
-            "llava": Verb("neurrate.simulate_command:llava", "Make a small LLaVA."),
+            "recording": Verb("simulate_command:recording", "Make a recording."),
+            "session": Verb("simulate_command:session", "Make an animal that watches movies."),
+            "scenes": Verb("simulate_command:scenes", "Draw street scenes on a page."),
+            "llava": Verb("simulate_command:llava", "Make a small LLaVA."),
             "train-llava": Verb(
-                "neurrate.simulate_train_command:train_llava", "Train a small LLaVA that sees."
+                "simulate_train_command:train_llava", "Train a small LLaVA that sees."
             ),
             "train-encoder": Verb(
-                "neurrate.simulate_train_command:train_encoder", "Train the encoder of the animal."
+                "simulate_train_command:train_encoder", "Train the encoder of the animal."
             ),
             "train-probes": Verb(
-                "neurrate.simulate_train_command:train_probes",
-                "Train concept probes for that encoder.",
+                "simulate_train_command:train_probes", "Train concept probes for that encoder."
             ),
-            "score": Verb(
-                "neurrate.score_command:score", "Score narrations of scenes that are known."
-            ),
+            "score": Verb("score_command:score", "Score narrations of scenes that are known."),
         },
     ),
 }

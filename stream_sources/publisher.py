@@ -169,14 +169,14 @@ class SpikePublisher:
         return True
 
     def _read_subscriptions(self) -> None:
+        """Count subscriptions (first byte 1) and their ends (0), and greet newcomers."""
         while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
-            self._take_note(self._socket.recv())
-
-    def _take_note(self, event: bytes) -> None:
-        """Count a subscription (first byte 1) or its end (0), and greet a newcomer."""
-        is_new, topic = event[:1] == b"\x01", event[1:]
-        if event[:1] not in {b"\x00", b"\x01"} or not b"spikes".startswith(topic[:6]):
-            return
-        self.n_subscribers += 1 if is_new else -1
-        if is_new:
-            self._next_hello_ns = 0
+            event = self._socket.recv()
+            action, topic = event[:1], event[1:]
+            if not b"spikes".startswith(topic[:6]):
+                continue
+            if action == b"\x01":
+                self.n_subscribers += 1
+                self._next_hello_ns = 0
+            elif action == b"\x00":
+                self.n_subscribers -= 1

@@ -74,7 +74,7 @@ class OnnxGraph:
         )
         problems = _disagreements(self._ort_session, manifest)
         if problems:
-            raise ManifestError(str(manifest.folder), problems)
+            raise ManifestError(str(manifest.folder), *problems)
         metadata = self._ort_session.get_modelmeta().custom_metadata_map
         self._precision: str = metadata.get(PRECISION_KEY, FLOAT32)
         detail = "" if self._precision == FLOAT32 else f", {self._precision}"
@@ -191,7 +191,7 @@ def refuse_bfloat16(folder: Path) -> None:
             f"{ENCODER_ONNX} is bfloat16, which is no longer supported; export the encoder again "
             "with --precision float32 or float16"
         )
-        raise ManifestError(str(folder), [problem])
+        raise ManifestError(str(folder), problem)
 
 
 def open_session(
@@ -224,7 +224,7 @@ def open_session(
         if device == "cuda":
             raise EngineError(f"CUDA does not take {path.name}: {_first_line(error)}") from error
         problem = f"ONNX Runtime cannot read {path.name}: {error}"
-        raise ManifestError(str(path.parent), [problem]) from error
+        raise ManifestError(str(path.parent), problem) from error
     if device == "cuda" and ort_session.get_providers()[0] != CUDA:
         raise DependencyError(
             "ONNX Runtime has a CUDA provider and could not start it; the NVIDIA driver, CUDA or "

@@ -53,22 +53,20 @@ class EvidenceFinder:
             return None
         folder = str(manifest.folder)
         if captions_path is None or evidence_path is None:
-            raise ManifestError(folder, [f"{CAPTIONS} and {EVIDENCE} belong together; one is gone"])
+            raise ManifestError(folder, f"{CAPTIONS} and {EVIDENCE} belong together; one is gone")
         try:
             frames, captions = _read_captions(captions_path)
             mean_patches = load_file(evidence_path)[MEAN_PATCHES]
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ManifestError(
-                folder, [f"{CAPTIONS} or {EVIDENCE} cannot be read: {error!r}"]
+                folder, f"{CAPTIONS} or {EVIDENCE} cannot be read: {error!r}"
             ) from error
         expected = (len(frames), manifest.patch_grid.dim)
         if mean_patches.shape != expected or not frames:
             raise ManifestError(
                 folder,
-                [
-                    f"{EVIDENCE} must hold {MEAN_PATCHES} of shape (lines of {CAPTIONS}, dim) = "
-                    f"{expected} with one line or more, got {mean_patches.shape}"
-                ],
+                f"{EVIDENCE} must hold {MEAN_PATCHES} of shape (lines of {CAPTIONS}, dim) = "
+                f"{expected} with one line or more, got {mean_patches.shape}",
             )
         return cls(frames, captions, mean_patches)
 

@@ -90,16 +90,16 @@ def load_probes(manifest: Manifest) -> ConceptProbes | None:
     ) as error:  # fmt: skip
         raise ManifestError(
             str(manifest.folder),
-            [f"{PROBES} does not hold concept probes: {error!r}. Export the encoder again"],
+            f"{PROBES} does not hold concept probes: {error!r}. Export the encoder again",
         ) from error
     if version != PROBES_VERSION:
         raise ManifestError(
             str(manifest.folder),
-            [f"{PROBES} is of version {version!r}, this build reads {PROBES_VERSION}"],
+            f"{PROBES} is of version {version!r}, this build reads {PROBES_VERSION}",
         )
     problems = _problems(tensors, concepts, populations, manifest.patch_grid.dim)
     if problems:
-        raise ManifestError(str(manifest.folder), problems)
+        raise ManifestError(str(manifest.folder), *problems)
     return ConceptProbes(concepts, populations, **tensors)
 
 

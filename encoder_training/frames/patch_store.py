@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from contracts.atomic_files import sync_folder, write_json
+from contracts.atomic_files import sync, write_json
 from contracts.embedding import PatchGrid
 from contracts.errors import MisuseError, UserError, listed
 from encoder_training.data_set.prepared import FrameTable
@@ -135,7 +135,7 @@ def fill_patches(
         progress = _resume(partial, progress_path, progress, runs, tower, shape)
         partial.replace(path)
         progress_path.unlink()
-        sync_folder(path.parent)
+        sync(path.parent)
     return progress.frames_sha256
 
 

@@ -85,7 +85,7 @@ class NwbSource(RecordingSource):
         play = Play(stream, start_s, duration_s, batch_ms)
         problems = check_play(play)
         if problems:
-            raise RecordingError(path_or_url, problems)
+            raise RecordingError(path_or_url, *problems)
         parse_units(units)  # a typing error is said before a download
         with _open(path_or_url, cache_dir) as (file, local):
             recording = _read(file, path_or_url, local, units, only, tables)
@@ -105,14 +105,14 @@ def _read(
     unit_ids = read_unit_ids(group, len(bounds) - 1)
     problems = _id_problems(unit_ids)
     if problems:
-        raise RecordingError(path, problems)
+        raise RecordingError(path, *problems)
     table = read_unit_table(file, unit_ids)
     rows = choose_units(table, units, only, path=path)
     trains = load_trains(group, bounds, rows, local=local)
     chosen = [table.units[row] for row in rows.tolist()]
     problems = train_problems(trains, [unit.unit_id for unit in chosen])
     if problems:
-        raise RecordingError(path, problems)
+        raise RecordingError(path, *problems)
     identifier = read_text(file, "identifier")
     return Recording(
         path=path,
@@ -148,23 +148,23 @@ def _open(path: str, cache_dir: Path | str | None) -> Iterator[tuple[h5py.File, 
             with h5py.File(local, "r", rdcc_nbytes=CHUNK_CACHE_BYTES) as file:
                 yield file, local
     except (OSError, KeyError, RuntimeError) as error:  # what h5py raises for damaged files
-        raise RecordingError(path, [_damage(error)]) from error
+        raise RecordingError(path, _damage(error)) from error
 
 
 def _check_local(path: Path) -> None:
     if path.is_dir():
-        raise RecordingError(str(path), ["it is a folder; an NWB file is wanted"])
+        raise RecordingError(str(path), "it is a folder; an NWB file is wanted")
     if not path.is_file():
-        raise RecordingError(str(path), ["there is no such file"])
+        raise RecordingError(str(path), "there is no such file")
     if path.stat().st_size == 0:
-        raise RecordingError(str(path), ["the file is empty"])
+        raise RecordingError(str(path), "the file is empty")
     if not os.access(path, os.R_OK):
-        raise RecordingError(str(path), ["the file may not be read; check its permissions"])
+        raise RecordingError(str(path), "the file may not be read; check its permissions")
     with path.open("rb") as file:
         head = file.read(len(HDF5_SIGNATURE))
     if head != HDF5_SIGNATURE and not h5py.is_hdf5(path):
         raise RecordingError(
-            str(path), [f"it is not an HDF5 file, so not NWB 2 either: it begins with {head!r}"]
+            str(path), f"it is not an HDF5 file, so not NWB 2 either: it begins with {head!r}"
         )
 
 
@@ -180,20 +180,16 @@ def _units_group(file: h5py.File, path: str) -> h5py.Group:
     if old:
         raise RecordingError(
             path,
-            [
-                f"it is an NWB 1.x file (nwb_version {old!r}); NWB 2 is wanted. Convert it, or "
-                "fetch the NWB 2 release of the data set."
-            ],
+            f"it is an NWB 1.x file (nwb_version {old!r}); NWB 2 is wanted. Convert it, or "
+            "fetch the NWB 2 release of the data set.",
         )
     group = file.get("units")
     if not isinstance(group, h5py.Group):
         found = ", ".join(sorted(file)) or "nothing"
         raise RecordingError(
             path,
-            [
-                f"it has no units table, so no sorted spikes; it has {found}. In the Allen data "
-                "the spikes are in the session file, not in the probe (LFP) files."
-            ],
+            f"it has no units table, so no sorted spikes; it has {found}. In the Allen data "
+            "the spikes are in the session file, not in the probe (LFP) files.",
         )
     return group
 

@@ -52,19 +52,17 @@ def read_index(units: h5py.Group, path: str) -> NDArray[np.int64]:
         if not isinstance(column, h5py.Dataset) or column.ndim != 1
     ]
     if absent:
-        raise RecordingError(path, absent)
+        raise RecordingError(path, *absent)
     if times.dtype.kind not in "fiu" or index.dtype.kind not in "iu":
         raise RecordingError(
             path,
-            [
-                "spike_times must be numbers in seconds and spike_times_index whole numbers, "
-                f"got {times.dtype} and {index.dtype}"
-            ],
+            "spike_times must be numbers in seconds and spike_times_index whole numbers, "
+            f"got {times.dtype} and {index.dtype}",
         )
     stops = index[:].astype(np.int64)
     problems = _index_problems(units, stops, len(times))
     if problems:
-        raise RecordingError(path, problems)
+        raise RecordingError(path, *problems)
     return np.concatenate([np.zeros(1, dtype=np.int64), stops])
 
 
@@ -102,7 +100,11 @@ def train_problems(trains: SpikeTrains, unit_ids: Sequence[str]) -> list[str]:
     Returns one sentence for each problem.
     """
     falling = _unsorted_units(trains)
-    finite = {row for row in falling if np.isfinite(_train(trains, row)).all()}
+    finite = {
+        row
+        for row in falling
+        if np.isfinite(trains.times[trains.start[row] : trains.stop[row]]).all()
+    }
     unsorted = [unit_ids[row] for row in sorted(finite)]
     unreal = [unit_ids[row] for row in sorted({*falling, *_units_out_of_clock(trains)} - finite)]
     problems = []
@@ -112,8 +114,9 @@ def train_problems(trains: SpikeTrains, unit_ids: Sequence[str]) -> list[str]:
             f"unit_id {listed(unsorted)}. Sort them and write the file again."
         )
     if unreal:
+        n_years = int(MAX_SESSION_NS / NS_PER_S / 86400 / 365.25)
         problems.append(
-            f"spike times must be finite numbers of seconds within {_max_years()} years; "
+            f"spike times must be finite numbers of seconds within {n_years} years; "
             f"they are not in {len(unreal)} units: unit_id {listed(unreal)}"
         )
     return problems
@@ -268,11 +271,3 @@ def _units_out_of_clock(trains: SpikeTrains) -> list[int]:
     within = (np.abs(first) < limit_s) & (np.abs(last) < limit_s)  # False for NaN and infinity
     rows: list[int] = busy[~within].tolist()
     return rows
-
-
-def _train(trains: SpikeTrains, row: int) -> NDArray[np.float64] | NDArray[np.int64]:
-    return trains.times[trains.start[row] : trains.stop[row]]
-
-
-def _max_years() -> int:
-    return int(MAX_SESSION_NS / NS_PER_S / 86400 / 365.25)

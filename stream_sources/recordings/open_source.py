@@ -52,11 +52,11 @@ def open_source(
     kind = kind_of(path)
     if kind == "sorting" and _is_zarr(Path(path)):
         raise RecordingError(
-            path, ["it is a Zarr folder, which is not read; give the HDF5 file of the session"]
+            path, "it is a Zarr folder, which is not read; give the HDF5 file of the session"
         )
     if "://" in path and not is_url(path):
         raise RecordingError(
-            path, ["an address must begin with http:// or https://; for S3, give the https one"]
+            path, "an address must begin with http:// or https://; for S3, give the https one"
         )
     if kind == "sorting":
         return SortingSource(

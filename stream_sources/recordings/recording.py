@@ -212,7 +212,7 @@ def _span_of(recording: Recording, play: Play) -> tuple[int, int]:
     if ends is None:
         raise RecordingError(
             recording.path,
-            [f"the {len(recording.population)} chosen units have no spikes; choose others"],
+            f"the {len(recording.population)} chosen units have no spikes; choose others",
         )
     start_ns = ends[0] // play.batch_ns * play.batch_ns
     if play.start_s is not None:
@@ -223,10 +223,8 @@ def _span_of(recording: Recording, play: Play) -> tuple[int, int]:
     if start_ns >= stop_ns:
         raise RecordingError(
             recording.path,
-            [
-                "--start (start_s) must come before the last spike at "
-                f"{ns_to_second(ends[1]):.3f} s, got {play.start_s}"
-            ],
+            "--start (start_s) must come before the last spike at "
+            f"{ns_to_second(ends[1]):.3f} s, got {play.start_s}",
         )
     return start_ns, stop_ns
 

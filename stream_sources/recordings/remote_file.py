@@ -134,35 +134,31 @@ def check_ranges(url: str) -> RemoteInfo:
     try:
         request = Request(url, headers={"Range": "bytes=0-7"})
         with urlopen(request, timeout=RANGE_TIMEOUT_S) as response:
-            return _judge(url, response)
+            return _info_of(url, response)
     except HTTPError as error:
         error.close()
-        raise RecordingError(url, [_status_problem(error.code, error.reason)]) from error
+        raise RecordingError(url, _status_problem(error.code, error.reason)) from error
     except (URLError, TimeoutError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise RecordingError(
-            url, [f"cannot reach the server: {reason}. Check the address and the network."]
+            url, f"cannot reach the server: {reason}. Check the address and the network."
         ) from error
 
 
-def _judge(url: str, response: Any) -> RemoteInfo:
+def _info_of(url: str, response: Any) -> RemoteInfo:
     head = response.read(8)
     whole = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if response.status != 206 or whole is None:
         raise RecordingError(
             url,
-            [
-                "the server does not answer byte ranges, so the file would have to be fetched "
-                "whole. Download it and give its path."
-            ],
+            "the server does not answer byte ranges, so the file would have to be fetched "
+            "whole. Download it and give its path.",
         )
     if head != HDF5_SIGNATURE:
         raise RecordingError(
             url,
-            [
-                f"it is not an HDF5 file: it begins with {head!r}. Give the address of the file "
-                "itself, not of a page about it."
-            ],
+            f"it is not an HDF5 file: it begins with {head!r}. Give the address of the file "
+            "itself, not of a page about it.",
         )
     version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
     return RemoteInfo(int(whole[1]), version)

@@ -137,12 +137,10 @@ def choose_units(
     if missing or not only:
         raise RecordingError(
             path,
-            [
-                f"{len(missing)} of the {len(only)} units asked for are not among the "
-                f"{len(row_of)} units of this recording that pass --units {units!r}: "
-                f"unit_id {listed(missing) or '(none asked for)'}. Use the bundle made for this "
-                "recording."
-            ],
+            f"{len(missing)} of the {len(only)} units asked for are not among the "
+            f"{len(row_of)} units of this recording that pass --units {units!r}: "
+            f"unit_id {listed(missing) or '(none asked for)'}. Use the bundle made for this "
+            "recording.",
         )
     return np.array([row_of[probe, unit_id] for probe, unit_id in only], dtype=np.int64)
 
@@ -153,24 +151,20 @@ def _filtered(table: UnitTable, units: str, path: str) -> NDArray[np.bool_]:
     if missing:
         raise RecordingError(
             path,
-            [
-                f"--units {units!r} needs columns that the recording lacks: {', '.join(missing)}. "
-                "Use --units all, or a filter that does without them."
-            ],
+            f"--units {units!r} needs columns that the recording lacks: {', '.join(missing)}. "
+            "Use --units all, or a filter that does without them.",
         )
     unknown = _unknown_ids(table, conditions)
     if unknown:
         raise RecordingError(
             path,
-            [
-                f"--units {units!r} names units that are not in the recording: "
-                f"unit_id {listed(unknown)}; it has {len(table.units)} units"
-            ],
+            f"--units {units!r} names units that are not in the recording: "
+            f"unit_id {listed(unknown)}; it has {len(table.units)} units",
         )
     masks = [condition.holds(table) for condition in conditions]
     together: NDArray[np.bool_] = np.logical_and.reduce(masks)
     if not together.any():
-        raise RecordingError(path, [_nothing_left(table, units, conditions, masks)])
+        raise RecordingError(path, _nothing_left(table, units, conditions, masks))
     return together
 
 

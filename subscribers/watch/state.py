@@ -179,7 +179,7 @@ class WatchState:
             trigger, name=printable(trigger.name), population=printable(trigger.population)
         )
         before = self.fired.get(trigger.name)
-        self.fired[trigger.name] = ReceivedTriggers.of(trigger, before.n if before else 0)
+        self.fired[trigger.name] = ReceivedTriggers(trigger, before.n + 1 if before else 1)
         return self.fired[trigger.name]
 
     def _take_narration(self, narration: Narration) -> ReceivedNarration:

@@ -21,7 +21,7 @@ def truth_line(state: WatchState) -> Text:
 def scored_table(
     state: WatchState,
     *,
-    said: Callable[[ReceivedNarration], Text],
+    words_of: Callable[[ReceivedNarration], Text],
     notes: Callable[[ReceivedNarration], Text],
     is_cut: bool = False,
 ) -> Table:
@@ -38,11 +38,11 @@ def scored_table(
     table.add_column("age", no_wrap=True)
     now = state.kept[-1].truth
     for name in state.names:
-        heard = state.now(name)
-        words = said(heard)
-        if heard.truth != now:
+        newest = state.now(name)
+        words = words_of(newest)
+        if newest.truth != now:
             words.stylize("not bold dim")
-        table.add_row(Text(name), _score(state, name), words, notes(heard))
+        table.add_row(Text(name), _score(state, name), words, notes(newest))
     return table
 
 

@@ -67,8 +67,8 @@ def _scored_forms(state: WatchState) -> list[Sequence[RenderableType]]:
         return latency_bar(narration.latency_ms, LINE_BAR_CELLS).append_text(_notes(narration))
 
     return [
-        [scored_table(state, said=_said, notes=notes)],
-        [scored_table(state, said=_said, notes=notes, is_cut=True)],
+        [scored_table(state, words_of=_words, notes=notes)],
+        [scored_table(state, words_of=_words, notes=notes, is_cut=True)],
         [_one_line(state.now(population)) for population in state.names],
     ]
 
@@ -164,7 +164,7 @@ def _panel(population: str, received: list[ReceivedNarration], n_received: int) 
     newest, *older = received
     before = [Text(f"{one.window_stop_s:.2f} s  {one.text}", style="dim") for one in older]
     return Panel(
-        Group(_said(newest), _facts(newest), *before),
+        Group(_words(newest), _facts(newest), *before),
         title=Text(population), subtitle=Text(str(n_received)),
         title_align="left", subtitle_align="right",
     )  # fmt: skip
@@ -173,7 +173,7 @@ def _panel(population: str, received: list[ReceivedNarration], n_received: int) 
 def _two_lines(narration: ReceivedNarration) -> Group:
     first = Text(no_wrap=True, overflow="ellipsis")
     first.append(f"{narration.population:<{NAME_CELLS}} ").append_text(_facts(narration))
-    second = Text("  ", no_wrap=True, overflow="ellipsis").append_text(_said(narration))
+    second = Text("  ", no_wrap=True, overflow="ellipsis").append_text(_words(narration))
     return Group(first, second)
 
 
@@ -183,10 +183,10 @@ def _one_line(narration: ReceivedNarration) -> Text:
     line.append_text(latency_bar(narration.latency_ms, LINE_BAR_CELLS)).append_text(
         _notes(narration)
     )
-    return line.append("  ").append_text(_said(narration))
+    return line.append("  ").append_text(_words(narration))
 
 
-def _said(narration: ReceivedNarration) -> Text:
+def _words(narration: ReceivedNarration) -> Text:
     return Text(narration.text, style=WORD_STYLES.get(narration.status, "bold"))
 
 
@@ -219,7 +219,7 @@ def _more(n_hidden: int) -> Text:
 def _newest_s(state: WatchState) -> float:
     """Return the end of the newest window of which anything was received, session seconds."""
     ends = [narration[0].window_stop_s for narration in state.newest.values()]
-    return max((*ends, *(one.window_stop_s for one in state.fired.values())), default=0.0)
+    return max((*ends, *(one.stop_s for one in state.fired.values())), default=0.0)
 
 
 def _legend() -> Text:

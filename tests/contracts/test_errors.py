@@ -56,9 +56,9 @@ def test_every_error_has_one_base_and_one_to_blame(kind, base):
 @pytest.mark.parametrize("kind", [RecordingError, ManifestError])
 def test_one_problem_is_a_sentence_and_several_are_a_list(kind):
     """One problem stands behind the place; several are counted and listed below it."""
-    one = kind("here.nwb", ["it is empty"])
+    one = kind("here.nwb", "it is empty")
     assert str(one).endswith("here.nwb: it is empty")
-    two = kind("here.nwb", ["it is empty", "it is old"])
+    two = kind("here.nwb", "it is empty", "it is old")
     assert str(two).endswith("here.nwb: 2 problems:\n  - it is empty\n  - it is old")
     assert two.path == "here.nwb"
     assert two.problems == ("it is empty", "it is old")
