@@ -14,32 +14,17 @@ from subscribers.watch.state import WatchState
 
 @dataclass(frozen=True, slots=True)
 class DemoResult:
-    """What became of a demo.
-
-    Attributes
-    ----------
-    watched : WatchState
-        The narrations, and their scores if the true captions were known.
-    was_stopped : bool
-        Whether somebody asked it to stop before the end.
-    """
+    """What became of a demo."""
 
     summary: TrialSummary
-    watched: WatchState
-    was_stopped: bool
+    watched: WatchState  # The narrations, and their scores if the true captions were known
+    was_stopped: bool  # Somebody asked it to stop before the end
 
 
 def play(plan: TrialPlan, folder: Path, *, plain: bool) -> DemoResult:
     """Start a source and the daemon, show the narrations, wait for both to end.
 
-    Parameters
-    ----------
-    plan : TrialPlan
-        Its populations are shown in their order.
-    folder : Path
-        For logs and summaries.
-    plain : bool
-        One line for each narration.
+    Populations are shown in the order of the plan; if `plain`, one line for each narration.
     """
     from simulation.captions import parse
     from subscribers.listener import ANY_NUMBER, MARK_TOPICS, Listener

@@ -39,35 +39,18 @@ NOISE_TOKENS = 12
 
 @dataclass(frozen=True, slots=True)
 class DemoRequest:
-    """What was given on the command line; None where nothing was.
+    """What was given on the command line; None where nothing was."""
 
-    Attributes
-    ----------
-    recording : str or None
-        NWB file or URL, or the folder of a sorting.
-    units : str
-        Conditions that a unit must meet.
-    start, seconds : float or None
-        Part to play, seconds.
-    model : str or None
-        Folder or hub id of the language model.
-    populations : mapping of str to str
-        Name and expression of each; none for those that suit the recording.
-    rules : Path or None
-        File of rules that trigger.
-    speed : str
-        As for ``neurrate stream``.
-    """
-
-    recording: str | None = None
-    units: str = "all"
-    start: float | None = None
+    recording: str | None = None  # NWB file or URL, or the folder of a sorting
+    units: str = "all"  # Conditions that a unit must meet
+    start: float | None = None  # Part to play, seconds
     seconds: float | None = None
     bundle: Path | None = None
-    model: str | None = None
+    model: str | None = None  # Folder or hub id of the language model
+    # Name and expression of each; none for those that suit the recording
     populations: Mapping[str, str] = field(default_factory=dict)
-    rules: Path | None = None
-    speed: str = "1"
+    rules: Path | None = None  # File of rules that trigger
+    speed: str = "1"  # As for ``neurrate stream``
 
     @property
     def is_trained(self) -> bool:
@@ -77,12 +60,6 @@ class DemoRequest:
 
 def prepare(folder: Path, request: DemoRequest) -> TrialPlan:
     """Make what was not given.
-
-    Parameters
-    ----------
-    folder : Path
-        For what is made.
-    request : DemoRequest
 
     Raises
     ------

@@ -24,14 +24,8 @@ ERROR_PREFIX = "neurrate: error: "
 class Child:
     """One ``neurrate`` command in a process of its own; its log goes to ``<name>.log``.
 
-    Parameters
-    ----------
-    name : str
-        ``source`` or ``daemon``.
-    arguments : sequence of str
-        After ``neurrate``; ``--json``, ``--address-file`` and ``--stop-with-stdin`` are added.
-    folder : Path
-        Where its files go.
+    `arguments` come after ``neurrate``; ``--json``, ``--address-file`` and ``--stop-with-stdin``
+    are added.
     """
 
     def __init__(self, name: str, arguments: Sequence[str], folder: Path) -> None:

@@ -33,23 +33,9 @@ def progress(
 ) -> Iterator[Callable[[float], None]]:
     """Show a bar, or write a line for each tenth of some work.
 
-    Parameters
-    ----------
-    title : str
-        Of the bar.
-    total : float or None
-        All of the work; None where it is not known, which gives no lines.
-    unit : str
-        Of the total.
-    label : str, optional
-        What the lines begin with; the title if omitted.
-    is_timed : bool
-        The total is in wall seconds: a line at the beginning and one for each minute instead.
-
-    Yields
-    ------
-    advance_to : callable
-        To be called with how much of the total is done.
+    Yields a function to be called with how much of the total is done. A `total` of None, where it
+    is not known, gives no lines. Lines begin with `label`, by default the title. If `is_timed`, the
+    total is in wall seconds: a line at the beginning and one for each minute instead.
     """
     from tqdm import tqdm
 

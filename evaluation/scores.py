@@ -29,19 +29,13 @@ N_DERANGEMENTS = 1_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tally:
-    """One score, scene by scene.
+    """One score, scene by scene."""
 
-    Attributes
-    ----------
-    numerator, denominator : array, shape (n_scenes,), float64
-        The score is the sum of the first over the sum of the second. Both are zero in a scene to
-        which the score does not apply.
-    chance : float
-        The same score of the same sentences against other scenes; NaN where it has no meaning.
-    """
-
+    # (n_scenes,): the score is the sum of the first over the sum of the second. Both are zero in a
+    # scene to which the score does not apply.
     numerator: NDArray[np.float64]
     denominator: NDArray[np.float64]
+    # The same score of the same sentences against other scenes; NaN where it has no meaning
     chance: float = float("nan")
 
     @property
@@ -53,23 +47,14 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A score with its 95 % bootstrap interval, raw and corrected for chance.
+    """A score with its 95 % bootstrap interval, raw and corrected for chance."""
 
-    Attributes
-    ----------
-    value, low, high : float
-        As measured. NaN if it applies to no scene.
-    chance : float
-        The same score of the same sentences against other scenes.
-    n : int
-        Scenes to which it applies.
-    """
-
+    # As measured. NaN if it applies to no scene
     value: float
     low: float
     high: float
-    chance: float
-    n: int
+    chance: float  # The same score of the same sentences against other scenes
+    n: int  # Scenes to which it applies
 
     @property
     def corrected(self) -> float:
@@ -137,9 +122,7 @@ def corrected(value: float, chance: float) -> float:
 def derangements(n: int, *, seed: int = 0, n_draws: int = N_DERANGEMENTS) -> NDArray[np.int64]:
     """Draw orders of `n` things in which nothing stays in its place, each equally likely.
 
-    Returns
-    -------
-    orders : array, shape (n_draws, n), int64
+    Returns int64 of shape (n_draws, n).
 
     Raises
     ------

@@ -90,10 +90,7 @@ def train_simulated_encoder(
 ) -> None:
     """Simulate a session, prepare it, train an encoder on it, and keep what a bundle needs.
 
-    Parameters
-    ----------
-    out : Path
-        Folder to write. What is made on the way lies beside it until the end, 20 kB a frame.
+    What is made on the way lies beside `out` until the end, 20 kB a frame.
 
     Raises
     ------
@@ -280,10 +277,8 @@ def fit_simulated_probes(
 ) -> FittedProbes:
     """Train, calibrate and test concept probes of an encoder that is trained already.
 
-    Parameters
-    ----------
-    dataset : Path
-        Of 'neurrate prepare', from a session of the same animal: other scenes than the encoder's.
+    `dataset` is of 'neurrate prepare', from a session of the same animal: other scenes than the
+    encoder's.
 
     Raises
     ------

@@ -47,53 +47,25 @@ QUEUE_MESSAGES = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class TrialPlan:
-    """What is played, through which encoder and model, and how.
+    """What is played, through which encoder and model, and how."""
 
-    Attributes
-    ----------
-    recording : str
-        NWB file or URL, or the folder of a sorting.
-    bundle : Path
-        Encoder; exactly its units are sent, in its order.
-    model : str
-        Folder or hub id of the language model.
-    populations : mapping of str to str
-        Name and expression of each.
-    stride_bins : int or None
-        Bins between the starts of two windows; None for the bundle's.
-    narrator_mode : {"sequential", "worker"} or None
-        ``sequential`` drops no window; None for the daemon's default.
-    speed : str
-        As for ``neurrate stream``: a number, or ``max`` for lossless.
-    batch_ms : float or None
-        Length of a batch, session milliseconds; None for the source's default.
-    start, seconds : float or None
-        First session second, and session seconds to send; None for the recording's first spike,
-        and for all.
-    config : Path or None
-        TOML file of the daemon's other settings.
-    settings : tuple of str
-        For the daemon, as after ``--set``; they win over everything else here.
-    queue_messages : int or None
-        Messages that the daemon keeps for a slow subscriber; None for its default.
-    listens_to_spikes : bool
-        Whether the batches that the source sends are received here too.
-    """
-
-    recording: str
-    bundle: Path
-    model: str
-    populations: Mapping[str, str]
-    stride_bins: int | None = None
+    recording: str  # NWB file or URL, or the folder of a sorting
+    bundle: Path  # Encoder; exactly its units are sent, in its order
+    model: str  # Folder or hub id of the language model
+    populations: Mapping[str, str]  # Name and expression of each
+    stride_bins: int | None = None  # Bins between the starts of two windows; None for the bundle's
+    # ``sequential``, which drops no window, or ``worker``; None for the daemon's default
     narrator_mode: str | None = None
-    speed: str = "1"
+    speed: str = "1"  # As for ``neurrate stream``: a number, or ``max`` for lossless
+    # Length of a batch, session milliseconds; None for the source's default
     batch_ms: float | None = None
-    start: float | None = None
-    seconds: float | None = None
-    config: Path | None = None
-    settings: tuple[str, ...] = ()
+    start: float | None = None  # First session second; None for the recording's first spike
+    seconds: float | None = None  # Session seconds to send; None for all
+    config: Path | None = None  # TOML file of the daemon's other settings
+    settings: tuple[str, ...] = ()  # As after ``--set``; they win over everything else here
+    # Messages that the daemon keeps for a slow subscriber; None for its default
     queue_messages: int | None = None
-    listens_to_spikes: bool = False
+    listens_to_spikes: bool = False  # The batches that the source sends are received here too
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +98,7 @@ class TrialSummary:
     def check_received(self, kind: str, n_received: int) -> None:
         """Check that everything of one kind that was published arrived here.
 
-        Parameters
-        ----------
-        kind : {"narrations", "triggers"}
-        n_received : int
-            Without repeats.
+        `kind` is ``narrations`` or ``triggers``; `n_received` does not count repeats.
 
         Raises
         ------
@@ -148,11 +116,7 @@ class TrialSummary:
 class Trial:
     """A running source and daemon. Made by `running`.
 
-    Attributes
-    ----------
-    source, daemon : Child
-    spikes, publish : str
-        Addresses of the source's spikes and of the daemon's narrations.
+    `spikes` and `publish` are the addresses of the source's spikes and of the daemon's narrations.
     """
 
     def __init__(self, plan: TrialPlan, folder: Path, stack: ExitStack) -> None:
@@ -186,10 +150,7 @@ class Trial:
     def received(self) -> Iterator[list[Received]]:
         """Yield what has arrived, at least every 50 ms, until the daemon has ended.
 
-        Yields
-        ------
-        messages : list of Received
-            Empty if nothing arrived. Those of the daemon come before those of the source.
+        A list is empty if nothing arrived. Messages of the daemon come before those of the source.
 
         Raises
         ------
@@ -231,19 +192,9 @@ class Trial:
 def running(plan: TrialPlan, folder: Path, *, listens: bool = True) -> Iterator[Trial]:
     """Start a source and the daemon; whatever still runs at the end is killed.
 
-    Parameters
-    ----------
-    plan : TrialPlan
-    folder : Path
-        For logs and summaries; made if need be.
-    listens : bool
-        Whether messages are received through the trial. If not, nothing is sent before the caller
-        has called `Trial.begin`.
-
-    Yields
-    ------
-    Trial
-        Both processes have written their addresses.
+    Both processes have written their addresses when the trial is yielded. If it does not listen,
+    nothing is sent before the caller has called `Trial.begin`. Logs and summaries go to `folder`,
+    which is made if need be.
     """
     folder.mkdir(exist_ok=True)
     with ExitStack() as stack:
@@ -271,21 +222,12 @@ def stop_on_interrupt() -> Iterator[StopRequest]:
 
 @dataclass(slots=True)
 class TrialResult:
-    """What a trial that lost nothing has published.
+    """What a trial that lost nothing has published."""
 
-    Attributes
-    ----------
-    narrations : dict of (int, str) to Narration
-        By the window's number on the grid and the population.
-    triggers : list of Trigger
-        In the order in which they were published.
-    counters : mapping
-        The daemon's own.
-    """
-
+    # By the window's number on the grid and the population
     narrations: dict[tuple[int, str], Narration] = field(default_factory=dict)
-    triggers: list[Trigger] = field(default_factory=list)
-    counters: Mapping[str, Any] = field(default_factory=dict)
+    triggers: list[Trigger] = field(default_factory=list)  # In order of publication
+    counters: Mapping[str, Any] = field(default_factory=dict)  # The daemon's own
 
     @property
     def n_windows(self) -> int:
@@ -303,19 +245,7 @@ def run_trial(
 ) -> TrialResult:
     """Play a recording to its end and keep every narration and trigger.
 
-    Parameters
-    ----------
-    plan : TrialPlan
-    folder : Path
-        For logs and summaries of the two processes.
-    title : str
-        Of the progress.
-    span_s : tuple of float, optional
-        First and last session second that are played, for the progress.
-
-    Returns
-    -------
-    TrialResult
+    `span_s` are the first and last session second that are played, for the progress.
 
     Raises
     ------
@@ -360,14 +290,7 @@ def source_arguments(plan: TrialPlan) -> list[str]:
 
 
 def daemon_arguments(plan: TrialPlan, spikes: str) -> list[str]:
-    """Return the arguments of ``neurrate`` that start the daemon.
-
-    Parameters
-    ----------
-    plan : TrialPlan
-    spikes : str
-        Address of the source.
-    """
+    """Return the arguments of ``neurrate`` that start the daemon."""
     # A JSON string without control characters is a TOML string too.
     tables = ", ".join(f"{name} = {dumps(units)}" for name, units in plan.populations.items())
     settings: dict[str, object] = {

@@ -55,12 +55,7 @@ class DisturbanceSchedule:
 class Disturbance:
     """Disturbs the processes when the schedule says so.
 
-    Parameters
-    ----------
-    publish : str
-        Address of the narrations.
-    stack : ExitStack
-        Closes the socket of the slow subscriber.
+    `publish` is the address of the narrations; `stack` closes the socket of the slow subscriber.
     """
 
     def __init__(
@@ -86,10 +81,7 @@ class Disturbance:
     def step(self, t_s: float) -> Iterator[Event]:
         """Do what is due, and yield an event for it.
 
-        Parameters
-        ----------
-        t_s : float
-            Wall seconds since the first window.
+        `t_s` are wall seconds since the first window.
         """
         while self._pending and t_s >= self._pending[0][0]:
             _, name, act = self._pending.pop(0)

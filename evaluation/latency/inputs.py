@@ -26,37 +26,18 @@ MOVIE_SCENES = 30
 
 @dataclass(frozen=True, slots=True)
 class TrialInputs:
-    """What is played, through which encoder and model.
+    """What is played, through which encoder and model."""
 
-    Attributes
-    ----------
-    recording : str
-        NWB file or URL, or the folder of a sorting.
-    model : str
-        Folder or hub id of the language model.
-    populations : mapping of str to str
-        Name and expression of each.
-    bins_per_s : float
-        Of the bundle.
-    start : float or None
-        First session second to send; None for that of the recording's first spike.
-    rules : Path or None
-        Triggers on the bundle's own probes; None if it has none.
-    config : Path or None
-        TOML file for the daemon.
-    settings : tuple of str
-        For the daemon, as after ``--set``.
-    """
-
-    recording: str
+    recording: str  # NWB file or URL, or the folder of a sorting
     bundle: Path
-    model: str
-    populations: Mapping[str, str]
-    bins_per_s: float
+    model: str  # Folder or hub id of the language model
+    populations: Mapping[str, str]  # Name and expression of each
+    bins_per_s: float  # Of the bundle
+    # First session second to send; None for that of the recording's first spike
     start: float | None
-    rules: Path | None
-    config: Path | None = None
-    settings: tuple[str, ...] = ()
+    rules: Path | None  # Triggers on the bundle's own probes; None if it has none
+    config: Path | None = None  # TOML file for the daemon
+    settings: tuple[str, ...] = ()  # For the daemon, as after ``--set``
 
 
 def prepare_inputs(
@@ -70,20 +51,9 @@ def prepare_inputs(
 ) -> TrialInputs:
     """Make what was not given, or load it if it was made before.
 
-    Parameters
-    ----------
-    folder : Path
-        For what is made.
-    recording : str or None
-        None for the simulated animal's.
-    bundle : Path or None
-        None for the encoder of the simulated animal.
-    model : str or None
-        None for the language model of the bundle.
-    populations : mapping of str to str
-        Empty for those of the demo, or of the bundle's areas.
-    seconds : float
-        Session seconds that the recording must have, if it is made.
+    Recording and bundle are those of the simulated animal by default, and the language model is the
+    bundle's. Without `populations`, those of the demo or of the bundle's areas are taken. A
+    recording that is made has `seconds` of session time.
 
     Raises
     ------

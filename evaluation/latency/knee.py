@@ -21,40 +21,20 @@ RULE = (
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The result at one rate that the rule looks at.
+    """The result at one rate that the rule looks at."""
 
-    Attributes
-    ----------
-    rate : float
-        Windows per second.
-    share : float
-        Share of the windows that were narrated, from 0 to 1.
-    p95_ms : float
-        Of the total latency.
-    """
-
-    rate: float
-    share: float
-    p95_ms: float
+    rate: float  # Windows per second
+    share: float  # Of the windows that were narrated, from 0 to 1
+    p95_ms: float  # Of the total latency
 
 
 @dataclass(frozen=True, slots=True)
 class Knee:
-    """The fastest rate that is sustained, and the next one.
+    """The fastest rate that is sustained, and the next one."""
 
-    Attributes
-    ----------
-    rate : float or None
-        Windows per second; None if even the lowest rate is not sustained.
-    beyond : float or None
-        The next rate that was tried; None if all were sustained.
-    why : str
-        Which part of the rule fails there; empty if none does.
-    """
-
-    rate: float | None
-    beyond: float | None
-    why: str
+    rate: float | None  # Windows per second; None if even the lowest rate is not sustained
+    beyond: float | None  # The next rate that was tried; None if all were sustained
+    why: str  # Which part of the rule fails there; empty if none does
 
     def sentence(self) -> str:
         """Return the knee in one sentence."""

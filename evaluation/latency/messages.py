@@ -24,36 +24,18 @@ TOLERANCE_MS = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class TimedMessage:
-    """The times of one narration or trigger.
+    """The times of one narration or trigger."""
 
-    Attributes
-    ----------
-    kind : str
-        ``narration``; of a trigger the kind of its rule: ``probe``, ``word``, ``likeness``.
-    name : str
-        Of the population that was narrated, or of the trigger.
-    window_stop_ns : int
-        Session clock; 0 if the message has none.
-    status : str
-        ``ok``, ``truncated`` or ``failed``; empty for a trigger.
-    host_ns : mapping of str to int
-        Stamps in their order.
-    stages_ms : mapping of str to float
-        Durations of the stages in their order, without the total.
-    received_ns : int
-        When it arrived in this process, host clock.
-    """
-
-    kind: str
-    name: str
+    kind: str  # ``narration``; of a trigger the kind of its rule: ``probe``, ``word``, ``likeness``
+    name: str  # Of the population that was narrated, or of the trigger
     window_seq: int
-    window_stop_ns: int
-    status: str
+    window_stop_ns: int  # Session clock; 0 if the message has none
+    status: str  # ``ok``, ``truncated`` or ``failed``; empty for a trigger
     n_tokens: int
-    host_ns: Mapping[str, int]
-    stages_ms: Mapping[str, float]
+    host_ns: Mapping[str, int]  # Stamps in their order
+    stages_ms: Mapping[str, float]  # Durations of the stages in their order, without the total
     total_ms: float
-    received_ns: int
+    received_ns: int  # When it arrived in this process, host clock
 
     @property
     def published_ns(self) -> int:
@@ -101,11 +83,8 @@ def read(message: Received) -> TimedMessage | None:
 def parts_problem(content: Mapping[str, Any]) -> str:
     """Return what is wrong with the stamps and the stages of a message; empty if nothing is.
 
-    Parameters
-    ----------
-    content : mapping
-        With ``host_ns``, the stamps in their order, and ``latency_ms``, a stage between each two
-        and ``total``.
+    ``host_ns`` holds the stamps in their order, ``latency_ms`` a stage between each two and
+    ``total``.
     """
     stamps = list(content["host_ns"].values())
     names = list(content["host_ns"])
@@ -140,10 +119,7 @@ def percentiles(values: Sequence[float] | NDArray[np.float64]) -> dict[str, floa
 def stage_percentiles(messages: Sequence[TimedMessage]) -> dict[str, dict[str, float]]:
     """Return the percentiles of every stage, in milliseconds, ``total`` last; empty of nothing.
 
-    Parameters
-    ----------
-    messages : sequence of TimedMessage
-        Of one kind.
+    All messages are of one kind.
     """
     columns = {
         stage: [message.stages_ms[stage] for message in messages] for stage in _stages(messages)
@@ -163,10 +139,7 @@ def middle_ms(messages: Sequence[TimedMessage]) -> dict[str, float]:
     Medians of stages do not sum to the median of the whole. These do sum to the mean total of the
     messages whose total lies between the 40th and the 60th percentile, which is nearly the median.
 
-    Parameters
-    ----------
-    messages : sequence of TimedMessage
-        Of one kind.
+    All messages are of one kind.
     """
     if not messages:
         return {}

@@ -12,19 +12,12 @@ WORKER = "daemon.worker"
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What one process uses.
-
-    Attributes
-    ----------
-    rss_mb : float
-        Resident set, 10**6 bytes; pages shared with other processes count in full.
-    n_descriptors : int
-        Open files and sockets.
-    """
+    """What one process uses."""
 
     pid: int
+    # Resident set, 10**6 bytes; pages shared with other processes count in full
     rss_mb: float
-    n_descriptors: int
+    n_descriptors: int  # Open files and sockets
     n_threads: int
 
 

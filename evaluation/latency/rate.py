@@ -24,22 +24,13 @@ SHORTEST_BATCH_MS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class WindowRate:
-    """How a rate of windows is made: by the stride, and beyond one window a bin by the speed.
+    """How a rate of windows is made: by the stride, and beyond one window a bin by the speed."""
 
-    Attributes
-    ----------
-    rate : float
-        Windows per wall second.
-    speed : float
-        Session seconds per wall second.
-    batch_ms : float
-        Session milliseconds in a batch: no more than a window's stride, so that no batch completes
-        two windows, and no more than an online sorter sends at once.
-    """
-
-    rate: float
+    rate: float  # Windows per wall second
     stride_bins: int
-    speed: float
+    speed: float  # Session seconds per wall second
+    # Session milliseconds in a batch: no more than a window's stride, so that no batch completes
+    # two windows, and no more than an online sorter sends at once
     batch_ms: float
 
     def plan(self, inputs: TrialInputs, *, seconds: float) -> TrialPlan:
@@ -62,12 +53,7 @@ class WindowRate:
 def pace(rate: float, bins_per_s: float) -> WindowRate:
     """Return stride, speed and batch that give a rate exactly.
 
-    Parameters
-    ----------
-    rate : float
-        Windows per wall second.
-    bins_per_s : float
-        Of the encoder, session time.
+    `rate` is in windows per wall second, `bins_per_s` in session time.
 
     Examples
     --------
@@ -86,19 +72,11 @@ def pace(rate: float, bins_per_s: float) -> WindowRate:
 
 @dataclass(frozen=True, slots=True)
 class SentBatch:
-    """The times of a batch; its spikes are not kept.
-
-    Attributes
-    ----------
-    start_ns, stop_ns : int
-        Session clock.
-    sent_host_ns : int
-        Host clock.
-    """
+    """The times of a batch; its spikes are not kept."""
 
     seq: int
-    start_ns: int
-    stop_ns: int
+    start_ns: int  # Session clock
+    stop_ns: int  # Session clock
     sent_host_ns: int
 
     @classmethod
@@ -125,16 +103,8 @@ def run_rate(
 ) -> RateRun | None:
     """Play at one rate and keep every message; return None if it was stopped before its end.
 
-    Parameters
-    ----------
-    plan : TrialPlan
-        Listens to spikes.
-    folder : Path
-        For logs and summaries of the two processes.
-    is_stopped : callable
-        Called at least every 50 ms.
-    on_second : callable
-        Called with how many wall seconds have been played.
+    The plan listens to spikes. `is_stopped` is called at least every 50 ms, `on_second` with how
+    many wall seconds have been played.
     """
     messages: list[Received] = []
     batches: list[SentBatch] = []

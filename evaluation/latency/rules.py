@@ -20,12 +20,7 @@ def rules_text(concepts: Sequence[str], population: str) -> str:
 
     Without a refractory time, and released at their own threshold, the two fire in turn.
 
-    Parameters
-    ----------
-    concepts : sequence of str
-        Probes of the bundle.
-    population : str
-        Its name.
+    `concepts` are probes of the bundle.
     """
     tables = [
         f'[triggers.{direction}-{number}-{population}]\nwhen = \'probe "{concept}" of {population} '

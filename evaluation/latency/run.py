@@ -35,48 +35,29 @@ from subscribers.listener import Received
 
 @dataclass(frozen=True, slots=True)
 class RateResult:
-    """Figures of one rate. Durations in milliseconds, as p50, p95, p99, max and n.
-
-    Attributes
-    ----------
-    seconds : float
-        Wall seconds that were measured.
-    windows : dict
-        Of the whole run: ``cut``, ``narrated``, ``dropped`` by reason, ``skipped``.
-    measured_windows, measured_narrated : int
-        Cut, and narrated for every population, after the warm-up.
-    narrations_per_s : float
-        Published without failure, after the warm-up.
-    stages_ms : dict
-        Of narrations, ``total`` last.
-    middle_ms : dict
-        Mean stages of typical narrations, which sum to nearly the median total.
-    sent_to_received_ms, published_to_here_ms : dict or None
-        From the source's stamp on the last batch of a window to the daemon's, and from the
-        daemon's last stamp to this process. None where nothing was received or a batch was lost.
-    triggers : dict
-        By kind of rule (``probe``, ``word``, ``likeness``): ``n``, ``per_s``, ``stages_ms``,
-        ``middle_ms``, ``published_to_here_ms``. Empty without rules.
-    spikes : dict
-        ``sent``, ``received``, ``binned``, ``batches_lost``.
-    source_late_ms : float
-        The furthest that the source fell behind its own schedule.
-    """
+    """Figures of one rate. Durations in milliseconds, as p50, p95, p99, max and n."""
 
     pace: WindowRate
-    seconds: float
+    seconds: float  # Wall seconds that were measured
+    # Of the whole run: ``cut``, ``narrated``, ``dropped`` by reason, ``skipped``
     windows: dict[str, Any]
+    # Cut, and narrated for every population, after the warm-up
     measured_windows: int
     measured_narrated: int
-    narrations_per_s: float
+    narrations_per_s: float  # Published without failure, after the warm-up
     tokens_per_s: float
-    stages_ms: dict[str, dict[str, float]]
+    stages_ms: dict[str, dict[str, float]]  # Of narrations, ``total`` last
+    # Mean stages of typical narrations, which sum to nearly the median total
     middle_ms: dict[str, float]
+    # From the source's stamp on the last batch of a window to the daemon's, and from the daemon's
+    # last stamp to this process. None where nothing was received or a batch was lost.
     sent_to_received_ms: dict[str, float] | None
     published_to_here_ms: dict[str, float] | None
+    # By kind of rule (``probe``, ``word``, ``likeness``): ``n``, ``per_s``, ``stages_ms``,
+    # ``middle_ms``, ``published_to_here_ms``. Empty without rules.
     triggers: dict[str, Any]
-    spikes: dict[str, int]
-    source_late_ms: float
+    spikes: dict[str, int]  # ``sent``, ``received``, ``binned``, ``batches_lost``
+    source_late_ms: float  # The furthest that the source fell behind its own schedule
 
     @property
     def share(self) -> float:
@@ -107,12 +88,8 @@ def measure_rates(
 ) -> Iterator[RateResult]:
     """Run one rate after the other; a rate that was stopped does not count.
 
-    Parameters
-    ----------
-    seconds : float
-        Wall seconds to measure at each rate, after the warm-up.
-    is_stopped : callable
-        Called at least every 50 ms.
+    `seconds` of wall time are measured at each rate, after the warm-up. `is_stopped` is called at
+    least every 50 ms.
     """
     spec = load_manifest(inputs.bundle, check_hashes=False).window_spec
     wall_s = seconds + WARM_S
@@ -141,12 +118,7 @@ def summarise(
 ) -> RateResult:
     """Turn the messages of a run into numbers.
 
-    Parameters
-    ----------
-    spec : WindowSpec
-        Of the run, with its stride.
-    populations : collection of str
-        All that should have been narrated.
+    `spec` has the stride of the run; `populations` are all that should have been narrated.
 
     Raises
     ------

@@ -12,41 +12,26 @@ from evaluation.latency.process_usage import Footprint
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was measured in one second.
+    """What was measured in one second."""
 
-    Attributes
-    ----------
-    t_s : float
-        Wall seconds since the first window.
-    daemon, worker, source : Footprint or None
-        None while there is no such process.
-    queue : dict
-        Of the newest ``stats``: windows ``waiting`` for the narrator, and ``unfinished``.
-    counters : dict
-        Of the newest ``stats``; they never decrease.
-    n_narrations, n_failed, n_triggers : int
-        Received in this second; failed narrations are not in the first count.
-    latency_ms, trigger_ms : dict or None
-        p50, p95, p99, max and n of this second's narrations and triggers.
-    drift_ms : float or None
-        Session time covered, at the speed of the replay, minus the wall time that has passed.
-    stats_age_s : float
-        How old the newest ``stats`` is.
-    """
-
-    t_s: float
+    t_s: float  # Wall seconds since the first window
+    # None while there is no such process
     daemon: Footprint | None
     worker: Footprint | None
     source: Footprint | None
+    # Of the newest ``stats``: windows ``waiting`` for the narrator, and ``unfinished``
     queue: dict[str, int]
-    counters: dict[str, Any]
+    counters: dict[str, Any]  # Of the newest ``stats``; they never decrease
+    # Received in this second; failed narrations are not in the first count
     n_narrations: int
     n_failed: int
     n_triggers: int
+    # p50, p95, p99, max and n of this second's narrations and triggers
     latency_ms: dict[str, float] | None
     trigger_ms: dict[str, float] | None
+    # Session time covered, at the speed of the replay, minus the wall time that has passed
     drift_ms: float | None
-    stats_age_s: float
+    stats_age_s: float  # How old the newest ``stats`` is
 
     @property
     def counted_s(self) -> float:
@@ -56,36 +41,21 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that was done to the processes.
+    """Something that was done to the processes."""
 
-    Attributes
-    ----------
-    name : str
-        ``narrator stopped``, ``narrator goes on``, ``narrator killed``, ``slow subscriber``.
-    t_s : float
-        Wall seconds since the first window.
-    """
-
+    # ``narrator stopped``, ``narrator goes on``, ``narrator killed``, ``slow subscriber``
     name: str
-    t_s: float
+    t_s: float  # Wall seconds since the first window
     host_ns: int
 
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """The first narration begun after an event.
-
-    Attributes
-    ----------
-    after_s : float
-        From the event until the narration was published.
-    age_ms : float
-        Of its window when the narrator took it.
-    """
+    """The first narration begun after an event."""
 
     event: str
-    after_s: float
-    age_ms: float
+    after_s: float  # From the event until the narration was published
+    age_ms: float  # Of its window when the narrator took it
 
 
 @dataclass(slots=True)

@@ -49,10 +49,7 @@ class _Second:
 class SoakSampler:
     """Turns messages into samples.
 
-    Parameters
-    ----------
-    speed : float
-        Session seconds per wall second.
+    `speed` is in session seconds per wall second.
     """
 
     def __init__(self, trial: Trial, speed: float, log: Log) -> None:
@@ -161,20 +158,9 @@ def soak(
 ) -> TrialSummary:
     """Run until the source has sent all, or until it is asked to stop; the daemon ends by itself.
 
-    Parameters
-    ----------
-    plan : TrialPlan
-    folder : Path
-        For logs and summaries of the processes.
-    log : Log
-    speed : float
-        Session seconds per wall second.
-    schedule : DisturbanceSchedule or None
-        None disturbs nothing.
-    is_stopped : callable
-        Called at least every 50 ms. The source is then asked to stop, and what it sent is narrated.
-    on_second : callable
-        Called with how many wall seconds it has run.
+    `is_stopped` is called at least every 50 ms; once it is true, the source is asked to stop, and
+    what it sent is narrated. `on_second` is called with how many wall seconds it has run. `speed`
+    is in session seconds per wall second. Without `schedule` nothing is disturbed.
     """
     with (
         running(plan, folder) as trial,

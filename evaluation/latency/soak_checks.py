@@ -66,13 +66,8 @@ def verdicts(
 ) -> list[Verdict]:
     """Evaluate a soak.
 
-    Parameters
-    ----------
-    log : Log
-    source, daemon : dict
-        The summaries that the processes printed when they ended.
-    rate : float
-        Windows per second in the source's data.
+    `source` and `daemon` are the summaries that the processes printed when they ended; `rate` is in
+    windows per second in the source's data.
     """
     counters = daemon["counters"]
     found = [_spikes(source, counters), _windows(counters)]

@@ -37,16 +37,8 @@ class Trend:
 def trend(time_s: NDArray[np.float64], values: NDArray[np.float64]) -> Trend | None:
     """Fit a line through the means of `N_BLOCKS` blocks of neighbouring values.
 
-    Parameters
-    ----------
-    time_s : array, shape (n,), float64, seconds
-        In order.
-    values : array, shape (n,), float64
-
-    Returns
-    -------
-    Trend or None
-        None for fewer than `MIN_PER_BLOCK` values a block.
+    `time_s` is in order; it and `values` have shape (n,). None for fewer than `MIN_PER_BLOCK`
+    values a block.
     """
     if len(values) < N_BLOCKS * MIN_PER_BLOCK:
         return None

@@ -27,23 +27,13 @@ EXAMPLE_NARRATORS = (TRUE_PATCHES, "all", "VISp", "CA1", "silent")
 
 @dataclass(frozen=True, slots=True)
 class NarratedScenes:
-    """The sentences of every narrator on the same scenes.
+    """The sentences of every narrator on the same scenes."""
 
-    Attributes
-    ----------
-    facts : tuple of Facts
-        What each scene shows.
-    texts : mapping of str to sequence of str
-        By narrator, one sentence for each scene: `TRUE_PATCHES`, the populations, the subsets.
-    populations : mapping of str to int
-        Units of each population, in the order of the tables.
-    subsets : mapping of int to sequence of str
-        By number of units, the narrators of random subsets of that size.
-    """
-
-    facts: tuple[Facts, ...]
+    facts: tuple[Facts, ...]  # What each scene shows
+    # By narrator, one sentence for each scene: `TRUE_PATCHES`, the populations, the subsets
     texts: Mapping[str, Sequence[str]]
-    populations: Mapping[str, int]
+    populations: Mapping[str, int]  # Units of each population, in the order of the tables
+    # By number of units, the narrators of random subsets of that size
     subsets: Mapping[int, Sequence[str]]
 
 
@@ -61,18 +51,9 @@ def assemble(
 ) -> Report:
     """Score all sentences.
 
-    Parameters
-    ----------
-    pairs : mapping of str to sequence of NarratedPair
-        Controlled clips by source, ``true_patches`` or ``spikes``.
-    encoder : SentenceEncoder or None
-        None leaves sentence similarity out.
-    seed : int
-        Of bootstrap, derangements, captions and word salads.
-    command, bundle, model : str
-        What made the sentences.
-    seconds : mapping of str to float
-        Duration of each part.
+    `pairs` are controlled clips by source, ``true_patches`` or ``spikes``; without `encoder` there
+    is no sentence similarity. `seed` is of bootstrap, derangements, captions and word salads;
+    `seconds` is the duration of each part.
     """
     draws = draw_scenes(len(scenes.facts), seed=seed)
     tally = {name: tallies(scenes.facts, texts, seed=seed) for name, texts in scenes.texts.items()}

@@ -41,20 +41,9 @@ _Table = NDArray[np.float64]
 def tallies(facts: Sequence[Facts], texts: Sequence[str], *, seed: int = 0) -> dict[str, Tally]:
     """Score sentences scene by scene.
 
-    Parameters
-    ----------
-    facts : sequence of Facts
-        What each scene shows; two scenes or more.
-    texts : sequence of str
-        One sentence for each scene, in the same order.
-    seed : int
-        Of the derangements over which chance is averaged.
-
-    Returns
-    -------
-    tallies : dict of str to Tally
-        `SCORES`, and ``<kind>_f1`` for each of `KINDS`. Chance is the mean score of the same
-        sentences against the facts of *other* scenes.
+    There is one sentence for each scene, two scenes or more. Returns `SCORES`, and ``<kind>_f1``
+    for each of `KINDS`. Chance is the mean score of the same sentences against the facts of *other*
+    scenes, over derangements drawn from `seed`.
 
     Raises
     ------

@@ -42,17 +42,8 @@ def populations_of(population: Population) -> dict[str, str]:
 def subsets_of(population: Population, *, seed: int) -> dict[int, dict[str, str]]:
     """Draw nested random subsets of the visual units.
 
-    Parameters
-    ----------
-    population : Population
-        Of the bundle.
-    seed : int
-        Of the orders in which units are taken: the first 30 hold the first 10.
-
-    Returns
-    -------
-    subsets : dict of int to dict
-        By number of units; name and expression of each subset of that size.
+    Returns, by number of units, name and expression of each subset of that size. `seed` is of the
+    orders in which units are taken: the first 30 hold the first 10.
     """
     from simulation.cortex.units import VISUAL
 
@@ -75,17 +66,8 @@ def narrate_frames(
 ) -> list[str]:
     """Narrate the frames themselves: the best that the language model can do.
 
-    Parameters
-    ----------
-    windows : sequence of int
-        For each scene the window that is scored; the frame that it describes is narrated.
-    model : str
-        Folder or hub id of the language model.
-
-    Returns
-    -------
-    texts : list of str
-        One for each scene; empty where the narration failed.
+    `windows` holds for each scene the window that is scored; the frame that it describes is
+    narrated. Returns one text for each scene; empty where the narration failed.
     """
     from contracts.embedding import PatchEmbedding
     from contracts.window import Window

@@ -25,10 +25,7 @@ COLUMNS = {
 def page(report: Report, figures: Mapping[str, str]) -> str:
     """Return the report as Markdown.
 
-    Parameters
-    ----------
-    figures : mapping of str to str
-        Caption, and path relative to the page, of each figure.
+    `figures` is caption, and path relative to the page, of each figure.
     """
     parts = [
         _head(report),

@@ -27,19 +27,10 @@ from simulation.scenes.pairs import FEATURES
 
 @dataclass(frozen=True, slots=True)
 class NarratedPair:
-    """Two scenes that differ in one feature, and the sentence for each.
+    """Two scenes that differ in one feature, and the sentence for each."""
 
-    Attributes
-    ----------
-    feature : str
-        One of `FEATURES`.
-    present, absent : Facts
-        With the value under test, and without it.
-    text_present, text_absent : str
-        The sentences.
-    """
-
-    feature: str
+    feature: str  # One of `FEATURES`
+    # With the value under test, and without it
     present: Facts
     absent: Facts
     text_present: str
@@ -48,30 +39,19 @@ class NarratedPair:
 
 @dataclass(frozen=True, slots=True)
 class PairResult:
-    """One feature.
+    """One feature."""
 
-    Attributes
-    ----------
-    feature : str
-        One of `FEATURES`.
-    present, present_low, present_high : float
-        Rate of mention where it is present, with its 95 % Wilson interval.
-    absent, absent_low, absent_high : float
-        The same where it is absent.
-    p_mcnemar, p_fisher : float
-        Two-sided; exact test on the pairs, and exact test that ignores the pairing.
-    p_mcnemar_holm, p_fisher_holm : float
-        Corrected for the number of features.
-    """
-
-    feature: str
+    feature: str  # One of `FEATURES`
     n_pairs: int
+    # Rate of mention where it is present, and where it is absent, with 95 % Wilson intervals
     present: float
     present_low: float
     present_high: float
     absent: float
     absent_low: float
     absent_high: float
+    # Two-sided: exact test on the pairs, exact test that ignores the pairing, and both corrected
+    # for the number of features
     p_mcnemar: float
     p_fisher: float
     p_mcnemar_holm: float
@@ -107,12 +87,7 @@ def pair_results(pairs: Sequence[NarratedPair]) -> tuple[PairResult, ...]:
 def mentions(feature: str, present: Facts, absent: Facts, text: str) -> bool:
     """Return whether a sentence mentions the value of a feature that only the first facts have.
 
-    Parameters
-    ----------
-    feature : str
-        One of `FEATURES`.
-    text : str
-        The sentence for either scene.
+    The sentence may be for either scene.
 
     Raises
     ------
@@ -139,10 +114,7 @@ def mentions(feature: str, present: Facts, absent: Facts, text: str) -> bool:
 def mcnemar_exact(mentioned: Sequence[tuple[bool, bool]]) -> float:
     """Return the two-sided p of McNemar's exact test; 1 if no pair is discordant.
 
-    Parameters
-    ----------
-    mentioned : sequence of (bool, bool)
-        For each pair: where present, where absent.
+    `mentioned` holds for each pair: where present, where absent.
     """
     from scipy.stats import binomtest
 

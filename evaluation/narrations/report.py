@@ -26,21 +26,12 @@ CONTROLS = ("shuffled", "silent")
 
 @dataclass(frozen=True, slots=True)
 class NarratorScores:
-    """One narrator of all scenes: the true patches, or a population of units.
+    """One narrator of all scenes: the true patches, or a population of units."""
 
-    Attributes
-    ----------
-    n_units : int or None
-        Selected units; None for the true patches.
-    n_sentences : int
-        Sentences scored; several for each scene if there are several subsets.
-    scores : mapping of str to Score
-        As `evaluation.narrations.facts_score` names them.
-    """
-
-    n_units: int | None
+    n_units: int | None  # Selected units; None for the true patches
+    # Sentences scored; several for each scene if there are several subsets
     n_sentences: int
-    scores: Mapping[str, Score]
+    scores: Mapping[str, Score]  # As `evaluation.narrations.facts_score` names them
 
     @property
     def object_f1(self) -> Score:
@@ -50,18 +41,10 @@ class NarratorScores:
 
 @dataclass(frozen=True, slots=True)
 class ClipResults:
-    """Controlled clips of one narrator.
+    """Controlled clips of one narrator."""
 
-    Attributes
-    ----------
-    source : str
-        ``true_patches`` or ``spikes``.
-    results : tuple of PairResult
-        One for each feature.
-    """
-
-    source: str
-    results: tuple[PairResult, ...]
+    source: str  # ``true_patches`` or ``spikes``
+    results: tuple[PairResult, ...]  # One for each feature
 
 
 MIN_COMPARED = 20
@@ -70,24 +53,12 @@ MIN_COMPARED = 20
 
 @dataclass(frozen=True, slots=True)
 class SameTokens:
-    """One other way of replaying, compared with the sequential mode.
+    """One other way of replaying, compared with the sequential mode."""
 
-    Attributes
-    ----------
-    way : str
-        How the same spikes were replayed.
-    n_compared : int
-        Narrations of the same window and population that came out of both.
-    n_equal : int
-        Of these, with the same text and the same number of tokens.
-    n_dropped : int
-        Windows that this way cut and did not narrate.
-    """
-
-    way: str
-    n_compared: int
-    n_equal: int
-    n_dropped: int
+    way: str  # How the same spikes were replayed
+    n_compared: int  # Narrations of the same window and population that came out of both
+    n_equal: int  # Of these, with the same text and the same number of tokens
+    n_dropped: int  # Windows that this way cut and did not narrate
 
     @property
     def is_same(self) -> bool:
@@ -105,73 +76,34 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A target of the simulated world, and the result.
-
-    Attributes
-    ----------
-    wanted : str
-        Relation and threshold, such as ``>= 0.75``.
-    found : float
-        The measured value.
-    missed_by : float
-        Distance to the threshold; 0 if the target is met.
-    """
+    """A target of the simulated world, and the result."""
 
     name: str
-    wanted: str
+    wanted: str  # Relation and threshold, such as ``>= 0.75``
     found: float
     is_met: bool
-    missed_by: float
+    missed_by: float  # Distance to the threshold; 0 if the target is met
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that was measured.
+    """Everything that was measured."""
 
-    Attributes
-    ----------
-    command : str
-        The command that made it.
-    n_scenes : int
-        Unseen scenes behind each score.
-    bundle, model : str
-        sha256 of the bundle's manifest, and the name of the language model's folder.
-    true_patches : NarratorScores
-        Of the language model given the patches of the frame itself.
-    spikes : mapping of str to NarratorScores
-        By population.
-    units : mapping of int to NarratorScores
-        By number of visual units.
-    against : mapping of str to Interval
-        Object F1 of a pair of populations, first less second, such as ``all-silent``.
-    pairs : tuple of ClipResults
-        Controlled clips.
-    sbert : mapping of str to Similarity
-        By narrator; empty if sentence similarity was left out.
-    same_tokens : tuple of SameTokens
-        Other ways of replaying the same spikes.
-    targets : tuple of Target
-        Met or missed.
-    examples : tuple of Example
-        The first scenes, unselected.
-    seconds : mapping of str to float
-        Duration of each part.
-    """
-
-    command: str
-    n_scenes: int
-    bundle: str
-    model: str
-    true_patches: NarratorScores
-    spikes: Mapping[str, NarratorScores]
-    units: Mapping[int, NarratorScores]
+    command: str  # The command that made it
+    n_scenes: int  # Unseen scenes behind each score
+    bundle: str  # sha256 of the bundle's manifest
+    model: str  # Name of the language model's folder
+    true_patches: NarratorScores  # Of the language model given the patches of the frame itself
+    spikes: Mapping[str, NarratorScores]  # By population
+    units: Mapping[int, NarratorScores]  # By number of visual units
+    # Object F1 of a pair of populations, first less second, such as ``all-silent``
     against: Mapping[str, Interval]
-    pairs: tuple[ClipResults, ...]
-    sbert: Mapping[str, Similarity]
-    same_tokens: tuple[SameTokens, ...]
+    pairs: tuple[ClipResults, ...]  # Controlled clips
+    sbert: Mapping[str, Similarity]  # By narrator; empty if sentence similarity was left out
+    same_tokens: tuple[SameTokens, ...]  # Other ways of replaying the same spikes
     targets: tuple[Target, ...]
-    examples: tuple[Example, ...]
-    seconds: Mapping[str, float]
+    examples: tuple[Example, ...]  # The first scenes, unselected
+    seconds: Mapping[str, float]  # Duration of each part
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; the module's docstring describes the keys."""

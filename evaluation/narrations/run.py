@@ -44,16 +44,7 @@ class _SceneNarrations:
 class ScoreSession:
     """Makes one score.
 
-    Parameters
-    ----------
-    folder : Path
-        Empty; recordings and logs go there.
-    manifest : Manifest
-        Of the bundle that is scored.
-    model : str
-        Folder of the language model.
-    seed : int
-        Of everything that is drawn.
+    `folder` is empty; recordings and logs go there. `seed` is of everything that is drawn.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, model: str, *, seed: int) -> None:
@@ -68,14 +59,8 @@ class ScoreSession:
     ) -> Report:
         """Make scenes, narrate them in every way, score the narrations.
 
-        Parameters
-        ----------
-        n_pairs : int
-            Controlled clips for each feature.
-        encoder : SentenceEncoder or None
-            None leaves sentence similarity out.
-        command : str
-            For the report.
+        `n_pairs` controlled clips are narrated for each feature. Without `encoder` there is no
+        sentence similarity.
         """
         from evaluation.narrations.assemble import NarratedScenes, assemble
         from evaluation.narrations.narrators import populations_of, subsets_of

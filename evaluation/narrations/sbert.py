@@ -62,20 +62,13 @@ wool worry would write yellow yesterday zero zinc
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """Sentence similarity over scenes.
+    """Sentence similarity over scenes."""
 
-    Attributes
-    ----------
-    matched, shuffled, floor : Score
-        Mean cosine, with its 95 % bootstrap interval over scenes; its chance is NaN.
-    matched_less_shuffled : Interval
-        Of the difference, paired over scenes.
-    """
-
+    # Mean cosine, with its 95 % bootstrap interval over scenes; its chance is NaN
     matched: Score
     shuffled: Score
     floor: Score
-    matched_less_shuffled: Interval
+    matched_less_shuffled: Interval  # Of the difference, paired over scenes
 
 
 class SentenceEncoder(Protocol):
@@ -132,16 +125,8 @@ def similarity(
 ) -> Similarity:
     """Compare narrations with captions.
 
-    Parameters
-    ----------
-    texts : sequence of str
-        A narration of each scene. The empty text has similarity 0 to everything.
-    captions : sequence of str
-        One caption of each scene, in the same order.
-    draws : Draws
-        Of the scenes.
-    seed : int
-        Of the derangements and of the word salads.
+    There is one narration and one caption of each scene. The empty text has similarity 0 to
+    everything. `seed` is of the derangements and of the word salads.
 
     Raises
     ------

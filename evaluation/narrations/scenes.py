@@ -24,23 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoreWorld:
-    """Scenes, and the recording of an animal that watched them.
+    """Scenes, and the recording of an animal that watched them."""
 
-    Attributes
-    ----------
-    recording : Path
-        NWB file.
-    start_ns, stop_ns : array, shape (n_scenes,), int64, nanoseconds
-        When each scene was on the screen, session clock.
-    frame_start_ns : array, shape (n_frames,), int64, nanoseconds
-        The same of every frame of the movie.
-    """
-
-    recording: Path
+    recording: Path  # NWB file
     movie: SceneMovie
+    # (n_scenes,), session nanoseconds: when each scene was on the screen
     start_ns: NDArray[np.int64]
     stop_ns: NDArray[np.int64]
-    frame_start_ns: NDArray[np.int64]
+    frame_start_ns: NDArray[np.int64]  # (n_frames,): the same of every frame of the movie
 
     @property
     def facts(self) -> tuple[Facts, ...]:
@@ -70,16 +61,8 @@ def make_world(
 ) -> ScoreWorld:
     """Show scenes to a simulated animal and record its spikes.
 
-    Parameters
-    ----------
-    recording : Path
-        NWB file to write.
-    scenes : sequence of Scene
-        In the order in which they are shown, once.
-    units : CortexUnits
-        The animal.
-    session_seed : int
-        Of noise, spikes, and the frames that the display drops.
+    Scenes are shown once, in their order. `session_seed` is of noise, spikes, and the frames that
+    the display drops.
     """
     from simulation.cortex.nwb import write_session
     from simulation.cortex.schedule import movie_schedule

@@ -37,14 +37,8 @@ def evaluate_targets(
 ) -> tuple[Target, ...]:
     """Compare the scores with the targets.
 
-    Parameters
-    ----------
-    spikes : mapping of str to NarratorScores
-        By population; ``all`` is required, other targets are skipped without their populations.
-    units : mapping of int to NarratorScores
-        By number of units.
-    differences : mapping of str to Interval
-        Of object F1, by the pairs of `comparisons`, joined by a hyphen.
+    The population ``all`` is required, other targets are skipped without their populations.
+    `differences` are of object F1, by the pairs of `comparisons`, joined by a hyphen.
     """
     targets = [
         _at_least(f"true patches: {name.replace('_', ' ')}", true_patches.scores[name].value, least)

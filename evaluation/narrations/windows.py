@@ -25,10 +25,7 @@ are about 100 ms (Siegle et al., Nature 592, 2021), and responses outlast a fram
 def with_stride(spec: WindowSpec, scene_ns: int) -> WindowSpec:
     """Return the same window with the longest stride that misses no scene.
 
-    Parameters
-    ----------
-    scene_ns : int
-        Duration of the shortest scene, nanoseconds.
+    `scene_ns` is the duration of the shortest scene.
 
     Raises
     ------
@@ -53,18 +50,9 @@ def scene_windows(
 ) -> NDArray[np.int64]:
     """Choose one window for each scene.
 
-    Parameters
-    ----------
-    spec : WindowSpec
-        With the stride of the replay.
-    start_ns, stop_ns : array, shape (n_scenes,), int64, nanoseconds
-        When each scene was on the screen, session clock.
-
-    Returns
-    -------
-    window_seq : array, shape (n_scenes,), int64
-        Number of the window on the grid of `spec` that describes the frame nearest to the middle of
-        the scene.
+    `spec` has the stride of the replay; `start_ns` and `stop_ns`, int64 of shape (n_scenes,), say
+    when each scene was on the screen. Returns int64 of that shape: the number of the window on the
+    grid of `spec` that describes the frame nearest to the middle of the scene.
 
     Raises
     ------

@@ -54,18 +54,10 @@ class ConceptAnnotations(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileAnnotations:
-    """The rows of a CSV file. A concept is absent outside the rows that name it.
+    """The rows of a CSV file. A concept is absent outside the rows that name it."""
 
-    Attributes
-    ----------
-    source : str
-        Path of the file.
-    intervals : mapping of str to tuple
-        By concept, in lower case.
-    """
-
-    source: str
-    intervals: Mapping[str, TimeIntervals]
+    source: str  # Path of the file
+    intervals: Mapping[str, TimeIntervals]  # By concept, in lower case
 
     def annotated(self, played: TimeInterval) -> TimeIntervals:
         """Return all that was played: a file annotates the whole recording."""
@@ -93,16 +85,10 @@ class CaptionInterval:
 
 @dataclass(frozen=True, slots=True)
 class CaptionAnnotations:
-    """The captions of a recording's presentations. A grey screen shows no concept.
-
-    Attributes
-    ----------
-    shown : tuple of CaptionInterval
-        In order; presentations without annotation are left out.
-    """
+    """The captions of a recording's presentations. A grey screen shows no concept."""
 
     source: str
-    shown: tuple[CaptionInterval, ...]
+    shown: tuple[CaptionInterval, ...]  # In order; presentations without annotation are left out
 
     def annotated(self, played: TimeInterval) -> TimeIntervals:
         """Return when a caption or a grey screen was shown."""
@@ -136,11 +122,8 @@ class CaptionAnnotations:
 def read_truth_file(path: Path) -> FileAnnotations:
     """Read ``start_s,stop_s,concept``.
 
-    Parameters
-    ----------
-    path : Path
-        CSV with a header; other columns are ignored. A concept is a rule's concept, words,
-        sentence or name.
+    The CSV file has a header; other columns are ignored. A concept is a rule's concept, words,
+    sentence or name.
 
     Raises
     ------

@@ -32,48 +32,32 @@ SPOKEN = (TriggerKind.WORD, TriggerKind.LIKENESS)
 
 @dataclass(frozen=True, slots=True)
 class DryRunRequest:
-    """What was given on the command line; None where nothing was.
-
-    Attributes
-    ----------
-    populations : str or None
-        Expressions separated by commas; None for those of the settings or of the rules.
-    settings : tuple of str
-        As given to ``--set``.
-    """
+    """What was given on the command line; None where nothing was."""
 
     recording: str
     bundle: Path
     rules: Path
     truth: Path | None = None
     model: str | None = None
+    # Expressions separated by commas; None for those of the settings or of the rules
     populations: str | None = None
     speed: str = "max"
     start: float | None = None
     seconds: float | None = None
     config: Path | None = None
-    settings: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()  # As given to ``--set``
 
 
 @dataclass(frozen=True, slots=True)
 class DryRunPlan:
-    """Everything that is known before the replay.
-
-    Attributes
-    ----------
-    settings : Settings
-        Of the daemon that will run.
-    spec : WindowSpec
-        Of its windows.
-    source : RecordingSource
-        The part of the recording that will be played; the caller closes it.
-    """
+    """Everything that is known before the replay."""
 
     manifest: Manifest
-    settings: Settings
-    spec: WindowSpec
+    settings: Settings  # Of the daemon that will run
+    spec: WindowSpec  # Of its windows
     book: RuleBook
     probes: ConceptProbes | None
+    # The part of the recording that will be played; the caller closes it
     source: RecordingSource
     truth: ConceptAnnotations
     plan: TrialPlan

@@ -47,37 +47,20 @@ class ScoredRule:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RuleScore:
-    """One rule.
-
-    Attributes
-    ----------
-    times_ns : tuple of int
-        Session nanoseconds at which the windows of its triggers end, in order.
-    host_ms : dict or None
-        From the newest spike received to published: p50, p95, p99, max and n.
-    trace : Trace
-        Its score over time.
-    n_fired : int
-        Triggers that the daemon published.
-    n_again : int
-        Triggers computed from the same scores in this process.
-    n_same : int
-        Windows in which both fired.
-    is_computed : bool
-        Whether `times_ns` were computed in this process, because the daemon skipped some scores.
-    result : ScoredRule or str
-        Or why it is not scored.
-    """
+    """One rule."""
 
     rule: Rule
+    # Session nanoseconds at which the windows of its triggers end, in order
     times_ns: tuple[int, ...]
+    # From the newest spike received to published: p50, p95, p99, max and n
     host_ms: dict[str, float] | None
-    trace: Trace
-    n_fired: int
-    n_again: int
-    n_same: int
+    trace: Trace  # Its score over time
+    n_fired: int  # Triggers that the daemon published
+    n_again: int  # Triggers computed from the same scores in this process
+    n_same: int  # Windows in which both fired
+    # `times_ns` were computed in this process, because the daemon skipped some scores
     is_computed: bool
-    result: ScoredRule | str
+    result: ScoredRule | str  # Or why it is not scored
 
     @property
     def delays_s(self) -> tuple[float, ...]:
@@ -112,36 +95,19 @@ class RuleScore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DryRun:
-    """A whole dry run.
+    """A whole dry run."""
 
-    Attributes
-    ----------
-    command : str
-        The command that repeats it.
-    recording, bundle, truth : str
-        What was played, sha256 of the manifest, and where the annotations are from.
-    speed, mode : str
-        Of the replay, and of the narrator.
-    played : (int, int)
-        Session nanoseconds.
-    annotated : tuple of (int, int)
-        The annotated part of it.
-    counters : dict
-        ``windows``, ``encoded``, ``narrated``, ``dropped`` by reason, ``likeness_dropped``.
-    rules : tuple of RuleScore
-        In the order of the file.
-    """
-
-    command: str
+    command: str  # The command that repeats it
     recording: str
-    bundle: str
-    truth: str
+    bundle: str  # sha256 of the manifest
+    truth: str  # Where the annotations are from
     speed: str
-    mode: str
-    played: TimeInterval
-    annotated: TimeIntervals
+    mode: str  # Of the narrator
+    played: TimeInterval  # Session nanoseconds
+    annotated: TimeIntervals  # The annotated part of it
+    # ``windows``, ``encoded``, ``narrated``, ``dropped`` by reason, ``likeness_dropped``
     counters: dict[str, Any]
-    rules: tuple[RuleScore, ...]
+    rules: tuple[RuleScore, ...]  # In the order of the file
 
     def to_json(self) -> dict[str, Any]:
         """Return every number; None for NaN."""

@@ -32,15 +32,7 @@ if TYPE_CHECKING:
 def dry_run(prepared: DryRunPlan, folder: Path, *, command: str, seed: int = 0) -> DryRun:
     """Replay a recording with rules that reach no sink, and score their triggers.
 
-    Parameters
-    ----------
-    prepared : DryRunPlan
-    folder : Path
-        Empty; logs go there.
-    command : str
-        For the report.
-    seed : int
-        Of the bootstrap and of the circular shifts.
+    `folder` is empty; logs go there. `seed` is of the bootstrap and of the circular shifts.
 
     Raises
     ------

@@ -40,20 +40,11 @@ rare concept score low, and the thresholds of interest lie among the others."""
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
-    """The score of one rule over time, in the order in which the daemon took it.
+    """The score of one rule over time, in the order in which the daemon took it."""
 
-    Attributes
-    ----------
-    seq : array, shape (n,), int64
-        Numbers of the windows.
-    stop_ns : array, shape (n,), int64, session nanoseconds
-        When each ends.
-    score : array, shape (n,), float64
-    """
-
-    seq: NDArray[np.int64]
-    stop_ns: NDArray[np.int64]
-    score: NDArray[np.float64]
+    seq: NDArray[np.int64]  # (n,): numbers of the windows
+    stop_ns: NDArray[np.int64]  # (n,): when each ends, session nanoseconds
+    score: NDArray[np.float64]  # (n,)
 
     def fired(self, level: Level) -> NDArray[np.int64]:
         """Return the rows at which a rule of this level fires."""
@@ -74,19 +65,9 @@ def probe_traces(
 ) -> dict[str, Trace]:
     """Encode every window of a recording and evaluate the probes.
 
-    Parameters
-    ----------
-    source : RecordingSource
-        The part that the daemon was given, with the bundle's units in its order.
-    settings : Settings
-        The daemon's own.
-    n_windows : int, optional
-        How many there will be, for the progress.
-
-    Returns
-    -------
-    traces : dict of str to Trace
-        By the names of the rules on probes; empty where there is none.
+    `source` is the part that the daemon was given, with the bundle's units in its order, and
+    `settings` are the daemon's own. `n_windows` is for the progress. Returns a trace for each rule
+    on a probe.
     """
     from daemon.encoders.auto import load_encoder
     from daemon.service.wiring import selections
@@ -136,15 +117,7 @@ def windows_of(source: RecordingSource, manifest: Manifest, settings: Settings) 
 def narration_traces(book: RuleBook, narrations: Sequence[Narration]) -> dict[str, Trace]:
     """Score every narration by the rules on narrations.
 
-    Parameters
-    ----------
-    narrations : sequence of Narration
-        All of a run; failed ones are skipped, as the daemon does.
-
-    Returns
-    -------
-    traces : dict of str to Trace
-        By the names of the rules on narrations.
+    Failed narrations are skipped, as the daemon does.
     """
     narrated = sorted(
         (narration for narration in narrations if narration.utterance.status is not Status.FAILED),
@@ -208,11 +181,8 @@ class Swept:
 def sweep(rule: Rule, trace: Trace, concept: AnnotatedConcept) -> tuple[Swept, ...]:
     """Try other thresholds; the release keeps its distance from the threshold.
 
-    Returns
-    -------
-    swept : tuple of Swept
-        In order of the threshold, the rule's own among them. Empty for a rule on words, which has
-        no threshold.
+    In order of the threshold, the rule's own among them. Empty for a rule on words, which has no
+    threshold.
     """
     finite = trace.score[np.isfinite(trace.score)]
     if rule.condition.kind is TriggerKind.WORD or not len(finite):

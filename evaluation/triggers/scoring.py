@@ -68,6 +68,9 @@ def find_events(
 ) -> AnnotatedConcept:
     """Find the events of a rule.
 
+    Left out, and not scored: an event whose onset is not annotated, and one that the end of the
+    annotation cuts short before a window could show it.
+
     Parameters
     ----------
     intervals : tuple of (int, int)
@@ -79,12 +82,6 @@ def find_events(
     is_above : bool
         False for a rule that fires when the concept disappears: its events are the annotated
         intervals that follow the concept.
-
-    Returns
-    -------
-    AnnotatedConcept
-        Left out, and not scored: an event whose onset is not annotated, and one that the end of the
-        annotation cuts short before a window could show it.
     """
     if not is_above:
         stops = {stop for _, stop in intervals}
@@ -104,20 +101,13 @@ def find_events(
 
 @dataclass(frozen=True, slots=True)
 class MatchedEvents:
-    """The triggers of every event, and the triggers of none.
+    """The triggers of every event, and the triggers of none."""
 
-    Attributes
-    ----------
-    hit : tuple of (int or None)
-        For each event the index of its first trigger; None for a miss.
-    repeats, false_alarms, unscored : tuple of int
-        Indices of the other triggers; `unscored` lie outside the scored time.
-    """
-
-    hit: tuple[int | None, ...]
+    hit: tuple[int | None, ...]  # For each event the index of its first trigger; None for a miss
+    # Indices of the other triggers
     repeats: tuple[int, ...]
     false_alarms: tuple[int, ...]
-    unscored: tuple[int, ...]
+    unscored: tuple[int, ...]  # Outside the scored time
 
     @property
     def n_hits(self) -> int:
@@ -128,11 +118,7 @@ class MatchedEvents:
 def match(concept: AnnotatedConcept, times_ns: Sequence[int]) -> MatchedEvents:
     """Assign every trigger to its event.
 
-    Parameters
-    ----------
-    concept : AnnotatedConcept
-    times_ns : sequence of int
-        Session nanoseconds at which the triggers' windows end, in order.
+    `times_ns` are the session nanoseconds at which the triggers' windows end, in order.
     """
     starts = [start for start, _ in concept.events]
     hit: list[int | None] = [None] * len(starts)
@@ -204,19 +190,8 @@ def bootstrap_scores(
 ) -> dict[str, Score]:
     """Return scores with 95 % bootstrap intervals over events.
 
-    Parameters
-    ----------
-    concept : AnnotatedConcept
-    times_ns : sequence of int
-        Session nanoseconds of the triggers, in order.
-    seed, n_draws : int
-        Of the bootstrap.
-
-    Returns
-    -------
-    scores : dict of str to Score
-        ``precision``, ``recall``, ``f1``, ``false_alarms_per_minute``. Intervals of fewer than two
-        events are NaN.
+    `times_ns` are the session nanoseconds of the triggers, in order. Returns ``precision``,
+    ``recall``, ``f1`` and ``false_alarms_per_minute``. Intervals of fewer than two events are NaN.
     """
     outcome = match(concept, times_ns)
     n_units = max(1, len(concept.events))
@@ -249,23 +224,15 @@ def bootstrap_scores(
 
 @dataclass(frozen=True, slots=True)
 class ShiftNull:
-    """The scores of the same triggers under circular shifts in time.
-
-    Attributes
-    ----------
-    precision, recall, f1 : float
-        Means over the shifts.
-    f1_high : float
-        95th percentile of F1.
-    p : float
-        Share of the shifts, the unshifted triggers included, whose F1 is at least as high.
-    """
+    """The scores of the same triggers under circular shifts in time."""
 
     n_shifts: int
+    # Means over the shifts
     precision: float
     recall: float
     f1: float
-    f1_high: float
+    f1_high: float  # 95th percentile of F1
+    # Share of the shifts, the unshifted triggers included, whose F1 is at least as high
     p: float
 
 
@@ -279,18 +246,8 @@ def chance_by_shifts(
     caused them, so shifts are longer than the longest event with its tolerance, in either
     direction, or a quarter of the scored time where that is less.
 
-    Parameters
-    ----------
-    concept : AnnotatedConcept
-    times_ns : sequence of int
-        Session nanoseconds of the triggers, in order.
-    seed, n_shifts : int
-        Of the random shifts.
-
-    Returns
-    -------
-    ShiftNull or None
-        None without events, or without triggers in the scored time.
+    `times_ns` are the session nanoseconds of the triggers, in order. Returns None without events,
+    or without triggers in the scored time.
     """
     starts = np.array([start for start, _ in concept.scored], dtype=np.int64)
     lengths = np.array([stop - start for start, stop in concept.scored], dtype=np.int64)
