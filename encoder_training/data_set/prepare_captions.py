@@ -23,7 +23,7 @@ CAPTIONED = "captioned.jsonl"
 class CaptionOptions:
     """The options of ``neurrate prepare`` about captions.
 
-    Raises.
+    Raises
     ------
     UserError
         If captions would come from two places.
