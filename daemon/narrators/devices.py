@@ -11,17 +11,9 @@ if TYPE_CHECKING:
 
 
 def torch_device(device: str) -> str:
-    """Resolve ``narrator.device``.
+    """Resolve ``narrator.device`` to ``cpu``, ``cuda`` or ``cuda:1``.
 
-    Parameters
-    ----------
-    device : str
-        ``auto`` takes a GPU if there is one.
-
-    Returns
-    -------
-    device : str
-        ``cpu``, ``cuda`` or ``cuda:1``.
+    ``auto`` takes a GPU if there is one.
 
     Raises
     ------
@@ -44,12 +36,7 @@ def torch_device(device: str) -> str:
 def weights_dtype(dtype: str, device: str) -> torch.dtype:
     """Resolve ``narrator.dtype`` for a language model.
 
-    Parameters
-    ----------
-    dtype : str
-        ``auto`` is bfloat16 on a GPU and float32 on a CPU.
-    device : str
-        As `torch_device` returns it.
+    ``auto`` is bfloat16 on a GPU and float32 on a CPU.
 
     Raises
     ------

@@ -26,8 +26,6 @@ class EvidenceFinder:
 
     Parameters
     ----------
-    frames, captions : sequence of str
-        One of each for every frame.
     mean_patches : array, shape (n_frames, dim), float
         Mean of each frame's true patches.
     """

@@ -16,15 +16,6 @@ from contracts.manifest import Manifest
 def check_fit(name: str, config: Any, manifest: Manifest) -> None:
     """Refuse a model whose projector takes patches of another shape or layer than the bundle's.
 
-    Parameters
-    ----------
-    name : str
-        The model's folder or id, for the message.
-    config : LlavaConfig
-        Of the model, from transformers.
-    manifest : Manifest
-        Of the bundle.
-
     Raises
     ------
     UserError

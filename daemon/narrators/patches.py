@@ -27,14 +27,7 @@ if TYPE_CHECKING:
 def split_prompt(tokenizer: Any, prompt: str, image_id: int) -> tuple[list[int], list[int]]:
     """Return the tokens before the patches, and those after them.
 
-    Parameters
-    ----------
-    tokenizer : PreTrainedTokenizer
-        Of the model.
-    prompt : str
-        With ``<image>`` exactly once, which the settings check.
-    image_id : int
-        The model's ``image_token_id``.
+    The settings check that the prompt has ``<image>`` once.
 
     Raises
     ------
@@ -55,18 +48,8 @@ def split_prompt(tokenizer: Any, prompt: str, image_id: int) -> tuple[list[int],
 class PatchPrompt:
     """One prompt, into which patches are put.
 
-    Parameters
-    ----------
-    model : LlavaForConditionalGeneration
-        Its projector and token embeddings are used.
-    tokenizer : PreTrainedTokenizer
-        Of the same model.
-    prompt : str
-        With ``<image>`` exactly once, which the settings check.
-    device : str, optional
-        Of prompts and projector, which is moved there; None keeps the model's.
-    dtype : torch.dtype, optional
-        Of prompts and projector; None keeps the model's.
+    Prompts and projector, which is moved there, are of `device` and `dtype`; None keeps the
+    model's.
 
     Raises
     ------
@@ -96,17 +79,9 @@ class PatchPrompt:
             )
 
     def embed(self, grids: NDArray[np.float32]) -> Tensor:
-        """Put each grid of patches into the prompt.
+        """Put each grid, (n, n_patches, dim), into the prompt; return (n, n_tokens, width).
 
-        Parameters
-        ----------
-        grids : array, shape (n, n_patches, dim), float32
-            One or more.
-
-        Returns
-        -------
-        prompts : tensor, shape (n, n_tokens, width), the model's dtype and device
-            All of one length, so that a batch needs no padding.
+        All are of one length, so that a batch needs no padding.
         """
         import torch
 

@@ -21,40 +21,20 @@ prompt's code path, the second that of the cache."""
 
 @dataclass(frozen=True, slots=True)
 class PartialRow:
-    """The text of a row so far.
+    """The text of a row so far."""
 
-    Attributes
-    ----------
-    batch_id : int
-        Of the window, as given to `Narrator.begin`.
-    row : int
-        Which of its embeddings.
-    text : str
-        From the beginning, so that nothing is missing where one of them is lost.
-    n_tokens : int
-        So far.
-    """
-
-    batch_id: int
-    row: int
-    text: str
+    batch_id: int  # of the window, as given to `Narrator.begin`
+    row: int  # which of its embeddings
+    text: str  # from the beginning, so that nothing is missing where one of them is lost
     n_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
 class EndedRow:
-    """The text of a row that has ended.
+    """The text of a row that has ended."""
 
-    Attributes
-    ----------
-    batch_id : int
-        Of the window, as given to `Narrator.begin`.
-    row : int
-        Which of its embeddings.
-    """
-
-    batch_id: int
-    row: int
+    batch_id: int  # of the window, as given to `Narrator.begin`
+    row: int  # which of its embeddings
     utterance: Utterance
 
 
@@ -64,19 +44,12 @@ class Narrator(Protocol):
     It is used by one thread, in the worker or, in the sequential mode, that of the fast loop. A row
     is one embedding. After an exception from `begin` or `step` the state of its rows is unknown:
     the caller cancels all windows and may begin new ones.
-
-    Attributes
-    ----------
-    provenance : Provenance
-        Goes into every narration.
-    n_rows : int
-        Rows that are active or waiting for their turn.
     """
 
     @property
-    def provenance(self) -> Provenance: ...  # noqa: D102 - described above
+    def provenance(self) -> Provenance: ...  # noqa: D102 - goes into every narration
     @property
-    def n_rows(self) -> int: ...  # noqa: D102 - described above
+    def n_rows(self) -> int: ...  # noqa: D102 - active, or waiting for their turn
 
     def has_room(self, n: int) -> bool:
         """Return whether a window of n populations could begin now without waiting."""
@@ -87,24 +60,16 @@ class Narrator(Protocol):
     ) -> None:
         """Begin a window; its rows join those that are active.
 
-        Parameters
-        ----------
-        batch_id : int
-            The caller's number for it; not that of a window which has not ended.
-        embeddings : sequence of PatchEmbedding
-            Of the bundle's patch grid, one for each population.
-        with_partials : bool
-            Whether `step` returns text before it is complete.
+        `batch_id` is not that of a window which has not ended. The embeddings are of the bundle's
+        patch grid, one for each population. With `with_partials`, `step` returns text before it is
+        complete.
         """
         ...
 
     def step(self) -> Sequence[PartialRow | EndedRow]:
         """Advance every row by one token, or return what has arrived within some 20 ms.
 
-        Returns
-        -------
-        events : sequence of PartialRow or EndedRow
-            Every row ends once, in any order; one that fails ends with its reason.
+        Every row ends once, in any order; one that fails ends with its reason.
         """
         ...
 
@@ -120,17 +85,7 @@ class Narrator(Protocol):
 def narrate(narrator: Narrator, embeddings: Sequence[PatchEmbedding]) -> list[Utterance]:
     """Narrate each embedding, and return when all have ended; may take seconds.
 
-    Parameters
-    ----------
-    narrator : Narrator
-        Idle.
-    embeddings : sequence of PatchEmbedding
-        Of one window, or of several.
-
-    Returns
-    -------
-    utterances : list of Utterance
-        In the order of `embeddings`, with host-clock stamps.
+    The narrator must be idle. The order is that of `embeddings`, of one window or several.
 
     Raises
     ------

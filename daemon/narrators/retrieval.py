@@ -65,13 +65,7 @@ class RetrievalNarrator:
         self._waiting.append((batch_id, embeddings, time.monotonic_ns()))
 
     def step(self) -> Sequence[EndedRow]:
-        """Return the captions of the frames nearest to one window's rows.
-
-        Returns
-        -------
-        ended : sequence of EndedRow
-            Without tokens; the first and the last have the same stamp.
-        """
+        """Return the captions of the frames nearest to one window's rows."""
         if not self._waiting:
             return []
         batch_id, embeddings, start_host_ns = self._waiting.pop(0)

@@ -38,14 +38,7 @@ logger = logging.getLogger(__name__)
 def load_rule_book(
     settings: Settings, manifest: Manifest
 ) -> tuple[RuleBook, ConceptProbes | None] | None:
-    """Read the rules that the settings name, and the bundle's probes.
-
-    Returns
-    -------
-    book : RuleBook
-        The whole result is None where the settings name no rules.
-    probes : ConceptProbes or None
-        None where the bundle has none.
+    """Read the rules that the settings name, and the bundle's probes; None without rules.
 
     Raises
     ------

@@ -35,49 +35,23 @@ NEVER = -(2**63)
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The numbers of a rule's condition.
+    """The numbers of a rule's condition."""
 
-    Attributes
-    ----------
-    is_above : bool
-        Whether it fires above the threshold, or below it.
-    threshold : float
-        A score beyond it counts; one that is equal does not.
-    release : float
-        A score that is equal, or on the other side, arms the rule again.
-    dwell : int
-        Scores in a row that must be beyond the threshold; 1 or more.
-    refractory_ns : int
-        Session nanoseconds between two firings, at least.
-    straggler_ns : int
-        A score that is older than the one before it, by no more than this, is passed over:
-        narrations may overtake each other, windows do not.
-    """
-
-    is_above: bool
-    threshold: float
-    release: float
-    dwell: int = 1
-    refractory_ns: int = 0
+    is_above: bool  # whether it fires above the threshold, or below it
+    threshold: float  # a score beyond it counts; one that is equal does not
+    release: float  # a score that is equal, or on the other side, arms the rule again
+    dwell: int = 1  # scores in a row that must be beyond the threshold; 1 or more
+    refractory_ns: int = 0  # session time between two firings, at least
+    # a score that is older than the one before it, by no more than this, is passed over: narrations
+    # may overtake each other, windows do not
     straggler_ns: int = 0
 
 
 class Crossing:
-    """The state of one rule.
-
-    Parameters
-    ----------
-    level : Level
-        Its threshold, release, dwell and refractory time.
-
-    Attributes
-    ----------
-    n_passed_over : int
-        Crossings that came within the refractory time.
-    """
+    """The state of one rule."""
 
     def __init__(self, level: Level) -> None:
-        self.n_passed_over = 0
+        self.n_passed_over = 0  # crossings that came within the refractory time
         # With the sign of a rule for "<" turned round, "beyond" is "greater" for both kinds.
         self._sign = 1.0 if level.is_above else -1.0
         self._threshold = self._sign * level.threshold
@@ -91,12 +65,8 @@ class Crossing:
     def take(self, score: float, session_ns: int) -> bool:
         """Take in a score; return whether the rule fires now.
 
-        Parameters
-        ----------
-        score : float
-            A probability, a cosine, or 1 and 0 for a word that is said or not.
-        session_ns : int
-            End of the window that the score belongs to.
+        A score is a probability, a cosine, or 1 or 0 for a word that is said or not; `session_ns`
+        is the end of its window.
         """
         # A little older than the last one: a narration that was overtaken. Counted as a step
         # backwards in time it would arm the rule a second time for the same scene.

@@ -118,26 +118,8 @@ class _Crossed:
 class TriggerEvaluator:
     """Evaluates windows and narrations by the rules, and publishes what they trigger.
 
-    Parameters
-    ----------
-    book : RuleBook
-        The rules, checked.
-    probes : PopulationProbes or None
-        Of the populations that rules on probes name; None where no rule does.
-    publisher : Publisher
-        Its socket carries the triggers.
-    counters : Counters
-        Triggers, crossings within the refractory time and deliveries are counted here.
-    latencies : TriggerLatencies
-        Stages of each trigger.
-    clock : Clock
-        Host clock, of the stamps.
-    bundle : str
-        sha256 of the bundle's manifest.
-    sinks : mapping
-        By name. `close` closes them.
-    likeness : Likeness or None
-        For rules on likeness. `close` closes it.
+    `probes` are those of the populations that rules name, None where no rule does; `bundle` is the
+    sha256 of its manifest. `close` closes the sinks and `likeness`.
     """
 
     def __init__(
@@ -194,10 +176,7 @@ class TriggerEvaluator:
     def evaluate(self, embeddings: Sequence[PatchEmbedding]) -> None:
         """Publish what one window triggers; called on the fast loop, never waits.
 
-        Parameters
-        ----------
-        embeddings : sequence of PatchEmbedding
-            One window, through every population.
+        The embeddings are of one window, through every population.
         """
         # Rules on narrations alone: the encoder's output need not be looked at.
         if self._probes is None or not embeddings:
@@ -221,12 +200,9 @@ class TriggerEvaluator:
     def on_narration(self, narration: Narration) -> None:
         """Publish what a narration's words trigger; called on the fast loop, never waits.
 
-        Rules on likeness are evaluated in another process, and their triggers published by `poll`.
+        A failed narration has no words and is passed over.
 
-        Parameters
-        ----------
-        narration : Narration
-            One that has been published. A failed one has no words and is passed over.
+        Rules on likeness are evaluated in another process, and their triggers published by `poll`.
         """
         if narration.utterance.status is Status.FAILED:
             return

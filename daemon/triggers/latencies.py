@@ -36,13 +36,5 @@ class TriggerLatencies:
         )
 
     def record(self, kind: str, latency_ms: Mapping[str, float]) -> None:
-        """Take in one trigger.
-
-        Parameters
-        ----------
-        kind : str
-            ``probe``, ``word`` or ``likeness``.
-        latency_ms : mapping
-            As `contracts.trigger.trigger_latency_ms` returns it.
-        """
+        """Take in `trigger_latency_ms` of a ``probe``, ``word`` or ``likeness``."""
         self._histogram.record(latency_ms, kind)

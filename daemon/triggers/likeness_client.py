@@ -74,23 +74,7 @@ class Likeness(Protocol):
 class LikenessClient:
     """Sends narrations to a worker with a sentence model, and keeps it alive.
 
-    Parameters
-    ----------
-    context : zmq.Context
-        Of the fast loop.
-    sentences : sequence of str
-        Of the rules; repeated ones are compared once.
-    model : str
-        Folder or hub id.
-    log : str
-        The log settings, as JSON.
-    clock : Clock
-        Host clock, of the time-out.
-
-    Attributes
-    ----------
-    n_dropped : int
-        Narrations that were never compared.
+    `log` are the log settings, as JSON.
 
     Raises
     ------

@@ -35,21 +35,14 @@ LARGEST_LOGIT = 60.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConceptProbes:
-    """The probes of one bundle.
-
-    Attributes
-    ----------
-    populations : tuple of str
-        Expressions that have a calibration: ``all``, ``area:VISp``, ``cell_type:PV``.
-    weight : array, shape (n_concepts, dim), float32
-    bias : array, shape (n_concepts,), float32
-    scale, offset : array, shape (n_populations, n_concepts), float32
-    """
+    """The probes of one bundle."""
 
     concepts: tuple[str, ...]
+    # expressions that have a calibration: ``all``, ``area:VISp``, ``cell_type:PV``
     populations: tuple[str, ...]
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float32]
+    weight: NDArray[np.float32]  # (n_concepts, dim)
+    bias: NDArray[np.float32]  # (n_concepts,)
+    # (n_populations, n_concepts)
     scale: NDArray[np.float32]
     offset: NDArray[np.float32]
 
@@ -144,19 +137,8 @@ def _problems(
 class PopulationProbes:
     """Probabilities of all concepts, for some of the populations of a window.
 
-    Parameters
-    ----------
-    probes : ConceptProbes
-        Of the bundle.
-    expressions : mapping
-        Expression of each population that rules name, by its name.
-
-    Attributes
-    ----------
-    concepts : tuple of str
-        In the order of the probabilities.
-    calibrations : dict
-        Whose calibration each population takes, by its name.
+    `expressions`, and `calibrations`, the name of the calibration that is taken, are by the name of
+    a population.
     """
 
     def __init__(self, probes: ConceptProbes, expressions: Mapping[str, str]) -> None:
@@ -174,18 +156,10 @@ class PopulationProbes:
     def probabilities(self, embeddings: Sequence[PatchEmbedding]) -> dict[str, NDArray[np.float32]]:
         """Return how probable each concept is, by population.
 
+        All are NaN where the encoder gave numbers that are not finite, or so large that a concept's
+        log odds are undefined. Populations that no rule names are passed over.
+
         Called on the fast loop.
-
-        Parameters
-        ----------
-        embeddings : sequence of PatchEmbedding
-            Of one window; populations that no rule names are passed over.
-
-        Returns
-        -------
-        probabilities : dict of array, shape (n_concepts,), float32
-            All NaN where the encoder gave numbers that are not finite, or so large that a concept's
-            log odds are undefined.
         """
         names = [e.population for e in embeddings if e.population in self._row_of]
         # Sums and products of numpy itself: those of BLAS may start threads, which take the cores

@@ -35,19 +35,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RuleBook:
-    """All rules of a daemon, checked against its bundle and populations.
-
-    Attributes
-    ----------
-    sinks : dict
-        Those that some rule names, by name.
-    likeness_model : str or None
-        Folder or hub id, for rules on likeness; None stands for the default.
-    """
+    """All rules of a daemon, checked against its bundle and populations."""
 
     rules: tuple[Rule, ...]
-    sinks: dict[str, SinkTable]
-    likeness_model: str | None = None
+    sinks: dict[str, SinkTable]  # those that some rule names, by name
+    likeness_model: str | None = None  # folder or hub id; None stands for the default
 
     def of_kind(self, *kinds: TriggerKind) -> tuple[Rule, ...]:
         """Return the rules of some kinds."""
@@ -63,16 +55,7 @@ def load_rules(
 ) -> RuleBook:
     """Read a rule file.
 
-    Parameters
-    ----------
-    path : Path
-        TOML.
-    probes : ConceptProbes or None
-        Of the bundle, if it has some.
-    populations : mapping
-        The settings' table: expressions by name.
-    dry_run : bool
-        Give no trigger of any rule to a sink.
+    `populations` are expressions by name. With `dry_run` no rule has a sink.
 
     Raises
     ------

@@ -33,63 +33,33 @@ _TOKEN = re.compile(r"""\s*("[^"]*"|'[^']*'|[<>]=?|[^\s<>"']+|["'])""")
 
 @dataclass(frozen=True, slots=True)
 class RuleCondition:
-    """What a rule fires on.
-
-    Attributes
-    ----------
-    what : str
-        A concept, words or a sentence.
-    population : str
-        A name of the settings' table of populations.
-    is_above : bool
-        ``>`` or ``says``; else ``<``.
-    dwell : int
-        Windows or narrations in a row.
-    """
+    """What a rule fires on."""
 
     kind: TriggerKind
-    what: str
-    population: str
-    is_above: bool
+    what: str  # a concept, words or a sentence
+    population: str  # a name of the settings' table of populations
+    is_above: bool  # ``>`` or ``says``; else ``<``
     threshold: float
-    dwell: int
+    dwell: int  # windows or narrations in a row
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule.
+    """One rule."""
 
-    Attributes
-    ----------
-    name : str
-        Its triggers go out under ``trigger.<name>``.
-    text : str
-        The condition as it was written.
-    level : Level
-        The condition's numbers, with release and refractory time.
-    is_dry : bool
-        Whether its triggers are published only, and given to no sink.
-    sinks : tuple of str
-        Names of the sinks that get its triggers.
-    """
-
-    name: str
-    text: str
+    name: str  # its triggers go out under ``trigger.<name>``
+    text: str  # the condition as it was written
     condition: RuleCondition
-    level: Level
-    is_dry: bool = False
-    sinks: tuple[str, ...] = ()
+    level: Level  # the condition's numbers, with release and refractory time
+    is_dry: bool = False  # its triggers are published only, and given to no sink
+    sinks: tuple[str, ...] = ()  # names of those that get its triggers
 
 
 class RuleConditionError(ValueError):
     """A condition that cannot be read.
 
-    Attributes
-    ----------
-    problem : str
-        What was expected, and what was found.
-    marked : str
-        The condition, and a second line that points to the place.
+    `problem` is what was expected and found; `marked` the condition, and a line that points to the
+    place.
     """
 
     def __init__(self, problem: str, text: str, at: int) -> None:

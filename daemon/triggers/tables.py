@@ -138,10 +138,7 @@ class RuleFileTable(_Table):
 def keys_at(place: Sequence[str]) -> tuple[str, ...]:
     """Return the keys that a table of the file may have; none where the table is not known.
 
-    Parameters
-    ----------
-    place : sequence of str
-        Of an error, as pydantic gives it: ``("sinks", "ttl", "command", "timeout")``.
+    `place` is that of an error in pydantic: ``("sinks", "ttl", "command", "timeout")``.
     """
     models: dict[str, type[_Table]] = {
         "http": HttpSinkTable,

@@ -74,21 +74,8 @@ class _Place:
 class LlamaDecoder:
     """Turns prompts into scores of the next token; rows are places in the cache.
 
-    Parameters
-    ----------
-    text_model : PreTrainedModel
-        ``model.model.language_model`` of a LLaVA, on the CPU. Its layers are removed one by one, so
-        that memory holds two copies of one layer at most.
-    head : torch.nn.Linear
-        Its ``lm_head``.
-    shape : TextShape
-        Its sizes.
-    dtype : torch.dtype
-        Of weights, cache and activations.
-    device : str
-        Where they are.
-    max_rows, n_positions : int
-        Size of the cache.
+    The layers of `text_model` are removed one by one, so that memory holds two copies of one layer
+    at most. It is on the CPU.
     """
 
     def __init__(
@@ -127,17 +114,8 @@ class LlamaDecoder:
     def prefill(self, prompts: Tensor, first_row: int) -> Tensor:
         """Read prompts into the cache, and return the scores of their first tokens.
 
-        Parameters
-        ----------
-        prompts : tensor, shape (n, n_tokens, width)
-            Embedded, all of one length.
-        first_row : int
-            They take this row and those after it.
-
-        Returns
-        -------
-        scores : tensor, shape (n, n_words), float32
-            Of the first token.
+        Prompts are embedded, (n, n_tokens, width), all of one length; they take the rows from
+        `first_row` on. The scores are (n, n_words), float32.
         """
         import torch
 
@@ -173,21 +151,10 @@ class LlamaDecoder:
         return self._scores(hidden[:, -1])
 
     def step(self, tokens: Sequence[int], positions: Sequence[int], first_row: int) -> Tensor:
-        """Advance each row by one token.
+        """Advance each row by one token; return the scores of the next, (n, n_words), float32.
 
-        Parameters
-        ----------
-        tokens : sequence of int
-            The last of each row, which the cache does not hold yet.
-        positions : sequence of int
-            Their positions.
-        first_row : int
-            Row of the first; the others follow it.
-
-        Returns
-        -------
-        scores : tensor, shape (n, n_words), float32
-            Of the next token.
+        `tokens` are the last of each row from `first_row` on, which the cache does not hold yet,
+        and `positions` are theirs.
         """
         import torch
 

@@ -65,34 +65,18 @@ class EndReason(Enum):
 
 @dataclass(slots=True, eq=False)
 class DecodingRow:
-    """One grid on its way to a sentence.
+    """One grid on its way to a sentence."""
 
-    Attributes
-    ----------
-    batch_id, index : int
-        The window, and which of its embeddings.
-    patches : array, shape (n_patches, dim), float32
-    start_host_ns : int
-        When `Engine.begin` took it. Host clock, as the other stamps.
-    tokens : list of int
-        So far, with the end token.
-    logprobs : list of float
-        One for each token.
-    first_token_host_ns, last_token_host_ns : int
-        Zero before the first.
-    end : EndReason or None
-        None while it is waiting or active.
-    """
-
+    # the window, and which of its embeddings
     batch_id: int
     index: int
-    patches: NDArray[np.float32]
-    start_host_ns: int
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    first_token_host_ns: int = 0
+    patches: NDArray[np.float32]  # (n_patches, dim)
+    start_host_ns: int  # when `Engine.begin` took it; host clock, as the other stamps
+    tokens: list[int] = field(default_factory=list)  # so far, with the end token
+    logprobs: list[float] = field(default_factory=list)  # one for each token
+    first_token_host_ns: int = 0  # zero before the first
     last_token_host_ns: int = 0
-    end: EndReason | None = None
+    end: EndReason | None = None  # None while it is waiting or active
 
 
 class Engine:
@@ -100,20 +84,12 @@ class Engine:
 
     Parameters
     ----------
-    decoder : LlamaDecoder or FixedSizes
-        Its cache has a place for each active row.
     embed : callable
         Grids (n, n_patches, dim) to prompts (n, n_tokens, width).
-    choice : GreedyChoice
-        Picks the next token of each row.
     prompt_length : int
         Tokens of a prompt with its patches.
-    max_new_tokens : int
-        Of a sentence.
     deadline_s : float, optional
         Seconds from `begin` after which a row ends with the tokens it has.
-    clock : callable
-        Host clock, nanoseconds.
     """
 
     def __init__(
@@ -154,19 +130,7 @@ class Engine:
         return max(0, self._max_active - self.n_rows)
 
     def begin(self, batch_id: int, grids: Sequence[NDArray[np.float32]]) -> list[DecodingRow]:
-        """Add a window; its rows wait for the next `step`.
-
-        Parameters
-        ----------
-        batch_id : int
-            The caller's number of the window.
-        grids : sequence of array, shape (n_patches, dim), float32
-
-        Returns
-        -------
-        rows : list of DecodingRow
-            In the order of `grids`.
-        """
+        """Add a window's grids, (n_patches, dim) each; their rows wait for the next `step`."""
         now = self._clock()
         rows = [DecodingRow(batch_id, index, grid, now) for index, grid in enumerate(grids)]
         first = 0
@@ -186,10 +150,7 @@ class Engine:
     def step(self) -> list[DecodingRow]:
         """Read prompts of waiting rows, or add one token to every active row.
 
-        Returns
-        -------
-        rows : list of DecodingRow
-            Those that have gained a token, or have ended.
+        Returns the rows that have gained a token, or have ended.
         """
         import torch
 

@@ -39,12 +39,7 @@ logger = logging.getLogger(__name__)
 class FixedSizes:
     """A decoder whose step has fixed sizes; everything else is the decoder's.
 
-    Parameters
-    ----------
-    decoder : LlamaDecoder
-        Also what a number of rows without a compiled step falls back to.
-    backend : str or callable
-        Of ``torch.compile``.
+    So is the step of a number of rows that cannot be compiled.
     """
 
     def __init__(

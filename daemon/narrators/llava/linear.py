@@ -29,18 +29,7 @@ a few percent."""
 
 
 def make_linear(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, device: str) -> Linear:
-    """Prepare a weight for many products.
-
-    Parameters
-    ----------
-    weight : tensor, shape (n_out, n_in)
-        On the CPU, of any float type.
-    bias : tensor, shape (n_out,), optional
-    dtype : torch.dtype
-        Of the product.
-    device : str
-        Where the product is computed.
-    """
+    """Prepare a weight, (n_out, n_in) on the CPU, of any float type, for many products."""
     import torch
 
     weight = weight.to(device, dtype)
@@ -62,13 +51,7 @@ def has_packed() -> bool:
 
 
 class Packed:
-    """oneDNN's product in float32, with the weights in its own order.
-
-    Parameters
-    ----------
-    weight, bias
-        As for `make_linear`, float32 and on the CPU.
-    """
+    """oneDNN's product in float32 on the CPU, with the weights in its own order."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         import torch

@@ -14,37 +14,17 @@ from daemon.narrators.fit import check_fit, check_folder
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model comes from.
+    """Where a model comes from."""
 
-    Attributes
-    ----------
-    name : str
-        A folder, or an id on the Hugging Face hub.
-    revision : str
-        Commit on the hub.
-    """
-
-    name: str
-    revision: str
+    name: str  # a folder, or an id on the Hugging Face hub
+    revision: str  # commit on the hub
 
     def __post_init__(self) -> None:
         check_folder(self.name)
 
 
 def load_config(source: ModelSource, manifest: Manifest) -> tuple[Any, Any]:
-    """Read the model's config and tokenizer.
-
-    Parameters
-    ----------
-    source : ModelSource
-        Folder, or id and commit.
-    manifest : Manifest
-        Of the bundle that it must fit.
-
-    Returns
-    -------
-    config : LlavaConfig
-    tokenizer : PreTrainedTokenizer
+    """Read the model's ``LlavaConfig`` and its tokenizer.
 
     Raises
     ------
@@ -65,18 +45,6 @@ def load_weights(source: ModelSource, config: Any) -> Any:
 
     The patches replace the output of the vision tower. So the tower is made without layers, and
     their weights are not read.
-
-    Parameters
-    ----------
-    source : ModelSource
-        Folder, or id and commit.
-    config : LlavaConfig
-        From `load_config`. Is changed.
-
-    Returns
-    -------
-    LlavaForConditionalGeneration
-        Without a vision tower.
 
     Raises
     ------

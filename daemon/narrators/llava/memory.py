@@ -12,15 +12,6 @@ from contracts.errors import UserError
 def explain_out_of_memory(name: str, *, device: str, max_rows: int) -> Iterator[None]:
     """Turn torch's errors about memory into one that says what to change.
 
-    Parameters
-    ----------
-    name : str
-        The model's folder or id.
-    device : str
-        For the message.
-    max_rows : int
-        Rows that the cache is made for.
-
     Raises
     ------
     UserError

@@ -34,26 +34,16 @@ class LlavaNarrator:
 
     Parameters
     ----------
-    model : str or Path
-        A folder, or the id of a model on the Hugging Face hub.
-    manifest : Manifest
-        Of the bundle that the patches come from; the model must be of the shape it was made for.
-    prompt : str
-        With ``<image>`` exactly once, which the settings check.
     max_new_tokens : int
         A longer sentence is cut and marked as truncated.
     dtype : {"auto", "float32", "float16", "bfloat16"}
         Of the weights; ``auto`` is bfloat16 on a GPU and float32 on a CPU, which takes no other.
-    device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1``. ``auto`` takes a GPU if there is one.
     revision : str
         Commit of a model on the hub; empty takes the newest.
     threads : int, optional
         Of torch in this process; None leaves torch's choice.
     deadline_s : float, optional
         Seconds from `begin` after which a sentence is cut at a word; None cuts none.
-    max_rows : int
-        Rows that are decoded together.
     joins : bool
         Whether a window may begin while another is being narrated.
 
@@ -127,15 +117,6 @@ class LlavaNarrator:
     ) -> None:
         """Begin a window; its rows join those that are active.
 
-        Parameters
-        ----------
-        batch_id : int
-            The caller's number of the window.
-        embeddings : sequence of PatchEmbedding
-            Of the bundle's patch grid.
-        with_partials : bool
-            Whether `step` returns the whole words so far.
-
         Raises
         ------
         MisuseError
@@ -155,10 +136,7 @@ class LlavaNarrator:
     def step(self) -> Sequence[PartialRow | EndedRow]:
         """Read prompts of waiting rows, or add one token to every active row.
 
-        Returns
-        -------
-        events : sequence of PartialRow or EndedRow
-            Their numbers of tokens include the end token.
+        The numbers of tokens that it returns include the end token.
         """
         events: list[PartialRow | EndedRow] = []
         for row in self._engine.step():

@@ -17,25 +17,15 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 @dataclass(frozen=True, slots=True)
 class TextShape:
-    """Sizes of a text model.
-
-    Attributes
-    ----------
-    n_heads, n_kv_heads : int
-        Heads of the queries, and of the keys and values.
-    n_words : int
-        Size of the vocabulary.
-    epsilon : float
-        Of the norms.
-    """
+    """Sizes of a text model."""
 
     n_layers: int
     width: int
     n_heads: int
-    n_kv_heads: int
+    n_kv_heads: int  # heads of the keys, and of the values
     head_dim: int
-    n_words: int
-    epsilon: float
+    n_words: int  # size of the vocabulary
+    epsilon: float  # of the norms
 
     @property
     def n_sections(self) -> int:
@@ -46,12 +36,7 @@ class TextShape:
 def read_shape(config: Any, *, n_positions: int) -> TextShape:
     """Return the sizes of a text model that the decoder can run.
 
-    Parameters
-    ----------
-    config : PreTrainedConfig
-        ``text_config`` of a LLaVA.
-    n_positions : int
-        Tokens of the prompt, patches and the longest sentence together.
+    `n_positions` are the tokens of prompt, patches and the longest sentence together.
 
     Raises
     ------

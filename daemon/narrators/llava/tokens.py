@@ -35,13 +35,6 @@ class GreedyChoice:
     ``min_new_tokens`` and ``repetition_penalty``, as ``generate`` does for a prompt of embeddings:
     the penalty is for tokens of the sentence so far, and not for those of the prompt. Others are
     logged.
-
-    Parameters
-    ----------
-    generation_config : GenerationConfig
-        Of the model.
-    device : str
-        Of the scores.
     """
 
     def __init__(self, generation_config: Any, device: str) -> None:
@@ -59,19 +52,10 @@ class GreedyChoice:
     def pick(
         self, scores: Tensor, previous: Sequence[Sequence[int]]
     ) -> tuple[list[int], list[float]]:
-        """Choose a token for each row.
+        """Choose a token for each row; return the tokens, and their log-probabilities.
 
-        Parameters
-        ----------
-        scores : tensor, shape (n, n_words), float32
-        previous : sequence of sequence of int
-            The tokens of each row so far.
-
-        Returns
-        -------
-        tokens : list of int
-        logprobs : list of float
-            Before the rules; NaN where the scores are.
+        `scores` are (n, n_words), float32; `previous` has the tokens of each row so far. The
+        log-probabilities are those before the rules, and NaN where the scores are.
         """
         import torch
 

@@ -30,44 +30,20 @@ END = "[DONE]"
 
 @dataclass(frozen=True, slots=True)
 class AnswerEvent:
-    """What one event of a streamed answer adds.
-
-    Attributes
-    ----------
-    text : str
-    logprobs : tuple of float
-        One for each token, the end token included.
-    finish : str
-        ``stop`` or ``length`` in the last event; empty before.
-    """
+    """What one event of a streamed answer adds."""
 
     text: str
-    logprobs: tuple[float, ...]
-    finish: str
+    logprobs: tuple[float, ...]  # one for each token, the end token included
+    finish: str  # ``stop`` or ``length`` in the last event; empty before
 
 
 def completion_request(
     tokens: Tensor, *, model: str, prompt: str, max_new_tokens: int, with_ids: bool = False
 ) -> bytes:
-    """Return the body of a request.
+    """Return the body of a request: JSON, for greedy decoding.
 
-    Parameters
-    ----------
-    tokens : tensor, shape (n_patches, width)
-        Image tokens, in main memory.
-    model : str
-        The server's name for it.
-    prompt : str
-        With ``<image>`` once.
-    max_new_tokens : int
-        Of the sentence.
-    with_ids : bool
-        Whether the server also returns the token ids of the prompt.
-
-    Returns
-    -------
-    body : bytes
-        JSON, for greedy decoding, without what the server's template would put around the message.
+    The server's template puts nothing around the message. The image tokens, (n_patches, width), are
+    in main memory. With `with_ids` the server also returns the token ids of the prompt.
     """
     import torch
 
@@ -133,13 +109,10 @@ def prompt_ids(data: str) -> list[int] | None:
 
 
 def served_models(body: str) -> dict[str, int | None]:
-    """Parse the list of models.
+    """Parse the list of models, by name.
 
-    Returns
-    -------
-    models : dict
-        By name, the tokens of prompt and sentence together that each model takes; None if the
-        server does not report them.
+    The numbers are the tokens of prompt and sentence together that each model takes; None if the
+    server does not report them.
 
     Raises
     ------

@@ -21,12 +21,8 @@ FAULTS = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY}) | BUSY
 class ServerFault(Exception):  # noqa: N818 - not always shown as an error
     """A server failed; another one, or the same one later, may not.
 
-    Attributes
-    ----------
-    is_busy : bool
-        Whether it works and takes no more requests for a while.
-    pause_s : float or None
-        Seconds that it asks to be left alone, if it does (``Retry-After``).
+    `is_busy`: it works, and takes no more requests for a while. `pause_s`: seconds that it asks to
+    be left alone, if it does (``Retry-After``).
     """
 
     def __init__(self, reason: str, *, is_busy: bool = False, pause_s: float | None = None) -> None:
@@ -55,17 +51,7 @@ def make_client(*, key: str, connect_timeout_s: float) -> httpx2.AsyncClient:
 
 
 class ServerConnection:
-    """One server.
-
-    Parameters
-    ----------
-    url : str
-        Without a path.
-    client : httpx2.AsyncClient
-        As `make_client` makes it.
-    connect_timeout_s : float
-        Also of short requests without a sentence.
-    """
+    """One server."""
 
     def __init__(self, url: str, client: httpx2.AsyncClient, *, connect_timeout_s: float) -> None:
         self.url = url
@@ -74,11 +60,6 @@ class ServerConnection:
 
     async def served_models(self) -> dict[str, int | None]:
         """Return what the server serves, if it is healthy.
-
-        Returns
-        -------
-        models : dict
-            As `chat.served_models` reads them.
 
         Raises
         ------
@@ -105,15 +86,8 @@ class ServerConnection:
     ) -> None:
         """Request a sentence, and stream its events.
 
-        Parameters
-        ----------
-        body : bytes
-            As `chat.completion_request` returns it.
-        on_event : callable
-            Called with the data of each event but the last; if it raises ValueError, the server is
-            taken to have failed.
-        silence_s : float
-            Seconds without an event after which the server has failed.
+        `on_event` gets the data of each event but the last. The server has failed if that raises
+        ValueError, or after `silence_s` without an event.
 
         Raises
         ------

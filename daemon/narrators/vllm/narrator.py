@@ -52,19 +52,8 @@ class _PendingAnswer:
 class VllmNarrator:
     """Narrate through vLLM servers, by greedy decoding, one request for each population.
 
-    Parameters
-    ----------
-    model : str
-        Folder or hub id of the LLaVA that the servers serve: its config, its tokenizer and its
-        projector's weights are read.
-    revision : str
-        Commit of a model on the hub; empty takes the newest.
-    manifest : Manifest
-        Of the bundle that the patches come from.
-    settings : NarratorSettings
-        Prompt, limits, and where the projector runs.
-    vllm : VllmSettings
-        The servers.
+    `model` is the LLaVA that the servers serve: its config, its tokenizer and its projector's
+    weights are read. An empty `revision` takes the newest.
 
     Raises
     ------
@@ -144,15 +133,6 @@ class VllmNarrator:
         self, batch_id: int, embeddings: Sequence[PatchEmbedding], *, with_partials: bool = False
     ) -> None:
         """Project a window's patches and send them.
-
-        Parameters
-        ----------
-        batch_id : int
-            The caller's number of the window.
-        embeddings : sequence of PatchEmbedding
-            Of the bundle's patch grid.
-        with_partials : bool
-            Whether `step` returns text before it is complete.
 
         Raises
         ------

@@ -34,42 +34,21 @@ class NoServerError(Exception):
 
 @dataclass(slots=True, eq=False)
 class VllmServer:
-    """One server and its state.
-
-    Attributes
-    ----------
-    backoff : Backoff
-        When its rest ends, and how long the next one is.
-    problem : str
-        Why it rests; empty if it is healthy.
-    is_busy : bool
-        Whether it rests because it asked to: it is used again without a check.
-    well_since_s : float
-        Failures of earlier requests are part of what it rested for, and are ignored.
-    check_task : Task or None
-        Its check, while that runs.
-    """
+    """One server and its state."""
 
     connection: ServerConnection
-    backoff: Backoff
-    problem: str = ""
-    is_busy: bool = False
+    backoff: Backoff  # when its rest ends, and how long the next one is
+    problem: str = ""  # why it rests; empty if it is healthy
+    is_busy: bool = False  # it rests because it asked to: it is used again without a check
+    # failures of earlier requests are part of what it rested for, and are ignored
     well_since_s: float = -math.inf
-    check_task: asyncio.Task[None] | None = field(default=None, repr=False)
+    check_task: asyncio.Task[None] | None = field(default=None, repr=False)  # while it runs
 
 
 class ServerPool:
     """The servers of one narrator, in its asyncio loop.
 
-    Parameters
-    ----------
-    connections : sequence of ServerConnection
-        One for each server.
-    check : callable
-        Called with a connection; raises `ServerFault`, `RefusedError` or `UserError` if the server
-        must not be used.
-    clock : Clock, optional
-        Host clock.
+    `check` raises `ServerFault`, `RefusedError` or `UserError` if a server must not be used.
     """
 
     def __init__(
@@ -126,15 +105,8 @@ class ServerPool:
     def rest(self, server: VllmServer, fault: Exception, *, requested_s: float) -> None:
         """Do not use a server for a while.
 
-        Parameters
-        ----------
-        server : VllmServer
-            One of the pool's.
-        fault : Exception
-            Its failure.
-        requested_s : float
-            When the failed request was sent, on the pool's clock: ten sentences that fail
-            together are one failure.
+        `requested_s` is when the failed request was sent, on the pool's clock: ten sentences that
+        fail together are one failure.
         """
         if requested_s < server.well_since_s or server.problem:
             return

@@ -27,19 +27,6 @@ SERVE = "configs/vllm/serve MODEL"
 class Preflight:
     """Checks servers, one for each call.
 
-    Parameters
-    ----------
-    projector : Projector
-        Of the model.
-    manifest : Manifest
-        Of the bundle that the patches come from.
-    narrator : NarratorSettings
-        Prompt and length of a sentence.
-    vllm : VllmSettings
-        Time limit and key.
-    model : str
-        Name that the servers must serve.
-
     Raises
     ------
     UserError
@@ -152,12 +139,7 @@ class Preflight:
 async def check_servers(
     check: Preflight, connections: Sequence[ServerConnection]
 ) -> list[tuple[int, ServerFault]]:
-    """Check every server at once, before the first window.
-
-    Returns
-    -------
-    resting : list of (int, ServerFault)
-        Indices of the servers that are not healthy, if others are.
+    """Check every server at once; return the indices and faults of those that must rest.
 
     Raises
     ------

@@ -36,23 +36,13 @@ class Projector:
 
     Parameters
     ----------
-    name : str
-        A folder, or the id of a model on the Hugging Face hub.
     revision : str
         Commit of a model on the hub; empty takes the newest.
-    manifest : Manifest
-        Of the bundle that the patches come from.
     dtype : {"auto", "float32", "float16", "bfloat16"}
         Of the computation and the result; ``auto`` is what the model was saved in. On a CPU a
         float16 result is computed in float32.
-    device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1``.
     threads : int, optional
         Of torch in this process; None leaves torch's choice.
-
-    Attributes
-    ----------
-    config : LlavaConfig
 
     Raises
     ------
@@ -97,16 +87,9 @@ class Projector:
         self._layers.to(target, torch.float32 if is_slow else self._dtype)
 
     def project(self, grids: NDArray[np.float32]) -> Tensor:
-        """Turn patches into image tokens.
+        """Turn patches, (n, n_patches, dim), into image tokens, (n, n_patches, width).
 
-        Parameters
-        ----------
-        grids : array, shape (n, n_patches, dim), float32
-            One or more.
-
-        Returns
-        -------
-        tokens : tensor, shape (n, n_patches, width), of the chosen dtype, in main memory
+        They are of the chosen dtype, in main memory.
         """
         import torch
 
@@ -118,13 +101,6 @@ class Projector:
 
     def prompt_ids(self, prompt: str, n_patches: int) -> list[int]:
         """Return the token ids that a server must make of a prompt.
-
-        Parameters
-        ----------
-        prompt : str
-            With ``<image>`` once.
-        n_patches : int
-            Image tokens in its place.
 
         Raises
         ------

@@ -19,23 +19,12 @@ ENDS = frozenset({"stop", "length"})
 
 @dataclass(slots=True)
 class Draft:
-    """The part of a sentence that one server has sent.
-
-    Attributes
-    ----------
-    text : str
-    logprobs : list of float
-        One for each token.
-    finish : str
-        Why it ended; empty while it has not.
-    first_host_ns, last_host_ns : int
-        When its first and last token came, host clock.
-    """
+    """The part of a sentence that one server has sent."""
 
     text: str = ""
-    logprobs: list[float] = field(default_factory=list)
-    finish: str = ""
-    first_host_ns: int = 0
+    logprobs: list[float] = field(default_factory=list)  # one for each token
+    finish: str = ""  # why it ended; empty while it has not
+    first_host_ns: int = 0  # of its first and last token; host clock
     last_host_ns: int = 0
 
     def add(self, event: chat.AnswerEvent) -> None:
@@ -51,11 +40,6 @@ class Draft:
 
 class Sentence:
     """One sentence while it is generated.
-
-    Parameters
-    ----------
-    on_text : callable, optional
-        Called when text has been added.
 
     Attributes
     ----------
@@ -76,16 +60,7 @@ class Sentence:
     ) -> None:
         """Request it from one server after the other, until one completes it.
 
-        Parameters
-        ----------
-        pool : ServerPool
-            Chooses the server of each try.
-        body : bytes
-            The request.
-        retries : int
-            Tries after the first.
-        silence_s : float
-            Seconds without an event after which a server has failed.
+        `retries` are tries after the first; a server has failed after `silence_s` without an event.
         """
         for _ in range(retries + 1):
             try:
@@ -138,16 +113,7 @@ class Sentence:
     ) -> Utterance:
         """Return the sentence with its status, score and stamps.
 
-        Parameters
-        ----------
-        start_host_ns : int
-            When its window began.
-        max_new_tokens : int
-            For the reason of one that was cut there.
-        cut : str
-            Why it ends before it is complete; empty if it does not.
-        evidence : Evidence or None
-            Of the same patches.
+        `cut` says why it ends before it is complete; empty if it does not.
         """
         draft = self.draft
         text, status, reason = self._end(max_new_tokens, cut)

@@ -27,23 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 class CommandOutlet:
-    """Writes one line a trigger to a program.
-
-    Parameters
-    ----------
-    table : CommandSinkTable
-        Of the rule file.
-    clock : Clock
-        For the pauses between restarts.
-
-    Attributes
-    ----------
-    n_restarts : int
-        Times that the program had ended and was started again.
-    """
+    """Writes one line a trigger to a program."""
 
     def __init__(self, table: CommandSinkTable, clock: Clock) -> None:
-        self.n_restarts = 0
+        self.n_restarts = 0  # times that the program had ended and was started again
         self._words = list(table.command)
         self._timeout_s = table.timeout_s
         self._child: subprocess.Popen[bytes] | None = None

@@ -38,15 +38,7 @@ HEADERS = {
 
 
 class HttpOutlet:
-    """Posts the JSON of each trigger.
-
-    Parameters
-    ----------
-    table : HttpSinkTable
-        Of the rule file.
-    clock : Clock
-        For the pauses between retries.
-    """
+    """Posts the JSON of each trigger."""
 
     def __init__(self, table: HttpSinkTable, clock: Clock) -> None:
         self._request = _Request(table, clock, "POST", table.url)
@@ -68,15 +60,7 @@ class HttpOutlet:
 
 
 class OpenEphysOutlet(HttpOutlet):
-    """Broadcasts a message to all processors of the Open Ephys GUI.
-
-    Parameters
-    ----------
-    table : OpenEphysSinkTable
-        Of the rule file.
-    clock : Clock
-        For the pauses between retries.
-    """
+    """Broadcasts a message to all processors of the Open Ephys GUI."""
 
     def __init__(self, table: OpenEphysSinkTable, clock: Clock) -> None:
         self._request = _Request(table, clock, "PUT", table.url.rstrip("/") + MESSAGE_PATH)
@@ -148,13 +132,8 @@ class _Request:
     def send(self, body: bytes, published_ns: int) -> bytes:
         """Send a body; return the answer's.
 
-        Parameters
-        ----------
-        body : bytes
-            JSON.
-        published_ns : int
-            When the trigger was published. One that would be older than the sink's ``max_age_s``
-            after the next pause is not tried again.
+        One whose trigger, published at `published_ns`, would be older than the sink's ``max_age_s``
+        after the next pause is not tried again.
 
         Raises
         ------

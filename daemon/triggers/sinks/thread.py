@@ -82,33 +82,7 @@ class Outlet(Protocol):
 
 
 class SinkThread:
-    """One sink.
-
-    Parameters
-    ----------
-    name : str
-        As the rules name it.
-    outlet : Outlet
-        Where it delivers.
-    queue : int
-        Triggers that may wait.
-    max_age_s : float
-        A trigger that was published longer ago is dropped.
-    clock : Clock
-        Host clock, of the triggers' stamps.
-
-    Attributes
-    ----------
-    n_sent, n_failed : int
-        Deliveries that arrived, and that did not. Written by the sink's thread.
-    n_dropped : int
-        Triggers that found the queue full or the thread ended, or were still queued at the end.
-        Written by the caller's thread.
-    n_stale : int
-        Triggers that had waited for too long. Written by the sink's thread.
-    n_failed_in_a_row : int
-        Deliveries that failed since the last one that arrived. Written by the sink's thread.
-    """
+    """One sink; its own thread writes all counters but ``n_dropped``, which the caller's writes."""
 
     def __init__(
         self, name: str, outlet: Outlet, *, queue: int, max_age_s: float, clock: Clock
