@@ -82,13 +82,14 @@ def window_spec(settings: Settings, manifest: Manifest) -> WindowSpec:
     return spec if stride_bins is None else replace(spec, stride_bins=stride_bins)
 
 
-def selections(settings: Settings, manifest: Manifest) -> list[Selection]:
-    """Resolve the populations to narrate.
+def resolve(settings: Settings, manifest: Manifest) -> tuple[list[Selection], int]:
+    """Return the populations to narrate, and the ring's capacity in bins.
 
     Raises
     ------
     SettingsError
-        With every population that no unit matches.
+        With every population that no unit matches, and the ring if it could not hold a window and
+        two of the longest batches.
     """
     chosen, problems = [], []
     for name, expression in settings.populations.items():
@@ -96,31 +97,19 @@ def selections(settings: Settings, manifest: Manifest) -> list[Selection]:
             chosen.append(manifest.population.select(name, expression))
         except UserError as error:
             problems.append(f"populations.{name}: {error}")
-    if problems:
-        raise SettingsError(problems)
-    return chosen
-
-
-def ring_capacity_bins(settings: Settings, spec: WindowSpec) -> int:
-    """Return the ring's capacity.
-
-    Raises
-    ------
-    SettingsError
-        If it could not hold a window and two of the longest batches.
-    """
+    spec = window_spec(settings, manifest)
     longest_batch_bins = math.ceil(spec.rate.bins_per_s * MAX_SPAN_NS / 1e9)
     needed_bins = spec.n_bins + 2 * longest_batch_bins
     capacity_bins = math.ceil(settings.ring.capacity_s * spec.rate.bins_per_s)
     if capacity_bins < needed_bins:
         needed_s = needed_bins / spec.rate.bins_per_s
-        raise SettingsError(
-            [
-                f"ring.capacity_s must hold a window of {spec.duration_s:.3f} s and two batches "
-                f"of 1 s, {needed_s:.3f} s in all, got {settings.ring.capacity_s} s"
-            ]
+        problems.append(
+            f"ring.capacity_s must hold a window of {spec.duration_s:.3f} s and two batches "
+            f"of 1 s, {needed_s:.3f} s in all, got {settings.ring.capacity_s} s"
         )
-    return capacity_bins
+    if problems:
+        raise SettingsError(problems)
+    return chosen, capacity_bins
 
 
 def load_bundle(settings: Settings) -> Manifest:
@@ -153,7 +142,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     """
     manifest = load_bundle(settings)
     spec = window_spec(settings, manifest)
-    chosen, capacity_bins = _resolve(settings, manifest, spec)
+    chosen, capacity_bins = resolve(settings, manifest)
     ring = make_ring(spec, len(manifest.population), capacity_bins)
     rules = load_rule_book(settings, manifest)
     encoder = load_encoder(
@@ -258,32 +247,6 @@ def make_ring(spec: WindowSpec, n_units: int, capacity_bins: int) -> BinRing:
 
 def _memory_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _resolve(
-    settings: Settings, manifest: Manifest, spec: WindowSpec
-) -> tuple[list[Selection], int]:
-    """Return the populations and the ring's capacity.
-
-    Raises
-    ------
-    SettingsError
-        With the problems of both.
-    """
-    chosen: list[Selection] = []
-    capacity_bins = 0
-    problems: list[str] = []
-    try:
-        chosen = selections(settings, manifest)
-    except SettingsError as error:
-        problems += error.problems
-    try:
-        capacity_bins = ring_capacity_bins(settings, spec)
-    except SettingsError as error:
-        problems += error.problems
-    if problems:
-        raise SettingsError(problems)
-    return chosen, capacity_bins
 
 
 def worker_arguments(settings: Settings, manifest: Manifest) -> Sequence[str]:

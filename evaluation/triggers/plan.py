@@ -83,7 +83,7 @@ def prepare(request: DryRunRequest) -> DryRunPlan:
         If rules, bundle, recording, annotations or settings are at fault.
     """
     from contracts.manifest import load_manifest
-    from daemon.service.wiring import selections, window_spec
+    from daemon.service.wiring import resolve, window_spec
     from daemon.triggers.auto import load_rule_book
     from stream_sources.recordings.open_source import open_source, units_of
     from stream_sources.speed import speed_factor
@@ -92,7 +92,7 @@ def prepare(request: DryRunRequest) -> DryRunPlan:
     file_truth = read_truth_file(request.truth) if request.truth is not None else None
     manifest = load_manifest(request.bundle)
     settings, given = _settings(request, manifest)
-    selections(settings, manifest)
+    resolve(settings, manifest)
     loaded = load_rule_book(settings, manifest)
     if loaded is None:
         raise UserError("--rules must name a file of rules.")

@@ -70,7 +70,7 @@ def probe_traces(
     on a probe.
     """
     from daemon.encoders.auto import load_encoder
-    from daemon.service.wiring import selections
+    from daemon.service.wiring import resolve
     from daemon.triggers.auto import population_probes
 
     rules = book.of_kind(TriggerKind.PROBE)
@@ -78,7 +78,8 @@ def probe_traces(
     if watched is None:
         return {}
     names = tuple(watched.calibrations)
-    chosen = [selection for selection in selections(settings, manifest) if selection.name in names]
+    selections, _ = resolve(settings, manifest)
+    chosen = [selection for selection in selections if selection.name in names]
     encoder = load_encoder(
         manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
     )
@@ -100,11 +101,12 @@ def probe_traces(
 
 def windows_of(source: RecordingSource, manifest: Manifest, settings: Settings) -> Iterator[Window]:
     """Cut the windows of a recording as the daemon does."""
-    from daemon.service.wiring import make_ring, ring_capacity_bins, window_spec
+    from daemon.service.wiring import make_ring, resolve, window_spec
     from daemon.window_cutter import WindowCutter
 
     spec = window_spec(settings, manifest)
-    ring = make_ring(spec, len(manifest.population), ring_capacity_bins(settings, spec))
+    _, capacity_bins = resolve(settings, manifest)
+    ring = make_ring(spec, len(manifest.population), capacity_bins)
     ring.add_stream(source.stream)
     cutter = WindowCutter(spec, HostClock())
     for batch in source.batches():

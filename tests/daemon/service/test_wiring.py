@@ -21,8 +21,7 @@ from daemon.service.settings import NarratorSettings, Settings
 from daemon.service.wiring import (
     load_bundle,
     make_ring,
-    ring_capacity_bins,
-    selections,
+    resolve,
     window_spec,
     wire,
     worker_arguments,
@@ -75,7 +74,7 @@ def test_every_unknown_population_is_reported(stub_bundle: Manifest):
         stub_bundle.folder, populations={"a": "area:V9", "ok": "all", "b": "cell_type:None"}
     )
     with pytest.raises(SettingsError) as raised:
-        selections(wrong, stub_bundle)
+        resolve(wrong, stub_bundle)
     assert [problem.partition(":")[0] for problem in raised.value.problems] == [
         "populations.a",
         "populations.b",
@@ -84,7 +83,7 @@ def test_every_unknown_population_is_reported(stub_bundle: Manifest):
 
 def test_selections_keep_their_order(stub_bundle: Manifest):
     """Populations are narrated in the order of the settings."""
-    chosen = selections(
+    chosen, _ = resolve(
         settings(stub_bundle.folder, populations={"z": "silent", "a": "all", "s": "shuffled"}),
         stub_bundle,
     )
@@ -97,10 +96,10 @@ def test_selections_keep_their_order(stub_bundle: Manifest):
 
 def test_ring_must_hold_a_window_and_two_batches(stub_bundle: Manifest):
     """One bin too few is refused with what is needed; just enough is taken."""
-    spec = stub_bundle.window_spec  # 20 bins of 120 Hz
-    assert ring_capacity_bins(settings(None, ring={"capacity_s": 260 / 120}), spec) == 260
+    # The window has 20 bins of 120 Hz.
+    assert resolve(settings(None, ring={"capacity_s": 260 / 120}), stub_bundle)[1] == 260
     with pytest.raises(SettingsError, match=r"ring\.capacity_s .* 2\.167 s in all, got 2\.15 s"):
-        ring_capacity_bins(settings(None, ring={"capacity_s": 2.15}), spec)
+        resolve(settings(None, ring={"capacity_s": 2.15}), stub_bundle)
 
 
 def test_ring_larger_than_the_memory_is_refused(
