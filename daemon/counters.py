@@ -4,21 +4,28 @@ The path adds to them as it goes, on the fast loop, without a lock; `daemon.serv
 them for Prometheus and `daemon.service.stats` puts them into the ``stats`` message. Both may run
 while the fast loop counts on.
 
-Nothing is lost without a number. In the order of the path:
+Every loss has a counter. In the order of the path:
 
 =============  ==========================================  ===================  ================
 lost           counter, and why                            found in             counted in
 =============  ==========================================  ===================  ================
 message        ``wire_errors``: breaks the wire format     contracts.wire       ingest
 message        ``wire_errors``: no hello, foreign units    stream_registry      ingest
+batch          ``wire_errors``: ``jump``, not confirmed    stream_registry      ingest
+hello          ``wire_errors``: ``stream``, one too many   ingest               ingest
 batch          ``batches_lost``: never arrived             stream_registry      ingest
 batch          ``batches_duplicate``: came twice           stream_registry      ingest
-spike          ``spikes_late``: its bin has been cut       bin_ring             pipeline
+spike          ``spikes_late``: its bin is below the       bin_ring             pipeline
+               watermark
 spike          ``spikes_unknown``: not in the encoder      bin_ring             pipeline
 bin            ``overrun_bins``: the ring was full         bin_ring             pipeline
 bin            ``gap_bins``: a stream did not cover it     bin_ring             pipeline
 window, uncut  ``windows_gap_skipped``: unseen, overrun    window_cutter        pipeline
 window         ``windows_dropped``: see `DROP_REASONS`     there                there
+crossing       ``triggers_refractory``: within that time   triggers.crossing    triggers
+trigger        ``trigger_sink_failed``: did not arrive     triggers.sinks       triggers
+trigger        ``trigger_sink_dropped``: never tried       triggers.sinks       triggers
+narration      ``likeness_dropped``: never compared        triggers             triggers
 =============  ==========================================  ===================  ================
 
 Two sums hold once nothing is under way:
@@ -73,72 +80,60 @@ class Counters:
 
     # Messages: counted in ingest.
 
-    messages_received: int = 0
-    """Ingest, for each message taken from a socket, whatever it is."""
-    hellos_received: int = 0
-    """Ingest, for each hello, repeated or new."""
-    marks_received: int = 0
-    """Ingest, for each stimulus mark; nothing else happens to it."""
-    spikes_received: int = 0
-    """Ingest, for each spike of a batch that the registry accepted."""
+    messages_received: int = 0  # ingest: each message taken from a socket, whatever it is
+    hellos_received: int = 0  # ingest: each hello, repeated or new
+    marks_received: int = 0  # ingest: each stimulus mark; nothing else happens to it
+    spikes_received: int = 0  # ingest: each spike of a batch that the registry accepted
 
     # Spikes, batches and bins: found by stream_registry and bin_ring.
 
-    spikes_binned: int = 0
-    """Pipeline, for each spike that got its bin."""
-    spikes_late: int = 0
-    """Pipeline, for each spike dropped because its bin was below the watermark."""
+    spikes_binned: int = 0  # pipeline: each spike that got its bin
+    spikes_late: int = 0  # pipeline: each spike dropped because its bin was below the watermark
+    # Pipeline: each spike dropped because its unit is not in the encoder's population.
     spikes_unknown: int = 0
-    """Pipeline, for each spike dropped because its unit is not in the encoder's population."""
+    # Ingest: each sequence number that was skipped, when the next batch or the end arrives.
     batches_lost: int = 0
-    """Ingest, for each sequence number that was skipped, when the next batch or the end arrives."""
+    # Ingest: each batch dropped because its sequence number is below the expected one.
     batches_duplicate: int = 0
-    """Ingest, for each batch dropped because its sequence number is below the expected one."""
-    overrun_bins: int = 0
-    """Pipeline, for each bin that the ring pushed out before it was complete."""
+    overrun_bins: int = 0  # pipeline: each bin that the ring pushed out before it was complete
+    # Ingest, by reason: each message that was dropped.
     wire_errors: dict[str, int] = field(default_factory=_zeros(WIRE_REASONS))
-    """Ingest, by reason, for each message that was dropped."""
+    # Pipeline, when a window is cut, for each of its bins that a live stream did not cover.
     gap_bins: int = 0
-    """Pipeline, when a window is cut, for each of its bins that a live stream did not cover."""
-    streams_blind: int = 0
-    """Pipeline, each time that a silent stream is no longer waited for."""
-    stream_restarts: int = 0
-    """Ingest, for each hello of a known stream with another run."""
+    streams_blind: int = 0  # pipeline: each time that a silent stream is no longer waited for
+    stream_restarts: int = 0  # ingest: each hello of a known stream with another run
 
     # Windows: window_cutter, pipeline, handover, worker.
 
-    windows: int = 0
-    """Pipeline, for each window cut from the ring."""
+    windows: int = 0  # pipeline: each window cut from the ring
+    # Pipeline, from the cutter: windows of the grid never cut, unseen or overrun.
     windows_gap_skipped: int = 0
-    """Pipeline, from the cutter: windows of the grid never cut, unseen or overrun."""
-    windows_encoded: int = 0
-    """Pipeline, for each window after its encoding."""
+    windows_encoded: int = 0  # pipeline: each window after its encoding
+    # By reason: pipeline at once; once a second what the narrator's client has counted.
     windows_dropped: dict[str, int] = field(default_factory=_zeros(DROP_REASONS))
-    """By reason: pipeline at once; once a second what the narrator's client has counted."""
+    # Narration publisher, by status, for each population of a window.
     narrations: dict[str, int] = field(default_factory=_zeros([status.value for status in Status]))
-    """Narration publisher, by status, for each population of a window."""
 
     # Triggers: triggers/evaluator.
 
+    # By rule: each trigger published, dry runs too.
     triggers: dict[str, int] = field(default_factory=_zeros())
-    """By rule, for each trigger published, dry runs too."""
+    # By rule: each crossing within the refractory time.
     triggers_refractory: dict[str, int] = field(default_factory=_zeros())
-    """By rule, for each crossing within the refractory time."""
+    # By sink: each trigger that arrived.
     trigger_sink_sent: dict[str, int] = field(default_factory=_zeros())
-    """By sink, for each trigger that arrived."""
+    # By sink: each trigger that was tried and did not arrive.
     trigger_sink_failed: dict[str, int] = field(default_factory=_zeros())
-    """By sink, for each trigger that was tried and did not arrive."""
+    # By sink: each trigger that was never tried.
     trigger_sink_dropped: dict[str, int] = field(default_factory=_zeros())
-    """By sink, for each trigger that was never tried."""
-    likeness_dropped: int = 0
-    """Narrations that were never compared with the sentences of the rules."""
+    likeness_dropped: int = 0  # narrations that were never compared with the sentences of the rules
 
     # Messages out, and the process of the narrator.
 
+    # Publisher: each message handed to the socket; copied once a second.
     published_messages: int = 0
-    """Publisher, for each message handed to the socket; copied once a second."""
+    # Worker process: each time that a dead one is replaced; copied once a second.
     worker_restarts: int = 0
-    """Worker process, each time that a dead one is replaced; copied once a second."""
 
     def as_dict(self) -> dict[str, int | dict[str, int]]:
         """Return a copy, safe to keep while the fast loop counts on."""

@@ -47,22 +47,13 @@ COUNTERS = (
         "Hello messages: one a second from every source. Rising alone: the source is up and has "
         "no spikes to send.",
     ),
-    MetricFamily(
-        "marks_received",
-        "Stimulus marks from sources.",
-    ),
-    MetricFamily(
-        "spikes_received",
-        "Spikes in accepted batches.",
-    ),
-    MetricFamily(
-        "spikes_binned",
-        "Spikes that got a bin in the ring.",
-    ),
+    MetricFamily("marks_received", "Stimulus marks from sources."),
+    MetricFamily("spikes_received", "Spikes in accepted batches."),
+    MetricFamily("spikes_binned", "Spikes that got a bin in the ring."),
     MetricFamily(
         "spikes_late",
-        "Spikes whose bin had already left in a window, and which were dropped. Rising: a probe "
-        "was declared blind and came back, or its source sends out of order.",
+        "Spikes whose bin is below the watermark, and which were dropped. Rising: a probe was "
+        "declared blind and came back, or its source sends out of order.",
     ),
     MetricFamily(
         "spikes_unknown",
@@ -100,22 +91,13 @@ COUNTERS = (
         "Times that a stream fell silent past ingest.stream_timeout_s; windows went on without "
         "it. Look at that probe's source.",
     ),
-    MetricFamily(
-        "stream_restarts",
-        "Times that a source began anew under the same stream name.",
-    ),
-    MetricFamily(
-        "windows",
-        "Windows cut from the ring. Flat while spikes rise: one probe lags.",
-    ),
+    MetricFamily("stream_restarts", "Times that a source began anew under the same stream name."),
+    MetricFamily("windows", "Windows cut from the ring. Flat while spikes rise: one probe lags."),
     MetricFamily(
         "windows_gap_skipped",
         "Windows never cut, because no stream covered them or the ring had lost their bins.",
     ),
-    MetricFamily(
-        "windows_encoded",
-        "Windows that went through the encoder.",
-    ),
+    MetricFamily("windows_encoded", "Windows that went through the encoder."),
     MetricFamily(
         "windows_dropped",
         "Windows cut and never narrated. 'narrator_busy' is normal where windows come faster "
@@ -132,11 +114,7 @@ COUNTERS = (
         "'truncated' met narrator.max_new_tokens or narrator.deadline_s.",
         label="status",
     ),
-    MetricFamily(
-        "triggers",
-        "Triggers published, by rule; dry runs too.",
-        label="rule",
-    ),
+    MetricFamily("triggers", "Triggers published, by rule; dry runs too.", label="rule"),
     MetricFamily(
         "triggers_refractory",
         "Crossings passed over within the rule's refractory time. Rising steadily: the score "
@@ -195,10 +173,7 @@ GAUGES = (
         "Bins that the fastest stream has reached and the slowest has not. Near the capacity: "
         "one probe lags and bins will be overrun.",
     ),
-    MetricFamily(
-        "ring_capacity_bins",
-        "Bins that the ring can hold (ring.capacity_s).",
-    ),
+    MetricFamily("ring_capacity_bins", "Bins that the ring can hold (ring.capacity_s)."),
     MetricFamily(
         "streams_waiting",
         "Streams that are left unread: they are far ahead of the others, or, under the policy "
@@ -210,10 +185,7 @@ GAUGES = (
         "Windows that wait for the narrator: 0 or 1 under the policy newest. At "
         "handover.capacity under the policy all: the source is held back.",
     ),
-    MetricFamily(
-        "narrator_windows",
-        "Windows that wait for the narrator or are being narrated.",
-    ),
+    MetricFamily("narrator_windows", "Windows that wait for the narrator or are being narrated."),
     MetricFamily(
         "stream_lag_seconds",
         "Seconds since the newest batch of each stream arrived. Beyond ingest.stream_timeout_s "
