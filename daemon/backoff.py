@@ -16,11 +16,8 @@ noticed within half a minute."""
 class Backoff:
     """When something that failed may be tried again: a process, or a server.
 
-    Parameters
-    ----------
-    healthy_after_s : float
-        What ran for longer than this, from `begin` to `end`, has its pauses start from the first
-        again. Infinite: only `reset` does that.
+    What ran for longer than `healthy_after_s`, from `begin` to `end`, has its pauses start from the
+    first again. Infinite: only `reset` does that.
     """
 
     def __init__(self, clock: Clock, *, healthy_after_s: float = math.inf) -> None:

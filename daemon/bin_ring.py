@@ -18,7 +18,7 @@ it is complete. A stream is not live, and not waited for, while it is
   to windows that have been cut. It is live again once it has caught up.
 
 A stream that goes back in time has restarted. When every stream that is being waited for has done
-so, the session itself has restarted: the ring forgets the old one and raises its generation.
+so, the session itself has restarted. The ring is cleared and its generation is incremented.
 
 Invariants (``tests/daemon/test_bin_ring.py`` and ``test_split_invariance.py``):
 
@@ -51,57 +51,31 @@ ONE = np.uint16(1)
 
 @dataclass(frozen=True, slots=True)
 class AddReport:
-    """What became of one batch: bad data are counted, not raised.
+    """What became of one batch: bad data are counted, not raised."""
 
-    Attributes
-    ----------
-    n_binned : int
-        Spikes that got their bin.
-    n_late : int
-        Spikes below the watermark: dropped.
-    n_unknown : int
-        Spikes of units outside the population: dropped.
-    n_overrun_bins : int
-        Bins pushed out before every stream had covered them. Raise ``ring.capacity_s``.
-    has_restarted : bool
-        The session began again, and the ring with it.
-    """
-
-    n_binned: int
-    n_late: int = 0
-    n_unknown: int = 0
-    n_overrun_bins: int = 0
-    has_restarted: bool = False
+    n_binned: int  # spikes that got their bin
+    n_late: int = 0  # spikes below the watermark: dropped
+    n_unknown: int = 0  # spikes of units outside the population: dropped
+    n_overrun_bins: int = 0  # pushed out before every stream had covered them
+    has_restarted: bool = False  # the session began again, and the ring with it
 
 
 @dataclass(slots=True)
 class _Coverage:
     """What one stream has covered.
 
-    Attributes
-    ----------
-    bit : uint64
-        Its bit in `BinRing._uncovered`.
-    run : str
-        Of its newest batch.
-    contiguous_from_ns, stop_ns : int
-        Span of its newest batches without a gap between them, session nanoseconds.
-    first_bin : int
-        First bin that it covers whole.
-    covered_until : int
-        Bin below which it has covered what it ever will.
-    has_gone_back : bool
-        It has restarted at an earlier time, and has not caught up with the watermark since.
+    `contiguous_from_ns` to `stop_ns`, session clock, is the span of its newest batches without a
+    gap between them.
     """
 
-    bit: np.uint64
-    run: str = ""
+    bit: np.uint64  # its bit in `BinRing._uncovered`
+    run: str = ""  # of its newest batch
     contiguous_from_ns: int = 0
     stop_ns: int = 0
-    first_bin: int = 0
-    covered_until: int = 0
+    first_bin: int = 0  # the first that it covers whole
+    covered_until: int = 0  # the bin below which it has covered what it ever will
     has_begun: bool = False
-    has_gone_back: bool = False
+    has_gone_back: bool = False  # restarted at an earlier time, and still behind the watermark
     is_blind: bool = False
     has_ended: bool = False
 
@@ -109,24 +83,12 @@ class _Coverage:
 class BinRing:
     """Counts of the newest bins, for all streams together.
 
-    Parameters
-    ----------
-    capacity_bins : int
-        Bins kept. Should hold a window, the longest batch, and the longest time that one stream
-        may lag behind another.
-    window_bins : int
-        Longest window that will be cut.
+    `capacity_bins` should hold a window, the longest batch, and the longest time that one stream
+    may lag behind another; `window_bins` is the longest window that will be cut.
 
-    Attributes
-    ----------
-    oldest_bin, head_bin : int
-        The bins that the ring holds: ``[oldest_bin, head_bin)``.
-    begin_bin : int or None
-        First bin that every stream covered; None until the first bin is complete.
-    complete_until : int
-        The watermark.
-    generation : int
-        Number of session restarts, so that a cutter knows when to begin again.
+    It holds the bins ``[oldest_bin, head_bin)``. `begin_bin` is the first that every stream
+    covered, None until the first bin is complete; `complete_until` is the watermark. `generation`
+    counts session restarts, so that a cutter knows when to begin again.
     """
 
     def __init__(
@@ -367,14 +329,7 @@ class BinRing:
         self.complete_until = max(self.complete_until, watermark)
 
     def counts(self, first_bin: int, n_bins: int) -> NDArray[np.uint16]:
-        """Return the counts of consecutive bins without copying them.
-
-        Parameters
-        ----------
-        first_bin : int
-            On the absolute grid; from ``oldest_bin`` on.
-        n_bins : int
-            At most the ring's ``window_bins``.
+        """Return the counts of at most ``window_bins`` consecutive bins without copying them.
 
         Returns
         -------
@@ -394,15 +349,9 @@ class BinRing:
         return view
 
     def gaps(self, first_bin: int, n_bins: int) -> tuple[int, bool]:
-        """Return how many of these bins a live stream did not cover.
+        """Return how many bins a live stream did not cover, and whether none covered any of them.
 
         Where no stream is live any more, every stream counts as live.
-
-        Returns
-        -------
-        n_gap_bins : int
-        is_unseen : bool
-            No live stream covered any of them.
         """
         self._check_held(first_bin, n_bins)
         streams = self._streams.values()

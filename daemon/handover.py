@@ -2,13 +2,13 @@
 
 Theory of operation
 -------------------
-The narrator is the slowest stage by orders of magnitude, so something must give way in front of
-it. What is handed over is one window with all its populations, and it is taken or replaced as a
-whole: every population is narrated over the same windows, which is what a comparison of areas
-needs. Two policies:
+The narrator is the slowest stage by orders of magnitude, so windows must be dropped or the source
+slowed before it. What is handed over is one window with all its populations, and it is taken or
+replaced as a whole: every population is narrated over the same windows, which is what a comparison
+of areas needs. Two policies:
 
 * ``newest``, for live narration: one place; a newer window replaces the one that waits. An old
-  window narrated late helps nobody, and the length of a queue would be latency for ever.
+  window narrated late helps nobody, and the length of a queue would add permanently to the latency.
 * ``all``, for replays: nothing is replaced. When every place is taken the hand-over is full, the
   fast loop reads no further message, ZeroMQ's queues fill, and a lossless source waits.
 

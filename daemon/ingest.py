@@ -18,7 +18,8 @@ A stream that is left unread is waiting and not silent, and must not be declared
 Invariants (``tests/daemon/test_ingest.py``, 3 in ``test_window_selection.py``):
 
 1. Whatever is sent, nothing raises and every message is counted: ``test_noise_never_raises``
-2. A bad message costs itself alone: ``test_hostile_message_is_counted_and_the_next_one_taken``
+2. Only the malformed message is dropped:
+   ``test_hostile_message_is_counted_and_the_next_one_taken``
 3. What is left unread is not lost: ``test_full_hand_over_holds_the_source``
 """
 
@@ -60,23 +61,8 @@ class _SourceConnection:
 class Ingest:
     """A SUB socket for each source, read without waiting.
 
-    Sockets are created in the thread that calls `connect`, and belong to it.
-
-    Parameters
-    ----------
-    is_ahead : callable
-        Whether a stream, by name, is so far ahead that its socket should be left unread.
-
-    Attributes
-    ----------
-    is_settled : bool
-        Set once every unit of the encoder is announced. Until then a population that does not
-        match is the user's error and is raised; from then on it is a peer's and is counted.
-    is_drained : bool
-        Whether the last `receive` left nothing unread in any socket that it reads. Only then
-        is a stream without a new message silent, and not just unread.
-    is_held : bool
-        Set while nothing is to be read: the narrator has as many windows waiting as it may.
+    Sockets are created in the thread that calls `connect`, and belong to it. `is_ahead` tells
+    whether a stream, by name, is so far ahead that its socket should be left unread.
     """
 
     def __init__(
@@ -88,15 +74,20 @@ class Ingest:
         is_ahead: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.registry = registry
+        # Set by the caller once every unit of the encoder is announced. Until then a population
+        # that does not match is the user's error and is raised; then it is a peer's and is counted.
         self.is_settled = False
+        # Whether the last `receive` left nothing unread in any socket that it reads. Only then is a
+        # stream without a new message silent, and not just unread.
+        self.is_drained = False
+        # Set by the caller while nothing is to be read: the hand-over is full.
+        self.is_held = False
         self._counters = counters
         self._clock = clock
         self._log = RateLimitedLog(logger, clock)
         self._is_ahead = is_ahead
         self._context = context
         self._connections: list[_SourceConnection] = []
-        self.is_drained = False
-        self.is_held = False
 
     def connect(self, addresses: Sequence[str]) -> None:
         """Subscribe to sources; they need not be up yet.

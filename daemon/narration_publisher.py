@@ -1,4 +1,4 @@
-"""Narrations leave here: a text gets its window, its stamps and its number, and is published."""
+"""Builds each narration message (window, timestamps, sequence number) and publishes it."""
 
 from __future__ import annotations
 

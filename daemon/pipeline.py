@@ -8,7 +8,8 @@
                                                               └──► publisher ◄─┘
 
 `FastLoop.step` takes what has arrived, publishes what it triggers, and offers it to the narrator.
-It never waits for the narrator and never raises for bad data.
+It never raises for bad data, and never waits for a narrator worker. In the sequential mode the
+narrator runs inside the step, which then takes as long as the narration.
 """
 
 from __future__ import annotations
@@ -40,25 +41,18 @@ class Triggers(Protocol):
 
     def evaluate(self, embeddings: Sequence[PatchEmbedding]) -> None:
         """Publish what one window triggers; called on the fast loop, must not block."""
-        ...
 
 
 class FastLoop:
     """Receive, bin, cut, encode, trigger, offer, publish.
 
-    Parameters
-    ----------
-    encode_every_window : bool
-        True in the sequential mode and where every window is to be narrated. False: of the windows
-        that one step completes, the newest is encoded and the others are counted.
-    narrate_every : int
-        Windows whose number is a multiple of this are offered to the narrator.
-    triggers : Triggers, optional
-        Evaluated on every encoded window, before it is offered.
-    split_encoder : tuple of two Encoders, optional
-        For the populations that triggers depend on, and for the others. Given where encoding them
-        together gains nothing: the first are encoded and evaluated before the others. None: all
-        at once.
+    Without `encode_every_window`, of the windows that one step completes the newest is encoded and
+    the others are counted. Windows whose number is a multiple of `narrate_every` are offered to the
+    narrator; triggers are evaluated on every encoded window, before it is offered.
+
+    `split_encoder` has one encoder for the populations that triggers depend on, and one for the
+    others. Given where encoding them together gains nothing: the first are encoded and evaluated
+    before the others. None: all at once.
     """
 
     def __init__(

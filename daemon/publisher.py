@@ -25,14 +25,8 @@ FLUSH_MS = 1000
 class Publisher:
     """Publishes to any number of subscribers without waiting for one.
 
-    Parameters
-    ----------
-    address : str
-        Where to bind; port 0 or ``*`` for any free one.
-    queue_messages : int
-        Messages that wait for one subscriber before its next ones are dropped.
-    is_insecure : bool
-        Allow an address that other machines can reach.
+    In `address`, port 0 or ``*`` takes any free one; `is_insecure` allows an address that other
+    machines can reach. Beyond `queue_messages` a slow subscriber's next messages are dropped.
 
     Raises
     ------

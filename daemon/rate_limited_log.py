@@ -1,4 +1,4 @@
-"""A logger that keeps a flood of bad data from becoming a flood of lines."""
+"""Limits log output to one line per reason and second."""
 
 from __future__ import annotations
 

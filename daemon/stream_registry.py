@@ -1,4 +1,4 @@
-"""The streams that have said hello: sequence numbers, unit tables, who is live. No socket here.
+"""Registered streams: sequence numbers, unit tables and state. No socket here.
 
 Theory of operation
 -------------------
@@ -11,7 +11,7 @@ Loss is seen twice: in the sequence numbers (counted here, in messages) and in t
 `daemon.bin_ring`, in bins). Transport keeps the order, so a number below the expected one is a
 duplicate and a number above it means that those between are lost.
 
-A sender may be broken or hostile, and one message must not cost more than itself. So a batch whose
+A sender may be broken or hostile, and only the malformed message must be dropped. So a batch whose
 time or number is far from the one before is held back until the next one confirms it: a real jump
 (a paused acquisition) is followed by a second batch from there.
 
@@ -21,7 +21,8 @@ Invariants (``tests/daemon/test_stream_registry.py``, 3 in ``test_ingest.py``):
    ``test_every_number_is_accepted_or_lost``
 2. An accepted unit index is a row of the encoder's population, or ``n_units`` where the encoder
    does not know the unit: ``test_permuted_table_is_translated``
-3. One batch from nowhere costs that batch, a jump that is confirmed costs none:
+3. An isolated batch far from its neighbours in time or number is dropped; a confirmed jump drops
+   nothing:
    ``test_one_batch_from_nowhere_is_dropped``, ``test_jump_that_is_confirmed_loses_nothing``
 4. A hello that is refused changes nothing: ``test_restart_with_foreign_units_keeps_the_old_table``
 5. A silent stream turns blind once: ``test_silent_stream_turns_blind_once_and_comes_back``
@@ -63,52 +64,28 @@ class StreamState(StrEnum):
 class Stream:
     """One stream, from its first hello on.
 
-    Attributes
-    ----------
-    hello : Hello
-        The newest.
-    row_of : array, shape (n_stream_units + 1,), uint32, or None
-        Row in the encoder's population of each of the stream's units; ``n_units`` for those
-        outside. The last entry stands for every index that is no unit. None: the tables agree.
-    next_seq : int
-        Sequence number expected next.
-    last_received_host_ns : int
-        When its newest batch, or its first hello, arrived.
-    n_lost : int
-        Messages of this stream that never arrived.
-    stop_ns : int or None
-        End of its newest batch, session clock.
-    suspect : SpikeBatch or None
-        A batch that was far from the one before, until the next one confirms it.
+    `row_of`, shape (n_stream_units + 1,), is the row in the encoder's population of each of the
+    stream's units; ``n_units`` for those outside. The last entry stands for every index that is no
+    unit. None: the tables agree.
     """
 
-    hello: Hello
+    hello: Hello  # the newest
     row_of: NDArray[np.uint32] | None
-    next_seq: int
-    last_received_host_ns: int
-    n_lost: int = 0
+    next_seq: int  # expected next
+    last_received_host_ns: int  # of its newest batch, or its first hello
+    n_lost: int = 0  # messages that never arrived
     state: StreamState = StreamState.LIVE
-    stop_ns: int | None = None
-    suspect: SpikeBatch | None = None
+    stop_ns: int | None = None  # end of its newest batch, session clock
+    suspect: SpikeBatch | None = None  # far from the batch before; the next one may confirm it
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A batch with its indices translated, and what was noticed on the way.
+    """A batch with its indices translated, and what was noticed on the way."""
 
-    Attributes
-    ----------
-    batches : tuple of SpikeBatch
-        None, one, or two: a batch that was held back and the one that confirms it.
-    n_lost : int
-        Messages missing before or between them.
-    dropped : {"", "no_hello", "duplicate", "jump"}
-        Why a batch was dropped.
-    """
-
-    batches: tuple[SpikeBatch, ...] = ()
-    n_lost: int = 0
-    dropped: Literal["", "no_hello", "duplicate", "jump"] = ""
+    batches: tuple[SpikeBatch, ...] = ()  # two: one that was held back, and its confirmation
+    n_lost: int = 0  # messages missing before or between them
+    dropped: Literal["", "no_hello", "duplicate", "jump"] = ""  # why a batch was dropped
 
 
 class StreamRegistry:

@@ -1,4 +1,4 @@
-"""The window cutter: a complete window leaves. No socket, no waiting.
+"""Yields each window once all its bins are complete. No socket, no waiting.
 
 Theory of operation
 -------------------
@@ -30,19 +30,12 @@ class WindowCutter:
     """Cuts the complete windows out of a ring.
 
     Its clock gives the stamp "window complete" and decides nothing.
-
-    Attributes
-    ----------
-    n_unseen : int
-        Windows skipped because no live stream covered any of their bins.
-    n_overrun : int
-        Windows skipped because the ring had lost some of their bins.
     """
 
     def __init__(self, spec: WindowSpec, clock: Clock) -> None:
         self.spec = spec
-        self.n_unseen = 0
-        self.n_overrun = 0
+        self.n_unseen = 0  # skipped: no live stream covered any of their bins
+        self.n_overrun = 0  # skipped: the ring had lost some of their bins
         self._clock = clock
         self._next_bin: int | None = None
         self._generation = 0

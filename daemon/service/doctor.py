@@ -46,19 +46,12 @@ SMI_TIMEOUT_S = 5.0
 class Finding:
     """One result.
 
-    Attributes
-    ----------
-    found : str
-        A version, a count, a state.
-    problem : str
-        A sentence with a remedy; empty if there is none.
-    kind : {"", "dependency", "input"}
-        Whether the problem keeps Neurrate from running, and the kind of error that it is.
+    `kind` is empty unless the problem keeps Neurrate from running; then it is the kind of error.
     """
 
     name: str
-    found: str
-    problem: str = ""
+    found: str  # a version, a count, a state
+    problem: str = ""  # a sentence with a remedy
     kind: Literal["", "dependency", "input"] = ""
 
 

@@ -54,12 +54,7 @@ class Service:
         self._started_ns = self._clock.now_ns()
 
     def run(self) -> dict[str, Any]:
-        """Run until asked to stop, or until the end if the settings say so.
-
-        Returns
-        -------
-        summary : dict
-            Counters, latencies and streams, as in the ``stats`` message.
+        """Run until asked to stop, or to the end if the settings say so; return the last ``stats``.
 
         Raises
         ------

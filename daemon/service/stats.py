@@ -15,16 +15,11 @@ from daemon.counters import Counters
 class StreamStats:
     """What one stream has covered.
 
-    Attributes
-    ----------
-    covered_until_s : float
-        Session seconds that it has covered.
-    state : {"live", "blind", "ended", "waiting"}
-        ``waiting``: left unread, because it is far ahead of the others or, under the policy
-        ``all``, because the narrator has as many windows waiting as it may.
+    ``waiting``: left unread, because it is far ahead of the others or, under the policy ``all``,
+    because the narrator has as many windows waiting as it may.
     """
 
-    covered_until_s: float
+    covered_until_s: float  # session clock
     state: Literal["live", "blind", "ended", "waiting"]
 
 

@@ -2,9 +2,9 @@
 
 Theory of operation
 -------------------
-The worker asks, the daemon answers: a worker with room has said `ReadyForNext`, and gets a window
-at once or as soon as there is one. So nothing queues behind a busy worker, in no socket buffer
-either, and the window it gets is never older than the newest complete one.
+The worker requests windows; the daemon sends one per request: after `ReadyForNext` it sends one at
+once, or as soon as there is one. So no window queues in a socket buffer behind a busy worker, and
+under the policy ``newest`` the worker always gets the newest complete window.
 
 A worker sends a heartbeat twice a second, busy or not, from a thread of its own. When it stops (the
 process was stopped, the machine swaps), the windows it holds fail and are cancelled, and it is sent
@@ -90,14 +90,9 @@ class _Outstanding:
 class WorkerClient:
     """Hands windows to one worker process and keeps it alive.
 
-    Parameters
-    ----------
-    worker_arguments : sequence of str
-        Arguments of ``python -m daemon.worker``, but for the address.
-    batch_timeout_s : float
-        A worker busy for longer with one window is killed and replaced.
-    wants_partials : callable, optional
-        Whether anybody subscribes to unfinished sentences; called for each window.
+    `worker_arguments` are those of ``python -m daemon.worker``, but for the address. A worker busy
+    for longer than `batch_timeout_s` with one window is killed and replaced. `wants_partials` tells
+    whether anybody subscribes to unfinished sentences; it is called for each window.
 
     Raises
     ------
@@ -244,7 +239,7 @@ class WorkerClient:
         match reply:
             case ModelLoaded() | Heartbeat() if reply.pid != self._process.pid:
                 # It was on its way when its sender died; believing it would send windows to nobody.
-                logger.info("word of a dead worker passed over", extra={"pid": reply.pid})
+                logger.info("ignored a message of a dead worker", extra={"pid": reply.pid})
             case ModelLoaded():
                 # Also if this process had said so before: what it held then is lost.
                 self._forget_worker("the narrator worker restarted")
@@ -337,13 +332,13 @@ class WorkerClient:
         self._last_alive_ns = self._clock.now_ns()
         if self._is_silent:
             self._is_silent = False
-            logger.info("narrator worker stirs again", extra={"pid": self._process.pid})
+            logger.info("narrator worker heartbeat resumed", extra={"pid": self._process.pid})
 
     def _check_heartbeat(self) -> None:
         if self._worker is None or self._is_silent or self._silent_s < SILENT_AFTER_S:
             return
         self._is_silent = True
-        logger.error("narrator worker does not stir", extra={"pid": self._process.pid})
+        logger.error("narrator worker has no heartbeat", extra={"pid": self._process.pid})
         reason = f"the narrator worker missed its heartbeat for {SILENT_AFTER_S:.0f} s"
         for batch_id in list(self._outstanding):
             self._give_up(batch_id, reason, dropped_as="worker_stopped")

@@ -6,8 +6,8 @@ The loop takes every order that has arrived, lets the narrator make one step (ab
 returns what came of it. So an order is taken between two tokens: a window can be cancelled, or join
 those that are being narrated, without waiting for a sentence to end.
 
-Room is offered, never assumed: each `Narrate` is answered by one `ReadyForNext`, as soon as another
-window of the same size could begin without waiting, and until then the daemon sends none.
+The daemon sends a window only after the worker has sent `ReadyForNext`: one for each `Narrate`, as
+soon as another window of the same size could begin without waiting.
 
 A narrator that raises has an unknown state. Everything under way is cancelled and reported as
 failed, and the next window begins afresh.
@@ -56,12 +56,7 @@ class WorkerLoop:
         return bool(self._pending_rows)
 
     def work(self, orders: Sequence[Order]) -> Iterator[Reply]:
-        """Take the orders that have arrived, make one step, and yield the replies.
-
-        Yields
-        ------
-        NarratorOutput, Failed or ReadyForNext
-        """
+        """Take the orders that have arrived, make one step, and yield the replies."""
         # Cancels first: after a stop, a window and its cancel wait in the socket together, and
         # reading the prompt of a window that nobody waits for would delay the newest one.
         cancelled = {order.batch_id for order in orders if isinstance(order, Cancel)}

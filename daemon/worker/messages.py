@@ -14,7 +14,7 @@ The exchange, after the worker has loaded its model::
 and ``heartbeat`` twice a second on a connection of its own, whatever the worker is doing.
 
 Patches travel as one raw buffer after the header: at 24 x 24 x 1024, 2.4 MB a population, which
-msgpack would copy. Spike counts stay behind; a narrator has no use for them.
+msgpack would copy. Spike counts are not sent; the narrator does not need them.
 
 Invariants (``tests/daemon/worker/test_messages.py``):
 
@@ -119,7 +119,7 @@ _KINDS = {message_class: kind for kind, message_class in (*ORDERS.items(), *REPL
 
 
 def pack_order(order: Order) -> list[bytes | memoryview]:
-    """Turn an order to the worker into parts; the spike counts stay behind."""
+    """Turn an order to the worker into parts, without the spike counts."""
     if isinstance(order, Cancel):
         return [_KINDS[Cancel], msgpack.packb(asdict(order))]
     # Window and grid are the same for all populations of a batch, and are sent once.

@@ -48,49 +48,39 @@ class NarratorClient(Protocol):
     @property
     def sockets(self) -> Sequence[zmq.Socket[bytes]]:
         """Sockets to be polled by the loop."""
-        ...
 
     @property
     def n_waiting(self) -> int:
         """Windows that wait for the narrator."""
-        ...
 
     @property
     def n_unfinished(self) -> int:
         """Windows that wait, are being narrated or have not been collected."""
-        ...
 
     @property
     def is_full(self) -> bool:
         """Whether the loop should read no more spikes until a window has been taken."""
-        ...
 
     @property
     def problem(self) -> str:
         """Why nothing can be narrated now; empty if all is well."""
-        ...
 
     @property
     def dropped(self) -> Mapping[str, int]:
         """Windows that were offered and not narrated, or not whole, by reason."""
-        ...
 
     @property
     def n_restarts(self) -> int:
         """Times that a dead worker was replaced."""
-        ...
 
     def offer(self, narration_batch: NarrationBatch) -> None:
         """Leave one window's embeddings; called on the fast loop."""
-        ...
 
     def collect(self) -> Iterator[NarratedPopulation | PartialText]:
         """Yield what has been narrated since; called on the fast loop, never waits."""
-        ...
 
     def close(self, *, deadline_s: float) -> None:
         """Close the narrator, by force after the deadline."""
-        ...
 
 
 class FailureStreak:

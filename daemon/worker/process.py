@@ -1,7 +1,7 @@
 """A worker as a child process: started, watched, restarted with back-off, stopped.
 
-The child's standard input is its lifeline: it reads nothing from it, and ends when it closes,
-so that no worker outlives a daemon that was killed. Ctrl-C reaches the whole process group and a
+The child never reads its standard input; it exits when that closes, so that no worker outlives a
+daemon that was killed. Ctrl-C reaches the whole process group and a
 service manager's SIGTERM the whole control group, and the daemon decides when the worker ends:
 both signals are blocked in it, from its first instruction on.
 """
@@ -76,11 +76,8 @@ class WorkerProcess:
             return None
         self._release()
         pause_s = self._backoff.end()
-        logger.error(
-            "%s died",
-            self._name,
-            extra={"exit_code": exit_code, "restart_in_s": pause_s},
-        )
+        extra = {"exit_code": exit_code, "restart_in_s": pause_s}
+        logger.error("%s died", self._name, extra=extra)
         return exit_code
 
     def kill(self) -> None:
@@ -89,7 +86,7 @@ class WorkerProcess:
             self._child.kill()
 
     def stop(self, *, deadline_s: float) -> None:
-        """Close the lifeline, wait for the child, and kill it after the deadline (SIGKILL)."""
+        """Close the child's standard input and wait; kill it after the deadline (SIGKILL)."""
         self._is_wanted = False
         if self._child is None:
             return
