@@ -15,14 +15,9 @@ from evaluation.trial import TrialPlan
 if TYPE_CHECKING:
     from contracts.population import Population
 
-SIMULATED_SECONDS = 40.0
-"""Default length of the session that the demo simulates: twenty scenes."""
-
-MAX_SIMULATED_SECONDS = 3600.0
-"""`neurrate simulate session` writes longer ones."""
-
-GREY_S = 1.0
-"""Grey before the first scene, so that each of its windows lies within the session."""
+SIMULATED_SECONDS = 40.0  # Default length of the session that the demo simulates: twenty scenes
+MAX_SIMULATED_SECONDS = 3600.0  # `neurrate simulate session` writes longer ones
+GREY_S = 1.0  # Grey before the first scene, so that each of its windows lies within the session
 
 POPULATIONS = ("all", "VISp", "LGd", "CA1", "PV", "SST", "VIP", "shuffled")
 """Narrated side by side: everything, areas, cell types, and a control. CA1 does not see."""
@@ -30,11 +25,8 @@ POPULATIONS = ("all", "VISp", "LGd", "CA1", "PV", "SST", "VIP", "shuffled")
 STRIDE_S = 0.5
 """Between two windows: eight sentences twice a second are as much as a person can read."""
 
-MAX_AREAS = 6
-"""Areas narrated side by side, those with the most units: more do not fit on a screen."""
-
-NOISE_TOKENS = 12
-"""Tokens of a narration by the model with random weights, whose text is noise."""
+MAX_AREAS = 6  # Areas narrated side by side, those with the most units: more do not fit on a screen
+NOISE_TOKENS = 12  # Tokens of a narration by the model with random weights, whose text is noise
 
 
 @dataclass(frozen=True, slots=True)

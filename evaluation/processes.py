@@ -15,9 +15,7 @@ from typing import Any, Self
 from contracts.errors import ChildError, DependencyError, UserError
 
 PAUSE_S = 0.02
-TAIL_LINES = 20
-"""Lines of a failed child's log that are shown."""
-
+TAIL_LINES = 20  # Lines of a failed child's log that are shown
 ERROR_PREFIX = "neurrate: error: "
 
 

@@ -9,9 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-N_PARTS = 10
-"""Lines for the whole of some work."""
-
+N_PARTS = 10  # Lines for the whole of some work
 MINUTE_S = 60
 
 

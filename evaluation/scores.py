@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from contracts.errors import MisuseError
 from encoder_training.evaluation.bootstrap import Draws, Interval, draw_groups, interval
 
-N_DRAWS = 10_000
-"""Enough for the 2.5 % and 97.5 % points to be stable in the second decimal place."""
+N_DRAWS = 10_000  # Enough for the 2.5 % and 97.5 % points to be stable in the second decimal place
 
 DRAWS_STREAM, DERANGEMENTS_STREAM = 1, 2
 """Random streams of a seed: the draws and the derangements must not depend on each other."""

@@ -51,15 +51,10 @@ WINDOW = WindowSpec(rate=BinRate(120), n_bins=20, stride_bins=8, lag_ns=100_000_
 window looks 167 ms back, so its middle is 140 ms behind a frame that the cortex answers; 100 ms
 keeps the narration young and the frame within every window."""
 
-TARGET_EVERY = 2
-"""Frames between two that the encoder learns from: neighbours look alike."""
-
-TEST_SHARE = 0.05
-"""Of each movie; two minutes of the long one."""
-
+TARGET_EVERY = 2  # Frames between two that the encoder learns from: neighbours look alike
+TEST_SHARE = 0.05  # Of each movie; two minutes of the long one
 SIZE: Literal["small", "tiny"] = "small"
-LEARNING_RATE = 1e-3
-"""Three times the paper's: a fifth of its weights, and a tenth of its passes."""
+LEARNING_RATE = 1e-3  # Three times the paper's: a fifth of its weights, and a tenth of its passes
 
 CONCEPTS = (
     "away", "bird", "bright", "building", "car", "cyclist", "dark", "dog", "drive", "lamp", "left",

@@ -32,9 +32,7 @@ START_S = 600.0
 """How long a process may take to write its addresses. On a busy machine loading takes minutes; a
 process that ends is noticed at once."""
 
-END_S = 600.0
-"""How long the daemon may take to end once the source has, and the other way round."""
-
+END_S = 600.0  # How long the daemon may take to end once the source has, and the other way round
 POLL_MS = 50
 
 GATE = b"spikes.\0"

@@ -25,14 +25,9 @@ SLOW, STOPPED, GOES_ON, KILLED = (
     "narrator killed",
 )
 
-STOPPED_S = 30.0
-"""How long the narrator is stopped."""
-
-SLOW_AT, STOPPED_AT, KILLED_AT = 0.15, 0.4, 0.75
-"""When, as a share of the whole."""
-
-LONGEST_STOP = 0.2
-"""Of the whole, for soaks of a few seconds."""
+STOPPED_S = 30.0  # How long the narrator is stopped
+SLOW_AT, STOPPED_AT, KILLED_AT = 0.15, 0.4, 0.75  # When, as a share of the whole
+LONGEST_STOP = 0.2  # Of the whole, for soaks of a few seconds
 
 
 @dataclass(frozen=True, slots=True)

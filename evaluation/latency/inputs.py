@@ -17,11 +17,8 @@ from evaluation.latency.rules import write_rules
 if TYPE_CHECKING:
     from contracts.manifest import Manifest
 
-FOLDER = Path(".bench")
-"""Default place, in the working folder."""
-
-MOVIE_SCENES = 30
-"""A minute of movie, which the animal watches repeatedly."""
+FOLDER = Path(".bench")  # Default place, in the working folder
+MOVIE_SCENES = 30  # A minute of movie, which the animal watches repeatedly
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-MIN_SHARE = 0.99
-"""Least share of the windows that must be narrated."""
-
-MAX_GROWTH = 2.0
-"""Largest ratio of the 95th percentile of the latency to that at the lowest rate."""
+MIN_SHARE = 0.99  # Least share of the windows that must be narrated
+MAX_GROWTH = 2.0  # Largest ratio of the 95th percentile of the latency to that at the lowest rate
 
 RULE = (
     f"the largest rate at which, and at every lower rate, at least {MIN_SHARE:.0%} of the windows "

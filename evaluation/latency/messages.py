@@ -129,8 +129,7 @@ def stage_percentiles(messages: Sequence[TimedMessage]) -> dict[str, dict[str, f
     return {stage: summary for stage, summary in summaries.items() if summary is not None}
 
 
-MIDDLE = (40.0, 60.0)
-"""Percentiles of the total between which a message counts as typical."""
+MIDDLE = (40.0, 60.0)  # Percentiles of the total between which a message counts as typical
 
 
 def middle_ms(messages: Sequence[TimedMessage]) -> dict[str, float]:

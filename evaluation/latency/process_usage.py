@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from contracts.errors import DependencyError
 
-WORKER = "daemon.worker"
-"""An argument in the command line of the narrator's process."""
+WORKER = "daemon.worker"  # An argument in the command line of the narrator's process
 
 
 @dataclass(frozen=True, slots=True)

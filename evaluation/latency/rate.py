@@ -16,9 +16,7 @@ WARM_S = 1.0
 """Wall seconds at the beginning of each rate that are not measured: the first narration of a new
 process is slower than those that follow."""
 
-LONGEST_BATCH_MS = 10.0
-"""Wall time that an online sorter puts into a batch."""
-
+LONGEST_BATCH_MS = 10.0  # Wall time that an online sorter puts into a batch
 SHORTEST_BATCH_MS = 0.1
 
 

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from contracts.manifest import Manifest
 
-MAX_CONCEPTS = 8
-"""Two rules for each."""
-
+MAX_CONCEPTS = 8  # Two rules for each
 RULES = "rules.toml"
 
 

@@ -32,9 +32,7 @@ from evaluation.trial import Trial, TrialPlan, TrialSummary, running
 from subscribers.listener import Received
 
 SAMPLE_NS = NS_PER_S
-
-RECOVERED_FROM = (GOES_ON, KILLED)
-"""After these the narrator must narrate again."""
+RECOVERED_FROM = (GOES_ON, KILLED)  # After these the narrator must narrate again
 
 
 @dataclass(slots=True)

@@ -13,8 +13,7 @@ from evaluation.latency.process_usage import Footprint
 from evaluation.latency.sample import Event, Log, Recovery, Sample
 from evaluation.latency.trend import trend
 
-WARM_SHARE = 0.1
-"""Share of a soak, at its beginning, in which drift is not evaluated."""
+WARM_SHARE = 0.1  # Share of a soak, at its beginning, in which drift is not evaluated
 
 SETTLED_SHARE, SETTLED_S = 0.5, 240.0
 """Memory is evaluated in the second half, and not in the first four minutes: for that long the
@@ -29,17 +28,13 @@ MAX_RISE_MB = 10.0
 """Of the daemon's memory while the narrator is stopped: four queued windows of eight populations
 at 24 x 24 x 1024 would take more."""
 
-SETTLE_S = 5.0
-"""After an event, until descriptors are counted again: connections open and close."""
-
-CLOSING_S = 2.0
-"""Before the end, when processes close their sockets and files: not evaluated."""
+SETTLE_S = 5.0  # After an event, until descriptors are counted again: connections open and close
+CLOSING_S = 2.0  # Before the end, when processes close their sockets and files: not evaluated
 
 MIN_RATE = 0.95
 """Share of the windows in the source's data that must be cut, whatever the narrator does."""
 
-MIN_STOP_S = 4.0
-"""A shorter stop holds too few windows for counters that are read once a second."""
+MIN_STOP_S = 4.0  # A shorter stop holds too few windows for counters that are read once a second
 
 MAX_AGE_STRIDES, MAX_AGE_MS = 2.0, 100.0
 """How old the first window after a stop may be: two strides, and time to encode it."""
@@ -50,10 +45,8 @@ class Verdict:
     """The outcome of one rule."""
 
     name: str
-    is_ok: bool | None
-    """None if the soak is too short to tell."""
-    text: str
-    """The numbers behind it."""
+    is_ok: bool | None  # None if the soak is too short to tell
+    text: str  # The numbers behind it
 
     def line(self) -> str:
         """Return the verdict in one line."""

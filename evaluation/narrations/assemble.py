@@ -15,11 +15,8 @@ from evaluation.scores import Tally, difference, draw_scenes, pooled, score
 from simulation.captions import caption
 from simulation.scenes.facts import Facts
 
-TRUE_PATCHES = "true_patches"
-"""The narrator that gets the patch embeddings of the frame itself."""
-
-N_EXAMPLES = 8
-"""Scenes whose narrations are printed: the first ones."""
+TRUE_PATCHES = "true_patches"  # The narrator that gets the patch embeddings of the frame itself
+N_EXAMPLES = 8  # Scenes whose narrations are printed: the first ones
 
 EXAMPLE_NARRATORS = (TRUE_PATCHES, "all", "VISp", "CA1", "silent")
 """Narrators whose sentences are printed: more do not fit on a page."""

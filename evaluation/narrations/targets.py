@@ -15,11 +15,8 @@ from evaluation.narrations.report import CONTROLS, NarratorScores, SameTokens, T
 TRUE_PATCHES = {"object_f1": 0.95, "direction": 0.90, "light": 0.90, "count": 0.90}
 """Lowest scores of the language model on the frames themselves."""
 
-SPIKES_F1 = 0.75
-"""Lowest object F1 of all units."""
-
-ABOVE_CONTROLS = 0.3
-"""Smallest lead of all units over the better control, object F1."""
+SPIKES_F1 = 0.75  # Lowest object F1 of all units
+ABOVE_CONTROLS = 0.3  # Smallest lead of all units over the better control, object F1
 
 
 def comparisons(populations: Sequence[str]) -> list[tuple[str, str]]:

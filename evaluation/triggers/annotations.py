@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from stream_sources.recordings.presentations import Presentations
 
 COLUMNS = ("start_s", "stop_s", "concept")
-
-GREY = "spontaneous"
-"""Name of the grey-screen stimulus, in Allen sessions and in simulated ones."""
+GREY = "spontaneous"  # Name of the grey-screen stimulus, in Allen sessions and in simulated ones
 
 MAX_GAP_NS = 100_000_000
 """Longest gap between presentations that count as continuous, as between blocks of frames in

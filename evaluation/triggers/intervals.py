@@ -5,11 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
-TimeInterval = tuple[int, int]
-"""Start and stop, session nanoseconds, half open."""
-
-TimeIntervals = tuple[TimeInterval, ...]
-"""Sorted and disjoint."""
+TimeInterval = tuple[int, int]  # Start and stop, session nanoseconds, half open
+TimeIntervals = tuple[TimeInterval, ...]  # Sorted and disjoint
 
 
 def merged(intervals: Iterable[TimeInterval], *, gap_ns: int = 0) -> TimeIntervals:

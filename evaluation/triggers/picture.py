@@ -28,9 +28,7 @@ UNANNOTATED = "#eeeeee"
 
 WIDTH_IN = 12.0
 ROW_IN = 2.0
-MAX_RULES = 12
-"""More rules would make the picture too tall to read; the rest are left out."""
-
+MAX_RULES = 12  # More rules would make the picture too tall to read; the rest are left out
 ENDINGS = (".png", ".svg", ".pdf")
 
 

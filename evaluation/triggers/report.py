@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from evaluation.scores import Score
     from evaluation.triggers.score_trace import Trace
 
-VERSION = 1
-"""Of the JSON. Raised when a field changes its meaning or is removed."""
-
+VERSION = 1  # Of the JSON. Raised when a field changes its meaning or is removed
 DASH = "-"
 
 
@@ -37,12 +35,9 @@ class ScoredRule:
 
     concept: AnnotatedConcept
     outcome: MatchedEvents
-    scores: dict[str, Score]
-    """With intervals over events."""
-    chance: ShiftNull | None
-    """None without events or without triggers."""
-    swept: tuple[Swept, ...]
-    """The same at other thresholds."""
+    scores: dict[str, Score]  # With intervals over events
+    chance: ShiftNull | None  # None without events or without triggers
+    swept: tuple[Swept, ...]  # The same at other thresholds
 
 
 @dataclass(frozen=True, slots=True, eq=False)

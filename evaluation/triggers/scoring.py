@@ -32,12 +32,8 @@ from numpy.typing import NDArray
 from evaluation.scores import Score, Tally, draw_scenes, score
 from evaluation.triggers.intervals import TimeIntervals, common, index_at, merged, total_ns, without
 
-N_DRAWS = 2_000
-"""Of the bootstrap."""
-
-N_SHIFTS = 1_000
-"""Circular shifts of the null distribution."""
-
+N_DRAWS = 2_000  # Of the bootstrap
+N_SHIFTS = 1_000  # Circular shifts of the null distribution
 MINUTE_NS = 60_000_000_000
 
 
@@ -46,10 +42,8 @@ class AnnotatedConcept:
     """The events of one rule."""
 
     events: TimeIntervals
-    scored: TimeIntervals
-    """When triggers count."""
-    tolerance_ns: int
-    """How long after an event a trigger still belongs to it."""
+    scored: TimeIntervals  # When triggers count
+    tolerance_ns: int  # How long after an event a trigger still belongs to it
 
     @property
     def free(self) -> TimeIntervals:
@@ -145,8 +139,7 @@ class Counts:
     n_hits: int
     n_repeats: int
     n_false_alarms: int
-    free_ns: int
-    """Session time in which a trigger is a false alarm."""
+    free_ns: int  # Session time in which a trigger is a false alarm
 
     @property
     def precision(self) -> float:
