@@ -14,6 +14,7 @@ from evaluation.trial import TrialPlan
 
 if TYPE_CHECKING:
     from contracts.population import Population
+    from simulation.scenes.movie import SceneMovie
 
 SIMULATED_SECONDS = 40.0  # Default length of the session that the demo simulates: twenty scenes
 MAX_SIMULATED_SECONDS = 3600.0  # `neurrate simulate session` writes longer ones
@@ -118,24 +119,31 @@ def n_scenes(seconds: float) -> int:
 
 def _simulated_session(path: Path, request: DemoRequest) -> str:
     """Show the simulated animal scenes that neither the encoder nor the model has seen."""
-    from simulation.cortex.nwb import write_session
-    from simulation.cortex.schedule import build_schedule
-    from simulation.cortex.units import draw_units
     from simulation.scenes.movie import random_movie
-    from simulation.seeds import ANIMAL, UNSEEN_DEMO
+    from simulation.seeds import UNSEEN_DEMO
 
     n = n_scenes((request.start or 0.0) + (request.seconds or SIMULATED_SECONDS))
     report(f"demo: showing the simulated animal {n} scenes that no training has used")
     movie = random_movie("natural_movie_unseen", seed=UNSEEN_DEMO, n_scenes=n)
+    write_unseen_session(path, movie)
+    return str(path)
+
+
+def write_unseen_session(path: Path, movie: SceneMovie, n_times: int = 1) -> None:
+    """Show the simulated animal some grey, and then a movie one or more times."""
+    from simulation.cortex.nwb import write_session
+    from simulation.cortex.schedule import build_schedule
+    from simulation.cortex.units import draw_units
+    from simulation.seeds import ANIMAL, UNSEEN_DEMO
+
     write_session(
         path,
         units=draw_units(ANIMAL),
-        schedule=build_schedule([(GREY_S, None, 0), (0.0, movie, 1)], seed=UNSEEN_DEMO),
+        schedule=build_schedule([(GREY_S, None, 0), (0.0, movie, n_times)], seed=UNSEEN_DEMO),
         session_seed=UNSEEN_DEMO,
         with_frames=False,
         progress=True,
     )
-    return str(path)
 
 
 def _shipped(recording: str, out: Path) -> TrialPlan:
@@ -164,6 +172,7 @@ def _with_bundle(recording: str, bundle: Path, model: str | None) -> TrialPlan:
 def _random(recording: str, folder: Path, request: DemoRequest) -> TrialPlan:
     """Make an encoder for the recording, and a language model if none is given."""
     from encoder_export.random_bundle import write_random_bundle
+    from simulation.tiny_llava import write_random_llava
     from stream_sources.recordings.open_source import open_source
 
     source = open_source(
@@ -173,7 +182,10 @@ def _random(recording: str, folder: Path, request: DemoRequest) -> TrialPlan:
         model = request.model
         settings: tuple[str, ...] = ()
         if model is None:
-            model, settings = _random_llava(folder / "tiny-llava")
+            report("demo: making a small LLaVA with random weights: its text is noise")
+            write_random_llava(folder / "tiny-llava")
+            model = str(folder / "tiny-llava")
+            settings = (f"narrator.max_new_tokens={NOISE_TOKENS}",)
         report(f"demo: making an encoder with random weights for {len(source.population)} units")
         write_random_bundle(
             folder / "bundle",
@@ -188,12 +200,3 @@ def _random(recording: str, folder: Path, request: DemoRequest) -> TrialPlan:
     finally:
         source.close()
     return TrialPlan(recording, folder / "bundle", model, populations, settings=settings)
-
-
-def _random_llava(folder: Path) -> tuple[str, tuple[str, ...]]:
-    """Write a LLaVA with random weights; return its folder, and settings for the daemon."""
-    from simulation.tiny_llava import write_random_llava
-
-    report("demo: making a small LLaVA with random weights: its text is noise")
-    write_random_llava(folder)
-    return str(folder), (f"narrator.max_new_tokens={NOISE_TOKENS}",)

@@ -8,8 +8,10 @@ populations that saw the same scenes are compared on the same draws. The bootstr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,6 +118,24 @@ def corrected(value: float, chance: float) -> float:
     0.5
     """
     return (value - chance) / (1 - chance) if chance < 1 else float("nan")
+
+
+def number(value: float) -> str:
+    """Return a number with two decimals; a dash for NaN.
+
+    >>> number(0.456), number(float("nan"))
+    ('0.46', '-')
+    """
+    return f"{value:.2f}" if math.isfinite(value) else "-"
+
+
+def json_values(value: Any) -> Any:
+    """Return the same tree with None for NaN and infinity, which JSON cannot hold."""
+    if isinstance(value, Mapping):
+        return {key: json_values(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_values(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def derangements(n: int, *, seed: int = 0, n_draws: int = N_DERANGEMENTS) -> NDArray[np.int64]:

@@ -11,7 +11,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from contracts.errors import ManifestError, UserError
-from evaluation.demo_plan import GREY_S, POPULATIONS, default_populations
+from evaluation.demo_plan import (
+    GREY_S,
+    POPULATIONS,
+    default_populations,
+    write_unseen_session,
+)
 from evaluation.latency.rules import write_rules
 
 if TYPE_CHECKING:
@@ -102,11 +107,9 @@ def _shipped_bundle(folder: Path) -> Manifest:
 
 def _simulated_recording(folder: Path, seconds: float) -> Path:
     """Show the simulated animal a movie of a minute, as often as needed."""
-    from simulation.cortex.nwb import write_session
-    from simulation.cortex.schedule import FRAME_S, build_schedule
-    from simulation.cortex.units import draw_units
+    from simulation.cortex.schedule import FRAME_S
     from simulation.scenes.movie import random_movie
-    from simulation.seeds import ANIMAL, UNSEEN_DEMO
+    from simulation.seeds import UNSEEN_DEMO
 
     movie = random_movie("natural_movie_unseen", seed=UNSEEN_DEMO, n_scenes=MOVIE_SCENES)
     n_times = max(1, math.ceil((seconds - GREY_S) / (movie.n_frames * FRAME_S)))
@@ -116,12 +119,6 @@ def _simulated_recording(folder: Path, seconds: float) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     # Made elsewhere and moved: another benchmark may be making the same file.
     with TemporaryDirectory(dir=folder, prefix="making-") as own:
-        made = write_session(
-            Path(own) / path.name,
-            units=draw_units(ANIMAL),
-            schedule=build_schedule([(GREY_S, None, 0), (0.0, movie, n_times)], seed=UNSEEN_DEMO),
-            session_seed=UNSEEN_DEMO,
-            with_frames=False,
-            progress=True,
-        )
-        return made.path.replace(path)
+        made = Path(own) / path.name
+        write_unseen_session(made, movie, n_times)
+        return made.replace(path)

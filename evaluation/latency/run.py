@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from contracts.binning import BinRate
 from contracts.clock import second_to_ns
 from contracts.errors import UserError
 from contracts.manifest import load_manifest
@@ -179,7 +178,7 @@ def _warm_edge(batches: Sequence[SentBatch], rate: WindowRate, spec: WindowSpec)
     if not batches:
         return 0, 0
     begin_ns = min(batch.start_ns for batch in batches)
-    begin_bin = first_whole_bin(spec.rate, begin_ns)
+    begin_bin = spec.rate.first_bin_at_or_after(begin_ns)
     first_bin = spec.first_start_at_or_after(begin_bin)
     first_stop_ns = spec.rate.start_ns(first_bin + spec.n_bins)
     edge_ns = first_stop_ns + second_to_ns(WARM_S * rate.speed)
@@ -187,11 +186,6 @@ def _warm_edge(batches: Sequence[SentBatch], rate: WindowRate, spec: WindowSpec)
     while spec.rate.start_ns(first_bin + n_before * spec.stride_bins + spec.n_bins) < edge_ns:
         n_before += 1
     return edge_ns, n_before
-
-
-def first_whole_bin(rate: BinRate, session_ns: int) -> int:
-    """Return the first bin that begins at or after a time."""
-    return rate.bin_of(session_ns - 1) + 1
 
 
 def _windows(counters: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from contracts.trigger import Trigger
 from evaluation.latency.disturbances import (
     GOES_ON,
     KILLED,
-    Disturbance,
     DisturbanceSchedule,
     disturbing,
 )
@@ -178,10 +177,6 @@ def soak(
             if t_s is not None and trial.source.is_running:
                 sampler.sample()
                 on_second(t_s)
-                _disturb(disturbance, sampler, t_s)
+                for event in disturbance.step(t_s) if disturbance is not None else ():
+                    sampler.note(event)
         return trial.wait()
-
-
-def _disturb(disturbance: Disturbance | None, sampler: SoakSampler, t_s: float) -> None:
-    for event in disturbance.step(t_s) if disturbance is not None else ():
-        sampler.note(event)

@@ -79,10 +79,8 @@ def verdicts(
 
 
 def _spikes(source: dict[str, Any], counters: dict[str, Any]) -> Verdict:
-    sent, received, binned = (
-        source["n_spikes"],
-        *(counters[name] for name in ("spikes_received", "spikes_binned")),
-    )
+    sent = source["n_spikes"]
+    received, binned = counters["spikes_received"], counters["spikes_binned"]
     text = f"{sent:,} sent, {received:,} received, {binned:,} binned"
     return Verdict("spikes", sent == received == binned, text)
 

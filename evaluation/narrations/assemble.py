@@ -69,6 +69,10 @@ def assemble(
         for first, second in comparisons(list(scenes.populations))
     }
     captions = [caption(facts, seed + row) for row, facts in enumerate(scenes.facts)]
+    sbert: dict[str, Similarity] = {}
+    if encoder is not None:
+        for name in (TRUE_PATCHES, *scenes.populations):
+            sbert[name] = similarity(scenes.texts[name], captions, encoder, draws, seed=seed)
     return Report(
         command=command,
         n_scenes=len(scenes.facts),
@@ -79,7 +83,7 @@ def assemble(
         units=units,
         against=differences,
         pairs=tuple(ClipResults(source, pair_results(clips)) for source, clips in pairs.items()),
-        sbert={} if encoder is None else _similarities(scenes, captions, encoder, draws, seed),
+        sbert=sbert,
         same_tokens=tuple(same_tokens),
         targets=evaluate_targets(true_patches, spikes, units, differences, same_tokens),
         examples=_examples(scenes, captions),
@@ -95,19 +99,6 @@ def _scored(
         name: score(pooled([repeat[name] for repeat in repeats]), draws) for name in repeats[0]
     }
     return NarratorScores(n_units, len(repeats) * draws.n_groups, scores)
-
-
-def _similarities(
-    scenes: NarratedScenes,
-    captions: Sequence[str],
-    encoder: SentenceEncoder,
-    draws: Draws,
-    seed: int,
-) -> dict[str, Similarity]:
-    return {
-        name: similarity(scenes.texts[name], captions, encoder, draws, seed=seed)
-        for name in (TRUE_PATCHES, *scenes.populations)
-    }
 
 
 def _examples(scenes: NarratedScenes, captions: Sequence[str]) -> tuple[Example, ...]:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from encoder_training.evaluation.bootstrap import Interval
 from evaluation.narrations.facts_score import SCORES
 from evaluation.narrations.report import NarratorScores, Report
-from evaluation.scores import Score
+from evaluation.narrations.sbert import MEASURES
+from evaluation.scores import Score, number
 
 COLUMNS = {
     "object_f1": "object F1",
@@ -53,15 +54,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, *rows]
     text = ["| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines]
     return "\n".join([text[0], "|" + "---|" * len(head), *text[1:]])
-
-
-def number(value: float) -> str:
-    """Return a number with two decimals; a dash for NaN.
-
-    >>> number(0.456), number(float("nan"))
-    ('0.46', '-')
-    """
-    return f"{value:.2f}" if math.isfinite(value) else "-"
 
 
 def _head(report: Report) -> str:
@@ -156,24 +148,13 @@ def _sbert(report: Report) -> str:
     if not report.sbert:
         return "Left out of this run."
     rows = [
-        [
-            name.replace("_", " "),
-            *(
-                _with_interval(score)
-                for score in (
-                    similarity.matched,
-                    similarity.shuffled,
-                    similarity.floor,
-                    similarity.matched_less_shuffled,
-                )
-            ),
-        ]
-        for name, similarity in report.sbert.items()
+        [name.replace("_", " "), *(_with_interval(getattr(found, key)) for key in MEASURES)]
+        for name, found in report.sbert.items()
     ]
     return (
         "Cosine of all-MiniLM-L6-v2: with the caption of the scene, with those of other scenes, "
         "and with 30 sentences of random words.\n\n"
-        + table(["input", "matched", "shuffled", "floor", "matched less shuffled"], rows)
+        + table(["input", *(key.replace("_", " ") for key in MEASURES)], rows)
     )
 
 

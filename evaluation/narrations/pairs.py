@@ -74,14 +74,14 @@ def pair_results(pairs: Sequence[NarratedPair]) -> tuple[PairResult, ...]:
     tested = {feature: mentioned for feature, mentioned in by_feature.items() if mentioned}
     mcnemar = [mcnemar_exact(mentioned) for mentioned in tested.values()]
     fisher = [fisher_exact(mentioned) for mentioned in tested.values()]
-    return tuple(
-        _result(feature, mentioned, p_values)
-        for (feature, mentioned), p_values in zip(
-            tested.items(),
-            zip(mcnemar, fisher, holm(mcnemar), holm(fisher), strict=True),
-            strict=True,
-        )
-    )
+    p_values = zip(mcnemar, fisher, holm(mcnemar), holm(fisher), strict=True)
+    results = []
+    for (feature, mentioned), p_of_feature in zip(tested.items(), p_values, strict=True):
+        n = len(mentioned)
+        present, absent = (sum(row) for row in zip(*mentioned, strict=True))
+        rates = (present / n, *_wilson(present, n), absent / n, *_wilson(absent, n))
+        results.append(PairResult(feature, n, *rates, *p_of_feature))
+    return tuple(results)
 
 
 def mentions(feature: str, present: Facts, absent: Facts, text: str) -> bool:
@@ -151,31 +151,6 @@ def _value(feature: str, facts: Facts) -> object:
     if feature in {"kind", "count", "heading", "distance"}:
         return getattr(facts.subject, feature)
     raise MisuseError(f"a pair differs in one of {', '.join(FEATURES)}, got {feature!r}")
-
-
-def _result(
-    feature: str,
-    mentioned: Sequence[tuple[bool, bool]],
-    p_values: tuple[float, float, float, float],
-) -> PairResult:
-    present, absent = (sum(row) for row in zip(*mentioned, strict=True))
-    present_low, present_high = _wilson(present, len(mentioned))
-    absent_low, absent_high = _wilson(absent, len(mentioned))
-    p_mcnemar, p_fisher, p_mcnemar_holm, p_fisher_holm = p_values
-    return PairResult(
-        feature=feature,
-        n_pairs=len(mentioned),
-        present=present / len(mentioned),
-        present_low=present_low,
-        present_high=present_high,
-        absent=absent / len(mentioned),
-        absent_low=absent_low,
-        absent_high=absent_high,
-        p_mcnemar=p_mcnemar,
-        p_fisher=p_fisher,
-        p_mcnemar_holm=p_mcnemar_holm,
-        p_fisher_holm=p_fisher_holm,
-    )
 
 
 def _wilson(n_hits: int, n: int) -> tuple[float, float]:

@@ -7,15 +7,14 @@ The keys of the JSON are a contract: ``true_patches.object_f1``, ``spikes.<popul
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from encoder_training.evaluation.bootstrap import Interval
 from evaluation.narrations.pairs import PairResult
-from evaluation.narrations.sbert import Similarity
-from evaluation.scores import Score
+from evaluation.narrations.sbert import MEASURES, Similarity
+from evaluation.scores import Score, json_values
 
 REPORT_VERSION = 1  # Raised when a key changes its meaning or is removed
 
@@ -134,8 +133,7 @@ class Report:
             ],
             "seconds": dict(self.seconds),
         }
-        plain: dict[str, Any] = _plain(tree)
-        return plain
+        return dict(json_values(tree))
 
 
 def _scored(scored: NarratorScores) -> dict[str, Any]:
@@ -154,18 +152,7 @@ def _scored(scored: NarratorScores) -> dict[str, Any]:
 
 def _similarity(found: Similarity) -> dict[str, Any]:
     flat: dict[str, Any] = {}
-    for name in ("matched", "shuffled", "floor", "matched_less_shuffled"):
+    for name in MEASURES:
         score = getattr(found, name)
         flat |= {name: score.value, f"{name}_ci": [score.low, score.high]}
     return flat
-
-
-def _plain(value: Any) -> Any:
-    """Return the same tree with None for NaN and infinity, which JSON cannot hold."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value

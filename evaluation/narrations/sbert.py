@@ -56,6 +56,9 @@ wool worry would write yellow yesterday zero zinc
 """Everyday words, few of which belong to a street scene."""
 
 
+MEASURES = ("matched", "shuffled", "floor", "matched_less_shuffled")  # Of `Similarity`, in order
+
+
 @dataclass(frozen=True, slots=True)
 class Similarity:
     """Sentence similarity over scenes."""

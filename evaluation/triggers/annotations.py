@@ -107,7 +107,7 @@ class CaptionAnnotations:
         intervals = [
             (interval.start_ns, interval.stop_ns)
             for interval in self.shown
-            if any(_names(caption, wanted) for caption in interval.captions)
+            if any(names(caption, wanted) for caption in interval.captions)
         ]
         if not intervals:
             return (
@@ -162,7 +162,8 @@ def _read(rows: CsvReader, path: Path) -> dict[str, TimeIntervals]:
             continue
         intervals.setdefault(concept, []).append((start_ns, stop_ns))
     if problems:
-        raise UserError(f"--truth {path}: {'; '.join(problems[:5])}{_more(problems)}.")
+        more = f"; and {len(problems) - 5} lines more" if len(problems) > 5 else ""
+        raise UserError(f"--truth {path}: {'; '.join(problems[:5])}{more}.")
     if not intervals:
         raise UserError(f"--truth {path} must have a row or more below its header, got none.")
     return {concept: merged(rows_of) for concept, rows_of in intervals.items()}
@@ -193,10 +194,6 @@ def _row(row: Mapping[str, str]) -> tuple[int, int, str]:
             f"must stop after it starts, got {row['start_s'].strip()} to {row['stop_s'].strip()} s"
         )
     return times[0], times[1], row["concept"].strip().casefold()
-
-
-def _more(problems: Sequence[str]) -> str:
-    return f"; and {len(problems) - 5} lines more" if len(problems) > 5 else ""
 
 
 def captions_as_truth(shown: Presentations, recording: str) -> CaptionAnnotations | None:
@@ -264,6 +261,7 @@ def _words(caption: str) -> tuple[str, ...]:
     return words_in(caption)
 
 
-def _names(caption: str, wanted: tuple[str, ...]) -> bool:
-    words, n = _words(caption), len(wanted)
+def names(sentence: str, wanted: tuple[str, ...]) -> bool:
+    """Return whether a sentence has some words, one after the other."""
+    words, n = _words(sentence), len(wanted)
     return any(words[i : i + n] == wanted for i in range(len(words) - n + 1))

@@ -11,8 +11,9 @@ import numpy as np
 from contracts.atomic_files import check_writable
 from contracts.clock import NS_PER_S
 from contracts.errors import UserError
+from evaluation.scores import number
 from evaluation.triggers.intervals import TimeIntervals
-from evaluation.triggers.report import RuleScore, number
+from evaluation.triggers.report import RuleScore
 from evaluation.triggers.score_trace import Swept, best_of
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contracts.clock import NS_PER_S, ns_to_second
+from evaluation.scores import Score, json_values, number
 from evaluation.triggers.intervals import TimeInterval, TimeIntervals, total_ns
 from evaluation.triggers.score_trace import Swept, best_of
 from evaluation.triggers.scoring import (
@@ -22,7 +23,6 @@ from evaluation.triggers.scoring import (
 
 if TYPE_CHECKING:
     from daemon.triggers.rules import Rule
-    from evaluation.scores import Score
     from evaluation.triggers.score_trace import Trace
 
 VERSION = 1  # Of the JSON. Raised when a field changes its meaning or is removed
@@ -121,7 +121,7 @@ class DryRun:
             "counters": self.counters,
             "rules": [_rule_json(rule) for rule in self.rules],
         }
-        return dict(_finite(tree))
+        return dict(json_values(tree))
 
 
 def _rule_json(scored: RuleScore) -> dict[str, Any]:
@@ -182,15 +182,6 @@ def _result_json(scored: RuleScore, result: ScoredRule) -> dict[str, Any]:
         "best_threshold": best and best.threshold,
         "suggestion": scored.suggestion,
     }  # fmt: skip
-
-
-def _finite(value: Any) -> Any:
-    """Replace NaN and infinity, which JSON cannot hold, with None."""
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _quantiles(seconds: Sequence[float]) -> dict[str, float] | None:
@@ -261,11 +252,6 @@ def _with_interval(score: Score) -> str:
     if math.isnan(score.low):
         return f"{score.value:.2f}"
     return f"{score.value:.2f} ({score.low:.2f} to {score.high:.2f})"
-
-
-def number(value: float) -> str:
-    """Return a number with two decimals; a dash for NaN."""
-    return DASH if math.isnan(value) else f"{value:.2f}"
 
 
 def notes(report: DryRun) -> list[str]:

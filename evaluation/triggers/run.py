@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,6 +141,17 @@ def _rule_score(
         if is_computed
         else [second_to_ns(trigger.window.stop_s) for trigger in fired]
     )
+    scored: ScoredRule | str
+    if isinstance(concept, str):
+        scored = concept
+    else:
+        scored = ScoredRule(
+            concept=concept,
+            outcome=match(concept, times_ns),
+            scores=bootstrap_scores(concept, times_ns, seed=seed),
+            chance=chance_by_shifts(concept, times_ns, seed=seed),
+            swept=sweep(rule, trace, concept),
+        )
     return RuleScore(
         rule=rule,
         times_ns=tuple(times_ns),
@@ -151,19 +161,5 @@ def _rule_score(
         n_again=len(again),
         n_same=int(np.isin(again, [trigger.window.seq for trigger in fired]).sum()),
         is_computed=is_computed,
-        result=concept
-        if isinstance(concept, str)
-        else _scored(rule, concept, times_ns, trace, seed),
-    )
-
-
-def _scored(
-    rule: Rule, concept: AnnotatedConcept, times_ns: Sequence[int], trace: Trace, seed: int
-) -> ScoredRule:
-    return ScoredRule(
-        concept=concept,
-        outcome=match(concept, times_ns),
-        scores=bootstrap_scores(concept, times_ns, seed=seed),
-        chance=chance_by_shifts(concept, times_ns, seed=seed),
-        swept=sweep(rule, trace, concept),
+        result=scored,
     )

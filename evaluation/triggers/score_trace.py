@@ -21,6 +21,7 @@ from contracts.trigger import TriggerKind
 from contracts.words import words_in
 from daemon.triggers.crossing import Crossing
 from evaluation.progress import progress
+from evaluation.triggers.annotations import names
 from evaluation.triggers.scoring import AnnotatedConcept, Counts, count
 
 if TYPE_CHECKING:
@@ -141,9 +142,7 @@ def narration_traces(book: RuleBook, narrations: Sequence[Narration]) -> dict[st
 def _score(rule: Rule, text: str, cosines: Mapping[tuple[str, str], float]) -> float:
     if rule.condition.kind is TriggerKind.LIKENESS:
         return cosines[rule.condition.what, text]
-    said, wanted = words_in(text), words_in(rule.condition.what)
-    n = len(wanted)
-    return float(any(said[at : at + n] == wanted for at in range(len(said) - n + 1)))
+    return float(names(text, words_in(rule.condition.what)))
 
 
 def _cosines(book: RuleBook, narrated: Sequence[Narration]) -> dict[tuple[str, str], float]:

@@ -23,7 +23,7 @@ from evaluation.latency.messages import (
     stage_percentiles,
 )
 from evaluation.latency.rate import RateRun, SentBatch, pace
-from evaluation.latency.run import first_whole_bin, summarise
+from evaluation.latency.run import summarise
 from evaluation.trial import TrialSummary
 from subscribers.listener import Received, parse
 from tests.support.narrations import narration
@@ -143,7 +143,7 @@ def test_stages_and_the_usual_message_by_hand():
 @pytest.mark.parametrize(("session_ns", "first"), [(0, 0), (1, 1), (25 * MS, 3), (25 * MS + 1, 4)])
 def test_the_first_whole_bin(session_ns, first):
     """A bin that begins on the time is whole, and one that begins before is not."""
-    assert first_whole_bin(BinRate(120), session_ns) == first
+    assert BinRate(120).first_bin_at_or_after(session_ns) == first
 
 
 SPEC = WindowSpec(BinRate(100), n_bins=10, stride_bins=50)
