@@ -38,76 +38,24 @@ HEADERS = {
 
 
 class HttpOutlet:
-    """Posts the JSON of each trigger."""
-
-    def __init__(self, table: HttpSinkTable, clock: Clock) -> None:
-        self._request = _Request(table, clock, "POST", table.url)
-
-    def open(self) -> None:
-        """Make the client; each delivery has a connection of its own."""
-        self._request.open()
-
-    def deliver(self, delivery: Delivery) -> None:
-        """Post one trigger."""
-        self._request.send(delivery.payload, delivery.trigger.stamps.published)
-
-    def tend(self) -> None:
-        """Nothing to keep alive: no connection is open between deliveries."""
-
-    def close(self, *, deadline_s: float) -> None:
-        """Close the client; returns at once."""
-        self._request.close()
-
-
-class OpenEphysOutlet(HttpOutlet):
-    """Broadcasts a message to all processors of the Open Ephys GUI."""
-
-    def __init__(self, table: OpenEphysSinkTable, clock: Clock) -> None:
-        self._request = _Request(table, clock, "PUT", table.url.rstrip("/") + MESSAGE_PATH)
-        self._message = table.message
-
-    def deliver(self, delivery: Delivery) -> None:
-        """Send the message.
-
-        Raises
-        ------
-        DeliveryError
-            If it did not arrive, or the GUI is idle and passes nothing on.
-        """
-        trigger = delivery.trigger
-        text = self._message.format(
-            name=trigger.name,
-            population=trigger.population,
-            score=trigger.score,
-            threshold=trigger.threshold,
-            stop_s=trigger.window.stop_s,
-            frame_s=trigger.window.frame_s,
-            id=trigger.id,
-            seq=trigger.seq,
-        )
-        body = json.dumps({"text": text}).encode()
-        answer = self._request.send(body, trigger.stamps.published)
-        try:
-            mode = load(answer).get("mode")
-        except WireError:
-            return
-        if mode == "IDLE":
-            raise DeliveryError("the GUI is idle: it passes messages on only while it acquires")
-
-
-class _Request:
-    """One kind of request, sent again and again; proxies of the environment are not used."""
+    """Posts the JSON of each trigger; proxies of the environment are not used."""
 
     def __init__(
-        self, table: HttpSinkTable | OpenEphysSinkTable, clock: Clock, method: str, url: str
+        self,
+        table: HttpSinkTable | OpenEphysSinkTable,
+        clock: Clock,
+        *,
+        method: str = "POST",
+        path: str = "",
     ) -> None:
-        self._method, self._url = method, url
+        self._method = method
+        self._url = table.url.rstrip("/") + path if path else table.url
         self._timeout_s, self._retries = table.timeout_s, table.retries
         self._max_age_ns = second_to_ns(table.max_age_s)
         self._clock = clock
 
     def open(self) -> None:
-        """Make what all requests share, on the thread that sends them."""
+        """Make the client; each delivery has a connection of its own."""
         # Loading certificates takes tens of milliseconds. They are the system's and not the
         # client's own, because a laboratory may have an authority of its own.
         verify = ssl.create_default_context() if self._url.startswith("https:") else False
@@ -124,22 +72,20 @@ class _Request:
         # hold the sink for hours.
         self._runner = asyncio.Runner()
 
-    def close(self) -> None:
-        """Close the client and its event loop."""
+    def deliver(self, delivery: Delivery) -> None:
+        """Post one trigger."""
+        self._send(delivery.payload, delivery.trigger.stamps.published)
+
+    def tend(self) -> None:
+        """Nothing to keep alive: no connection is open between deliveries."""
+
+    def close(self, *, deadline_s: float) -> None:
+        """Close the client and its event loop; returns at once."""
         self._runner.run(self._client.aclose())
         self._runner.close()
 
-    def send(self, body: bytes, published_ns: int) -> bytes:
-        """Send a body; return the answer's.
-
-        One whose trigger, published at `published_ns`, would be older than the sink's ``max_age_s``
-        after the next pause is not tried again.
-
-        Raises
-        ------
-        DeliveryError
-            If it did not arrive, after the last retry.
-        """
+    def _send(self, body: bytes, published_ns: int) -> bytes:
+        # A trigger that would be older than ``max_age_s`` after the next pause is not tried again.
         pause_ns = FIRST_PAUSE_NS
         for _ in range(self._retries):
             try:
@@ -174,6 +120,42 @@ class _Request:
         if not response.is_success:
             raise DeliveryError(f"answered {response.status_code} {response.reason_phrase}")
         return answer[:MAX_ANSWER_BYTES]
+
+
+class OpenEphysOutlet(HttpOutlet):
+    """Broadcasts a message to all processors of the Open Ephys GUI."""
+
+    def __init__(self, table: OpenEphysSinkTable, clock: Clock) -> None:
+        super().__init__(table, clock, method="PUT", path=MESSAGE_PATH)
+        self._message = table.message
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Send the message.
+
+        Raises
+        ------
+        DeliveryError
+            If it did not arrive, or the GUI is idle and passes nothing on.
+        """
+        trigger = delivery.trigger
+        text = self._message.format(
+            name=trigger.name,
+            population=trigger.population,
+            score=trigger.score,
+            threshold=trigger.threshold,
+            stop_s=trigger.window.stop_s,
+            frame_s=trigger.window.frame_s,
+            id=trigger.id,
+            seq=trigger.seq,
+        )
+        body = json.dumps({"text": text}).encode()
+        answer = self._send(body, trigger.stamps.published)
+        try:
+            mode = load(answer).get("mode")
+        except WireError:
+            return
+        if mode == "IDLE":
+            raise DeliveryError("the GUI is idle: it passes messages on only while it acquires")
 
 
 def _first_cause(error: BaseException) -> BaseException:
