@@ -200,9 +200,8 @@ class TriggerEvaluator:
     def on_narration(self, narration: Narration) -> None:
         """Publish what a narration's words trigger; called on the fast loop, never waits.
 
-        A failed narration has no words and is passed over.
-
-        Rules on likeness are evaluated in another process, and their triggers published by `poll`.
+        A failed narration has no words and is passed over. Rules on likeness are evaluated in
+        another process, and their triggers published by `poll`.
         """
         if narration.utterance.status is Status.FAILED:
             return

@@ -80,13 +80,7 @@ class FixedSizes:
         return self._calls[n_rows](ids, places)[:n]
 
     def _make(self, n_rows: int) -> Call | None:
-        """Compile and record; None, with a line in the log, where neither is possible.
-
-        Raises
-        ------
-        torch.OutOfMemoryError
-            If there is no room for the output.
-        """
+        # Compile and record; None, with a line in the log, where neither is possible.
         import torch
 
         plain = self._plain(n_rows)
@@ -132,13 +126,7 @@ class FixedSizes:
         )
 
     def _check(self, call: Call, plain: Call, n_rows: int) -> None:
-        """Compare a call with the plain one, on different tokens at different positions.
-
-        Raises
-        ------
-        ArithmeticError
-            If their scores differ.
-        """
+        # Compare a call with the plain one, on different tokens at different positions.
         import torch
 
         # A vocabulary's first token may be zeros, and the first position attends to itself alone.
@@ -197,9 +185,5 @@ def buckets(max_rows: int) -> list[int]:
     >>> buckets(12)
     [1, 2, 4, 8, 12]
     """
-    sizes = []
-    size = 1
-    while size < max_rows:
-        sizes.append(size)
-        size *= 2
-    return [*sizes, max_rows]
+    n_powers = (max_rows - 1).bit_length()  # of two, below `max_rows`
+    return [*(2**n for n in range(n_powers)), max_rows]

@@ -73,13 +73,7 @@ def load_weights(source: ModelSource, config: Any) -> Any:
 
 @contextmanager
 def _explain(source: ModelSource) -> Iterator[None]:
-    """Name the model that could not be read, and what to do about it.
-
-    Raises
-    ------
-    UserError
-        In place of what transformers and safetensors raise.
-    """
+    # Name the model that could not be read, and what to do about it.
     from safetensors import SafetensorError
 
     try:

@@ -198,13 +198,7 @@ class LlavaNarrator:
         )
 
     def _warm_up(self) -> None:
-        """Narrate an empty grid: the first calls allocate memory and choose kernels, and take long.
-
-        Raises
-        ------
-        torch.OutOfMemoryError
-            If the device's memory does not hold one row.
-        """
+        # Narrate an empty grid: the first calls allocate memory and choose kernels, and take long.
         import torch
 
         from daemon.narrators.llava.engine import EndReason

@@ -145,13 +145,6 @@ def message_of(error: Any) -> str:
 
 
 def _object(text: str) -> dict[str, Any]:
-    """Parse a JSON object.
-
-    Raises
-    ------
-    ValueError
-        If it is none.
-    """
     try:
         value = json.loads(text)
     except RecursionError as error:

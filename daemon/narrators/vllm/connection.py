@@ -141,15 +141,6 @@ class ServerConnection:
             raise self._fault(error, self._connect_timeout_s) from error
 
     async def _check(self, response: httpx2.Response) -> None:
-        """Raise unless the status is 200.
-
-        Raises
-        ------
-        ServerFault
-            If another try may succeed.
-        RefusedError
-            If none will.
-        """
         status = response.status_code
         if status == HTTPStatus.OK:
             return

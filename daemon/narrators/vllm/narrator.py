@@ -258,13 +258,8 @@ class VllmNarrator:
 
 
 def _check_timeouts(settings: NarratorSettings, vllm: VllmSettings) -> None:
-    """Check that a sentence on which silent servers fail ends before its worker is killed.
-
-    Raises
-    ------
-    UserError
-        If it does not, because the reason would be lost with the worker.
-    """
+    # A sentence on which silent servers fail must end before its worker is killed: the reason would
+    # be lost with the worker.
     n_tries = vllm.retries + 1
     longest_s = n_tries * (MAX_WAIT_S + vllm.connect_timeout_s + vllm.silence_timeout_s)
     if settings.deadline_s is not None:

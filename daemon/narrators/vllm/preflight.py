@@ -86,13 +86,6 @@ class Preflight:
         self._check_prompt(connection.url, prompts)
 
     def _check_model(self, url: str, served: dict[str, int | None]) -> None:
-        """Compare names and lengths.
-
-        Raises
-        ------
-        UserError
-            If the server lacks the model, or is too short for prompt and sentence.
-        """
         if self._model not in served:
             raise UserError(
                 f"{url} serves {', '.join(map(repr, served)) or 'no model'}, and not "
@@ -109,13 +102,7 @@ class Preflight:
             )
 
     def _check_prompt(self, url: str, prompts: Sequence[list[int]]) -> None:
-        """Compare the server's token ids of the prompt, if it returned them.
-
-        Raises
-        ------
-        UserError
-            If they differ from those of the model's tokenizer.
-        """
+        # Compare the server's token ids of the prompt, if it returned them.
         if prompts and prompts[0] != self._prompt_ids:
             raise UserError(
                 f"{url} reads the prompt as {len(prompts[0])} tokens that differ from the model's "

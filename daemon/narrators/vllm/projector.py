@@ -112,13 +112,6 @@ class Projector:
         return before + [image_id] * n_patches + after
 
     def _weights(self) -> dict[str, Tensor]:
-        """Read only the projector's weights.
-
-        Raises
-        ------
-        KeyError
-            If there are none.
-        """
         from safetensors import safe_open
 
         weights: dict[str, Tensor] = {}
@@ -155,13 +148,6 @@ class Projector:
 
 
 def _layers(config: Any, weights: Mapping[str, Tensor]) -> Any:
-    """Return the projector with its weights.
-
-    Raises
-    ------
-    RuntimeError
-        If weights are missing or of another shape.
-    """
     import torch
     from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 

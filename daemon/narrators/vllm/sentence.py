@@ -85,13 +85,6 @@ class Sentence:
             self.problem = f"{retries + 1} tries failed, the last: {self.problem}"
 
     async def _try(self, connection: ServerConnection, body: bytes, silence_s: float) -> Draft:
-        """Return the complete sentence of one server.
-
-        Raises
-        ------
-        ServerFault
-            If it is not completed.
-        """
         draft = Draft()
 
         def on_event(data: str) -> None:
