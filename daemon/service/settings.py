@@ -8,6 +8,7 @@ stands in its manifest and not here.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -39,16 +40,15 @@ def _endpoint(value: str) -> str:
     return value
 
 
-def _to_bind(value: str) -> str:
-    if problem := bind_problem(value):
-        raise ValueError(problem)
-    return value
+def _refuse_if(problem_of: Callable[[str], str]) -> AfterValidator:
+    """Refuse a value with the problem that a function finds in it; empty if none."""
 
+    def check(value: str) -> str:
+        if problem := problem_of(value):
+            raise ValueError(problem)
+        return value
 
-def _to_connect(value: str) -> str:
-    if problem := connect_problem(value):
-        raise ValueError(problem)
-    return value
+    return AfterValidator(check)
 
 
 def _torch_device(value: str) -> str:
@@ -71,15 +71,9 @@ def _several(noun: str) -> tuple[BeforeValidator, AfterValidator]:
     return BeforeValidator(split), AfterValidator(refuse_none)
 
 
-def _http_url(value: str) -> str:
-    if problem := http_problem(value):
-        raise ValueError(problem)
-    return value.rstrip("/")
-
-
-BindEndpoint = Annotated[str, AfterValidator(_endpoint), AfterValidator(_to_bind)]
-ConnectEndpoint = Annotated[str, AfterValidator(_endpoint), AfterValidator(_to_connect)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+BindEndpoint = Annotated[str, AfterValidator(_endpoint), _refuse_if(bind_problem)]
+ConnectEndpoint = Annotated[str, AfterValidator(_endpoint), _refuse_if(connect_problem)]
+HttpUrl = Annotated[str, _refuse_if(http_problem), AfterValidator(lambda url: url.rstrip("/"))]
 TorchDevice = Annotated[str, AfterValidator(_torch_device)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -40,7 +42,10 @@ class LoadedSettings:
     def effective(self) -> dict[str, tuple[Any, str]]:
         """Return each dotted key with its value, as JSON would hold it, and its source."""
         values = self.settings.model_dump(mode="json")
-        return {key: (_value_at(values, key), source) for key, source in self.provenance.items()}
+        return {
+            key: (reduce(getitem, key.split("."), values), source)
+            for key, source in self.provenance.items()
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +95,7 @@ def load_settings(
 
 
 def overrides_of(texts: Sequence[str]) -> dict[str, object]:
-    """Read ``key=value`` texts.
-
-    A later text of the same key wins.
+    """Read ``key=value`` texts; a later one of the same key wins.
 
     Raises
     ------
@@ -131,20 +134,18 @@ def _topic(expression: str) -> str:
 
 def setting_keys() -> tuple[str, ...]:
     """Return every dotted key, in the order of the models."""
-    return tuple(_keys())
-
-
-def _keys() -> Iterator[str]:
+    keys: list[str] = []
     for name, field in Settings.model_fields.items():
         group = field.annotation
         if isinstance(group, type) and issubclass(group, BaseModel):
-            yield from (f"{name}.{member}" for member in group.model_fields)
+            keys += (f"{name}.{member}" for member in group.model_fields)
         else:
-            yield name
+            keys.append(name)
+    return tuple(keys)
 
 
 def _groups() -> set[str]:
-    return {key.partition(".")[0] for key in _keys() if "." in key}
+    return {key.partition(".")[0] for key in setting_keys() if "." in key}
 
 
 def _from_file(file: Path | None, problems: list[str]) -> list[_Given]:
@@ -196,14 +197,9 @@ def _from_command_line(overrides: Mapping[str, object], problems: list[str]) -> 
 
 def _known(given: Iterable[_Given], problems: list[str]) -> list[_Given]:
     """Keep the keys that exist; say what is nearest to those that do not."""
-    keys = setting_keys()
-    kept = []
-    for item in given:
-        if item.key in keys:
-            kept.append(item)
-        else:
-            problems.append(_unknown(item, keys))
-    return kept
+    keys, items = setting_keys(), list(given)
+    problems += [_unknown(item, keys) for item in items if item.key not in keys]
+    return [item for item in items if item.key in keys]
 
 
 def _unknown(given: _Given, keys: tuple[str, ...]) -> str:
@@ -281,18 +277,5 @@ def _sentence(detail: ErrorDetails, sources: Mapping[str, str]) -> str:
         found = f", got {detail['input']!r:.200}" if "got " not in rule else ""
         return f"{key} {rule}{found} ({sources[key]})."
     # A rule about a whole group: name the source of each of its values that was set.
-    given = sorted(
-        {
-            source
-            for name, source in sources.items()
-            if name.startswith(f"{key}.") and source != DEFAULT
-        }
-    )
-    return f"{key}.{rule} ({', '.join(given) or DEFAULT})."
-
-
-def _value_at(values: Mapping[str, Any], key: str) -> Any:
-    value: Any = values
-    for part in key.split("."):
-        value = value[part]
-    return value
+    of_group = {source for name, source in sources.items() if name.startswith(f"{key}.")}
+    return f"{key}.{rule} ({', '.join(sorted(of_group - {DEFAULT})) or DEFAULT})."
