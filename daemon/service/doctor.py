@@ -18,18 +18,9 @@ from contracts.errors import ManifestError
 from contracts.manifest import load_manifest
 
 NEEDED = (
-    "numpy",
-    "msgpack",
-    "pyzmq",
-    "pydantic",
-    "prometheus-client",
-    "h5py",
-    "pynwb",
-    "spikeinterface",
-    "safetensors",
-    "torch",
-    "transformers",
-)
+    "numpy", "msgpack", "pyzmq", "pydantic", "prometheus-client", "h5py", "pynwb",
+    "spikeinterface", "safetensors", "torch", "transformers",
+)  # fmt: skip
 """Distributions without which some verb does not work."""
 
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")

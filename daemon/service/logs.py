@@ -14,23 +14,13 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 ROOT_LOGGERS = (
-    "contracts",
-    "daemon",
-    "encoder_export",
-    "encoder_training",
-    "evaluation",
-    "neurrate",
-    "simulation",
-    "stream_sources",
-    "subscribers",
-)
+    "contracts", "daemon", "encoder_export", "encoder_training", "evaluation", "neurrate",
+    "simulation", "stream_sources", "subscribers",
+)  # fmt: skip
 """Our packages. Of libraries only warnings and errors are written."""
 
-_STANDARD = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
-    "message",
-    "asctime",
-    "taskName",
-}
+_OF_EVERY_RECORD = vars(logging.LogRecord("", 0, "", 0, "", (), None))
+_STANDARD = frozenset({*_OF_EVERY_RECORD, "message", "asctime", "taskName"})
 
 
 def configure_logging(

@@ -154,7 +154,12 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     latencies = LatencyRecorder(metrics)
     registry = StreamRegistry(manifest.population, settings.ingest.extra_units)
     with ExitStack() as undo:  # if one cannot be built, those before it are closed
-        publisher = _publisher(settings, context)
+        publisher = Publisher(
+            context,
+            settings.publish.bind,
+            queue_messages=settings.publish.queue_messages,
+            is_insecure=settings.publish.insecure,
+        )
         undo.callback(publisher.close)
         http = None
         if settings.http.enabled:
@@ -196,15 +201,6 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
         manifest, counters, gauges, latencies, health, registry, publisher, http, narrator_client,
         triggers, loop,
     )  # fmt: skip
-
-
-def _publisher(settings: Settings, context: zmq.Context[zmq.Socket[bytes]]) -> Publisher:
-    return Publisher(
-        context,
-        settings.publish.bind,
-        queue_messages=settings.publish.queue_messages,
-        is_insecure=settings.publish.insecure,
-    )
 
 
 def _split_encoder(
