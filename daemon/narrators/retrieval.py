@@ -36,14 +36,9 @@ class RetrievalNarrator:
             )
         self._finder = finder
         self._waiting: list[tuple[int, Sequence[PatchEmbedding], int]] = []
-        self._provenance = Provenance(
+        self.provenance = Provenance(
             bundle=manifest.sha256, backend="retrieval", model="", prompt=""
         )
-
-    @property
-    def provenance(self) -> Provenance:
-        """The bundle, for every narration; there is no model or prompt."""
-        return self._provenance
 
     @property
     def n_rows(self) -> int:

@@ -57,18 +57,10 @@ def model_problem(model: str) -> str:
 
 
 class _Comparer:
-    """Compares texts with the sentences of the rules.
-
-    Raises
-    ------
-    UserError
-        If a folder holds no model.
-    """
+    """Compares texts with the sentences of the rules."""
 
     def __init__(self, model: str, sentences: Sequence[str]) -> None:
-        if problem := model_problem(
-            model
-        ):  # checked at the start too, but the folder may have gone
+        if problem := model_problem(model):  # again, because the folder may have gone since
             raise UserError(problem)
         import torch
         from sentence_transformers import SentenceTransformer

@@ -86,18 +86,13 @@ class LlavaNarrator:
         with explain_out_of_memory(str(model), device=device, max_rows=max_rows):
             self._engine = self._load(source, config, prompt, weights, device, max_rows)
             self._warm_up()
-        self._provenance = Provenance(
+        self.provenance = Provenance(
             bundle=manifest.sha256,
             backend="llava",
             model=str(model),
             prompt=prompt,
             revision=revision,
         )
-
-    @property
-    def provenance(self) -> Provenance:
-        """Model, prompt and bundle, for every narration."""
-        return self._provenance
 
     @property
     def n_rows(self) -> int:

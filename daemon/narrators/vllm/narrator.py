@@ -88,7 +88,7 @@ class VllmNarrator:
         check = Preflight(
             self._projector, manifest, narrator=settings, vllm=vllm, model=self._served
         )
-        self._provenance = Provenance(
+        self.provenance = Provenance(
             bundle=manifest.sha256,
             backend="vllm",
             model=model,
@@ -114,11 +114,6 @@ class VllmNarrator:
             raise
         for index, fault in resting:
             self._pool.rest(self._pool.servers[index], fault, requested_s=self._pool.now_s())
-
-    @property
-    def provenance(self) -> Provenance:
-        """Model, prompt and bundle, for every narration."""
-        return self._provenance
 
     @property
     def n_rows(self) -> int:
