@@ -111,9 +111,8 @@ class Monitor:
         received = self._components.counters.messages_received
         last = self._progress
         if ring.complete_until > last.complete_until or ring.generation != last.generation:
-            self._progress = _WatermarkProgress(
-                ring.complete_until, ring.generation, received, now_ns
-            )
+            progress = _WatermarkProgress(ring.complete_until, ring.generation, received, now_ns)
+            self._progress = progress
             return ""
         stalled_s = ns_to_second(now_ns - last.host_ns)
         limit_s = self._settings.ingest.stream_timeout_s + STALL_S

@@ -16,10 +16,7 @@ STDIN = 0
 
 
 class StopRequest:
-    """Whether somebody has asked to stop.
-
-    `signal_name` is empty if it was not a signal that asked.
-    """
+    """Whether somebody has asked to stop; `signal_name` is empty if that was not a signal."""
 
     def __init__(self) -> None:
         self.is_made = False
