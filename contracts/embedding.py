@@ -57,3 +57,17 @@ class PatchEmbedding:
         expected = (self.grid.n_patches, self.grid.dim)
         if self.patches.shape != expected:
             raise MisuseError(f"patches must have shape {expected}, got {self.patches.shape}")
+
+
+def patch_cosines(
+    actual: NDArray[np.floating], expected: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return the cosine of each patch with its counterpart; (n, n_patches, dim) to (n, n_patches).
+
+    It is -1 if a patch is not finite or has no length.
+    """
+    one, other = actual.astype(np.float64), expected.astype(np.float64)
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
+        cosines = np.einsum("npd,npd->np", one, other) / lengths
+    return np.where(np.isfinite(cosines), cosines, -1.0)

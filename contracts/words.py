@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 IRREGULAR = {
     "people": "person",
@@ -34,6 +35,16 @@ def words_in(sentence: str) -> tuple[str, ...]:
     ('a', 'road', 'on', 'a', 'hill')
     """
     return tuple(singular(word) for word in _WORD.findall(_ABSENT.sub(" ", sentence.lower())))
+
+
+def has_phrase(words: Sequence[str], phrase: Sequence[str]) -> bool:
+    """Return whether words contain those of a phrase, one after the other.
+
+    >>> has_phrase(words_in("Two red buses wait."), words_in("red bus"))
+    True
+    """
+    n = len(phrase)
+    return any(tuple(words[i : i + n]) == tuple(phrase) for i in range(len(words) - n + 1))
 
 
 def singular(word: str) -> str:

@@ -17,6 +17,7 @@ import torch  # noqa: TID253 - the reference is the torch network
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from contracts.embedding import patch_cosines
 from contracts.errors import UserError
 from contracts.manifest import sha256_of
 from daemon.encoders.onnx import import_runtime, open_session
@@ -272,13 +273,9 @@ class _Totals:
 
     def add(self, expected: NDArray[np.float64], actual: NDArray[np.floating]) -> None:
         """Add each patch of two arrays of shape (n, n_patches, dim)."""
-        actual = actual.astype(np.float64)
+        cosine = patch_cosines(actual, expected)
         with np.errstate(all="ignore"):
-            length = np.linalg.norm(expected, axis=-1)
-            dot = np.einsum("npd,npd->np", expected, actual)
-            cosine = dot / (length * np.linalg.norm(actual, axis=-1))
-            error = np.linalg.norm(actual - expected, axis=-1) / length
-        cosine = np.where(np.isfinite(cosine), cosine, -1.0)
+            error = np.linalg.norm(actual - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
         error = np.where(np.isfinite(error), error, np.inf)
         self.n += cosine.size
         self.min_cosine = min(self.min_cosine, float(cosine.min()))

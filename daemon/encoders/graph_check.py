@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.embedding import patch_cosines
 from contracts.errors import EngineError
 from contracts.manifest import ENCODER_FLOAT32, ENCODER_ONNX, Manifest
 from daemon.encoders.engine_cache import (
@@ -106,7 +107,7 @@ def find_fault(
     Returns a clause with the lowest cosine of a patch, if that is below the limit; else "".
     """
     counts, mask = poisson_windows(manifest)
-    cosine = lowest_cosine(graph.run(counts, mask), reference.run(counts, mask))
+    cosine = patch_cosines(graph.run(counts, mask), reference.run(counts, mask)).min()
     if cosine >= min_cosine:
         return ""
     return (
@@ -132,18 +133,6 @@ def poisson_windows(
     mask = rng.random((N_WINDOWS, len(rate))) < 0.5
     mask[: N_WINDOWS // 2] = True
     return rng.poisson(rate, shape).astype(np.float32), mask.astype(np.float32)
-
-
-def lowest_cosine(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """Return the lowest cosine of a patch with its counterpart; shapes (n, n_patches, dim).
-
-    It is -1 if a patch is not finite or has no length.
-    """
-    one, other = actual.astype(np.float64), expected.astype(np.float64)
-    with np.errstate(all="ignore"):
-        lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
-        cosines = np.einsum("npd,npd->np", one, other) / lengths
-    return float(np.where(np.isfinite(cosines), cosines, -1.0).min())
 
 
 def _processor_key(manifest: Manifest) -> EngineKey:

@@ -49,7 +49,7 @@ from contracts.trigger import (
     pack_trigger,
     trigger_latency_ms,
 )
-from contracts.words import words_in
+from contracts.words import has_phrase, words_in
 from daemon.counters import Counters
 from daemon.publisher import Publisher
 from daemon.triggers.crossing import Crossing
@@ -212,7 +212,7 @@ class TriggerEvaluator:
         if on_words:
             words = words_in(narration.utterance.text)
             for state in on_words:
-                self._take_score(state, float(_has(words, state.words)), narration)
+                self._take_score(state, float(has_phrase(words, state.words)), narration)
         on_likeness = self._of_kind[TriggerKind.LIKENESS]
         if self._likeness and any(_is_about(state, narration) for state in on_likeness):
             self._likeness.submit(narration)
@@ -343,14 +343,6 @@ class TriggerEvaluator:
 
 def _is_about(state: _RuleState, narration: Narration) -> bool:
     return state.rule.condition.population == narration.population
-
-
-def _has(words: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Whether some words stand in others, one after the other."""
-    n = len(wanted)
-    return any(
-        tuple(words[first : first + n]) == tuple(wanted) for first in range(len(words) - n + 1)
-    )
 
 
 def _log(trigger: Trigger, durations_ms: Mapping[str, float]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from contracts.clock import MAX_SESSION_NS, NS_PER_S, second_to_ns
 from contracts.errors import UserError, listed
 from contracts.trigger import TriggerKind
-from contracts.words import words_in
+from contracts.words import has_phrase, words_in
 from evaluation.triggers.intervals import TimeInterval, TimeIntervals, common, merged
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class CaptionAnnotations:
         intervals = [
             (interval.start_ns, interval.stop_ns)
             for interval in self.shown
-            if any(names(caption, wanted) for caption in interval.captions)
+            if any(has_phrase(_words(caption), wanted) for caption in interval.captions)
         ]
         if not intervals:
             return (
@@ -259,9 +259,3 @@ def _facts(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
 @cache
 def _words(caption: str) -> tuple[str, ...]:
     return words_in(caption)
-
-
-def names(sentence: str, wanted: tuple[str, ...]) -> bool:
-    """Return whether a sentence has some words, one after the other."""
-    words, n = _words(sentence), len(wanted)
-    return any(words[i : i + n] == wanted for i in range(len(words) - n + 1))

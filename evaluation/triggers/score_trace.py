@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 from contracts.clock import HostClock, second_to_ns
 from contracts.narration import Narration, Status
 from contracts.trigger import TriggerKind
-from contracts.words import words_in
+from contracts.words import has_phrase, words_in
 from daemon.triggers.crossing import Crossing
 from evaluation.progress import progress
-from evaluation.triggers.annotations import names
 from evaluation.triggers.scoring import AnnotatedConcept, Counts, count
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def narration_traces(book: RuleBook, narrations: Sequence[Narration]) -> dict[st
 def _score(rule: Rule, text: str, cosines: Mapping[tuple[str, str], float]) -> float:
     if rule.condition.kind is TriggerKind.LIKENESS:
         return cosines[rule.condition.what, text]
-    return float(names(text, words_in(rule.condition.what)))
+    return float(has_phrase(words_in(text), words_in(rule.condition.what)))
 
 
 def _cosines(book: RuleBook, narrated: Sequence[Narration]) -> dict[tuple[str, str], float]:

@@ -25,14 +25,14 @@ from stream_sources.recordings.nwb_tables import (
     read_unit_ids,
     read_unit_table,
 )
-from stream_sources.recordings.recording import Play, Recording, RecordingSource, check_play
+from stream_sources.recordings.recording import Play, Recording, RecordingSource, check_request
 from stream_sources.recordings.remote_file import (
     HDF5_SIGNATURE,
     RemoteFile,
     default_cache_dir,
     is_url,
 )
-from stream_sources.recordings.unit_filter import choose_units, parse_units
+from stream_sources.recordings.unit_filter import choose_units
 
 CHUNK_CACHE_BYTES = 32 << 20
 """Several chunks as pynwb writes them (4 MiB), so that none is unpacked twice."""
@@ -83,10 +83,7 @@ class NwbSource(RecordingSource):
         tables: Sequence[str] = (),
     ) -> None:
         play = Play(stream, start_s, duration_s, batch_ms)
-        problems = check_play(play)
-        if problems:
-            raise RecordingError(path_or_url, *problems)
-        parse_units(units)  # a typing error is said before a download
+        check_request(path_or_url, play, units)
         with _open(path_or_url, cache_dir) as (file, local):
             recording = _read(file, path_or_url, local, units, only, tables)
         super().__init__(recording, play)

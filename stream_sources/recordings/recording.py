@@ -19,6 +19,7 @@ from contracts.population import Population
 from contracts.spikes import MAX_SPAN_NS, STREAM_NAME, Mark, SpikeBatch
 from stream_sources.recordings.presentations import Presentations
 from stream_sources.recordings.trains import SpikeTrains, walk_blocks
+from stream_sources.recordings.unit_filter import parse_units
 from stream_sources.source import cut_batches, new_run
 
 MIN_BATCH_NS = 1_000
@@ -50,7 +51,7 @@ class Recording:
 
 
 class Play(NamedTuple):
-    """Which part of a recording is sent, and in what pieces. Checked by `check_play`.
+    """Which part of a recording is sent, and in what pieces. Checked by `check_request`.
 
     Without a start the part begins with the first spike, or rather with its batch: that time
     rounded down to a whole batch. The duration counts from there.
@@ -172,8 +173,18 @@ def describe(source: RecordingSource) -> RecordingSummary:
     )
 
 
-def check_play(play: Play) -> list[str]:
-    """Return what is wrong with the request, one sentence each, before any file is opened."""
+def check_request(path: str, play: Play, units: str) -> None:
+    """Refuse what was asked of a recording before any file is opened or fetched.
+
+    `units` are conditions as for ``--units``.
+
+    Raises
+    ------
+    RecordingError
+        With every problem of `play`.
+    UserError
+        If the conditions cannot be read.
+    """
     problems = []
     if not STREAM_NAME.fullmatch(play.stream):
         problems.append(f"stream must be 1 to 64 letters, digits, '_' or '-', got {play.stream!r}")
@@ -186,7 +197,9 @@ def check_play(play: Play) -> list[str]:
         problems.append(f"--start (start_s) must be a time in seconds, got {play.start_s:g}")
     if play.duration_s is not None and not 0 < play.duration_s * 1e9 <= MAX_SESSION_NS:
         problems.append(f"--seconds (duration_s) must be more than 0 s, got {play.duration_s:g}")
-    return problems
+    if problems:
+        raise RecordingError(path, *problems)
+    parse_units(units)
 
 
 def _asked_span(play: Play, first_ns: int) -> tuple[int, int]:

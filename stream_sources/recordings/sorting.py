@@ -18,9 +18,9 @@ from contracts.clock import MAX_SESSION_NS, NS_PER_S
 from contracts.errors import RecordingError
 from contracts.population import MAX_UNITS, Population, Unit
 from stream_sources.recordings.kilosort import SorterOutput, is_kilosort_folder, read_kilosort
-from stream_sources.recordings.recording import Play, Recording, RecordingSource, check_play
+from stream_sources.recordings.recording import Play, Recording, RecordingSource, check_request
 from stream_sources.recordings.trains import SpikeTrains
-from stream_sources.recordings.unit_filter import UnitTable, choose_units, parse_units
+from stream_sources.recordings.unit_filter import UnitTable, choose_units
 
 IN_MEMORY = "sorting in memory"
 """Stands for the path of a sorting that is in no folder."""
@@ -69,10 +69,7 @@ class SortingSource(RecordingSource):
     ) -> None:
         play = Play(stream, start_s, duration_s, batch_ms)
         path = str(sorting) if isinstance(sorting, str | Path) else IN_MEMORY
-        problems = check_play(play)
-        if problems:
-            raise RecordingError(path, *problems)
-        parse_units(units)
+        check_request(path, play, units)
         if not isinstance(sorting, str | Path):
             spikes = _from_sorting(sorting, path)
         elif is_kilosort_folder(Path(sorting)):

@@ -27,13 +27,6 @@ N_UNREAD = 300
 """Batches that a reader leaves unread: more than the system's own buffers take."""
 
 
-@pytest.fixture
-def context() -> Iterator[Context]:
-    context: Context = zmq.Context()
-    yield context
-    context.destroy(linger=0)
-
-
 @contextmanager
 def publisher_of(
     context: Context, clock: ManualClock | HostClock | None = None, *, is_lossless: bool = False

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import zmq
 from prometheus_client import CollectorRegistry
 
 from contracts.clock import HostClock
@@ -49,13 +48,6 @@ command = ["sh", "-c", 'cat > "$0"', "OUT"]
 kind = "command"
 command = ["sh", "-c", 'touch "$0"', "OUT.never"]
 """
-
-
-@pytest.fixture
-def context() -> Iterator[Context]:
-    context: Context = zmq.Context()
-    yield context
-    context.destroy(linger=0)
 
 
 def _settings(folder: Path, text: str) -> Settings:

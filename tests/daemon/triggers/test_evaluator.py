@@ -101,13 +101,6 @@ class EvaluatorBench:
 
 
 @pytest.fixture
-def context() -> Iterator[Context]:
-    context: Context = zmq.Context()
-    yield context
-    context.destroy(linger=0)
-
-
-@pytest.fixture
 def make(context: Context):
     """Return a function from rules to an evaluator with a subscriber."""
     opened: list[Publisher | zmq.Socket[bytes]] = []

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
 import pytest
-import zmq
 
 from contracts.clock import Clock, HostClock
 from daemon.service.settings import LogSettings
@@ -22,13 +21,6 @@ from tests.support.narrations import narration
 from tests.support.wait_until import wait_until
 
 SENTENCE = "darkness or shadows"
-
-
-@pytest.fixture
-def context() -> Iterator[Context]:
-    context: Context = zmq.Context()
-    yield context
-    context.destroy(linger=0)
 
 
 def _client(context: Context, model: str, clock: Clock) -> LikenessClient:
