@@ -1,4 +1,4 @@
-"""How fast spikes get their bins: BinRing.add against the plain numpy ways.
+"""How fast spikes are binned: BinRing.add against plain numpy.
 
     python -m benchmarks.bench_bin_ring
     python -m benchmarks.bench_bin_ring --quick      (seconds; for tests)
@@ -12,9 +12,9 @@ scatter of the same, already computed indices into the same table (contender "sc
 come the integer divisions that turn nanoseconds into bins, and for small batches the fixed cost of
 some twenty numpy calls, a few tens of microseconds whatever the batch holds.
 
-The rivals do the same job, time to bin to two-dimensional counts with integer binning, on the same
-batches in turn, and must end with the same counts. They keep no watermark, mark no gaps, refuse no
-late spikes and clear no old rows.
+The others do the same job, time to bin to two-dimensional counts with integer binning, on the
+same batches in turn, and must end with the same counts. They keep no watermark, mark no
+gaps, refuse no late spikes and clear no old rows.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _bincount(table: NDArray[np.uint16]) -> Contender:
 
 
 def _scatter(table: NDArray[np.uint16], batches: list[SpikeBatch]) -> Contender:
-    """Write to the same places with everything computed beforehand: the floor, not a rival."""
+    """Write to the same places with everything computed beforehand: the lower bound."""
     places = [
         RATE.bin_of(batch.spike_time_ns) % len(table) * N_UNITS + batch.unit_index
         for batch in batches

@@ -1,4 +1,4 @@
-"""How fast a session becomes the counts of a data set, against what others would do.
+"""How fast a session becomes the counts of a data set, against other libraries.
 
     python -m benchmarks.bench_dataset
     python -m benchmarks.bench_dataset --quick      (seconds; for tests)
@@ -12,10 +12,10 @@ written out: those bytes at the memory's speed are the floor (``limits``). Above
 conversion of seconds to nanoseconds and to bins, about ten passes over the spikes, and one random
 write for each.
 
-The rivals start from the same sorted trains in memory, each in the form that its library keeps
-them in, and end with the same table of uint8. They go through it in blocks of units or of time,
-because a table of int64 would take 6 GB. Ours also writes the table to a file, as
-``neurrate prepare`` does; "count" alone does not.
+The other contenders start from the same sorted trains in memory, each in the form that its
+library keeps them in, and end with the same table of uint8. They go through it in blocks of
+units or of time, because a table of int64 would take 6 GB. Ours also writes the table to a file,
+as ``neurrate prepare`` does; "count" alone does not.
 
 * ``numpy.histogram``: one call for each unit and block, with its fast path for equal bins.
 * ``numpy.add.at``: integer bins of all spikes of a block, then one two-dimensional add.
@@ -24,7 +24,7 @@ because a table of int64 would take 6 GB. Ours also writes the table to a file, 
 
 Spike times are whole samples of 30 kHz, so that one in 250 lies on the edge of a bin. Which bin it
 gets depends on the arithmetic; ours is that of the daemon, in whole nanoseconds, so that training
-and serving agree. "other bin" is the share of spikes that a rival counts elsewhere.
+and serving agree. "other bin" is the share of spikes that a contender counts elsewhere.
 
 All run on one thread. "cpu" is the time of this process, which says more than the clock on the wall
 where others share the machine.
@@ -198,10 +198,10 @@ def _rounds(
     took_ns = {name: np.empty(n_rounds, dtype=np.int64) for name in contenders}
     cpu_ns = {name: np.empty(n_rounds, dtype=np.int64) for name in contenders}
     elsewhere: dict[str, int] = {}
-    rivals = [name for name in contenders if name != OURS]
+    others = [name for name in contenders if name != OURS]
     for number in range(n_rounds):
         expected: NDArray[np.uint8] | None = None
-        for name in (OURS, *rivals):
+        for name in (OURS, *others):
             started_ns, started_cpu_ns = time.perf_counter_ns(), time.process_time_ns()
             counts = contenders[name]()
             took_ns[name][number] = time.perf_counter_ns() - started_ns
@@ -211,7 +211,7 @@ def _rounds(
             del counts
             took_s = took_ns[name][number] / 1e9
             print(f"round {number + 1}: {name} {took_s:.1f} s", file=sys.stderr, flush=True)
-        rivals = [*rivals[1:], rivals[0]]
+        others = [*others[1:], others[0]]
     for name in (COUNT, "numpy.add.at"):
         if elsewhere[name]:
             stop(f"{name} and {OURS} differ in {elsewhere[name]} spikes")

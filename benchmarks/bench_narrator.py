@@ -1,4 +1,4 @@
-"""How fast sentences are said: against the plain road, and against what the machine can do.
+"""How fast windows are narrated, against the plain way and against the limits of the machine.
 
     python -m benchmarks.bench_narrator
     python -m benchmarks.bench_narrator --threads 2
@@ -14,13 +14,13 @@ of the prompts over the machine's best product of float32 matrices, plus the byt
 for each token after the first, over the machine's best reading speed, both measured in turn with
 the decoder. Each row also reads its own keys and values; "bound, cache too" adds those bytes.
 
-"plain" is the public code's road: one frame at a time through processor, vision tower and
+"plain" is what the public code does: one frame at a time through processor, vision tower and
 ``generate``. "generate, batched" hands the same patches for all populations at once to
-``generate``. "ours" is the daemon's narrator. They say the same words or the benchmark stops.
+``generate``. "ours" is the daemon's narrator. Their texts must agree or the benchmark stops.
 Latency is that of each narration from the start of its window.
 
-"joins" against "one by one": windows of two populations come faster than they are said; the newest
-is taken while others are being said, or when the narrator is idle.
+"joins" against "one by one": windows of two populations come faster than they are narrated; the
+newest is taken while others are being generated, or only when the narrator is idle.
 
 With ``--gpu``: `LlavaForConditionalGeneration` of the exact size of llava-1.5-7b, random weights in
 bfloat16 made on the device.
@@ -33,14 +33,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 import torch  # noqa: TID253 - a contender
 from numpy.typing import NDArray
 
 from benchmarks.measure import Figure, MeasuredRow, figure, row
-from benchmarks.narrator_baseline import Road
+from benchmarks.narrator_baseline import CpuContenders
 from benchmarks.narrator_models import (
     SEVEN,
     SHIPPED,
@@ -64,7 +63,7 @@ READ_BYTES = 1 << 28
 """Far beyond any cache."""
 
 N_TURNS = {"tiny": 60, "65M": 5, "135M": 3, "toy": 3}
-ROAD_TURNS = {1: 16, 2: 10, 4: 8, 8: 6, 16: 4}
+CPU_TURNS = {1: 16, 2: 10, 4: 8, 8: 6, 16: 4}
 JOIN_SECONDS = {"tiny": 3.0, "65M": 10.0, "toy": 0.2}
 JOIN_POPULATIONS = 2
 JOIN_ROWS = 16
@@ -90,11 +89,11 @@ def _on_cpu(options: Options) -> Result:
     figures: list[Figure] = []
     limits: dict[str, float] = {}
     n_rows = N_ROWS[:2] if options.is_quick else N_ROWS
-    road = Road(options.more["threads"])
+    baseline = CpuContenders(options.more["threads"])
     for n in n_rows:
-        _race(road, n, 2 if options.is_quick else ROAD_TURNS[n], rows, figures)
+        _time_contenders(baseline, n, 2 if options.is_quick else CPU_TURNS[n], rows, figures)
     for size in (TOY,) if options.is_quick else SIZES:
-        _hold_against_bound(size, n_rows, options, rows, figures, limits)
+        _compare_with_bound(size, n_rows, options, rows, figures, limits)
     for size in (TOY,) if options.is_quick else SIZES[:2]:
         _join(size, options, rows, figures)
     return Result(
@@ -116,20 +115,20 @@ def _on_cpu(options: Options) -> Result:
 
 
 def _on_gpu(options: Options) -> Result:
-    from benchmarks.narrator_gpu import VISION, VISION_TOY, GpuRoad, measure
+    from benchmarks.narrator_gpu import VISION, VISION_TOY, GpuContenders, measure
 
     is_toy = options.is_quick
     if not is_toy and not torch.cuda.is_available():
-        sys.exit("a GPU was asked for, and torch sees none")
+        sys.exit("--gpu needs an NVIDIA GPU, and torch sees none")
     size = TOY if is_toy else SEVEN
-    road = GpuRoad(
+    model = GpuContenders(
         size,
         device="cpu" if is_toy else "cuda",
         seed=options.seed,
         max_rows=2 if is_toy else max(N_ROWS),
         vision=VISION_TOY if is_toy else VISION,
     )
-    rows, figures, limits = measure(road, N_ROWS[:2] if is_toy else N_ROWS, 2 if is_toy else 10)
+    rows, figures, limits = measure(model, N_ROWS[:2] if is_toy else N_ROWS, 2 if is_toy else 10)
     return Result(
         benchmark="narrator_gpu",
         parameters={
@@ -146,19 +145,21 @@ def _on_gpu(options: Options) -> Result:
     )
 
 
-def _race(road: Any, n: int, n_turns: int, rows: list[MeasuredRow], figures: list[Figure]) -> None:
+def _time_contenders(
+    baseline: CpuContenders, n: int, n_turns: int, rows: list[MeasuredRow], figures: list[Figure]
+) -> None:
     """Give the same frames to each contender in turn; who goes first rotates."""
     case = f"{n} populations" if n > 1 else "1 population"
-    order = list(road.contenders)
+    order = list(baseline.contenders)
     latencies: dict[str, list[list[int]]] = {name: [] for name in order}
     for turn in range(n_turns + 1):  # the first warms up
-        said = {}
+        texts_by = {}
         for name in order:
-            texts, took = road.contenders[name](turn, n)
-            said[name] = texts
+            texts, took = baseline.contenders[name](turn, n)
+            texts_by[name] = texts
             if turn:
                 latencies[name].append(took)
-        road.agree(said)
+        baseline.agree(texts_by)
         order = [*order[1:], order[0]]
     per_s = {name: np.array([n / took[-1] * 1e9 for took in each])
              for name, each in latencies.items()}  # fmt: skip
@@ -175,7 +176,7 @@ def _race(road: Any, n: int, n_turns: int, rows: list[MeasuredRow], figures: lis
             ]
 
 
-def _hold_against_bound(
+def _compare_with_bound(
     size: Size,
     n_rows: Sequence[int],
     options: Options,
@@ -267,10 +268,10 @@ def _join(size: Size, options: Options, rows: list[MeasuredRow], figures: list[F
     period_ns = _alone_ns(decoder, size, grids) // 4
     per_s, ages = {}, {}
     for name, most in (("one by one", 1), ("joins, 2 windows", 2), ("joins, 4 windows", 4)):
-        said, age = _saturate(
+        rate, age = _saturate(
             _engine(decoder, size), grids, most, period_ns, JOIN_SECONDS[size.name]
         )
-        per_s[name], ages[name] = said, age
+        per_s[name], ages[name] = rate, age
         rows.append(row(case, name, age))
     for name in per_s:
         figures.append(figure(case, f"{name}, windows/s", np.array([per_s[name]])))
@@ -312,28 +313,28 @@ def _saturate(
     period_ns: int,
     seconds: float,
 ) -> tuple[float, NDArray[np.int64]]:
-    """Return windows said a second, and the age of each as it was said.
+    """Return windows narrated a second, and the age in ns of each when it ended.
 
-    A window comes every `period_ns`; of those that have come the newest is begun when fewer than
-    `most` are under way. After so many seconds none is begun, and those under way are said.
+    A window arrives every `period_ns`; the newest is begun when fewer than `most` are under way.
+    After so many seconds none is begun, and those under way are finished.
     """
     started_ns = now = time.perf_counter_ns()
     last = -1
-    unsaid: dict[int, int] = {}
-    came: dict[int, int] = {}
+    pending: dict[int, int] = {}
+    arrived: dict[int, int] = {}
     ages: list[int] = []
-    while (is_open := now - started_ns < seconds * 1e9) or unsaid:
+    while (is_open := now - started_ns < seconds * 1e9) or pending:
         newest = (now - started_ns) // period_ns
-        if is_open and newest > last and len(unsaid) < most:
+        if is_open and newest > last and len(pending) < most:
             engine.begin(newest, grids)
-            unsaid[newest], last = len(grids), newest
-            came[newest] = started_ns + newest * period_ns
+            pending[newest], last = len(grids), newest
+            arrived[newest] = started_ns + newest * period_ns
         for one in engine.step():
             if one.end:
-                unsaid[one.batch_id] -= 1
-                if not unsaid[one.batch_id]:
-                    del unsaid[one.batch_id]
-                    ages.append(time.perf_counter_ns() - came[one.batch_id])
+                pending[one.batch_id] -= 1
+                if not pending[one.batch_id]:
+                    del pending[one.batch_id]
+                    ages.append(time.perf_counter_ns() - arrived[one.batch_id])
         now = time.perf_counter_ns()
     return len(ages) / (now - started_ns) * 1e9, np.array(ages, dtype=np.int64)
 

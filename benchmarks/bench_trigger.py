@@ -224,10 +224,12 @@ def _busy(narrations: Sequence[TimedMessage], start_ns: int, stop_ns: int) -> fl
 
 
 def _rows(case: str, runs: Sequence[Run]) -> list[MeasuredRow]:
-    heard = [each for run in runs for each in run.triggers]
-    columns = {name: [each.stages_ms[name] for each in heard] for name in STAGES}
-    columns["total"] = [each.total_ms for each in heard]
-    columns["published > here"] = [(each.received_ns - each.published_ns) / 1e6 for each in heard]
+    triggers = [trigger for run in runs for trigger in run.triggers]
+    columns = {name: [trigger.stages_ms[name] for trigger in triggers] for name in STAGES}
+    columns["total"] = [trigger.total_ms for trigger in triggers]
+    columns["published > here"] = [
+        (trigger.received_ns - trigger.published_ns) / 1e6 for trigger in triggers
+    ]
     return [
         row(case, name, np.array([round(ms * 1e6) for ms in values]))
         for name, values in columns.items()

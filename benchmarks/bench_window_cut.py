@@ -13,8 +13,8 @@ divisions and one random count for each spike of the last 167 ms (`contracts.bin
 or a binary search for each edge of each unit.
 
 The contenders take turns at each window and must return the same counts. "WindowCutter.ready" is
-the daemon's road: watermark, gaps, view, stamps. "BinRing.counts, wrapped" is the view alone of a
-window that runs past the ring's end by 4 to 16 of its rows.
+what the daemon calls: watermark, gaps, view, stamps. "BinRing.counts, wrapped" is the view alone of
+a window that runs past the ring's end by 4 to 16 of its rows.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ with the size of the batch, and messages a second hardly change; read both colum
 A process on another core sends messages packed beforehand, losslessly, as fast as they are taken.
 The receiver, ZeroMQ's thread included, is held on one core. Three receivers take turns on the same
 bytes: "raw" calls recv_multipart and no more; "frombuffer" also makes the two arrays; "ingest" is
-the daemon's road, Ingest.receive and BinRing.add. "cpu / wall" near 1 says that the receiver, not
+what the daemon does (Ingest, BinRing.add). "cpu / wall" near 1 says that the receiver, not
 the sender or another tenant of the core, set the pace; where it is lower, "spikes per cpu second"
 is what a core of its own would take. A message's duration is taken from the end of the one before,
 waiting excluded; ZeroMQ's thread is in it only where it took the core meanwhile, so rates are

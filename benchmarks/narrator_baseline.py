@@ -1,9 +1,9 @@
-"""The same pictures put into words by three roads, for `bench_narrator`.
+"""The same frames narrated in three ways, for `bench_narrator`.
 
-"plain" is how the model's makers call it, and the public code of the method: each picture by
-itself through processor, vision tower and ``generate``. "generate, batched" has the patches of all
-at once, as the daemon has them, and calls ``generate``. "ours" is the daemon's narrator, whole:
-stamps and text too.
+"plain" is how the model's authors call it, as does the public code of the method: one frame at a
+time through processor, vision tower and ``generate``. "generate, batched" calls ``generate`` with
+the patches of all frames at once, which is what the daemon has. "ours" is the daemon's whole
+narrator, with time stamps and text.
 """
 
 from __future__ import annotations
@@ -30,21 +30,14 @@ from simulation.scenes.scene import random_scene
 MAX_NEW_TOKENS = 60
 FIRST_SCENE = 50_000
 
-Said = tuple[list[str], list[int]]
-"""Texts, and for each the nanoseconds from the start of the window to its end."""
+TimedTexts = tuple[list[str], list[int]]
+"""Texts, and the nanoseconds from the start of the window to the end of each."""
 
 
-class Road:
-    """The shipped tiny LLaVA in float32, three times.
+class CpuContenders:
+    """The shipped tiny LLaVA in float32, called in three ways.
 
-    Parameters
-    ----------
-    threads : int
-
-    Attributes
-    ----------
-    contenders : dict
-        Name to a callable of the turn and the number of populations.
+    `contenders` maps a name to a callable of the turn and the number of populations.
     """
 
     def __init__(self, threads: int) -> None:
@@ -72,46 +65,47 @@ class Road:
         self._turn = (-1, 0)
         self._pictures: list[Image.Image] = []
         self._patches: NDArray[np.float32] = np.empty(0, np.float32)
-        self.contenders: dict[str, Callable[[int, int], Said]] = {
+        self.contenders: dict[str, Callable[[int, int], TimedTexts]] = {
             "plain": self._plain,
             "generate, batched": self._batched,
             "ours": self._ours,
         }
 
-    def agree(self, said: Mapping[str, Sequence[str]]) -> None:
-        """Stop the benchmark if the roads do not say the same."""
-        for name, texts in said.items():
-            n_other = sum(one != two for one, two in zip(texts, said["plain"], strict=True))
-            if n_other * 8 > len(texts):  # one in eight: two words may be as good as equally likely
-                stop(f"{name} says something else than plain of {n_other} of {len(texts)} pictures")
+    def agree(self, texts_by: Mapping[str, Sequence[str]]) -> None:
+        """Stop the benchmark if the contenders' texts differ."""
+        plain = texts_by["plain"]
+        for name, texts in texts_by.items():
+            n_other = sum(one != two for one, two in zip(texts, plain, strict=True))
+            if n_other * 8 > len(texts):  # one in eight: two tokens may be nearly equally likely
+                stop(f"{name} differs from plain for {n_other} of {len(texts)} frames")
 
-    def _plain(self, turn: int, n: int) -> Said:
-        self._look(turn, n)
+    def _plain(self, turn: int, n: int) -> TimedTexts:
+        self._set_turn(turn, n)
         texts, took = [], []
         started_ns = time.perf_counter_ns()
         for picture in self._pictures:
             inputs = self._processor(images=picture, text=PAPER_PROMPT, return_tensors="pt")
-            said = self._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-            new = said[0, inputs["input_ids"].shape[1] :]
+            tokens = self._model.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+            new = tokens[0, inputs["input_ids"].shape[1] :]
             texts.append(self._processor.decode(new, skip_special_tokens=True).strip())
             took.append(time.perf_counter_ns() - started_ns)
         return texts, took
 
-    def _batched(self, turn: int, n: int) -> Said:
-        self._look(turn, n)
+    def _batched(self, turn: int, n: int) -> TimedTexts:
+        self._set_turn(turn, n)
         started_ns = time.perf_counter_ns()
         prompts = self._prompt.embed(self._patches)
-        said = self._model.generate(
+        tokens = self._model.generate(
             inputs_embeds=prompts,
             attention_mask=torch.ones(prompts.shape[:2], dtype=torch.long),
             max_new_tokens=MAX_NEW_TOKENS,
             do_sample=False,
         )
-        decoded = self._processor.batch_decode(said, skip_special_tokens=True)
+        decoded = self._processor.batch_decode(tokens, skip_special_tokens=True)
         return [text.strip() for text in decoded], [time.perf_counter_ns() - started_ns] * n
 
-    def _ours(self, turn: int, n: int) -> Said:
-        self._look(turn, n)
+    def _ours(self, turn: int, n: int) -> TimedTexts:
+        self._set_turn(turn, n)
         embeddings = [
             PatchEmbedding(self._window, str(index), 1, SHIPPED_GRID, patches)
             for index, patches in enumerate(self._patches)
@@ -126,8 +120,8 @@ class Road:
                     took.append(time.perf_counter_ns() - started_ns)
         return texts, took
 
-    def _look(self, turn: int, n: int) -> None:
-        """Render the turn's pictures, and what the vision tower makes of them, once a turn."""
+    def _set_turn(self, turn: int, n: int) -> None:
+        """Render the turn's frames and compute their patch embeddings, once a turn."""
         if self._turn == (turn, n):
             return
         self._turn = (turn, n)
@@ -137,5 +131,5 @@ class Road:
         inputs = self._processor(
             images=self._pictures, text=[PAPER_PROMPT] * n, return_tensors="pt"
         )
-        seen = self._model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True)
-        self._patches = seen.hidden_states[-2][:, 1:].numpy()
+        tower = self._model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True)
+        self._patches = tower.hidden_states[-2][:, 1:].numpy()

@@ -1,8 +1,8 @@
 """The exact size of llava-1.5-7b, random weights in bfloat16, on a GPU; for `bench_narrator`.
 
-The words mean nothing and no two roads need say the same: with random weights all words are nearly
-equally likely, and the last bit of a bfloat16 decides. So the share of equal tokens is a figure
-here; that the words are right is shown on the shipped model, and by tests.
+The texts mean nothing and may differ between contenders: with random weights all tokens are nearly
+equally likely, and the last bit of a bfloat16 decides. So the share of equal tokens is only
+reported here; that texts agree is checked on the shipped model, and by tests.
 """
 
 from __future__ import annotations
@@ -45,17 +45,10 @@ VISION_TOY = VISION | {
 }
 
 
-class GpuRoad:
-    """One random LLaVA, three times on one device.
+class GpuContenders:
+    """One random LLaVA on one device, called in three ways.
 
-    Parameters
-    ----------
-    size : Size
-    device : str
-    seed : int
-    max_rows : int
-    vision : dict
-        Of `CLIPVisionConfig`.
+    `vision` holds the arguments of `CLIPVisionConfig`.
     """
 
     def __init__(
@@ -115,7 +108,7 @@ class GpuRoad:
 
     def _plain(self, n: int) -> list[list[int]]:
         pixels = torch.ones((1, 3, self._side, self._side), device=self.device, dtype=self._dtype)
-        said = []
+        tokens = []
         for _ in range(n):
             out = self._model.generate(
                 input_ids=self._ids,
@@ -124,8 +117,8 @@ class GpuRoad:
                 max_new_tokens=self.size.n_tokens,
                 do_sample=False,
             )
-            said.append(out[0, self._ids.shape[1] :].tolist())
-        return said
+            tokens.append(out[0, self._ids.shape[1] :].tolist())
+        return tokens
 
     def _batched(self, n: int) -> list[list[int]]:
         prompts = self._embed(self._grids(n))
@@ -170,19 +163,19 @@ class GpuRoad:
 
 
 def measure(
-    road: GpuRoad, n_rows: Sequence[int], n_turns: int
+    model: GpuContenders, n_rows: Sequence[int], n_turns: int
 ) -> tuple[list[MeasuredRow], list[Figure], dict[str, float]]:
-    """Race the roads, and hold ours against the device's own speed.
+    """Time the contenders in turn, and compare ours with the limits of the device.
 
     Returns
     -------
     rows, figures, limits
         As `benchmarks.record.Result` has them.
     """
-    read, product = _read(road.device), _product(road.device)
-    size, shape = road.size, road.plain_decoder.shape
+    read, product = _read(model.device), _product(model.device)
+    size, shape = model.size, model.plain_decoder.shape
     inner = size.config["intermediate_size"]
-    item = road.plain_decoder.cache.element_size()
+    item = model.plain_decoder.cache.element_size()
     bound = Bound(
         prompt_s=prompt_operations(shape, inner, size.prompt_length) / product,
         weights_s=n_weights(shape, inner) * item / read,
@@ -192,8 +185,8 @@ def measure(
     figures: list[Figure] = []
     for n in n_rows:
         case = f"{size.name}, {n} populations"
-        _race(road, case, n, n_turns, bound, rows, figures)
-        _hold_parts(road, case, n, n_turns, bound, rows, figures)
+        _time_contenders(model, case, n, n_turns, bound, rows, figures)
+        _time_parts(model, case, n, n_turns, bound, rows, figures)
     limits = {
         "read_bytes_per_s": read,
         "product_flop_per_s": product,
@@ -213,8 +206,8 @@ class Bound:
     cache_s: float
 
 
-def _race(
-    road: GpuRoad,
+def _time_contenders(
+    model: GpuContenders,
     case: str,
     n: int,
     n_turns: int,
@@ -223,25 +216,25 @@ def _race(
     figures: list[Figure],
 ) -> None:
     took: dict[str, NDArray[np.int64]] = {}
-    said = {}
-    for name, contender in road.contenders.items():
-        took[name], said[name] = _times(road.device, contender, n, n_turns)
+    tokens = {}
+    for name, contender in model.contenders.items():
+        took[name], tokens[name] = _times(model.device, contender, n, n_turns)
         rows.append(row(case, name, took[name]))
         figures.append(figure(case, f"{name}, narrations/s", n / took[name] * 1e9))
     for name in ("plain", "generate, batched"):
         ratio = np.sort(took[name]) / np.sort(took["ours"])
         figures.append(figure(case, f"ours / {name}, narrations/s", ratio))
-    equal = np.mean(np.array(said["ours"]) == np.array(said["generate, batched"]))
+    equal = np.mean(np.array(tokens["ours"]) == np.array(tokens["generate, batched"]))
     figures.append(figure(case, "tokens as of generate, batched", np.array([equal])))
-    n_after = road.size.n_tokens - 1
+    n_after = model.size.n_tokens - 1
     least_s = n * bound.prompt_s + n_after * bound.weights_s
     figures.append(figure(case, "bound / ours", least_s / (took["ours"] / 1e9)))
     least_s += n_after * n * bound.cache_s
     figures.append(figure(case, "bound, cache too / ours", least_s / (took["ours"] / 1e9)))
 
 
-def _hold_parts(
-    road: GpuRoad,
+def _time_parts(
+    model: GpuContenders,
     case: str,
     n: int,
     n_turns: int,
@@ -249,15 +242,15 @@ def _hold_parts(
     rows: list[MeasuredRow],
     figures: list[Figure],
 ) -> None:
-    position = road.size.prompt_length + 1
-    prompts = road.prompts(1)
+    position = model.size.prompt_length + 1
+    prompts = model.prompts(1)
     calls: dict[str, Callable[[int], object]] = {
-        "step": lambda n: road.decoder.step([5] * n, [position] * n, 0),
-        "step, plain": lambda n: road.plain_decoder.step([5] * n, [position] * n, 0),
-        "prompt": lambda _: road.decoder.prefill(prompts, 0),
+        "step": lambda n: model.decoder.step([5] * n, [position] * n, 0),
+        "step, plain": lambda n: model.plain_decoder.step([5] * n, [position] * n, 0),
+        "prompt": lambda _: model.decoder.prefill(prompts, 0),
     }
     for name, call in calls.items():
-        took, _ = _times(road.device, call, n, n_turns)
+        took, _ = _times(model.device, call, n, n_turns)
         rows.append(row(case, name, took))
         least_s = bound.prompt_s if name == "prompt" else bound.weights_s
         figures.append(figure(case, f"bound / {name}", least_s / (took / 1e9)))

@@ -254,7 +254,7 @@ class PublishSettings(_Group):
     """Where narrations go out."""
 
     bind: BindEndpoint = "tcp://127.0.0.1:5571"
-    """ZeroMQ address that subscribers connect to. Loopback, because the socket has no lock."""
+    """ZeroMQ address that subscribers connect to. Loopback, because nothing on it is encrypted."""
     queue_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Messages kept for each subscriber that reads too slowly; beyond it that subscriber loses
     messages and no other. A thousand is minutes of narration."""
