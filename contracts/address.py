@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from contracts.errors import UserError
 
-LOOPBACK_PREFIXES = ("tcp://127.", "tcp://localhost:", "ipc://", "inproc://")
+LOOPBACK_PREFIXES = ("tcp://127.", "tcp://localhost:", "ipc://")
 """Addresses that other machines cannot reach. Sockets here speak IPv4 alone."""
 
 MAX_REQUEST_BYTES = 1024
@@ -121,6 +121,11 @@ def _check_scheme(address: str, setting: str) -> None:
         raise UserError(
             f"{setting} {address!r} needs tcp:// in front, as in tcp://127.0.0.1:5570 "
             "(or ipc:// and a path)."
+        )
+    if address.startswith("inproc://"):
+        raise UserError(
+            f"{setting} {address} would be reached within one process alone, and sources, daemon "
+            "and subscribers are processes of their own. Use tcp://127.0.0.1:PORT or ipc://PATH."
         )
 
 

@@ -30,13 +30,13 @@ IMAGE_TOKEN = "<image>"
 PAPER_PROMPT = "USER: <image>\nDescribe this scene in one sentence.\nASSISTANT:"
 """The prompt of NEURRATOR (arXiv 2606.18667), in LLaVA-1.5's chat form."""
 
-_ENDPOINT = re.compile(r"tcp://.+:(\d+|\*)|ipc://.+|inproc://.+")
+_ENDPOINT = re.compile(r"tcp://.+:(\d+|\*)|ipc://.+")
 _TORCH_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 def _endpoint(value: str) -> str:
     if not _ENDPOINT.fullmatch(value):
-        raise ValueError(f"must be tcp://HOST:PORT, ipc://PATH or inproc://NAME, got {value!r}")
+        raise ValueError(f"must be tcp://HOST:PORT or ipc://PATH, got {value!r}")
     return value
 
 

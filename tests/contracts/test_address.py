@@ -11,7 +11,7 @@ from contracts.errors import UserError
 @pytest.mark.parametrize(
     "address",
     ["tcp://127.0.0.1:5570", "tcp://127.0.0.1:*", "tcp://127.1.2.3:0", "tcp://localhost:5570",
-     "ipc:///run/neurrate/spikes", "inproc://spikes"],
+     "ipc:///run/neurrate/spikes"],
 )  # fmt: skip
 def test_loopback_is_allowed(address):
     """Addresses that other machines cannot reach need no further word."""
@@ -39,6 +39,15 @@ def test_a_forgotten_scheme_is_said(address, is_insecure):
     with pytest.raises(UserError, match=r"--bind '.*' needs tcp:// in front") as caught:
         check_bindable(address, setting="--bind", is_insecure=is_insecure)
     assert "other machines" not in str(caught.value)
+
+
+@pytest.mark.parametrize("is_insecure", [False, True])
+def test_an_address_within_one_process_is_refused(is_insecure):
+    """Nobody else could connect: the programs here are processes of their own."""
+    with pytest.raises(UserError, match=r"--bind inproc://x would be reached within one process"):
+        check_bindable("inproc://x", setting="--bind", is_insecure=is_insecure)
+    with pytest.raises(UserError, match=r"--connect inproc://x would .* Use tcp://127"):
+        check_connectable("inproc://x", setting="--connect")
 
 
 @pytest.mark.parametrize("address", ["tcp://[::1]:5570", "tcp://[::]:5570"])
@@ -70,7 +79,7 @@ def test_any_port_cannot_be_connected_to(port):
 
 
 @pytest.mark.parametrize(
-    "address", ["tcp://127.0.0.1:1", "tcp://rig.example.org:65535", "ipc://a:99999", "inproc://x"]
+    "address", ["tcp://127.0.0.1:1", "tcp://rig.example.org:65535", "ipc://a:99999"]
 )
 def test_an_address_that_somebody_may_listen_on_is_allowed(address):
     """Both ends of the range are ports, and other transports have none."""
