@@ -40,8 +40,10 @@ def inspect(
         Write the same to this file, as JSON.
     """
     from contracts.manifest import MANIFEST_NAME
+    from daemon.service.logs import configure_logging
 
     check_writable(json)
+    configure_logging()
     is_bundle = (Path(path) / MANIFEST_NAME).is_file()
     facts = _bundle_facts(Path(path)) if is_bundle else _recording_facts(path, units, units_from)
     print_table(path, [{"": name, "found": _shown(value)} for name, value in facts.items()])
@@ -91,14 +93,16 @@ def _shown(value: object) -> str:
     match value:
         case dict():
             return _counts(value)
+        case (str(), *_) if isinstance(value, tuple):
+            return "\n".join(value)
         case list() | tuple():
-            return listed(value)
+            return listed(value) or "-"
         case float():
             return f"{value:,.3f}"
         case int() if not isinstance(value, bool):
             return f"{value:,}"
         case _:
-            return str(value)
+            return str(value) or "-"
 
 
 def _counts(values: Mapping[str, object]) -> str:

@@ -5,6 +5,7 @@ What every file format shares. The formats themselves are ``nwb.py`` and ``sorti
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from stream_sources.recordings.presentations import Presentations
 from stream_sources.recordings.trains import SpikeTrains, walk_blocks
 from stream_sources.recordings.unit_filter import parse_units
 from stream_sources.source import cut_batches, new_run
+
+logger = logging.getLogger(__name__)
 
 MIN_BATCH_NS = 1_000
 """The shortest batch, 1 us: shorter ones hold no more truth, and a billion of them a second."""
@@ -39,6 +42,10 @@ class Recording:
         The session's own name; empty if it has none.
     invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
         Start and stop of each interval that is not to be analysed.
+    areas_from, probes_from : str
+        Where in the file the units' areas and probes were found; empty if nowhere.
+    notes : tuple of str
+        What was left out or is in doubt, a sentence each.
     """
 
     path: str
@@ -48,6 +55,9 @@ class Recording:
     trains: SpikeTrains
     presentations: Presentations = field(default_factory=Presentations.none)
     invalid_ns: NDArray[np.int64] = field(default_factory=NOTHING_INVALID.copy)
+    areas_from: str = ""
+    probes_from: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class Play(NamedTuple):
@@ -92,6 +102,10 @@ class RecordingSource:
         self._trains: SpikeTrains | None = recording.trains
         self.presentations = recording.presentations
         self.invalid_ns = recording.invalid_ns
+        self.areas_from, self.probes_from = recording.areas_from, recording.probes_from
+        self.notes = recording.notes
+        for note in recording.notes:
+            logger.warning("recording read in part", extra={"note": note, "recording": self.label})
         self.span_ns = _span_of(recording, play)
         self._shown_ns = _asked_span(play, self.span_ns[0])
         self.n_spikes = _count(recording.trains, self.span_ns)
@@ -141,6 +155,8 @@ class RecordingSummary:
         Units of each, most first; the empty name stands for unknown.
     presentations : dict of str to int
         Presentations of each stimulus, in order of their first.
+    areas_from, probes_from, notes
+        As in `Recording`.
     """
 
     label: str
@@ -153,6 +169,9 @@ class RecordingSummary:
     cell_types: dict[str, int]
     qualities: dict[str, int]
     presentations: dict[str, int]
+    areas_from: str
+    probes_from: str
+    notes: tuple[str, ...]
 
 
 def describe(source: RecordingSource) -> RecordingSummary:
@@ -170,6 +189,9 @@ def describe(source: RecordingSource) -> RecordingSummary:
         cell_types=_most_first(unit.cell_type for unit in units),
         qualities=_most_first(unit.quality for unit in units),
         presentations=dict(Counter(mark.stimulus for mark in source.marks())),
+        areas_from=source.areas_from,
+        probes_from=source.probes_from,
+        notes=source.notes,
     )
 
 
