@@ -1,16 +1,23 @@
-"""Which addresses may be bound or connected to, and what to say otherwise. No socket here."""
+"""Which addresses may be bound or connected to, and what to say otherwise. No socket here.
+
+One rule for everything that listens: what other machines can reach needs ``--insecure``. Names and
+interfaces are looked up, and what is bound is the number that was found (`check_bindable`,
+`check_host`).
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import ipaddress
 import os
 import re
+import socket
+import struct
+from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from contracts.errors import UserError
-
-LOOPBACK_PREFIXES = ("tcp://127.", "tcp://localhost:", "ipc://")
-"""Addresses that other machines cannot reach. Sockets here speak IPv4 alone."""
 
 MAX_REQUEST_BYTES = 1024
 """Largest message that a subscriber may send to a publisher: a topic to subscribe to."""
@@ -18,17 +25,56 @@ MAX_REQUEST_BYTES = 1024
 MAX_PORT = 65_535
 """Ports are 16 bits wide (RFC 9293)."""
 
+MAX_IPC_PATH_BYTES = 107
+"""``sun_path`` holds 108, the last of them zero (man 7 unix)."""
+
+_ANY_HOST = {"": "0.0.0.0", "*": "0.0.0.0"}
+"""What sockets and ZeroMQ take for every interface of this machine."""
+
+_UNKNOWN_HOST = "names neither an address nor an interface of this machine"
+
+_SIOCGIFADDR = 0x8915
+"""Asks for the IPv4 address of an interface (man 7 netdevice)."""
+
 _AUTHORITY = re.compile(r"(?:[^/?#]*//)?([^/?#]*).*", re.DOTALL)
 """Where a name and a password would stand, also where the rest is no URL (RFC 3986)."""
 
 _BLANK = re.compile(r"[\x00-\x20\x7f]")
 """Spaces and control characters, which no URL has (RFC 3986)."""
 
+_HOST = re.compile(r"[^\x00-\x20\x7f/;\[\]]+")
 _NUMBER = re.compile(r"[0-9]{1,5}")
 
 
-def check_bindable(address: str, *, setting: str, is_insecure: bool) -> None:
-    """Refuse an address with no such port, or one that other machines can reach unasked.
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """A host and a port; port 0 is any free one. To connect, perhaps from a source address."""
+
+    host: str
+    port: int
+    source: tuple[str, int] | None = None
+
+    def __str__(self) -> str:
+        return f"tcp://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class IpcAddress:
+    """The path of a Unix socket; after ``@`` a name in Linux' abstract namespace."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"ipc://{self.path}"
+
+
+Address = TcpAddress | IpcAddress
+
+
+def check_bindable(address: str, *, setting: str, is_insecure: bool) -> Address:
+    """Return what to bind, a host as its number; refuse what other machines can reach unasked.
+
+    Names are looked up, and must all be of this machine's loopback interface.
 
     Raises
     ------
@@ -36,52 +82,103 @@ def check_bindable(address: str, *, setting: str, is_insecure: bool) -> None:
         With what to do.
     """
     _check_scheme(address, setting)
-    if address.startswith("tcp://["):
-        raise UserError(f"{setting} {address} must be an IPv4 address, as tcp://127.0.0.1:5570 is.")
-    if problem := bind_problem(address):
-        raise UserError(f"{setting} {problem}.")
-    if not address.startswith(LOOPBACK_PREFIXES) and not is_insecure:
+    parsed = _parse(address, may_be_any_port=True)
+    if isinstance(parsed, str):
+        raise UserError(f"{setting} {parsed}.")
+    if not isinstance(parsed, TcpAddress):
+        return parsed
+    host = check_host(
+        parsed.host, setting=setting, is_insecure=is_insecure, family=socket.AF_INET, shown=address
+    )
+    return TcpAddress(host, parsed.port)
+
+
+def check_connectable(address: str, *, setting: str) -> Address:
+    """Return what to connect to, names as they are; refuse what nobody can listen on.
+
+    Raises
+    ------
+    UserError
+        With what to do.
+    """
+    _check_scheme(address, setting)
+    parsed = _parse(address, may_be_any_port=False)
+    if isinstance(parsed, str):
+        raise UserError(f"{setting} {parsed}.")
+    return parsed
+
+
+def check_host(
+    host: str,
+    *,
+    setting: str,
+    is_insecure: bool,
+    family: socket.AddressFamily = socket.AF_UNSPEC,
+    shown: str = "",
+) -> str:
+    """Return the number of a host to listen on; refuse one that other machines can reach unasked.
+
+    `host` may be a number, a name, an interface or ``*``; `shown` is what the user wrote, if more.
+
+    Raises
+    ------
+    UserError
+        With what to do.
+    """
+    shown = shown or host
+    if not is_insecure and (problem := host_problem(host, family)):
         raise UserError(
-            f"{setting} {address} can be reached from other machines, and nothing on it is "
-            "encrypted. Bind to tcp://127.0.0.1:PORT, or add --insecure if the network is yours."
+            f"{setting} {shown} {problem}, and nothing on it is encrypted. "
+            "Use 127.0.0.1, or add --insecure if the network is yours."
         )
+    try:
+        return _numbers(host, family)[0]
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"{setting} {shown} {_UNKNOWN_HOST}. Use 127.0.0.1.") from error
 
 
-def check_connectable(address: str, *, setting: str) -> None:
-    """Refuse an address that nobody can listen on.
+def host_problem(host: str, family: socket.AddressFamily = socket.AF_UNSPEC) -> str:
+    """Return that other machines can reach a host to listen on; empty if only this one can.
 
-    Raises
-    ------
-    UserError
-        With what to do.
+    >>> host_problem("127.0.0.1")
+    ''
+    >>> host_problem("0")
+    'can be reached from other machines (0.0.0.0)'
     """
-    _check_scheme(address, setting)
-    if problem := connect_problem(address):
-        raise UserError(f"{setting} {problem}.")
+    try:
+        numbers = _numbers(host, family)
+    except (OSError, UnicodeError):
+        return _UNKNOWN_HOST
+    exposed = [number for number in numbers if not ipaddress.ip_address(number).is_loopback]
+    return f"can be reached from other machines ({exposed[0]})" if exposed else ""
+
+
+def exposure_problem(address: str) -> str:
+    """Return that other machines can reach an address to bind; empty if only this one can."""
+    parsed = _parse(address, may_be_any_port=True)
+    return host_problem(parsed.host, socket.AF_INET) if isinstance(parsed, TcpAddress) else ""
 
 
 def bind_problem(address: str) -> str:
-    """Return what is wrong with the port of an address to bind; empty if nothing is.
+    """Return what is wrong with the form of an address to bind; empty if nothing is.
 
     ZeroMQ itself reads 99999 as 34463 and 80x as 80.
 
     >>> bind_problem("tcp://127.0.0.1:99999")
     "must have a port from 0 to 65535, or * for any that is free, got 'tcp://127.0.0.1:99999'"
     """
-    if _port(address) == "*" or _has_port_from(0, address):
-        return ""
-    return f"must have a port from 0 to {MAX_PORT}, or * for any that is free, got {address!r}"
+    parsed = _parse(address, may_be_any_port=True)
+    return parsed if isinstance(parsed, str) else ""
 
 
 def connect_problem(address: str) -> str:
-    """Return what is wrong with the port of an address to connect to; empty if nothing is.
+    """Return what is wrong with the form of an address to connect to; empty if nothing is.
 
     >>> connect_problem("tcp://127.0.0.1:0")
     "must have a port from 1 to 65535, got 'tcp://127.0.0.1:0'"
     """
-    if _has_port_from(1, address):
-        return ""
-    return f"must have a port from 1 to {MAX_PORT}, got {address!r}"
+    parsed = _parse(address, may_be_any_port=False)
+    return parsed if isinstance(parsed, str) else ""
 
 
 def http_problem(url: str, *, with_query: bool = False) -> str:
@@ -129,16 +226,70 @@ def _check_scheme(address: str, setting: str) -> None:
         )
 
 
-def _port(address: str) -> str:
-    return address.rpartition(":")[2]
+def _parse(address: str, *, may_be_any_port: bool) -> Address | str:
+    """Return an address to bind or to connect to, or what is wrong with it."""
+    transport, _, rest = address.partition("://")
+    match transport:
+        case "tcp":
+            return _parse_tcp(address, rest, may_be_any_port=may_be_any_port)
+        case "ipc" if _is_path(rest):
+            return IpcAddress(rest)
+        case "ipc" if rest:
+            limit = f"at most {MAX_IPC_PATH_BYTES} bytes"
+            return f"must name a path of {limit} after ipc://, got {address!r:.200}"
+    return f"must be tcp://HOST:PORT or ipc://PATH, got {address!r:.200}"
 
 
-def _has_port_from(lowest: int, address: str) -> bool:
-    """Whether a tcp address has a port that exists; other addresses have none to be wrong."""
-    port = _port(address)
-    return not address.startswith("tcp://") or (
-        _NUMBER.fullmatch(port) is not None and lowest <= int(port) <= MAX_PORT
-    )
+def _is_path(path: str) -> bool:
+    # ZeroMQ takes * for a folder that it makes; nobody would find the socket in it.
+    is_named = path not in {"", "@", "*"} and "\0" not in path
+    return is_named and len(os.fsencode(path)) <= MAX_IPC_PATH_BYTES
+
+
+def _parse_tcp(address: str, rest: str, *, may_be_any_port: bool) -> TcpAddress | str:
+    # ZeroMQ reads SOURCE;DESTINATION, also for a bind, where it would bind the second.
+    source_text, semicolon, destination = rest.rpartition(";")
+    if semicolon and may_be_any_port:
+        return f"must be one address to bind, without a source before it, got {address!r:.200}"
+    source = None
+    if semicolon:
+        source = _host_and_port(source_text, lowest=0)
+        if source is None:
+            return f"must be tcp://SOURCE:PORT;HOST:PORT, got {address!r:.200}"
+    if "[" in destination:
+        return f"must be an IPv4 address, as tcp://127.0.0.1:5570 is, got {address!r:.200}"
+    target = _host_and_port(destination, lowest=0 if may_be_any_port else 1)
+    if target is not None:
+        return TcpAddress(*target, source=source)
+    host, _, port = destination.rpartition(":")
+    if _HOST.fullmatch(host) is None and _NUMBER.fullmatch(port):
+        return f"must be tcp://HOST:PORT, got {address!r:.200}"
+    if may_be_any_port:
+        ports = f"from 0 to {MAX_PORT}, or * for any that is free"
+    else:
+        ports = f"from 1 to {MAX_PORT}"
+    return f"must have a port {ports}, got {address!r:.200}"
+
+
+def _host_and_port(text: str, *, lowest: int) -> tuple[str, int] | None:
+    host, _, port = text.rpartition(":")
+    if port == "*" and lowest == 0:
+        port = "0"
+    if _HOST.fullmatch(host) is None or ":" in host or _NUMBER.fullmatch(port) is None:
+        return None
+    return (host, int(port)) if lowest <= int(port) <= MAX_PORT else None
+
+
+def _numbers(host: str, family: socket.AddressFamily) -> list[str]:
+    """Return the addresses of a host in numbers; an interface's before a name server is asked."""
+    host = _ANY_HOST.get(host, host)
+    if host in {name for _, name in socket.if_nameindex()}:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            request = struct.pack("256s", host.encode())
+            answer = fcntl.ioctl(probe, _SIOCGIFADDR, request)
+        return [socket.inet_ntoa(answer[20:24])]  # ifr_addr.sin_addr
+    found = socket.getaddrinfo(host, None, family, socket.SOCK_STREAM)
+    return [str(sockaddr[0]) for *_, sockaddr in found]
 
 
 def _has_host(parts: SplitResult) -> bool:

@@ -42,7 +42,7 @@ class Publisher:
         queue_messages: int = 1000,
         is_insecure: bool = False,
     ) -> None:
-        check_bindable(address, setting="publish.bind", is_insecure=is_insecure)
+        bindable = check_bindable(address, setting="publish.bind", is_insecure=is_insecure)
         self.n_published = 0
         self._last: dict[bytes, bytes] = {}
         self._subscribed: set[bytes] = set()
@@ -52,7 +52,7 @@ class Publisher:
         self.socket.set(zmq.LINGER, FLUSH_MS)
         self.socket.set(zmq.XPUB_VERBOSE, 1)  # every subscription, not only each topic's first
         try:
-            self.socket.bind(address)
+            self.socket.bind(str(bindable))
         except zmq.ZMQError as error:
             self.socket.close()
             raise cannot_bind(address, error.errno or 0, setting="publish.bind") from error

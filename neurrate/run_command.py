@@ -57,7 +57,7 @@ def run(
     model
         Folder or hub id of the vision-language model (narrator.model).
     insecure
-        Allow a publish address that other machines can reach (publish.insecure).
+        Allow addresses that other machines can reach (publish.insecure, http.insecure).
     exit_at_end
         Stop once every stream has ended and been narrated (service.exit_at_end).
     stop_with_stdin
@@ -79,6 +79,7 @@ def run(
         "narrator.backend": narrator,
         "narrator.model": model,
         "publish.insecure": insecure or None,
+        "http.insecure": insecure or None,
         "service.exit_at_end": exit_at_end or None,
     }
     given = {key: value for key, value in named.items() if value is not None}

@@ -71,7 +71,7 @@ class SpikePublisher:
         is_lossless: bool = False,
         is_insecure: bool = False,
     ) -> None:
-        check_bindable(endpoint, setting="--bind", is_insecure=is_insecure)
+        bindable = check_bindable(endpoint, setting="--bind", is_insecure=is_insecure)
         self.totals = StreamTotals()
         self.n_subscribers = 0
         self._hello = hello
@@ -88,7 +88,7 @@ class SpikePublisher:
         # With it a full queue is an error (EAGAIN) that `_try` sees; without it a silent drop.
         self._socket.set(zmq.XPUB_NODROP, int(is_lossless))
         try:
-            self._socket.bind(endpoint)
+            self._socket.bind(str(bindable))
         except zmq.ZMQError as error:
             self._socket.close()
             raise cannot_bind(endpoint, error.errno or 0, setting="--bind") from error

@@ -22,7 +22,13 @@ from pydantic import (
     model_validator,
 )
 
-from contracts.address import LOOPBACK_PREFIXES, bind_problem, connect_problem, http_problem
+from contracts.address import (
+    bind_problem,
+    connect_problem,
+    exposure_problem,
+    host_problem,
+    http_problem,
+)
 
 IMAGE_TOKEN = "<image>"
 """Where the patches go in a prompt (the special token of LLaVA-1.5's processor)."""
@@ -30,14 +36,7 @@ IMAGE_TOKEN = "<image>"
 PAPER_PROMPT = "USER: <image>\nDescribe this scene in one sentence.\nASSISTANT:"
 """The prompt of NEURRATOR (arXiv 2606.18667), in LLaVA-1.5's chat form."""
 
-_ENDPOINT = re.compile(r"tcp://.+:(\d+|\*)|ipc://.+")
 _TORCH_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-
-
-def _endpoint(value: str) -> str:
-    if not _ENDPOINT.fullmatch(value):
-        raise ValueError(f"must be tcp://HOST:PORT or ipc://PATH, got {value!r}")
-    return value
 
 
 def _refuse_if(problem_of: Callable[[str], str]) -> AfterValidator:
@@ -71,8 +70,8 @@ def _several(noun: str) -> tuple[BeforeValidator, AfterValidator]:
     return BeforeValidator(split), AfterValidator(refuse_none)
 
 
-BindEndpoint = Annotated[str, AfterValidator(_endpoint), _refuse_if(bind_problem)]
-ConnectEndpoint = Annotated[str, AfterValidator(_endpoint), _refuse_if(connect_problem)]
+BindEndpoint = Annotated[str, _refuse_if(bind_problem)]
+ConnectEndpoint = Annotated[str, _refuse_if(connect_problem)]
 HttpUrl = Annotated[str, _refuse_if(http_problem), AfterValidator(lambda url: url.rstrip("/"))]
 TorchDevice = Annotated[str, AfterValidator(_torch_device)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -264,11 +263,11 @@ class PublishSettings(_Group):
 
     @model_validator(mode="after")
     def _loopback_unless_insecure(self) -> PublishSettings:
-        if not self.insecure and not self.bind.startswith(LOOPBACK_PREFIXES):
+        if not self.insecure and (problem := exposure_problem(self.bind)):
             raise ValueError(
-                f"bind must be a loopback address, got {self.bind!r}, which other machines can "
-                "reach without a password. Use tcp://127.0.0.1:5571, or set publish.insecure = "
-                "true on a network that you trust"
+                f"bind must be a loopback address, got {self.bind!r}, which {problem}, and it has "
+                "no password. Use tcp://127.0.0.1:5571, or set publish.insecure = true on a "
+                "network that you trust"
             )
         return self
 
@@ -277,11 +276,25 @@ class HttpSettings(_Group):
     """Metrics and health over HTTP."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. It is read only; loopback unless a Prometheus elsewhere asks."""
+    """Address, name or interface to listen on. It is read only; loopback unless a Prometheus
+    elsewhere asks."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 9571
     """Port to listen on. Zero takes any free port, which is logged."""
     enabled: bool = True
     """Whether to listen at all."""
+    insecure: bool = False
+    """Allow a host that other machines can reach, unencrypted and without a password. False
+    refuses it."""
+
+    @model_validator(mode="after")
+    def _loopback_host_unless_insecure(self) -> HttpSettings:
+        if self.enabled and not self.insecure and (problem := host_problem(self.host)):
+            raise ValueError(
+                f"host must be a loopback address, got {self.host!r}, which {problem}, and it has "
+                "no password. Use 127.0.0.1, or set http.insecure = true on a network that you "
+                "trust"
+            )
+        return self
 
 
 class LogSettings(_Group):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import zmq
 
+from contracts.address import check_host
 from contracts.clock import Clock
 from contracts.errors import SettingsError, UserError
 from contracts.manifest import Manifest, load_manifest
@@ -163,7 +164,10 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
         undo.callback(publisher.close)
         http = None
         if settings.http.enabled:
-            http = HttpServer(settings.http.host, settings.http.port, metrics, health)
+            host = check_host(
+                settings.http.host, setting="http.host", is_insecure=settings.http.insecure
+            )
+            http = HttpServer(host, settings.http.port, metrics, health)
             undo.callback(http.close)
         triggers = None
         if rules:

@@ -1,10 +1,18 @@
 """Which addresses may be bound or connected to, and what is said otherwise."""
 
 import errno
+import socket
 
 import pytest
 
-from contracts.address import cannot_bind, check_bindable, check_connectable, http_problem
+from contracts.address import (
+    TcpAddress,
+    cannot_bind,
+    check_bindable,
+    check_connectable,
+    check_host,
+    http_problem,
+)
 from contracts.errors import UserError
 
 
@@ -20,14 +28,98 @@ def test_loopback_is_allowed(address):
 
 @pytest.mark.parametrize(
     "address",
-    ["tcp://0.0.0.0:5570", "tcp://*:5570", "tcp://192.168.0.3:5570", "tcp://eth0:5570",
-     "tcp://localhost.example.org:5570", "epgm://eth0;239.1.1.1:5570"],
+    ["tcp://0.0.0.0:5570", "tcp://*:5570", "tcp://192.168.0.3:5570", "tcp://0:5570",
+     "tcp://0x0:5570", "tcp://192.43205:5570"],
 )  # fmt: skip
 def test_other_addresses_need_a_word(address):
     """An address that other machines can reach is refused, unless the user insists."""
     with pytest.raises(UserError, match=r"--bind .* can be reached from other machines"):
         check_bindable(address, setting="--bind", is_insecure=False)
     check_bindable(address, setting="--bind", is_insecure=True)
+
+
+@pytest.mark.parametrize(
+    ("found", "is_refused"),
+    [
+        (["127.0.0.1"], False),
+        (["127.0.1.1", "127.0.0.1"], False),
+        (["127.0.0.1", "192.168.0.3"], True),
+        (["8.8.8.8"], True),
+    ],
+)
+def test_names_are_looked_up(found, is_refused, monkeypatch):
+    """What counts is where a name leads, all of it; and that is what is bound."""
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda *_: [(2, 1, 6, "", (number, 0)) for number in found]
+    )
+    for address in ("tcp://rig.example.org:5570", "tcp://127.example.org:5570"):
+        if is_refused:
+            with pytest.raises(UserError, match="can be reached from other machines"):
+                check_bindable(address, setting="--bind", is_insecure=False)
+        bound = check_bindable(address, setting="--bind", is_insecure=is_refused)
+        assert str(bound) == f"tcp://{found[0]}:5570"
+
+
+def test_interfaces_have_addresses():
+    """An interface stands for its own address: ``lo`` is loopback."""
+    assert str(check_bindable("tcp://lo:0", setting="", is_insecure=False)) == "tcp://127.0.0.1:0"
+
+
+@pytest.mark.parametrize("is_insecure", [False, True])
+def test_a_name_that_leads_nowhere_is_refused(is_insecure):
+    """No such interface, no such name."""
+    with pytest.raises(UserError, match="names neither an address nor an interface"):
+        check_bindable("tcp://eth77.invalid:0", setting="--bind", is_insecure=is_insecure)
+
+
+@pytest.mark.parametrize("is_insecure", [False, True])
+@pytest.mark.parametrize(
+    "address",
+    ["tcp://127.0.0.1:0;0.0.0.0:0", "tcp://127.0.0.1:5570;127.0.0.1:5571", "tcp://;0.0.0.0:0",
+     "tcp://127.0.0.1;0.0.0.0:0"],
+)  # fmt: skip
+def test_a_source_before_the_address_to_bind_is_refused(address, is_insecure):
+    """ZeroMQ would bind the second, and the first would have been looked at."""
+    with pytest.raises(UserError, match="must be one address to bind, without a source"):
+        check_bindable(address, setting="--bind", is_insecure=is_insecure)
+
+
+def test_a_source_before_the_address_to_connect_to():
+    """The interface to connect from; its own port may be any."""
+    address = check_connectable("tcp://127.0.0.1:0;10.0.0.7:5570", setting="")
+    assert address == TcpAddress("10.0.0.7", 5570, source=("127.0.0.1", 0))
+    for wrong in ("tcp://;10.0.0.7:5570", "tcp://127.0.0.1;10.0.0.7:5570", "tcp://a:1;b:0"):
+        with pytest.raises(UserError, match="must "):
+            check_connectable(wrong, setting="")
+
+
+@pytest.mark.parametrize("is_insecure", [False, True])
+@pytest.mark.parametrize(
+    "address",
+    ["epgm://eth0;239.1.1.1:5570", "udp://127.0.0.1:5570", "ws://127.0.0.1:5570", "tipc://{1,2,3}",
+     "file:///etc/passwd", "tcp://", "ipc://", "tcp://127.0.0.1/x:5570",
+     "tcp://a b:5570", "tcp://:5570", "tcp://1:2:5570"],
+)  # fmt: skip
+def test_other_transports_and_forms_are_refused(address, is_insecure):
+    """Only what is known to be local or not; the sockets are ours."""
+    with pytest.raises(UserError, match=r"--bind must (be tcp://HOST:PORT|have a port)"):
+        check_bindable(address, setting="--bind", is_insecure=is_insecure)
+
+
+@pytest.mark.parametrize("path", ["*", "@", "a\0b", "x" * 108, "\u00fc" * 54])
+def test_paths_that_no_socket_can_have(path):
+    """Too long for the system, or a folder that nobody would find."""
+    with pytest.raises(UserError, match="must name a path of at most 107 bytes"):
+        check_bindable(f"ipc://{path}", setting="--bind", is_insecure=False)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "", "*", "::", "0", "192.168.0.3", "::ffff:8.8.8.8"])
+def test_the_same_rule_for_http(host):
+    """What other machines can reach needs a word there too, also in IPv6."""
+    with pytest.raises(UserError, match=r"http\.host .*can be reached from other machines"):
+        check_host(host, setting="http.host", is_insecure=False)
+    check_host(host, setting="http.host", is_insecure=True)
+    check_host("::1", setting="http.host", is_insecure=False)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +146,7 @@ def test_an_address_within_one_process_is_refused(is_insecure):
 @pytest.mark.parametrize("is_insecure", [False, True])
 def test_ipv6_is_refused(address, is_insecure):
     """Sockets speak IPv4 alone: such an address would be allowed and then fail to bind."""
-    with pytest.raises(UserError, match=r"--bind tcp://\[.* must be an IPv4 address"):
+    with pytest.raises(UserError, match=r"--bind must be an IPv4 address.*tcp://\["):
         check_bindable(address, setting="--bind", is_insecure=is_insecure)
 
 

@@ -186,6 +186,16 @@ def test_a_public_bind_needs_insecure(bind):
     assert load_settings(environ={}, overrides=overrides).settings.publish.bind == bind
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "192.168.0.3"])
+def test_a_public_http_host_needs_insecure(host):
+    """The same rule for HTTP, unless it is off."""
+    given = {"http.host": host}
+    assert "http.host must be a loopback address" in _problems(overrides=given)
+    for word in ({"http.insecure": "true"}, {"http.enabled": "false"}):
+        loaded = load_settings(environ={}, overrides=given | word)
+        assert loaded.settings.http.host == host
+
+
 def test_settings_cannot_be_changed():
     """Settings are frozen values."""
     with pytest.raises(ValidationError, match="frozen"):
