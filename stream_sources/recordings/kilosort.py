@@ -5,9 +5,8 @@ Loaders made for curation leave clusters out.
 
 from __future__ import annotations
 
-import csv
 import logging
-import re
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 
 from contracts.errors import RecordingError, listed
 from contracts.population import Unit
+from stream_sources.recordings.cluster_labels import read_cluster_labels
+from stream_sources.recordings.params_file import ParamsError, read_rate
 
 logger = logging.getLogger(__name__)
 
@@ -24,12 +25,6 @@ NEUROPIXELS_HZ = 30_000.0
 
 CLUSTER_FILES = ("spike_clusters.npy", "spike_templates.npy")
 """Phy's curated clusters, and in their absence Kilosort's own."""
-
-QUALITY_FILES = ("cluster_group.tsv", "cluster_KSLabel.tsv", "cluster_groups.csv")
-"""A person's label before the sorter's."""
-
-SAMPLE_RATE = re.compile(r"^\s*sample_rate\s*=\s*([0-9.eE+]+)", re.MULTILINE)
-"""The line of phy's ``params.py`` that is needed; the file is read, never run."""
 
 
 class SorterOutput(NamedTuple):
@@ -59,10 +54,8 @@ def read_kilosort(folder: Path, sampling_rate_hz: float | None) -> SorterOutput:
     samples, clusters = _arrays(folder)
     rate_hz = _sampling_rate(folder, sampling_rate_hz)
     ids, row = np.unique(clusters, return_inverse=True)
-    quality = _quality(folder)
-    units = tuple(
-        Unit(str(unit_id), quality=quality.get(str(unit_id), "")) for unit_id in ids.tolist()
-    )
+    quality = read_cluster_labels(folder)
+    units = tuple(Unit(str(unit_id), quality=quality.get(unit_id, "")) for unit_id in ids.tolist())
     return SorterOutput(samples, row.astype(np.int64), units, rate_hz)
 
 
@@ -134,46 +127,41 @@ def _order_problems(samples: NDArray[np.int64]) -> list[str]:
     return problems
 
 
-def _sampling_rate(folder: Path, sampling_rate_hz: float | None) -> float | None:
+def _sampling_rate(folder: Path, sampling_rate_hz: float | None) -> float:
     """Return the sampling rate: from params.py, the caller, or Neuropixels.
 
     Raises
     ------
     RecordingError
-        If the two disagree.
+        If the two disagree, or params.py states a rate that cannot be read.
     """
     params = folder / "params.py"
-    found = SAMPLE_RATE.search(params.read_text("utf-8", "replace")) if params.is_file() else None
-    in_file = _to_float(found[1]) if found else None
-    if in_file is None and sampling_rate_hz is None:
-        logger.warning(
-            "sampling rate unknown",
-            extra={"folder": str(folder), "assumed_hz": NEUROPIXELS_HZ, "reason": "no_params_py"},
-        )
-        return NEUROPIXELS_HZ
-    if in_file is not None and sampling_rate_hz not in {None, in_file}:
+    try:
+        stated = read_rate(params) if params.is_file() else None
+    except (ParamsError, OSError) as error:
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise RecordingError(str(folder), f"params.py cannot be used: {problem}") from error
+    if stated is None:
+        return _assumed(folder, params) if sampling_rate_hz is None else sampling_rate_hz
+    if not 0 < stated.hz < math.inf:
         raise RecordingError(
             str(folder),
-            f"params.py says {in_file} samples per second and sampling_rate_hz says "
+            f"line {stated.line} of params.py: the sampling rate must be from 1 to 1e6 samples "
+            f"per second, got {stated.hz}",
+        )
+    if sampling_rate_hz not in {None, stated.hz}:
+        raise RecordingError(
+            str(folder),
+            f"params.py says {stated.hz} samples per second and sampling_rate_hz says "
             f"{sampling_rate_hz}; leave the latter out, or correct params.py",
         )
-    return sampling_rate_hz if in_file is None else in_file
+    return stated.hz
 
 
-def _quality(folder: Path) -> dict[str, str]:
-    """Return the quality of each cluster; a later file fills what an earlier one leaves open."""
-    quality: dict[str, str] = {}
-    for name in QUALITY_FILES:
-        path = folder / name
-        if path.is_file():
-            rows = csv.reader(path.read_text("utf-8", "replace").splitlines(), delimiter="\t")
-            labels = {row[0]: row[1] for row in rows if len(row) == 2 and row[0].isdigit()}
-            quality = {**labels, **quality}
-    return quality
-
-
-def _to_float(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def _assumed(folder: Path, params: Path) -> float:
+    reason = "no_rate_in_params_py" if params.is_file() else "no_params_py"
+    logger.warning(
+        "sampling rate unknown",
+        extra={"folder": str(folder), "assumed_hz": NEUROPIXELS_HZ, "reason": reason},
+    )
+    return NEUROPIXELS_HZ

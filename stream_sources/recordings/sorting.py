@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from contracts.clock import MAX_SESSION_NS, NS_PER_S
 from contracts.errors import RecordingError
 from contracts.population import MAX_UNITS, Population, Unit
+from stream_sources.recordings.cluster_labels import label_text
 from stream_sources.recordings.kilosort import SorterOutput, is_kilosort_folder, read_kilosort
 from stream_sources.recordings.recording import Play, Recording, RecordingSource, check_request
 from stream_sources.recordings.trains import SpikeTrains
@@ -37,6 +38,9 @@ SAVED_MARKS = (
 QUALITY_PROPERTIES = ("quality", "KSLabel")
 AREA_PROPERTIES = ("brain_area", "area", "location")
 PROBE_PROPERTIES = ("probe", "probe_name", "group")
+
+UNKNOWN = frozenset({"", "unknown", "unsorted", "n/a"})
+"""Labels, in lower case, beside which another property may know more."""
 
 
 class SortingSource(RecordingSource):
@@ -171,22 +175,39 @@ def _from_sorting(sorting: Any, path: str) -> SorterOutput:
 
 
 def _sorting_units(sorting: Any) -> tuple[Unit, ...]:
+    """Return the units with their labels; None and NaN are no label.
+
+    Areas and probes are those of the first property that has any. Labels of quality are combined
+    unit by unit, as phy does it: a person's before the sorter's.
+    """
     n_units = sorting.get_num_units()
+    known = set(sorting.get_property_keys())
 
-    def labels(names: Sequence[str]) -> list[str]:
-        for name in names:
-            if name in sorting.get_property_keys():
-                return [str(value) for value in sorting.get_property(name)]
-        return [""] * n_units
+    def columns(names: Sequence[str]) -> list[list[str]]:
+        values = [sorting.get_property(name) for name in names if name in known]
+        # A "location" may be coordinates, too.
+        return [[label_text(value) for value in column] for column in values if column.ndim == 1]
 
-    columns = (
+    def first(names: Sequence[str]) -> list[str]:
+        filled = (labels for labels in columns(names) if any(map(_is_known, labels)))
+        return next(filled, next(iter(columns(names)), [""] * n_units))
+
+    quality = [
+        next((label for label in labels if _is_known(label)), next(filter(None, labels), ""))
+        for labels in zip(*columns(QUALITY_PROPERTIES), [""] * n_units, strict=True)
+    ]
+    table = (
         [str(unit_id) for unit_id in sorting.unit_ids],
-        labels(PROBE_PROPERTIES),
-        labels(AREA_PROPERTIES),
-        labels(("cell_type",)),
-        labels(QUALITY_PROPERTIES),
+        first(PROBE_PROPERTIES),
+        first(AREA_PROPERTIES),
+        first(("cell_type",)),
+        quality,
     )
-    return tuple(Unit(*values) for values in zip(*columns, strict=True))
+    return tuple(Unit(*values) for values in zip(*table, strict=True))
+
+
+def _is_known(label: str) -> bool:
+    return label.lower() not in UNKNOWN
 
 
 def _check_units(units: Sequence[Unit], path: str) -> None:
