@@ -10,12 +10,18 @@ import hashlib
 import io
 import os
 import re
-from http.client import HTTPException
+import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from contracts.atomic_files import partial_name
 from contracts.errors import RecordingError
 
 if TYPE_CHECKING:
@@ -41,15 +47,75 @@ class RemoteInfo(NamedTuple):
     """Its ETag or date, so that a file that was replaced is not read from the cache."""
 
 
+class ChunkCache:
+    """What remfile has read, on disk: one file for each chunk, complete or not there.
+
+    remfile's own cache takes a chunk whose writing was interrupted for a whole one.
+
+    Raises
+    ------
+    RecordingError
+        If the folder cannot be written; so does each call.
+    """
+
+    def __init__(self, folder: Path, url: str, n_bytes: int) -> None:
+        self.folder, self._url, self._n_bytes = folder, url, n_bytes
+        with self._problems():
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+
+    def get(self, key: str) -> bytes | None:
+        """Return a chunk, None if it is not there."""
+        path = self._path(key)
+        with self._problems():
+            data = path.read_bytes() if path.exists() else None
+        return data if data is not None and len(data) == self._length(key) else None
+
+    def set(self, key: str, value: bytes) -> None:
+        """Keep a chunk."""
+        with self._problems():  # not forced to the disk: `get` refuses what is too short
+            partial = partial_name(self._path(key))
+            partial.write_bytes(value)
+            partial.replace(self._path(key))
+
+    def _path(self, key: str) -> Path:
+        return self.folder / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+    def _length(self, key: str) -> int:
+        """Return how long a chunk must be; remfile's keys end with its size and its number."""
+        size, number = map(int, key.rsplit("|", 2)[1:])
+        return min(size, self._n_bytes - size * number)
+
+    @contextmanager
+    def _problems(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RecordingError(
+                self._url,
+                f"what is read from the server cannot be kept in {self.folder}: "
+                f"{error.strerror or error}. Choose another folder with --cache-dir or "
+                "XDG_CACHE_HOME.",
+            ) from error
+
+
 class RemoteFile(io.RawIOBase):
     """A remote file as h5py reads it.
 
     The server must answer byte ranges; what was read is kept in `cache_dir`.
 
+    Attributes
+    ----------
+    failure : RecordingError or None
+        The first read that failed. HDF5 may hide it behind an error of its own, or behind an object
+        that it calls missing; what was read then counts for nothing.
+
     Raises
     ------
     RecordingError
-        If there is no such file, or it cannot be read by ranges, or is not HDF5.
+        If there is no such file, or it cannot be read by ranges, or is not HDF5, or the cache
+        cannot be written.
     """
 
     def __init__(self, url: str, cache_dir: Path) -> None:
@@ -58,13 +124,17 @@ class RemoteFile(io.RawIOBase):
         super().__init__()
         info = check_ranges(url)
         name = hashlib.sha256(f"{url}|{info.n_bytes}|{info.version}".encode()).hexdigest()
+        self.url = url
+        self.failure: RecordingError | None = None
         self.cache = cache_dir / "remote" / name[:16]
         self._remote = remfile.File(
             url,
-            disk_cache=remfile.DiskCache(str(self.cache)),
+            disk_cache=ChunkCache(self.cache, url, info.n_bytes),
             _max_cache_size=MEMORY_CACHE_BYTES,
             _size=info.n_bytes,
         )
+        session = self._remote.session
+        session.request = partial(session.request, timeout=RANGE_TIMEOUT_S)
         self.n_bytes = info.n_bytes
 
     def readable(self) -> bool:
@@ -90,19 +160,18 @@ class RemoteFile(io.RawIOBase):
         Raises
         ------
         OSError
-            If the server fails, after remfile's own retries, or the cache is damaged.
+            If the server fails, after remfile's own retries, or the cache; see `failure`.
         """
         view = memoryview(buffer).cast("B")
         n_bytes = min(len(view), self.n_bytes - self.tell())
         if n_bytes <= 0:
             return 0
         try:
-            data = self._remote.read(n_bytes)
+            view[:n_bytes] = self._remote.read(n_bytes)
         except Exception as error:  # remfile raises Exception itself, for lack of a type
-            raise OSError(f"the server stopped answering: {error}") from error
-        if len(data) != n_bytes:
-            raise OSError(f"{n_bytes} bytes were asked for, {len(data)} came; delete {self.cache}")
-        view[:n_bytes] = data
+            if self.failure is None:
+                self.failure = _read_failure(self.url, error)
+            raise OSError(str(self.failure)) from error
         return n_bytes
 
     def close(self) -> None:
@@ -114,7 +183,7 @@ class RemoteFile(io.RawIOBase):
 
 def is_url(path: str) -> bool:
     """Return whether a recording is behind http(s)."""
-    return path.startswith(("http://", "https://"))
+    return path.casefold().startswith(("http://", "https://"))
 
 
 def default_cache_dir() -> Path:
@@ -139,10 +208,33 @@ def check_ranges(url: str) -> RemoteInfo:
         error.close()
         raise RecordingError(url, _status_problem(error.code, error.reason)) from error
     except (URLError, TimeoutError, HTTPException, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise RecordingError(
-            url, f"cannot reach the server: {reason}. Check the address and the network."
-        ) from error
+        raise RecordingError(url, _reach_problem(error)) from error
+
+
+def _read_failure(url: str, error: Exception) -> RecordingError:
+    if isinstance(error, RecordingError):
+        return error
+    return RecordingError(
+        url,
+        f"the server stopped answering: {error}. The file itself may be sound; try again, what was "
+        "read is kept.",
+    )
+
+
+def _reach_problem(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or error
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return (
+            f"the server's certificate cannot be verified: {reason.verify_message}. Check the "
+            "address, the clock of this machine and SSL_CERT_FILE."
+        )
+    if isinstance(reason, ssl.SSLError):
+        return f"the server does not speak TLS ({reason.reason}). Is it an http:// address?"
+    if isinstance(reason, TimeoutError):
+        return f"the server did not answer within {RANGE_TIMEOUT_S:.0f} s. Try again later."
+    if isinstance(reason, HTTPException) and not isinstance(reason, InvalidURL):
+        return f"the server's answer is no HTTP: {reason!r}. Check the address and the port."
+    return f"cannot reach the server: {reason}. Check the address and the network."
 
 
 def _info_of(url: str, response: Any) -> RemoteInfo:
@@ -153,6 +245,12 @@ def _info_of(url: str, response: Any) -> RemoteInfo:
             url,
             "the server does not answer byte ranges, so the file would have to be fetched "
             "whole. Download it and give its path.",
+        )
+    if len(head) < min(len(HDF5_SIGNATURE), int(whole[1])):
+        raise RecordingError(
+            url,
+            f"the server's answer was cut short: 8 bytes were asked for, {len(head)} came. Try "
+            "again, or download the file.",
         )
     if head != HDF5_SIGNATURE:
         raise RecordingError(
