@@ -6,7 +6,7 @@ zero is the zero of the file's times.
 
 from __future__ import annotations
 
-import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,16 +15,18 @@ from urllib.parse import urlsplit
 
 import h5py
 
-from contracts.errors import RecordingError, listed
+from contracts.errors import RecordingError, UserError, listed
 from contracts.population import MAX_UNITS, Population
-from stream_sources.recordings.nwb_spikes import load_trains, read_index, train_problems
-from stream_sources.recordings.nwb_tables import (
-    read_invalid_times,
-    read_presentations,
-    read_text,
-    read_unit_ids,
-    read_unit_table,
+from stream_sources.recordings.nwb_columns import read_text
+from stream_sources.recordings.nwb_intervals import read_invalid_times, read_presentations
+from stream_sources.recordings.nwb_links import (
+    LIBRARY_ERRORS,
+    UnreadableError,
+    follow,
+    library_text,
 )
+from stream_sources.recordings.nwb_spikes import load_trains, read_index, train_problems
+from stream_sources.recordings.nwb_tables import read_unit_ids, read_units
 from stream_sources.recordings.recording import Play, Recording, RecordingSource, check_request
 from stream_sources.recordings.remote_file import (
     HDF5_SIGNATURE,
@@ -39,6 +41,28 @@ CHUNK_CACHE_BYTES = 32 << 20
 
 MAX_LABEL = 64
 """A longer identifier would fill the screen; the file's name stands in for it."""
+
+
+CAUSES = {
+    "errno = 11": (
+        "another program has the file open for writing",
+        "Wait until it has closed it, or give a copy.",
+    ),
+    "unable to lock file": (
+        "the file system cannot lock files",
+        "If nobody writes to the file, set HDF5_USE_FILE_LOCKING=FALSE in the environment.",
+    ),
+    "already open for write": (
+        "a program is writing to the file, or ended without closing it",
+        "Wait until it has closed it; if it has ended, run 'h5clear -s' on a copy.",
+    ),
+    "multi driver": (
+        "it is one part of a file that HDF5 split into several",
+        "Join them with h5repack.",
+    ),
+    "truncated": ("the file is cut short", "Copy or download it again."),
+}
+"""Phrases of HDF5, what each means, and what to do."""
 
 
 class NwbSource(RecordingSource):
@@ -84,30 +108,31 @@ class NwbSource(RecordingSource):
     ) -> None:
         play = Play(stream, start_s, duration_s, batch_ms)
         check_request(path_or_url, play, units)
-        with _open(path_or_url, cache_dir) as (file, local):
-            recording = _read(file, path_or_url, local, units, only, tables)
+        with open_nwb(path_or_url, cache_dir) as file:
+            recording = _read(file, path_or_url, units, only, tables)
         super().__init__(recording, play)
 
 
 def _read(
     file: h5py.File,
     path: str,
-    local: Path | None,
     units: str,
     only: Sequence[tuple[str, str]] | None,
     tables: Sequence[str],
 ) -> Recording:
+    notes: list[str] = []
     group = _units_group(file, path)
-    bounds = read_index(group, path)
-    unit_ids = read_unit_ids(group, len(bounds) - 1)
+    spikes = read_index(group, path)
+    unit_ids = read_unit_ids(group, len(spikes.bounds) - 1)
     problems = _id_problems(unit_ids)
     if problems:
         raise RecordingError(path, *problems)
-    table = read_unit_table(file, unit_ids)
-    rows = choose_units(table, units, only, path=path)
-    trains = load_trains(group, bounds, rows, local=local)
-    chosen = [table.units[row] for row in rows.tolist()]
-    problems = train_problems(trains, [unit.unit_id for unit in chosen])
+    known = read_units(file, group, unit_ids, notes)
+    rows = choose_units(known.table, units, only, path=path)
+    trains = load_trains(spikes, rows)
+    chosen = [known.table.units[row] for row in rows.tolist()]
+    fill = float(spikes.times.data.fillvalue)
+    problems = train_problems(trains, [unit.unit_id for unit in chosen], fill)
     if problems:
         raise RecordingError(path, *problems)
     identifier = read_text(file, "identifier")
@@ -117,13 +142,16 @@ def _read(
         identifier=identifier,
         population=Population(chosen),
         trains=trains,
-        presentations=read_presentations(file, tables),
-        invalid_ns=read_invalid_times(file),
+        presentations=read_presentations(file, tables, notes),
+        invalid_ns=read_invalid_times(file, notes),
+        areas_from=known.areas_from,
+        probes_from=known.probes_from,
+        notes=tuple(notes),
     )
 
 
 @contextmanager
-def _open(path: str, cache_dir: Path | str | None) -> Iterator[tuple[h5py.File, Path | None]]:
+def open_nwb(path: str, cache_dir: Path | str | None) -> Iterator[h5py.File]:
     """Open a file wherever it is.
 
     Raises
@@ -134,31 +162,56 @@ def _open(path: str, cache_dir: Path | str | None) -> Iterator[tuple[h5py.File, 
     try:
         if is_url(path):
             cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
-            with (
-                RemoteFile(path, cache) as remote,
-                h5py.File(remote, "r", rdcc_nbytes=CHUNK_CACHE_BYTES) as file,
-            ):
-                yield file, None
+            with _open_remote(path, cache) as file:
+                yield file
         else:
-            local = Path(path)
-            _check_local(local)
-            with h5py.File(local, "r", rdcc_nbytes=CHUNK_CACHE_BYTES) as file:
-                yield file, local
-    except (OSError, KeyError, RuntimeError) as error:  # what h5py raises for damaged files
+            _check_local(Path(path))
+            with h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES) as file:
+                yield file
+    except UnreadableError as error:
+        raise RecordingError(path, str(error)) from error
+    except LIBRARY_ERRORS as error:
         raise RecordingError(path, _damage(error)) from error
 
 
+@contextmanager
+def _open_remote(url: str, cache: Path) -> Iterator[h5py.File]:
+    """Open a file behind http(s); a failed read is the error, whatever HDF5 made of it.
+
+    Raises
+    ------
+    RecordingError
+        If the server or the cache failed.
+    """
+    with RemoteFile(url, cache) as remote:
+        try:
+            with h5py.File(remote, "r", rdcc_nbytes=CHUNK_CACHE_BYTES) as file:
+                yield file
+        except (*LIBRARY_ERRORS, UserError) as error:
+            raise remote.failure or error from error
+        if remote.failure is not None:
+            raise remote.failure
+
+
 def _check_local(path: Path) -> None:
-    if path.is_dir():
-        raise RecordingError(str(path), "it is a folder; an NWB file is wanted")
-    if not path.is_file():
-        raise RecordingError(str(path), "there is no such file")
-    if path.stat().st_size == 0:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise RecordingError(str(path), "it is a folder; an NWB file is wanted")
+        if not stat.S_ISREG(mode):
+            raise RecordingError(str(path), "it is a device or a pipe; an NWB file is wanted")
+        with path.open("rb") as file:
+            head = file.read(len(HDF5_SIGNATURE))
+    except FileNotFoundError as error:
+        raise RecordingError(str(path), "there is no such file") from error
+    except PermissionError as error:
+        raise RecordingError(
+            str(path), "the file may not be read; check its permissions and its folder's"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise RecordingError(str(path), f"the file cannot be opened: {error}") from error
+    if not head:
         raise RecordingError(str(path), "the file is empty")
-    if not os.access(path, os.R_OK):
-        raise RecordingError(str(path), "the file may not be read; check its permissions")
-    with path.open("rb") as file:
-        head = file.read(len(HDF5_SIGNATURE))
     if head != HDF5_SIGNATURE and not h5py.is_hdf5(path):
         raise RecordingError(
             str(path), f"it is not an HDF5 file, so not NWB 2 either: it begins with {head!r}"
@@ -166,9 +219,10 @@ def _check_local(path: Path) -> None:
 
 
 def _damage(error: Exception) -> str:
-    text = str(error).removeprefix("Unable to synchronously open file ").strip("()'\"")
-    if "truncated" in text:
-        return f"the file is cut short: {text}. Copy or download it again."
+    text = library_text(error)
+    for phrase, (meaning, remedy) in CAUSES.items():
+        if phrase in text:
+            return f"{meaning}: {text}. {remedy}"
     return f"the file cannot be read: {text}. It may be damaged; copy or download it again."
 
 
@@ -180,7 +234,7 @@ def _units_group(file: h5py.File, path: str) -> h5py.Group:
             f"it is an NWB 1.x file (nwb_version {old!r}); NWB 2 is wanted. Convert it, or "
             "fetch the NWB 2 release of the data set.",
         )
-    group = file.get("units")
+    group = follow(file, "units")
     if not isinstance(group, h5py.Group):
         found = ", ".join(sorted(file)) or "nothing"
         raise RecordingError(

@@ -1,16 +1,19 @@
 """The spike times of an NWB 2 units table: where they are and whether they are sound.
 
 ``spike_times`` holds the trains end to end, ``spike_times_index`` where each one stops. A local,
-contiguous, uncompressed column of float64 is mapped where it stands. Anything else is read once:
-into memory if it is small, else into a temporary file without a name, which is then mapped.
+contiguous, uncompressed column of float64 is mapped where it stands, which may be another file than
+the one that was opened. Anything else is read once: into memory if it is small, else into a
+temporary file without a name, which is then mapped.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import tempfile
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +24,8 @@ from tqdm import tqdm
 
 from contracts.clock import MAX_SESSION_NS, NS_PER_S
 from contracts.errors import RecordingError, listed
+from stream_sources.recordings.nwb_columns import Column, open_column
+from stream_sources.recordings.nwb_links import UnreadableError, is_local
 from stream_sources.recordings.trains import SpikeTrains
 
 IN_MEMORY_BYTES = 64 << 20
@@ -34,68 +39,85 @@ READ_THROUGH_SPIKES = 1 << 17
 
 FLOAT64 = np.dtype("<f8")
 
+N_COMPARED = 5
+"""Values of a mapped column that are compared with what HDF5 reads."""
 
-def read_index(units: h5py.Group, path: str) -> NDArray[np.int64]:
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SpikeColumns:
+    """The spikes of a units table.
+
+    Attributes
+    ----------
+    bounds : array, shape (n_units + 1,), int64
+        Unit ``k`` has ``times[bounds[k]:bounds[k + 1]]``.
+    """
+
+    times: Column
+    bounds: NDArray[np.int64]
+
+
+def read_index(units: h5py.Group, path: str) -> SpikeColumns:
     """Read where each unit's spikes start and stop.
-
-    Unit ``k`` has ``spike_times[bounds[k]:bounds[k + 1]]``; shape (n_units + 1,).
 
     Raises
     ------
     RecordingError
-        With every way in which the index does not fit.
+        With every way in which the columns do not fit.
     """
-    times, index = units.get("spike_times"), units.get("spike_times_index")
-    absent = [
-        f"the units table has no {name}; it holds no spikes to replay"
-        for name, column in (("spike_times", times), ("spike_times_index", index))
-        if not isinstance(column, h5py.Dataset) or column.ndim != 1
-    ]
-    if absent:
-        raise RecordingError(path, *absent)
-    if times.dtype.kind not in "fiu" or index.dtype.kind not in "iu":
+    problems: list[str] = []
+    times = _spike_column(units, "spike_times", problems)
+    index = _spike_column(units, "spike_times_index", problems)
+    if times is None or index is None:
+        raise RecordingError(path, *problems)
+    if times.kind not in "fiu" or index.kind not in "iu":
         raise RecordingError(
             path,
             "spike_times must be numbers in seconds and spike_times_index whole numbers, "
-            f"got {times.dtype} and {index.dtype}",
+            f"got {times.data.dtype} and {index.data.dtype}",
         )
-    stops = index[:].astype(np.int64)
+    problems = [f"{index.name} {hole.reason}" for hole in index.holes()[:1]]
+    if problems:
+        raise RecordingError(path, *problems)
+    stops = index.read().astype(np.int64)
     problems = _index_problems(units, stops, len(times))
     if problems:
         raise RecordingError(path, *problems)
-    return np.concatenate([np.zeros(1, dtype=np.int64), stops])
+    return SpikeColumns(times, np.concatenate([np.zeros(1, dtype=np.int64), stops]))
 
 
-def load_trains(
-    units: h5py.Group, bounds: NDArray[np.int64], rows: NDArray[np.int64], *, local: Path | None
-) -> SpikeTrains:
+def load_trains(spikes: SpikeColumns, rows: NDArray[np.int64]) -> SpikeTrains:
     """Get hold of the spikes of the chosen units.
 
     Parameters
     ----------
     rows : array, shape (n_chosen,), int64
         The chosen rows of the table.
-    local : Path or None
-        The file, if it is on this machine.
 
     Returns
     -------
     trains : SpikeTrains
         In the order of `rows`. Not yet checked: see `train_problems`.
+
+    Raises
+    ------
+    UnreadableError
+        If nobody wrote the spikes of some of these units.
     """
-    column = units["spike_times"]
+    times, bounds = spikes.times, spikes.bounds
     start, stop = bounds[rows], bounds[rows + 1]
-    if local is not None and _is_flat(column):
-        with local.open("rb") as file:
-            times, pages = _map_times(file, column.id.get_offset(), len(column))
-        return SpikeTrains(times, start, stop, pages)
-    return _copy_trains(column, start, stop)
+    _check_written(times, start, stop)
+    mapped = _mapped(times)
+    if mapped is not None:
+        return SpikeTrains(mapped[0], start, stop, mapped[1])
+    return _copy_trains(times, start, stop)
 
 
-def train_problems(trains: SpikeTrains, unit_ids: Sequence[str]) -> list[str]:
-    """Check that every train is sorted, finite and within the session clock.
+def train_problems(trains: SpikeTrains, unit_ids: Sequence[str], fill: float) -> list[str]:
+    """Check that every train is sorted, finite, within the session clock and no fill value.
 
-    Reads all spikes once, a piece at a time.
+    Reads all spikes once, a piece at a time. `fill` is what HDF5 gives for values that nobody
+    wrote.
 
     Returns one sentence for each problem.
     """
@@ -107,7 +129,13 @@ def train_problems(trains: SpikeTrains, unit_ids: Sequence[str]) -> list[str]:
     }
     unsorted = [unit_ids[row] for row in sorted(finite)]
     unreal = [unit_ids[row] for row in sorted({*falling, *_units_out_of_clock(trains)} - finite)]
+    filled = [unit_ids[row] for row in _filled_units(trains, fill)]
     problems = []
+    if filled:
+        problems.append(
+            f"spike times must be written; {len(filled)} units begin with spikes at {fill:g} s, "
+            f"the fill value of spike_times: unit_id {listed(filled)}. Write the file again."
+        )
     if unsorted:
         problems.append(
             f"spike times must not decrease within a unit; they do in {len(unsorted)} units: "
@@ -123,12 +151,16 @@ def train_problems(trains: SpikeTrains, unit_ids: Sequence[str]) -> list[str]:
 
 
 def _index_problems(units: h5py.Group, stops: NDArray[np.int64], n_spikes: int) -> list[str]:
-    problems = []
-    ids = units.get("id")
-    if isinstance(ids, h5py.Dataset) and ids.shape != stops.shape:
+    problems: list[str] = []
+    try:
+        ids = open_column(units, "id")
+    except UnreadableError as error:
+        ids = None
+        problems.append(str(error))
+    if ids is not None and len(ids) != len(stops):
         problems.append(
             f"spike_times_index must have one entry for each unit, got {len(stops)} entries and "
-            f"{ids.shape[0] if ids.ndim else 0} ids; was the file cut?"
+            f"{len(ids)} ids; was the file cut?"
         )
     if not len(stops):
         problems.append("the units table is empty")
@@ -148,15 +180,54 @@ def _index_problems(units: h5py.Group, stops: NDArray[np.int64], n_spikes: int) 
     return problems
 
 
-def _is_flat(column: h5py.Dataset) -> bool:
-    """Return whether a column stands in the file as one run of little-endian float64."""
-    return (
-        column.dtype == FLOAT64
-        and column.chunks is None
-        and column.external is None
-        and not column.is_virtual
-        and column.id.get_offset() is not None
-    )
+def _spike_column(units: h5py.Group, name: str, problems: list[str]) -> Column | None:
+    try:
+        column = open_column(units, name)
+    except UnreadableError as error:
+        problems.append(str(error))
+        return None
+    if column is None:
+        problems.append(f"the units table has no {name}; it holds no spikes to replay")
+    return column
+
+
+def _check_written(times: Column, start: NDArray[np.int64], stop: NDArray[np.int64]) -> None:
+    """Refuse spikes that nobody wrote.
+
+    Raises
+    ------
+    UnreadableError
+        If there are any among these trains.
+    """
+    for hole in times.holes():
+        lost = np.clip(np.minimum(stop, hole.last) - np.maximum(start, hole.first), 0, None)
+        if lost.any():
+            raise UnreadableError(
+                f"{times.name} {hole.reason}: {int(lost.sum()):,} spikes of "
+                f"{int((lost > 0).sum())} units would be fill values"
+            )
+
+
+def _mapped(times: Column) -> tuple[NDArray[np.float64], mmap.mmap] | None:
+    """Map a column of little-endian float64 that stands in one run in a file of this machine.
+
+    The offset counts in the file that holds the data set, which a link may lead to. Some values are
+    compared with what HDF5 reads: whatever else moves the data, as a driver that splits the file
+    does, none are taken from the wrong place.
+    """
+    data = times.data
+    offset = data.id.get_offset()  # None for chunked, compact and virtual data
+    is_flat = data.dtype == FLOAT64 and offset is not None and not data.external
+    if not is_flat or not len(times) or not is_local(data.file):
+        return None
+    with Path(os.fsdecode(data.file.filename)).open("rb") as file:
+        if offset + data.nbytes > os.fstat(file.fileno()).st_size:
+            return None
+        mapped, pages = _map_times(file, offset, len(times))
+    for place in np.linspace(0, len(times) - 1, N_COMPARED).astype(np.int64).tolist():
+        if mapped[place : place + 1].tobytes() != times.read(place, place + 1).tobytes():
+            return None
+    return mapped, pages
 
 
 def _map_times(file: BinaryIO, offset: int, n_values: int) -> tuple[NDArray[np.float64], mmap.mmap]:
@@ -164,9 +235,7 @@ def _map_times(file: BinaryIO, offset: int, n_values: int) -> tuple[NDArray[np.f
     return np.frombuffer(pages, FLOAT64, n_values, offset), pages
 
 
-def _copy_trains(
-    column: h5py.Dataset, start: NDArray[np.int64], stop: NDArray[np.int64]
-) -> SpikeTrains:
+def _copy_trains(column: Column, start: NDArray[np.int64], stop: NDArray[np.int64]) -> SpikeTrains:
     """Read the trains once, in the order of the file, so that reads follow each other."""
     order = _file_order(start, stop)
     n_each = (stop - start)[order]
@@ -186,7 +255,7 @@ def _copy_trains(
 
 
 def _pieces(
-    column: h5py.Dataset, starts: Sequence[int], stops: Sequence[int]
+    column: Column, starts: Sequence[int], stops: Sequence[int]
 ) -> Iterator[NDArray[np.float64]]:
     """Read the trains in the order of the file, in pieces of bounded size.
 
@@ -195,7 +264,7 @@ def _pieces(
     for start, stop in _joined(starts, stops, READ_THROUGH_SPIKES):
         for first in range(start, stop, PIECE_SPIKES):
             last = min(first + PIECE_SPIKES, stop)
-            piece = np.asarray(column[first:last], dtype=np.float64)
+            piece = column.read(first, last).astype(np.float64)
             begin, end = bisect_right(stops, first), bisect_left(starts, last)
             for i, j in zip(starts[begin:end], stops[begin:end], strict=True):
                 yield piece[max(i - first, 0) : j - first]
@@ -270,4 +339,16 @@ def _units_out_of_clock(trains: SpikeTrains) -> list[int]:
     first, last = trains.at(trains.start[busy]), trains.at(trains.stop[busy] - 1)
     within = (np.abs(first) < limit_s) & (np.abs(last) < limit_s)  # False for NaN and infinity
     rows: list[int] = busy[~within].tolist()
+    return rows
+
+
+def _filled_units(trains: SpikeTrains, fill: float) -> list[int]:
+    """Return the trains whose first two times are the fill value: no neuron fires so.
+
+    Unwritten parts of a contiguous data set look like this; HDF5 keeps no record of them.
+    """
+    several = np.flatnonzero(trains.stop - trains.start > 1)
+    first = trains.start[several]
+    same = (trains.at(first) == fill) & (trains.at(first + 1) == fill)
+    rows: list[int] = several[same].tolist()
     return rows

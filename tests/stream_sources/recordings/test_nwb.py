@@ -168,12 +168,19 @@ def test_areas_come_through_the_peak_channel(path: Path) -> None:
 
 
 def test_areas_come_through_the_ragged_electrodes_column(path: Path) -> None:
-    """A unit's first electrode decides; a unit without electrodes has no area."""
-    columns = {"electrodes": [2, 1, 0], "electrodes_index": [2, 2, 3]}
-    electrodes = {"id": [7, 8, 9], "location": ["CA1", "CA3", "DG"], "group_name": ["p"] * 3}
-    write_units(path, random_trains(3), columns=columns, electrodes=electrodes)
-    units = NwbSource(str(path)).population.units
-    assert [(unit.probe, unit.area) for unit in units] == [("p", "DG"), ("", ""), ("p", "CA1")]
+    """What a unit's electrodes share is its own; a unit without electrodes has no area."""
+    columns = {"electrodes": [2, 1, 0, 1, 0], "electrodes_index": [2, 2, 3, 5]}
+    electrodes = {"id": [7, 8, 9], "location": ["CA1", "DG", "DG"], "group_name": ["p"] * 3}
+    write_units(path, random_trains(4), columns=columns, electrodes=electrodes)
+    source = NwbSource(str(path))
+    assert [(unit.probe, unit.area) for unit in source.population.units] == [
+        ("p", "DG"),
+        ("", ""),
+        ("p", "CA1"),
+        ("p", ""),
+    ]
+    assert source.areas_from == "electrodes/location at units/electrodes"
+    assert any("1 units list electrodes of several areas" in note for note in source.notes)
 
 
 @pytest.mark.parametrize("column", ["location", "brain_area", "ecephys_structure_acronym"])

@@ -1,0 +1,146 @@
+"""The tables below ``intervals`` of an NWB 2 file: presentations and invalid times.
+
+A table that cannot be used costs itself alone, and a note.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.clock import MAX_SESSION_NS, NS_PER_S, seconds_to_ns
+from contracts.wire_header import MAX_TEXT
+from stream_sources.recordings.nwb_columns import Table, open_column
+from stream_sources.recordings.nwb_links import UnreadableError, follow
+from stream_sources.recordings.presentations import Presentations
+
+logger = logging.getLogger(__name__)
+
+PRESENTATIONS = "_presentations"
+INVALID_TIMES = "invalid_times"
+"""NWB's own name for intervals that are not to be analysed."""
+
+
+def read_presentations(file: h5py.File, also: Sequence[str], notes: list[str]) -> Presentations:
+    """Read every table ``intervals/*_presentations``, five or six columns of each.
+
+    Rows without a start or a stop are left out and counted in the log.
+
+    All tables are returned as one, in order of start. `also` names more tables of ``intervals``;
+    one that is not there is passed over.
+    """
+    try:
+        intervals = follow(file, "intervals")
+    except UnreadableError as error:
+        notes.append(f"all presentations are left out: {error}")
+        return Presentations.none()
+    if not isinstance(intervals, h5py.Group):
+        return Presentations.none()
+    group_of = {
+        name.removesuffix(PRESENTATIONS): name
+        for name in sorted(intervals)
+        if name.endswith(PRESENTATIONS) or name in also
+    }
+    tables = []
+    for name, group in group_of.items():
+        try:
+            tables.append(_presentation_table(name, _table(intervals, group, notes)))
+        except UnreadableError as error:
+            notes.append(f"the table intervals/{group} is left out: {error}")
+    return Presentations.merge([table for table in tables if len(table.start_ns)])
+
+
+def read_invalid_times(file: h5py.File, notes: list[str]) -> NDArray[np.int64]:
+    """Read the intervals that a file calls invalid: ``intervals/invalid_times``.
+
+    Returns start and stop of each in session nanoseconds, shape (n_invalid, 2), in order of start.
+    An interval without a stop never ends.
+    """
+    nothing = np.empty((0, 2), dtype=np.int64)
+    try:
+        intervals = follow(file, "intervals")
+        if not isinstance(intervals, h5py.Group) or INVALID_TIMES not in intervals:
+            return nothing
+        table = _table(intervals, INVALID_TIMES, notes)
+        start_s, stop_s = _times(table, "start_time"), table.required("stop_time")
+    except UnreadableError as error:
+        notes.append(f"the table intervals/{INVALID_TIMES} is left out: {error}")
+        return nothing
+    far_s = MAX_SESSION_NS / NS_PER_S
+    stop_s = np.full(len(start_s), far_s) if stop_s is None else stop_s
+    start_s = np.clip(np.nan_to_num(start_s, nan=-far_s), -far_s, far_s)
+    stop_s = np.clip(np.nan_to_num(stop_s, nan=far_s), -far_s, far_s)
+    order = np.argsort(start_s, kind="stable")
+    return seconds_to_ns(np.stack([start_s, stop_s], axis=1)[order])
+
+
+def _table(intervals: h5py.Group, name: str, notes: list[str]) -> Table:
+    """Return a table as long as its column of starts.
+
+    Raises
+    ------
+    UnreadableError
+        If it is no table.
+    """
+    group = follow(intervals, name)
+    if not isinstance(group, h5py.Group):
+        raise UnreadableError("it must be a group of columns; it is a data set")
+    starts = open_column(group, "start_time")
+    if starts is None:
+        raise UnreadableError("it has no start_time")
+    return Table(group, len(starts), notes)
+
+
+def _times(table: Table, name: str) -> NDArray[np.float64]:
+    """Return a column that the table cannot do without.
+
+    Raises
+    ------
+    UnreadableError
+        If it is not there or cannot be used.
+    """
+    values = table.required(name)
+    if values is None:
+        raise UnreadableError(f"it has no {name}")
+    return values
+
+
+def _presentation_table(name: str, table: Table) -> Presentations:
+    start_s, stop_s = _times(table, "start_time"), _times(table, "stop_time")
+    frame, block = table.numbers("frame"), table.numbers("stimulus_block")
+    caption = table.labels("caption")
+    row_id = table.numbers("id")
+    if row_id is None:
+        row_id = np.arange(table.n_rows, dtype=np.float64)
+    shown = _plausible(start_s) & _plausible(stop_s) & (stop_s >= start_s)
+    if not shown.all():
+        n_lost = int((~shown).sum())
+        logger.warning(
+            "presentations left out",
+            extra={"stimulus": name, "reason": "no_times", "n": n_lost},
+        )
+    rows = np.flatnonzero(shown)
+    return Presentations(
+        start_ns=seconds_to_ns(start_s[rows]),
+        stop_ns=seconds_to_ns(stop_s[rows]),
+        row_id=row_id[rows].astype(np.int64),
+        frame=np.full(len(rows), np.nan) if frame is None else _whole(frame[rows]),
+        stimulus=np.zeros(len(rows), dtype=np.int64),
+        block=np.full(len(rows), np.nan) if block is None else block[rows],
+        caption=[(caption[row] or "")[:MAX_TEXT] for row in rows.tolist()] if caption else (),
+        names=(name,),
+    )
+
+
+def _plausible(seconds: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which times are numbers that the session clock can hold; False for NaN."""
+    return np.abs(seconds) < MAX_SESSION_NS / NS_PER_S
+
+
+def _whole(frame: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round frames to whole numbers; what is no frame becomes NaN."""
+    return np.where(np.abs(frame) < 2**31, np.rint(frame), np.nan)

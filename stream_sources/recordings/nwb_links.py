@@ -1,0 +1,95 @@
+"""Where the objects of an HDF5 file are: links are followed one at a time, each fault in words.
+
+h5py answers "not there" for a link whose target is gone, and a file object of Python's, such as one
+behind http(s), stands in for every other file: an external link would lead back into the same file.
+"""
+
+from __future__ import annotations
+
+import h5py
+
+from contracts.errors import UserError
+
+MAX_LINKS = 16
+"""Links that HDF5 follows in a row (H5Pset_nlinks)."""
+
+LIBRARY_ERRORS = (OSError, KeyError, RuntimeError, ValueError)
+"""What h5py raises where an object cannot be opened or a reference cannot be resolved."""
+
+
+class UnreadableError(UserError):
+    """A part of a file cannot be read, with the reason: its column, table or link."""
+
+
+def follow(start: h5py.Group, path: str, n_links: int = 0) -> h5py.Group | h5py.Dataset | None:
+    """Return the object at a path below a group, None if nothing has that name.
+
+    Raises
+    ------
+    UnreadableError
+        If the name leads through a link to something that is not there or may not be followed.
+    """
+    node: h5py.Group | h5py.Dataset | None = start
+    for name in path.split("/"):
+        if name in {"", "."}:
+            continue
+        if not isinstance(node, h5py.Group):
+            return None
+        node = _child(node, name, n_links)
+    return node
+
+
+def is_local(file: h5py.File) -> bool:
+    """Return whether HDF5 itself opened the file by its name, and not through an object."""
+    return bool(file.driver != "fileobj")
+
+
+def target_of(holder: h5py.Dataset, reference: object) -> h5py.Group | h5py.Dataset | None:
+    """Return what an object reference in or at a data set refers to, None if it is gone.
+
+    References count in the file of the data set that holds them.
+    """
+    if not isinstance(reference, h5py.Reference) or not reference:
+        return None
+    try:
+        return holder.file[reference]
+    except LIBRARY_ERRORS:
+        return None
+
+
+def library_text(error: Exception) -> str:
+    """Return what HDF5 says without the phrases that h5py puts around it."""
+    text = str(error).strip("'\"")
+    return text[text.find("(") + 1 : text.rfind(")")] if text.endswith(")") else text
+
+
+def _child(group: h5py.Group, name: str, n_links: int) -> h5py.Group | h5py.Dataset | None:
+    where = f"{group.name.rstrip('/')}/{name}".lstrip("/")
+    link = group.get(name, getlink=True)
+    if link is None:
+        return None
+    if isinstance(link, h5py.SoftLink):
+        base = group.file["/"] if link.path.startswith("/") else group
+        target = None
+        if n_links < MAX_LINKS:
+            target = follow(base, link.path, n_links + 1)
+        if target is None:
+            raise UnreadableError(f"{where} is a link to {link.path}, which is not in the file")
+        return target
+    if isinstance(link, h5py.ExternalLink) and not is_local(group.file):
+        raise UnreadableError(
+            f"{where} is a link into another file, {link.filename}, which cannot be followed over "
+            "http(s). Download both into one folder and give the path."
+        )
+    try:
+        return group[name]
+    except LIBRARY_ERRORS as error:
+        reason = library_text(error)
+        if isinstance(link, h5py.ExternalLink):
+            raise UnreadableError(
+                f"{where} is a link to {link.path} in {link.filename}, which cannot be opened "
+                f"({reason}). Copy that file beside this one."
+            ) from error
+        raise UnreadableError(
+            f"{where} cannot be opened ({reason}); the file may be damaged"
+        ) from error
