@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from contracts.errors import UserError
 from daemon.service.logs import configure_logging
 from daemon.service.settings import LogSettings
+from daemon.worker.stdin import exit_when_stdin_closes
 
 NICENESS = 5
 """That of the narrator by default: the fast loop goes first where they share a core."""
@@ -106,7 +107,8 @@ def main(arguments: Sequence[str]) -> int:
         socket.set(zmq.LINGER, 1000)
         socket.connect(options.address)
         try:
-            comparer = _Comparer(options.model, options.sentence)
+            with exit_when_stdin_closes():
+                comparer = _Comparer(options.model, options.sentence)
         except Exception as error:  # whatever a model folder can do to the library
             reason = f"{options.model}: {type(error).__name__}: {error}"[:1000]
             socket.send_multipart([b"failed", msgpack.packb({"reason": reason})])

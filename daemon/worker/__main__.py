@@ -27,6 +27,7 @@ from daemon.service.logs import configure_logging
 from daemon.service.settings import LogSettings, NarratorSettings, VllmSettings
 from daemon.worker.loop import WorkerLoop
 from daemon.worker.messages import Failed, Heartbeat, ModelLoaded, pack_reply, unpack_order
+from daemon.worker.stdin import exit_when_stdin_closes
 
 HEARTBEAT_EVERY_S = 0.5
 
@@ -54,8 +55,9 @@ def main(arguments: Sequence[str]) -> int:
         _heartbeat(context, options.address),
     ):
         try:
-            manifest = load_manifest(options.bundle, check_hashes=False)
-            narrator = load_narrator(options.narrator, manifest, vllm=options.vllm)
+            with exit_when_stdin_closes():
+                manifest = load_manifest(options.bundle, check_hashes=False)
+                narrator = load_narrator(options.narrator, manifest, vllm=options.vllm)
         except (UserError, DependencyError) as error:
             failure = Failed(-1, str(error), exit_code=error.exit_code)
             socket.send_multipart(pack_reply(failure))

@@ -178,6 +178,37 @@ def test_worker_does_not_survive_the_closing_of_its_stdin(stub_bundle: Manifest,
     assert worker.wait(20) == 0
 
 
+LOADS_FOREVER = """
+import sys, time
+from daemon.worker import __main__ as worker
+
+def load(*_, **__):
+    print("loading", flush=True)
+    time.sleep(1000)
+
+worker.load_narrator = load
+worker.main(sys.argv[1:])
+"""
+
+
+def test_worker_that_loads_ends_with_its_daemon(stub_bundle: Manifest, tmp_path: Path):
+    """A model takes minutes to load; the worker of a killed daemon does not stay for so long."""
+    address = f"ipc://{tmp_path}/worker"
+    with subprocess.Popen(
+        [sys.executable, "-c", LOADS_FOREVER, "--address", address, *arguments(stub_bundle)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as worker:
+        assert worker.stdout
+        assert worker.stdin
+        try:
+            assert worker.stdout.readline() == b"loading\n"
+            worker.stdin.close()
+            assert worker.wait(20) == 0
+        finally:
+            worker.kill()
+
+
 def test_worker_survives_the_signals_of_its_group(stub_bundle: Manifest, context: Context):
     """Ctrl-C and SIGTERM reach it too, from its first instruction on; the daemon ends it."""
     with worker_client(context, arguments(stub_bundle)) as client:
