@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,21 +23,32 @@ ERROR_PREFIX = "neurrate: error: "
 class Child:
     """One ``neurrate`` command in a process of its own; its log goes to ``<name>.log``.
 
-    `arguments` come after ``neurrate``; ``--json``, ``--address-file`` and ``--stop-with-stdin``
-    are added.
+    `arguments` come after ``neurrate``; ``--json`` is added, and for a command that has addresses
+    ``--address-file`` and ``--stop-with-stdin``. `prefix` is a program that runs the command in its
+    place, such as ``prlimit``; `environment` is added to this process's own.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        folder: Path,
+        *,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        has_addresses: bool = True,
+    ) -> None:
         self._name = name
         self._log = folder / f"{name}.log"
         self._address_file = folder / f"{name}-addresses.json"
         self._has_been_asked = False
+        self._address_file.unlink(missing_ok=True)  # of an earlier process of this name
         command = [
-            sys.executable, "-m", "neurrate.cli", *arguments,
+            *prefix, sys.executable, "-m", "neurrate.cli", *arguments,
             "--json", str(folder / f"{name}.json"),
-            "--address-file", str(self._address_file),
-            "--stop-with-stdin",
         ]  # fmt: skip
+        if has_addresses:
+            command += ["--address-file", str(self._address_file), "--stop-with-stdin"]
         with self._log.open("wb") as log:
             # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
             # Its standard input closes when this process dies, and `--stop-with-stdin` ends it.
@@ -46,6 +58,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env={**os.environ, **(environment or {})},
             )
 
     def __enter__(self) -> Self:
@@ -57,9 +70,7 @@ class Child:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.is_running:
-            self._process.kill()
-        self._process.wait()
+        self.kill()
         if self._process.stdin:
             self._process.stdin.close()
 
@@ -94,6 +105,34 @@ class Child:
         if not self._has_been_asked and self.is_running:
             self._process.terminate()
         self._has_been_asked = True
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL, if it runs, and wait for its end."""
+        self._process.kill()
+        self._process.wait()
+
+    def text(self) -> str:
+        """Return what it has written so far, standard output and error."""
+        return self._log.read_text(errors="replace")
+
+    def exit_code(self, *, deadline_s: float) -> int:
+        """Wait for its end, and return its exit code.
+
+        Raises
+        ------
+        ChildError
+            If it does not come in time.
+        """
+        try:
+            return self._process.wait(deadline_s)
+        except subprocess.TimeoutExpired as error:
+            raise ChildError(
+                f"the {self._name} did not end within {deadline_s} s:\n{self._tail()}"
+            ) from error
 
     def check(self) -> None:
         """Raise its error, if it has ended with one.
@@ -130,17 +169,11 @@ class Child:
         ChildError
             If it does not come in time.
         """
-        try:
-            self._process.wait(deadline_s)
-        except subprocess.TimeoutExpired as error:
-            raise ChildError(
-                f"the {self._name} did not end within {deadline_s} s:\n{self._tail()}"
-            ) from error
+        self.exit_code(deadline_s=deadline_s)
         self.check()
 
     def _tail(self) -> str:
-        lines = self._log.read_text(errors="replace").splitlines()
-        return "\n".join(lines[-TAIL_LINES:])
+        return "\n".join(self.text().splitlines()[-TAIL_LINES:])
 
 
 def read_json(path: Path) -> Any:
