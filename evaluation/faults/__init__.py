@@ -1,0 +1,1 @@
+"""Faults tried on real processes: what the operator sees, what is counted, what is lost."""

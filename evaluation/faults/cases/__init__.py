@@ -1,0 +1,13 @@
+"""The cases, in the order of the page."""
+
+from evaluation.faults.case import ADDED, SECTIONS
+from evaluation.faults.cases import (  # noqa: F401 - each adds its own
+    daemon,
+    machine,
+    narrator,
+    peers,
+    sources,
+    subscribers,
+)
+
+CASES = sorted(ADDED, key=lambda case: list(SECTIONS).index(case.section))

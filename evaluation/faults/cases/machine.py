@@ -1,0 +1,216 @@
+"""Disks, pipes, files and programs around the daemon."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from evaluation.faults.case import fault
+from evaluation.faults.trial import FaultTrial
+
+NWB = "stream_sources/recordings/test_nwb.py"
+SINKS = "daemon/triggers/test_sinks.py"
+
+
+@fault(
+    lost="log lines, counted; windows and narrations go on",
+    tests=["daemon/service/test_logs.py"],
+)
+def stderr_not_read(trial: FaultTrial) -> None:
+    """Nobody reads the daemon's standard error."""
+    fifo = trial.folder / "stderr"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        # A pipe that is full from the start.
+        writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        try:
+            while True:
+                os.write(writer, bytes(4096))
+        except BlockingIOError:
+            pass
+        prefix = ("bash", "-c", f'exec "$@" 2>{fifo}', "--")
+        address = trial.address()
+        source = trial.source(address)
+        daemon = trial.daemon(address, settings=["log.level=DEBUG"], prefix=prefix)
+        daemon.narrates(60)
+        daemon.counts("neurrate_log_lines_dropped_total")
+        daemon.is_ready()
+        trial.ends_with_every_spike(daemon, source)
+        os.close(writer)
+    finally:
+        os.close(reader)
+
+
+@fault(
+    lost="the summary",
+    tests=["contracts/test_atomic_files.py"],
+)
+def disk_full(trial: FaultTrial) -> None:
+    """The disk is full when the summary is written."""
+    address = trial.address()
+    trial.source(address)
+    # The limit of 1,024 bytes a file does for the summary what a full disk does; the log leaves
+    # through a program that was started before it.
+    limited = 'exec > >(cat) 2>&1; ulimit -f 1; exec "$@"'
+    daemon = trial.daemon(address, prefix=("bash", "-c", limited, "--")).narrates()
+    daemon.child.ask_to_stop()
+    daemon.ends(2, "annot write")
+
+
+@fault(
+    lost="nothing: it does not start",
+    tests=["daemon/worker/test_client.py"],
+)
+def no_temporary_folder(trial: FaultTrial) -> None:
+    """The path of the temporary folder is too long for a socket."""
+    folder = trial.folder / ("long" * 30)
+    folder.mkdir()
+    daemon = trial.daemon(trial.address(), environment={"TMPDIR": str(folder)})
+    daemon.ends(2, "temporary folder")
+
+
+@fault(lost="nothing", tests=[NWB])
+def recording_missing(trial: FaultTrial) -> None:
+    """The recording is not there."""
+    source = trial.source(trial.address(), recording=trial.folder / "none.nwb")
+    source.ends(2, "none.nwb")
+
+
+@fault(lost="nothing", tests=[NWB])
+def recording_truncated(trial: FaultTrial) -> None:
+    """The recording was cut off while it was copied."""
+    path = trial.folder / "cut.nwb"
+    content = trial.inputs.recording.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    trial.source(trial.address(), recording=path).ends(2, "cut.nwb")
+
+
+@fault(lost="nothing", tests=[NWB])
+def recording_held_open(trial: FaultTrial) -> None:
+    """The recording is held open by a program that writes it."""
+    path = trial.folder / "held.nwb"
+    shutil.copy(trial.inputs.recording, path)
+    with h5py.File(path, "r+", locking=True):
+        trial.source(trial.address(), recording=path).ends(2, "open")
+
+
+@fault(lost="what was not sent", tests=[NWB])
+def recording_truncated_in_play(trial: FaultTrial) -> None:
+    """The recording is truncated while it is played."""
+    path = trial.folder / "played.nwb"
+    shutil.copy(trial.inputs.recording, path)
+    address = trial.address()
+    source = trial.source(address, "--speed", "100", recording=path)
+    daemon = trial.daemon(address).narrates()
+    os.truncate(path, 10_000)
+    source.ends(-signal.SIGBUS)  # the file is mapped, and no page is behind the address any more
+    daemon.is_not_ready("silent for too long")
+
+
+@fault(
+    lost="nothing: it does not start",
+    tests=["contracts/test_manifest.py"],
+)
+def bundle_changed(trial: FaultTrial) -> None:
+    """A file of the bundle was changed."""
+    bundle = _copy_of_the_bundle(trial)
+    with (bundle / "encoder.onnx").open("ab") as file:
+        file.write(b"\0")
+    trial.daemon(trial.address(), bundle=bundle).ends(2, "encoder.onnx")
+
+
+@fault(
+    lost="nothing: it does not start",
+    tests=["daemon/encoders/test_graph_check.py"],
+)
+def external_weights(trial: FaultTrial) -> None:
+    """Weights of the encoder in a file that the manifest does not list."""
+    import json
+
+    import onnx
+
+    from contracts.manifest import sha256_of
+
+    bundle = _copy_of_the_bundle(trial)
+    graph = onnx.load(bundle / "encoder.onnx")
+    onnx.save(graph, bundle / "encoder.onnx", save_as_external_data=True, location="weights.bin")
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["sha256"]["encoder.onnx"] = sha256_of(bundle / "encoder.onnx")
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    trial.daemon(trial.address(), bundle=bundle).ends(2, "weights.bin")
+
+
+def _with_sink(trial: FaultTrial, sink: str) -> Any:
+    rules = trial.folder / "rules.toml"
+    words = ("car", "dog", "dark")
+    text = "\n".join(
+        f'[triggers.{word}]\nwhen = \'narration of all says "{word}"\'\nsinks = ["sink"]'
+        for word in words
+    )
+    rules.write_text(f"{text}\n[sinks.sink]\ntimeout_s = 0.2\n{sink}\n")
+    return trial.pair(settings=[f"triggers.rules={rules}"])
+
+
+@fault(
+    lost="triggers to that sink, counted",
+    tests=[SINKS],
+)
+def sink_hangs(trial: FaultTrial) -> None:
+    """The HTTP server of a trigger's sink does not answer."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = "http://{}:{}".format(*server.getsockname())
+        source, daemon, _ = _with_sink(trial, f'kind = "http"\nurl = "{url}"')
+        daemon.counts('neurrate_trigger_sink_failed_total{sink="sink"}')
+        daemon.narrates(10)
+        trial.ends_with_every_spike(daemon, source)
+
+
+@fault(
+    lost="triggers to that sink, counted",
+    tests=[SINKS],
+)
+def sink_is_down(trial: FaultTrial) -> None:
+    """The HTTP server of a trigger's sink is down."""
+    url = trial.address().replace("tcp", "http")
+    source, daemon, _ = _with_sink(trial, f'kind = "http"\nurl = "{url}"')
+    daemon.counts('neurrate_trigger_sink_failed_total{sink="sink"}')
+    daemon.logs("trigger")
+    daemon.is_not_ready("sink")
+    trial.ends_with_every_spike(daemon, source)
+
+
+@fault(
+    lost="triggers to that sink, counted",
+    tests=[SINKS],
+)
+def sink_program_ends(trial: FaultTrial) -> None:
+    """The program of a trigger's sink ends at once."""
+    source, daemon, _ = _with_sink(trial, 'kind = "command"\ncommand = "false"')
+    daemon.counts('neurrate_trigger_sink_failed_total{sink="sink"}')
+    daemon.narrates(10)
+    trial.ends_with_every_spike(daemon, source)
+
+
+@fault(
+    lost="triggers to that sink, counted",
+    tests=[SINKS],
+)
+def sink_program_hangs(trial: FaultTrial) -> None:
+    """The program of a trigger's sink does not read."""
+    source, daemon, _ = _with_sink(trial, 'kind = "command"\ncommand = "sleep 1000"')
+    daemon.narrates(60)
+    trial.ends_with_every_spike(daemon, source)
+
+
+def _copy_of_the_bundle(trial: FaultTrial) -> Path:
+    bundle = trial.folder / "bundle"
+    shutil.copytree(trial.inputs.bundle, bundle)
+    return bundle

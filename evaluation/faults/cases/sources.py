@@ -1,0 +1,193 @@
+"""Sources that die, stop, restart, send other units, or whose clocks jump."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from evaluation.faults.case import fault
+from evaluation.faults.scripted_source import ScriptedSource
+from evaluation.faults.trial import FaultDaemon, FaultTrial
+
+DAEMON = "system/test_daemon.py"
+
+
+@fault(
+    lost="what its process had not sent yet",
+    tests=[f"{DAEMON}::test_silent_source_is_reported_and_its_return_is_taken"],
+)
+def source_killed(trial: FaultTrial) -> None:
+    """Killed (SIGKILL), then started again."""
+    source, daemon, address = trial.pair()
+    source.child.kill()
+    daemon.is_not_ready("silent for too long: nwb")
+    daemon.logs("stream is blind")
+    daemon.counts("neurrate_streams_blind_total", exactly=1)
+    trial.source(address)
+    daemon.counts("neurrate_stream_restarts_total", exactly=1)
+    daemon.is_ready()
+    daemon.narrates()
+
+
+@fault(
+    lost="nothing: what it held back is sent when it continues",
+    tests=["daemon/test_pipeline.py::test_blind_stream_is_not_waited_for_and_comes_back"],
+)
+def source_stopped(trial: FaultTrial) -> None:
+    """Stopped (SIGSTOP), then continued (SIGCONT)."""
+    source, daemon, _ = trial.pair()
+    source.child.signal(signal.SIGSTOP)
+    daemon.is_not_ready("silent for too long: nwb")
+    daemon.counts("neurrate_streams_blind_total", exactly=1)
+    source.child.signal(signal.SIGCONT)
+    daemon.is_ready()
+    daemon.narrates()
+    trial.ends_with_every_spike(daemon, source)
+
+
+@fault(
+    lost="nothing that was sent",
+    tests=["daemon/test_stream_registry.py::test_restart_begins_from_the_new_hello"],
+)
+def source_restarted(trial: FaultTrial) -> None:
+    """Stopped by its user (SIGTERM), and started again at once."""
+    first, daemon, address = trial.pair()
+    first.child.ask_to_stop()
+    first.ends(0)
+    second = trial.source(address)
+    daemon.counts("neurrate_stream_restarts_total", exactly=1)
+    daemon.is_ready()
+    daemon.narrates()
+    trial.ends_with_every_spike(daemon, first, second)
+
+
+@fault(
+    lost="nothing was sent",
+    tests=["daemon/service/test_http.py::test_not_ready_says_every_reason"],
+)
+def source_never_there(trial: FaultTrial) -> None:
+    """Never there."""
+    daemon = trial.daemon(trial.address())
+    daemon.is_not_ready("no source has said hello")
+
+
+@fault(
+    lost="its spikes; the daemon waits for the right source",
+    tests=[f"{DAEMON}::test_other_population_is_refused_with_the_missing_units"],
+)
+def source_of_other_units(trial: FaultTrial) -> None:
+    """Another recording: none of its units are the encoder's."""
+    other = other_recording(trial)
+    address = trial.address()
+    foreign, daemon = trial.source(address, recording=other), trial.daemon(address)
+    daemon.is_not_ready("are not in the encoder's population")
+    daemon.logs("hello refused")
+    daemon.counts('neurrate_wire_errors_total{reason="population"}')
+    foreign.child.kill()
+    trial.source(address)
+    daemon.is_ready()
+    daemon.narrates()
+
+
+@fault(
+    lost="windows: none is cut until every unit is announced",
+    tests=[f"{DAEMON}::test_stream_that_lacks_units_is_refused_after_a_while"],
+)
+def source_lacks_units(trial: FaultTrial) -> None:
+    """Half of the encoder's units are announced, the rest never."""
+    address = trial.address()
+    daemon = trial.daemon(address, settings=["ingest.population_timeout_s=1"])
+    trial.source(address, "--units", "probe:probeA")
+    daemon.is_not_ready("units of the encoder")
+
+
+@fault(
+    lost="nothing: the missing units are held at their mean",
+    tests=[],
+)
+def source_lacks_units_that_are_held(trial: FaultTrial) -> None:
+    """The same with `ingest.missing_units = "mean"`."""
+    address = trial.address()
+    daemon = trial.daemon(address, settings=["ingest.missing_units=mean"])
+    trial.source(address, "--units", "probe:probeA")
+    daemon.narrates()
+    daemon.is_ready()
+
+
+@fault(
+    lost="the spikes of the second; the first is read as before",
+    tests=[],
+)
+def two_sources_of_one_name(trial: FaultTrial) -> None:
+    """Two sources under one name."""
+    addresses = [trial.address(), trial.address()]
+    trial.source(addresses[0])
+    daemon = trial.daemon(*addresses).narrates()
+    trial.source(addresses[1])
+    daemon.is_not_ready("nwb")
+    daemon.logs("two sources", level="WARNING")
+    daemon.narrates()
+
+
+@contextmanager
+def two_probes(trial: FaultTrial) -> Iterator[tuple[FaultDaemon, ScriptedSource, ScriptedSource]]:
+    """Run a daemon with two scripted probes."""
+    units = trial.inputs.population.units
+    half = len(units) // 2
+    addresses = [trial.address(), trial.address()]
+    with (
+        ScriptedSource(addresses[0], units[:half], "probeA") as first,
+        ScriptedSource(addresses[1], units[half:], "probeB") as second,
+    ):
+        yield trial.daemon(*addresses).narrates(), first, second
+
+
+@fault(
+    lost="the ten batches of that probe; windows go on with the other one",
+    tests=[],
+)
+def clock_glitch(trial: FaultTrial) -> None:
+    """The clock of one probe of two jumps an hour ahead for ten batches."""
+    with two_probes(trial) as (daemon, _, second):
+        second.send_shifted(10, 3600)
+        daemon.logs("probeB", level="WARNING")
+        daemon.counts('neurrate_wire_errors_total{reason="jump"}')
+        daemon.narrates(10)
+        daemon.is_ready()
+
+
+@fault(
+    lost="the spikes of that probe, until its clock agrees again",
+    tests=[],
+)
+def clock_back(trial: FaultTrial) -> None:
+    """The clock of one probe of two jumps an hour back and stays there."""
+    with two_probes(trial) as (daemon, _, second):
+        second.shift_s = -3600
+        daemon.is_not_ready("probeB")
+        daemon.narrates(10)
+        second.shift_s = 0
+        daemon.is_ready()
+
+
+@fault(
+    lost="",
+    tests=[],
+)
+def probe_ahead(trial: FaultTrial) -> None:
+    """One probe of two is 60 s ahead from its start."""
+    with two_probes(trial) as (daemon, _, second):
+        second.shift_s = 60
+        daemon.is_not_ready("probeB")
+        daemon.narrates(10)
+
+
+def other_recording(trial: FaultTrial) -> Path:
+    """Write a recording of other units."""
+    from simulation.recording import write_recording
+
+    path = trial.folder / "other.nwb"
+    write_recording(path, seconds=30, n_units=20, seed=1)
+    return path

@@ -1,0 +1,83 @@
+"""docs/faults.md: what was observed of each fault, and what the kills counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from evaluation.faults.case import SECTIONS, FaultResult
+from evaluation.faults.kills import PROCESSES, RoundCounts, totals
+
+HEADER = """<!-- Made by `python scripts/faults.py`; do not edit. -->
+
+# Faults
+
+What happens when something around the daemon, or a part of it, fails. Each line was tried on real
+processes: a source (`neurrate stream`), the daemon (`neurrate run`) and subscribers, on a small
+recording; logs, sentences and counters are quoted from that run, and the script fails if one of
+them is not as expected. Counters are explained in [metrics.md](metrics.md), exit codes in
+[exit-codes.md](exit-codes.md). Tests are below `tests/`.
+"""
+
+COLUMNS = ("fault", "what the operator sees", "what is counted", "what is lost", "test")
+
+KILLS = """
+## kill -9 at random moments
+
+Each process was killed with SIGKILL {n} times. A round kills a daemon up to three seconds after
+its start ({n_starting} of {n} before it listened), then the source, the narrator worker and a
+subscriber of its successor in random order, starts each again, and ends source and daemon gently.
+After each round no process of it was left, and no file, socket or shared memory. Seeds {first} to
+{last}; {seconds:.0f} s of rounds.
+
+| process | killed | left behind after the next start | narrating again |
+|---|---|---|---|
+"""
+
+SPIKES = """
+Spikes that reached the daemons which lived to the end: {received:,} received = {binned:,} binned
++ {late:,} late + {unknown:,} unknown; {lost:,} batches were missing by their numbers. Every spike
+that a source sent between its start and its end was received. A subscriber that was not killed
+saw each of the {narrations:,} narrations once, without a hole in `seq`.
+"""
+
+
+def make_page(
+    results: Sequence[FaultResult], rounds: Sequence[RoundCounts], *, date: str, command: str
+) -> str:
+    """Return the page."""
+    lines = [HEADER, f"{date}, `{command}`: {len(results)} faults as expected."]
+    for section, group in groupby(results, key=lambda result: result.case.section):
+        lines += ["", f"## {SECTIONS[section]}", "", _row(COLUMNS), "|---" * len(COLUMNS) + "|"]
+        lines += [_row(_cells(result)) for result in group]
+    return "\n".join(lines) + "\n" + (_kills(rounds) if rounds else "")
+
+
+def _cells(result: FaultResult) -> Sequence[str]:
+    seen = result.observations
+    tests = (f"`{test.rpartition('/')[2]}`" for test in result.case.tests)
+    return (
+        result.case.title,
+        "<br>".join(dict.fromkeys(seen.sees)),
+        "<br>".join(dict.fromkeys(seen.counted)),
+        "<br>".join(filter(None, (result.case.lost, *seen.lost))),
+        "<br>".join(tests),
+    )
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _kills(rounds: Sequence[RoundCounts]) -> str:
+    total = totals(rounds)
+    head = KILLS.format(
+        n=len(rounds),
+        n_starting=total.n_killed_while_starting,
+        first=rounds[0].seed,
+        last=rounds[-1].seed,
+        seconds=total.seconds,
+    )
+    rows = [f"| {name} | {total.kills[name]} | 0 | {total.kills[name]} |" for name in PROCESSES]
+    tail = SPIKES.format(**total.spikes, lost=total.n_batches_lost, narrations=total.n_narrations)
+    return head + "\n".join(rows) + "\n" + tail
