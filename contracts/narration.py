@@ -147,6 +147,9 @@ class Narration:
         The window's number on the absolute grid.
     window_start_s, window_stop_s, frame_s : float
         Session seconds: the window, and when the frame that it describes was shown.
+    label : str
+        What people read in place of `population`, which can stand in a topic; empty from a daemon
+        of before.
     n_gap_bins : int
         Bins of the window that some stream did not cover.
     blind_streams : tuple of str
@@ -166,6 +169,7 @@ class Narration:
     utterance: Utterance
     stamps: Stamps
     provenance: Provenance
+    label: str = ""
 
     @property
     def topic(self) -> str:

@@ -34,6 +34,7 @@ def pack_narration(narration: Narration) -> list[bytes]:
         "id": narration.id,
         "seq": narration.seq,
         "population": narration.population,
+        "label": narration.label,
         "n_units": narration.n_units,
         "text": utterance.text,
         "status": utterance.status.value,

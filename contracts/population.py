@@ -18,9 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import UserError, listed
+from contracts.selection_text import label_of, named, read_expression, shown
 
 MAX_UNITS = 100_000
 """Units in one population. Ten times the largest Neuropixels session known to us."""
+
+ID_KINDS = frozenset({"unit", "ids"})
+"""Kinds of expressions that name single units."""
 
 SHUFFLE_SEED = 20260618
 """Seed of the ``shuffled`` control; any number will do, as long as it never changes."""
@@ -116,61 +120,61 @@ class Population:
         expression : str, optional
             ``all``, ``shuffled``, ``silent``, ``area:VISp``, ``cell_type:PV``, ``probe:probeA``,
             ``unit:950951``, ``ids:1,2,3`` or ``ids:1|2|3``, or a bare area, cell type or probe.
-            Defaults to `name`.
+            A name may stand in quotation marks: ``area:"layer 2/3, deep"``, with ``|`` between
+            several. Defaults to `name`.
 
         Raises
         ------
         UserError
             If no unit matches, with what there is to choose from; if some of the ids are
-            unknown, with those; if there are too few units to shuffle.
+            unknown, with those; if there are too few units to shuffle; if a quoted name has no end.
         """
         expression = name if expression is None else expression
         everyone = np.ones(len(self), dtype=np.bool_)
+        label = label_of(name, expression)
         if expression == "all":
-            return Selection(name, "units", everyone)
+            return Selection(name, "units", everyone, label)
         if expression == "shuffled":
             if len(self) < 2:
                 raise UserError(f"shuffled needs two units or more, the population has {len(self)}")
-            return Selection(name, "shuffled", everyone)
+            return Selection(name, "shuffled", everyone, label)
         if expression == "silent":
-            return Selection(name, "silent", ~everyone)
-        mask = self._matching(expression)
+            return Selection(name, "silent", ~everyone, label)
+        kind, names = read_expression(expression)
+        mask = self._matching(kind, names)
         if not mask.any():
             raise UserError(
                 f"no unit matches the population {expression!r}; there are "
-                f"{len(self)} units, areas {listed(self.areas) or '(none)'}, "
-                f"cell types {listed(_by_count([u.cell_type for u in self.units])) or '(none)'}, "
-                f"probes {listed(_by_count([u.probe for u in self.units])) or '(none)'}. "
+                f"{len(self)} units, areas {listed(self._named('area')) or '(none)'}, "
+                f"cell types {listed(self._named('cell_type')) or '(none)'}, "
+                f"probes {listed(self._named('probe')) or '(none)'}. "
                 "Use all, shuffled, silent, area:NAME, cell_type:NAME, probe:NAME, unit:ID or "
                 "ids:ID,ID."
             )
-        missing = self._unknown_ids(expression)
+        missing = [name for name in names if kind in ID_KINDS and name not in self._ids]
         if missing:
             raise UserError(
                 f"the population {expression!r} names {len(missing)} units that are not among the "
-                f"{len(self)} there are: unit_id {listed(missing)}. Leave them out."
+                f"{len(self)} there are: unit_id {listed([shown(name) for name in missing])}. "
+                "Leave them out."
             )
-        return Selection(name, "units", mask)
+        return Selection(name, "units", mask, label)
 
-    def _matching(self, expression: str) -> NDArray[np.bool_]:
-        kind, colon, value = expression.partition(":")
-        if colon and kind in {"unit", "ids"}:
-            wanted = set(split_ids(value))
-            return np.array([unit.unit_id in wanted for unit in self.units])
-        if colon and kind in {"area", "cell_type", "probe"}:
-            return np.array([getattr(unit, kind) == value for unit in self.units])
-        for attribute in ("area", "cell_type", "probe"):
-            mask = np.array([getattr(unit, attribute) == expression for unit in self.units])
+    def _matching(self, kind: str, names: Sequence[str]) -> NDArray[np.bool_]:
+        wanted, mask = set(names), np.zeros(len(self), dtype=np.bool_)
+        attributes = (kind,) if kind else ("area", "cell_type", "probe")
+        for attribute in ("unit_id",) if kind in ID_KINDS else attributes:
+            mask = np.array([getattr(unit, attribute) in wanted for unit in self.units])
             if mask.any():
-                return mask
-        return np.zeros(len(self), dtype=np.bool_)
+                break
+        return mask
 
-    def _unknown_ids(self, expression: str) -> list[str]:
-        kind, colon, value = expression.partition(":")
-        if not colon or kind not in {"unit", "ids"}:
-            return []
-        known = {unit.unit_id for unit in self.units}
-        return [unit_id for unit_id in split_ids(value) if unit_id not in known]
+    @cached_property
+    def _ids(self) -> frozenset[str]:
+        return frozenset(unit.unit_id for unit in self.units)
+
+    def _named(self, attribute: str) -> list[str]:
+        return [named(name) for name in _by_count([getattr(u, attribute) for u in self.units])]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,11 +187,14 @@ class Selection:
         The last two are controls: all units in a fixed wrong order, and no unit at all.
     mask : array, shape (n_units,), bool
         True for the selected units; the others are held at their mean rate.
+    label : str
+        What people read in place of the name; the name itself where it is empty.
     """
 
     name: str
     kind: Literal["units", "shuffled", "silent"]
     mask: NDArray[np.bool_]
+    label: str = ""
 
     @property
     def n_units(self) -> int:
@@ -207,15 +214,6 @@ class Selection:
         order = np.empty(n_units, dtype=np.intp)
         order[around] = np.roll(around, -1)
         return order
-
-
-def split_ids(text: str) -> list[str]:
-    """Read ids that are separated by ``,`` or ``|``.
-
-    >>> split_ids("1, 2|3")
-    ['1', '2', '3']
-    """
-    return [part.strip() for part in text.replace("|", ",").split(",") if part.strip()]
 
 
 def _by_count(labels: Sequence[str]) -> tuple[str, ...]:

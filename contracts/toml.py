@@ -22,6 +22,22 @@ def read_toml(path: Path) -> dict[str, Any]:
     return parse_toml(path.read_text(encoding="utf-8-sig"))
 
 
+def toml_string(text: str) -> str:
+    r"""Write a text as a TOML string; what is not printable stands as an escape.
+
+    >>> print(toml_string('a "b"\n'))
+    "a \"b\"\n"
+    """
+    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n"}
+
+    def written(letter: str) -> str:
+        if letter in escapes or letter.isprintable():
+            return escapes.get(letter, letter)
+        return f"\\u{ord(letter):04x}" if ord(letter) < 1 << 16 else f"\\U{ord(letter):08x}"
+
+    return f'"{"".join(map(written, text))}"'
+
+
 def parse_toml(text: str) -> dict[str, Any]:
     """Parse TOML.
 

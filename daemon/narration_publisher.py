@@ -32,7 +32,8 @@ class NarrationPublisher:
     """Publishes narrations, whole and partial. Called on the fast loop.
 
     `on_latency` is given the durations of each narration that did not fail, milliseconds by stage;
-    `on_narration` each narration after it has been published, and must not block.
+    `on_narration` each narration after it has been published, and must not block. `labels` has what
+    people read in place of a population's name.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class NarrationPublisher:
         clock: Clock,
         on_latency: Callable[[Mapping[str, float]], None],
         on_narration: Callable[[Narration], None] = lambda _: None,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
+        self._labels = labels or {}
         self._on_narration = on_narration
         self._publisher = publisher
         self._counters = counters
@@ -107,6 +110,7 @@ class NarrationPublisher:
                 published=self._clock.now_ns(),
             ),
             provenance=provenance,
+            label=self._labels.get(population, population),
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import DependencyError
+from contracts.selection_text import shown
 
 UNNAMED: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
@@ -37,12 +38,22 @@ def report_figure(path: Path, size_in: tuple[float, float], *, dpi: int = 150) -
         "axes.spines.right": False,
         "axes.titlesize": 9,
         "font.size": 9,
+        "text.parse_math": False,  # a dollar in the name of an area is no formula
     }
     with mpl.rc_context(style):
         figure = Figure(figsize=size_in, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
         figure.savefig(path, dpi=dpi, metadata=UNNAMED.get(path.suffix))
+
+
+def markdown(text: str) -> str:
+    r"""Return a name as Markdown in which no letter of it is markup, in a table or outside.
+
+    >>> print(markdown("layer 2|3 <i>"))
+    layer 2\|3 \<i\>
+    """
+    return "".join(f"\\{letter}" if letter in r"\|<>&*`[]#~" else letter for letter in shown(text))
 
 
 def check_matplotlib() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.errors import UserError
+from contracts.selection_text import named, topic_names
 from evaluation.progress import report
 from evaluation.trial import TrialPlan
 
@@ -91,11 +93,10 @@ def default_populations(population: Population) -> dict[str, str]:
 
     One unit cannot be shuffled.
     """
-    from daemon.service.settings_loader import named_populations
-
-    areas = [area for area in population.areas if population.select(area).n_units < len(population)]
+    n_units = Counter(unit.area for unit in population.units)
+    areas = [named(area) for area in population.areas if n_units[area] < len(population)]
     controls = ["shuffled", "silent"] if len(population) > 1 else ["silent"]
-    return named_populations(",".join(["all", *areas[:MAX_AREAS], *controls]))
+    return topic_names(["all", *areas[:MAX_AREAS], *controls])
 
 
 def n_scenes(seconds: float) -> int:

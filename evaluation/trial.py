@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import ChildError
 from contracts.narration import Narration
 from contracts.statistics import Statistics
+from contracts.toml import toml_string
 from contracts.trigger import Trigger
 from evaluation.processes import Child, read_json
 from evaluation.progress import progress
@@ -289,8 +289,7 @@ def source_arguments(plan: TrialPlan) -> list[str]:
 
 def daemon_arguments(plan: TrialPlan, spikes: str) -> list[str]:
     """Return the arguments of ``neurrate`` that start the daemon."""
-    # A JSON string without control characters is a TOML string too.
-    tables = ", ".join(f"{name} = {dumps(units)}" for name, units in plan.populations.items())
+    tables = ", ".join(f"{name} = {toml_string(text)}" for name, text in plan.populations.items())
     settings: dict[str, object] = {
         "http.enabled": "false",
         "log.level": "WARNING",

@@ -16,6 +16,7 @@ from pathlib import Path
 from cyclopts import App, CycloptsError, UnknownCommandError
 
 from contracts.errors import ChildError, DependencyError, NeurrateError, UserError
+from contracts.selection_text import shown
 from neurrate.verbs import GROUPS, VERBS, Verb
 
 EXIT_OK = 0
@@ -175,7 +176,8 @@ def _internal_error() -> int:
 
 
 def _refuse(message: str, code: int) -> int:
-    print(f"neurrate: error: {message}", file=sys.stderr)
+    lines = "\n".join(shown(line) for line in message.split("\n"))
+    print(f"neurrate: error: {lines}", file=sys.stderr)
     return code
 
 

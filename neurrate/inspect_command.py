@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.atomic_files import check_writable
 from contracts.errors import listed
+from contracts.selection_text import shown
 from neurrate.arguments import JsonOption
 from neurrate.tables import print_table, write_json
 
@@ -75,7 +77,7 @@ def _bundle_facts(folder: Path) -> dict[str, Any]:
         "is_trained": model.trained,
         "n_units": len(population),
         "fingerprint": population.fingerprint,
-        "areas": {area: population.select(area).n_units for area in population.areas},
+        "areas": dict(Counter(u.area for u in population.units if u.area).most_common()),
         "bin_rate_hz": spec.rate.bins_per_s,
         "n_bins": spec.n_bins,
         "stride_bins": spec.stride_bins,
@@ -106,4 +108,7 @@ def _shown(value: object) -> str:
 
 
 def _counts(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name or '(none)'} {value}" for name, value in values.items()) or "-"
+    return (
+        ", ".join(f"{shown(str(name)) or '(none)'} {value}" for name, value in values.items())
+        or "-"
+    )

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from contracts.binning import BinRate
+from contracts.selection_text import shown
 from contracts.window import WindowSpec
 from neurrate.arguments import Count, LagMs, Seconds, Seed
 
@@ -139,7 +140,7 @@ def prepare(
     areas = Counter(unit.area or "(unknown)" for unit in data.population.units)
     summary = (
         f"{len(data.population)} units "
-        f"({', '.join(f'{area} {n}' for area, n in areas.most_common())}), "
+        f"({', '.join(f'{shown(area)} {n}' for area, n in areas.most_common())}), "
         f"{data.spans.n_rows / data.window.rate.bins_per_s:,.0f} s of movies, "
         f"{len(data.frames.captions)} frames, sha256 {result.data_sha256[:16]}"
     )

@@ -12,6 +12,7 @@ from cyclopts import Parameter, validators
 
 from contracts.atomic_files import check_writable
 from contracts.clock import NS_PER_S, HostClock
+from contracts.selection_text import shown
 from neurrate.tables import cell, print_table, write_json
 from stream_sources.speed import batch_length_ms, speed_factor
 
@@ -193,7 +194,7 @@ def _progress(source: SpikeSource) -> Iterator[Callable[[SpikeBatch], None]]:
 
     start_ns, stop_ns = source.span_ns
     with tqdm(
-        desc=source.label,
+        desc=shown(source.label),
         total=(stop_ns - start_ns) / NS_PER_S,
         bar_format="{desc} {bar} {n:.1f} of {total:.1f} s of session {remaining}",
         leave=False,

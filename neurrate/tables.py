@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from contracts import atomic_files
 from contracts.errors import UserError
+from contracts.selection_text import shown
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
@@ -16,18 +21,24 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     says so.
     """
     if not rows:
-        print(f"{title}: nothing")
+        print(f"{shown(title)}: nothing")
         return
     from rich.console import Console
     from rich.table import Table
+
+    table = Table(title=_literal(title), title_justify="left", title_style="bold")
+    for column in rows[0]:
+        table.add_column(_literal(column), overflow="fold")
+    for row in rows:
+        table.add_row(*(_literal(cell(value)) for value in row.values()))
+    Console().print(table)
+
+
+def _literal(text: str) -> Text:
+    """Return a text that is drawn as it is: brackets are no markup, control characters escapes."""
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in rows[0]:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell(value)) for value in row.values()))
-    Console().print(table)
+    return Text("\n".join(shown(line) for line in text.split("\n")))
 
 
 def cell(value: object) -> str:

@@ -13,6 +13,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from contracts.selection_text import shown
+
 ROOT_LOGGERS = (
     "contracts", "daemon", "encoder_export", "encoder_training", "evaluation", "neurrate",
     "simulation", "stream_sources", "subscribers",
@@ -51,7 +53,7 @@ class TextFormatter(logging.Formatter):
         fields = "".join(f" {key}={_shown(value)}" for key, value in fields_of(record).items())
         line = (
             f"{moment:%H:%M:%S}.{record.msecs:03.0f} {record.levelname} "
-            f"{record.name}: {record.getMessage()}{fields}"
+            f"{record.name}: {shown(record.getMessage())}{fields}"
         )
         if record.exc_info:
             line = f"{line}\n{self.formatException(record.exc_info)}"
@@ -72,9 +74,10 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(
+        text = json.dumps(
             {key: _plain(value) for key, value in line.items()}, default=str, ensure_ascii=False
         )
+        return shown(text)  # what JSON leaves as it is may still steer a terminal
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -84,7 +87,8 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 def _shown(value: object) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
-    return json.dumps(text, ensure_ascii=False) if not text or set(text) & set(' "=\n') else text
+    is_bare = text.isprintable() and text and not set(text) & set(' "=')
+    return text if is_bare else shown(json.dumps(text, ensure_ascii=False))
 
 
 def _plain(value: object) -> object:

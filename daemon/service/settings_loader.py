@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from contracts.errors import SettingsError
+from contracts.selection_text import split_names, topic_names
 from contracts.toml import parse_toml, read_toml
 from daemon.service.settings import Settings
 
@@ -122,14 +123,14 @@ def settings_from(
 
 
 def named_populations(names: str) -> dict[str, str]:
-    """Read ``--populations``: names separated by commas, each of which is also the set."""
-    expressions = (name.strip() for name in names.split(","))
-    return {_topic(expression): expression for expression in expressions if expression}
+    """Read ``--populations``: expressions separated by commas, each named as in a topic.
 
-
-def _topic(expression: str) -> str:
-    """Return a name that can stand in a topic: ``area:VISp`` becomes ``area_VISp``."""
-    return "".join(c if c.isalnum() or c in "_-" else "_" for c in expression)[:64]
+    Raises
+    ------
+    UserError
+        If a quoted name has no end.
+    """
+    return topic_names(expression for expression in split_names(names, ",") if expression)
 
 
 def setting_keys() -> tuple[str, ...]:

@@ -190,6 +190,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
                 clock,
                 latencies.record,
                 triggers.on_narration if triggers else lambda _: None,
+                labels={selection.name: selection.label for selection in chosen},
             ),
             counters=counters,
             clock=clock,

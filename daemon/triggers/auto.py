@@ -20,7 +20,7 @@ from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.likeness_client import LikenessClient
 from daemon.triggers.likeness_worker import model_problem
-from daemon.triggers.probes import ConceptProbes, PopulationProbes, load_probes
+from daemon.triggers.probes import EVERYONE, ConceptProbes, PopulationProbes, load_probes
 from daemon.triggers.rule_file import RuleBook, load_rules
 from daemon.triggers.sinks.command import CommandOutlet
 from daemon.triggers.sinks.thread import Outlet, SinkThread
@@ -100,7 +100,7 @@ def population_probes(
         return None
     watched = PopulationProbes(probes, {name: populations[name] for name in names})
     for name, calibration in watched.calibrations.items():
-        if populations[name] != calibration and not calibration.endswith(f":{populations[name]}"):
+        if calibration == EVERYONE != populations[name]:
             logger.warning(
                 "probes calibrated for another population",
                 extra={"population": name, "calibration": calibration},

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from contracts.embedding import PatchEmbedding
 from contracts.errors import ManifestError, listed
 from contracts.manifest import Manifest
+from contracts.selection_text import read_expression
 
 PROBES = "probes.safetensors"
 
@@ -53,10 +54,12 @@ class ConceptProbes:
         Recording probes, controls, single units and lists of units have no calibration: they take
         that of all units.
         """
-        for name in (expression, *(f"{kind}:{expression}" for kind in ("area", "cell_type"))):
-            if name in self.populations:
-                return name
-        return EVERYONE
+        if expression in self.populations:
+            return expression
+        kind, names = read_expression(expression)
+        by_meaning = {read_expression(name): name for name in self.populations}
+        meant = [(one, names) for one in ((kind,) if kind else ("area", "cell_type"))]
+        return next((by_meaning[one] for one in meant if one in by_meaning), EVERYONE)
 
 
 def load_probes(manifest: Manifest) -> ConceptProbes | None:

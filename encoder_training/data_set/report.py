@@ -28,6 +28,7 @@ from encoder_training.data_set.report_measures import (
     unit_rates,
 )
 from encoder_training.data_set.stimulus import StimulusTable
+from encoder_training.pictures import markdown
 
 REPORT = "report.md"
 REPORT_FILES = (REPORT, ALIGNMENT, RATES, RESPONSE, SPLIT)
@@ -106,7 +107,7 @@ def _movies(presented: StimulusTable, measured: Sequence[Alignment]) -> list[str
             f"{one.n_holes:,}",
             f"{one.n_skipped:,}",
         ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {markdown(name)} | {' | '.join(cells)} |")
     return lines
 
 
@@ -154,7 +155,7 @@ def _units(areas: Sequence[str], rate_hz: NDArray[np.float64]) -> list[str]:
     for row in np.argsort(-counts, kind="stable").tolist():
         rates = rate_hz[of_area == names[row]]
         lines.append(
-            f"| {names[row] or '(unknown)'} | {counts[row]:,} | {np.median(rates):.2f} | "
+            f"| {markdown(names[row]) or '(unknown)'} | {counts[row]:,} | {np.median(rates):.2f} | "
             f"{int((rates == 0).sum()):,} |"
         )
     return [*lines, "", f"![Units and rates of each area]({RATES})"]

@@ -10,6 +10,7 @@ import torch  # noqa: TID253 - this module is torch code
 from numpy.typing import NDArray
 
 from contracts.population import Population, Selection
+from contracts.selection_text import named
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.masking import masked_z
 from encoder_training.model import EncoderNetwork
@@ -94,7 +95,7 @@ def populations(population: Population, *, fewest: int = 3) -> dict[str, Selecti
         "area": sorted({unit.area for unit in population.units if unit.area}),
         "cell_type": sorted({unit.cell_type for unit in population.units if unit.cell_type}),
     }
-    wanted = ["all", *(f"{kind}:{name}" for kind, names in labels.items() for name in names)]
+    wanted = ["all", *(f"{kind}:{named(name)}" for kind, names in labels.items() for name in names)]
     selections = {expression: population.select(expression) for expression in wanted}
     return {
         expression: one

@@ -20,6 +20,7 @@ from encoder_training.evaluation.results import (
     summary,
     verdict,
 )
+from encoder_training.pictures import markdown
 from encoder_training.probes.probe_files import FittedProbes, ProbeTest
 
 BASELINES = tuple(FITS)
@@ -125,7 +126,7 @@ def _populations(results: EncoderResults) -> list[str]:
         for method in results.populations
         if method.name == "encoder" and method.against_chance == "at chance"
     ]
-    names = ", ".join(at_chance) if at_chance else "none"
+    names = ", ".join(map(markdown, at_chance)) if at_chance else "none"
     return [
         "## By area and cell type",
         "",
@@ -147,7 +148,7 @@ def _population_row(results: EncoderResults, method: MethodScores) -> list[str]:
         against = results.against(method.name, method.population)
         lead = f"{against.differences['cosine']} {against.verdict('cosine')}"
     return [
-        method.population,
+        markdown(method.population),
         str(method.n_units),
         method.name,
         *(str(method.scores[name]) for name in HEADLINES),

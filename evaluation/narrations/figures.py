@@ -121,6 +121,7 @@ def _figure(path: Path) -> Iterator[Any]:
     style: Any = {
         "svg.hashsalt": "neurrate",  # else the ids inside are random
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a dollar in a name is no formula
         "font.family": "sans-serif",
         "axes.spines.top": False,
         "axes.spines.right": False,

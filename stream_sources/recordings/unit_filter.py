@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import RecordingError, UserError, listed
-from contracts.population import Unit, split_ids
+from contracts.population import Unit
+from contracts.selection_text import named, read_name, shown, split_ids, split_names
 
 ALLEN_MAX_AMPLITUDE_CUTOFF = 0.1
 ALLEN_MIN_PRESENCE_RATIO = 0.95
@@ -89,12 +90,13 @@ def parse_units(text: str) -> tuple[UnitCondition, ...]:
     text : str
         ``all``, ``good``, ``allen``, ``area:VISp|VISl``, ``probe:probeA``, ``cell_type:PV``,
         ``ids:1|2|3`` or ``ids:1,2,3``, or several: ``good,area:VISp``. After ``ids:`` a part
-        that is no condition is one more id.
+        that is no condition is one more id. A name may stand in quotation marks:
+        ``area:"layer 2/3, deep"``.
 
     Raises
     ------
     UserError
-        If a condition is none of these.
+        If a condition is none of these, or a quoted name has no end.
 
     Examples
     --------
@@ -102,7 +104,7 @@ def parse_units(text: str) -> tuple[UnitCondition, ...]:
     ['good', 'area']
     """
     parts: list[str] = []
-    for part in (part.strip() for part in text.split(",")):
+    for part in split_names(text, ","):
         if parts and parts[-1].startswith("ids:") and _is_id(part):
             parts[-1] += f",{part}"
         else:
@@ -159,7 +161,7 @@ def _filtered(table: UnitTable, units: str, path: str) -> NDArray[np.bool_]:
         raise RecordingError(
             path,
             f"--units {units!r} names units that are not in the recording: "
-            f"unit_id {listed(unknown)}; it has {len(table.units)} units",
+            f"unit_id {listed([shown(name) for name in unknown])}; it has {len(table.units)} units",
         )
     masks = [condition.holds(table) for condition in conditions]
     together: NDArray[np.bool_] = np.logical_and.reduce(masks)
@@ -170,22 +172,23 @@ def _filtered(table: UnitTable, units: str, path: str) -> NDArray[np.bool_]:
 
 def _unknown_ids(table: UnitTable, conditions: Sequence[UnitCondition]) -> list[str]:
     known = {unit.unit_id for unit in table.units}
-    named = [value for c in conditions if c.kind == "ids" for value in c.values]
-    return [value for value in named if value not in known]
+    wanted = [value for c in conditions if c.kind == "ids" for value in c.values]
+    return [value for value in wanted if value not in known]
 
 
 def _parse_condition(text: str) -> UnitCondition:
     kind, colon, value = text.partition(":")
     if not colon and kind in WORDS:
         return UnitCondition(text, kind)
-    values = tuple(split_ids(value) if kind == "ids" else (v.strip() for v in value.split("|")))
+    values = tuple(split_ids(value) if kind == "ids" else map(read_name, split_names(value, "|")))
     if colon and kind in LISTS and values and all(values):
         return UnitCondition(text, kind, values)
     close = difflib.get_close_matches(kind, [*WORDS, *LISTS], n=1)
     hint = f" Did you mean {close[0]}?" if close and close[0] != kind else ""
     raise UserError(
         f"--units takes all, good, allen, area:NAME, probe:NAME, cell_type:NAME or ids:ID, with "
-        f"'|' between alternatives and ',' between conditions; got {text!r}.{hint}"
+        f"'|' between alternatives and ',' between conditions; got {text!r}.{hint} A name that "
+        'holds one of these stands in double quotation marks: area:"layer 2/3, deep".'
     )
 
 
@@ -225,7 +228,7 @@ def _nothing_left(
     masks: Sequence[NDArray[np.bool_]],
 ) -> str:
     counts = "; ".join(
-        f"{condition.text} holds for {int(mask.sum())}{_choices(table, condition, mask)}"
+        f"{shown(condition.text)} holds for {int(mask.sum())}{_choices(table, condition, mask)}"
         for condition, mask in zip(conditions, masks, strict=True)
     )
     return f"no unit of {len(table.units)} passes --units {units!r}: {counts}"
@@ -233,9 +236,9 @@ def _nothing_left(
 
 def _choices(table: UnitTable, condition: UnitCondition, mask: NDArray[np.bool_]) -> str:
     """Say what there is to choose from, where a condition holds for none."""
-    if mask.any() or condition.kind not in LISTS:
+    attribute = {**LISTS, "good": "quality"}.get(condition.kind)
+    if mask.any() or attribute is None:
         return ""
-    attribute = LISTS[condition.kind]
     counted = Counter(getattr(unit, attribute) for unit in table.units)
-    names = [name for name, _ in counted.most_common() if name]
+    names = [named(name) for name, _ in counted.most_common() if name]
     return f" (there are {listed(names) or 'none'})"

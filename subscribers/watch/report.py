@@ -44,7 +44,7 @@ def score_rows(state: WatchState) -> list[dict[str, object]]:
     """Return one row for each population that was scored."""
     return [
         {
-            "population": name,
+            "population": state.newest[name][0].title,
             "units": state.newest[name][0].n_units,
             "narrations": state.scores[name].n,
             "object F1": state.scores[name].f1,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from contracts.clock import second_to_ns
 from contracts.narration import STAGES, Narration, PartialNarration, Status, latency_ms
+from contracts.selection_text import shown
 from contracts.spikes import Mark
 from contracts.statistics import Statistics
 from contracts.trigger import Trigger
@@ -32,13 +33,19 @@ GROWING = "growing"
 CONTROLS = ("shuffled", "silent")
 """Shown last: what the others are compared with."""
 
+MAX_LABEL = 200
+"""Letters of a label that are shown; names in recordings have a few tens."""
+
 SILENCE_S = 5.0
 """The daemon publishes statistics every second; five seconds without any are not a hiccup."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedNarration:
-    """A narration, in what a person reads of it."""
+    """A narration, in what a person reads of it.
+
+    `label` is shown in place of the population's name, if it is not empty.
+    """
 
     population: str
     text: str
@@ -51,6 +58,12 @@ class ReceivedNarration:
     latency_ms: dict[str, float]
     truth: str = ""
     """True caption of the moment that it describes; empty where that is not known."""
+    label: str = ""
+
+    @property
+    def title(self) -> str:
+        """What stands for the population in a view."""
+        return self.label or self.population
 
     @property
     def line(self) -> str:
@@ -59,7 +72,7 @@ class ReceivedNarration:
         notes += [self.status] if self.status != "ok" else []
         notes += [f"{self.n_gap_bins} gap bins"] if self.n_gap_bins else []
         notes += [f"blind {', '.join(self.blind_streams)}"] if self.blind_streams else []
-        line = f"{self.window_stop_s:.3f} s  {self.population}: {self.text}  ({'; '.join(notes)})"
+        line = f"{self.window_stop_s:.3f} s  {self.title}: {self.text}  ({'; '.join(notes)})"
         return f"{line} | truth: {self.truth}" if self.truth else line
 
 
@@ -216,6 +229,7 @@ def _received(narration: Narration, truth: CaptionTimeline) -> ReceivedNarration
         blind_streams=tuple(printable(name) for name in narration.blind_streams),
         latency_ms={stage: stages_ms[stage] for stage in (*STAGES, "total")},
         truth=printable(truth.caption_at(second_to_ns(frame_s))) if math.isfinite(frame_s) else "",
+        label=shown(narration.label)[:MAX_LABEL],
     )
 
 

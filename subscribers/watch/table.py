@@ -42,7 +42,7 @@ def scored_table(
         words = words_of(newest)
         if newest.truth != now:
             words.stylize("not bold dim")
-        table.add_row(Text(name), _score(state, name), words, notes(newest))
+        table.add_row(Text(newest.title), _score(state, name), words, notes(newest))
     return table
 
 

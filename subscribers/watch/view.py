@@ -152,7 +152,6 @@ def _daemon_line(daemon: DaemonState) -> Text:
 def _panels(state: WatchState, n_shown: int) -> list[Panel]:
     return [
         _panel(
-            population,
             [state.now(population), *list(state.newest[population])[1:n_shown]],
             state.n_received[population],
         )
@@ -160,26 +159,26 @@ def _panels(state: WatchState, n_shown: int) -> list[Panel]:
     ]
 
 
-def _panel(population: str, received: list[ReceivedNarration], n_received: int) -> Panel:
+def _panel(received: list[ReceivedNarration], n_received: int) -> Panel:
     newest, *older = received
     before = [Text(f"{one.window_stop_s:.2f} s  {one.text}", style="dim") for one in older]
     return Panel(
         Group(_words(newest), _facts(newest), *before),
-        title=Text(population), subtitle=Text(str(n_received)),
+        title=Text(newest.title), subtitle=Text(str(n_received)),
         title_align="left", subtitle_align="right",
     )  # fmt: skip
 
 
 def _two_lines(narration: ReceivedNarration) -> Group:
     first = Text(no_wrap=True, overflow="ellipsis")
-    first.append(f"{narration.population:<{NAME_CELLS}} ").append_text(_facts(narration))
+    first.append(f"{narration.title:<{NAME_CELLS}} ").append_text(_facts(narration))
     second = Text("  ", no_wrap=True, overflow="ellipsis").append_text(_words(narration))
     return Group(first, second)
 
 
 def _one_line(narration: ReceivedNarration) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
-    line.append(f"{narration.population:<{NAME_CELLS}} ")
+    line.append(f"{narration.title:<{NAME_CELLS}} ")
     line.append_text(latency_bar(narration.latency_ms, LINE_BAR_CELLS)).append_text(
         _notes(narration)
     )
