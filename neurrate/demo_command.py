@@ -69,7 +69,8 @@ def demo(
     model
         Folder or hub id of a vision-language model to use instead of the small one.
     populations
-        What to narrate, separated by commas, in the order in which it is shown. If omitted: all,
+        What to narrate, separated by commas, in the order in which it is shown; names with a comma
+        in quotation marks: area:"layer 2/3, deep". If omitted: all,
         areas, cell types and a control of the simulated animal; all, the areas, shuffled and
         silent of a recording.
     triggers

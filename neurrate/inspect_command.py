@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.atomic_files import check_writable
 from contracts.errors import listed
-from contracts.selection_text import shown
+from contracts.selection_text import named, shown
 from neurrate.arguments import JsonOption
 from neurrate.tables import print_table, write_json
 
@@ -108,7 +108,7 @@ def _shown(value: object) -> str:
 
 
 def _counts(values: Mapping[str, object]) -> str:
-    return (
-        ", ".join(f"{shown(str(name)) or '(none)'} {value}" for name, value in values.items())
-        or "-"
-    )
+    # A name that holds a comma stands in quotation marks, as it is typed.
+    names = [named(name) if "," in name else shown(name) or "(none)" for name in values]
+    counted = zip(names, values.values(), strict=True)
+    return ", ".join(f"{name} {value}" for name, value in counted) or "-"

@@ -51,7 +51,7 @@ def run(
         Address to publish narrations on (publish.bind).
     populations
         What to narrate, separated by commas; each name is also the set: all, VISp, PV, shuffled,
-        ids:1|2|3.
+        ids:1|2|3. A name with a comma in quotation marks: area:"layer 2/3, deep".
     narrator
         llava, vllm or retrieval (narrator.backend).
     model

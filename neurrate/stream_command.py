@@ -82,7 +82,7 @@ def nwb(
     units
         Conditions that a unit must meet, separated by commas: all, good, allen (the AllenSDK's
         default quality filter), area:VISp|VISl, probe:NAME, cell_type:NAME, ids:1|2|3
-        (or ids:1,2,3).
+        (or ids:1,2,3). Names may stand in quotation marks: area:"layer 2/3, deep"|VISp.
     units_from
         Send exactly the units of this bundle, in its order.
     stream

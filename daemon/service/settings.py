@@ -29,6 +29,8 @@ from contracts.address import (
     host_problem,
     http_problem,
 )
+from contracts.selection_text import topic_names
+from contracts.toml import toml_string
 
 IMAGE_TOKEN = "<image>"
 """Where the patches go in a prompt (the special token of LLaVA-1.5's processor)."""
@@ -327,8 +329,10 @@ class Settings(_Group):
     populations: Annotated[dict[str, str], Field(min_length=1)] = {"all": "all"}
     """What to narrate: a name for each set of units. Narrations are published under
     ``narration.<name>``. A set is ``all``, ``shuffled`` or ``silent`` (the two controls),
-    ``area:VISp``, ``cell_type:PV``, ``probe:probeA``, ``unit:950951`` or ``ids:1|2|3``. The table
-    is one value: a stronger layer replaces it as a whole."""
+    ``area:VISp``, ``cell_type:PV``, ``probe:probeA``, ``unit:950951`` or ``ids:1|2|3``. A name in
+    the recording may stand in quotation marks, with JSON's escapes:
+    ``V1 = 'area:"Primary visual area, layer 2/3"'``. The table is one value: a stronger layer
+    replaces it as a whole."""
     handover: HandoverSettings = HandoverSettings()
     narrator: NarratorSettings = NarratorSettings()
     vllm: VllmSettings = VllmSettings()
@@ -344,6 +348,8 @@ class Settings(_Group):
         bad = [name for name in value if not _POPULATION_NAME.fullmatch(name)]
         if bad:
             raise ValueError(
-                f"names must be 1 to 64 letters, digits, _ or -, got {', '.join(map(repr, bad))}"
+                f"names must be 1 to 64 letters, digits, _ or -, all ASCII, got "
+                f"{', '.join(map(repr, bad))}. Topics hold them; the set may be any: "
+                f"{next(iter(topic_names(bad)))} = {toml_string(value[bad[0]])}"
             )
         return value
