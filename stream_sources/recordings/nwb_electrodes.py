@@ -135,12 +135,13 @@ class Electrodes:
             )
         if decided:
             self._ways.append("units/waveform_mean")
-        for unit in np.flatnonzero(self.rows < 0).tolist():
+        shared = [
+            unit for unit in np.flatnonzero(self.rows < 0).tolist() if self._n_areas(unit) == 1
+        ]
+        for unit in shared:
             if len(self._regions[unit]) == 1:
                 self.rows[unit] = self._regions[unit][0]
-        if any(len(region) for region in self._regions) and (
-            stated is None or (stated < 0).any() or not self._ways
-        ):
+        if shared:
             self._ways.append("units/electrodes")
 
     def _stated_peaks(self) -> Rows | None:

@@ -145,9 +145,10 @@ def _virtual_holes(data: h5py.Dataset, depth: int) -> list[Hole]:
     n_mapped = 0
     for source in data.virtual_sources():
         name = f"{source.dset_name} in {source.file_name}"
-        if "%b" in name or source.vspace.get_select_npoints() > data.size:
+        n_here = _n_points(source.vspace)
+        if "%b" in name or n_here is None:
             return [Hole(0, n_rows, "is a virtual data set of unlimited length, which is not read")]
-        n_mapped += source.vspace.get_select_npoints()
+        n_mapped += n_here
         blocks = list(_blocks(source.vspace, axis))
         covered += blocks
         problem = _source_problem(data.file, source, depth)
@@ -162,6 +163,14 @@ def _virtual_holes(data: h5py.Dataset, depth: int) -> list[Hole]:
     if n_mapped < data.size and not found:
         found.append(Hole(0, n_rows, "is a virtual data set without a source for some values"))
     return sorted(found)
+
+
+def _n_points(space: h5py.h5s.SpaceID) -> int | None:
+    """Return how many values a selection has, None if it has no end."""
+    try:
+        return int(space.get_select_npoints())
+    except RuntimeError:
+        return None
 
 
 def _blocks(space: h5py.h5s.SpaceID, axis: int) -> Iterator[tuple[int, int]]:
@@ -200,17 +209,17 @@ def _data_problem(file: h5py.File, source: h5py.VDSmap, depth: int) -> str:
         return f"cannot be used: {error}"
     if not isinstance(data, h5py.Dataset) or data.shape is None:
         return "is no data set"
-    if source.src_space.get_select_type() == h5py.h5s.SEL_HYPERSLABS:
-        first, last = source.src_space.get_select_bounds()
-    else:
-        first, last = [0] * data.ndim, [n - 1 for n in source.src_space.shape]
-    if len(last) != data.ndim or any(b >= n for b, n in zip(last, data.shape, strict=True)):
-        return f"is too short: its shape is {data.shape}"
     axis = long_axis(data.shape)
-    for hole in holes(data, depth + 1):
-        if not data.ndim or hole.meets(int(first[axis]), int(last[axis]) + 1):
-            return hole.reason
-    return ""
+    if source.src_space.get_select_type() == h5py.h5s.SEL_ALL:
+        is_whole = data.size == source.vspace.get_select_npoints()
+        first, last = 0, data.size - 1
+    else:
+        begin, end = source.src_space.get_select_bounds()
+        is_whole = len(end) == data.ndim and all(np.less(end, data.shape))
+        first, last = int(begin[axis]), int(end[axis])
+    if not is_whole:
+        return f"has another shape than it had: {data.shape}"
+    return next((hole.reason for hole in holes(data, depth + 1) if hole.meets(first, last + 1)), "")
 
 
 def _source_paths(file: h5py.File, name: str) -> Iterator[Path]:

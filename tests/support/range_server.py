@@ -1,4 +1,4 @@
-"""A loopback HTTP server of one folder, with byte ranges that can be switched off."""
+"""A loopback HTTP server of one folder, with byte ranges that can be switched off, and faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ class RangeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder = folder
         self.ranges = ranges
-        self.failing = False
+        self.failing = 0
+        """Status of every answer; 0 for none."""
+        self.n_sound = 1_000_000
+        """Requests that are answered in full; the next ones get half of what they asked for."""
+        self.n_allowed = 1_000_000
+        """Requests that are answered at all; the next ones are refused."""
         self.n_requests = 0
 
     def url(self, name: str) -> str:
@@ -35,8 +40,11 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.n_requests += 1
         path = self.server.folder / self.path.lstrip("/")
+        if self.server.n_requests > self.server.n_allowed:
+            self.send_error(403)
+            return
         if self.server.failing or not path.is_file():
-            self.send_error(403 if self.server.failing else 404)
+            self.send_error(self.server.failing or 404)
             return
         data = path.read_bytes()
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
@@ -50,6 +58,9 @@ class _Handler(BaseHTTPRequestHandler):
         content_range = f"bytes {first}-{last}/{len(data)}"
         self._answer(206, data[first : last + 1], {"Content-Range": content_range})
 
+    def _cut(self, body: bytes) -> bytes:
+        return body if self.server.n_requests <= self.server.n_sound else body[: len(body) // 2]
+
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
@@ -60,7 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         try:
-            self.wfile.write(body)
+            sent = self._cut(body)
+            self.wfile.write(sent)
+            self.close_connection = self.close_connection or len(sent) < len(body)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True  # the client wanted the beginning only
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
+import ssl
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +16,9 @@ import numpy as np
 import pytest
 
 from contracts.errors import RecordingError
+from stream_sources.recordings import remote_file
 from stream_sources.recordings.nwb import NwbSource
+from stream_sources.recordings.open_source import open_source
 from stream_sources.recordings.remote_file import default_cache_dir
 from tests.support import spike_lists
 from tests.support.nwb_files import random_trains, write_units
@@ -66,9 +73,150 @@ def test_a_missing_file_is_said_at_once(server: RangeServer, tmp_path: Path) -> 
 
 def test_a_refusal_is_said_at_once(server: RangeServer, tmp_path: Path) -> None:
     """403 is about rights."""
-    server.failing = True
+    server.failing = 403
     with pytest.raises(RecordingError, match=r"refuses it .403 .* expired\?"):
         NwbSource(server.url("file.nwb"), cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_a_server_that_fails_is_said(server: RangeServer, tmp_path: Path, status: int) -> None:
+    """A fault of the server is not one of the file."""
+    server.failing = status
+    with pytest.raises(RecordingError, match=f"the server answered {status} .* Try again later"):
+        NwbSource(server.url("file.nwb"), cache_dir=tmp_path / "cache")
+
+
+def test_an_address_in_capitals_is_an_address(server: RangeServer, tmp_path: Path) -> None:
+    """Schemes know no case."""
+    url = server.url("file.nwb").replace("http://", "HTTP://")
+    source = open_source(url, cache_dir=tmp_path / "cache")
+    assert spike_lists.of_batches(source.batches()) == spike_lists.of_trains(random_trains(6))
+
+
+def test_an_answer_that_is_cut_short_is_said(server: RangeServer, tmp_path: Path) -> None:
+    """A body that ends too early is not another kind of file."""
+    server.n_sound = 0
+    with pytest.raises(RecordingError, match=r"cut short: 8 bytes were asked for, 4 came"):
+        NwbSource(server.url("file.nwb"), cache_dir=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("fault", ["cut", "refused"])
+def test_a_server_that_stops_half_way_is_not_a_damaged_file(
+    server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """What fails after the first look is the server's fault, whatever HDF5 makes of it."""
+    monkeypatch.setattr("remfile.RemFile._num_request_retries", 0)
+    trains = [np.arange(0.0, 200.0, 0.01)] * 40
+    write_units(tmp_path / "large.nwb", trains)
+    url = server.url("large.nwb")
+    for n_sound in (1, 2):
+        last = server.n_requests + n_sound
+        server.n_sound, server.n_allowed = (last, 1_000_000)[:: 1 if fault == "cut" else -1]
+        with pytest.raises(RecordingError, match="the server stopped answering: ") as caught:
+            NwbSource(url, cache_dir=tmp_path / f"cache{n_sound}")
+        assert "damaged" not in str(caught.value)
+
+
+def test_a_failed_read_is_an_error_even_where_hdf5_goes_on(
+    server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A column that could not be fetched is not a column that is not there."""
+    real = remote_file.RemoteFile.readinto
+
+    def once(self: remote_file.RemoteFile, buffer: bytearray) -> int:
+        self.failure = RecordingError(self.url, "the server stopped answering: gone")
+        return real(self, buffer)
+
+    monkeypatch.setattr(remote_file.RemoteFile, "readinto", once)
+    with pytest.raises(RecordingError, match="the server stopped answering: gone"):
+        NwbSource(server.url("file.nwb"), cache_dir=tmp_path / "cache")
+
+
+def test_a_cache_that_cannot_be_written_is_said(server: RangeServer, tmp_path: Path) -> None:
+    """The folder, the reason and the remedy; the file is not called damaged."""
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.raises(RecordingError, match=r"cannot be kept in .*cache.* Choose another folder"):
+        NwbSource(server.url("file.nwb"), cache_dir=tmp_path / "cache")
+
+
+def test_a_disk_that_is_full_is_said(
+    server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that fills up while it is read names itself, not the server."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(RecordingError, match=r"cannot be kept in .*: No space left on device"):
+        NwbSource(server.url("file.nwb"), cache_dir=tmp_path / "cache")
+
+
+def test_a_chunk_that_was_cut_in_the_cache_is_read_again(
+    server: RangeServer, tmp_path: Path
+) -> None:
+    """A process that was killed while it wrote leaves no chunk that is taken for a whole one."""
+    trains = [np.arange(0.0, 200.0, 0.01)] * 4
+    write_units(tmp_path / "large.nwb", trains)
+    url, cache = server.url("large.nwb"), tmp_path / "cache"
+    NwbSource(url, cache_dir=cache)
+    chunks = [path for path in cache.rglob("*") if path.is_file()]
+    assert len(chunks) > 3
+    for path in chunks:
+        os.truncate(path, path.stat().st_size - 40)
+    source = NwbSource(url, cache_dir=cache)
+    assert spike_lists.of_batches(source.batches()) == spike_lists.of_trains(trains)
+
+
+def test_a_server_without_tls_is_said(server: RangeServer, tmp_path: Path) -> None:
+    """https to a server that speaks http names the scheme."""
+    url = server.url("file.nwb").replace("http://", "https://")
+    with pytest.raises(RecordingError, match=r"does not speak TLS .* http:// address\?"):
+        NwbSource(url, cache_dir=tmp_path / "cache")
+
+
+def test_a_certificate_that_nobody_signed_is_said(tmp_path: Path) -> None:
+    """A certificate that cannot be verified is named as the cause."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=localhost",
+         "-out", certificate, "-keyout", key],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with range_server(tmp_path) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        url = server.url("x.nwb").replace("http://", "https://")
+        with pytest.raises(RecordingError, match="certificate cannot be verified: self-signed"):
+            NwbSource(url, cache_dir=tmp_path / "cache")
+
+
+def test_a_server_that_says_something_else_is_said(tmp_path: Path) -> None:
+    """A port that answers, but not as a web server does."""
+
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"220 mail.example.org ready\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/x.nwb"
+        with pytest.raises(RecordingError, match=r"the server's answer is no HTTP: .*220 mail"):
+            NwbSource(url, cache_dir=tmp_path / "cache")
+        thread.join()
+
+
+def test_a_server_that_is_silent_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that accepts and never answers is given up."""
+    monkeypatch.setattr(remote_file, "RANGE_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/x.nwb"
+        with pytest.raises(RecordingError, match="the server did not answer within"):
+            NwbSource(url, cache_dir=tmp_path / "cache")
 
 
 def test_a_server_without_ranges_is_said_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""Files that cannot be opened: each cause has its own sentence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import pytest
+
+from contracts.errors import RecordingError
+from stream_sources.recordings.nwb import NwbSource
+from tests.support.nwb_files import random_trains, write_units
+
+WRITER = """
+import os, sys, h5py
+file = h5py.File(sys.argv[1], "a", libver=sys.argv[2])
+file.attrs["changed"] = 1
+file.flush()
+print("open", flush=True)
+sys.stdin.read(1) or os._exit(1)
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Write a sound recording."""
+    return write_units(tmp_path / "file.nwb", random_trains())
+
+
+@contextmanager
+def writer(path: Path, libver: str) -> Iterator[None]:
+    """Hold a file open for writing in another process, which ends without closing it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), libver],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        yield
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def problem(path: Path | str) -> str:
+    """Return the sentence with which a path is refused."""
+    with pytest.raises(RecordingError) as caught:
+        NwbSource(str(path))
+    return str(caught.value)
+
+
+def test_a_file_that_a_writer_holds_open_is_not_called_damaged(path: Path) -> None:
+    """HDF5 locks a file while it is written."""
+    with writer(path, "earliest"):
+        text = problem(path)
+    assert "another program has the file open for writing" in text
+    assert "Wait until it has closed it" in text
+    assert "damaged" not in text
+
+
+def test_a_file_that_was_never_closed_is_not_called_damaged(tmp_path: Path) -> None:
+    """A writer that ended without closing leaves a mark, which h5clear removes."""
+    path = tmp_path / "latest.nwb"
+    with h5py.File(path, "w", libver="latest") as file:
+        file["identifier"] = "x"
+    with writer(path, "latest"):
+        pass
+    text = problem(path)
+    assert "a program is writing to the file, or ended without closing it" in text
+    assert "h5clear -s" in text
+    assert "damaged" not in text
+
+
+def test_one_part_of_a_split_file_is_said(tmp_path: Path) -> None:
+    """The parts of a split file are no recordings by themselves."""
+    with h5py.File(tmp_path / "whole", "w", driver="split") as file:
+        file["identifier"] = "x"
+    assert "one part of a file that HDF5 split" in problem(tmp_path / "whole-m.h5")
+
+
+def test_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    """Opening a pipe would wait for a writer for ever."""
+    os.mkfifo(tmp_path / "pipe.nwb")
+    assert "it is a device or a pipe" in problem(tmp_path / "pipe.nwb")
+
+
+@pytest.mark.parametrize("name", ["no\0name.nwb", "x" * 300])
+def test_a_name_that_no_file_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    """What the system says of a name is passed on."""
+    assert "the file cannot be opened: " in problem(f"{tmp_path}/{name}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_said(path: Path) -> None:
+    """Permissions of the file or of its folder are not damage."""
+    path.chmod(0)
+    assert "may not be read; check its permissions" in problem(path)
+
+
+def test_permission_is_a_sentence_of_its_own(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where tests run as root."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert "may not be read; check its permissions" in problem(path)
