@@ -25,6 +25,23 @@ def listed(offenders: Sequence[object]) -> str:
     return f"{head} and {n_more} more" if n_more > 0 else head
 
 
+MAX_SHOWN = 80
+"""Characters of a text of somebody else's in a message of ours."""
+
+
+def shown(text: str, *, limit: int = MAX_SHOWN) -> str:
+    r"""Return a text from outside as a log or a terminal may show it.
+
+    What steers a terminal or begins a line is escaped, and a long text is cut.
+
+    >>> shown("probe\x1b[2J")
+    'probe\\x1b[2J'
+    """
+    cut = text[:limit]
+    letters = (one if one.isprintable() else one.encode("unicode_escape").decode() for one in cut)
+    return "".join(letters) + ("..." if len(text) > limit else "")
+
+
 class NeurrateError(Exception):
     """Base of every error that this project raises on purpose.
 
@@ -136,21 +153,25 @@ class PopulationMismatchError(UserError):
         if missing:
             parts.append(
                 f"{len(missing)} units of the encoder's population are not in the stream: "
-                f"unit_id {listed(missing)}"
+                f"unit_id {_labels(missing)}"
             )
         if extra:
             parts.append(
                 f"{len(extra)} units in the stream are not in the encoder's population: "
-                f"unit_id {listed(extra)}"
+                f"unit_id {_labels(extra)}"
             )
         if twice:
             parts.append(
-                f"{len(twice)} units are sent by two streams at once: unit_id {listed(twice)}"
+                f"{len(twice)} units are sent by two streams at once: unit_id {_labels(twice)}"
             )
         super().__init__(
-            f"{'; '.join(parts)} (source {source!r}). Use the bundle made for this recording, "
-            "or start the source with --units-from BUNDLE."
+            f"{'; '.join(parts)} (source '{shown(source)}'). Use the bundle made for this "
+            "recording, or start the source with --units-from BUNDLE."
         )
+
+
+def _labels(labels: Sequence[str]) -> str:
+    return listed([shown(label) for label in labels])  # a peer chose them
 
 
 def _one_or_list(problems: Sequence[str]) -> str:

@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 
 from contracts.clock import MAX_SESSION_NS
 from contracts.errors import MisuseError, UserError, WireError
-from contracts.population import Population, Unit
+from contracts.population import MAX_UNITS, Population, Unit
 from contracts.spikes import (
     MAX_SPIKES,
     Hello,
@@ -120,10 +120,13 @@ def pack(message: SourceMessage) -> list[Part]:
             ]
 
 
-def unpack(parts: Sequence[Part], *, received_host_ns: int = 0) -> SourceMessage:
+def unpack(
+    parts: Sequence[Part], *, received_host_ns: int = 0, max_units: int = MAX_UNITS
+) -> SourceMessage:
     """Turn the parts of a ZeroMQ message into a value, or raise with the reason.
 
-    The arrays of a `SpikeBatch` are views of `parts`.
+    The arrays of a `SpikeBatch` are views of `parts`. A hello of more than `max_units` is refused
+    before its table is read.
 
     Raises
     ------
@@ -140,7 +143,10 @@ def unpack(parts: Sequence[Part], *, received_host_ns: int = 0) -> SourceMessage
         reader = Header(parts, n_parts=4, limit=MAX_HEADER_BYTES, stream=stream)
         return _unpack_spikes(reader, parts, received_host_ns)
     if kind == b"hello":
-        return _unpack_hello(Header(parts, n_parts=2, limit=MAX_MESSAGE_BYTES, stream=stream))
+        reader = Header(
+            parts, n_parts=2, limit=MAX_MESSAGE_BYTES, stream=stream, max_units=max_units
+        )
+        return _unpack_hello(reader)
     if kind == b"mark":
         return _unpack_mark(Header(parts, n_parts=2, limit=MAX_HEADER_BYTES, stream=stream))
     if kind == b"end":

@@ -48,7 +48,8 @@ _SCALARS = frozenset(
 class Header:
     """The msgpack header of one message, read field by field with limits.
 
-    It may have `limit` bytes, and must repeat `stream`, the one in the topic.
+    It may have `limit` bytes and tables of `max_units`, and must repeat `stream`, the one in the
+    topic.
 
     Raises
     ------
@@ -58,12 +59,20 @@ class Header:
 
     __slots__ = ("_fields", "run", "stream")
 
-    def __init__(self, parts: Sequence[Part], *, n_parts: int, limit: int, stream: bytes) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        *,
+        n_parts: int,
+        limit: int,
+        stream: bytes,
+        max_units: int = MAX_UNITS,
+    ) -> None:
         if len(parts) != n_parts:
             raise WireError("parts", f"this message has {n_parts} parts, got {len(parts)}")
         if len(parts[1]) > limit:
             raise WireError("size", f"a header may have {limit:,} bytes, got {len(parts[1]):,}")
-        self._fields = _read_map(parts[1])
+        self._fields = _read_map(parts[1], max_units)
         _check_version(self._fields.get("version"))
         self.stream = self.text("stream")
         if self.stream.encode(errors="replace") != stream or not STREAM_NAME.fullmatch(self.stream):
@@ -146,7 +155,7 @@ def hello_run(header: Part) -> str:
     return ""
 
 
-def _read_map(part: Part) -> Mapping[str, Any]:
+def _read_map(part: Part, max_units: int) -> Mapping[str, Any]:
     """Read a header: in one go where it is short and as it should be, else with care."""
     if len(part) <= SHORT_HEADER_BYTES:
         try:
@@ -154,14 +163,14 @@ def _read_map(part: Part) -> Mapping[str, Any]:
                 part, max_array_len=0, max_map_len=MAX_FIELDS, max_bin_len=0, max_ext_len=0
             )
         except (ValueError, TypeError, msgpack.UnpackException):
-            return _read_carefully(part)
+            return _read_carefully(part, max_units)
         if type(fields) is dict and fields.get("version") == WIRE_VERSION:
             _check_version(fields["version"])
             return fields
-    return _read_carefully(part)
+    return _read_carefully(part, max_units)
 
 
-def _read_carefully(part: Part) -> Mapping[str, Any]:
+def _read_carefully(part: Part, max_units: int) -> Mapping[str, Any]:
     # Step by step: unpacked at once, a tree of empty lists takes sixty times its bytes.
     fields: dict[str, Any] = {}
     try:
@@ -182,7 +191,7 @@ def _read_carefully(part: Part) -> Mapping[str, Any]:
             if not isinstance(key, str):
                 raise WireError("header", f"a header's keys must be texts, got {key!r:.32}")
             if key in COLUMNS:
-                fields[key] = _read_column(reader, key)
+                fields[key] = _read_column(reader, key, max_units)
             elif key in _SCALARS:
                 fields[key] = reader.unpack()
             else:
@@ -198,10 +207,11 @@ def _read_carefully(part: Part) -> Mapping[str, Any]:
     return fields
 
 
-def _read_column(reader: msgpack.Unpacker, key: str) -> list[str]:
+def _read_column(reader: msgpack.Unpacker, key: str, max_units: int) -> list[str]:
     n_values = reader.read_array_header()
-    if not 1 <= n_values <= MAX_UNITS:
-        raise WireError("field", f"{key} must list 1 to {MAX_UNITS:,} texts, got {n_values:,}")
+    if not 1 <= n_values <= max_units:
+        reason = "field" if n_values > MAX_UNITS or not n_values else "size"
+        raise WireError(reason, f"{key} must list 1 to {max_units:,} texts, got {n_values:,}")
     values = []
     for _ in range(n_values):
         value = reader.unpack()

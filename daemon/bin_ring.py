@@ -12,28 +12,31 @@ covered, so that silence (covered, no spikes) and loss (not covered) differ. The
 ``complete_until`` is the bin up to which every live stream has covered the grid: a window below
 it is complete. A stream is not live, and not waited for, while it is
 
-* blind: silent for too long. Only wall time can tell, so the caller does (`set_blind`);
-* ended: it has said so (`end_stream`);
-* behind the watermark: it came back, or began again at an earlier time, and what it sends belongs
-  to windows that have been cut. It is live again once it has caught up.
+* blind: silent for too long, or set aside because its time does not agree with the others'. Only
+  the caller can tell (`set_blind`);
+* ended: it has said so (`end_stream`).
 
-A stream that goes back in time has restarted. When every stream that is being waited for has done
-so, the session itself has restarted. The ring is cleared and its generation is incremented.
+A stream that comes back behind the watermark is waited for: what it sends is late until it has
+caught up, and no window is cut meanwhile. The ring takes the times that it is given;
+`daemon.stream_clocks` keeps those away that cannot be right, and says when the session begins
+anew (`begin_session`): the ring is cleared and its generation is incremented.
 
 Invariants (``tests/daemon/test_bin_ring.py`` and ``test_split_invariance.py``):
 
 1. Any cutting of a session into batches, and any interleaving of streams, gives the counts
    of `contracts.binning.bin_spikes`: ``test_streamed_windows_equal_offline_windows``
 2. Below the watermark nothing changes: ``test_late_spike_is_counted_and_not_binned``
-3. The watermark never goes back, but for a restart: ``test_watermark_never_goes_back``
+3. The watermark never goes back, but for a new session: ``test_watermark_never_goes_back``
 4. A stream that runs ahead by more than the capacity pushes the oldest bins out, and every
    bin lost that way is counted: ``test_overrun_is_counted``. It should wait before that:
    ``test_stream_that_is_far_ahead_should_wait``
 5. A bin that a live stream did not cover is marked: ``test_gap_marks_its_bins``
+6. A live stream behind the watermark is waited for: ``test_stream_behind_the_watermark_catches_up``
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +60,6 @@ class AddReport:
     n_late: int = 0  # spikes below the watermark: dropped
     n_unknown: int = 0  # spikes of units outside the population: dropped
     n_overrun_bins: int = 0  # pushed out before every stream had covered them
-    has_restarted: bool = False  # the session began again, and the ring with it
 
 
 @dataclass(slots=True)
@@ -69,13 +71,11 @@ class _Coverage:
     """
 
     bit: np.uint64  # its bit in `BinRing._uncovered`
-    run: str = ""  # of its newest batch
     contiguous_from_ns: int = 0
     stop_ns: int = 0
     first_bin: int = 0  # the first that it covers whole
     covered_until: int = 0  # the bin below which it has covered what it ever will
     has_begun: bool = False
-    has_gone_back: bool = False  # restarted at an earlier time, and still behind the watermark
     is_blind: bool = False
     has_ended: bool = False
 
@@ -101,7 +101,7 @@ class BinRing:
         self.rate = rate
         self.n_units = n_units
         self.capacity_bins = capacity_bins
-        self._capacity_ns = rate.start_ns(capacity_bins)
+        self.capacity_ns = rate.start_ns(capacity_bins)
         self._counts = np.zeros((capacity_bins + window_bins - 1, n_units), dtype=np.uint16)
         # One index for bin and unit: `np.add.at` is several times faster on one axis than on two.
         self._flat = self._counts.reshape(-1)
@@ -123,14 +123,15 @@ class BinRing:
         self._uncovered[:] = self._all_bits
 
     def add_stream(self, name: str) -> None:
-        """Expect a stream: from now on the watermark waits for it.
+        """Expect a stream, or a new run of it: from now on the watermark waits for it.
 
         Raises
         ------
         MisuseError
             If there are 64 streams already.
         """
-        if name in self._streams:
+        if known := self._streams.get(name):
+            known.has_begun = known.is_blind = known.has_ended = False
             return
         if len(self._streams) == MAX_STREAMS:
             raise MisuseError(f"a ring takes {MAX_STREAMS} streams, {name!r} is one too many")
@@ -160,8 +161,14 @@ class BinRing:
         if stream is None or not stream.has_begun:
             return False
         lead = stream.covered_until - max(self.complete_until, self._first_bin)
-        # A lead beyond the ring is a jump of its clock, and waiting would never end it.
-        return self.capacity_bins // 2 < lead <= self.capacity_bins
+        return self._is_live(stream) and lead > self.capacity_bins // 2
+
+    def behind_ns(self, name: str) -> int:
+        """Return how far a live stream is behind the watermark; until then its spikes are late."""
+        stream = self._streams[name]
+        if not (stream.has_begun and self._is_live(stream)):
+            return 0
+        return max(0, self.complete_until_ns - stream.stop_ns)
 
     def covered_until_ns(self, name: str) -> int:
         """Return the end of what a stream has covered, session nanoseconds."""
@@ -183,45 +190,29 @@ class BinRing:
         Called on the fast loop for every message; does not block. ``unit_index`` is a row of the
         encoder's population here, not of the stream's.
         """
-        self.add_stream(batch.stream)
+        if batch.stream not in self._streams:
+            self.add_stream(batch.stream)
         stream = self._streams[batch.stream]
-        # The order matters: a restart empties the ring, new rows must be zero before they are
-        # counted into, and spikes are late by the watermark before this batch, not after it.
-        has_restarted = self._begin_run(stream, batch)
+        stream.is_blind = False  # it is here
+        # The order matters: new rows must be zero before they are counted into, and spikes are late
+        # by the watermark before this batch, not after it.
         first = self.rate.bin_of(batch.start_ns)
         # The batch's span is half open, so its last spike is at most at stop_ns - 1.
         n_overrun_bins = self._reach(first, self.rate.bin_of(batch.stop_ns - 1) + 1)
         n_binned, n_late, n_unknown = self._count(batch, first)
         self._cover(stream, batch, first)
         self._advance_watermark()
-        return AddReport(n_binned, n_late, n_unknown, n_overrun_bins, has_restarted)
+        return AddReport(n_binned, n_late, n_unknown, n_overrun_bins)
 
-    def _begin_run(self, stream: _Coverage, batch: SpikeBatch) -> bool:
-        """Note a source that restarted; forget the session, and say so, once every source did."""
-        is_new_run = stream.run != batch.run
-        stream.run = batch.run
-        stream.is_blind = False  # it is here; whether it is live depends on the watermark
-        if is_new_run:
-            stream.has_ended = False
-        back_ns = stream.stop_ns - batch.start_ns if stream.has_begun else 0
-        # Within a run a small step back is an overlap or a late batch; only one beyond the ring
-        # can be nothing but a restart of a source that kept its run.
-        if back_ns <= 0 or not (is_new_run or back_ns > self._capacity_ns):
-            return False
-        stream.has_gone_back = True
-        stream.stop_ns = stream.contiguous_from_ns = batch.start_ns
-        stream.covered_until = self.rate.bin_of(batch.start_ns)
-        # One probe alone may restart in the middle of a session. It is behind until it has caught
-        # up, and the others keep their windows. Blind and ended streams have no say: the session
-        # may have ended with them.
-        expected = [s for s in self._streams.values() if not (s.is_blind or s.has_ended)]
-        if not all(s.has_gone_back for s in expected if s.has_begun):
-            return False
+    def begin_session(self, names: Collection[str]) -> None:
+        """Forget the session, and wait for the first batches of these streams in a new one."""
         self._forget()
         self.generation += 1
-        for other in self._streams.values():
-            other.has_begun = other.has_gone_back = False
-        return True
+        for name, stream in self._streams.items():
+            if name in names:
+                stream.has_begun = stream.is_blind = stream.has_ended = False
+            elif stream.has_begun:
+                stream.has_begun, stream.is_blind = False, True
 
     def _reach(self, first: int, stop: int) -> int:
         """Make room up to bin `stop`; return how many incomplete bins were pushed out."""
@@ -305,13 +296,11 @@ class BinRing:
         for rows in self._rows(max(first, self.oldest_bin), stop):
             self._uncovered[rows] &= ~stream.bit
         stream.covered_until = max(stream.covered_until, stop)
-        if stream.covered_until >= self.complete_until:
-            stream.has_gone_back = False  # caught up: its next step back would be a new restart
 
-    def _is_live(self, stream: _Coverage) -> bool:
-        """Whether a stream is waited for: not blind, not ended, and not behind the watermark."""
-        is_behind = stream.has_begun and stream.covered_until < self.complete_until
-        return not (stream.is_blind or stream.has_ended or is_behind)
+    @staticmethod
+    def _is_live(stream: _Coverage) -> bool:
+        """Whether a stream is waited for."""
+        return not (stream.is_blind or stream.has_ended)
 
     def _advance_watermark(self) -> None:
         live = [stream for stream in self._streams.values() if self._is_live(stream)]

@@ -11,8 +11,10 @@ lost           counter, and why                            found in             
 =============  ==========================================  ===================  ================
 message        ``wire_errors``: breaks the wire format     contracts.wire       ingest
 message        ``wire_errors``: no hello, foreign units    stream_registry      ingest
-batch          ``wire_errors``: ``jump``, not confirmed    stream_registry      ingest
+batch          ``wire_errors``: ``jump``, out of step      stream_clocks        ingest
+message        ``wire_errors``: ``taken``, second source   stream_registry      ingest
 hello          ``wire_errors``: ``stream``, one too many   ingest               ingest
+hello          ``wire_errors``: ``rate``, too often        hello_reader         ingest
 batch          ``batches_lost``: never arrived             stream_registry      ingest
 batch          ``batches_duplicate``: came twice           stream_registry      ingest
 spike          ``spikes_late``: its bin is below the       bin_ring             pipeline
@@ -63,10 +65,11 @@ DROP_REASONS = (
 
 WIRE_REASONS = (
     "version", "size", "parts", "topic", "header", "field", "length", "span", "stream", "run",
-    "population", "no_hello", "jump",
+    "population", "no_hello", "jump", "taken", "rate",
 )  # fmt: skip
-"""Why a message is dropped. The last three, and ``stream`` for one too many, are found in
-`daemon.ingest` and `daemon.stream_registry`; the others in `contracts.wire`."""
+"""Why a message is dropped. The last five, and ``stream`` for one too many, are found in
+`daemon.ingest`, `daemon.stream_registry` and `daemon.stream_clocks`; the others in
+`contracts.wire`."""
 
 
 def _zeros(keys: Sequence[str] = ()) -> Callable[[], dict[str, int]]:
@@ -101,7 +104,10 @@ class Counters:
     # Pipeline, when a window is cut, for each of its bins that a live stream did not cover.
     gap_bins: int = 0
     streams_blind: int = 0  # pipeline: each time that a silent stream is no longer waited for
+    # Pipeline: each time that a stream is no longer waited for because its time does not agree.
+    streams_aside: int = 0
     stream_restarts: int = 0  # ingest: each hello of a known stream with another run
+    session_restarts: int = 0  # pipeline: each time that the session begins anew at another time
 
     # Windows: window_cutter, pipeline, handover, worker.
 

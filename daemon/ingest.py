@@ -13,7 +13,14 @@ source waits with them:
   by side lose nothing;
 * the hand-over is full (`is_held`), under the policy ``all``.
 
-A stream that is left unread is waiting and not silent, and must not be declared blind.
+A stream that is left unread is waiting and not silent, and must not be declared blind. A third
+thing leaves a socket unread for a moment: a large hello of it is being read by a thread
+(`daemon.hello_reader`).
+
+What becomes of a hello or a batch is decided by `daemon.stream_registry` and
+`daemon.stream_clocks`; here it is counted, and logged when a stream joins, ends, restarts, jumps,
+is set aside or comes back. Nothing that a source says ends the daemon: a hello that is refused is
+kept in `refusals`, for `daemon.service.monitor`.
 
 Invariants (``tests/daemon/test_ingest.py``, 3 in ``test_window_selection.py``):
 
@@ -21,6 +28,7 @@ Invariants (``tests/daemon/test_ingest.py``, 3 in ``test_window_selection.py``):
 2. Only the malformed message is dropped:
    ``test_hostile_message_is_counted_and_the_next_one_taken``
 3. What is left unread is not lost: ``test_full_hand_over_holds_the_source``
+4. Nothing overtakes a hello that is being read: ``test_large_hello_is_read_by_a_thread_in_order``
 """
 
 from __future__ import annotations
@@ -32,15 +40,17 @@ from dataclasses import dataclass, field
 
 import zmq
 
-from contracts.clock import Clock
-from contracts.errors import PopulationMismatchError, UserError, WireError
+from contracts.clock import Clock, ns_to_second
+from contracts.errors import PopulationMismatchError, UserError, WireError, shown
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import MAX_MESSAGE_BYTES, unpack
 from contracts.wire_header import hello_run
 from daemon.bin_ring import MAX_STREAMS
 from daemon.counters import Counters
+from daemon.hello_reader import HelloBudget, HelloReader
 from daemon.rate_limited_log import RateLimitedLog
-from daemon.stream_registry import StreamRegistry
+from daemon.stream_clocks import Step
+from daemon.stream_registry import Accepted, StreamRegistry
 
 QUEUE_MESSAGES = 2000
 """Messages that wait in each socket: 20 s of 10 ms batches, so a slow encode loses nothing."""
@@ -54,8 +64,36 @@ logger = logging.getLogger(__name__)
 class _SourceConnection:
     """One source's socket, and the streams that have said hello on it."""
 
+    number: int
     socket: zmq.Socket[bytes]
     streams: set[str] = field(default_factory=set)
+    budget: HelloBudget = field(default_factory=HelloBudget)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStart:
+    """The session begins anew with these streams; their first batches follow."""
+
+    streams: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAside:
+    """A stream is no longer waited for: its time does not agree with the others'."""
+
+    stream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A hello that is refused: why, and when it last came."""
+
+    error: PopulationMismatchError
+    host_ns: int
+
+
+Ingested = SpikeBatch | StreamEnd | Hello | SessionStart | StreamAside
+"""What concerns the ring."""
 
 
 class Ingest:
@@ -74,9 +112,10 @@ class Ingest:
         is_ahead: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.registry = registry
-        # Set by the caller once every unit of the encoder is announced. Until then a population
-        # that does not match is the user's error and is raised; then it is a peer's and is counted.
+        # Set by the caller once every unit of the encoder is announced.
         self.is_settled = False
+        # The newest refused hello of each stream, by name; of 64 streams at most.
+        self.refusals: dict[str, Refusal] = {}
         # Whether the last `receive` left nothing unread in any socket that it reads. Only then is a
         # stream without a new message silent, and not just unread.
         self.is_drained = False
@@ -88,6 +127,9 @@ class Ingest:
         self._is_ahead = is_ahead
         self._context = context
         self._connections: list[_SourceConnection] = []
+        self._hellos = HelloReader(clock, registry.n_units)
+        # Read and not yet yielded: a jump that is confirmed brings many batches at once.
+        self._ready: deque[Ingested] = deque()
 
     def connect(self, addresses: Sequence[str]) -> None:
         """Subscribe to sources; they need not be up yet.
@@ -99,7 +141,7 @@ class Ingest:
         """
         for address in addresses:
             socket = self._context.socket(zmq.SUB)
-            self._connections.append(_SourceConnection(socket))
+            self._connections.append(_SourceConnection(len(self._connections), socket))
             socket.set(zmq.RCVHWM, QUEUE_MESSAGES)
             # A SUB socket without a limit would take all memory while the loop encodes; with one it
             # drops what a live source sends, and the holes in `seq` are counted.
@@ -117,22 +159,26 @@ class Ingest:
 
     def receive(
         self, *, max_messages: int, should_stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[SpikeBatch | StreamEnd | Hello]:
+    ) -> Iterator[Ingested]:
         """Yield what has arrived and concerns the ring, up to a number of messages.
 
-        Called on the fast loop; never waits. One message may hold several values, and is always
-        yielded whole; `should_stop` is called after each. Unit indices of a `SpikeBatch` are rows
-        of the encoder's population, a `Hello` is of a new stream, a `StreamEnd` of a known one.
-
-        Raises
-        ------
-        PopulationMismatchError
-            While not yet settled, if a stream has units that the encoder does not know.
+        Called on the fast loop; never waits. `should_stop` is called after each value; what one
+        message brought beyond that is yielded by the next call. Unit indices of a `SpikeBatch` are
+        rows of the encoder's population, a `Hello` is of a new run, a `StreamEnd` of a known one.
         """
         self.is_drained = False
         unread = deque(self._connections)
-        while unread and max_messages:
+        while True:
+            while self._ready and not self.is_held:
+                yield self._ready.popleft()
+                if should_stop():
+                    return
+            if not (unread and max_messages):
+                break
             connection = unread.popleft()
+            if self._take_hello(connection):
+                unread.appendleft(connection)
+                continue
             # Asked again before each message: the batch just yielded may have put it ahead.
             if self._waits(connection):
                 continue
@@ -143,15 +189,10 @@ class Ingest:
             unread.append(connection)  # in turn, so that a fast source cannot starve a slow one
             max_messages -= 1
             self._counters.messages_received += 1
-            # Yielded whole, even if the loop wants to stop: a confirmed jump is two batches, and
-            # both are counted as received.
-            for message in self._read(parts):
-                if isinstance(message, Hello):
-                    connection.streams.add(message.stream)
-                yield message
-            if should_stop():
+            self._ready.extend(self._read(parts, connection))
+            if not self._ready and should_stop():
                 return
-        self.is_drained = not unread
+        self.is_drained = not (unread or self._ready)
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
@@ -164,22 +205,22 @@ class Ingest:
         return {name for source in waiting for name in source.streams}
 
     def close(self) -> None:
-        """Close the sockets."""
+        """Close the sockets, and log what was left out."""
+        self._hellos.close()
         for connection in self._connections:
             connection.socket.close()
 
     def _waits(self, connection: _SourceConnection) -> bool:
+        if connection.budget.pending is not None:
+            return True
         # Only if all of its streams are ahead: one of them may be the one that others wait for.
         streams = connection.streams
         return self.is_held or (bool(streams) and all(map(self._is_ahead, streams)))
 
-    def _read(self, parts: list[bytes]) -> Iterable[SpikeBatch | StreamEnd | Hello]:
+    def _read(self, parts: list[bytes], connection: _SourceConnection) -> Iterable[Ingested]:
         """Return what concerns the ring."""
-        # Sources repeat their hello every second, with a table of hundreds of units. Most are told
-        # from the topic and the run, without unpacking it.
-        if self._is_repeated_hello(parts):
-            self._counters.hellos_received += 1
-            return ()
+        if parts[0].startswith(b"hello.") and len(parts) == HELLO_PARTS:
+            return self._read_hello(parts, connection)
         try:
             message = unpack(parts, received_host_ns=self._clock.now_ns())
         except WireError as error:
@@ -188,60 +229,132 @@ class Ingest:
         match message:
             case SpikeBatch():
                 return self._accept(message)
-            case Hello() if self._is_new(message):
-                return (message,)
             case StreamEnd() if self._has_ended(message):
                 return (message,)
             case Mark():
                 self._counters.marks_received += 1
         return ()
 
-    def _is_repeated_hello(self, parts: list[bytes]) -> bool:
-        kind, _, name = parts[0].partition(b".")
-        if kind != b"hello" or len(parts) != HELLO_PARTS:
-            return False
-        known = self.registry.streams.get(name.decode(errors="replace"))
-        return known is not None and known.hello.run == hello_run(parts[1])
+    def _read_hello(self, parts: list[bytes], connection: _SourceConnection) -> Iterable[Ingested]:
+        # Sources repeat their hello every second, with a table of hundreds of units. Most are told
+        # from the topic and the run, without unpacking it.
+        name, run = parts[0][len(b"hello.") :].decode(errors="replace"), hello_run(parts[1])
+        now_ns = self._clock.now_ns()
+        if self.registry.is_taken(name, run, connection=connection.number, host_ns=now_ns):
+            self._drop("taken", f"a second source sends hellos of {shown(name)!r}")
+            return ()
+        known = self.registry.streams.get(name)
+        if known is not None and known.hello.run == run:
+            self._counters.hellos_received += 1
+            return ()
+        if run in connection.budget.refused_runs and (refusal := self.refusals.get(name)):
+            self._refuse(name, refusal.error)
+            return ()
+        try:
+            hello = self._hellos.read(parts, connection.budget)
+        except WireError as error:
+            self._drop(error.reason, str(error))
+            return ()
+        return () if hello is None else self._register(hello, connection)
 
-    def _accept(self, batch: SpikeBatch) -> tuple[SpikeBatch, ...]:
-        accepted = self.registry.accept(batch)
-        self._counters.batches_lost += accepted.n_lost
-        if accepted.dropped == "duplicate":
-            self._counters.batches_duplicate += 1
-        elif accepted.dropped == "jump":
-            self._drop("jump", f"a batch of {batch.stream!r} was far from those around it")
-        elif accepted.dropped:
-            self._drop(accepted.dropped, f"a batch of {batch.stream!r} came before its hello")
-        self._counters.spikes_received += sum(taken.n_spikes for taken in accepted.batches)
-        return accepted.batches
-
-    def _has_ended(self, end: StreamEnd) -> bool:
-        n_lost = self.registry.end(end)
-        if n_lost is None:
-            self._drop("no_hello", f"the end of {end.stream!r} came before its hello")
+    def _take_hello(self, connection: _SourceConnection) -> bool:
+        """Take a hello that a thread has read by now; False if there is none."""
+        pending = connection.budget.pending
+        if pending is None or not pending.done():
             return False
-        self._counters.batches_lost += n_lost
+        connection.budget.pending = None
+        try:
+            self._ready.extend(self._register(pending.result(), connection))
+        except WireError as error:
+            self._drop(error.reason, str(error))
         return True
 
-    def _is_new(self, hello: Hello) -> bool:
+    def _register(self, hello: Hello, connection: _SourceConnection) -> Iterable[Ingested]:
         self._counters.hellos_received += 1
         # The ring has a bit for each stream; more of them are a flood of names, not probes.
         known = self.registry.streams.get(hello.stream)
         if known is None and len(self.registry.streams) == MAX_STREAMS:
             self._drop("stream", f"{hello.stream!r} is one stream more than the {MAX_STREAMS}")
-            return False
+            return ()
         try:
-            is_new = self.registry.register(hello, host_ns=self._clock.now_ns())
+            is_new = self.registry.register(
+                hello, host_ns=self._clock.now_ns(), connection=connection.number
+            )
         except PopulationMismatchError as error:
-            # At the start the user has most likely named the wrong bundle or recording, and is
-            # there to read it. Later some peer is wrong, and a session is being recorded.
-            if not self.is_settled:
-                raise
-            self._drop("population", str(error))
-            return False
-        if is_new and known:
+            if error.extra:  # for good; units that another stream sends may become free
+                connection.budget.refused_runs.append(hello.run)
+            self._refuse(hello.stream, error)
+            return ()
+        if not is_new:
+            return ()
+        self.refusals.pop(hello.stream, None)
+        connection.streams.add(hello.stream)
+        fields = {
+            "stream": hello.stream,
+            "source": shown(hello.source),
+            "n_units": len(hello.population),
+            "run": hello.run,
+        }
+        if known:
             self._counters.stream_restarts += 1
-        return is_new
+            self._log.warning(f"restart {hello.stream}", "stream restarted", extra=fields)
+        else:
+            self._log.info(f"join {hello.stream}", "stream joined", extra=fields)
+        return (hello,)
+
+    def _refuse(self, name: str, error: PopulationMismatchError) -> None:
+        self._drop("population", str(error))
+        if name in self.refusals or len(self.refusals) < MAX_STREAMS:
+            self.refusals[name] = Refusal(error, self._clock.now_ns())
+
+    def _accept(self, batch: SpikeBatch) -> Iterable[Ingested]:
+        accepted = self.registry.accept(batch)
+        self._counters.batches_lost += accepted.n_lost
+        self._counters.wire_errors["jump"] = self.registry.clocks.n_dropped
+        if accepted.dropped == "duplicate":
+            self._counters.batches_duplicate += 1
+        elif accepted.dropped == "taken":
+            self._drop("taken", f"a second source sends batches of {batch.stream!r}")
+        elif accepted.dropped:
+            self._drop(accepted.dropped, f"a batch of {batch.stream!r} came before its hello")
+        self._log_step(batch, accepted)
+        self._counters.spikes_received += sum(taken.n_spikes for taken in accepted.batches)
+        asides = [StreamAside(name) for name in accepted.unseated]
+        if accepted.step is not Step.RESTART:
+            return (*asides, *accepted.batches)
+        members = tuple({taken.stream: None for taken in accepted.batches})
+        return (*asides, SessionStart(members), *accepted.batches)
+
+    def _log_step(self, batch: SpikeBatch, accepted: Accepted) -> None:
+        """Log what happened to a stream; nothing for a batch like any other."""
+        name = batch.stream
+        at_s = ns_to_second(batch.start_ns)
+        if accepted.step is Step.JUMPED and not accepted.dropped:
+            by_s = ns_to_second(self.registry.clocks.offset_ns(name))
+            fields = {"stream": name, "at_s": at_s, "ahead_s": by_s}
+            self._log.warning(f"jump {name}", "stream's time jumped", extra=fields)
+        elif accepted.step is Step.RESTART:
+            names = ",".join(sorted({taken.stream for taken in accepted.batches}))
+            fields = {"streams": names, "at_s": ns_to_second(accepted.batches[0].start_ns)}
+            self._log.warning("session", "session begins anew", extra=fields)
+        elif accepted.came_back:
+            fields = {"stream": name, "at_s": at_s}
+            self._log.info(f"back {name}", "stream is followed again", extra=fields)
+        for unseated in accepted.unseated:
+            by_s = ns_to_second(self.registry.clocks.offset_ns(unseated))
+            fields = {"stream": unseated, "ahead_s": by_s}
+            self._log.warning(f"aside {unseated}", "stream is set aside", extra=fields)
+
+    def _has_ended(self, end: StreamEnd) -> bool:
+        n_lost = self.registry.end(end)
+        self._counters.wire_errors["jump"] = self.registry.clocks.n_dropped
+        if n_lost is None:
+            self._drop("no_hello", f"the end of {end.stream!r} came before its hello")
+            return False
+        self._counters.batches_lost += n_lost
+        fields = {"stream": end.stream, "n_batches": end.n_batches, "n_lost": n_lost}
+        self._log.info(f"end {end.stream}", "stream ended", extra=fields)
+        return True
 
     def _drop(self, reason: str, message: str) -> None:
         self._counters.wire_errors[reason] = self._counters.wire_errors.get(reason, 0) + 1

@@ -24,7 +24,7 @@ from contracts.window import Window
 from daemon.bin_ring import AddReport, BinRing
 from daemon.counters import Counters
 from daemon.encoders.protocol import Encoder
-from daemon.ingest import Ingest
+from daemon.ingest import Ingest, SessionStart, StreamAside
 from daemon.narration_publisher import NarrationPublisher
 from daemon.window_cutter import WindowCutter
 from daemon.worker.narrator_client import NarratedPopulation, NarratorClient
@@ -88,13 +88,7 @@ class FastLoop:
         ring.hold(is_held=True)
 
     def step(self) -> None:
-        """Take what has arrived; leave at most one window waiting for the narrator.
-
-        Raises
-        ------
-        PopulationMismatchError
-            At the start, if a stream has units that the encoder does not know.
-        """
+        """Take what has arrived; leave at most one window waiting for the narrator."""
         stop_ns = self._clock.now_ns() + MAX_STEP_NS
         self.ingest.is_held = self.narrator_client.is_full
 
@@ -110,6 +104,11 @@ class FastLoop:
                     self.ring.add_stream(message.stream)
                     self.ingest.is_settled |= not self.ingest.registry.missing_units()
                     self.ring.hold(is_held=not self.ingest.is_settled)
+                case SessionStart():
+                    self._counters.session_restarts += 1
+                    self.ring.begin_session(message.streams)
+                case StreamAside():
+                    self.set_aside(message.stream)
                 case StreamEnd():
                     self.ring.end_stream(message.stream)
                     self._cut(self._clock.now_ns())
@@ -184,6 +183,12 @@ class FastLoop:
     def stop_waiting_for(self, stream: str) -> None:
         """Continue without a stream that has been silent for too long."""
         self._counters.streams_blind += 1
+        self.ring.set_blind(stream, is_blind=True)
+        self._cut(self._clock.now_ns())
+
+    def set_aside(self, stream: str) -> None:
+        """Continue without a stream whose time does not agree with the others'."""
+        self._counters.streams_aside += 1
         self.ring.set_blind(stream, is_blind=True)
         self._cut(self._clock.now_ns())
 

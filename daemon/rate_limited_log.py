@@ -32,6 +32,13 @@ class RateLimitedLog:
 
         `extra` are the fields of the line; ``suppressed`` is added when lines were left out.
         """
+        self._write(logging.WARNING, reason, event, extra)
+
+    def info(self, reason: str, event: str, *, extra: Mapping[str, object]) -> None:
+        """Log a line of less weight in the same way."""
+        self._write(logging.INFO, reason, event, extra)
+
+    def _write(self, level: int, reason: str, event: str, extra: Mapping[str, object]) -> None:
         now_ns = self._clock.now_ns()
         silence = self._silences.get(reason)
         if silence and now_ns < silence.until_ns:
@@ -41,7 +48,7 @@ class RateLimitedLog:
         if silence and silence.n_suppressed:
             fields["suppressed"] = silence.n_suppressed
         self._silences[reason] = _Silence(now_ns + self._interval_ns)
-        self._logger.warning(event, extra=fields)
+        self._logger.log(level, event, extra=fields)
 
     def flush(self) -> None:
         """Log how many lines were left out since; called at shutdown."""

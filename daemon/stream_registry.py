@@ -11,21 +11,24 @@ Loss is seen twice: in the sequence numbers (counted here, in messages) and in t
 `daemon.bin_ring`, in bins). Transport keeps the order, so a number below the expected one is a
 duplicate and a number above it means that those between are lost.
 
-A sender may be broken or hostile, and only the malformed message must be dropped. So a batch whose
-time or number is far from the one before is held back until the next one confirms it: a real jump
-(a paused acquisition) is followed by a second batch from there.
+A sender may be broken or hostile, and only the malformed message must be dropped. Whether the time
+of a batch can be right is decided by `daemon.stream_clocks`.
 
-Invariants (``tests/daemon/test_stream_registry.py``, 3 in ``test_ingest.py``):
+Two sources may send under one name. The first one has it while it lives. A hello of another run is
+a restart if it comes over the same connection, or if the stream is blind or has ended; else it is
+the hello of a second source, and refused. Should the run that was replaced send on, the connection
+carries two sources, and the first one gets its stream back.
+
+Invariants (``tests/daemon/test_stream_registry.py``):
 
 1. Up to the newest number every batch is accepted once or counted as lost:
    ``test_every_number_is_accepted_or_lost``
 2. An accepted unit index is a row of the encoder's population, or ``n_units`` where the encoder
    does not know the unit: ``test_permuted_table_is_translated``
-3. An isolated batch far from its neighbours in time or number is dropped; a confirmed jump drops
-   nothing:
-   ``test_one_batch_from_nowhere_is_dropped``, ``test_jump_that_is_confirmed_loses_nothing``
-4. A hello that is refused changes nothing: ``test_restart_with_foreign_units_keeps_the_old_table``
-5. A silent stream turns blind once: ``test_silent_stream_turns_blind_once_and_comes_back``
+3. A hello that is refused changes nothing: ``test_restart_with_foreign_units_keeps_the_old_table``
+4. A silent stream turns blind once: ``test_silent_stream_turns_blind_once_and_comes_back``
+5. Of two sources with one name the first one is followed while it lives:
+   ``test_second_source_of_a_name_is_refused_while_the_first_lives``
 """
 
 from __future__ import annotations
@@ -42,13 +45,11 @@ from contracts.clock import NS_PER_S
 from contracts.errors import PopulationMismatchError
 from contracts.population import Population
 from contracts.spikes import Hello, SpikeBatch, StreamEnd
+from daemon.stream_clocks import MAX_LOST, Step, StreamClocks
 
-MAX_JUMP_NS = 10 * NS_PER_S
-"""A batch further than this from the one before needs a second one to confirm it: one message
-with a broken clock must not move the ring away from all other streams."""
-
-MAX_LOST = 1_000_000
-"""The same for sequence numbers: so many 10 ms batches are close to three hours."""
+MAX_STRAGGLERS = 3
+"""Batches of a run that was replaced, until it counts as a source that lives. A restarted source
+leaves none on a connection of ours, and few behind a proxy."""
 
 
 class StreamState(StrEnum):
@@ -57,6 +58,8 @@ class StreamState(StrEnum):
     LIVE = "live"
     BLIND = "blind"
     """Silent for longer than ``ingest.stream_timeout_s``."""
+    ASIDE = "aside"
+    """Its time does not agree with the other streams'."""
     ENDED = "ended"
 
 
@@ -73,33 +76,68 @@ class Stream:
     row_of: NDArray[np.uint32] | None
     next_seq: int  # expected next
     last_received_host_ns: int  # of its newest batch, or its first hello
+    last_in_step_host_ns: int  # of its newest batch that was in step, or its first hello
+    connection: int = 0  # that its hello came over
     n_lost: int = 0  # messages that never arrived
     state: StreamState = StreamState.LIVE
-    stop_ns: int | None = None  # end of its newest batch, session clock
-    suspect: SpikeBatch | None = None  # far from the batch before; the next one may confirm it
+    replaced: Stream | None = None  # the run before on this connection
+    n_stragglers: int = 0  # batches of that run since
+    rival_run: str = ""  # another source that sends under this name
+    rival_host_ns: int = 0  # when its newest hello or batch came
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """A batch with its indices translated, and what was noticed on the way."""
 
-    batches: tuple[SpikeBatch, ...] = ()  # two: one that was held back, and its confirmation
+    batches: tuple[SpikeBatch, ...] = ()  # several: some were held back until this one
     n_lost: int = 0  # messages missing before or between them
-    dropped: Literal["", "no_hello", "duplicate", "jump"] = ""  # why a batch was dropped
+    dropped: Literal["", "no_hello", "duplicate", "taken"] = ""  # why this batch was dropped
+    step: Step = Step.TAKEN
+    came_back: bool = False  # blind or set aside until now
+    unseated: tuple[str, ...] = ()  # streams that are no longer waited for
 
 
 class StreamRegistry:
     """All streams that have said hello.
 
-    `population` is the encoder's; `extra_units` says what to do with units that it does not have.
+    `population` is the encoder's; `extra_units` says what to do with units that it does not have;
+    `reach_ns` is how far apart the times of two streams may be.
     """
 
-    def __init__(self, population: Population, extra_units: Literal["refuse", "ignore"]) -> None:
+    def __init__(
+        self,
+        population: Population,
+        extra_units: Literal["refuse", "ignore"],
+        *,
+        reach_ns: int = 10 * NS_PER_S,
+    ) -> None:
         self._population = population
         self._extra_units = extra_units
+        self.clocks = StreamClocks(reach_ns)
         self.streams: dict[str, Stream] = {}
 
-    def register(self, hello: Hello, *, host_ns: int) -> bool:
+    @property
+    def n_units(self) -> int:
+        """Units of the encoder."""
+        return len(self._population)
+
+    def is_taken(self, name: str, run: str, *, connection: int, host_ns: int) -> bool:
+        """Whether a hello is that of a second source, and to be refused; note that it came."""
+        known = self.streams.get(name)
+        if known is None or known.state in {StreamState.BLIND, StreamState.ENDED}:
+            return False
+        if known.hello.run == run:
+            return False
+        if known.replaced is not None and known.replaced.hello.run == run:
+            self._give_back(known, known.replaced, host_ns)  # it lives: this is its own hello
+            return False
+        if connection == known.connection and run != known.rival_run:
+            return False
+        known.rival_run, known.rival_host_ns = run, host_ns
+        return True
+
+    def register(self, hello: Hello, *, host_ns: int, connection: int = 0) -> bool:
         """Take up a stream, or a restart of one; False for a hello that is only repeated.
 
         Raises
@@ -122,14 +160,21 @@ class StreamRegistry:
             raise PopulationMismatchError(missing, extra, source=hello.source)
         if twice := self._sent_by_others(hello):
             raise PopulationMismatchError([], [], twice=twice, source=hello.source)
+        is_replaced = known is not None and known.connection == connection
+        if known is not None:
+            known.replaced = None  # of the runs before, the last one is enough
         self.streams[hello.stream] = Stream(
             hello=hello,
             row_of=self._rows(hello.population),
             # Where the source is now: whoever joins in the middle has lost nothing.
             next_seq=hello.next_seq,
             last_received_host_ns=host_ns,
+            last_in_step_host_ns=host_ns,
+            connection=connection,
             n_lost=known.n_lost if known else 0,
+            replaced=known if is_replaced else None,
         )
+        self.clocks.begin(hello.stream)
         return True
 
     def accept(self, batch: SpikeBatch) -> Accepted:
@@ -141,32 +186,66 @@ class StreamRegistry:
         stream = self.streams.get(batch.stream)
         # Without the hello of this very run there is no table, and an index means nothing.
         if stream is None or stream.hello.run != batch.run:
-            return Accepted(dropped="no_hello")
+            return Accepted(dropped=self._foreign(stream, batch))
+        is_repeat = batch.seq < stream.next_seq
         # Before the stamp below: a source that repeats old batches is as good as silent.
-        if batch.seq < stream.next_seq:
-            return Accepted(dropped="duplicate")
-        stream.last_received_host_ns = batch.received_host_ns
-        stream.state = StreamState.LIVE
-        suspect, stream.suspect = stream.suspect, None
-        if suspect is not None and not _is_far(batch, suspect.seq, suspect.stop_ns):
-            return self._taken(stream, (suspect, batch))  # confirmed: both, in order
-        # Not confirmed: the suspect is dropped, and this batch is compared with the last good one.
-        dropped: Literal["", "jump"] = "jump" if suspect is not None else ""
-        if stream.stop_ns is not None and _is_far(batch, stream.next_seq, stream.stop_ns):
-            stream.suspect = batch
-            return Accepted(dropped=dropped)
-        return replace(self._taken(stream, (batch,)), dropped=dropped)
+        if not is_repeat:
+            stream.last_received_host_ns = batch.received_host_ns
+        placed = self.clocks.place(batch, batch.seq - stream.next_seq)
+        came_back = bool(placed.batches) and stream.state is not StreamState.LIVE
+        n_lost = sum(self._pass(taken, batch.received_host_ns) for taken in placed.batches)
+        for name in placed.unseated:
+            self.streams[name].state = StreamState.ASIDE
+        return Accepted(
+            batches=tuple(self._translated(taken) for taken in placed.batches),
+            n_lost=n_lost,
+            dropped="duplicate" if is_repeat and not placed.batches else "",
+            step=placed.step,
+            came_back=came_back,
+            unseated=placed.unseated,
+        )
 
-    def _taken(self, stream: Stream, batches: tuple[SpikeBatch, ...]) -> Accepted:
-        # A dropped suspect has a number too, and no message came for it that could be used: it
-        # counts as lost, like the ones that never arrived.
-        n_lost = batches[-1].seq - stream.next_seq - len(batches) + 1
+    def _foreign(self, stream: Stream | None, batch: SpikeBatch) -> Literal["no_hello", "taken"]:
+        """Say why a batch of an unknown run is dropped; note sources that share a name."""
+        if stream is None:
+            return "no_hello"
+        if stream.replaced is not None and stream.replaced.hello.run == batch.run:
+            stream.n_stragglers += 1
+            if stream.n_stragglers == MAX_STRAGGLERS:
+                self._give_back(stream, stream.replaced, batch.received_host_ns)
+        elif stream.rival_run == batch.run:
+            stream.rival_host_ns = batch.received_host_ns
+            return "taken"
+        return "no_hello"
+
+    def _give_back(self, second: Stream, first: Stream, host_ns: int) -> None:
+        """Let the first of two sources with one name have its stream again."""
+        name = first.hello.stream
+        first.rival_run, first.rival_host_ns = second.hello.run, host_ns
+        first.last_received_host_ns = first.last_in_step_host_ns = host_ns
+        first.state, first.replaced, first.n_lost = StreamState.LIVE, None, second.n_lost
+        self.streams[name] = first
+        self.clocks.begin(name)
+
+    def _pass(self, batch: SpikeBatch, host_ns: int) -> int:
+        """Note that a batch is taken; return how many before it are missing."""
+        stream = self.streams[batch.stream]
+        # A batch that was given up has a number too, and no message came for it that could be
+        # used: it counts as lost, like the ones that never arrived. A number that is far away or
+        # below is a count that began anew.
+        n_missing = batch.seq - stream.next_seq
+        n_lost = n_missing if 0 <= n_missing <= MAX_LOST else 0
         stream.n_lost += n_lost
-        stream.next_seq = batches[-1].seq + 1
-        stream.stop_ns = batches[-1].stop_ns
-        if stream.row_of is not None:
-            batches = tuple(_translated(batch, stream.row_of) for batch in batches)
-        return Accepted(batches, n_lost)
+        stream.next_seq = batch.seq + 1
+        stream.last_in_step_host_ns = host_ns
+        stream.state = StreamState.LIVE
+        return n_lost
+
+    def _translated(self, batch: SpikeBatch) -> SpikeBatch:
+        row_of = self.streams[batch.stream].row_of
+        if row_of is None:
+            return batch
+        return replace(batch, unit_index=row_of[np.minimum(batch.unit_index, len(row_of) - 1)])
 
     def end(self, end: StreamEnd) -> int | None:
         """Note that a stream has ended; return how many of its last messages were lost.
@@ -181,26 +260,38 @@ class StreamRegistry:
         stream.n_lost += n_lost
         stream.next_seq += n_lost
         stream.state = StreamState.ENDED
+        self.clocks.unseat(end.stream)
         return n_lost
 
-    def newly_blind(
+    def newly_silent(
         self, *, host_ns: int, timeout_ns: int, except_for: Collection[str] = ()
-    ) -> list[str]:
-        """Mark the live streams that have been silent for too long as blind, and return them.
+    ) -> dict[str, StreamState]:
+        """Mark the streams that nothing usable has come from for too long, and return them.
 
-        Not those of `except_for`, left unread just now: their messages wait in a socket.
+        A stream is blind if nothing came, and set aside if what came was out of step. Not those
+        of `except_for`, left unread just now: their messages wait in a socket.
         """
         # Their silence begins to count when they are read again.
         for name in except_for:
-            self.streams[name].last_received_host_ns = host_ns
-        silent = [
-            name
-            for name, stream in self.streams.items()
-            if stream.state is StreamState.LIVE
-            and host_ns - stream.last_received_host_ns > timeout_ns
-        ]
-        for name in silent:
-            self.streams[name].state = StreamState.BLIND
+            stream = self.streams[name]
+            stream.last_received_host_ns = stream.last_in_step_host_ns = host_ns
+        silent: dict[str, StreamState] = {}
+        for name, stream in self.streams.items():
+            if stream.state not in {StreamState.LIVE, StreamState.ASIDE}:
+                continue
+            if host_ns - stream.last_received_host_ns > timeout_ns:
+                stream.state = StreamState.BLIND
+                self.clocks.unseat(name)
+            elif (
+                stream.state is StreamState.LIVE
+                and self.clocks.is_held(name)
+                and host_ns - stream.last_in_step_host_ns > timeout_ns
+            ):
+                stream.state = StreamState.ASIDE
+                self.clocks.set_aside(name)
+            else:
+                continue
+            silent[name] = stream.state
         return silent
 
     def missing_units(self) -> list[str]:
@@ -238,11 +329,3 @@ class StreamRegistry:
         outside = len(self._population)
         rows = [self._population.index_of.get(unit.key, outside) for unit in population.units]
         return np.array([*rows, outside], dtype=np.uint32)
-
-
-def _is_far(batch: SpikeBatch, seq: int, stop_ns: int) -> bool:
-    return abs(batch.start_ns - stop_ns) > MAX_JUMP_NS or abs(batch.seq - seq) > MAX_LOST
-
-
-def _translated(batch: SpikeBatch, row_of: NDArray[np.uint32]) -> SpikeBatch:
-    return replace(batch, unit_index=row_of[np.minimum(batch.unit_index, len(row_of) - 1)])

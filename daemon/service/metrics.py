@@ -52,8 +52,8 @@ COUNTERS = (
     MetricFamily("spikes_binned", "Spikes that got a bin in the ring."),
     MetricFamily(
         "spikes_late",
-        "Spikes whose bin is below the watermark, and which were dropped. Rising: a probe was "
-        "declared blind and came back, or its source sends out of order.",
+        "Spikes whose bin is below the watermark, and which were dropped. Rising: a probe "
+        "came back behind the others and catches up, or its source sends out of order.",
     ),
     MetricFamily(
         "spikes_unknown",
@@ -78,7 +78,10 @@ COUNTERS = (
     MetricFamily(
         "wire_errors",
         "Messages that do not follow the wire format, and were dropped. The log names the "
-        "message; 'version' means that source and daemon are of different releases.",
+        "message; 'version' means that source and daemon are of different releases. 'population': "
+        "a source sends units that are not the encoder's. 'jump': batches whose time does not "
+        "agree with the session's. 'taken': two sources send under one stream name. 'rate': new "
+        "hellos faster than they are read.",
         label="reason",
     ),
     MetricFamily(
@@ -91,7 +94,17 @@ COUNTERS = (
         "Times that a stream fell silent past ingest.stream_timeout_s; windows went on without "
         "it. Look at that probe's source.",
     ),
+    MetricFamily(
+        "streams_aside",
+        "Times that a stream was set aside because its time did not agree with the other streams'; "
+        "windows went on without it. /readyz says how far off it is. Look at that source's clock.",
+    ),
     MetricFamily("stream_restarts", "Times that a source began anew under the same stream name."),
+    MetricFamily(
+        "session_restarts",
+        "Times that the session began anew at another time: all sources were restarted, or paused "
+        "for longer than the ring holds.",
+    ),
     MetricFamily("windows", "Windows cut from the ring. Flat while spikes rise: one probe lags."),
     MetricFamily(
         "windows_gap_skipped",

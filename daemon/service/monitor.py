@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.clock import MAX_SESSION_NS, NS_PER_S, Clock, ns_to_second, second_to_ns
-from contracts.errors import PopulationMismatchError
+from contracts.errors import PopulationMismatchError, listed
 from contracts.narration_wire import load
+from daemon.bin_ring import BinRing
 from daemon.ingest import Ingest
 from daemon.service.settings import Settings
 from daemon.service.stats import StreamStats, stats_message
@@ -68,20 +69,32 @@ class Monitor:
         if not ingest.is_drained:  # its messages may be among those that are yet to be read
             return
         timeout_s = self._settings.ingest.stream_timeout_s
-        silent = self._components.registry.newly_blind(
+        registry, loop = self._components.registry, self._components.loop
+        silent = registry.newly_silent(
             host_ns=now_ns,
             timeout_ns=second_to_ns(timeout_s),
             except_for=ingest.waiting_streams(),
         )
-        for name in silent:
-            logger.warning("stream is blind", extra={"stream": name, "silent_s": timeout_s})
-            self._components.loop.stop_waiting_for(name)
+        for name, state in silent.items():
+            if state is StreamState.BLIND:
+                logger.warning("stream is blind", extra={"stream": name, "silent_s": timeout_s})
+                loop.stop_waiting_for(name)
+            else:
+                ahead_s = ns_to_second(registry.clocks.offset_ns(name))
+                logger.warning("stream is set aside", extra={"stream": name, "ahead_s": ahead_s})
+                loop.set_aside(name)
 
     def _check_population(self, now_ns: int) -> None:
-        if self._components.registry.streams:
+        """Give up where the run should end with its streams, and they cannot begin."""
+        ingest = self._components.loop.ingest
+        if not self._settings.service.exit_at_end or ingest.is_settled:
+            return  # a source may be restarted with other units; until then /readyz says why
+        for refusal in ingest.refusals.values():
+            raise refusal.error
+        if ingest.registry.streams:
             self._first_hello_ns = self._first_hello_ns or now_ns
             check_population(
-                self._components.loop.ingest,
+                ingest,
                 first_hello_ns=self._first_hello_ns,
                 timeout_s=self._settings.ingest.population_timeout_s,
                 now_ns=now_ns,
@@ -94,7 +107,13 @@ class Monitor:
         health.set("narrator", not narrator_client.problem, narrator_client.problem)
         if triggers:
             health.set("triggers", not triggers.problem, triggers.problem)
-        problem = _stream_problem(components) or self._stall(now_ns)
+        problems = stream_problems(
+            components.loop.ingest,
+            ring,
+            now_ns=now_ns,
+            memory_ns=second_to_ns(self._settings.ingest.stream_timeout_s + STALL_S),
+        )
+        problem = "; ".join(problems) or self._stall(now_ns)
         health.set("streams", not problem, problem)
         gauges.streams_waiting = len(components.loop.ingest.waiting_streams())
         gauges.handover_windows = narrator_client.n_waiting
@@ -168,17 +187,56 @@ def check_population(ingest: Ingest, *, first_hello_ns: int, timeout_s: float, n
     raise PopulationMismatchError(ingest.registry.missing_units(), [], source=sources)
 
 
-def _stream_problem(components: Components) -> str:
-    streams = components.registry.streams
-    if not streams:
-        return "no source has said hello; start one with 'neurrate stream' or see ingest.connect"
-    missing = components.registry.missing_units()
-    if missing:
-        return f"{len(missing)} units of the encoder have not been announced by any stream"
-    blind = [name for name, stream in streams.items() if stream.state is StreamState.BLIND]
-    if blind:
-        return f"silent for too long: {', '.join(blind)}"
-    return ""
+def stream_problems(ingest: Ingest, ring: BinRing, *, now_ns: int, memory_ns: int) -> list[str]:
+    """Return why not all streams can be narrated, one sentence each.
+
+    What a second source, or a source that is refused, sent counts for `memory_ns`: it repeats its
+    hello once a second.
+    """
+    registry = ingest.registry
+    problems = [
+        f"a source is refused: {refusal.error}"
+        for refusal in ingest.refusals.values()
+        if now_ns - refusal.host_ns <= memory_ns
+    ]
+    missing = registry.missing_units()
+    if not registry.streams and not problems:
+        problems.append(
+            "no source has said hello; start one with 'neurrate stream' or see ingest.connect"
+        )
+    elif missing and not problems:
+        problems.append(
+            f"{len(missing)} units of the encoder have not been announced by any stream: "
+            f"{listed(missing)}"
+        )
+    by_state = {
+        state: [name for name, stream in registry.streams.items() if stream.state is state]
+        for state in StreamState
+    }
+    if blind := by_state[StreamState.BLIND]:
+        problems.append(f"silent for too long: {', '.join(blind)}")
+    problems += [
+        f"{name} is set aside: its time is {_distance(registry.clocks.offset_ns(name))}. "
+        "Correct its clock, or restart every source"
+        for name in by_state[StreamState.ASIDE]
+    ]
+    for name in by_state[StreamState.LIVE]:
+        if (behind_ns := ring.behind_ns(name)) > NS_PER_S:
+            problems.append(
+                f"{name} is {_distance(-behind_ns)} and catches up; its spikes are late until then"
+            )
+        stream = registry.streams[name]
+        if stream.rival_run and now_ns - stream.rival_host_ns <= memory_ns:
+            problems.append(
+                f"two sources send a stream named {name}; the second one (run "
+                f"{stream.rival_run}) is refused. Stop it, or give it a name of its own"
+            )
+    return problems
+
+
+def _distance(offset_ns: int) -> str:
+    side = "ahead of" if offset_ns > 0 else "behind"
+    return f"{ns_to_second(abs(offset_ns)):.1f} s {side} the others"
 
 
 def _flat(summary: dict[str, Any]) -> dict[str, object]:

@@ -101,11 +101,14 @@ class IngestSettings(_Group):
     least one lost batch and not a quiet animal."""
     population_timeout_s: Seconds = 10.0
     """Seconds after the first hello within which the streams must have announced every unit of
-    the encoder; then start-up stops. Sources repeat their hello once a second."""
+    the encoder. A run that should end with its streams (``service.exit_at_end``) then stops with
+    exit code 2; any other waits, and ``/readyz`` names the units. Sources repeat their hello once
+    a second."""
     extra_units: Literal["refuse", "ignore"] = "refuse"
-    """What to do with units in a stream that the encoder does not know: ``refuse`` stops at
-    start-up, ``ignore`` counts their spikes and leaves them out. Refused by default: such a
-    stream usually belongs to another session than the bundle."""
+    """What to do with a stream that has units which the encoder does not know: ``refuse`` drops
+    its messages, and ``/readyz`` says why (at the start of a run with ``service.exit_at_end``:
+    exit code 2); ``ignore`` counts the spikes of those units and leaves them out. Refused by
+    default: such a stream usually belongs to another session than the bundle."""
 
 
 class RingSettings(_Group):

@@ -16,11 +16,12 @@ class StreamStats:
     """What one stream has covered.
 
     ``waiting``: left unread, because it is far ahead of the others or, under the policy ``all``,
-    because the narrator has as many windows waiting as it may.
+    because the narrator has as many windows waiting as it may. ``aside``: its time does not agree
+    with the other streams'.
     """
 
     covered_until_s: float  # session clock
-    state: Literal["live", "blind", "ended", "waiting"]
+    state: Literal["live", "blind", "ended", "waiting", "aside"]
 
 
 def stats_message(

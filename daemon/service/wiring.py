@@ -153,7 +153,9 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     health = Health(CONDITIONS, clock)
     metrics = make_registry(counters, gauges, lambda: health.is_ready)
     latencies = LatencyRecorder(metrics)
-    registry = StreamRegistry(manifest.population, settings.ingest.extra_units)
+    registry = StreamRegistry(
+        manifest.population, settings.ingest.extra_units, reach_ns=ring.capacity_ns
+    )
     with ExitStack() as undo:  # if one cannot be built, those before it are closed
         publisher = Publisher(
             context,

@@ -192,22 +192,22 @@ def test_far_jump_clears_the_ring():
     assert ring.oldest_bin == 10**9 + 50 - 100
 
 
-def test_restart_of_the_session_begins_anew():
-    """A new run that starts earlier forgets the old session and is not late."""
+def test_new_session_begins_anew():
+    """What was there is forgotten, and an earlier time is not late."""
     ring = ring_of()
     ring.add(empty(0, 90))
+    ring.begin_session(["a"])
     report = ring.add(spikes_at(3, 4, stop=50, run="f" * 16))
-    assert report.has_restarted
-    assert report.n_binned == 2
+    assert (report.n_binned, report.n_late) == (2, 0)
     assert ring.complete_until == 50
 
 
-def test_new_run_that_goes_on_is_a_gap_and_no_restart():
+def test_new_run_that_goes_on_is_a_gap():
     """A source that was restarted in the same session leaves a hole and nothing else."""
     ring = ring_of()
     ring.add(empty(0, 30))
-    report = ring.add(empty(40, 70, run="f" * 16))
-    assert not report.has_restarted
+    ring.add_stream("a")
+    ring.add(empty(40, 70, run="f" * 16))
     assert ring.gaps(25, 20) == (10, False)
 
 
@@ -233,31 +233,33 @@ def test_watermark_never_goes_back(data: st.DataObject):
         seen, generation = ring.complete_until, ring.generation
 
 
-def test_two_sources_that_begin_again_begin_a_new_session():
-    """Both probes of a session restarted: the ring forgets once the second has gone back too."""
+def test_new_session_waits_for_its_streams_alone():
+    """Both of its streams are waited for, and not the one that stays in the old session."""
     ring = ring_of()
-    for stream in "ab":
+    for stream in "abc":
         ring.add(empty(0, 90, stream=stream))
-    assert not ring.add(empty(0, 10, stream="a", run="e" * 16)).has_restarted
-    assert ring.blind_streams == ("a",)  # behind: b continues without it
-    ring.add(empty(90, 95, stream="b"))
-    assert ring.complete_until == 95
-    assert ring.add(empty(0, 10, stream="b", run="f" * 16)).has_restarted
-    ring.add(empty(10, 40, stream="a", run="e" * 16))
-    ring.add(empty(10, 30, stream="b", run="f" * 16))
-    assert ring.complete_until == 30
+    ring.begin_session(["a", "b"])
+    ring.add(empty(0, 40, stream="a"))
+    assert ring.complete_until < 0
+    assert ring.blind_streams == ("c",)
+    ring.add(empty(5, 30, stream="b"))
+    assert (ring.begin_bin, ring.complete_until) == (5, 30)
 
 
-def test_stream_left_behind_is_not_waited_for():
-    """A stream whose clock jumped ahead does not stop for one that it left behind."""
+def test_stream_behind_the_watermark_catches_up():
+    """A stream that comes back late is waited for, and loses nothing from the watermark on."""
     ring = ring_of(capacity_bins=100)
     for stream in "ab":
-        ring.add(empty(0, 50, stream=stream))
-    ring.add(empty(10_000, 10_050, stream="a"))
-    assert not ring.is_ahead("a")
-    assert ring.blind_streams == ("b",)
-    ring.add(empty(10_050, 10_080, stream="a"))
-    assert ring.complete_until == 10_080
+        ring.add(empty(0, 10, stream=stream))
+    ring.set_blind("b", is_blind=True)
+    ring.add(empty(10, 50, stream="a"))
+    assert ring.add(spikes_at(20, stop=30, stream="b")).n_late == 1
+    assert ring.behind_ns("b") == 20 * BIN_NS
+    ring.add(empty(50, 80, stream="a"))
+    assert ring.complete_until == 50
+    assert ring.add(spikes_at(40, 55, stop=60, stream="b")).n_late == 1
+    assert (ring.complete_until, ring.behind_ns("b")) == (60, 0)
+    assert ring.blind_streams == ()
 
 
 def test_pause_of_a_single_stream_is_no_overrun():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,13 +16,15 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.errors import PopulationMismatchError, UserError
+from contracts.errors import UserError
 from contracts.population import Population, Unit
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
-from contracts.wire import pack
+from contracts.wire import pack, unpack
+from daemon import hello_reader
 from daemon.bin_ring import MAX_STREAMS
 from daemon.counters import Counters
-from daemon.ingest import Ingest
+from daemon.hello_reader import BUDGET_BYTES, SMALL_HELLO_BYTES
+from daemon.ingest import Ingest, Ingested, SessionStart
 from daemon.stream_registry import StreamRegistry, StreamState
 from tests.support.daemon_components import Context, SourceSocket, connected_source, hello_of
 from tests.support.manual_clock import ManualClock
@@ -36,11 +39,15 @@ Connected = tuple[SourceSocket, Ingest, Counters]
 
 @contextmanager
 def ingest_of(
-    context: Context, *, extra_units: Literal["refuse", "ignore"] = "refuse", n_units: int = 4
+    context: Context,
+    *,
+    extra_units: Literal["refuse", "ignore"] = "refuse",
+    n_units: int = 4,
+    clock: ManualClock | None = None,
 ) -> Iterator[Connected]:
     counters = Counters()
     registry = StreamRegistry(ramp_population(n_units), extra_units)
-    ingest = Ingest(context, registry, counters, ManualClock(42))
+    ingest = Ingest(context, registry, counters, clock or ManualClock(42))
     try:
         with connected_source(ingest, context) as source:
             yield source, ingest, counters
@@ -76,7 +83,7 @@ def batch(seq: int = 0, *, stream: str = "probeA", run: str = RUN, n_spikes: int
     )
 
 
-def taken(ingest: Ingest, max_messages: int = 1000) -> list[SpikeBatch | StreamEnd | Hello]:
+def taken(ingest: Ingest, max_messages: int = 1000) -> list[Ingested]:
     return list(ingest.receive(max_messages=max_messages))
 
 
@@ -129,7 +136,7 @@ def test_restart_is_counted(source, ingest, counters):
     source.send(HELLO, batch(7))
     source.send(hello_of(ramp_population(4), run=OTHER_RUN), batch(8), batch(0, run=OTHER_RUN))
     kinds = [type(message).__name__ for message in taken(ingest)]
-    assert kinds == ["Hello", "SpikeBatch", "Hello", "SpikeBatch"]
+    assert kinds == ["Hello", "SpikeBatch", "Hello", "SessionStart", "SpikeBatch"]
     assert counters.stream_restarts == 1
     assert counters.wire_errors["no_hello"] == 1
     assert counters.batches_lost == 7
@@ -145,17 +152,91 @@ def test_end_of_an_unknown_run_ends_nothing(source, ingest, counters):
     assert counters.batches_lost == 0
 
 
-def test_foreign_population_is_raised_until_settled_and_counted_after(source, ingest, counters):
-    """At the start it is raised for the user; later it is a peer's error and stops nothing."""
+@pytest.mark.parametrize("is_settled", [False, True])
+def test_foreign_population_is_refused_and_stops_nothing(source, ingest, counters, is_settled):
+    """Before and after the start: counted at every hello, kept with the reason, read once."""
+    ingest.is_settled = is_settled
     foreign = hello_of(Population([Unit("77")]), stream="other")
-    source.send(foreign)
-    with pytest.raises(PopulationMismatchError, match="unit_id 77"):
-        taken(ingest)
-    ingest.is_settled = True
-    source.send(foreign, batch(0, stream="other"), HELLO, batch(0))
+    source.send(foreign, batch(0, stream="other"), foreign, HELLO, batch(0))
     assert len(taken(ingest)) == 2
-    assert counters.wire_errors["population"] == 1
+    assert counters.wire_errors["population"] == 2
     assert counters.wire_errors["no_hello"] == 1
+    assert "unit_id 77" in str(ingest.refusals["other"].error)
+    source.send(hello_of(ramp_population(4), stream="other", run=OTHER_RUN))
+    source.send(StreamEnd("probeA", RUN, 1, 0))
+    taken(ingest)
+    source.send(hello_of(ramp_population(4), stream="other", run=OTHER_RUN))
+    assert len(taken(ingest)) == 1
+    assert not ingest.refusals
+
+
+def test_labels_of_a_peer_do_not_steer_a_terminal(source, ingest, caplog):
+    """Unit labels and the source's name are escaped and cut before they are logged."""
+    label = "\x1b[2J\nWARNING all is well" + "x" * 1000
+    source.send(Hello("other", RUN, "\x1b[31mred", Population([Unit(label)])))
+    taken(ingest)
+    (record,) = caplog.records
+    assert "\\x1b[2J\\nWARNING" in record.detail
+    assert "\\x1b[31mred" in record.detail
+    assert record.detail.isprintable()
+    assert len(record.detail) < 400
+
+
+def large_hello(n_units: int = 1000, *, run: str = RUN) -> Hello:
+    return hello_of(ramp_population(n_units), run=run)
+
+
+def test_large_hello_is_read_by_a_thread_in_order(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+):
+    """Its socket is left unread meanwhile: the batches behind it come after it, none is lost."""
+    may_read = threading.Event()
+
+    def slowly(parts, **limits: int):
+        assert may_read.wait(10)
+        return unpack(parts, **limits)
+
+    monkeypatch.setattr(hello_reader, "unpack", slowly)
+    with ingest_of(context, n_units=1000) as (source, ingest, counters):
+        assert len(pack(large_hello())[1]) > SMALL_HELLO_BYTES
+        source.send(large_hello(), batch(0), batch(1))
+        assert taken(ingest) == []
+        assert ingest.sockets == []
+        may_read.set()
+        received: list[Ingested] = []
+
+        def have_come() -> bool:
+            received.extend(taken(ingest))
+            return len(received) == 3
+
+        wait_until(have_come, what="the hello and what follows it")
+    assert [type(message) for message in received] == [Hello, SpikeBatch, SpikeBatch]
+    assert counters.wire_errors["no_hello"] == 0
+
+
+def test_flood_of_hellos_is_bounded(context: Context):
+    """A new run in each: as many are read as the budget allows, the others are counted."""
+    clock = ManualClock()
+    with ingest_of(context, clock=clock) as (source, ingest, counters):
+        source.send(*(hello_of(ramp_population(4), run=f"{n:016x}") for n in range(1500)))
+        while taken(ingest):
+            pass
+        n_read = counters.hellos_received
+        assert n_read < BUDGET_BYTES / 4096
+        assert counters.wire_errors["rate"] == 1500 - n_read
+        clock.sleep_ns(10**9)
+        source.send(hello_of(ramp_population(4), run=OTHER_RUN))
+        assert isinstance(taken(ingest)[0], Hello)
+
+
+def test_hello_of_too_many_units_is_not_read(source, ingest, counters):
+    """A hundred thousand units, a table beyond the bytes: dropped with the reason, unread."""
+    many = Population([Unit(f"{n}") for n in range(100_000)])
+    source.send_raw(*pack(hello_of(many)))
+    texts = Population([Unit("x" * 1000 + f"{n}") for n in range(3000)])
+    source.send_raw(*pack(hello_of(texts)))
+    wait_until(lambda: taken(ingest) or counters.wire_errors["size"] == 2, what="both")
+    assert not ingest.registry.streams
 
 
 def test_ignored_units_still_pass(context: Context):
@@ -199,12 +280,52 @@ def test_one_batch_from_nowhere_is_dropped(source, ingest, counters):
 
 
 def test_jump_that_is_confirmed_loses_nothing(source, ingest, counters):
-    """Two batches far away are accepted, the first one with the second."""
-    far = 10**10
-    jumped = [replace(batch(far + i), seq=1 + i) for i in range(2)]
+    """A single source goes on far away: a new session, with every batch since the jump."""
+    far_ns = 10**14
+    jumped = [
+        replace(batch(1 + n), start_ns=far_ns + n * 10**8, stop_ns=far_ns + (n + 1) * 10**8)
+        for n in range(40)
+    ]
     source.send(HELLO, batch(0), *jumped)
-    assert [m.seq for m in taken(ingest) if isinstance(m, SpikeBatch)] == [0, 1, 2]
+    messages = taken(ingest)
+    assert [m.seq for m in messages if isinstance(m, SpikeBatch)] == list(range(41))
+    assert [m for m in messages if isinstance(m, SessionStart)] == [SessionStart(("probeA",))]
     assert (counters.wire_errors["jump"], counters.batches_lost) == (0, 0)
+
+
+def test_two_sources_of_one_name_are_told(context: Context):
+    """Two connections: the first source loses nothing, what the second one sends is counted."""
+    with (
+        ingest_of(context) as (first, ingest, counters),
+        connected_source(ingest, context, name="second") as second,
+    ):
+        first.send(HELLO, batch(0))
+        taken(ingest)
+        for seq in range(1, 20):
+            second.send(hello_of(ramp_population(4), run=OTHER_RUN), batch(seq, run=OTHER_RUN))
+            first.send(batch(seq))
+            assert [type(message) for message in taken(ingest)] == [SpikeBatch]
+        assert ingest.registry.streams["probeA"].rival_run == OTHER_RUN
+    assert counters.wire_errors["taken"] == 38
+    assert counters.batches_lost == counters.stream_restarts == 0
+
+
+def test_life_of_a_stream_is_logged_once_each(source, ingest, caplog):
+    """Joining, jumping, coming back, restarting and ending are a line each; batches are none."""
+    caplog.set_level("INFO")
+    source.send(HELLO, *(batch(seq) for seq in range(50)))
+    source.send(*(replace(batch(50 + n), start_ns=10**15, stop_ns=10**15 + 10) for n in range(10)))
+    source.send(*(batch(seq) for seq in range(60, 80)))
+    source.send(hello_of(ramp_population(4), run=OTHER_RUN), batch(0, run=OTHER_RUN))
+    source.send(StreamEnd("probeA", OTHER_RUN, 1, 0))
+    taken(ingest)
+    assert [record.message for record in caplog.records] == [
+        "stream joined",
+        "stream's time jumped",
+        "stream restarted",
+        "session begins anew",
+        "stream ended",
+    ]
 
 
 def test_one_poisoned_sequence_number_costs_one_batch(source, ingest, counters):

@@ -11,6 +11,7 @@ from contracts.errors import WireError
 from contracts.spikes import Hello, SpikeBatch
 from contracts.wire import pack, unpack
 from daemon.counters import Counters
+from daemon.hello_reader import MAX_HELLO_UNITS
 from daemon.ingest import Ingest
 from daemon.stream_registry import StreamRegistry
 from tests.support.manual_clock import ManualClock
@@ -60,7 +61,7 @@ def test_flood_of_wrong_messages_is_counted_and_survived():
 
 def _wire_error(parts: list[bytes]) -> str:
     try:
-        unpack(parts)
+        unpack(parts, max_units=MAX_HELLO_UNITS)
     except WireError as error:
         return error.reason
     return ""

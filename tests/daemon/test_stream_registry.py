@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -202,9 +204,59 @@ def test_silent_stream_turns_blind_once_and_comes_back():
     two = registry(4, a=Population(units[:2]), b=Population(units[2:]))
     two.end(StreamEnd("b", RUN, 0, 0))
     two.accept(batch(0, stream="a", host_ns=100))
-    assert two.newly_blind(host_ns=150, timeout_ns=50) == []
-    assert two.newly_blind(host_ns=151, timeout_ns=50) == ["a"]
-    assert two.newly_blind(host_ns=999, timeout_ns=50) == []
-    two.accept(batch(1, stream="a", host_ns=1000))
+    assert two.newly_silent(host_ns=150, timeout_ns=50) == {}
+    assert two.newly_silent(host_ns=151, timeout_ns=50) == {"a": StreamState.BLIND}
+    assert two.newly_silent(host_ns=999, timeout_ns=50) == {}
+    assert two.accept(batch(1, stream="a", host_ns=1000)).came_back
     assert two.streams["a"].state is StreamState.LIVE
-    assert two.newly_blind(host_ns=1051, timeout_ns=50) == ["a"]
+    assert two.newly_silent(host_ns=1051, timeout_ns=50) == {"a": StreamState.BLIND}
+
+
+def test_stream_that_sends_only_nonsense_is_set_aside():
+    """Times from anywhere are never confirmed: after the timeout it is aside, then blind."""
+    one = registry(4, probeA=ramp_population(4))
+    one.accept(batch(0, host_ns=1))
+    for seq in range(1, 30):
+        start_ns = seq**4 * 10**10
+        far = replace(batch(seq, host_ns=seq), start_ns=start_ns, stop_ns=start_ns + 10)
+        assert not one.accept(far).batches
+    assert one.newly_silent(host_ns=30, timeout_ns=20) == {"probeA": StreamState.ASIDE}
+    assert one.newly_silent(host_ns=31, timeout_ns=20) == {}
+    assert one.newly_silent(host_ns=50, timeout_ns=20) == {"probeA": StreamState.BLIND}
+    assert one.clocks.n_dropped == 29
+
+
+def test_second_source_of_a_name_is_refused_while_the_first_lives():
+    """A hello over another connection waits until the stream is blind; then it is a restart."""
+    one = registry(4, probeA=ramp_population(4))
+    second = hello_of(ramp_population(4), run=OTHER_RUN)
+    assert one.is_taken("probeA", OTHER_RUN, connection=1, host_ns=7)
+    assert one.accept(batch(0)).batches
+    assert one.accept(batch(5, run=OTHER_RUN, host_ns=8)).dropped == "taken"
+    assert one.streams["probeA"].rival_host_ns == 8
+    one.newly_silent(host_ns=100, timeout_ns=50)
+    assert not one.is_taken("probeA", OTHER_RUN, connection=1, host_ns=101)
+    assert one.register(second, host_ns=101, connection=1)
+    assert one.is_taken("probeA", RUN, connection=0, host_ns=102)  # now that one is the second
+
+
+def test_two_sources_of_a_name_on_one_connection_are_told_apart():
+    """Behind a proxy: the first one sends on after the second one's hello, and is back."""
+    one = registry(4, probeA=ramp_population(4))
+    one.accept(batch(0))
+    assert not one.is_taken("probeA", OTHER_RUN, connection=0, host_ns=0)  # it may be a restart
+    assert one.register(hello_of(ramp_population(4), run=OTHER_RUN), host_ns=0)
+    assert one.accept(batch(0, run=OTHER_RUN)).batches
+    dropped = [one.accept(batch(seq)).dropped for seq in (1, 2, 3, 4)]
+    assert dropped == ["no_hello", "no_hello", "no_hello", ""]
+    assert one.accept(batch(1, run=OTHER_RUN)).dropped == "taken"
+    assert one.is_taken("probeA", OTHER_RUN, connection=0, host_ns=0)
+
+
+def test_hello_of_a_replaced_run_gives_its_stream_back():
+    """The first source's own repeated hello shows that it lives."""
+    one = registry(4, probeA=ramp_population(4))
+    one.register(hello_of(ramp_population(4), run=OTHER_RUN), host_ns=0)
+    assert not one.is_taken("probeA", RUN, connection=0, host_ns=5)
+    assert one.streams["probeA"].hello.run == RUN
+    assert one.streams["probeA"].rival_run == OTHER_RUN

@@ -88,6 +88,7 @@ def test_restart_cuts_from_the_beginning():
     ring, cutter = ring_and_cutter()
     ring.add(nothing(0, 60))
     assert len(list(cutter.ready(ring))) == 3
+    ring.begin_session(["a"])
     ring.add(nothing(0, 40, run="f" * 16))
     assert [0, 20] == [window.first_bin for window in cutter.ready(ring)]
 

@@ -137,26 +137,27 @@ def test_full_hand_over_holds_the_source(start: Start):
     assert len(client.offered) == 10
 
 
-def test_message_is_taken_whole_before_the_loop_holds(start: Start):
-    """A jump is accepted at its second batch, and both come then: a full client loses neither."""
+def test_confirmed_jump_loses_nothing_to_a_full_narrator(start: Start):
+    """Dozens of batches come at once: what the narrator has no room for waits for it."""
 
     class Filling(FakeNarratorClient):
-        """Is full from its first window on."""
+        """Is full from each window on."""
 
         def offer(self, narration_batch) -> None:
             super().offer(narration_batch)
             self.is_full = True
 
-    far_bins = 10 * 3600 * 120
+    far_bins = 10 * 3600 * 100
     client = Filling()
     daemon = start(narrator_client=client, capacity_bins=1000)
-    jumped = ramp(far_bins, far_bins + 200, n_bins=100, first_seq=1)
+    jumped = ramp(far_bins, far_bins + 400, n_bins=10, first_seq=1)
     daemon.source.send(hello_of(), *ramp(0, 10), *jumped)
-    for _ in range(4):
+    for _ in range(25):
         daemon.loop.step()
         client.is_full = False
     assert daemon.counters.spikes_received == daemon.counters.spikes_binned
-    assert [window.first_bin for window in daemon.encoder.windows][-1] == far_bins + 180
+    first_bins = [window.first_bin for window in daemon.encoder.windows]
+    assert first_bins == list(range(far_bins, far_bins + 400, 20))
 
 
 def test_pending_window_outlives_the_ring(start: Start):

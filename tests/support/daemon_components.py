@@ -180,9 +180,11 @@ class SourceSocket:
 
 
 @contextmanager
-def connected_source(ingest: Ingest, context: Context) -> Iterator[SourceSocket]:
+def connected_source(
+    ingest: Ingest, context: Context, *, name: str = "source"
+) -> Iterator[SourceSocket]:
     """Connect a sender to an ingest, and wait until it is subscribed to."""
-    address = f"inproc://source-{id(ingest)}"
+    address = f"inproc://{name}-{id(ingest)}"
     with context.socket(zmq.XPUB) as socket:
         socket.set(zmq.LINGER, 0)
         socket.set(zmq.SNDHWM, 0)
@@ -223,7 +225,7 @@ def daemon_loop(
     population = population or ramp_population()
     counters, latencies = Counters(), LatencyRecorder(CollectorRegistry())
     ring = BinRing(spec.rate, len(population), capacity_bins=capacity_bins, window_bins=spec.n_bins)
-    registry = StreamRegistry(population, extra_units)
+    registry = StreamRegistry(population, extra_units, reach_ns=ring.capacity_ns)
     ingest = Ingest(context, registry, counters, clock, is_ahead=ring.is_ahead)
     publisher = Publisher(context, "tcp://127.0.0.1:*")
     encoder = StubEncoder(clock, populations)

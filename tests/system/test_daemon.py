@@ -323,14 +323,36 @@ def test_lossless_source_waits_for_the_next_daemon(start_source: Start, start_da
 
 
 def test_other_population_is_refused_with_the_missing_units(
-    start: Start, start_daemon: Start, tmp_path: Path
+    start: Start, start_daemon: Start, start_source: Start, tmp_path: Path
 ):
-    """A recording of other units: exit code 2, and the ids on both sides."""
+    """A recording of other units: not ready, with the ids on both sides; the right one is read."""
     from tests.support.nwb_files import random_trains, write_units
 
     other = write_units(tmp_path / "other.nwb", random_trains())
     source = start("stream", "nwb", other, "--bind", "tcp://127.0.0.1:*", name="source")
-    daemon = start_daemon(source.addresses()["spikes"])
+    spikes = source.addresses()["spikes"]
+    daemon = start_daemon(spikes)
+    publish = daemon.addresses()["publish"]
+    refused = stats_until(publish, lambda s: s["counters"]["wire_errors"]["population"] > 1)
+    assert (
+        "12 units of the encoder's population are not in the stream: unit_id probeA/950900"
+        in " ".join(refused["reasons"])
+    )
+    source.signal(signal.SIGTERM)
+    source.wait()
+    start_source(bind=spikes, name="right")
+    stats_until(publish, lambda s: s["ready"] and s["counters"]["windows"])
+
+
+def test_other_population_ends_a_run_that_should_end(
+    start: Start, start_daemon: Start, tmp_path: Path
+):
+    """A replay of the wrong recording would never end: exit code 2, one sentence."""
+    from tests.support.nwb_files import random_trains, write_units
+
+    other = write_units(tmp_path / "other.nwb", random_trains())
+    source = start("stream", "nwb", other, "--bind", "tcp://127.0.0.1:*", name="source")
+    daemon = start_daemon(source.addresses()["spikes"], "--exit-at-end")
     assert daemon.wait() == 2
     assert "12 units of the encoder's population are not in the stream: unit_id probeA/950900" in (
         daemon.text()
@@ -346,7 +368,9 @@ def test_stream_that_lacks_units_is_refused_after_a_while(
         "stream", "nwb", recording, "--units", "probe:probeA", "--bind", "tcp://127.0.0.1:*",
         name="source",
     )  # fmt: skip
-    daemon = start_daemon(source.addresses()["spikes"], "--set", "ingest.population_timeout_s=0.5")
+    daemon = start_daemon(
+        source.addresses()["spikes"], "--exit-at-end", "--set", "ingest.population_timeout_s=0.5"
+    )
     assert daemon.wait() == 2
     assert "6 units of the encoder's population are not in the stream: unit_id probeB/950906" in (
         daemon.text()
