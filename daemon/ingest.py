@@ -57,6 +57,8 @@ QUEUE_MESSAGES = 2000
 
 HELLO_PARTS = 2
 
+TWO_SOURCES = "two sources send under one name"
+
 logger = logging.getLogger(__name__)
 
 
@@ -241,7 +243,7 @@ class Ingest:
         name, run = parts[0][len(b"hello.") :].decode(errors="replace"), hello_run(parts[1])
         now_ns = self._clock.now_ns()
         if self.registry.is_taken(name, run, connection=connection.number, host_ns=now_ns):
-            self._drop("taken", f"a second source sends hellos of {shown(name)!r}")
+            self._drop("taken", f"another run says hello for {shown(name)!r}", TWO_SOURCES)
             return ()
         known = self.registry.streams.get(name)
         if known is not None and known.hello.run == run:
@@ -303,7 +305,7 @@ class Ingest:
         return (hello,)
 
     def _refuse(self, name: str, error: PopulationMismatchError) -> None:
-        self._drop("population", str(error))
+        self._drop("population", str(error), "hello refused")
         if name in self.refusals or len(self.refusals) < MAX_STREAMS:
             self.refusals[name] = Refusal(error, self._clock.now_ns())
 
@@ -314,7 +316,7 @@ class Ingest:
         if accepted.dropped == "duplicate":
             self._counters.batches_duplicate += 1
         elif accepted.dropped == "taken":
-            self._drop("taken", f"a second source sends batches of {batch.stream!r}")
+            self._drop("taken", f"a batch of another run of {batch.stream!r}", TWO_SOURCES)
         elif accepted.dropped:
             self._drop(accepted.dropped, f"a batch of {batch.stream!r} came before its hello")
         self._log_step(batch, accepted)
@@ -356,6 +358,6 @@ class Ingest:
         self._log.info(f"end {end.stream}", "stream ended", extra=fields)
         return True
 
-    def _drop(self, reason: str, message: str) -> None:
+    def _drop(self, reason: str, detail: str, event: str = "message dropped") -> None:
         self._counters.wire_errors[reason] = self._counters.wire_errors.get(reason, 0) + 1
-        self._log.warning(reason, "message dropped", extra={"reason": reason, "detail": message})
+        self._log.warning(reason, event, extra={"reason": reason, "detail": detail})

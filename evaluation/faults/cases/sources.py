@@ -152,7 +152,7 @@ def clock_glitch(trial: FaultTrial) -> None:
     """The clock of one probe of two jumps an hour ahead for ten batches."""
     with two_probes(trial) as (daemon, _, second):
         second.send_shifted(10, 3600)
-        daemon.logs("probeB", level="WARNING")
+        daemon.logs("stream's time jumped", level="WARNING")
         daemon.counts('neurrate_wire_errors_total{reason="jump"}')
         daemon.narrates(10)
         daemon.is_ready()
