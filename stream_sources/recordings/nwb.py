@@ -20,7 +20,6 @@ from contracts.population import MAX_UNITS, Population
 from stream_sources.recordings.nwb_columns import read_text
 from stream_sources.recordings.nwb_intervals import read_invalid_times, read_presentations
 from stream_sources.recordings.nwb_links import (
-    LIBRARY_ERRORS,
     UnreadableError,
     follow,
     library_text,
@@ -129,6 +128,11 @@ def _read(
         raise RecordingError(path, *problems)
     known = read_units(file, group, unit_ids, notes)
     rows = choose_units(known.table, units, only, path=path)
+    if spikes.times.kind != "f":
+        notes.append(
+            f"units/spike_times holds whole numbers ({spikes.times.data.dtype}), which are taken "
+            "as seconds; are they samples?"
+        )
     trains = load_trains(spikes, rows)
     chosen = [known.table.units[row] for row in rows.tolist()]
     fill = float(spikes.times.data.fillvalue)
@@ -170,7 +174,7 @@ def open_nwb(path: str, cache_dir: Path | str | None) -> Iterator[h5py.File]:
                 yield file
     except UnreadableError as error:
         raise RecordingError(path, str(error)) from error
-    except LIBRARY_ERRORS as error:
+    except (OSError, KeyError, RuntimeError) as error:  # what h5py raises for damaged files
         raise RecordingError(path, _damage(error)) from error
 
 
@@ -187,7 +191,7 @@ def _open_remote(url: str, cache: Path) -> Iterator[h5py.File]:
         try:
             with h5py.File(remote, "r", rdcc_nbytes=CHUNK_CACHE_BYTES) as file:
                 yield file
-        except (*LIBRARY_ERRORS, UserError) as error:
+        except (OSError, KeyError, RuntimeError, UserError) as error:
             raise remote.failure or error from error
         if remote.failure is not None:
             raise remote.failure

@@ -25,6 +25,9 @@ structure."""
 UNKNOWN = "unknown"
 """NWB's word for a location that nobody filled in: no label, and another column may have one."""
 
+MAX_WHOLE = 2.0**53
+"""Whole numbers up to this are exact as float64."""
+
 Label = str | None
 """A label, empty where the file states that there is none, None where it is not known."""
 
@@ -208,7 +211,7 @@ class Table:
 def as_texts(values: NDArray[np.generic]) -> list[str] | None:
     """Return texts, or whole numbers as text; NaN becomes ``nan``. None for anything else."""
     if values.dtype.kind == "f":
-        whole = np.isnan(values) | (values == np.rint(values))
+        whole = np.isnan(values) | ((np.abs(values) < MAX_WHOLE) & (values == np.rint(values)))
         if not whole.all():
             return None
         return ["nan" if np.isnan(value) else str(int(value)) for value in values.tolist()]

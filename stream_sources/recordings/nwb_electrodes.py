@@ -23,6 +23,7 @@ from stream_sources.recordings.nwb_columns import (
     Table,
     first_labels,
     fullest_labels,
+    open_column,
 )
 from stream_sources.recordings.nwb_links import UnreadableError, follow, target_of
 from stream_sources.recordings.nwb_storage import holes
@@ -245,7 +246,9 @@ class Electrodes:
         """Return the electrode with the largest mean waveform of each of these units."""
         try:
             data = follow(self.units.group, "waveform_mean")
-            if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu" or holes(data):
+            if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu":
+                return {}
+            if not data.size or holes(data):
                 return {}
         except UnreadableError as error:
             self.units.note(f"left out: {error}")
@@ -289,25 +292,44 @@ class Electrodes:
 def read_electrodes(
     file: h5py.File, units: Table, unit_probes: Sequence[Label]
 ) -> Electrodes | None:
-    """Find the electrodes table that the units refer to; None if there is none.
-
-    Where the units' ``electrodes`` does not name its table, the table of the file that holds the
-    units comes first.
-    """
+    """Return the electrodes table that the units refer to; None if there is none."""
     try:
-        region = follow(units.group, "electrodes")
-        group = None
-        if isinstance(region, h5py.Dataset):
-            group = target_of(region, region.attrs.get("table"))
-        if not isinstance(group, h5py.Group):
-            group = follow(units.group.file, ELECTRODES) or follow(file, ELECTRODES)
-        ids = follow(group, "id") if isinstance(group, h5py.Group) else None
+        group = _electrodes_group(file, units.group)
+        n_electrodes = 0 if group is None else _n_rows(group)
     except UnreadableError as error:
         units.note(f"left out: {error}")
         return None
-    if not isinstance(ids, h5py.Dataset) or not ids.size:
-        return None
-    return Electrodes(Table(group, int(ids.size), units.notes), units, unit_probes)
+    return (
+        Electrodes(Table(group, n_electrodes, units.notes), units, unit_probes) if group else None
+    )
+
+
+def _electrodes_group(file: h5py.File, units: h5py.Group) -> h5py.Group | None:
+    """Find the electrodes table.
+
+    Where the units' ``electrodes`` does not name its table, the table of the file that holds the
+    units comes first.
+
+    Raises
+    ------
+    UnreadableError
+        If it is there and is no table.
+    """
+    region = follow(units, "electrodes")
+    if isinstance(region, h5py.Dataset):
+        named = target_of(region, region.attrs.get("table"))
+        if isinstance(named, h5py.Group):
+            return named
+    group = follow(units.file, ELECTRODES) or follow(file, ELECTRODES)
+    if group is not None and not isinstance(group, h5py.Group):
+        raise UnreadableError(f"{ELECTRODES} must be a group of columns; it is a data set")
+    return group
+
+
+def _n_rows(table: h5py.Group) -> int:
+    """Return the length of the ids, or of the first column where there are none."""
+    columns = (open_column(table, name) for name in ("id", *AREA_COLUMNS, *PROBE_COLUMNS))
+    return next((len(column) for column in columns if column is not None), 0)
 
 
 def group_names(units: Table) -> list[Label] | None:

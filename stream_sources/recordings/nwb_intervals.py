@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from contracts.clock import MAX_SESSION_NS, NS_PER_S, seconds_to_ns
 from contracts.wire_header import MAX_TEXT
-from stream_sources.recordings.nwb_columns import Table, open_column
+from stream_sources.recordings.nwb_columns import MAX_WHOLE, Table, open_column
 from stream_sources.recordings.nwb_links import UnreadableError, follow
 from stream_sources.recordings.presentations import Presentations
 
@@ -39,6 +39,8 @@ def read_presentations(file: h5py.File, also: Sequence[str], notes: list[str]) -
         notes.append(f"all presentations are left out: {error}")
         return Presentations.none()
     if not isinstance(intervals, h5py.Group):
+        if intervals is not None:
+            notes.append("all presentations are left out: intervals must be a group of tables")
         return Presentations.none()
     group_of = {
         name.removesuffix(PRESENTATIONS): name
@@ -114,6 +116,9 @@ def _presentation_table(name: str, table: Table) -> Presentations:
     frame, block = table.numbers("frame"), table.numbers("stimulus_block")
     caption = table.labels("caption")
     row_id = table.numbers("id")
+    if row_id is not None and not (np.abs(row_id) < MAX_WHOLE).all():
+        table.note(f"left out: {table.group.name.strip('/')}/id, in which some values are no ids")
+        row_id = None
     if row_id is None:
         row_id = np.arange(table.n_rows, dtype=np.float64)
     shown = _plausible(start_s) & _plausible(stop_s) & (stop_s >= start_s)

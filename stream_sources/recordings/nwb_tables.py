@@ -62,10 +62,13 @@ def read_unit_ids(units: h5py.Group, n_units: int) -> list[str]:
     found = ids.holes()
     if found:
         raise UnreadableError(f"{ids.name} {found[0].reason}")
-    texts = as_texts(ids.read())
-    if texts is None or "nan" in texts:
-        raise UnreadableError(f"{ids.name} must hold whole numbers, got {ids.data.dtype}")
-    return [text.strip() for text in texts]
+    texts = [text.strip() for text in as_texts(ids.read()) or [""]]
+    if {"", "nan"} & {*texts}:
+        raise UnreadableError(
+            f"{ids.name} must hold a whole number or a name for each unit; some of its "
+            f"{ids.data.dtype} values are none"
+        )
+    return texts
 
 
 def read_units(file: h5py.File, group: h5py.Group, ids: list[str], notes: list[str]) -> KnownUnits:

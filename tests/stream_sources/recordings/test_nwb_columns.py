@@ -134,6 +134,7 @@ def test_numbers_and_words_for_nothing(path: Path, data: Any, labels: list[str])
     [
         (WORDS[:5], "units/quality has 5 values, the table has 6 rows"),
         (np.zeros((6, 2)), r"units/quality must have one value .* its shape is \(6, 2\)"),
+        (np.full(6, np.inf), "units/quality must hold text or whole numbers"),
         (np.arange(6) + 0.5, "units/quality must hold text or whole numbers"),
         (h5py.Empty("f8"), "units/quality holds nothing: its data space is null"),
     ],
@@ -202,11 +203,28 @@ def test_ids_are_read_in_every_form(path: Path, ids: Any, found: list[str]) -> N
     assert [unit.unit_id for unit in NwbSource(str(path)).population.units] == found
 
 
-@pytest.mark.parametrize("ids", [np.arange(6) + 0.5, np.array([1, 2, 3, 4, 5, np.nan])])
+@pytest.mark.parametrize(
+    "ids",
+    [
+        np.arange(6) + 0.5,
+        np.array([1, 2, 3, 4, 5, np.nan]),
+        np.array([1, 2, 3, 4, 5, np.inf]),
+        ["a", "b", "c", "d", "e", " "],
+    ],
+)
 def test_ids_that_are_none_are_refused(path: Path, ids: Any) -> None:
-    """Half numbers and NaN name no unit."""
+    """Half numbers, NaN and blanks name no unit."""
     with h5py.File(path, "a") as file:
         del file["units/id"]
         file["units/id"] = ids
-    with pytest.raises(RecordingError, match="units/id must hold whole numbers"):
+    with pytest.raises(RecordingError, match="units/id must hold a whole number or a name"):
         NwbSource(str(path))
+
+
+def test_whole_numbers_of_spike_times_are_noted(path: Path) -> None:
+    """NWB's unit is the second; sample numbers would look like a very long recording."""
+    with h5py.File(path, "a") as file:
+        times = file["units/spike_times"][:]
+        del file["units/spike_times"]
+        file["units/spike_times"] = (times * 30_000).astype(np.int64)
+    assert "units/spike_times holds whole numbers (int64)" in NwbSource(str(path)).notes[0]

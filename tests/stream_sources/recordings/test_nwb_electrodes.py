@@ -229,3 +229,9 @@ def test_a_region_names_its_own_table(tmp_path: Path) -> None:
         table["id"], table["location"] = range(3), ["VISp", "VISl", "CA1"]
         file["units/electrodes"].attrs["table"] = table.ref
     assert areas(NwbSource(str(path))) == ["VISp", "VISl", "CA1"]
+
+
+def test_an_electrodes_table_without_ids_is_read(tmp_path: Path) -> None:
+    """The units name rows; only peak ids need ids."""
+    electrodes = {"location": ["VISp", "VISl", "CA1"], "group_name": ["p"] * 3}
+    assert areas(read(tmp_path, {"electrodes": range(3)}, electrodes)) == ["VISp", "VISl", "CA1"]
