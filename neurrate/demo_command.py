@@ -9,6 +9,7 @@ from typing import Any
 from contracts.atomic_files import check_writable
 from contracts.clock import HostClock
 from contracts.errors import UserError
+from daemon.service.logs import configure_logging
 from daemon.service.settings_loader import named_populations
 from evaluation.demo import play
 from evaluation.demo_plan import DemoRequest, prepare
@@ -89,6 +90,7 @@ def demo(
     """
     check_writable(json)
     check_writable(svg)
+    configure_logging()
     named = {} if populations is None else _named(populations)
     speed_factor(speed)
     if triggers is not None and not triggers.is_file():

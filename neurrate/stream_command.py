@@ -90,9 +90,11 @@ def nwb(
     cache_dir
         Folder for what is read over http(s).
     """
+    from daemon.service.logs import configure_logging
     from stream_sources.recordings.nwb import NwbSource
     from stream_sources.recordings.open_source import units_of
 
+    configure_logging()  # before the file is read, of which there may be something to say
     source = NwbSource(
         recording,
         stream=stream,
@@ -137,9 +139,11 @@ def sorting(
     sampling_rate_hz
         Samples per second, where the folder has no params.py; 30000 if omitted.
     """
+    from daemon.service.logs import configure_logging
     from stream_sources.recordings.open_source import units_of
     from stream_sources.recordings.sorting import SortingSource
 
+    configure_logging()
     source = SortingSource(
         folder,
         stream=stream,
@@ -156,12 +160,10 @@ def sorting(
 def _play(source: SpikeSource, options: StreamOptions) -> None:
     """Publish a source, with a progress bar, and print what was sent."""
     from daemon.service import signals
-    from daemon.service.logs import configure_logging
     from stream_sources.replay import ReplayOptions, replay
 
     check_writable(options.json)
     check_writable(options.address_file)
-    configure_logging()
     stop = signals.StopRequest()
     if options.stop_with_stdin:
         signals.stop_with_stdin(stop)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,8 +17,6 @@ from typing import NamedTuple
 import numpy as np
 
 from contracts.errors import listed
-
-logger = logging.getLogger(__name__)
 
 ID_COLUMNS = ("cluster_id", "id")
 """The second in ``cluster_info.tsv`` of phy before 2.0."""
@@ -69,24 +66,18 @@ class ClusterLabels(NamedTuple):
     contradicted: int
     """Clusters with two different labels of one kind, of which the first table's last counts."""
 
-
-def read_cluster_labels(folder: Path) -> dict[int, str]:
-    """Return the label of each cluster that has one; what cannot be read is counted in the log."""
-    labels = combine_labels(folder)
-    if labels.unread or labels.contradicted:
-        logger.warning(
-            "cluster labels incomplete",
-            extra={
-                "folder": str(folder),
-                "unread_rows": len(labels.unread),
-                "rows": listed(labels.unread),
-                "contradicted_clusters": labels.contradicted,
-            },
-        )
-    return labels.label_of
+    def notes(self) -> tuple[str, ...]:
+        """Return a sentence for each of the two, with its number, where it is not zero."""
+        sentences = {
+            f"{len(self.unread):,} of the rows of cluster labels cannot be read and are left out: "
+            f"{listed(self.unread)}": len(self.unread),
+            f"{self.contradicted:,} clusters have two labels in the tables; a person's counts, in "
+            "the last row of cluster_group": self.contradicted,
+        }
+        return tuple(sentence for sentence, n in sentences.items() if n)
 
 
-def combine_labels(folder: Path) -> ClusterLabels:
+def read_cluster_labels(folder: Path) -> ClusterLabels:
     """Read every table of cluster labels in a folder."""
     tables = [table for path in _paths(folder) if (table := _read_table(path)) is not None]
     label_of: dict[int, str] = {}

@@ -26,6 +26,9 @@ NEUROPIXELS_HZ = 30_000.0
 CLUSTER_FILES = ("spike_clusters.npy", "spike_templates.npy")
 """Phy's curated clusters, and in their absence Kilosort's own."""
 
+MAX_COUNTED_ID = 1 << 24
+"""Ids below it are counted; sorters number their clusters from 0."""
+
 
 class SorterOutput(NamedTuple):
     """Every spike of a sorting, as the sorter counts, and its units."""
@@ -35,7 +38,13 @@ class SorterOutput(NamedTuple):
     row: NDArray[np.int64]
     """Shape (n_spikes,), row of each spike's unit in `units`."""
     units: tuple[Unit, ...]
-    rate_hz: float | None
+    rate_hz: float
+    rate_from: str
+    """Where the rate is stated."""
+    areas_from: str = ""
+    probes_from: str = ""
+    notes: tuple[str, ...] = ()
+    """What could not be read, a sentence each."""
 
 
 def is_kilosort_folder(folder: Path) -> bool:
@@ -52,11 +61,25 @@ def read_kilosort(folder: Path, sampling_rate_hz: float | None) -> SorterOutput:
         With all that is wrong with the files, or if two rates disagree.
     """
     samples, clusters = _arrays(folder)
-    rate_hz = _sampling_rate(folder, sampling_rate_hz)
-    ids, row = np.unique(clusters, return_inverse=True)
-    quality = read_cluster_labels(folder)
-    units = tuple(Unit(str(unit_id), quality=quality.get(unit_id, "")) for unit_id in ids.tolist())
-    return SorterOutput(samples, row.astype(np.int64), units, rate_hz)
+    rate_hz, rate_from = _sampling_rate(folder, sampling_rate_hz)
+    ids, row = _ids_and_rows(clusters)
+    labels = read_cluster_labels(folder)
+    units = tuple(
+        Unit(str(unit_id), quality=labels.label_of.get(unit_id, "")) for unit_id in ids.tolist()
+    )
+    return SorterOutput(samples, row, units, rate_hz, rate_from, notes=labels.notes())
+
+
+def _ids_and_rows(clusters: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the ids that occur, in order, and the position of each spike's id among them."""
+    if not clusters.size or clusters.min() < 0 or clusters.max() >= MAX_COUNTED_ID:
+        ids, row = np.unique(clusters, return_inverse=True)
+        return ids, row.astype(np.int64)
+    # Sorting 10^8 spikes takes a minute, counting them a second.
+    ids = np.flatnonzero(np.bincount(clusters))
+    row_of = np.zeros(ids[-1] + 1, dtype=np.int64)
+    row_of[ids] = np.arange(len(ids))
+    return ids, row_of[clusters]
 
 
 def _arrays(folder: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -127,8 +150,8 @@ def _order_problems(samples: NDArray[np.int64]) -> list[str]:
     return problems
 
 
-def _sampling_rate(folder: Path, sampling_rate_hz: float | None) -> float:
-    """Return the sampling rate: from params.py, the caller, or Neuropixels.
+def _sampling_rate(folder: Path, sampling_rate_hz: float | None) -> tuple[float, str]:
+    """Return the sampling rate, and where it is from: params.py, the caller, or Neuropixels.
 
     Raises
     ------
@@ -142,7 +165,9 @@ def _sampling_rate(folder: Path, sampling_rate_hz: float | None) -> float:
         problem = error.strerror if isinstance(error, OSError) else error
         raise RecordingError(str(folder), f"params.py cannot be used: {problem}") from error
     if stated is None:
-        return _assumed(folder, params) if sampling_rate_hz is None else sampling_rate_hz
+        if sampling_rate_hz is None:
+            return _assumed(folder, params)
+        return sampling_rate_hz, "--sampling-rate-hz"
     if not 0 < stated.hz < math.inf:
         raise RecordingError(
             str(folder),
@@ -155,13 +180,14 @@ def _sampling_rate(folder: Path, sampling_rate_hz: float | None) -> float:
             f"params.py says {stated.hz} samples per second and sampling_rate_hz says "
             f"{sampling_rate_hz}; leave the latter out, or correct params.py",
         )
-    return stated.hz
+    return stated.hz, f"params.py, line {stated.line}"
 
 
-def _assumed(folder: Path, params: Path) -> float:
+def _assumed(folder: Path, params: Path) -> tuple[float, str]:
     reason = "no_rate_in_params_py" if params.is_file() else "no_params_py"
     logger.warning(
         "sampling rate unknown",
         extra={"folder": str(folder), "assumed_hz": NEUROPIXELS_HZ, "reason": reason},
     )
-    return NEUROPIXELS_HZ
+    where = "params.py states none" if params.is_file() else "there is no params.py"
+    return NEUROPIXELS_HZ, f"assumed: {where}"

@@ -44,6 +44,8 @@ class Recording:
         Start and stop of each interval that is not to be analysed.
     areas_from, probes_from : str
         Where in the file the units' areas and probes were found; empty if nowhere.
+    sampling_rate : str
+        Of a sorting, and where it is stated; empty where times are in seconds.
     notes : tuple of str
         What was left out or is in doubt, a sentence each.
     """
@@ -57,6 +59,7 @@ class Recording:
     invalid_ns: NDArray[np.int64] = field(default_factory=NOTHING_INVALID.copy)
     areas_from: str = ""
     probes_from: str = ""
+    sampling_rate: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -103,6 +106,7 @@ class RecordingSource:
         self.presentations = recording.presentations
         self.invalid_ns = recording.invalid_ns
         self.areas_from, self.probes_from = recording.areas_from, recording.probes_from
+        self.sampling_rate = recording.sampling_rate
         self.notes = recording.notes
         for note in recording.notes:
             logger.warning("recording read in part", extra={"note": note, "recording": self.label})
@@ -155,7 +159,7 @@ class RecordingSummary:
         Units of each, most first; the empty name stands for unknown.
     presentations : dict of str to int
         Presentations of each stimulus, in order of their first.
-    areas_from, probes_from, notes
+    areas_from, probes_from, sampling_rate, notes
         As in `Recording`.
     """
 
@@ -171,6 +175,7 @@ class RecordingSummary:
     presentations: dict[str, int]
     areas_from: str
     probes_from: str
+    sampling_rate: str
     notes: tuple[str, ...]
 
 
@@ -191,6 +196,7 @@ def describe(source: RecordingSource) -> RecordingSummary:
         presentations=dict(Counter(mark.stimulus for mark in source.marks())),
         areas_from=source.areas_from,
         probes_from=source.probes_from,
+        sampling_rate=source.sampling_rate,
         notes=source.notes,
     )
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +109,7 @@ def samples_to_ns(sample: NDArray[np.int64], rate_hz: float) -> NDArray[np.int64
 def _recording(
     path: str, spikes: SorterOutput, units: str, only: Sequence[tuple[str, str]] | None
 ) -> Recording:
-    rate_hz = _checked_rate(spikes.rate_hz, path)
+    rate_hz = _checked_rate(spikes.rate_hz, path, spikes.rate_from)
     _check_units(spikes.units, path)
     time_ns = samples_to_ns(_within_clock(spikes.sample, rate_hz, path), rate_hz)
     rows = choose_units(UnitTable(spikes.units, {}), units, only, path=path)
@@ -124,6 +124,10 @@ def _recording(
         trains=SpikeTrains(
             time_ns[order], start[rows].astype(np.int64), stop[rows].astype(np.int64)
         ),
+        areas_from=spikes.areas_from,
+        probes_from=spikes.probes_from,
+        sampling_rate=f"{rate_hz:,.6g} Hz ({spikes.rate_from})",
+        notes=spikes.notes,
     )
 
 
@@ -166,44 +170,56 @@ def _from_sorting(sorting: Any, path: str) -> SorterOutput:
             "choose one with select_segments",
         )
     vector = sorting.to_spike_vector()
+    areas, probes = _property(sorting, AREA_PROPERTIES), _property(sorting, PROBE_PROPERTIES)
+    columns = (
+        [str(unit_id) for unit_id in sorting.unit_ids],
+        probes.labels,
+        areas.labels,
+        _property(sorting, ("cell_type",)).labels,
+        _quality(sorting),
+    )
     return SorterOutput(
         vector["sample_index"].astype(np.int64),
         vector["unit_index"].astype(np.int64),
-        _sorting_units(sorting),
+        tuple(Unit(*values) for values in zip(*columns, strict=True)),
         float(sorting.get_sampling_frequency()),
+        "of the sorting",
+        areas.name,
+        probes.name,
     )
 
 
-def _sorting_units(sorting: Any) -> tuple[Unit, ...]:
-    """Return the units with their labels; None and NaN are no label.
+class _Property(NamedTuple):
+    """Labels of all units, and the property that has them; empty where none has."""
 
-    Areas and probes are those of the first property that has any. Labels of quality are combined
-    unit by unit, as phy does it: a person's before the sorter's.
-    """
-    n_units = sorting.get_num_units()
-    known = set(sorting.get_property_keys())
+    name: str
+    labels: list[str]
 
-    def columns(names: Sequence[str]) -> list[list[str]]:
-        values = [sorting.get_property(name) for name in names if name in known]
-        # A "location" may be coordinates, too.
-        return [[label_text(value) for value in column] for column in values if column.ndim == 1]
 
-    def first(names: Sequence[str]) -> list[str]:
-        filled = (labels for labels in columns(names) if any(map(_is_known, labels)))
-        return next(filled, next(iter(columns(names)), [""] * n_units))
-
-    quality = [
-        next((label for label in labels if _is_known(label)), next(filter(None, labels), ""))
-        for labels in zip(*columns(QUALITY_PROPERTIES), [""] * n_units, strict=True)
+def _properties(sorting: Any, names: Sequence[str]) -> list[_Property]:
+    """Return those of the properties that are there; None and NaN are no label."""
+    values = {name: sorting.get_property(name) for name in names}
+    return [
+        _Property(name, [label_text(value) for value in column])
+        for name, column in values.items()
+        if column is not None and column.ndim == 1  # a "location" may be coordinates, too
     ]
-    table = (
-        [str(unit_id) for unit_id in sorting.unit_ids],
-        first(PROBE_PROPERTIES),
-        first(AREA_PROPERTIES),
-        first(("cell_type",)),
-        quality,
-    )
-    return tuple(Unit(*values) for values in zip(*table, strict=True))
+
+
+def _property(sorting: Any, names: Sequence[str]) -> _Property:
+    """Return the first property in which any unit is known, or else the first that is there."""
+    present = _properties(sorting, names)
+    known = (one for one in present if any(map(_is_known, one.labels)))
+    return next(known, next(iter(present), _Property("", [""] * sorting.get_num_units())))
+
+
+def _quality(sorting: Any) -> list[str]:
+    """Combine labels of quality unit by unit, as phy does it: a person's before the sorter's."""
+    columns = [one.labels for one in _properties(sorting, QUALITY_PROPERTIES)]
+    return [
+        next((label for label in labels if _is_known(label)), next(filter(None, labels), ""))
+        for labels in zip(*columns, [""] * sorting.get_num_units(), strict=True)
+    ]
 
 
 def _is_known(label: str) -> bool:
@@ -217,10 +233,11 @@ def _check_units(units: Sequence[Unit], path: str) -> None:
         raise RecordingError(path, "each unit id must be unique within its probe")
 
 
-def _checked_rate(rate_hz: float | None, path: str) -> float:
-    if rate_hz is None or not 1.0 <= rate_hz <= 1e6:
+def _checked_rate(rate_hz: float, path: str, source: str) -> float:
+    if not 1.0 <= rate_hz <= 1e6:
         raise RecordingError(
-            path, f"the sampling rate must be from 1 to 1e6 samples per second, got {rate_hz}"
+            path,
+            f"the sampling rate must be from 1 to 1e6 samples per second, got {rate_hz} ({source})",
         )
     return rate_hz
 

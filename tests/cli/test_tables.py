@@ -17,6 +17,16 @@ def test_a_table_has_every_cell(capsys):
     assert all(text in shown for text in ("Stages", "stage", "cut", "1.235", "[red]x", "-"))
 
 
+@pytest.mark.parametrize("text", ["[red]x[/red]", "[/]", "[link=https://x]y", "a\x1b[2Jb\x9b"])
+def test_no_text_of_a_table_is_markup(capsys, text):
+    """Title, columns and cells are drawn as they are, and control characters as escapes."""
+    literal = text.replace("\x1b", "\\u001b").replace("\x9b", "\\u009b")
+    print_table(text, [{text: text}])
+    assert capsys.readouterr().out.count(literal) == 3
+    print_table(text, [])
+    assert capsys.readouterr().out == f"{literal}: nothing\n"
+
+
 def test_no_rows_are_a_line(capsys):
     """An empty table says so."""
     print_table("Heard", [])

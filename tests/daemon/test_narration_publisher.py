@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -44,12 +44,17 @@ class ObservedPublisher(NarrationPublisher):
     """A narration publisher with what it writes to."""
 
     def __init__(
-        self, clock: ManualClock, on_narration: Callable[[Narration], None] = lambda _: None
+        self,
+        clock: ManualClock,
+        on_narration: Callable[[Narration], None] = lambda _: None,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
         self.recording, self.counters = KeptMessages(), Counters()
         self.latencies = LatencyRecorder(CollectorRegistry())
         publisher = cast(Publisher, self.recording)
-        super().__init__(publisher, self.counters, clock, self.latencies.record, on_narration)
+        super().__init__(
+            publisher, self.counters, clock, self.latencies.record, on_narration, labels
+        )
 
     @property
     def messages(self) -> list[tuple[bytes, dict[str, Any]]]:
@@ -82,6 +87,16 @@ def test_each_population_counts_from_zero(publisher: ObservedPublisher):
     ]
     assert len({message["id"] for _, message in publisher.messages}) == 6
     assert publisher.counters.narrations == {"ok": 3, "truncated": 3, "failed": 0}
+
+
+def test_a_label_goes_with_the_name(clock: ManualClock):
+    """The topic has a name of ASCII letters, the label that of the recording."""
+    publisher = ObservedPublisher(clock, labels={"Sud": "Süd"})
+    for population in ("Sud", "PV"):
+        publisher.publish(narrated(tiny_windows(1)[0], Utterance("a", Status.OK), population))
+    assert [
+        (topic, message["population"], message["label"]) for topic, message in publisher.messages
+    ] == [(b"narration.Sud", "Sud", "Süd"), (b"narration.PV", "PV", "PV")]
 
 
 def test_two_runs_have_other_ids(clock: ManualClock):

@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from contracts.errors import UserError
 from contracts.manifest import Manifest, load_manifest
 from contracts.population import Population, Unit
+from contracts.selection_text import shown
+from daemon.service.settings_loader import load_settings, overrides_of
 from evaluation.demo_plan import DemoRequest, default_populations, n_scenes, prepare
+from evaluation.trial import TrialPlan, daemon_arguments
 from stream_sources.recordings.open_source import open_source
 from tests.support.nwb_files import random_trains, write_units
 
@@ -23,6 +27,22 @@ def test_demo_narrates_everything_the_areas_and_the_controls() -> None:
         "silent",
     )
     assert tuple(default_populations(Population(units[:2]))) == ("all", "shuffled", "silent")
+
+
+def test_demo_narrates_areas_of_any_name(tmp_path: Path) -> None:
+    """Names that nobody typed reach the daemon's settings and select the area alone."""
+    names = ["Primary visual area, layer 2/3", "Süd", "Sud", "視覚野 🧠", "all", 'a\nb"\x1b\x7f']
+    population = Population([Unit(str(row), area=name) for row, name in enumerate(names)])
+    plan = TrialPlan("session.nwb", tmp_path, "model", default_populations(population))
+    arguments = daemon_arguments(plan, "tcp://127.0.0.1:5570")
+    given = next(word for word in arguments if word.startswith("populations="))
+    settings = load_settings(environ={}, overrides=overrides_of([given])).settings
+    assert len(settings.populations) == len(names) + 3
+    chosen = [population.select(*item) for item in settings.populations.items()]
+    assert [one.name for one in chosen[:1] + chosen[-2:]] == ["all", "shuffled", "silent"]
+    selected = [np.flatnonzero(one.mask).tolist() for one in chosen[1:-2]]
+    assert sorted(selected) == [[row] for row in range(len(names))]
+    assert [one.label for one in chosen[1:-2]] == [shown(area) for area in population.areas]
 
 
 def test_demo_of_one_unit_has_no_shuffled_control() -> None:

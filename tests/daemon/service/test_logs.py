@@ -39,6 +39,19 @@ def test_text_lines_quote_what_has_blanks():
     assert stream.getvalue().endswith('INFO daemon.x: started why="a b" ms=1.235\n')
 
 
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_line_steers_a_terminal(log_format):
+    """Control characters in a name are escapes, and a line break begins no line of its own."""
+    stream = io.StringIO()
+    configure_logging("INFO", log_format, stream)
+    name = "a\x1b[2J\nINFO daemon.x: forged\x9b\u202e"
+    logging.getLogger("daemon.x").info("started", extra={"area": name})
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable()
+    if log_format == "json":
+        assert json.loads(line)["area"] == name
+
+
 def test_only_our_own_packages_are_talkative():
     """At DEBUG a library still logs from WARNING on."""
     stream = io.StringIO()

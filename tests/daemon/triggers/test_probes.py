@@ -73,6 +73,12 @@ def test_probabilities_are_those_of_training(tmp_path: Path):
         ("all", "all"),
         ("area:VISp", "area:VISp"),
         ("VISp", "area:VISp"),
+        ('area:"VISp"', "area:VISp"),
+        ('"VISp"', "area:VISp"),
+        ('"VISp"|PV', "all"),
+        ('"a, b"', "area:a, b"),
+        ("area:a, b", "area:a, b"),
+        ('area:"a, b"', "area:a, b"),
         ("PV", "cell_type:PV"),
         ("probe:probeA", "all"),
         ("shuffled", "all"),
@@ -82,7 +88,7 @@ def test_probabilities_are_those_of_training(tmp_path: Path):
 )
 def test_whose_calibration_is_taken(expression: str, calibration: str):
     """A population without a calibration of its own takes that of all units."""
-    probes = concept_probes(("all", "area:VISp", "cell_type:PV"))
+    probes = concept_probes(("all", "area:VISp", "cell_type:PV", "area:a, b"))
     assert probes.calibration_of(expression) == calibration
 
 

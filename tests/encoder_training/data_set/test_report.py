@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from contracts.population import Population
 from encoder_training.data_set.report import REPORT_FILES, write_prepare_report
 from encoder_training.data_set.report_measures import (
     measure_alignment,
@@ -87,6 +90,21 @@ def test_rates_are_spikes_per_second():
     """The mean of the counts times the bins of a second."""
     prepared = prepared_set(n_frames=20, n_repeats=4)
     assert unit_rates(prepared) == pytest.approx(prepared.counts.mean(axis=0) * 120)
+
+
+def test_a_report_of_areas_of_any_name_is_written(tmp_path):
+    """A dollar is no formula and a bar no column; brackets are no markup."""
+    prepared = prepared_set(n_frames=20, n_repeats=4)
+    names = ["$x_$", "a|b", "<b>[x](y)", "$"]
+    units = [
+        replace(unit, area=names[row % len(names)])
+        for row, unit in enumerate(prepared.population.units)
+    ]
+    prepared = replace(prepared, population=Population(units))
+    path = write_prepare_report(tmp_path, prepared, presented_of(prepared), notes=[])
+    text = path.read_text(encoding="utf-8")
+    assert r"| a\|b |" in text
+    assert r"| \<b\>\[x\](y) |" in text
 
 
 def test_a_report_is_written_with_its_pictures(tmp_path):

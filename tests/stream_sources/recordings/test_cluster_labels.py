@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.service.logs import fields_of
-from stream_sources.recordings.cluster_labels import combine_labels, label_text, read_cluster_labels
+from stream_sources.recordings.cluster_labels import label_text, read_cluster_labels
 
 RIGHT = {0: "good", 1: "mua", 2: "good", 3: "noise"}
 
@@ -39,14 +38,14 @@ ROWS = "cluster_id\tgroup\n0\tgood\n1\tmua\n2\tgood\n3\tnoise\n"
 def test_the_usual_shapes_of_a_table_are_read(tmp_path: Path, name: str, text: str) -> None:
     """Commas, third columns, blanks, float ids, quotes and line ends change no label."""
     (tmp_path / name).write_bytes(text.encode())
-    assert combine_labels(tmp_path) == (RIGHT, (), 0)
+    assert read_cluster_labels(tmp_path) == (RIGHT, (), 0)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path, encoding: str) -> None:
     """Spreadsheets write one."""
     (tmp_path / "cluster_group.tsv").write_text(ROWS, encoding)
-    assert combine_labels(tmp_path).label_of == RIGHT
+    assert read_cluster_labels(tmp_path).label_of == RIGHT
 
 
 def test_a_persons_label_counts_where_there_is_one(tmp_path: Path) -> None:
@@ -58,7 +57,7 @@ def test_a_persons_label_counts_where_there_is_one(tmp_path: Path) -> None:
         "cluster_id\tKSLabel\n0\tgood\n1\tmua\n2\tgood\n3\tgood\n6\tmua\n"
     )
     (tmp_path / "cluster_info.tsv").write_text("cluster_id\tgroup\n4\tmua\n")
-    labels = combine_labels(tmp_path)
+    labels = read_cluster_labels(tmp_path)
     assert labels == (
         {0: "noise", 1: "mua", 2: "good", 3: "good", 4: "mua", 5: "unsorted", 6: "mua"}, (), 0
     )  # fmt: skip
@@ -68,30 +67,26 @@ def test_contradictions_are_counted(tmp_path: Path) -> None:
     """Phy's own table counts before its export, and the last row of a cluster."""
     (tmp_path / "cluster_group.tsv").write_text("cluster_id\tgroup\n0\tgood\n0\tmua\n1\tgood\n")
     (tmp_path / "cluster_info.tsv").write_text("cluster_id\tgroup\n0\tmua\n1\tnoise\n")
-    assert combine_labels(tmp_path) == ({0: "mua", 1: "good"}, (), 2)
+    assert read_cluster_labels(tmp_path) == ({0: "mua", 1: "good"}, (), 2)
 
 
-def test_rows_that_cannot_be_read_are_counted_in_one_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_rows_that_cannot_be_read_are_counted_in_one_note(tmp_path: Path) -> None:
     """The others are read, an unclosed quotation mark included."""
     (tmp_path / "cluster_group.csv").write_text(
-        'cluster_id,group,note\nzero,good\n1,mua,"x\n2,good\n3,0,good,\n4,5,good,b\n0.5,mua\n'
+        'cluster_id,group,note\nzero,good\n1,mua,"x\n2,good\n3,noise,\n4,5,good,b\n0.5,mua\n'
     )
-    assert read_cluster_labels(tmp_path) == {1: "mua", 2: "good", 3: "0"}
-    (record,) = caplog.records
-    fields = fields_of(record)
-    assert record.getMessage() == "cluster labels incomplete"
-    assert (fields["unread_rows"], fields["contradicted_clusters"]) == (3, 0)
-    assert fields["rows"] == (
-        "cluster_group.csv line 2, cluster_group.csv line 6, cluster_group.csv line 7"
+    labels = read_cluster_labels(tmp_path)
+    assert labels.label_of == {1: "mua", 2: "good", 3: "noise"}
+    assert labels.notes() == (
+        "3 of the rows of cluster labels cannot be read and are left out: "
+        "cluster_group.csv line 2, cluster_group.csv line 6, cluster_group.csv line 7",
     )
 
 
 def test_a_label_file_with_other_columns_is_counted(tmp_path: Path) -> None:
     """No column of it is taken for the labels."""
     (tmp_path / "cluster_group.tsv").write_text("unit\tx\tlabel\n0\t1\tgood\n")
-    assert combine_labels(tmp_path).unread == (
+    assert read_cluster_labels(tmp_path).unread == (
         "cluster_group.tsv line 1",
         "cluster_group.tsv line 2",
     )
@@ -101,7 +96,7 @@ def test_other_tables_are_left_alone(tmp_path: Path) -> None:
     """A table without cluster ids and labels is none of labels."""
     (tmp_path / "events.csv").write_text("time,group\n0.5,good\n")
     (tmp_path / "cluster_Amplitude.tsv").write_text("cluster_id\tAmplitude\n0\t12.5\n")
-    assert combine_labels(tmp_path) == ({}, (), 0)
+    assert read_cluster_labels(tmp_path) == ({}, (), 0)
 
 
 @pytest.mark.parametrize("value", [None, float("nan"), "", " ", "None", "NaN", "<NA>", "null"])

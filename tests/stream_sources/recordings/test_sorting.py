@@ -44,6 +44,17 @@ def test_a_kilosort_folder_is_sent_to_the_last_spike(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("ids", [(3, 7, 12), (3, 7, 10**12), (-4, -3, 0)])
+def test_clusters_may_have_any_numbers(tmp_path: Path, ids: tuple[int, ...]) -> None:
+    """Units come in the order of their ids, however large those are."""
+    folder = write_kilosort(tmp_path / "ks", {1: [0, 9], 2: [1], 3: [2]})
+    clusters = np.array([ids[at] for at in (2, 0, 1, 2)], dtype=np.int64)
+    np.save(folder / "spike_clusters.npy", clusters)
+    source = SortingSource(folder)
+    assert [unit.unit_id for unit in source.population.units] == [str(at) for at in ids]
+    assert [row for _, row in spike_lists.of_batches(source.batches())] == [2, 0, 1, 2]
+
+
 def test_spikeinterface_reads_a_phy_folder_alike(tmp_path: Path) -> None:
     """What SpikeInterface's own reader makes of the folder gives the same spikes."""
     from spikeinterface.extractors import read_phy
@@ -80,6 +91,37 @@ def test_a_persons_word_goes_before_the_sorters(tmp_path: Path) -> None:
     (folder / "cluster_KSLabel.tsv").write_text("cluster_id\tKSLabel\n3\tgood\n7\tmua\n")
     source = SortingSource(folder)
     assert [unit.quality for unit in source.population.units] == ["noise", "mua", ""]
+
+
+def test_null_properties_are_no_label() -> None:
+    """None and NaN are nothing, a manual quality goes before the sorter's, unit by unit."""
+    sorting = in_memory(TRAINS)
+    sorting.set_property("brain_area", np.array(["unknown", None, "unknown"], dtype=object))
+    sorting.set_property("area", np.array(["VISp", np.nan, "CA1"], dtype=object))
+    sorting.set_property("location", np.zeros((3, 2)))
+    sorting.set_property("group", np.array([0.0, 1.0, np.nan]))
+    sorting.set_property("quality", np.array(["unsorted", None, "mua "], dtype=object))
+    sorting.set_property("KSLabel", np.array(["good", "mua", "good"]))
+    source = SortingSource(sorting)
+    assert source.population.units == (
+        Unit("3", "0", "VISp", "", "good"),
+        Unit("7", "1", "", "", "mua"),
+        Unit("12", "", "CA1", "", "mua"),
+    )
+    assert (source.areas_from, source.probes_from) == ("area", "group")
+
+
+def test_a_source_says_where_its_rate_is_from(tmp_path: Path) -> None:
+    """And what of its labels could not be read."""
+    folder = write_kilosort(tmp_path / "ks", TRAINS, sample_rate=20_000.0)
+    (folder / "cluster_group.tsv").write_text("cluster_id\tgroup\n3\tgood\nseven\tmua\n")
+    source = SortingSource(folder)
+    assert source.sampling_rate == "20,000 Hz (params.py, line 3)"
+    assert source.notes == (
+        "1 of the rows of cluster labels cannot be read and are left out: cluster_group.tsv line 3",
+    )
+    (folder / "params.py").unlink()
+    assert SortingSource(folder).sampling_rate == "30,000 Hz (assumed: there is no params.py)"
 
 
 def test_the_unit_filter_applies(tmp_path: Path) -> None:

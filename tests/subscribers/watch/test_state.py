@@ -52,6 +52,17 @@ def _drawn(
     return console.file.getvalue()
 
 
+def test_a_label_is_shown_in_place_of_the_name(state):
+    """What is drawn is the name in the recording; the topic's name stays the key."""
+    said = replace(narration(population="Sud"), label="Süd [red]\x1b[2J")
+    received = take(state, pack_narration(said))
+    assert received is not None
+    assert "  Süd [red]\\u001b[2J: A car" in received.line
+    assert state.names == ["Sud"]
+    for height in (None, 8, 4):
+        assert "Süd [red]\\u001b[2J" in _drawn(state, height=height)
+
+
 def _stats(**changes) -> list[bytes]:
     counters = Counters()
     counters.windows_dropped["narrator_busy"] = 7
