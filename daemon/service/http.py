@@ -2,18 +2,26 @@
 
 ``/metrics`` for Prometheus, ``/healthz`` (alive?), ``/readyz`` (able to narrate, and if not, why
 not), and ``/``, an index.
+
+Peers are not trusted to be quick or polite. A connection carries one request and has a deadline
+for all of it, however its bytes drip; none waits for another; where there are too many, the oldest
+one that is not finished is closed, so that whoever asks now is answered.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import json
 import logging
+import re
 import socket
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from threading import Thread
-from typing import TYPE_CHECKING, Any
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
@@ -23,11 +31,32 @@ from daemon.service.health import Health
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-CLIENT_TIMEOUT_S = 5.0
-"""The connection of a client that sends nothing for so long is closed: one thread serves all."""
+REQUEST_DEADLINE_S = 5.0
+"""From the connection to the last byte of the answer; then it is closed."""
 
-POLL_S = 0.1
-"""How soon the thread notices that it should end."""
+MAX_CONNECTIONS = 64
+"""At once. A scraper, a service manager and a few people need a handful."""
+
+ACCEPTED_AT_ONCE = 16
+"""Before the requests of those that are open are read: well below `MAX_CONNECTIONS`, so that none
+is closed as the oldest before it could be answered."""
+
+QUEUED = 1024
+"""Connections that the system holds meanwhile; beyond them a client tries again after a second."""
+
+MAX_HEAD_BYTES = 16 * 1024
+"""Request line and headers; a browser sends less than 2 KiB."""
+
+LINGER_S = 0.2
+"""How long unread bytes are taken after an answer: closing over them would reset the connection
+before the client has read it."""
+
+HEAD_END = re.compile(rb"\r?\n\r?\n")
+REQUEST_LINE = re.compile(r"([A-Za-z-]+) (\S+) HTTP/(\d)\.\d\r?")
+HEADER = re.compile(r"([^\s:]+):[ \t]*(.*?)[ \t]*\r?")
+
+ORIGIN = re.compile(r"^https?://[^/?]*", re.IGNORECASE)
+"""What a request to a proxy has before the path."""
 
 INDEX = (
     b"Neurrate\n\n"
@@ -49,20 +78,131 @@ class HttpServer:
     """
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
-        self._server = _bind(host, port)
-        self._server.set_app(make_app(registry, health))
-        self.port: int = self._server.server_address[1]
-        self._thread = Thread(
-            target=self._server.serve_forever, args=(POLL_S,), name="http", daemon=True
-        )
+        self._app = make_app(registry, health)
+        self._listener = _bind(host, port)
+        self.port: int = self._listener.getsockname()[1]
+        self._connections: dict[asyncio.Task[None], None] = {}  # the oldest first
+        self._loop = asyncio.new_event_loop()
+        self._stopped = asyncio.Event()
+        self._thread = Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
         logger.info("http listening", extra={"host": host, "port": self.port})
 
     def close(self) -> None:
-        """Stop serving and join the thread."""
-        self._server.shutdown()
-        self._server.server_close()
+        """Stop serving, break off what is under way, and join the thread."""
+        with contextlib.suppress(RuntimeError):  # closed before
+            self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        server = await asyncio.start_server(
+            self._accept, sock=self._listener, limit=MAX_HEAD_BYTES, backlog=ACCEPTED_AT_ONCE
+        )
+        self._listener.listen(QUEUED)  # asyncio has one number for both
+        await self._stopped.wait()
+        server.close()
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None:  # for the type checker: a coroutine of the loop always runs in a task
+            return
+        if len(self._connections) >= MAX_CONNECTIONS:
+            oldest = next(iter(self._connections))
+            del self._connections[oldest]  # at once: many may come before it has noticed
+            oldest.cancel()
+        self._connections[task] = None
+        try:
+            async with asyncio.timeout(REQUEST_DEADLINE_S):
+                await self._answer(reader, writer)
+        except (OSError, TimeoutError, asyncio.CancelledError):
+            pass  # gone, too slow, or one too many: nothing is owed to it
+        finally:
+            self._connections.pop(task, None)
+            writer.transport.abort()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.set_write_buffer_limits(0)  # so that `drain` waits for the kernel
+        head = await _read_head(reader)
+        writer.write(_respond(self._app, head))
+        writer.write_eof()
+        await writer.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while await reader.read(MAX_HEAD_BYTES):
+                    pass
+
+
+async def _read_head(reader: asyncio.StreamReader) -> bytes:
+    """Return what comes before the first empty line, or as much as is taken of it."""
+    head = b""
+    while not HEAD_END.search(head) and len(head) < MAX_HEAD_BYTES:
+        received = await reader.read(MAX_HEAD_BYTES - len(head))
+        if not received:
+            break
+        head += received
+    return head
+
+
+def _respond(app: WSGIApplication, head: bytes) -> bytes:
+    """Return the whole response to the head of a request; every page is made in milliseconds."""
+    request = _parse(head)
+    if isinstance(request, HTTPStatus):
+        phrase = f"{request.value} {request.phrase}"
+        return _pack(phrase, [("Content-Type", "text/plain")], f"{phrase}\n".encode())
+    begun: list[tuple[str, list[tuple[str, str]]]] = []
+
+    def start_response(
+        status: str, headers: list[tuple[str, str]], _exc_info: object = None
+    ) -> Callable[[bytes], object]:
+        begun.append((status, headers))
+        return lambda _: None
+
+    is_head = request["REQUEST_METHOD"] == "HEAD"
+    body = b"".join(
+        app({**request, "REQUEST_METHOD": "GET"} if is_head else request, start_response)
+    )
+    return _pack(*begun[0], body, is_head=is_head)
+
+
+def _parse(head: bytes) -> WSGIEnvironment | HTTPStatus:
+    """Return the part of a request that the pages need, or what is wrong with it."""
+    end = HEAD_END.search(head)
+    if end is None:
+        is_too_long = len(head) >= MAX_HEAD_BYTES
+        return HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if is_too_long else HTTPStatus.BAD_REQUEST
+    first, *lines = head[: end.start()].decode("latin-1").split("\n")
+    logger.debug("http request", extra={"line": first.rstrip("\r")})
+    request_line = REQUEST_LINE.fullmatch(first)
+    headers = [HEADER.fullmatch(line) for line in lines]
+    if request_line is None or None in headers:
+        return HTTPStatus.BAD_REQUEST
+    method, target, major = request_line.groups()
+    if major != "1":
+        return HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
+    path, _, query = ORIGIN.sub("", target).partition("?")
+    environ = {f"HTTP_{h[1].upper().replace('-', '_')}": h[2] for h in headers if h}
+    return environ | {"REQUEST_METHOD": method, "PATH_INFO": unquote(path), "QUERY_STRING": query}
+
+
+def _pack(
+    status: str, headers: list[tuple[str, str]], body: bytes, *, is_head: bool = False
+) -> bytes:
+    names = {name for name, _ in headers}
+    extra = [] if "Content-Length" in names else [("Content-Length", str(len(body)))]
+    lines = [f"{name}: {value}\r\n" for name, value in (*headers, *extra, ("Connection", "close"))]
+    head = f"HTTP/1.1 {status}\r\n{''.join(lines)}\r\n".encode("latin-1")
+    return head if is_head else head + body
 
 
 def make_app(registry: CollectorRegistry, health: Health) -> WSGIApplication:
@@ -75,9 +215,11 @@ def make_app(registry: CollectorRegistry, health: Health) -> WSGIApplication:
     }
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        path = environ.get("PATH_INFO") or "/"
-        if environ["REQUEST_METHOD"] not in {"GET", "HEAD"}:
+        path = environ["PATH_INFO"] or "/"
+        headers = []
+        if environ["REQUEST_METHOD"] != "GET":
             page = ("405 Method Not Allowed", "text/plain", b"This server only answers GET.\n")
+            headers = [("Allow", "GET, HEAD")]
         elif path == "/metrics":
             return metrics(environ, start_response)
         elif path in pages:
@@ -85,8 +227,8 @@ def make_app(registry: CollectorRegistry, health: Health) -> WSGIApplication:
         else:
             page = ("404 Not Found", "text/plain; charset=utf-8", b"No such page.\n\n" + INDEX)
         status, content_type, body = page
-        start_response(status, [("Content-Type", content_type), ("Content-Length", str(len(body)))])
-        return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
+        start_response(status, [("Content-Type", content_type), *headers])
+        return [body]
 
     return app
 
@@ -108,35 +250,14 @@ def _json(is_ok: bool, body: dict[str, object]) -> tuple[str, str, bytes]:
     return status, "application/json", json.dumps(body).encode() + b"\n"
 
 
-class _Server(WSGIServer):
-    def server_bind(self) -> None:
-        """Bind without a reverse name look-up of this host, which may take seconds."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
-        self.setup_environ()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        client = str(client_address)
-        logger.debug("http request failed", exc_info=True, extra={"client": client})  # noqa: LOG014 - called in a handler
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _Quiet(WSGIRequestHandler):
-    timeout = CLIENT_TIMEOUT_S
-
-    def log_message(self, format: str, *args: Any) -> None:
-        logger.debug("http request", extra={"line": format % args})
-
-
-def _bind(host: str, port: int) -> WSGIServer:
-    server_class = _Server6 if ":" in host else _Server
+def _bind(host: str, port: int) -> socket.socket:
+    is_ipv6 = ":" in host
     try:
-        return server_class((host, port), _Quiet)
+        return socket.create_server(
+            (host, port),
+            family=socket.AF_INET6 if is_ipv6 else socket.AF_INET,
+            dualstack_ipv6=is_ipv6 and socket.has_dualstack_ipv6(),
+        )
     except OSError as error:
         why = "address already in use" if error.errno == errno.EADDRINUSE else str(error)
         remedy = (

@@ -1,18 +1,25 @@
 """Metrics and health over a real socket on a free port."""
 
+import contextlib
+import gzip
+import itertools
 import json
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 
 import pytest
 
 from contracts.errors import UserError
 from daemon.counters import Counters
+from daemon.service import http
 from daemon.service.health import Health
-from daemon.service.http import HttpServer
+from daemon.service.http import MAX_CONNECTIONS, HttpServer
 from daemon.service.metrics import Gauges, make_registry
+from tests.support.wait_until import wait_until
 
 
 class _Clock:
@@ -105,6 +112,118 @@ def test_a_client_that_breaks_off_leaves_the_server_up(server):
     with socket.create_connection(("127.0.0.1", server.port)) as client:
         client.sendall(b"\x00\xff\r\n\r\n")
     assert _get(server, "/")[0] == 200
+
+
+def _ask(server: HttpServer, request: bytes) -> bytes:
+    """Send bytes, and return all that comes back until the server closes."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as client:
+        client.sendall(request)
+        answer = b""
+        while received := client.recv(65536):
+            answer += received
+    return answer
+
+
+@pytest.fixture
+def connect(server):
+    """Open connections that last as long as the test."""
+    with ExitStack() as opened:
+
+        def connect() -> socket.socket:
+            client = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+            return opened.enter_context(client)
+
+        yield connect
+
+
+def test_peers_that_send_nothing_delay_nobody(server, connect):
+    """Hundreds of idle connections: the next request is answered, and the oldest are closed."""
+    idle = [connect() for _ in range(3 * MAX_CONNECTIONS)]
+    before = time.monotonic()
+    for _ in range(10):
+        assert _get(server, "/healthz")[0] == 200
+    assert time.monotonic() - before < 2
+    with contextlib.suppress(ConnectionResetError):
+        assert idle[0].recv(1) == b""
+
+
+def test_a_request_that_drips_has_one_deadline(server, connect, monkeypatch):
+    """A byte at a time keeps a connection no longer than no byte, and nobody waits for it."""
+    monkeypatch.setattr(http, "REQUEST_DEADLINE_S", 0.5)
+    dripping = connect()
+    before = time.monotonic()
+    with contextlib.suppress(OSError):  # reset, when a byte arrives after the end
+        dripping.settimeout(0.05)
+        for byte in itertools.cycle(b"GET /metrics HTTP/1.1\r\nX: a"):
+            dripping.send(bytes([byte]))
+            assert _get(server, "/healthz")[0] == 200
+            with contextlib.suppress(TimeoutError):
+                assert dripping.recv(1) == b""
+                break
+    assert 0.4 < time.monotonic() - before < 3
+
+
+def test_an_answer_that_nobody_reads_has_the_same_deadline(server, health, connect, monkeypatch):
+    """A client that asks and does not read is cut off, whatever the size of the answer."""
+    monkeypatch.setattr(http, "REQUEST_DEADLINE_S", 0.5)
+    health.set("streams", False, "x" * 10_000_000)  # more than the sockets' buffers hold
+    client = connect()
+    client.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+    wait_until(lambda: not server._connections, deadline_s=3, what="the connection cut off")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /healthz HTTP/1.1\r\n\r\n", 200),
+        (b"GET /healthz HTTP/1.0\n\n", 200),
+        (b"GET http://some.proxy/healthz?x=1 HTTP/1.1\r\nHost: some.proxy\r\n\r\n", 200),
+        (b"GET /healthz HTTP/1.1\r\n\r\n" * 3, 200),
+        (b"GET /%68ealthz HTTP/1.1\r\n\r\n", 200),
+        (b"GET //[ HTTP/1.1\r\n\r\n", 404),
+        (b"POST /metrics HTTP/1.1\r\nContent-Length: 9999999\r\n\r\nx", 405),
+        (b"CONNECT other:443 HTTP/1.1\r\n\r\n", 405),
+        (b"GET /healthz HTTP/2.0\r\n\r\n", 505),
+        (b"GET /healthz\r\n\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nno colon\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
+        (b"\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", 431),
+        (b"GET /" + b"a" * 100_000, 431),
+        (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 10_000, 431),
+    ],
+)
+def test_every_request_has_one_answer(server, request_bytes, status):
+    """Pipelined, of another version, too long or no HTTP at all: one status, then the end."""
+    answer = _ask(server, request_bytes)
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_head_of_the_metrics_is_their_length(server):
+    """HEAD is answered as GET is, without the body."""
+    answer = _ask(server, b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert answer.endswith(b"\r\n\r\n")
+    assert b"Content-Length: 0" not in answer
+
+
+def test_metrics_are_compressed_on_request(server):
+    """The headers of a scraper reach the metrics, whatever their case."""
+    answer = _ask(server, b"GET /metrics HTTP/1.1\r\naccept-encoding: gzip\r\n\r\n")
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"Content-Encoding: gzip" in head
+    assert b"neurrate_ready 0.0" in gzip.decompress(body)
+
+
+def test_close_does_not_wait_for_peers(server, connect):
+    """Connections that are open, dripping or half sent are broken off at once."""
+    for half in (b"", b"G", b"GET / HTTP/1.1\r\n"):
+        connect().sendall(half)
+    wait_until(lambda: len(server._connections) == 3, what="three connections")
+    before = time.monotonic()
+    server.close()
+    assert time.monotonic() - before < 1
 
 
 def test_a_taken_port_is_the_users_error(server, health):
