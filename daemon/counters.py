@@ -28,6 +28,7 @@ crossing       ``triggers_refractory``: within that time   triggers.crossing    
 trigger        ``trigger_sink_failed``: did not arrive     triggers.sinks       triggers
 trigger        ``trigger_sink_dropped``: never tried       triggers.sinks       triggers
 narration      ``likeness_dropped``: never compared        triggers             triggers
+log line       ``log_lines_dropped``: nobody reads them    service.logs         monitor
 =============  ==========================================  ===================  ================
 
 Two sums hold once nothing is under way:
@@ -138,6 +139,8 @@ class Counters:
 
     # Publisher: each message handed to the socket; copied once a second.
     published_messages: int = 0
+    # Logs: each line of this process that nobody could read; copied once a second.
+    log_lines_dropped: int = 0
     # Worker process: each time that a dead one is replaced; copied once a second.
     worker_restarts: int = 0
 

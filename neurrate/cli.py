@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -171,14 +172,22 @@ def _stopped(words: Sequence[str]) -> int:
 
 
 def _internal_error() -> int:
+    _flush_logs()
     traceback.print_exc()
     return NeurrateError.exit_code
 
 
 def _refuse(message: str, code: int) -> int:
+    _flush_logs()
     lines = "\n".join(shown(line) for line in message.split("\n"))
     print(f"neurrate: error: {lines}", file=sys.stderr)
     return code
+
+
+def _flush_logs() -> None:
+    """Write the log lines that led to an error before the error."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
 
 
 def _unknown_verb(error: UnknownCommandError) -> str:

@@ -97,5 +97,6 @@ def run(
         settings, stop=stop, on_bound=lambda addresses: write_json(address_file, addresses)
     )
     summary = service.run()
-    print_summary(summary)
     write_json(json, summary)
+    with signals.bounded_end(stop):
+        print_summary(summary)

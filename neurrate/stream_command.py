@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -182,8 +183,9 @@ def _play(source: SpikeSource, options: StreamOptions) -> None:
             on_batch=on_batch,
         )
     numbers = {"source": source.label, "n_units": len(source.population), **asdict(report)}
-    print_table("Sent", [{"": name, "sent": cell(value)} for name, value in numbers.items()])
     write_json(options.json, numbers)
+    with signals.bounded_end(stop):
+        print_table("Sent", [{"": name, "sent": cell(value)} for name, value in numbers.items()])
 
 
 @contextmanager
@@ -194,14 +196,21 @@ def _progress(source: SpikeSource) -> Iterator[Callable[[SpikeBatch], None]]:
         return
     from tqdm import tqdm
 
+    from daemon.service.logs import QueuedOutput
+
     start_ns, stop_ns = source.span_ns
-    with tqdm(
-        desc=shown(source.label),
-        total=(stop_ns - start_ns) / NS_PER_S,
-        bar_format="{desc} {bar} {n:.1f} of {total:.1f} s of session {remaining}",
-        leave=False,
-        disable=None,
-    ) as bar:
+    output = QueuedOutput(sys.stderr)  # a terminal that was paused must not stop the replay
+    with (
+        closing(output),
+        tqdm(
+            file=output,
+            desc=shown(source.label),
+            total=(stop_ns - start_ns) / NS_PER_S,
+            bar_format="{desc} {bar} {n:.1f} of {total:.1f} s of session {remaining}",
+            leave=False,
+            disable=None,
+        ) as bar,
+    ):
 
         def on_batch(batch: SpikeBatch) -> None:
             bar.update((batch.stop_ns - start_ns) / NS_PER_S - bar.n)

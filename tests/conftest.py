@@ -23,8 +23,8 @@ REPOSITORY = Path(__file__).parent.parent
 REAL_RECORDINGS = REPOSITORY.parent / "shared" / "data"
 """Real recordings, where they lie beside the checkout; never part of it."""
 
-LIBRARY_THREADS = frozenset({"tqdm_monitor"})
-"""Threads that a library keeps for the whole process."""
+LIBRARY_THREADS = frozenset({"tqdm_monitor", "log"})
+"""Threads that are kept for the whole process."""
 
 
 @pytest.fixture(scope="session", autouse=True)

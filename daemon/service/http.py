@@ -81,7 +81,8 @@ class HttpServer:
         self._app = make_app(registry, health)
         self._listener = _bind(host, port)
         self.port: int = self._listener.getsockname()[1]
-        self._connections: dict[asyncio.Task[None], None] = {}  # the oldest first
+        # The oldest first.
+        self._connections: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
         self._loop = asyncio.new_event_loop()
         self._stopped = asyncio.Event()
         self._thread = Thread(target=self._run, name="http", daemon=True)
@@ -108,27 +109,31 @@ class HttpServer:
         self._listener.listen(QUEUED)  # asyncio has one number for both
         await self._stopped.wait()
         server.close()
-        connections = asyncio.all_tasks() - {asyncio.current_task()}
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
+        under_way = dict(self._connections)
+        for writer in under_way:
+            self._break_off(writer)
+        await asyncio.gather(*under_way.values(), return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None:  # for the type checker: a coroutine of the loop always runs in a task
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._stopped.is_set():
+            writer.transport.abort()
             return
         if len(self._connections) >= MAX_CONNECTIONS:
-            oldest = next(iter(self._connections))
-            del self._connections[oldest]  # at once: many may come before it has noticed
-            oldest.cancel()
-        self._connections[task] = None
+            self._break_off(next(iter(self._connections)))
+        self._connections[writer] = self._loop.create_task(self._serve_one(reader, writer))
+
+    def _break_off(self, writer: asyncio.StreamWriter) -> None:
+        self._connections.pop(writer).cancel()
+        writer.transport.abort()
+
+    async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(REQUEST_DEADLINE_S):
                 await self._answer(reader, writer)
-        except (OSError, TimeoutError, asyncio.CancelledError):
-            pass  # gone, too slow, or one too many: nothing is owed to it
+        except (OSError, TimeoutError):
+            pass  # gone or too slow: nothing is owed to it
         finally:
-            self._connections.pop(task, None)
+            self._connections.pop(writer, None)
             writer.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -161,6 +161,11 @@ COUNTERS = (
         "some.",
     ),
     MetricFamily(
+        "log_lines_dropped",
+        "Log lines of the daemon that were never written, since nobody read standard error. The "
+        "log says so when it flows again; look at what the output is piped to.",
+    ),
+    MetricFamily(
         "worker_restarts",
         "Times that the narrator's process was started again. Rising: out of memory, or batches "
         "beyond narrator.batch_timeout_s.",

@@ -11,6 +11,7 @@ from contracts.errors import PopulationMismatchError, listed
 from contracts.narration_wire import load
 from daemon.bin_ring import BinRing
 from daemon.ingest import Ingest
+from daemon.service.logs import n_lines_dropped
 from daemon.service.settings import Settings
 from daemon.service.stats import StreamStats, stats_message
 from daemon.service.wiring import Components
@@ -147,6 +148,7 @@ class Monitor:
         narrator_client = components.narrator_client
         counters.windows_dropped.update(narrator_client.dropped)
         counters.worker_restarts = narrator_client.n_restarts
+        counters.log_lines_dropped = n_lines_dropped()
         counters.published_messages = components.publisher.n_published
         waiting = components.loop.ingest.waiting_streams()
         streams = {

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Thread
+from threading import Thread, Timer
 from types import FrameType
 
 FORCED_EXIT_CODE = 1
 """After a second signal: what was under way is lost."""
+
+PRINTING_TIMEOUT_S = 5.0
+"""For a table; a terminal that was paused counts as one that nobody reads."""
 
 STDIN = 0
 
@@ -45,6 +49,24 @@ def stop_on_signal(
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def bounded_end(request: StopRequest, *, deadline_s: float = PRINTING_TIMEOUT_S) -> Iterator[None]:
+    """Print in the body what is left to say; after a signal, not for longer than the deadline.
+
+    Standard output that nobody reads would keep a process that was asked to end. One that ends by
+    itself waits for its reader, as programs do.
+    """
+    timer = Timer(deadline_s, os._exit, [0])
+    timer.daemon = True
+    if request.signal_name:
+        timer.start()
+    try:
+        yield
+        sys.stdout.flush()
+    finally:
+        timer.cancel()
 
 
 def stop_with_stdin(request: StopRequest) -> None:

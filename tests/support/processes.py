@@ -22,9 +22,12 @@ DEADLINE_S = 200.0
 
 
 class Neurrate:
-    """One command in a process of its own, killed at the end if it still runs."""
+    """One command in a process of its own, killed at the end if it still runs.
 
-    def __init__(self, *words: object, folder: Path, name: str) -> None:
+    `output` is the descriptor that it writes to, instead of its log.
+    """
+
+    def __init__(self, *words: object, folder: Path, name: str, output: int | None = None) -> None:
         self.log = folder / f"{name}.log"
         self.json = folder / f"{name}.json"
         self._address_file = folder / f"{name}-addresses.json"
@@ -34,8 +37,8 @@ class Neurrate:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "neurrate.cli", *map(str, (*words, *files))],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                stdout=log if output is None else output,
+                stderr=log if output is None else output,
                 start_new_session=True,
                 env={k: v for k, v in os.environ.items() if not k.startswith("NEURRATE_")},
             )

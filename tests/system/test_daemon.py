@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +28,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start commands, and end those that are left."""
     started: list[Neurrate] = []
 
-    def begin(*words: object, name: str) -> Neurrate:
-        started.append(Neurrate(*words, folder=tmp_path, name=name))
+    def begin(*words: object, name: str, output: int | None = None) -> Neurrate:
+        started.append(Neurrate(*words, folder=tmp_path, name=name, output=output))
         return started[-1]
 
     yield begin
@@ -40,12 +42,16 @@ def start_daemon(start: Start, tiny_bundle: Manifest) -> Start:
     """Start a daemon that retrieves captions: a narrator that loads in no time."""
 
     def begin(
-        spikes: str, *words: object, publish: str = "tcp://127.0.0.1:*", name: str = "daemon"
+        spikes: str,
+        *words: object,
+        publish: str = "tcp://127.0.0.1:*",
+        name: str = "daemon",
+        output: int | None = None,
     ) -> Neurrate:
         return start(
             "run", "--bundle", tiny_bundle.folder, "--connect", spikes,
             "--publish", publish, "--narrator", "retrieval",
-            "--set", "http.port=0", *words, name=name,
+            "--set", "http.port=0", *words, name=name, output=output,
         )  # fmt: skip
 
     return begin
@@ -55,8 +61,13 @@ def start_daemon(start: Start, tiny_bundle: Manifest) -> Start:
 def start_source(start: Start, recording: Path) -> Start:
     """Start a source of the recording."""
 
-    def begin(*words: object, bind: str = "tcp://127.0.0.1:*", name: str = "source") -> Neurrate:
-        return start("stream", "nwb", recording, "--bind", bind, *words, name=name)
+    def begin(
+        *words: object,
+        bind: str = "tcp://127.0.0.1:*",
+        name: str = "source",
+        output: int | None = None,
+    ) -> Neurrate:
+        return start("stream", "nwb", recording, "--bind", bind, *words, name=name, output=output)
 
     return begin
 
@@ -104,6 +115,38 @@ def test_replay_ends_by_itself_with_every_spike_accounted_for(
     narrated = counters["narrations"]["ok"]  # one population
     assert counters["windows"] == narrated + sum(counters["windows_dropped"].values())
     assert counters["batches_lost"] == 0
+
+
+@pytest.fixture
+def full_pipe() -> Iterator[int]:
+    """The end of a pipe that takes nothing more, and that nobody reads."""
+    reader, writer = os.pipe()
+    os.write(writer, b"x" * fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096))
+    yield writer
+    os.close(reader)
+    os.close(writer)
+
+
+def test_output_that_nobody_reads_stops_no_process(
+    start_source: Start, start_daemon: Start, full_pipe: int
+):
+    """Standard output and error are full: every window is narrated, and SIGTERM ends all."""
+    source = start_source("--speed", "40", "--wait-subscribers", 1, output=full_pipe)
+    daemon = start_daemon(
+        source.addresses()["spikes"], "--set", "log.level=DEBUG", output=full_pipe
+    )
+    stats = stats_until(
+        daemon.addresses()["publish"],
+        lambda stats: any(stream["state"] == "ended" for stream in stats["streams"].values()),
+    )
+    assert stats["counters"]["spikes_binned"] == 1200
+    asked = time.monotonic()
+    for process in (daemon, source):
+        process.signal(signal.SIGTERM)
+    assert daemon.wait(deadline_s=30) == 0
+    assert source.wait(deadline_s=30) in {0, -signal.SIGTERM}  # at its end it waits for a reader
+    assert time.monotonic() - asked < 20
+    assert daemon.summary()["counters"]["narrations"]["ok"] > 0
 
 
 def test_two_speeds_give_the_same_narrations(start_source: Start, start_daemon: Start):

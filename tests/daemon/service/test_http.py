@@ -169,6 +169,7 @@ def test_an_answer_that_nobody_reads_has_the_same_deadline(server, health, conne
     health.set("streams", False, "x" * 10_000_000)  # more than the sockets' buffers hold
     client = connect()
     client.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+    wait_until(lambda: server._connections, what="the connection")
     wait_until(lambda: not server._connections, deadline_s=3, what="the connection cut off")
 
 
