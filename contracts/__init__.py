@@ -20,5 +20,8 @@ module                    holds
 ``words``                 the words of a sentence
 ``address``               which addresses may be bound
 ``manifest``              the bundle: manifest, validation, hashes
+``telemetry``             switches off what libraries report to their makers
 ========================  =======================================================
 """
+
+from contracts import telemetry  # noqa: F401 - before any library that reports

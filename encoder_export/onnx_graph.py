@@ -26,6 +26,7 @@ from torch import Tensor, nn  # noqa: TID253 - as above
 
 from contracts.errors import DependencyError, MisuseError, UserError
 from contracts.manifest import MAX_ENCODER_BATCH, PRECISION_KEY
+from daemon.encoders.onnx import import_runtime
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import EncoderNetwork, MultiKernelConv
 from encoder_training.retrieval import RetrievalEncoder
@@ -122,19 +123,20 @@ def write_int8(float32: Path, path: Path) -> None:
     """
     try:
         import onnx
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-    except ImportError as error:
+
+        quantization = import_runtime("onnxruntime.quantization")
+    except (ImportError, DependencyError) as error:
         raise DependencyError(
             "An int8 graph is made with ONNX Runtime. Run: pip install 'neurrate[cpu,train]'"
         ) from error
     with tempfile.TemporaryDirectory() as folder, _quiet():
         scratch = Path(folder) / "int8.onnx"
-        quantize_dynamic(
+        quantization.quantize_dynamic(
             float32,
             scratch,
             per_channel=True,
             reduce_range=True,
-            weight_type=QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
             op_types_to_quantize=list(QUANTIZED_OPERATORS),
         )
         quantized = onnx.load(scratch)

@@ -77,6 +77,15 @@ def test_torch_is_imported_late(package):
     assert offenders == []
 
 
+def test_onnx_runtime_is_imported_in_one_place():
+    """`import_runtime` imports it, after its telemetry was switched off; nothing else does."""
+    statement = re.compile(r"(?m)^\s*(?:import|from) onnxruntime\b")
+    paths = [
+        path for package in (*PACKAGES, "benchmarks") for path in (ROOT / package).rglob("*.py")
+    ]
+    assert [path for path in paths if statement.search(path.read_text(encoding="utf-8"))] == []
+
+
 NOT_IN_CLASS_NAMES = ("Desk", "Port", "Rooms", "Lesson", "Heard", "Said", "Told", "Asked")
 NOT_IN_TEXT = ("has not stirred", "what it costs", "our fault", "nobody says")
 MAX_VERB_LINES, MAX_COMMAND_LINE_LINES = 250, 5_000

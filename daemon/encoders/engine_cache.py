@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contracts.atomic_files import write_bytes, write_json
 from contracts.errors import DependencyError, EngineError
 from contracts.manifest import ENCODER_ONNX, MAX_ENCODER_BATCH, Manifest
+from daemon.encoders.graph_file import read_graph
 from daemon.encoders.tensorrt_build import (
     RECIPE,
     BuiltEngine,
@@ -259,7 +260,7 @@ def keep_plan(plan: Path, facts: EngineModel, content: bytes) -> None:
 
 
 def _make(manifest: Manifest, library: Library, key: EngineKey, plans: list[Path]) -> Path:
-    graph = (manifest.folder / ENCODER_ONNX).read_bytes()
+    graph = read_graph(manifest.folder / ENCODER_ONNX, sha256=manifest.model.sha256[ENCODER_ONNX])
     timings = [plan.with_name(key.timing_name) for plan in plans]
     known = next((timing for timing in timings if timing.is_file()), None)
     built = build_engine(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from contracts.errors import DependencyError, EngineError, ManifestError
 from contracts.manifest import ENCODER_FLOAT32, ENCODER_ONNX, PRECISION_KEY, Manifest
+from daemon.encoders.graph_file import read_graph
 
 FLOAT = "tensor(float)"
 """ONNX Runtime's name for float32."""
@@ -68,6 +70,7 @@ class OnnxGraph:
         self._is_on_gpu = device == "cuda"
         self._ort_session = open_session(
             manifest.folder / file_name,
+            sha256=manifest.model.sha256.get(file_name, ""),
             threads=threads,
             device=device,
             exact_int8=manifest.file(ENCODER_FLOAT32) is None,
@@ -122,8 +125,7 @@ def cuda_errors(what: str) -> Iterator[None]:
 
 def _errors() -> tuple[type[Exception], ...]:
     """Return the exceptions of ONNX Runtime, which share no base, and pybind11's."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as ort
-
+    ort = import_runtime("onnxruntime.capi.onnxruntime_pybind11_state")
     classes = (value for value in vars(ort).values() if isinstance(value, type))
     own = (cls for cls in classes if issubclass(cls, Exception))
     return (*own, RuntimeError, ValueError)
@@ -133,8 +135,8 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def import_runtime() -> Any:
-    """Return the module ``onnxruntime``.
+def import_runtime(module: str = "onnxruntime") -> Any:
+    """Return the module ``onnxruntime``, or one in it. Nobody else imports it.
 
     Raises
     ------
@@ -142,7 +144,7 @@ def import_runtime() -> Any:
         If it is not installed, or cannot be loaded.
     """
     try:
-        import onnxruntime
+        return import_module(module)
     except ModuleNotFoundError as error:
         raise DependencyError(
             "The encoder runs on ONNX Runtime, which is not installed. "
@@ -152,7 +154,6 @@ def import_runtime() -> Any:
         raise DependencyError(
             f"ONNX Runtime is installed and cannot be loaded: {error}. Install it again."
         ) from error
-    return onnxruntime
 
 
 def check_cuda(runtime: Any) -> None:
@@ -195,9 +196,14 @@ def refuse_bfloat16(folder: Path) -> None:
 
 
 def open_session(
-    path: Path, *, threads: int = 1, device: str = "cpu", exact_int8: bool = False
+    path: Path,
+    *,
+    sha256: str | None = None,
+    threads: int = 1,
+    device: str = "cpu",
+    exact_int8: bool = False,
 ) -> Any:
-    """Open a graph in an ONNX Runtime session.
+    """Open a graph in an ONNX Runtime session; see `read_graph` for `sha256`.
 
     `threads` are those of one operator, 0 for all cores. `exact_int8` takes kernels that do not
     saturate with weights of 8 bits, on any processor.
@@ -212,6 +218,7 @@ def open_session(
         If the graph cannot be read.
     """
     runtime = import_runtime()
+    content = read_graph(path, sha256=sha256)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -219,7 +226,7 @@ def open_session(
     options.add_session_config_entry(EXACT_INT8, "1" if exact_int8 else "0")
     providers = [CUDA, CPU] if device == "cuda" else [CPU]
     try:
-        ort_session = runtime.InferenceSession(path, options, providers=providers)
+        ort_session = runtime.InferenceSession(content, options, providers=providers)
     except _errors() as error:
         if device == "cuda":
             raise EngineError(f"CUDA does not take {path.name}: {_first_line(error)}") from error

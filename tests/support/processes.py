@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,10 +25,19 @@ DEADLINE_S = 200.0
 class Neurrate:
     """One command in a process of its own, killed at the end if it still runs.
 
-    `output` is the descriptor that it writes to, instead of its log.
+    `output` is the descriptor that it writes to, instead of its log; `before` are words in front of
+    it, such as a tracer's.
     """
 
-    def __init__(self, *words: object, folder: Path, name: str, output: int | None = None) -> None:
+    def __init__(
+        self,
+        *words: object,
+        folder: Path,
+        name: str,
+        output: int | None = None,
+        before: Sequence[object] = (),
+        env: Mapping[str, str] = os.environ,
+    ) -> None:
         self.log = folder / f"{name}.log"
         self.json = folder / f"{name}.json"
         self._address_file = folder / f"{name}-addresses.json"
@@ -35,12 +45,18 @@ class Neurrate:
         files = ("--json", self.json, "--address-file", self._address_file)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "neurrate.cli", *map(str, (*words, *files))],
+                [
+                    *map(str, before),
+                    sys.executable,
+                    "-m",
+                    "neurrate.cli",
+                    *map(str, (*words, *files)),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log if output is None else output,
                 stderr=log if output is None else output,
                 start_new_session=True,
-                env={k: v for k, v in os.environ.items() if not k.startswith("NEURRATE_")},
+                env={k: v for k, v in env.items() if not k.startswith("NEURRATE_")},
             )
 
     def __enter__(self) -> Self:
