@@ -20,6 +20,7 @@ module                    holds
 ``words``                 the words of a sentence
 ``address``               which addresses may be bound
 ``manifest``              the bundle: manifest, validation, hashes
+``temporary_folder``      temporary folders, which the next start removes after a kill
 ``telemetry``             switches off what libraries report to their makers
 ========================  =======================================================
 """

@@ -124,8 +124,18 @@ def _finite(utterance: Utterance) -> Utterance:
 
 
 def _log(narration: Narration, durations_ms: dict[str, float]) -> None:
-    """Write the one canonical line of a narration."""
+    """Write the one canonical line of a narration, and at DEBUG its text."""
     utterance = narration.utterance
+    logger.debug(
+        "narration",
+        extra={
+            "population": narration.population,
+            "window": narration.window_seq,
+            "window_start_s": round(narration.window_start_s, 3),
+            "window_stop_s": round(narration.window_stop_s, 3),
+            "text": utterance.text,
+        },
+    )
     logger.info(
         "narrated",
         extra={

@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
 from contracts.errors import UserError
+from contracts.temporary_folder import TemporaryFolder
 from neurrate.bench_options import BenchOptions
 from neurrate.summary import print_summary
 from neurrate.tables import print_table, write_json
@@ -150,7 +149,7 @@ def soak(
             file = stack.enter_context(bench.json.open("w", encoding="utf-8"))
         log = Log(file)
         log.write("soak", {"version": VERSION, "rate": rate, **circumstances(inputs)})
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="neurrate-soak-")))
+        folder = stack.enter_context(TemporaryFolder("neurrate-soak-"))
         stop = stack.enter_context(stop_on_interrupt())
         summary = run(
             at.plan(inputs, seconds=seconds),

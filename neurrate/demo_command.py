@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from contracts.atomic_files import check_writable
 from contracts.clock import HostClock
 from contracts.errors import UserError
+from contracts.temporary_folder import TemporaryFolder
 from daemon.service.logs import configure_logging
 from daemon.service.settings_loader import named_populations
 from evaluation.demo import play
@@ -98,9 +98,9 @@ def demo(
     request = DemoRequest(
         recording, units, start, seconds, bundle, model, named, rules=triggers, speed=speed
     )
-    with TemporaryDirectory(prefix="neurrate-demo-") as folder:
-        plan = prepare(Path(folder), request)
-        result = play(plan, Path(folder), plain=plain)
+    with TemporaryFolder("neurrate-demo-") as folder:
+        plan = prepare(folder, request)
+        result = play(plan, folder, plain=plain)
     if svg is not None:
         save_picture(svg, result.watched, HostClock().now_ns(), title="neurrate demo")
     daemon, n_sent = dict(result.summary.daemon), result.summary.source["n_spikes"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
 from contracts.atomic_files import check_writable
 from contracts.errors import DependencyError, UserError, listed
+from contracts.temporary_folder import TemporaryFolder
 from neurrate.arguments import Count, JsonOption, Seed
 from neurrate.tables import print_table, write_json
 from simulation.seeds import SEEN, UNSEEN_SCORE
@@ -96,13 +96,13 @@ def score(
     _check_installed("scipy", *(["matplotlib"] if markdown is not None else []))
     encoder = MiniLM() if sbert else None
     command = _command(bundle, model, scenes=scenes, pairs=pairs, seed=seed, sbert=sbert)
-    with TemporaryDirectory(prefix="neurrate-score-") as folder:
+    with TemporaryFolder("neurrate-score-") as folder:
         if bundle is None:
-            manifest = write_shipped_bundle(Path(folder) / "bundle", command=command)
+            manifest = write_shipped_bundle(folder / "bundle", command=command)
         else:
             manifest = load_manifest(bundle)
         language_model = model or manifest.model.language_model.model_id
-        session = ScoreSession(Path(folder), manifest, language_model, seed=seed)
+        session = ScoreSession(folder, manifest, language_model, seed=seed)
         report = session.run(n_scenes=scenes, n_pairs=pairs, encoder=encoder, command=command)
     _show(report)
     write_json(json, report.to_json())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
 
 from contracts.atomic_files import check_writable
+from contracts.temporary_folder import TemporaryFolder
 from neurrate.arguments import ConfigOption, JsonOption, Seconds, Seed, SetOption
 from neurrate.tables import print_table, write_json
 
@@ -106,8 +106,8 @@ def score(
     )
     prepared = prepare(request)
     try:
-        with TemporaryDirectory(prefix="neurrate-triggers-") as folder:
-            report = dry_run(prepared, Path(folder), command=_command(request, seed), seed=seed)
+        with TemporaryFolder("neurrate-triggers-") as folder:
+            report = dry_run(prepared, folder, command=_command(request, seed), seed=seed)
     finally:
         prepared.source.close()
     _print(report)

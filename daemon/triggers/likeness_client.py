@@ -22,7 +22,6 @@ that come until the next worker has loaded its model, which takes seconds.
 from __future__ import annotations
 
 import logging
-import shutil
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
@@ -107,7 +106,7 @@ class LikenessClient:
         self._process = WorkerProcess(
             [
                 "daemon.triggers.likeness_worker",
-                "--address", f"ipc://{self._folder}/{SOCKET_NAME}",
+                "--address", f"ipc://{self._folder.path}/{SOCKET_NAME}",
                 "--model", model,
                 "--log", log,
                 *(f"--sentence={sentence}" for sentence in self._sentences),
@@ -223,7 +222,7 @@ class LikenessClient:
     def _close_socket(self) -> None:
         """Close the socket, and remove its folder."""
         self._socket.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.close()
 
     def _drop(self) -> None:
         self.n_dropped += self.n_unfinished

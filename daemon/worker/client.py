@@ -29,7 +29,6 @@ Invariants (``tests/daemon/worker/``, in ``test_client.py`` and ``test_client_pr
 from __future__ import annotations
 
 import logging
-import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -131,7 +130,7 @@ class WorkerClient:
         self._has_been_ready = False
         self._start_problem = ""
         self._folder, self._socket = bind_worker_socket(context, SOCKET_NAME, what="the narrator")
-        address = f"ipc://{self._folder}/{SOCKET_NAME}"
+        address = f"ipc://{self._folder.path}/{SOCKET_NAME}"
         self._process = WorkerProcess(
             ["daemon.worker", "--address", address, *worker_arguments], clock
         )
@@ -233,7 +232,7 @@ class WorkerClient:
         """Stop the worker, by force after the deadline, and remove the socket."""
         self._process.stop(deadline_s=deadline_s)
         self._socket.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.close()
 
     def _take(self, identity: bytes, reply: Reply) -> None:
         match reply:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from contracts.clock import second_to_ns
 from contracts.errors import UserError
 from contracts.manifest import load_manifest
 from contracts.narration import Narration, Status
+from contracts.temporary_folder import TemporaryFolder
 from contracts.trigger import Trigger
 from contracts.window import WindowSpec
 from evaluation.latency.inputs import TrialInputs
@@ -92,7 +91,7 @@ def measure_rates(
     """
     spec = load_manifest(inputs.bundle, check_hashes=False).window_spec
     wall_s = seconds + WARM_S
-    with TemporaryDirectory(prefix="neurrate-bench-") as folder:
+    with TemporaryFolder("neurrate-bench-") as folder:
         for number, rate in enumerate(rates):
             plan = replace(
                 rate.plan(inputs, seconds=wall_s),
@@ -104,7 +103,7 @@ def measure_rates(
                 title, wall_s, unit="s", label=f"bench: {title}", is_timed=True
             ) as on_second:
                 run = run_rate(
-                    plan, Path(folder) / str(number), is_stopped=is_stopped, on_second=on_second
+                    plan, folder / str(number), is_stopped=is_stopped, on_second=on_second
                 )
             if run is None:
                 return

@@ -56,7 +56,7 @@ def left_in(home: Path) -> set[str]:
 
 def test_the_encoder_leaves_nothing_in_the_home_folder(tiny_bundle: Manifest, home: Path):
     """ONNX Runtime, as we import it, writes no identifier of the machine and no database."""
-    arguments = [sys.executable, "-c", OPEN_SESSION, tiny_bundle.folder]
+    arguments = [sys.executable, "-c", OPEN_SESSION, str(tiny_bundle.folder)]
     subprocess.run(arguments, env=environment(home), check=True)
     assert left_in(home) == set()
 

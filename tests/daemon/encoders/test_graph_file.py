@@ -111,7 +111,7 @@ def test_either_mark_of_external_data_is_enough(tmp_path: Path, marked_by: str):
 
 @pytest.mark.parametrize(
     "content",
-    [b"\xff" * 40, b"\x3a\x7fcut", b"\x0b\x00", b"\x3a", bytes(1000), b"version https", b"a"],
+    [b"\xff" * 40, b"\x3a\x7fcut", b"\x0b\x00", b"\x3a", bytes(1000), b"text", b"a"],
 )
 def test_a_file_that_is_no_graph_is_refused(tmp_path: Path, content: bytes):
     """Random bytes, a cut file, a text: a sentence, not a traceback."""

@@ -161,7 +161,7 @@ def test_stop_has_a_deadline(context: Context, stub_bundle: Manifest):
         Collector(client).ready()
         assert client.worker_pid is not None
         process = psutil.Process(client.worker_pid)
-        folder = client._folder
+        folder = client._folder.path
         process.suspend()
         client.close(deadline_s=0.1)
         assert not process.is_running()

@@ -1,0 +1,78 @@
+"""Temporary folders of a process, which the next start removes if it was killed.
+
+A process that ends by SIGKILL, or with the machine, removes nothing. So each folder holds a file
+that its owner keeps locked: the kernel lets go of the lock when the owner ends, however it ends,
+and no other process can be taken for it, as with a process id. Whoever makes a folder removes those
+in the same place whose owner is gone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+PREFIX = "neurrate-"
+OWNER = "owner"
+"""The locked file. A folder without one is not of this kind, or is being made."""
+
+
+class TemporaryFolder:
+    """A folder of mode 0700, at `path`, until it is closed.
+
+    Raises
+    ------
+    OSError
+        If there is no temporary folder that can be written.
+    """
+
+    def __init__(self, prefix: str = PREFIX) -> None:
+        remove_abandoned(Path(tempfile.gettempdir()))
+        self.path = Path(tempfile.mkdtemp(prefix=prefix))
+        # Locked under another name, so that nobody finds it unlocked. The descriptor is not
+        # inherited: a child that outlives its parent does not keep the folder.
+        unnamed = self.path / f".{OWNER}"
+        self._descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unnamed.rename(self.path / OWNER)
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the folder and what is in it. May be called twice."""
+        if self._descriptor >= 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def remove_abandoned(place: Path) -> None:
+    """Remove the folders of this user in `place` whose owner has ended."""
+    for folder in place.glob(f"{PREFIX}*"):
+        try:
+            _remove_if_abandoned(folder)
+        except OSError:  # somebody else's, or gone meanwhile
+            continue
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        return
+    descriptor = os.open(folder / OWNER, os.O_RDWR | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
