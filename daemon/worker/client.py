@@ -177,6 +177,8 @@ class WorkerClient:
         if self._worker is None:
             if self._start_problem:
                 return self._start_problem
+            if self._process.start_problem:
+                return f"the narrator worker cannot be started: {self._process.start_problem}"
             # Between two workers there is no process that could be silent.
             if self._process.pid is None or self._silent_s < SILENT_LOADING_AFTER_S:
                 return "the narrator worker is loading its model"

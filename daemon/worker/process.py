@@ -27,6 +27,7 @@ class WorkerProcess:
     """Keeps one child process alive.
 
     `arguments` follow ``python -m``; `started_ns` is when the newest child was started, host clock.
+    `start_problem` is why the next one cannot be started; empty if it can.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class WorkerProcess:
     ) -> None:
         self.n_restarts = 0
         self.started_ns = 0
+        self.start_problem = ""
         self._clock = clock
         self._name = name
         self._command = [sys.executable, "-m", *arguments]
@@ -68,8 +70,7 @@ class WorkerProcess:
         if self._child is None:
             # Not at once: a worker that dies while loading would keep a core and the disk busy.
             if self._is_wanted and self._backoff.is_over:
-                self.n_restarts += 1
-                self.start()
+                self._start_again()
             return None
         exit_code = self._child.poll()
         if exit_code is None:
@@ -79,6 +80,18 @@ class WorkerProcess:
         extra = {"exit_code": exit_code, "restart_in_s": pause_s}
         logger.error("%s died", self._name, extra=extra)
         return exit_code
+
+    def _start_again(self) -> None:
+        """Start the next child; where the system has no room for one, after another pause."""
+        try:
+            self.start()
+        except OSError as error:  # no descriptor, process or memory is left: that may pass
+            self.start_problem = str(error)
+            extra = {"reason": str(error), "restart_in_s": self._backoff.end()}
+            logger.error("%s cannot be started", self._name, extra=extra)  # noqa: TRY400 - the reason says all
+        else:
+            self.start_problem = ""
+            self.n_restarts += 1
 
     def kill(self) -> None:
         """Kill a child that does not answer; `check` then reports it."""

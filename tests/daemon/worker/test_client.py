@@ -80,7 +80,7 @@ class FakeProcess:
     """Stands in for the child process, and for its class."""
 
     pid: int | None = 1
-    address = ""
+    address = start_problem = ""
     n_restarts = n_kills = started_ns = 0
     has_died = False
 

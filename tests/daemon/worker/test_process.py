@@ -45,3 +45,27 @@ def test_pauses_between_restarts_double(monkeypatch: pytest.MonkeyPatch):
     assert pauses[:3] == [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S]
     assert pauses[6:] == [LONGEST_PAUSE_S, LONGEST_PAUSE_S, FIRST_PAUSE_S, 2 * FIRST_PAUSE_S]
     assert process.n_restarts == len(pauses)
+
+
+def test_start_that_the_system_refuses_is_tried_again(monkeypatch: pytest.MonkeyPatch):
+    """Out of descriptors or memory: a problem and another pause, no error in the fast loop."""
+    monkeypatch.setattr(subprocess, "Popen", FakeChild)
+    clock = ManualClock()
+    process = WorkerProcess(["x"], clock)
+    process.start()
+    process._child.code = 1  # type: ignore[union-attr, assignment, unused-ignore]
+    assert process.check() == 1
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    for _ in range(3):
+        clock.ns += round(LONGEST_PAUSE_S * S)
+        assert process.check() is None
+    assert (process.pid, process.n_restarts) == (None, 0)
+    assert "Too many open files" in process.start_problem
+    monkeypatch.setattr(subprocess, "Popen", FakeChild)
+    clock.ns += round(LONGEST_PAUSE_S * S)
+    assert process.check() is None
+    assert (process.pid, process.n_restarts, process.start_problem) == (1, 1, "")
