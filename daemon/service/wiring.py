@@ -256,6 +256,7 @@ def worker_arguments(settings: Settings, manifest: Manifest) -> Sequence[str]:
     """Return the command line of the narrator worker, but for its address."""
     return [
         "--bundle", str(manifest.folder),
+        "--bundle-sha256", manifest.sha256,
         "--narrator", _narrator_settings(settings).model_dump_json(),
         "--vllm", settings.vllm.model_dump_json(),
         "--log", settings.log.model_dump_json(),

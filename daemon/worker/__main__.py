@@ -20,8 +20,8 @@ from threading import Event, Thread
 
 import zmq
 
-from contracts.errors import DependencyError, UserError
-from contracts.manifest import load_manifest
+from contracts.errors import DependencyError, ManifestError, UserError
+from contracts.manifest import Manifest, load_manifest
 from daemon.narrators.auto import load_narrator
 from daemon.service.logs import configure_logging
 from daemon.service.settings import LogSettings, NarratorSettings, VllmSettings
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="daemon.worker", description=__doc__)
     parser.add_argument("--address", required=True)
     parser.add_argument("--bundle", required=True, type=Path)
+    parser.add_argument("--bundle-sha256", default="")
     parser.add_argument("--narrator", required=True, type=NarratorSettings.model_validate_json)
     parser.add_argument("--vllm", default=VllmSettings(), type=VllmSettings.model_validate_json)
     parser.add_argument("--log", default=LogSettings(), type=LogSettings.model_validate_json)
@@ -56,7 +57,9 @@ def main(arguments: Sequence[str]) -> int:
     ):
         try:
             with exit_when_stdin_closes():
-                manifest = load_manifest(options.bundle, check_hashes=False)
+                # Its files too: a later worker loads what may have been written over since.
+                manifest = load_manifest(options.bundle)
+                _check_same_bundle(manifest, options.bundle_sha256)
                 narrator = load_narrator(options.narrator, manifest, vllm=options.vllm)
         except (UserError, DependencyError) as error:
             failure = Failed(-1, str(error), exit_code=error.exit_code)
@@ -65,6 +68,22 @@ def main(arguments: Sequence[str]) -> int:
         socket.send_multipart(pack_reply(ModelLoaded(os.getpid(), narrator.provenance)))
         with closing(narrator):
             return _serve(socket, WorkerLoop(narrator))
+
+
+def _check_same_bundle(manifest: Manifest, sha256: str) -> None:
+    """Refuse a bundle that is not the one that the daemon encodes with.
+
+    Raises
+    ------
+    ManifestError
+        If it is another one.
+    """
+    if sha256 not in {"", manifest.sha256}:
+        raise ManifestError(
+            str(manifest.folder),
+            f"its manifest has the sha256 {manifest.sha256[:12]}, and the daemon encodes with "
+            f"{sha256[:12]}; it was replaced since the daemon started. Restart the daemon",
+        )
 
 
 def _serve(socket: Socket, loop: WorkerLoop) -> int:

@@ -129,6 +129,16 @@ def test_bundle_without_captions_is_the_users_error(context: Context, tmp_path: 
         Collector(client).until(lambda: False)
 
 
+def test_bundle_that_was_replaced_is_the_users_error(context: Context, stub_bundle: Manifest):
+    """Another manifest than the daemon's: nothing is narrated from two bundles at once."""
+    other = [*arguments(stub_bundle), "--bundle-sha256", "0" * 64]
+    with (
+        worker_client(context, other) as client,
+        pytest.raises(UserError, match="it was replaced since the daemon started"),
+    ):
+        Collector(client).ready()
+
+
 def test_missing_model_is_the_users_error(context: Context, stub_bundle: Manifest, tmp_path: Path):
     """A llava model that is not there is reported in one sentence."""
     llava = arguments(stub_bundle, backend="llava", model=str(tmp_path / "nothing"), device="cpu")
