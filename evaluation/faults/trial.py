@@ -95,7 +95,7 @@ class FaultProcess:
         self._observations.sees.append(f"{self._name} {quote}" if self._name != "daemon" else quote)
 
     def _tail(self) -> str:
-        return self.child.text()[-2000:]
+        return self.child.text()[-1000:]
 
 
 class FaultDaemon(FaultProcess):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import h5py
 
@@ -14,6 +17,9 @@ from evaluation.faults.case import fault
 from evaluation.faults.trial import FaultTrial
 
 NWB = "stream_sources/recordings/test_nwb.py"
+POPULATIONS = ", ".join(f'{name} = "all"' for name in "abcdefgh")
+"""Eight log lines a window."""
+
 SINKS = "daemon/triggers/test_sinks.py"
 
 
@@ -36,9 +42,9 @@ def stderr_not_read(trial: FaultTrial) -> None:
             pass
         prefix = ("bash", "-c", f'exec "$@" 2>{fifo}', "--")
         address = trial.address()
-        source = trial.source(address)
-        daemon = trial.daemon(address, settings=["log.level=DEBUG"], prefix=prefix)
-        daemon.narrates(60)
+        source = trial.source(address, "--speed", "10")
+        settings = ["log.level=DEBUG", f"populations={{{POPULATIONS}}}"]
+        daemon = trial.daemon(address, settings=settings, prefix=prefix).narrates()
         daemon.counts("neurrate_log_lines_dropped_total")
         daemon.is_ready()
         trial.ends_with_every_spike(daemon, source)
@@ -61,6 +67,36 @@ def disk_full(trial: FaultTrial) -> None:
     daemon = trial.daemon(address, prefix=("bash", "-c", limited, "--")).narrates()
     daemon.child.ask_to_stop()
     daemon.ends(2, "annot write")
+
+
+@fault(lost="log lines", tests=[])
+def log_on_a_full_disk(trial: FaultTrial) -> None:
+    """The disk that the log goes to is full."""
+    prefix = ("bash", "-c", 'exec "$@" 2>/dev/full', "--")
+    source, daemon, _ = trial.pair(prefix=prefix)
+    daemon.narrates(10)
+    daemon.is_ready()
+    trial.ends_with_every_spike(daemon, source)
+
+
+@fault(
+    lost="connections beyond the limit, and the window that the worker narrated",
+    tests=["daemon/worker/test_process.py::test_start_that_the_system_refuses_is_tried_again"],
+)
+def descriptors_run_out(trial: FaultTrial) -> None:
+    """More connections than the process may have open (ulimit -n), and a worker that dies then."""
+    source, daemon, _ = trial.pair(prefix=("bash", "-c", 'ulimit -n 64; exec "$@"', "--"))
+    parts, worker = urlsplit(daemon.http), daemon.worker_pid
+    host, _, port = daemon.publish.removeprefix("tcp://").rpartition(":")
+    with ExitStack() as stack:
+        for address in 100 * [(parts.hostname, parts.port), (host, int(port))]:
+            stack.enter_context(socket.create_connection(address))
+        os.kill(worker, signal.SIGKILL)
+        daemon.logs("narrator worker cannot be started", level="ERROR")
+    daemon.counts("neurrate_worker_restarts_total")
+    daemon.is_ready()
+    daemon.narrates()
+    trial.ends_with_every_spike(daemon, source)
 
 
 @fault(
@@ -126,6 +162,26 @@ def bundle_changed(trial: FaultTrial) -> None:
 
 
 @fault(
+    lost="narrations, until the daemon is restarted or the bundle is back; windows go on",
+    tests=[
+        "daemon/worker/test_client_processes.py::test_bundle_that_was_replaced_is_the_users_error"
+    ],
+)
+def bundle_replaced(trial: FaultTrial) -> None:
+    """The bundle is replaced while the daemon runs, and the narrator's process restarts."""
+    bundle = _copy_of_the_bundle(trial)
+    _, daemon, _ = trial.pair(bundle=bundle)
+    manifest = bundle / "manifest.json"
+    original = manifest.read_text()
+    manifest.write_text(original.replace('"recording": "faults"', '"recording": "another"'))
+    os.kill(daemon.worker_pid, signal.SIGKILL)
+    daemon.is_not_ready("it was replaced since the daemon started")
+    manifest.write_text(original)
+    daemon.is_ready()
+    daemon.narrates()
+
+
+@fault(
     lost="nothing: it does not start",
     tests=["daemon/encoders/test_graph_check.py"],
 )
@@ -163,8 +219,6 @@ def _with_sink(trial: FaultTrial, sink: str) -> Any:
 )
 def sink_hangs(trial: FaultTrial) -> None:
     """The HTTP server of a trigger's sink does not answer."""
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = "http://{}:{}".format(*server.getsockname())
         source, daemon, _ = _with_sink(trial, f'kind = "http"\nurl = "{url}"')

@@ -69,13 +69,15 @@ def _drip(connection: socket.socket) -> None:
 def endless_message(trial: FaultTrial) -> None:
     """A message that never ends."""
     with beside_a_source(trial, _endless) as daemon:
-        daemon.counts('neurrate_peers_closed_total{reason="message"}')
+        daemon.logs("peer disconnected")
+        daemon.counts('neurrate_peers_closed_total{reason="parts"}')
 
 
 @fault(lost="nothing of other sources", tests=[])
 def junk_bytes(trial: FaultTrial) -> None:
     """Bytes that are not ZeroMQ."""
     with beside_a_source(trial, _junk) as daemon:
+        daemon.logs("peer disconnected")
         daemon.counts('neurrate_peers_closed_total{reason="greeting"}')
 
 
@@ -83,6 +85,7 @@ def junk_bytes(trial: FaultTrial) -> None:
 def oversized_frame(trial: FaultTrial) -> None:
     """A frame that claims 2^63 bytes."""
     with beside_a_source(trial, _oversized) as daemon:
+        daemon.logs("peer disconnected")
         daemon.counts('neurrate_peers_closed_total{reason="frame"}')
 
 
@@ -93,13 +96,24 @@ def dripped_greeting(trial: FaultTrial) -> None:
         daemon.narrates(30)
 
 
-@fault(
-    lost="the hellos; nothing of other sources",
-    tests=[],
-)
+@fault(lost="the hellos; nothing of other sources", tests=[])
 def hello_flood(trial: FaultTrial) -> None:
-    """Hellos of 50,000 units, each of another run, as fast as they leave."""
-    units = Population([Unit(str(row), "probeZ") for row in range(50_000)])
+    """Hellos of 4,000 units, each of another run, as fast as they leave."""
+    with flooded_with_hellos(trial, n_units=4_000) as daemon:
+        daemon.counts('neurrate_wire_errors_total{reason="rate"}')
+
+
+@fault(lost="the hellos; nothing of other sources", tests=[])
+def large_hellos(trial: FaultTrial) -> None:
+    """Hellos of 50,000 units."""
+    with flooded_with_hellos(trial, n_units=50_000) as daemon:
+        daemon.counts('neurrate_wire_errors_total{reason="field"}')
+
+
+@contextmanager
+def flooded_with_hellos(trial: FaultTrial, *, n_units: int) -> Iterator[FaultDaemon]:
+    """Run a daemon with a sound source and one that sends 50 hellos of units of its own."""
+    units = Population([Unit(str(row), "probeZ") for row in range(n_units)])
     address, hostile = trial.address(), trial.address()
     source = trial.source(address)
     with zmq.Context() as context, context.socket(zmq.XPUB) as flood:
@@ -108,10 +122,10 @@ def hello_flood(trial: FaultTrial) -> None:
         daemon = trial.daemon(address, hostile).narrates()
         before_mb = daemon.memory_mb()
         wait_for(lambda: flood.poll(100) or None, lambda: "a subscription")
-        for number in range(100):
+        for number in range(50):
             flood.send_multipart(pack(Hello(f"z{number % 7}", token_hex(8), "flood", units)))
+        yield daemon
         daemon.narrates(30)
-        daemon.counts('neurrate_wire_errors_total{reason="population"}')
         daemon.does_not_grow(before_mb)
         trial.ends_with_every_spike(daemon, source)
 

@@ -57,6 +57,7 @@ def source_restarted(trial: FaultTrial) -> None:
     first.child.ask_to_stop()
     first.ends(0)
     second = trial.source(address)
+    daemon.logs("stream restarted")
     daemon.counts("neurrate_stream_restarts_total", exactly=1)
     daemon.is_ready()
     daemon.narrates()
@@ -83,7 +84,6 @@ def source_of_other_units(trial: FaultTrial) -> None:
     address = trial.address()
     foreign, daemon = trial.source(address, recording=other), trial.daemon(address)
     daemon.is_not_ready("are not in the encoder's population")
-    daemon.logs("hello refused")
     daemon.counts('neurrate_wire_errors_total{reason="population"}')
     foreign.child.kill()
     trial.source(address)
@@ -126,8 +126,8 @@ def two_sources_of_one_name(trial: FaultTrial) -> None:
     trial.source(addresses[0])
     daemon = trial.daemon(*addresses).narrates()
     trial.source(addresses[1])
-    daemon.is_not_ready("nwb")
-    daemon.logs("two sources", level="WARNING")
+    daemon.is_not_ready("two sources send a stream named nwb")
+    daemon.counts('neurrate_wire_errors_total{reason="taken"}')
     daemon.narrates()
 
 
@@ -166,22 +166,28 @@ def clock_back(trial: FaultTrial) -> None:
     """The clock of one probe of two jumps an hour back and stays there."""
     with two_probes(trial) as (daemon, _, second):
         second.shift_s = -3600
-        daemon.is_not_ready("probeB")
+        daemon.is_not_ready("probeB is set aside")
+        daemon.logs("stream is set aside", level="WARNING")
+        daemon.counts("neurrate_streams_aside_total", exactly=1)
         daemon.narrates(10)
         second.shift_s = 0
         daemon.is_ready()
 
 
 @fault(
-    lost="",
+    lost="the spikes of that probe, until its clock agrees",
     tests=[],
 )
 def probe_ahead(trial: FaultTrial) -> None:
-    """One probe of two is 60 s ahead from its start."""
+    """The clock of one probe of two is 60 s ahead."""
     with two_probes(trial) as (daemon, _, second):
         second.shift_s = 60
-        daemon.is_not_ready("probeB")
+        daemon.is_not_ready("probeB is set aside")
+        daemon.counts("neurrate_streams_aside_total", exactly=1)
         daemon.narrates(10)
+        second.shift_s = 0
+        daemon.counts('neurrate_wire_errors_total{reason="jump"}')
+        daemon.is_ready()
 
 
 def other_recording(trial: FaultTrial) -> Path:

@@ -62,6 +62,7 @@ def attacked(trial: FaultTrial, attack: DaemonAttack, reason: str) -> None:
             attack(connection, daemon)
         except OSError:
             pass  # the daemon has hung up
+        daemon.logs("peer disconnected")
         daemon.narrates(10)
         daemon.does_not_grow(before_mb)
         daemon.counts(f'neurrate_peers_closed_total{{reason="{reason}"}}')
