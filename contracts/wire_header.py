@@ -190,6 +190,10 @@ def _read_carefully(part: Part, max_units: int) -> Mapping[str, Any]:
             key = reader.unpack()
             if not isinstance(key, str):
                 raise WireError("header", f"a header's keys must be texts, got {key!r:.32}")
+            if key in fields:  # or one header would be read many times over
+                raise WireError(
+                    "header", f"a key may stand once in a header, got {key!r:.32} twice"
+                )
             if key in COLUMNS:
                 fields[key] = _read_column(reader, key, max_units)
             elif key in _SCALARS:

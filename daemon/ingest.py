@@ -57,6 +57,12 @@ QUEUE_MESSAGES = 2000
 
 HELLO_PARTS = 2
 
+MAX_NAME_BYTES = 65
+"""One more than a stream's name may have."""
+
+MAX_DETAIL = 1000
+"""Characters of a line that say what was wrong with a message."""
+
 TWO_SOURCES = "two sources send under one name"
 
 logger = logging.getLogger(__name__)
@@ -240,7 +246,8 @@ class Ingest:
     def _read_hello(self, parts: list[bytes], connection: _SourceConnection) -> Iterable[Ingested]:
         # Sources repeat their hello every second, with a table of hundreds of units. Most are told
         # from the topic and the run, without unpacking it.
-        name, run = parts[0][len(b"hello.") :].decode(errors="replace"), hello_run(parts[1])
+        topic = parts[0][: len(b"hello.") + MAX_NAME_BYTES]
+        name, run = topic.partition(b".")[2].decode(errors="replace"), hello_run(parts[1])
         now_ns = self._clock.now_ns()
         if self.registry.is_taken(name, run, connection=connection.number, host_ns=now_ns):
             self._drop("taken", f"another run says hello for {shown(name)!r}", TWO_SOURCES)
@@ -360,4 +367,6 @@ class Ingest:
 
     def _drop(self, reason: str, detail: str, event: str = "message dropped") -> None:
         self._counters.wire_errors[reason] = self._counters.wire_errors.get(reason, 0) + 1
-        self._log.warning(reason, event, extra={"reason": reason, "detail": detail})
+        # A detail may quote what came from outside.
+        fields = {"reason": reason, "detail": shown(detail, limit=MAX_DETAIL)}
+        self._log.warning(reason, event, extra=fields)

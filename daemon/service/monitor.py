@@ -23,6 +23,9 @@ LOG_EVERY_NS = 60 * NS_PER_S
 STALL_S = 1.0
 """Beyond ``ingest.stream_timeout_s``, the longest that a batch may take to arrive."""
 
+LOSS_MEMORY_NS = 60 * NS_PER_S
+"""A source that is left unread fills some thousand messages of queues between two losses."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -33,6 +36,14 @@ class _WatermarkProgress:
     complete_until: int
     generation: int
     messages_received: int
+    host_ns: int
+
+
+@dataclass(slots=True)
+class _Losses:
+    """Of one stream: how many batches it had lost, and when it last lost some while it led."""
+
+    n_lost: int
     host_ns: int
 
 
@@ -50,6 +61,7 @@ class Monitor:
         self._next_stats_ns = 0
         self._next_log_ns = self._started_ns + LOG_EVERY_NS
         self._progress = _WatermarkProgress(-MAX_SESSION_NS, 0, 0, started_ns)
+        self._losses: dict[str, _Losses] = {}
 
     def tick(self) -> None:
         """Look for silence; once a second update health and publish statistics."""
@@ -114,6 +126,7 @@ class Monitor:
             now_ns=now_ns,
             memory_ns=second_to_ns(self._settings.ingest.stream_timeout_s + STALL_S),
         )
+        problems += self._runaways(now_ns)
         problem = "; ".join(problems) or self._stall(now_ns)
         health.set("streams", not problem, problem)
         gauges.streams_waiting = len(components.loop.ingest.waiting_streams())
@@ -124,6 +137,26 @@ class Monitor:
             name: ns_to_second(now_ns - stream.last_received_host_ns)
             for name, stream in components.registry.streams.items()
         }
+
+    def _runaways(self, now_ns: int) -> list[str]:
+        """Return which streams lead so far that they are left unread, and lose batches by it.
+
+        A replay that loses nothing waits at the same lead; a clock that runs fast cannot.
+        """
+        components, ring = self._components, self._components.loop.ring
+        problems = []
+        for name, stream in components.registry.streams.items():
+            lead_ns = ring.covered_until_ns(name) - ring.complete_until_ns
+            losses = self._losses.setdefault(name, _Losses(stream.n_lost, -LOSS_MEMORY_NS))
+            if stream.n_lost > losses.n_lost and lead_ns > ring.capacity_ns // 2 - NS_PER_S:
+                losses.host_ns = now_ns
+            losses.n_lost = stream.n_lost
+            if now_ns - losses.host_ns < LOSS_MEMORY_NS:
+                problems.append(
+                    f"{name} is {_distance(lead_ns)}, left unread meanwhile, and loses batches: "
+                    "its clock runs fast, or another source is slow"
+                )
+        return problems
 
     def _stall(self, now_ns: int) -> str:
         """Return why no window becomes complete although batches arrive; empty if some do."""
