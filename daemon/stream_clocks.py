@@ -61,9 +61,9 @@ CONFIRM_BATCHES = 32
 MAX_LOST = 1_000_000
 """Batches that may be missing between two: of 10 ms, close to three hours."""
 
-HELD_BATCHES = 4096
-HELD_SPIKES = 1 << 20
-"""Held back for one stream at most: 40 s of 10 ms batches, 12 MB. The newest are kept."""
+HELD_BATCHES = 2048
+HELD_SPIKES = 1 << 18
+"""Held back for one stream at most: 20 s of 10 ms batches, 3 MB. The newest are kept."""
 
 
 class Step(StrEnum):
@@ -109,7 +109,9 @@ class _Held:
         self.batches.append(batch)
         self.n_spikes += batch.n_spikes
         n_dropped = 0
-        while len(self.batches) > HELD_BATCHES or self.n_spikes > HELD_SPIKES:
+        while len(self.batches) > 1 and (
+            len(self.batches) > HELD_BATCHES or self.n_spikes > HELD_SPIKES
+        ):
             self.n_spikes -= self.batches.popleft().n_spikes
             n_dropped += 1
         return n_dropped
