@@ -15,7 +15,7 @@ from daemon.service.logs import n_lines_dropped
 from daemon.service.settings import Settings
 from daemon.service.stats import StreamStats, stats_message
 from daemon.service.wiring import Components
-from daemon.stream_registry import StreamState
+from daemon.stream_registry import StreamRegistry, StreamState
 
 STATS_EVERY_NS = NS_PER_S
 LOG_EVERY_NS = 60 * NS_PER_S
@@ -47,6 +47,34 @@ class _Losses:
     host_ns: int
 
 
+class RunawayWatch:
+    """Finds streams that lead so far that they are left unread, and lose batches by it.
+
+    A replay that loses nothing waits at the same lead; a clock that runs fast cannot.
+    """
+
+    def __init__(self) -> None:
+        self._losses: dict[str, _Losses] = {}
+
+    def problems(self, registry: StreamRegistry, ring: BinRing, *, now_ns: int) -> list[str]:
+        """Return a sentence for each; called once a second."""
+        problems = []
+        for name, stream in registry.streams.items():
+            if stream.state is not StreamState.LIVE:
+                continue
+            lead_ns = ring.covered_until_ns(name) - ring.complete_until_ns
+            losses = self._losses.setdefault(name, _Losses(stream.n_lost, -LOSS_MEMORY_NS))
+            if stream.n_lost > losses.n_lost and lead_ns > ring.capacity_ns // 2 - NS_PER_S:
+                losses.host_ns = now_ns
+            losses.n_lost = stream.n_lost
+            if now_ns - losses.host_ns < LOSS_MEMORY_NS:
+                problems.append(
+                    f"{name} is {_distance(lead_ns)}, left unread meanwhile, and loses batches: "
+                    "its clock runs fast, or another source is slow"
+                )
+        return problems
+
+
 class Monitor:
     """Looks at a daemon's components whenever the fast loop has made a step."""
 
@@ -61,7 +89,7 @@ class Monitor:
         self._next_stats_ns = 0
         self._next_log_ns = self._started_ns + LOG_EVERY_NS
         self._progress = _WatermarkProgress(-MAX_SESSION_NS, 0, 0, started_ns)
-        self._losses: dict[str, _Losses] = {}
+        self._runaways = RunawayWatch()
 
     def tick(self) -> None:
         """Look for silence; once a second update health and publish statistics."""
@@ -126,7 +154,7 @@ class Monitor:
             now_ns=now_ns,
             memory_ns=second_to_ns(self._settings.ingest.stream_timeout_s + STALL_S),
         )
-        problems += self._runaways(now_ns)
+        problems += self._runaways.problems(components.registry, ring, now_ns=now_ns)
         problem = "; ".join(problems) or self._stall(now_ns)
         health.set("streams", not problem, problem)
         gauges.streams_waiting = len(components.loop.ingest.waiting_streams())
@@ -137,26 +165,6 @@ class Monitor:
             name: ns_to_second(now_ns - stream.last_received_host_ns)
             for name, stream in components.registry.streams.items()
         }
-
-    def _runaways(self, now_ns: int) -> list[str]:
-        """Return which streams lead so far that they are left unread, and lose batches by it.
-
-        A replay that loses nothing waits at the same lead; a clock that runs fast cannot.
-        """
-        components, ring = self._components, self._components.loop.ring
-        problems = []
-        for name, stream in components.registry.streams.items():
-            lead_ns = ring.covered_until_ns(name) - ring.complete_until_ns
-            losses = self._losses.setdefault(name, _Losses(stream.n_lost, -LOSS_MEMORY_NS))
-            if stream.n_lost > losses.n_lost and lead_ns > ring.capacity_ns // 2 - NS_PER_S:
-                losses.host_ns = now_ns
-            losses.n_lost = stream.n_lost
-            if now_ns - losses.host_ns < LOSS_MEMORY_NS:
-                problems.append(
-                    f"{name} is {_distance(lead_ns)}, left unread meanwhile, and loses batches: "
-                    "its clock runs fast, or another source is slow"
-                )
-        return problems
 
     def _stall(self, now_ns: int) -> str:
         """Return why no window becomes complete although batches arrive; empty if some do."""

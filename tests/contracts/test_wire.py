@@ -250,3 +250,26 @@ def test_largest_hostile_hello_takes_little_more_than_itself(name):
 def test_version_is_one():
     """Raising the version is a decision: it belongs in docs/wire-format.md and the changelog."""
     assert WIRE_VERSION == 1
+
+
+def test_key_that_stands_twice_is_refused():
+    """A table repeated in one header would be read as often, each time at its full length."""
+    column = msgpack.packb("unit_id") + msgpack.packb([f"{n}" for n in range(1000)])
+    scalars = {"version": 1, "stream": "probeA", "run": RUN}
+    header = b"\x85" + msgpack.packb(scalars)[1:] + column * 2
+    assert _reason([b"hello.probeA", header]) == "header"
+
+
+def test_table_beyond_a_receivers_limit_is_not_read():
+    """A receiver may take fewer units than the format allows; their texts are never made."""
+    units = [Unit(f"{n:060}") for n in range(20_000)]
+    parts = [bytes(part) for part in pack(Hello("probeA", RUN, "test", Population(units)))]
+    tracemalloc.start()
+    try:
+        with pytest.raises(WireError) as caught:
+            unpack(parts, max_units=10_000)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert caught.value.reason == "size"
+    assert peak_bytes < 2 * len(parts[1])
