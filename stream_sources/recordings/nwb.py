@@ -21,6 +21,7 @@ from stream_sources.recordings.nwb_columns import read_text
 from stream_sources.recordings.nwb_intervals import read_invalid_times, read_presentations
 from stream_sources.recordings.nwb_links import (
     UnreadableError,
+    explained,
     follow,
     library_text,
 )
@@ -40,28 +41,6 @@ CHUNK_CACHE_BYTES = 32 << 20
 
 MAX_LABEL = 64
 """A longer identifier would fill the screen; the file's name stands in for it."""
-
-
-CAUSES = {
-    "errno = 11": (
-        "another program has the file open for writing",
-        "Wait until it has closed it, or give a copy.",
-    ),
-    "unable to lock file": (
-        "the file system cannot lock files",
-        "If nobody writes to the file, set HDF5_USE_FILE_LOCKING=FALSE in the environment.",
-    ),
-    "already open for write": (
-        "a program is writing to the file, or ended without closing it",
-        "Wait until it has closed it; if it has ended, run 'h5clear -s' on a copy.",
-    ),
-    "multi driver": (
-        "it is one part of a file that HDF5 split into several",
-        "Join them with h5repack.",
-    ),
-    "truncated": ("the file is cut short", "Copy or download it again."),
-}
-"""Phrases of HDF5, what each means, and what to do."""
 
 
 class NwbSource(RecordingSource):
@@ -224,10 +203,10 @@ def _check_local(path: Path) -> None:
 
 def _damage(error: Exception) -> str:
     text = library_text(error)
-    for phrase, (meaning, remedy) in CAUSES.items():
-        if phrase in text:
-            return f"{meaning}: {text}. {remedy}"
-    return f"the file cannot be read: {text}. It may be damaged; copy or download it again."
+    return (
+        explained(text)
+        or f"the file cannot be read: {text}. It may be damaged; copy or download it again."
+    )
 
 
 def _units_group(file: h5py.File, path: str) -> h5py.Group:

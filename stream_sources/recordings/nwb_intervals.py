@@ -121,7 +121,8 @@ def _presentation_table(name: str, table: Table) -> Presentations:
         row_id = None
     if row_id is None:
         row_id = np.arange(table.n_rows, dtype=np.float64)
-    shown = _plausible(start_s) & _plausible(stop_s) & (stop_s >= start_s)
+    written = (start_s != 0) | (stop_s != 0)  # HDF5's fill value in rows that nobody wrote
+    shown = _plausible(start_s) & _plausible(stop_s) & (stop_s >= start_s) & written
     if not shown.all():
         n_lost = int((~shown).sum())
         logger.warning(

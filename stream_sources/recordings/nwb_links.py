@@ -17,6 +17,35 @@ LIBRARY_ERRORS = (OSError, KeyError, RuntimeError, ValueError)
 """What h5py raises where an object cannot be opened or a reference cannot be resolved."""
 
 
+CAUSES = {
+    "errno = 11": (
+        "another program has the file open for writing",
+        "Wait until it has closed it, or give a copy.",
+    ),
+    "unable to lock file": (
+        "the file system cannot lock files",
+        "If nobody writes to the file, set HDF5_USE_FILE_LOCKING=FALSE in the environment.",
+    ),
+    "already open for write": (
+        "a program is writing to the file, or ended without closing it",
+        "Wait until it has closed it; if it has ended, run 'h5clear -s' on a copy.",
+    ),
+    "multi driver": (
+        "it is one part of a file that HDF5 split into several",
+        "Join them with h5repack.",
+    ),
+    "truncated": ("the file is cut short", "Copy or download it again."),
+}
+"""Phrases of HDF5, what each means, and what to do."""
+
+ELSEWHERE = {
+    "can't open file": "which is not there. Copy that file beside this one.",
+    "doesn't exist": "which has nothing of that name. Is it the file that was linked?",
+    "not found": "which has nothing of that name. Is it the file that was linked?",
+}
+"""Phrases of HDF5 about the target of a link into another file."""
+
+
 class UnreadableError(UserError):
     """A part of a file cannot be read, with the reason: its column, table or link."""
 
@@ -63,9 +92,20 @@ def library_text(error: Exception) -> str:
     return text[text.find("(") + 1 : text.rfind(")")] if text.endswith(")") else text
 
 
+def explained(text: str) -> str:
+    """Return what a phrase of HDF5 about a file means and what to do; empty if that is damage."""
+    for phrase, (meaning, remedy) in CAUSES.items():
+        if phrase in text:
+            return f"{meaning}: {text}. {remedy}"
+    return ""
+
+
 def _child(group: h5py.Group, name: str, n_links: int) -> h5py.Group | h5py.Dataset | None:
     where = f"{group.name.rstrip('/')}/{name}".lstrip("/")
-    link = group.get(name, getlink=True)
+    try:
+        link = group.get(name, getlink=True)
+    except TypeError as error:  # a link of a kind that a program has defined for itself
+        raise UnreadableError(f"{where} is a link of a kind that h5py does not know") from error
     if link is None:
         return None
     if isinstance(link, h5py.SoftLink):
@@ -86,9 +126,10 @@ def _child(group: h5py.Group, name: str, n_links: int) -> h5py.Group | h5py.Data
     except LIBRARY_ERRORS as error:
         reason = library_text(error)
         if isinstance(link, h5py.ExternalLink):
+            means = (text for phrase, text in ELSEWHERE.items() if phrase in reason)
+            cause = next(means, f"which cannot be opened: {explained(reason) or reason}")
             raise UnreadableError(
-                f"{where} is a link to {link.path} in {link.filename}, which cannot be opened "
-                f"({reason}). Copy that file beside this one."
+                f"{where} is a link to {link.path} in {link.filename}, {cause}"
             ) from error
         raise UnreadableError(
             f"{where} cannot be opened ({reason}); the file may be damaged"

@@ -204,7 +204,8 @@ def _check_written(times: Column, start: NDArray[np.int64], stop: NDArray[np.int
         if lost.any():
             raise UnreadableError(
                 f"{times.name} {hole.reason}: {int(lost.sum()):,} spikes of "
-                f"{int((lost > 0).sum())} units would be fill values"
+                f"{int((lost > 0).sum())} units would be fill values. Write them, or restore what "
+                "the file refers to."
             )
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.client import HTTPException, InvalidURL
@@ -134,7 +134,7 @@ class RemoteFile(io.RawIOBase):
             _size=info.n_bytes,
         )
         session = self._remote.session
-        session.request = partial(session.request, timeout=RANGE_TIMEOUT_S)
+        session.request = partial(_request_range, session.request, info)
         self.n_bytes = info.n_bytes
 
     def readable(self) -> bool:
@@ -209,6 +209,27 @@ def check_ranges(url: str) -> RemoteInfo:
         raise RecordingError(url, _status_problem(error.code, error.reason)) from error
     except (URLError, TimeoutError, HTTPException, OSError, ValueError) as error:
         raise RecordingError(url, _reach_problem(error)) from error
+
+
+def _request_range(
+    request: Callable[..., Any], info: RemoteInfo, *args: Any, **options: Any
+) -> Any:
+    """Ask for a range and see that the answer is that range, of the file as it was at first.
+
+    Raises
+    ------
+    OSError
+        If it is another.
+    """
+    response = request(*args, **options, timeout=RANGE_TIMEOUT_S)
+    wanted = options["headers"]["Range"].replace("=", " ")
+    found = response.headers.get("Content-Range", "")
+    if response.status_code == 206 and found != f"{wanted}/{info.n_bytes}":
+        raise OSError(f"{wanted} of {info.n_bytes} were asked for, {found or 'others'} came")
+    version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+    if response.ok and version and info.version and version != info.version:
+        raise OSError("the file was replaced while it was read")
+    return response
 
 
 def _read_failure(url: str, error: Exception) -> RecordingError:

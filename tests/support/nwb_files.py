@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+
+WRITER = """
+import os, sys, h5py
+file = h5py.File(sys.argv[1], "a", libver=sys.argv[2])
+file.attrs["changed"] = 1
+file.flush()
+print("open", flush=True)
+sys.stdin.read(1) or os._exit(1)
+"""
 
 
 def random_trains(
@@ -74,6 +86,22 @@ def write_kilosort(
         lines = ["cluster_id\tgroup", *(f"{unit}\t{group}" for unit, group in groups.items())]
         (folder / "cluster_group.tsv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@contextmanager
+def writer(path: Path, libver: str) -> Iterator[None]:
+    """Hold a file open for writing in another process, which ends without closing it."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), libver],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "open\n"
+        yield
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def _write_columns(group: h5py.Group, columns: dict[str, Any] | None) -> None:

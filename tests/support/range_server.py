@@ -23,6 +23,9 @@ class RangeServer(ThreadingHTTPServer):
         """Status of every answer; 0 for none."""
         self.n_sound = 1_000_000
         """Requests that are answered in full; the next ones get half of what they asked for."""
+        self.n_sound_ranges = 1_000_000
+        self.fault = ""
+        """What is wrong with the answers after these: ``range``, another one, or ``version``."""
         self.n_allowed = 1_000_000
         """Requests that are answered at all; the next ones are refused."""
         self.n_requests = 0
@@ -55,8 +58,14 @@ class _Handler(BaseHTTPRequestHandler):
         if first >= len(data):
             self.send_error(416)
             return
-        content_range = f"bytes {first}-{last}/{len(data)}"
-        self._answer(206, data[first : last + 1], {"Content-Range": content_range})
+        fault = self.server.fault if self.server.n_requests > self.server.n_sound_ranges else ""
+        if fault == "range":
+            first, last = 0, last - first
+        headers = {
+            "Content-Range": f"bytes {first}-{last}/{len(data)}",
+            "ETag": f'"{len(data)}{fault}"',
+        }
+        self._answer(206, data[first : last + 1], headers)
 
     def _cut(self, body: bytes) -> bytes:
         return body if self.server.n_requests <= self.server.n_sound else body[: len(body) // 2]

@@ -116,3 +116,15 @@ def test_invalid_times_that_cannot_be_read_are_said(path: Path) -> None:
     source = NwbSource(str(path))
     assert len(source.invalid_ns) == 0
     assert "invalid_times is left out: intervals/invalid_times/stop_time has 1" in source.notes[0]
+
+
+def test_rows_that_nobody_wrote_are_no_presentations(path: Path) -> None:
+    """The rest of a column that was written in part is zero, which is no presentation."""
+    with h5py.File(path, "a") as file:
+        for name in ("start_time", "stop_time"):
+            values = file[f"intervals/{BAD}/{name}"][:]
+            del file[f"intervals/{BAD}/{name}"]
+            column = file[f"intervals/{BAD}"].create_dataset(name, (9,), "f8")
+            column[:4] = values
+    marks = [mark for mark in NwbSource(str(path)).marks() if mark.stimulus == "bad"]
+    assert len(marks) == 4

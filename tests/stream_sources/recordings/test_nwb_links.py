@@ -15,7 +15,7 @@ import stream_sources.recordings.nwb_spikes as spikes_module
 from contracts.errors import RecordingError
 from stream_sources.recordings.nwb import NwbSource
 from tests.support import spike_lists
-from tests.support.nwb_files import random_trains, write_units
+from tests.support.nwb_files import random_trains, write_units, writer
 from tests.support.range_server import range_server
 
 TRAINS = random_trains(6)
@@ -160,9 +160,18 @@ GONE = [
     (
         "units",
         h5py.ExternalLink("gone.nwb", "/units"),
-        r"to /units in gone\.nwb, which cannot be opened .* Copy that file",
+        r"to /units in gone\.nwb, which is not there. Copy that file",
     ),
-    ("units", h5py.ExternalLink("other.nwb", "/none"), r"to /none in other\.nwb"),
+    (
+        "units",
+        h5py.ExternalLink("other.nwb", "/none"),
+        r"to /none in other\.nwb, which has nothing of",
+    ),
+    (
+        "units",
+        h5py.ExternalLink("other.nwb", "/units/id/x"),
+        r"to /units/id/x in other\.nwb, which",
+    ),
     ("units", h5py.SoftLink("/elsewhere"), "to /elsewhere, which is not in the file"),
     ("units", h5py.SoftLink("/units"), "to /units, which is not in the file"),
     ("units/spike_times", h5py.SoftLink("times"), "to times, which is not in the file"),
@@ -226,6 +235,18 @@ def test_a_map_that_shows_other_values_is_not_used(
     source = NwbSource(str(write_units(tmp_path / "session.nwb", TRAINS)))
     assert source.trains.pages is None
     assert spike_lists.of_batches(source.batches()) == spike_lists.of_trains(TRAINS)
+
+
+def test_a_linked_file_that_a_writer_holds_open_is_said(tmp_path: Path) -> None:
+    """The cause is that of the other file."""
+    write_units(tmp_path / "other.nwb", TRAINS)
+    with h5py.File(tmp_path / "session.nwb", "w") as file:
+        external(file)
+    with (
+        writer(tmp_path / "other.nwb", "earliest"),
+        pytest.raises(RecordingError, match=r"in other\.nwb, which cannot be opened: another prog"),
+    ):
+        NwbSource(str(tmp_path / "session.nwb"))
 
 
 def test_two_links_that_chase_each_other_end(tmp_path: Path) -> None:

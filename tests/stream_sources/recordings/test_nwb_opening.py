@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -14,38 +10,13 @@ import pytest
 
 from contracts.errors import RecordingError
 from stream_sources.recordings.nwb import NwbSource
-from tests.support.nwb_files import random_trains, write_units
-
-WRITER = """
-import os, sys, h5py
-file = h5py.File(sys.argv[1], "a", libver=sys.argv[2])
-file.attrs["changed"] = 1
-file.flush()
-print("open", flush=True)
-sys.stdin.read(1) or os._exit(1)
-"""
+from tests.support.nwb_files import random_trains, write_units, writer
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """Write a sound recording."""
     return write_units(tmp_path / "file.nwb", random_trains())
-
-
-@contextmanager
-def writer(path: Path, libver: str) -> Iterator[None]:
-    """Hold a file open for writing in another process, which ends without closing it."""
-    with subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), libver],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "open\n"
-        yield
-        assert process.stdin is not None
-        process.stdin.close()
 
 
 def problem(path: Path | str) -> str:

@@ -117,6 +117,19 @@ def test_a_server_that_stops_half_way_is_not_a_damaged_file(
         assert "damaged" not in str(caught.value)
 
 
+@pytest.mark.parametrize("fault", ["range", "version"])
+def test_an_answer_that_is_another_range_or_file_is_not_used(
+    server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """A range that was not honoured and a file that was replaced are not mixed into the data."""
+    monkeypatch.setattr("remfile.RemFile._num_request_retries", 0)
+    write_units(tmp_path / "large.nwb", [np.arange(0.0, 200.0, 0.01)] * 40)
+    server.n_sound_ranges = server.n_requests + 2
+    server.fault = fault
+    with pytest.raises(RecordingError, match=r"asked for, bytes 0-|replaced while it was read"):
+        NwbSource(server.url("large.nwb"), cache_dir=tmp_path / "cache")
+
+
 def test_a_failed_read_is_an_error_even_where_hdf5_goes_on(
     server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
