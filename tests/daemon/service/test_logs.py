@@ -58,6 +58,7 @@ def test_no_line_steers_a_terminal(log_format):
     configure_logging("INFO", log_format, stream)
     name = "a\x1b[2J\nINFO daemon.x: forged\x9b\u202e"
     logging.getLogger("daemon.x").info("started", extra={"area": name})
+    logging.getLogger().handlers[0].flush()
     (line,) = stream.getvalue().splitlines()
     assert line.isprintable()
     if log_format == "json":
