@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contracts.toml import toml_string
+
 if TYPE_CHECKING:
     from contracts.manifest import Manifest
 
@@ -20,9 +22,13 @@ def rules_text(concepts: Sequence[str], population: str) -> str:
 
     `concepts` are probes of the bundle.
     """
+
+    def when(concept: str, sign: str) -> str:
+        mark = "'" if '"' in concept else '"'
+        return toml_string(f"probe {mark}{concept}{mark} of {population} {sign} 0.5")
+
     tables = [
-        f'[triggers.{direction}-{number}-{population}]\nwhen = \'probe "{concept}" of {population} '
-        f"{sign} 0.5'\n"
+        f"[triggers.{direction}-{number}-{population}]\nwhen = {when(concept, sign)}\n"
         for number, concept in enumerate(concepts)
         for direction, sign in (("begins", ">"), ("ends", "<"))
     ]
