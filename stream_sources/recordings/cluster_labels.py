@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from contracts.errors import listed
+from contracts.wire_header import MAX_TEXT
 
 ID_COLUMNS = ("cluster_id", "id")
 """The second in ``cluster_info.tsv`` of phy before 2.0."""
@@ -44,7 +45,7 @@ UNSORTED = "unsorted"
 
 
 def label_text(value: object) -> str:
-    """Return a label as text: empty if there is none, and whole numbers without a point.
+    """Return a label as it can be sent: empty if there is none, whole numbers without a point.
 
     >>> [label_text(value) for value in ("good ", None, float("nan"), "None", 2.0)]
     ['good', '', '', '', '2']
@@ -53,8 +54,8 @@ def label_text(value: object) -> str:
         value = value.decode("utf-8", "replace")
     if isinstance(value, float | np.floating) and math.isfinite(value) and value.is_integer():
         value = int(value)
-    text = str(value).strip()
-    return "" if text.lower() in MISSING else text
+    text = str(value).encode("utf-8", "replace").decode().strip(" \t\r\n\0")
+    return "" if text.casefold() in MISSING else text[:MAX_TEXT]
 
 
 class ClusterLabels(NamedTuple):

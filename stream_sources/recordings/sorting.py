@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.clock import MAX_SESSION_NS, NS_PER_S
-from contracts.errors import RecordingError
+from contracts.errors import RecordingError, listed
 from contracts.population import MAX_UNITS, Population, Unit
+from contracts.selection_text import shown
+from contracts.wire_header import MAX_TEXT
 from stream_sources.recordings.cluster_labels import label_text
 from stream_sources.recordings.kilosort import SorterOutput, is_kilosort_folder, read_kilosort
 from stream_sources.recordings.recording import Play, Recording, RecordingSource, check_request
@@ -118,7 +120,7 @@ def _recording(
     start = stop - np.diff(stop, prepend=0)
     return Recording(
         path=path,
-        label=f"sorting:{Path(path).resolve().name if path != IN_MEMORY else 'memory'}",
+        label=f"sorting:{shown(Path(path).resolve().name) if path != IN_MEMORY else 'memory'}",
         identifier="",
         population=Population([spikes.units[row] for row in rows.tolist()]),
         trains=SpikeTrains(
@@ -172,7 +174,7 @@ def _from_sorting(sorting: Any, path: str) -> SorterOutput:
     vector = sorting.to_spike_vector()
     areas, probes = _property(sorting, AREA_PROPERTIES), _property(sorting, PROBE_PROPERTIES)
     columns = (
-        [str(unit_id) for unit_id in sorting.unit_ids],
+        [str(unit_id).encode("utf-8", "replace").decode() for unit_id in sorting.unit_ids],
         probes.labels,
         areas.labels,
         _property(sorting, ("cell_type",)).labels,
@@ -229,6 +231,11 @@ def _is_known(label: str) -> bool:
 def _check_units(units: Sequence[Unit], path: str) -> None:
     if not 1 <= len(units) <= MAX_UNITS:
         raise RecordingError(path, f"1 to {MAX_UNITS:,} units can be sent, got {len(units):,}")
+    too_long = [unit.unit_id[:40] for unit in units if len(unit.unit_id) > MAX_TEXT]
+    if too_long:
+        raise RecordingError(
+            path, f"a unit id may have {MAX_TEXT:,} letters; longer are {listed(too_long)} ..."
+        )
     if len({unit.key for unit in units}) != len(units):
         raise RecordingError(path, "each unit id must be unique within its probe")
 

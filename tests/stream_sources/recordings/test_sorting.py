@@ -111,6 +111,16 @@ def test_null_properties_are_no_label() -> None:
     assert (source.areas_from, source.probes_from) == ("area", "group")
 
 
+def test_every_label_can_be_sent(tmp_path: Path) -> None:
+    """A name that is no UTF-8, or longer than a message takes, does not stop the stream."""
+    sorting = in_memory(TRAINS)
+    sorting.set_property("brain_area", np.array(["a\0b", "\udcff", "z" * 3000], dtype=object))
+    source = SortingSource(sorting)
+    assert [unit.area for unit in source.population.units] == ["a\0b", "?", "z" * 1024]
+    folder = write_kilosort(tmp_path / "\udcff\x1b[2J", TRAINS)
+    assert SortingSource(folder).label == r"sorting:\udcff\u001b[2J"
+
+
 def test_a_source_says_where_its_rate_is_from(tmp_path: Path) -> None:
     """And what of its labels could not be read."""
     folder = write_kilosort(tmp_path / "ks", TRAINS, sample_rate=20_000.0)
