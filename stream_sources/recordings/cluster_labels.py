@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from contracts.errors import listed
-from contracts.wire_header import MAX_TEXT
+from stream_sources.recordings.labels import label_text
 
 ID_COLUMNS = ("cluster_id", "id")
 """The second in ``cluster_info.tsv`` of phy before 2.0."""
@@ -37,25 +34,8 @@ EXPORT = "cluster_info"
 HEADER_BYTES = 1 << 16
 """In which the first line ends; a longer one has no cluster labels."""
 
-MISSING = frozenset({"", "nan", "none", "null", "nat", "<na>"})
-"""What NumPy, pandas, Python and JSON write for a value that is not there, in lower case."""
-
 UNSORTED = "unsorted"
 """Phy's word for a cluster that nobody has looked at."""
-
-
-def label_text(value: object) -> str:
-    """Return a label as it can be sent: empty if there is none, whole numbers without a point.
-
-    >>> [label_text(value) for value in ("good ", None, float("nan"), "None", 2.0)]
-    ['good', '', '', '', '2']
-    """
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, float | np.floating) and math.isfinite(value) and value.is_integer():
-        value = int(value)
-    text = str(value).encode("utf-8", "replace").decode().strip(" \t\r\n\0")
-    return "" if text.casefold() in MISSING else text[:MAX_TEXT]
 
 
 class ClusterLabels(NamedTuple):

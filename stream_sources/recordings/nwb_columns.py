@@ -14,16 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.wire_header import MAX_TEXT
+from stream_sources.recordings.labels import NULL_LABELS, UNKNOWN
 from stream_sources.recordings.nwb_links import UnreadableError, follow, target_of
 from stream_sources.recordings.nwb_storage import Hole, holes, long_axis
-
-NULL_LABELS = frozenset({"", "none", "nan", "null", "n/a", "<na>"})
-"""Texts that stand for no label, in small letters. AllenSDK takes '' and 'None' for a channel
-outside the brain; 'nan' is what pandas writes. 'grey' is a label: in the brain, in no finer
-structure."""
-
-UNKNOWN = "unknown"
-"""NWB's word for a location that nobody filled in: no label, and another column may have one."""
 
 MAX_WHOLE = 2.0**53
 """Whole numbers up to this are exact as float64."""

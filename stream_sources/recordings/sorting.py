@@ -19,8 +19,9 @@ from contracts.errors import RecordingError, listed
 from contracts.population import MAX_UNITS, Population, Unit
 from contracts.selection_text import shown
 from contracts.wire_header import MAX_TEXT
-from stream_sources.recordings.cluster_labels import label_text
+from stream_sources.recordings.cluster_labels import UNSORTED
 from stream_sources.recordings.kilosort import SorterOutput, is_kilosort_folder, read_kilosort
+from stream_sources.recordings.labels import UNKNOWN, label_text
 from stream_sources.recordings.recording import Play, Recording, RecordingSource, check_request
 from stream_sources.recordings.trains import SpikeTrains
 from stream_sources.recordings.unit_filter import UnitTable, choose_units
@@ -40,9 +41,6 @@ SAVED_MARKS = (
 QUALITY_PROPERTIES = ("quality", "KSLabel")
 AREA_PROPERTIES = ("brain_area", "area", "location")
 PROBE_PROPERTIES = ("probe", "probe_name", "group")
-
-UNKNOWN = frozenset({"", "unknown", "unsorted", "n/a"})
-"""Labels, in lower case, beside which another property may know more."""
 
 
 class SortingSource(RecordingSource):
@@ -225,7 +223,7 @@ def _quality(sorting: Any) -> list[str]:
 
 
 def _is_known(label: str) -> bool:
-    return label.lower() not in UNKNOWN
+    return label.casefold() not in {"", UNKNOWN, UNSORTED}
 
 
 def _check_units(units: Sequence[Unit], path: str) -> None:

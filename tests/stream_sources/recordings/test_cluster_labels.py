@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stream_sources.recordings.cluster_labels import label_text, read_cluster_labels
+from stream_sources.recordings.cluster_labels import read_cluster_labels
+from stream_sources.recordings.labels import label_text
 
 RIGHT = {0: "good", 1: "mua", 2: "good", 3: "noise"}
 
