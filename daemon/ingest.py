@@ -213,7 +213,7 @@ class Ingest:
         return {name for source in waiting for name in source.streams}
 
     def close(self) -> None:
-        """Close the sockets, and log what was left out."""
+        """Close the sockets, and end the thread that reads hellos."""
         self._hellos.close()
         for connection in self._connections:
             connection.socket.close()

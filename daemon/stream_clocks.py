@@ -7,10 +7,13 @@ jumps ahead by hours, begins again at zero, drifts, or alternates. One broken cl
 move the ring away from the other streams nor hold up their windows. So a batch enters the ring only
 if it is *in step*:
 
-* it begins where the batch before it ended, within `STEP_NS`; lost batches may lie between, as many
-  as the sequence numbers say, and several batches may not go back by more together;
+* it begins where the batch before it ended, within `STEP_NS`. Lost batches may lie between, as many
+  as the sequence numbers say, or batches out of step, as long as they were; and several batches may
+  not go back by more together;
 * or it stands within `STEP_NS` of the other streams;
-* and always within `reach_ns`, the ring, of every other stream.
+* or it is the first of its run, and its stream does not go back;
+
+and always within `reach_ns`, the ring, of every other stream.
 
 Any other batch is *held* back. What follows decides: a batch in step drops what was held (a
 glitch). Held batches that go on regularly for `CONFIRM_BATCHES` and `CONFIRM_NS` of data, or that
@@ -124,6 +127,8 @@ class _StreamClock:
     position_ns: int | None = None  # end of its newest batch in step
     longest_ns: int = 0  # of its batches in step
     overlap_ns: int = 0  # by which they repeat time that was there already, less what they add
+    n_passed: int = 0  # batches out of step since
+    passed_ns: int = 0  # and how long they were
     held: _Held | None = None
 
     @property
@@ -155,7 +160,7 @@ class StreamClocks:
         """Note a new run of a stream."""
         clock = self._clocks.setdefault(stream, _StreamClock())
         clock.is_seated = clock.is_new_run = True
-        clock.longest_ns = 0
+        clock.longest_ns = clock.n_passed = clock.passed_ns = 0
         self._drop_held(clock)
 
     def unseat(self, stream: str) -> None:
@@ -232,11 +237,13 @@ class StreamClocks:
                 return False
             if self._is_near(batch, others):
                 return True
-        if clock.position_ns is None:
-            return True  # it joins, anywhere in the ring
-        if clock.is_new_run:  # it may have been away for long, but not go back alone
-            return not others or step_ns >= -STEP_NS
-        return -STEP_NS <= step_ns <= STEP_NS + n_missing * clock.longest_ns
+        if clock.is_new_run:
+            # It may join anywhere in the ring and may have been away for long, but not go back
+            # alone. Once it was out of step, only the others can tell that it is right again.
+            return not others or (clock.held is None and step_ns >= -STEP_NS)
+        late_ns = step_ns - clock.passed_ns  # after the time that its batches have spanned since
+        n_lost = n_missing - clock.n_passed
+        return -STEP_NS <= late_ns <= STEP_NS + n_lost * clock.longest_ns
 
     @staticmethod
     def _is_near(batch: SpikeBatch, others: list[int]) -> bool:
@@ -256,6 +263,7 @@ class StreamClocks:
             added_ns = max(0, batch.stop_ns - clock.position_ns)
             overlap_ns = max(0, clock.overlap_ns + repeated_ns - added_ns)
             clock.overlap_ns = overlap_ns if repeated_ns <= STEP_NS else 0  # set right
+        clock.n_passed = clock.passed_ns = 0
         clock.position_ns = batch.stop_ns
         clock.longest_ns = max(clock.longest_ns, batch.stop_ns - batch.start_ns)
 
@@ -265,6 +273,9 @@ class StreamClocks:
             # Out of step with both: it may begin a jump of its own.
             self._drop_held(clock)
             clock.held = held = _Held(batch.start_ns, batch)
+        if is_kept:
+            clock.n_passed += 1
+            clock.passed_ns += batch.stop_ns - batch.start_ns
         self.n_dropped += held.add(batch, is_kept=is_kept)
 
     def _drop_held(self, clock: _StreamClock) -> None:

@@ -223,6 +223,43 @@ def test_stream_that_restarts_alone_is_set_aside_at_once():
     assert set(fed.send("a", *run_of(BATCH, 100))) == {Step.HELD}
 
 
+@pytest.mark.parametrize("back_s", [2, 5, 9])
+@pytest.mark.parametrize("is_new_run", [True, False])
+def test_stream_that_goes_back_is_not_followed_where_it_once_was(back_s: int, is_new_run: bool):
+    """Seconds after it went back it passes its own old place: the others are ahead by as much."""
+    fed = Fed("a", "b")
+    fed.together(0, 200)
+    if is_new_run:
+        fed.clocks.begin("a")
+        fed.sent["a"] = fed.expected["a"] = 0
+    steps: list[Step] = []
+    for k in range(200, 600):
+        assert fed.send("b", k * BATCH) == [Step.TAKEN]
+        steps += fed.send("a", k * BATCH - back_s * S)
+    assert not {Step.TAKEN, Step.FOLLOWED} & set(steps)
+    assert fed.clocks.offset_ns("a") == -back_s * S
+
+
+@pytest.mark.parametrize("n_away", [5, 100])
+def test_stream_that_returns_to_its_own_place_is_followed(n_away: int):
+    """Replayed at full speed the other one leads: what its batches spanned tells the place."""
+    fed = Fed("a", "b")
+    fed.together(0, 10)
+    fed.send("b", *run_of(10 * BATCH, 90))
+    fed.send("a", *run_of(HOUR, n_away))
+    steps = fed.send("a", (10 + n_away) * BATCH)
+    assert steps == [Step.TAKEN if n_away < N_CONFIRM else Step.FOLLOWED]
+
+
+@pytest.mark.parametrize("first", [0, 60])
+def test_streams_far_apart_from_the_start(first: int):
+    """The one that came first is followed, the other one is aside from its first batch on."""
+    fed = Fed("a", "b")
+    assert fed.send("a", first * S) == [Step.TAKEN]
+    assert fed.send("b", (60 - first) * S) == [Step.ASIDE]
+    assert set(fed.send("a", *run_of(first * S + BATCH, 300))) == {Step.TAKEN}
+
+
 def test_stream_that_restarts_where_the_session_is_goes_on():
     """A new run at the session's time is no jump, even after a while."""
     fed = Fed("a", "b")
