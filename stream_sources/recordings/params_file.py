@@ -131,7 +131,10 @@ def _tree(source: bytes | str) -> ast.Module:
     except SyntaxError as error:
         if isinstance(source, bytes) and error.msg.startswith("(unicode error) 'utf-8'"):
             raise UnicodeDecodeError("utf-8", source, 0, 1, error.msg) from error
-        raise ParamsError(f"line {error.lineno or 1} is not Python: {error.msg}") from error
+        raise ParamsError(
+            f"line {error.lineno or 1} is not Python ({error.msg}); correct the line, phy cannot "
+            "read it either"
+        ) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise ParamsError(f"it cannot be parsed: {error or type(error).__name__}") from error
 

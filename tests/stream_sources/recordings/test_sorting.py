@@ -15,7 +15,7 @@ from contracts.errors import RecordingError
 from contracts.population import Unit
 from daemon.service.logs import fields_of
 from stream_sources.recordings.open_source import open_source
-from stream_sources.recordings.sorting import SortingSource, samples_to_ns
+from stream_sources.recordings.sorting import SortingSource, _unit_by_unit, samples_to_ns
 from tests.support import spike_lists
 from tests.support.nwb_files import write_kilosort, write_units
 
@@ -167,6 +167,16 @@ def test_a_folder_without_a_rate_warns(tmp_path: Path, caplog: pytest.LogCapture
     assert fields_of(caplog.records[0]) == {
         "folder": str(folder), "assumed_hz": 30_000, "reason": "no_params_py",
     }  # fmt: skip
+
+
+def test_a_params_file_without_a_rate_warns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that states no rate is as good as none, and the log tells the two apart."""
+    folder = write_kilosort(tmp_path / "ks", TRAINS, sample_rate=None)
+    (folder / "params.py").write_text("n_channels_dat = 4\n")
+    assert SortingSource(folder).sampling_rate == "30,000 Hz (assumed: params.py states none)"
+    assert fields_of(caplog.records[0])["reason"] == "no_rate_in_params_py"
 
 
 def test_the_users_rate_counts_where_the_folder_has_none(
@@ -321,3 +331,13 @@ def test_a_real_kilosort_folder_is_sent_to_the_last_spike(real_recordings: Path)
     )
     assert len(expected) == source.n_spikes == 94_565
     assert spike_lists.of_batches(source.batches()) == expected
+
+
+@pytest.mark.parametrize("n_units", [3, 1 << 17])
+def test_spikes_are_ordered_unit_by_unit(n_units: int) -> None:
+    """Few units are counted and many sorted, with the same result; spikes at one time stay put."""
+    rng = np.random.default_rng(0)
+    row, time_ns = rng.integers(0, 3, 500), np.sort(rng.integers(0, 99, 500))
+    for times in (time_ns, time_ns[::-1].copy()):
+        expected = sorted(range(500), key=lambda at: (row[at], times[at]))
+        assert _unit_by_unit(row, times, n_units).tolist() == expected
