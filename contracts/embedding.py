@@ -42,6 +42,8 @@ class PatchEmbedding:
 
     Attributes
     ----------
+    n_absent : int
+        Of its units, those that no stream sends and that were held at their mean.
     patches : array, shape (n_patches, dim), float32
         Row-major over the grid.
     """
@@ -52,6 +54,12 @@ class PatchEmbedding:
     grid: PatchGrid
     patches: NDArray[np.float32]
     encoded_host_ns: int = 0
+    n_absent: int = 0
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether it has units, and none of them is sent: the patches say nothing."""
+        return 0 < self.n_units == self.n_absent
 
     def __post_init__(self) -> None:
         expected = (self.grid.n_patches, self.grid.dim)

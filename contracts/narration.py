@@ -150,6 +150,8 @@ class Narration:
     label : str
         What people read in place of `population`, which can stand in a topic; empty from a daemon
         of before.
+    n_missing_units : int
+        Of its units, those that no stream sends: held at their mean.
     n_gap_bins : int
         Bins of the window that some stream did not cover.
     blind_streams : tuple of str
@@ -170,6 +172,7 @@ class Narration:
     stamps: Stamps
     provenance: Provenance
     label: str = ""
+    n_missing_units: int = 0
 
     @property
     def topic(self) -> str:

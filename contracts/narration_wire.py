@@ -36,6 +36,7 @@ def pack_narration(narration: Narration) -> list[bytes]:
         "population": narration.population,
         "label": narration.label,
         "n_units": narration.n_units,
+        "n_missing_units": narration.n_missing_units,
         "text": utterance.text,
         "status": utterance.status.value,
         "reason": utterance.reason,

@@ -66,6 +66,8 @@ class Window:
     counts : array, shape (n_bins, n_units), uint16, spikes per bin
         Time first. A read-only view of the ring, good until the ring has moved on by its
         capacity less one window; `detached` copies it.
+    absent_units : array, shape (n_units,), bool, or None
+        Units that no stream sends, to be held at their mean; None if there are none.
     n_gap_bins : int
         Bins that at least one live stream did not cover: lost messages or a pause.
     newest_received_host_ns, complete_host_ns : int
@@ -77,6 +79,7 @@ class Window:
     counts: NDArray[np.uint16]
     n_gap_bins: int = 0
     blind_streams: tuple[str, ...] = ()
+    absent_units: NDArray[np.bool_] | None = None
     newest_received_host_ns: int = 0
     complete_host_ns: int = 0
 

@@ -48,7 +48,7 @@ from contracts.narration import Status
 
 DROP_REASONS = (
     "encoder_busy", "narrator_busy", "narration_failed", "worker_died", "worker_stopped",
-    "not_selected", "shutdown",
+    "not_selected", "no_units", "shutdown",
 )  # fmt: skip
 """Why a window that was cut is not narrated.
 
@@ -56,6 +56,8 @@ DROP_REASONS = (
     Several windows became complete in one step; only the newest is encoded (`daemon.pipeline`).
 ``not_selected``
     ``handover.every`` leaves it out (`daemon.pipeline`).
+``no_units``
+    No stream sends a unit of any of its populations (`daemon.pipeline`).
 ``narrator_busy``
     A newer window took its place in the hand-over (`daemon.handover`).
 ``narration_failed``, ``worker_died``, ``worker_stopped``

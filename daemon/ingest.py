@@ -120,7 +120,7 @@ class Ingest:
         is_ahead: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.registry = registry
-        # Set by the caller once every unit of the encoder is announced.
+        # Set by the caller once every unit of the encoder is announced, or it does without.
         self.is_settled = False
         # The newest refused hello of each stream, by name; of 64 streams at most.
         self.refusals: dict[str, Refusal] = {}
@@ -206,6 +206,11 @@ class Ingest:
     def sockets(self) -> list[zmq.Socket[bytes]]:
         """The sockets that should be read now, to be polled by the loop."""
         return [source.socket for source in self._connections if not self._waits(source)]
+
+    @property
+    def have_all_said_hello(self) -> bool:
+        """Whether a stream has said hello on every connection."""
+        return all(connection.streams for connection in self._connections)
 
     def waiting_streams(self) -> set[str]:
         """Return the streams that are left unread until others have caught up: not silent ones."""

@@ -93,6 +93,7 @@ class NarrationPublisher:
             seq=seq,
             population=population,
             n_units=embedding.n_units,
+            n_missing_units=embedding.n_absent,
             window_seq=window.seq,
             window_start_s=ns_to_second(window.start_ns),
             window_stop_s=ns_to_second(window.stop_ns),

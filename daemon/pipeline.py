@@ -15,25 +15,31 @@ narrator runs inside the step, which then takes as long as the narration.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from contracts.clock import NS_PER_S, Clock
 from contracts.embedding import PatchEmbedding
+from contracts.narration import Provenance
 from contracts.spikes import Hello, SpikeBatch, StreamEnd
 from contracts.window import Window
+from daemon.absent_units import AbsentUnits
 from daemon.bin_ring import AddReport, BinRing
 from daemon.counters import Counters
 from daemon.encoders.protocol import Encoder
 from daemon.ingest import Ingest, SessionStart, StreamAside
 from daemon.narration_publisher import NarrationPublisher
 from daemon.window_cutter import WindowCutter
-from daemon.worker.narrator_client import NarratedPopulation, NarratorClient
+from daemon.worker.narrator_client import NarratedPopulation, NarratorClient, failed
 
 MAX_MESSAGES = 256
 """Messages taken in one step, so that a burst does not keep narrations and signals waiting."""
 
 MAX_STEP_NS = NS_PER_S // 10
 """A step takes no further message after this: in the sequential mode one may take seconds."""
+
+
+NO_UNITS = "no source sends a unit of this population"
 
 
 class Triggers(Protocol):
@@ -53,6 +59,9 @@ class FastLoop:
     `split_encoder` has one encoder for the populations that triggers depend on, and one for the
     others. Given where encoding them together gains nothing: the first are encoded and evaluated
     before the others. None: all at once.
+
+    With `absent_units`, `settle` lets it begin without units that no stream sends. `unseen` is the
+    provenance of the narrations that are not made, because no unit of their population is sent.
     """
 
     def __init__(
@@ -70,6 +79,8 @@ class FastLoop:
         narrate_every: int = 1,
         triggers: Triggers | None = None,
         split_encoder: tuple[Encoder, Encoder] | None = None,
+        absent_units: AbsentUnits | None = None,
+        unseen: Provenance | None = None,
     ) -> None:
         self.ingest = ingest
         self.ring = ring
@@ -83,6 +94,8 @@ class FastLoop:
         self._narrate_every = narrate_every
         self._triggers = triggers
         self._split_encoder = split_encoder
+        self._absent_units = absent_units
+        self._unseen = unseen
         self._pending: Window | None = None
         # Until every unit is announced: which streams to wait for is not known before.
         ring.hold(is_held=True)
@@ -98,15 +111,21 @@ class FastLoop:
         for message in self.ingest.receive(max_messages=MAX_MESSAGES, should_stop=should_stop):
             match message:
                 case SpikeBatch():
+                    if self._absent_units:
+                        self._absent_units.take_batch(message)
                     self._count(self.ring.add(message))
                     self._cut(message.received_host_ns)
                 case Hello():
                     self.ring.add_stream(message.stream)
-                    self.ingest.is_settled |= not self.ingest.registry.missing_units()
-                    self.ring.hold(is_held=not self.ingest.is_settled)
+                    if self._absent_units:
+                        self._absent_units.take_hello(message.stream)
+                    if not (self.ingest.is_settled or self.ingest.registry.missing_units()):
+                        self.settle()
                 case SessionStart():
                     self._counters.session_restarts += 1
                     self.ring.begin_session(message.streams)
+                    if self._absent_units:
+                        self._absent_units.begin_session()
                 case StreamAside():
                     self.set_aside(message.stream)
                 case StreamEnd():
@@ -116,6 +135,14 @@ class FastLoop:
         self.publish_narrated()
         self.ingest.is_held = self.narrator_client.is_full  # decides which sockets are polled next
 
+    def settle(self) -> None:
+        """Begin to cut windows; units that no stream has announced are done without."""
+        self.ingest.is_settled = True
+        self.ring.hold(is_held=False)
+        if self._absent_units:
+            self._absent_units.begin_session()
+        self._cut(self._clock.now_ns())
+
     def _cut(self, received_host_ns: int) -> None:
         """Cut the windows that have become complete."""
         if not self.ingest.is_settled:
@@ -123,6 +150,9 @@ class FastLoop:
         for window in self._cutter.ready(self.ring, received_host_ns=received_host_ns):
             self._counters.windows += 1
             self._counters.gap_bins += window.n_gap_bins
+            if self._absent_units:
+                absent = self._absent_units.at(window.start_ns)
+                window = replace(window, absent_units=absent)
             self._keep_newest(window)
             if self._encode_every_window:
                 self._encode_pending()
@@ -151,20 +181,28 @@ class FastLoop:
         is_selected = self._is_selected(window)
         embeddings = self._encode(window, is_selected=is_selected)
         self._counters.windows_encoded += 1
-        if is_selected:
-            self.narrator_client.offer(embeddings)
-        else:
+        if not is_selected:
             self._drop("not_selected")
+            return
+        seen = _seen(embeddings)
+        if seen:
+            self.narrator_client.offer(seen)
+        else:
+            self._drop("no_units")
+        if self._unseen and len(seen) < len(embeddings):
+            unseen = [embedding for embedding in embeddings if embedding.is_unseen]
+            for narrated in failed(unseen, NO_UNITS, self._unseen, self._clock):
+                self._narration_publisher.publish(narrated)
 
     def _encode(self, window: Window, *, is_selected: bool) -> Sequence[PatchEmbedding]:
         if self._split_encoder is None or self._triggers is None:
             embeddings = self._encoder.encode([window])
             if self._triggers is not None:
-                self._triggers.evaluate(embeddings)
+                self._triggers.evaluate(_seen(embeddings))
             return embeddings
         urgent, others = self._split_encoder
         embeddings = urgent.encode([window])
-        self._triggers.evaluate(embeddings)
+        self._triggers.evaluate(_seen(embeddings))
         if not is_selected:
             return embeddings
         by_population = {
@@ -193,6 +231,11 @@ class FastLoop:
         self._cut(self._clock.now_ns())
 
     @property
+    def does_without_missing(self) -> bool:
+        """Whether windows are cut although units are missing, which are held at their mean."""
+        return self._absent_units is not None and self.ingest.is_settled
+
+    @property
     def is_idle(self) -> bool:
         """Whether every window has been narrated or dropped."""
         return self._pending is None and not self.narrator_client.n_unfinished
@@ -208,3 +251,8 @@ class FastLoop:
 
     def _drop(self, reason: str) -> None:
         self._counters.windows_dropped[reason] += 1
+
+
+def _seen(embeddings: Sequence[PatchEmbedding]) -> Sequence[PatchEmbedding]:
+    """Return those of populations of which a unit is sent, or that have none on purpose."""
+    return [embedding for embedding in embeddings if not embedding.is_unseen]

@@ -299,6 +299,12 @@ class StreamRegistry:
         announced = {u.key for s in self.streams.values() for u in s.hello.population.units}
         return [unit.label for unit in self._population.units if unit.key not in announced]
 
+    def announced(self, stream: str = "") -> NDArray[np.bool_]:
+        """Return which units of the encoder one stream has announced, or any; (n_units,)."""
+        streams = [self.streams[stream]] if stream else self.streams.values()
+        announced = {unit.key for one in streams for unit in one.hello.population.units}
+        return np.array([unit.key in announced for unit in self._population.units], dtype=bool)
+
     @property
     def have_all_ended(self) -> bool:
         """Whether there were streams, and every one has ended."""

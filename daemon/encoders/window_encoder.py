@@ -111,6 +111,10 @@ class WindowEncoder:
             shuffle = self._shuffles[which]
             self._counts[row] = shuffle.apply(window.counts) if shuffle else window.counts
             self._mask[row] = self._masks[which]
+            if window.absent_units is not None:
+                # A shuffled row holds another unit's spikes, and is absent with that unit.
+                order = shuffle.order if shuffle else slice(None)
+                self._mask[row, window.absent_units[order]] = 0
         grids = self._graph.run(self._counts[:n], self._mask[:n])
         encoded_host_ns = time.monotonic_ns()
         return [
@@ -121,9 +125,16 @@ class WindowEncoder:
                 grid=self._grid,
                 patches=patches,
                 encoded_host_ns=encoded_host_ns,
+                n_absent=self._n_absent(window, which),
             )
             for (window, which), patches in zip(pairs, grids, strict=True)
         ]
+
+    def _n_absent(self, window: Window, which: int) -> int:
+        if window.absent_units is None:
+            return 0
+        selection = self._selections[which]
+        return int(np.count_nonzero(selection.mask & window.absent_units))
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ class Health:
         self._clock = clock or HostClock()
         self._conditions = {name: ReadyCondition(False, "not started yet") for name in conditions}
         self._last_tick_ns = self._clock.now_ns()
+        # What a daemon that is ready does without; replaced as a whole.
+        self.notes: tuple[str, ...] = ()
 
     def tick(self) -> None:
         """Note that the fast loop has made a step."""

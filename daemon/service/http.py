@@ -247,7 +247,8 @@ def _ready(health: Health) -> tuple[str, str, bytes]:
     conditions = health.conditions()
     reasons = health.reasons(conditions)
     is_met = {name: condition.is_ok for name, condition in conditions.items()}
-    return _json(not reasons, {"ready": not reasons, "reasons": reasons, "conditions": is_met})
+    body = {"ready": not reasons, "reasons": reasons, "conditions": is_met}
+    return _json(not reasons, {**body, "notes": health.notes})
 
 
 def _json(is_ok: bool, body: dict[str, object]) -> tuple[str, str, bytes]:

@@ -118,7 +118,7 @@ COUNTERS = (
         "stride. 'narration_failed', 'worker_died' and 'worker_stopped': the narrator refused "
         "the window, ended over it or was stopped by somebody; it is published with status "
         "failed and the reason. Look at the log of the narrator's process. 'not_selected': "
-        "handover.every leaves it out.",
+        "handover.every leaves it out. 'no_units': no source sends a unit of any population.",
         label="reason",
     ),
     MetricFamily(
@@ -179,6 +179,7 @@ class Gauges:
 
     ring_fill_bins: int = 0
     ring_capacity_bins: int = 0
+    units_missing: int = 0
     streams_waiting: int = 0
     handover_windows: int = 0
     narrator_windows: int = 0
@@ -192,6 +193,12 @@ GAUGES = (
         "one probe lags and bins will be overrun.",
     ),
     MetricFamily("ring_capacity_bins", "Bins that the ring can hold (ring.capacity_s)."),
+    MetricFamily(
+        "units_missing",
+        "Units of the encoder that no stream announces. With ingest.missing_units = mean they are "
+        "held at their mean; else above zero means not ready. Rising: a source was restarted with "
+        "another unit table.",
+    ),
     MetricFamily(
         "streams_waiting",
         "Streams that are left unread: they are far ahead of the others, or, under the policy "

@@ -86,6 +86,8 @@ class Monitor:
         self._clock = clock
         self._started_ns = started_ns
         self._first_hello_ns = 0
+        self._n_streams = 0
+        self._last_joined_ns = 0
         self._next_stats_ns = 0
         self._next_log_ns = self._started_ns + LOG_EVERY_NS
         self._progress = _WatermarkProgress(-MAX_SESSION_NS, 0, 0, started_ns)
@@ -128,18 +130,41 @@ class Monitor:
     def _check_population(self, now_ns: int) -> None:
         """Give up where the run should end with its streams, and they cannot begin."""
         ingest = self._components.loop.ingest
-        if not self._settings.service.exit_at_end or ingest.is_settled:
+        if ingest.is_settled:
+            return
+        if ingest.registry.streams:
+            self._first_hello_ns = self._first_hello_ns or now_ns
+            if self._settings.ingest.missing_units == "mean":
+                self._begin_without_missing(now_ns)
+        if not self._settings.service.exit_at_end:
             return  # a source may be restarted with other units; until then /readyz says why
         for refusal in ingest.refusals.values():
             raise refusal.error
         if ingest.registry.streams:
-            self._first_hello_ns = self._first_hello_ns or now_ns
             check_population(
                 ingest,
                 first_hello_ns=self._first_hello_ns,
                 timeout_s=self._settings.ingest.population_timeout_s,
                 now_ns=now_ns,
             )
+
+    def _begin_without_missing(self, now_ns: int) -> None:
+        """Begin without the units that no further stream can be expected to announce."""
+        ingest, settings = self._components.loop.ingest, self._settings.ingest
+        registry = ingest.registry
+        missing = registry.missing_units()
+        n_streams = len(registry.streams)
+        if n_streams != self._n_streams:
+            self._n_streams, self._last_joined_ns = n_streams, now_ns
+        is_complete = ingest.have_all_said_hello and (
+            now_ns - self._last_joined_ns >= second_to_ns(settings.stream_timeout_s)
+        )
+        waited_ns = now_ns - self._first_hello_ns
+        is_late = waited_ns >= second_to_ns(settings.population_timeout_s)
+        if len(missing) < registry.n_units and (is_complete or is_late):
+            fields = {"n_units": len(missing), "units": listed(missing)}
+            logger.warning("units that no source sends are held at their mean", extra=fields)
+            self._components.loop.settle()
 
     def _update_health(self, now_ns: int) -> None:
         components = self._components
@@ -153,10 +178,19 @@ class Monitor:
             ring,
             now_ns=now_ns,
             memory_ns=second_to_ns(self._settings.ingest.stream_timeout_s + STALL_S),
+            does_without_missing=components.loop.does_without_missing,
         )
         problems += self._runaways.problems(components.registry, ring, now_ns=now_ns)
         problem = "; ".join(problems) or self._stall(now_ns)
         health.set("streams", not problem, problem)
+        missing = components.registry.missing_units()
+        gauges.units_missing = len(missing)
+        does_without = missing and components.loop.does_without_missing
+        health.notes = (
+            (f"{len(missing)} units are held at their mean: no source sends {listed(missing)}",)
+            if does_without
+            else ()
+        )
         gauges.streams_waiting = len(components.loop.ingest.waiting_streams())
         gauges.handover_windows = narrator_client.n_waiting
         gauges.narrator_windows = narrator_client.n_unfinished
@@ -206,6 +240,7 @@ class Monitor:
             counters=counters,
             latency_ms=components.latencies.summary(),
             reasons=components.health.reasons(),
+            notes=components.health.notes,
             streams=streams,
             queue={
                 "waiting": narrator_client.n_waiting,
@@ -230,9 +265,17 @@ def check_population(ingest: Ingest, *, first_hello_ns: int, timeout_s: float, n
     raise PopulationMismatchError(ingest.registry.missing_units(), [], source=sources)
 
 
-def stream_problems(ingest: Ingest, ring: BinRing, *, now_ns: int, memory_ns: int) -> list[str]:
+def stream_problems(
+    ingest: Ingest,
+    ring: BinRing,
+    *,
+    now_ns: int,
+    memory_ns: int,
+    does_without_missing: bool = False,
+) -> list[str]:
     """Return why not all streams can be narrated, one sentence each.
 
+    Units that no stream announces are no problem if it `does_without_missing`.
     What a second source, or a source that is refused, sent counts for `memory_ns`: it repeats its
     hello once a second.
     """
@@ -247,7 +290,7 @@ def stream_problems(ingest: Ingest, ring: BinRing, *, now_ns: int, memory_ns: in
         problems.append(
             "no source has said hello; start one with 'neurrate stream' or see ingest.connect"
         )
-    elif missing and not problems:
+    elif missing and not problems and not does_without_missing:
         problems.append(
             f"{len(missing)} units of the encoder have not been announced by any stream: "
             f"{listed(missing)}"

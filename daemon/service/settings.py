@@ -104,6 +104,14 @@ class IngestSettings(_Group):
     the encoder. A run that should end with its streams (``service.exit_at_end``) then stops with
     exit code 2; any other waits, and ``/readyz`` names the units. Sources repeat their hello once
     a second."""
+    missing_units: Literal["refuse", "mean"] = "refuse"
+    """What to do about units of the encoder that no stream announces. ``refuse`` waits for them,
+    see ``population_timeout_s``. ``mean`` begins without them: once every address of ``connect``
+    has said hello and ``stream_timeout_s`` has brought no further stream, or after
+    ``population_timeout_s``. The encoder gets them at their mean (z = 0); ``/readyz``, the metrics
+    and every narration say how many. A unit that comes later is used from then on. A population
+    none of whose units is sent is not narrated. Refused by default: an encoder without most of its
+    units narrates noise."""
     extra_units: Literal["refuse", "ignore"] = "refuse"
     """What to do with a stream that has units which the encoder does not know: ``refuse`` drops
     its messages, and ``/readyz`` says why (at the start of a run with ``service.exit_at_end``:

@@ -32,14 +32,16 @@ def stats_message(
     counters: Counters,
     latency_ms: Mapping[str, Mapping[str, float]],
     reasons: Sequence[str],
+    notes: Sequence[str] = (),
     streams: Mapping[str, StreamStats],
     queue: Mapping[str, int],
 ) -> list[bytes]:
     """Build ``[topic, JSON]``.
 
     Windows are complete up to `session_s`, None before the first spike. `latency_ms` is
-    `LatencyRecorder.summary`, `reasons` is `Health.reasons`. `queue` counts the windows ``waiting``
-    for the narrator, and ``unfinished``: those and the ones that are being narrated.
+    `LatencyRecorder.summary`, `reasons` and `notes` are those of `Health`. `queue` counts the
+    windows ``waiting`` for the narrator, and ``unfinished``: those and the ones that are being
+    narrated.
     """
     message = {
         "version": STATS_VERSION,
@@ -50,6 +52,7 @@ def stats_message(
         "latency_ms": {stage: dict(summary) for stage, summary in latency_ms.items()},
         "ready": not reasons,
         "reasons": list(reasons),
+        "notes": list(notes),
         "streams": {name: asdict(stream) for name, stream in streams.items()},
         "queue": dict(queue),
     }

@@ -18,10 +18,12 @@ from contracts.address import check_host
 from contracts.clock import Clock
 from contracts.errors import SettingsError, UserError
 from contracts.manifest import Manifest, load_manifest
+from contracts.narration import Provenance
 from contracts.population import Selection
 from contracts.spikes import MAX_SPAN_NS
 from contracts.trigger import TriggerKind
 from contracts.window import WindowSpec
+from daemon.absent_units import AbsentUnits
 from daemon.bin_ring import BinRing
 from daemon.counters import Counters
 from daemon.encoders.auto import load_encoder
@@ -202,6 +204,10 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             narrate_every=settings.handover.every,
             triggers=triggers,
             split_encoder=_split_encoder(encoder, rules[0]) if rules else None,
+            absent_units=(
+                AbsentUnits(registry) if settings.ingest.missing_units == "mean" else None
+            ),
+            unseen=Provenance(manifest.sha256, settings.narrator.backend, model="", prompt=""),
         )
         undo.pop_all()
     return Components(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import zmq
 
 from contracts.clock import NS_PER_S
+from contracts.embedding import PatchEmbedding
 from contracts.errors import PopulationMismatchError
 from contracts.population import Population, Unit
 from contracts.spikes import Mark, StreamEnd
+from contracts.window import Window
 from daemon.pipeline import MAX_MESSAGES
 from daemon.service.monitor import check_population
-from tests.support.daemon_components import Context, hello_of
+from tests.support.daemon_components import Context, embeddings_of, hello_of
 from tests.support.manual_clock import ManualClock
 from tests.support.ramp_population import RUN, batch_of, ramp_population, ramp_spikes
 from tests.support.ramp_session import (
@@ -94,6 +98,103 @@ def test_no_window_before_every_unit_is_announced(start: Start):
     with pytest.raises(PopulationMismatchError, match=r"8 units .*unit_id 8, 9"):
         check_population(daemon.ingest, first_hello_ns=0, timeout_s=1, now_ns=NS_PER_S)
     check_population(daemon.ingest, first_hello_ns=0, timeout_s=1, now_ns=NS_PER_S - 1)
+
+
+def absent_bits(window: Window) -> list[int]:
+    """Return the units that a window's encoder is to hold at their mean."""
+    return [] if window.absent_units is None else np.flatnonzero(window.absent_units).tolist()
+
+
+def test_units_that_nobody_sends_are_absent_from_the_start(start: Start):
+    """Settled without half of the units: the windows from the first spike on say which."""
+    daemon = start(does_without=True)
+    daemon.receive(hello_of(part_of(LEFT)), *ramp(0, 60, bits=LEFT))
+    assert daemon.encoder.windows == []
+    assert not daemon.loop.does_without_missing
+    daemon.loop.settle()
+    daemon.receive(*ramp(60, 100, bits=LEFT, first_seq=6))
+    assert [window.first_bin for window in daemon.encoder.windows] == [0, 20, 40, 60, 80]
+    assert {tuple(absent_bits(window)) for window in daemon.encoder.windows} == {tuple(RIGHT)}
+    assert daemon.loop.does_without_missing
+
+
+def test_unit_that_comes_later_is_used_once_a_window_is_within_its_stream(start: Start):
+    """A second probe begins at bin 70: the window from 60 does without it, that from 80 has it."""
+    daemon = start(does_without=True)
+    daemon.receive(hello_of(part_of(LEFT), stream="l"), *ramp(0, 60, stream="l", bits=LEFT))
+    daemon.loop.settle()
+    daemon.receive(
+        hello_of(part_of(RIGHT), stream="r"),
+        *ramp(60, 120, stream="l", bits=LEFT, first_seq=6),
+        *ramp(70, 120, stream="r", bits=RIGHT),
+    )
+    absent = {window.first_bin: absent_bits(window) for window in daemon.encoder.windows}
+    assert absent == {0: RIGHT, 20: RIGHT, 40: RIGHT, 60: RIGHT, 80: [], 100: []}
+    assert not daemon.ingest.registry.missing_units()
+
+
+def test_unit_that_a_restart_lacks_is_absent_until_one_has_it(start: Start):
+    """A source restarted with half of its units, and again with all of them."""
+    daemon = start(does_without=True)
+    daemon.receive(hello_of(), *ramp(0, 40))
+    daemon.receive(hello_of(part_of(LEFT), run=OTHER_RUN), *ramp(40, 80, run=OTHER_RUN, bits=LEFT))
+    daemon.receive(hello_of(run="e" * 16), *ramp(80, 140, run="e" * 16))
+    absent = {window.first_bin: absent_bits(window) for window in daemon.encoder.windows}
+    assert absent == {0: [], 20: [], 40: RIGHT, 60: RIGHT, 80: [], 100: [], 120: []}
+
+
+def test_population_without_a_unit_is_not_narrated(start: Start):
+    """Its narration fails with the reason; the others, and their triggers, go on."""
+
+    class Triggers:
+        """Remembers the populations that it was given."""
+
+        def __init__(self) -> None:
+            self.populations: set[str] = set()
+
+        def evaluate(self, embeddings: Sequence[PatchEmbedding]) -> None:
+            """Take a window."""
+            self.populations |= {embedding.population for embedding in embeddings}
+
+    def encode(windows: Sequence[Window]) -> list[PatchEmbedding]:
+        return [
+            replace(embedding, n_units=8, n_absent=sum(bit in absent_bits(window) for bit in bits))
+            for window in windows
+            for embedding, bits in zip(
+                embeddings_of(window, ("l", "r")), (LEFT, RIGHT), strict=True
+            )
+        ]
+
+    triggers = Triggers()
+    daemon = start(does_without=True, populations=("l", "r"), triggers=triggers)
+    daemon.encoder.encode = encode  # type: ignore[method-assign]
+    published: list[dict[str, Any]] = []
+    daemon.publisher.publish = lambda parts: published.append(json.loads(parts[1]))  # type: ignore[method-assign]
+    daemon.receive(hello_of(part_of(LEFT)))
+    daemon.loop.settle()
+    daemon.receive(*ramp(0, 40, bits=LEFT))
+    assert triggers.populations == {"l"}
+    by_population = {message["population"]: message for message in published}
+    assert by_population["l"]["status"] == "ok"
+    assert by_population["l"]["n_missing_units"] == 0
+    assert by_population["r"]["status"] == "failed"
+    assert by_population["r"]["reason"] == "no source sends a unit of this population"
+    assert (by_population["r"]["n_units"], by_population["r"]["n_missing_units"]) == (8, 8)
+    assert daemon.counters.narrations == {"ok": 2, "truncated": 0, "failed": 2}
+    assert daemon.counters.windows_dropped["no_units"] == 0
+
+
+def test_window_of_which_no_population_has_a_unit_is_counted(start: Start):
+    """Nothing is offered to the narrator, and the window counts as dropped."""
+    daemon = start(does_without=True)
+    encode = daemon.encoder.encode
+    daemon.encoder.encode = lambda windows: [  # type: ignore[method-assign]
+        replace(embedding, n_absent=embedding.n_units) for embedding in encode(windows)
+    ]
+    daemon.receive(hello_of(), *ramp(0, 40))
+    assert daemon.counters.windows_dropped["no_units"] == daemon.counters.windows == 2
+    assert daemon.counters.narrations["failed"] == 2
+    assert daemon.loop.is_idle
 
 
 def test_foreign_stream_after_settling_stops_nobody(start: Start):

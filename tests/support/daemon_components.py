@@ -18,6 +18,7 @@ from contracts.population import Population
 from contracts.spikes import Hello, SourceMessage
 from contracts.window import Window, WindowSpec
 from contracts.wire import pack
+from daemon.absent_units import AbsentUnits
 from daemon.bin_ring import BinRing
 from daemon.counters import Counters
 from daemon.encoders.protocol import Encoder
@@ -219,6 +220,7 @@ def daemon_loop(
     extra_units: Literal["refuse", "ignore"] = "refuse",
     capacity_bins: int = 1000,
     encode_every_window: bool = True,
+    does_without: bool = False,
     **options: Any,
 ) -> Iterator[DaemonLoop]:
     """Wire the components as `daemon.service.wiring` does, with a stub for an encoder."""
@@ -241,6 +243,8 @@ def daemon_loop(
         counters=counters,
         clock=clock,
         encode_every_window=encode_every_window,
+        absent_units=AbsentUnits(registry) if does_without else None,
+        unseen=PROVENANCE,
         split_encoder=split,  # type: ignore[arg-type] # stubs, as above
         **options,
     )

@@ -103,6 +103,34 @@ def test_selected_unit_has_influence(tiny_bundle):
     assert np.abs(pair[0].patches - pair[1].patches).max() > 1e-3
 
 
+def test_absent_unit_is_held_at_its_mean(tiny_bundle):
+    """Its counts do not matter, in no population, and each says how many of its units it lacks."""
+    (window,) = tiny_windows(1)
+    encoder = encoder_of(tiny_bundle, "all", "VISp", "LGd", "shuffled", "silent")
+    absent = np.zeros(12, dtype=bool)
+    absent[[0, 1, 4]] = True
+    louder = window.counts.copy()
+    louder[:, absent] += 50
+    lacking = [
+        dataclasses.replace(window, absent_units=absent, counts=c) for c in (window.counts, louder)
+    ]
+    quiet, loud = encoder.encode(lacking[:1]), encoder.encode(lacking[1:])
+    for one, other in zip(quiet, loud, strict=True):
+        assert np.array_equal(one.patches, other.patches)
+    assert [embedding.n_absent for embedding in quiet] == [3, 1, 2, 3, 0]
+    # The same as a selection without them.
+    rest = [
+        unit.unit_id
+        for unit, gone in zip(tiny_bundle.population.units, absent, strict=True)
+        if not gone
+    ]
+    selection = tiny_bundle.population.select("rest", f"ids:{'|'.join(rest)}")
+    (expected,) = WindowEncoder(tiny_bundle, [selection], OnnxGraph(tiny_bundle)).encode([window])
+    assert_close(quiet[0].patches, expected.patches)
+    (whole,) = encoder_of(tiny_bundle, "all").encode([window])
+    assert np.abs(whole.patches - quiet[0].patches).max() > 1e-3
+
+
 def test_silent_is_blind(tiny_bundle):
     """The silent control is the same for any spikes."""
     embeddings = encoder_of(tiny_bundle, "silent").encode(tiny_windows(3))

@@ -191,6 +191,45 @@ def test_units_that_nobody_announces_stop_it(stub_bundle: Manifest):
     assert raised.value.missing == tuple(u.label for u in stub_bundle.population.units[6:])
 
 
+def test_units_that_nobody_announces_are_done_without(stub_bundle: Manifest):
+    """Asked to, it begins without half of the units: ready, with a note; gauge and stats agree."""
+    half = Population(stub_bundle.population.units[:6])
+    stop, states = StopRequest(), []
+
+    def tick_and_look(monitor: Monitor) -> None:
+        tick(monitor)
+        components = monitor._components
+        if components.counters.windows and components.health.is_ready:
+            states.append((components.health.notes, components.gauges.units_missing))
+            stop.is_made = True
+
+    tick = Monitor.tick
+    with source(half, ends=False) as one, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Monitor, "tick", tick_and_look)
+        lenient = settings(stub_bundle, one, service={"exit_at_end": False, "shutdown_s": 5})
+        ingest = {"missing_units": "mean", "stream_timeout_s": 0.3}
+        lenient = lenient.model_copy(update={"ingest": lenient.ingest.model_copy(update=ingest)})
+        summary = Service(lenient, stop=stop).run()
+    ((note,), n_missing) = states[0]
+    assert note.startswith("6 units are held at their mean: no source sends ")
+    assert n_missing == 6
+    assert summary["notes"] == [note]
+    assert summary["counters"]["windows"] == (240 - 20) // 10 + 1
+
+
+def test_no_unit_at_all_is_not_done_without(stub_bundle: Manifest):
+    """A source of another session is waited out, not narrated as a mean."""
+    foreign = Population(
+        [replace(unit, unit_id=f"9{unit.unit_id}") for unit in stub_bundle.population.units]
+    )
+    with source(foreign, n_batches=1, ends=False) as one:
+        lenient = settings(stub_bundle, one)
+        ingest = {"missing_units": "mean", "extra_units": "ignore", "stream_timeout_s": 0.1}
+        lenient = lenient.model_copy(update={"ingest": lenient.ingest.model_copy(update=ingest)})
+        with pytest.raises(PopulationMismatchError):
+            Service(lenient).run()
+
+
 def test_stop_from_outside_ends_it_without_a_source(stub_bundle: Manifest):
     """Asked to stop, a daemon without a source ends with a summary of zeros."""
     stop, bound = StopRequest(), []
