@@ -146,7 +146,7 @@ def test_unit_that_a_restart_lacks_is_absent_until_one_has_it(start: Start):
 def test_population_without_a_unit_is_not_narrated(start: Start):
     """Its narration fails with the reason; the others, and their triggers, go on."""
 
-    class Triggers:
+    class PopulationsSeen:
         """Remembers the populations that it was given."""
 
         def __init__(self) -> None:
@@ -165,7 +165,7 @@ def test_population_without_a_unit_is_not_narrated(start: Start):
             )
         ]
 
-    triggers = Triggers()
+    triggers = PopulationsSeen()
     daemon = start(does_without=True, populations=("l", "r"), triggers=triggers)
     daemon.encoder.encode = encode  # type: ignore[method-assign]
     published: list[dict[str, Any]] = []

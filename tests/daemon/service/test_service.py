@@ -191,23 +191,31 @@ def test_units_that_nobody_announces_stop_it(stub_bundle: Manifest):
     assert raised.value.missing == tuple(u.label for u in stub_bundle.population.units[6:])
 
 
-def test_units_that_nobody_announces_are_done_without(stub_bundle: Manifest):
+@pytest.mark.parametrize(("stream_timeout_s", "population_timeout_s"), [(0.5, 60), (20, 0.5)])
+def test_units_that_nobody_announces_are_done_without(
+    stub_bundle: Manifest, stream_timeout_s: float, population_timeout_s: float
+):
     """Asked to, it begins without half of the units: ready, with a note; gauge and stats agree."""
     half = Population(stub_bundle.population.units[:6])
-    stop, states = StopRequest(), []
+    stop = StopRequest()
+    states: list[tuple[tuple[str, ...], int]] = []
 
     def tick_and_look(monitor: Monitor) -> None:
         tick(monitor)
         components = monitor._components
-        if components.counters.windows and components.health.is_ready:
+        if components.counters.windows == 23 and components.health.is_ready:
             states.append((components.health.notes, components.gauges.units_missing))
             stop.is_made = True
 
     tick = Monitor.tick
-    with source(half, ends=False) as one, pytest.MonkeyPatch.context() as patch:
+    with source(half) as one, pytest.MonkeyPatch.context() as patch:
         patch.setattr(Monitor, "tick", tick_and_look)
         lenient = settings(stub_bundle, one, service={"exit_at_end": False, "shutdown_s": 5})
-        ingest = {"missing_units": "mean", "stream_timeout_s": 0.3}
+        ingest = {
+            "missing_units": "mean",
+            "stream_timeout_s": stream_timeout_s,
+            "population_timeout_s": population_timeout_s,
+        }
         lenient = lenient.model_copy(update={"ingest": lenient.ingest.model_copy(update=ingest)})
         summary = Service(lenient, stop=stop).run()
     ((note,), n_missing) = states[0]
