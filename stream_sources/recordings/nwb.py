@@ -7,6 +7,7 @@ zero is the zero of the file's times.
 from __future__ import annotations
 
 import stat
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from urllib.parse import urlsplit
 import h5py
 
 from contracts.errors import RecordingError, UserError, listed
-from contracts.population import MAX_UNITS, Population
+from contracts.population import Population
 from stream_sources.recordings.nwb_columns import read_text
 from stream_sources.recordings.nwb_intervals import read_invalid_times, read_presentations
 from stream_sources.recordings.nwb_links import (
@@ -141,6 +142,12 @@ def open_nwb(path: str, cache_dir: Path | str | None) -> Iterator[h5py.File]:
     ------
     RecordingError
         In place of whatever HDF5 or the system says against the file.
+    TypeError
+        If it is not h5py's.
+    ValueError
+        If it is not h5py's.
+    MemoryError
+        If it is not h5py's.
     """
     try:
         if is_url(path):
@@ -154,6 +161,10 @@ def open_nwb(path: str, cache_dir: Path | str | None) -> Iterator[h5py.File]:
     except UnreadableError as error:
         raise RecordingError(path, str(error)) from error
     except (OSError, KeyError, RuntimeError) as error:  # what h5py raises for damaged files
+        raise RecordingError(path, _damage(error)) from error
+    except (TypeError, ValueError, MemoryError) as error:  # types and sizes that no file has
+        if not _is_from_h5py(error):
+            raise
         raise RecordingError(path, _damage(error)) from error
 
 
@@ -209,6 +220,11 @@ def _damage(error: Exception) -> str:
     )
 
 
+def _is_from_h5py(error: Exception) -> bool:
+    *_, last = traceback.walk_tb(error.__traceback__)
+    return "h5py" in last[0].f_code.co_filename
+
+
 def _units_group(file: h5py.File, path: str) -> h5py.Group:
     old = _old_version(file)
     if old:
@@ -240,8 +256,6 @@ def _old_version(file: h5py.File) -> str:
 
 def _id_problems(unit_ids: Sequence[str]) -> list[str]:
     problems = []
-    if len(unit_ids) > MAX_UNITS:
-        problems.append(f"at most {MAX_UNITS:,} units can be sent, got {len(unit_ids):,}")
     twice = [unit_id for unit_id, n in Counter(unit_ids).items() if n > 1]
     if twice:
         problems.append(

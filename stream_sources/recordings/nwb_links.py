@@ -41,7 +41,9 @@ CAUSES = {
 ELSEWHERE = {
     "can't open file": "which is not there. Copy that file beside this one.",
     "doesn't exist": "which has nothing of that name. Is it the file that was linked?",
-    "not found": "which has nothing of that name. Is it the file that was linked?",
+    "component not found": "which has nothing of that name. Is it the file that was linked?",
+    "signature not found": "which is no HDF5 file.",
+    "Is a directory": "which is a folder.",
 }
 """Phrases of HDF5 about the target of a link into another file."""
 

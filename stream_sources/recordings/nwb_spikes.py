@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from contracts.clock import MAX_SESSION_NS, NS_PER_S
 from contracts.errors import RecordingError, listed
+from contracts.population import MAX_UNITS
 from stream_sources.recordings.nwb_columns import Column, open_column
 from stream_sources.recordings.nwb_links import UnreadableError, is_local
 from stream_sources.recordings.trains import SpikeTrains
@@ -77,6 +78,8 @@ def read_index(units: h5py.Group, path: str) -> SpikeColumns:
             f"got {times.data.dtype} and {index.data.dtype}",
         )
     problems = [f"{index.name} {hole.reason}" for hole in index.holes()[:1]]
+    if len(index) > MAX_UNITS:
+        problems.append(f"at most {MAX_UNITS:,} units can be sent, got {len(index):,}")
     if problems:
         raise RecordingError(path, *problems)
     stops = index.read().astype(np.int64)

@@ -153,7 +153,10 @@ def _virtual_holes(data: h5py.Dataset, depth: int) -> list[Hole]:
         covered += blocks
         problem = _source_problem(data.file, source, depth)
         if problem:
-            reason = f"is a virtual data set whose source {name} {problem}"
+            is_nested = problem.startswith("is a virtual")  # the innermost cause will do
+            reason = (
+                problem if is_nested else f"is a virtual data set whose source {name} {problem}"
+            )
             found += [Hole(first, last, reason) for first, last in blocks]
     end = 0
     for first, last in [*sorted(covered), (n_rows, n_rows)]:

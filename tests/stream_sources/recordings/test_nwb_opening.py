@@ -82,3 +82,12 @@ def test_permission_is_a_sentence_of_its_own(path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Path, "open", refuse)
     assert "may not be read; check its permissions" in problem(path)
+
+
+def test_a_type_that_h5py_cannot_represent_is_the_files_fault(path: Path) -> None:
+    """What h5py cannot make sense of ends in a sentence, whatever type of error it raises."""
+    with h5py.File(path, "a") as file:
+        del file.attrs["nwb_version"]
+        scalar = h5py.h5s.create(h5py.h5s.SCALAR)
+        h5py.h5a.create(file.id, b"nwb_version", h5py.h5t.UNIX_D32LE, scalar)
+    assert "cannot be read: No NumPy equivalent for TypeTimeID" in problem(path)
