@@ -46,7 +46,9 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: object, *, indent: int = 1) -> None:
     """Write indented JSON, whole or not at all; numbers that are not finite are refused."""
-    write_text(path, json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False)
+    # A file's name need not be UTF-8. What is not becomes an escape that JSON has too.
+    write_bytes(path, f"{text}\n".encode(errors="backslashreplace"))
 
 
 def check_writable(path: Path | None) -> None:

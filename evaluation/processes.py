@@ -44,7 +44,7 @@ class Child:
         self._has_been_asked = False
         self._address_file.unlink(missing_ok=True)  # of an earlier process of this name
         command = [
-            *prefix, sys.executable, "-m", "neurrate.cli", *arguments,
+            *prefix, sys.executable, "-m", "neurrate", *arguments,
             "--json", str(folder / f"{name}.json"),
         ]  # fmt: skip
         if has_addresses:

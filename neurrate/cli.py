@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -18,18 +19,14 @@ from cyclopts import App, CycloptsError, UnknownCommandError
 
 from contracts.errors import ChildError, DependencyError, NeurrateError, UserError
 from contracts.selection_text import shown
+from neurrate.output import OutputFailedError
+from neurrate.process import run_process, stopped
 from neurrate.verbs import GROUPS, VERBS, Verb
 
 EXIT_OK = 0
 
-EXIT_UNFINISHED = 130
-"""128 + SIGINT, as shells count, for a verb that makes something: what follows in ``a && b`` needs
-it. A verb that serves until it is stopped ends with 0."""
-
-MAKING = frozenset(
-    {"bench", "bundle", "export", "learn", "prepare", "simulate", "train", "triggers"}
-)
-RESUMABLE = frozenset({"learn", "prepare", "train"})
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a write, which name no file: no room on the disk, for this user, for one file."""
 
 HELP = """Narrate, live and in English, what an animal sees, from its spikes.
 
@@ -41,8 +38,8 @@ For example:
     neurrate watch
 
 Exit codes: 0 done or asked to stop; 1 an internal error, with a traceback; 2 something in what you
-typed or in your files; 3 something that must be installed or running is missing; 130 stopped by
-you before the result was complete.
+typed or in your files; 3 something that must be installed or running is missing; 130 or 143 stopped
+by you before the result was complete.
 """
 
 
@@ -58,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     code : int
         0 done or asked to stop, 1 an internal error, 2 the user's input, 3 a missing dependency,
-        130 stopped before the result was complete.
+        130 or 143 stopped before the result was complete.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -66,18 +63,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = build_app(words)(
             words, exit_on_error=False, print_error=False, result_action="return_value"
         )
-    except KeyboardInterrupt:
-        return _stopped(words)
+    except KeyboardInterrupt as interrupt:
+        return stopped(words, interrupt)
     except UnknownCommandError as error:
         return _refuse(_unknown_verb(error), UserError.exit_code)
     except CycloptsError as error:
         return _refuse(str(error).strip(), UserError.exit_code)
     except (UserError, DependencyError, ChildError) as error:
         return _refuse(str(error), error.exit_code)
-    except BrokenPipeError:  # the reader of our output is gone, so there is nobody to inform
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OutputFailedError:
         return EXIT_OK
     except OSError as error:
+        if error.errno in FULL:
+            reason = os.strerror(error.errno).lower()
+            return _refuse(
+                f"Cannot write {error.filename or 'a file'}: {reason}. Make room, or name a folder "
+                "on another disk.",
+                UserError.exit_code,
+            )
         if error.filename is None:
             return _internal_error()
         reason = (error.strerror or type(error).__name__).lower()
@@ -86,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             UserError.exit_code,
         )
     except Exception as error:
+        if hidden := _interrupt_of(error):
+            return stopped(words, hidden)
         missing = _missing_package(error)
         if missing:
             remedy = "Install it: python -m pip install"
@@ -162,13 +167,13 @@ def _version() -> str:
     return metadata.version("neurrate")
 
 
-def _stopped(words: Sequence[str]) -> int:
-    verb = words[0] if words else ""
-    if verb not in MAKING:
-        return EXIT_OK
-    hint = " Give the same command again to continue where it stopped." if verb in RESUMABLE else ""
-    print(f"neurrate: stopped before the end.{hint}", file=sys.stderr)
-    return EXIT_UNFINISHED
+def _interrupt_of(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the control-C that a library turned into another error, as imports in C do."""
+    while error.__context__ is not None:
+        error = error.__context__
+        if isinstance(error, KeyboardInterrupt):
+            return error
+    return None
 
 
 def _internal_error() -> int:
@@ -228,4 +233,4 @@ OUR_PACKAGES = frozenset(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_process(sys.argv[1:]))

@@ -105,7 +105,7 @@ def test_the_users_mistakes_are_two_without_a_traceback(words, said, capsys):
         (ModuleNotFoundError("no", name="daemon.nothing"), 1, True),
         (MisuseError("no"), 1, True),
         (ZeroDivisionError("no"), 1, True),
-        (KeyboardInterrupt(), 0, False),
+        (KeyboardInterrupt(), 130, False),
     ],
     ids=repr,
 )
