@@ -194,7 +194,6 @@ def _random(recording: str, folder: Path, request: DemoRequest) -> TrialPlan:
             batches=source.batches(),
             recording_label=source.label,
             model=model,
-            size="tiny" if request.model is None else "paper",
             command="neurrate demo",
         )
         populations = default_populations(source.population)

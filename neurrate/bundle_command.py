@@ -48,7 +48,8 @@ def random(
         Folder or hub id of the vision-language model that the encoder is for. A folder that is
         there is kept with its whole path, so that the daemon finds it from anywhere.
     size
-        tiny: 8 x 8 patches of 64 numbers; paper: 24 x 24 of 1024, as LLaVA-1.5 takes them.
+        Of the encoder. Its patches are those that the model takes, if that is a folder; else 8 x 8
+        of 64 numbers (tiny) or 24 x 24 of 1024 (paper), as LLaVA-1.5 takes them.
     bin_rate_hz
         Bins per second.
     bins

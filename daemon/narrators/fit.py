@@ -6,11 +6,38 @@ model that does not fit is refused before any weights are read.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from contracts.errors import UserError
 from contracts.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTokens:
+    """What a LLaVA's projector takes of its vision tower, for one picture."""
+
+    n: int
+    dim: int  # numbers in each
+    feature_layer: int | tuple[int, ...]
+    select_strategy: str
+
+
+def image_tokens(config: Any) -> ImageTokens:
+    """Read off a ``LlavaConfig`` what its projector takes."""
+    vision = config.vision_config
+    n_tokens = (vision.image_size // vision.patch_size) ** 2
+    # CLIP puts a token for the class before its patches, SigLIP none; "default" drops the first.
+    n_tokens += vision.model_type == "clip_vision_model"
+    n_tokens -= config.vision_feature_select_strategy == "default"
+    layers = config.vision_feature_layer
+    if not isinstance(layers, int):
+        layers = layers[0] if len(layers) == 1 else tuple(layers)
+    n_layers = len(layers) if isinstance(layers, tuple) else 1
+    return ImageTokens(
+        n_tokens, n_layers * vision.hidden_size, layers, config.vision_feature_select_strategy
+    )
 
 
 def check_fit(name: str, config: Any, manifest: Manifest) -> None:
@@ -23,20 +50,12 @@ def check_fit(name: str, config: Any, manifest: Manifest) -> None:
     """
     if config.model_type != "llava":
         raise UserError(f"the language model must be a LLaVA, {name!r} is a {config.model_type}")
-    vision, grid, wanted = config.vision_config, manifest.patch_grid, manifest.model.language_model
-    n_patches = (vision.image_size // vision.patch_size) ** 2
-    # CLIP puts a token for the class before its patches, SigLIP none; "default" drops the first.
-    n_patches += vision.model_type == "clip_vision_model"
-    n_patches -= config.vision_feature_select_strategy == "default"
-    layers = config.vision_feature_layer
-    if not isinstance(layers, int):
-        layers = layers[0] if len(layers) == 1 else tuple(layers)
-    n_layers = len(layers) if isinstance(layers, tuple) else 1
+    grid, wanted, tokens = manifest.patch_grid, manifest.model.language_model, image_tokens(config)
     facts = (
-        ("image tokens", grid.n_patches, n_patches),
-        ("numbers in an image token", grid.dim, n_layers * vision.hidden_size),
-        ("feature layer", wanted.feature_layer, layers),
-        ("select strategy", wanted.select_strategy, config.vision_feature_select_strategy),
+        ("image tokens", grid.n_patches, tokens.n),
+        ("numbers in an image token", grid.dim, tokens.dim),
+        ("feature layer", wanted.feature_layer, tokens.feature_layer),
+        ("select strategy", wanted.select_strategy, tokens.select_strategy),
     )
     problems = [
         f"{fact}: the bundle has {ours}, the model {theirs}"

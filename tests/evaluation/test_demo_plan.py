@@ -5,13 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contracts.embedding import PatchGrid
 from contracts.errors import UserError
 from contracts.manifest import Manifest, load_manifest
 from contracts.population import Population, Unit
 from contracts.selection_text import shown
+from daemon.narrators.fit import check_fit
 from daemon.service.settings_loader import load_settings, overrides_of
 from evaluation.demo_plan import DemoRequest, default_populations, n_scenes, prepare
 from evaluation.trial import TrialPlan, daemon_arguments
+from simulation.tiny_llava import write_random_llava
 from stream_sources.recordings.open_source import open_source
 from tests.support.nwb_files import random_trains, write_units
 
@@ -90,3 +93,30 @@ def test_a_recording_alone_gets_random_weights(tmp_path: Path) -> None:
     assert not manifest.model.trained
     assert Path(plan.model, "config.json").is_file()
     assert plan.settings == ("narrator.max_new_tokens=12",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grid", [PatchGrid(4, 4, 32), PatchGrid(6, 6, 128)])
+def test_the_encoder_is_of_the_size_that_a_given_model_takes(
+    grid: PatchGrid, tmp_path: Path
+) -> None:
+    """A model of any size can be tried on a recording: the daemon's own check lets it pass."""
+    from transformers import AutoConfig
+
+    path = write_units(tmp_path / "session.nwb", random_trains(n_units=5))
+    model = tmp_path / "small"
+    write_random_llava(model, grid=grid)
+    plan = prepare(tmp_path, DemoRequest(recording=str(path), model=str(model)))
+    manifest = load_manifest(plan.bundle)
+    assert manifest.patch_grid == grid
+    check_fit(plan.model, AutoConfig.from_pretrained(model), manifest)
+    assert (plan.model, plan.settings) == (str(model), ())
+
+
+def test_a_model_that_is_no_llava_is_refused_before_an_encoder_is_made(tmp_path: Path) -> None:
+    """The sentence of the model, and nothing is made."""
+    path = write_units(tmp_path / "session.nwb", random_trains(n_units=5))
+    (tmp_path / "model").mkdir()
+    with pytest.raises(UserError, match="must be the folder of a LLaVA"):
+        prepare(tmp_path, DemoRequest(recording=str(path), model=str(tmp_path / "model")))
+    assert not (tmp_path / "bundle").exists()
