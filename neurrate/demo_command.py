@@ -77,7 +77,8 @@ def demo(
     triggers
         Rules that trigger, as docs/triggers.md describes them; 'neurrate watch' shows them too.
     plain
-        One line for each narration; always so where standard output is no terminal.
+        One line for each narration; always so where standard output is no terminal, or one that
+        cannot be drawn on (TERM=dumb).
     svg
         Write the view at the end to this file, as a picture.
     json

@@ -47,7 +47,8 @@ def watch(
     words
         Show sentences as they grow, word by word. The narrator sends them only while somebody asks.
     plain
-        One line for each narration; always so where standard output is no terminal.
+        One line for each narration; always so where standard output is no terminal, or one that
+        cannot be drawn on (TERM=dumb).
     seconds
         Stop after so many seconds.
     svg

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 
@@ -37,7 +38,7 @@ def follow(
     Parameters
     ----------
     plain : bool
-        One line for each narration; always so where standard output is no terminal.
+        One line for each narration; always so where standard output cannot be drawn on.
     is_over : callable
         Called at least ten times a second.
     marks : Listener, optional
@@ -45,7 +46,7 @@ def follow(
     words : bool
         Show sentences as they grow, where there is a view to show them in.
     """
-    is_plain = plain or not sys.stdout.isatty()
+    is_plain = plain or not _can_draw()
     topics = NARRATION_TOPICS + (PARTIAL_TOPICS if words and not is_plain else ())
     with Listener(state.endpoint, topics, setting="--connect", clock=clock) as daemon:
         rounds = _rounds(state, clock, is_over, daemon, marks)
@@ -53,6 +54,12 @@ def follow(
             _print_lines(state, clock, rounds)
         else:
             _draw_view(state, clock, rounds)
+
+
+def _can_draw() -> bool:
+    """Whether standard output is a terminal that moves its cursor and has the letters."""
+    moves = os.environ.get("TERM", "dumb").lower() not in {"", "dumb", "unknown"}
+    return sys.stdout.isatty() and moves and sys.stdout.encoding.lower().startswith("utf")
 
 
 def _rounds(

@@ -56,6 +56,13 @@ def score_rows(state: WatchState) -> list[dict[str, object]]:
 
 def save_picture(path: Path, state: WatchState, host_ns: int, *, title: str) -> None:
     """Write the view to an SVG file."""
-    console = Console(record=True, width=PICTURE_COLUMNS, file=StringIO(), force_terminal=True)
+    console = Console(
+        record=True,
+        width=PICTURE_COLUMNS,
+        file=StringIO(),
+        force_terminal=True,
+        color_system="truecolor",  # a picture has colours whatever this terminal has
+        no_color=False,
+    )
     console.print(draw(state, host_ns))
     console.save_svg(str(path), title=title)

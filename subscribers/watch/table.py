@@ -42,10 +42,11 @@ def scored_table(
         words = words_of(newest)
         if newest.truth != now:
             words.stylize("not bold dim")
-        table.add_row(Text(newest.title), _score(state, name), words, notes(newest))
+        table.add_row(Text(newest.title), score_of(state, name), words, notes(newest))
     return table
 
 
-def _score(state: WatchState, name: str) -> Text:
+def score_of(state: WatchState, name: str) -> Text:
+    """Return the object F1 of a population so far; a dash where nothing was to be named."""
     f1 = state.scores[name].f1 if name in state.scores else None
     return Text("-" if f1 is None else f"{f1:.2f}", style="bold")

@@ -6,30 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.segment import SegmentLines
 from rich.text import Text
 
-from contracts.narration import STAGES, Status
+from contracts.narration import Status
+from subscribers.watch.bars import BAR_CELLS, LINE_BAR_CELLS, Look
 from subscribers.watch.state import GROWING, N_SHOWN, DaemonState, ReceivedNarration, WatchState
-from subscribers.watch.table import scored_table, truth_line
+from subscribers.watch.table import score_of, scored_table, truth_line
 from subscribers.watch.triggers import triggers_line
-
-BAR_CELLS = 32
-"""Width of a latency bar."""
-
-LINE_BAR_CELLS = 12
-"""Width of a latency bar that shares its line with the words."""
 
 NAME_CELLS = 12
 """Width of the column of names where there are no panels; longer names push what follows."""
 
 WORD_STYLES = {Status.FAILED.value: "red", GROWING: "italic"}
 """By status; others are bold."""
-
-STAGE_COLOURS = dict(
-    zip(STAGES, ("cyan", "blue", "yellow", "magenta", "green", "white"), strict=True)
-)
 
 
 def draw(state: WatchState, host_ns: int, height: int | None = None) -> RenderableType:
@@ -38,82 +30,83 @@ def draw(state: WatchState, host_ns: int, height: int | None = None) -> Renderab
     `height` is the terminal's, in lines. What does not fit is left out: older narrations first,
     then the panels, then the last populations, which are counted. None draws everything.
     """
-    top = [_header(state, host_ns)]
-    notice = state.notice(host_ns)
-    if notice:
-        top.append(Text(notice, style="yellow"))
-    if state.scores:
-        top.append(truth_line(state))
-    bottom = [_legend()] if state.newest else []
-    if state.fired:
-        bottom.insert(0, triggers_line(state.fired, _newest_s(state)))
-    forms = _scored_forms(state) if state.scores else _forms(state)
-    if height is None:
-        return Group(*top, *forms[0], *bottom)
-    return _Fitted(top, forms, bottom, height)
-
-
-def _forms(state: WatchState) -> list[Sequence[RenderableType]]:
-    newest = [state.now(population) for population in state.names]
-    return [
-        *(_panels(state, n_shown) for n_shown in range(N_SHOWN, 0, -1)),
-        [_two_lines(narration) for narration in newest],
-        [_one_line(narration) for narration in newest],
-    ]
-
-
-def _scored_forms(state: WatchState) -> list[Sequence[RenderableType]]:
-    def notes(narration: ReceivedNarration) -> Text:
-        return latency_bar(narration.latency_ms, LINE_BAR_CELLS).append_text(_notes(narration))
-
-    return [
-        [scored_table(state, words_of=_words, notes=notes)],
-        [scored_table(state, words_of=_words, notes=notes, is_cut=True)],
-        [_one_line(state.now(population)) for population in state.names],
-    ]
+    return _View(state, host_ns, height)
 
 
 @dataclass(frozen=True, slots=True)
-class _Fitted:
+class _View:
     """The fullest form of the populations that fits between top and bottom."""
 
-    top: Sequence[RenderableType]
-    forms: Sequence[Sequence[RenderableType]]
-    """Fullest first; in the last each population takes one line."""
-    bottom: Sequence[RenderableType]
-    height: int
+    state: WatchState
+    host_ns: int
+    height: int | None
 
-    # Only here is the width known, and with it how many lines the words take.
+    # Only here is the terminal known: colours, width, and with it how many lines the words take.
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         options = options.reset_height()
-        for form in self.forms:
-            lines = console.render_lines(Group(*self.top, *form, *self.bottom), options, pad=False)
+        state, look = self.state, Look.of(console, options)
+        top, bottom = _top(state, self.host_ns), _bottom(state, look)
+        forms = _scored_forms(state, look) if state.scores else _forms(state, look)
+        if self.height is None:
+            yield Group(*top, *forms[0], *bottom)
+            return
+        for form in forms:
+            lines = console.render_lines(Group(*top, *form, *bottom), options, pad=False)
             if len(lines) <= self.height:
                 yield SegmentLines(lines, new_lines=True)
                 return
         n_populations = len(form)
         last = 1 if n_populations else 0
         n_shown = max(0, self.height - last - (len(lines) - n_populations))
-        shown = Group(*self.top, *form[:n_shown], *self.bottom)
+        shown = Group(*top, *form[:n_shown], *bottom)
         lines = console.render_lines(shown, options, pad=False)
         yield SegmentLines(lines[: max(0, self.height - last)], new_lines=True)
         if n_populations:
             yield _more(n_populations - n_shown)
 
 
-def latency_bar(stages_ms: dict[str, float], cells: int = BAR_CELLS) -> Text:
-    """Return one cell-wide block for each share of the total, coloured by stage.
+def _top(state: WatchState, host_ns: int) -> list[RenderableType]:
+    top: list[RenderableType] = [_header(state, host_ns)]
+    notice = state.notice(host_ns)
+    if notice:
+        top.append(Text(notice, style="yellow"))
+    if state.scores:
+        top.append(truth_line(state))
+    return top
 
-    The bar is exactly `cells` wide, unless the total is zero.
-    """
-    bar, reached_ms, drawn = Text(), 0.0, 0
-    total_ms = sum(max(0.0, stages_ms[stage]) for stage in STAGES)
-    for stage in STAGES:
-        reached_ms += max(0.0, stages_ms[stage])
-        end = round(cells * reached_ms / total_ms) if total_ms else 0
-        bar.append("█" * (end - drawn), style=STAGE_COLOURS[stage])
-        drawn = end
-    return bar
+
+def _bottom(state: WatchState, look: Look) -> list[RenderableType]:
+    bottom: list[RenderableType] = []
+    if state.fired:
+        bottom.append(triggers_line(state.fired, _newest_s(state)))
+    if state.newest and (legend := look.legend()):
+        bottom.append(legend)
+    return bottom
+
+
+def _forms(state: WatchState, look: Look) -> list[Sequence[RenderableType]]:
+    """Return the forms of the populations, fullest first; in the last each takes one line."""
+    newest = [state.now(population) for population in state.names]
+    panels = [_panels(state, look, n_shown) for n_shown in range(N_SHOWN, 0, -1)]
+    return [
+        *([] if look.is_narrow else panels),
+        [_stacked(state, narration, look) for narration in newest],
+        [_stacked(state, narration, look, is_cut=True) for narration in newest],
+        [_one_line(narration, look) for narration in newest],
+    ]
+
+
+def _scored_forms(state: WatchState, look: Look) -> list[Sequence[RenderableType]]:
+    def notes(narration: ReceivedNarration) -> Text:
+        return look.bar(narration.latency_ms, LINE_BAR_CELLS).append_text(_notes(narration))
+
+    if look.is_narrow:
+        return _forms(state, look)
+    return [
+        [scored_table(state, words_of=_words, notes=notes)],
+        [scored_table(state, words_of=_words, notes=notes, is_cut=True)],
+        [_one_line(state.now(population), look) for population in state.names],
+    ]
 
 
 def _header(state: WatchState, host_ns: int) -> Text:
@@ -149,9 +142,10 @@ def _daemon_line(daemon: DaemonState) -> Text:
     return line
 
 
-def _panels(state: WatchState, n_shown: int) -> list[Panel]:
+def _panels(state: WatchState, look: Look, n_shown: int) -> list[Panel]:
     return [
         _panel(
+            look,
             [state.now(population), *list(state.newest[population])[1:n_shown]],
             state.n_received[population],
         )
@@ -159,29 +153,40 @@ def _panels(state: WatchState, n_shown: int) -> list[Panel]:
     ]
 
 
-def _panel(received: list[ReceivedNarration], n_received: int) -> Panel:
+def _panel(look: Look, received: list[ReceivedNarration], n_received: int) -> Panel:
     newest, *older = received
     before = [Text(f"{one.window_stop_s:.2f} s  {one.text}", style="dim") for one in older]
     return Panel(
-        Group(_words(newest), _facts(newest), *before),
+        Group(_words(newest), _facts(newest, look), *before),
         title=Text(newest.title), subtitle=Text(str(n_received)),
         title_align="left", subtitle_align="right",
     )  # fmt: skip
 
 
-def _two_lines(narration: ReceivedNarration) -> Group:
-    first = Text(no_wrap=True, overflow="ellipsis")
-    first.append(f"{narration.title:<{NAME_CELLS}} ").append_text(_facts(narration))
-    second = Text("  ", no_wrap=True, overflow="ellipsis").append_text(_words(narration))
-    return Group(first, second)
+def _stacked(
+    state: WatchState, narration: ReceivedNarration, look: Look, *, is_cut: bool = False
+) -> Group:
+    """Return the facts of a population in a line, and its words below; in one line if `is_cut`."""
+    name, title = narration.population, narration.title
+    facts = Text(no_wrap=True, overflow="ellipsis")
+    facts.append(f"{title:<{0 if look.is_narrow else NAME_CELLS}} ")
+    if state.scores:  # its time is in the line of the truth
+        facts.append("F1 ").append_text(score_of(state, name)).append("  ")
+        facts.append_text(look.bar(narration.latency_ms, BAR_CELLS)).append_text(_notes(narration))
+    else:
+        facts.append_text(_facts(narration, look))
+    if is_cut:
+        words = Text("  ", no_wrap=True, overflow="ellipsis").append_text(_words(narration))
+        return Group(facts, words)
+    return Group(facts, Padding(_words(narration), (0, 0, 0, 2)))
 
 
-def _one_line(narration: ReceivedNarration) -> Text:
+def _one_line(narration: ReceivedNarration, look: Look) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
+    if look.is_narrow:
+        return line.append(f"{narration.title}  ").append_text(_words(narration))
     line.append(f"{narration.title:<{NAME_CELLS}} ")
-    line.append_text(latency_bar(narration.latency_ms, LINE_BAR_CELLS)).append_text(
-        _notes(narration)
-    )
+    line.append_text(look.bar(narration.latency_ms, LINE_BAR_CELLS)).append_text(_notes(narration))
     return line.append("  ").append_text(_words(narration))
 
 
@@ -189,9 +194,11 @@ def _words(narration: ReceivedNarration) -> Text:
     return Text(narration.text, style=WORD_STYLES.get(narration.status, "bold"))
 
 
-def _facts(narration: ReceivedNarration) -> Text:
+def _facts(narration: ReceivedNarration, look: Look) -> Text:
     facts = Text(f"{narration.window_stop_s:.2f} s  ", style="dim")
-    return facts.append_text(latency_bar(narration.latency_ms)).append_text(_notes(narration))
+    return facts.append_text(look.bar(narration.latency_ms, BAR_CELLS)).append_text(
+        _notes(narration)
+    )
 
 
 def _notes(narration: ReceivedNarration) -> Text:
@@ -219,11 +226,3 @@ def _newest_s(state: WatchState) -> float:
     """Return the end of the newest window of which anything was received, session seconds."""
     ends = [narration[0].window_stop_s for narration in state.newest.values()]
     return max((*ends, *(one.stop_s for one in state.fired.values())), default=0.0)
-
-
-def _legend() -> Text:
-    legend = Text()
-    for stage, colour in STAGE_COLOURS.items():
-        legend.append("█", style=colour)
-        legend.append(f" {stage}  ", style="dim")
-    return legend

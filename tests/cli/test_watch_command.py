@@ -1,6 +1,7 @@
 """``neurrate watch`` over real sockets."""
 
 import json
+import sys
 import threading
 from dataclasses import replace
 
@@ -51,6 +52,17 @@ def test_lines_are_printed_and_written(publisher, tmp_path, capsys):
     assert [one["text"] for one in report["narrations"]] == ["car 0", "car 1"]
     assert report["populations"][0]["narrations"] == 2
     assert report["populations"][0]["latency ms, median"] == pytest.approx(60)
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown", ""])
+def test_a_terminal_that_cannot_be_drawn_on_gets_lines(term, publisher, capsys, monkeypatch):
+    """A terminal that does not move its cursor, as an editor's, would stay blank."""
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["watch", "--connect", publisher, "--seconds", "0.6"]) == 0
+    shown = capsys.readouterr().out
+    assert "0.250 s  all: car 0  (60 ms)" in shown
+    assert "\x1b" not in shown.partition("Heard")[0].removesuffix("\x1b[1m")
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from contracts.trigger import pack_trigger
 from daemon.counters import Counters
 from daemon.service.stats import StreamStats, stats_message
 from subscribers.listener import MessageReader
+from subscribers.watch.bars import BAR_CELLS, STAGE_LETTERS, latency_bar
 from subscribers.watch.state import N_SHOWN, ReceivedNarration, WatchState
-from subscribers.watch.view import BAR_CELLS, draw, latency_bar
+from subscribers.watch.view import draw
 from tests.support.narrations import narration, narrations
 from tests.support.triggers import trigger, triggers
 from tests.support.watching import take
@@ -125,7 +126,7 @@ def test_every_population_fits_the_terminal(busy, height):
     at = [shown.index(name) for name in NAMES]
     assert at == sorted(at)
     assert shown.count("A car 3") >= len(NAMES)
-    assert all(f"█ {stage}" in shown for stage in STAGES)
+    assert all(f"{STAGE_LETTERS[stage]} {stage}" in shown for stage in STAGES)
     assert len(shown.splitlines()) <= height
     assert "more" not in shown
 

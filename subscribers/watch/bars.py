@@ -1,0 +1,89 @@
+"""The latency bars of the view: one share of the total for each stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich.console import Console, ConsoleOptions
+from rich.text import Text
+
+from contracts.narration import STAGES
+
+BAR_CELLS = 32
+"""Width of a latency bar at most."""
+
+LINE_BAR_CELLS = 12
+"""Width of a latency bar that shares its line with the words, at most."""
+
+MIN_BAR_CELLS = 6
+"""A cell for each stage; a shorter bar is left out."""
+
+NARROW_COLUMNS = 60
+"""Below, words and facts do not share a line."""
+
+STAGE_COLOURS = dict(
+    zip(STAGES, ("cyan", "blue", "yellow", "magenta", "green", "white"), strict=True)
+)
+
+STAGE_LETTERS = dict(zip(STAGES, "cewpdu", strict=True))
+"""Where there are no colours. The first letter of each name, and u for publish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a terminal can show."""
+
+    columns: int
+    has_colours: bool = True
+
+    @classmethod
+    def of(cls, console: Console, options: ConsoleOptions) -> Look:
+        """Return the look of what is drawn on a console."""
+        has_colours = console.color_system is not None and not console.no_color
+        return cls(options.max_width, has_colours)
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether words and facts do not fit side by side."""
+        return self.columns < NARROW_COLUMNS
+
+    def bar(self, stages_ms: Mapping[str, float], cells: int) -> Text:
+        """Return a latency bar of as many cells, less on a narrow terminal."""
+        room = self.columns - (NARROW_COLUMNS - BAR_CELLS)
+        return latency_bar(stages_ms, min(cells, room), has_colours=self.has_colours)
+
+    def legend(self) -> Text:
+        """Return the stages and how each is drawn; nothing where there is no bar."""
+        legend = Text()
+        if self.columns - (NARROW_COLUMNS - BAR_CELLS) < MIN_BAR_CELLS:
+            return legend
+        for stage in STAGES:
+            legend.append(_mark(stage, has_colours=self.has_colours), style=STAGE_COLOURS[stage])
+            legend.append(f" {stage}  ", style="dim")
+        return legend
+
+
+def latency_bar(
+    stages_ms: Mapping[str, float], cells: int = BAR_CELLS, *, has_colours: bool = True
+) -> Text:
+    """Return a cell-wide block for each share of the total, by the colour or letter of its stage.
+
+    The bar is exactly `cells` wide, unless the total is zero or `cells` too few to tell stages
+    apart.
+    """
+    bar, reached_ms, drawn = Text(), 0.0, 0
+    total_ms = sum(max(0.0, stages_ms[stage]) for stage in STAGES)
+    if not total_ms or cells < MIN_BAR_CELLS:
+        return bar
+    for stage in STAGES:
+        reached_ms += max(0.0, stages_ms[stage])
+        end = round(cells * reached_ms / total_ms)
+        mark = _mark(stage, has_colours=has_colours)
+        bar.append(mark * (end - drawn), style=STAGE_COLOURS[stage])
+        drawn = end
+    return bar
+
+
+def _mark(stage: str, *, has_colours: bool) -> str:
+    return "█" if has_colours else STAGE_LETTERS[stage]
