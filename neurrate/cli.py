@@ -20,7 +20,7 @@ from cyclopts import App, CycloptsError, UnknownCommandError
 from contracts.errors import ChildError, DependencyError, NeurrateError, UserError
 from contracts.selection_text import shown
 from neurrate.output import OutputFailedError
-from neurrate.process import run_process, stopped
+from neurrate.process import HANDLER, run_process, stopped
 from neurrate.verbs import GROUPS, VERBS, Verb
 
 EXIT_OK = 0
@@ -63,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = build_app(words)(
             words, exit_on_error=False, print_error=False, result_action="return_value"
         )
-    except KeyboardInterrupt as interrupt:
-        return stopped(words, interrupt)
+    except KeyboardInterrupt:
+        return stopped(words)
     except UnknownCommandError as error:
         return _refuse(_unknown_verb(error), UserError.exit_code)
     except CycloptsError as error:
@@ -89,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             UserError.exit_code,
         )
     except Exception as error:
-        if hidden := _interrupt_of(error):
-            return stopped(words, hidden)
+        if HANDLER.number:  # a library has turned control-C into another error, as imports in C do
+            return stopped(words)
         missing = _missing_package(error)
         if missing:
             remedy = "Install it: python -m pip install"
@@ -165,15 +165,6 @@ def _examples(docstring: str) -> str:
 
 def _version() -> str:
     return metadata.version("neurrate")
-
-
-def _interrupt_of(error: BaseException) -> KeyboardInterrupt | None:
-    """Return the control-C that a library turned into another error, as imports in C do."""
-    while error.__context__ is not None:
-        error = error.__context__
-        if isinstance(error, KeyboardInterrupt):
-            return error
-    return None
 
 
 def _internal_error() -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
 from contracts.atomic_files import check_writable
 from contracts.clock import NS_PER_S, HostClock
 from neurrate.arguments import JsonOption, Seconds
+from neurrate.process import until_interrupted
 from neurrate.summary import print_scores
 from neurrate.tables import print_table, write_json
 
@@ -67,7 +68,7 @@ def watch(
     clock = HostClock()
     state = WatchState(connect, clock.now_ns(), kinds_of=lambda text: parse(text).kinds)
     deadline_ns = None if seconds is None else clock.now_ns() + round(seconds * NS_PER_S)
-    with ExitStack() as stack, suppress(KeyboardInterrupt):
+    with ExitStack() as stack, until_interrupted():
         marks = (
             stack.enter_context(
                 # Unbounded: a lossless source waits for a subscriber whose queue is full.
