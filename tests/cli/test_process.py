@@ -149,7 +149,9 @@ def _read(terminal: int) -> Iterator[bytes]:
 def test_a_signal_is_understood_from_the_first_moment_on(words, number, code, delay_s, recording):
     """While libraries are imported too: no traceback, and the exit code of a stopped verb."""
     command = [*PROGRAM, *(str(recording) if w == "RECORDING" else w for w in words.split())]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=_heed_control_c
+    ) as process:
         # Before, Python itself is being loaded, and no program's code has a say.
         wait_until(lambda: _handles(process.pid, signal.SIGTERM))
         with pytest.raises(subprocess.TimeoutExpired):
@@ -159,6 +161,11 @@ def test_a_signal_is_understood_from_the_first_moment_on(words, number, code, de
     assert process.returncode == code
     assert b"Traceback" not in errors
     assert b"ignored" not in errors
+
+
+def _heed_control_c() -> None:
+    """Undo what a shell does to tests in the background, and their children inherit."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _handles(pid: int, number: signal.Signals) -> bool:
