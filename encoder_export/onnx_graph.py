@@ -127,7 +127,7 @@ def write_int8(float32: Path, path: Path) -> None:
         quantization = import_runtime("onnxruntime.quantization")
     except (ImportError, DependencyError) as error:
         raise DependencyError(
-            "An int8 graph is made with ONNX Runtime. Run: pip install 'neurrate[cpu,train]'"
+            "An int8 graph is made with ONNX Runtime. Run: pip install 'neurrate[cpu]'"
         ) from error
     with tempfile.TemporaryDirectory() as folder, _quiet():
         scratch = Path(folder) / "int8.onnx"
@@ -218,7 +218,7 @@ def _trace(model: CountEncoder, *, n_bins: int) -> Any:
         import onnxscript  # noqa: F401 - as above
     except ImportError as error:
         raise DependencyError(
-            "Exporting an encoder needs onnx and onnxscript. Run: pip install 'neurrate[train]'"
+            "Exporting an encoder needs onnx and onnxscript. Run: pip install onnx onnxscript"
         ) from error
     n_units = model.mean.shape[0]
     batch = torch.export.Dim("batch", min=1, max=MAX_ENCODER_BATCH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +11,8 @@ from contracts.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+
+LOG = logging.getLogger(__name__)
 
 
 def resolve_device(name: str) -> str:
@@ -40,10 +43,38 @@ def resolve_device(name: str) -> str:
 def resolve_precision(
     name: Literal["auto", "float32", "bfloat16"], device: str
 ) -> Literal["float32", "bfloat16"]:
-    """Return the precision to use; "auto" is bfloat16 on a GPU, float32 on a CPU."""
-    if name == "auto":
-        return "bfloat16" if device.startswith("cuda") else "float32"
-    return name
+    """Return the precision to use; "auto" is bfloat16 on a GPU that has it, else float32.
+
+    bfloat16 is tried first, a convolution and a product with their gradients: processors and GPUs
+    differ in what they can. Where it fails float32 is used, with a warning.
+    """
+    if name == "float32" or (name == "auto" and not device.startswith("cuda")):
+        return "float32"
+    reason = _bfloat16_problem(device)
+    if reason:
+        LOG.warning("training in float32, for bfloat16 does not run on %s: %s", device, reason)
+        return "float32"
+    return "bfloat16"
+
+
+def _bfloat16_problem(device: str) -> str:
+    """Return why mixed precision does not run on a device; empty if it does."""
+    import torch
+
+    try:
+        if device.startswith("cuda") and torch.cuda.get_device_capability(device) < (8, 0):
+            return "it needs compute capability 8.0"
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.autocast(device.partition(":")[0], torch.bfloat16),
+        ):
+            network = torch.nn.Sequential(
+                torch.nn.Conv1d(4, 8, 3, padding=1), torch.nn.Linear(16, 4)
+            )
+            network.to(device)(torch.ones(2, 4, 16, device=device)).float().sum().backward()
+    except RuntimeError as error:
+        return str(error).partition("\n")[0]
+    return ""
 
 
 @contextmanager

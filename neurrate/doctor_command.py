@@ -15,8 +15,8 @@ from neurrate.tables import print_table, write_json
 def doctor(*, bundle: Path | None = None, json: JsonOption = None) -> int:
     """Say what is installed, what is missing, and what to do about it.
 
-    Exits with 0 if Neurrate can be used, 3 if something it needs is missing, 2 if the bundle
-    is refused.
+    Each library is tried: imported and called once, in a process of its own. Exits with 0 if
+    Neurrate can be used, 3 if something it needs is missing, 2 if the bundle is refused.
 
     Examples
     --------
@@ -39,6 +39,7 @@ def doctor(*, bundle: Path | None = None, json: JsonOption = None) -> int:
     findings = [
         *checks.packages(),
         *checks.onnx_runtime(),
+        *checks.extras(),
         *checks.encoder_devices(),
         *checks.machine(),
         *checks.ports(),

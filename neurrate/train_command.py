@@ -93,7 +93,7 @@ def train(
         Training ends by then, time before an interruption included. The same seed then no longer
         gives the same weights.
     precision
-        Of products of matrices; auto is bfloat16 on a GPU and float32 on a CPU.
+        Of products of matrices; auto is bfloat16 on a GPU that has it, else float32.
     device
         auto, cpu, cuda, cuda:1; auto is a GPU if there is one.
     threads

