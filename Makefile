@@ -5,17 +5,21 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: setup demo test check bench format clean
 
-setup: $(STAMP) ## Make .venv with the locked versions
+setup: $(STAMP) ## Make .venv with the locked versions, each file checked against its sha256
 
-$(STAMP): requirements.lock requirements-nodeps.lock pyproject.toml
+$(STAMP): requirements.lock requirements-cuda.lock requirements-nodeps.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Neurrate needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps -r requirements-nodeps.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(PIP) --require-hashes --no-deps $(PIP_ARGS) -r requirements.lock
+	@# PyPI's torch for Linux needs CUDA from packages of its own; a CPU build has no use for them.
+	if $(BIN)/python -c 'import sys; from importlib.metadata import requires; sys.exit(not any("cuda" in r or "nvidia" in r for r in requires("torch")))'; then \
+	  $(PIP) --require-hashes --no-deps $(PIP_ARGS) -r requirements-cuda.lock; fi
+	$(PIP) --require-hashes --no-deps $(PIP_ARGS) -r requirements-nodeps.lock
+	$(PIP) --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
 demo: setup ## Replay a recording at real time through the whole daemon
