@@ -171,7 +171,8 @@ class PopulationMismatchError(UserError):
 
 
 def _labels(labels: Sequence[str]) -> str:
-    return listed([shown(label) for label in labels])  # a peer chose them
+    # A peer chose them, and how many there are.
+    return listed([*map(shown, labels[:MAX_LISTED]), *labels[MAX_LISTED:]])
 
 
 def _one_or_list(problems: Sequence[str]) -> str:

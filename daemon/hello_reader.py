@@ -36,7 +36,7 @@ hundreds. Bounds the memory of 64 streams to about 100 MB."""
 MAX_HELLO_BYTES = 2 << 20
 """Bytes in one hello: 4096 units take about 200 kB."""
 
-BUDGET_BYTES = 4 << 20
+BUDGET_BYTES = 1 << 20
 BUDGET_BYTES_PER_S = 128 << 10
 """Bytes of hellos from one connection: 64 probes at once, then some thousand units a second."""
 
@@ -98,7 +98,7 @@ class HelloReader:
     def _spend(self, budget: HelloBudget, size_bytes: int) -> None:
         now_ns = self._clock.now_ns()
         earned_bytes = (now_ns - budget.since_host_ns) * BUDGET_BYTES_PER_S // NS_PER_S
-        most_bytes = max(BUDGET_BYTES, 2 * self._max_bytes)
+        most_bytes = max(BUDGET_BYTES, self._max_bytes + HELLO_COST_BYTES)
         budget.left_bytes = min(most_bytes, budget.left_bytes + earned_bytes)
         budget.since_host_ns = now_ns
         cost_bytes = size_bytes + HELLO_COST_BYTES
