@@ -36,9 +36,8 @@ hundreds. Bounds the memory of 64 streams to about 100 MB."""
 MAX_HELLO_BYTES = 2 << 20
 """Bytes in one hello: 4096 units take about 200 kB."""
 
-BUDGET_BYTES = 1 << 20
-BUDGET_BYTES_PER_S = 128 << 10
-"""Bytes of hellos from one connection: 64 probes at once, then some thousand units a second."""
+BYTES_PER_S = 128 << 10
+"""Of hellos from one connection, beyond one of the largest size or 64 probes at once."""
 
 HELLO_COST_BYTES = 4 << 10
 """What every hello costs beside its bytes."""
@@ -51,7 +50,7 @@ MAX_REFUSED = 64
 class HelloBudget:
     """What one connection may still say, and what is being read for it."""
 
-    left_bytes: int = BUDGET_BYTES
+    spent_bytes: int = 0
     since_host_ns: int = 0
     pending: Future[Hello] | None = None
     refused_runs: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_REFUSED))
@@ -97,14 +96,13 @@ class HelloReader:
 
     def _spend(self, budget: HelloBudget, size_bytes: int) -> None:
         now_ns = self._clock.now_ns()
-        earned_bytes = (now_ns - budget.since_host_ns) * BUDGET_BYTES_PER_S // NS_PER_S
-        most_bytes = max(BUDGET_BYTES, self._max_bytes + HELLO_COST_BYTES)
-        budget.left_bytes = min(most_bytes, budget.left_bytes + earned_bytes)
-        budget.since_host_ns = now_ns
+        earned_bytes = (now_ns - budget.since_host_ns) * BYTES_PER_S // NS_PER_S
+        spent_bytes = max(0, budget.spent_bytes - earned_bytes)
+        budget.spent_bytes, budget.since_host_ns = spent_bytes, now_ns
         cost_bytes = size_bytes + HELLO_COST_BYTES
-        if cost_bytes > budget.left_bytes:
+        if spent_bytes + cost_bytes > self._max_bytes + HELLO_COST_BYTES:
             raise WireError("rate", "hellos of new runs come faster than they can be read")
-        budget.left_bytes -= cost_bytes
+        budget.spent_bytes += cost_bytes
 
     def _unpack(self, parts: Sequence[Part]) -> Hello:
         message = unpack(parts, max_units=self.max_units)

@@ -218,7 +218,9 @@ class Ingest:
         return {name for source in waiting for name in source.streams}
 
     def close(self) -> None:
-        """Close the sockets, and end the thread that reads hellos."""
+        """Close the sockets, end the thread that reads hellos, and count what was held back."""
+        self.registry.clocks.close()
+        self._counters.wire_errors["jump"] = self.registry.clocks.n_dropped
         self._hellos.close()
         for connection in self._connections:
             connection.socket.close()

@@ -172,6 +172,11 @@ class StreamClocks:
         """Go on without a stream that sends and has not been in step for too long."""
         self._clocks[stream].is_seated = False
 
+    def close(self) -> None:
+        """Give up all that is held."""
+        for clock in self._clocks.values():
+            self._drop_held(clock)
+
     def is_held(self, stream: str) -> bool:
         """Whether the newest batch of a stream was out of step."""
         return self._clocks[stream].held is not None
@@ -241,6 +246,9 @@ class StreamClocks:
             # It may join anywhere in the ring and may have been away for long, but not go back
             # alone. Once it was out of step, only the others can tell that it is right again.
             return not others or (clock.held is None and step_ns >= -STEP_NS)
+        if clock.held is not None and not _continues(clock.held.newest, batch):
+            if -STEP_NS <= step_ns <= STEP_NS:
+                return True  # the glitch is over, and time goes on where it was
         late_ns = step_ns - clock.passed_ns  # after the time that its batches have spanned since
         n_lost = n_missing - clock.n_passed
         return -STEP_NS <= late_ns <= STEP_NS + n_lost * clock.longest_ns

@@ -301,8 +301,11 @@ def stream_problems(
     }
     if blind := by_state[StreamState.BLIND]:
         problems.append(f"silent for too long: {', '.join(blind)}")
+    of = (
+        "the others" if by_state[StreamState.LIVE] else "where it was, and does not go on regularly"
+    )
     problems += [
-        f"{name} is set aside: its time is {_distance(registry.clocks.offset_ns(name))}. "
+        f"{name} is set aside: its time is {_distance(registry.clocks.offset_ns(name), of)}. "
         "Correct its clock, or restart every source"
         for name in by_state[StreamState.ASIDE]
     ]
@@ -320,9 +323,9 @@ def stream_problems(
     return problems
 
 
-def _distance(offset_ns: int) -> str:
+def _distance(offset_ns: int, of: str = "the others") -> str:
     side = "ahead of" if offset_ns > 0 else "behind"
-    return f"{ns_to_second(abs(offset_ns)):.1f} s {side} the others"
+    return f"{ns_to_second(abs(offset_ns)):.1f} s {side} {of}"
 
 
 def _flat(summary: dict[str, Any]) -> dict[str, object]:

@@ -23,7 +23,7 @@ from contracts.wire import pack, unpack
 from daemon import hello_reader
 from daemon.bin_ring import MAX_STREAMS
 from daemon.counters import Counters
-from daemon.hello_reader import BUDGET_BYTES, SMALL_HELLO_BYTES
+from daemon.hello_reader import HELLO_COST_BYTES, MAX_HELLO_BYTES, SMALL_HELLO_BYTES
 from daemon.ingest import Ingest, Ingested, SessionStart
 from daemon.stream_registry import StreamRegistry, StreamState
 from tests.support.daemon_components import Context, SourceSocket, connected_source, hello_of
@@ -222,7 +222,7 @@ def test_flood_of_hellos_is_bounded(context: Context):
         while taken(ingest):
             pass
         n_read = counters.hellos_received
-        assert n_read < BUDGET_BYTES / 4096
+        assert n_read < MAX_HELLO_BYTES / HELLO_COST_BYTES
         assert counters.wire_errors["rate"] == 1500 - n_read
         clock.sleep_ns(10**9)
         source.send(hello_of(ramp_population(4), run=OTHER_RUN))

@@ -251,6 +251,30 @@ def test_stream_that_returns_to_its_own_place_is_followed(n_away: int):
     assert steps == [Step.TAKEN if n_away < N_CONFIRM else Step.FOLLOWED]
 
 
+@pytest.mark.parametrize("streams", ["a", "ab"])
+@pytest.mark.parametrize("span_ns", [BATCH, S])
+def test_batches_that_a_glitch_put_in_between_are_dropped(streams: str, span_ns: int):
+    """Ten batches of an hour ahead, then time goes on where it was, and not after them."""
+    fed = Fed(*streams)
+    fed.together(0, 10)
+    fed.send(streams[-1], *run_of(10 * BATCH, 60 * (streams == "ab")))
+    for k in range(10):
+        placed = fed.place(batch(HOUR + k * span_ns, 10 + k, span_ns=span_ns))
+        assert placed.step in {Step.JUMPED, Step.HELD}
+    fed.sent["a"] = 20
+    assert set(fed.send("a", *run_of(10 * BATCH, 5))) == {Step.TAKEN}
+
+
+def test_what_is_held_at_the_end_is_counted():
+    """Whatever was neither taken nor dropped is given up at the end."""
+    fed = Fed("a")
+    fed.together(0, 4)
+    fed.send("a", *run_of(HOUR, 7))
+    assert fed.clocks.n_dropped == 0
+    fed.clocks.close()
+    assert fed.clocks.n_dropped == 7
+
+
 @pytest.mark.parametrize("first", [0, 60])
 def test_streams_far_apart_from_the_start(first: int):
     """The one that came first is followed, the other one is aside from its first batch on."""
