@@ -19,6 +19,7 @@ from http.client import HTTPException, InvalidURL
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
 from contracts.atomic_files import partial_name
@@ -201,7 +202,7 @@ def check_ranges(url: str) -> RemoteInfo:
         With what to do about it.
     """
     try:
-        request = Request(url, headers={"Range": "bytes=0-7"})
+        request = Request(_quoted(url), headers={"Range": "bytes=0-7"})
         with urlopen(request, timeout=RANGE_TIMEOUT_S) as response:
             return _info_of(url, response)
     except HTTPError as error:
@@ -256,6 +257,13 @@ def _reach_problem(error: Exception) -> str:
     if isinstance(reason, HTTPException) and not isinstance(reason, InvalidURL):
         return f"the server's answer is no HTTP: {reason!r}. Check the address and the port."
     return f"cannot reach the server: {reason}. Check the address and the network."
+
+
+def _quoted(url: str) -> str:
+    """Return an address whose path may be sent, as browsers and remfile make it."""
+    parts = urlsplit(url)
+    path, query = (quote(text, safe="/%:@!$&'()*+,;=~?") for text in (parts.path, parts.query))
+    return parts._replace(path=path, query=query).geturl()
 
 
 def _info_of(url: str, response: Any) -> RemoteInfo:

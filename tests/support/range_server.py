@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 
 class RangeServer(ThreadingHTTPServer):
@@ -42,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.n_requests += 1
-        path = self.server.folder / self.path.lstrip("/")
+        path = self.server.folder / unquote(self.path.partition("?")[0].lstrip("/"))
         if self.server.n_requests > self.server.n_allowed:
             self.send_error(403)
             return

@@ -93,6 +93,17 @@ def test_an_address_in_capitals_is_an_address(server: RangeServer, tmp_path: Pat
     assert spike_lists.of_batches(source.batches()) == spike_lists.of_trains(random_trains(6))
 
 
+@pytest.mark.parametrize("name", ["Sitzung ü.nwb", "a%20b.nwb?sig=x%2Fy&t=1", "a b.nwb#top"])
+def test_an_address_is_sent_as_browsers_send_it(
+    server: RangeServer, tmp_path: Path, name: str
+) -> None:
+    """Blanks, letters outside ASCII, queries and fragments need no quoting by hand."""
+    for file in ("Sitzung ü.nwb", "a b.nwb"):
+        write_units(tmp_path / file, random_trains(6))
+    source = NwbSource(server.url(name), cache_dir=tmp_path / "cache")
+    assert spike_lists.of_batches(source.batches()) == spike_lists.of_trains(random_trains(6))
+
+
 def test_an_answer_that_is_cut_short_is_said(server: RangeServer, tmp_path: Path) -> None:
     """A body that ends too early is not another kind of file."""
     server.n_sound = 0
