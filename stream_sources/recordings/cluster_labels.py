@@ -113,7 +113,7 @@ def _paths(folder: Path) -> list[Path]:
         rank = LABEL_FILES.index(name) if name in LABEL_FILES else len(LABEL_FILES)
         return path.stem.lower() == EXPORT, rank, path.name
 
-    return sorted((path for path in found if path.is_file()), key=place)
+    return sorted((path for path in found if path.is_file() or path.is_symlink()), key=place)
 
 
 def _read_table(path: Path) -> _LabelTable | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from os.path import lexists
 from pathlib import Path
 from typing import NamedTuple
 
@@ -90,7 +91,8 @@ def _arrays(folder: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     RecordingError
         With all that is wrong with the two files.
     """
-    cluster_file = next((name for name in CLUSTER_FILES if (folder / name).is_file()), None)
+    # A link whose target is gone is there: what it was for must not be taken from elsewhere.
+    cluster_file = next((name for name in CLUSTER_FILES if lexists(folder / name)), None)
     problems: list[str] = []
     samples = _whole_numbers(folder / "spike_times.npy", problems)
     if cluster_file is None:
@@ -160,7 +162,7 @@ def _sampling_rate(folder: Path, sampling_rate_hz: float | None) -> tuple[float,
     """
     params = folder / "params.py"
     try:
-        stated = read_rate(params) if params.is_file() else None
+        stated = read_rate(params) if lexists(params) else None
     except (ParamsError, OSError) as error:
         problem = error.strerror if isinstance(error, OSError) else error
         raise RecordingError(str(folder), f"params.py cannot be used: {problem}") from error
@@ -184,10 +186,10 @@ def _sampling_rate(folder: Path, sampling_rate_hz: float | None) -> tuple[float,
 
 
 def _assumed(folder: Path, params: Path) -> tuple[float, str]:
-    reason = "no_rate_in_params_py" if params.is_file() else "no_params_py"
+    reason = "no_rate_in_params_py" if lexists(params) else "no_params_py"
     logger.warning(
         "sampling rate unknown",
         extra={"folder": str(folder), "assumed_hz": NEUROPIXELS_HZ, "reason": reason},
     )
-    where = "params.py states none" if params.is_file() else "there is no params.py"
+    where = "params.py states none" if lexists(params) else "there is no params.py"
     return NEUROPIXELS_HZ, f"assumed: {where}"

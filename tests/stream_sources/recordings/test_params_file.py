@@ -28,6 +28,7 @@ def rate_of(folder: Path, source: bytes | str) -> float | None:
         (b"\xef\xbb\xbfsample_rate = 2e4\r\n", 20_000),
         (b"# -*- coding: latin-1 -*-\ndat_path = '\xe9'\nsample_rate = 2e4", 20_000),
         (b"dat_path = 'C:/\xe9/x.dat'\r\nsample_rate = 2e4\r\n", 20_000),
+        (b"n = 1\rsample_rate = 2e4\r", 20_000),
         ("sample_rate: float = 20000.0", 20_000),
         ("a = sample_rate = 3e4", 30_000),
         ("n_channels_dat, sample_rate = 64, 25000", 25_000),

@@ -249,6 +249,25 @@ def test_a_folder_without_clusters_is_refused(tmp_path: Path) -> None:
         SortingSource(folder)
 
 
+@pytest.mark.parametrize("name", ["params.py", "spike_clusters.npy"])
+def test_a_link_to_nowhere_is_refused(tmp_path: Path, name: str) -> None:
+    """No other file and no default stands in for a file whose link is broken."""
+    folder = write_kilosort(tmp_path / "ks", TRAINS)
+    (folder / "spike_templates.npy").write_bytes((folder / "spike_clusters.npy").read_bytes())
+    (folder / name).unlink()
+    (folder / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(RecordingError, match=rf"{name} cannot be .*No such file"):
+        SortingSource(folder)
+
+
+def test_a_label_table_that_is_gone_is_noted(tmp_path: Path) -> None:
+    """The spikes are sent, and the note names the table."""
+    folder = write_kilosort(tmp_path / "ks", TRAINS)
+    (folder / "cluster_group.tsv").symlink_to(tmp_path / "gone")
+    (note,) = SortingSource(folder).notes
+    assert "cluster_group.tsv (No such file or directory)" in note
+
+
 def test_a_rate_that_is_none_is_refused(tmp_path: Path) -> None:
     """A sampling rate of zero makes no times."""
     folder = write_kilosort(tmp_path / "ks", TRAINS, sample_rate=0.0)
