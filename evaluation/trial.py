@@ -59,6 +59,7 @@ class TrialPlan:
     batch_ms: float | None = None
     start: float | None = None  # First session second; None for the recording's first spike
     seconds: float | None = None  # Session seconds to send; None for all
+    is_looped: bool = False  # A recording that is shorter begins again
     config: Path | None = None  # TOML file of the daemon's other settings
     settings: tuple[str, ...] = ()  # As after ``--set``; they win over everything else here
     # Messages that the daemon keeps for a slow subscriber; None for its default
@@ -284,7 +285,7 @@ def source_arguments(plan: TrialPlan) -> list[str]:
     options = {"--batch-ms": plan.batch_ms, "--start": plan.start, "--seconds": plan.seconds}
     for name, value in options.items():
         arguments += [] if value is None else [name, repr(value)]
-    return arguments
+    return [*arguments, "--loop"] if plan.is_looped else arguments
 
 
 def daemon_arguments(plan: TrialPlan, spikes: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
@@ -121,7 +121,7 @@ def soak(
     Parameters
     ----------
     minutes
-        Minutes of spikes to send, at real time.
+        Minutes of spikes to send, at real time. A recording that is shorter begins again.
     rate
         Windows per second.
     disturb
@@ -152,7 +152,7 @@ def soak(
         folder = stack.enter_context(TemporaryFolder("neurrate-soak-"))
         stop = stack.enter_context(stop_on_interrupt())
         summary = run(
-            at.plan(inputs, seconds=seconds),
+            replace(at.plan(inputs, seconds=seconds), is_looped=True),
             folder,
             log,
             speed=at.speed,
@@ -203,6 +203,8 @@ def _print_soak(
 
     source, daemon = dict(summary.source), dict(summary.daemon)
     print_summary(daemon, spikes_sent=source["n_spikes"])
+    if (n_rounds := source.get("n_rounds", 1)) > 1:
+        print(f"The recording is shorter than the soak: it was played {n_rounds:.1f} times.")
     if not log.samples:
         print("It ended before the first second was over: there is nothing to evaluate.")
         return True

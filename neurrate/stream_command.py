@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter, validators
 
 from contracts.atomic_files import check_writable
-from contracts.clock import NS_PER_S, HostClock
+from contracts.clock import NS_PER_S, HostClock, second_to_ns
+from contracts.errors import UserError
 from contracts.selection_text import shown
 from neurrate.tables import cell, print_table, write_json
 from stream_sources.speed import batch_length_ms, speed_factor
 
 if TYPE_CHECKING:
     from contracts.spikes import SpikeBatch
+    from stream_sources.recordings.recording import RecordingSource
     from stream_sources.source import SpikeSource
 
 
@@ -33,6 +35,8 @@ class StreamOptions:
     "First session second to send."
     seconds: float | None = None
     "Session seconds to send; the whole recording if omitted."
+    loop: bool = False
+    "Begin again where the recording ends before --seconds are over; its time goes on."
     bind: str = "tcp://127.0.0.1:5570"
     "Address to publish on; port 0 takes any free one."
     batch_ms: float | None = None
@@ -158,11 +162,24 @@ def sorting(
     _play(source, options)
 
 
-def _play(source: SpikeSource, options: StreamOptions) -> None:
-    """Publish a source, with a progress bar, and print what was sent."""
+def _play(recording: RecordingSource, options: StreamOptions) -> None:
+    """Publish a source, with a progress bar, and print what was sent.
+
+    Raises
+    ------
+    UserError
+        If it should go round without an end.
+    """
     from daemon.service import signals
+    from stream_sources.repeated import RepeatedSource
     from stream_sources.replay import ReplayOptions, replay
 
+    if options.loop and options.seconds is None:
+        raise UserError("--loop needs --seconds, how long to play the recording round.")
+    repeated = None
+    if options.loop and options.seconds is not None:
+        repeated = RepeatedSource(recording, second_to_ns(options.seconds))
+    source: SpikeSource = repeated or recording
     check_writable(options.json)
     check_writable(options.address_file)
     stop = signals.StopRequest()
@@ -183,6 +200,8 @@ def _play(source: SpikeSource, options: StreamOptions) -> None:
             on_batch=on_batch,
         )
     numbers = {"source": source.label, "n_units": len(source.population), **asdict(report)}
+    if repeated is not None:
+        numbers["n_rounds"] = round(repeated.n_rounds, 3)
     write_json(options.json, numbers)
     with signals.bounded_end(stop):
         print_table("Sent", [{"": name, "sent": cell(value)} for name, value in numbers.items()])
