@@ -177,6 +177,18 @@ def test_failure_is_published_with_its_reason(publisher: ObservedPublisher, cloc
     assert publisher.counters.narrations["failed"] == 2
 
 
+def test_the_text_is_logged_at_debug(
+    publisher: ObservedPublisher, caplog: pytest.LogCaptureFixture
+):
+    """At DEBUG a second line has the text, with its population and window."""
+    caplog.set_level("DEBUG", logger="daemon.narration_publisher")
+    publisher.publish(narrated(tiny_windows(1)[0], Utterance("A dog sits.", Status.OK)))
+    (line,) = [record for record in caplog.records if record.levelname == "DEBUG"]
+    fields = vars(line)
+    assert (fields["text"], fields["population"], fields["window"]) == ("A dog sits.", "all", 0)
+    assert fields["window_start_s"] < fields["window_stop_s"]
+
+
 def test_one_line_a_narration(publisher: ObservedPublisher, caplog: pytest.LogCaptureFixture):
     """The log has one line for each narration, with its window and its stages."""
     caplog.set_level("INFO")

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from contracts.clock import NS_PER_S
+from neurrate.cli import main
 from stream_sources.recordings.nwb import NwbSource
 from stream_sources.repeated import RepeatedSource
 from tests.support.nwb_files import write_units
@@ -26,7 +28,7 @@ def test_rounds_follow_each_other_without_a_hole(tmp_path: Path):
     units = np.concatenate([batch.unit_index for batch in batches]).tolist()
     assert units == [0, 1, 0, 0, 1] * 2 + [0, 1, 0]
     round_ns = times[5] - times[0]
-    assert round_ns == repeated.span_ns[1] / repeated.n_rounds
+    assert round_ns == 5 * NS_PER_S / repeated.n_rounds
     assert np.array_equal(times[5:10], times[:5] + round_ns)
     assert np.array_equal(times[10:], times[:3] + 2 * round_ns)
     for batch in batches:
@@ -45,3 +47,10 @@ def test_a_recording_that_is_long_enough_is_played_once(tmp_path: Path):
     spans = [(batch.start_ns, batch.stop_ns, batch.n_spikes) for batch in source.batches()]
     assert [(b.start_ns, b.stop_ns, b.n_spikes) for b in repeated.batches()] == spans
     repeated.close()
+
+
+def test_a_round_without_an_end_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """``--loop`` alone would never end, and a replay ends."""
+    path = write_units(tmp_path / "short.nwb", TRAINS)
+    assert main(["stream", "nwb", str(path), "--loop"]) == 2
+    assert "--loop needs --seconds" in capsys.readouterr().err
