@@ -1,0 +1,38 @@
+"""Every process killed at random moments: nothing is left, nothing is lost unseen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from contracts.manifest import Manifest
+from evaluation.faults.inputs import FaultInputs
+from evaluation.faults.kills import PROCESSES, run_rounds, totals
+from tests.support.nwb_files import write_units
+from tests.support.tiny_bundle import tiny_population
+
+N_ROUNDS = 3
+"""Kills of each process; scripts/faults.py kills fifty times."""
+
+SECONDS = 600.0
+"""Of the recording: no source ends before it is asked to."""
+
+
+def test_killed_processes_leave_nothing_and_lose_nothing_unseen(
+    tiny_bundle: Manifest, tmp_path: Path
+):
+    """kill -9 of each process: no orphan, no leftover, every spike that arrived is counted."""
+    population = tiny_population()
+    rng = np.random.default_rng(0)
+    recording = write_units(
+        tmp_path / "session.nwb",
+        [np.sort(rng.random(3_000) * SECONDS) for _ in population.units],
+        ids=[int(unit.unit_id) for unit in population.units],
+        columns={"probe": [unit.probe for unit in population.units]},
+    )
+    inputs = FaultInputs(recording, tiny_bundle.folder, population)
+    counts = totals(list(run_rounds(N_ROUNDS, inputs, tmp_path, seed=0, n_at_once=2)))
+    assert counts.kills == dict.fromkeys(PROCESSES, N_ROUNDS)
+    assert counts.spikes["received"] > 0
+    assert counts.n_batches_lost == 0
