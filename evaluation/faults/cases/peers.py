@@ -70,7 +70,7 @@ def endless_message(trial: FaultTrial) -> None:
     """A message that never ends."""
     with beside_a_source(trial, _endless) as daemon:
         daemon.logs("peer disconnected")
-        daemon.counts('neurrate_peers_closed_total{reason="parts"}')
+        daemon.counts('neurrate_sources_dropped_total{reason="parts"}')
 
 
 @fault(lost="nothing of other sources", tests=[])
@@ -78,7 +78,7 @@ def junk_bytes(trial: FaultTrial) -> None:
     """Bytes that are not ZeroMQ."""
     with beside_a_source(trial, _junk) as daemon:
         daemon.logs("peer disconnected")
-        daemon.counts('neurrate_peers_closed_total{reason="greeting"}')
+        daemon.counts('neurrate_sources_dropped_total{reason="greeting"}')
 
 
 @fault(lost="nothing of other sources", tests=[])
@@ -86,7 +86,7 @@ def oversized_frame(trial: FaultTrial) -> None:
     """A frame that claims 2^63 bytes."""
     with beside_a_source(trial, _oversized) as daemon:
         daemon.logs("peer disconnected")
-        daemon.counts('neurrate_peers_closed_total{reason="frame"}')
+        daemon.counts('neurrate_sources_dropped_total{reason="frame"}')
 
 
 @fault(lost="nothing of other sources", tests=[])
