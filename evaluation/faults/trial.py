@@ -47,7 +47,7 @@ ORPHANS_S = 10.0
 SETTLED_S = 0.3  # Sources send every 20 ms or more often
 
 MAX_GROWTH_MB = 100.0
-MAX_QUOTE = 180  # Characters of a log line or a sentence in the table
+MAX_QUOTE = 240  # Characters of a log line or a sentence in the table
 
 NARRATED = 'neurrate_narrations_total{status="ok"}'
 
@@ -283,10 +283,14 @@ class FaultTrial:
         """Start a subscriber to narrations."""
         return self.start("subscriber", "watch", "--connect", publish, "--plain")
 
-    def pair(self, **options: Any) -> tuple[FaultProcess, FaultDaemon, str]:
-        """Start a source and a daemon that narrates it; also return the source's address."""
+    def pair(self, *, speed: str = "1", **options: Any) -> tuple[FaultProcess, FaultDaemon, str]:
+        """Start a source and a daemon that narrates it; also return the source's address.
+
+        `options` are those of `daemon`.
+        """
         address = self.address()
-        source, daemon = self.source(address), self.daemon(address, **options)
+        source = self.source(address, "--speed", speed)
+        daemon = self.daemon(address, **options)
         return source, daemon.narrates(), address
 
     def ends_with_every_spike(self, daemon: FaultDaemon, *sources: FaultProcess) -> int:
@@ -353,5 +357,6 @@ _NOT_FIELDS = ("time", "level", "logger", "event", "traceback")
 
 
 def _shortened(text: str) -> str:
-    text = re.sub(r"/\S*/(?=\S)", "…/", text).replace("`", "'")
+    # Folders of the trial, but not the slashes of addresses and of paths in the project.
+    text = re.sub(r"(?<![:/\w])/\S*/(?=\S)", "…/", text).replace("`", "'")
     return text if len(text) <= MAX_QUOTE else f"{text[:MAX_QUOTE]}…"

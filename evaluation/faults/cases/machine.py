@@ -8,13 +8,12 @@ import signal
 import socket
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import h5py
 
 from evaluation.faults.case import fault
-from evaluation.faults.trial import FaultTrial
+from evaluation.faults.trial import FaultDaemon, FaultProcess, FaultTrial
 
 NWB = "stream_sources/recordings/test_nwb.py"
 POPULATIONS = ", ".join(f'{name} = "all"' for name in "abcdefgh")
@@ -41,10 +40,8 @@ def stderr_not_read(trial: FaultTrial) -> None:
         except BlockingIOError:
             pass
         prefix = ("bash", "-c", f'exec "$@" 2>{fifo}', "--")
-        address = trial.address()
-        source = trial.source(address, "--speed", "10")
         settings = ["log.level=DEBUG", f"populations={{{POPULATIONS}}}"]
-        daemon = trial.daemon(address, settings=settings, prefix=prefix).narrates()
+        source, daemon, _ = trial.pair(speed="10", settings=settings, prefix=prefix)
         daemon.counts("neurrate_log_lines_dropped_total")
         daemon.is_ready()
         trial.ends_with_every_spike(daemon, source)
@@ -202,7 +199,9 @@ def external_weights(trial: FaultTrial) -> None:
     trial.daemon(trial.address(), bundle=bundle).ends(2, "weights.bin")
 
 
-def _with_sink(trial: FaultTrial, sink: str) -> Any:
+def _with_sink(
+    trial: FaultTrial, sink: str, *, speed: str = "1"
+) -> tuple[FaultProcess, FaultDaemon, str]:
     rules = trial.folder / "rules.toml"
     words = ("car", "dog", "dark")
     text = "\n".join(
@@ -210,7 +209,7 @@ def _with_sink(trial: FaultTrial, sink: str) -> Any:
         for word in words
     )
     rules.write_text(f"{text}\n[sinks.sink]\ntimeout_s = 0.2\n{sink}\n")
-    return trial.pair(settings=[f"triggers.rules={rules}"])
+    return trial.pair(speed=speed, settings=[f"triggers.rules={rules}"])
 
 
 @fault(
@@ -236,8 +235,7 @@ def sink_is_down(trial: FaultTrial) -> None:
     url = trial.address().replace("tcp", "http")
     source, daemon, _ = _with_sink(trial, f'kind = "http"\nurl = "{url}"')
     daemon.counts('neurrate_trigger_sink_failed_total{sink="sink"}')
-    daemon.logs("trigger")
-    daemon.is_not_ready("sink")
+    daemon.is_not_ready("deliveries to the sink sink failed")
     trial.ends_with_every_spike(daemon, source)
 
 
@@ -259,8 +257,10 @@ def sink_program_ends(trial: FaultTrial) -> None:
 )
 def sink_program_hangs(trial: FaultTrial) -> None:
     """The program of a trigger's sink does not read."""
-    source, daemon, _ = _with_sink(trial, 'kind = "command"\ncommand = "sleep 1000"')
-    daemon.narrates(60)
+    sink = 'kind = "command"\ncommand = "sleep 1000"'
+    source, daemon, _ = _with_sink(trial, sink, speed="20")  # a pipe holds a hundred triggers
+    daemon.counts('neurrate_trigger_sink_failed_total{sink="sink"}')
+    daemon.narrates(10)
     trial.ends_with_every_spike(daemon, source)
 
 

@@ -99,20 +99,22 @@ def dripped_greeting(trial: FaultTrial) -> None:
 @fault(lost="the hellos; nothing of other sources", tests=[])
 def hello_flood(trial: FaultTrial) -> None:
     """Hellos of 4,000 units, each of another run, as fast as they leave."""
-    with flooded_with_hellos(trial, n_units=4_000) as daemon:
+    with flooded_with_hellos(trial, n_units=4_000, n_hellos=1_000) as daemon:
+        daemon.counts('neurrate_wire_errors_total{reason="population"}')
         daemon.counts('neurrate_wire_errors_total{reason="rate"}')
 
 
 @fault(lost="the hellos; nothing of other sources", tests=[])
 def large_hellos(trial: FaultTrial) -> None:
     """Hellos of 50,000 units."""
-    with flooded_with_hellos(trial, n_units=50_000) as daemon:
-        daemon.counts('neurrate_wire_errors_total{reason="field"}')
+    with flooded_with_hellos(trial, n_units=50_000, n_hellos=50) as daemon:
+        daemon.counts('neurrate_wire_errors_total{reason="size"}')
+        daemon.counts('neurrate_wire_errors_total{reason="rate"}')
 
 
 @contextmanager
-def flooded_with_hellos(trial: FaultTrial, *, n_units: int) -> Iterator[FaultDaemon]:
-    """Run a daemon with a sound source and one that sends 50 hellos of units of its own."""
+def flooded_with_hellos(trial: FaultTrial, *, n_units: int, n_hellos: int) -> Iterator[FaultDaemon]:
+    """Run a daemon with a sound source and one that sends hellos of units of its own."""
     units = Population([Unit(str(row), "probeZ") for row in range(n_units)])
     address, hostile = trial.address(), trial.address()
     source = trial.source(address)
@@ -122,7 +124,7 @@ def flooded_with_hellos(trial: FaultTrial, *, n_units: int) -> Iterator[FaultDae
         daemon = trial.daemon(address, hostile).narrates()
         before_mb = daemon.memory_mb()
         wait_for(lambda: flood.poll(100) or None, lambda: "a subscription")
-        for number in range(50):
+        for number in range(n_hellos):
             flood.send_multipart(pack(Hello(f"z{number % 7}", token_hex(8), "flood", units)))
         yield daemon
         daemon.narrates(30)

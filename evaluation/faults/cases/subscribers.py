@@ -10,6 +10,7 @@ from collections.abc import Callable
 import zmq
 
 from evaluation.faults.case import fault
+from evaluation.faults.observations import wait_for
 from evaluation.faults.sockets import MORE, connect, frame, handshake
 from evaluation.faults.trial import FaultDaemon, FaultTrial
 
@@ -45,12 +46,34 @@ def subscriber_killed(trial: FaultTrial) -> None:
     """A subscriber that is killed (SIGKILL) or stopped (SIGSTOP)."""
     source, daemon, _ = trial.pair()
     watchers = [trial.subscriber(daemon.publish) for _ in range(2)]
-    daemon.narrates(5)
+    for watcher in watchers:
+        wait_for(
+            lambda watcher=watcher: watcher.child.text().count("all:") or None,
+            lambda: "narrations at a subscriber",
+        )
     watchers[0].child.kill()
     watchers[1].child.signal(signal.SIGSTOP)
     daemon.narrates(10)
     daemon.is_ready()
     trial.ends_with_every_spike(daemon, source)
+
+
+@fault(
+    lost="what is published until the next daemon has its address",
+    tests=["subscribers/test_listener.py"],
+)
+def subscriber_outlives_daemon(trial: FaultTrial) -> None:
+    """The daemon is killed under a subscriber, and started again at the same address."""
+    publish = trial.address()
+    _, first, address = trial.pair(publish=publish)
+    subscriber = trial.subscriber(publish)
+    first.narrates(10).child.kill()
+    n_before = subscriber.child.text().count("all:")
+    trial.daemon(address, publish=publish).narrates(10)
+    wait_for(
+        lambda: True if subscriber.child.text().count("all:") > n_before + 3 else None,
+        lambda: f"narrations of the second daemon, got {subscriber.child.text()!r}",
+    )
 
 
 def attacked(trial: FaultTrial, attack: DaemonAttack, reason: str = "") -> None:
