@@ -69,7 +69,7 @@ def _drip(connection: socket.socket) -> None:
 def endless_message(trial: FaultTrial) -> None:
     """A message that never ends."""
     with beside_a_source(trial, _endless) as daemon:
-        daemon.logs("peer disconnected")
+        daemon.logs("peer dropped")
         daemon.counts('neurrate_sources_dropped_total{reason="parts"}')
 
 
@@ -77,7 +77,7 @@ def endless_message(trial: FaultTrial) -> None:
 def junk_bytes(trial: FaultTrial) -> None:
     """Bytes that are not ZeroMQ."""
     with beside_a_source(trial, _junk) as daemon:
-        daemon.logs("peer disconnected")
+        daemon.logs("peer dropped")
         daemon.counts('neurrate_sources_dropped_total{reason="greeting"}')
 
 
@@ -85,7 +85,7 @@ def junk_bytes(trial: FaultTrial) -> None:
 def oversized_frame(trial: FaultTrial) -> None:
     """A frame that claims 2^63 bytes."""
     with beside_a_source(trial, _oversized) as daemon:
-        daemon.logs("peer disconnected")
+        daemon.logs("peer dropped")
         daemon.counts('neurrate_sources_dropped_total{reason="frame"}')
 
 

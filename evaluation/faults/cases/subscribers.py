@@ -88,7 +88,7 @@ def attacked(trial: FaultTrial, attack: DaemonAttack, reason: str = "") -> None:
         daemon.narrates(10)
         daemon.does_not_grow(before_mb)
         if reason:
-            daemon.logs("peer disconnected")
+            daemon.logs("peer dropped")
             daemon.counts(f'neurrate_subscribers_dropped_total{{reason="{reason}"}}')
         daemon.is_ready()
         trial.ends_with_every_spike(daemon, source)
