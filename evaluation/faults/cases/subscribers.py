@@ -46,11 +46,10 @@ def subscriber_killed(trial: FaultTrial) -> None:
     """A subscriber that is killed (SIGKILL) or stopped (SIGSTOP)."""
     source, daemon, _ = trial.pair()
     watchers = [trial.subscriber(daemon.publish) for _ in range(2)]
-    for watcher in watchers:
-        wait_for(
-            lambda watcher=watcher: watcher.child.text().count("all:") or None,
-            lambda: "narrations at a subscriber",
-        )
+    wait_for(
+        lambda: True if all("all:" in one.child.text() for one in watchers) else None,
+        lambda: "narrations at both subscribers",
+    )
     watchers[0].child.kill()
     watchers[1].child.signal(signal.SIGSTOP)
     daemon.narrates(10)
