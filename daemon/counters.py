@@ -9,6 +9,8 @@ Every loss has a counter. In the order of the path:
 =============  ==========================================  ===================  ================
 lost           counter, and why                            found in             counted in
 =============  ==========================================  ===================  ================
+connection     ``subscribers_dropped``: see `peer_guard`   subscriber_guard     there
+connection     ``sources_dropped``: see `peer_guard`       source_guard         there
 message        ``wire_errors``: breaks the wire format     contracts.wire       ingest
 message        ``wire_errors``: no hello, foreign units    stream_registry      ingest
 batch          ``wire_errors``: ``jump``, out of step      stream_clocks        ingest
@@ -45,6 +47,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 
 from contracts.narration import Status
+from peer_guard.zmtp import REASONS
 
 DROP_REASONS = (
     "encoder_busy", "narrator_busy", "narration_failed", "worker_died", "worker_stopped",
@@ -136,6 +139,14 @@ class Counters:
     # By sink: each trigger that was never tried.
     trigger_sink_dropped: dict[str, int] = field(default_factory=_zeros())
     likeness_dropped: int = 0  # narrations that were never compared with the sentences of the rules
+
+    # Peers: counted by the guards, copied once a second.
+
+    # By reason: each subscriber or source whose connection was cut.
+    subscribers_dropped: dict[str, int] = field(default_factory=_zeros(REASONS))
+    sources_dropped: dict[str, int] = field(default_factory=_zeros(REASONS))
+    # Each message of a subscriber that is no subscription.
+    requests_ignored: int = 0
 
     # Messages out, and the process of the narrator.
 

@@ -34,14 +34,15 @@ Invariants (``tests/daemon/test_ingest.py``, 3 in ``test_window_selection.py``):
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import zmq
 
+from contracts.address import check_connectable
 from contracts.clock import Clock, ns_to_second
-from contracts.errors import PopulationMismatchError, UserError, WireError, shown
+from contracts.errors import PopulationMismatchError, WireError, shown
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import MAX_MESSAGE_BYTES, unpack
 from contracts.wire_header import hello_run
@@ -51,11 +52,18 @@ from daemon.hello_reader import HelloBudget, HelloReader
 from daemon.rate_limited_log import RateLimitedLog
 from daemon.stream_clocks import Step
 from daemon.stream_registry import Accepted, StreamRegistry
+from peer_guard.sockets import connect_guarded
+from peer_guard.source_guard import SourceGuard
+from peer_guard.zmtp import SourceLimits
 
 QUEUE_MESSAGES = 2000
 """Messages that wait in each socket: 20 s of 10 ms batches, so a slow encode loses nothing."""
 
 HELLO_PARTS = 2
+
+LIMITS = SourceLimits(part_bytes=MAX_MESSAGE_BYTES, message_bytes=2 * MAX_MESSAGE_BYTES, parts=16)
+"""Beyond them a source is disconnected: above any message of the wire format, which is told what is
+wrong with it, and below what could fill the memory."""
 
 MAX_NAME_BYTES = 65
 """One more than a stream's name may have."""
@@ -76,6 +84,17 @@ class _SourceConnection:
     socket: zmq.Socket[bytes]
     streams: set[str] = field(default_factory=set)
     budget: HelloBudget = field(default_factory=HelloBudget)
+    guard: SourceGuard | None = None
+
+    def on_taken(self, parts: list[bytes]) -> None:
+        """Tell the guard that a message was taken: there is room for its bytes again."""
+        if self.guard is not None:
+            self.guard.n_taken_bytes += sum(map(len, parts))
+
+    def on_drained(self) -> None:
+        """Tell the guard that nothing is left to take."""
+        if self.guard is not None:
+            self.guard.on_drained()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,21 +168,18 @@ class Ingest:
         """
         for address in addresses:
             socket = self._context.socket(zmq.SUB)
-            self._connections.append(_SourceConnection(len(self._connections), socket))
+            connection = _SourceConnection(len(self._connections), socket)
+            self._connections.append(connection)
             socket.set(zmq.RCVHWM, QUEUE_MESSAGES)
             # A SUB socket without a limit would take all memory while the loop encodes; with one it
             # drops what a live source sends, and the holes in `seq` are counted.
-            # libzmq cuts the connection of a peer that sends more: no message can take the memory.
-            socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
             socket.set(zmq.LINGER, 0)
             socket.subscribe(b"")
-            try:
+            if address.startswith("inproc://"):  # a part of this process, and no peer
                 socket.connect(address)
-            except zmq.ZMQError as error:
-                raise UserError(
-                    "ingest.connect must list addresses such as tcp://127.0.0.1:5570, "
-                    f"got {address!r}: {error}"
-                ) from error
+                continue
+            target = check_connectable(address, setting="ingest.connect")
+            connection.guard = connect_guarded(socket, target, LIMITS)
 
     def receive(
         self, *, max_messages: int, should_stop: Callable[[], bool] = lambda: False
@@ -193,7 +209,9 @@ class Ingest:
             try:
                 parts = connection.socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
+                connection.on_drained()
                 continue
+            connection.on_taken(parts)
             unread.append(connection)  # in turn, so that a fast source cannot starve a slow one
             max_messages -= 1
             self._counters.messages_received += 1
@@ -217,6 +235,14 @@ class Ingest:
         waiting = filter(self._waits, self._connections)
         return {name for source in waiting for name in source.streams}
 
+    def dropped(self) -> dict[str, int]:
+        """Return how many connections to sources were cut, by reason."""
+        total: Counter[str] = Counter()
+        for connection in self._connections:
+            if connection.guard is not None:
+                total.update(connection.guard.dropped)
+        return dict(total)
+
     def close(self) -> None:
         """Close the sockets, end the thread that reads hellos, and count what was held back."""
         self.registry.clocks.close()
@@ -224,6 +250,9 @@ class Ingest:
         self._hellos.close()
         for connection in self._connections:
             connection.socket.close()
+            if connection.guard is not None:
+                connection.guard.close()
+                connection.guard.wait()
 
     def _waits(self, connection: _SourceConnection) -> bool:
         if connection.budget.pending is not None:

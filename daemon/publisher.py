@@ -3,20 +3,33 @@
 A new subscriber is sent the last narration of each population that it subscribes to, marked
 ``"repeat": true``. libzmq cannot send several messages to one subscriber alone, so every subscriber
 to that population receives the repeat and should ignore it.
-A slow subscriber loses its own messages and no other's.
+A slow subscriber loses its own messages and no other's. A guard stands in front of the socket
+(`peer_guard.subscriber_guard`): what one subscriber may ask for is limited.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import zmq
 
-from contracts.address import MAX_REQUEST_BYTES, cannot_bind, check_bindable
+from contracts.address import check_bindable
+from contracts.clock import NS_PER_S, Clock, HostClock
+from contracts.errors import UserError
 from contracts.narration_wire import as_repeat
+from peer_guard.sockets import bind_guarded
 
 REMEMBERED = b"narration."
 """Topics whose last message is kept for new subscribers; ``stats`` comes every second anyway."""
+
+PARTIALS = b"partial."
+"""Topics of sentences that grow, which are made only while somebody listens."""
+
+EVENTS_OF_A_STEP = 256
+"""Subscriptions that are read in one step of the loop, which must go on."""
+
+REPEAT_EVERY_NS = NS_PER_S // 10
+"""Subscribers that come at once share one repeat; a flood of them costs ten messages a second."""
 
 FLUSH_MS = 1000
 """How long the last messages may take to leave at shutdown."""
@@ -41,22 +54,25 @@ class Publisher:
         *,
         queue_messages: int = 1000,
         is_insecure: bool = False,
+        clock: Clock | None = None,
     ) -> None:
-        bindable = check_bindable(address, setting="publish.bind", is_insecure=is_insecure)
+        wanted = check_bindable(address, setting="publish.bind", is_insecure=is_insecure)
         self.n_published = 0
+        self._clock = clock or HostClock()
         self._last: dict[bytes, bytes] = {}
-        self._subscribed: set[bytes] = set()
+        self._repeat_due: set[bytes] = set()
+        self._repeated_ns: dict[bytes, int] = {}
+        self._partial: set[bytes] = set()  # subscriptions to topics of partial sentences
         self.socket = context.socket(zmq.XPUB)
         self.socket.set(zmq.SNDHWM, queue_messages)
-        self.socket.set(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
         self.socket.set(zmq.LINGER, FLUSH_MS)
         self.socket.set(zmq.XPUB_VERBOSE, 1)  # every subscription, not only each topic's first
         try:
-            self.socket.bind(str(bindable))
-        except zmq.ZMQError as error:
+            self._guard = bind_guarded(self.socket, wanted, setting="publish.bind")
+        except UserError:
             self.socket.close()
-            raise cannot_bind(address, error.errno or 0, setting="publish.bind") from error
-        self.address = self.socket.getsockopt_string(zmq.LAST_ENDPOINT)
+            raise
+        self.address = self._guard.address
 
     def publish(self, parts: Sequence[bytes]) -> None:
         """Send ``[topic, payload]`` to its subscribers; called on the fast loop, never waits."""
@@ -68,29 +84,61 @@ class Publisher:
         self.socket.send_multipart(parts)
         self.n_published += 1
 
-    def has_subscriber(self, prefix: bytes) -> bool:
-        """Return whether anybody subscribes to topics that begin with a prefix."""
-        # Both ways: a subscription to all of it, or to one population of it.
-        return any(
-            topic.startswith(prefix) or prefix.startswith(topic) for topic in self._subscribed
-        )
+    @property
+    def has_partial_subscriber(self) -> bool:
+        """Whether anybody subscribes to sentences that grow, all of them or one population's."""
+        return bool(self._partial)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many connections of subscribers were cut, by reason."""
+        return self._guard.dropped
+
+    @property
+    def n_ignored(self) -> int:
+        """Messages of subscribers that are no subscription."""
+        return self._guard.n_ignored
 
     def serve(self) -> None:
-        """Send new subscribers the last narrations; never waits."""
-        while int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        """Read some subscriptions, and repeat the last narrations to new ones; never waits.
+
+        A topic is repeated at most once in `REPEAT_EVERY_NS`, however many subscribe to it: the
+        repeat goes to all of them.
+        """
+        new = set(self._read_subscriptions())
+        if new:
+            self._repeat_due.update(
+                topic for topic in self._last if any(map(topic.startswith, new))
+            )
+        if self._repeat_due:
+            self._repeat(self._clock.now_ns())
+
+    def _read_subscriptions(self) -> Iterator[bytes]:
+        """Yield each topic that is subscribed to, at most `EVENTS_OF_A_STEP`."""
+        for _ in range(EVENTS_OF_A_STEP):
+            if not int(self.socket.get(zmq.EVENTS)) & zmq.POLLIN:
+                return
             # An XPUB socket receives 1 + topic for each subscription, and 0 + topic once the last
-            # subscriber to a topic has gone (RFC 29). Anything else is a peer's own message.
+            # subscriber to a topic has gone (RFC 29). The guard lets nothing else through.
             event = self.socket.recv()
             kind, subscription = event[:1], event[1:]
             if kind == b"\x00":
-                self._subscribed.discard(subscription)
-            if kind != b"\x01":
-                continue
-            self._subscribed.add(subscription)
-            for topic, payload in self._last.items():
-                if topic.startswith(subscription):
-                    self.socket.send_multipart([topic, as_repeat(payload)])
+                self._partial.discard(subscription)
+            elif kind == b"\x01":
+                # Both ways: a subscription to all of them, or to one population.
+                if subscription.startswith(PARTIALS) or PARTIALS.startswith(subscription):
+                    self._partial.add(subscription)
+                yield subscription
+
+    def _repeat(self, now_ns: int) -> None:
+        for topic in sorted(self._repeat_due):
+            if now_ns >= self._repeated_ns.get(topic, now_ns):
+                self._repeat_due.remove(topic)
+                self._repeated_ns[topic] = now_ns + REPEAT_EVERY_NS
+                self.socket.send_multipart([topic, as_repeat(self._last[topic])])
 
     def close(self) -> None:
         """Close the socket; what is queued still leaves within `FLUSH_MS`."""
         self.socket.close()
+        self._guard.close(flush_s=FLUSH_MS / 1000)
+        self._guard.wait()

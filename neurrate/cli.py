@@ -216,6 +216,7 @@ OUR_PACKAGES = frozenset(
         "encoder_training",
         "evaluation",
         "neurrate",
+        "peer_guard",
         "simulation",
         "stream_sources",
         "subscribers",

@@ -16,11 +16,13 @@ from dataclasses import dataclass, replace
 
 import zmq
 
-from contracts.address import MAX_REQUEST_BYTES, cannot_bind, check_bindable
+from contracts.address import check_bindable
 from contracts.clock import NS_PER_S, Clock
+from contracts.errors import UserError
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import pack
 from contracts.wire_header import Part
+from peer_guard.sockets import bind_guarded
 
 QUEUE_MESSAGES = 1000
 """Messages that wait for one subscriber: 10 s of 10 ms batches."""
@@ -71,7 +73,7 @@ class SpikePublisher:
         is_lossless: bool = False,
         is_insecure: bool = False,
     ) -> None:
-        bindable = check_bindable(endpoint, setting="--bind", is_insecure=is_insecure)
+        wanted = check_bindable(endpoint, setting="--bind", is_insecure=is_insecure)
         self.totals = StreamTotals()
         self.n_subscribers = 0
         self._hello = hello
@@ -80,19 +82,17 @@ class SpikePublisher:
         self._next_hello_ns = 0
         self._socket = context.socket(zmq.XPUB)
         self._socket.set(zmq.SNDHWM, QUEUE_MESSAGES)
-        self._socket.set(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
-        self._socket.set(zmq.LINGER, LOSSLESS_FLUSH_MS if is_lossless else FLUSH_MS)
         # Every subscription and its end arrives here, also the second and later of one topic:
         # newcomers are greeted one by one, and subscribers are counted.
         self._socket.set(zmq.XPUB_VERBOSER, 1)
         # With it a full queue is an error (EAGAIN) that `_try` sees; without it a silent drop.
         self._socket.set(zmq.XPUB_NODROP, int(is_lossless))
         try:
-            self._socket.bind(str(bindable))
-        except zmq.ZMQError as error:
+            self._guard = bind_guarded(self._socket, wanted, setting="--bind")
+        except UserError:
             self._socket.close()
-            raise cannot_bind(endpoint, error.errno or 0, setting="--bind") from error
-        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+            raise
+        self.endpoint = self._guard.address
 
     def serve(self, *, wait_ms: int = 0) -> None:
         """Greet new subscribers, and everybody once a second.
@@ -138,7 +138,13 @@ class SpikePublisher:
         An urgent close, after a request to stop, drops what is still queued after `FLUSH_MS`, even
         where nothing may be lost.
         """
-        self._socket.close(linger=FLUSH_MS if is_urgent else None)
+        linger_ms = LOSSLESS_FLUSH_MS if self._is_lossless and not is_urgent else FLUSH_MS
+        self._socket.close(linger=linger_ms)
+        self._guard.close(flush_s=linger_ms / 1000)
+
+    def wait(self) -> None:
+        """Wait, after `close` and the end of the context, until all of it is with subscribers."""
+        self._guard.wait()
 
     def _send(self, parts: list[Part], should_give_up: Callable[[], bool]) -> bool:
         """Send once, newcomers greeted before."""

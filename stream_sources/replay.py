@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import zmq
@@ -56,7 +56,7 @@ def replay(
         Called with the address once it is bound, before anybody is waited for.
     """
     hello = Hello(source.stream, source.run, source.label, source.population)
-    with zmq.Context() as context, closing(source):
+    with ExitStack() as last, closing(source), zmq.Context() as context:
         publisher = SpikePublisher(
             context,
             options.bind,
@@ -65,6 +65,7 @@ def replay(
             is_lossless=options.speed is None,
             is_insecure=options.is_insecure,
         )
+        last.callback(publisher.wait)
         try:
             on_bound(publisher.endpoint)
             logger.info(

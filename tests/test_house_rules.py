@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = (
     "contracts",
+    "peer_guard",
     "stream_sources",
     "daemon",
     "subscribers",
@@ -64,7 +65,7 @@ def test_packages_come_from_this_checkout(package):
 
 
 @pytest.mark.parametrize(
-    "package", ["contracts", "daemon", "stream_sources", "subscribers", "neurrate"]
+    "package", ["contracts", "daemon", "peer_guard", "stream_sources", "subscribers", "neurrate"]
 )
 def test_torch_is_imported_late(package):
     """No module of the running daemon imports torch before it needs it."""

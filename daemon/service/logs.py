@@ -25,7 +25,7 @@ from contracts.selection_text import shown
 
 ROOT_LOGGERS = (
     "contracts", "daemon", "encoder_export", "encoder_training", "evaluation", "neurrate",
-    "simulation", "stream_sources", "subscribers",
+    "peer_guard", "simulation", "stream_sources", "subscribers",
 )  # fmt: skip
 """Our packages. Of libraries only warnings and errors are written."""
 

@@ -156,6 +156,25 @@ COUNTERS = (
         "slower than the narrator, or its process dies or cannot load it; /readyz says why.",
     ),
     MetricFamily(
+        "subscribers_dropped",
+        "Connections to the publish socket that were cut, because the peer does not keep to the "
+        "protocol or its limits (docs/narration-format.md). The log names the peer. 'connections': "
+        "too many subscribers at once.",
+        label="reason",
+    ),
+    MetricFamily(
+        "sources_dropped",
+        "Connections to sources that were cut, because the source does not keep to the protocol "
+        "or its limits (docs/wire-format.md). It is tried again after a pause. 'greeting', "
+        "'socket_type', 'handshake': something else listens at that address of ingest.connect.",
+        label="reason",
+    ),
+    MetricFamily(
+        "requests_ignored",
+        "Messages of subscribers that are no subscription. Rising: a program sends on its "
+        "subscription; nothing reads it.",
+    ),
+    MetricFamily(
         "published_messages",
         "Messages handed to the publish socket, statistics included. Slow subscribers may miss "
         "some.",

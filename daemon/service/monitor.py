@@ -225,6 +225,9 @@ class Monitor:
         counters.worker_restarts = narrator_client.n_restarts
         counters.log_lines_dropped = n_lines_dropped()
         counters.published_messages = components.publisher.n_published
+        counters.requests_ignored = components.publisher.n_ignored
+        counters.subscribers_dropped.update(components.publisher.dropped)
+        counters.sources_dropped.update(components.loop.ingest.dropped())
         waiting = components.loop.ingest.waiting_streams()
         streams = {
             name: StreamStats(

@@ -51,9 +51,6 @@ from daemon.worker.narrator_client import InlineClient, NarratorClient
 CONDITIONS = ("narrator", "streams")
 """What must be true before the daemon is ready."""
 
-PARTIALS = b"partial."
-"""Topics of unfinished sentences."""
-
 BYTES_PER_COUNT = 2
 """The ring holds uint16."""
 
@@ -164,6 +161,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             settings.publish.bind,
             queue_messages=settings.publish.queue_messages,
             is_insecure=settings.publish.insecure,
+            clock=clock,
         )
         undo.callback(publisher.close)
         http = None
@@ -298,5 +296,5 @@ def _narrator_client(
         failures_before_problem=narrator.failures_before_unready,
         clock=clock,
         handover=Handover(settings.handover.policy, settings.handover.capacity),
-        wants_partials=lambda: publisher.has_subscriber(PARTIALS),
+        wants_partials=lambda: publisher.has_partial_subscriber,
     )

@@ -13,15 +13,21 @@ import zmq
 
 from contracts.errors import UserError
 from contracts.narration_wire import pack_narration
-from daemon.publisher import Publisher
+from daemon.publisher import EVENTS_OF_A_STEP, REPEAT_EVERY_NS, Publisher
 from tests.support.daemon_components import Context
+from tests.support.manual_clock import ManualClock
 from tests.support.narrations import narration
 from tests.support.wait_until import wait_until
 
 
 @pytest.fixture
-def publisher(context: Context) -> Iterator[Publisher]:
-    publisher = Publisher(context, "tcp://127.0.0.1:*", queue_messages=5000)
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def publisher(context: Context, clock: ManualClock) -> Iterator[Publisher]:
+    publisher = Publisher(context, "tcp://127.0.0.1:*", queue_messages=5000, clock=clock)
     yield publisher
     publisher.close()
 
@@ -77,13 +83,68 @@ def test_new_subscriber_gets_only_what_it_asked_for(context: Context, publisher:
     assert (topic, message["seq"], message["repeat"]) == (b"narration.LGd", 3, False)
 
 
-def test_second_subscriber_of_a_topic_is_served_too(context: Context, publisher: Publisher):
-    """Each subscription is seen, not only each topic's first."""
+def test_second_subscriber_of_a_topic_is_served_too(
+    context: Context, publisher: Publisher, clock: ManualClock
+):
+    """Each subscription is seen, not only each topic's first; a tenth of a second apart."""
     publisher.publish(pack_narration(narration(seq=4)))
     with subscriber(context, publisher, b"narration.") as first:
         assert received(first)[1]["seq"] == 4
         with subscriber(context, publisher, b"narration.") as second:
+            assert not second.poll(20)
+            clock.ns += REPEAT_EVERY_NS
+            publisher.serve()
             assert received(second)[1]["seq"] == 4
+
+
+def test_subscribers_that_come_at_once_share_a_repeat(
+    context: Context, publisher: Publisher, clock: ManualClock
+):
+    """Whoever asks again and again costs the others one repeat in a tenth of a second."""
+    publisher.publish(pack_narration(narration(seq=4)))
+    with (
+        subscriber(context, publisher, b"narration.") as good,
+        context.socket(zmq.XSUB) as rogue,
+    ):
+        assert received(good)[1]["seq"] == 4
+        rogue.set(zmq.LINGER, 0)
+        rogue.connect(publisher.address)
+        for _ in range(300):
+            rogue.send(b"\x01narration.all")
+        rogue.send(b"\x01partial.")  # the last of them
+
+        def has_served_all() -> bool:
+            publisher.serve()
+            return publisher.has_partial_subscriber
+
+        wait_until(has_served_all, what="the last request")
+        assert not good.poll(20)
+        clock.ns += REPEAT_EVERY_NS
+        publisher.serve()
+        publisher.serve()
+        assert received(good)[1]["repeat"]
+        assert not good.poll(20)
+
+
+def test_a_step_reads_some_requests_and_leaves_the_rest(context: Context, publisher: Publisher):
+    """However many come, the loop has its turn after 256 of them."""
+    with context.socket(zmq.XSUB) as rogue:
+        rogue.set(zmq.LINGER, 0)
+        rogue.connect(publisher.address)
+        for number in range(EVENTS_OF_A_STEP + 1):
+            rogue.send(b"\x01%d" % number)
+        rogue.send(b"\x01partial.")
+        wait_until(lambda: bool(publisher.socket.poll(0)), what="a request")
+        n_steps = 0
+
+        def has_served_all() -> bool:
+            nonlocal n_steps
+            n_steps += 1
+            publisher.serve()
+            return publisher.has_partial_subscriber
+
+        wait_until(has_served_all, what="the last request")
+        assert n_steps > 1
 
 
 def test_without_subscribers_nothing_waits(publisher: Publisher):
@@ -191,7 +252,7 @@ def test_publisher_knows_what_is_listened_to(context: Context, publisher: Publis
 
     def is_subscribed() -> bool:
         publisher.serve()
-        return publisher.has_subscriber(b"partial.")
+        return publisher.has_partial_subscriber
 
     assert not is_subscribed()
     with subscriber(context, publisher, b"narration."):

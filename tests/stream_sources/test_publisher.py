@@ -38,6 +38,7 @@ def publisher_of(
         yield publisher
     finally:
         publisher.close()
+        publisher.wait()
 
 
 @contextmanager
@@ -302,7 +303,9 @@ def test_rapid_start_and_stop_leaks_nothing(context: Context):
     process = psutil.Process()
 
     def live() -> None:
-        SpikePublisher(context, "tcp://127.0.0.1:*", HELLO, ManualClock()).close()
+        publisher = SpikePublisher(context, "tcp://127.0.0.1:*", HELLO, ManualClock())
+        publisher.close()
+        publisher.wait()
 
     live()
     before = process.num_fds()
@@ -323,6 +326,7 @@ def much_unread(context: Context) -> Iterator[tuple[SpikePublisher, zmq.Socket[b
             yield publisher, socket, own
         finally:
             own.destroy(linger=0)
+            publisher.wait()
 
 
 def test_lossless_source_that_has_ended_waits_for_a_slow_reader(

@@ -1,0 +1,41 @@
+"""libzmq sockets that other processes reach through a guard alone."""
+
+from __future__ import annotations
+
+import os
+
+import zmq
+
+from contracts.address import IpcAddress, TcpAddress
+from peer_guard.guard import inner_path
+from peer_guard.listening import ListeningSocket
+from peer_guard.source_guard import SourceGuard
+from peer_guard.subscriber_guard import MAX_CONNECTIONS, SubscriberGuard
+from peer_guard.zmtp import SourceLimits
+
+
+def bind_guarded(
+    socket: zmq.Socket[bytes], wanted: TcpAddress | IpcAddress, *, setting: str
+) -> SubscriberGuard:
+    """Bind a publisher's socket behind a guard that listens at an address.
+
+    Raises
+    ------
+    UserError
+        If the address is taken or cannot be bound.
+    """
+    listening = ListeningSocket(wanted, setting=setting)
+    inner = inner_path()
+    socket.set(zmq.IPC_FILTER_PID, os.getpid())
+    socket.set(zmq.BACKLOG, MAX_CONNECTIONS)
+    socket.bind(f"ipc://{inner}")
+    return SubscriberGuard(listening, inner, what=setting)
+
+
+def connect_guarded(
+    socket: zmq.Socket[bytes], address: TcpAddress | IpcAddress, limits: SourceLimits
+) -> SourceGuard:
+    """Connect a subscriber's socket to a source, with a guard between them."""
+    guard = SourceGuard(address, limits)
+    socket.connect(f"ipc://{guard.inner}")
+    return guard

@@ -1,0 +1,280 @@
+"""The guard of a socket that is bound: any number of subscribers, each within its limits.
+
+What it admits is bounded in number (connections, subscriptions and their bytes) and in rate
+(connections, requests). Beyond a rate nothing is lost: the peer is read later. Whoever breaks a
+limit is disconnected, alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from functools import partial
+
+from contracts.address import MAX_REQUEST_BYTES
+from peer_guard import guard
+from peer_guard.bucket import TokenBucket
+from peer_guard.guard import LOOK_S, Guard
+from peer_guard.listening import ListeningSocket, connect_unix
+from peer_guard.relay import CHUNK_BYTES, Connection, Flow, watch
+from peer_guard.zmtp import PeerViolation, SubscriberLimits, SubscriberStream
+
+MAX_CONNECTIONS = 128
+"""At once. Each takes three file descriptors, and a process has 1,024 on most machines."""
+
+MAX_CONNECTIONS_OF_A_HOST = 64
+"""Of one other machine. This machine's own programs share one address."""
+
+ACCEPTS_PER_S, ACCEPTS_AT_ONCE = 50.0, MAX_CONNECTIONS
+"""A connection costs the guard, and libzmq behind it, some tenths of a millisecond."""
+
+REQUESTS_PER_S, REQUESTS_AT_ONCE = 2_000.0, 2_000
+"""Of all subscribers together, who take turns; the loop behind needs some 10 us for each."""
+
+REQUESTS_IN_A_TURN = 32
+
+MAX_TOPIC_BYTES = 262_144
+"""Of all subscriptions together: libzmq takes about 100 bytes of memory for each of them."""
+
+LEAVE_S = 2.0
+"""A peer that was told of the end must have closed its side by then."""
+
+READ_BYTES = 4096
+"""Read at once of a subscriber, who sends little."""
+
+
+logger = logging.getLogger(__name__)
+
+
+class _Subscriber(Connection):
+    """A subscriber's connection and what it has asked for."""
+
+    def __init__(self, outer: socket.socket, host: str, guard: SubscriberGuard) -> None:
+        self.stream = SubscriberStream(SubscriberLimits(request_bytes=MAX_REQUEST_BYTES))
+        self.host = host
+
+        def check(chunk: memoryview) -> bytes:
+            self.stream.add(bytes(chunk))
+            return guard.take(self)
+
+        inward = Flow(outer, None, guard.read_buffer, check)
+        super().__init__(outer, host or "this machine", inward, guard.write_buffer)
+
+
+class SubscriberGuard(Guard):
+    """Listens in place of a libzmq socket that is bound to ``ipc://`` and `inner`.
+
+    That socket must admit connections of this process alone (``ZMQ_IPC_FILTER_PID``).
+    ``address`` is where it listens, with the port that was found free.
+    ``n_ignored`` counts messages of subscribers that concern no topic, and which went no further.
+    """
+
+    def __init__(self, listening: ListeningSocket, inner: str, *, what: str) -> None:
+        super().__init__(what)
+        self.address = listening.address
+        self.n_ignored = 0
+        self.read_buffer = memoryview(bytearray(READ_BYTES))
+        self.write_buffer = memoryview(bytearray(CHUNK_BYTES))
+        self._listening = listening
+        self._inner = inner
+        self._requests = TokenBucket(REQUESTS_PER_S, REQUESTS_AT_ONCE)
+        self._accepts = TokenBucket(ACCEPTS_PER_S, ACCEPTS_AT_ONCE)
+        self._waiting: deque[_Subscriber] = deque()  # for their turn
+        self._subscribers: set[_Subscriber] = set()
+        self._hosts: Counter[str] = Counter()
+        self._n_topic_bytes = 0
+        self._is_accepting = False
+        self._next_look_s = 0.0
+        self._start_accepting()
+        self._thread.start()
+
+    def take(self, subscriber: _Subscriber) -> bytes:
+        """Return what one turn of a subscriber passes on; what it may not yet, waits.
+
+        Raises
+        ------
+        PeerViolation
+            With what is wrong.
+        """
+        stream = subscriber.stream
+        n_allowed = min(REQUESTS_IN_A_TURN, self._requests.available(time.monotonic()))
+        n_ignored, n_topic_bytes = stream.n_ignored, stream.topic_bytes
+        try:
+            passed, n_read = stream.take(max(0, n_allowed))
+        finally:
+            self.n_ignored += stream.n_ignored - n_ignored
+            self._n_topic_bytes += stream.topic_bytes - n_topic_bytes
+        self._requests.spend(n_read)
+        if self._n_topic_bytes > MAX_TOPIC_BYTES:
+            self._drop_largest(subscriber)
+        if stream.has_request:
+            subscriber.inward.is_paused = True
+            self._waiting.append(subscriber)
+        if passed and subscriber.inner is None:
+            subscriber.join(connect_unix(self._inner))
+        return passed
+
+    def _drop_largest(self, subscriber: _Subscriber) -> None:
+        largest = max(self._subscribers, key=lambda other: other.stream.topic_bytes)
+        if largest is subscriber:
+            raise PeerViolation("subscriptions")
+        self._drop(largest, "subscriptions")
+
+    def _look(self, now_s: float) -> None:
+        if (
+            not self._is_accepting
+            and len(self._subscribers) < MAX_CONNECTIONS
+            and self._accepts.available(now_s) > 0
+        ):
+            self._start_accepting()
+        for _ in range(len(self._waiting)):
+            if self._requests.available(now_s) <= 0:
+                break
+            subscriber = self._waiting.popleft()
+            if subscriber in self._subscribers:
+                self._try(subscriber, partial(self._turn, subscriber))
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + LOOK_S
+            self._drop_silent(now_s)
+
+    def _drop_silent(self, now_s: float) -> None:
+        """Disconnect whoever has not introduced itself in time, or does not take leave."""
+        for subscriber in list(self._subscribers):
+            ended_s = subscriber.ended_outer_s
+            if ended_s is not None and now_s - ended_s > LEAVE_S:
+                self._forget(subscriber)
+            elif now_s - subscriber.began_s > guard.HANDSHAKE_S and not subscriber.stream.is_ready:
+                self._drop(subscriber, "handshake")
+
+    def _on_ready(
+        self, subscriber: _Subscriber, flows: tuple[Flow | None, Flow | None], events: int
+    ) -> None:
+        if subscriber in self._subscribers:
+            self._try(subscriber, partial(_move, flows, events))
+
+    def _try(self, subscriber: _Subscriber, action: Callable[[], None]) -> None:
+        """Do something for a subscriber, and close its connection if it has ended or should."""
+        try:
+            action()
+            subscriber.end_halves()
+        except PeerViolation as violation:
+            self._drop(subscriber, violation.reason)
+        except OSError:
+            self._end(subscriber)
+        except Exception:  # an error of ours costs one peer, and not all of them
+            logger.exception("guard failed", extra={"guard": self._what, "peer": subscriber.peer})
+            self._forget(subscriber)
+        else:
+            if subscriber.is_over:
+                self._end(subscriber)
+            elif subscriber in self._subscribers:
+                self._watch(subscriber)
+
+    def _watch(self, subscriber: _Subscriber) -> None:
+        inward, outward = subscriber.inward, subscriber.outward
+        ready = partial(self._on_ready, subscriber)
+        watch(self._selector, subscriber.outer, inward, outward, partial(ready, (inward, outward)))
+        if subscriber.inner is not None:
+            flows = outward, inward
+            watch(self._selector, subscriber.inner, *flows, partial(ready, flows))
+
+    def _end(self, subscriber: _Subscriber) -> None:
+        """Close a connection that has ended; before its handshake is over it counts as dropped."""
+        if subscriber.stream.is_ready or self._close_by_s is not None:
+            self._forget(subscriber)
+        else:
+            self._drop(subscriber, "handshake")
+
+    def _drop(self, subscriber: _Subscriber, reason: str) -> None:
+        self._count(reason, subscriber.peer)
+        self._forget(subscriber)
+
+    def _turn(self, subscriber: _Subscriber) -> None:
+        subscriber.inward.is_paused = False
+        subscriber.inward.write(self.take(subscriber))
+
+    def _wait_s(self, now_s: float) -> float:
+        waits_s = [LOOK_S]
+        if self._waiting:
+            waits_s.append(self._requests.wait_s)
+        if not self._is_accepting and len(self._subscribers) < MAX_CONNECTIONS:
+            waits_s.append(self._accepts.wait_s)
+        if self._close_by_s is not None:
+            waits_s.append(max(0.0, self._close_by_s - now_s))
+        return min(waits_s)
+
+    def _accept(self, _: int) -> None:
+        """Accept whoever waits, as far as number and rate allow."""
+        while self._close_by_s is None:
+            is_full = len(self._subscribers) >= MAX_CONNECTIONS
+            if is_full:  # the others wait: a libzmq that is turned away may forget its topics
+                self._count("connections", "")
+            if is_full or self._accepts.available(time.monotonic()) <= 0:
+                self._stop_accepting()
+                return
+            try:
+                outer, address = self._listening.socket.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError:  # out of file descriptors: later
+                self._count("connections", "")
+                self._accepts.spend(ACCEPTS_AT_ONCE)
+                return
+            self._accepts.spend(1)
+            self._admit(outer, address[0] if isinstance(address, tuple) else "")
+
+    def _admit(self, outer: socket.socket, host: str) -> None:
+        is_remote = host and not host.startswith("127.")
+        if is_remote and self._hosts[host] >= MAX_CONNECTIONS_OF_A_HOST:
+            self._count("connections", host)
+            outer.close()
+            return
+        outer.setblocking(False)
+        if outer.family == socket.AF_INET:
+            outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        subscriber = _Subscriber(outer, host, self)
+        self._subscribers.add(subscriber)
+        self._hosts[host] += 1
+        self._watch(subscriber)
+
+    def _forget(self, subscriber: _Subscriber) -> None:
+        if subscriber not in self._subscribers:
+            return
+        self._subscribers.remove(subscriber)
+        self._n_topic_bytes -= subscriber.stream.topic_bytes
+        self._hosts[subscriber.host] -= 1
+        if not self._hosts[subscriber.host]:
+            del self._hosts[subscriber.host]
+        subscriber.close(self._selector)
+
+    def _has_peers(self) -> bool:
+        return bool(self._subscribers)
+
+    def _close_all(self) -> None:
+        for subscriber in list(self._subscribers):
+            self._forget(subscriber)
+
+    def _start_accepting(self) -> None:
+        if self._close_by_s is None:
+            self._selector.register(self._listening.socket, selectors.EVENT_READ, self._accept)
+            self._is_accepting = True
+
+    def _stop_accepting(self) -> None:
+        if self._is_accepting:
+            self._selector.unregister(self._listening.socket)
+            self._is_accepting = False
+
+    def _stop_listening(self) -> None:
+        self._stop_accepting()
+        self._listening.close()
+
+
+def _move(flows: tuple[Flow | None, Flow | None], events: int) -> None:
+    """Move what a socket is ready for: its first flow is read from it, its second written to."""
+    for flow, event in zip(flows, (selectors.EVENT_READ, selectors.EVENT_WRITE), strict=True):
+        if flow is not None and events & event:
+            flow.move()

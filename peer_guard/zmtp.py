@@ -1,0 +1,430 @@
+"""The framing of ZMTP, as far as a guard must know it. No socket here.
+
+A connection begins with a greeting (64 bytes; 12 in version 2), then a first frame that names the
+peer's kind of socket (version 3) or its identity (version 2), then frames: a byte of flags, the
+length in 1 or 8 bytes, and the body. Bodies of messages of a source are passed over unread.
+
+References
+----------
+ZMTP 3.1, https://rfc.zeromq.org/spec/37/; ZMTP 2.0, https://rfc.zeromq.org/spec/15/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MORE, LONG, COMMAND = 1, 2, 4
+"""Flags of a frame: another part follows, the length has 8 bytes, no message but a command."""
+
+SIGNATURE_BYTES = 10
+NULL_MECHANISM = b"NULL".ljust(20, b"\0")
+V2_GREETING_BYTES, V3_GREETING_BYTES = 12, 64
+V2_SOCKET_TYPES = {1: b"PUB", 2: b"SUB", 9: b"XPUB", 10: b"XSUB"}
+
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + NULL_MECHANISM + bytes(32)
+"""What a guard says where it speaks for itself: ZMTP 3.0, without security."""
+
+SUBSCRIBE_TO_ALL = b"\x00\x01\x01"
+
+MAX_COMMAND_BYTES = 4096
+"""READY names two properties; a PING holds at most 16 bytes. libzmq's own are below 100."""
+
+REASONS = (
+    "greeting", "version", "mechanism", "socket_type", "handshake", "frame", "size", "parts",
+    "commands", "request", "subscriptions", "connections",
+)  # fmt: skip
+"""Why a peer is disconnected.
+
+``greeting``, ``version``, ``mechanism``, ``socket_type``
+    It does not speak ZMTP, not version 2 or 3, asks for a security that is not there, or is no
+    publisher where one is expected, or no subscriber.
+``handshake``
+    It did not introduce itself in time, or left or erred before it had.
+``frame``
+    Flags or a length that ZMTP does not have.
+``size``, ``parts``
+    A frame or message of too many bytes, a message of too many parts.
+``commands``
+    A source sent more heartbeats than it could need.
+``request``
+    A subscriber sent a message of several parts.
+``subscriptions``
+    One subscriber has too many, or they take too much memory.
+``connections``
+    From one machine: too many at once. In all: no more are accepted until one has left.
+"""
+
+
+class PeerViolation(Exception):  # noqa: N818 - what the peer did, no error of ours
+    """A peer broke a rule; its connection is to be closed."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def ready(socket_type: bytes) -> bytes:
+    """Return the command that says which kind of socket one is."""
+    return command(b"\x05READY\x0bSocket-Type" + len(socket_type).to_bytes(4, "big") + socket_type)
+
+
+def command(body: bytes) -> bytes:
+    """Return a command of at most 255 bytes."""
+    return bytes((COMMAND, len(body))) + body
+
+
+def greeting_bytes(data: bytes | bytearray) -> int:
+    """Return the length of a greeting at the beginning of `data`; 0 while it is incomplete.
+
+    Raises
+    ------
+    PeerViolation
+        As soon as the bytes can be no greeting.
+    """
+    if data and (data[0] != 0xFF or (len(data) >= SIGNATURE_BYTES and not data[9] & 1)):
+        raise PeerViolation("greeting")
+    if len(data) <= SIGNATURE_BYTES:
+        return 0
+    revision = data[SIGNATURE_BYTES]
+    if revision == 1:  # ZMTP 2.0
+        return V2_GREETING_BYTES if len(data) >= V2_GREETING_BYTES else 0
+    if revision < 3:
+        raise PeerViolation("version")
+    if len(data) < V3_GREETING_BYTES:
+        return 0
+    if data[12:32] != NULL_MECHANISM:
+        raise PeerViolation("mechanism")
+    return V3_GREETING_BYTES
+
+
+def frame_header(data: bytes | bytearray | memoryview, at: int) -> tuple[int, int, int] | None:
+    """Return flags, length and begin of the body of the frame that begins at `at`; None if cut off.
+
+    Raises
+    ------
+    PeerViolation
+        If there are no such flags or no such length.
+    """
+    if len(data) < at + 2:
+        return None
+    flags = data[at]
+    if flags > (MORE | LONG | COMMAND) or flags & (MORE | COMMAND) == (MORE | COMMAND):
+        raise PeerViolation("frame")
+    if not flags & LONG:
+        return flags, data[at + 1], at + 2
+    if len(data) < at + 9:
+        return None
+    length = int.from_bytes(data[at + 1 : at + 9], "big")
+    if length >> 63:
+        raise PeerViolation("frame")
+    return flags, length, at + 9
+
+
+class _Handshake:
+    """The greeting and the first frame of a peer that must be one of some kinds of socket."""
+
+    def __init__(self, socket_types: frozenset[bytes]) -> None:
+        self._socket_types = socket_types
+        self._data = bytearray()
+        self._n_passed = 0
+        self._n_greeting = 0
+        self.is_done = False
+
+    @property
+    def has_greeted(self) -> bool:
+        """Whether the greeting is whole."""
+        return self._n_greeting > 0
+
+    @property
+    def is_v2(self) -> bool:
+        """Whether the greeting is that of ZMTP 2.0."""
+        return self._n_greeting == V2_GREETING_BYTES
+
+    def read(self, chunk: bytes | memoryview) -> tuple[bytes, bytes]:
+        """Return what may be passed on, and, once it is done, what came after it.
+
+        Raises
+        ------
+        PeerViolation
+            If it is no handshake.
+        """
+        self._data += chunk
+        if not self._n_greeting:
+            self._n_greeting = greeting_bytes(self._data)
+            if self.is_v2:
+                self._check_type(V2_SOCKET_TYPES.get(self._data[V2_GREETING_BYTES - 1], b""))
+        # A peer sends its signature, and the rest once it has seen ours: it cannot be held back.
+        n_passed = len(self._data) if len(self._data) >= SIGNATURE_BYTES else 0
+        if self._n_greeting:
+            n_passed = self._first_frame_end() or self._n_greeting
+        passed = bytes(self._data[self._n_passed : n_passed])
+        self._n_passed = n_passed
+        return passed, bytes(self._data[n_passed:]) if self.is_done else b""
+
+    def _first_frame_end(self) -> int:
+        """Return where the first frame ends, once it is whole; until then 0.
+
+        Raises
+        ------
+        PeerViolation
+            If it is no frame that introduces a peer.
+        """
+        header = frame_header(self._data, self._n_greeting)
+        if header is None:
+            return 0
+        flags, length, begin = header
+        if flags & MORE or bool(flags & COMMAND) == self.is_v2:
+            raise PeerViolation("handshake")
+        if length > MAX_COMMAND_BYTES:
+            raise PeerViolation("size")
+        if len(self._data) < begin + length:
+            return 0
+        if not self.is_v2:
+            self._check_ready(bytes(self._data[begin : begin + length]))
+        self.is_done = True
+        return begin + length
+
+    def _check_ready(self, body: bytes) -> None:
+        if body[:6] != b"\x05READY":
+            raise PeerViolation("handshake")
+        at = 6
+        while at < len(body):  # properties: 1 byte and name, 4 bytes and value
+            name_end = at + 1 + body[at]
+            value_begin = name_end + 4
+            at = value_begin + int.from_bytes(body[name_end:value_begin], "big")
+            if at > len(body):
+                raise PeerViolation("handshake")
+            if body[name_end - 11 : name_end].lower() == b"socket-type":
+                self._check_type(body[value_begin:at])
+                return
+        raise PeerViolation("handshake")
+
+    def _check_type(self, socket_type: bytes) -> None:
+        if socket_type not in self._socket_types:
+            raise PeerViolation("socket_type")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLimits:
+    """What one message of a source may hold."""
+
+    part_bytes: int
+    message_bytes: int
+    parts: int
+
+
+class SourceStream:
+    """What a source sends: messages whose bodies are counted and not looked at.
+
+    The guard is the source's peer in ZMTP: it introduces itself, and answers its commands.
+    """
+
+    def __init__(self, limits: SourceLimits) -> None:
+        self._limits = limits
+        self._handshake = _Handshake(frozenset((b"PUB", b"XPUB")))
+        self._cut_off = bytearray()  # the beginning of a frame whose header is not whole
+        self._n_to_skip = 0  # bytes of a body that are still to come
+        self._n_parts = 0  # of the message so far
+        self._n_bytes = 0
+        self._has_more = False
+        self._n_message_bytes = 0  # of whole messages, without their framing
+        self.pings: list[bytes] = []  # their contexts, to be answered
+        self.n_commands = 0
+
+    @property
+    def has_greeted(self) -> bool:
+        """Whether the greeting has come, which we answer."""
+        return self._handshake.has_greeted
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the handshake is over."""
+        return self._handshake.is_done
+
+    @property
+    def is_between_messages(self) -> bool:
+        """Whether all that was passed on are whole messages."""
+        return not self._n_parts
+
+    def check(self, chunk: memoryview) -> bytes | memoryview:
+        """Read on, and return what to pass on: the frames of messages.
+
+        Raises
+        ------
+        PeerViolation
+            With what is wrong.
+        """
+        if not self._handshake.is_done:
+            _, rest = self._handshake.read(chunk)
+            if self._handshake.is_v2:
+                raise PeerViolation("version")
+            chunk = memoryview(rest)
+        elif self._cut_off:  # rarely
+            chunk, self._cut_off = memoryview(bytes(self._cut_off) + chunk), bytearray()
+        passed: list[memoryview] = []
+        begin = at = 0
+        while True:
+            if self._n_to_skip > len(chunk) - at:
+                self._n_to_skip -= len(chunk) - at
+                at = len(chunk)
+                break
+            at += self._n_to_skip
+            self._n_to_skip = 0
+            if self._n_parts and not self._has_more:  # the last part has ended
+                self._n_message_bytes += self._n_bytes
+                self._n_parts = self._n_bytes = 0
+            header = frame_header(chunk, at)
+            if header is None:
+                self._cut_off += chunk[at:]
+                break
+            flags, length, body = header
+            if flags & COMMAND:
+                self._check_command(length)
+                if body + length > len(chunk):
+                    self._cut_off += chunk[at:]
+                    break
+                self._answer(bytes(chunk[body : body + length]))
+                passed.append(chunk[begin:at])
+                begin = at = body + length
+                continue
+            self._begin_part(flags, length)
+            at = body
+        passed.append(chunk[begin:at])
+        return passed[0] if len(passed) == 1 else b"".join(passed)
+
+    def take_counts(self) -> tuple[int, int]:
+        """Return the bytes of whole messages and the number of commands since the last call."""
+        counts = self._n_message_bytes, self.n_commands
+        self._n_message_bytes = self.n_commands = 0
+        return counts
+
+    def _begin_part(self, flags: int, length: int) -> None:
+        self._n_parts += 1
+        self._n_bytes += length
+        self._has_more = bool(flags & MORE)
+        self._n_to_skip = length
+        if self._n_parts > self._limits.parts:
+            raise PeerViolation("parts")
+        if length > self._limits.part_bytes or self._n_bytes > self._limits.message_bytes:
+            raise PeerViolation("size")
+
+    def _check_command(self, length: int) -> None:
+        if self._n_parts:  # ZMTP has none between the parts of a message
+            raise PeerViolation("frame")
+        if length > MAX_COMMAND_BYTES:
+            raise PeerViolation("size")
+
+    def _answer(self, body: bytes) -> None:
+        self.n_commands += 1
+        if body.startswith(b"\x04PING"):  # and two bytes of a time, and a context
+            self.pings.append(body[7:])
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriberLimits:
+    """What one subscriber may ask for."""
+
+    request_bytes: int
+    topics: int = 1000
+    topic_bytes: int = 16_384
+
+
+class SubscriberStream:
+    """What a subscriber sends: requests, of which only those that concern topics are passed on."""
+
+    def __init__(self, limits: SubscriberLimits) -> None:
+        self._limits = limits
+        self._handshake = _Handshake(frozenset((b"SUB", b"XSUB")))
+        self._passed = bytearray()  # of the handshake
+        self._data = bytearray()  # after it
+        self._topics: set[bytes] = set()
+        self.topic_bytes = 0
+        self.n_ignored = 0  # messages that were no request
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the handshake is over."""
+        return self._handshake.is_done
+
+    @property
+    def has_request(self) -> bool:
+        """Whether a whole request waits to be taken."""
+        header = frame_header(self._data, 0)
+        return header is not None and header[1] + header[2] <= len(self._data)
+
+    def add(self, chunk: bytes) -> None:
+        """Add what has arrived.
+
+        Raises
+        ------
+        PeerViolation
+            If it is no handshake.
+        """
+        if not self.is_ready:
+            passed, chunk = self._handshake.read(chunk)
+            self._passed += passed
+        self._data += chunk
+
+    def take(self, n_requests: int) -> tuple[bytes, int]:
+        """Return what may be passed on, and how many requests (at most so many) were read.
+
+        Raises
+        ------
+        PeerViolation
+            With what is wrong.
+        """
+        taken = bytearray(self._passed)
+        self._passed.clear()
+        n_read = at = 0
+        while n_read < n_requests:
+            header = frame_header(self._data, at)
+            if header is None:
+                break
+            flags, length, begin = header
+            if length > self._limits.request_bytes:
+                raise PeerViolation("size")
+            if flags & MORE:
+                raise PeerViolation("request")
+            if len(self._data) < begin + length:
+                break
+            n_read += 1
+            if self._is_wanted(flags, bytes(self._data[begin : begin + length])):
+                taken += self._data[at : begin + length]
+            at = begin + length
+        del self._data[:at]
+        return bytes(taken), n_read
+
+    def _is_wanted(self, flags: int, body: bytes) -> bool:
+        """Note what is subscribed to; return whether a request is one that concerns the socket.
+
+        Raises
+        ------
+        PeerViolation
+            If it is one subscription too many.
+        """
+        if flags & COMMAND:
+            name = body[1 : 1 + body[0]] if body else b""
+            if name in (b"PING", b"PONG"):
+                return True
+            action, topic = _ACTIONS.get(name), body[1 + len(name) :]
+        else:
+            action, topic = _ACTIONS.get(body[:1]), body[1:]
+        if action is None:
+            self.n_ignored += 1
+            return False
+        if not action:
+            if topic not in self._topics:
+                return False
+            self._topics.remove(topic)
+            self.topic_bytes -= len(topic)
+        elif topic not in self._topics:
+            self._topics.add(topic)
+            self.topic_bytes += len(topic)
+            limits = self._limits
+            if len(self._topics) > limits.topics or self.topic_bytes > limits.topic_bytes:
+                raise PeerViolation("subscriptions")
+        return True
+
+
+_ACTIONS = {b"\x01": True, b"SUBSCRIBE": True, b"\x00": False, b"CANCEL": False}
+"""Whether a request subscribes; as a message (ZMTP 3.0) and as a command (3.1)."""

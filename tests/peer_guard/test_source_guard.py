@@ -1,0 +1,279 @@
+"""A source that breaks a rule is dropped and tried again; nothing of it fills the memory."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+import zmq
+
+from contracts.address import check_connectable
+from peer_guard import guard, source_guard
+from peer_guard.sockets import connect_guarded
+from peer_guard.source_guard import SourceGuard
+from peer_guard.zmtp import SourceLimits
+from tests.support.daemon_components import Context
+from tests.support.zmtp_peer import (
+    COMMAND,
+    GREETING,
+    GREETING_2,
+    LONG,
+    MORE,
+    frame,
+    introduce,
+    is_cut,
+    ready,
+    send_until_cut,
+)
+
+LIMITS = SourceLimits(part_bytes=1 << 20, message_bytes=2 << 20, parts=5)
+
+
+class _Listening:
+    """A place where sources can be, and a guarded SUB socket that looks for them."""
+
+    def __init__(self, context: Context) -> None:
+        self.place = socket.create_server(("127.0.0.1", 0))
+        self.place.settimeout(10)
+        self.address = f"tcp://127.0.0.1:{self.place.getsockname()[1]}"
+        self.socket = context.socket(zmq.SUB)
+        self.socket.set(zmq.LINGER, 0)
+        self.socket.subscribe(b"")
+        target = check_connectable(self.address, setting="test")
+        self.guard: SourceGuard = connect_guarded(self.socket, target, LIMITS)
+
+    def accept(self) -> socket.socket:
+        peer, _ = self.place.accept()
+        peer.settimeout(10)
+        return peer
+
+    def source(self) -> socket.socket:
+        """Return a peer that has introduced itself as a publisher, and is subscribed to."""
+        peer = self.accept()
+        introduce(peer, b"PUB")
+        received = b""
+        while not received.endswith(frame(b"\x01")):
+            received += peer.recv(4096)
+        return peer
+
+    def close(self) -> None:
+        self.socket.close()
+        self.guard.close()
+        self.guard.wait()
+        self.place.close()
+
+
+@pytest.fixture
+def listening(context: Context, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Listening]:
+    monkeypatch.setattr(source_guard, "FIRST_PAUSE_S", 0.02)
+    listening = _Listening(context)
+    yield listening
+    listening.close()
+
+
+def assert_heals(listening: _Listening) -> None:
+    """Show that a right source at the same address is listened to."""
+    with listening.source() as peer:
+        peer.sendall(frame(b"topic", MORE) + frame(b"right"))
+        assert listening.socket.poll(10_000)
+        assert listening.socket.recv_multipart() == [b"topic", b"right"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        ([b"HTTP/1.1 200 OK\r\n\r\n"], "greeting"),
+        ([b"SSH-2.0-OpenSSH_9.2\r\n"], "greeting"),
+        ([b"\xff" + bytes(8) + b"\x7f\x02" + bytes(53)], "version"),
+        ([GREETING_2[:-1] + b"\x01" + frame(b"")], "version"),
+        ([GREETING.replace(b"NULL", b"PLAI")], "mechanism"),
+        ([GREETING, ready(b"SUB")], "socket_type"),
+        ([GREETING, ready(b"ROUTER")], "socket_type"),
+        ([GREETING, frame(b"\x05ERROR\x04oops", COMMAND)], "handshake"),
+        ([GREETING, frame(b"topic")], "handshake"),
+        ([GREETING], "handshake"),
+        ([b"\xff"], "handshake"),
+    ],
+)
+def test_something_else_at_the_address_is_dropped(sent, reason, listening):
+    """Another server, another kind of socket, half a handshake: dropped with its reason."""
+    with listening.accept() as peer:
+        for part in sent:
+            peer.sendall(part)
+        peer.shutdown(socket.SHUT_WR)
+        assert is_cut(peer)
+    assert {name: n for name, n in listening.guard.dropped.items() if n} == {reason: 1}
+    assert_heals(listening)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"\x08\x00", "frame"),
+        (frame(b"x", MORE | COMMAND), "frame"),
+        (frame(b"x", MORE) + frame(b"\x04PING\x00\x00", COMMAND), "frame"),
+        (bytes([LONG]) + b"\xff" * 8, "frame"),
+        (bytes([LONG]) + (1 << 63).to_bytes(8, "big"), "frame"),
+        (bytes([LONG]) + ((1 << 63) - 1).to_bytes(8, "big"), "size"),
+        (bytes([LONG]) + (LIMITS.part_bytes + 1).to_bytes(8, "big"), "size"),
+        (bytes([LONG | COMMAND]) + (1 << 40).to_bytes(8, "big"), "size"),
+        (frame(b"", MORE) * 6, "parts"),
+    ],
+)
+def test_frames_beyond_the_limits_cost_the_connection(sent, reason, listening):
+    """Lengths and flags that cannot be, and those that may not be."""
+    with listening.source() as peer:
+        peer.sendall(sent)
+        assert is_cut(peer)
+    assert {name: n for name, n in listening.guard.dropped.items() if n} == {reason: 1}
+    assert not listening.socket.poll(0)
+    assert_heals(listening)
+
+
+@pytest.mark.parametrize("part", [frame(b"", MORE), frame(bytes(60_000), MORE)])
+def test_message_that_never_ends_takes_no_memory_of_the_reader(part, listening):
+    """Whether its parts are empty or large, and again and again."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    for _ in range(3):
+        with listening.source() as peer:
+            assert send_until_cut(peer, part * 50, limit_bytes=300 << 20) < 50 << 20
+    assert process.memory_info().rss - before < 30 << 20
+    assert listening.guard.dropped["parts"] + listening.guard.dropped["size"] == 3
+    assert not listening.socket.poll(0)
+    assert_heals(listening)
+
+
+def test_bytes_that_nobody_takes_are_limited(listening, monkeypatch):
+    """A high-water mark of 1,000 messages would be a gigabyte here; nothing of it is lost."""
+    monkeypatch.setattr(source_guard, "MAX_UNTAKEN_BYTES", 8 << 20)
+    process = psutil.Process()
+    before = process.memory_info().rss
+    message = frame(bytes(1 << 20))
+    n_sent = 0
+    with listening.source() as peer:
+        peer.settimeout(0.5)
+        try:
+            while n_sent < 300 * len(message):
+                n_sent += peer.send(message[n_sent % len(message) :])
+        except TimeoutError:
+            pass
+        assert process.memory_info().rss - before < 60 << 20
+        assert n_sent < 60 << 20
+        n_whole = n_sent // len(message)
+        for _ in range(n_whole):
+            assert listening.socket.poll(10_000)
+            listening.guard.n_taken_bytes += len(listening.socket.recv())
+
+
+def test_what_came_before_a_violation_arrives(listening):
+    """The messages before it are whole; of the one that broke off nothing is seen."""
+    got = []
+    with listening.source() as peer:
+        peer.sendall(b"".join(frame(b"%d" % number) for number in range(50)) + frame(b"half", MORE))
+        for _ in range(50):
+            assert listening.socket.poll(10_000)
+            got.append(int(listening.socket.recv()))
+        peer.sendall(b"\xf0\xf0")
+        assert is_cut(peer)
+    assert got == list(range(50))
+    assert_heals(listening)
+
+
+def test_a_source_that_breaks_off_in_a_message_comes_back(listening):
+    """Its half message is forgotten and the next run is received from its first message."""
+    with listening.source() as peer:
+        peer.sendall(frame(b"whole") + frame(b"half", MORE) + bytes([0, 200]) + b"a part of a part")
+        assert listening.socket.poll(10_000)
+    assert listening.socket.recv_multipart() == [b"whole"]
+    assert_heals(listening)
+    assert sum(listening.guard.dropped.values()) == 0
+
+
+def test_a_restarted_source_is_found_at_once(listening, context):
+    """Whole runs, one after the other, over one connection of our own socket."""
+    for run in range(5):
+        with listening.source() as peer:
+            peer.sendall(frame(b"%d" % run))
+            assert listening.socket.poll(10_000)
+            assert listening.socket.recv() == b"%d" % run
+    assert sum(listening.guard.dropped.values()) == 0
+
+
+def test_heartbeats_are_answered(listening):
+    """A PONG for each PING, with its context, also between messages."""
+    ping = frame(b"\x04PING\x00\x64me", COMMAND)
+    with listening.source() as peer:
+        peer.sendall(ping + frame(b"between") + ping)
+        pongs = b""
+        while len(pongs) < 2 * len(frame(b"\x04PONGme", COMMAND)):
+            pongs += peer.recv(4096)
+        assert pongs == frame(b"\x04PONGme", COMMAND) * 2
+        assert listening.socket.recv() == b"between"
+
+
+def test_a_flood_of_heartbeats_costs_the_connection(listening):
+    """More of them than anybody needs, whether their answers are read or not."""
+    ping = frame(b"\x04PING\x00\x64me", COMMAND)
+    for _ in range(2):
+        with listening.source() as peer:
+            assert send_until_cut(peer, ping * 5000, limit_bytes=100 << 20) < 50 << 20
+    assert listening.guard.dropped["commands"] == 2
+    assert_heals(listening)
+
+
+def test_a_greeting_that_drips_has_some_seconds(listening, monkeypatch):
+    """Then the source is dropped, however busy it is."""
+    monkeypatch.setattr(guard, "HANDSHAKE_S", 0.3)
+    with listening.accept() as peer:
+        peer.settimeout(0.02)
+        for byte in GREETING:
+            try:
+                peer.sendall(bytes([byte]))
+                peer.recv(4096)
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        peer.settimeout(10)
+        assert is_cut(peer)
+    assert listening.guard.dropped["handshake"] == 1
+    monkeypatch.setattr(guard, "HANDSHAKE_S", 10)
+    assert_heals(listening)
+
+
+def test_pauses_grow(listening, monkeypatch):
+    """Whoever breaks rules again and again is asked less and less often."""
+    assert listening.guard._pause_s == 0.02
+    for _ in range(4):
+        with listening.accept() as peer:
+            peer.sendall(b"junk")
+            assert is_cut(peer)
+    assert listening.guard._pause_s == pytest.approx(0.02 * 2**4)
+
+
+def test_a_reset_is_no_error_of_ours(listening, caplog):
+    """A source that is killed resets its connection."""
+    with listening.source() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert_heals(listening)
+    assert "guard failed" not in caplog.text
+
+
+def test_the_way_of_our_own_socket_is_closed_to_others(listening):
+    """Only a connection of this process is taken for our own."""
+    script = (
+        "import socket, sys\n"
+        "with socket.socket(socket.AF_UNIX) as peer:\n"
+        "    peer.settimeout(5)\n"
+        "    peer.connect('\\0' + sys.argv[1][1:])\n"
+        "    sys.exit(bool(peer.recv(10)))\n"
+    )
+    run = [sys.executable, "-c", script, listening.guard.inner]
+    assert subprocess.run(run, check=False).returncode == 0
+    assert_heals(listening)
