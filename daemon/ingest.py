@@ -362,7 +362,8 @@ class Ingest:
             self._drop("taken", f"a batch of another run of {batch.stream!r}", TWO_SOURCES)
         elif accepted.dropped:
             self._drop(accepted.dropped, f"a batch of {batch.stream!r} came before its hello")
-        self._log_step(batch, accepted)
+        if accepted.step is not Step.TAKEN or accepted.came_back:
+            self._log_step(batch, accepted)
         self._counters.spikes_received += sum(taken.n_spikes for taken in accepted.batches)
         asides = [StreamAside(name) for name in accepted.unseated]
         if accepted.step is not Step.RESTART:
@@ -371,7 +372,7 @@ class Ingest:
         return (*asides, SessionStart(members), *accepted.batches)
 
     def _log_step(self, batch: SpikeBatch, accepted: Accepted) -> None:
-        """Log what happened to a stream; nothing for a batch like any other."""
+        """Log what happened to a stream with a batch that is not like any other."""
         name = batch.stream
         at_s = ns_to_second(batch.start_ns)
         if accepted.step is Step.JUMPED and not accepted.dropped:

@@ -127,7 +127,9 @@ def _header(state: WatchState, host_ns: int) -> Text:
 def _daemon_line(daemon: DaemonState) -> Text:
     line = Text()
     for name, stream_state in sorted(daemon.streams.items()):
-        style = "" if stream_state == "live" else "red" if stream_state == "blind" else "dim"
+        style = (
+            "" if stream_state == "live" else "red" if stream_state in {"blind", "aside"} else "dim"
+        )
         line.append(f"  {name} {stream_state}", style=style)
     for reason, n_dropped in sorted(daemon.dropped.items()):
         line.append(f"  {n_dropped} dropped ({reason})", style="yellow")
