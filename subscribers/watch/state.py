@@ -59,6 +59,7 @@ class ReceivedNarration:
     truth: str = ""
     """True caption of the moment that it describes; empty where that is not known."""
     label: str = ""
+    n_missing_units: int = 0
 
     @property
     def title(self) -> str:
@@ -71,6 +72,7 @@ class ReceivedNarration:
         notes = [f"{self.latency_ms['total']:.0f} ms"]
         notes += [self.status] if self.status != "ok" else []
         notes += [f"{self.n_gap_bins} gap bins"] if self.n_gap_bins else []
+        notes += [f"{self.n_missing_units} units missing"] if self.n_missing_units else []
         notes += [f"blind {', '.join(self.blind_streams)}"] if self.blind_streams else []
         line = f"{self.window_stop_s:.3f} s  {self.title}: {self.text}  ({'; '.join(notes)})"
         return f"{line} | truth: {self.truth}" if self.truth else line
@@ -230,6 +232,7 @@ def _received(narration: Narration, truth: CaptionTimeline) -> ReceivedNarration
         latency_ms={stage: stages_ms[stage] for stage in (*STAGES, "total")},
         truth=printable(truth.caption_at(second_to_ns(frame_s))) if math.isfinite(frame_s) else "",
         label=shown(narration.label)[:MAX_LABEL],
+        n_missing_units=narration.n_missing_units,
     )
 
 

@@ -209,6 +209,8 @@ def _notes(narration: ReceivedNarration) -> Text:
         notes.append(f"  {narration.status}", style="red")
     if narration.n_gap_bins:
         notes.append(f"  {narration.n_gap_bins} gap bins", style="red")
+    if narration.n_missing_units:
+        notes.append(f"  {narration.n_missing_units} units missing", style="red")
     if narration.blind_streams:
         notes.append(f"  blind: {', '.join(narration.blind_streams)}", style="red")
     return notes

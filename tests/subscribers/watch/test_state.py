@@ -119,6 +119,15 @@ def test_failed_and_incomplete_narrations_say_so(state):
     assert "2 gap bins  blind: probeB" in _drawn(state, S)
 
 
+def test_units_that_no_source_sends_are_named(state):
+    """A narration that does without some of its units says how many, as a line and in the view."""
+    lacking = replace(narration(), n_missing_units=7)
+    received = take(state, pack_narration(lacking), host_ns=S)
+    assert isinstance(received, ReceivedNarration)
+    assert received.line.endswith("(60 ms; 7 units missing)")
+    assert "7 units missing" in _drawn(state, S)
+
+
 @pytest.mark.parametrize("height", [24, 50])
 def test_every_population_fits_the_terminal(busy, height):
     """Names, newest words and legend are all there, however low the terminal."""
