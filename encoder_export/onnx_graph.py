@@ -25,6 +25,7 @@ import torch  # noqa: TID253 - a graph is traced from the torch module
 from torch import Tensor, nn  # noqa: TID253 - as above
 
 from contracts.errors import DependencyError, MisuseError, UserError
+from contracts.garbage import collector_paused
 from contracts.manifest import MAX_ENCODER_BATCH, PRECISION_KEY
 from daemon.encoders.onnx import import_runtime
 from encoder_training.data_set.training_set import Scaling
@@ -222,7 +223,7 @@ def _trace(model: CountEncoder, *, n_bins: int) -> Any:
         ) from error
     n_units = model.mean.shape[0]
     batch = torch.export.Dim("batch", min=1, max=MAX_ENCODER_BATCH)
-    with _plain_attention(), _quiet():
+    with _plain_attention(), _quiet(), collector_paused():
         program = torch.onnx.export(
             model,
             (torch.zeros(2, n_bins, n_units), torch.ones(2, n_units)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contracts.garbage import collector_paused
 from contracts.manifest import Manifest
 from daemon.narrators.llava import LlavaNarrator
 from daemon.narrators.protocol import Narrator
@@ -32,16 +33,17 @@ def load_narrator(
             settings=settings,
             vllm=vllm or VllmSettings(),
         )
-    return LlavaNarrator(
-        model,
-        revision=revision,
-        manifest=manifest,
-        prompt=settings.prompt,
-        max_new_tokens=settings.max_new_tokens,
-        dtype=settings.dtype,
-        device=settings.device,
-        threads=settings.threads,
-        deadline_s=settings.deadline_s,
-        max_rows=settings.max_rows,
-        joins=bool(settings.joins),
-    )
+    with collector_paused():
+        return LlavaNarrator(
+            model,
+            revision=revision,
+            manifest=manifest,
+            prompt=settings.prompt,
+            max_new_tokens=settings.max_new_tokens,
+            dtype=settings.dtype,
+            device=settings.device,
+            threads=settings.threads,
+            deadline_s=settings.deadline_s,
+            max_rows=settings.max_rows,
+            joins=bool(settings.joins),
+        )

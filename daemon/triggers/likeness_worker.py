@@ -24,6 +24,7 @@ import zmq
 from numpy.typing import NDArray
 
 from contracts.errors import UserError
+from contracts.garbage import collector_paused
 from daemon.service.logs import configure_logging
 from daemon.service.settings import LogSettings
 from daemon.worker.stdin import exit_when_stdin_closes
@@ -63,9 +64,10 @@ class _Comparer:
     def __init__(self, model: str, sentences: Sequence[str]) -> None:
         if problem := model_problem(model):  # again, because the folder may have gone since
             raise UserError(problem)
-        import torch
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging as transformers_logging
+        with collector_paused():
+            import torch
+            from sentence_transformers import SentenceTransformer
+            from transformers.utils import logging as transformers_logging
 
         torch.set_num_threads(1)
         transformers_logging.disable_progress_bar()
