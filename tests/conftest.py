@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ import zmq
 
 from tests.support.threads import one_thread
 
+# Collection makes a million objects that stay: looking through them for garbage, again and
+# again, takes a quarter of the time. `pytest_runtestloop` switches the collector on again.
+gc.disable()
+
 pytest_plugins = ["tests.support.tiny_bundle"]
 
 REPOSITORY = Path(__file__).parent.parent
@@ -25,6 +30,13 @@ REAL_RECORDINGS = REPOSITORY.parent / "shared" / "data"
 
 LIBRARY_THREADS = frozenset({"tqdm_monitor", "log"})
 """Threads that are kept for the whole process."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """Leave what imports and collection made out of every garbage collection."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
