@@ -275,6 +275,7 @@ def test_output_that_cannot_be_written_is_refused(
     assert f"Cannot write {out}" in sentence
 
 
+@pytest.mark.usefixtures("shallow")
 def test_bundle_that_is_there_needs_overwrite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

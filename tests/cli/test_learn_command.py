@@ -23,7 +23,8 @@ from tests.support.pictures import no_drawing
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # three commands twice, on a busy machine
+@pytest.mark.usefixtures("shallow")
+@pytest.mark.timeout(900)  # three commands twice, on a busy machine
 def test_one_command_makes_a_bundle_that_speaks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

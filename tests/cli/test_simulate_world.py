@@ -14,7 +14,6 @@ from neurrate.cli import main
 from stream_sources.recordings.nwb import NwbSource
 
 
-@pytest.mark.timeout(180)
 def test_session_is_written_with_captions(tmp_path, capsys):
     """A short session replays: units, spikes, and marks that say what was on the screen."""
     path = tmp_path / "session.nwb"
@@ -52,7 +51,8 @@ def test_scenes_are_drawn_on_a_page(tmp_path):
         assert page.size[0] > page.size[1] > 300
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # a training and an export, on a busy machine
+@pytest.mark.usefixtures("shallow")
 def test_trained_encoder_becomes_a_bundle(tmp_path, monkeypatch):
     """Weights, log and captioned frames of a short training are exported to a whole bundle."""
     monkeypatch.setattr("simulation.cortex.days.REPEATED_SCENES", 2)

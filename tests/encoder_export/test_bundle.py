@@ -20,11 +20,13 @@ from encoder_training.weights import load_weights
 from tests.support.tiny_bundle import (
     TINY_GRID,
     TINY_SPEC,
+    shallow_encoders,
     tiny_population,
     tiny_scaling,
 )
 
 
+@shallow_encoders()
 def make(out, **changes):
     mean, std = tiny_scaling()
     arguments: dict[str, Any] = {

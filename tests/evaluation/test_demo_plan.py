@@ -84,6 +84,7 @@ def test_a_bundle_brings_its_model_and_its_areas(tiny_bundle: Manifest, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
 def test_a_recording_alone_gets_random_weights(tmp_path: Path) -> None:
     """Its own units, in its order, and a small model that gives a few random words."""
     path = write_units(tmp_path / "session.nwb", random_trains(n_units=5))

@@ -1,13 +1,13 @@
 """A bundle and a LLaVA small enough to be made in a test, and windows to feed them.
 
-To use the fixtures in a folder of tests, import them in its ``conftest.py``; what they give is made
-once a session all the same. The functions are for any folder.
+The fixtures are for every test, the functions for tests that need another bundle.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from contracts.embedding import PatchGrid
 from contracts.manifest import Manifest, load_manifest
 from contracts.population import Population, Unit
 from contracts.window import Window, WindowSpec
+from tests.support.once import made_once
 
 TINY_GRID = PatchGrid(rows=8, cols=8, dim=64)
 TINY_SPEC = WindowSpec(rate=BinRate(120), n_bins=20, stride_bins=10, lag_ns=50_000_000)
@@ -47,10 +48,26 @@ def tiny_scaling(n_units: int = 12) -> tuple[NDArray[np.float64], NDArray[np.flo
     return mean, np.sqrt(mean)
 
 
+@contextmanager
+def shallow_encoders() -> Iterator[None]:
+    """Let a tiny encoder have every kind of layer once: the exporter takes a time for each."""
+    from encoder_training.model import EncoderSpec
+
+    tiny = EncoderSpec.tiny
+
+    def shallow(n_units: int, grid: PatchGrid) -> EncoderSpec:
+        return replace(tiny(n_units, grid), kernels=(3,), time_layers=1, patch_layers=1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EncoderSpec, "tiny", staticmethod(shallow))
+        yield
+
+
+@shallow_encoders()
 def make_tiny_bundle(
     out: Path, *, seed: int = 0, n_units: int = 12, with_references: bool = True
 ) -> Manifest:
-    """Export random weights for `tiny_population`; five seconds, most of them in the exporter."""
+    """Export random weights for `tiny_population`; seconds, most of them in the exporter."""
     from encoder_export.bundle import ReferenceFrame
     from encoder_export.random_bundle import make_random_bundle
 
@@ -131,38 +148,32 @@ def write_stub_bundle(folder: Path, *, references: Sequence[str] = ()) -> Manife
     return load_manifest(folder)
 
 
-@functools.cache
-def _shared_bundle(session_folder: Path) -> Manifest:
-    return make_tiny_bundle(session_folder / "tiny_bundle")
-
-
-@functools.cache
-def _shared_llava(session_folder: Path) -> Path:
-    from simulation.tiny_llava import write_random_llava
-
-    folder = session_folder / "tiny_llava"
-    write_random_llava(folder)
-    return folder
-
-
-@functools.cache
-def _shared_stub(session_folder: Path) -> Manifest:
-    return write_stub_bundle(session_folder / "stub_bundle", references=CAPTIONS)
+@pytest.fixture
+def shallow() -> Iterator[None]:
+    """Keep tiny encoders shallow in a test that exports one."""
+    with shallow_encoders():
+        yield
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Return a bundle of random weights with captioned frames."""
-    return _shared_bundle(tmp_path_factory.getbasetemp())
+    return load_manifest(made_once(tmp_path_factory, "tiny_bundle", make_tiny_bundle))
 
 
 @pytest.fixture(scope="session")
 def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of a LLaVA of random weights that fits `tiny_bundle`."""
-    return _shared_llava(tmp_path_factory.getbasetemp())
+
+    def make(folder: Path) -> None:
+        from simulation.tiny_llava import write_random_llava
+
+        write_random_llava(folder)
+
+    return made_once(tmp_path_factory, "tiny_llava", make)
 
 
 @pytest.fixture(scope="session")
 def stub_bundle(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Return a bundle for narrators: captioned frames, and a graph that is none."""
-    return _shared_stub(tmp_path_factory.getbasetemp())
+    return write_stub_bundle(tmp_path_factory.mktemp("stub") / "bundle", references=CAPTIONS)

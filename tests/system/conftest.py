@@ -1,4 +1,4 @@
-"""What the system tests share: a bundle, and a recording of its units."""
+"""What the system tests share: a recording of the tiny bundle's units, and a larger bundle."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contracts.binning import BinRate
+from contracts.manifest import Manifest, load_manifest
+from contracts.window import WindowSpec
 from tests.support.nwb_files import write_units
+from tests.support.once import made_once
 from tests.support.processes import DEADLINE_S
-from tests.support.tiny_bundle import tiny_population
+from tests.support.simulated_animal import animal_population
+from tests.support.tiny_bundle import TINY_GRID, shallow_encoders, tiny_population
 
 SECONDS = 20.0
 
@@ -40,3 +45,27 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "cell_type": [unit.cell_type for unit in units],
         },
     )
+
+
+@pytest.fixture(scope="session")
+def animal_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_llava: Path) -> Manifest:
+    """Return a bundle for the units of the simulated animal that has learned nothing."""
+
+    @shallow_encoders()
+    def make(folder: Path) -> None:
+        from encoder_export.random_bundle import make_random_bundle
+
+        population = animal_population()
+        make_random_bundle(
+            folder,
+            population=population,
+            unit_mean=np.full(len(population), 0.05),
+            unit_std=np.full(len(population), 0.22),
+            window=WindowSpec(rate=BinRate(120), n_bins=20, stride_bins=60, lag_ns=100_000_000),
+            grid=TINY_GRID,
+            language_model_id=str(tiny_llava),
+            recording_label="tests",
+            command="tests/system/conftest.py",
+        )
+
+    return load_manifest(made_once(tmp_path_factory, "animal_bundle", make))

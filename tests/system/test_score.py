@@ -6,13 +6,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from contracts.manifest import Manifest
 from evaluation.trial import QUEUE_MESSAGES, TrialPlan, run_trial
 from neurrate.cli import main
-from tests.support.simulated_animal import animal_population
 
 STRIDE_BINS = 60
 
@@ -38,30 +36,8 @@ def test_replay_keeps_every_narration(
         assert narration.utterance.text == whole.narrations[key].utterance.text
 
 
-@pytest.fixture(scope="module")
-def animal_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_llava: Path) -> Manifest:
-    """Return an encoder with random weights for the simulated animal."""
-    from contracts.embedding import PatchGrid
-    from encoder_export.random_bundle import make_random_bundle
-    from evaluation.simulated_encoder import WINDOW
-
-    population = animal_population()
-    return make_random_bundle(
-        tmp_path_factory.mktemp("animal") / "bundle",
-        population=population,
-        unit_mean=np.full(len(population), 0.05),
-        unit_std=np.full(len(population), 0.2),
-        window=WINDOW,
-        grid=PatchGrid(8, 8, 64),
-        language_model_id=str(tiny_llava),
-        recording_label="tests",
-        command="tests/system/test_score.py",
-        seed=0,
-    )
-
-
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_score_of_random_weights_is_a_whole_report(animal_bundle: Manifest, tmp_path: Path):
     """Everything is there, the words are the same in each mode, and noise meets no target."""
     path, page = tmp_path / "scores.json", tmp_path / "scores.md"
