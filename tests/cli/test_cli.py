@@ -44,7 +44,7 @@ def test_help_imports_nothing_heavy(words):
         f"sys.exit(code or ', '.join(m for m in {HEAVY!r} if m in sys.modules) or None)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
@@ -156,7 +156,7 @@ def test_another_package_named_daemon_is_refused(is_mixed, tmp_path):
         [sys.executable, "-m", "neurrate.cli", "config", "show"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=200,
         check=False,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{root}"},

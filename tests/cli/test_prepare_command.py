@@ -32,8 +32,6 @@ from stream_sources.recordings.nwb import NwbSource
 from tests.support.nwb_files import random_trains, write_presentations, write_units
 from tests.support.pictures import no_drawing
 
-pytestmark = pytest.mark.timeout(180)  # whole data sets, on a busy machine
-
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> SessionTruth:
@@ -226,7 +224,6 @@ main(sys.argv[1:])
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)  # a process that loads torch, on a busy machine
 def test_a_killed_work_goes_on_and_ends_the_same(session, folder, tmp_path):
     """SIGKILL at the third look of the tower, the same command again: the same sha256."""
     out = tmp_path / "data"

@@ -24,8 +24,6 @@ from neurrate.cli import main
 from tests.support.pictures import no_drawing
 from tests.support.prepared import prepared_set
 
-pytestmark = pytest.mark.timeout(180)  # whole runs, on a busy machine
-
 QUICK = (
     "--size", "tiny", "--lag-ms", "100", "--training-epochs", "3", "--learning-rate", "3e-3",
     "--threads", "1", "--device", "cpu",

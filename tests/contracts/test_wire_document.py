@@ -145,8 +145,8 @@ def test_publisher_of_the_document_is_heard(tmp_path):
                 heard.extend(ingest.receive(max_messages=100))
                 return any(isinstance(message, StreamEnd) for message in heard)
 
-            wait_until(has_ended, deadline_s=40, what="the example's end")
-            assert publisher.wait(20) == 0
+            wait_until(has_ended, deadline_s=100, what="the example's end")
+            assert publisher.wait(100) == 0
         finally:
             publisher.kill()
             publisher.wait()

@@ -24,7 +24,6 @@ QUICK = TrainingOptions(training_epochs=2, batch_size=32, seed=1)
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.mark.timeout(120)  # a process that loads torch, on a busy machine
 def test_killed_training_gives_the_same_weights(tmp_path, capsys):
     """SIGKILL at the second pass, started again: the file is that of an uninterrupted training."""
     whole, again, cut = (tmp_path / name for name in ("whole", "again", "cut.ckpt"))

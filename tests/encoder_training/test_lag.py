@@ -14,8 +14,6 @@ from encoder_training.evaluation.movie_time import movie_time
 from encoder_training.lag import CANDIDATES_NS, LagChoice, choose_lag, plot_lags
 from tests.support.prepared import FRAME_NS, prepared_set
 
-pytestmark = pytest.mark.timeout(180)  # seven linear decoders, on a busy machine
-
 
 def planted(latency_ms: int, **changes):
     """Return a movie that shows something new in each frame, so that a part tells part of it."""

@@ -31,8 +31,6 @@ SPEC = EncoderSpec(
     dropout=0.0,
     input_dropout=0.0,
 )
-pytestmark = pytest.mark.timeout(180)  # short trainings, on a busy machine
-
 QUICK = TrainingOptions(training_epochs=2, batch_size=32, learning_rate=3e-3, seed=1)
 
 

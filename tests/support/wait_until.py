@@ -9,7 +9,7 @@ PAUSE_S = 0.005
 
 
 def wait_until(
-    condition: Callable[[], object], *, deadline_s: float = 20.0, what: str = ""
+    condition: Callable[[], object], *, deadline_s: float = 100.0, what: str = ""
 ) -> None:
     """Return once `condition` holds; fail with `what` if it does not in time."""
     stop = time.monotonic() + deadline_s

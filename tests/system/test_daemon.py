@@ -17,7 +17,7 @@ import pytest
 import zmq
 
 from contracts.manifest import Manifest
-from tests.support.processes import Neurrate, get
+from tests.support.processes import DEADLINE_S, Neurrate, get
 from tests.support.wait_until import wait_until
 
 Start = Callable[..., Neurrate]
@@ -81,13 +81,13 @@ def subscriber(address: str, topic: bytes = b"narration.") -> Iterator[zmq.Socke
         yield socket
 
 
-def next_message(socket: zmq.Socket[bytes], *, deadline_s: float = 30) -> dict[str, Any]:
+def next_message(socket: zmq.Socket[bytes], *, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
     assert socket.poll(round(deadline_s * 1000)), f"nothing received for {deadline_s} s"
     return dict(json.loads(socket.recv_multipart()[1]))
 
 
 def stats_until(
-    address: str, condition: Callable[[dict[str, Any]], object], *, deadline_s: float = 30
+    address: str, condition: Callable[[dict[str, Any]], object], *, deadline_s: float = DEADLINE_S
 ) -> dict[str, Any]:
     """Return the first statistics that meet a condition."""
     newest: dict[str, Any] = {}

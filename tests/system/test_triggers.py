@@ -97,7 +97,6 @@ def _run(
     return lines, daemon.summary()["counters"]
 
 
-@pytest.mark.timeout(120)
 def test_two_speeds_give_the_same_triggers(
     bundle: Path, recording: Path, tmp_path: Path, started: list[Neurrate]
 ):
@@ -118,7 +117,6 @@ def test_two_speeds_give_the_same_triggers(
     assert heard[0] == heard[1]
 
 
-@pytest.mark.timeout(120)
 def test_a_killed_daemon_takes_its_command_along(
     bundle: Path, recording: Path, tmp_path: Path, started: list[Neurrate]
 ):

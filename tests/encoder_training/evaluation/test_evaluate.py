@@ -32,8 +32,6 @@ from encoder_training.options import TrainingOptions
 from encoder_training.training import train_encoder
 from tests.support.prepared import FRAME_NS, GRID, prepared_set, thinned_targets
 
-pytestmark = pytest.mark.timeout(180)  # a short training, on a busy machine
-
 LAG_NS = 100_000_000
 
 

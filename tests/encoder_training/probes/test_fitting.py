@@ -19,8 +19,6 @@ from encoder_training.probes.probe_files import FittedProbes
 from encoder_training.training import TrainingResult, train_encoder
 from tests.support.prepared import GRID, WORDS, prepared_set
 
-pytestmark = pytest.mark.timeout(180)  # a short training, on a busy machine
-
 LAG_NS = 100_000_000
 
 

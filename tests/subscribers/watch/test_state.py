@@ -173,7 +173,7 @@ def test_populations_that_do_not_fit_are_counted(busy):
 @pytest.mark.parametrize("width", [20, 80, 160])
 def test_no_view_is_taller_than_the_terminal(busy, width):
     """Whatever the size of the terminal, nothing is drawn below its edge."""
-    for height in range(1, 60):
+    for height in (*range(1, 25), 40, 59):
         assert len(_drawn(busy, 30 * S, height=height, width=width).splitlines()) <= height
 
 

@@ -20,7 +20,7 @@ def serve(*words: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=20,
+        timeout=200,
     )
 
 

@@ -35,7 +35,7 @@ from tests.support.wait_until import wait_until
 pytestmark = [
     pytest.mark.skipif(not IS_INSTALLED, reason=WHY_NOT),
     pytest.mark.slow,
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(900),
 ]
 
 MAX_NEW_TOKENS = 24
