@@ -118,7 +118,7 @@ def source_lacks_units_that_are_held(trial: FaultTrial) -> None:
 
 @fault(
     lost="the spikes of the second; the first is read as before",
-    tests=[],
+    tests=["daemon/test_ingest.py::test_two_sources_of_one_name_are_told"],
 )
 def two_sources_of_one_name(trial: FaultTrial) -> None:
     """Two sources under one name."""
@@ -146,7 +146,7 @@ def two_probes(trial: FaultTrial) -> Iterator[tuple[FaultDaemon, ScriptedSource,
 
 @fault(
     lost="the ten batches of that probe; windows go on with the other one",
-    tests=[],
+    tests=["daemon/test_stream_clocks.py::test_burst_from_nowhere_is_dropped"],
 )
 def clock_glitch(trial: FaultTrial) -> None:
     """The clock of one probe of two jumps an hour ahead for ten batches."""
@@ -160,7 +160,7 @@ def clock_glitch(trial: FaultTrial) -> None:
 
 @fault(
     lost="the spikes of that probe, until its clock agrees again",
-    tests=[],
+    tests=["daemon/test_stream_clocks.py::test_stream_set_aside_is_followed_again"],
 )
 def clock_back(trial: FaultTrial) -> None:
     """The clock of one probe of two jumps an hour back and stays there."""
@@ -176,7 +176,7 @@ def clock_back(trial: FaultTrial) -> None:
 
 @fault(
     lost="the spikes of that probe, until its clock agrees",
-    tests=[],
+    tests=["system/test_stream_clocks.py::test_broken_clock_costs_its_own_probe_alone"],
 )
 def probe_ahead(trial: FaultTrial) -> None:
     """The clock of one probe of two is 60 s ahead."""
