@@ -11,9 +11,11 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 setup: $(STAMP) ## Make .venv with the locked versions, each file checked against its sha256
 
-$(STAMP): requirements.lock requirements-cuda.lock requirements-nodeps.lock pyproject.toml
+$(STAMP): requirements-torch-cpu.lock requirements.lock requirements-cuda.lock requirements-nodeps.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Neurrate needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
+	@# The CPU build of torch where an index or a folder of wheels has it; else that of PyPI.
+	$(PIP) --require-hashes --no-deps $(PIP_ARGS) -r requirements-torch-cpu.lock 2>/dev/null || true
 	$(PIP) --require-hashes --no-deps $(PIP_ARGS) -r requirements.lock
 	@# PyPI's torch for Linux needs CUDA from packages of its own; a CPU build has no use for them.
 	if $(BIN)/python -c 'import sys; from importlib.metadata import requires; sys.exit(not any("cuda" in r or "nvidia" in r for r in requires("torch")))'; then \

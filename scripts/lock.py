@@ -3,7 +3,8 @@
 Each lock holds versions that somebody chose, by hand or with ``pip freeze``; this adds the sha256
 of every file that PyPI has of them, so that ``pip install --require-hashes`` takes nothing else.
 uv asks PyPI (``pip install uv``). What follows from torch's build for CUDA is a lock of its own:
-nobody who takes a CPU build needs its gigabytes.
+nobody who takes a CPU build needs its gigabytes. ``requirements-torch-cpu.lock`` is by hand:
+PyPI does not have that build.
 
 ``--licences`` renews the list alone, from what is installed, without PyPI.
 """
@@ -20,12 +21,6 @@ ROOT = Path(__file__).parent.parent
 LICENCES = ROOT / "docs" / "third-party-licences.md"
 LOCKS = ("requirements.lock", "requirements-nodeps.lock", "requirements-vllm.lock")
 CUDA_LOCK = "requirements-cuda.lock"
-
-CPU_TORCH = {
-    "2.13.0": "6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b",
-}
-"""By version: the sha256 of PyTorch's own CPU build for CPython 3.11 on x86-64, from
-https://download.pytorch.org/whl/cpu. PyPI does not have it."""
 
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^\s\\;]+)", re.MULTILINE)
 HEADER = re.compile(r"\A(?:#.*\n)+")
@@ -64,22 +59,12 @@ def compile_lock(requirements: str, *options: str) -> str:
     return done.stdout
 
 
-def add_cpu_torch(lock: str) -> str:
-    """Add the hash of the CPU build to torch's."""
-
-    def add(found: re.Match[str]) -> str:
-        known = CPU_TORCH.get(found[1])
-        return found[0] + (f" \\\n    --hash=sha256:{known}" if known else "")
-
-    return re.sub(r"^torch==(\S+)", add, lock, flags=re.MULTILINE)
-
-
 def renew(lock: Path) -> None:
     """Write the hashes of every version in a lock."""
     before = lock.read_text(encoding="utf-8")
     header = HEADER.match(before)
     wanted = "".join(f"{name}=={version}\n" for name, version in pins(lock).items())
-    text = add_cpu_torch(compile_lock(wanted, "--no-deps"))
+    text = compile_lock(wanted, "--no-deps")
     lock.write_text((header[0] if header else "") + text, encoding="utf-8")
 
 
