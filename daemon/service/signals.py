@@ -29,16 +29,19 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal(
-    request: StopRequest, *, force: Callable[[], None] = lambda: os._exit(FORCED_EXIT_CODE)
+    request: StopRequest,
+    *,
+    force: Callable[[], None] = lambda: os._exit(FORCED_EXIT_CODE),
+    is_forced: bool = False,
 ) -> Iterator[None]:
     """Handle SIGINT and SIGTERM while the body runs: the first asks to stop, the second forces.
 
-    `force`, called at the second signal, ends the process at once, with code 1.
+    With `is_forced` the first forces, too. `force` ends the process at once, with code 1.
     """
 
     def stop(signal_number: int, _frame: FrameType | None) -> None:
         # No logging here: the handler may have interrupted a line that is being written.
-        if request.signal_name:
+        if is_forced or request.signal_name:
             force()
         request.signal_name = signal.Signals(signal_number).name
         request.is_made = True
@@ -62,11 +65,12 @@ def bounded_end(request: StopRequest, *, deadline_s: float = PRINTING_TIMEOUT_S)
     timer.daemon = True
     if request.signal_name:
         timer.start()
-    try:
-        yield
-        sys.stdout.flush()
-    finally:
-        timer.cancel()
+    with stop_on_signal(StopRequest(), force=lambda: os._exit(0), is_forced=True):
+        try:
+            yield
+            sys.stdout.flush()
+        finally:
+            timer.cancel()
 
 
 def stop_with_stdin(request: StopRequest) -> None:
