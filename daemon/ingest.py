@@ -27,7 +27,8 @@ Invariants (``tests/daemon/test_ingest.py``, 3 in ``test_window_selection.py``):
 1. Whatever is sent, nothing raises and every message is counted: ``test_noise_never_raises``
 2. Only the malformed message is dropped:
    ``test_hostile_message_is_counted_and_the_next_one_taken``
-3. What is left unread is not lost: ``test_full_hand_over_holds_the_source``
+3. What is left unread is not lost: ``test_full_hand_over_holds_the_source``,
+   ``test_flood_of_bad_messages_is_left_unread``
 4. Nothing overtakes a hello that is being read: ``test_large_hello_is_read_by_a_thread_in_order``
 """
 
@@ -52,6 +53,7 @@ from daemon.hello_reader import HelloBudget, HelloReader
 from daemon.rate_limited_log import RateLimitedLog
 from daemon.stream_clocks import Step
 from daemon.stream_registry import Accepted, StreamRegistry
+from peer_guard.bucket import TokenBucket
 from peer_guard.sockets import connect_guarded
 from peer_guard.source_guard import SourceGuard
 from peer_guard.zmtp import SourceLimits
@@ -64,6 +66,10 @@ HELLO_PARTS = 2
 LIMITS = SourceLimits(part_bytes=MAX_MESSAGE_BYTES, message_bytes=2 * MAX_MESSAGE_BYTES, parts=16)
 """Beyond them a source is disconnected: above any message of the wire format, which is told what is
 wrong with it, and below what could fill the memory."""
+
+BAD_PER_S, BAD_AT_ONCE = 100.0, 1000
+"""Messages of one connection that break the wire format; beyond them it is left unread for a while.
+A flood of them would take the loop's time."""
 
 MAX_NAME_BYTES = 65
 """One more than a stream's name may have."""
@@ -85,6 +91,7 @@ class _SourceConnection:
     streams: set[str] = field(default_factory=set)
     budget: HelloBudget = field(default_factory=HelloBudget)
     guard: SourceGuard | None = None
+    bad: TokenBucket = field(default_factory=lambda: TokenBucket(BAD_PER_S, BAD_AT_ONCE))
 
     def on_taken(self, parts: list[bytes]) -> None:
         """Tell the guard that a message was taken: there is room for its bytes again."""
@@ -204,7 +211,7 @@ class Ingest:
                 unread.appendleft(connection)
                 continue
             # Asked again before each message: the batch just yielded may have put it ahead.
-            if self._waits(connection):
+            if self._waits(connection) or self._is_too_bad(connection):
                 continue
             try:
                 parts = connection.socket.recv_multipart(zmq.NOBLOCK)
@@ -223,7 +230,11 @@ class Ingest:
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
         """The sockets that should be read now, to be polled by the loop."""
-        return [source.socket for source in self._connections if not self._waits(source)]
+        return [
+            source.socket
+            for source in self._connections
+            if not (self._waits(source) or self._is_too_bad(source))
+        ]
 
     @property
     def have_all_said_hello(self) -> bool:
@@ -254,6 +265,10 @@ class Ingest:
                 connection.guard.close()
                 connection.guard.wait()
 
+    def _is_too_bad(self, connection: _SourceConnection) -> bool:
+        """Whether a connection has had more bad messages than may be; not a reason to wait for."""
+        return connection.bad.available(ns_to_second(self._clock.now_ns())) <= 0
+
     def _waits(self, connection: _SourceConnection) -> bool:
         if connection.budget.pending is not None:
             return True
@@ -269,6 +284,7 @@ class Ingest:
             message = unpack(parts, received_host_ns=self._clock.now_ns())
         except WireError as error:
             self._drop(error.reason, str(error))
+            connection.bad.spend(1)
             return ()
         match message:
             case SpikeBatch():

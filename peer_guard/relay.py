@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-CHUNK_BYTES = 1 << 18
-"""Read at once: large, because spikes come in batches of up to megabytes."""
+CHUNK_BYTES = 1 << 16
+"""Read at once: as much as a Unix socket takes, so that seldom anything is left to be copied."""
 
 Check = Callable[[memoryview], bytes | memoryview]
 

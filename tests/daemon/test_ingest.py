@@ -16,6 +16,7 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contracts.clock import NS_PER_S
 from contracts.errors import UserError
 from contracts.population import Population, Unit
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
@@ -386,6 +387,26 @@ def test_flood_of_bad_messages_is_logged_once_a_second(source, ingest, counters,
     assert taken(ingest, 2000) == []
     assert counters.wire_errors["topic"] == 1000
     assert len([record for record in caplog.records if record.name == "daemon.ingest"]) == 1
+
+
+def test_flood_of_bad_messages_is_left_unread(context: Context):
+    """Beyond a thousand at once a hundred a second are read, and the others wait."""
+    clock = ManualClock(42)
+    with ingest_of(context, clock=clock) as (source, ingest, counters):
+        for _ in range(1500):
+            source.send_raw(b"zzz", b"")
+        for _ in range(3):
+            taken(ingest, 2000)
+            assert counters.wire_errors["topic"] == 1000
+        assert ingest.sockets == []
+        assert ingest.is_drained  # a stream of it that says nothing becomes blind
+        clock.ns += NS_PER_S
+        taken(ingest, 2000)
+        assert counters.wire_errors["topic"] == 1100
+        for _ in range(60):
+            clock.ns += NS_PER_S // 10
+            taken(ingest, 2000)
+        assert counters.wire_errors["topic"] == 1500
 
 
 def test_oversized_message_costs_its_sender_the_connection(context: Context):
