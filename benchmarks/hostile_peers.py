@@ -70,7 +70,12 @@ OF_SUBSCRIBERS = (noise, endless, subscription, resubscription, mutated, junk)
 OF_SOURCES = (noise, endless, mutated, junk, subscription)
 
 
-def attack(peer: socket.socket, kind: Callable[[random.Random], bytes], rng: random.Random) -> int:
+def attack(
+    peer: socket.socket,
+    kind: Callable[[random.Random], bytes],
+    rng: random.Random,
+    socket_type: bytes,
+) -> int:
     """Send messages of a kind over one connection; return how many went."""
     n_sent = 0
     peer.settimeout(TIMEOUT_S)
@@ -79,7 +84,7 @@ def attack(peer: socket.socket, kind: Callable[[random.Random], bytes], rng: ran
             peer.sendall(noise(rng))
             n_sent += 1
         else:
-            introduce(peer, b"SUB" if kind in OF_SUBSCRIBERS[2:4] else rng.choice((b"PUB", b"SUB")))
+            introduce(peer, socket_type)
         while n_sent < MESSAGES_OF_A_TURN:
             messages = [kind(rng) for _ in range(50)]
             peer.sendall(b"".join(messages))
@@ -129,10 +134,11 @@ def main() -> int:
     n_wanted, seed = int(words[-2]), int(words[-1])
     rng = random.Random(seed)
     kinds = OF_SUBSCRIBERS if words[0] == "publish" else OF_SOURCES
+    socket_type = b"SUB" if words[0] == "publish" else b"PUB"
     n_sent = n_connections = 0
     for peer in connections(words):
         with peer:
-            n_sent += attack(peer, kinds[n_connections % len(kinds)], rng)
+            n_sent += attack(peer, kinds[n_connections % len(kinds)], rng, socket_type)
         n_connections += 1
         if n_sent >= n_wanted:
             break

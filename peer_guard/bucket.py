@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
+ROUNDING = 1e-6
+"""Ten tenths of a token are one."""
+
 
 class TokenBucket:
     """Holds `burst` tokens at most and gains `per_s` of them every second.
@@ -21,7 +26,7 @@ class TokenBucket:
             gained = (now_s - self._counted_s) * self._per_s
             self._tokens = min(self._burst, self._tokens + gained)
         self._counted_s = now_s
-        return int(self._tokens)
+        return math.floor(self._tokens + ROUNDING)
 
     def spend(self, n_tokens: int) -> None:
         """Take tokens."""
