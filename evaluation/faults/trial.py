@@ -145,7 +145,7 @@ class FaultDaemon(FaultProcess):
             return self.metrics().get(NARRATED, 0) >= first + n or None
 
         wait_for(look, lambda: f"{n} narrations after {first:.0f}; {self._tail()}")
-        self._before = self.metrics()
+        self._before = self._before or self.metrics()
         return self
 
     def is_ready(self) -> None:
@@ -168,7 +168,7 @@ class FaultDaemon(FaultProcess):
         self._sees(f"`/readyz` 503: `{_shortened(text)}`")
 
     def counts(self, metric: str, *, at_least: float = 1, exactly: float | None = None) -> None:
-        """Observe by how much a counter has risen since the last `narrates`."""
+        """Observe by how much a counter has risen since it first narrated."""
         wanted = at_least if exactly is None else exactly
 
         def look() -> float | None:
