@@ -156,6 +156,17 @@ class FaultDaemon(FaultProcess):
         )
         self._sees("`/readyz` 200")
 
+    def notes(self, text: str) -> None:
+        """Observe that it is ready, and what it does without."""
+
+        def look() -> str | None:
+            notes = json.loads(self.page("/readyz")[1])["notes"]
+            return next((note for note in notes if text in note), None)
+
+        note = wait_for(look, lambda: f"/readyz with {text!r}, got {self.page('/readyz')}")
+        self.is_ready()
+        self._sees(f"with the note `{_shortened(note)}`")
+
     def is_not_ready(self, reason: str) -> None:
         """Observe that it is not ready, and why."""
 

@@ -16,7 +16,10 @@ DAEMON = "system/test_daemon.py"
 
 @fault(
     lost="the windows in progress, and what the source sends until the next one listens",
-    tests=[f"{DAEMON}::test_source_outlives_a_killed_daemon_and_the_worker_does_not"],
+    tests=[
+        "system/test_daemon.py::test_source_outlives_a_killed_daemon_and_the_worker_does_not",
+        "contracts/test_temporary_folder.py::test_folder_of_a_killed_process_is_removed_by_the_next",
+    ],
 )
 def daemon_killed(trial: FaultTrial) -> None:
     """Killed (SIGKILL), then started again."""
@@ -77,7 +80,7 @@ def http_port_taken(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing: the file is as it was",
-    tests=["contracts/test_address.py"],
+    tests=["peer_guard/test_listening.py::test_a_file_is_never_removed"],
 )
 def bind_to_a_file(trial: FaultTrial) -> None:
     """Its publish address is the path of a file."""
@@ -89,7 +92,7 @@ def bind_to_a_file(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing: the first one keeps its subscribers",
-    tests=["contracts/test_address.py"],
+    tests=["peer_guard/test_listening.py::test_a_living_process_keeps_its_path"],
 )
 def ipc_path_taken(trial: FaultTrial) -> None:
     """Its ipc path is that of a daemon that runs."""
@@ -101,7 +104,7 @@ def ipc_path_taken(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing",
-    tests=["contracts/test_address.py"],
+    tests=["peer_guard/test_listening.py::test_the_socket_of_a_dead_process_is_replaced"],
 )
 def ipc_path_left_over(trial: FaultTrial) -> None:
     """Its ipc path is left over from a daemon that was killed."""
@@ -113,7 +116,10 @@ def ipc_path_left_over(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing: it does not start",
-    tests=["contracts/test_address.py"],
+    tests=[
+        "contracts/test_address.py::test_other_addresses_need_a_word",
+        "contracts/test_address.py::test_the_same_rule_for_http",
+    ],
 )
 def open_to_everybody(trial: FaultTrial) -> None:
     """An address that other machines can reach, without `--insecure`."""
@@ -124,7 +130,10 @@ def open_to_everybody(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing: others are answered, and SIGTERM ends it as usual",
-    tests=["daemon/service/test_http.py"],
+    tests=[
+        "daemon/service/test_http.py::test_a_request_that_drips_has_one_deadline",
+        "daemon/service/test_http.py::test_close_does_not_wait_for_peers",
+    ],
 )
 def dripping_client(trial: FaultTrial) -> None:
     """An HTTP client that sends one byte a second."""

@@ -24,7 +24,7 @@ SINKS = "daemon/triggers/test_sinks.py"
 
 @fault(
     lost="log lines, counted; windows and narrations go on",
-    tests=["daemon/service/test_logs.py"],
+    tests=["daemon/service/test_logs.py::test_a_reader_that_does_not_read_stops_nobody"],
 )
 def stderr_not_read(trial: FaultTrial) -> None:
     """Nobody reads the daemon's standard error."""
@@ -52,7 +52,7 @@ def stderr_not_read(trial: FaultTrial) -> None:
 
 @fault(
     lost="the summary",
-    tests=["contracts/test_atomic_files.py"],
+    tests=["contracts/test_atomic_files.py::test_a_write_that_fails_leaves_what_was_there"],
 )
 def disk_full(trial: FaultTrial) -> None:
     """The disk is full when the summary is written."""
@@ -66,7 +66,10 @@ def disk_full(trial: FaultTrial) -> None:
     daemon.ends(2, "annot write")
 
 
-@fault(lost="log lines", tests=[])
+@fault(
+    lost="log lines",
+    tests=["cli/test_process.py::test_closed_and_full_descriptors_change_nothing_else"],
+)
 def log_on_a_full_disk(trial: FaultTrial) -> None:
     """The disk that the log goes to is full."""
     prefix = ("bash", "-c", 'exec "$@" 2>/dev/full', "--")
@@ -98,7 +101,7 @@ def descriptors_run_out(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing: it does not start",
-    tests=["daemon/worker/test_client.py"],
+    tests=["daemon/worker/test_client.py::test_folder_too_deep_for_a_socket_is_the_users_error"],
 )
 def no_temporary_folder(trial: FaultTrial) -> None:
     """The path of the temporary folder is too long for a socket."""
@@ -115,7 +118,10 @@ def recording_missing(trial: FaultTrial) -> None:
     source.ends(2, "none.nwb")
 
 
-@fault(lost="nothing", tests=[NWB])
+@fault(
+    lost="nothing",
+    tests=["stream_sources/recordings/test_nwb.py::test_a_file_that_was_cut_says_so"],
+)
 def recording_truncated(trial: FaultTrial) -> None:
     """The recording was cut off while it was copied."""
     path = trial.folder / "cut.nwb"
@@ -124,7 +130,12 @@ def recording_truncated(trial: FaultTrial) -> None:
     trial.source(trial.address(), recording=path).ends(2, "cut.nwb")
 
 
-@fault(lost="nothing", tests=[NWB])
+@fault(
+    lost="nothing",
+    tests=[
+        "stream_sources/recordings/test_nwb_opening.py::test_a_file_that_a_writer_holds_open_is_not_called_damaged"
+    ],
+)
 def recording_held_open(trial: FaultTrial) -> None:
     """The recording is held open by a program that writes it."""
     path = trial.folder / "held.nwb"
@@ -148,7 +159,7 @@ def recording_truncated_in_play(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing: it does not start",
-    tests=["contracts/test_manifest.py"],
+    tests=["contracts/test_manifest.py::test_all_files_at_once"],
 )
 def bundle_changed(trial: FaultTrial) -> None:
     """A file of the bundle was changed."""
@@ -180,7 +191,7 @@ def bundle_replaced(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing: it does not start",
-    tests=["daemon/encoders/test_graph_check.py"],
+    tests=["daemon/encoders/test_graph_file.py::test_either_mark_of_external_data_is_enough"],
 )
 def external_weights(trial: FaultTrial) -> None:
     """Weights of the encoder in a file that the manifest does not list."""
@@ -214,7 +225,7 @@ def _with_sink(
 
 @fault(
     lost="triggers to that sink, counted",
-    tests=[SINKS],
+    tests=["daemon/triggers/test_sinks.py::test_a_server_that_drips_is_left"],
 )
 def sink_hangs(trial: FaultTrial) -> None:
     """The HTTP server of a trigger's sink does not answer."""
@@ -228,7 +239,10 @@ def sink_hangs(trial: FaultTrial) -> None:
 
 @fault(
     lost="triggers to that sink, counted",
-    tests=[SINKS],
+    tests=[
+        "daemon/triggers/test_sinks.py::test_http_without_a_server_is_a_failure",
+        "daemon/triggers/test_sink_thread.py::test_deliveries_that_fail_in_a_row_are_a_problem",
+    ],
 )
 def sink_is_down(trial: FaultTrial) -> None:
     """The HTTP server of a trigger's sink is down."""
@@ -241,7 +255,9 @@ def sink_is_down(trial: FaultTrial) -> None:
 
 @fault(
     lost="triggers to that sink, counted",
-    tests=[SINKS],
+    tests=[
+        "daemon/triggers/test_sinks.py::test_a_command_that_ends_at_once_is_not_started_in_a_hurry"
+    ],
 )
 def sink_program_ends(trial: FaultTrial) -> None:
     """The program of a trigger's sink ends at once."""
@@ -253,7 +269,7 @@ def sink_program_ends(trial: FaultTrial) -> None:
 
 @fault(
     lost="triggers to that sink, counted",
-    tests=[SINKS],
+    tests=["daemon/triggers/test_sinks.py::test_a_command_that_does_not_read_is_replaced"],
 )
 def sink_program_hangs(trial: FaultTrial) -> None:
     """The program of a trigger's sink does not read."""

@@ -66,7 +66,7 @@ def worker_stopped(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing: it happens before the first spike",
-    tests=["daemon/worker/test_client_processes.py"],
+    tests=["daemon/narrators/llava/test_narrator.py::test_folder_without_weights_says_what_to_do"],
 )
 def model_is_broken(trial: FaultTrial) -> None:
     """The model cannot be loaded."""
@@ -82,7 +82,7 @@ def model_is_broken(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing: it happens before the first spike",
-    tests=["daemon/narrators/vllm/test_start.py"],
+    tests=["daemon/narrators/vllm/test_start.py::test_no_server_is_a_missing_dependency"],
 )
 def no_vllm_server(trial: FaultTrial) -> None:
     """No vLLM server answers at the start."""

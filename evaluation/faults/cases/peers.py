@@ -65,7 +65,12 @@ def _drip(connection: socket.socket) -> None:
             continue
 
 
-@fault(lost="nothing of other sources", tests=[])
+@fault(
+    lost="nothing of other sources",
+    tests=[
+        "peer_guard/test_source_guard.py::test_message_that_never_ends_takes_no_memory_of_the_reader"
+    ],
+)
 def endless_message(trial: FaultTrial) -> None:
     """A message that never ends."""
     with beside_a_source(trial, _endless) as daemon:
@@ -73,7 +78,10 @@ def endless_message(trial: FaultTrial) -> None:
         daemon.counts('neurrate_sources_dropped_total{reason="parts"}')
 
 
-@fault(lost="nothing of other sources", tests=[])
+@fault(
+    lost="nothing of other sources",
+    tests=["peer_guard/test_source_guard.py::test_something_else_at_the_address_is_dropped"],
+)
 def junk_bytes(trial: FaultTrial) -> None:
     """Bytes that are not ZeroMQ."""
     with beside_a_source(trial, _junk) as daemon:
@@ -81,7 +89,10 @@ def junk_bytes(trial: FaultTrial) -> None:
         daemon.counts('neurrate_sources_dropped_total{reason="greeting"}')
 
 
-@fault(lost="nothing of other sources", tests=[])
+@fault(
+    lost="nothing of other sources",
+    tests=["peer_guard/test_source_guard.py::test_frames_beyond_the_limits_cost_the_connection"],
+)
 def oversized_frame(trial: FaultTrial) -> None:
     """A frame that claims 2^63 bytes."""
     with beside_a_source(trial, _oversized) as daemon:
@@ -89,14 +100,20 @@ def oversized_frame(trial: FaultTrial) -> None:
         daemon.counts('neurrate_sources_dropped_total{reason="frame"}')
 
 
-@fault(lost="nothing of other sources", tests=[])
+@fault(
+    lost="nothing of other sources",
+    tests=["peer_guard/test_source_guard.py::test_a_greeting_that_drips_has_some_seconds"],
+)
 def dripped_greeting(trial: FaultTrial) -> None:
     """A greeting that comes byte by byte."""
     with beside_a_source(trial, _drip) as daemon:
         daemon.narrates(30)
 
 
-@fault(lost="the hellos; nothing of other sources", tests=[])
+@fault(
+    lost="the hellos; nothing of other sources",
+    tests=["daemon/test_ingest.py::test_flood_of_hellos_is_bounded"],
+)
 def hello_flood(trial: FaultTrial) -> None:
     """Hellos of 4,000 units, each of another run, as fast as they leave."""
     with flooded_with_hellos(trial, n_units=4_000, n_hellos=1_000) as daemon:
@@ -104,7 +121,10 @@ def hello_flood(trial: FaultTrial) -> None:
         daemon.counts('neurrate_wire_errors_total{reason="rate"}')
 
 
-@fault(lost="the hellos; nothing of other sources", tests=[])
+@fault(
+    lost="the hellos; nothing of other sources",
+    tests=["daemon/test_ingest.py::test_hello_of_too_many_units_is_not_read"],
+)
 def large_hellos(trial: FaultTrial) -> None:
     """Hellos of 50,000 units."""
     with flooded_with_hellos(trial, n_units=50_000, n_hellos=50) as daemon:

@@ -105,7 +105,7 @@ def source_lacks_units(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing: the missing units are held at their mean",
-    tests=[],
+    tests=["daemon/service/test_service.py::test_units_that_nobody_announces_are_done_without"],
 )
 def source_lacks_units_that_are_held(trial: FaultTrial) -> None:
     """The same with `ingest.missing_units = "mean"`."""
@@ -113,12 +113,15 @@ def source_lacks_units_that_are_held(trial: FaultTrial) -> None:
     daemon = trial.daemon(address, settings=["ingest.missing_units=mean"])
     trial.source(address, "--units", "probe:probeA")
     daemon.narrates()
-    daemon.is_ready()
+    daemon.notes("held at their mean")
 
 
 @fault(
     lost="the spikes of the second; the first is read as before",
-    tests=["daemon/test_ingest.py::test_two_sources_of_one_name_are_told"],
+    tests=[
+        "daemon/test_stream_registry.py::test_second_source_of_a_name_is_refused_while_the_first_lives",
+        "system/test_stream_clocks.py::test_foreign_flood_of_hellos_and_a_namesake_disturb_nobody",
+    ],
 )
 def two_sources_of_one_name(trial: FaultTrial) -> None:
     """Two sources under one name."""
@@ -146,7 +149,10 @@ def two_probes(trial: FaultTrial) -> Iterator[tuple[FaultDaemon, ScriptedSource,
 
 @fault(
     lost="the ten batches of that probe; windows go on with the other one",
-    tests=["daemon/test_stream_clocks.py::test_burst_from_nowhere_is_dropped"],
+    tests=[
+        "daemon/test_stream_clocks.py::test_burst_from_nowhere_is_dropped",
+        "system/test_stream_clocks.py::test_broken_clock_costs_its_own_probe_alone",
+    ],
 )
 def clock_glitch(trial: FaultTrial) -> None:
     """The clock of one probe of two jumps an hour ahead for ten batches."""
@@ -176,7 +182,10 @@ def clock_back(trial: FaultTrial) -> None:
 
 @fault(
     lost="the spikes of that probe, until its clock agrees",
-    tests=["system/test_stream_clocks.py::test_broken_clock_costs_its_own_probe_alone"],
+    tests=[
+        "daemon/test_stream_clocks.py::test_stream_set_aside_is_followed_again",
+        "daemon/service/test_monitor.py::test_stream_set_aside_is_named_with_its_offset",
+    ],
 )
 def probe_ahead(trial: FaultTrial) -> None:
     """The clock of one probe of two is 60 s ahead."""
