@@ -141,4 +141,4 @@ def junk_on_publish(trial: FaultTrial) -> None:
 )
 def endless_on_publish(trial: FaultTrial) -> None:
     """A message that never ends."""
-    attacked(trial, repeat(frame(PART, MORE) * 1000, 1000), "parts")
+    attacked(trial, repeat(frame(PART, MORE) * 1000, 1000), "request")
