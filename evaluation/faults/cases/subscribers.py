@@ -115,6 +115,24 @@ def million_subscriptions(trial: FaultTrial) -> None:
 
 
 @fault(
+    lost="that subscriber's messages",
+    tests=["stream_sources/test_publisher.py::test_what_subscribers_say_is_passed_over"],
+)
+def million_subscriptions_at_a_source(trial: FaultTrial) -> None:
+    """10^6 subscriptions at a source, and then a message to it that never ends."""
+    source, daemon, address = trial.pair()
+    topics = b"".join(frame(b"\x01%08d" % number) for number in range(1_000_000))
+    for block in (topics, frame(PART, MORE) * 100_000):
+        with connect(address) as connection, suppress(OSError):
+            handshake(connection, b"SUB")
+            connection.sendall(block)
+    source.logs("peer dropped")
+    daemon.narrates(10)
+    daemon.is_ready()
+    trial.ends_with_every_spike(daemon, source)
+
+
+@fault(
     lost="nothing",
     tests=[
         "peer_guard/test_subscriber_guard.py::test_a_flood_of_requests_is_read_slowly_and_nobody_waits_for_it"
