@@ -8,9 +8,11 @@ and its length.
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import cycle
 from threading import Event, Thread
 from types import TracebackType
 from typing import Self
@@ -18,14 +20,22 @@ from typing import Self
 GREETING = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
 MORE, LONG, COMMAND = 0x01, 0x02, 0x04
 
+_PORTS = cycle(random.sample(range(20_000, 32_000), 12_000))
+
 Attack = Callable[[socket.socket], None]
 """What a hostile peer does with a connection; it returns when it has done enough."""
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody has bound."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """Return a port of the loopback interface that nobody has bound, each one once.
+
+    Below those that Linux gives to clients (32768 on): such a port may be taken before the process
+    that it is meant for has started.
+    """
+    while True:
+        port = next(_PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def frame(body: bytes, flags: int = 0) -> bytes:
