@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copytree
 
 import h5py
 import numpy as np
@@ -277,11 +278,14 @@ def test_output_that_cannot_be_written_is_refused(
 
 @pytest.mark.usefixtures("shallow")
 def test_bundle_that_is_there_needs_overwrite(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    tiny_llava: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     """The option that the sentence names replaces the bundle; a model keeps its whole path."""
     path = write_units(tmp_path / "session.nwb", random_trains())
-    (tmp_path / "tiny-llava").mkdir()
+    copytree(tiny_llava, tmp_path / "tiny-llava")
     monkeypatch.chdir(tmp_path)
     words = ["bundle", "random", str(path), "bundle", "--model"]
     assert main([*words, "org/model"]) == 0
