@@ -1,7 +1,7 @@
 """An HDF5 file behind http(s), read by byte ranges and kept in a cache on disk.
 
-The first request asks for eight bytes and looks at the answer, so that a wrong address, a wrong
-server or a wrong file is said at once; remfile, which reads the rest, would try for 25 s.
+The first request asks for eight bytes, so that a wrong address, server or file is reported at once;
+remfile, which reads the rest, would try for 25 s.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 RANGE_TIMEOUT_S = 10.0
-"""A server that is silent for longer is not one to replay from."""
+"""Longest wait for an answer of the server."""
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 """The first eight bytes of an HDF5 file (HDF5 file format specification, superblock)."""
@@ -37,11 +37,12 @@ HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MEMORY_CACHE_BYTES = 64e6
 """What remfile keeps in memory; its own default is 1 GB. The rest is on disk."""
 
-CONTENT_RANGE = re.compile(r"bytes 0-7/(\d+)")
+CONTENT_RANGE = re.compile(r"bytes 0-\d/(\d+)")
+"""Of the first request: eight bytes, or fewer of a file that has no more."""
 
 
 class RemoteInfo(NamedTuple):
-    """What a server says of a file."""
+    """Size and version of a file, as the server reports them."""
 
     n_bytes: int
     version: str
@@ -49,14 +50,14 @@ class RemoteInfo(NamedTuple):
 
 
 class ChunkCache:
-    """What remfile has read, on disk: one file for each chunk, complete or not there.
+    """remfile's disk cache: one file for each chunk.
 
-    remfile's own cache takes a chunk whose writing was interrupted for a whole one.
+    remfile's own implementation returns chunks that were written in part.
 
     Raises
     ------
     RecordingError
-        If the folder cannot be written; so does each call.
+        If the folder cannot be read or written, at creation or in any call.
     """
 
     def __init__(self, folder: Path, url: str, n_bytes: int) -> None:
@@ -67,15 +68,15 @@ class ChunkCache:
                 pass
 
     def get(self, key: str) -> bytes | None:
-        """Return a chunk, None if it is not there."""
+        """Return a chunk, None if it is missing or incomplete."""
         path = self._path(key)
         with self._problems():
             data = path.read_bytes() if path.exists() else None
         return data if data is not None and len(data) == self._length(key) else None
 
     def set(self, key: str, value: bytes) -> None:
-        """Keep a chunk."""
-        with self._problems():  # not forced to the disk: `get` refuses what is too short
+        """Store a chunk."""
+        with self._problems():  # no fsync: `get` ignores what is too short
             partial = partial_name(self._path(key))
             partial.write_bytes(value)
             partial.replace(self._path(key))
@@ -84,7 +85,7 @@ class ChunkCache:
         return self.folder / hashlib.sha256(key.encode()).hexdigest()[:32]
 
     def _length(self, key: str) -> int:
-        """Return how long a chunk must be; remfile's keys end with its size and its number."""
+        """Return the length of a chunk; remfile's keys end with chunk size and chunk number."""
         size, number = map(int, key.rsplit("|", 2)[1:])
         return min(size, self._n_bytes - size * number)
 
@@ -102,15 +103,13 @@ class ChunkCache:
 
 
 class RemoteFile(io.RawIOBase):
-    """A remote file as h5py reads it.
-
-    The server must answer byte ranges; what was read is kept in `cache_dir`.
+    """A remote file for h5py, cached below `cache_dir`.
 
     Attributes
     ----------
     failure : RecordingError or None
-        The first read that failed. HDF5 may hide it behind an error of its own, or behind an object
-        that it calls missing; what was read then counts for nothing.
+        Of the first read that failed. HDF5 may report it as another error or as a missing object,
+        so nothing that was read may be used then.
 
     Raises
     ------
@@ -170,8 +169,7 @@ class RemoteFile(io.RawIOBase):
         try:
             view[:n_bytes] = self._remote.read(n_bytes)
         except Exception as error:  # remfile raises Exception itself, for lack of a type
-            if self.failure is None:
-                self.failure = _read_failure(self.url, error)
+            self.failure = self.failure or _read_failure(self.url, error)
             raise OSError(str(self.failure)) from error
         return n_bytes
 
@@ -194,12 +192,12 @@ def default_cache_dir() -> Path:
 
 
 def check_ranges(url: str) -> RemoteInfo:
-    """Ask a server for the first eight bytes of a file, to see whether it answers byte ranges.
+    """Ask a server for the first eight bytes of a file.
 
     Raises
     ------
     RecordingError
-        With what to do about it.
+        If the server or the file cannot be used, with the reason and the remedy.
     """
     try:
         request = Request(_quoted(url), headers={"Range": "bytes=0-7"})
@@ -215,19 +213,19 @@ def check_ranges(url: str) -> RemoteInfo:
 def _request_range(
     request: Callable[..., Any], info: RemoteInfo, *args: Any, **options: Any
 ) -> Any:
-    """Ask for a range and see that the answer is that range, of the file as it was at first.
+    """Request a range in place of remfile, and check that the answer is that range of that file.
 
     Raises
     ------
     OSError
-        If it is another.
+        If it is another range, or the file was replaced since the first request.
     """
     response = request(*args, **options, timeout=RANGE_TIMEOUT_S)
     wanted = options["headers"]["Range"].replace("=", " ")
     found = response.headers.get("Content-Range", "")
     if response.status_code == 206 and found != f"{wanted}/{info.n_bytes}":
         raise OSError(f"{wanted} of {info.n_bytes} were asked for, {found or 'others'} came")
-    version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+    version = _version_of(response)
     if response.ok and version and info.version and version != info.version:
         raise OSError("the file was replaced while it was read")
     return response
@@ -260,7 +258,7 @@ def _reach_problem(error: Exception) -> str:
 
 
 def _quoted(url: str) -> str:
-    """Return an address whose path may be sent, as browsers and remfile make it."""
+    """Return an address with its path and query percent-encoded, as browsers and remfile do."""
     parts = urlsplit(url)
     path, query = (quote(text, safe="/%:@!$&'()*+,;=~?") for text in (parts.path, parts.query))
     return parts._replace(path=path, query=query).geturl()
@@ -287,8 +285,11 @@ def _info_of(url: str, response: Any) -> RemoteInfo:
             f"it is not an HDF5 file: it begins with {head!r}. Give the address of the file "
             "itself, not of a page about it.",
         )
-    version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-    return RemoteInfo(int(whole[1]), version)
+    return RemoteInfo(int(whole[1]), _version_of(response))
+
+
+def _version_of(response: Any) -> str:
+    return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
 
 
 def _status_problem(code: int, reason: str) -> str:

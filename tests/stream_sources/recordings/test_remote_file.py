@@ -65,13 +65,13 @@ def test_a_file_that_was_replaced_is_read_anew(server: RangeServer, tmp_path: Pa
     assert len(source.population) == 9
 
 
-def test_a_missing_file_is_said_at_once(server: RangeServer, tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_at_once(server: RangeServer, tmp_path: Path) -> None:
     """404 is an error of the address."""
     with pytest.raises(RecordingError, match=r"no such file .404"):
         NwbSource(server.url("other.nwb"), cache_dir=tmp_path / "cache")
 
 
-def test_a_refusal_is_said_at_once(server: RangeServer, tmp_path: Path) -> None:
+def test_a_refusal_is_reported_at_once(server: RangeServer, tmp_path: Path) -> None:
     """403 is about rights."""
     server.failing = 403
     with pytest.raises(RecordingError, match=r"refuses it .403 .* expired\?"):
@@ -79,7 +79,7 @@ def test_a_refusal_is_said_at_once(server: RangeServer, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_a_server_that_fails_is_said(server: RangeServer, tmp_path: Path, status: int) -> None:
+def test_a_server_that_fails_is_reported(server: RangeServer, tmp_path: Path, status: int) -> None:
     """A fault of the server is not one of the file."""
     server.failing = status
     with pytest.raises(RecordingError, match=f"the server answered {status} .* Try again later"):
@@ -104,7 +104,7 @@ def test_an_address_is_sent_as_browsers_send_it(
     assert spike_lists.of_batches(source.batches()) == spike_lists.of_trains(random_trains(6))
 
 
-def test_an_answer_that_is_cut_short_is_said(server: RangeServer, tmp_path: Path) -> None:
+def test_an_answer_that_is_cut_short_is_reported(server: RangeServer, tmp_path: Path) -> None:
     """A body that ends too early is not another kind of file."""
     server.n_sound = 0
     with pytest.raises(RecordingError, match=r"cut short: 8 bytes were asked for, 4 came"):
@@ -156,14 +156,14 @@ def test_a_failed_read_is_an_error_even_where_hdf5_goes_on(
         NwbSource(server.url("file.nwb"), cache_dir=tmp_path / "cache")
 
 
-def test_a_cache_that_cannot_be_written_is_said(server: RangeServer, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(server: RangeServer, tmp_path: Path) -> None:
     """The folder, the reason and the remedy; the file is not called damaged."""
     (tmp_path / "cache").write_text("a file where the folder should be")
     with pytest.raises(RecordingError, match=r"cannot be kept in .*cache.* Choose another folder"):
         NwbSource(server.url("file.nwb"), cache_dir=tmp_path / "cache")
 
 
-def test_a_disk_that_is_full_is_said(
+def test_a_disk_that_is_full_is_reported(
     server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cache that fills up while it is read names itself, not the server."""
@@ -192,14 +192,14 @@ def test_a_chunk_that_was_cut_in_the_cache_is_read_again(
     assert spike_lists.of_batches(source.batches()) == spike_lists.of_trains(trains)
 
 
-def test_a_server_without_tls_is_said(server: RangeServer, tmp_path: Path) -> None:
+def test_a_server_without_tls_is_reported(server: RangeServer, tmp_path: Path) -> None:
     """https to a server that speaks http names the scheme."""
     url = server.url("file.nwb").replace("http://", "https://")
     with pytest.raises(RecordingError, match=r"does not speak TLS .* http:// address\?"):
         NwbSource(url, cache_dir=tmp_path / "cache")
 
 
-def test_a_certificate_that_nobody_signed_is_said(tmp_path: Path) -> None:
+def test_a_certificate_that_nobody_signed_is_reported(tmp_path: Path) -> None:
     """A certificate that cannot be verified is named as the cause."""
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     subprocess.run(
@@ -216,7 +216,7 @@ def test_a_certificate_that_nobody_signed_is_said(tmp_path: Path) -> None:
             NwbSource(url, cache_dir=tmp_path / "cache")
 
 
-def test_a_server_that_says_something_else_is_said(tmp_path: Path) -> None:
+def test_a_server_that_says_something_else_is_reported(tmp_path: Path) -> None:
     """A port that answers, but not as a web server does."""
 
     def answer(listener: socket.socket) -> None:
@@ -234,7 +234,9 @@ def test_a_server_that_says_something_else_is_said(tmp_path: Path) -> None:
         thread.join()
 
 
-def test_a_server_that_is_silent_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_silent_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A server that accepts and never answers is given up."""
     monkeypatch.setattr(remote_file, "RANGE_TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -243,7 +245,7 @@ def test_a_server_that_is_silent_is_said(tmp_path: Path, monkeypatch: pytest.Mon
             NwbSource(url, cache_dir=tmp_path / "cache")
 
 
-def test_a_server_without_ranges_is_said_at_once(tmp_path: Path) -> None:
+def test_a_server_without_ranges_is_reported_at_once(tmp_path: Path) -> None:
     """Without byte ranges the user is told to download, within a second, not after 25."""
     write_units(tmp_path / "file.nwb", random_trains(6))
     started = time.monotonic()
@@ -255,21 +257,28 @@ def test_a_server_without_ranges_is_said_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_a_page_in_place_of_a_file_is_said(server: RangeServer, tmp_path: Path) -> None:
+def test_a_page_in_place_of_a_file_is_reported(server: RangeServer, tmp_path: Path) -> None:
     """An address of a page about the file is not the file."""
     (tmp_path / "page.html").write_text("<!doctype html> and more")
     with pytest.raises(RecordingError, match="not an HDF5 file: it begins with b'<!doctyp'"):
         NwbSource(server.url("page.html"), cache_dir=tmp_path / "cache")
 
 
-def test_an_empty_remote_file_is_said(server: RangeServer, tmp_path: Path) -> None:
+def test_a_file_of_a_few_bytes_is_not_hdf5(server: RangeServer, tmp_path: Path) -> None:
+    """An answer of fewer than eight bytes is a range too."""
+    (tmp_path / "short.nwb").write_bytes(b"abcd")
+    with pytest.raises(RecordingError, match="not an HDF5 file: it begins with b'abcd'"):
+        NwbSource(server.url("short.nwb"), cache_dir=tmp_path / "cache")
+
+
+def test_an_empty_remote_file_is_reported(server: RangeServer, tmp_path: Path) -> None:
     """Nothing to read is an error of the address."""
     (tmp_path / "empty.nwb").touch()
     with pytest.raises(RecordingError, match="the file is empty"):
         NwbSource(server.url("empty.nwb"), cache_dir=tmp_path / "cache")
 
 
-def test_a_closed_port_is_said_at_once(tmp_path: Path) -> None:
+def test_a_closed_port_is_reported_at_once(tmp_path: Path) -> None:
     """Nobody there: refused, not retried."""
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
