@@ -1,28 +1,39 @@
 """The columns of a table of an NWB file, checked before their values are used.
 
-A column may stand in another file than its table, be coded, lack values or have another length
-than its table. What is wrong with one that the recording can do without becomes a note.
+A column may be in another file than its table, be coded, lack values, or differ from its table in
+length. A fault in an optional column becomes a note.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.wire_header import MAX_TEXT
-from stream_sources.recordings.labels import NULL_LABELS, UNKNOWN
-from stream_sources.recordings.nwb_links import UnreadableError, follow, target_of
+from stream_sources.recordings.labels import UNKNOWN, label_text
+from stream_sources.recordings.nwb_links import UnreadableError, follow, reading, target_of
 from stream_sources.recordings.nwb_storage import Hole, holes, long_axis
 
 MAX_WHOLE = 2.0**53
 """Whole numbers up to this are exact as float64."""
 
+ENUM_DATA = ("EnumData", b"EnumData")
+"""hdmf's type of coded columns; h5py gives bytes for a string of fixed length."""
+
 Label = str | None
-"""A label, empty where the file states that there is none, None where it is not known."""
+"""A label; empty where the file states that there is none, None where it is not known."""
+
+
+class Labels(NamedTuple):
+    """A label for each row of a table, and the columns that they are from; empty for no column."""
+
+    labels: list[Label]
+    source: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,16 +54,18 @@ class Column:
     def read(self, first: int = 0, last: int | None = None) -> NDArray[np.generic]:
         """Read a range of rows, half open; all by default."""
         data = self.data
-        if not data.shape:
-            return np.atleast_1d(np.asarray(data[()], dtype=data.dtype))[first:last]
-        rows = [slice(None)] * data.ndim
-        rows[long_axis(data.shape)] = slice(first, last)
-        values: NDArray[np.generic] = np.asarray(data[tuple(rows)]).reshape(-1)
+        with reading(self.name):
+            if not data.shape:
+                return np.atleast_1d(np.asarray(data[()], dtype=data.dtype))[first:last]
+            rows = [slice(None)] * data.ndim
+            rows[long_axis(data.shape)] = slice(first, last)
+            values: NDArray[np.generic] = np.asarray(data[tuple(rows)]).reshape(-1)
         return values
 
     def holes(self) -> list[Hole]:
-        """Return the rows that nobody wrote."""
-        return holes(self.data)
+        """Return the rows that were never written."""
+        with reading(self.name):
+            return holes(self.data)
 
 
 def open_column(group: h5py.Group, name: str) -> Column | None:
@@ -61,52 +74,68 @@ def open_column(group: h5py.Group, name: str) -> Column | None:
     Raises
     ------
     UnreadableError
-        If it is there and is no column that can be read.
+        If it is there and cannot be read as a column.
+    """
+    data = open_dataset(group, name)
+    if data is None:
+        return None
+    column = Column(f"{group.name}/{name}".strip("/"), data)
+    if data.size != max(data.shape, default=1):
+        raise UnreadableError(
+            f"{column.name} must have one value for each row, so one dimension; its shape is "
+            f"{data.shape}"
+        )
+    return column
+
+
+def open_dataset(group: h5py.Group, name: str) -> h5py.Dataset | None:
+    """Return a data set of any shape, None if the group has nothing of that name.
+
+    Raises
+    ------
+    UnreadableError
+        If it is there and cannot be read as a data set.
     """
     data = follow(group, name)
     if data is None:
         return None
-    where = f"{group.name.strip('/')}/{name}"
+    where = f"{group.name}/{name}".strip("/")
     if not isinstance(data, h5py.Dataset):
         raise UnreadableError(f"{where} must be a data set; it is a group")
     if data.shape is None:
         raise UnreadableError(f"{where} holds nothing: its data space is null")
-    if data.size != max(data.shape, default=1):
-        raise UnreadableError(
-            f"{where} must have one value for each row, so one dimension; its shape is {data.shape}"
-        )
     try:
         data.dtype  # noqa: B018  # fails for types that NumPy does not have
     except TypeError as error:
         raise UnreadableError(f"{where} has a type that cannot be read: {error}") from error
     _check_filters(where, data)
-    return Column(where, data)
+    return data
 
 
 class Table:
-    """A table whose columns a recording can do without: what cannot be used is noted.
+    """A table with optional columns.
 
     Parameters
     ----------
     n_rows : int
-        Rows that each column must have.
+        Length that each column must have.
     notes : list of str
-        Gets a sentence for each column that is there and cannot be used.
+        A note is added for each column that is there and cannot be used.
     """
 
     def __init__(self, group: h5py.Group, n_rows: int, notes: list[str]) -> None:
         self.group = group
-        self.name = group.name.strip("/").rpartition("/")[2]
+        self.name = PurePosixPath(str(group.name)).name
         self.n_rows = n_rows
         self.notes = notes
 
     def note(self, text: str) -> None:
-        """Add a sentence, once."""
+        """Add a note that is not there yet."""
         if text not in self.notes:
             self.notes.append(text)
 
     def column(self, name: str, *, ragged: bool = False) -> Column | None:
-        """Return a sound column; `ragged` ones may have another length than the table.
+        """Return a column, None if there is none; `ragged` ones may have any length.
 
         Raises
         ------
@@ -141,7 +170,7 @@ class Table:
         return column.read().astype(np.float64)
 
     def numbers(self, name: str, *, ragged: bool = False) -> NDArray[np.float64] | None:
-        """Return a column of numbers, None if there is none that can be used."""
+        """Return a column of numbers; None, and a note, if there is none that can be used."""
         try:
             return self.required(name, ragged=ragged)
         except UnreadableError as error:
@@ -152,11 +181,12 @@ class Table:
         """Return a column of labels: text, codes of an enumeration, or whole numbers."""
         try:
             column = self.column(name)
-            texts = None if column is None or column.kind == "r" else self._texts(column, name)
+            texts = [] if column is None or column.kind == "r" else self._texts(column, name)
         except UnreadableError as error:
             self.note(f"left out: {error}")
             return None
-        return None if texts is None else [as_label(text) for text in texts]
+        labels = [label_text(text) for text in texts]
+        return [None if label.casefold() == UNKNOWN else label for label in labels] or None
 
     def _texts(self, column: Column, name: str) -> list[str]:
         names = self._names_of_codes(column, name)
@@ -185,9 +215,8 @@ class Table:
         if enum:
             return {int(code): text for text, code in enum.items()}
         attributes = column.data.attrs
-        if column.kind not in "iu" or (
-            "elements" not in attributes and attributes.get("neurodata_type") != "EnumData"
-        ):
+        is_coded = "elements" in attributes or attributes.get("neurodata_type") in ENUM_DATA
+        if column.kind not in "iu" or not is_coded:
             return None
         elements = target_of(column.data, attributes.get("elements"))
         if elements is None:
@@ -216,62 +245,57 @@ def as_texts(values: NDArray[np.generic]) -> list[str] | None:
     ]
 
 
-def as_label(text: str) -> Label:
-    """Return a label without the blanks around it; see `Label` for what stands for none."""
-    label = text.strip(" \t\r\n\0")
-    if label.casefold() == UNKNOWN:
-        return None
-    return "" if label.casefold() in NULL_LABELS else label[:MAX_TEXT]
-
-
 def read_text(file: h5py.File, name: str) -> str:
     """Return one text of the file; empty if it is not there or cannot be read."""
     try:
         column = open_column(file, name)
+        if column is None or len(column) != 1 or column.kind not in "OSU" or column.holes():
+            return ""
+        return (as_texts(column.read()) or [""])[0]
     except UnreadableError:
         return ""
-    if column is None or len(column) != 1 or column.kind not in "OSU" or column.holes():
-        return ""
-    return (as_texts(column.read()) or [""])[0]
 
 
-def first_labels(table: Table, names: Sequence[str]) -> tuple[list[Label], str] | None:
-    """Return the first of these columns that has any label, and its name."""
-    return next(_labelled(table, names), None)
+def first_labels(table: Table, names: Sequence[str]) -> Labels:
+    """Return the first of these columns that has any label."""
+    return next(_labelled(table, names), no_labels(table.n_rows))
 
 
-def _labelled(table: Table, names: Sequence[str]) -> Iterator[tuple[list[Label], str]]:
-    for name in names:
-        labels = table.labels(name)
-        if labels and any(labels):
-            yield labels, f"{table.name}/{name}"
+def no_labels(n_rows: int) -> Labels:
+    """Return labels of which none is known."""
+    return Labels([None] * n_rows, "")
 
 
-def fullest_labels(table: Table, names: Sequence[str]) -> tuple[list[Label], str] | None:
-    """Return the column that knows most rows, the earlier name first, and what it was made of.
+def fullest_labels(table: Table, names: Sequence[str]) -> Labels:
+    """Return the column with the fewest unknown labels, completed from the others.
 
-    Rows without a label take one from the other columns that never contradict it: columns of
-    another level, as a region beside a layer, are not mixed.
+    Of several the first counts. Only columns that agree with it wherever both have a label complete
+    it, so that two levels of an atlas, such as regions and layers, are not mixed.
     """
-    found = list(_labelled(table, names))
-    if not found:
-        return None
-    labels, source = min(found, key=lambda one: one[0].count(None))
+    found = list(_labelled(table, names)) or [no_labels(table.n_rows)]
+    labels, source = min(found, key=lambda column: column.labels.count(None))
     for others, other_source in found:
         pairs = list(zip(labels, others, strict=True))
         if all(a == b for a, b in pairs if a and b) and any(b and not a for a, b in pairs):
             labels = [a or b or ("" if "" in {a, b} else None) for a, b in pairs]
             source = f"{source}, {other_source}"
-    return labels, source
+    return Labels(labels, source)
+
+
+def _labelled(table: Table, names: Sequence[str]) -> Iterator[Labels]:
+    for name in names:
+        labels = table.labels(name)
+        if labels and any(labels):
+            yield Labels(labels, f"{table.name}/{name}")
 
 
 def _check_filters(where: str, data: h5py.Dataset) -> None:
-    """Refuse data that were packed by a filter that is not installed.
+    """Refuse data that need a filter that is not installed.
 
     Raises
     ------
     UnreadableError
-        With its name.
+        With the name of the filter.
     """
     settings = data.id.get_create_plist()
     for place in range(settings.get_nfilters()):

@@ -1,16 +1,16 @@
-"""Which electrode a unit is at, and what the electrodes table says there.
+"""The area and the probe of each unit, from the electrodes table.
 
-Files name a unit's peak electrode in several ways, and the ways can contradict each other. The most
-specific one that fits the unit's own ``electrodes`` is used; a unit that lists electrodes of
-several areas and has no peak has no area. Nothing is ever taken from the first of a list.
+Files name a unit's peak electrode in several ways, which can contradict each other. The most
+specific one that agrees with the unit's own ``electrodes`` is used. A unit that lists electrodes of
+several areas and has no peak has no area; the first electrode of the list is never assumed.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 import h5py
@@ -20,12 +20,15 @@ from numpy.typing import NDArray
 from stream_sources.recordings.nwb_columns import (
     Column,
     Label,
+    Labels,
     Table,
     first_labels,
     fullest_labels,
+    no_labels,
     open_column,
+    open_dataset,
 )
-from stream_sources.recordings.nwb_links import UnreadableError, follow, target_of
+from stream_sources.recordings.nwb_links import UnreadableError, follow, reading, target_of
 from stream_sources.recordings.nwb_storage import holes
 
 AREA_COLUMNS = (
@@ -38,7 +41,8 @@ PEAK_COLUMNS = (
     "peak_channel", "max_channel", "peak_electrode", "max_electrode", "extremum_channel",
     "maximum_amplitude_channel", "main_channel",
 )  # fmt: skip
-"""NWB names none of these columns, so laboratories do. The second group may hold ids or rows."""
+"""NWB does not name these columns; these are the names in use. `PEAK_COLUMNS` may hold ids, rows of
+the electrodes table or places among the unit's electrodes."""
 
 ELECTRODES = "general/extracellular_ephys/electrodes"
 
@@ -49,37 +53,25 @@ Rows = NDArray[np.int64]
 """Row of the electrodes table of each unit, -1 for none; shape (n_units,)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Place:
-    """What is known of where the units are: a label of each and where it was found."""
-
-    labels: list[str]
-    source: str
-
-
 class Electrodes:
-    """The electrodes table, seen from the units.
+    """The electrodes of the units.
 
     Attributes
     ----------
     rows : array, shape (n_units,), int64
-        Row of each unit's peak, -1 where there is none or it is in doubt.
+        Row of each unit's peak in the electrodes table, -1 where there is none or sources disagree.
     """
 
     def __init__(self, table: Table, units: Table, unit_probes: Sequence[Label]) -> None:
         self.table, self.units = table, units
         self._regions = _regions(units, table.n_rows)
         self._probes = list(unit_probes)
-        areas = fullest_labels(table, AREA_COLUMNS)
-        self._areas = areas[0] if areas else [""] * table.n_rows
-        self._area_source = areas[1] if areas else ""
-        self.rows: Rows = np.full(units.n_rows, -1, dtype=np.int64)
+        self._areas, self._area_source = fullest_labels(table, AREA_COLUMNS)
         self._ways: list[str] = []
         self._find_peaks()
 
-    def areas(self) -> Place | None:
+    def areas(self) -> Labels:
         """Return the area at each unit's electrode."""
-        place = self._at_units(self._areas, self._area_source)
         undecided = [
             unit for unit in np.flatnonzero(self.rows < 0).tolist() if self._n_areas(unit) > 1
         ]
@@ -88,25 +80,24 @@ class Electrodes:
                 f"{len(undecided)} units list electrodes of several areas and no peak that fits "
                 "them, so they have no area"
             )
-        return place
+        return self._at_units(self._areas, self._area_source)
 
-    def probes(self) -> Place | None:
+    def probes(self) -> Labels:
         """Return the group of each unit's electrode."""
-        labels = self.table.labels("group_name")
-        return self._at_units(labels or [], "electrodes/group_name") if labels else None
+        return self._at_units(*first_labels(self.table, ["group_name"]))
 
     def at_peak(self, values: NDArray[np.float64], otherwise: float) -> NDArray[np.float64]:
         """Return a number of the electrodes table at each unit's peak."""
         return np.where(self.rows >= 0, values[self.rows], otherwise)
 
-    def _at_units(self, labels: Sequence[Label], source: str) -> Place | None:
+    def _at_units(self, labels: Sequence[Label], source: str) -> Labels:
         of_units = [
             labels[row] if row >= 0 else self._common(labels, unit)
             for unit, row in enumerate(self.rows.tolist())
         ]
         if not any(of_units):
-            return None
-        return Place([label or "" for label in of_units], f"{source} at {', '.join(self._ways)}")
+            return no_labels(len(of_units))
+        return Labels(of_units, f"{source} at {', '.join(self._ways)}")
 
     def _common(self, labels: Sequence[Label], unit: int) -> Label:
         """Return the label that all electrodes of a unit share."""
@@ -117,9 +108,7 @@ class Electrodes:
         return len({self._areas[row] for row in self._regions[unit]})
 
     def _find_peaks(self) -> None:
-        stated = self._stated_peaks()
-        if stated is not None:
-            self.rows = stated
+        self.rows = self._stated_peaks()
         several = [unit for unit in range(self.units.n_rows) if self._n_areas(unit) > 1]
         waveform = self._waveform_peaks(several) if several else {}
         in_doubt = decided = 0
@@ -145,33 +134,46 @@ class Electrodes:
         if shared:
             self._ways.append("units/electrodes")
 
-    def _stated_peaks(self) -> Rows | None:
+    def _stated_peaks(self) -> Rows:
         """Return the peaks of the first column that names some electrode."""
         for name in (*PEAK_ID_COLUMNS, *PEAK_COLUMNS):
             values = self.units.numbers(name)
             if values is None:
                 continue
-            rows = self._by_id(values, name) if name in PEAK_ID_COLUMNS else None
-            if name in PEAK_COLUMNS:
-                rows = self._by_any(values, name)
-            if rows is not None and (rows >= 0).any():
+            find = self._by_id if name in PEAK_ID_COLUMNS else self._by_any
+            rows = find(values, f"units/{name}")
+            if (rows >= 0).any():
                 self._ways.append(f"units/{name}")
                 return rows
-        return None
+        return np.full(self.units.n_rows, -1, dtype=np.int64)
 
-    def _by_id(self, values: NDArray[np.float64], name: str, *, quiet: bool = False) -> Rows | None:
-        """Find electrodes by their ids, which are unique within a probe at least."""
+    @cached_property
+    def _rows_of_id(self) -> Mapping[float, list[int]]:
+        """The rows of each electrode id: ids are unique at least within a probe."""
         ids = self.table.numbers("id")
-        if ids is None:
-            return None
         rows_of = defaultdict(list)
-        for row, electrode_id in enumerate(ids.tolist()):
+        for row, electrode_id in enumerate([] if ids is None else ids.tolist()):
             rows_of[electrode_id].append(row)
-        candidates = [rows_of.get(value, []) for value in values.tolist()]
-        rows = np.array([self._narrowed(unit, of) for unit, of in enumerate(candidates)])
-        if not quiet:
-            self._note_peaks(f"units/{name}", values, candidates, rows)
-        return rows.astype(np.int64)
+        return rows_of
+
+    def _by_id(self, values: NDArray[np.float64], name: str) -> Rows:
+        """Find peaks by the ids of the electrodes, and note those that are not found."""
+        rows = self._with_ids(values)
+        n_of_id = np.array([len(self._rows_of_id.get(value, ())) for value in values.tolist()])
+        is_stated, is_lost = np.isfinite(values), rows < 0
+        for lost, text in (
+            ((n_of_id == 0) & is_stated, "is no electrode's id"),
+            ((n_of_id > 1) & is_lost, "is the id of several electrodes"),
+            ((n_of_id == 1) & is_lost, "is not among the unit's electrodes"),
+        ):
+            if lost.any() and self._rows_of_id:
+                self.units.note(f"{name} {text} in {lost.sum()} of {is_stated.sum()} units")
+        return rows
+
+    def _with_ids(self, values: NDArray[np.float64]) -> Rows:
+        candidates = [self._rows_of_id.get(value, ()) for value in values.tolist()]
+        rows = [self._narrowed(unit, of_id) for unit, of_id in enumerate(candidates)]
+        return np.array(rows, dtype=np.int64)
 
     def _narrowed(self, unit: int, rows: Sequence[int]) -> int:
         """Return the one row that fits the unit's own electrodes and probe, -1 for none."""
@@ -189,40 +191,21 @@ class Electrodes:
     def _probe_names(self, row: int) -> list[Label]:
         return [labels[row] for labels in self._probe_columns]
 
-    def _note_peaks(
-        self,
-        name: str,
-        values: NDArray[np.float64],
-        candidates: Sequence[Sequence[int]],
-        rows: NDArray[np.generic],
-    ) -> None:
-        stated = int(np.isfinite(values).sum())
-        absent = sum(not of for of, value in zip(candidates, values, strict=True) if value == value)
-        several = sum(len(of) > 1 and row < 0 for of, row in zip(candidates, rows, strict=True))
-        outside = sum(len(of) == 1 and row < 0 for of, row in zip(candidates, rows, strict=True))
-        for n, text in (
-            (absent, "is no electrode's id"),
-            (several, "is the id of several electrodes"),
-            (outside, "is not among the unit's electrodes"),
-        ):
-            if n:
-                self.units.note(f"{name} {text} in {n} of {stated} units")
+    def _by_any(self, values: NDArray[np.float64], name: str) -> Rows:
+        """Find peaks by numbers that may be ids, rows, or places among the unit's electrodes.
 
-    def _by_any(self, values: NDArray[np.float64], name: str) -> Rows | None:
-        """Read numbers that may be ids, rows of the table or places among the unit's electrodes.
-
-        Only readings that fit every unit count; two that lead to different areas are in doubt
-        unless the mean waveforms decide.
+        Only interpretations that fit every unit count. Where two give different areas, the mean
+        waveforms decide; without them none is used.
         """
         table_rows = np.where(_whole_in(values, self.table.n_rows), values, -1).astype(np.int64)
         placed = [
-            int(region[int(value)]) if 0 <= value < len(region) else -1
-            for region, value in zip(self._regions, values.tolist(), strict=True)
+            int(region[int(value)]) if _whole_in(value, len(region)) else -1
+            for region, value in zip(self._regions, values, strict=True)
         ]
-        readings = [self._by_id(values, name, quiet=True), table_rows]
+        readings = [self._with_ids(values), table_rows]
         if max(map(len, self._regions)) > 1:
             readings.append(np.array(placed, dtype=np.int64))
-        fitting = [rows for rows in readings if rows is not None and self._fits(rows, values)]
+        fitting = [rows for rows in readings if self._fits(rows, values)]
         if len({tuple(self._areas[row] for row in rows) for rows in fitting}) > 1:
             peaks = self._waveform_peaks(range(self.units.n_rows))
             fitting = [
@@ -231,8 +214,8 @@ class Electrodes:
                 if peaks and all(self._areas[rows[u]] == self._areas[p] for u, p in peaks.items())
             ]
         if not fitting:
-            self.units.note(f"units/{name} fits the electrodes in no way or in several; not used")
-            return None
+            self.units.note(f"{name} fits the electrodes in no way or in several; not used")
+            return np.full(self.units.n_rows, -1, dtype=np.int64)
         return fitting[0]
 
     def _fits(self, rows: Rows, values: NDArray[np.float64]) -> bool:
@@ -244,40 +227,46 @@ class Electrodes:
 
     def _waveform_peaks(self, units: Sequence[int]) -> dict[int, int]:
         """Return the electrode with the largest mean waveform of each of these units."""
+        peaks: dict[int, int] = {}
         try:
-            data = follow(self.units.group, "waveform_mean")
-            if not isinstance(data, h5py.Dataset) or data.dtype.kind not in "fiu":
+            of_unit = self._waveform_reader()
+            if of_unit is None:
                 return {}
-            if not data.size or holes(data):
-                return {}
+            for unit in units:
+                with reading("units/waveform_mean"):
+                    waveforms = of_unit(unit).astype(np.float64)
+                size = np.ptp(np.nan_to_num(waveforms), axis=0)
+                channels = self._channels(unit, len(size))
+                largest = np.flatnonzero(size == size.max())
+                if len(channels) and len({self._areas[channels[place]] for place in largest}) == 1:
+                    peaks[unit] = int(channels[largest[0]])
         except UnreadableError as error:
             self.units.note(f"left out: {error}")
             return {}
-        if data.nbytes > MAX_WAVEFORM_BYTES:
-            self.units.note(f"units/waveform_mean is too large to look for peaks: {data.nbytes} B")
-            return {}
-        of_unit = self._waveform_reader(data)
-        peaks: dict[int, int] = {}
-        if of_unit is None:
-            return peaks
-        for unit in units:
-            size = np.ptp(np.nan_to_num(of_unit(unit).astype(np.float64)), axis=0)
-            channels = self._channels(unit, len(size))
-            largest = np.flatnonzero(size == size.max())
-            if len(channels) and len({self._areas[channels[place]] for place in largest}) == 1:
-                peaks[unit] = int(channels[largest[0]])
         return peaks
 
-    def _waveform_reader(self, data: h5py.Dataset) -> Callable[[int], NDArray[np.generic]] | None:
-        """Return what reads the waveforms of one unit: shape (n_samples, n_channels)."""
+    def _waveform_reader(self) -> Callable[[int], NDArray[np.generic]] | None:
+        """Return what reads the waveforms of one unit: shape (n_samples, n_channels).
+
+        Raises
+        ------
+        UnreadableError
+            If there are waveforms and they cannot be used.
+        """
+        data = open_dataset(self.units.group, "waveform_mean")
+        if data is None or data.dtype.kind not in "fiu" or not data.size or holes(data):
+            return None
+        if data.nbytes > MAX_WAVEFORM_BYTES:
+            raise UnreadableError(
+                f"units/waveform_mean is too large to look for peaks: {data.nbytes} B"
+            )
         if data.ndim == 3 and len(data) == self.units.n_rows:
             return lambda unit: data[unit]
-        stops = self.units.numbers("waveform_mean_index")
-        if data.ndim == 2 and stops is not None and stops.max(initial=0) <= len(data):
-            edges = np.concatenate([[0], stops]).astype(np.int64)
-            if (np.diff(edges) > 0).all():
-                return lambda unit: data[edges[unit] : edges[unit + 1]].T
-        return None
+        stops = self.units.numbers("waveform_mean_index") if data.ndim == 2 else None
+        edges = None if stops is None else _edges(stops, len(data))
+        if edges is None or not (np.diff(edges) > 0).all():
+            return None
+        return lambda unit: data[edges[unit] : edges[unit + 1]].T
 
     def _channels(self, unit: int, n_channels: int) -> Rows:
         """Return the rows of the electrodes that a waveform has, none if that is not known."""
@@ -292,23 +281,21 @@ class Electrodes:
 def read_electrodes(
     file: h5py.File, units: Table, unit_probes: Sequence[Label]
 ) -> Electrodes | None:
-    """Return the electrodes table that the units refer to; None if there is none."""
+    """Return the electrodes of the units; None if the file has no table of them."""
     try:
         group = _electrodes_group(file, units.group)
-        n_electrodes = 0 if group is None else _n_rows(group)
+        table = None if group is None else Table(group, _n_rows(group), units.notes)
     except UnreadableError as error:
         units.note(f"left out: {error}")
         return None
-    return (
-        Electrodes(Table(group, n_electrodes, units.notes), units, unit_probes) if group else None
-    )
+    return None if table is None else Electrodes(table, units, unit_probes)
 
 
 def _electrodes_group(file: h5py.File, units: h5py.Group) -> h5py.Group | None:
     """Find the electrodes table.
 
-    Where the units' ``electrodes`` does not name its table, the table of the file that holds the
-    units comes first.
+    It is the one that the ``electrodes`` of the units name, then the one of the file that holds
+    the units, then the one of the file that was opened.
 
     Raises
     ------
@@ -332,29 +319,24 @@ def _n_rows(table: h5py.Group) -> int:
     return next((len(column) for column in columns if column is not None), 0)
 
 
-def group_names(units: Table) -> list[Label] | None:
-    """Return the names of the electrode groups that the units refer to."""
+def probes_of(units: Table) -> Labels:
+    """Return the probes that the units table names: in a column of labels, else by reference."""
+    labels = first_labels(units, PROBE_COLUMNS)
+    if labels.source:
+        return labels
     try:
         column = units.column("electrode_group")
+        if column is None or column.kind != "r":
+            return labels
+        references = column.read().tolist()
     except UnreadableError as error:
         units.note(f"left out: {error}")
-        return None
-    if column is None or column.kind != "r":
-        return None
-    names = [_target_name(column, reference) for reference in column.read().tolist()]
-    lost = sum(name is None for name in names)
-    if lost:
-        units.note(f"{column.name} refers to groups that are not in the file in {lost} rows")
-    return names if any(names) else None
-
-
-def probes_of(units: Table) -> tuple[list[Label], str] | None:
-    """Return the probes that the units table itself names, and where."""
-    labels = first_labels(units, PROBE_COLUMNS)
-    if labels is not None:
         return labels
-    names = group_names(units)
-    return None if names is None else (names, "units/electrode_group")
+    names = [_target_name(column, reference) for reference in references]
+    n_lost = names.count(None)
+    if n_lost:
+        units.note(f"{column.name} refers to groups that are not in the file in {n_lost} rows")
+    return Labels(names, column.name) if any(names) else labels
 
 
 def _target_name(column: Column, reference: object) -> Label:
@@ -367,17 +349,16 @@ def _target_name(column: Column, reference: object) -> Label:
 def _regions(units: Table, n_electrodes: int) -> list[Rows]:
     """Return the rows of the electrodes table that each unit lists, from the ragged column."""
     nothing: list[Rows] = [np.empty(0, dtype=np.int64)] * units.n_rows
-    is_ragged = "electrodes_index" in units.group
+    is_ragged = "electrodes_index" in set(units.group)  # also a link to nowhere
     region = units.numbers("electrodes", ragged=is_ragged)
-    stops = units.numbers("electrodes_index") if is_ragged else np.arange(units.n_rows) + 1.0
+    stops = units.numbers("electrodes_index") if is_ragged else np.arange(1.0, units.n_rows + 1)
     if region is None or stops is None:
         return nothing
-    n_each = np.diff(stops, prepend=0)
-    if (n_each < 0).any() or stops.max(initial=0) > len(region):
+    edges = _edges(stops, len(region))
+    if edges is None:
         units.note("left out: units/electrodes, which its index does not fit")
         return nothing
-    ends = stops.astype(np.int64).tolist()
-    listed = [region[end - int(n) : end] for end, n in zip(ends, n_each, strict=True)]
+    listed = [region[first:last] for first, last in pairwise(edges.tolist())]
     beyond = [not _whole_in(rows, n_electrodes).all() for rows in listed]
     if any(beyond):
         units.note(
@@ -388,6 +369,17 @@ def _regions(units: Table, n_electrodes: int) -> list[Rows]:
         nothing[0] if is_beyond else rows.astype(np.int64)
         for rows, is_beyond in zip(listed, beyond, strict=True)
     ]
+
+
+def _edges(stops: NDArray[np.float64], end: int) -> NDArray[np.int64] | None:
+    """Return where the rows of a ragged column begin and end; None if its index does not fit.
+
+    Of shape (n_rows + 1,): row ``k`` has the values from ``edges[k]`` to before ``edges[k + 1]``.
+    """
+    edges = np.concatenate([np.zeros(1), stops])
+    if not _whole_in(edges, end + 1).all() or (np.diff(edges) < 0).any():
+        return None
+    return edges.astype(np.int64)
 
 
 def _whole_in(values: NDArray[np.float64], end: int) -> NDArray[np.bool_]:

@@ -1,11 +1,12 @@
 """The tables below ``intervals`` of an NWB 2 file: presentations and invalid times.
 
-A table that cannot be used costs itself alone, and a note.
+A table that cannot be used is left out, with a note; the others are read.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 
 import h5py
@@ -26,12 +27,10 @@ INVALID_TIMES = "invalid_times"
 
 
 def read_presentations(file: h5py.File, also: Sequence[str], notes: list[str]) -> Presentations:
-    """Read every table ``intervals/*_presentations``, five or six columns of each.
+    """Read every table ``intervals/*_presentations`` and merge them, in order of start.
 
-    Rows without a start or a stop are left out and counted in the log.
-
-    All tables are returned as one, in order of start. `also` names more tables of ``intervals``;
-    one that is not there is passed over.
+    Rows without a start or a stop are left out and counted in the log. `also` names more tables of
+    ``intervals``; one that does not exist is ignored.
     """
     try:
         intervals = follow(file, "intervals")
@@ -42,11 +41,12 @@ def read_presentations(file: h5py.File, also: Sequence[str], notes: list[str]) -
         if intervals is not None:
             notes.append("all presentations are left out: intervals must be a group of tables")
         return Presentations.none()
-    group_of = {
-        name.removesuffix(PRESENTATIONS): name
-        for name in sorted(intervals)
-        if name.endswith(PRESENTATIONS) or name in also
-    }
+    group_of = {}
+    for group in sorted(intervals, key=os.fsencode):
+        if isinstance(group, bytes):  # h5py's answer for a name that is not UTF-8
+            notes.append(f"the table intervals/{group!r} is left out: its name is not UTF-8")
+        elif group.endswith(PRESENTATIONS) or group in also:
+            group_of[group.removesuffix(PRESENTATIONS)] = group
     tables = []
     for name, group in group_of.items():
         try:
@@ -57,15 +57,17 @@ def read_presentations(file: h5py.File, also: Sequence[str], notes: list[str]) -
 
 
 def read_invalid_times(file: h5py.File, notes: list[str]) -> NDArray[np.int64]:
-    """Read the intervals that a file calls invalid: ``intervals/invalid_times``.
+    """Read ``intervals/invalid_times``.
 
-    Returns start and stop of each in session nanoseconds, shape (n_invalid, 2), in order of start.
-    An interval without a stop never ends.
+    Returns
+    -------
+    invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
+        Start and stop of each interval, in order of start. One without a stop never ends.
     """
     nothing = np.empty((0, 2), dtype=np.int64)
     try:
         intervals = follow(file, "intervals")
-        if not isinstance(intervals, h5py.Group) or INVALID_TIMES not in intervals:
+        if not isinstance(intervals, h5py.Group) or INVALID_TIMES not in set(intervals):
             return nothing
         table = _table(intervals, INVALID_TIMES, notes)
         start_s, stop_s = _times(table, "start_time"), table.required("stop_time")
@@ -86,7 +88,7 @@ def _table(intervals: h5py.Group, name: str, notes: list[str]) -> Table:
     Raises
     ------
     UnreadableError
-        If it is no table.
+        If it cannot be used as a table.
     """
     group = follow(intervals, name)
     if not isinstance(group, h5py.Group):
@@ -98,12 +100,12 @@ def _table(intervals: h5py.Group, name: str, notes: list[str]) -> Table:
 
 
 def _times(table: Table, name: str) -> NDArray[np.float64]:
-    """Return a column that the table cannot do without.
+    """Return a column that the table must have.
 
     Raises
     ------
     UnreadableError
-        If it is not there or cannot be used.
+        If it is missing or cannot be used.
     """
     values = table.required(name)
     if values is None:
@@ -117,7 +119,7 @@ def _presentation_table(name: str, table: Table) -> Presentations:
     caption = table.labels("caption")
     row_id = table.numbers("id")
     if row_id is not None and not (np.abs(row_id) < MAX_WHOLE).all():
-        table.note(f"left out: {table.group.name.strip('/')}/id, in which some values are no ids")
+        table.note(f"left out: intervals/{table.name}/id, in which some values are no ids")
         row_id = None
     if row_id is None:
         row_id = np.arange(table.n_rows, dtype=np.float64)
@@ -138,7 +140,7 @@ def _presentation_table(name: str, table: Table) -> Presentations:
         stimulus=np.zeros(len(rows), dtype=np.int64),
         block=np.full(len(rows), np.nan) if block is None else block[rows],
         caption=[(caption[row] or "")[:MAX_TEXT] for row in rows.tolist()] if caption else (),
-        names=(name,),
+        names=(name[:MAX_TEXT],),
     )
 
 
@@ -148,5 +150,5 @@ def _plausible(seconds: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _whole(frame: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Round frames to whole numbers; what is no frame becomes NaN."""
+    """Round frames to whole numbers; values outside int32 become NaN."""
     return np.where(np.abs(frame) < 2**31, np.rint(frame), np.nan)

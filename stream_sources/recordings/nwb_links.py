@@ -1,10 +1,15 @@
-"""Where the objects of an HDF5 file are: links are followed one at a time, each fault in words.
+"""Objects of an HDF5 file by name; links are followed one at a time, so that errors can name them.
 
-h5py answers "not there" for a link whose target is gone, and a file object of Python's, such as one
-behind http(s), stands in for every other file: an external link would lead back into the same file.
+h5py reports a link whose target is gone as a name that does not exist. And where HDF5 reads through
+a Python file object, as over http(s), it uses that object for every file: an external link would
+lead back into the same file.
 """
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import h5py
 
@@ -13,9 +18,8 @@ from contracts.errors import UserError
 MAX_LINKS = 16
 """Links that HDF5 follows in a row (H5Pset_nlinks)."""
 
-LIBRARY_ERRORS = (OSError, KeyError, RuntimeError, ValueError)
-"""What h5py raises where an object cannot be opened or a reference cannot be resolved."""
-
+LIBRARY_ERRORS = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+"""What h5py raises where an object cannot be opened or read, or a reference not be resolved."""
 
 CAUSES = {
     "errno = 11": (
@@ -36,7 +40,7 @@ CAUSES = {
     ),
     "truncated": ("the file is cut short", "Copy or download it again."),
 }
-"""Phrases of HDF5, what each means, and what to do."""
+"""Phrase in an HDF5 error: what it means, and what to do."""
 
 ELSEWHERE = {
     "can't open file": "which is not there. Copy that file beside this one.",
@@ -45,11 +49,11 @@ ELSEWHERE = {
     "signature not found": "which is no HDF5 file.",
     "Is a directory": "which is a folder.",
 }
-"""Phrases of HDF5 about the target of a link into another file."""
+"""Phrase in an HDF5 error about the target of a link into another file: what it means."""
 
 
 class UnreadableError(UserError):
-    """A part of a file cannot be read, with the reason: its column, table or link."""
+    """A column, table or link cannot be read."""
 
 
 def follow(start: h5py.Group, path: str, n_links: int = 0) -> h5py.Group | h5py.Dataset | None:
@@ -71,14 +75,14 @@ def follow(start: h5py.Group, path: str, n_links: int = 0) -> h5py.Group | h5py.
 
 
 def is_local(file: h5py.File) -> bool:
-    """Return whether HDF5 itself opened the file by its name, and not through an object."""
+    """Return whether HDF5 opened the file by its name, not through a Python file object."""
     return bool(file.driver != "fileobj")
 
 
 def target_of(holder: h5py.Dataset, reference: object) -> h5py.Group | h5py.Dataset | None:
-    """Return what an object reference in or at a data set refers to, None if it is gone.
+    """Return the object that a reference stored with a data set refers to, None if it is gone.
 
-    References count in the file of the data set that holds them.
+    References are resolved in the file of that data set.
     """
     if not isinstance(reference, h5py.Reference) or not reference:
         return None
@@ -88,35 +92,52 @@ def target_of(holder: h5py.Dataset, reference: object) -> h5py.Group | h5py.Data
         return None
 
 
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn errors of h5py into one that names the object.
+
+    Raises
+    ------
+    UnreadableError
+        If the block raises one of `LIBRARY_ERRORS`.
+    """
+    try:
+        yield
+    except LIBRARY_ERRORS as error:
+        raise UnreadableError(
+            f"{name} cannot be read: {library_text(error)}. The file may be damaged; copy or "
+            "download it again."
+        ) from error
+
+
 def library_text(error: Exception) -> str:
-    """Return what HDF5 says without the phrases that h5py puts around it."""
+    """Return the message of HDF5 without the phrases that h5py puts around it."""
     text = str(error).strip("'\"")
     return text[text.find("(") + 1 : text.rfind(")")] if text.endswith(")") else text
 
 
 def explained(text: str) -> str:
-    """Return what a phrase of HDF5 about a file means and what to do; empty if that is damage."""
-    for phrase, (meaning, remedy) in CAUSES.items():
-        if phrase in text:
-            return f"{meaning}: {text}. {remedy}"
-    return ""
+    """Return what an HDF5 error about a file means and what to do; empty if that is not known."""
+    found = (
+        f"{means}: {text}. {remedy}" for part, (means, remedy) in CAUSES.items() if part in text
+    )
+    return next(found, "")
 
 
 def _child(group: h5py.Group, name: str, n_links: int) -> h5py.Group | h5py.Dataset | None:
-    where = f"{group.name.rstrip('/')}/{name}".lstrip("/")
+    where = f"{group.name}/{name}".strip("/")
     try:
         link = group.get(name, getlink=True)
-    except TypeError as error:  # a link of a kind that a program has defined for itself
+    except TypeError as error:  # a user-defined link (H5Lregister)
         raise UnreadableError(f"{where} is a link of a kind that h5py does not know") from error
     if link is None:
         return None
     if isinstance(link, h5py.SoftLink):
-        base = group.file["/"] if link.path.startswith("/") else group
-        target = None
-        if n_links < MAX_LINKS:
-            target = follow(base, link.path, n_links + 1)
+        path = os.fsdecode(link.path)  # h5py gives bytes for what is not UTF-8
+        base = group.file["/"] if path.startswith("/") else group
+        target = follow(base, path, n_links + 1) if n_links < MAX_LINKS else None
         if target is None:
-            raise UnreadableError(f"{where} is a link to {link.path}, which is not in the file")
+            raise UnreadableError(f"{where} is a link to {path}, which is not in the file")
         return target
     if isinstance(link, h5py.ExternalLink) and not is_local(group.file):
         raise UnreadableError(

@@ -1,8 +1,8 @@
-"""Which parts of a data set hold data that somebody wrote.
+"""The parts of a data set that were never written, or whose storage is gone.
 
-HDF5 answers with fill values, and without a word, for what was allocated and never written, for
-chunks that are missing, for the sources of a virtual data set that are gone, and for the end of an
-external file that is too short. Here these parts are found before their values are used.
+HDF5 silently reads fill values from data sets that were allocated and never written, from missing
+chunks, from virtual data sets whose sources are gone, and past the end of external files that are
+too short. Here these parts are found before their values are used.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import numpy as np
 from stream_sources.recordings.nwb_links import UnreadableError, follow, is_local, library_text
 
 MAX_NESTED = 8
-"""Virtual data sets of virtual data sets that are looked into."""
+"""Levels of virtual data sets that refer to virtual data sets."""
+
+NEVER_WRITTEN = "was allocated and never written"
 
 ORIGIN = "${ORIGIN}"
-"""Stands for the folder of the HDF5 file in prefixes (H5Pset_efile_prefix)."""
+"""The folder of the HDF5 file, in prefixes (H5Pset_efile_prefix)."""
 
 
 class Hole(NamedTuple):
@@ -33,7 +35,7 @@ class Hole(NamedTuple):
     reason: str
 
     def meets(self, first: int, last: int) -> bool:
-        """Return whether some row of a half-open range is in it."""
+        """Return whether it shares rows with a half-open range."""
         return self.first < last and first < self.last
 
 
@@ -43,9 +45,9 @@ def long_axis(shape: Sequence[int]) -> int:
 
 
 def holes(data: h5py.Dataset, depth: int = 0) -> list[Hole]:
-    """Find the rows that no one wrote, in order; none for a data set that is sound.
+    """Find the rows that hold no data, in order.
 
-    Reads no values: the allocation of the data set, and for virtual ones that of their sources.
+    Reads the allocation of the data set and of the sources of a virtual one, but no values.
     """
     if not data.size:
         return []
@@ -57,7 +59,7 @@ def holes(data: h5py.Dataset, depth: int = 0) -> list[Hole]:
         return _chunk_holes(data)
     n_rows = data.shape[long_axis(data.shape)] if data.shape else 1
     if data.id.get_space_status() == h5py.h5d.SPACE_STATUS_NOT_ALLOCATED:
-        return [Hole(0, n_rows, "was allocated and never written")]
+        return [Hole(0, n_rows, NEVER_WRITTEN)]
     return []
 
 
@@ -69,6 +71,8 @@ def _chunk_holes(data: h5py.Dataset) -> list[Hole]:
     n_written = data.id.get_num_chunks()
     if n_written == n_chunks:
         return []
+    if not n_written:
+        return [Hole(0, data.shape[axis], NEVER_WRITTEN)]
     found = np.zeros(n_along[axis], dtype=np.int64)
 
     def count(chunk: h5py.h5d.StoreInfo) -> None:
@@ -76,16 +80,14 @@ def _chunk_holes(data: h5py.Dataset) -> list[Hole]:
         if place < len(found):
             found[place] += 1
 
-    if n_written:
-        data.id.chunk_iter(count)
+    data.id.chunk_iter(count)
     short = np.flatnonzero(found < n_chunks // n_along[axis])
-    if len(short) == len(found) and not n_written:
-        return [Hole(0, data.shape[axis], "was allocated and never written")]
     reason = f"was never written in {n_chunks - n_written} of its {n_chunks} chunks"
-    runs = np.split(short, np.flatnonzero(np.diff(short) > 1) + 1) if len(short) else []
+    runs = np.split(short, np.flatnonzero(np.diff(short) > 1) + 1)
     return [
         Hole(int(run[0]) * rows_each, min((int(run[-1]) + 1) * rows_each, data.shape[axis]), reason)
         for run in runs
+        if len(run)
     ]
 
 
@@ -112,10 +114,10 @@ def _external_holes(data: h5py.Dataset) -> list[Hole]:
 
 
 def _external_bytes(file: h5py.File, name: str, offset: int) -> tuple[int, str]:
-    """Return how many bytes an external raw file has from an offset on, and what is wrong.
+    """Return how many bytes an external raw file has from an offset, and what to report if too few.
 
-    HDF5 looks for it in the folder that ``HDF5_EXTFILE_PREFIX`` names, by default in the working
-    folder.
+    HDF5 looks for it in the folder that ``HDF5_EXTFILE_PREFIX`` names, by default the working
+    folder. Where there is no usable file the number is -1.
     """
     prefix = os.environ.get("HDF5_EXTFILE_PREFIX", "").replace(ORIGIN, str(_folder(file)))
     path, beside = Path(prefix) / name, _folder(file) / name
@@ -169,7 +171,7 @@ def _virtual_holes(data: h5py.Dataset, depth: int) -> list[Hole]:
 
 
 def _n_points(space: h5py.h5s.SpaceID) -> int | None:
-    """Return how many values a selection has, None if it has no end."""
+    """Return how many values a selection has, None if it is unlimited."""
     try:
         return int(space.get_select_npoints())
     except RuntimeError:
@@ -190,7 +192,7 @@ def _blocks(space: h5py.h5s.SpaceID, axis: int) -> Iterator[tuple[int, int]]:
 
 
 def _source_problem(file: h5py.File, source: h5py.VDSmap, depth: int) -> str:
-    """Return what is wrong with one source of a virtual data set; empty if nothing is."""
+    """Return what is wrong with one source of a virtual data set; empty for nothing."""
     if source.file_name == ".":
         return _data_problem(file, source, depth)
     if not is_local(file):

@@ -1,7 +1,7 @@
-"""The units table of an NWB 2 file: ids, and what is known of each unit.
+"""The units table of an NWB 2 file: ids, labels and quality metrics.
 
-Only the columns that are needed are read. Files differ in where they keep a unit's area and
-probe; `nwb_electrodes` looks for both.
+Files differ in where they keep a unit's area and probe. Those that the units table lacks come from
+the electrodes table (`nwb_electrodes`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from contracts.population import Unit
 from stream_sources.recordings.nwb_columns import (
-    Label,
+    Labels,
     Table,
     as_texts,
     first_labels,
@@ -25,7 +25,6 @@ from stream_sources.recordings.nwb_columns import (
 from stream_sources.recordings.nwb_electrodes import (
     AREA_COLUMNS,
     Electrodes,
-    Place,
     probes_of,
     read_electrodes,
 )
@@ -34,9 +33,9 @@ from stream_sources.recordings.unit_filter import UnitTable
 
 CELL_TYPE_COLUMNS = ("cell_type", "putative_cell_type", "genetic_type")
 QUALITY_COLUMNS = ("quality", "unit_quality", "KSLabel", "ks_label", "kilosort2_label")
-"""NWB names none of these columns, so laboratories do; the first name that a file has counts."""
+"""NWB does not name these columns; these are the names in use. The first one present counts."""
 METRIC_COLUMNS = ("amplitude_cutoff", "presence_ratio", "isi_violations")
-"""As AllenSDK calls them."""
+"""AllenSDK's names."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +53,7 @@ def read_unit_ids(units: h5py.Group, n_units: int) -> list[str]:
     Raises
     ------
     UnreadableError
-        If the ids are no ids.
+        If they cannot be used as ids.
     """
     ids = open_column(units, "id")
     if ids is None:
@@ -72,49 +71,37 @@ def read_unit_ids(units: h5py.Group, n_units: int) -> list[str]:
 
 
 def read_units(file: h5py.File, group: h5py.Group, ids: list[str], notes: list[str]) -> KnownUnits:
-    """Read what the file says of each unit.
+    """Read the labels and metrics of each unit.
 
-    `notes` gets a sentence for each column that is there and cannot be used.
+    A note is added to `notes` for each column that is there and cannot be used.
     """
     units = Table(group, len(ids), notes)
     own_areas = fullest_labels(units, AREA_COLUMNS)
     own_probes = probes_of(units)
-    blank: list[Label] = [""] * len(ids)
-    electrodes = read_electrodes(file, units, own_probes[0] if own_probes else blank)
-    areas = _areas(own_areas, electrodes)
-    probes = _stated(own_probes) if own_probes else electrodes.probes() if electrodes else None
-    columns = (
-        probes.labels if probes else [""] * len(ids),
-        areas.labels if areas else [""] * len(ids),
-        _first(units, CELL_TYPE_COLUMNS),
-        _first(units, QUALITY_COLUMNS),
-    )
+    electrodes = read_electrodes(file, units, own_probes.labels)
+    probes = electrodes.probes() if electrodes and not own_probes.source else own_probes
+    areas = _completed(own_areas, electrodes)
+    cell_types = first_labels(units, CELL_TYPE_COLUMNS)
+    qualities = first_labels(units, QUALITY_COLUMNS)
+    columns = [
+        [label or "" for label in column.labels]
+        for column in (probes, areas, cell_types, qualities)
+    ]
     rows = zip(ids, *columns, strict=True)
     return KnownUnits(
         UnitTable(tuple(Unit(*row) for row in rows), _metrics(units, electrodes)),
-        areas_from=areas.source if areas else "",
-        probes_from=probes.source if probes else "",
+        areas_from=areas.source,
+        probes_from=probes.source,
     )
 
 
-def _areas(own: tuple[list[Label], str] | None, electrodes: Electrodes | None) -> Place | None:
-    """Return the areas of the units table; unknown ones come through the electrodes."""
-    if own is None:
-        return electrodes.areas() if electrodes else None
-    there = electrodes.areas() if electrodes and None in own[0] else None
-    if there is None:
-        return _stated(own)
-    labels = [a if a is not None else b for a, b in zip(own[0], there.labels, strict=True)]
-    return Place(labels, f"{own[1]}, {there.source}")
-
-
-def _stated(found: tuple[list[Label], str]) -> Place:
-    return Place([label or "" for label in found[0]], found[1])
-
-
-def _first(units: Table, names: tuple[str, ...]) -> list[str]:
-    found = first_labels(units, names)
-    return _stated(found).labels if found else [""] * units.n_rows
+def _completed(own: Labels, electrodes: Electrodes | None) -> Labels:
+    """Return the areas of the units table, unknown ones from the electrodes."""
+    if electrodes is None or None not in own.labels:
+        return own
+    there = electrodes.areas()
+    labels = [a if a is not None else b for a, b in zip(own.labels, there.labels, strict=True)]
+    return Labels(labels, ", ".join(filter(None, (own.source, there.source))))
 
 
 def _metrics(units: Table, electrodes: Electrodes | None) -> Mapping[str, NDArray[np.float64]]:

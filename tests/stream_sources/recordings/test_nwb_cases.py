@@ -1,4 +1,4 @@
-"""Small recordings that failed once, beside the checkout: what a user may rely on."""
+"""Small recordings beside the checkout that earlier versions read wrongly or refused."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def summaries(path: Path, cache: Path) -> Iterator[RecordingSummary]:
 
 
 @pytest.mark.parametrize(("name", "right", "note"), RIGHT, ids=[case[0] for case in RIGHT])
-def test_a_recording_that_failed_once_is_read(
+def test_a_recording_with_an_unusual_trait_is_read(
     cases: Path, tmp_path: Path, name: str, right: dict[str, Any], note: str
 ) -> None:
-    """All have the same spikes; what differs is named, and nothing else is noted."""
+    """The spikes are the same in all; labels are right, and faults are noted."""
     for summary in summaries(cases / f"{name}.nwb", tmp_path):
         assert (summary.n_units, summary.n_spikes) == (6, 1305)
         assert summary.span_s == pytest.approx((0.5, 19.9903), abs=1e-4)
@@ -66,6 +66,6 @@ def test_a_recording_that_failed_once_is_read(
 
 @pytest.mark.parametrize(("name", "text"), REFUSED)
 def test_a_recording_without_its_spikes_is_refused(cases: Path, name: str, text: str) -> None:
-    """Fill values are no spikes."""
+    """Fill values are not spikes."""
     with pytest.raises(RecordingError, match=text):
         NwbSource(str(cases / f"{name}.nwb"))

@@ -57,6 +57,13 @@ def as_enum_data_without_reference(path: Path) -> None:
         file["units/quality"].attrs["neurodata_type"] = "EnumData"
 
 
+def as_enum_data_of_fixed_length(path: Path) -> None:
+    """EnumData whose type is stored as a string of fixed length."""
+    as_enum_data_without_reference(path)
+    with h5py.File(path, "a") as file:
+        file["units/quality"].attrs["neurodata_type"] = np.bytes_("EnumData")
+
+
 def as_padded(path: Path) -> None:
     """Text of fixed length, padded with blanks."""
     add(path, "quality", np.array([f"{word:8}" for word in WORDS], dtype="S8"))
@@ -78,7 +85,7 @@ def as_column_vector(path: Path) -> None:
 
 
 def as_second_choice(path: Path) -> None:
-    """``quality`` knows nothing, and another name does."""
+    """``quality`` has no labels, and a column of another name has."""
     add(path, "quality", ["unknown", "Unknown", "NaN", "", "n/a", "None"])
     add(path, "KSLabel", WORDS)
 
@@ -86,13 +93,13 @@ def as_second_choice(path: Path) -> None:
 @pytest.mark.parametrize(
     "form",
     [
-        as_enum, as_enum_data, as_enum_data_without_reference, as_padded, as_nul_padded,
-        as_utf8_fixed, as_column_vector, as_second_choice,
+        as_enum, as_enum_data, as_enum_data_without_reference, as_enum_data_of_fixed_length,
+        as_padded, as_nul_padded, as_utf8_fixed, as_column_vector, as_second_choice,
     ],
     ids=lambda form: form.__name__,
 )  # fmt: skip
 def test_labels_are_read_in_every_form(path: Path, form: Callable[[Path], None]) -> None:
-    """Coded, padded or in another shape: good is good, and can be selected."""
+    """Coded, padded or in another shape, the labels are the same and can be selected."""
     form(path)
     source = NwbSource(str(path))
     assert [unit.quality for unit in source.population.units] == WORDS
@@ -123,8 +130,10 @@ def test_codes_without_names_are_no_labels(path: Path) -> None:
         (["a", "null", "<NA>", "NONE", "grey", "unknown"], ["a", "", "", "", "grey", ""]),
     ],
 )
-def test_numbers_and_words_for_nothing(path: Path, data: Any, labels: list[str]) -> None:
-    """Whole numbers are labels, what stands for nothing is none."""
+def test_whole_numbers_are_labels_and_null_texts_are_not(
+    path: Path, data: Any, labels: list[str]
+) -> None:
+    """Whole numbers become text, NaN and the texts for null become no label."""
     add(path, "cell_type", data)
     assert [unit.cell_type for unit in NwbSource(str(path)).population.units] == labels
 
@@ -212,12 +221,21 @@ def test_ids_are_read_in_every_form(path: Path, ids: Any, found: list[str]) -> N
         ["a", "b", "c", "d", "e", " "],
     ],
 )
-def test_ids_that_are_none_are_refused(path: Path, ids: Any) -> None:
-    """Half numbers, NaN and blanks name no unit."""
+def test_values_that_are_not_ids_are_refused(path: Path, ids: Any) -> None:
+    """Fractions, NaN and blanks are not ids."""
     with h5py.File(path, "a") as file:
         del file["units/id"]
         file["units/id"] = ids
     with pytest.raises(RecordingError, match="units/id must hold a whole number or a name"):
+        NwbSource(str(path))
+
+
+def test_an_id_that_cannot_be_sent_is_refused(path: Path) -> None:
+    """The wire format limits texts."""
+    with h5py.File(path, "a") as file:
+        del file["units/id"]
+        file["units/id"] = ["x" * 2000, *"abcde"]
+    with pytest.raises(RecordingError, match="a unit id may have 1,024 letters; longer are xxx"):
         NwbSource(str(path))
 
 

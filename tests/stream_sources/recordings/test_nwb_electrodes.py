@@ -57,7 +57,7 @@ def areas(source: NwbSource) -> list[str]:
 def test_the_peak_among_many_electrodes_decides(
     tmp_path: Path, columns: dict[str, Any], way: str
 ) -> None:
-    """Not the first electrode of a unit but the one that it is largest on gives the area."""
+    """The area is that of the electrode with the largest waveform, not of the first one listed."""
     electrodes = {"id": range(8), "location": EIGHT, "group_name": PROBE}
     source = read(tmp_path, {**every_electrode(), **columns}, electrodes)
     assert areas(source) == ["VISp", "VISp", "CA1"]
@@ -79,7 +79,7 @@ def test_without_a_peak_many_electrodes_give_no_area(
 
 
 def test_a_peak_and_a_waveform_of_two_areas_give_none(tmp_path: Path) -> None:
-    """Sources that contradict each other are both in doubt."""
+    """Where two sources contradict each other neither is used."""
     electrodes = {"id": range(8), "location": EIGHT, "group_name": PROBE}
     columns = {"peak_channel_id": [6, 7, 1], "waveform_mean": waveforms([0, 7, 1])}
     source = read(tmp_path, {**every_electrode(), **columns}, electrodes)
@@ -87,7 +87,7 @@ def test_a_peak_and_a_waveform_of_two_areas_give_none(tmp_path: Path) -> None:
     assert "the peak of 1 units and their mean waveform are of two areas" in source.notes
 
 
-def test_peaks_that_match_nothing_give_way_to_the_units_electrodes(tmp_path: Path) -> None:
+def test_the_units_electrodes_replace_peaks_that_match_nothing(tmp_path: Path) -> None:
     """Ids of another numbering are noted, and the electrodes of each unit decide."""
     electrodes = {"id": [100, 101, 102], "location": ["A", "B", "C"], "group_name": ["p"] * 3}
     columns = {"peak_channel_id": [0, 1, 2], "electrodes": [2, 1, 0], "electrodes_index": [1, 2, 3]}
@@ -98,7 +98,7 @@ def test_peaks_that_match_nothing_give_way_to_the_units_electrodes(tmp_path: Pat
 
 
 def test_peaks_outside_a_units_electrodes_are_not_used(tmp_path: Path) -> None:
-    """An id that happens to exist but is none of the unit's own electrodes is a coincidence."""
+    """An id that exists, but not among the unit's own electrodes, is of another numbering."""
     electrodes = {"id": [0, 1, 2], "location": ["A", "B", "C"], "group_name": ["p"] * 3}
     columns = {"peak_channel_id": [0, 0, 0], "electrodes": [2, 1, 0], "electrodes_index": [1, 2, 3]}
     source = read(tmp_path, columns, electrodes)
@@ -140,9 +140,30 @@ def test_a_peak_that_may_be_an_id_or_a_row_is_in_doubt(tmp_path: Path) -> None:
     assert areas(source) == ["VISp"] * 3
 
 
+def test_a_peak_between_two_electrodes_is_not_used(tmp_path: Path) -> None:
+    """A fraction is neither an id nor a row nor a place among the unit's electrodes."""
+    electrodes = {"id": range(8), "location": EIGHT, "group_name": PROBE}
+    source = read(tmp_path, {**every_electrode(), "max_channel": [1.5, 2, 3]}, electrodes)
+    assert areas(source) == [""] * 3
+    assert "units/max_channel fits the electrodes in no way or in several; not used" in source.notes
+
+
+def test_waveforms_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    """A type that NumPy does not have is noted, and the peak is not known."""
+    electrodes = {"id": range(8), "location": EIGHT, "group_name": PROBE}
+    path = tmp_path / "file.nwb"
+    write_units(path, random_trains(N_UNITS), columns=every_electrode(), electrodes=electrodes)
+    with h5py.File(path, "a") as file:
+        space = h5py.h5s.create_simple((N_UNITS, 20, 8))
+        h5py.h5d.create(file["units"].id, b"waveform_mean", h5py.h5t.UNIX_D32LE, space)
+    source = NwbSource(str(path))
+    assert areas(source) == [""] * 3
+    assert "left out: units/waveform_mean has a type that cannot be read" in source.notes[0]
+
+
 @pytest.mark.parametrize("null", ["unknown", "Unknown", "nan", ""])
-def test_a_column_that_knows_nothing_gives_way(tmp_path: Path, null: str) -> None:
-    """A location that nobody filled in does not hide a column of another name."""
+def test_a_column_without_labels_does_not_hide_another(tmp_path: Path, null: str) -> None:
+    """Where ``location`` was not filled in, a column of another name is read."""
     electrodes = {
         "id": range(3),
         "location": [null] * 3,
@@ -166,14 +187,14 @@ def test_a_column_that_knows_nothing_gives_way(tmp_path: Path, null: str) -> Non
 def test_columns_complete_each_other_unless_they_disagree(
     tmp_path: Path, location: list[str], brain_area: list[str], found: list[str]
 ) -> None:
-    """Two levels of an atlas are not mixed; the column that knows more is used."""
+    """Two levels of an atlas are not mixed; the column with fewer unknown labels is used."""
     columns = {"location": location, "brain_area": brain_area}
     source = read(tmp_path, columns, {"id": [0], "location": ["x"], "group_name": ["p"]})
     assert areas(source) == found
 
 
 def test_unknown_areas_of_units_come_through_their_electrodes(tmp_path: Path) -> None:
-    """Units that say "unknown" take what their electrodes say; those without an area keep none."""
+    """An area "unknown" is taken from the electrodes; an area that is stated as none is not."""
     electrodes = {"id": range(3), "location": ["VISp", "VISl", "CA1"], "group_name": ["p"] * 3}
     columns = {"area": ["unknown", "None", "DG"], "electrodes": range(3)}
     source = read(tmp_path, columns, electrodes)
@@ -187,6 +208,8 @@ def test_unknown_areas_of_units_come_through_their_electrodes(tmp_path: Path) ->
         ({"electrodes": [0, 1, 9], "electrodes_index": [1, 2, 3]}, "past the end of the 8"),
         ({"electrodes": [0, 1], "electrodes_index": [1, 2, 3]}, "which its index does not fit"),
         ({"electrodes": [0, 1, 2], "electrodes_index": [2, 1, 3]}, "which its index does not fit"),
+        ({"electrodes": [0, 1, 2], "electrodes_index": [1, np.nan, 3]}, "its index does not fit"),
+        ({"electrodes": [0, 1, 2], "electrodes_index": [1.5, 2, 3]}, "its index does not fit"),
         ({"electrodes": [0, 1, 2], "electrodes_index": [1, 3]}, "has 2 values, the table has 3"),
         ({"electrodes": [0, 1]}, "units/electrodes has 2 values, the table has 3"),
         ({"electrodes": ["a", "b", "c"]}, "units/electrodes must hold numbers"),
@@ -203,7 +226,7 @@ def test_electrodes_that_do_not_fit_are_noted(
 
 
 def test_a_reference_to_a_deleted_group_is_no_probe(tmp_path: Path) -> None:
-    """A dangling object reference costs the probe, with a note, not the recording."""
+    """A unit with a dangling object reference has no probe, and a note is made."""
     path = write_units(tmp_path / "file.nwb", random_trains(N_UNITS))
     with h5py.File(path, "a") as file:
         kept, gone = (file.create_group(f"general/ephys/{name}") for name in ("probeA", "gone"))

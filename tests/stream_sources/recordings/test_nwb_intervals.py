@@ -1,4 +1,4 @@
-"""Tables of presentations that do not fit: none is dropped without a word."""
+"""Tables of presentations that cannot be used: none is dropped silently."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROWS = np.arange(4.0)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Write a recording with one sound table and one to be spoilt."""
+    """Write a recording with two tables, one of which the tests change."""
     path = write_units(tmp_path / "file.nwb", random_trains())
     for name in (GOOD, BAD):
         columns = {"start_time": ROWS, "stop_time": ROWS + 1, "frame": ROWS, "id": range(4)}
@@ -64,10 +64,10 @@ def table(value: Any) -> Callable[[h5py.Group], None]:
         (column("stop_time", h5py.SoftLink("/gone")), "stop_time is a link to /gone"),
     ],
 )
-def test_a_table_that_cannot_be_used_costs_itself_alone(
+def test_a_table_that_cannot_be_used_is_left_out(
     path: Path, change: Callable[[h5py.Group], None], text: str
 ) -> None:
-    """The others are read, and the table and the reason are said."""
+    """The others are read; the note has the table and the reason."""
     with h5py.File(path, "a") as file:
         change(file["intervals"])
     source = NwbSource(str(path))
@@ -86,10 +86,10 @@ def test_a_table_that_cannot_be_used_costs_itself_alone(
         ("frame", ["a", "b", "c", "d"], "frame must hold numbers"),
     ],
 )
-def test_a_column_of_a_table_that_does_not_fit_costs_itself_alone(
+def test_a_column_of_a_table_that_does_not_fit_is_left_out(
     path: Path, name: str, values: Any, text: str
 ) -> None:
-    """Presentations keep their times; rows are counted in place of ids, frames are unknown."""
+    """Presentations keep their times; row numbers replace ids, and frames are unknown."""
     with h5py.File(path, "a") as file:
         column(name, values)(file["intervals"])
     source = NwbSource(str(path))
@@ -100,8 +100,8 @@ def test_a_column_of_a_table_that_does_not_fit_costs_itself_alone(
     assert [mark.frame for mark in marks] == ([None] * 4 if name == "frame" else [0, 1, 2, 3])
 
 
-def test_intervals_that_lead_nowhere_cost_all_tables(path: Path) -> None:
-    """A dangling link in place of ``intervals`` costs the presentations, not the spikes."""
+def test_a_dangling_link_in_place_of_intervals_leaves_the_spikes(path: Path) -> None:
+    """All presentations are left out, with a note."""
     with h5py.File(path, "a") as file:
         del file["intervals"]
         file["intervals"] = h5py.ExternalLink("gone.nwb", "/intervals")
@@ -110,15 +110,34 @@ def test_intervals_that_lead_nowhere_cost_all_tables(path: Path) -> None:
     assert "all presentations are left out: intervals is a link" in source.notes[0]
 
 
-def test_invalid_times_that_cannot_be_read_are_said(path: Path) -> None:
-    """Intervals without their ends are not made up."""
+def test_invalid_times_that_do_not_fit_are_noted(path: Path) -> None:
+    """Stop times that are missing are not made up."""
     write_presentations(path, "invalid_times", start_time=[1.0, 2.0], stop_time=[1.5])
     source = NwbSource(str(path))
     assert len(source.invalid_ns) == 0
     assert "invalid_times is left out: intervals/invalid_times/stop_time has 1" in source.notes[0]
 
 
-def test_rows_that_nobody_wrote_are_no_presentations(path: Path) -> None:
+def test_invalid_times_behind_a_dangling_link_are_noted(path: Path) -> None:
+    """A link to nowhere is not the same as no invalid times."""
+    with h5py.File(path, "a") as file:
+        file["intervals/invalid_times"] = h5py.SoftLink("/gone")
+    (note,) = NwbSource(str(path)).notes
+    assert "intervals/invalid_times is left out: intervals/invalid_times is a link to /gone" in note
+
+
+def test_a_table_whose_name_is_not_utf8_is_left_out(path: Path) -> None:
+    """h5py gives such a name as bytes; it cannot be sent."""
+    with h5py.File(path, "a") as file:
+        file["intervals"].move(BAD, b"caf\xe9_presentations")
+    source = NwbSource(str(path))
+    assert source.presentations.names == ("good",)
+    assert source.notes == (
+        r"the table intervals/b'caf\xe9_presentations' is left out: its name is not UTF-8",
+    )
+
+
+def test_unwritten_rows_are_not_presentations(path: Path) -> None:
     """The rest of a column that was written in part is zero, which is no presentation."""
     with h5py.File(path, "a") as file:
         for name in ("start_time", "stop_time"):

@@ -1,4 +1,4 @@
-"""Columns that stand in another file than the one that was opened."""
+"""Columns that are in another file than the one that was opened."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ WAYS = [external, soft_to_external, soft, through_a_group, each_column, spikes_a
 def test_spikes_behind_links_are_the_spikes_of_the_other_file(
     tmp_path: Path, way: Callable[[h5py.File], None], storage: dict[str, Any]
 ) -> None:
-    """However the table leads to them, the spikes are those of the file that holds them."""
+    """The spikes are those of the file that holds them, whatever links lead there."""
     write_units(tmp_path / "other.nwb", TRAINS, **storage)
     path = tmp_path / "session.nwb"
     with h5py.File(path, "w") as file:
@@ -134,7 +134,7 @@ def test_links_are_followed_from_another_working_folder(
 
 
 def test_areas_come_from_the_file_that_holds_the_units(tmp_path: Path) -> None:
-    """References and ids of linked units count in their own file."""
+    """References and ids of linked units are resolved in their own file."""
     electrodes = {"id": [5], "location": ["VISp"], "group_name": ["probeA"]}
     write_units(
         tmp_path / "other.nwb",
@@ -227,7 +227,7 @@ def test_a_link_within_the_file_is_followed_over_http(tmp_path: Path) -> None:
 def test_a_map_that_shows_other_values_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever else moves the data, what is mapped is compared with what HDF5 reads."""
+    """Mapped values are compared with what HDF5 reads, in case the offset is wrong."""
     real = spikes_module._map_times
     monkeypatch.setattr(
         spikes_module, "_map_times", lambda file, offset, n: real(file, offset - 8, n)
@@ -237,8 +237,8 @@ def test_a_map_that_shows_other_values_is_not_used(
     assert spike_lists.of_batches(source.batches()) == spike_lists.of_trains(TRAINS)
 
 
-def test_a_linked_file_that_a_writer_holds_open_is_said(tmp_path: Path) -> None:
-    """The cause is that of the other file."""
+def test_a_linked_file_that_a_writer_holds_open_is_reported(tmp_path: Path) -> None:
+    """The message names the other file and why it cannot be opened."""
     write_units(tmp_path / "other.nwb", TRAINS)
     with h5py.File(tmp_path / "session.nwb", "w") as file:
         external(file)
@@ -249,8 +249,8 @@ def test_a_linked_file_that_a_writer_holds_open_is_said(tmp_path: Path) -> None:
         NwbSource(str(tmp_path / "session.nwb"))
 
 
-def test_two_links_that_chase_each_other_end(tmp_path: Path) -> None:
-    """Links without an end are refused as HDF5 does."""
+def test_a_cycle_of_links_is_refused(tmp_path: Path) -> None:
+    """Two links that lead to each other are no endless loop."""
     with h5py.File(tmp_path / "session.nwb", "w") as file:
         file["units"] = h5py.SoftLink("/other")
         file["other"] = h5py.SoftLink("/units")
@@ -261,7 +261,7 @@ def test_two_links_that_chase_each_other_end(tmp_path: Path) -> None:
 def test_a_raw_file_of_the_same_name_in_the_working_folder_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HDF5 looks there first; the user decides which of two is meant."""
+    """HDF5 looks there first; with two files of one name the user must choose."""
     write_units(tmp_path / "other.nwb", TRAINS)
     monkeypatch.chdir(tmp_path)
     with h5py.File(tmp_path / "session.nwb", "w") as file:

@@ -21,14 +21,14 @@ N_SPIKES = sum(map(len, TRAINS))
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Write a sound recording."""
+    """Write a recording without faults."""
     electrodes = {"id": [3], "location": ["VISp"], "group_name": ["probeA"]}
     columns = {"quality": ["good"] * 6, "peak_channel_id": [3] * 6, "area": ["CA1"] * 6}
     return write_units(tmp_path / "file.nwb", TRAINS, columns=columns, electrodes=electrodes)
 
 
 def remake(path: Path, name: str, **storage: object) -> None:
-    """Replace a data set by one of the same shape and type that nobody wrote."""
+    """Replace a data set by an unwritten one of the same shape and type."""
     with h5py.File(path, "a") as file:
         old = file[name]
         shape, dtype = old.shape, old.dtype
@@ -39,15 +39,15 @@ def remake(path: Path, name: str, **storage: object) -> None:
 @pytest.mark.parametrize("storage", [{}, {"chunks": (4,)}, {"chunks": (4,), "compression": "gzip"}])
 @pytest.mark.parametrize("name", ["spike_times", "spike_times_index", "id"])
 def test_an_unwritten_column_is_refused(path: Path, name: str, storage: dict[str, object]) -> None:
-    """A column that the spikes need and nobody wrote is named, with the reason."""
+    """The message names the column and the reason."""
     remake(path, f"units/{name}", **storage)
     with pytest.raises(UserError, match=f"units/{name} was allocated and never written"):
         NwbSource(str(path))
 
 
 @pytest.mark.parametrize("name", ["quality", "peak_channel_id", "area"])
-def test_an_unwritten_column_of_another_kind_is_left_out(path: Path, name: str) -> None:
-    """What the units can do without is left out, with a note, and does not name their area."""
+def test_an_unwritten_optional_column_is_left_out(path: Path, name: str) -> None:
+    """It is noted, and its fill values are not labels or peaks."""
     remake(path, f"units/{name}", chunks=(4,))
     source = NwbSource(str(path))
     assert any(f"left out: units/{name} was allocated and never" in text for text in source.notes)
@@ -58,8 +58,8 @@ def test_an_unwritten_column_of_another_kind_is_left_out(path: Path, name: str) 
 
 
 @pytest.mark.parametrize("name", ["start_time", "stop_time", "frame"])
-def test_an_unwritten_column_of_presentations_is_no_time(path: Path, name: str) -> None:
-    """Presentations at 0 s are not made up, nor is frame 0."""
+def test_an_unwritten_column_of_presentations_is_left_out(path: Path, name: str) -> None:
+    """Its fill values are neither presentations at 0 s nor frame 0."""
     rows = np.arange(5.0)
     write_presentations(path, "m_presentations", start_time=rows, stop_time=rows + 1, frame=rows)
     remake(path, f"intervals/m_presentations/{name}")
@@ -70,7 +70,7 @@ def test_an_unwritten_column_of_presentations_is_no_time(path: Path, name: str) 
 
 
 def test_a_chunk_that_was_never_written_is_refused_where_it_matters(path: Path) -> None:
-    """Missing chunks in the middle: refused for the units that they hold, not for others."""
+    """A missing chunk refuses the units with spikes in it, not others."""
     with h5py.File(path, "a") as file:
         times = file["units/spike_times"][:]
         stops = file["units/spike_times_index"][:]
@@ -90,7 +90,7 @@ def test_a_chunk_that_was_never_written_is_refused_where_it_matters(path: Path) 
 
 
 def test_rows_beyond_the_last_unit_may_be_unwritten(path: Path) -> None:
-    """A column that was made too long and filled in part is sound."""
+    """A column longer than its data can be read."""
     with h5py.File(path, "a") as file:
         times = file["units/spike_times"][:]
         del file["units/spike_times"]
@@ -143,7 +143,7 @@ def rename(path: Path) -> None:
 
 
 def spoil(path: Path) -> None:
-    """Make the source no HDF5 file."""
+    """Overwrite the source with something else."""
     path.write_bytes(b"not HDF5 at all")
 
 
@@ -160,7 +160,7 @@ def spoil(path: Path) -> None:
 def test_a_virtual_source_that_is_gone_is_refused(
     path: Path, change: Callable[[Path], None], text: str
 ) -> None:
-    """HDF5 would give fill values for whatever a virtual data set cannot get."""
+    """HDF5 would read fill values in place of its data."""
     virtual(path)
     assert NwbSource(str(path)).n_spikes == N_SPIKES
     change(path.with_name("source.h5"))
@@ -169,7 +169,7 @@ def test_a_virtual_source_that_is_gone_is_refused(
 
 
 def test_a_virtual_data_set_with_a_hole_is_refused(path: Path) -> None:
-    """Rows that no source gives are fill values."""
+    """Rows that no source covers would be fill values."""
     virtual(path, rows=N_SPIKES - 10)
     with pytest.raises(
         RecordingError, match=r"without a source for some rows: 10 spikes of 1 units"
@@ -177,8 +177,8 @@ def test_a_virtual_data_set_with_a_hole_is_refused(path: Path) -> None:
         NwbSource(str(path))
 
 
-def test_a_virtual_data_set_of_a_virtual_one_is_looked_into(path: Path) -> None:
-    """A source that is itself virtual is sound only if its own source is."""
+def test_the_sources_of_a_virtual_source_are_checked(path: Path) -> None:
+    """A virtual data set may refer to another one, whose own source may be gone."""
     virtual(path)
     with h5py.File(path.with_name("source.h5"), "a") as other:
         times = other["deep/times"][:]
@@ -203,7 +203,7 @@ def test_a_virtual_data_set_of_a_virtual_one_is_looked_into(path: Path) -> None:
 def test_an_external_raw_file_that_is_gone_or_short_is_refused(
     path: Path, change: Callable[[Path], None], text: str
 ) -> None:
-    """HDF5 fills up with zeros what a raw file lacks."""
+    """HDF5 would read zeros past the end of a raw file."""
     raw = path.with_name("spikes.raw")
     with h5py.File(path, "a") as file:
         times = file["units/spike_times"][:]
@@ -219,7 +219,7 @@ def test_an_external_raw_file_that_is_gone_or_short_is_refused(
 
 
 def test_a_filter_that_is_not_installed_is_named(path: Path) -> None:
-    """Packed data without their filter are not damaged."""
+    """A missing filter is not damage."""
     with h5py.File(path, "a") as file:
         times = file["units/spike_times"][:]
         del file["units/spike_times"]
@@ -236,3 +236,36 @@ def test_a_filter_that_is_not_installed_is_named(path: Path) -> None:
     with pytest.raises(RecordingError, match=r"packed with the filter .* \(32015\)") as caught:
         NwbSource(str(path))
     assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("units/cell_type", ["RS"] * 6),
+        ("units/waveform_mean", np.ones((6, 5, 1))),
+        ("intervals/m_presentations/frame", np.arange(5.0)),
+    ],
+)
+def test_damaged_data_of_an_optional_column_are_left_out(
+    path: Path, name: str, data: object
+) -> None:
+    """A chunk that cannot be unpacked is noted; the spikes and the other columns are read."""
+    rows = np.arange(5.0)
+    write_presentations(path, "m_presentations", start_time=rows, stop_time=rows + 1)
+    with h5py.File(path, "a") as file:
+        file["units/electrodes"] = [0, 1] * 6
+        file["units/electrodes_index"] = np.arange(2, 14, 2)
+        table = file["general/extracellular_ephys/electrodes"]
+        for column, values in (("id", [3, 4]), ("location", ["A", "B"]), ("group_name", "pp")):
+            del table[column]
+            table[column] = [*values]
+        del file["units/area"], file["units/peak_channel_id"]
+        damaged = file.create_dataset(name, data=data, compression="gzip")
+        chunk = damaged.id.get_chunk_info(0)
+    with path.open("r+b") as raw:
+        raw.seek(chunk.byte_offset)
+        raw.write(b"\xff" * chunk.size)
+    source = NwbSource(str(path))
+    assert source.n_spikes == N_SPIKES
+    assert len(list(source.marks())) == 5
+    assert any(f"left out: {name} cannot be read: " in note for note in source.notes)
