@@ -18,6 +18,7 @@ import h5py
 
 from contracts.errors import RecordingError, UserError, listed
 from contracts.population import Population
+from contracts.wire_header import MAX_TEXT
 from stream_sources.recordings.nwb_columns import read_text
 from stream_sources.recordings.nwb_intervals import read_invalid_times, read_presentations
 from stream_sources.recordings.nwb_links import (
@@ -41,7 +42,7 @@ CHUNK_CACHE_BYTES = 32 << 20
 """Several chunks as pynwb writes them (4 MiB), so that none is unpacked twice."""
 
 MAX_LABEL = 64
-"""A longer identifier would fill the screen; the file's name stands in for it."""
+"""The file's name is used in place of a longer identifier, which would fill the screen."""
 
 
 class NwbSource(RecordingSource):
@@ -136,18 +137,18 @@ def _read(
 
 @contextmanager
 def open_nwb(path: str, cache_dir: Path | str | None) -> Iterator[h5py.File]:
-    """Open a file wherever it is.
+    """Open a file, local or remote.
 
     Raises
     ------
     RecordingError
-        In place of whatever HDF5 or the system says against the file.
+        If the file cannot be opened; also in place of h5py's errors within the block.
     TypeError
-        If it is not h5py's.
+        If raised within the block, and not by h5py.
     ValueError
-        If it is not h5py's.
+        The same.
     MemoryError
-        If it is not h5py's.
+        The same.
     """
     try:
         if is_url(path):
@@ -162,7 +163,7 @@ def open_nwb(path: str, cache_dir: Path | str | None) -> Iterator[h5py.File]:
         raise RecordingError(path, str(error)) from error
     except (OSError, KeyError, RuntimeError) as error:  # what h5py raises for damaged files
         raise RecordingError(path, _damage(error)) from error
-    except (TypeError, ValueError, MemoryError) as error:  # types and sizes that no file has
+    except (TypeError, ValueError, MemoryError) as error:  # impossible types and sizes
         if not _is_from_h5py(error):
             raise
         raise RecordingError(path, _damage(error)) from error
@@ -170,12 +171,12 @@ def open_nwb(path: str, cache_dir: Path | str | None) -> Iterator[h5py.File]:
 
 @contextmanager
 def _open_remote(url: str, cache: Path) -> Iterator[h5py.File]:
-    """Open a file behind http(s); a failed read is the error, whatever HDF5 made of it.
+    """Open a file over http(s).
 
     Raises
     ------
     RecordingError
-        If the server or the cache failed.
+        If a read from the server or the cache failed, even where HDF5 went on without the data.
     """
     with RemoteFile(url, cache) as remote:
         try:
@@ -235,7 +236,7 @@ def _units_group(file: h5py.File, path: str) -> h5py.Group:
         )
     group = follow(file, "units")
     if not isinstance(group, h5py.Group):
-        found = ", ".join(sorted(file)) or "nothing"
+        found = ", ".join(sorted(map(str, file))) or "nothing"
         raise RecordingError(
             path,
             f"it has no units table, so no sorted spikes; it has {found}. In the Allen data "
@@ -261,6 +262,11 @@ def _id_problems(unit_ids: Sequence[str]) -> list[str]:
         problems.append(
             f"each unit needs an id of its own; {len(twice)} ids stand in units/id more than "
             f"once: {listed(twice)}"
+        )
+    too_long = [unit_id[:40] for unit_id in unit_ids if len(unit_id) > MAX_TEXT]
+    if too_long:
+        problems.append(
+            f"a unit id may have {MAX_TEXT:,} letters; longer are {listed(too_long)} ..."
         )
     return problems
 

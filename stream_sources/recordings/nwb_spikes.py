@@ -1,9 +1,9 @@
 """The spike times of an NWB 2 units table: where they are and whether they are sound.
 
 ``spike_times`` holds the trains end to end, ``spike_times_index`` where each one stops. A local,
-contiguous, uncompressed column of float64 is mapped where it stands, which may be another file than
-the one that was opened. Anything else is read once: into memory if it is small, else into a
-temporary file without a name, which is then mapped.
+contiguous, uncompressed column of float64 is mapped from the file that holds it, which need not be
+the one that was opened. Anything else is read once: into memory if it is small, else into an
+unnamed temporary file, which is then mapped.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def read_index(units: h5py.Group, path: str) -> SpikeColumns:
 
 
 def load_trains(spikes: SpikeColumns, rows: NDArray[np.int64]) -> SpikeTrains:
-    """Get hold of the spikes of the chosen units.
+    """Map or read the spikes of the chosen units.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def load_trains(spikes: SpikeColumns, rows: NDArray[np.int64]) -> SpikeTrains:
     Raises
     ------
     UnreadableError
-        If nobody wrote the spikes of some of these units.
+        If the spikes of some of these units were never written or cannot be read.
     """
     times, bounds = spikes.times, spikes.bounds
     start, stop = bounds[rows], bounds[rows + 1]
@@ -117,12 +117,9 @@ def load_trains(spikes: SpikeColumns, rows: NDArray[np.int64]) -> SpikeTrains:
 
 
 def train_problems(trains: SpikeTrains, unit_ids: Sequence[str], fill: float) -> list[str]:
-    """Check that every train is sorted, finite, within the session clock and no fill value.
+    """Check that every train is sorted, finite, within the session clock, and was written.
 
-    Reads all spikes once, a piece at a time. `fill` is what HDF5 gives for values that nobody
-    wrote.
-
-    Returns one sentence for each problem.
+    Reads all spikes once, a piece at a time. `fill` is HDF5's value for unwritten data.
     """
     falling = _unsorted_units(trains)
     finite = {
@@ -195,12 +192,12 @@ def _spike_column(units: h5py.Group, name: str, problems: list[str]) -> Column |
 
 
 def _check_written(times: Column, start: NDArray[np.int64], stop: NDArray[np.int64]) -> None:
-    """Refuse spikes that nobody wrote.
+    """Refuse trains with spikes that were never written.
 
     Raises
     ------
     UnreadableError
-        If there are any among these trains.
+        With the reason and the number of spikes.
     """
     for hole in times.holes():
         lost = np.clip(np.minimum(stop, hole.last) - np.maximum(start, hole.first), 0, None)
@@ -213,11 +210,11 @@ def _check_written(times: Column, start: NDArray[np.int64], stop: NDArray[np.int
 
 
 def _mapped(times: Column) -> tuple[NDArray[np.float64], mmap.mmap] | None:
-    """Map a column of little-endian float64 that stands in one run in a file of this machine.
+    """Map a column of little-endian float64 that is contiguous in a local file; None for others.
 
-    The offset counts in the file that holds the data set, which a link may lead to. Some values are
-    compared with what HDF5 reads: whatever else moves the data, as a driver that splits the file
-    does, none are taken from the wrong place.
+    The offset counts in the file that holds the data set, which a link may lead to. In case it is
+    wrong nevertheless, as with a driver that splits the file, some values are compared with what
+    HDF5 reads.
     """
     data = times.data
     offset = data.id.get_offset()  # None for chunked, compact and virtual data
@@ -300,12 +297,18 @@ def _to_memory(
 def _to_spool(
     pieces: Iterator[NDArray[np.float64]], n_values: int, bar: tqdm[None]
 ) -> tuple[NDArray[np.float64], mmap.mmap]:
-    with tempfile.TemporaryFile(prefix="neurrate-spikes-") as file:
-        for piece in pieces:
-            piece.astype(FLOAT64, copy=False).tofile(file)
-            bar.update(len(piece))
-        file.flush()
-        return _map_times(file, 0, n_values)
+    try:
+        with tempfile.TemporaryFile(prefix="neurrate-spikes-") as file:
+            for piece in pieces:
+                piece.astype(FLOAT64, copy=False).tofile(file)
+                bar.update(len(piece))
+            file.flush()
+            return _map_times(file, 0, n_values)
+    except OSError as error:  # not of the recording: `pieces` raises UnreadableError
+        raise UnreadableError(
+            f"{n_values * FLOAT64.itemsize:,} bytes of spikes cannot be kept in the folder for "
+            f"temporary files: {error.strerror or error}. Set TMPDIR to one with more room."
+        ) from error
 
 
 def _unsorted_units(trains: SpikeTrains) -> list[int]:
@@ -337,7 +340,7 @@ def _file_order(start: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np
 
 
 def _units_out_of_clock(trains: SpikeTrains) -> list[int]:
-    """Return the trains whose first or last time is no time; in a sorted train these decide."""
+    """Return the trains with times outside the session clock; they are sorted, so the ends tell."""
     busy = np.flatnonzero(trains.stop > trains.start)
     limit_s = MAX_SESSION_NS / NS_PER_S
     first, last = trains.at(trains.start[busy]), trains.at(trains.stop[busy] - 1)
@@ -347,9 +350,10 @@ def _units_out_of_clock(trains: SpikeTrains) -> list[int]:
 
 
 def _filled_units(trains: SpikeTrains, fill: float) -> list[int]:
-    """Return the trains whose first two times are the fill value: no neuron fires so.
+    """Return the trains whose first two times are the fill value.
 
-    Unwritten parts of a contiguous data set look like this; HDF5 keeps no record of them.
+    HDF5 does not record which part of a contiguous data set was written; no neuron fires twice at
+    one time.
     """
     several = np.flatnonzero(trains.stop - trains.start > 1)
     first = trains.start[several]
