@@ -1,9 +1,8 @@
-"""Names in expressions that select units: quotation marks, separators, topics.
+"""Names of areas, cell types, probes and units in the expressions that select units.
 
-A recording may call an area anything: ``Primary visual area, layer 2/3``. In an expression such a
-name stands in double quotation marks, within which JSON's escapes count. For people it is shown as
-it is, and control characters as escapes. In a topic only ASCII letters, digits, ``_`` and ``-``
-stand, so a topic has a name of its own.
+An area may have any name, such as ``Primary visual area, layer 2/3``. Expressions take it in double
+quotation marks, with JSON's escapes. People see the name itself, with control characters escaped.
+Topics allow only ASCII letters, digits, ``_`` and ``-``, so their names are derived.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from collections.abc import Iterable, Sequence
 from contracts.errors import UserError
 
 KINDS = ("area", "probe", "cell_type", "unit", "ids")
-"""What may stand before the first colon of an expression."""
+"""The words that may precede the first colon of an expression."""
 
 RESERVED = frozenset({"all", "shuffled", "silent", "good", "allen"})
-"""Words of the expressions: as names they stand in quotation marks."""
+"""Keywords of the expressions; an area with one of these names must be quoted."""
 
 MAX_TOPIC = 64
-"""Letters in the name of a population in a topic."""
+"""Length of a population's name in a topic."""
 
 HASH_DIGITS = 6
-"""Of the expression's hash, where two names would be the same topic."""
+"""Length of the hash that keeps two names apart in topics."""
 
 _TOPIC_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 _BLANK = " \t\r\n"
@@ -33,7 +32,7 @@ _STRING = json.JSONDecoder(strict=False)
 
 
 def shown(name: str) -> str:
-    r"""Return a name for people: what is not printable stands as an escape.
+    r"""Return a name for display, with what is not printable escaped.
 
     >>> print(shown("Süd\n"))
     Süd\n
@@ -44,7 +43,7 @@ def shown(name: str) -> str:
 
 
 def named(name: str) -> str:
-    r"""Return a name as it can be typed in an expression, in quotation marks if it needs them.
+    r"""Return a name as an expression takes it, quoted if necessary.
 
     >>> print(named("VISp"), named("layer 2/3, deep"), named('the "hilus"'))
     VISp "layer 2/3, deep" "the \"hilus\""
@@ -57,15 +56,15 @@ def named(name: str) -> str:
 
 
 def split_names(text: str, separator: str) -> list[str]:
-    """Split a text at a separator that stands outside quotation marks, and strip the parts.
+    """Split a text at each separator outside quoted names, and strip the parts.
 
-    A quotation mark opens a quoted name at the beginning of a part, after ``|`` and after the colon
-    of a kind; anywhere else it is a letter.
+    A quoted name can begin a part, or follow ``|`` or a kind's colon. A quotation mark anywhere
+    else is part of a name.
 
     Raises
     ------
     UserError
-        If a quoted name has no end.
+        If a closing quotation mark is missing.
 
     Examples
     --------
@@ -92,12 +91,12 @@ def split_names(text: str, separator: str) -> list[str]:
 
 
 def read_name(text: str) -> str:
-    """Return the name that a part of an expression spells, quoted or not.
+    """Return a name that may be quoted.
 
     Raises
     ------
     UserError
-        If something follows the closing quotation mark, or there is none.
+        If the closing quotation mark is missing, or text follows it.
 
     Examples
     --------
@@ -126,14 +125,14 @@ def split_ids(text: str) -> list[str]:
 
 
 def read_expression(expression: str) -> tuple[str, tuple[str, ...]]:
-    """Return the kind of an expression, empty for a bare name, and the names in it.
+    """Return the kind of an expression, empty for a bare name, and its names.
 
-    Without quotation marks all that follows the colon is one name, but for ids.
+    Unless it is quoted, everything after the colon is one name; only ids are split.
 
     Raises
     ------
     UserError
-        If a quoted name has no end, or something follows it.
+        If a closing quotation mark is missing, or text follows it.
 
     Examples
     --------
@@ -151,23 +150,25 @@ def read_expression(expression: str) -> tuple[str, tuple[str, ...]]:
 
 
 def label_of(name: str, expression: str) -> str:
-    """Return what people read of a population: its name, or what it was derived from.
+    """Return a population's name for display: the one that its name in topics was derived from.
 
-    >>> label_of("Sud", "Süd"), label_of("south", "Süd")
-    ('Süd', 'south')
+    >>> label_of("Sud", "Süd"), label_of("Sud", 'area:"Süd"'), label_of("south", "Süd")
+    ('Süd', 'Süd', 'south')
     """
-    return _label(expression) if name in _topics(expression) else name
+    label = _label(expression)
+    origins = (expression, label, label.partition(":")[2])
+    return next((_label(text) for text in origins if text and name in _topics(text)), name)
 
 
 def topic_names(expressions: Iterable[str]) -> dict[str, str]:
-    """Derive a name for each expression that can stand in a topic; the names are the keys.
+    """Return the expressions by the name that each has in topics.
 
     >>> topic_names(["all", "area:VISp", "Süd", "Sud"])
     {'all': 'all', 'area_VISp': 'area:VISp', 'Sud-be833b': 'Süd', 'Sud': 'Sud'}
     """
     wanted = list(dict.fromkeys(expressions))
     taken: dict[str, str] = {}
-    # A name that needs no change is kept, whatever comes before it.
+    # First those that need no change: they keep their names.
     for expression in sorted(wanted, key=lambda text: _topics(text)[0] != text):
         names = _topics(expression)
         taken[next((name for name in names if name not in taken), names[-1])] = expression
@@ -175,12 +176,12 @@ def topic_names(expressions: Iterable[str]) -> dict[str, str]:
 
 
 def _quoted(text: str, at: int) -> tuple[str, int]:
-    """Read the quoted name that begins somewhere in a text; return it and where it ends.
+    """Return the quoted name that begins at a position of a text, and the position after it.
 
     Raises
     ------
     UserError
-        If it does not end.
+        If its closing quotation mark is missing.
     """
     try:
         name, end = _STRING.raw_decode(text, at)
@@ -202,10 +203,10 @@ def _label(expression: str) -> str:
 
 
 def _topics(expression: str) -> Sequence[str]:
-    """Return the names that an expression may have in a topic, the plainest first.
+    """Return the names that an expression may have in a topic, best first.
 
-    The plainest is what older versions made of ASCII letters. Where letters are lost that no accent
-    explains, it would tell nothing, and the hash is part of it from the start.
+    The best, without a hash, is the one that older versions used. It is left out where whole
+    letters are lost, not only accents, because too little of the name would remain.
     """
     label = _label(expression)
     bare = "".join(c for c in unicodedata.normalize("NFKD", label) if not unicodedata.combining(c))

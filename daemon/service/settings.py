@@ -30,7 +30,6 @@ from contracts.address import (
     http_problem,
 )
 from contracts.selection_text import topic_names
-from contracts.toml import toml_string
 
 IMAGE_TOKEN = "<image>"
 """Where the patches go in a prompt (the special token of LLaVA-1.5's processor)."""
@@ -77,8 +76,6 @@ ConnectEndpoint = Annotated[str, _refuse_if(connect_problem)]
 HttpUrl = Annotated[str, _refuse_if(http_problem), AfterValidator(lambda url: url.rstrip("/"))]
 TorchDevice = Annotated[str, AfterValidator(_torch_device)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
-
-_POPULATION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class _Group(BaseModel):
@@ -339,11 +336,11 @@ class Settings(_Group):
     encoder: EncoderSettings = EncoderSettings()
     populations: Annotated[dict[str, str], Field(min_length=1)] = {"all": "all"}
     """What to narrate: a name for each set of units. Narrations are published under
-    ``narration.<name>``. A set is ``all``, ``shuffled`` or ``silent`` (the two controls),
-    ``area:VISp``, ``cell_type:PV``, ``probe:probeA``, ``unit:950951`` or ``ids:1|2|3``. A name in
-    the recording may stand in quotation marks, with JSON's escapes:
-    ``V1 = 'area:"Primary visual area, layer 2/3"'``. The table is one value: a stronger layer
-    replaces it as a whole."""
+    ``narration.<name>``; letters that a topic cannot hold are replaced there. A set is ``all``,
+    ``shuffled`` or ``silent`` (the two controls), ``area:VISp``, ``cell_type:PV``,
+    ``probe:probeA``, ``unit:950951`` or ``ids:1|2|3``. A name in the recording may be quoted, with
+    JSON's escapes: ``V1 = 'area:"Primary visual area, layer 2/3"'``. The table is one value: a
+    stronger layer replaces it as a whole."""
     handover: HandoverSettings = HandoverSettings()
     narrator: NarratorSettings = NarratorSettings()
     vllm: VllmSettings = VllmSettings()
@@ -356,11 +353,6 @@ class Settings(_Group):
     @field_validator("populations")
     @classmethod
     def _topics(cls, value: dict[str, str]) -> dict[str, str]:
-        bad = [name for name in value if not _POPULATION_NAME.fullmatch(name)]
-        if bad:
-            raise ValueError(
-                f"names must be 1 to 64 letters, digits, _ or -, all ASCII, got "
-                f"{', '.join(map(repr, bad))}. Topics hold them; the set may be any: "
-                f"{next(iter(topic_names(bad)))} = {toml_string(value[bad[0]])}"
-            )
-        return value
+        if "" in value:
+            raise ValueError(f"names must not be empty, got '' for {value['']!r}")
+        return dict(zip(topic_names(value), value.values(), strict=True))

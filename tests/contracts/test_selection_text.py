@@ -36,7 +36,7 @@ TOPIC = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @given(NAMES)
 def test_every_name_can_be_typed(name: str) -> None:
-    """What is shown for typing is printable and is read back as the name."""
+    """Its form for expressions is printable and is read back as the name."""
     assert read_name(named(name)) == name
     assert named(name).isprintable()
     assert shown(name).isprintable()
@@ -83,7 +83,7 @@ def test_old_expressions_mean_what_they_meant(
 
 @pytest.mark.parametrize("text", ['area:"VISp', '"a"b', 'area:"a" b', r'"\x"', '"'])
 def test_a_quoted_name_without_an_end_is_refused(text: str) -> None:
-    """The message says how to write a mark within a name."""
+    """The message explains how to write a quotation mark in a name."""
     with pytest.raises(UserError, match="a name in quotation marks"):
         Population([Unit("1", area="VISp")]).select(text)
 
@@ -94,7 +94,7 @@ def test_ids_may_be_quoted() -> None:
 
 
 def test_topics_stay_what_they_were() -> None:
-    """What older versions named stays named alike."""
+    """Names that older versions could derive are still derived alike."""
     expressions = ["all", "VISp", "area:VISp", "ids:1|2|3", "cell_type:PV", "silent"]
     assert list(topic_names(expressions)) == [
         "all", "VISp", "area_VISp", "ids_1_2_3", "cell_type_PV", "silent"
@@ -128,15 +128,16 @@ def test_a_quoted_keyword_is_no_keyword() -> None:
 
 
 def test_a_given_name_is_the_label() -> None:
-    """Only a name that was derived gives way to what it was derived from."""
+    """Only a derived name is displayed as what it was derived from."""
     population = Population([Unit("1", area="Süd")])
     assert population.select("south", "area:Süd").label == "south"
     assert population.select("Sud", "Süd").label == "Süd"
+    assert population.select("Sud", 'area:"Süd"').label == "Süd"
     assert population.select("all").label == "all"
 
 
 def test_choices_are_listed_as_they_are_typed() -> None:
-    """The message about an unknown area can be copied from, and steers no terminal."""
+    """Names in the message can be copied, and contain no control characters."""
     population = Population([Unit("1", area="a, b"), Unit("2", area="c\x1b[2J")])
     with pytest.raises(UserError, match=r'areas "a, b", "c\\u001b\[2J"'):
         population.select("nowhere")

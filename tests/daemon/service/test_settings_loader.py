@@ -62,6 +62,15 @@ def test_a_stronger_populations_table_replaces_the_weaker(tmp_path):
     assert load_settings(file=file, environ={}).settings.populations == {"a": "all", "b": "silent"}
 
 
+def test_a_population_may_have_any_name(tmp_path):
+    """Names that a topic cannot hold are replaced, and two of them stay apart."""
+    table = {"Süd": "all", "layer 2/3": "area:x", "Sud": "silent", "V1-a_b": "area:y"}
+    file = _toml(tmp_path, "[populations]\n" + "\n".join(f"'{k}' = '{table[k]}'" for k in table))
+    populations = load_settings(file=file, environ={}).settings.populations
+    assert [*populations] == ["Sud-be833b", "layer_2_3", "Sud", "V1-a_b"]
+    assert [*populations.values()] == [*table.values()]
+
+
 @pytest.mark.parametrize(
     ("key", "text", "value"),
     [
@@ -126,7 +135,7 @@ def test_all_problems_come_in_one_error(tmp_path):
         ("a = " + "[" * 20_000, "is not TOML: it nests too deep"),
         ("[triggers]\nrules = ''", "triggers.rules must name a file, or be none for no triggers"),
         ("a = 1\nb = ?", "is not TOML: Invalid value (at line 2, column 5)"),
-        ("[populations]\n'a b' = 'all'", "populations names must be 1 to 64 letters"),
+        ("[populations]\n'' = 'all'", "populations names must not be empty, got '' for 'all'"),
         ("[populations]", "populations"),
         ("[ingest]\nconnect = []", "ingest.connect needs one address or more"),
         ("[vllm]\nurls = ['a:1']", "vllm.urls must be http://HOST:PORT or https://HOST:PORT"),
