@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.panel import Panel
@@ -171,7 +172,7 @@ def _stacked(
     """Return the facts of a population in a line, and its words below; in one line if `is_cut`."""
     name, title = narration.population, narration.title
     facts = Text(no_wrap=True, overflow="ellipsis")
-    facts.append(f"{title:<{0 if look.is_narrow else NAME_CELLS}} ")
+    facts.append(f"{title} " if look.is_narrow else _padded(title))
     if state.scores:  # its time is in the line of the truth
         facts.append("F1 ").append_text(score_of(state, name)).append("  ")
         facts.append_text(look.bar(narration.latency_ms, BAR_CELLS)).append_text(_notes(narration))
@@ -187,9 +188,14 @@ def _one_line(narration: ReceivedNarration, look: Look) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
     if look.is_narrow:
         return line.append(f"{narration.title}  ").append_text(_words(narration))
-    line.append(f"{narration.title:<{NAME_CELLS}} ")
+    line.append(_padded(narration.title))
     line.append_text(look.bar(narration.latency_ms, LINE_BAR_CELLS)).append_text(_notes(narration))
     return line.append("  ").append_text(_words(narration))
+
+
+def _padded(title: str) -> str:
+    """Return a title as wide as the column of names; a wide letter takes two cells."""
+    return title + " " * (NAME_CELLS - cell_len(title)) + " "
 
 
 def _words(narration: ReceivedNarration) -> Text:

@@ -1,8 +1,10 @@
 """The view on narrow terminals, and on those without colours."""
 
 import io
+from dataclasses import replace
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from contracts.narration import STAGES
@@ -81,3 +83,13 @@ def test_stages_are_colours_where_there_are_any(state):
     assert "█" in shown
     assert len({*STAGE_COLOURS.values()}) == len(STAGES)
     assert "cc" not in shown
+
+
+def test_wide_letters_do_not_shift_what_follows():
+    """Letters of two cells fill the column of names like others."""
+    state = WatchState("tcp://127.0.0.1:5571", 0)
+    for name, label in (("a", "視覚野"), ("b", "VISp")):
+        named = replace(narration(population=name, text=WORDS), label=label)
+        take(state, pack_narration(named), host_ns=S)
+    lines = [line for line in _drawn(state, 80, height=4).splitlines() if WORDS[:5] in line]
+    assert len({cell_len(line.partition(WORDS[:5])[0]) for line in lines}) == 1 < len(lines)
