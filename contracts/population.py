@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -23,8 +24,8 @@ from contracts.selection_text import label_of, named, read_expression, shown
 MAX_UNITS = 100_000
 """Units in one population. Ten times the largest Neuropixels session known to us."""
 
-ID_KINDS = frozenset({"unit", "ids"})
-"""Kinds of expressions that name single units."""
+ATTRIBUTES = {"": ("area", "cell_type", "probe"), "unit": ("unit_id",), "ids": ("unit_id",)}
+"""By kind of expression, the attributes of `Unit` that are searched in turn; others: the kind."""
 
 SHUFFLE_SEED = 20260618
 """Seed of the ``shuffled`` control; any number will do, as long as it never changes."""
@@ -70,7 +71,7 @@ class Population:
     Raises
     ------
     UserError
-        If there are no units, too many, or one stands there twice.
+        If there are no units, too many, or one occurs twice.
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:
@@ -120,14 +121,14 @@ class Population:
         expression : str, optional
             ``all``, ``shuffled``, ``silent``, ``area:VISp``, ``cell_type:PV``, ``probe:probeA``,
             ``unit:950951``, ``ids:1,2,3`` or ``ids:1|2|3``, or a bare area, cell type or probe.
-            A name may stand in quotation marks: ``area:"layer 2/3, deep"``, with ``|`` between
-            several. Defaults to `name`.
+            Names can be quoted, and then joined with ``|``: ``area:"layer 2/3, deep"|"CA1"``.
+            Defaults to `name`.
 
         Raises
         ------
         UserError
-            If no unit matches, with what there is to choose from; if some of the ids are
-            unknown, with those; if there are too few units to shuffle; if a quoted name has no end.
+            If no unit matches, with what there is to choose from; if one of several names is
+            unknown; if there are too few units to shuffle; if a closing quotation mark is missing.
         """
         expression = name if expression is None else expression
         everyone = np.ones(len(self), dtype=np.bool_)
@@ -141,8 +142,8 @@ class Population:
         if expression == "silent":
             return Selection(name, "silent", ~everyone, label)
         kind, names = read_expression(expression)
-        mask = self._matching(kind, names)
-        if not mask.any():
+        attribute, values = self._searched(kind, set(names))
+        if values.isdisjoint(names):
             raise UserError(
                 f"no unit matches the population {expression!r}; there are "
                 f"{len(self)} units, areas {listed(self._named('area')) or '(none)'}, "
@@ -151,27 +152,25 @@ class Population:
                 "Use all, shuffled, silent, area:NAME, cell_type:NAME, probe:NAME, unit:ID or "
                 "ids:ID,ID."
             )
-        missing = [name for name in names if kind in ID_KINDS and name not in self._ids]
+        missing = [shown(name) for name in names if name not in values]
         if missing:
+            noun = attribute.removesuffix("_id").replace("_", " ")
+            n_known = len(self) if attribute == "unit_id" else len(values)
             raise UserError(
-                f"the population {expression!r} names {len(missing)} units that are not among the "
-                f"{len(self)} there are: unit_id {listed([shown(name) for name in missing])}. "
-                "Leave them out."
+                f"the population {expression!r} names {len(missing)} {noun}s that are not among "
+                f"the {n_known} there are: {attribute} {listed(missing)}. Leave them out."
             )
+        wanted = set(names)
+        mask = np.array([getattr(unit, attribute) in wanted for unit in self.units])
         return Selection(name, "units", mask, label)
 
-    def _matching(self, kind: str, names: Sequence[str]) -> NDArray[np.bool_]:
-        wanted, mask = set(names), np.zeros(len(self), dtype=np.bool_)
-        attributes = (kind,) if kind else ("area", "cell_type", "probe")
-        for attribute in ("unit_id",) if kind in ID_KINDS else attributes:
-            mask = np.array([getattr(unit, attribute) in wanted for unit in self.units])
-            if mask.any():
+    def _searched(self, kind: str, names: AbstractSet[str]) -> tuple[str, frozenset[str]]:
+        """Return the first attribute that has one of the names, or else the last; its values."""
+        for attribute in ATTRIBUTES.get(kind, (kind,)):
+            values = frozenset(getattr(unit, attribute) for unit in self.units)
+            if not values.isdisjoint(names):
                 break
-        return mask
-
-    @cached_property
-    def _ids(self) -> frozenset[str]:
-        return frozenset(unit.unit_id for unit in self.units)
+        return attribute, values
 
     def _named(self, attribute: str) -> list[str]:
         return [named(name) for name in _by_count([getattr(u, attribute) for u in self.units])]
@@ -188,7 +187,7 @@ class Selection:
     mask : array, shape (n_units,), bool
         True for the selected units; the others are held at their mean rate.
     label : str
-        What people read in place of the name; the name itself where it is empty.
+        The name for display; empty where it is `name`.
     """
 
     name: str
@@ -202,10 +201,10 @@ class Selection:
         return int(self.mask.sum())
 
     def order(self) -> NDArray[np.intp]:
-        """Return which unit's counts stand in each row: the identity, but for ``shuffled``.
+        """Return the unit whose counts each row gets: the identity except for ``shuffled``.
 
-        In ``shuffled`` no row keeps its own unit: the units in a random order, each of which
-        stands in the row of the one before it.
+        In ``shuffled`` no row keeps its own unit: in a random cycle of all units, each is put in
+        the row of the one before it.
         """
         n_units = len(self.mask)
         if self.kind != "shuffled":

@@ -107,6 +107,12 @@ def test_unknown_ids_are_refused(expression):
         POPULATION.select("mine", expression)
 
 
+def test_unknown_names_beside_known_ones_are_refused():
+    """Two quoted areas are both needed, as two ids are."""
+    with pytest.raises(UserError, match=r"1 areas that are not among the \d .* area nowhere"):
+        POPULATION.select("mine", 'area:"LGd"|"nowhere"')
+
+
 @pytest.mark.parametrize(
     "expression",
     ["VISl", "area:PV", "probe:", "area:", "unit:", "ids:", "unit:99", "layer:4", "", "ALL"],
