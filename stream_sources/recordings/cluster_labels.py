@@ -1,7 +1,6 @@
 """The tables of cluster labels in a phy folder, combined as phy combines them.
 
-A person's ``group`` goes before the sorter's ``KSLabel``; ``unsorted`` and empty cells leave the
-label open.
+A person's ``group`` precedes the sorter's ``KSLabel``. ``unsorted`` and empty cells are no label.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from contracts.errors import listed
 from stream_sources.recordings.labels import label_text
 
 ID_COLUMNS = ("cluster_id", "id")
-"""The second in ``cluster_info.tsv`` of phy before 2.0."""
+"""``id`` is in ``cluster_info.tsv`` of phy before 2.0."""
 
 LABEL_COLUMNS = ("group", "kslabel")
 """In lower case; a person's label before the sorter's."""
@@ -26,36 +25,41 @@ LABEL_FILES = (
     "cluster_group.tsv", "cluster_group.csv", "cluster_groups.tsv", "cluster_groups.csv",
     "cluster_kslabel.tsv", "cluster_kslabel.csv",
 )  # fmt: skip
-"""In lower case, and in the order in which they count; other tables come after them, by name."""
+"""In lower case, in order of precedence; other tables follow by name."""
 
 EXPORT = "cluster_info"
-"""Phy writes this table for people and never reads it: it counts last."""
+"""Phy writes this table for people and never reads it, so it comes last."""
 
 HEADER_BYTES = 1 << 16
-"""In which the first line ends; a longer one has no cluster labels."""
+"""A table whose first line is longer has no cluster labels."""
 
 UNSORTED = "unsorted"
 """Phy's word for a cluster that nobody has looked at."""
 
 
 class ClusterLabels(NamedTuple):
-    """Labels by cluster, and what was not as it should be."""
+    """Labels by cluster, and the faults of the tables."""
 
     label_of: dict[int, str]
     unread: tuple[str, ...]
-    """Rows that cannot be read, by file and line."""
+    """File and line of each row that cannot be read."""
     contradicted: int
-    """Clusters with two different labels of one kind, of which the first table's last counts."""
+    """Clusters with different labels in one column; the last in the first table is used."""
 
     def notes(self) -> tuple[str, ...]:
-        """Return a sentence for each of the two, with its number, where it is not zero."""
-        sentences = {
-            f"{len(self.unread):,} of the rows of cluster labels cannot be read and are left out: "
-            f"{listed(self.unread)}": len(self.unread),
-            f"{self.contradicted:,} clusters have two labels in the tables; a person's counts, in "
-            "the last row of cluster_group": self.contradicted,
-        }
-        return tuple(sentence for sentence, n in sentences.items() if n)
+        """Describe each kind of fault that was found, with its number."""
+        notes = []
+        if self.unread:
+            notes.append(
+                f"{len(self.unread):,} of the rows of cluster labels cannot be read and are left "
+                f"out: {listed(self.unread)}"
+            )
+        if self.contradicted:
+            notes.append(
+                f"{self.contradicted:,} clusters have different labels in the tables; the last row "
+                "of the first table is used, cluster_group before the others"
+            )
+        return tuple(notes)
 
 
 def read_cluster_labels(folder: Path) -> ClusterLabels:
@@ -97,7 +101,7 @@ class _LabelTable:
 
 
 class _LabelLayout(NamedTuple):
-    """Where a table has its columns."""
+    """Positions of a table's columns."""
 
     id_at: int
     label_at: dict[str, int]  # by column
@@ -134,25 +138,28 @@ def _read_table(path: Path) -> _LabelTable | None:
     table = _LabelTable()
     for line, cells in rows[layout.has_header :]:
         cluster = _cluster(cells[layout.id_at]) if len(cells) > layout.id_at else None
-        # Phy passes over cells beyond the header's. Where commas separate, they may be decimals.
-        is_shifted = len(cells) > layout.n_columns and delimiter != "\t"
+        labels = {column: cells[at] for column, at in layout.label_at.items() if at < len(cells)}
+        # Phy ignores extra cells. Between commas they, and labels that are numbers, may be the
+        # decimals of a number before them: "1,0,good".
+        is_shifted = delimiter != "\t" and (
+            len(cells) > layout.n_columns or any(map(str.isdecimal, labels.values()))
+        )
         if cluster is None or is_shifted:
             table.unread.append(f"{path.name} line {line}")
             continue
-        for column, at in layout.label_at.items():
-            if at < len(cells):
-                table.add(cluster, column, cells[at])
+        for column, label in labels.items():
+            table.add(cluster, column, label)
     return table
 
 
 def _layout(path: Path, header: Sequence[str]) -> _LabelLayout | None:
-    """Find the columns in the first row; None if it does not name them."""
+    """Find the columns by the first row; None if they cannot be told."""
     names = [name.lower() for name in header]
     id_at = next((names.index(name) for name in ID_COLUMNS if name in names), None)
     label_at = {name: names.index(name) for name in LABEL_COLUMNS if name in names}
     if id_at is not None and label_at:
         return _LabelLayout(id_at, label_at, len(names), has_header=True)
-    if path.name.lower() in LABEL_FILES and len(names) == 2:  # without a header, or another one
+    if path.name.lower() in LABEL_FILES and len(names) == 2:  # it has no header, or another one
         column = "kslabel" if "kslabel" in path.name.lower() else "group"
         return _LabelLayout(0, {column: 1}, 2, has_header=_cluster(names[0]) is None)
     return None
@@ -169,7 +176,7 @@ def _rows(text: str, delimiter: str) -> Iterator[tuple[int, Sequence[str]]]:
     """Yield the line and the cells of each row that is not blank."""
     try:
         rows = _parsed(io.StringIO(text, newline=""), delimiter, is_strict=True)
-    except csv.Error:  # such as a quotation mark without its partner: it costs its own line
+    except csv.Error:  # such as an unclosed quotation mark: parse line by line, to lose only one
         rows = []
         for at, line in enumerate(text.splitlines(), start=1):
             try:
@@ -194,9 +201,11 @@ def _parsed(
 
 
 def _cluster(text: str) -> int | None:
-    """Read a cluster's number, which pandas may have written as a float."""
+    """Return a cluster's number, which pandas may have written as a float; None if it is none."""
     try:
+        if text.isdecimal():
+            return int(text)  # exact beyond 2**53
         number = float(text)
-        return int(text) if text.isdecimal() else int(number) if number.is_integer() else None
-    except (ValueError, OverflowError):
+        return int(number) if number.is_integer() else None
+    except ValueError:
         return None

@@ -72,7 +72,7 @@ def test_contradictions_are_counted(tmp_path: Path) -> None:
 
 
 def test_rows_that_cannot_be_read_are_counted_in_one_note(tmp_path: Path) -> None:
-    """The others are read, an unclosed quotation mark included."""
+    """The others are read, even after an unclosed quotation mark."""
     (tmp_path / "cluster_group.csv").write_text(
         'cluster_id,group,note\nzero,good\n1,mua,"x\n2,good\n3,noise,\n4,5,good,b\n0.5,mua\n'
     )
@@ -82,6 +82,15 @@ def test_rows_that_cannot_be_read_are_counted_in_one_note(tmp_path: Path) -> Non
         "3 of the rows of cluster labels cannot be read and are left out: "
         "cluster_group.csv line 2, cluster_group.csv line 6, cluster_group.csv line 7",
     )
+
+
+@pytest.mark.parametrize(
+    "row", ["1,0,good", "1,0,", "1,0", "-1,5,good,x", "1,good,0,5"], ids=lambda row: row
+)
+def test_decimal_commas_between_commas_are_refused(tmp_path: Path, row: str) -> None:
+    """The decimals of an id or of another column are never read as the label."""
+    (tmp_path / "cluster_group.csv").write_text(f"cluster_id,group,note\n2,mua\n{row}\n")
+    assert read_cluster_labels(tmp_path) == ({2: "mua"}, ("cluster_group.csv line 3",), 0)
 
 
 def test_a_label_file_with_other_columns_is_counted(tmp_path: Path) -> None:
@@ -94,7 +103,7 @@ def test_a_label_file_with_other_columns_is_counted(tmp_path: Path) -> None:
 
 
 def test_other_tables_are_left_alone(tmp_path: Path) -> None:
-    """A table without cluster ids and labels is none of labels."""
+    """A table without both cluster ids and labels is ignored, and no fault."""
     (tmp_path / "events.csv").write_text("time,group\n0.5,good\n")
     (tmp_path / "cluster_Amplitude.tsv").write_text("cluster_id\tAmplitude\n0\t12.5\n")
     assert read_cluster_labels(tmp_path) == ({}, (), 0)
