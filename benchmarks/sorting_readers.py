@@ -1,10 +1,10 @@
-"""What SpikeInterface's reader of phy folders and ours cost, and what each makes of an input.
+"""Time, memory and results of SpikeInterface's reader of phy folders and of ours.
 
     python -m benchmarks.sorting_readers figures FOLDER [SPIKES]   (writes 1.2 GB at 10^8 spikes)
     python -m benchmarks.sorting_readers inputs FOLDER ...
 
-Each reads in a fresh process, its imports included, up to the sample and the unit of each spike.
-``inputs`` prints the rate and the labels; decision 22 is about both.
+Each reads the sample and the unit of each spike in a fresh process, imports included. ``inputs``
+prints the rate, the number of spikes and the labels. The results are in decision 22.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def ours(folder: Path) -> tuple[float, int, Counter[str]]:
     from stream_sources.recordings.kilosort import read_kilosort
 
     output = read_kilosort(folder, None)
-    return output.rate_hz or 0.0, len(output.row), Counter(u.quality for u in output.units)
+    return output.rate_hz, len(output.row), Counter(u.quality for u in output.units)
 
 
 def read_phy(folder: Path) -> tuple[float, int, Counter[str]]:
@@ -62,14 +62,14 @@ def _measured(reader: Any, folder: Path, queue: Any) -> None:
     begin = time.perf_counter()
     try:
         found = reader(folder)
-    except Exception as error:  # what a reader makes of an input is the result
+    except Exception as error:  # a refusal is a result
         found = f"{type(error).__name__}: {error}"
     memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     queue.put((time.perf_counter() - begin, memory_gb, found))
 
 
 def main() -> None:
-    """Run what the command line names."""
+    """Run the command line."""
     what, first, *rest = sys.argv[1:]
     if what == "figures":
         folders = [write_folder(Path(first), int(rest[0]) if rest else SPIKES)]

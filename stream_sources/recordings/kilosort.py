@@ -6,7 +6,6 @@ Loaders made for curation leave clusters out.
 from __future__ import annotations
 
 import logging
-import math
 from os.path import lexists
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +44,7 @@ class SorterOutput(NamedTuple):
     areas_from: str = ""
     probes_from: str = ""
     notes: tuple[str, ...] = ()
-    """What could not be read, a sentence each."""
+    """One sentence for each kind of data that could not be read."""
 
 
 def is_kilosort_folder(folder: Path) -> bool:
@@ -54,12 +53,12 @@ def is_kilosort_folder(folder: Path) -> bool:
 
 
 def read_kilosort(folder: Path, sampling_rate_hz: float | None) -> SorterOutput:
-    """Read a folder; the given rate counts where it has no ``params.py``.
+    """Read a folder; `sampling_rate_hz` is used where ``params.py`` states no rate.
 
     Raises
     ------
     RecordingError
-        With all that is wrong with the files, or if two rates disagree.
+        With every fault of the arrays, or if two rates disagree.
     """
     samples, clusters = _arrays(folder)
     rate_hz, rate_from = _sampling_rate(folder, sampling_rate_hz)
@@ -89,9 +88,9 @@ def _arrays(folder: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     Raises
     ------
     RecordingError
-        With all that is wrong with the two files.
+        With every fault of the two files.
     """
-    # A link whose target is gone is there: what it was for must not be taken from elsewhere.
+    # A dangling link counts as present: another file must not replace its target.
     cluster_file = next((name for name in CLUSTER_FILES if lexists(folder / name)), None)
     problems: list[str] = []
     samples = _whole_numbers(folder / "spike_times.npy", problems)
@@ -111,7 +110,7 @@ def _arrays(folder: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _whole_numbers(path: Path, problems: list[str]) -> NDArray[np.int64]:
-    """Read one column of whole numbers, or say what is wrong with it."""
+    """Read one column of whole numbers; if that fails, add to `problems` and return nothing."""
     nothing = np.empty(0, dtype=np.int64)
     try:
         values = np.load(path, allow_pickle=False)
@@ -170,12 +169,6 @@ def _sampling_rate(folder: Path, sampling_rate_hz: float | None) -> tuple[float,
         if sampling_rate_hz is None:
             return _assumed(folder, params)
         return sampling_rate_hz, "--sampling-rate-hz"
-    if not 0 < stated.hz < math.inf:
-        raise RecordingError(
-            str(folder),
-            f"line {stated.line} of params.py: the sampling rate must be from 1 to 1e6 samples "
-            f"per second, got {stated.hz}",
-        )
     if sampling_rate_hz not in {None, stated.hz}:
         raise RecordingError(
             str(folder),
@@ -186,10 +179,12 @@ def _sampling_rate(folder: Path, sampling_rate_hz: float | None) -> tuple[float,
 
 
 def _assumed(folder: Path, params: Path) -> tuple[float, str]:
-    reason = "no_rate_in_params_py" if lexists(params) else "no_params_py"
+    if lexists(params):
+        reason, where = "no_rate_in_params_py", "params.py states none"
+    else:
+        reason, where = "no_params_py", "there is no params.py"
     logger.warning(
         "sampling rate unknown",
         extra={"folder": str(folder), "assumed_hz": NEUROPIXELS_HZ, "reason": reason},
     )
-    where = "params.py states none" if lexists(params) else "there is no params.py"
     return NEUROPIXELS_HZ, f"assumed: {where}"

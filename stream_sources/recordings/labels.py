@@ -9,16 +9,15 @@ import numpy as np
 from contracts.wire_header import MAX_TEXT
 
 NULL_LABELS = frozenset({"", "none", "nan", "nat", "null", "n/a", "<na>"})
-"""Texts that stand for no label, in small letters. AllenSDK takes '' and 'None' for a channel
-outside the brain; 'nan' is what pandas writes. 'grey' is a label: in the brain, in no finer
-structure."""
+"""Texts that mean no label, in lower case. AllenSDK takes '' and 'None' for a channel outside the
+brain; pandas writes 'nan'. 'grey' is a label: in the brain, but in no finer structure."""
 
 UNKNOWN = "unknown"
-"""NWB's word for a location that nobody filled in: no label, and another column may have one."""
+"""NWB's word for a location that was not filled in: another column may have a label."""
 
 
 def label_text(value: object) -> str:
-    """Return a label as it can be sent: empty if there is none, whole numbers without a point.
+    """Return a label that can be sent: empty if there is none, whole numbers without a point.
 
     >>> [label_text(value) for value in ("good ", None, float("nan"), "None", 2.0)]
     ['good', '', '', '', '2']

@@ -1,8 +1,8 @@
 """The sampling rate in phy's ``params.py``, a Python file that people also write by hand.
 
-It is parsed as Python parses it and never run: assignments are followed from the first line to the
-last, and only arithmetic on numbers is evaluated. A rate that is stated in any other way is
-refused, with its line, and never replaced by a guess.
+Python's own parser reads the file, and nothing in it is run: assignments are followed in order, and
+only arithmetic on numbers is evaluated. A rate stated in any other way is refused with its line,
+never guessed.
 """
 
 from __future__ import annotations
@@ -11,30 +11,29 @@ import ast
 import operator
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 RATE_NAME = "sample_rate"
-"""Phy and SpikeInterface lower the case of the names, and then look for this one."""
+"""As phy and SpikeInterface look for it, in any case."""
 
 OTHER_NAMES = frozenset({
     "samplerate", "sampling_rate", "samplingrate", "sampling_frequency", "sampling_freq",
     "sample_frequency", "sample_freq", "sampling_hz", "sample_rate_hz", "sampling_rate_hz", "fs",
     "srate", "rate", "sfreq", "freq",
 })  # fmt: skip
-"""Names that other programs have for a rate. Phy reads none of them: which rate is meant?"""
+"""Other programs' names for a rate. Phy reads none of them, so the file is refused as ambiguous."""
 
 MAX_BYTES = 1 << 20
-"""What Kilosort and phy write has a few hundred bytes."""
+"""Kilosort and phy write a few hundred bytes."""
 
 MAX_EXPONENT = 64
-"""Of ``**``, so that no line takes minutes to evaluate."""
+"""Largest exponent of ``**``, so that no line takes minutes to evaluate."""
 
 MAX_BITS = 1024
-"""Of a whole number: no float has more."""
+"""Largest whole number, in bits; no float is larger than 1,024 bits."""
 
 OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
@@ -49,23 +48,21 @@ CALLS: dict[str, Callable[..., Any]] = {
         "int16", "uint16",
     )},
 }  # fmt: skip
-"""Calls of one argument that are evaluated."""
+"""Functions of one argument that are evaluated."""
 
 DYNAMIC = frozenset({"exec", "eval", "globals", "locals", "vars", "setattr"})
 """Functions that may assign any name."""
 
-UTF16_OR_32 = (b"\xff\xfe", b"\xfe\xff")
-
 
 class StatedRate(NamedTuple):
-    """A sampling rate and where it stands."""
+    """A sampling rate and the line that assigns it."""
 
     hz: float
     line: int
 
 
 class ParamsError(ValueError):
-    """The file states a rate that cannot be read, or is no Python."""
+    """The file is not Python, or states a rate that cannot be evaluated."""
 
 
 def read_rate(path: Path) -> StatedRate | None:
@@ -74,12 +71,12 @@ def read_rate(path: Path) -> StatedRate | None:
     Raises
     ------
     ParamsError
-        If it states one that cannot be evaluated, or cannot be parsed at all.
+        If it states one that cannot be evaluated, or cannot be parsed.
     """
     tree = _parse(path)
     names = _Names(_global_names(tree))
     for statement in tree.body:
-        names.run(statement)
+        names.follow(statement)
     stated = {name: value for name, value in names.known().items() if name.lower() == RATE_NAME}
     rates = {name: _rate(value) for name, value in stated.items()}
     if len({rate.hz for rate in rates.values()}) > 1:
@@ -96,15 +93,14 @@ def read_rate(path: Path) -> StatedRate | None:
 
 
 class _Unread(NamedTuple):
-    """A value that is not followed."""
+    """An assignment that is not evaluated, and why."""
 
     line: int
     what: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    """A value that was assigned in a line of its own."""
+class _Bound(NamedTuple):
+    """An evaluated assignment."""
 
     line: int
     value: object
@@ -114,23 +110,11 @@ def _parse(path: Path) -> ast.Module:
     source = path.read_bytes()
     if len(source) > MAX_BYTES:
         raise ParamsError(f"it has {len(source):,} bytes, which no params.py has")
-    if source.startswith(UTF16_OR_32) or b"\0" in source:
+    if b"\0" in source:
         raise ParamsError("it is not UTF-8 (UTF-16, or no text at all); save it as UTF-8")
     try:
         return _tree(source)
-    except UnicodeDecodeError:
-        # Phy on Windows reads the local code page. Only what is ASCII matters here.
-        return _tree(source.decode("latin-1"))
-
-
-def _tree(source: bytes | str) -> ast.Module:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # such as of "\d" in a path
-            return ast.parse(source)
     except SyntaxError as error:
-        if isinstance(source, bytes) and error.msg.startswith("(unicode error) 'utf-8'"):
-            raise UnicodeDecodeError("utf-8", source, 0, 1, error.msg) from error
         raise ParamsError(
             f"line {error.lineno or 1} is not Python ({error.msg}); correct the line, phy cannot "
             "read it either"
@@ -139,20 +123,32 @@ def _tree(source: bytes | str) -> ast.Module:
         raise ParamsError(f"it cannot be parsed: {error or type(error).__name__}") from error
 
 
+def _tree(source: bytes) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about escapes such as "\d" in a path
+        try:
+            return ast.parse(source)
+        except SyntaxError as error:
+            if not error.msg.startswith("(unicode error) 'utf-8'"):
+                raise
+            # Phy on Windows reads the local code page. Only ASCII matters here.
+            return ast.parse(source.decode("latin-1"))
+
+
 class _Names:
-    """The module's names after each of its statements, as far as they are followed."""
+    """What is known of the module's names after each of its statements."""
 
     def __init__(self, elsewhere: dict[str, _Unread]) -> None:
         self.values: dict[str, _Bound | _Unread] = {}
-        self._elsewhere = elsewhere  # names that a function may assign whenever it is called
-        self.everything: _Unread | None = None  # a statement that may have assigned any name
+        self._elsewhere = elsewhere  # names that a function may assign at any time
+        self.everything: _Unread | None = None  # the last statement that may assign any name
 
     def known(self) -> dict[str, _Bound | _Unread]:
-        """Return what each name has at the end."""
+        """Return what each name is at the end."""
         return {**self.values, **self._elsewhere}
 
-    def run(self, statement: ast.stmt) -> None:
-        """Follow one statement."""
+    def follow(self, statement: ast.stmt) -> None:
+        """Follow one statement of the module; all must be given, in order."""
         match statement:
             case ast.Assign(targets=targets, value=value):
                 self._note_others(value)
@@ -194,7 +190,7 @@ class _Names:
             if len(target.elts) == len(value.elts) and not any(
                 isinstance(part, ast.Starred) for part in together
             ):
-                # All values first: "a, b = b, a".
+                # Evaluate all values first, for "a, b = b, a".
                 parts = [self._evaluated(part) for part in value.elts]
                 for part, of_value, result in zip(target.elts, value.elts, parts, strict=True):
                     self._assign(part, of_value, result)
@@ -202,7 +198,7 @@ class _Names:
         self._note_others(target)
 
     def _note_others(self, node: ast.AST) -> None:
-        """Give up each name that a statement of another kind may assign."""
+        """Mark each name that is assigned anywhere below a node as not evaluated."""
         for name, line in _assigned(node):
             if name == "*":
                 self.everything = _Unread(line, "it may assign any name")
@@ -269,12 +265,12 @@ def _number(value: object) -> Any:
 
 
 def _rate(stated: _Bound | _Unread) -> StatedRate:
-    """Read a rate that was assigned; phy takes a text that spells a number, too.
+    """Return an assigned rate, which may be a string of a number, as in phy.
 
     Raises
     ------
     ParamsError
-        If it is no number.
+        If it is not a number.
     """
     if isinstance(stated, _Unread):
         raise ParamsError(
@@ -292,7 +288,7 @@ def _rate(stated: _Bound | _Unread) -> StatedRate:
 
 
 def _assigned(node: ast.AST) -> Iterator[tuple[str, int]]:
-    """Yield each name that is assigned anywhere below a node, and ``*`` for any."""
+    """Yield each name that is assigned anywhere below a node, and its line; ``*`` is any name."""
     for below in ast.walk(node):
         line = getattr(below, "lineno", 0)
         match below:
@@ -331,7 +327,7 @@ def _is_star(imported: list[ast.alias]) -> bool:
 
 
 def _mentions(tree: ast.Module) -> Iterator[_Unread]:
-    """Yield what else looks like a rate: in a dictionary, an argument, under another name."""
+    """Yield what else may be a rate: a key, an argument, an attribute, one of `OTHER_NAMES`."""
     for node in ast.walk(tree):
         line = getattr(node, "lineno", 0)
         match node:

@@ -137,7 +137,7 @@ def _unit_by_unit(
     """Return the order of the spikes unit by unit, each in order of time."""
     if n_units > 1 << 16 or (np.diff(time_ns) < 0).any():
         return np.lexsort((time_ns, row))
-    # NumPy sorts 16 bits in linear time, and stably.
+    # NumPy's stable sort of 16-bit numbers takes linear time.
     return np.argsort(row.astype(np.uint16), kind="stable")
 
 
@@ -200,31 +200,31 @@ def _from_sorting(sorting: Any, path: str) -> SorterOutput:
 
 
 class _Property(NamedTuple):
-    """Labels of all units, and the property that has them; empty where none has."""
+    """A property of the units, as labels; all are empty if there is no such property."""
 
     name: str
     labels: list[str]
 
 
 def _properties(sorting: Any, names: Sequence[str]) -> list[_Property]:
-    """Return those of the properties that are there; None and NaN are no label."""
+    """Return those of the named properties that the sorting has; None and NaN are no label."""
     values = {name: sorting.get_property(name) for name in names}
     return [
         _Property(name, [label_text(value) for value in column])
         for name, column in values.items()
-        if column is not None and column.ndim == 1  # a "location" may be coordinates, too
+        if column is not None and column.ndim == 1  # a "location" may also be coordinates
     ]
 
 
 def _property(sorting: Any, names: Sequence[str]) -> _Property:
-    """Return the first property in which any unit is known, or else the first that is there."""
+    """Return the first property with a known label, or else the first that the sorting has."""
     present = _properties(sorting, names)
     known = (one for one in present if any(map(_is_known, one.labels)))
     return next(known, next(iter(present), _Property("", [""] * sorting.get_num_units())))
 
 
 def _quality(sorting: Any) -> list[str]:
-    """Combine labels of quality unit by unit, as phy does it: a person's before the sorter's."""
+    """Combine labels of quality unit by unit, as phy does: a person's before the sorter's."""
     columns = [one.labels for one in _properties(sorting, QUALITY_PROPERTIES)]
     return [
         next((label for label in labels if _is_known(label)), next(filter(None, labels), ""))

@@ -90,13 +90,13 @@ def parse_units(text: str) -> tuple[UnitCondition, ...]:
     text : str
         ``all``, ``good``, ``allen``, ``area:VISp|VISl``, ``probe:probeA``, ``cell_type:PV``,
         ``ids:1|2|3`` or ``ids:1,2,3``, or several: ``good,area:VISp``. After ``ids:`` a part
-        that is no condition is one more id. A name may stand in quotation marks:
+        that is no condition is one more id. Names can be quoted:
         ``area:"layer 2/3, deep"``.
 
     Raises
     ------
     UserError
-        If a condition is none of these, or a quoted name has no end.
+        If a condition is none of these, or a closing quotation mark is missing.
 
     Examples
     --------
@@ -187,8 +187,8 @@ def _parse_condition(text: str) -> UnitCondition:
     hint = f" Did you mean {close[0]}?" if close and close[0] != kind else ""
     raise UserError(
         f"--units takes all, good, allen, area:NAME, probe:NAME, cell_type:NAME or ids:ID, with "
-        f"'|' between alternatives and ',' between conditions; got {text!r}.{hint} A name that "
-        'holds one of these stands in double quotation marks: area:"layer 2/3, deep".'
+        f"'|' between alternatives and ',' between conditions; got {text!r}.{hint} Quote a "
+        'name that contains one of these: area:"layer 2/3, deep".'
     )
 
 
@@ -235,7 +235,7 @@ def _nothing_left(
 
 
 def _choices(table: UnitTable, condition: UnitCondition, mask: NDArray[np.bool_]) -> str:
-    """Say what there is to choose from, where a condition holds for none."""
+    """Return what there is to choose from; nothing if the condition holds for some unit."""
     attribute = {**LISTS, "good": "quality"}.get(condition.kind)
     if mask.any() or attribute is None:
         return ""

@@ -50,7 +50,7 @@ def rate_of(folder: Path, source: bytes | str) -> float | None:
     ],
 )
 def test_a_rate_is_read_as_python_reads_it(tmp_path: Path, source: str, hz: float) -> None:
-    """Numbers, calls, annotations, encodings and re-assignments give what running would give."""
+    """Numbers, calls, annotations, encodings and repeated assignments give Python's result."""
     assert rate_of(tmp_path, source) == hz
 
 
@@ -88,14 +88,14 @@ def test_a_rate_is_read_as_python_reads_it(tmp_path: Path, source: str, hz: floa
 def test_a_rate_that_cannot_be_evaluated_is_refused(
     tmp_path: Path, source: bytes | str, text: str
 ) -> None:
-    """Another rate is never taken where the file states one; the message has the line."""
+    """No other rate is used where the file states one; the message names the line."""
     with pytest.raises(ParamsError, match=text):
         rate_of(tmp_path, source)
 
 
 @pytest.mark.parametrize("source", ["", "n_channels_dat = 4\nhp_filtered = False\n", "# 30000 Hz"])
 def test_a_file_without_a_rate_states_none(tmp_path: Path, source: str) -> None:
-    """Only then may another source of the rate be asked."""
+    """Only then may the rate come from elsewhere."""
     assert rate_of(tmp_path, source) is None
 
 
@@ -121,10 +121,10 @@ def test_arithmetic_is_pythons(text: str) -> None:
 
 @pytest.mark.parametrize("value", ["float('nan')", "float('inf')", "-30000", "0"])
 def test_a_rate_is_finite_and_positive(tmp_path: Path, value: str) -> None:
-    """What makes no times is refused with its line."""
+    """Any other is refused with its line."""
     folder = write_kilosort(tmp_path / "ks", {1: [0, 5]}, sample_rate=None)
     (folder / "params.py").write_text(f"n = 1\nsample_rate = {value}\n")
-    with pytest.raises(RecordingError, match=r"line 2 of params\.py: the sampling rate must be"):
+    with pytest.raises(RecordingError, match=r"the sampling rate must be .*params\.py, line 2"):
         SortingSource(folder)
 
 

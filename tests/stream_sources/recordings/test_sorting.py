@@ -85,8 +85,8 @@ def test_a_unit_without_spikes_stays_in_the_population() -> None:
     assert [row for _, row in spike_lists.of_batches(source.batches())] == [1, 2]
 
 
-def test_a_persons_word_goes_before_the_sorters(tmp_path: Path) -> None:
-    """cluster_group.tsv decides where it speaks, cluster_KSLabel.tsv elsewhere."""
+def test_a_persons_label_goes_before_the_sorters(tmp_path: Path) -> None:
+    """cluster_KSLabel.tsv is used only for clusters without a label in cluster_group.tsv."""
     folder = write_kilosort(tmp_path / "ks", TRAINS, groups={3: "noise"})
     (folder / "cluster_KSLabel.tsv").write_text("cluster_id\tKSLabel\n3\tgood\n7\tmua\n")
     source = SortingSource(folder)
@@ -94,7 +94,7 @@ def test_a_persons_word_goes_before_the_sorters(tmp_path: Path) -> None:
 
 
 def test_null_properties_are_no_label() -> None:
-    """None and NaN are nothing, a manual quality goes before the sorter's, unit by unit."""
+    """None and NaN are no label; a manual quality precedes the sorter's, unit by unit."""
     sorting = in_memory(TRAINS)
     sorting.set_property("brain_area", np.array(["unknown", None, "unknown"], dtype=object))
     sorting.set_property("area", np.array(["VISp", np.nan, "CA1"], dtype=object))
@@ -112,7 +112,7 @@ def test_null_properties_are_no_label() -> None:
 
 
 def test_every_label_can_be_sent(tmp_path: Path) -> None:
-    """A name that is no UTF-8, or longer than a message takes, does not stop the stream."""
+    """A name that is not UTF-8, or too long for a message, does not stop the stream."""
     sorting = in_memory(TRAINS)
     sorting.set_property("brain_area", np.array(["a\0b", "\udcff", "z" * 3000], dtype=object))
     source = SortingSource(sorting)
@@ -121,8 +121,8 @@ def test_every_label_can_be_sent(tmp_path: Path) -> None:
     assert SortingSource(folder).label == r"sorting:\udcff\u001b[2J"
 
 
-def test_a_source_says_where_its_rate_is_from(tmp_path: Path) -> None:
-    """And what of its labels could not be read."""
+def test_a_source_names_the_origin_of_its_rate(tmp_path: Path) -> None:
+    """Its notes count the labels that could not be read."""
     folder = write_kilosort(tmp_path / "ks", TRAINS, sample_rate=20_000.0)
     (folder / "cluster_group.tsv").write_text("cluster_id\tgroup\n3\tgood\nseven\tmua\n")
     source = SortingSource(folder)
@@ -251,7 +251,7 @@ def test_a_folder_without_clusters_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["params.py", "spike_clusters.npy"])
 def test_a_link_to_nowhere_is_refused(tmp_path: Path, name: str) -> None:
-    """No other file and no default stands in for a file whose link is broken."""
+    """Neither another file nor a default replaces the target of a dangling link."""
     folder = write_kilosort(tmp_path / "ks", TRAINS)
     (folder / "spike_templates.npy").write_bytes((folder / "spike_clusters.npy").read_bytes())
     (folder / name).unlink()
