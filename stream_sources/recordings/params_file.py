@@ -208,7 +208,9 @@ class _Names:
 
     def _evaluated(self, node: ast.expr) -> _Bound | _Unread:
         try:
-            return _Bound(node.lineno, self._value(node))
+            with np.errstate(all="raise"):  # or NumPy's integers wrap around
+                value = self._value(node)
+            return _Bound(node.lineno, _number(value) if isinstance(value, int) else value)
         except ParamsError as error:
             return _Unread(node.lineno, str(error))
         except (ArithmeticError, ValueError, TypeError, RecursionError) as error:
@@ -256,12 +258,16 @@ class _Module(NamedTuple):
 
     path: str
 
+    def __repr__(self) -> str:
+        return self.path
+
 
 def _number(value: object) -> Any:
-    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if is_number and not (isinstance(value, int) and value.bit_length() > MAX_BITS):
+    if isinstance(value, int) and value.bit_length() > MAX_BITS:
+        raise ParamsError(f"a whole number of more than {MAX_BITS:,} bits is not evaluated")
+    if isinstance(value, int | float | np.number):
         return value
-    raise ParamsError(f"{value!r:.60} is no number")
+    raise ParamsError(f"{value!r:.60} is not a number")
 
 
 def _rate(stated: _Bound | _Unread) -> StatedRate:
