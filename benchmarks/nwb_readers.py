@@ -1,4 +1,4 @@
-"""What pynwb, SpikeInterface and ours cost on a large session, and what each makes of an input.
+"""Time pynwb, SpikeInterface and this reader on a large session, and compare what each reads.
 
     python -m benchmarks.nwb_readers figures LAYOUT.nwb FOLDER     (writes 1.4 GB to FOLDER)
     python -m benchmarks.nwb_readers inputs FILE.nwb ...
@@ -7,7 +7,7 @@
 2,000 units and 87 million spikes, and times each reader in a fresh process: its imports, then the
 file opened and the same columns read: ids, qualities and areas of the units, start, stop and frame
 of each presentation. By URL each request waits 30 ms and no cache is kept. ``inputs`` prints what
-each reader makes of small files; decision 21 is about both.
+each reader reads from small files. The results are in docs/decisions/0021-reading-nwb.md.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def figures(layout: Path, folder: Path) -> None:
 
 
 def inputs(paths: list[str]) -> None:
-    """Print what each reader makes of each file."""
+    """Print what each reader reads from each file."""
     for path in paths:
         print(Path(path).name)
         for name in ("ours", "pynwb_tables", "spikeinterface"):
@@ -248,12 +248,6 @@ class _RangeServer(ThreadingHTTPServer):
 class _RangeHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: _RangeServer
-
-    def do_HEAD(self) -> None:
-        path = self.server.folder / self.path.lstrip("/")
-        self.send_response(200)
-        self.send_header("Content-Length", str(path.stat().st_size))
-        self.end_headers()
 
     def do_GET(self) -> None:
         path = self.server.folder / self.path.lstrip("/")

@@ -180,16 +180,17 @@ class Electrodes:
         region = self._regions[unit]
         inside = [row for row in rows if not len(region) or row in region]
         if len(inside) > 1 and self._probes[unit]:
-            inside = [row for row in inside if self._probes[unit] in self._probe_names(row)]
+            inside = [
+                row
+                for row in inside
+                if any(labels[row] == self._probes[unit] for labels in self._probe_columns)
+            ]
         return inside[0] if len(inside) == 1 else -1
 
     @cached_property
     def _probe_columns(self) -> list[list[Label]]:
         columns = [self.table.labels(name) for name in PROBE_COLUMNS]
         return [labels for labels in columns if labels]
-
-    def _probe_names(self, row: int) -> list[Label]:
-        return [labels[row] for labels in self._probe_columns]
 
     def _by_any(self, values: NDArray[np.float64], name: str) -> Rows:
         """Find peaks by numbers that may be ids, rows, or places among the unit's electrodes.
@@ -349,7 +350,7 @@ def _target_name(column: Column, reference: object) -> Label:
 def _regions(units: Table, n_electrodes: int) -> list[Rows]:
     """Return the rows of the electrodes table that each unit lists, from the ragged column."""
     nothing: list[Rows] = [np.empty(0, dtype=np.int64)] * units.n_rows
-    is_ragged = "electrodes_index" in set(units.group)  # also a link to nowhere
+    is_ragged = "electrodes_index" in units.group
     region = units.numbers("electrodes", ragged=is_ragged)
     stops = units.numbers("electrodes_index") if is_ragged else np.arange(1.0, units.n_rows + 1)
     if region is None or stops is None:

@@ -67,7 +67,7 @@ def read_invalid_times(file: h5py.File, notes: list[str]) -> NDArray[np.int64]:
     nothing = np.empty((0, 2), dtype=np.int64)
     try:
         intervals = follow(file, "intervals")
-        if not isinstance(intervals, h5py.Group) or INVALID_TIMES not in set(intervals):
+        if not isinstance(intervals, h5py.Group) or INVALID_TIMES not in intervals:
             return nothing
         table = _table(intervals, INVALID_TIMES, notes)
         start_s, stop_s = _times(table, "start_time"), table.required("stop_time")
@@ -123,7 +123,7 @@ def _presentation_table(name: str, table: Table) -> Presentations:
         row_id = None
     if row_id is None:
         row_id = np.arange(table.n_rows, dtype=np.float64)
-    written = (start_s != 0) | (stop_s != 0)  # HDF5's fill value in rows that nobody wrote
+    written = (start_s != 0) | (stop_s != 0)  # HDF5's fill value in unwritten rows
     shown = _plausible(start_s) & _plausible(stop_s) & (stop_s >= start_s) & written
     if not shown.all():
         n_lost = int((~shown).sum())

@@ -1,4 +1,4 @@
-"""The spike times of an NWB 2 units table: where they are and whether they are sound.
+"""The spike times of an NWB 2 units table, read or mapped, and checked.
 
 ``spike_times`` holds the trains end to end, ``spike_times_index`` where each one stops. A local,
 contiguous, uncompressed column of float64 is mapped from the file that holds it, which need not be

@@ -142,7 +142,7 @@ def _virtual_holes(data: h5py.Dataset, depth: int) -> list[Hole]:
     axis = long_axis(data.shape)
     n_rows = data.shape[axis]
     if depth > MAX_NESTED:
-        return [Hole(0, n_rows, "is a virtual data set of virtual ones without end")]
+        return [Hole(0, n_rows, "is a virtual data set of too many virtual ones")]
     covered, found = [], []
     n_mapped = 0
     for source in data.virtual_sources():

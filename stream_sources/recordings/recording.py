@@ -43,11 +43,11 @@ class Recording:
     invalid_ns : array, shape (n_invalid, 2), int64, session nanoseconds
         Start and stop of each interval that is not to be analysed.
     areas_from, probes_from : str
-        Where in the file the units' areas and probes were found; empty if nowhere.
+        Source of the units' areas and probes in the file; empty if it has none.
     sampling_rate : str
-        Of a sorting, and where it is stated; empty where times are in seconds.
+        Sampling rate of a sorting and its source; empty where times are in seconds.
     notes : tuple of str
-        What was left out or is in doubt, a sentence each.
+        What was left out or is in doubt.
     """
 
     path: str

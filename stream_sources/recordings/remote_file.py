@@ -168,7 +168,7 @@ class RemoteFile(io.RawIOBase):
             return 0
         try:
             view[:n_bytes] = self._remote.read(n_bytes)
-        except Exception as error:  # remfile raises Exception itself, for lack of a type
+        except Exception as error:  # remfile raises Exception itself
             self.failure = self.failure or _read_failure(self.url, error)
             raise OSError(str(self.failure)) from error
         return n_bytes

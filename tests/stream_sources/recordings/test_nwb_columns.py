@@ -34,6 +34,14 @@ def add(path: Path, name: str, data: Any, **options: Any) -> None:
         file["units"].create_dataset(name, data=data, **options)
 
 
+def change(path: Path, name: str, values_of: Callable[[Any], Any], **storage: Any) -> None:
+    """Replace a column of the units table by a function of its values."""
+    with h5py.File(path, "a") as file:
+        values = values_of(file[f"units/{name}"][:])
+        del file[f"units/{name}"]
+        file["units"].create_dataset(name, data=values, **storage)
+
+
 def as_enum(path: Path) -> None:
     """An HDF5 enumeration."""
     add(path, "quality", CODES, dtype=h5py.enum_dtype({n: i for i, n in enumerate(NAMES)}))
@@ -167,11 +175,8 @@ def test_columns_of_one_row_or_one_column_are_read(
     path: Path, shape: Callable[[Any], Any], storage: dict[str, Any]
 ) -> None:
     """MATLAB knows no vectors: (n, 1) and (1, n) are n values."""
-    with h5py.File(path, "a") as file:
-        for name in ("spike_times", "spike_times_index", "id"):
-            values = file[f"units/{name}"][:]
-            del file[f"units/{name}"]
-            file["units"].create_dataset(name, data=shape(values), **storage)
+    for name in ("spike_times", "spike_times_index", "id"):
+        change(path, name, shape, **storage)
     source = NwbSource(str(path))
     assert spike_lists.of_batches(source.batches()) == spike_lists.of_trains(TRAINS)
 
@@ -179,20 +184,14 @@ def test_columns_of_one_row_or_one_column_are_read(
 def test_a_single_unit_may_be_written_without_dimensions(tmp_path: Path) -> None:
     """A table of one row has columns of one value, which some writers store as such."""
     path = write_units(tmp_path / "one.nwb", [np.array([0.5])])
-    with h5py.File(path, "a") as file:
-        for name in ("spike_times", "spike_times_index", "id"):
-            value = file[f"units/{name}"][0]
-            del file[f"units/{name}"]
-            file[f"units/{name}"] = value
+    for name in ("spike_times", "spike_times_index", "id"):
+        change(path, name, lambda values: values[0])
     assert spike_lists.of_batches(NwbSource(str(path)).batches()) == [(500_000_000, 0)]
 
 
 def test_a_column_of_two_dimensions_is_refused_with_its_shape(path: Path) -> None:
-    """Which of two columns are the spikes cannot be known."""
-    with h5py.File(path, "a") as file:
-        times = file["units/spike_times"][:]
-        del file["units/spike_times"]
-        file["units/spike_times"] = np.stack([times, times], axis=1)
+    """It is not known which of the two holds the spikes."""
+    change(path, "spike_times", lambda times: np.stack([times, times], axis=1))
     with pytest.raises(RecordingError, match=r"units/spike_times must have .* shape is \(240, 2\)"):
         NwbSource(str(path))
 
@@ -206,9 +205,7 @@ def test_a_column_of_two_dimensions_is_refused_with_its_shape(path: Path) -> Non
 )
 def test_ids_are_read_in_every_form(path: Path, ids: Any, found: list[str]) -> None:
     """Ids written as whole floats are whole numbers."""
-    with h5py.File(path, "a") as file:
-        del file["units/id"]
-        file["units/id"] = ids
+    change(path, "id", lambda _: ids)
     assert [unit.unit_id for unit in NwbSource(str(path)).population.units] == found
 
 
@@ -223,26 +220,19 @@ def test_ids_are_read_in_every_form(path: Path, ids: Any, found: list[str]) -> N
 )
 def test_values_that_are_not_ids_are_refused(path: Path, ids: Any) -> None:
     """Fractions, NaN and blanks are not ids."""
-    with h5py.File(path, "a") as file:
-        del file["units/id"]
-        file["units/id"] = ids
+    change(path, "id", lambda _: ids)
     with pytest.raises(RecordingError, match="units/id must hold a whole number or a name"):
         NwbSource(str(path))
 
 
 def test_an_id_that_cannot_be_sent_is_refused(path: Path) -> None:
     """The wire format limits texts."""
-    with h5py.File(path, "a") as file:
-        del file["units/id"]
-        file["units/id"] = ["x" * 2000, *"abcde"]
+    change(path, "id", lambda _: ["x" * 2000, *"abcde"])
     with pytest.raises(RecordingError, match="a unit id may have 1,024 letters; longer are xxx"):
         NwbSource(str(path))
 
 
 def test_whole_numbers_of_spike_times_are_noted(path: Path) -> None:
     """NWB's unit is the second; sample numbers would look like a very long recording."""
-    with h5py.File(path, "a") as file:
-        times = file["units/spike_times"][:]
-        del file["units/spike_times"]
-        file["units/spike_times"] = (times * 30_000).astype(np.int64)
+    change(path, "spike_times", lambda times: (times * 30_000).astype(np.int64))
     assert "units/spike_times holds whole numbers (int64)" in NwbSource(str(path)).notes[0]

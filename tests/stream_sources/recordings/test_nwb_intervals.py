@@ -118,14 +118,6 @@ def test_invalid_times_that_do_not_fit_are_noted(path: Path) -> None:
     assert "invalid_times is left out: intervals/invalid_times/stop_time has 1" in source.notes[0]
 
 
-def test_invalid_times_behind_a_dangling_link_are_noted(path: Path) -> None:
-    """A link to nowhere is not the same as no invalid times."""
-    with h5py.File(path, "a") as file:
-        file["intervals/invalid_times"] = h5py.SoftLink("/gone")
-    (note,) = NwbSource(str(path)).notes
-    assert "intervals/invalid_times is left out: intervals/invalid_times is a link to /gone" in note
-
-
 def test_a_table_whose_name_is_not_utf8_is_left_out(path: Path) -> None:
     """h5py gives such a name as bytes; it cannot be sent."""
     with h5py.File(path, "a") as file:

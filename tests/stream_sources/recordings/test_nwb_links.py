@@ -54,31 +54,21 @@ def each_column(file: h5py.File) -> None:
 
 def spikes_alone(file: h5py.File) -> None:
     """The spikes are in the other file, the rest of the table here."""
-    units = file.create_group("units")
-    for name in ("id", "spike_times_index"):
-        units[name] = _other(file)[f"units/{name}"][:]
+    units, _ = _without_spikes(file)
     units["spike_times"] = h5py.ExternalLink("other.nwb", "/units/spike_times")
 
 
 def virtual(file: h5py.File) -> None:
     """A virtual data set of the other file's spikes."""
-    with _other(file) as other:
-        n_spikes = len(other["units/spike_times"])
-        units = file.create_group("units")
-        for name in ("id", "spike_times_index"):
-            units[name] = other[f"units/{name}"][:]
-    layout = h5py.VirtualLayout(shape=(n_spikes,), dtype="f8")
-    layout[:] = h5py.VirtualSource("other.nwb", "units/spike_times", shape=(n_spikes,))
+    units, times = _without_spikes(file)
+    layout = h5py.VirtualLayout(shape=times.shape, dtype="f8")
+    layout[:] = h5py.VirtualSource("other.nwb", "units/spike_times", shape=times.shape)
     units.create_virtual_dataset("spike_times", layout)
 
 
 def raw(file: h5py.File) -> None:
     """External raw storage, after some other bytes."""
-    with _other(file) as other:
-        times = other["units/spike_times"][:]
-        units = file.create_group("units")
-        for name in ("id", "spike_times_index"):
-            units[name] = other[f"units/{name}"][:]
+    units, times = _without_spikes(file)
     name = str(Path(file.filename).with_name("spikes.raw"))
     units.create_dataset(
         "spike_times", shape=times.shape, dtype="f8", external=[(name, 24, times.nbytes)]
@@ -88,6 +78,15 @@ def raw(file: h5py.File) -> None:
 
 def _other(file: h5py.File) -> h5py.File:
     return h5py.File(Path(file.filename).with_name("other.nwb"))
+
+
+def _without_spikes(file: h5py.File) -> tuple[h5py.Group, Any]:
+    """Copy the other file's units but for their spikes, and return the copy and the spikes."""
+    units = file.create_group("units")
+    with _other(file) as other:
+        for name in ("id", "spike_times_index"):
+            units[name] = other[f"units/{name}"][:]
+        return units, other["units/spike_times"][:]
 
 
 WAYS = [external, soft_to_external, soft, through_a_group, each_column, spikes_alone, virtual, raw]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -34,6 +35,13 @@ def remake(path: Path, name: str, **storage: object) -> None:
         shape, dtype = old.shape, old.dtype
         del file[name]
         file.create_dataset(name, shape=shape, dtype=dtype, **storage)
+
+
+def take_spikes(file: h5py.File) -> Any:
+    """Remove the spike times and return them."""
+    times = file["units/spike_times"][:]
+    del file["units/spike_times"]
+    return times
 
 
 @pytest.mark.parametrize("storage", [{}, {"chunks": (4,)}, {"chunks": (4,), "compression": "gzip"}])
@@ -72,9 +80,8 @@ def test_an_unwritten_column_of_presentations_is_left_out(path: Path, name: str)
 def test_a_chunk_that_was_never_written_is_refused_where_it_matters(path: Path) -> None:
     """A missing chunk refuses the units with spikes in it, not others."""
     with h5py.File(path, "a") as file:
-        times = file["units/spike_times"][:]
+        times = take_spikes(file)
         stops = file["units/spike_times_index"][:]
-        del file["units/spike_times"]
         column = file["units"].create_dataset("spike_times", times.shape, "f8", chunks=(8,))
         column[: stops[2]] = times[: stops[2]]
         first = stops[2] // 8 * 8 + 16
@@ -92,8 +99,7 @@ def test_a_chunk_that_was_never_written_is_refused_where_it_matters(path: Path) 
 def test_rows_beyond_the_last_unit_may_be_unwritten(path: Path) -> None:
     """A column longer than its data can be read."""
     with h5py.File(path, "a") as file:
-        times = file["units/spike_times"][:]
-        del file["units/spike_times"]
+        times = take_spikes(file)
         column = file["units"].create_dataset("spike_times", (len(times) + 99,), "f8", chunks=(8,))
         column[: len(times)] = times
     assert NwbSource(str(path)).n_spikes == N_SPIKES
@@ -103,9 +109,8 @@ def test_rows_beyond_the_last_unit_may_be_unwritten(path: Path) -> None:
 def test_a_contiguous_column_written_in_part_is_refused(path: Path, fill: float) -> None:
     """HDF5 does not record which part was written; two first spikes at the fill value tell."""
     with h5py.File(path, "a") as file:
-        times = file["units/spike_times"][:]
+        times = take_spikes(file)
         n_written = int(file["units/spike_times_index"][3])
-        del file["units/spike_times"]
         column = file["units"].create_dataset("spike_times", times.shape, "f8", fillvalue=fill)
         column[:n_written] = times[:n_written]
     with pytest.raises(RecordingError, match=r"2 units begin with spikes at .* unit_id 4, 5"):
@@ -115,9 +120,8 @@ def test_a_contiguous_column_written_in_part_is_refused(path: Path, fill: float)
 def virtual(path: Path, *, rows: int = N_SPIKES, source: str = "source.h5") -> None:
     """Put the spikes in another file, and a virtual data set in their place."""
     with h5py.File(path, "a") as file, h5py.File(path.with_name("source.h5"), "w") as other:
-        times = file["units/spike_times"][:]
+        times = take_spikes(file)
         other["deep/times"] = times
-        del file["units/spike_times"]
         layout = h5py.VirtualLayout(shape=times.shape, dtype="f8")
         layout[:rows] = h5py.VirtualSource(source, "deep/times", shape=times.shape)[:rows]
         file["units"].create_virtual_dataset("spike_times", layout, fillvalue=0.0)
@@ -206,8 +210,7 @@ def test_an_external_raw_file_that_is_gone_or_short_is_refused(
     """HDF5 would read zeros past the end of a raw file."""
     raw = path.with_name("spikes.raw")
     with h5py.File(path, "a") as file:
-        times = file["units/spike_times"][:]
-        del file["units/spike_times"]
+        times = take_spikes(file)
         column = file["units"].create_dataset(
             "spike_times", times.shape, "f8", external=[(str(raw), 0, times.nbytes)]
         )
@@ -221,8 +224,7 @@ def test_an_external_raw_file_that_is_gone_or_short_is_refused(
 def test_a_filter_that_is_not_installed_is_named(path: Path) -> None:
     """A missing filter is not damage."""
     with h5py.File(path, "a") as file:
-        times = file["units/spike_times"][:]
-        del file["units/spike_times"]
+        times = take_spikes(file)
         settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         settings.set_chunk((16,))
         settings.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, (1,))
