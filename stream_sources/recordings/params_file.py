@@ -174,10 +174,6 @@ class _Names:
                 for alias in imported:
                     module = _Module(f"{'.' * statement.level}{package}.{alias.name}")
                     self.values[alias.asname or alias.name] = _Bound(statement.lineno, module)
-            case ast.Delete(targets=targets):
-                for target in targets:
-                    if isinstance(target, ast.Name):
-                        self.values.pop(target.id, None)
             case _:
                 self._note_others(statement)
 
@@ -204,7 +200,9 @@ class _Names:
                 self.everything = _Unread(line, "it may assign any name")
                 self.values = dict.fromkeys(self.values, self.everything)
             else:
-                self.values[name] = _Unread(line, "it is assigned within another statement")
+                self.values[name] = _Unread(
+                    line, "it is assigned or deleted in another kind of statement"
+                )
 
     def _evaluated(self, node: ast.expr) -> _Bound | _Unread:
         try:

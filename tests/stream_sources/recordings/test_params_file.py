@@ -79,6 +79,7 @@ def test_a_rate_is_read_as_python_reads_it(tmp_path: Path, source: str, hz: floa
         ("sample_rate = 9**9**9", "exponent"),
         ("sample_rate = 'fast'", "line 1: sample_rate must be a number, got 'fast'"),
         ("sample_rate = 3\nfrom settings import *", "line 2 states"),
+        ("sample_rate = 3\ndel (n, sample_rate)", "line 2 states"),
         ("sample_rate = 3\nexec('sample_rate = 4')", "line 2 states"),
         ("def f():\n    global sample_rate\n    sample_rate = 4\nsample_rate = 5\nf()", "line 2"),
         ("params = dict(sample_rate=4)", "line 1 may state"),
