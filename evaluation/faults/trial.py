@@ -369,5 +369,5 @@ _NOT_FIELDS = ("time", "level", "logger", "event", "traceback")
 
 def _shortened(text: str) -> str:
     # Folders of the trial, but not the slashes of addresses and of paths in the project.
-    text = re.sub(r"(?<![:/\w])/\S*/(?=\S)", "…/", text).replace("`", "'")
+    text = re.sub(r"(?:(?<=ipc://)|(?<![:/\w]))/\S*/(?=\S)", "…/", text).replace("`", "'")
     return text if len(text) <= MAX_QUOTE else f"{text[:MAX_QUOTE]}…"

@@ -19,8 +19,6 @@ NWB = "stream_sources/recordings/test_nwb.py"
 POPULATIONS = ", ".join(f'{name} = "all"' for name in "abcdefgh")
 """Eight log lines a window."""
 
-SINKS = "daemon/triggers/test_sinks.py"
-
 
 @fault(
     lost="log lines, counted; windows and narrations go on",
@@ -111,7 +109,7 @@ def no_temporary_folder(trial: FaultTrial) -> None:
     daemon.ends(2, "temporary folder")
 
 
-@fault(lost="nothing", tests=[NWB])
+@fault(lost="nothing", tests=[f"{NWB}::test_a_path_to_nothing_is_refused"])
 def recording_missing(trial: FaultTrial) -> None:
     """The recording is not there."""
     source = trial.source(trial.address(), recording=trial.folder / "none.nwb")
@@ -144,7 +142,10 @@ def recording_held_open(trial: FaultTrial) -> None:
         trial.source(trial.address(), recording=path).ends(2, "open")
 
 
-@fault(lost="what was not sent", tests=[NWB])
+@fault(
+    lost="what was not sent",
+    tests=["system/test_daemon.py::test_silent_source_is_reported_and_its_return_is_taken"],
+)
 def recording_truncated_in_play(trial: FaultTrial) -> None:
     """The recording is truncated while it is played."""
     path = trial.folder / "played.nwb"
@@ -232,6 +233,7 @@ def sink_hangs(trial: FaultTrial) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = "http://{}:{}".format(*server.getsockname())
         source, daemon, _ = _with_sink(trial, f'kind = "http"\nurl = "{url}"')
+        daemon.logs("trigger not delivered", level="WARNING")
         daemon.counts('neurrate_trigger_sink_failed_total{sink="sink"}')
         daemon.narrates(10)
         trial.ends_with_every_spike(daemon, source)
@@ -248,6 +250,7 @@ def sink_is_down(trial: FaultTrial) -> None:
     """The HTTP server of a trigger's sink is down."""
     url = trial.address().replace("tcp", "http")
     source, daemon, _ = _with_sink(trial, f'kind = "http"\nurl = "{url}"')
+    daemon.logs("trigger not delivered", level="WARNING")
     daemon.counts('neurrate_trigger_sink_failed_total{sink="sink"}')
     daemon.is_not_ready("deliveries to the sink sink failed")
     trial.ends_with_every_spike(daemon, source)
@@ -262,6 +265,7 @@ def sink_is_down(trial: FaultTrial) -> None:
 def sink_program_ends(trial: FaultTrial) -> None:
     """The program of a trigger's sink ends at once."""
     source, daemon, _ = _with_sink(trial, 'kind = "command"\ncommand = "false"')
+    daemon.logs("trigger not delivered", level="WARNING")
     daemon.counts('neurrate_trigger_sink_failed_total{sink="sink"}')
     daemon.narrates(10)
     trial.ends_with_every_spike(daemon, source)
@@ -275,6 +279,7 @@ def sink_program_hangs(trial: FaultTrial) -> None:
     """The program of a trigger's sink does not read."""
     sink = 'kind = "command"\ncommand = "sleep 1000"'
     source, daemon, _ = _with_sink(trial, sink, speed="20")  # a pipe holds a hundred triggers
+    daemon.logs("trigger not delivered", level="WARNING")
     daemon.counts('neurrate_trigger_sink_failed_total{sink="sink"}')
     daemon.narrates(10)
     trial.ends_with_every_spike(daemon, source)

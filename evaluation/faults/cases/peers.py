@@ -117,6 +117,7 @@ def dripped_greeting(trial: FaultTrial) -> None:
 def hello_flood(trial: FaultTrial) -> None:
     """Hellos of 4,000 units, each of another run, as fast as they leave."""
     with flooded_with_hellos(trial, n_units=4_000, n_hellos=1_000) as daemon:
+        daemon.logs("hello refused", level="WARNING")
         daemon.counts('neurrate_wire_errors_total{reason="population"}')
         daemon.counts('neurrate_wire_errors_total{reason="rate"}')
 
@@ -128,6 +129,7 @@ def hello_flood(trial: FaultTrial) -> None:
 def large_hellos(trial: FaultTrial) -> None:
     """Hellos of 50,000 units."""
     with flooded_with_hellos(trial, n_units=50_000, n_hellos=50) as daemon:
+        daemon.logs("message dropped", level="WARNING")
         daemon.counts('neurrate_wire_errors_total{reason="size"}')
         daemon.counts('neurrate_wire_errors_total{reason="rate"}')
 

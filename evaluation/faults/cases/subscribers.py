@@ -70,7 +70,7 @@ def subscriber_outlives_daemon(trial: FaultTrial) -> None:
     subscriber = trial.subscriber(publish)
     first.narrates(10).child.kill()
     n_before = subscriber.child.text().count("all:")
-    trial.daemon(address, publish=publish).narrates(10)
+    trial.daemon(address, publish=publish).narrates(10).is_ready()
     wait_for(
         lambda: True if subscriber.child.text().count("all:") > n_before + 3 else None,
         lambda: f"narrations of the second daemon, got {subscriber.child.text()!r}",
