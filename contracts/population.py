@@ -10,7 +10,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -141,9 +140,16 @@ class Population:
             return Selection(name, "shuffled", everyone, label)
         if expression == "silent":
             return Selection(name, "silent", ~everyone, label)
+        return Selection(name, "units", self._matching(expression), label)
+
+    def _matching(self, expression: str) -> NDArray[np.bool_]:
         kind, names = read_expression(expression)
-        attribute, values = self._searched(kind, set(names))
-        if values.isdisjoint(names):
+        wanted = set(names)
+        for attribute in ATTRIBUTES.get(kind, (kind,)):
+            values = [getattr(unit, attribute) for unit in self.units]
+            if not wanted.isdisjoint(values):
+                break
+        else:
             raise UserError(
                 f"no unit matches the population {expression!r}; there are "
                 f"{len(self)} units, areas {listed(self._named('area')) or '(none)'}, "
@@ -152,25 +158,16 @@ class Population:
                 "Use all, shuffled, silent, area:NAME, cell_type:NAME, probe:NAME, unit:ID or "
                 "ids:ID,ID."
             )
-        missing = [shown(name) for name in names if name not in values]
+        known = set(values)
+        missing = [shown(name) for name in names if name not in known]
         if missing:
             noun = attribute.removesuffix("_id").replace("_", " ")
-            n_known = len(self) if attribute == "unit_id" else len(values)
+            n_known = len(self) if attribute == "unit_id" else len(known - {""})
             raise UserError(
                 f"the population {expression!r} names {len(missing)} {noun}s that are not among "
                 f"the {n_known} there are: {attribute} {listed(missing)}. Leave them out."
             )
-        wanted = set(names)
-        mask = np.array([getattr(unit, attribute) in wanted for unit in self.units])
-        return Selection(name, "units", mask, label)
-
-    def _searched(self, kind: str, names: AbstractSet[str]) -> tuple[str, frozenset[str]]:
-        """Return the first attribute that has one of the names, or else the last; its values."""
-        for attribute in ATTRIBUTES.get(kind, (kind,)):
-            values = frozenset(getattr(unit, attribute) for unit in self.units)
-            if not values.isdisjoint(names):
-                break
-        return attribute, values
+        return np.array([value in wanted for value in values])
 
     def _named(self, attribute: str) -> list[str]:
         return [named(name) for name in _by_count([getattr(u, attribute) for u in self.units])]
