@@ -1,9 +1,9 @@
-"""Reads the file of a graph: the bytes that the manifest names, and nothing that they point at.
+"""Reads the file of a graph: only bytes that the manifest's sha256 covers, no other file.
 
-ONNX lets a tensor live in another file ("external data"), at any path. A runtime that opens a graph
-by its path loads such files too, and the manifest's sha256 says nothing about them. Bundles have no
-use for them, so that a graph that names one is refused; runtimes are given the bytes that were
-checked, not a path whose file may be replaced in between.
+ONNX lets a tensor be stored in another file ("external data"), at any path. A runtime that opens a
+graph by its path loads such files too, and the manifest's sha256 does not cover them. Bundles do
+not need them, so a graph that names one is refused. Runtimes are given the bytes that were checked,
+not a path: its file could be replaced after the check.
 
 References
 ----------
@@ -20,7 +20,7 @@ from contracts.errors import ManifestError
 
 TENSOR, ENTRY, LOCATION = "TensorProto", "StringStringEntryProto", "location"
 EXTERNAL_DATA, DATA_LOCATION, EXTERNAL = 13, 14, 1
-"""Fields of a tensor, and the value of the second for one that lives in another file."""
+"""Fields of a tensor, and the value of the second for one that is stored in another file."""
 
 MESSAGES: dict[str, dict[int, str]] = {
     "ModelProto": {7: "GraphProto", 20: "TrainingInfoProto", 25: "FunctionProto"},
@@ -39,18 +39,18 @@ MESSAGES: dict[str, dict[int, str]] = {
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 MAX_DEPTH = 100
-"""Of messages in one another; protobuf's own limit. An encoder has 5."""
+"""Depth of nested messages; protobuf's own limit. An encoder has 5."""
 
 MAX_SHOWN = 5
 
 
 def read_graph(path: Path, *, sha256: str | None = None) -> bytes:
-    """Read a graph that stands for itself; `sha256` is what the manifest says, if there is one.
+    """Read a self-contained graph; `sha256` is the one in the manifest, if there is one.
 
     Raises
     ------
     ManifestError
-        If it is not there, is another file, is no protobuf, or names other files.
+        If it cannot be read, has another hash, is not a protobuf message, or names other files.
     """
     folder = str(path.parent)
     try:
@@ -80,23 +80,23 @@ def external_files(content: bytes) -> Iterator[str]:
     Raises
     ------
     ValueError, IndexError
-        If it is not a protobuf message, or is cut.
+        If it is not a protobuf message, or is truncated.
     """
     yield from _in_message(memoryview(content), "ModelProto", 0)
 
 
 def _in_message(message: memoryview, kind: str, depth: int) -> Iterator[str]:
     if depth > MAX_DEPTH:
-        raise ValueError(f"more than {MAX_DEPTH} messages lie in one another")
+        raise ValueError(f"more than {MAX_DEPTH} messages are nested in one another")
     is_external, location = False, ""
     for number, value in _fields(message):
         inner = MESSAGES.get(kind, {}).get(number)
         if inner and isinstance(value, memoryview):
             yield from _in_message(value, inner, depth + 1)
         elif kind == TENSOR and number == DATA_LOCATION:
-            is_external = value == EXTERNAL
+            is_external |= value == EXTERNAL
         elif kind == TENSOR and number == EXTERNAL_DATA and isinstance(value, memoryview):
-            is_external = True  # whatever the field above says: some readers look here alone
+            is_external = True  # whatever DATA_LOCATION is: some readers look at this field only
             entry = dict(_fields(value))
             if _text(entry.get(1)) == LOCATION:
                 location = _text(entry.get(2))

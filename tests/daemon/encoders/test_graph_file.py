@@ -109,6 +109,17 @@ def test_either_mark_of_external_data_is_enough(tmp_path: Path, marked_by: str):
         read_graph(path)
 
 
+def test_denied_mark_does_not_undo_the_other(tmp_path: Path):
+    """A tensor that names a file is refused even if it states, after that, that it has none."""
+    content = model(in_initializer(external("weights.bin"))).SerializeToString()
+    is_external, is_default = b"\x70\x01", b"\x70\x00"  # field 14, data_location: 1 and 0
+    assert content.count(is_external) == 1
+    path = tmp_path / ENCODER_ONNX
+    path.write_bytes(content.replace(is_external, is_default))
+    with pytest.raises(ManifestError, match="other files"):
+        read_graph(path)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"\xff" * 40, b"\x3a\x7fcut", b"\x0b\x00", b"\x3a", bytes(1000), b"text", b"a"],
