@@ -6,11 +6,11 @@ A hello may hold a table of thousands of units, which takes tens of milliseconds
 one is read at once; a larger one by a thread, while the socket that it came from is left unread, so
 that nothing overtakes it and nothing is lost.
 
-Whoever sends may say hello under a new run as often as it likes, and each one would have to be
-read. Each connection has a budget of bytes for hellos, which grows again with time; a hello beyond
-it is dropped, and a sound source repeats its own a second later.
+A peer may send hellos of new runs as often as it likes, and each would have to be read. So each
+connection has a budget of bytes for hellos, which is refilled with time. A hello beyond it is
+dropped; a correct source repeats its own a second later.
 
-A run whose units the encoder does not know stays refused: its later hellos are not read again.
+A run with units that the encoder does not know stays refused: its later hellos are not read.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from contracts.clock import NS_PER_S, Clock
+from contracts.clock import Clock, ns_to_second
 from contracts.errors import WireError
 from contracts.spikes import Hello
 from contracts.wire import unpack
 from contracts.wire_header import Part
+from peer_guard.bucket import TokenBucket
 
 SMALL_HELLO_BYTES = 8 << 10
 """About 150 units, read in a millisecond: sooner than a thread could be asked."""
@@ -37,10 +38,10 @@ MAX_HELLO_BYTES = 2 << 20
 """Bytes in one hello: 4096 units take about 200 kB."""
 
 BYTES_PER_S = 128 << 10
-"""Of hellos from one connection, beyond one of the largest size or 64 probes at once."""
+"""Of hellos from one connection, after one of the largest size, or 64 probes, at once."""
 
 HELLO_COST_BYTES = 4 << 10
-"""What every hello costs beside its bytes."""
+"""Charged for every hello in addition to its bytes."""
 
 MAX_REFUSED = 64
 """Refused runs that are remembered for each connection."""
@@ -48,10 +49,9 @@ MAX_REFUSED = 64
 
 @dataclass(slots=True)
 class HelloBudget:
-    """What one connection may still say, and what is being read for it."""
+    """What may still be read of one connection, and what is being read."""
 
-    spent_bytes: int = 0
-    since_host_ns: int = 0
+    bucket: TokenBucket
     pending: Future[Hello] | None = None
     refused_runs: deque[str] = field(default_factory=lambda: deque(maxlen=MAX_REFUSED))
 
@@ -67,6 +67,10 @@ class HelloReader:
         self._max_bytes = max(MAX_HELLO_BYTES, n_units * 4 * MAX_HELLO_BYTES // MAX_HELLO_UNITS)
         self._clock = clock
         self._executor: ThreadPoolExecutor | None = None
+
+    def new_budget(self) -> HelloBudget:
+        """Return the budget of a new connection."""
+        return HelloBudget(TokenBucket(BYTES_PER_S, self._max_bytes + HELLO_COST_BYTES))
 
     def read(self, parts: Sequence[Part], budget: HelloBudget) -> Hello | None:
         """Read a hello; None if a thread reads it, see `HelloBudget.pending`.
@@ -95,14 +99,10 @@ class HelloReader:
             self._executor.shutdown(cancel_futures=True)
 
     def _spend(self, budget: HelloBudget, size_bytes: int) -> None:
-        now_ns = self._clock.now_ns()
-        earned_bytes = (now_ns - budget.since_host_ns) * BYTES_PER_S // NS_PER_S
-        spent_bytes = max(0, budget.spent_bytes - earned_bytes)
-        budget.spent_bytes, budget.since_host_ns = spent_bytes, now_ns
         cost_bytes = size_bytes + HELLO_COST_BYTES
-        if spent_bytes + cost_bytes > self._max_bytes + HELLO_COST_BYTES:
+        if cost_bytes > budget.bucket.available(ns_to_second(self._clock.now_ns())):
             raise WireError("rate", "hellos of new runs come faster than they can be read")
-        budget.spent_bytes += cost_bytes
+        budget.bucket.spend(cost_bytes)
 
     def _unpack(self, parts: Sequence[Part]) -> Hello:
         message = unpack(parts, max_units=self.max_units)

@@ -19,7 +19,7 @@ thing leaves a socket unread for a moment: a large hello of it is being read by 
 
 What becomes of a hello or a batch is decided by `daemon.stream_registry` and
 `daemon.stream_clocks`; here it is counted, and logged when a stream joins, ends, restarts, jumps,
-is set aside or comes back. Nothing that a source says ends the daemon: a hello that is refused is
+is set aside or comes back. No message of a source ends the daemon: a hello that is refused is
 kept in `refusals`, for `daemon.service.monitor`.
 
 Invariants (``tests/daemon/test_ingest.py``, 3 in ``test_window_selection.py``):
@@ -75,7 +75,7 @@ MAX_NAME_BYTES = 65
 """One more than a stream's name may have."""
 
 MAX_DETAIL = 1000
-"""Characters of a line that say what was wrong with a message."""
+"""Characters in a log line about what was wrong with a message."""
 
 TWO_SOURCES = "two sources send under one name"
 
@@ -88,8 +88,8 @@ class _SourceConnection:
 
     number: int
     socket: zmq.Socket[bytes]
+    budget: HelloBudget
     streams: set[str] = field(default_factory=set)
-    budget: HelloBudget = field(default_factory=HelloBudget)
     guard: SourceGuard | None = None
     bad: TokenBucket = field(default_factory=lambda: TokenBucket(BAD_PER_S, BAD_AT_ONCE))
 
@@ -146,7 +146,7 @@ class Ingest:
         is_ahead: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.registry = registry
-        # Set by the caller once every unit of the encoder is announced, or it does without.
+        # Set by the caller once windows may be cut: `FastLoop.settle`.
         self.is_settled = False
         # The newest refused hello of each stream, by name; of 64 streams at most.
         self.refusals: dict[str, Refusal] = {}
@@ -175,7 +175,8 @@ class Ingest:
         """
         for address in addresses:
             socket = self._context.socket(zmq.SUB)
-            connection = _SourceConnection(len(self._connections), socket)
+            budget = self._hellos.new_budget()
+            connection = _SourceConnection(len(self._connections), socket, budget)
             self._connections.append(connection)
             socket.set(zmq.RCVHWM, QUEUE_MESSAGES)
             # A SUB socket without a limit would take all memory while the loop encodes; with one it
