@@ -185,12 +185,9 @@ class Monitor:
         health.set("streams", not problem, problem)
         missing = components.registry.missing_units()
         gauges.units_missing = len(missing)
-        does_without = missing and components.loop.does_without_missing
-        health.notes = (
-            (f"{len(missing)} units are held at their mean: no source sends {listed(missing)}",)
-            if does_without
-            else ()
-        )
+        is_noted = missing and components.loop.does_without_missing
+        note = f"{len(missing)} units are held at their mean: no source sends {listed(missing)}"
+        health.notes = (note,) if is_noted else ()
         gauges.streams_waiting = len(components.loop.ingest.waiting_streams())
         gauges.handover_windows = narrator_client.n_waiting
         gauges.narrator_windows = narrator_client.n_unfinished
@@ -278,9 +275,8 @@ def stream_problems(
 ) -> list[str]:
     """Return why not all streams can be narrated, one sentence each.
 
-    Units that no stream announces are no problem if it `does_without_missing`.
-    What a second source, or a source that is refused, sent counts for `memory_ns`: it repeats its
-    hello once a second.
+    Units that no stream announces are no problem if the loop `does_without_missing`. A refused
+    source, or a second one of a name, is reported until `memory_ns` after its last message.
     """
     registry = ingest.registry
     problems = [
@@ -298,6 +294,14 @@ def stream_problems(
             f"{len(missing)} units of the encoder have not been announced by any stream: "
             f"{listed(missing)}"
         )
+    return problems + _state_problems(registry, ring, now_ns=now_ns, memory_ns=memory_ns)
+
+
+def _state_problems(
+    registry: StreamRegistry, ring: BinRing, *, now_ns: int, memory_ns: int
+) -> list[str]:
+    """Return what is wrong with streams that have said hello."""
+    problems = []
     by_state = {
         state: [name for name, stream in registry.streams.items() if stream.state is state]
         for state in StreamState
