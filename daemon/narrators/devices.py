@@ -63,9 +63,14 @@ def weights_dtype(dtype: str, device: str) -> torch.dtype:
     """
     import torch
 
-    if dtype == "auto" and device == "cpu":
-        return torch.float32
-    if device != "cpu" and dtype in {"auto", "bfloat16"} and not has_bfloat16(device):
+    if device == "cpu":
+        if dtype in {"auto", "float32"}:
+            return torch.float32
+        raise UserError(
+            f"narrator.dtype must be float32 or auto on the device 'cpu', got {dtype!r}: "
+            "narrower formats are for a GPU."
+        )
+    if dtype in {"auto", "bfloat16"} and not has_bfloat16(device):
         generation = ".".join(map(str, torch.cuda.get_device_capability(device)))
         reason = (
             f"bfloat16 needs a GPU of compute capability {'.'.join(map(str, BFLOAT16_SINCE))}, and "
@@ -75,12 +80,5 @@ def weights_dtype(dtype: str, device: str) -> torch.dtype:
             raise UserError(f"narrator.dtype is bfloat16: {reason}. Use float16, float32 or auto.")
         LOG.warning("the narrator's weights are float16: %s", reason)
         return torch.float16
-    if dtype == "auto":
-        return torch.bfloat16
-    if device == "cpu" and dtype != "float32":
-        raise UserError(
-            f"narrator.dtype must be float32 or auto on the device 'cpu', got {dtype!r}: "
-            "narrower formats are for a GPU."
-        )
-    chosen: torch.dtype = getattr(torch, dtype)
+    chosen: torch.dtype = getattr(torch, "bfloat16" if dtype == "auto" else dtype)
     return chosen

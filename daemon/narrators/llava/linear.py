@@ -28,7 +28,6 @@ ROWS_EXPECTED = 8
 """Rows for which oneDNN chooses its order of the weights. Other numbers of rows run as well, within
 a few percent."""
 
-
 TRIED = 64
 """Rows and columns of the weights with which packed products are tried."""
 
@@ -51,7 +50,7 @@ def make_linear(weight: Tensor, bias: Tensor | None, dtype: torch.dtype, device:
 
 @lru_cache(maxsize=1)
 def has_packed() -> bool:
-    """Return whether oneDNN's products with packed weights are here, and right on this processor.
+    """Whether oneDNN's products with packed weights exist, and are right on this processor.
 
     A small one is tried and compared with torch's own.
     """
@@ -65,16 +64,13 @@ def has_packed() -> bool:
         weight, rows = torch.randn(TRIED, TRIED), torch.randn(ROWS_EXPECTED, TRIED)
         expected = torch.nn.functional.linear(rows, weight)
         try:
-            reason = (
-                ""
-                if torch.allclose(Packed(weight, None)(rows), expected, atol=1e-3)
-                else "their results differ from torch's own"
-            )
+            is_right = torch.allclose(Packed(weight, None)(rows), expected, atol=1e-3)
+            reason = "their results differ from torch's own"
         except RuntimeError as error:
-            reason = str(error).partition("\n")[0]
-    if reason:
+            is_right, reason = False, str(error).partition("\n")[0]
+    if not is_right:
         LOG.warning("oneDNN's packed products are not used on this processor: %s", reason)
-    return not reason
+    return is_right
 
 
 class Packed:
