@@ -1,9 +1,9 @@
 """Temporary folders of a process, which the next start removes if it was killed.
 
 A process that ends by SIGKILL, or with the machine, removes nothing. So each folder holds a file
-that its owner keeps locked: the kernel lets go of the lock when the owner ends, however it ends,
-and no other process can be taken for it, as with a process id. Whoever makes a folder removes those
-in the same place whose owner is gone.
+that its owner keeps locked: the kernel releases the lock however the owner ends, and, unlike a
+process id, a lock cannot belong to another process by chance. Making a folder removes those in the
+same place whose owner has ended.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which units of the encoder nobody sends, from when to when. No socket here.
+"""Which units of the encoder no stream sends, and since when others are sent. No socket here.
 
 Rigs lose units from one day to the next, and a sorter's live table may lack some that the encoder
 was trained with. With ``ingest.missing_units = "mean"`` the encoder is given those at their mean,
-as it was trained to be; a count of zero would say that they are silent.
+as it was trained to be; a count of zero would mean that they are silent.
 
 A unit whose stream comes later, or comes back with it, is used again from the first window that
 lies wholly within that stream.
@@ -36,7 +36,7 @@ class AbsentUnits:
         self._since_ns[:] = np.where(self._registry.announced(), ALWAYS, NEVER)
 
     def take_hello(self, stream: str) -> None:
-        """Note a stream's new table: what nobody announces any more is absent at once."""
+        """Note a stream's new table: units that no stream announces any more are absent at once."""
         self._since_ns[~self._registry.announced()] = NEVER
         self._beginning.add(stream)
 

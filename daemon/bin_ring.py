@@ -193,7 +193,7 @@ class BinRing:
         if batch.stream not in self._streams:
             self.add_stream(batch.stream)
         stream = self._streams[batch.stream]
-        stream.is_blind = False  # it is here
+        stream.is_blind = False  # it sends again
         # The order matters: new rows must be zero before they are counted into, and spikes are late
         # by the watermark before this batch, not after it.
         first = self.rate.bin_of(batch.start_ns)

@@ -145,14 +145,14 @@ class Counters:
     # By reason: each subscriber or source whose connection was cut.
     subscribers_dropped: dict[str, int] = field(default_factory=_zeros(REASONS))
     sources_dropped: dict[str, int] = field(default_factory=_zeros(REASONS))
-    # Each message of a subscriber that is no subscription.
+    # Publisher: each message of a subscriber that is not a subscription.
     requests_ignored: int = 0
 
     # Messages out, and the process of the narrator.
 
     # Publisher: each message handed to the socket; copied once a second.
     published_messages: int = 0
-    # Logs: each line of this process that nobody could read; copied once a second.
+    # Logs: each line of this process that was not written; copied once a second.
     log_lines_dropped: int = 0
     # Worker process: each time that a dead one is replaced; copied once a second.
     worker_restarts: int = 0

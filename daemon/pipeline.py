@@ -38,7 +38,6 @@ MAX_MESSAGES = 256
 MAX_STEP_NS = NS_PER_S // 10
 """A step takes no further message after this: in the sequential mode one may take seconds."""
 
-
 NO_UNITS = "no source sends a unit of this population"
 
 
@@ -60,7 +59,7 @@ class FastLoop:
     others. Given where encoding them together gains nothing: the first are encoded and evaluated
     before the others. None: all at once.
 
-    With `absent_units`, `settle` lets it begin without units that no stream sends. `unseen` is the
+    With `absent_units`, it may `settle` without the units that no stream sends. `unseen` is the
     provenance of the narrations that are not made, because no unit of their population is sent.
     """
 
@@ -136,7 +135,7 @@ class FastLoop:
         self.ingest.is_held = self.narrator_client.is_full  # decides which sockets are polled next
 
     def settle(self) -> None:
-        """Begin to cut windows; units that no stream has announced are done without."""
+        """Begin to cut windows, even if no stream has announced some of the units."""
         self.ingest.is_settled = True
         self.ring.hold(is_held=False)
         if self._absent_units:
@@ -160,7 +159,7 @@ class FastLoop:
         self._counters.windows_gap_skipped = self._cutter.n_unseen + self._cutter.n_overrun
 
     def _keep_newest(self, window: Window) -> None:
-        """Make a window the pending one, and count the one that gives way to it."""
+        """Make a window the pending one, and count the one that it replaces."""
         is_selected = self._is_selected(window)
         if not is_selected and self._triggers is None:
             self._drop("not_selected")

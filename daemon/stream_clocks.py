@@ -10,7 +10,7 @@ if it is *in step*:
 * it begins where the batch before it ended, within `STEP_NS`. Lost batches may lie between, as many
   as the sequence numbers say, or batches out of step, as long as they were; and several batches may
   not go back by more together;
-* or it stands within `STEP_NS` of the other streams;
+* or it begins within `STEP_NS` of the other streams;
 * or it is the first of its run, and its stream does not go back;
 
 and always within `reach_ns`, the ring, of every other stream.
@@ -36,7 +36,7 @@ Invariants (``tests/daemon/test_stream_clocks.py``):
 
 1. A stream whose time is broken changes no other stream's batches:
    ``test_one_bad_clock_changes_nothing_for_the_others``
-2. A jump that is not confirmed costs its own batches: ``test_burst_from_nowhere_is_dropped``
+2. A jump that is not confirmed loses its own batches only: ``test_burst_from_nowhere_is_dropped``
 3. A jump that is confirmed for the session loses nothing:
    ``test_pause_of_all_streams_loses_nothing``
 4. A stream that is set aside is followed again once its time agrees:
@@ -126,18 +126,18 @@ class _StreamClock:
     is_new_run: bool = True  # no batch of this run was in step yet
     position_ns: int | None = None  # end of its newest batch in step
     longest_ns: int = 0  # of its batches in step
-    overlap_ns: int = 0  # by which they repeat time that was there already, less what they add
+    overlap_ns: int = 0  # by which they repeat time already covered, less what they add
     n_passed: int = 0  # batches out of step since
     passed_ns: int = 0  # and how long they were
     held: _Held | None = None
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether its held batches are there to stay."""
+        """Whether its time has changed for good."""
         held = self.held
         if held is None:
             return False
-        # A new run says that the source began anew; a repeat says nothing, in any run.
+        # A new run means that the source began anew; a repeat means nothing, in any run.
         return (self.is_new_run and bool(held.batches)) or (
             held.n_batches >= CONFIRM_BATCHES
             and held.newest.stop_ns - held.first_start_ns >= CONFIRM_NS
@@ -234,7 +234,7 @@ class StreamClocks:
             return False
         step_ns = 0 if clock.position_ns is None else batch.start_ns - clock.position_ns
         if -STEP_NS <= step_ns < 0 and clock.overlap_ns - step_ns > STEP_NS:
-            return False  # a clock that stands still, or creeps back, would hold up the others
+            return False  # a clock that stops, or goes back slowly, would hold up the others
         if others:
             ahead_ns = batch.stop_ns - min(others)
             behind_ns = max(others) - batch.start_ns

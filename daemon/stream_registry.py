@@ -14,10 +14,10 @@ duplicate and a number above it means that those between are lost.
 A sender may be broken or hostile, and only the malformed message must be dropped. Whether the time
 of a batch can be right is decided by `daemon.stream_clocks`.
 
-Two sources may send under one name. The first one has it while it lives. A hello of another run is
-a restart if it comes over the same connection, or if the stream is blind or has ended; else it is
-the hello of a second source, and refused. Should the run that was replaced send on, the connection
-carries two sources, and the first one gets its stream back.
+Two sources may send under one name. The first one keeps it while it is alive. A hello of another
+run is a restart if it comes over the same connection, or if the stream is blind or has ended; else
+it is the hello of a second source, and refused. Should the run that was replaced send on, the
+connection carries two sources, and the first one gets its stream back.
 
 Invariants (``tests/daemon/test_stream_registry.py``):
 
@@ -48,8 +48,8 @@ from contracts.spikes import Hello, SpikeBatch, StreamEnd
 from daemon.stream_clocks import MAX_LOST, Step, StreamClocks
 
 MAX_STRAGGLERS = 3
-"""Batches of a run that was replaced, until it counts as a source that lives. A restarted source
-leaves none on a connection of ours, and few behind a proxy."""
+"""Batches of a run that was replaced, until it counts as a source that is alive. A restarted
+source leaves none on a direct connection, and few behind a proxy."""
 
 
 class StreamState(StrEnum):
@@ -130,7 +130,7 @@ class StreamRegistry:
         if known.hello.run == run:
             return False
         if known.replaced is not None and known.replaced.hello.run == run:
-            self._give_back(known, known.replaced, host_ns)  # it lives: this is its own hello
+            self._give_back(known, known.replaced, host_ns)  # it is alive: this is its own hello
             return False
         if connection == known.connection and run != known.rival_run:
             return False
@@ -206,7 +206,7 @@ class StreamRegistry:
         )
 
     def _foreign(self, stream: Stream | None, batch: SpikeBatch) -> Literal["no_hello", "taken"]:
-        """Say why a batch of an unknown run is dropped; note sources that share a name."""
+        """Return why a batch of an unknown run is dropped; note sources that share a name."""
         if stream is None:
             return "no_hello"
         if stream.replaced is not None and stream.replaced.hello.run == batch.run:
@@ -296,8 +296,8 @@ class StreamRegistry:
 
     def missing_units(self) -> list[str]:
         """Return the labels of the encoder's units that no stream has announced yet."""
-        announced = {u.key for s in self.streams.values() for u in s.hello.population.units}
-        return [unit.label for unit in self._population.units if unit.key not in announced]
+        units = zip(self._population.units, self.announced(), strict=True)
+        return [unit.label for unit, is_announced in units if not is_announced]
 
     def announced(self, stream: str = "") -> NDArray[np.bool_]:
         """Return which units of the encoder one stream has announced, or any; (n_units,)."""

@@ -136,7 +136,7 @@ def _first_line(error: Exception) -> str:
 
 
 def import_runtime(module: str = "onnxruntime") -> Any:
-    """Return the module ``onnxruntime``, or one in it. Nobody else imports it.
+    """Return the module ``onnxruntime``, or one in it. Nothing else imports it.
 
     Raises
     ------

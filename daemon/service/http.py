@@ -5,7 +5,7 @@ not), and ``/``, an index.
 
 Peers are not trusted to be quick or polite. A connection carries one request and has a deadline
 for all of it, however its bytes drip; none waits for another; where there are too many, the oldest
-one that is not finished is closed, so that whoever asks now is answered.
+one that is not finished is closed, so that the newest client is answered.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class HttpServer:
             async with asyncio.timeout(REQUEST_DEADLINE_S):
                 await self._answer(reader, writer)
         except (OSError, TimeoutError):
-            pass  # gone or too slow: nothing is owed to it
+            pass  # the client has gone, or is too slow
         finally:
             self._connections.pop(writer, None)
             writer.transport.abort()

@@ -3,8 +3,8 @@
 A line is a stable short phrase plus key=value pairs given as ``extra``: searchable by phrase,
 readable by a machine.
 
-Whoever logs never waits for whoever reads: a pipe that nobody empties, or a terminal that was
-paused, would stop the fast loop. Lines go through a bounded queue to a thread that writes them.
+Logging never waits for the reader: a pipe that nobody reads, or a terminal that is paused,
+would stop the fast loop. Lines go through a bounded queue to a thread that writes them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def configure_logging(
 
 
 def n_lines_dropped() -> int:
-    """Return how many log lines of this process nobody can read any more."""
+    """Return how many log lines of this process were not written."""
     handlers = logging.getLogger().handlers
     return sum(handler.n_dropped for handler in handlers if isinstance(handler, QueuedHandler))
 
@@ -72,8 +72,8 @@ def n_lines_dropped() -> int:
 class QueuedOutput:
     """A text file that a thread writes to `output`, so that the caller of `write` never waits.
 
-    What finds the queue full is dropped and counted; `on_flow` is given how much, once it flows
-    again, and called on the thread.
+    A text for which the queue has no room is dropped and counted. Once there is room again, the
+    thread calls `on_flow` with the number of texts dropped.
     """
 
     def __init__(self, output: TextIO, on_flow: Callable[[int], None] = lambda _: None) -> None:
@@ -112,7 +112,7 @@ class QueuedOutput:
             is_written.wait(FLUSH_TIMEOUT_S)
 
     def close(self) -> None:
-        """End the thread after the last text, unless a write that nobody reads holds it."""
+        """End the thread after the last text, unless a write blocks because nobody reads."""
         self._queue.put(None)
         self._thread.join(THREAD_END_S)
 
@@ -126,7 +126,7 @@ class QueuedOutput:
                 write(item)
             except (OSError, ValueError):  # the reader is gone, or the file closed
                 self.n_dropped += 1
-                self._n_reported += 1  # to whom?
+                self._n_reported += 1  # nobody would read the report
             n_dropped = self.n_dropped
             if n_dropped > self._n_reported and self._queue.qsize() < MAX_QUEUED:
                 self._on_flow(n_dropped - self._n_reported)
@@ -142,7 +142,7 @@ class QueuedHandler(logging.Handler):
 
     @property
     def n_dropped(self) -> int:
-        """Lines that nobody can read any more."""
+        """Lines that were not written."""
         return self._output.n_dropped
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -56,7 +56,7 @@ def stop_on_signal(
 
 @contextmanager
 def bounded_end(request: StopRequest, *, deadline_s: float = PRINTING_TIMEOUT_S) -> Iterator[None]:
-    """Print in the body what is left to say; after a signal, not for longer than the deadline.
+    """Print the last output in the body; after a signal, not for longer than the deadline.
 
     Standard output that nobody reads would keep a process that was asked to end. One that ends by
     itself waits for its reader, as programs do.
