@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,40 +63,36 @@ class ClusterLabels(NamedTuple):
 
 def read_cluster_labels(folder: Path) -> ClusterLabels:
     """Read every table of cluster labels in a folder."""
-    tables = [table for path in _paths(folder) if (table := _read_table(path)) is not None]
-    label_of: dict[int, str] = {}
-    contradicted: set[int] = set().union(*(table.contradicted for table in tables))
-    for column in LABEL_COLUMNS:
+    tables = [_read_table(path) for path in _paths(folder)]
+    # By increasing precedence, so that each label replaces the one before it.
+    cells = [cell for table in reversed(tables) for cell in table.cells]
+    label_of = {cell.cluster: UNSORTED for cell in cells if cell.is_unsorted}
+    contradicted: set[int] = set()
+    for column in reversed(LABEL_COLUMNS):
         of_column: dict[int, str] = {}
-        for table in tables:
-            for cluster, label in table.labels.get(column, {}).items():
-                if of_column.setdefault(cluster, label) != label:
-                    contradicted.add(cluster)
-        label_of = {**of_column, **label_of}
-    unsorted = {cluster for table in tables for cluster in table.unsorted}
-    return ClusterLabels(
-        {**dict.fromkeys(unsorted, UNSORTED), **label_of},
-        tuple(row for table in tables for row in table.unread),
-        len(contradicted),
-    )
+        for cell in cells:
+            if cell.column == column and not cell.is_unsorted:
+                if of_column.get(cell.cluster, cell.label) != cell.label:
+                    contradicted.add(cell.cluster)
+                of_column[cell.cluster] = cell.label
+        label_of |= of_column
+    unread = tuple(row for table in tables for row in table.unread)
+    return ClusterLabels(label_of, unread, len(contradicted))
 
 
-@dataclass(slots=True)
-class _LabelTable:
-    labels: dict[str, dict[int, str]] = field(default_factory=dict)  # by column, then by cluster
-    unsorted: set[int] = field(default_factory=set)
-    unread: list[str] = field(default_factory=list)
-    contradicted: set[int] = field(default_factory=set)
+class _LabelCell(NamedTuple):
+    cluster: int
+    column: str
+    label: str
 
-    def add(self, cluster: int, column: str, text: str) -> None:
-        label = label_text(text)
-        if label.lower() == UNSORTED:
-            self.unsorted.add(cluster)
-        elif label:
-            of_column = self.labels.setdefault(column, {})
-            if of_column.get(cluster, label) != label:
-                self.contradicted.add(cluster)
-            of_column[cluster] = label  # the last row counts, as in phy
+    @property
+    def is_unsorted(self) -> bool:
+        return self.label.lower() == UNSORTED
+
+
+class _LabelTable(NamedTuple):
+    cells: Sequence[_LabelCell] = ()
+    unread: Sequence[str] = ()
 
 
 class _LabelLayout(NamedTuple):
@@ -120,8 +115,8 @@ def _paths(folder: Path) -> list[Path]:
     return sorted((path for path in found if path.is_file() or path.is_symlink()), key=place)
 
 
-def _read_table(path: Path) -> _LabelTable | None:
-    """Read one table; None if it has no cluster labels."""
+def _read_table(path: Path) -> _LabelTable:
+    """Read one table; nothing if it has no cluster labels."""
     try:
         with path.open("rb") as file:
             head = file.read(HEADER_BYTES)
@@ -129,27 +124,31 @@ def _read_table(path: Path) -> _LabelTable | None:
             delimiter = next((mark for mark in "\t,;" if mark in header), ",")
             layout = _layout(path, next(_rows(header, delimiter), (1, []))[1])
             if layout is None and path.name.lower() not in LABEL_FILES:
-                return None
+                return _LabelTable()
             rows = list(_rows(_text(head + file.read()), delimiter))
     except OSError as error:
         return _LabelTable(unread=[f"{path.name} ({error.strerror})"])
     if layout is None:
         return _LabelTable(unread=[f"{path.name} line {line}" for line, _ in rows])
-    table = _LabelTable()
+    read: list[_LabelCell] = []
+    unread: list[str] = []
     for line, cells in rows[layout.has_header :]:
         cluster = _cluster(cells[layout.id_at]) if len(cells) > layout.id_at else None
-        labels = {column: cells[at] for column, at in layout.label_at.items() if at < len(cells)}
+        labels = {
+            column: label_text(cells[at])
+            for column, at in layout.label_at.items()
+            if at < len(cells)
+        }
         # Phy ignores extra cells. Between commas they, and labels that are numbers, may be the
         # decimals of a number before them: "1,0,good".
         is_shifted = delimiter != "\t" and (
             len(cells) > layout.n_columns or any(map(str.isdecimal, labels.values()))
         )
         if cluster is None or is_shifted:
-            table.unread.append(f"{path.name} line {line}")
+            unread.append(f"{path.name} line {line}")
             continue
-        for column, label in labels.items():
-            table.add(cluster, column, label)
-    return table
+        read += (_LabelCell(cluster, column, label) for column, label in labels.items() if label)
+    return _LabelTable(read, unread)
 
 
 def _layout(path: Path, header: Sequence[str]) -> _LabelLayout | None:
