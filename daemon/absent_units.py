@@ -5,7 +5,7 @@ was trained with. With ``ingest.missing_units = "mean"`` the encoder is given th
 as it was trained to be; a count of zero would mean that they are silent.
 
 A unit whose stream comes later, or comes back with it, is used again from the first window that
-lies wholly within that stream.
+lies wholly within that stream, its late spikes excepted.
 """
 
 from __future__ import annotations
@@ -40,12 +40,13 @@ class AbsentUnits:
         self._since_ns[~self._registry.announced()] = NEVER
         self._beginning.add(stream)
 
-    def take_batch(self, batch: SpikeBatch) -> None:
-        """Note that a stream has begun to send."""
+    def take_batch(self, batch: SpikeBatch, complete_until_ns: int) -> None:
+        """Note that a stream has begun to send; spikes below the ring's watermark are late."""
         if batch.stream in self._beginning:
             self._beginning.remove(batch.stream)
             rows = self._registry.announced(batch.stream)
-            self._since_ns[rows] = np.minimum(self._since_ns[rows], np.int64(batch.start_ns))
+            since_ns = max(batch.start_ns, complete_until_ns)
+            self._since_ns[rows] = np.minimum(self._since_ns[rows], np.int64(since_ns))
 
     def at(self, start_ns: int) -> NDArray[np.bool_] | None:
         """Return the units that are absent in a window from `start_ns` on; None if none is.

@@ -111,7 +111,7 @@ class FastLoop:
             match message:
                 case SpikeBatch():
                     if self._absent_units:
-                        self._absent_units.take_batch(message)
+                        self._absent_units.take_batch(message, self.ring.complete_until_ns)
                     self._count(self.ring.add(message))
                     self._cut(message.received_host_ns)
                 case Hello():

@@ -133,6 +133,22 @@ def test_unit_that_comes_later_is_used_once_a_window_is_within_its_stream(start:
     assert not daemon.ingest.registry.missing_units()
 
 
+def test_unit_whose_first_spikes_are_late_is_absent_until_they_are_not(start: Start):
+    """A second probe begins at bin 50, and bins below 70 are complete: 60 to 70 lack its spikes."""
+    daemon = start(does_without=True)
+    daemon.receive(hello_of(part_of(RIGHT), stream="r"), *ramp(0, 60, stream="r", bits=RIGHT))
+    daemon.loop.settle()
+    daemon.receive(
+        *ramp(60, 70, stream="r", bits=RIGHT, first_seq=6),
+        hello_of(part_of(LEFT), stream="l"),
+        *ramp(50, 100, stream="l", bits=LEFT),
+        *ramp(70, 100, stream="r", bits=RIGHT, first_seq=7),
+    )
+    assert daemon.counters.spikes_late > 0
+    absent = {window.first_bin: absent_bits(window) for window in daemon.encoder.windows}
+    assert absent == {0: LEFT, 20: LEFT, 40: LEFT, 60: LEFT, 80: []}
+
+
 def test_unit_that_a_restart_lacks_is_absent_until_one_has_it(start: Start):
     """A source restarted with half of its units, and again with all of them."""
     daemon = start(does_without=True)
