@@ -17,24 +17,32 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from contracts.narration import Narration
+from contracts.statistics import Statistics
 from evaluation.faults.inputs import FaultInputs
 from evaluation.faults.observations import expect, wait_for
 from evaluation.faults.trial import FaultDaemon, FaultProcess, FaultTrial
 from subscribers.listener import ANY_NUMBER, NARRATION_TOPICS, Listener
 
+STARTING_SHARE = 0.4
 STARTING_S = 3.0
-"""The first kill of a daemon falls into so many seconds after its start; it narrates after two."""
+"""This share of the daemons is killed so soon after its start: it listens after two or three."""
+
+NARRATING_S = (1.0, 2.5)
+"""The others are killed so long after their first narrations; statistics come every second."""
 
 BETWEEN_S = 0.5
 """Longest time between the other kills."""
+
+SPIKES = ("received", "binned", "late", "unknown")
 
 PROCESSES = ("daemon", "source", "worker", "subscriber")
 
@@ -98,12 +106,29 @@ def run_round(inputs: FaultInputs, folder: Path, *, seed: int) -> RoundCounts:
 
 
 def _kill_a_daemon(trial: FaultTrial, address: str, counts: RoundCounts, random: Random) -> None:
-    """Kill the first daemon, while it starts or narrates; its worker must end by itself."""
+    """Kill the first daemon, while it starts or while it narrates."""
     daemon = trial.daemon(address)
-    time.sleep(random.uniform(0, STARTING_S))
-    counts.n_killed_while_starting += '"daemon listens"' not in daemon.child.text()
-    daemon.child.kill()
     counts.kills["daemon"] += 1
+    if random.random() < STARTING_SHARE:
+        time.sleep(random.uniform(0, STARTING_S))
+        daemon.child.kill()
+        counts.n_killed_while_starting += 1
+        return
+    with Listener(
+        daemon.narrates().publish, NARRATION_TOPICS, setting="kills", queue=ANY_NUMBER
+    ) as listener:
+        time.sleep(random.uniform(*NARRATING_S))
+        daemon.child.kill()
+        for message in listener.messages():
+            if isinstance(message.value, Statistics):
+                _check_sum(message.content["counters"])
+
+
+def _check_sum(counters: Mapping[str, Any]) -> None:
+    """Check that every spike that a daemon has received is accounted for."""
+    received, binned, late, unknown = (counters[f"spikes_{name}"] for name in SPIKES)
+    text = f"{received} received = {binned} binned + {late} late + {unknown} unknown"
+    expect(received == binned + late + unknown, text)
 
 
 class _Round:
@@ -161,7 +186,7 @@ class _Round:
         counters = self._daemon.summary()["counters"]
         received = counters["spikes_received"] - self._received_before
         expect(received == sent, f"{sent} spikes of the new source, got {received}")
-        for name in ("received", "binned", "late", "unknown"):
+        for name in SPIKES:
             self._counts.spikes[name] += counters[f"spikes_{name}"]
         self._counts.n_batches_lost += counters["batches_lost"]
         self._read()

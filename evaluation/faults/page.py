@@ -25,21 +25,22 @@ COLUMNS = ("fault", "what the operator sees", "what is counted", "what is lost",
 KILLS = """
 ## kill -9 at random moments
 
-Each process was killed with SIGKILL {n} times. A round kills a daemon up to three seconds after
-its start ({n_starting} of {n} before it listened), then the source, the narrator worker and a
-subscriber of its successor in random order, starts each again, and ends source and daemon gently.
-After each round no process of it was left, and no file, socket or shared memory. Seeds {first} to
-{last}; {seconds:.0f} s of rounds.
+Each process was killed with SIGKILL {n} times. A round kills a daemon, {n_starting} of {n} while it
+started and the others while they narrated, then the source, the narrator worker and a subscriber
+of its successor in random order, starts each again, and ends source and daemon gently. After each
+round no process of it was left, and no file, socket or shared memory. Seeds {first} to {last};
+{seconds:.0f} s of rounds.
 
 | process | killed | left behind after the next start | narrating again |
 |---|---|---|---|
 """
 
 SPIKES = """
-Spikes that reached the daemons which lived to the end: {received:,} received = {binned:,} binned
-+ {late:,} late + {unknown:,} unknown; {lost:,} batches were missing by their numbers. Every spike
-that a source sent between its start and its end was received. A subscriber that was not killed
-saw each of the {narrations:,} narrations once, without a hole in `seq`.
+Daemons which lived to the end: {received:,} spikes received = {binned:,} binned + {late:,} late +
+{unknown:,} unknown, and {lost:,} batches were missing by their numbers; the statistics of those
+that were killed add up in the same way. Every spike that a source sent between its start and its
+end was received. A subscriber that was not killed saw each of the {narrations:,} narrations once,
+without a hole in `seq`.
 """
 
 

@@ -42,7 +42,7 @@ def test_page_sums_up_the_rounds():
         one.spikes.update(received=1500, binned=1499, late=1, unknown=0)
         one.n_narrations = 20
     page = make_page([], rounds, date="2026-01-02", command="python scripts/faults.py")
-    assert "3,000 received = 2,998 binned" in page
+    assert "3,000 spikes received = 2,998 binned" in page
     assert "| worker | 2 | 0 | 2 |" in page
     assert "each of the 40 narrations" in page
 
