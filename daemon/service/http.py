@@ -163,8 +163,7 @@ def _respond(app: WSGIApplication, head: bytes) -> bytes:
     """Return the whole response to the head of a request; every page is made in milliseconds."""
     request = _parse(head)
     if isinstance(request, HTTPStatus):
-        phrase = f"{request.value} {request.phrase}"
-        return _pack(phrase, [("Content-Type", "text/plain")], f"{phrase}\n".encode())
+        return _refuse(request)
     begun: list[tuple[str, list[tuple[str, str]]]] = []
 
     def start_response(
@@ -174,10 +173,19 @@ def _respond(app: WSGIApplication, head: bytes) -> bytes:
         return lambda _: None
 
     is_head = request["REQUEST_METHOD"] == "HEAD"
-    body = b"".join(
-        app({**request, "REQUEST_METHOD": "GET"} if is_head else request, start_response)
-    )
+    if is_head:
+        request["REQUEST_METHOD"] = "GET"
+    try:
+        body = b"".join(app(request, start_response))
+    except Exception:  # prometheus_client raises on some headers that a peer may send
+        logger.debug("http request failed", exc_info=True)
+        return _refuse(HTTPStatus.INTERNAL_SERVER_ERROR)
     return _pack(*begun[0], body, is_head=is_head)
+
+
+def _refuse(status: HTTPStatus) -> bytes:
+    phrase = f"{status.value} {status.phrase}"
+    return _pack(phrase, [("Content-Type", "text/plain")], f"{phrase}\n".encode())
 
 
 def _parse(head: bytes) -> WSGIEnvironment | HTTPStatus:

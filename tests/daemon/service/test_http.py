@@ -189,6 +189,10 @@ def test_an_answer_that_nobody_reads_has_the_same_deadline(server, health, conne
         (b"GET /healthz HTTP/1.1\r\nno colon\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\r\n\r\n", 400),
         (b"\r\n\r\n", 400),
+        (
+            b"GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text;version=a.b.c\r\n\r\n",
+            500,
+        ),
         (b"GET / HTTP/1.1\r\nX: " + b"a" * 100_000 + b"\r\n\r\n", 431),
         (b"GET /" + b"a" * 100_000, 431),
         (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 10_000, 431),
