@@ -218,13 +218,12 @@ class Table:
         is_coded = "elements" in attributes or attributes.get("neurodata_type") in ENUM_DATA
         if column.kind not in "iu" or not is_coded:
             return None
-        elements = target_of(column.data, attributes.get("elements"))
-        if elements is None:
-            other = self.column(f"{name}_elements", ragged=True)
-            elements = None if other is None else other.data
-        texts = None
-        if isinstance(elements, h5py.Dataset) and elements.ndim == 1 and not holes(elements):
-            texts = as_texts(elements[:])
+        target = target_of(column.data, attributes.get("elements"))
+        if isinstance(target, h5py.Dataset) and target.ndim == 1:
+            elements: Column | None = Column(f"{column.name}.elements", target)
+        else:
+            elements = self.column(f"{name}_elements", ragged=True)
+        texts = None if elements is None or elements.holes() else as_texts(elements.read())
         if texts is None:
             raise UnreadableError(f"{column.name} holds codes whose names are not in the file")
         return dict(enumerate(texts))

@@ -240,6 +240,27 @@ def test_a_filter_that_is_not_installed_is_named(path: Path) -> None:
     assert "damaged" not in str(caught.value)
 
 
+def write_damaged(path: Path, name: str, data: object) -> None:
+    """Add a compressed data set and overwrite its chunk."""
+    with h5py.File(path, "a") as file:
+        chunk = file.create_dataset(name, data=data, compression="gzip").id.get_chunk_info(0)
+    with path.open("r+b") as raw:
+        raw.seek(chunk.byte_offset)
+        raw.write(b"\xff" * chunk.size)
+
+
+def test_codes_whose_names_are_damaged_are_left_out(path: Path) -> None:
+    """The names are read as a column is."""
+    write_damaged(path, "units/names", np.array([b"good", b"mua"]))
+    with h5py.File(path, "a") as file:
+        del file["units/quality"]
+        file["units/quality"] = np.zeros(6, dtype=np.uint8)
+        file["units/quality"].attrs["elements"] = file["units/names"].ref
+    source = NwbSource(str(path))
+    assert {unit.quality for unit in source.population.units} == {""}
+    assert "left out: units/quality.elements cannot be read: " in source.notes[0]
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -262,11 +283,7 @@ def test_damaged_data_of_an_optional_column_are_left_out(
             del table[column]
             table[column] = [*values]
         del file["units/area"], file["units/peak_channel_id"]
-        damaged = file.create_dataset(name, data=data, compression="gzip")
-        chunk = damaged.id.get_chunk_info(0)
-    with path.open("r+b") as raw:
-        raw.seek(chunk.byte_offset)
-        raw.write(b"\xff" * chunk.size)
+    write_damaged(path, name, data)
     source = NwbSource(str(path))
     assert source.n_spikes == N_SPIKES
     assert len(list(source.marks())) == 5
