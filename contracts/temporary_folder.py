@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 PREFIX = "neurrate-"
@@ -47,7 +48,7 @@ class TemporaryFolder:
     def close(self) -> None:
         """Remove the folder and what is in it. May be called twice."""
         if self._descriptor >= 0:
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove(self.path)
             os.close(self._descriptor)
             self._descriptor = -1
 
@@ -67,6 +68,17 @@ def _remove_if_abandoned(folder: Path) -> None:
     descriptor = os.open(folder / OWNER, os.O_RDWR | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
     finally:
         os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    # The locked file last: without it, the next start would not finish what is broken off here.
+    with suppress(OSError):  # removed by somebody else
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != OWNER:
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,7 @@
 """Temporary folders end with their process, or at the next start."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,6 +47,26 @@ def test_folder_of_a_killed_process_is_removed_by_the_next(place: Path):
         assert list(place.iterdir()) == [own]
     assert list(place.iterdir()) == []
     os.kill(int(child), signal.SIGKILL)
+
+
+def test_removal_that_is_broken_off_is_finished_by_the_next(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The file that marks a folder as ours goes last, so that the rest is found again."""
+    folder = TemporaryFolder()
+    (folder.path / "content").touch()
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            folder.close()
+    assert [path.name for path in folder.path.iterdir()] == ["owner"]
+    os.close(folder._descriptor)
+    with TemporaryFolder() as own:
+        assert list(place.iterdir()) == [own]
 
 
 def test_what_is_not_ours_stays(place: Path, tmp_path_factory: pytest.TempPathFactory):
