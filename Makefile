@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+TORCH_CPU = $(shell grep -o '^torch==[^ ]*' requirements-torch-cpu.lock)
 
 .PHONY: setup demo test check bench format clean
 
@@ -14,8 +15,11 @@ setup: $(STAMP) ## Make .venv with the locked versions, each file checked agains
 $(STAMP): requirements-torch-cpu.lock requirements.lock requirements-cuda.lock requirements-nodeps.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Neurrate needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	@# The CPU build of torch where an index or a folder of wheels has it; else that of PyPI.
-	$(PIP) --require-hashes --no-deps $(PIP_ARGS) -r requirements-torch-cpu.lock 2>/dev/null || true
+	@# The CPU build of torch where an index or a folder of wheels has it; else, in the next step, that of PyPI.
+	@# The lock has the sha256 of one file. Another Python or processor needs another file of that version,
+	@# which is taken unchecked: PyPI's build would bring several GB of CUDA.
+	$(PIP) --require-hashes --no-deps $(PIP_ARGS) -r requirements-torch-cpu.lock 2>/dev/null || \
+	  { $(PIP) --no-deps $(PIP_ARGS) $(TORCH_CPU) 2>/dev/null && echo "$(TORCH_CPU) was installed without a check of its sha256"; } || true
 	$(PIP) --require-hashes --no-deps $(PIP_ARGS) -r requirements.lock
 	@# PyPI's torch for Linux needs CUDA from packages of its own; a CPU build has no use for them.
 	if $(BIN)/python -c 'import sys; from importlib.metadata import requires; sys.exit(not any("cuda" in r or "nvidia" in r for r in requires("torch")))'; then \
