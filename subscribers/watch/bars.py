@@ -1,4 +1,4 @@
-"""The latency bars of the view: one share of the total for each stage."""
+"""The latency bars of the view."""
 
 from __future__ import annotations
 
@@ -48,16 +48,24 @@ class Look:
         """Whether words and facts do not fit side by side."""
         return self.columns < NARROW_COLUMNS
 
-    def bar(self, stages_ms: Mapping[str, float], cells: int) -> Text:
-        """Return a latency bar of as many cells, less on a narrow terminal."""
-        room = self.columns - (NARROW_COLUMNS - BAR_CELLS)
-        return latency_bar(stages_ms, min(cells, room), has_colours=self.has_colours)
+    @property
+    def bar_cells(self) -> int:
+        """Width of a latency bar at most, cells."""
+        return min(BAR_CELLS, self.columns - (NARROW_COLUMNS - BAR_CELLS))
+
+    @property
+    def has_bars(self) -> bool:
+        """Whether there is room for latency bars."""
+        return self.bar_cells >= MIN_BAR_CELLS
+
+    def bar(self, stages_ms: Mapping[str, float], cells: int = BAR_CELLS) -> Text:
+        """Return a latency bar of that many cells, or as many as a narrow terminal has."""
+        cells = min(cells, self.bar_cells)
+        return latency_bar(stages_ms, cells, has_colours=self.has_colours)
 
     def legend(self) -> Text:
-        """Return the stages and how each is drawn; nothing where there is no bar."""
+        """Return the stages and how each is drawn."""
         legend = Text()
-        if self.columns - (NARROW_COLUMNS - BAR_CELLS) < MIN_BAR_CELLS:
-            return legend
         for stage in STAGES:
             legend.append(_mark(stage, has_colours=self.has_colours), style=STAGE_COLOURS[stage])
             legend.append(f" {stage}  ", style="dim")
@@ -67,10 +75,10 @@ class Look:
 def latency_bar(
     stages_ms: Mapping[str, float], cells: int = BAR_CELLS, *, has_colours: bool = True
 ) -> Text:
-    """Return a cell-wide block for each share of the total, by the colour or letter of its stage.
+    """Return the share of each stage in the total, as coloured blocks or as letters.
 
-    The bar is exactly `cells` wide, unless the total is zero or `cells` too few to tell stages
-    apart.
+    The bar is exactly `cells` wide; it is empty if the total is zero, or if `cells` are too few to
+    tell stages apart.
     """
     bar, reached_ms, drawn = Text(), 0.0, 0
     total_ms = sum(max(0.0, stages_ms[stage]) for stage in STAGES)

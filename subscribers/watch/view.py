@@ -13,7 +13,7 @@ from rich.segment import SegmentLines
 from rich.text import Text
 
 from contracts.narration import Status
-from subscribers.watch.bars import BAR_CELLS, LINE_BAR_CELLS, Look
+from subscribers.watch.bars import LINE_BAR_CELLS, Look
 from subscribers.watch.state import GROWING, N_SHOWN, DaemonState, ReceivedNarration, WatchState
 from subscribers.watch.table import score_of, scored_table, truth_line
 from subscribers.watch.triggers import triggers_line
@@ -23,6 +23,9 @@ NAME_CELLS = 12
 
 WORD_STYLES = {Status.FAILED.value: "red", GROWING: "italic"}
 """By status; others are bold."""
+
+STREAM_STYLES = {"live": "", "blind": "red", "aside": "red"}
+"""By state; others are dim."""
 
 
 def draw(state: WatchState, host_ns: int, height: int | None = None) -> RenderableType:
@@ -68,8 +71,7 @@ class _View:
 
 def _top(state: WatchState, host_ns: int) -> list[RenderableType]:
     top: list[RenderableType] = [_header(state, host_ns)]
-    notice = state.notice(host_ns)
-    if notice:
+    if notice := state.notice(host_ns):
         top.append(Text(notice, style="yellow"))
     if state.scores:
         top.append(truth_line(state))
@@ -80,8 +82,8 @@ def _bottom(state: WatchState, look: Look) -> list[RenderableType]:
     bottom: list[RenderableType] = []
     if state.fired:
         bottom.append(triggers_line(state.fired, _newest_s(state)))
-    if state.newest and (legend := look.legend()):
-        bottom.append(legend)
+    if state.newest and look.has_bars:
+        bottom.append(look.legend())
     return bottom
 
 
@@ -128,10 +130,7 @@ def _header(state: WatchState, host_ns: int) -> Text:
 def _daemon_line(daemon: DaemonState) -> Text:
     line = Text()
     for name, stream_state in sorted(daemon.streams.items()):
-        style = (
-            "" if stream_state == "live" else "red" if stream_state in {"blind", "aside"} else "dim"
-        )
-        line.append(f"  {name} {stream_state}", style=style)
+        line.append(f"  {name} {stream_state}", style=STREAM_STYLES.get(stream_state, "dim"))
     for reason, n_dropped in sorted(daemon.dropped.items()):
         line.append(f"  {n_dropped} dropped ({reason})", style="yellow")
     if daemon.gap_bins or daemon.batches_lost:
@@ -169,13 +168,13 @@ def _panel(look: Look, received: list[ReceivedNarration], n_received: int) -> Pa
 def _stacked(
     state: WatchState, narration: ReceivedNarration, look: Look, *, is_cut: bool = False
 ) -> Group:
-    """Return the facts of a population in a line, and its words below; in one line if `is_cut`."""
-    name, title = narration.population, narration.title
+    """Return the facts of a population in a line, and its text below; in one line if `is_cut`."""
     facts = Text(no_wrap=True, overflow="ellipsis")
+    title = narration.title
     facts.append(f"{title} " if look.is_narrow else _padded(title))
     if state.scores:  # its time is in the line of the truth
-        facts.append("F1 ").append_text(score_of(state, name)).append("  ")
-        facts.append_text(look.bar(narration.latency_ms, BAR_CELLS)).append_text(_notes(narration))
+        facts.append("F1 ").append_text(score_of(state, narration.population)).append("  ")
+        facts.append_text(look.bar(narration.latency_ms)).append_text(_notes(narration))
     else:
         facts.append_text(_facts(narration, look))
     if is_cut:
@@ -204,9 +203,7 @@ def _words(narration: ReceivedNarration) -> Text:
 
 def _facts(narration: ReceivedNarration, look: Look) -> Text:
     facts = Text(f"{narration.window_stop_s:.2f} s  ", style="dim")
-    return facts.append_text(look.bar(narration.latency_ms, BAR_CELLS)).append_text(
-        _notes(narration)
-    )
+    return facts.append_text(look.bar(narration.latency_ms)).append_text(_notes(narration))
 
 
 def _notes(narration: ReceivedNarration) -> Text:
