@@ -15,23 +15,18 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 SERVING = frozenset({"demo", "run", "stream", "watch"})
-"""Verbs that serve until they are stopped. Any other is unfinished when it is stopped, which what
-follows in ``a && b`` needs to know."""
+"""Verbs that serve until they are stopped. Any other is unfinished when it is stopped, and its exit
+code says so, for ``a && b``."""
 
 SHOWING = frozenset({"demo", "watch"})
-"""Verbs whose work is to be seen: they end with the reader of their output."""
+"""Verbs that only show things: they end when the reader of their output does."""
 
 RESUMABLE = frozenset({"learn", "prepare", "train"})
-
-EXIT_UNWRITTEN = 2
-"""A full disk is for the user to mend."""
-
 
 MIN_COLUMNS = 20
 """Below three cells the help never ends, and below twenty no table has room for a word."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 AGAIN_S = 0.1
 """How long a signal may take to have its effect before it is delivered again."""
@@ -105,6 +100,7 @@ HANDLER = SignalHandler()
 
 def run_process(words: Sequence[str]) -> int:
     """Run one command line as this process; return its exit code."""
+    from contracts.errors import UserError
     from neurrate.output import OutputFailedError, guard_output, open_closed_descriptors
 
     open_closed_descriptors()
@@ -127,7 +123,7 @@ def run_process(words: Sequence[str]) -> int:
         reason = os.strerror(output.failure.errno or 0).lower()
         remedy = "Make room there, or send the output elsewhere."
         print(f"neurrate: error: Cannot write standard output: {reason}. {remedy}", file=sys.stderr)
-        return EXIT_UNWRITTEN
+        return UserError.exit_code  # a full disk is for the user to mend
     return code
 
 

@@ -168,16 +168,16 @@ def _play(recording: RecordingSource, options: StreamOptions) -> None:
     Raises
     ------
     UserError
-        If it should go round without an end.
+        If --loop has no --seconds.
     """
     from daemon.service import signals
     from stream_sources.repeated import RepeatedSource
     from stream_sources.replay import ReplayOptions, replay
 
-    if options.loop and options.seconds is None:
-        raise UserError("--loop needs --seconds, how long to play the recording round.")
     repeated = None
-    if options.loop and options.seconds is not None:
+    if options.loop:
+        if options.seconds is None:
+            raise UserError("--loop needs --seconds: how long to play the recording in a loop.")
         repeated = RepeatedSource(recording, second_to_ns(options.seconds))
     source: SpikeSource = repeated or recording
     check_writable(options.json)
