@@ -93,9 +93,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             return stopped(words)
         missing = _missing_package(error)
         if missing:
-            remedy = "Install it: python -m pip install"
+            from daemon.service.distributions import (
+                what_brings,
+            )  # once `daemon` is known to be ours
+
+            remedy = f"Install it: python -m pip install {what_brings(missing)}"
             return _refuse(
-                f"The Python package {missing!r} is not installed. {remedy} {missing}",
+                f"The Python package {missing!r} is not installed. {remedy}",
                 DependencyError.exit_code,
             )
         return _internal_error()

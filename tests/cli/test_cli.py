@@ -115,10 +115,20 @@ def test_errors_become_exit_codes(error, code, has_traceback, monkeypatch, capsy
     assert ("Traceback" in capsys.readouterr().err) is has_traceback
 
 
-def test_a_missing_package_is_named(monkeypatch, capsys):
-    """The error says what to install."""
-    _fails_with(monkeypatch, ModuleNotFoundError("no", name="onnxruntime.capi"))
-    assert "python -m pip install onnxruntime\n" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("module", "remedy"),
+    [
+        ("onnxruntime.capi", "onnxruntime"),
+        ("PIL", "pillow"),
+        ("scipy.linalg", "'neurrate[train]'"),
+        ("sklearn", "'neurrate[train]'"),
+        ("psutil", "'neurrate[eval]'"),
+    ],
+)
+def test_a_missing_package_is_named(module, remedy, monkeypatch, capsys):
+    """The error says what to install: the extra, if one has the package."""
+    _fails_with(monkeypatch, ModuleNotFoundError("no", name=module))
+    assert f"python -m pip install {remedy}\n" in capsys.readouterr().err
 
 
 def test_every_package_is_known_where_packages_are_listed():
