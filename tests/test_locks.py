@@ -1,6 +1,7 @@
 """The lock files: complete, with hashes, and the list of licences is of them."""
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -56,3 +57,29 @@ def test_the_list_of_licences_is_of_the_locked_versions():
         if package != "package"
     }
     assert listed == _pins("requirements.lock") | _pins("requirements-nodeps.lock"), REMEDY
+
+
+@pytest.mark.parametrize("has_hash", [True, False])
+def test_a_cpu_build_of_torch_that_is_not_in_the_lock_is_taken(has_hash, tmp_path):
+    """Another Python has another file of it, which comes before the build with CUDA."""
+    for path in (ROOT / "Makefile", ROOT / "pyproject.toml", *ROOT.glob("requirements*.lock")):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    pip = tmp_path / "pip"
+    pip.write_text(
+        '#!/bin/sh\necho "$@" >> calls\n'
+        f'case "$*" in *torch-cpu.lock) exit {int(not has_hash)};; esac\n'
+    )
+    pip.chmod(0o755)
+    (tmp_path / ".venv").mkdir()  # in place of `python -m venv`
+    made = subprocess.run(
+        ["make", "-s", "setup", "PYTHON=true", "BIN=missing", "PIP=./pip"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
+    torch = f"torch=={_pins('requirements-torch-cpu.lock')['torch']}"
+    assert (f"--no-deps {torch}" in calls) is not has_hash
+    assert (f"{torch} was installed without a check" in made.stdout) is not has_hash
+    assert any(call.endswith("-r requirements.lock") for call in calls)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from daemon.service import doctor as checks
+from daemon.service.distributions import EXTRAS
 from daemon.service.library_trials import try_libraries
 from daemon.service.settings import Settings
 from neurrate.cli import main
@@ -93,7 +94,7 @@ def test_a_library_that_is_installed_and_broken_is_three(broken, monkeypatch):
 
 def test_what_only_some_verbs_need_is_said_with_the_verbs(installed):
     """A plain install lacks the extras: that is no failure, and no secret."""
-    installed["scikit-learn"] = "1"
+    installed.update({"scikit-learn": "1", "scipy": "1"})
     findings = {one.name: one for one in checks.extras()}
     train = findings["extra train"]
     assert train.found.startswith("for prepare, train, learn")
@@ -107,7 +108,7 @@ def test_what_only_some_verbs_need_is_said_with_the_verbs(installed):
 def test_the_extras_are_those_of_the_package():
     """What is looked for is what the extra installs."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    for extra, (_, names) in checks.EXTRAS.items():
+    for extra, (_, names) in EXTRAS.items():
         listed = {re.split("[<>=]", one)[0] for one in project["optional-dependencies"][extra]}
         assert set(names) == listed
     assert set(checks.NEEDED) <= {re.split("[<>=]", one)[0] for one in project["dependencies"]}
