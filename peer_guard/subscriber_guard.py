@@ -37,6 +37,11 @@ REQUESTS_PER_S, REQUESTS_AT_ONCE = 2_000.0, 2_000
 
 REQUESTS_IN_A_TURN = 32
 
+REST_S = 0.005
+"""After a connection or requests were taken, so that a flood of them is taken in few turns: a thread
+that the system suspends while it holds the interpreter's lock stops the loop that narrates. What
+goes out waits as long."""
+
 MAX_TOPIC_BYTES = 262_144
 """Of all subscriptions together: libzmq takes about 100 bytes of memory for each of them."""
 
@@ -88,6 +93,7 @@ class SubscriberGuard(Guard):
         self._hosts: Counter[str] = Counter()
         self._n_topic_bytes = 0
         self._is_accepting = False
+        self._has_taken = False  # since the last rest
         self._next_look_s = 0.0
         self._start_accepting()
         self._thread.start()
@@ -109,6 +115,7 @@ class SubscriberGuard(Guard):
             self.n_ignored += stream.n_ignored - n_ignored
             self._n_topic_bytes += stream.topic_bytes - n_topic_bytes
         self._requests.spend(n_read)
+        self._has_taken |= n_read > 0
         if self._n_topic_bytes > MAX_TOPIC_BYTES:
             self._drop_largest(subscriber)
         if stream.has_request:
@@ -140,6 +147,9 @@ class SubscriberGuard(Guard):
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + LOOK_S
             self._drop_silent(now_s)
+        if self._has_taken:
+            self._has_taken = False
+            time.sleep(REST_S)
 
     def _drop_silent(self, now_s: float) -> None:
         """Disconnect whoever has not introduced itself in time, or does not take leave."""
@@ -225,6 +235,7 @@ class SubscriberGuard(Guard):
                 self._accepts.spend(ACCEPTS_AT_ONCE)
                 return
             self._accepts.spend(1)
+            self._has_taken = True
             self._admit(outer, address[0] if isinstance(address, tuple) else "")
 
     def _admit(self, outer: socket.socket, host: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -195,6 +196,23 @@ def test_a_flood_of_requests_is_read_slowly_and_nobody_waits_for_it(publisher, g
             late.subscribe(b"late")
             late.connect(publisher.guard.address)
             wait_until(lambda: b"\x01late" in publisher.requests(), what="the late subscriber")
+    assert_untouched(publisher, good)
+
+
+def test_a_flood_of_requests_is_taken_in_few_turns(publisher, good, monkeypatch):
+    """However small the pieces in which it comes: every turn takes the interpreter's lock."""
+    monkeypatch.setattr(subscriber_guard, "REST_S", 0.05)
+    turns_s = []
+    take = publisher.guard.take
+    monkeypatch.setattr(
+        publisher.guard, "take", lambda peer: turns_s.append(time.monotonic()) or take(peer)
+    )
+    with connected(publisher.guard.address) as peer:
+        introduce(peer, b"SUB")
+        end_s = time.monotonic() + 0.5
+        while time.monotonic() < end_s:
+            peer.sendall(frame(b"\x01a") + frame(b"\x00a"))
+    assert 0 < sum(one < end_s for one in turns_s) < 15
     assert_untouched(publisher, good)
 
 
