@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 CHUNK_BYTES = 1 << 16
-"""Read at once: as much as a Unix socket takes, so that seldom anything is left to be copied."""
+"""Read at once of a direction that may hold many frames, which takes time to walk."""
 
 Check = Callable[[memoryview], bytes | memoryview]
 
@@ -31,6 +31,7 @@ class Flow:
         self.sink = sink
         self.is_paused = False
         self.has_ended = False
+        self.read_bytes = min(CHUNK_BYTES, len(buffer))  # at most, of the next chunk
         self._buffer = buffer
         self._check = check
         self._pending = memoryview(b"")
@@ -64,7 +65,7 @@ class Flow:
             self._pending = self._pending[self._send(self._pending) :]
         elif self.wants_to_read:
             try:
-                n_read = self.source.recv_into(self._buffer)
+                n_read = self.source.recv_into(self._buffer, self.read_bytes)
             except BlockingIOError:
                 return
             if not n_read:

@@ -49,6 +49,12 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 
 READ_BYTES = 4096
 
+BODY_BYTES = 1 << 20
+"""Read at once while a large body passes: no frames have to be walked in it."""
+
+SEND_BUFFER_BYTES = 1 << 20
+"""Of the way to our own socket. The system gives what it allows (net.core.wmem_max)."""
+
 MAX_CONTEXT_BYTES = 16
 """Of a PING, which is returned with the PONG (RFC 37)."""
 
@@ -106,6 +112,7 @@ class _Source:
         if self.stream.has_greeted and not self._has_answered:
             self._has_answered = True
             self.socket.send(ready(b"SUB") + SUBSCRIBE_TO_ALL)
+        self.flow.read_bytes = min(BODY_BYTES, CHUNK_BYTES + self.stream.n_to_skip)
         pongs = [command(b"\x04PONG" + one[:MAX_CONTEXT_BYTES]) for one in self.stream.pings]
         self.stream.pings.clear()
         if pongs and self.socket.send(b"".join(pongs)) < sum(map(len, pongs)):
@@ -127,7 +134,7 @@ class SourceGuard(Guard):
         self.n_taken_bytes = 0  # written by the reader alone
         self._address = address
         self._limits = limits
-        self._buffer = memoryview(bytearray(CHUNK_BYTES))
+        self._buffer = memoryview(bytearray(BODY_BYTES))
         self._own: _OwnSocket | None = None
         self._dialling: socket.socket | None = None
         self._dialled_s = 0.0
@@ -187,6 +194,7 @@ class SourceGuard(Guard):
             return
         self._lose_own()
         connected.setblocking(False)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._own = _OwnSocket(connected)
         self._selector.register(connected, selectors.EVENT_READ, self._on_own)
 
@@ -235,8 +243,6 @@ class SourceGuard(Guard):
         except OSError:
             connected.close()
             self._due_s = time.monotonic() + RETRY_S
-        else:
-            self._watch(self._source)
 
     def _on_source(self, _: int) -> None:
         if self._source is not None:
@@ -250,11 +256,9 @@ class SourceGuard(Guard):
             return
         except OSError:
             source.flow.has_ended = True
-        if not source.flow.is_over:
-            self._watch(source)
-        elif source.stream.is_ready:
+        if source.flow.is_over and source.stream.is_ready:
             self._close_source()
-        else:
+        elif source.flow.is_over:
             self._drop("handshake")
 
     def _watch(self, source: _Source) -> None:

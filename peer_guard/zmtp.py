@@ -223,7 +223,7 @@ class SourceStream:
         self._limits = limits
         self._handshake = _Handshake(frozenset((b"PUB", b"XPUB")))
         self._cut_off = bytearray()  # the beginning of a frame whose header is not whole
-        self._n_to_skip = 0  # bytes of a body that are still to come
+        self.n_to_skip = 0  # bytes of a body that are still to come
         self._n_parts = 0  # of the message so far
         self._n_bytes = 0
         self._has_more = False
@@ -264,12 +264,12 @@ class SourceStream:
         passed: list[memoryview] = []
         begin = at = 0
         while True:
-            if self._n_to_skip > len(chunk) - at:
-                self._n_to_skip -= len(chunk) - at
+            if self.n_to_skip > len(chunk) - at:
+                self.n_to_skip -= len(chunk) - at
                 at = len(chunk)
                 break
-            at += self._n_to_skip
-            self._n_to_skip = 0
+            at += self.n_to_skip
+            self.n_to_skip = 0
             if self._n_parts and not self._has_more:  # the last part has ended
                 self._n_message_bytes += self._n_bytes
                 self._n_parts = self._n_bytes = 0
@@ -302,7 +302,7 @@ class SourceStream:
         self._n_parts += 1
         self._n_bytes += length
         self._has_more = bool(flags & MORE)
-        self._n_to_skip = length
+        self.n_to_skip = length
         if self._n_parts > self._limits.parts:
             raise PeerViolation("parts")
         if length > self._limits.part_bytes or self._n_bytes > self._limits.message_bytes:
