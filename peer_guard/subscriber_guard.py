@@ -38,9 +38,10 @@ REQUESTS_PER_S, REQUESTS_AT_ONCE = 2_000.0, 2_000
 REQUESTS_IN_A_TURN = 32
 
 REST_S = 0.005
-"""After a connection or requests were taken, so that a flood of them is taken in few turns: a thread
+"""After a connection or requests were taken, so that a flood of them comes in few turns. A thread
 that the system suspends while it holds the interpreter's lock stops the loop that narrates. What
-goes out waits as long."""
+is sent to subscribers is delayed by as much.
+"""
 
 MAX_TOPIC_BYTES = 262_144
 """Of all subscriptions together: libzmq takes about 100 bytes of memory for each of them."""
