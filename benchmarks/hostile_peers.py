@@ -3,8 +3,9 @@
     python -m benchmarks.hostile_peers publish ADDRESS N_MESSAGES SEED
     python -m benchmarks.hostile_peers source N_MESSAGES SEED
 
-``publish`` attacks a socket that is bound, ``source`` listens where the daemon looks for a source,
-and writes its address first. Both write how many messages they have sent at the end.
+``publish`` attacks a socket that is bound. ``source`` listens where the daemon looks for a source,
+writes its address, and attacks once it reads a line. At the end, both write how many messages they
+have sent and over how many connections.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ def connections(words: list[str]) -> Iterator[socket.socket]:
                 time.sleep(0.01)
     with socket.create_server(("127.0.0.1", 0)) as place:
         print(f"tcp://127.0.0.1:{place.getsockname()[1]}", flush=True)
+        sys.stdin.readline()
         while True:
             yield place.accept()[0]
 

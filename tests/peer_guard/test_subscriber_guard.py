@@ -202,11 +202,14 @@ def test_a_flood_of_requests_is_read_slowly_and_nobody_waits_for_it(publisher, g
 def test_a_flood_of_requests_is_taken_in_few_turns(publisher, good, monkeypatch):
     """However small the pieces in which it comes: every turn takes the interpreter's lock."""
     monkeypatch.setattr(subscriber_guard, "REST_S", 0.05)
-    turns_s = []
+    turns_s: list[float] = []
     take = publisher.guard.take
-    monkeypatch.setattr(
-        publisher.guard, "take", lambda peer: turns_s.append(time.monotonic()) or take(peer)
-    )
+
+    def take_noted(peer):
+        turns_s.append(time.monotonic())
+        return take(peer)
+
+    monkeypatch.setattr(publisher.guard, "take", take_noted)
     with connected(publisher.guard.address) as peer:
         introduce(peer, b"SUB")
         end_s = time.monotonic() + 0.5
