@@ -9,7 +9,6 @@ PyPI does not have that build.
 ``--licences`` renews the list alone, from what is installed, without PyPI.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -72,9 +71,10 @@ def renew_cuda(locked: dict[str, str]) -> None:
     """Write the lock of what torch's build on PyPI needs and the CPU build does not."""
     lock = ROOT / CUDA_LOCK
     wanted = "".join(f"{name}=={version}\n" for name, version in locked.items())
-    constraints = Path(tempfile.mkdtemp()) / "constraints.txt"
-    constraints.write_text(wanted, encoding="utf-8")
-    text = compile_lock(f"torch=={locked['torch']}\n", "--constraints", str(constraints))
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as constraints:
+        constraints.write(wanted)
+        constraints.flush()
+        text = compile_lock(f"torch=={locked['torch']}\n", "--constraints", constraints.name)
     mine = {normal(name) for name in locked}
     parts = re.split(r"(?m)^(?=[A-Za-z0-9])", text)
     header = HEADER.match(lock.read_text(encoding="utf-8")) if lock.is_file() else None
@@ -136,7 +136,6 @@ def write_licences() -> None:
 def main() -> None:
     """Renew everything, or the list of licences."""
     if "--licences" not in sys.argv[1:]:
-        os.environ["UV_NO_PROGRESS"] = "1"
         for lock in LOCKS:
             renew(ROOT / lock)
         renew_cuda(pins(ROOT / LOCKS[0]))
