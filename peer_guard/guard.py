@@ -81,7 +81,7 @@ class Guard:
                     for key, events in self._selector.select(self._wait_s(time.monotonic())):
                         key.data(events)
                     self._look(time.monotonic())
-                except Exception:  # an error of ours must not leave the socket alone
+                except Exception:  # after an error of ours the guard must go on
                     logger.exception("guard failed", extra={"guard": self._what})
                     self._close_all()
                     time.sleep(LOOK_S)

@@ -44,18 +44,18 @@ class ListeningSocket:
         self._inode = (0, 0)
         try:
             if isinstance(wanted, TcpAddress):
-                self.socket = _listen_tcp(wanted)
+                self.socket = _listen(socket.AF_INET, (wanted.host, wanted.port))
                 host, port = self.socket.getsockname()
                 self.address = f"tcp://{host}:{port}"
                 return
             self.address = str(wanted)
             if wanted.path.startswith("@"):  # of no file
-                self.socket = _listen_unix(wanted.path)
+                self.socket = _listen(socket.AF_UNIX, system_path(wanted.path))
                 return
             self._path = Path(wanted.path)
             with _locked_folder(self._path.parent):
                 _clear(self._path, setting)
-                self.socket = _listen_unix(wanted.path)
+                self.socket = _listen(socket.AF_UNIX, system_path(wanted.path))
             found = self._path.lstat()
             self._inode = found.st_dev, found.st_ino
         except OSError as error:
@@ -94,23 +94,11 @@ def system_path(path: str) -> str:
     return "\0" + path[1:] if path.startswith("@") else path
 
 
-def _listen_tcp(wanted: TcpAddress) -> socket.socket:
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def _listen(family: socket.AddressFamily, address: tuple[str, int] | str) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((wanted.host, wanted.port))
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
-    except OSError:
-        listening.close()
-        raise
-    return listening
-
-
-def _listen_unix(path: str) -> socket.socket:
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listening.bind(system_path(path))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of use to TCP alone
+        listening.bind(address)
         listening.listen(BACKLOG)
         listening.setblocking(False)
     except OSError:

@@ -208,7 +208,7 @@ class SourceGuard(Guard):
             self._move(source)
 
     def _lose_own(self) -> None:
-        """Let both connections go: a message may have been passed on in part."""
+        """Close both connections: a message may have been passed on in part."""
         if self._own is not None:
             close_watched(self._selector, self._own.socket)
             self._own = None

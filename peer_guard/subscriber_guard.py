@@ -153,7 +153,7 @@ class SubscriberGuard(Guard):
             time.sleep(REST_S)
 
     def _drop_silent(self, now_s: float) -> None:
-        """Disconnect whoever has not introduced itself in time, or does not take leave."""
+        """Disconnect whoever has not introduced itself in time, or does not close at the end."""
         for subscriber in list(self._subscribers):
             ended_s = subscriber.ended_outer_s
             if ended_s is not None and now_s - ended_s > LEAVE_S:
