@@ -53,8 +53,6 @@ from encoder_training.weights import SPEC_KEY, load_weights
 IN_TABLE = ("cosine", "skill", "within_1s", "rank")
 """Scores that the terminal shows; report.md has them all."""
 
-SIZES = {"paper": EncoderSpec, "small": EncoderSpec.small, "tiny": EncoderSpec.tiny}
-
 COMPARED = ("dataset_sha256", "variant", "spec", "options", "weights_sha256", "judged_only",
             "concepts", "test_windows", "lags_ns")  # fmt: skip
 """What makes two runs the same one."""
@@ -176,7 +174,8 @@ def _wanted_run(
     request: TrainRequest, prepared: PreparedSet, initial: PatchEncoder | None
 ) -> RunModel:
     """Return the run that is requested, its lag the first of the list."""
-    spec = SIZES[request.size](len(prepared.population), prepared.grid)
+    sizes = {"paper": EncoderSpec, "small": EncoderSpec.small, "tiny": EncoderSpec.tiny}
+    spec = sizes[request.size](len(prepared.population), prepared.grid)
     window = prepared.window
     return RunModel(
         dataset=str(request.dataset),

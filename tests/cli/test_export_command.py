@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -23,6 +24,7 @@ from contracts.manifest import (
     Manifest,
     WindowModel,
     load_manifest,
+    sha256_of,
 )
 from daemon.encoders.auto import load_encoder
 from daemon.encoders.engine_cache import (
@@ -264,8 +266,12 @@ def test_engine_that_cannot_be_made_leaves_the_bundle(bundle, tmp_path):
     pytest.importorskip("tensorrt_rtx")
     folder = tmp_path / "bundle"
     shutil.copytree(bundle.folder, folder)
-    (folder / ENCODER_ONNX).write_bytes(b"no graph")
-    manifest = Manifest(bundle.model, folder, bundle.sha256)
+    graph = onnx.load(folder / ENCODER_ONNX)
+    graph.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(graph, folder / ENCODER_ONNX)
+    hashes = bundle.model.sha256 | {ENCODER_ONNX: sha256_of(folder / ENCODER_ONNX)}
+    model = bundle.model.model_copy(update={"sha256": hashes})
+    manifest = Manifest(model, folder, bundle.sha256)
     library = load_library("tensorrt_rtx")
     with pytest.raises(
         EngineError, match=r"cannot take this graph.*GPU\. The bundle .* is written"

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import zmq
 
+from contracts.clock import NS_PER_S
 from contracts.errors import WireError
 from contracts.spikes import Hello, SpikeBatch
 from contracts.wire import pack, unpack
@@ -31,10 +32,10 @@ def test_flood_of_wrong_messages_is_counted_and_survived():
     others = [parts for parts in flood if not parts[0].startswith(b"hello.")]
     at_least = Counter(reason for parts in others if (reason := _wire_error(parts)))
     assert len(at_most) >= 10
-    counters = Counters()
+    counters, clock = Counters(), ManualClock()
     with zmq.Context() as context, context.socket(zmq.XPUB) as publisher:
         port = publisher.bind_to_random_port("tcp://127.0.0.1")
-        ingest = Ingest(context, StreamRegistry(POPULATION, "ignore"), counters, ManualClock())
+        ingest = Ingest(context, StreamRegistry(POPULATION, "ignore"), counters, clock)
         ingest.is_settled = True
         ingest.connect([f"tcp://127.0.0.1:{port}"])
         try:
@@ -43,14 +44,14 @@ def test_flood_of_wrong_messages_is_counted_and_survived():
                 chunk = flood[first : first + AT_ONCE]
                 for parts in chunk:
                     publisher.send_multipart(parts)
-                _receive(ingest, counters, first + len(chunk))
+                _receive(ingest, counters, first + len(chunk), clock)
             for reason, n_most in at_most.items():
                 assert at_least[reason] <= counters.wire_errors.get(reason, 0) <= n_most
 
             n_spikes = counters.spikes_received
             for message in _sound():
                 publisher.send_multipart([bytes(part) for part in pack(message)])
-            (hello, batch) = _receive(ingest, counters, len(flood) + 2)
+            (hello, batch) = _receive(ingest, counters, len(flood) + 2, clock)
             assert isinstance(hello, Hello)
             assert isinstance(batch, SpikeBatch)
             assert batch.spike_time_ns.tolist() == [5]
@@ -67,11 +68,14 @@ def _wire_error(parts: list[bytes]) -> str:
     return ""
 
 
-def _receive(ingest: Ingest, counters: Counters, n_messages: int) -> list[object]:
+def _receive(
+    ingest: Ingest, counters: Counters, n_messages: int, clock: ManualClock
+) -> list[object]:
     """Receive until so many messages have arrived since the beginning."""
     received: list[object] = []
 
     def has_all() -> bool:
+        clock.sleep_ns(NS_PER_S)  # malformed messages are read at a limited rate
         received.extend(ingest.receive(max_messages=100))
         return counters.messages_received >= n_messages
 

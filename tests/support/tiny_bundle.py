@@ -26,6 +26,10 @@ TINY_SPEC = WindowSpec(rate=BinRate(120), n_bins=20, stride_bins=10, lag_ns=50_0
 CAPTIONS = ("A car drives towards the camera.", "A dog sits under a tree.", "The street is dark.")
 
 
+REFERENCE_SEED = 199
+"""With it each caption is the nearest one of at least a tenth of random windows: texts change."""
+
+
 def tiny_population(n_units: int = 12) -> Population:
     """Return units in VISp, LGd and CA1 in turn, on two probes, some of them PV or SST."""
     return Population(
@@ -72,7 +76,7 @@ def make_tiny_bundle(
     from encoder_export.random_bundle import make_random_bundle
 
     mean, std = tiny_scaling(n_units)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed + REFERENCE_SEED)
     references = [
         ReferenceFrame(str(frame), caption, rng.normal(size=TINY_GRID.dim).astype(np.float32))
         for frame, caption in enumerate(CAPTIONS)
