@@ -32,7 +32,7 @@ demo: setup ## Replay a recording at real time through the whole daemon
 	$(BIN)/neurrate demo
 
 test: setup ## All tests that this machine can run
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 check: setup ## Format, lint, types, import directions, spelling
 	$(BIN)/ruff format --check .

@@ -21,6 +21,12 @@ LOOK_S = 0.5
 JOIN_S = 1.0
 """How long the thread may take to end; a look-up of a name cannot be interrupted."""
 
+GRACE_S = 1.0
+"""After the time to flush: libzmq gives up first. If a connection breaks in the moment in which
+libzmq drops what waits for it, half of a message being written, libzmq aborts the process
+(4.3.5, ``session_base.cpp``, ``clean_pipes``) or never ends its context.
+"""
+
 LOG_EVERY_S = 1.0
 
 logger = logging.getLogger(__name__)
@@ -55,11 +61,12 @@ class Guard:
     def close(self, *, flush_s: float = 0.0) -> None:
         """Take no more peers, and end once those that are here have what was sent to them.
 
-        After at most `flush_s`. The socket behind must be closed before: it ends the connections.
+        After at most `flush_s`, and `GRACE_S` more. The socket behind must be closed before: it ends the connections.
         Returns at once; `wait` waits.
         """
         if self._close_by_s is None:
-            self._close_by_s = time.monotonic() + flush_s
+            grace_s = GRACE_S if flush_s else 0.0
+            self._close_by_s = time.monotonic() + flush_s + grace_s
             with suppress(OSError):
                 os.eventfd_write(self._wake, 1)
 
