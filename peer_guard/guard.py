@@ -61,8 +61,8 @@ class Guard:
     def close(self, *, flush_s: float = 0.0) -> None:
         """Take no more peers, and end once those that are here have what was sent to them.
 
-        After at most `flush_s`, and `GRACE_S` more. The socket behind must be closed before: it ends the connections.
-        Returns at once; `wait` waits.
+        After at most `flush_s`, and `GRACE_S` more. The socket behind must be closed before: it
+        ends the connections. Returns at once; `wait` waits.
         """
         if self._close_by_s is None:
             grace_s = GRACE_S if flush_s else 0.0
