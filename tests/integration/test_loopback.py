@@ -209,7 +209,7 @@ def test_two_probes_over_two_connections(context: Context):
 def test_stalled_loop_loses_and_says_what(context: Context):
     """A live source runs away from a loop that hangs: no bin is shifted, every loss is counted."""
     clock = ManualClock()
-    n_batches = 30_000
+    n_batches = 60_000  # more than the queues and buffers on the way hold
     hello = Hello("probeA", "0" * 16, "ramp", ramp_population())
     rate = BinRate(100)
     spec = WindowSpec(rate, n_bins=20, stride_bins=20)
