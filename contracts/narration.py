@@ -156,6 +156,9 @@ class Narration:
         Bins of the window that some stream did not cover.
     blind_streams : tuple of str
         Streams that were silent or had ended.
+    confidence : float or None
+        Probability that the frame that was shown is among the tenth of frames that are most like
+        the decoded patches, 0.1 by chance; None where it is not known.
     """
 
     id: str
@@ -173,6 +176,7 @@ class Narration:
     provenance: Provenance
     label: str = ""
     n_missing_units: int = 0
+    confidence: float | None = None
 
     @property
     def topic(self) -> str:

@@ -6,6 +6,7 @@ The JSON Schema is ``docs/schemas/narration.schema.json``; a test holds every me
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
@@ -24,6 +25,9 @@ from contracts.narration import (
 
 T = TypeVar("T")
 
+CONFIDENCE_DIGITS = 3
+"""Of a published confidence: its own error is in the second."""
+
 
 def pack_narration(narration: Narration) -> list[bytes]:
     """Turn a narration into ``[topic, JSON]``."""
@@ -37,6 +41,7 @@ def pack_narration(narration: Narration) -> list[bytes]:
         "label": narration.label,
         "n_units": narration.n_units,
         "n_missing_units": narration.n_missing_units,
+        "confidence": _rounded(narration.confidence),
         "text": utterance.text,
         "status": utterance.status.value,
         "reason": utterance.reason,
@@ -57,6 +62,13 @@ def pack_narration(narration: Narration) -> list[bytes]:
         "provenance": asdict(narration.provenance),
     }
     return [narration.topic.encode(), dump(message)]
+
+
+def _rounded(confidence: float | None) -> float | None:
+    """Round a probability; None for one that is no number, which JSON cannot hold."""
+    if confidence is None or not math.isfinite(confidence):
+        return None
+    return round(confidence, CONFIDENCE_DIGITS)
 
 
 def as_repeat(payload: bytes) -> bytes:

@@ -20,6 +20,7 @@ def watch(
     truth: str | None = None,
     words: bool = False,
     plain: bool = False,
+    unsure_below: float = 0.5,
     seconds: Seconds | None = None,
     svg: Path | None = None,
     json: JsonOption = None,
@@ -50,6 +51,9 @@ def watch(
     plain
         One line for each narration; always so where standard output is no terminal, or one that
         cannot be drawn on (TERM=dumb).
+    unsure_below
+        Confidence below which a narration is dimmed, or marked as unsure where there are no
+        colours; 0 for none. Chance is 0.1.
     seconds
         Stop after so many seconds.
     svg
@@ -66,7 +70,12 @@ def watch(
     check_writable(json)
     check_writable(svg)
     clock = HostClock()
-    state = WatchState(connect, clock.now_ns(), kinds_of=lambda text: parse(text).kinds)
+    state = WatchState(
+        connect,
+        clock.now_ns(),
+        kinds_of=lambda text: parse(text).kinds,
+        unsure_below=unsure_below,
+    )
     deadline_ns = None if seconds is None else clock.now_ns() + round(seconds * NS_PER_S)
     with ExitStack() as stack, until_interrupted():
         marks = (

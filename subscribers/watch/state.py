@@ -36,6 +36,10 @@ CONTROLS = ("shuffled", "silent")
 MAX_LABEL = 200
 """Letters of a label that are shown; names in recordings have a few tens."""
 
+UNSURE_BELOW = 0.5
+"""Confidence below which a narration is drawn as unsure: a wrong frame is likelier than a right
+one."""
+
 SILENCE_S = 5.0
 """The daemon publishes statistics every second; five seconds without any are not a hiccup."""
 
@@ -60,6 +64,10 @@ class ReceivedNarration:
     """True caption of the moment that it describes; empty where that is not known."""
     label: str = ""
     n_missing_units: int = 0
+    confidence: float | None = None
+    """None where the daemon gives none."""
+    is_unsure: bool = False
+    """Whether its confidence is below the watcher's limit."""
 
     @property
     def title(self) -> str:
@@ -70,6 +78,8 @@ class ReceivedNarration:
     def line(self) -> str:
         """One line for a log or a pipe."""
         notes = [f"{self.latency_ms['total']:.0f} ms"]
+        notes += [f"confidence {self.confidence:.2f}"] if self.confidence is not None else []
+        notes += ["unsure"] if self.is_unsure else []
         notes += [self.status] if self.status != "ok" else []
         notes += [f"{self.n_gap_bins} gap bins"] if self.n_gap_bins else []
         notes += [f"{self.n_missing_units} units missing"] if self.n_missing_units else []
@@ -104,6 +114,8 @@ class WatchState:
         Populations in the order in which they are shown; others come after them, by name.
     kinds_of : callable, optional
         Returns the kinds of things that a text names. Without it nothing is scored.
+    unsure_below : float
+        Confidence below which a narration is unsure; 0 for none.
     newest : dict
         Newest first, by population.
     kept : deque
@@ -118,6 +130,7 @@ class WatchState:
     started_ns: int
     order: tuple[str, ...] = ()
     kinds_of: Callable[[str], AbstractSet[str]] | None = None
+    unsure_below: float = UNSURE_BELOW
     last_message_ns: int | None = None
     newest: dict[str, deque[ReceivedNarration]] = field(default_factory=dict)
     n_received: dict[str, int] = field(default_factory=dict)
@@ -164,7 +177,9 @@ class WatchState:
         newest = self.newest[name][0]
         if name not in self.growing:
             return newest
-        return replace(newest, text=f"{self.growing[name]} …", status=GROWING)
+        text = f"{self.growing[name]} …"
+        # The confidence is that of the narration before it.
+        return replace(newest, text=text, status=GROWING, confidence=None, is_unsure=False)
 
     def silent_s(self, host_ns: int) -> float:
         """Return the seconds since the newest message, or since watching began."""
@@ -198,7 +213,7 @@ class WatchState:
         return self.fired[trigger.name]
 
     def _take_narration(self, narration: Narration) -> ReceivedNarration:
-        received = _received(narration, self.truth)
+        received = _received(narration, self.truth, self.unsure_below)
         population = received.population
         self.growing.pop(population, None)
         self.newest.setdefault(population, deque(maxlen=N_SHOWN)).appendleft(received)
@@ -217,8 +232,11 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in str(text)).strip()
 
 
-def _received(narration: Narration, truth: CaptionTimeline) -> ReceivedNarration:
+def _received(
+    narration: Narration, truth: CaptionTimeline, unsure_below: float
+) -> ReceivedNarration:
     utterance, frame_s = narration.utterance, narration.frame_s
+    confidence = narration.confidence
     stages_ms = latency_ms(narration.stamps)
     return ReceivedNarration(
         population=printable(narration.population),
@@ -233,6 +251,8 @@ def _received(narration: Narration, truth: CaptionTimeline) -> ReceivedNarration
         truth=printable(truth.caption_at(second_to_ns(frame_s))) if math.isfinite(frame_s) else "",
         label=shown(narration.label)[:MAX_LABEL],
         n_missing_units=narration.n_missing_units,
+        confidence=confidence,
+        is_unsure=confidence is not None and confidence < unsure_below,
     )
 
 

@@ -24,6 +24,9 @@ NAME_CELLS = 12
 WORD_STYLES = {Status.FAILED.value: "red", GROWING: "italic"}
 """By status; others are bold."""
 
+UNSURE = " (unsure)"
+"""Behind a text of low confidence where there are no colours to dim it."""
+
 STREAM_STYLES = {"live": "", "blind": "red", "aside": "red"}
 """By state; others are dim."""
 
@@ -103,11 +106,14 @@ def _scored_forms(state: WatchState, look: Look) -> list[Sequence[RenderableType
     def notes(narration: ReceivedNarration) -> Text:
         return look.bar(narration.latency_ms, LINE_BAR_CELLS).append_text(_notes(narration))
 
+    def words(narration: ReceivedNarration) -> Text:
+        return _words(narration, look)
+
     if look.is_narrow:
         return _forms(state, look)
     return [
-        [scored_table(state, words_of=_words, notes=notes)],
-        [scored_table(state, words_of=_words, notes=notes, is_cut=True)],
+        [scored_table(state, words_of=words, notes=notes)],
+        [scored_table(state, words_of=words, notes=notes, is_cut=True)],
         [_one_line(state.now(population), look) for population in state.names],
     ]
 
@@ -159,7 +165,7 @@ def _panel(look: Look, received: list[ReceivedNarration], n_received: int) -> Pa
     newest, *older = received
     before = [Text(f"{one.window_stop_s:.2f} s  {one.text}", style="dim") for one in older]
     return Panel(
-        Group(_words(newest), _facts(newest, look), *before),
+        Group(_words(newest, look), _facts(newest, look), *before),
         title=Text(newest.title), subtitle=Text(str(n_received)),
         title_align="left", subtitle_align="right",
     )  # fmt: skip
@@ -178,18 +184,18 @@ def _stacked(
     else:
         facts.append_text(_facts(narration, look))
     if is_cut:
-        words = Text("  ", no_wrap=True, overflow="ellipsis").append_text(_words(narration))
+        words = Text("  ", no_wrap=True, overflow="ellipsis").append_text(_words(narration, look))
         return Group(facts, words)
-    return Group(facts, Padding(_words(narration), (0, 0, 0, 2)))
+    return Group(facts, Padding(_words(narration, look), (0, 0, 0, 2)))
 
 
 def _one_line(narration: ReceivedNarration, look: Look) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
     if look.is_narrow:
-        return line.append(f"{narration.title}  ").append_text(_words(narration))
+        return line.append(f"{narration.title}  ").append_text(_words(narration, look))
     line.append(_padded(narration.title))
     line.append_text(look.bar(narration.latency_ms, LINE_BAR_CELLS)).append_text(_notes(narration))
-    return line.append("  ").append_text(_words(narration))
+    return line.append("  ").append_text(_words(narration, look))
 
 
 def _padded(title: str) -> str:
@@ -197,8 +203,13 @@ def _padded(title: str) -> str:
     return title + " " * (NAME_CELLS - cell_len(title)) + " "
 
 
-def _words(narration: ReceivedNarration) -> Text:
-    return Text(narration.text, style=WORD_STYLES.get(narration.status, "bold"))
+def _words(narration: ReceivedNarration, look: Look) -> Text:
+    """Return the text; one that is unsure is dim, or marked where there are no colours."""
+    words = Text(narration.text, style=WORD_STYLES.get(narration.status, "bold"))
+    if narration.is_unsure:
+        words.stylize("not bold dim")
+        words.append("" if look.has_colours else UNSURE)
+    return words
 
 
 def _facts(narration: ReceivedNarration, look: Look) -> Text:
@@ -208,6 +219,8 @@ def _facts(narration: ReceivedNarration, look: Look) -> Text:
 
 def _notes(narration: ReceivedNarration) -> Text:
     notes = Text(f" {narration.latency_ms['total']:.0f} ms")
+    if narration.confidence is not None:
+        notes.append(f"  confidence {narration.confidence:.2f}")
     if narration.status != "ok":
         notes.append(f"  {narration.status}", style="red")
     if narration.n_gap_bins:

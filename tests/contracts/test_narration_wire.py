@@ -65,6 +65,24 @@ def test_a_repeat_differs_in_one_property(said):
     assert before == after
 
 
+@pytest.mark.parametrize(
+    ("confidence", "published"),
+    [(0.123456, 0.123), (1.0, 1.0), (None, None), (float("nan"), None), (float("inf"), None)],
+)
+def test_confidence_is_rounded_and_never_no_number(confidence, published):
+    """Three digits; what is no number is null, which is what JSON can hold."""
+    payload = pack_narration(narration(confidence=confidence))[1]
+    assert json.loads(payload)["confidence"] == published
+    assert unpack_narration(payload).confidence == published
+
+
+def test_a_daemon_of_before_gives_no_confidence():
+    """A message without the field is read as one whose confidence is not known."""
+    message = json.loads(pack_narration(narration(confidence=0.5))[1])
+    del message["confidence"]
+    assert unpack_narration(json.dumps(message).encode()).confidence is None
+
+
 @given(narrations())
 def test_stages_sum_to_the_total(said):
     """The parts of the latency are the whole, to a microsecond."""

@@ -18,6 +18,7 @@ def narration(
     total_ms: int = 60,
     n_gap_bins: int = 0,
     blind_streams: tuple[str, ...] = (),
+    confidence: float | None = None,
 ) -> Narration:
     """Return a narration whose six stages take equal time."""
     stamps = Stamps(*(stage * total_ms * 1_000_000 // 6 for stage in range(7)))
@@ -35,6 +36,7 @@ def narration(
         utterance=Utterance(text, status, reason="" if status is Status.OK else "because"),
         stamps=stamps,
         provenance=Provenance("0" * 64, "retrieval", "", ""),
+        confidence=confidence,
     )
 
 
@@ -68,6 +70,7 @@ def narrations(draw: st.DrawFn) -> Narration:
             last_token_host_ns=stamps.last_token,
         ),
         stamps=stamps,
+        confidence=draw(st.none() | st.integers(0, 1000).map(lambda n: n / 1000)),
         provenance=draw(
             st.builds(Provenance, bundle=_TEXT, backend=_TEXT, model=_TEXT, prompt=_TEXT)
         ),
