@@ -40,6 +40,9 @@ differently, and equal exports are equal bundles."""
 PROBES = "probes.safetensors"
 PROBES_REPORT = "probes.json"
 
+CONFIDENCE = "confidence.json"
+CONFIDENCE_ARRAYS = "confidence.safetensors"
+
 PRECISION_KEY = "precision"
 """Entry of the graph's own metadata: float32, float16 or int8."""
 

@@ -90,7 +90,7 @@ def write_bundle(
     references : sequence of ReferenceFrame
         Training frames with captions; none leaves narrations without evidence.
     more_files : sequence of Path
-        Copied into the bundle, under their own names: probes.
+        Copied into the bundle, under their own names: probes, the calibration of confidence.
     gate : ParityGate, optional
         The windows on which the graph is compared; Poisson counts if omitted.
 

@@ -12,7 +12,15 @@ from tqdm import tqdm
 
 from contracts.embedding import PatchEmbedding
 from contracts.errors import DependencyError, EngineError, UserError
-from contracts.manifest import PARITY, PROBES, PROBES_REPORT, LanguageModel, Manifest
+from contracts.manifest import (
+    CONFIDENCE,
+    CONFIDENCE_ARRAYS,
+    PARITY,
+    PROBES,
+    PROBES_REPORT,
+    LanguageModel,
+    Manifest,
+)
 from contracts.window import Window, WindowSpec
 from daemon.encoders.engine_cache import get_engine, refuse_engine, target_gpu
 from daemon.encoders.protocol import Graph
@@ -97,7 +105,7 @@ def export_run(request: ExportRequest, *, overwrite: bool) -> Exported:
         run.encoder,
         facts,
         references=reference_frames(prepared, data, parts),
-        more_files=[request.run / name for name in (PROBES, PROBES_REPORT)],
+        more_files=_files_of(request.run),
         precision=request.precision,
         gate=gate,
         overwrite=overwrite,
@@ -198,6 +206,12 @@ def _engine_target(request: ExportRequest) -> tuple[Library, Gpu] | None:
         )
     library = load_library(request.engine)
     return library, target_gpu(library)
+
+
+def _files_of(run: Path) -> list[Path]:
+    """Return what the daemon reads of a run; not every run has a calibration of confidence."""
+    optional = [run / name for name in (CONFIDENCE, CONFIDENCE_ARRAYS)]
+    return [run / PROBES, run / PROBES_REPORT, *(path for path in optional if path.is_file())]
 
 
 def _finished_run(folder: Path) -> RunFolder:

@@ -20,6 +20,8 @@ from safetensors.numpy import load_file
 from contracts.atomic_files import write_text
 from contracts.errors import MisuseError, UserError
 from contracts.manifest import (
+    CONFIDENCE,
+    CONFIDENCE_ARRAYS,
     ENCODER_WEIGHTS,
     PROBES,
     PROBES_REPORT,
@@ -51,7 +53,7 @@ RESULTS = "judged.json"
 BESIDE = (
     CHECKPOINT, ENCODER_WEIGHTS, SCALING, HISTORY, CURVES, LAG_PICTURE, RESULTS, PROBES,
     PROBES_REPORT, "report.md", "methods.png", "populations.png", "over_time.png", "decoded.png",
-    "roc.png", "calibration.png",
+    "roc.png", "calibration.png", CONFIDENCE, CONFIDENCE_ARRAYS, "confidence.png",
 )  # fmt: skip
 """All that a run writes beside ``run.json``."""
 

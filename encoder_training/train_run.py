@@ -20,6 +20,8 @@ from contracts.atomic_files import check_folder_writable, write_json
 from contracts.errors import DependencyError, UserError
 from contracts.manifest import WindowModel, sha256_of
 from encoder_training.checkpoint import flat
+from encoder_training.confidence.confidence_files import save_confidence
+from encoder_training.confidence.fitting import fit_confidence
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.data_set.training_set import Split, TrainingSet, measure_scaling
@@ -331,20 +333,19 @@ def _evaluated(
         seed=seed,
         max_windows=request.test_windows or MAX_WINDOWS,
     )
+    masking = request.options.masking
     probes = fit_probes(
-        prepared,
-        data,
-        parts,
-        encoder,
-        run.scaling,
-        concepts=request.concepts,
-        seed=seed,
-        masking=request.options.masking,
+        prepared, data, parts, encoder, run.scaling,
+        concepts=request.concepts, seed=seed, masking=masking,
+    )  # fmt: skip
+    confidence = fit_confidence(
+        prepared, data, parts, encoder, run.scaling, seed=seed, masking=masking
     )
     encoder.to("cpu")
     save_probes(probes, folder)
+    save_confidence(confidence, folder)
     write_json(folder / RESULTS, results.to_json())
-    write_report(folder, results, probes)
+    write_report(folder, results, probes, confidence)
     own = results.method("encoder").scores
     scores = {name: own[name].value for name in METRICS if math.isfinite(own[name].value)}
     write_run(folder, run.model.model_copy(update={"scores": scores, "finished": True}))

@@ -19,15 +19,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 import simulation
+from contracts.atomic_files import write_json
 from contracts.binning import BinRate
 from contracts.errors import UserError
 from contracts.manifest import (
     CAPTIONS,
+    CONFIDENCE,
+    CONFIDENCE_ARRAYS,
     ENCODER_WEIGHTS,
     PROBES,
     LanguageModel,
     Manifest,
     TrainingData,
+    sha256_of,
 )
 from contracts.population import Population, Unit
 from contracts.window import WindowSpec
@@ -45,6 +49,9 @@ SHIPPED_MODEL = SHIPPED / "tiny-llava"
 SHIPPED_ENCODER = SHIPPED / "encoder"
 FACTS = "encoder.json"
 REFERENCES = "references.safetensors"
+
+BESIDE_WEIGHTS = (PROBES, CONFIDENCE, CONFIDENCE_ARRAYS)
+"""Files of a run that its bundle has as they are, if the run has them."""
 
 WINDOW = WindowSpec(rate=BinRate(120), n_bins=20, stride_bins=8, lag_ns=100_000_000)
 """The paper's 20 bins of 1/120 s, fifteen windows a second. Latencies are 40 to 70 ms and the
@@ -178,7 +185,14 @@ def _keep_run(folder: Path, prepared: PreparedSet, out: Path, facts: dict[str, A
     save_file(arrays, out / REFERENCES)
     lines = [json.dumps({"frame": frame.frame, "caption": frame.caption}) for frame in references]
     (out / CAPTIONS).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    shutil.copyfile(folder / PROBES, out / PROBES)
+    for name in BESIDE_WEIGHTS:
+        (out / name).unlink(missing_ok=True)
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, out / name)
+    if (out / CONFIDENCE).is_file():
+        # It holds for the same weights in half precision.
+        file = json.loads((out / CONFIDENCE).read_text(encoding="utf-8"))
+        write_json(out / CONFIDENCE, {**file, "weights_sha256": sha256_of(out / ENCODER_WEIGHTS)})
     (out / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
@@ -257,7 +271,7 @@ def write_shipped_bundle(
         kept.network,
         facts,
         references=references,
-        more_files=[path for path in (encoder / PROBES,) if path.is_file()],
+        more_files=[encoder / name for name in BESIDE_WEIGHTS if (encoder / name).is_file()],
         overwrite=overwrite,
     )
 
@@ -272,6 +286,8 @@ def fit_simulated_probes(
 ) -> FittedProbes:
     """Train, calibrate and test concept probes of an encoder that is trained already.
 
+    The calibration of its confidence is fitted as well, and written beside the probes.
+
     `dataset` is of 'neurrate prepare', from a session of the same animal: other scenes than the
     encoder's.
 
@@ -280,6 +296,8 @@ def fit_simulated_probes(
     UserError
         If the data set is of other units or another window, or a file is missing.
     """
+    from encoder_training.confidence.confidence_files import save_confidence
+    from encoder_training.confidence.fitting import fit_confidence
     from encoder_training.data_set.prepared_files import load_prepared
     from encoder_training.probes.fitting import fit_probes, save_probes
 
@@ -298,4 +316,6 @@ def fit_simulated_probes(
     )
     out.mkdir(parents=True, exist_ok=True)
     save_probes(probes, out)
+    confidence = fit_confidence(prepared, data, split, kept.network, kept.scaling, seed=seed)
+    save_confidence(confidence, out)
     return probes

@@ -120,7 +120,7 @@ def train_encoder(
 def train_probes(
     dataset: Path, out: Path, *, encoder: Path | None = None, concepts: str = "", seed: Seed = 0
 ) -> None:
-    """Train concept probes for the encoder of the simulated animal, for triggers.
+    """Train concept probes for the encoder of the simulated animal, and calibrate its confidence.
 
     From a session of the same animal with a long movie of its own. About two minutes on two cores.
 
@@ -136,7 +136,7 @@ def train_probes(
     dataset
         Folder of 'neurrate prepare'.
     out
-        Folder to write probes.safetensors and probes.json to.
+        Folder to write probes.safetensors, probes.json and the two files of the confidence to.
     encoder
         Folder of 'neurrate simulate train-encoder'; the shipped one if omitted.
     concepts

@@ -74,6 +74,18 @@ class Ranks:
     top5: NDArray[np.float64]
 
 
+def share_among_best(
+    similarity: NDArray[np.float32], true: NDArray[np.int64], k: float
+) -> NDArray[np.float64]:
+    """Return the probability that the true frame is among the k most similar, shape (n,).
+
+    Ties are in a random order, and k need not be whole, so that by chance it is exactly k over the
+    number of candidates. Parameters are as for `true_ranks`.
+    """
+    n_better, n_alike = _better_and_alike(similarity, true)
+    return np.clip((k - n_better) / (n_alike + 1), 0, 1)
+
+
 def true_ranks(similarity: NDArray[np.float32], true: NDArray[np.int64]) -> Ranks:
     """Rank the true frame.
 
@@ -83,8 +95,15 @@ def true_ranks(similarity: NDArray[np.float32], true: NDArray[np.int64]) -> Rank
     true : array, shape (n,), int64
         Column of the true frame.
     """
-    own = similarity[np.arange(len(true)), true][:, None]
-    n_better = (similarity > own).sum(axis=1)
-    n_alike = (similarity == own).sum(axis=1) - 1
+    n_better, n_alike = _better_and_alike(similarity, true)
     top1, top5 = (np.clip((k - n_better) / (n_alike + 1), 0, 1) for k in (1, 5))
     return Ranks(1 + n_better + n_alike / 2, top1, top5)
+
+
+def _better_and_alike(
+    similarity: NDArray[np.float32], true: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Count the candidates that are more similar than the true one, and those that are as much."""
+    own = similarity[np.arange(len(true)), true][:, None]
+    n_better: NDArray[np.int64] = (similarity > own).sum(axis=1)
+    return n_better, (similarity == own).sum(axis=1) - 1

@@ -9,8 +9,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from contracts.atomic_files import write_text
+from encoder_training.confidence.results import FittedConfidence
 from encoder_training.evaluation.baselines import FITS
 from encoder_training.evaluation.movie_runs import FEWEST_GROUPS
+from encoder_training.evaluation.report_confidence import (
+    confidence_section,
+    write_confidence_figure,
+)
 from encoder_training.evaluation.report_figures import write_probe_figures, write_result_figures
 from encoder_training.evaluation.results import (
     HEADLINES,
@@ -35,7 +40,12 @@ OF_TRAINING = {"curves.png": "Loss and scores over the training", "lag.png": "Ch
 """Pictures that training left in the folder."""
 
 
-def write_report(folder: Path, results: EncoderResults, probes: FittedProbes | None = None) -> Path:
+def write_report(
+    folder: Path,
+    results: EncoderResults,
+    probes: FittedProbes | None = None,
+    confidence: FittedConfidence | None = None,
+) -> Path:
     """Write ``report.md`` and its pictures into the folder of a run.
 
     ``curves.png`` and ``lag.png`` are linked if they are there.
@@ -58,6 +68,9 @@ def write_report(folder: Path, results: EncoderResults, probes: FittedProbes | N
     if probes is not None:
         figures |= write_probe_figures(folder, probes)
         sections.append(_concepts(probes, figures))
+    if confidence is not None:
+        write_confidence_figure(folder, confidence)
+        sections.append(confidence_section(confidence))
     sections.append(_training(folder))
     path = folder / "report.md"
     text = "\n\n".join("\n".join(lines) for lines in sections if lines)

@@ -86,8 +86,13 @@ class Reliability:
         return float(np.average(apart, weights=self.n)) if self.n else float("nan")
 
 
-def reliability(probability: NDArray[np.float64], label: NDArray[np.bool_]) -> Reliability:
-    """Sort predictions into ten bins of probability."""
+def reliability(
+    probability: NDArray[np.float64], label: NDArray[np.bool_] | NDArray[np.float64]
+) -> Reliability:
+    """Sort predictions into ten bins of probability.
+
+    A label may be a share from 0 to 1: how often it happened.
+    """
     at = np.minimum((probability * N_BINS).astype(np.int64), N_BINS - 1)
     n, predicted, happened = (
         np.bincount(at, weights=weights, minlength=N_BINS)

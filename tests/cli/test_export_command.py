@@ -16,6 +16,8 @@ from contracts.embedding import PatchGrid
 from contracts.errors import EngineError
 from contracts.manifest import (
     CAPTIONS,
+    CONFIDENCE,
+    CONFIDENCE_ARRAYS,
     ENCODER_ONNX,
     PARITY,
     PROBES,
@@ -115,6 +117,8 @@ def make_run(folder: Path, made_of: Path, **changes) -> Path:
     write_run(folder, model, encoder=encoder, scaling=measure_scaling(data, parts.train))
     (folder / PROBES).write_bytes(b"probes")
     (folder / PROBES_REPORT).write_text("{}")
+    (folder / CONFIDENCE).write_text("{}")
+    (folder / CONFIDENCE_ARRAYS).write_bytes(b"arrays")
     return folder
 
 
@@ -166,6 +170,8 @@ def test_bundle_is_the_runs(bundle, run):
     assert bundle.model.language_model == model.language_model
     assert bundle.file(PROBES).read_bytes() == b"probes"
     assert bundle.file(PROBES_REPORT) is not None
+    assert bundle.file(CONFIDENCE) is not None
+    assert bundle.file(CONFIDENCE_ARRAYS) is not None
 
 
 def test_evidence_is_of_training_frames(bundle, dataset):

@@ -79,6 +79,7 @@ def test_run_is_whole(run, dataset):
     assert found.model.scores["cosine"] <= 1
     for name in ("history.csv", "curves.png", "report.md", "judged.json", "probes.safetensors"):
         assert (run / name).stat().st_size > 0
+    assert "## Confidence" in (run / "report.md").read_text()
     assert not (run / "checkpoint.safetensors").exists()
     assert (run / "encoder.safetensors").stat().st_mode & 0o044
     assert len((run / "history.csv").read_text().splitlines()) == 4

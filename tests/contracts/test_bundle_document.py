@@ -51,6 +51,8 @@ def test_files_are_those_of_the_code():
         manifest.EVIDENCE,
         manifest.PROBES,
         manifest.PROBES_REPORT,
+        manifest.CONFIDENCE,
+        manifest.CONFIDENCE_ARRAYS,
         manifest.PARITY,
     ]
 

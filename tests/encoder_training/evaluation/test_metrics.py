@@ -8,6 +8,7 @@ import pytest
 from encoder_training.evaluation.metrics import (
     patch_cosines,
     patch_errors,
+    share_among_best,
     similarities,
     true_ranks,
 )
@@ -46,3 +47,11 @@ def test_ranks_share_ties():
     assert ranks.top5.tolist() == [1, 1, 1]
     alike = true_ranks(np.zeros((1, 10), np.float32), np.array([4]))
     assert (alike.rank[0], alike.top1[0], alike.top5[0]) == (5.5, 0.1, 0.5)
+
+
+def test_the_chance_of_being_among_the_best_is_exact():
+    """Two better: of the best 2.5 half a place is left. All alike: 2.5 of 5, whatever the frame."""
+    similarity = np.array([[0.9, 0.8, 0.7, 0.1, 0.0], [0.3] * 5], np.float32)
+    assert share_among_best(similarity, np.array([2, 4]), 2.5).tolist() == [0.5, 0.5]
+    assert share_among_best(similarity, np.array([0, 0]), 2.5).tolist() == [1.0, 0.5]
+    assert share_among_best(similarity, np.array([3, 1]), 0.5).tolist() == [0.0, 0.1]
