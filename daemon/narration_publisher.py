@@ -33,7 +33,7 @@ class NarrationPublisher:
 
     `on_latency` is given the durations of each narration that did not fail, milliseconds by stage;
     `on_narration` each narration after it has been published, and must not block. `labels` has what
-    people read in place of a population's name.
+    people read in place of a population's name; `confidence_of` says how sure a decoding is.
     """
 
     def __init__(
@@ -44,7 +44,9 @@ class NarrationPublisher:
         on_latency: Callable[[Mapping[str, float]], None],
         on_narration: Callable[[Narration], None] = lambda _: None,
         labels: Mapping[str, str] | None = None,
+        confidence_of: Callable[[PatchEmbedding], float | None] = lambda _: None,
     ) -> None:
+        self._confidence_of = confidence_of
         self._labels = labels or {}
         self._on_narration = on_narration
         self._publisher = publisher
@@ -88,6 +90,7 @@ class NarrationPublisher:
         window, population = embedding.window, embedding.population
         seq = self._next_seq[population]
         self._next_seq[population] += 1
+        has_text = utterance.status is not Status.FAILED
         return Narration(
             id=f"{self._run}-{population}-{seq}",
             seq=seq,
@@ -112,6 +115,7 @@ class NarrationPublisher:
             ),
             provenance=provenance,
             label=self._labels.get(population, population),
+            confidence=self._confidence_of(embedding) if has_text else None,
         )
 
 
@@ -145,6 +149,7 @@ def _log(narration: Narration, durations_ms: dict[str, float]) -> None:
             "window_stop_s": round(narration.window_stop_s, 3),
             "status": utterance.status.value,
             "reason": utterance.reason,
+            "confidence": None if narration.confidence is None else round(narration.confidence, 3),
             "n_tokens": utterance.n_tokens,
             "n_gap_bins": narration.n_gap_bins,
             **{f"{stage}_ms": round(ms, 2) for stage, ms in durations_ms.items()},

@@ -25,6 +25,7 @@ from contracts.trigger import TriggerKind
 from contracts.window import WindowSpec
 from daemon.absent_units import AbsentUnits
 from daemon.bin_ring import BinRing
+from daemon.confidence import load_confidence_of
 from daemon.counters import Counters
 from daemon.encoders.auto import load_encoder
 from daemon.encoders.window_encoder import WindowEncoder
@@ -145,6 +146,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     chosen, capacity_bins = resolve(settings, manifest)
     ring = make_ring(spec, len(manifest.population), capacity_bins)
     rules = load_rule_book(settings, manifest)
+    confidence_of = load_confidence_of(manifest, chosen)
     encoder = load_encoder(
         manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
     )
@@ -193,6 +195,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
                 latencies.record,
                 triggers.on_narration if triggers else lambda _: None,
                 labels={selection.name: selection.label for selection in chosen},
+                confidence_of=confidence_of,
             ),
             counters=counters,
             clock=clock,

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from contracts.embedding import PatchEmbedding
 from contracts.narration import STAGES, Evidence, Narration, Status, Utterance
 from contracts.window import Window
 from daemon.counters import Counters
@@ -48,12 +49,13 @@ class ObservedPublisher(NarrationPublisher):
         clock: ManualClock,
         on_narration: Callable[[Narration], None] = lambda _: None,
         labels: Mapping[str, str] | None = None,
+        **options: Any,
     ) -> None:
         self.recording, self.counters = KeptMessages(), Counters()
         self.latencies = LatencyRecorder(CollectorRegistry())
         publisher = cast(Publisher, self.recording)
         super().__init__(
-            publisher, self.counters, clock, self.latencies.record, on_narration, labels
+            publisher, self.counters, clock, self.latencies.record, on_narration, labels, **options
         )
 
     @property
@@ -226,3 +228,19 @@ def test_callback_gets_what_was_published(clock: ManualClock):
     publisher = ObservedPublisher(clock, received.append)
     publisher.publish(narrated(tiny_windows(1)[0], Utterance("a", Status.OK)))
     assert [narration.id for narration in received] == [publisher.messages[0][1]["id"]]
+
+
+def test_each_narration_says_how_sure_its_decoding_is(clock: ManualClock):
+    """Asked once for each, with its embedding; one that failed has no text to be sure of."""
+    asked: list[str] = []
+
+    def confidence_of(embedding: PatchEmbedding) -> float:
+        asked.append(embedding.population)
+        return 0.87654
+
+    publisher = ObservedPublisher(clock, confidence_of=confidence_of)
+    (window,) = tiny_windows(1)
+    publisher.publish(narrated(window, Utterance("A car.", Status.OK), "VISp"))
+    publisher.publish(narrated(window, Utterance("", Status.FAILED, "why"), "LGd"))
+    assert [message["confidence"] for _, message in publisher.messages] == [0.877, None]
+    assert asked == ["VISp"]
