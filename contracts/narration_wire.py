@@ -41,7 +41,7 @@ def pack_narration(narration: Narration) -> list[bytes]:
         "label": narration.label,
         "n_units": narration.n_units,
         "n_missing_units": narration.n_missing_units,
-        "confidence": _rounded(narration.confidence),
+        "confidence": rounded_confidence(narration.confidence),
         "text": utterance.text,
         "status": utterance.status.value,
         "reason": utterance.reason,
@@ -64,7 +64,7 @@ def pack_narration(narration: Narration) -> list[bytes]:
     return [narration.topic.encode(), dump(message)]
 
 
-def _rounded(confidence: float | None) -> float | None:
+def rounded_confidence(confidence: float | None) -> float | None:
     """Round a probability; None for one that is no number, which JSON cannot hold."""
     if confidence is None or not math.isfinite(confidence):
         return None

@@ -16,7 +16,13 @@ from typing import Any
 from contracts.clock import ns_to_second
 from contracts.errors import WireError
 from contracts.narration import Narration, Stamps
-from contracts.narration_wire import check_version, dump, load, read_fields
+from contracts.narration_wire import (
+    check_version,
+    dump,
+    load,
+    read_fields,
+    rounded_confidence,
+)
 from contracts.window import Window
 
 TRIGGER_VERSION = 1
@@ -180,6 +186,9 @@ class Trigger:
         Every concept's probability in this window and population; empty for narrations.
     narration_id, text : str or None
         The narration that it was found in; None for probes.
+    confidence : float or None
+        Of the window's decoding, as in `Narration`; None where it is not known, or a rule on a
+        probe does not ask for it.
     """
 
     id: str
@@ -198,6 +207,7 @@ class Trigger:
     scores: dict[str, float] = field(default_factory=dict)
     narration_id: str | None = None
     text: str | None = None
+    confidence: float | None = None
 
     @property
     def topic(self) -> str:
@@ -220,6 +230,7 @@ def pack_trigger(trigger: Trigger) -> list[bytes]:
         "score": trigger.score,
         "threshold": trigger.threshold,
         "scores": trigger.scores,
+        "confidence": rounded_confidence(trigger.confidence),
         "window": asdict(trigger.window),
         "narration_id": trigger.narration_id,
         "text": trigger.text,

@@ -178,6 +178,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             triggers = make_trigger_evaluator(
                 *rules, settings, bundle=manifest.sha256, publisher=publisher, counters=counters,
                 latencies=TriggerLatencies(metrics), context=context, clock=clock,
+                confidence_of=confidence_of,
             )  # fmt: skip
             undo.callback(triggers.close, deadline_s=0)
         narrator_client = _narrator_client(settings, manifest, context, clock, publisher)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,8 +11,9 @@ from pathlib import Path
 import zmq
 
 from contracts.clock import Clock
+from contracts.embedding import PatchEmbedding
 from contracts.errors import DependencyError, SettingsError
-from contracts.manifest import Manifest
+from contracts.manifest import CONFIDENCE, Manifest
 from contracts.trigger import TriggerKind
 from daemon.counters import Counters
 from daemon.publisher import Publisher
@@ -57,6 +59,7 @@ def load_rule_book(
         probes=probes,
         populations=settings.populations,
         dry_run=settings.triggers.dry_run,
+        has_confidence=manifest.file(CONFIDENCE) is not None,
     )
     if book.of_kind(TriggerKind.LIKENESS):
         model = model_folder(book.likeness_model)
@@ -119,6 +122,7 @@ def make_trigger_evaluator(
     latencies: TriggerLatencies,
     context: zmq.Context[zmq.Socket[bytes]],
     clock: Clock,
+    confidence_of: Callable[[PatchEmbedding], float | None] = lambda _: None,
 ) -> TriggerEvaluator:
     """Start the sinks and the sentence model that the rules need, and return their evaluator.
 
@@ -150,6 +154,7 @@ def make_trigger_evaluator(
             bundle=bundle,
             sinks=sinks,
             likeness=likeness,
+            confidence_of=confidence_of,
         )
         undo.pop_all()
     return evaluator

@@ -14,6 +14,9 @@ A rule for ``>`` starts armed, so that a concept that is present at the start fi
 one firing to the next in session time. A crossing that would fire within it is passed over as a
 whole: firing later would report as new what began long before.
 
+A score of a window that was decoded with too little confidence says nothing about the concept: it
+arms no rule and is not beyond the threshold, so that a dwell begins anew.
+
 Time that runs backwards is another run of the source, and the rule starts afresh. A score that is
 not a number is treated as if there had been none.
 
@@ -62,11 +65,11 @@ class Crossing:
         self._n_beyond = 0
         self._fired_ns = NEVER
 
-    def take(self, score: float, session_ns: int) -> bool:
+    def take(self, score: float, session_ns: int, *, is_sure: bool = True) -> bool:
         """Take in a score; return whether the rule fires now.
 
         A score is a probability, a cosine, or 1 or 0 for a word that is said or not; `session_ns`
-        is the end of its window.
+        is the end of its window. Without `is_sure` the window's confidence is too low for the rule.
         """
         # A little older than the last one: a narration that was overtaken. Counted as a step
         # backwards in time it would arm the rule a second time for the same scene.
@@ -79,6 +82,9 @@ class Crossing:
         self._last_ns = session_ns
         # Neither arms, nor counts, nor breaks a dwell: nothing is known about this window.
         if math.isnan(score):
+            return False
+        if not is_sure:
+            self._n_beyond = 0
             return False
         score = self._sign * score
         if score <= self._release:

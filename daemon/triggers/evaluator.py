@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -113,13 +113,15 @@ class _Crossed:
     """Up to ``decided``; ``published`` is stamped when the trigger leaves."""
     scores: dict[str, float] = field(default_factory=dict)
     narration: Narration | None = None
+    confidence: float | None = None
 
 
 class TriggerEvaluator:
     """Evaluates windows and narrations by the rules, and publishes what they trigger.
 
     `probes` are those of the populations that rules name, None where no rule does; `bundle` is the
-    sha256 of its manifest. `close` closes the sinks and `likeness`.
+    sha256 of its manifest. `confidence_of` says how sure a decoding is, for the rules that ask.
+    `close` closes the sinks and `likeness`.
     """
 
     def __init__(
@@ -134,8 +136,10 @@ class TriggerEvaluator:
         bundle: str,
         sinks: Mapping[str, Sink] | None = None,
         likeness: Likeness | None = None,
+        confidence_of: Callable[[PatchEmbedding], float | None] = lambda _: None,
     ) -> None:
         self._probes = probes
+        self._confidence_of = confidence_of
         self._publisher = publisher
         self._counters = counters
         self._latencies = latencies
@@ -182,6 +186,7 @@ class TriggerEvaluator:
         if self._probes is None or not embeddings:
             return
         probabilities = self._probes.probabilities(embeddings)
+        confidences = self._confidences(embeddings)
         session_ns = embeddings[0].window.stop_ns
         fired = []
         for state in self._of_kind[TriggerKind.PROBE]:
@@ -191,8 +196,11 @@ class TriggerEvaluator:
             if of_population is None:
                 continue
             score = float(of_population[state.column])
-            if state.crossing.take(score, session_ns):
-                crossed = self._window_crossed(embeddings[0], score, of_population)
+            condition = state.rule.condition
+            confidence = confidences.get(condition.population)
+            is_sure = condition.is_sure(confidence)
+            if state.crossing.take(score, session_ns, is_sure=is_sure):
+                crossed = self._window_crossed(embeddings[0], score, of_population, confidence)
                 fired.append(self._publish(state, crossed))
         # Only after the last rule: logs and sinks of the first must not delay the others.
         self._follow_up(fired)
@@ -252,8 +260,18 @@ class TriggerEvaluator:
             state.words = words_in(rule.condition.what)
         return state
 
+    def _confidences(self, embeddings: Sequence[PatchEmbedding]) -> dict[str, float | None]:
+        """Return the confidence of the populations for which a rule on probes asks."""
+        conditions = [state.rule.condition for state in self._of_kind[TriggerKind.PROBE]]
+        wanted = {one.population for one in conditions if one.above_confidence is not None}
+        return {e.population: self._confidence_of(e) for e in embeddings if e.population in wanted}
+
     def _window_crossed(
-        self, embedding: PatchEmbedding, score: float, probability: NDArray[np.float32]
+        self,
+        embedding: PatchEmbedding,
+        score: float,
+        probability: NDArray[np.float32],
+        confidence: float | None,
     ) -> _Crossed:
         decided_ns = self._clock.now_ns()
         window = embedding.window
@@ -266,13 +284,15 @@ class TriggerEvaluator:
             published=decided_ns,
         )
         scores = dict(zip(concepts, probability.tolist(), strict=True))
-        return _Crossed(score, WindowFacts.of(window), stamps, scores)
+        return _Crossed(score, WindowFacts.of(window), stamps, scores, confidence=confidence)
 
     def _take_score(self, state: _RuleState, score: float, narration: Narration) -> None:
         """Give a rule the score of a narration, and publish the trigger if the rule fires."""
         # The window's time and not the narration's: a rule must fire at the same windows whatever
         # the narrator's pace.
-        if not state.crossing.take(score, second_to_ns(narration.window_stop_s)):
+        is_sure = state.rule.condition.is_sure(narration.confidence)
+        stop_ns = second_to_ns(narration.window_stop_s)
+        if not state.crossing.take(score, stop_ns, is_sure=is_sure):
             return
         decided_ns = self._clock.now_ns()
         stamps = TriggerStamps(
@@ -283,7 +303,13 @@ class TriggerEvaluator:
             published=decided_ns,
             narrator=NarratorStamps.of(narration.stamps),
         )
-        crossed = _Crossed(score, WindowFacts.of_narration(narration), stamps, narration=narration)
+        crossed = _Crossed(
+            score,
+            WindowFacts.of_narration(narration),
+            stamps,
+            narration=narration,
+            confidence=narration.confidence,
+        )
         self._follow_up([self._publish(state, crossed)])
 
     def _publish(self, state: _RuleState, crossed: _Crossed) -> tuple[_RuleState, Delivery]:
@@ -307,6 +333,7 @@ class TriggerEvaluator:
             bundle=self._bundle,
             calibration=calibrations.get(population),
             scores=crossed.scores,
+            confidence=crossed.confidence,
             narration_id=narration.id if narration else None,
             text=narration.utterance.text if narration else None,
         )

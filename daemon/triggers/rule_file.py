@@ -52,10 +52,12 @@ def load_rules(
     probes: ConceptProbes | None,
     populations: Mapping[str, str],
     dry_run: bool = False,
+    has_confidence: bool = False,
 ) -> RuleBook:
     """Read a rule file.
 
-    `populations` are expressions by name. With `dry_run` no rule has a sink.
+    `populations` are expressions by name. With `dry_run` no rule has a sink. Without
+    `has_confidence`, which the bundle must have, no rule may ask for a confidence.
 
     Raises
     ------
@@ -68,7 +70,9 @@ def load_rules(
         if not file.triggers:
             problems.append(f"{path} must hold one rule or more, such as [triggers.car_seen]")
         for name, table in file.triggers.items():
-            rule, of_rule = _rule(name, table, probes, populations, sinks, dry_run)
+            rule, of_rule = _rule(
+                name, table, probes, populations, sinks, dry_run, has_confidence=has_confidence
+            )
             problems += [f"triggers.{name}{problem} ({path})" for problem in of_rule]
             rules += [rule] if rule else []
         problems += [
@@ -130,6 +134,8 @@ def _rule(
     populations: Mapping[str, str],
     sinks: tuple[str, ...],
     dry_run: bool,
+    *,
+    has_confidence: bool,
 ) -> tuple[Rule | None, list[str]]:
     problems = [] if _NAME.fullmatch(name) else [f" {_NAME_RULE}"]
     problems += [
@@ -144,6 +150,7 @@ def _rule(
     except RuleConditionError as error:
         return None, [*problems, f".when {error.problem}:\n{error.marked}\n   "]
     problems += _condition_problems(condition, probes, populations)
+    problems += _confidence_problems(condition, has_confidence=has_confidence)
     problems += _level_problems(condition, table.release)
     release = condition.threshold if table.release is None else table.release
     level = Level(
@@ -182,6 +189,19 @@ def _condition_problems(
             f".when names the concept {what!r}, which the bundle has no probe for"
             f"{_nearest(what, probes.concepts)}. It has: {', '.join(probes.concepts) or 'none'}"
         )
+
+
+def _confidence_problems(condition: RuleCondition, *, has_confidence: bool) -> Iterator[str]:
+    above = condition.above_confidence
+    if above is None:
+        return
+    if not has_confidence:
+        yield (
+            ".when asks for a confidence, and the bundle has no calibration of it. Train the "
+            "encoder again and export it, or leave 'and confidence' out"
+        )
+    if not 0 < above < 1:
+        yield f".when must have a confidence between 0 and 1, a probability, got {above:g}"
 
 
 def _level_problems(condition: RuleCondition, release: float | None) -> Iterator[str]:

@@ -2,11 +2,11 @@
 
 ::
 
-    probe "CONCEPT" of POPULATION > NUMBER [for N windows]
-    narration of POPULATION says "WORDS" [for N narrations]
-    narration of POPULATION like "SENTENCE" > NUMBER [for N narrations]
+    probe "CONCEPT" of POPULATION > NUMBER [and confidence > NUMBER] [for N windows]
+    narration of POPULATION says "WORDS" [and confidence > NUMBER] [for N narrations]
+    narration of POPULATION like "SENTENCE" > NUMBER [and confidence > NUMBER] [for N narrations]
 
-``<`` fires when the concept disappears.
+``<`` fires when the concept disappears. What is decoded with less confidence counts for nothing.
 """
 
 from __future__ import annotations
@@ -41,6 +41,13 @@ class RuleCondition:
     is_above: bool  # ``>`` or ``says``; else ``<``
     threshold: float
     dwell: int  # windows or narrations in a row
+    above_confidence: float | None = None  # what is decoded with no more counts for nothing
+
+    def is_sure(self, confidence: float | None) -> bool:
+        """Return whether a decoding of this confidence counts; None is not known."""
+        if self.above_confidence is None:
+            return True
+        return confidence is not None and confidence > self.above_confidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +118,17 @@ class _Parser:
         if kind is not TriggerKind.WORD:
             is_above = self._word(">", "<") == ">"
             threshold = self._number()
+        above_confidence = self._confidence()
         dwell = self._dwell("window" if kind is TriggerKind.PROBE else "narration")
-        return RuleCondition(kind, what, population, is_above, threshold, dwell)
+        return RuleCondition(kind, what, population, is_above, threshold, dwell, above_confidence)
+
+    def _confidence(self) -> float | None:
+        if self._next == len(self._tokens) or self._tokens[self._next][0] != "and":
+            return None
+        self._word("and")
+        self._word("confidence")
+        self._word(">")
+        return self._number()
 
     def _dwell(self, counted: str) -> int:
         if self._next == len(self._tokens):

@@ -45,12 +45,16 @@ class Trace:
     seq: NDArray[np.int64]  # (n,): numbers of the windows
     stop_ns: NDArray[np.int64]  # (n,): when each ends, session nanoseconds
     score: NDArray[np.float64]  # (n,)
+    # (n,): whether the decoding was sure enough for the rule; None where it does not ask
+    is_sure: NDArray[np.bool_] | None = None
 
     def fired(self, level: Level) -> NDArray[np.int64]:
         """Return the rows at which a rule of this level fires."""
         crossing = Crossing(level)
-        rows = zip(self.score.tolist(), self.stop_ns.tolist(), strict=True)
-        fires = [crossing.take(score, stop_ns) for score, stop_ns in rows]
+        n = len(self.score)
+        is_sure = np.ones(n, np.bool_) if self.is_sure is None else self.is_sure
+        rows = zip(self.score.tolist(), self.stop_ns.tolist(), is_sure.tolist(), strict=True)
+        fires = [crossing.take(score, stop_ns, is_sure=sure) for score, stop_ns, sure in rows]
         return np.flatnonzero(np.array(fires, dtype=np.bool_))
 
 
@@ -69,6 +73,7 @@ def probe_traces(
     `settings` are the daemon's own. `n_windows` is for the progress. Returns a trace for each rule
     on a probe.
     """
+    from daemon.confidence import load_confidence_of
     from daemon.encoders.auto import load_encoder
     from daemon.service.wiring import resolve
     from daemon.triggers.auto import population_probes
@@ -83,20 +88,29 @@ def probe_traces(
     encoder = load_encoder(
         manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
     )
+    confidence_of = load_confidence_of(manifest, chosen)
     seq, stop_ns = [], []
+    is_sure: dict[str, list[bool]] = {rule.name: [] for rule in rules}
     scores: dict[str, list[float]] = {rule.name: [] for rule in rules}
     label = "triggers: windows scored once more"
     with progress("triggers", n_windows, unit="windows", label=label) as advance_to:
         for window in windows_of(source, manifest, settings):
-            probability = watched.probabilities(encoder.encode([window]))
+            embeddings = encoder.encode([window])
+            probability = watched.probabilities(embeddings)
+            confidence = {one.population: confidence_of(one) for one in embeddings}
             seq.append(window.seq)
             stop_ns.append(window.stop_ns)
             advance_to(len(seq))
             for rule in rules:
                 column = watched.concepts.index(rule.condition.what)
-                scores[rule.name].append(float(probability[rule.condition.population][column]))
+                population = rule.condition.population
+                scores[rule.name].append(float(probability[population][column]))
+                is_sure[rule.name].append(rule.condition.is_sure(confidence[population]))
     at, until = np.array(seq, dtype=np.int64), np.array(stop_ns, dtype=np.int64)
-    return {name: Trace(at, until, np.array(score)) for name, score in scores.items()}
+    return {
+        name: Trace(at, until, np.array(score), np.array(is_sure[name], dtype=np.bool_))
+        for name, score in scores.items()
+    }
 
 
 def windows_of(source: RecordingSource, manifest: Manifest, settings: Settings) -> Iterator[Window]:
@@ -134,6 +148,7 @@ def narration_traces(book: RuleBook, narrations: Sequence[Narration]) -> dict[st
             np.array([n.window_seq for n in of_rule], dtype=np.int64),
             np.array([second_to_ns(n.window_stop_s) for n in of_rule], dtype=np.int64),
             np.array([_score(rule, n.utterance.text, likeness) for n in of_rule], dtype=np.float64),
+            np.array([rule.condition.is_sure(n.confidence) for n in of_rule], dtype=np.bool_),
         )
     return traces
 

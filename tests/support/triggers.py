@@ -67,6 +67,7 @@ def triggers(draw: st.DrawFn) -> Trigger:
         scores=concepts if is_probe else {},
         narration_id=None if is_probe else draw(_TEXT),
         text=None if is_probe else draw(_TEXT),
+        confidence=draw(st.none() | st.integers(0, 1000).map(lambda n: n / 1000)),
     )
 
 

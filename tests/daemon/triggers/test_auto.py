@@ -26,7 +26,9 @@ from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.rule_file import load_rules
 from daemon.triggers.tables import CommandSinkTable, RuleFileTable
+from tests.support.confidence import add_confidence, confidence_model
 from tests.support.daemon_components import Context
+from tests.support.tiny_bundle import write_stub_bundle
 from tests.support.triggers import concept_probes, make_checkout, seen
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "triggers"
@@ -213,3 +215,18 @@ def test_the_example_sinks_start_from_the_repository(
     pulse = sinks["pulse"]
     assert isinstance(pulse, CommandSinkTable)
     assert Path(pulse.command[1]).is_file()
+
+
+def test_rules_that_ask_for_a_confidence_need_a_bundle_that_has_one(
+    stub_bundle: Manifest, tmp_path: Path
+):
+    """The bundle decides, when the daemon starts."""
+    rules = """
+[triggers.dark_said]
+when = 'narration of all says "dark" and confidence > 0.5'
+"""
+    with pytest.raises(SettingsError, match="the bundle has no calibration of it"):
+        load_rule_book(_settings(tmp_path, rules), stub_bundle)
+    write_stub_bundle(tmp_path / "bundle")
+    calibrated = add_confidence(tmp_path / "bundle", confidence_model())
+    assert load_rule_book(_settings(tmp_path, rules), calibrated)

@@ -137,3 +137,29 @@ def test_a_straggler_changes_nothing():
 def test_any_float_is_taken(score):
     """What is no number, or no finite one, raises nothing."""
     Crossing(Level(True, 0.5, 0.5)).take(score, 0)
+
+
+def test_an_unsure_score_breaks_a_dwell():
+    """Two in a row means two that are sure: the count begins anew after one that is not."""
+    crossing = Crossing(Level(True, 0.5, 0.5, dwell=2))
+    is_sure = [True, False, True, True]
+    fires = [crossing.take(0.9, row * S, is_sure=sure) for row, sure in enumerate(is_sure)]
+    assert fires == [False, False, False, True]
+
+
+def test_an_unsure_score_arms_nothing():
+    """That the concept is gone must be known as well: until then it is the same crossing."""
+    crossing = Crossing(Level(True, 0.5, 0.5))
+    assert crossing.take(0.9, 0)
+    assert not crossing.take(0.1, 1 * S, is_sure=False)
+    assert not crossing.take(0.9, 2 * S)
+    assert not crossing.take(0.1, 3 * S)
+    assert crossing.take(0.9, 4 * S)
+
+
+def test_an_unsure_score_fires_no_rule_for_less():
+    """A rule for what disappears is no exception."""
+    crossing = Crossing(Level(False, 0.5, 0.5))
+    assert not crossing.take(0.9, 0)
+    assert not crossing.take(0.1, 1 * S, is_sure=False)
+    assert crossing.take(0.1, 2 * S)

@@ -47,7 +47,9 @@ def test_every_example_is_a_file_of_rules(
     path = tmp_path / "rules.toml"
     path.write_text(text)
     populations = {"all": "all", "VISp": "area:VISp", "CA1": "area:CA1"}
-    assert load_rules(path, probes=concept_probes(), populations=populations).rules
+    probes = concept_probes()
+    book = load_rules(path, probes=probes, populations=populations, has_confidence=True)
+    assert book.rules
 
 
 def test_the_keys_are_those_of_the_code():

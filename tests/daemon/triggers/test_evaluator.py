@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
 import zmq
 from prometheus_client import CollectorRegistry, generate_latest
 
+from contracts.embedding import PatchEmbedding
 from contracts.narration import Narration, Stamps, Status
 from contracts.narration_wire import pack_narration
 from contracts.trigger import Trigger, TriggerKind, WindowFacts, unpack_trigger
@@ -109,6 +110,7 @@ def make(context: Context):
         *rules: Rule,
         likeness: FakeLikeness | None = None,
         probes: ConceptProbes | None = None,
+        confidence_of: Callable[[PatchEmbedding], float | None] = lambda _: None,
         **sinks: FakeSink,
     ) -> EvaluatorBench:
         publisher = Publisher(context, "tcp://127.0.0.1:*")
@@ -130,6 +132,7 @@ def make(context: Context):
             bundle="b" * 64,
             sinks=sinks,
             likeness=likeness,
+            confidence_of=confidence_of,
         )
         return EvaluatorBench(evaluator, publisher, subscriber, counters, clock, registry)
 
@@ -377,3 +380,44 @@ def test_triggers_are_never_repeated(make, context: Context):
         topics.append(late.recv_multipart()[0])
     late.close()
     assert topics == [b"narration.all", b"end"]
+
+
+def test_a_rule_on_a_probe_asks_how_sure_its_population_is(make):
+    """VISp is sure and all units are not: one of two equal rules fires, and says how sure."""
+    asked: list[str] = []
+
+    def confidence_of(embedding: PatchEmbedding) -> float:
+        asked.append(embedding.population)
+        return {"all": 0.6, "VISp": 0.8}[embedding.population]
+
+    text = 'probe "car" of {} > 0.8 and confidence > 0.7'
+    made = make(
+        rule(text.format("all"), "by_all"),
+        rule(text.format("VISp"), "by_VISp"),
+        rule('probe "car" of few > 0.8', "by_few"),
+        confidence_of=confidence_of,
+    )
+    made.evaluator.evaluate(seen(5, 0.9, ("all", "VISp", "few")))
+    found = {trigger.name: trigger.confidence for trigger in made.published()}
+    assert found == {"by_VISp": 0.8, "by_few": None}
+    assert sorted(asked) == ["VISp", "all"]
+
+
+def test_a_rule_on_words_takes_the_narrations_confidence(make):
+    """The same words fire where the decoding was sure, and do not where it was not or unknown."""
+    made = make(rule('narration of all says "car" and confidence > 0.7', "car_said"))
+    for seq, confidence in enumerate((0.69, None, 0.75)):
+        made.evaluator.on_narration(narration(seq=seq, confidence=confidence))
+    (found,) = made.published()
+    assert (found.window.seq, found.confidence) == (2, 0.75)
+
+
+def test_a_rule_on_likeness_takes_the_narrations_confidence(make):
+    """As one on words does."""
+    text = 'narration of all like "darkness" > 0.5 and confidence > 0.7'
+    made = make(rule(text, "like_a_car"), likeness=FakeLikeness())
+    for seq, confidence in enumerate((0.2, 0.9)):
+        made.evaluator.on_narration(narration(seq=seq, confidence=confidence))
+        made.evaluator.poll()
+    (found,) = made.published()
+    assert found.window.seq == 1

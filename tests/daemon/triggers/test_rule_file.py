@@ -260,3 +260,29 @@ def test_a_file_that_is_not_there_is_said(tmp_path: Path):
     for path in (tmp_path / "none.toml", tmp_path):
         with pytest.raises(SettingsError, match=r"triggers\.rules"):
             load_rules(path, probes=None, populations=POPULATIONS)
+
+
+CONFIDENT = """
+[triggers.car_seen]
+when = 'probe "car" of all > 0.5 and confidence > {}'
+"""
+
+
+def test_a_rule_may_ask_for_a_confidence(tmp_path):
+    """Where the bundle can give one."""
+    book = _load(tmp_path, CONFIDENT.format(0.7), concept_probes(), has_confidence=True)
+    assert book.rules[0].condition.above_confidence == 0.7
+
+
+def test_a_confidence_that_no_bundle_gives_is_refused(tmp_path):
+    """At the start, and not by a rule that never fires."""
+    (problem,) = _problems(tmp_path, CONFIDENT.format(0.7))
+    assert "triggers.car_seen.when asks for a confidence" in problem
+    assert "the bundle has no calibration of it" in problem
+
+
+@pytest.mark.parametrize("above", ["0", "1", "-0.5", "70"])
+def test_a_confidence_is_a_probability(tmp_path, above):
+    """0 would let everything through, and 1 nothing."""
+    with pytest.raises(SettingsError, match="confidence between 0 and 1, a probability, got"):
+        _load(tmp_path, CONFIDENT.format(above), concept_probes(), has_confidence=True)

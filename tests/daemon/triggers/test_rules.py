@@ -40,6 +40,18 @@ from daemon.triggers.rules import RuleCondition, RuleConditionError, read_condit
             'narration of all like "a dog" < -0.1',
             RuleCondition(TriggerKind.LIKENESS, "a dog", "all", False, -0.1, 1),
         ),
+        (
+            'probe "car" of all > 0.5 and confidence > 0.7 for 2 windows',
+            RuleCondition(TriggerKind.PROBE, "car", "all", True, 0.5, 2, 0.7),
+        ),
+        (
+            "narration of all says 'dark' and confidence>.7",
+            RuleCondition(TriggerKind.WORD, "dark", "all", True, 0.5, 1, 0.7),
+        ),
+        (
+            "narration of all like 'a dog' > 0.4 and confidence > 0.25 for 1 narration",
+            RuleCondition(TriggerKind.LIKENESS, "a dog", "all", True, 0.4, 1, 0.25),
+        ),
     ],
 )
 def test_what_a_condition_means(text, expected):
@@ -92,6 +104,19 @@ def test_what_a_condition_means(text, expected):
             29,
         ),
         ('probe "car" of all > 1 for 2 windows or', "expected nothing more, found 'or'", 37),
+        ('probe "car" of all > 1 and', "expected confidence, found the end", 26),
+        ('probe "car" of all > 1 and sure > 1', "expected confidence, found 'sure'", 27),
+        ('probe "car" of all > 1 and confidence < 1', "expected >, found '<'", 38),
+        (
+            'probe "car" of all > 1 and confidence > much',
+            "expected a number, such as 0.8, found 'much'",
+            40,
+        ),
+        (
+            "narration of all says 'dark' for 2 narrations and confidence > 1",
+            "expected nothing more, found 'and'",
+            46,
+        ),
         ("narration of all hears 'dark'", "expected says or like, found 'hears'", 17),
         ("narration of all says 'dark' > 0.5", "expected for, found '>'", 29),
     ],
@@ -104,6 +129,13 @@ def test_the_place_of_a_mistake_is_marked(text, problem, at):
     shown, arrow = caught.value.marked.splitlines()
     assert shown == f"      {text}".replace("\0", " ")
     assert arrow.index("^") - 6 == at
+
+
+def test_how_sure_a_rule_wants_to_be():
+    """A confidence that is equal, or not known, is not enough; without the clause all are."""
+    rule = read_condition('probe "car" of all > 0.5 and confidence > 0.7')
+    assert [rule.is_sure(value) for value in (0.71, 0.7, None)] == [True, False, False]
+    assert read_condition('probe "car" of all > 0.5').is_sure(None)
 
 
 @given(st.text(max_size=60))
