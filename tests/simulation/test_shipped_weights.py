@@ -7,7 +7,15 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
-from evaluation.simulated_encoder import SHIPPED_MODEL, WINDOW, write_shipped_bundle
+from contracts.confidence import ConfidenceFile
+from contracts.manifest import CONFIDENCE, ENCODER_WEIGHTS, sha256_of
+from daemon.confidence import load_confidence
+from evaluation.simulated_encoder import (
+    SHIPPED_ENCODER,
+    SHIPPED_MODEL,
+    WINDOW,
+    write_shipped_bundle,
+)
 from simulation.captions import parse
 from simulation.llava.language import say
 from simulation.llava.pictures import draw_pictures
@@ -65,6 +73,13 @@ def test_bundle_has_every_population_of_the_demo(bundle):
     """Areas, cell types and controls can be asked for by name."""
     for name in ("all", "VISp", "LGd", "CA1", "PV", "SST", "VIP", "shuffled", "silent"):
         bundle.population.select(name)
+
+
+def test_bundle_has_the_calibration_of_these_weights(bundle):
+    """Confidence was fitted for the encoder that is shipped: 'train-probes' makes it anew."""
+    file = ConfidenceFile.model_validate_json((SHIPPED_ENCODER / CONFIDENCE).read_bytes())
+    assert file.weights_sha256 == sha256_of(SHIPPED_ENCODER / ENCODER_WEIGHTS)
+    assert load_confidence(bundle) is not None
 
 
 def test_bundle_has_captioned_frames(bundle):
