@@ -18,6 +18,7 @@ from contracts.errors import UserError, listed
 from contracts.trigger import TriggerKind
 from contracts.words import has_phrase, words_in
 from evaluation.triggers.intervals import TimeInterval, TimeIntervals, common, merged
+from stream_sources.recordings.presentations import GREY
 
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from stream_sources.recordings.presentations import Presentations
 
 COLUMNS = ("start_s", "stop_s", "concept")
-GREY = "spontaneous"  # Name of the grey-screen stimulus, in Allen sessions and in simulated ones
 
 MAX_GAP_NS = 100_000_000
 """Longest gap between presentations that count as continuous, as between blocks of frames in

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from contracts.spikes import Mark
 
+GREY = "spontaneous"
+"""Name of the stimulus that is a grey screen in Allen sessions, and in simulated ones."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Presentations:
