@@ -141,7 +141,7 @@ def prepare(
     summary = (
         f"{len(data.population)} units "
         f"({', '.join(f'{shown(area)} {n}' for area, n in areas.most_common())}), "
-        f"{data.spans.n_rows / data.window.rate.bins_per_s:,.0f} s of movies, "
+        f"{data.spans.n_rows / data.window.rate.bins_per_s:,.0f} s counted, "
         f"{len(data.frames.captions)} frames, sha256 {result.data_sha256[:16]}"
     )
     if result.was_finished:

@@ -18,6 +18,17 @@ MAX_GAP_NS = 100_000_000
 """A pause between two presentations that makes two blocks of them: longer than a few dropped
 frames (33 ms each), shorter than any pause between two blocks of stimuli (seconds)."""
 
+MARGIN_BINS = 2
+"""How far training may move a window."""
+
+
+def needed_blank_ns(spec: WindowSpec) -> int:
+    """Return how much time before a block the window of its first frame may need, nanoseconds.
+
+    The same for every lag: the window and its margin, and a bin on each side for rounding.
+    """
+    return spec.rate.start_ns(spec.n_bins + MARGIN_BINS + 2)
+
 
 def frame_at(
     frame_start_ns: NDArray[np.int64],
@@ -49,9 +60,10 @@ def align(
     *,
     recorded_bins: tuple[int, int],
     chosen: NDArray[np.integer] | None = None,
-    margin_bins: int = 2,
+    margin_bins: int = MARGIN_BINS,
     max_gap_ns: int = MAX_GAP_NS,
     block: NDArray[np.int64] | None = None,
+    blank_from_ns: NDArray[np.int64] | None = None,
     invalid_ns: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find the causal window of each presentation.
@@ -60,7 +72,7 @@ def align(
     serving, which describes what was shown `lag` before the window's end, labels it the same.
     Left out are windows that, moved by up to `margin_bins` either way, would reach outside the
     recording, or whose stimulus would: the screen from `lag` before the window starts until it
-    ends must belong to one block.
+    ends must belong to one block, or to the blank before it.
 
     Parameters
     ----------
@@ -76,6 +88,9 @@ def align(
         A longer pause between two presentations ends a block.
     block : array, shape (n_presentations,), int64, optional
         Where it changes from one row to the next, a block ends too: at a join of two repeats.
+    blank_from_ns : array, shape (n_presentations,), int64, nanoseconds, optional
+        Since when the screen was blank before the block of each presentation; the start of the
+        block where it was not. Without it no window begins before its block.
     invalid_ns : array, shape (n_invalid, 2), int64, optional
         Start and stop of intervals that no window, moved by the margin, may touch.
 
@@ -105,6 +120,8 @@ def align(
     seen_from_ns = _starts_ns(spec.rate, earliest) - max(spec.lag_ns, 0)
     seen_until_ns = _starts_ns(spec.rate, latest) - min(spec.lag_ns, 0)
     block_start_ns, block_stop_ns = _blocks(frame_start_ns, frame_stop_ns, max_gap_ns, block)
+    if blank_from_ns is not None:
+        block_start_ns = np.minimum(block_start_ns, blank_from_ns)
     is_in_block = (seen_from_ns >= block_start_ns[row]) & (seen_until_ns <= block_stop_ns[row])
     kept = (shown == row) & is_recorded & is_in_block
     if invalid_ns is not None:

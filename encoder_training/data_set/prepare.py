@@ -18,6 +18,7 @@ from contracts.embedding import PatchGrid
 from contracts.errors import UserError, listed
 from contracts.manifest import LanguageModel, TrainingData
 from contracts.window import WindowSpec
+from encoder_training.data_set.alignment import needed_blank_ns
 from encoder_training.data_set.counting import write_counts
 from encoder_training.data_set.prepare_captions import (
     CAPTIONED,
@@ -127,7 +128,12 @@ def _build(
         return PrepareResult(finished.training_data.sha256, finished, (), was_finished=True)
     movies = choose_movies(source, options.frames, options.stimuli)
     n_frames = {name: movie.n_frames for name, movie in movies.items()}
-    presented = read_presented(source.presentations, n_frames, every=options.every)
+    presented = read_presented(
+        source.presentations,
+        n_frames,
+        every=options.every,
+        blank_ns=needed_blank_ns(options.window),
+    )
     split = split_presentations(presented, options.split)
     plan = _without_data(options, source, presented, split)
     captions = known_captions(options.captions, source, plan.frames, presented.frame)
@@ -278,6 +284,7 @@ def _without_data(
             block=presented.block,
             group=split.group,
             role=split.role,
+            blank_from_ns=presented.blank_from_ns,
         ),
         invalid_ns=source.invalid_ns,
         frames=FrameTable(
@@ -308,7 +315,7 @@ def _notes(presented: StimulusTable, plan: PreparedSet, n_windows: int) -> tuple
     n_targets = int((plan.shown.frame >= 0).sum())
     notes.append(
         f"{n_windows:,} of {n_targets:,} presentations of targets have a window with the lag of "
-        f"{plan.window.lag_ns / 1e6:g} ms; the others stand at the start of a block, or touch an "
-        "invalid interval or the recording's end"
+        f"{plan.window.lag_ns / 1e6:g} ms; the others stand at the end of a block, at the start of "
+        "one without a blank before it, or touch an invalid interval or the recording's end"
     )
     return tuple(notes)

@@ -17,7 +17,7 @@ from contracts.errors import MisuseError, UserError
 from contracts.manifest import LanguageModel, TrainingData
 from contracts.population import Population
 from contracts.window import WindowSpec
-from encoder_training.data_set.alignment import align
+from encoder_training.data_set.alignment import MARGIN_BINS, align
 from encoder_training.data_set.counting import CountedIntervals
 from encoder_training.data_set.training_set import Split, TrainingSet, split_by_role
 
@@ -54,12 +54,15 @@ class PresentationRows:
     # (n_shown,): row of the targets that it shows, -1 if it shows none of them
     frame: NDArray[np.int64]
     # (n_shown,): changes at each join of two repeats, change of stimulus and pause. No window
-    # crosses it.
+    # holds spikes of two blocks.
     block: NDArray[np.int64]
     # (n_shown,): what is held out, and drawn in a bootstrap, as a whole: a repeat, or a chunk of
     # neighbouring frames
     group: NDArray[np.int64]
     role: NDArray[np.int8]  # (n_shown,): a `Role`
+    # (n_shown,), session nanoseconds: since when the screen was blank before the block, its start
+    # where it was not. None in data sets of earlier versions, whose windows all begin in a block.
+    blank_from_ns: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +83,7 @@ class PreparedSet:
     frames: FrameTable
     targets: NDArray[np.float16]  # (n_frames, n_patches, dim): may be a map of a file
 
-    def windows(self, lag_ns: int, *, margin_bins: int = 2) -> tuple[TrainingSet, Split]:
+    def windows(self, lag_ns: int, *, margin_bins: int = MARGIN_BINS) -> tuple[TrainingSet, Split]:
         """Pair windows with the frames that they describe at one lag.
 
         `first_bin` of the result counts rows of `counts`.
@@ -104,13 +107,15 @@ class PreparedSet:
             chosen=np.flatnonzero(shown.frame >= 0),
             margin_bins=margin_bins,
             block=shown.block,
+            blank_from_ns=shown.blank_from_ns,
             invalid_ns=self.invalid_ns,
         )
         if not len(first_bin):
             raise UserError(
                 f"with a lag of {lag_ns / 1e6:g} ms no presentation has a window of "
-                f"{1e3 * spec.duration_s:g} ms: all stand too near the start of a block, an "
-                "invalid interval or an end of the recording. Use a shorter lag or window."
+                f"{1e3 * spec.duration_s:g} ms: all stand too near the start of a block "
+                "without a blank before it, the end of a block, an invalid interval or an end "
+                "of the recording. Use a shorter lag or window."
             )
         rows = self.spans.rows_of(first_bin)
         if (rows < 0).any():

@@ -44,6 +44,9 @@ from encoder_training.files import write_tensors
 from encoder_training.frames.patch_store import open_patches
 
 SHOWN_COLUMNS = ("start_ns", "stop_ns", "frame", "block", "group", "role", "movie", "number")
+LATER_COLUMNS = ("blank_from_ns",)
+"""Columns of the presentations that data sets of earlier versions lack."""
+
 SPAN_COLUMNS = ("first_bin", "stop_bin")
 
 
@@ -167,6 +170,8 @@ def _write_presentations(
         "first_bin": prepared.spans.first_bin,
         "stop_bin": prepared.spans.stop_bin,
     }
+    if shown.blank_from_ns is not None:
+        tensors["blank_from_ns"] = shown.blank_from_ns
     whole = {name: np.ascontiguousarray(value, dtype=np.int64) for name, value in tensors.items()}
     write_tensors(path, {**whole, "role": np.ascontiguousarray(shown.role, dtype=np.int8)})
 
@@ -220,7 +225,8 @@ def _tensors(folder: Path, problems: list[str]) -> dict[str, NDArray[Any]] | Non
         problems.append(f"{PRESENTATIONS} cannot be read: {error}")
         return None
     wrong = []
-    for name in (*SHOWN_COLUMNS, *SPAN_COLUMNS, "invalid_ns"):
+    shown = (*SHOWN_COLUMNS, *(name for name in LATER_COLUMNS if name in tensors))
+    for name in (*shown, *SPAN_COLUMNS, "invalid_ns"):
         dtype = np.int8 if name == "role" else np.int64
         n_dims = 2 if name == "invalid_ns" else 1
         tensor = tensors.get(name)
@@ -230,7 +236,7 @@ def _tensors(folder: Path, problems: list[str]) -> dict[str, NDArray[Any]] | Non
                 f"{PRESENTATIONS} must hold {name}, {np.dtype(dtype)} of {n_dims} dimension"
                 f"{'s' * (n_dims > 1)}; it {what}"
             )
-    for group in (SHOWN_COLUMNS, SPAN_COLUMNS):
+    for group in (shown, SPAN_COLUMNS):
         lengths = {name: len(tensors[name]) for name in group if name in tensors}
         if not wrong and (len(set(lengths.values())) != 1 or 0 in lengths.values()):
             wrong.append(f"{PRESENTATIONS} must have columns of one length, got {lengths}")
@@ -282,7 +288,8 @@ def _assembled(
         spans=CountedIntervals(tensors["first_bin"], tensors["stop_bin"]),
         counts=counts,
         shown=PresentationRows(
-            **{name: tensors[name] for name in SHOWN_COLUMNS if name not in {"movie", "number"}}
+            **{name: tensors[name] for name in SHOWN_COLUMNS if name not in {"movie", "number"}},
+            **{name: tensors[name] for name in LATER_COLUMNS if name in tensors},
         ),
         invalid_ns=tensors["invalid_ns"],
         frames=frames,
@@ -315,6 +322,8 @@ def _content_problems(prepared: PreparedSet) -> list[str]:
             f"frame in {PRESENTATIONS} must be -1 to {n_frames - 1}, got {shown.frame.min()} to "
             f"{shown.frame.max()}"
         )
+    if shown.blank_from_ns is not None and (shown.blank_from_ns > shown.start_ns).any():
+        problems.append(f"blank_from_ns in {PRESENTATIONS} must not be after start_ns")
     if not set(np.unique(shown.role).tolist()) <= {int(role) for role in Role}:
         problems.append(f"role in {PRESENTATIONS} must be 0, 1 or 2")
     if prepared.invalid_ns.shape[1:] != (2,):

@@ -78,7 +78,7 @@ def _head(prepared: PreparedSet) -> list[str]:
         f"# Data set of {prepared.training_data.recording}",
         "",
         f"{len(prepared.population):,} units, {spans.n_rows:,} bins of "
-        f"{1e3 / window.rate.bins_per_s:.3g} ms ({seconds:,.0f} s of movies in "
+        f"{1e3 / window.rate.bins_per_s:.3g} ms ({seconds:,.0f} s, "
         f"{len(spans.first_bin)} intervals), windows of {window.n_bins} bins. "
         f"{len(prepared.frames.captions):,} target frames, {captioned:,} of them with a caption. "
         f"Patches of {prepared.language_model.model_id}: {prepared.grid.rows} x "

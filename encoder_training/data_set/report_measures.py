@@ -85,7 +85,7 @@ def measure_alignment(presented: StimulusTable, movie: int) -> Alignment:
 
 
 def unit_rates(prepared: PreparedSet) -> NDArray[np.float64]:
-    """Return each unit's spikes per second while the movies ran, shape (n_units,)."""
+    """Return each unit's spikes per second in the counted bins, shape (n_units,)."""
     total = np.zeros(prepared.counts.shape[1], dtype=np.int64)
     for first in range(0, prepared.spans.n_rows, 1 << 14):
         total += prepared.counts[first : first + (1 << 14)].sum(axis=0, dtype=np.int64)

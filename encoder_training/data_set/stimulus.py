@@ -17,7 +17,7 @@ from contracts.binning import BinRate
 from contracts.errors import UserError, listed
 from encoder_training.data_set.alignment import MAX_GAP_NS
 from encoder_training.data_set.counting import CountedIntervals
-from stream_sources.recordings.presentations import Presentations
+from stream_sources.recordings.presentations import GREY, Presentations
 
 SHUFFLED_SHARE = 0.4
 """Of the steps from row to row, those that go back, above which images come in random order. They
@@ -38,6 +38,9 @@ class StimulusTable:
     number: NDArray[np.int64]  # (n_shown,): frame number, -1 for a blank
     frame: NDArray[np.int64]  # (n_shown,): row of the targets; -1 for a frame that is none
     block: NDArray[np.int64]  # (n_shown,): changes where no window may cross
+    # (n_shown,), session nanoseconds: since when the screen was blank before the block of a
+    # presentation; the start of the block where it was not
+    blank_from_ns: NDArray[np.int64]
     # (n_shown,): which showing of its movie a presentation belongs to, from 0. Of an image in
     # random order: how often it was shown before.
     repeat: NDArray[np.int64]
@@ -55,7 +58,7 @@ class StimulusTable:
 
 
 def read_presented(
-    table: Presentations, n_frames: Mapping[str, int], *, every: int = 1
+    table: Presentations, n_frames: Mapping[str, int], *, every: int = 1, blank_ns: int = 0
 ) -> StimulusTable:
     """Choose the presentations of some movies and find their blocks and repeats.
 
@@ -64,7 +67,8 @@ def read_presented(
     ``alignment.py``. Blanks belong to the block that they stand in. Images in random order have
     no joins; their blocks end at changes and pauses alone.
 
-    Targets are the frames whose number `every` divides. `n_frames` names the chosen movies.
+    Targets are the frames whose number `every` divides. `n_frames` names the chosen movies. Of a
+    blank before a block, at most `blank_ns` nanoseconds count to the block.
 
     Raises
     ------
@@ -90,6 +94,7 @@ def read_presented(
     is_shuffled = tuple(_is_shuffled(number[movie == row]) for row in range(len(movies)))
     repeat, is_join = _repeats(movie, number, is_shuffled)
     target_movie, target_number = _targets(counts, every)
+    block = _blocks(start_ns, stop_ns, movie, table.block[rows], is_join)
     offset = np.cumsum([0, *(-(-n // every) for n in counts)])[:-1]
     is_target = (number >= 0) & (number % every == 0)
     return StimulusTable(
@@ -101,7 +106,14 @@ def read_presented(
         movie=movie,
         number=number,
         frame=np.where(is_target, offset[movie] + number // every, -1),
-        block=_blocks(start_ns, stop_ns, movie, table.block[rows], is_join),
+        block=block,
+        blank_from_ns=_blank_from(
+            _picture_stop_ns(table, is_chosen)[rows],
+            start_ns,
+            block,
+            _misses_rows(movie, number, is_shuffled),
+            blank_ns,
+        ),
         repeat=repeat,
         target_movie=target_movie,
         target_number=target_number,
@@ -112,7 +124,7 @@ def read_presented(
 def spans_of(
     presented: StimulusTable, rate: BinRate, *, recorded_ns: tuple[int, int] | None = None
 ) -> CountedIntervals:
-    """Return the bins that windows of any lag may need: those of the blocks.
+    """Return the bins that windows of any lag may need: the blocks and the blanks before them.
 
     `recorded_ns` is the recording's start and stop; bins that it does not hold whole are left
     out.
@@ -125,7 +137,9 @@ def spans_of(
     is_first = np.concatenate(([True], np.diff(presented.block) != 0))
     firsts = np.flatnonzero(is_first)
     lasts = np.append(firsts[1:], len(presented.block)) - 1
-    first_bin: NDArray[np.int64] = rate.bin_of(presented.start_ns[firsts])
+    first_bin: NDArray[np.int64] = rate.bin_of(presented.blank_from_ns[firsts])
+    # A block of blanks alone may begin within the blank before the next one.
+    first_bin = np.minimum.accumulate(first_bin[::-1])[::-1]
     stop_bin: NDArray[np.int64] = rate.bin_of(presented.stop_ns[lasts] - 1) + 1
     if recorded_ns is not None:
         first_bin = np.maximum(first_bin, rate.first_bin_at_or_after(recorded_ns[0]))
@@ -258,6 +272,52 @@ def _blocks(
         | (start_ns[1:] - stop_ns[:-1] > MAX_GAP_NS)
     )
     return np.cumsum(is_first | is_join).astype(np.int64)
+
+
+def _picture_stop_ns(table: Presentations, is_chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return when the last picture before each row of the table ended, whatever stimulus it was.
+
+    Shape (n_rows,), session nanoseconds; the smallest int64 where there was none.
+    """
+    is_grey = np.array([name == GREY for name in table.names], dtype=np.bool_)[table.stimulus]
+    is_blank = is_grey | (table.frame < 0) | (is_chosen & np.isnan(table.frame))
+    is_blank |= table.stop_ns <= table.start_ns
+    nothing = np.iinfo(np.int64).min
+    stop_ns = np.maximum.accumulate(np.where(is_blank, nothing, table.stop_ns))
+    return np.concatenate(([nothing], stop_ns[:-1])).astype(np.int64)
+
+
+def _misses_rows(
+    movie: NDArray[np.int64], number: NDArray[np.int64], is_shuffled: tuple[bool, ...]
+) -> NDArray[np.bool_]:
+    """Mark the presentations before which frames of the same movie have no row.
+
+    A hole in the table is no blank there: the movie may have gone on.
+    """
+    misses = np.zeros(len(movie), dtype=np.bool_)
+    misses[1:] = (np.diff(movie) == 0) & (number[:-1] >= 0) & (np.diff(number) > 1)
+    in_order: NDArray[np.bool_] = ~np.array(is_shuffled, dtype=np.bool_)[movie]
+    return misses & in_order
+
+
+def _blank_from(
+    picture_stop_ns: NDArray[np.int64],
+    start_ns: NDArray[np.int64],
+    block: NDArray[np.int64],
+    misses_rows: NDArray[np.bool_],
+    blank_ns: int,
+) -> NDArray[np.int64]:
+    """Return since when the screen was blank before the block of each presentation.
+
+    A gap as short as that of dropped frames is no blank: the picture before stays on the screen.
+    """
+    is_first = np.diff(block, prepend=block[:1] - 1) != 0
+    begins_ns, picture_ns = start_ns[is_first], picture_stop_ns[is_first]
+    earliest_ns = np.minimum(begins_ns, np.maximum(begins_ns - blank_ns, 0))  # no bin before zero
+    is_blank = (picture_ns < begins_ns - MAX_GAP_NS) & ~misses_rows[is_first]
+    from_ns = np.where(is_blank, np.maximum(picture_ns, earliest_ns), begins_ns)
+    blank_from_ns: NDArray[np.int64] = from_ns[np.cumsum(is_first) - 1]
+    return blank_from_ns
 
 
 def _targets(counts: tuple[int, ...], every: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -99,6 +99,20 @@ def prepare_lab(folder: Path, *more: str, frames: Path | None = None, captions: 
     return main([*words, "--model", str(SHIPPED_MODEL), *stimuli, *more]), folder / "data"
 
 
+def test_first_frames_after_grey_have_windows(folder):
+    """Three blocks begin after seconds of grey: frame 0 has windows there, and at no join."""
+    prepared = load_prepared(folder)
+    shown = prepared.shown
+    assert shown.blank_from_ns is not None
+    has_blank = shown.blank_from_ns < shown.start_ns
+    is_first = np.diff(shown.block, prepend=-1) != 0
+    assert (is_first & has_blank).sum() == 3
+    assert (is_first & ~has_blank).sum() == 2
+    data, _ = prepared.windows(100_000_000)
+    starts = [(prepared.frames.label(row), int((data.frame == row).sum())) for row in (0, 30)]
+    assert starts == [("natural_movie_one 0", 2), ("natural_movie_three 0", 1)]
+
+
 def test_counts_are_those_of_the_spikes_that_were_drawn(session, folder):
     """Every bin of every span holds what the simulation's own trains have there."""
     prepared = load_prepared(folder, check_hashes=True)

@@ -10,7 +10,7 @@ import pytest
 from contracts.binning import BinRate
 from contracts.errors import MisuseError, UserError
 from contracts.window import Window, WindowSpec
-from encoder_training.data_set.alignment import align, frame_at
+from encoder_training.data_set.alignment import align, frame_at, needed_blank_ns
 
 FRAME_NS = 33_361_193
 """A movie frame of the Allen sessions (Visual Coding Neuropixels)."""
@@ -118,6 +118,48 @@ def test_no_window_crosses_the_gap(presentations):
     assert seen_until[~is_first].max() <= stop[-1]
     assert is_first.any()
     assert (~is_first).any()
+
+
+def test_the_first_frame_has_a_window_where_a_blank_came_before_it():
+    """To the nanosecond: the blank must reach back to the lag before the moved window's start."""
+    spec = WindowSpec(BinRate(100), n_bins=5, stride_bins=1, lag_ns=20_000_000)
+    start = 1_000_000_000 + 40_000_000 * np.arange(10)
+    stop, chosen = start + 40_000_000, np.array([0])
+
+    def first_bins(blank_from_ns, recorded_bins=(0, 1_000), invalid_ns=None):
+        first_bin, _ = align(
+            start,
+            stop,
+            spec,
+            recorded_bins=recorded_bins,
+            chosen=chosen,
+            blank_from_ns=np.full(10, blank_from_ns),
+            invalid_ns=invalid_ns,
+        )
+        return first_bin.tolist()
+
+    # Ends at 1.02 + 0.02 s, begins 50 ms before; moved by two bins, and the lag before: 0.95 s.
+    assert first_bins(950_000_000) == [99]
+    assert first_bins(950_000_001) == []
+    assert first_bins(0) == [99]
+    assert first_bins(1_000_000_000) == []
+    assert align(start, stop, spec, recorded_bins=(0, 1_000), chosen=chosen)[0].tolist() == []
+    assert first_bins(0, recorded_bins=(97, 1_000)) == [99]
+    assert first_bins(0, recorded_bins=(98, 1_000)) == []
+    assert first_bins(0, invalid_ns=np.array([[900_000_000, 950_000_000]])) == [99]
+    assert first_bins(0, invalid_ns=np.array([[900_000_000, 950_000_001]])) == []
+    assert needed_blank_ns(spec) == 90_000_000  # 50 ms at the least, whatever the lag
+
+
+def test_a_blank_moves_no_end_of_a_block():
+    """The last frame has no window that reaches past its block, blank before it or not."""
+    spec = WindowSpec(BinRate(100), n_bins=5, stride_bins=1, lag_ns=20_000_000)
+    start = 1_000_000_000 + 40_000_000 * np.arange(10)
+    stop = start + 40_000_000
+    _, before = align(start, stop, spec, recorded_bins=(0, 1_000))
+    _, after = align(start, stop, spec, recorded_bins=(0, 1_000), blank_from_ns=np.zeros(10, int))
+    assert before.tolist() == [2, 3, 4, 5, 6, 7, 8]
+    assert after.tolist() == [0, 1, *before.tolist()]
 
 
 def test_chosen_presentations_keep_their_rows(presentations):

@@ -67,6 +67,21 @@ def test_the_hash_is_of_the_content(tmp_path, prepared, folder):
     assert write_prepared(tmp_path / "c", changed) != sha256
 
 
+def test_a_data_set_of_an_earlier_version_has_no_blanks(tmp_path, prepared, folder):
+    """Without the column windows begin in their blocks; with it, it comes back and is checked."""
+    assert load_prepared(folder).shown.blank_from_ns is None
+    blank_from_ns = prepared.shown.start_ns - 1
+    later = replace(prepared, shown=replace(prepared.shown, blank_from_ns=blank_from_ns))
+    write_prepared(tmp_path / "e", later)
+    back = load_prepared(tmp_path / "e").shown.blank_from_ns
+    assert back is not None
+    assert back.tolist() == blank_from_ns.tolist()
+    wrong = replace(later, shown=replace(later.shown, blank_from_ns=blank_from_ns + 2))
+    write_prepared(tmp_path / "f", wrong)
+    with pytest.raises(UserError, match=r"blank_from_ns in .* must not be after start_ns"):
+        load_prepared(tmp_path / "f")
+
+
 def test_numbers_of_frames_that_are_no_target_are_kept(tmp_path, prepared):
     """The presentations' own movie and number stand beside the targets."""
     n_shown = len(prepared.shown.frame)

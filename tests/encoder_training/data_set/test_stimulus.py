@@ -76,7 +76,7 @@ def prepared_of(presented: StimulusTable, rate: BinRate) -> PreparedSet:
         counts=np.zeros((spans.n_rows, 1), dtype=np.uint8),
         shown=PresentationRows(
             presented.start_ns, presented.stop_ns, presented.frame, presented.block,
-            split.group, split.role,
+            split.group, split.role, presented.blank_from_ns,
         ),
         invalid_ns=np.empty((0, 2), dtype=np.int64),
         frames=FrameTable(
@@ -160,6 +160,109 @@ def test_blocks_end_at_joins_changes_and_pauses():
     assert presented.block.tolist() == [0, 0, 0, 0, 1, 2, 3, 3, 4]
     assert presented.repeat.tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
     assert presented.frame.tolist() == [0, 1, 3, 3, 0, 4, 5, 6, 7]
+
+
+PAUSES = (
+    (0, 100, 1, np.nan, 1),  # gratings, which are no blank
+    (130, 133, 0, 0, 2),
+    (133, 136, 0, 1, 2),
+    (136, 139, 0, 0, 2),  # a join without a pause
+    (139, 142, 0, 1, 2),
+    (142, 160, 0, -1, 2),  # a blank, and a join after it
+    (160, 163, 0, 0, 2),
+    (163, 166, 0, 1, 2),
+    (176, 179, 0, 0, 2),  # a join, after a gap as long as that of dropped frames
+    (179, 182, 0, 1, 2),
+    (182, 220, 2, 0, 3),  # a movie that is not chosen
+    (225, 228, 0, 0, 4),
+    (228, 300, 3, np.nan, 5),  # a grey screen
+    (300, 303, 0, 0, 6),
+    (330, 333, 0, 2, 6),  # rows are missing before it
+)
+"""Rows of `table_of`."""
+
+
+@pytest.mark.parametrize(
+    ("blank_ns", "expected"),
+    [
+        (10**10, [100, 100, 136, 136, 136, 142, 142, 176, 176, 225, 228, 330]),
+        (2 * 10**8, [110, 110, 136, 136, 136, 142, 142, 176, 176, 225, 280, 330]),
+        (0, [130, 130, 136, 136, 136, 160, 160, 176, 176, 225, 300, 330]),
+    ],
+)
+def test_a_blank_counts_to_the_block_after_it(blank_ns, expected):
+    """From the last picture on, whatever stimulus it was; not over joins, short gaps and holes."""
+    table = table_of(*PAUSES, names=("a", "gratings", "c", "spontaneous"))
+    presented = read_presented(table, {"a": 3}, blank_ns=blank_ns)
+    assert (presented.blank_from_ns // 10**7).tolist() == expected
+    spans = spans_of(presented, BinRate(100))
+    for blank_from_ns, stop_ns in zip(presented.blank_from_ns, presented.stop_ns, strict=True):
+        bins = np.arange(blank_from_ns // 10**7, stop_ns // 10**7)
+        assert (np.diff(spans.rows_of(bins)) == 1).all()
+        assert spans.rows_of(bins)[0] >= 0
+
+
+def test_a_block_of_blanks_may_begin_within_the_next_blank():
+    """Bins of the blank before a movie are counted from the last picture on, in their order."""
+    table = table_of(
+        (0, 3, 0, 0, 1), (3, 6, 0, 1, 1), (10, 100, 1, -1, 1), (100, 103, 1, 0, 2)
+    )  # fmt: skip
+    presented = read_presented(table, {"a": 2, "b": 1}, blank_ns=10**9)
+    assert (presented.blank_from_ns // 10**7).tolist() == [0, 0, 10, 6]
+    spans = spans_of(presented, BinRate(100))
+    assert (spans.first_bin.tolist(), spans.stop_bin.tolist()) == ([0], [103])
+
+
+def random_table(rng: np.random.Generator) -> Presentations:
+    """Return repeats of a movie with pauses, blanks or nothing between, and other stimuli."""
+    rows, now = [], 50
+    for _ in range(20):
+        kind = rng.integers(4)
+        if kind == 1:
+            now += int(rng.integers(5, 40))
+        elif kind > 1:
+            length = int(rng.integers(5, 40))
+            rows.append((now, now + length, *((0, -1), (1, np.nan))[kind - 2], 1))
+            now += length
+        for number in range(12):
+            rows.append((now, now + 3, 0, number, 1))
+            now += 3
+    return table_of(*rows)
+
+
+@pytest.mark.parametrize("lag_ns", [0, 40_000_000])
+def test_windows_reach_into_blanks_and_into_no_other_picture(lag_ns):
+    """Compared with a slow search, over joins, pauses, blanks and another stimulus."""
+    table = random_table(np.random.default_rng(3))
+    rate = BinRate(100)
+    presented = read_presented(table, {"a": 12}, blank_ns=10**9)
+    prepared = prepared_of(presented, rate)
+    prepared = replace(prepared, window=WindowSpec(rate, n_bins=10, stride_bins=8, lag_ns=0))
+    data, _ = prepared.windows(lag_ns)
+    spans = prepared.spans
+    bins = np.concatenate(
+        [np.arange(*ends) for ends in zip(spans.first_bin, spans.stop_bin, strict=True)]
+    )
+    has_window = set()
+    for first in bins[data.first_bin].tolist():
+        shown_ns = rate.start_ns(first + 10) - lag_ns
+        has_window.add(int(np.searchsorted(presented.start_ns, shown_ns, side="right") - 1))
+    expected = set()
+    is_picture = ~(table.frame < 0)
+    for row in np.flatnonzero(presented.number >= 0).tolist():
+        middle_ns = (presented.start_ns[row] + presented.stop_ns[row]) // 2
+        stop = int(middle_ns + lag_ns) // 10**7
+        from_ns, until_ns = (stop - 12) * 10**7 - lag_ns, (stop + 2) * 10**7
+        own = presented.start_ns[presented.block == presented.block[row]].min()
+        others = is_picture & (table.start_ns < own) & (table.stop_ns > max(from_ns, 0))
+        before = table.stop_ns[is_picture & (table.start_ns < own)].max(initial=-(10**18))
+        is_blank = own - before > MAX_GAP_NS
+        last = presented.stop_ns[presented.block == presented.block[row]].max()
+        if not others.any() and (from_ns >= own or is_blank) and until_ns <= last:
+            expected.add(row)
+    assert has_window == expected
+    firsts = np.flatnonzero((presented.number == 0) & (np.diff(presented.block, prepend=-1) != 0))
+    assert 3 < len(has_window & set(firsts.tolist())) < len(firsts)
 
 
 def test_every_nth_frame_is_a_target():
