@@ -345,7 +345,7 @@ def _evaluated(
     save_probes(probes, folder)
     save_confidence(confidence, folder)
     write_json(folder / RESULTS, results.to_json())
-    write_report(folder, results, probes, confidence)
+    write_report(folder, results, probes, confidence, variant=run.model.variant)
     own = results.method("encoder").scores
     scores = {name: own[name].value for name in METRICS if math.isfinite(own[name].value)}
     write_run(folder, run.model.model_copy(update={"scores": scores, "finished": True}))

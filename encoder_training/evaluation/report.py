@@ -17,6 +17,7 @@ from encoder_training.evaluation.report_confidence import (
     write_confidence_figure,
 )
 from encoder_training.evaluation.report_figures import write_probe_figures, write_result_figures
+from encoder_training.evaluation.report_findings import chance_findings, seen_frames
 from encoder_training.evaluation.results import (
     HEADLINES,
     METRICS,
@@ -45,10 +46,12 @@ def write_report(
     results: EncoderResults,
     probes: FittedProbes | None = None,
     confidence: FittedConfidence | None = None,
+    *,
+    variant: str = "",
 ) -> Path:
     """Write ``report.md`` and its pictures into the folder of a run.
 
-    ``curves.png`` and ``lag.png`` are linked if they are there.
+    ``curves.png`` and ``lag.png`` are linked if they are there. `variant` is the encoder's.
 
     Raises
     ------
@@ -61,16 +64,17 @@ def write_report(
         _who_wins(results),
         _methods(results),
         _picture(figures, "methods.png"),
+        seen_frames(results, BASELINES, variant),
         _populations(results),
         _picture(figures, "populations.png"),
         _over_time(results, figures),
     ]
     if probes is not None:
         figures |= write_probe_figures(folder, probes)
-        sections.append(_concepts(probes, figures))
+        sections.append(_concepts(results, probes, figures))
     if confidence is not None:
         write_confidence_figure(folder, confidence)
-        sections.append(confidence_section(confidence))
+        sections.append(confidence_section(confidence, results.text))
     sections.append(_training(folder))
     path = folder / "report.md"
     text = "\n\n".join("\n".join(lines) for lines in sections if lines)
@@ -79,54 +83,56 @@ def write_report(
 
 
 def _who_wins(results: EncoderResults) -> list[str]:
-    rough = ""
-    if results.n_drawn < 2:
-        rough = " From one nothing can be drawn, so there is no verdict: hold out more."
-    elif results.n_drawn < FEWEST_GROUPS:
-        rough = f" Fewer than {FEWEST_GROUPS} were drawn from: the intervals are rough."
+    drawn, verdicts = "", [f"- {sentence}" for sentence in verdict(results, BASELINES)]
+    if results.has_intervals:
+        drawn = (
+            f" In brackets 95 % intervals, from drawing {results.n_drawn} {results.drawn} with "
+            "replacement."
+        )
+        if results.n_drawn < FEWEST_GROUPS:
+            drawn += f" Fewer than {FEWEST_GROUPS} were drawn from: the intervals are rough."
     return [
-        "## Encoder against baselines",
-        "",
-        *(f"- {sentence}" for sentence in verdict(results, BASELINES)),
-        "",
+        *(["## Encoder against baselines", "", *verdicts, ""] if verdicts else []),
         f"{results.n_windows:,} of {results.n_test_windows:,} test windows of {results.n_frames:,} "
         f"frames, {results.n_unseen:,} of which no training window shows; lag "
-        f"{results.lag_ms:g} ms. In brackets 95 % intervals, from drawing {results.n_drawn} "
-        f"{results.drawn} with replacement.{rough}",
+        f"{results.lag_ms:g} ms.{drawn}",
     ]
 
 
 def _methods(results: EncoderResults) -> list[str]:
     chance = results.method("encoder").chance
     rows = [
-        [method.name, *(str(method.scores[name]) for name in IN_TABLE)]
+        [method.name, *(results.text(method.scores[name]) for name in IN_TABLE)]
         for method in results.methods
     ]
     rows.append(["*chance*", *(_number(chance.get(name)) for name in IN_TABLE)])
-    others = [method.name for method in results.methods if method.name != "encoder"]
-    leads = [
-        [
-            other,
-            *(
-                f"{results.against(other).differences[name]} {results.against(other).verdict(name)}"
-                for name in HEADLINES
-            ),
-        ]
-        for other in others
-    ]
     chosen = [f"- {method.name}: {method.chosen}." for method in results.methods if method.chosen]
     return [
         "## All units",
         "",
         *_table(["", *(METRICS[name] for name in IN_TABLE)], rows),
         "",
-        "The encoder less each other method, window by window:",
-        "",
-        *_table(["", *(METRICS[name] for name in HEADLINES)], leads),
-        "",
+        *_leads(results),
         "What validation chose for the baselines:",
         "",
         *chosen,
+    ]
+
+
+def _leads(results: EncoderResults) -> list[str]:
+    if not results.has_intervals:
+        return []
+    rows = []
+    for method in results.methods:
+        if method.name != "encoder":
+            against = results.against(method.name)
+            leads = (f"{against.differences[name]} {against.verdict(name)}" for name in HEADLINES)
+            rows.append([method.name, *leads])
+    return [
+        "The encoder less each other method, window by window:",
+        "",
+        *_table(["", *(METRICS[name] for name in HEADLINES)], rows),
+        "",
     ]
 
 
@@ -134,22 +140,17 @@ def _populations(results: EncoderResults) -> list[str]:
     if not results.populations:
         return []
     rows = [_population_row(results, method) for method in results.populations]
-    at_chance = [
-        method.population
-        for method in results.populations
-        if method.name == "encoder" and method.against_chance == "at chance"
-    ]
-    names = ", ".join(map(markdown, at_chance)) if at_chance else "none"
+    verdicts = [""] if results.has_intervals else []
     return [
         "## By area and cell type",
         "",
         "Each through its own units alone: the encoder masked, the baselines fitted anew on these "
-        f"units; {results.n_population_windows:,} of the windows. Encoder no better than chance "
-        f"within 1 s: {names}.",
+        f"units; {results.n_population_windows:,} of the windows.",
         "",
+        *(line for finding in chance_findings(results) for line in (f"- {finding}", "")),
         *_table(
             ["population", "units", "method", "cosine", "skill", "within 1 s",
-             "chance of its answers", "less chance", "", "encoder's lead in cosine"],
+             "chance of its answers", "less chance", *verdicts, "encoder's lead in cosine"],
             rows,
         ),
     ]  # fmt: skip
@@ -159,15 +160,17 @@ def _population_row(results: EncoderResults, method: MethodScores) -> list[str]:
     lead = ""
     if method.name != "encoder":
         against = results.against(method.name, method.population)
-        lead = f"{against.differences['cosine']} {against.verdict('cosine')}"
+        lead = results.text(against.differences["cosine"])
+        if results.has_intervals:
+            lead += f" {against.verdict('cosine')}"
     return [
         markdown(method.population),
         str(method.n_units),
         method.name,
-        *(str(method.scores[name]) for name in HEADLINES),
+        *(results.text(method.scores[name]) for name in HEADLINES),
         _number(method.chance["within_1s_answers"]),
-        str(method.scores["within_1s_above_chance"]),
-        method.against_chance,
+        results.text(method.scores["within_1s_above_chance"]),
+        *([method.against_chance] if results.has_intervals else []),
         lead,
     ]
 
@@ -184,7 +187,7 @@ def _over_time(results: EncoderResults, figures: dict[str, str]) -> list[str]:
     ]
 
 
-def _concepts(probes: FittedProbes, figures: dict[str, str]) -> list[str]:
+def _concepts(results: EncoderResults, probes: FittedProbes, figures: dict[str, str]) -> list[str]:
     if not probes.concepts:
         return ["## Concepts", "", "No word stands in 5 to 95 % of the captions: no probes."]
     missing = [test.concept for test in _of_all(probes) if not test.is_scored]
@@ -195,7 +198,7 @@ def _concepts(probes: FittedProbes, figures: dict[str, str]) -> list[str]:
             [
                 test.concept,
                 f"{test.n_with} / {test.n}",
-                str(test.auc) if test.is_scored else "absent in test, or in every frame",
+                results.text(test.auc) if test.is_scored else "absent in test, or in every frame",
                 _number(test.calibration_error),
                 f"{test.log_loss_uncalibrated:.3f} / {test.log_loss:.3f}",
                 *(_number(auc.value) for auc in others),
@@ -204,9 +207,9 @@ def _concepts(probes: FittedProbes, figures: dict[str, str]) -> list[str]:
     return [
         "## Concepts",
         "",
-        "Linear probes on the mean patch. Area under the ROC curve for all units with its "
-        "interval, expected calibration error, log loss before and after calibration; then the "
-        "area for each population.",
+        "Linear probes on the mean patch. Area under the ROC curve for all units, expected "
+        "calibration error, log loss before and after calibration; then the area for each "
+        "population.",
         *([f"Not scored: {', '.join(missing)}."] if missing else []),
         "",
         *_table(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from contracts.confidence import CHANCE
 from encoder_training.confidence.results import ConfidenceTest, FittedConfidence
+from encoder_training.evaluation.bootstrap import Interval
 from encoder_training.pictures import markdown, report_figure
 
 PICTURE = "confidence.png"
@@ -15,8 +17,13 @@ COLOUR, GREY, INK = "#2a6f97", "#c3cad1", "#33383d"
 CONTROLS = ("shuffled", "silent")
 
 
-def confidence_section(fitted: FittedConfidence) -> list[str]:
-    """Return the section, with a link to the picture that `write_confidence_figure` draws."""
+def confidence_section(
+    fitted: FittedConfidence, text: Callable[[Interval], str] = str
+) -> list[str]:
+    """Return the section, with a link to the picture that `write_confidence_figure` draws.
+
+    `text` writes a score with or without its interval.
+    """
     head = ["## Confidence", ""]
     pooled, selective = fitted.pooled, fitted.selective
     if pooled is None or selective is None:
@@ -29,15 +36,15 @@ def confidence_section(fitted: FittedConfidence) -> list[str]:
         f"{fitted.n_groups} groups, each through a population drawn at random.",
         "",
         f"On test windows, all populations below together: expected calibration error "
-        f"{pooled.error}. {selective.of_all} of the decodings are right, and "
-        f"{selective.at_half} of the surer half.",
+        f"{text(pooled.error)}. {text(selective.of_all)} of the decodings are right, and "
+        f"{text(selective.at_half)} of the surer half.",
         *_unsure_populations(fitted.populations),
         "",
         "| population | windows | mean confidence | right | calibration error |",
         "| --- | --- | --- | --- | --- |",
         *(
-            f"| {markdown(test.population)} | {test.n} | {test.confidence} | {test.right} | "
-            f"{test.error} |"
+            f"| {markdown(test.population)} | {test.n} | {text(test.confidence)} | "
+            f"{text(test.right)} | {text(test.error)} |"
             for test in fitted.populations
         ),
         f"| *chance* | | | {CHANCE:.3f} | |",
@@ -57,7 +64,7 @@ def _unsure_populations(tests: tuple[ConfidenceTest, ...]) -> list[str]:
     ]
     return [
         "",
-        f"Mean confidence where decodings are no better than chance ({CHANCE:g}): "
+        f"Mean confidence where the encoder's decodings are at chance ({CHANCE:g}): "
         f"{', '.join(of_each)}." + (f" **Too sure**: {', '.join(too_sure)}." if too_sure else ""),
     ]
 

@@ -91,7 +91,7 @@ def _methods(figure: Any, results: EncoderResults) -> None:
         axes.set_yticks(range(len(names)), names if axes is panels[0] else [""] * len(names))
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel(METRICS[metric])
-    figure.suptitle("Line: 95 % interval. Dots: chance, or the mean patches.", fontsize=9)
+    figure.suptitle(f"{_of_lines(results)}Dots: chance, or the mean patches.", fontsize=9)
 
 
 def _populations(figure: Any, results: EncoderResults) -> None:
@@ -121,8 +121,12 @@ def _populations(figure: Any, results: EncoderResults) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     figure.suptitle(
-        "Line: 95 % interval. Dots: the mean patches on the left, chance on the right.", fontsize=9
+        f"{_of_lines(results)}Dots: the mean patches on the left, chance on the right.", fontsize=9
     )
+
+
+def _of_lines(results: EncoderResults) -> str:
+    return "Line: 95 % interval. " if results.has_intervals else ""
 
 
 def _over_time(figure: Any, results: EncoderResults, decoding: OverTime) -> None:

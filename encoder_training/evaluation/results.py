@@ -27,6 +27,9 @@ MEAN_PATCHES, SHUFFLED_UNITS = "mean patches", "shuffled units"
 
 LOWER_IS_BETTER = ("patch_mse", "rank")
 
+FEWEST_DRAWN = 2
+"""Groups that a bootstrap draws from, at the least: all draws from one are alike."""
+
 HEADLINES = ("cosine", "skill", "within_1s")
 """The scores that decide the verdict."""
 
@@ -130,6 +133,15 @@ class EncoderResults:
             if (difference.other, difference.population) == (other, population)
         )
 
+    @property
+    def has_intervals(self) -> bool:
+        """Whether there was enough to draw from, and so a verdict on anything."""
+        return self.n_drawn >= FEWEST_DRAWN
+
+    def text(self, score: Interval) -> str:
+        """Return a score for a table, with its interval if this evaluation has intervals."""
+        return str(score) if self.has_intervals else f"{score.value:.3f}"
+
     def to_json(self) -> dict[str, Any]:
         """Return plain values; what is no number is null."""
         tree: dict[str, Any] = plain(asdict(self))
@@ -137,7 +149,12 @@ class EncoderResults:
 
 
 def verdict(results: EncoderResults, others: tuple[str, ...]) -> list[str]:
-    """Return one sentence for each comparison with a baseline, the encoder's defeats first."""
+    """Return one sentence for each comparison with a baseline, the encoder's defeats first.
+
+    None if too little was held out for a verdict.
+    """
+    if not results.has_intervals:
+        return []
     words = {
         "behind": "LOSES to",
         "ahead": "is ahead of",
@@ -159,7 +176,17 @@ def verdict(results: EncoderResults, others: tuple[str, ...]) -> list[str]:
 
 
 def summary(results: EncoderResults, others: tuple[str, ...]) -> str:
-    """Return one paragraph: the encoder against baselines and controls."""
+    """Return one paragraph: the encoder against baselines and controls, or why there is no verdict.
+
+    Where too little was held out, this is the one place that says so.
+    """
+    if not results.has_intervals:
+        return (
+            "**Too little was held out for a verdict.** Intervals are drawn from "
+            f"{results.drawn}, and there is only {results.n_drawn}, so the scores below stand "
+            "without: which method is better, and which areas are at chance, is not known. Hold "
+            "out more."
+        )
     words = {
         "behind": "**loses to**",
         "ahead": "**is ahead of**",

@@ -10,12 +10,18 @@ import pytest
 import torch
 from tqdm import tqdm
 
+from encoder_training.confidence.results import (
+    ConfidenceTest,
+    FittedConfidence,
+    SelectiveAccuracy,
+)
 from encoder_training.data_set.training_set import measure_scaling
 from encoder_training.evaluation.bootstrap import Interval, draw_groups
 from encoder_training.evaluation.evaluate import _ResampledScores, evaluate_encoder
 from encoder_training.evaluation.movie_runs import bootstrap_groups
 from encoder_training.evaluation.report import BASELINES, write_report
 from encoder_training.evaluation.report_figures import COLOURS
+from encoder_training.evaluation.report_findings import chance_findings, seen_frames
 from encoder_training.evaluation.results import (
     HEADLINES,
     METRICS,
@@ -29,6 +35,8 @@ from encoder_training.evaluation.scoring import EvaluationSet
 from encoder_training.masking import MaskingOptions
 from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
+from encoder_training.probes.calibration import Reliability
+from encoder_training.probes.fitting import fit_probes
 from encoder_training.training import train_encoder
 from tests.support.prepared import FRAME_NS, GRID, prepared_set, thinned_targets
 
@@ -160,6 +168,10 @@ def test_an_encoder_that_has_learned_nothing_is_seen_to_lose(tmp_path):
     assert sentences[0].startswith("The encoder LOSES to naive Bayes in cosine:")
     text = write_report(tmp_path, results).read_text(encoding="utf-8")
     assert "the encoder **loses to** naive Bayes (cosine, skill" in text.splitlines()[2]
+    assert "## Frames seen in training" not in write_report(
+        tmp_path, replace(results, n_unseen=1)
+    ).read_text(encoding="utf-8")
+    assert "## Frames seen in training" in text
     assert evaluate_encoder(prepared, data, parts, encoder, scaling) == results
 
 
@@ -183,6 +195,102 @@ def test_an_encoder_that_wins_is_seen_to_win(results):
     assert all("is ahead of" in sentence for sentence in verdict(better, BASELINES))
     tie = PairedDifference("kNN", "all", {"skill": Interval(0.2, -0.1, 0.3)})
     assert tie.verdict("skill") == "not told apart"
+
+
+def with_populations(results: EncoderResults, low_of: dict[str, dict[str, float]]):
+    """Return results whose methods are above chance, by population, where `low_of` is above 0."""
+    encoder = results.method("encoder")
+    populations = []
+    for population, low in low_of.items():
+        for name in ("encoder", *BASELINES):
+            score = Interval(0.1, low.get(name, -0.1), 0.3)
+            scores = encoder.scores | {"within_1s_above_chance": score}
+            populations.append(replace(encoder, name=name, population=population, scores=scores))
+    return replace(results, populations=tuple(populations))
+
+
+def test_an_area_is_blind_only_if_every_method_is_at_chance(results):
+    """Where a baseline is above chance, the report says that the encoder alone is not."""
+    planted = with_populations(
+        results,
+        {
+            "area:CA1": {},
+            "area:LP": {},
+            "area:VISl": {"ridge": 0.05},
+            "area:VISam": {"ridge": 0.05},
+            "area:LGd": {"naive Bayes": 0.01, "kNN": 0.02},
+            "area:VISp": {"encoder": 0.05},
+        },
+    )
+    assert chance_findings(planted) == [
+        "In area:VISl and area:VISam the encoder is at chance within 1 s and ridge is not.",
+        "In area:LGd the encoder is at chance within 1 s and naive Bayes and kNN are not.",
+        "No better than chance within 1 s, by any method: area:CA1, area:LP.",
+    ]
+    assert chance_findings(with_populations(results, {"area:VISp": {"encoder": 0.05}})) == []
+    unknown = with_populations(results, {"area:CA1": dict.fromkeys(BASELINES, float("nan"))})
+    assert chance_findings(unknown) == []
+
+
+def test_too_little_held_out_is_said_once(tmp_path):
+    """One run of a second: no interval, no verdict, and one sentence for all of it."""
+    prepared = prepared_set(n_frames=30, n_repeats=4, rate_hz=20.0)
+    data, parts = prepared.windows(LAG_NS)
+    encoder = PatchEncoder(EncoderSpec.tiny(data.n_units, GRID))
+    scaling = measure_scaling(data, parts.train)
+    results = evaluate_encoder(prepared, data, parts, encoder, scaling)
+    assert results.n_drawn == 1
+    assert not results.has_intervals
+    probes = fit_probes(prepared, data, parts, encoder, scaling, concepts=["car"])
+    score = Interval(0.25, float("nan"), float("nan"))
+    test = ConfidenceTest("all", 23, score, score, score, Reliability((0.2,), (0.3,), (23,)))
+    selective = SelectiveAccuracy((0.5, 1.0), (0.3, 0.2), score, score)
+    confidence = FittedConfidence(None, "", 46, 2, 23, test, selective, (test,))
+    text = write_report(tmp_path, results, probes, confidence).read_text(encoding="utf-8")
+    assert text.splitlines()[2].startswith("**Too little was held out for a verdict.** Intervals")
+    assert "and there is only 1, so" in text
+    assert {word: text.count(word) for word in ("verdict", "at chance", "nterval", "95 %")} == {
+        "verdict": 1, "at chance": 1, "nterval": 1, "95 %": 0,
+    }  # fmt: skip
+    assert verdict(results, BASELINES) == []
+    for method in results.populations:
+        own = f"| {method.population} | {method.n_units} | {method.name} | "
+        assert own + f"{method.scores['cosine'].value:.3f} | " in text
+    assert "| all | 23 | 0.250 | 0.250 | 0.250 |" in text
+    assert "| within 1 s | encoder, naive Bayes, ridge, kNN | 1.000 | 1.000 |" in text
+    assert "(`neurrate train --help` lists them)" not in text
+
+
+def test_what_is_best_on_seen_frames_follows_from_the_scores(results):
+    """The best of each score is named, and the advice is by who is ahead of whom."""
+    seen = replace(results, n_unseen=0)
+    lead, trail = Interval(0.2, 0.1, 0.3), Interval(-0.2, -0.3, -0.1)
+
+    def with_leads(**of: dict[str, Interval]) -> EncoderResults:
+        ahead = [
+            replace(one, differences=one.differences | dict.fromkeys(HEADLINES, lead))
+            if one.other not in of
+            else replace(one, differences=one.differences | of[one.other])
+            for one in seen.ahead
+        ]
+        better: EncoderResults = replace(seen, ahead=tuple(ahead))
+        return better
+
+    assert seen_frames(results, BASELINES, "patches") == []
+    text = seen_frames(with_leads(), BASELINES, "patches")
+    for metric in HEADLINES:
+        methods = [seen.method(name) for name in ("encoder", *BASELINES)]
+        best = max(methods, key=lambda method: method.scores[metric].value)
+        own = seen.method("encoder").scores[metric]
+        assert f"| {METRICS[metric]} | {best.name} | {best.scores[metric]} | {own} |" in text
+    assert text[-1].startswith("No baseline is ahead of the encoder (variant patches) here.")
+    behind = with_leads(ridge={"cosine": trail, "skill": lead, "within_1s": trail})
+    advice = seen_frames(behind, BASELINES, "patches")[-1]
+    assert advice.startswith(
+        "Ahead of the encoder (variant patches) here: ridge (cosine, within 1 s). These choose"
+    )
+    assert "(`neurrate train --help` lists them)" in advice
+    assert "| score | best | its score | encoder |" in seen_frames(seen, BASELINES, "")
 
 
 def test_results_are_json(results):
