@@ -32,11 +32,8 @@ from encoder_training.data_set.prepared_facts import COUNTS, PATCHES, UNFINISHED
 from encoder_training.data_set.prepared_files import load_prepared, write_prepared
 from encoder_training.data_set.report import write_prepare_report
 from encoder_training.data_set.splits import SplitOptions, SplitRoles, split_presentations
-from encoder_training.data_set.stimulus import (
-    StimulusTable,
-    read_presented,
-    spans_of,
-)
+from encoder_training.data_set.stimulus import StimulusTable, read_presented, spans_of
+from encoder_training.data_set.training_set import Split, TrainingSet
 from encoder_training.frames.movies import Movie, find_movies, movies_in
 from encoder_training.frames.patch_store import OtherPatchesError, fill_patches, open_patches
 from encoder_training.pictures import check_matplotlib
@@ -137,7 +134,7 @@ def _build(
     split = split_presentations(presented, options.split)
     plan = _without_data(options, source, presented, split)
     captions = known_captions(options.captions, source, plan.frames, presented.frame)
-    data, _ = plan.windows(options.window.lag_ns)  # refuses a part without windows
+    data, parts = plan.windows(options.window.lag_ns)  # refuses a part without windows
     tower = VisionTower(options.model, device=options.device)
     out = options.out
     open_folder(out, wanted, overwrite=overwrite)  # removes what is to be overwritten
@@ -156,6 +153,7 @@ def _build(
     notes = (
         *_left_out(source, movies),
         *_notes(presented, plan, data.n_windows),
+        *_seen_in_training(data, parts),
         *split.notes,
         *captions.notes,
     )
@@ -294,6 +292,18 @@ def _without_data(
             captions=("",) * n_targets,
         ),
         targets=np.broadcast_to(np.float16(0), (n_targets, 1, 1)),
+    )
+
+
+def _seen_in_training(data: TrainingSet, parts: Split) -> tuple[str, ...]:
+    """Return what to compare where every test frame is also shown in training."""
+    tested = np.unique(data.frame[parts.test])
+    if not np.isin(tested, data.frame[parts.train]).all():
+        return ()
+    return (
+        f"all {len(tested):,} test frames are also shown in training, at other times: which method "
+        "and which variant of the encoder is best on them is found by training, under 'Frames seen "
+        "in training' in each run's report",
     )
 
 

@@ -166,6 +166,7 @@ def test_captions_and_roles_are_there(session, folder):
     assert [movie.n_frames for movie in facts.movies] == [60, 40]
     assert "captions are from the recording" in facts.notes
     assert any(note.startswith("natural_movie_three was shown once") for note in facts.notes)
+    assert any(note.startswith("all 26 test frames are also shown") for note in facts.notes)
     long = np.isin(prepared.shown.frame, np.flatnonzero(prepared.frames.movie == 1))
     assert set(prepared.shown.role[long].tolist()) == {Role.TRAIN}
     assert isinstance(prepared.population, Population)

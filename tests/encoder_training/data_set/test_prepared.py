@@ -9,6 +9,7 @@ import pytest
 
 from contracts.errors import UserError
 from encoder_training.data_set.counting import CountedIntervals
+from encoder_training.data_set.prepare import _seen_in_training
 from encoder_training.data_set.prepared import Role
 from tests.support.prepared import prepared_set
 
@@ -72,6 +73,13 @@ def test_windows_keep_clear_of_invalid_stretches():
     }
     assert lost == touching
     assert lost
+
+
+def test_test_frames_that_are_all_seen_in_training_are_noted():
+    """Held-out repeats have a note on what to compare, held-out frames have none."""
+    (note,) = _seen_in_training(*prepared_set().windows(100_000_000))
+    assert note.startswith("all 83 test frames are also shown in training")
+    assert _seen_in_training(*prepared_set(held_out="middle").windows(100_000_000)) == ()
 
 
 def test_a_role_without_windows_is_refused():
