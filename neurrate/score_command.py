@@ -83,7 +83,7 @@ def score(
     """
     from contracts.manifest import load_manifest
     from evaluation.narrations.run import ScoreSession
-    from evaluation.narrations.sbert import MiniLM
+    from evaluation.narrations.sbert import load_sentence_model
     from evaluation.simulated_encoder import write_shipped_bundle
 
     check_writable(json)
@@ -94,7 +94,7 @@ def score(
             f"{listed(sorted(SEEN))}. Leave it out, or choose another."
         )
     _check_installed("scipy", *(["matplotlib"] if markdown is not None else []))
-    encoder = MiniLM() if sbert else None
+    encoder = load_sentence_model() if sbert else None
     command = _command(bundle, model, scenes=scenes, pairs=pairs, seed=seed, sbert=sbert)
     with TemporaryFolder("neurrate-score-") as folder:
         if bundle is None:

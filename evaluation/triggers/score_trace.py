@@ -164,19 +164,12 @@ def _cosines(book: RuleBook, narrated: Sequence[Narration]) -> dict[tuple[str, s
     rules = book.of_kind(TriggerKind.LIKENESS)
     if not rules or not narrated:
         return {}
-    from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging as transformers_logging
-
-    from daemon.triggers.auto import model_folder
+    from daemon.triggers.sentence_model import SentenceModel, model_folder
 
     populations = {rule.condition.population for rule in rules}
     texts = sorted({n.utterance.text for n in narrated if n.population in populations})
     sentences = sorted({rule.condition.what for rule in rules})
-    transformers_logging.disable_progress_bar()
-    model = SentenceTransformer(model_folder(book.likeness_model), device="cpu")
-    vectors: NDArray[np.float32] = model.encode(
-        [*sentences, *texts], normalize_embeddings=True, show_progress_bar=False
-    )
+    vectors = SentenceModel(model_folder(book.likeness_model)).encode([*sentences, *texts])
     table = vectors[: len(sentences)] @ vectors[len(sentences) :].T
     return {
         (sentence, text): float(table[row, column])

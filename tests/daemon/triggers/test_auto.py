@@ -20,11 +20,12 @@ from daemon.counters import Counters
 from daemon.publisher import Publisher
 from daemon.service.settings import Settings
 from daemon.service.settings_loader import load_settings
-from daemon.triggers import auto
-from daemon.triggers.auto import load_rule_book, make_trigger_evaluator, model_folder
+from daemon.triggers import auto, sentence_model
+from daemon.triggers.auto import load_rule_book, make_trigger_evaluator
 from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.rule_file import load_rules
+from daemon.triggers.sentence_model import model_folder
 from daemon.triggers.tables import CommandSinkTable, RuleFileTable
 from tests.support.confidence import add_confidence, confidence_model
 from tests.support.daemon_components import Context
@@ -93,7 +94,7 @@ def test_a_missing_library_is_said_at_the_start(
     def find(name: str) -> object:
         return None if name == missing else importlib.util.find_spec(name)
 
-    monkeypatch.setattr(auto, "find_spec", find)
+    monkeypatch.setattr(sentence_model, "find_spec", find)
     with pytest.raises(DependencyError, match=said):
         load_rule_book(_settings(tmp_path, LIKE), stub_bundle)
     assert load_rule_book(_settings(tmp_path, WORDS), stub_bundle)

