@@ -75,7 +75,9 @@ GROUPS = {
             "train-probes": Verb(
                 "simulate_train_command:train_probes", "Train concept probes for that encoder."
             ),
-            "score": Verb("score_command:score", "Score narrations of scenes that are known."),
+            "score": Verb(
+                "simulate_score_command:score", "Score narrations of scenes that are known."
+            ),
         },
     ),
 }

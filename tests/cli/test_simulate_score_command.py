@@ -11,9 +11,9 @@ from contracts.population import Population, Unit
 from evaluation.narrations.narrators import N_SUBSETS, POPULATIONS, populations_of, subsets_of
 from evaluation.narrations.scenes import ScoreWorld
 from evaluation.trial import TrialPlan, daemon_arguments, source_arguments
-from neurrate import score_command
+from neurrate import simulate_score_command
 from neurrate.cli import main
-from neurrate.score_command import _command
+from neurrate.simulate_score_command import _command
 from simulation.cortex.days import TRAINING_SCENE_FRAMES as SCENE_FRAMES
 from simulation.scenes.movie import random_movie
 from simulation.seeds import SEEN
@@ -136,7 +136,7 @@ def test_what_is_needed_at_the_end_is_asked_for_at_the_start(
 ):
     """A missing package is named before ten minutes of work, not after them."""
     monkeypatch.setattr(
-        score_command, "find_spec", lambda name: None if name == missing else object()
+        simulate_score_command, "find_spec", lambda name: None if name == missing else object()
     )
     words = ["--no-sbert", "--bundle", str(tmp_path), "--markdown", str(tmp_path / "page.md")]
     assert main(["simulate", "score", *words]) == 3
