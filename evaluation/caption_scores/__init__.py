@@ -1,0 +1,1 @@
+"""Narrations of a user's own recording against the captions of what was shown."""

@@ -1,0 +1,143 @@
+"""What is scored: held-out windows with captions, and the populations that narrate them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import UserError
+from contracts.manifest import Manifest
+from contracts.population import Population, Selection
+from contracts.selection_text import split_names
+from encoder_training.data_set.prepared import FrameTable
+from encoder_training.data_set.prepared_facts import load_facts
+from encoder_training.data_set.prepared_files import load_prepared
+from encoder_training.data_set.training_set import TrainingSet, thinned
+from encoder_training.evaluation.movie_runs import bootstrap_groups
+from encoder_training.evaluation.movie_time import movie_time
+
+CONTROLS = ("shuffled", "silent")
+"""Populations without information about the frame; a narration must beat both."""
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionScoreRequest:
+    """The options of ``neurrate score``, as `neurrate.score_command.score` describes them."""
+
+    bundle: Path
+    dataset: Path
+    windows: int
+    populations: str
+    narrator: Literal["llava", "retrieval"]
+    model: str | None
+    sentence_model: str | None
+    device: str
+    threads: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CaptionedWindows:
+    """Held-out windows whose frames have captions."""
+
+    data: TrainingSet
+    rows: NDArray[np.int64]  # (n,): windows of `data`
+    frames: FrameTable
+    group: NDArray[np.int64]  # (n,): what a bootstrap draws together
+    drawn: str  # The kind of groups, in words
+    n_test: int  # Held-out windows in all
+    n_without: int  # Of these, those whose frame has no caption
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """The caption of each window's frame."""
+        return tuple(self.frames.captions[frame] for frame in self.data.frame[self.rows].tolist())
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Movie and number of each window's frame."""
+        return tuple(self.frames.label(frame) for frame in self.data.frame[self.rows].tolist())
+
+
+def captioned_windows(manifest: Manifest, dataset: Path, *, at_most: int) -> CaptionedWindows:
+    """Choose held-out windows with captions, evenly thinned.
+
+    Windows are those of the data set at the bundle's lag.
+
+    Raises
+    ------
+    UserError
+        If the bundle was made from another data set, or its captions cannot be scored.
+    """
+    _check_same_data(manifest, dataset)
+    prepared = load_prepared(dataset, check_hashes=True)
+    frames = prepared.frames
+    has_caption = np.array([bool(caption.strip()) for caption in frames.captions])
+    if not has_caption.any():
+        raise UserError(
+            f"a score compares narrations with captions, and the data set {dataset} has none. Give "
+            "'neurrate prepare' --captions FILE or --captioner MODEL; then train and export again."
+        )
+    data, parts = prepared.windows(manifest.window_spec.lag_ns)
+    captioned = parts.test[has_caption[data.frame[parts.test]]]
+    rows = thinned(captioned, at_most)
+    distinct = {frames.captions[frame] for frame in data.frame[rows].tolist()}
+    if len(distinct) < 2:
+        raise UserError(
+            "a score compares each narration with captions of other windows, so it needs two "
+            f"different captions or more; {len(rows)} held-out windows of {dataset} have "
+            f"{len(distinct)}. Take more --windows, or hold out more in 'neurrate prepare'."
+        )
+    group, drawn = bootstrap_groups(data, rows, movie_time(prepared))
+    return CaptionedWindows(
+        data=data,
+        rows=rows,
+        frames=frames,
+        group=group,
+        drawn=drawn,
+        n_test=len(parts.test),
+        n_without=len(parts.test) - len(captioned),
+    )
+
+
+def selections_of(population: Population, expressions: str) -> list[Selection]:
+    """Return the populations to narrate, the two controls last.
+
+    `expressions` are separated by commas; empty takes all units and each area of three or more.
+
+    Raises
+    ------
+    UserError
+        If no unit matches one of them.
+    """
+    from encoder_training.evaluation.masked_encoder import populations
+
+    wanted = [name for name in split_names(expressions, ",") if name]
+    if not wanted:
+        wanted = [
+            name for name in populations(population) if name == "all" or name.startswith("area:")
+        ]
+    wanted = [name for name in dict.fromkeys(wanted) if name not in CONTROLS]
+    n_units = len(population)
+    controls = CONTROLS if n_units > 1 else CONTROLS[1:]  # one unit cannot be shuffled
+    return [population.select(name) for name in (*wanted, *controls)]
+
+
+def _check_same_data(manifest: Manifest, dataset: Path) -> None:
+    wanted, actual = manifest.model.training_data.sha256, load_facts(dataset).data_sha256
+    if not wanted:
+        raise UserError(
+            f"only a bundle that was made from a data set can be scored, and {manifest.folder} "
+            "names none: its weights are random or those of the simulated animal, which "
+            "'neurrate simulate score' is for. Make one with 'neurrate train' and 'export'."
+        )
+    if actual != wanted:
+        raise UserError(
+            f"the bundle {manifest.folder} was made from a data set with sha256 {wanted[:12]}, and "
+            f"{dataset} has {actual[:12]}: its held-out windows may have been trained on. Name "
+            "the data set that the encoder was trained on."
+        )
