@@ -23,6 +23,7 @@ VERBS = {
     "prepare": Verb("prepare_command:prepare", "Make a data set of a recording and its frames."),
     "train": Verb("train_command:train", "Train an encoder on a data set, and evaluate it."),
     "export": Verb("export_command:export", "Make a bundle of a trained encoder."),
+    "score": Verb("score_command:score", "Score narrations of a recording by its captions."),
     "doctor": Verb("doctor_command:doctor", "Show what is installed and what is missing."),
     "inspect": Verb("inspect_command:inspect", "Show what is in a recording or a bundle."),
 }

@@ -8,7 +8,7 @@ EXTRAS = {
         ("scikit-learn", "scipy", "matplotlib"),
     ),
     "eval": (
-        "bench soak, simulate score, rules on what narrations mean",
+        "bench soak, score, simulate score, rules on what narrations mean",
         ("psutil", "scipy", "matplotlib", "sentence-transformers"),
     ),
     "rig": ("configs/triggers/serial_pulse.py", ("pyserial",)),
