@@ -25,9 +25,6 @@ Threads = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=256))]
 
 N_WINDOWS = 100
 
-WITH_INTERVAL = ("lead", "normalised")
-"""Measures whose intervals fit on a terminal; the JSON and the page have all."""
-
 
 def score(
     bundle: Path,
@@ -112,7 +109,7 @@ def score(
     found = score_bundle(request, command=_command(request))
     print_table(
         "Narrations against captions, cosine of sentence embeddings",
-        found.rows(with_interval=WITH_INTERVAL),
+        found.short_rows(),
     )
     for note in found.notes():
         print(note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from encoder_training.data_set.prepared import FrameTable
 from encoder_training.data_set.prepared_facts import load_facts
 from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.data_set.training_set import TrainingSet, thinned
-from encoder_training.evaluation.movie_runs import bootstrap_groups
+from encoder_training.evaluation.movie_runs import movie_runs, run_seconds
 from encoder_training.evaluation.movie_time import movie_time
 
 CONTROLS = ("shuffled", "silent")
@@ -92,7 +93,12 @@ def captioned_windows(manifest: Manifest, dataset: Path, *, at_most: int) -> Cap
             f"different captions or more; {len(rows)} held-out windows of {dataset} have "
             f"{len(distinct)}. Take more --windows, or hold out more in 'neurrate prepare'."
         )
-    group, drawn = bootstrap_groups(data, rows, movie_time(prepared))
+    runs_s = run_seconds(data.window)
+    group, drawn = _bootstrap_groups(
+        movie_runs(data.frame[rows], movie_time(prepared), runs_s),
+        [frames.captions[frame] for frame in data.frame[rows].tolist()],
+        f"runs of {runs_s:.2g} s of movie time",
+    )
     return CaptionedWindows(
         data=data,
         rows=rows,
@@ -125,6 +131,20 @@ def selections_of(population: Population, expressions: str) -> list[Selection]:
     n_units = len(population)
     controls = CONTROLS if n_units > 1 else CONTROLS[1:]  # one unit cannot be shuffled
     return [population.select(name) for name in (*wanted, *controls)]
+
+
+def _bootstrap_groups(
+    run: NDArray[np.int64], captions: Sequence[str], runs: str
+) -> tuple[NDArray[np.int64], str]:
+    """Return what is drawn with each window: its run with all showings, or its caption.
+
+    Whichever there are fewer of: a scene that lasts for several runs, or is shown again, is one
+    case and not several. `runs` describes the runs.
+    """
+    distinct, caption = np.unique(np.array(captions), return_inverse=True)
+    if len(distinct) < len(np.unique(run)):
+        return caption.astype(np.int64), "captions"
+    return run, runs
 
 
 def _check_same_data(manifest: Manifest, dataset: Path) -> None:

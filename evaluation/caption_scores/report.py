@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,16 +80,28 @@ class CaptionReport:
         }
         return dict(json_values(tree))
 
-    def rows(self, *, with_interval: Sequence[str] = MEASURES) -> list[dict[str, str]]:
-        """Return a row for each narrator; some measures have their interval beside them."""
+    def rows(self) -> list[dict[str, str]]:
+        """Return a row for each narrator, every measure with its interval."""
         return [
             {
                 "narrated": self.labels.get(name, name),
                 "units": str(self.n_units.get(name, "-")),
-                **{
-                    measure: _shown(getattr(scores, measure), bare=measure not in with_interval)
-                    for measure in MEASURES
-                },
+                **{measure: _shown(getattr(scores, measure)) for measure in MEASURES},
+                "verdict": scores.verdict,
+            }
+            for name, scores in self.scores.items()
+        ]
+
+    def short_rows(self) -> list[dict[str, str]]:
+        """Return the same in fewer columns, for a terminal; the lead alone has its interval."""
+        return [
+            {
+                "narrated": self.labels.get(name, name),
+                "units": str(self.n_units.get(name, "-")),
+                "matched": number(scores.matched.value),
+                "chance": number(scores.chance.value),
+                "lead": _shown(scores.lead),
+                "normalised": number(scores.normalised.value),
                 "verdict": scores.verdict,
             }
             for name, scores in self.scores.items()
@@ -192,7 +204,7 @@ def _flat(scores: CaptionScores) -> dict[str, Any]:
     return flat
 
 
-def _shown(found: Interval, *, bare: bool = False) -> str:
-    if bare or not found.is_known:
+def _shown(found: Interval) -> str:
+    if not found.is_known:
         return number(found.value)
     return f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
