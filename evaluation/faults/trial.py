@@ -45,6 +45,7 @@ ORPHANS_S = 10.0
 """How long the children of a process that was killed may take to end: they import libraries."""
 
 SETTLED_S = 0.3  # Sources send every 20 ms or more often
+N_SETTLED = 4  # Equal readings of a counter that has stopped rising
 
 MAX_GROWTH_MB = 100.0
 MAX_QUOTE = 240  # Characters of a log line or a sentence in the table
@@ -327,11 +328,12 @@ class FaultTrial:
 
     def settled(self, daemon: FaultDaemon, metric: str) -> int:
         """Return a counter once it has stopped rising: what is on its way arrives in ms."""
-        before, now = -1.0, daemon.metrics()[metric]
-        while now != before:
+        readings = [daemon.metrics()[metric]]
+        # Several in a row, for a loop that is held up counts nothing for a while.
+        while len(readings) < N_SETTLED or len(set(readings[-N_SETTLED:])) > 1:
             time.sleep(SETTLED_S)
-            before, now = now, daemon.metrics()[metric]
-        return round(now)
+            readings.append(daemon.metrics()[metric])
+        return round(readings[-1])
 
     def leaves_no_process(self) -> None:
         """Check that the children of killed processes end by themselves."""
