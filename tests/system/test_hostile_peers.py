@@ -32,8 +32,9 @@ HOSTILE_S = 500.0 if IS_FULL else 7.0
 
 MAX_GROWTH_BYTES = 100 << 20
 MAX_STOP_S = 15.0
-SLACK_MS = 25.0
-"""For what else runs on the machine."""
+SLACK_MS = 25.0 if IS_FULL else 500.0
+"""For what else runs on the machine: nothing in a full run, other tests in a short one. A loop that
+peers hold up stands still for seconds."""
 
 
 @contextmanager
