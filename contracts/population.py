@@ -29,6 +29,9 @@ ATTRIBUTES = {"": ("area", "cell_type", "probe"), "unit": ("unit_id",), "ids": (
 SHUFFLE_SEED = 20260618
 """Seed of the ``shuffled`` control; any number will do, as long as it never changes."""
 
+CONTROLS = ("shuffled", "silent")
+"""Expressions of the controls: populations without information about the frame."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -111,6 +114,11 @@ class Population:
     def areas(self) -> tuple[str, ...]:
         """The areas that occur, most units first."""
         return _by_count([unit.area for unit in self.units])
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Those of `CONTROLS` that the units allow: one unit cannot be shuffled."""
+        return CONTROLS if len(self) > 1 else ("silent",)
 
     def select(self, name: str, expression: str | None = None) -> Selection:
         """Name a set of units.
@@ -206,10 +214,15 @@ class Selection:
         n_units = len(self.mask)
         if self.kind != "shuffled":
             return np.arange(n_units)
-        around = np.random.default_rng(SHUFFLE_SEED).permutation(n_units)
-        order = np.empty(n_units, dtype=np.intp)
-        order[around] = np.roll(around, -1)
-        return order
+        return random_cycle(n_units, np.random.default_rng(SHUFFLE_SEED))
+
+
+def random_cycle(n: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Return a random order of 0 to n - 1 in which none keeps its place, if n is 2 or more."""
+    around = rng.permutation(n)
+    order = np.empty(n, dtype=np.intp)
+    order[around] = np.roll(around, -1)
+    return order
 
 
 def _by_count(labels: Sequence[str]) -> tuple[str, ...]:

@@ -89,14 +89,10 @@ def prepare(folder: Path, request: DemoRequest) -> TrialPlan:
 
 
 def default_populations(population: Population) -> dict[str, str]:
-    """Return name and expression of everything, each area that is a part of it, and the controls.
-
-    One unit cannot be shuffled.
-    """
+    """Return name and expression of everything, each area that is part of it, and the controls."""
     n_units = Counter(unit.area for unit in population.units)
     areas = [named(area) for area in population.areas if n_units[area] < len(population)]
-    controls = ["shuffled", "silent"] if len(population) > 1 else ["silent"]
-    return topic_names(["all", *areas[:MAX_AREAS], *controls])
+    return topic_names(["all", *areas[:MAX_AREAS], *population.controls])
 
 
 def n_scenes(seconds: float) -> int:

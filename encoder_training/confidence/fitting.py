@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from contracts.confidence import ConfidenceModel, WindowFeatures
-from contracts.population import Population, Selection
+from contracts.population import Population, Selection, random_cycle
 from encoder_training.confidence.decoding import DecodedWindows, WindowDecoder
 from encoder_training.confidence.guessed_sigmoid import fit_guessed_sigmoid
 from encoder_training.confidence.results import (
@@ -45,8 +45,6 @@ MAX_POPULATION_WINDOWS = 500
 
 N_DRAWS = 500
 """Of the bootstrap."""
-
-CONTROLS = ("shuffled", "silent")
 
 
 def fit_confidence(
@@ -96,8 +94,8 @@ def fit_confidence(
 
 def _tested_populations(population: Population) -> dict[str, Selection]:
     """Return all units, areas and cell types, and the controls."""
-    controls = CONTROLS if len(population) > 1 else ("silent",)
-    return {**populations(population), **{name: population.select(name) for name in controls}}
+    controls = {name: population.select(name) for name in population.controls}
+    return {**populations(population), **controls}
 
 
 def _drawn_windows(rows: NDArray[np.int64], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -124,9 +122,7 @@ def _decoded_at_random(
     decoded = [decoder.through_masks(drawn, masks)]
     n_units = masks.shape[1]
     for _ in range(N_ORDERS if n_shuffled else 0):
-        around = rng.permutation(n_units)
-        order = np.empty(n_units, dtype=np.intp)
-        order[around] = np.roll(around, -1)
+        order = random_cycle(n_units, rng)
         some = rng.choice(rows, -(-n_shuffled // N_ORDERS))
         everyone = np.ones((len(some), n_units), dtype=np.bool_)
         decoded.append(decoder.through_masks(some, everyone, order))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.confidence import CHANCE
+from contracts.population import CONTROLS
 from encoder_training.confidence.results import ConfidenceTest, FittedConfidence
 from encoder_training.evaluation.bootstrap import Interval
 from encoder_training.pictures import markdown, report_figure
@@ -14,7 +15,6 @@ from encoder_training.pictures import markdown, report_figure
 PICTURE = "confidence.png"
 DPI = 130
 COLOUR, GREY, INK = "#2a6f97", "#c3cad1", "#33383d"
-CONTROLS = ("shuffled", "silent")
 
 
 def confidence_section(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from contracts.errors import UserError
 from contracts.manifest import Manifest
-from contracts.population import Population, Selection
+from contracts.population import CONTROLS, Population, Selection
 from contracts.selection_text import split_names
 from encoder_training.data_set.prepared import FrameTable
 from encoder_training.data_set.prepared_facts import load_facts
@@ -20,9 +20,6 @@ from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.data_set.training_set import TrainingSet, thinned
 from encoder_training.evaluation.movie_runs import movie_runs, run_seconds
 from encoder_training.evaluation.movie_time import movie_time
-
-CONTROLS = ("shuffled", "silent")
-"""Populations without information about the frame; a narration must beat both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +125,7 @@ def selections_of(population: Population, expressions: str) -> list[Selection]:
             name for name in populations(population) if name == "all" or name.startswith("area:")
         ]
     wanted = [name for name in dict.fromkeys(wanted) if name not in CONTROLS]
-    n_units = len(population)
-    controls = CONTROLS if n_units > 1 else CONTROLS[1:]  # one unit cannot be shuffled
-    return [population.select(name) for name in (*wanted, *controls)]
+    return [population.select(name) for name in (*wanted, *population.controls)]
 
 
 def _bootstrap_groups(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from contracts.manifest import load_manifest
+from contracts.population import CONTROLS
 from daemon.service.settings import NarratorSettings
 from encoder_training.evaluation.bootstrap import draw_groups
 from evaluation.caption_scores.inputs import (
-    CONTROLS,
     CaptionScoreRequest,
     captioned_windows,
     selections_of,

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from evaluation.narrations.report import CONTROLS, ClipResults, Report
+from contracts.population import CONTROLS
+from evaluation.narrations.report import ClipResults, Report
 
 SPIKES_COLOUR, CONTROL_COLOUR, TRUE_COLOUR = "#2a6f97", "#9aa5b1", "#e07a1f"
 INK = "#33383d"

@@ -18,9 +18,6 @@ from evaluation.scores import Score, json_values
 
 REPORT_VERSION = 1  # Raised when a key changes its meaning or is removed
 
-CONTROLS = ("shuffled", "silent")
-"""Populations without information about the movie; a narration must beat both."""
-
 
 @dataclass(frozen=True, slots=True)
 class NarratorScores:

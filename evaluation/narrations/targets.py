@@ -9,8 +9,9 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from contracts.population import CONTROLS
 from encoder_training.evaluation.bootstrap import Interval
-from evaluation.narrations.report import CONTROLS, NarratorScores, SameTokens, Target
+from evaluation.narrations.report import NarratorScores, SameTokens, Target
 
 TRUE_PATCHES = {"object_f1": 0.95, "direction": 0.90, "light": 0.90, "count": 0.90}
 """Lowest scores of the language model on the frames themselves."""

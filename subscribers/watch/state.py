@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from contracts.clock import second_to_ns
 from contracts.narration import STAGES, Narration, PartialNarration, Status, latency_ms
+from contracts.population import CONTROLS
 from contracts.selection_text import shown
 from contracts.spikes import Mark
 from contracts.statistics import Statistics
@@ -29,9 +30,6 @@ N_KEPT = 1000
 
 GROWING = "growing"
 """Status of a sentence that is still being generated."""
-
-CONTROLS = ("shuffled", "silent")
-"""Shown last: what the others are compared with."""
 
 MAX_LABEL = 200
 """Letters of a label that are shown; names in recordings have a few tens."""
