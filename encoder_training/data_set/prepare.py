@@ -34,6 +34,7 @@ from encoder_training.data_set.report import write_prepare_report
 from encoder_training.data_set.splits import SplitOptions, SplitRoles, split_presentations
 from encoder_training.data_set.stimulus import StimulusTable, read_presented, spans_of
 from encoder_training.data_set.training_set import Split, TrainingSet
+from encoder_training.frames.hub import short_name
 from encoder_training.frames.movies import Movie, find_movies, movies_in
 from encoder_training.frames.patch_store import OtherPatchesError, fill_patches, open_patches
 from encoder_training.pictures import check_matplotlib
@@ -67,7 +68,7 @@ class PrepareOptions:
         held_out: dict[str, Option] = {"movies": list(split.movies), "repeats": split.n_repeats}
         return {
             "--frames": self.frames.name,
-            "--model": _name_of(self.model),
+            "--model": short_name(self.model),
             "--stimuli": list(self.stimuli),
             "--units": self.units,
             "--bin-rate-hz": window.rate.bins_per_s,
@@ -80,7 +81,7 @@ class PrepareOptions:
             "--validation": split.validation_fraction,
             "--chunk-seconds": split.chunk_s,
             "--captions": captions.file.name if captions.file else None,
-            "--captioner": _name_of(captions.captioner) if captions.captioner else None,
+            "--captioner": short_name(captions.captioner) if captions.captioner else None,
             "--caption-every": captions.every,
             "--allow-missing-captions": captions.may_miss,
             "--device": self.device,
@@ -305,10 +306,6 @@ def _seen_in_training(data: TrainingSet, parts: Split) -> tuple[str, ...]:
         "and which variant of the encoder is best on them is found by training, under 'Frames seen "
         "in training' in each run's report",
     )
-
-
-def _name_of(model: str) -> str:
-    return Path(model).resolve().name if Path(model).is_dir() else model
 
 
 def _notes(presented: StimulusTable, plan: PreparedSet, n_windows: int) -> tuple[str, ...]:

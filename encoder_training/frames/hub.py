@@ -48,6 +48,11 @@ def model_name(model: str, config: Any) -> tuple[str, str]:
     return folder.name, ""
 
 
+def short_name(model: str) -> str:
+    """Return how people call a model: the name of its folder without the path, or its id."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of a library's error, or its name, with a full stop."""
     line = str(error).strip().partition("\n")[0] or type(error).__name__

@@ -10,6 +10,7 @@ import numpy as np
 
 from encoder_training.data_set.training_set import thinned
 from encoder_training.evaluation.bootstrap import Interval
+from encoder_training.evaluation.movie_runs import FEWEST_GROUPS
 from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.caption_scores.scoring import CaptionScores
 from evaluation.narrations.page import table
@@ -18,9 +19,6 @@ from evaluation.scores import json_values, number
 REPORT_VERSION = 1  # Raised when a key of the JSON changes its meaning or is removed
 
 MEASURES = ("matched", "chance", "floor", "lead", "normalised")  # Of `CaptionScores`, in order
-
-FEW_GROUPS = 10
-"""With fewer, an interval is rough."""
 
 N_EXAMPLES = 8
 
@@ -119,7 +117,7 @@ class CaptionReport:
             rough = ", so few that they are rough: hold out more"
             notes.append(
                 f"intervals draw {self.n_groups} {self.drawn}"
-                f"{rough if self.n_groups < FEW_GROUPS else ''}"
+                f"{rough if self.n_groups < FEWEST_GROUPS else ''}"
             )
         if self.n_without:
             notes.append(f"{self.n_without:,} held-out windows show frames without a caption")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from contracts.manifest import load_manifest
 from contracts.population import CONTROLS
 from daemon.service.settings import NarratorSettings
 from encoder_training.evaluation.bootstrap import draw_groups
+from encoder_training.frames.hub import short_name
 from evaluation.caption_scores.inputs import (
     CaptionScoreRequest,
     captioned_windows,
@@ -51,8 +50,8 @@ def score_bundle(request: CaptionScoreRequest, *, command: str) -> CaptionReport
         dataset=manifest.model.training_data.sha256,
         recording=manifest.model.training_data.recording,
         narrator=request.narrator,
-        model=_name(language_model) if request.narrator == "llava" else "",
-        sentence_model=_name(request.sentence_model or PACKAGED_MODEL),
+        model=short_name(language_model) if request.narrator == "llava" else "",
+        sentence_model=short_name(request.sentence_model or PACKAGED_MODEL),
         n_test=windows.n_test,
         n_without=windows.n_without,
         n_truncated=narrated.n_truncated,
@@ -75,8 +74,3 @@ def score_bundle(request: CaptionScoreRequest, *, command: str) -> CaptionReport
             )
         ),
     )
-
-
-def _name(model: str) -> str:
-    """Return a model's name without a path of this machine."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
