@@ -20,7 +20,7 @@ from contracts.narration import (
     Utterance,
     latency_ms,
 )
-from contracts.narration_wire import pack_narration, pack_partial
+from contracts.narration_wire import pack_narration, pack_partial, rounded_confidence
 from daemon.counters import Counters
 from daemon.publisher import Publisher
 from daemon.worker.narrator_client import NarratedPopulation, PartialText
@@ -149,7 +149,7 @@ def _log(narration: Narration, durations_ms: dict[str, float]) -> None:
             "window_stop_s": round(narration.window_stop_s, 3),
             "status": utterance.status.value,
             "reason": utterance.reason,
-            "confidence": None if narration.confidence is None else round(narration.confidence, 3),
+            "confidence": rounded_confidence(narration.confidence),
             "n_tokens": utterance.n_tokens,
             "n_gap_bins": narration.n_gap_bins,
             **{f"{stage}_ms": round(ms, 2) for stage, ms in durations_ms.items()},

@@ -85,8 +85,7 @@ class WindowDecoder:
             mask = masks[done : done + len(some)].astype(np.float32)
             counts = np.ascontiguousarray(self._data.counts_of(some)[:, :, order])
             patches = encoder.through(counts, torch.from_numpy(mask))
-            activity = activity_of(self._data, some, self._scaling)[:, order]
-            features.append(self._features.of(patches, activity, mask))
+            features.append(self._features.of(patches, activity_of(counts, in_order), mask))
             right.append(self._right(patches, self._data.frame[some]))
             done += len(some)
             self._bar.update(len(some))

@@ -18,7 +18,7 @@ from contracts.confidence import ConfidenceModel
 from encoder_training.data_set.training_set import thinned
 from encoder_training.evaluation.bootstrap import Draws, Interval, interval
 from encoder_training.files import plain
-from encoder_training.probes.calibration import N_BINS, Reliability, reliability
+from encoder_training.probes.calibration import N_BINS, Reliability, bins_of, reliability
 
 N_POINTS = 51
 """Of a curve for drawing."""
@@ -103,8 +103,7 @@ def calibration_errors(
     Few windows in a bin are apart by chance, so that the error of a draw is rather larger than
     that of the data.
     """
-    tenth = np.minimum((probability * N_BINS).astype(np.int64), N_BINS - 1)
-    cell = draws.group * N_BINS + tenth
+    cell = draws.group * N_BINS + bins_of(probability)
     shape = (draws.n_groups, N_BINS)
     n_cells = draws.n_groups * N_BINS
     apart = np.bincount(cell, weights=probability - right, minlength=n_cells).reshape(shape)

@@ -56,7 +56,8 @@ def learn_window_features(
     means = _mean_patches(data, frames, place, patch_mean, inverse_std)
     component = _components(means[frame_of])
     numbers = means[frame_of] @ component
-    activity = activity_of(data, some, scaling)
+    blocks = [some[first : first + BLOCK_WINDOWS] for first in range(0, len(some), BLOCK_WINDOWS)]
+    activity = np.concatenate([activity_of(data.counts_of(block), scaling) for block in blocks])
     gram = numbers.T @ numbers + RIDGE * len(some) * np.eye(numbers.shape[1])
     response = np.linalg.solve(gram, numbers.T @ activity)
     noise = np.maximum((activity - numbers @ response).std(axis=0), SMALLEST_NOISE)
@@ -70,15 +71,13 @@ def learn_window_features(
     )
 
 
-def activity_of(
-    data: TrainingSet, rows: NDArray[np.int64], scaling: Scaling
-) -> NDArray[np.float32]:
-    """Return the mean z-score of each unit over windows, float32 of shape (n, n_units)."""
-    parts = [np.empty((0, data.n_units), np.float32)]
-    for first in range(0, len(rows), BLOCK_WINDOWS):
-        counts = data.counts_of(rows[first : first + BLOCK_WINDOWS])
-        parts.append((counts.mean(axis=1, dtype=np.float32) - scaling.mean) / scaling.std)
-    return np.concatenate(parts)
+def activity_of(counts: NDArray[np.uint8], scaling: Scaling) -> NDArray[np.float32]:
+    """Return the mean z-score of each unit over windows, float32 of shape (n, n_units).
+
+    `counts` is uint8 of shape (n, n_bins, n_units), its last axis in the order of `scaling`.
+    """
+    activity: NDArray[np.float32] = counts.mean(axis=1, dtype=np.float32)
+    return (activity - scaling.mean) / scaling.std
 
 
 def _mean_patches(

@@ -86,6 +86,11 @@ class Reliability:
         return float(np.average(apart, weights=self.n)) if self.n else float("nan")
 
 
+def bins_of(probability: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return which of `N_BINS` equal bins each probability is in; 1 is in the last."""
+    return np.minimum((probability * N_BINS).astype(np.int64), N_BINS - 1)
+
+
 def reliability(
     probability: NDArray[np.float64], label: NDArray[np.bool_] | NDArray[np.float64]
 ) -> Reliability:
@@ -93,7 +98,7 @@ def reliability(
 
     A label may be a share from 0 to 1: how often it happened.
     """
-    at = np.minimum((probability * N_BINS).astype(np.int64), N_BINS - 1)
+    at = bins_of(probability)
     n, predicted, happened = (
         np.bincount(at, weights=weights, minlength=N_BINS)
         for weights in (None, probability, label.astype(np.float64))

@@ -65,7 +65,7 @@ def test_the_probability_is_that_of_training(bundle, population):
     )
     assert data.counts_of(np.array([0])).shape[1] == n_bins
     scaling = Scaling(bundle.unit_mean, bundle.unit_std)
-    activity = activity_of(data, np.array([0]), scaling)[:, selection.order()]
+    activity = activity_of(data.counts_of(np.array([0])), scaling)[:, selection.order()]
     model = confidence_model()
     features = model.features.of(
         embedding.patches[None], activity, selection.mask[None].astype(np.float32)
