@@ -57,7 +57,7 @@ from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.likeness_client import Likeness
 from daemon.triggers.probes import PopulationProbes
 from daemon.triggers.rule_file import RuleBook
-from daemon.triggers.rules import Rule
+from daemon.triggers.rules import Rule, asking_for_confidence
 from daemon.triggers.sinks.thread import Delivery
 
 logger = logging.getLogger(__name__)
@@ -154,6 +154,8 @@ class TriggerEvaluator:
             kind: [state for state in self._rules if state.rule.condition.kind is kind]
             for kind in TriggerKind
         }
+        # Populations whose confidence is measured in each window; others would cost for nothing.
+        self._asked = asking_for_confidence(book.of_kind(TriggerKind.PROBE))
         # Zeros at the start, so that a rule that never fired is a line in /metrics too.
         names = [rule.name for rule in book.rules]
         for counter in (counters.triggers, counters.triggers_refractory):
@@ -186,7 +188,11 @@ class TriggerEvaluator:
         if self._probes is None or not embeddings:
             return
         probabilities = self._probes.probabilities(embeddings)
-        confidences = self._confidences(embeddings)
+        confidences = {
+            one.population: self._confidence_of(one)
+            for one in embeddings
+            if one.population in self._asked
+        }
         session_ns = embeddings[0].window.stop_ns
         fired = []
         for state in self._of_kind[TriggerKind.PROBE]:
@@ -259,12 +265,6 @@ class TriggerEvaluator:
         if rule.condition.kind is TriggerKind.WORD:
             state.words = words_in(rule.condition.what)
         return state
-
-    def _confidences(self, embeddings: Sequence[PatchEmbedding]) -> dict[str, float | None]:
-        """Return the confidence of the populations for which a rule on probes asks."""
-        conditions = [state.rule.condition for state in self._of_kind[TriggerKind.PROBE]]
-        wanted = {one.population for one in conditions if one.above_confidence is not None}
-        return {e.population: self._confidence_of(e) for e in embeddings if e.population in wanted}
 
     def _window_crossed(
         self,

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from contracts.trigger import TriggerKind
@@ -60,6 +61,12 @@ class Rule:
     level: Level  # the condition's numbers, with release and refractory time
     is_dry: bool = False  # its triggers are published only, and given to no sink
     sinks: tuple[str, ...] = ()  # names of those that get its triggers
+
+
+def asking_for_confidence(rules: Iterable[Rule]) -> frozenset[str]:
+    """Return the populations whose confidence some of the rules ask for."""
+    conditions = [rule.condition for rule in rules]
+    return frozenset(one.population for one in conditions if one.above_confidence is not None)
 
 
 class RuleConditionError(ValueError):

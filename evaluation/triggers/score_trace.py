@@ -45,15 +45,13 @@ class Trace:
     seq: NDArray[np.int64]  # (n,): numbers of the windows
     stop_ns: NDArray[np.int64]  # (n,): when each ends, session nanoseconds
     score: NDArray[np.float64]  # (n,)
-    # (n,): whether the decoding was sure enough for the rule; None where it does not ask
-    is_sure: NDArray[np.bool_] | None = None
+    is_sure: NDArray[np.bool_]  # (n,): whether the decoding was sure enough for the rule
 
     def fired(self, level: Level) -> NDArray[np.int64]:
         """Return the rows at which a rule of this level fires."""
         crossing = Crossing(level)
-        n = len(self.score)
-        is_sure = np.ones(n, np.bool_) if self.is_sure is None else self.is_sure
-        rows = zip(self.score.tolist(), self.stop_ns.tolist(), is_sure.tolist(), strict=True)
+        columns = (self.score, self.stop_ns, self.is_sure)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
         fires = [crossing.take(score, stop_ns, is_sure=sure) for score, stop_ns, sure in rows]
         return np.flatnonzero(np.array(fires, dtype=np.bool_))
 
@@ -77,6 +75,7 @@ def probe_traces(
     from daemon.encoders.auto import load_encoder
     from daemon.service.wiring import resolve
     from daemon.triggers.auto import population_probes
+    from daemon.triggers.rules import asking_for_confidence
 
     rules = book.of_kind(TriggerKind.PROBE)
     watched = population_probes(book, probes, settings.populations)
@@ -88,7 +87,7 @@ def probe_traces(
     encoder = load_encoder(
         manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
     )
-    confidence_of = load_confidence_of(manifest, chosen)
+    confidence_of, asked = load_confidence_of(manifest, chosen), asking_for_confidence(rules)
     seq, stop_ns = [], []
     is_sure: dict[str, list[bool]] = {rule.name: [] for rule in rules}
     scores: dict[str, list[float]] = {rule.name: [] for rule in rules}
@@ -97,7 +96,9 @@ def probe_traces(
         for window in windows_of(source, manifest, settings):
             embeddings = encoder.encode([window])
             probability = watched.probabilities(embeddings)
-            confidence = {one.population: confidence_of(one) for one in embeddings}
+            confidence = {
+                one.population: confidence_of(one) for one in embeddings if one.population in asked
+            }
             seq.append(window.seq)
             stop_ns.append(window.stop_ns)
             advance_to(len(seq))
@@ -105,7 +106,7 @@ def probe_traces(
                 column = watched.concepts.index(rule.condition.what)
                 population = rule.condition.population
                 scores[rule.name].append(float(probability[population][column]))
-                is_sure[rule.name].append(rule.condition.is_sure(confidence[population]))
+                is_sure[rule.name].append(rule.condition.is_sure(confidence.get(population)))
     at, until = np.array(seq, dtype=np.int64), np.array(stop_ns, dtype=np.int64)
     return {
         name: Trace(at, until, np.array(score), np.array(is_sure[name], dtype=np.bool_))

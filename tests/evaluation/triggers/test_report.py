@@ -50,7 +50,7 @@ def _trace(high: dict[tuple[float, float], float], low: float = 0.1) -> Trace:
     score = np.full(300, low)
     for (start_s, stop_s), value in high.items():
         score[(stop_ns >= start_s * S) & (stop_ns < stop_s * S)] = value
-    return Trace(np.arange(300, dtype=np.int64), stop_ns, score)
+    return Trace(np.arange(300, dtype=np.int64), stop_ns, score, np.ones(300, np.bool_))
 
 
 TRACE = _trace({(2.2, 4.2): 0.9, (10.2, 12.2): 0.7, (20.2, 22.2): 0.95, (15, 15.5): 0.5})
