@@ -28,27 +28,20 @@ from encoder_training.evaluation.report_confidence import (
     write_confidence_figure,
 )
 from encoder_training.losses import measure_targets
-from encoder_training.model import EncoderSpec
-from encoder_training.options import TrainingOptions
-from encoder_training.training import TrainingResult, train_encoder
-from tests.support.prepared import GRID, prepared_set
-
-LAG_NS = 100_000_000
+from encoder_training.training import TrainingResult
+from tests.support.planted import LAG_NS, planted_scenes, train_briefly
 
 
 @pytest.fixture(scope="module")
 def prepared():
     """Return a movie of 107 scenes that VISp and LGd follow, and CA1 does not."""
-    return prepared_set(n_frames=320, n_repeats=4, rate_hz=20.0)
+    return planted_scenes()
 
 
 @pytest.fixture(scope="module")
 def trained(prepared) -> TrainingResult:
     """Return an encoder after a short training."""
-    data, parts = prepared.windows(LAG_NS)
-    spec = replace(EncoderSpec.tiny(len(prepared.population), GRID), input_dropout=0.0)
-    options = TrainingOptions(training_epochs=6, batch_size=32, learning_rate=3e-3)
-    return train_encoder(spec, data, options, parts=parts)
+    return train_briefly(prepared)
 
 
 def _fit(prepared, trained, **options) -> FittedConfidence:

@@ -34,13 +34,10 @@ from encoder_training.evaluation.results import (
 from encoder_training.evaluation.scoring import EvaluationSet
 from encoder_training.masking import MaskingOptions
 from encoder_training.model import EncoderSpec, PatchEncoder
-from encoder_training.options import TrainingOptions
 from encoder_training.probes.calibration import Reliability
 from encoder_training.probes.fitting import fit_probes
-from encoder_training.training import train_encoder
+from tests.support.planted import LAG_NS, train_briefly
 from tests.support.prepared import FRAME_NS, GRID, prepared_set, thinned_targets
-
-LAG_NS = 100_000_000
 
 
 @pytest.fixture(scope="module")
@@ -53,13 +50,11 @@ def prepared():
 def results(prepared) -> EncoderResults:
     """Return the evaluation of a short training."""
     data, parts = prepared.windows(LAG_NS)
-    spec = replace(EncoderSpec.tiny(len(prepared.population), GRID), input_dropout=0.0)
     masking = MaskingOptions(
         everyone=0.6, fraction=0, one_area=0.4, one_cell_type=0, several_areas=0,
         all_but_one_area=0, nobody=0,
     )  # fmt: skip
-    options = TrainingOptions(training_epochs=6, batch_size=32, learning_rate=3e-3, masking=masking)
-    trained = train_encoder(spec, data, options, parts=parts)
+    trained = train_briefly(prepared, masking)
     return evaluate_encoder(prepared, data, parts, trained.encoder, trained.scaling)
 
 

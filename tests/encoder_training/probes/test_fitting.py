@@ -10,31 +10,25 @@ from scipy.special import expit
 
 from contracts.errors import UserError
 from encoder_training.evaluation.bootstrap import Draws
-from encoder_training.model import EncoderSpec
-from encoder_training.options import TrainingOptions
 from encoder_training.probes.calibration import areas_under_curve, log_loss, platt, reliability, roc
 from encoder_training.probes.concepts import choose_concepts, label_frames, words_of
 from encoder_training.probes.fitting import fit_probes, load_probes, save_probes
 from encoder_training.probes.probe_files import FittedProbes
-from encoder_training.training import TrainingResult, train_encoder
-from tests.support.prepared import GRID, WORDS, prepared_set
-
-LAG_NS = 100_000_000
+from encoder_training.training import TrainingResult
+from tests.support.planted import LAG_NS, planted_scenes, train_briefly
+from tests.support.prepared import GRID, WORDS
 
 
 @pytest.fixture(scope="module")
 def prepared():
     """Return a movie of 107 scenes whose captions name what units follow."""
-    return prepared_set(n_frames=320, n_repeats=4, rate_hz=20.0)
+    return planted_scenes()
 
 
 @pytest.fixture(scope="module")
 def trained(prepared) -> TrainingResult:
     """Return an encoder after a short training."""
-    data, parts = prepared.windows(LAG_NS)
-    spec = replace(EncoderSpec.tiny(len(prepared.population), GRID), input_dropout=0.0)
-    options = TrainingOptions(training_epochs=6, batch_size=32, learning_rate=3e-3)
-    return train_encoder(spec, data, options, parts=parts)
+    return train_briefly(prepared)
 
 
 def probes_of(prepared, trained, **options) -> FittedProbes:
