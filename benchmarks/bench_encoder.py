@@ -284,7 +284,7 @@ def _torch_on_gpu(model: CountEncoder, precision: str) -> Contender:
     dtype = getattr(torch, precision)
     encoder = copy.deepcopy(model.encoder).to("cuda", dtype)
     scaling = Scaling(model.mean.numpy(), model.std.numpy())
-    on_gpu = CountEncoder(encoder, scaling, dtype).to("cuda").eval()
+    on_gpu = CountEncoder(encoder, scaling).to("cuda").eval()
 
     def run(counts: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.float32]:
         inputs = (torch.from_numpy(each).to("cuda") for each in (counts, mask))

@@ -42,6 +42,11 @@ QUANTIZED_OPERATORS = ("Gemm", "MatMul")
 """Not the convolutions, whose inputs are the counts: quantizing those too took the lowest cosine of
 a patch from 0.9994 to 0.989 (docs/decisions/0014-engines.md), for a thirtieth of the work."""
 
+LAYERS = ("Gemm",)
+"""Of the evidence encoder: its layers, and not the sums over units, where log likelihoods in the
+hundreds decide by differences of ones, nor the last product, whose inputs have one scale for
+components of very different size (together they take the mean cosine from 0.9997 to 0.998)."""
+
 MAX_TABLE_BYTES = 1_500_000_000
 """Of a retrieval encoder's table of patches. A graph is one protobuf message, which ends at 2 GiB
 (protobuf.dev, "Total Size of the Message"), and the weights need room as well."""
@@ -52,19 +57,16 @@ _NOISY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 class CountEncoder(nn.Module):
     """An encoder that z-scores the counts itself.
 
-    It computes in `dtype`. Counts, mean and standard deviation stay float32, and so do the patches
-    that come out.
+    Counts, mean and standard deviation are float32 whatever the type of the encoder's weights, and
+    so are the patches that come out.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, encoder: EncoderNetwork, scaling: Scaling, dtype: torch.dtype = torch.float32
-    ) -> None:
+    def __init__(self, encoder: EncoderNetwork, scaling: Scaling) -> None:
         super().__init__()
         self.encoder = encoder
-        self.dtype = dtype
         self.register_buffer("mean", torch.from_numpy(scaling.mean.copy()))
         self.register_buffer("std", torch.from_numpy(scaling.std.copy()))
 
@@ -82,7 +84,7 @@ class CountEncoder(nn.Module):
         grid : tensor, shape (n, n_patches, dim), float32
         """
         z = (counts - self.mean) / self.std * mask.unsqueeze(1)
-        grid: Tensor = self.encoder(z.to(self.dtype))
+        grid: Tensor = self.encoder(z, mask)
         return grid.float()
 
 
@@ -110,8 +112,8 @@ def write_graph(
     """
     _check_table(encoder)
     dtype = torch.float16 if precision == "float16" else torch.float32
-    typed = _typed(fold_batch_norm(encoder), dtype)
-    _save(_trace(CountEncoder(typed, scaling, dtype).eval(), n_bins=n_bins), path, precision)
+    typed = fold_batch_norm(encoder).to_precision(dtype)
+    _save(_trace(CountEncoder(typed, scaling).eval(), n_bins=n_bins), path, precision)
 
 
 def write_int8(float32: Path, path: Path) -> None:
@@ -132,6 +134,10 @@ def write_int8(float32: Path, path: Path) -> None:
         ) from error
     with tempfile.TemporaryDirectory() as folder, _quiet():
         scratch = Path(folder) / "int8.onnx"
+        graph = onnx.load(float32).graph
+        is_evidence = any(one.name == "encoder.poisson_gain" for one in graph.initializer)
+        quantized_operators = LAYERS if is_evidence else QUANTIZED_OPERATORS
+        left_out = [node.name for node in graph.node if node.op_type not in quantized_operators]
         quantization.quantize_dynamic(
             float32,
             scratch,
@@ -139,6 +145,7 @@ def write_int8(float32: Path, path: Path) -> None:
             reduce_range=True,
             weight_type=quantization.QuantType.QInt8,
             op_types_to_quantize=list(QUANTIZED_OPERATORS),
+            nodes_to_exclude=left_out,
         )
         quantized = onnx.load(scratch)
     _save(quantized, path, "int8")
@@ -146,7 +153,7 @@ def write_int8(float32: Path, path: Path) -> None:
 
 def reference_model(encoder: EncoderNetwork) -> EncoderNetwork:
     """Return a copy of an encoder in float64, as it was trained: nothing folded."""
-    return _typed(copy.deepcopy(encoder), torch.float64).eval()
+    return copy.deepcopy(encoder).to_precision(torch.float64).eval()
 
 
 def fold_batch_norm(encoder: EncoderNetwork) -> EncoderNetwork:
@@ -188,15 +195,6 @@ def _fold(body: MultiKernelConv, after: nn.Linear) -> None:
     weight = after.weight.double()
     after.bias.copy_(weight @ offset + after.bias.double())
     after.weight.copy_(weight * scale)
-
-
-def _typed(encoder: EncoderNetwork, dtype: torch.dtype) -> EncoderNetwork:
-    """Convert in place, but for a table of patches: those are float16 as the tower gave them."""
-    table = encoder.table if isinstance(encoder, RetrievalEncoder) else None
-    typed = encoder.to(dtype)
-    if table is not None:
-        typed.table = table
-    return typed
 
 
 def _check_table(encoder: EncoderNetwork) -> None:

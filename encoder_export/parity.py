@@ -302,7 +302,8 @@ def _reference_run(
     def run(counts: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.float64]:
         z = (counts - mean) / std * mask[:, np.newaxis]
         with torch.inference_mode():
-            grids: NDArray[np.float64] = model(torch.from_numpy(z)).double().numpy()
+            grid = model(torch.from_numpy(z), torch.from_numpy(mask))
+            grids: NDArray[np.float64] = grid.double().numpy()
         return grids
 
     return run

@@ -14,6 +14,7 @@ NEURRATOR, arXiv 2606.18667, "Neurrator-Patches"; sizes as in the authors' relea
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 # This module is the network itself; whoever imports it is about to need torch.
 import torch  # noqa: TID253
@@ -101,12 +102,13 @@ class EncoderNetwork(nn.Module):
         super().__init__()
         self.spec = spec
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, mask: Tensor) -> Tensor:
         """Predict the image tokens of the frame that each window saw.
 
         `z`, float32 of shape (n, n_bins, n_units), is counts less the unit's mean, over its
-        standard deviation; 0 for a unit that is masked. Returns float32 of shape (n,
-        n_patches, dim), row-major over the grid.
+        standard deviation; 0 for a unit that is masked. `mask`, float32 of shape (n, n_units),
+        is 1 for the others. Returns shape (n, n_patches, dim), row-major over the grid, in the
+        type of the weights.
 
         Raises
         ------
@@ -114,6 +116,10 @@ class EncoderNetwork(nn.Module):
             Always; a variant implements it.
         """
         raise NotImplementedError
+
+    def to_precision(self, dtype: torch.dtype) -> Self:
+        """Convert the weights, in place, as far as the patches allow it."""
+        return self.to(dtype)
 
 
 class PatchEncoder(EncoderNetwork):
@@ -137,8 +143,10 @@ class PatchEncoder(EncoderNetwork):
             nn.LayerNorm(spec.width), nn.Linear(spec.width, spec.grid.dim)
         )
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, mask: Tensor) -> Tensor:
         """Predict each patch; shapes as for `EncoderNetwork.forward`."""
+        del mask  # a masked unit is at its mean, and the paper's encoder is told no more
+        z = z.to(self.patch_queries.dtype)
         time_tokens = self.transformer(self.input_proj(self.multi_conv(self.input_dropout(z))))
         queries = self.patch_queries.expand(z.shape[0], -1, -1)
         attended, _ = self.cross_attn(queries, time_tokens, time_tokens, need_weights=False)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn  # noqa: TID253 - as above
 from torch.nn import functional as F  # noqa: TID253 - as above
 
-from encoder_training.data_set.training_set import TrainingSet
+from encoder_training.data_set.training_set import Scaling, Split, TrainingSet
+from encoder_training.evidence.objective import EvidenceObjective
 from encoder_training.losses import (
     TargetScaling,
     contrastive_loss,
@@ -30,11 +31,21 @@ class Objective(Protocol):
     def network(self) -> nn.Module:
         """What is trained."""
 
-    def loss(self, output: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        """Return the loss of the network's output for some windows, a scalar."""
+    @property
+    def keeps_last(self) -> bool:
+        """Whether the last pass is kept, and not the one with the best validation cosine."""
 
-    def patches(self, output: Tensor) -> Tensor:
+    def loss(self, z: Tensor, mask: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        """Return the loss of some windows, a scalar.
+
+        `z` and `mask` are those of `EncoderNetwork.forward`, `rows` are the windows' numbers.
+        """
+
+    def patches(self, z: Tensor, mask: Tensor) -> Tensor:
         """Return the predicted patches, on the scale that is learned."""
+
+    def fit_on_validation(self) -> None:
+        """Fit what is fitted on validation windows, after a pass and before it is scored."""
 
     def encoder(self, state: dict[str, Tensor]) -> EncoderNetwork:
         """Return the encoder of some weights, which gives patches on their own scale."""
@@ -88,6 +99,8 @@ class PatchObjective:
     Begins with the weights of `initial`, which gives raw patches.
     """
 
+    keeps_last = False
+
     def __init__(
         self,
         spec: EncoderSpec,
@@ -106,8 +119,9 @@ class PatchObjective:
         """The encoder, on the scale that is learned."""
         return self._network
 
-    def loss(self, output: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    def loss(self, z: Tensor, mask: Tensor, rows: NDArray[np.int64]) -> Tensor:
         """Return half squared error and half cosine, and the InfoNCE if it is wanted."""
+        output = self._network(z, mask).float()
         target = self._targets.of_windows(rows)
         loss = patch_loss(output, target)
         if self._contrastive:
@@ -115,9 +129,13 @@ class PatchObjective:
             loss = loss + self._contrastive * contrastive_loss(output, target, frame)
         return loss
 
-    def patches(self, output: Tensor) -> Tensor:
+    def patches(self, z: Tensor, mask: Tensor) -> Tensor:
         """Return the output."""
+        output: Tensor = self._network(z, mask).float()
         return output
+
+    def fit_on_validation(self) -> None:
+        """Do nothing."""
 
     def encoder(self, state: dict[str, Tensor]) -> EncoderNetwork:
         """Return the encoder, the scale folded into its output layer."""
@@ -130,6 +148,8 @@ class PatchObjective:
 class RetrievalObjective:
     """Name the training image."""
 
+    keeps_last = False
+
     def __init__(self, spec: EncoderSpec, targets: Targets, train: NDArray[np.int64]) -> None:
         self._spec, self._targets = spec, targets
         self._images = np.unique(targets.data.frame[train])
@@ -140,14 +160,21 @@ class RetrievalObjective:
         """The classifier."""
         return self._network
 
-    def loss(self, output: Tensor, rows: NDArray[np.int64]) -> Tensor:
+    def loss(self, z: Tensor, mask: Tensor, rows: NDArray[np.int64]) -> Tensor:
         """Return the cross-entropy."""
+        del mask
+        output = self._network(z).float()
         label = np.searchsorted(self._images, self._targets.data.frame[rows])
         return F.cross_entropy(output, torch.from_numpy(label).to(output.device))
 
-    def patches(self, output: Tensor) -> Tensor:
+    def patches(self, z: Tensor, mask: Tensor) -> Tensor:
         """Return the patches of the image with the highest output."""
+        del mask
+        output = self._network(z).float()
         return self._targets.of_frames(self._images[output.argmax(dim=-1).cpu().numpy()])
+
+    def fit_on_validation(self) -> None:
+        """Do nothing."""
 
     def encoder(self, state: dict[str, Tensor]) -> EncoderNetwork:
         """Return the classifier with the images' true patches."""
@@ -155,3 +182,19 @@ class RetrievalObjective:
         classifier.load_state_dict(state)
         table = torch.from_numpy(self._targets.data.targets[self._images])
         return RetrievalEncoder(self._spec, classifier, table).eval()
+
+
+def make_objective(
+    spec: EncoderSpec,
+    targets: Targets,
+    scaling: Scaling,
+    parts: Split,
+    options: TrainingOptions,
+    initial: PatchEncoder | None,
+) -> Objective:
+    """Return the objective of a variant."""
+    if options.variant == "evidence":
+        return EvidenceObjective(spec, targets, scaling, parts, options)
+    if options.variant == "retrieval":
+        return RetrievalObjective(spec, targets, parts.train)
+    return PatchObjective(spec, targets, options, initial)

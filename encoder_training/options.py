@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from contracts.errors import MisuseError
 from encoder_training.masking import MaskingOptions
 
+Variant = Literal["evidence", "patches", "retrieval"]
+"""The evidence encoder, and two of the paper's."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
-    """The defaults are the paper's, but for warm-up, masking and normalised targets."""
+    """The defaults are the paper's, but for warm-up, masking and normalised targets.
+
+    Those of the evidence encoder are `TrainingOptions.evidence`.
+    """
 
     training_epochs: int = 60  # Passes over the training windows, at most
     batch_size: int = 64  # Windows in one step
@@ -25,6 +31,8 @@ class TrainingOptions:
     jitter_bins: int = 2  # Each window is moved by up to so many bins either way, at random
     # Windows in a pass, drawn anew each time; None takes them all. Neighbours are much alike.
     windows_per_epoch: int | None = None
+    # Steps in a pass, at least: where windows are few, they are drawn again, with other masks
+    fewest_steps: int = 1
     validation_fraction: float = 0.1
     max_validation_windows: int = 2048  # More are thinned out evenly
     contrastive: float = 0.0
@@ -38,7 +46,7 @@ class TrainingOptions:
     max_minutes: float | None = None
     seed: int = 0
     device: str = "cpu"
-    variant: Literal["patches", "retrieval"] = "patches"
+    variant: Variant = "patches"
     masking: MaskingOptions = field(default_factory=MaskingOptions)
 
     def __post_init__(self) -> None:
@@ -56,6 +64,17 @@ class TrainingOptions:
             raise MisuseError("the retrieval variant has no contrastive loss; leave it at 0")
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise MisuseError(f"max_minutes must be above 0, got {self.max_minutes}")
+
+    @classmethod
+    def evidence(cls, **changes: Any) -> TrainingOptions:
+        """Return the defaults of the evidence encoder, with changes."""
+        defaults: dict[str, Any] = {
+            "variant": "evidence",
+            "training_epochs": 20,
+            "learning_rate": 1e-3,
+            "fewest_steps": 24,
+        }
+        return cls(**{**defaults, **changes})
 
     def learning_rate_at(self, progress: float) -> float:
         """Return the learning rate after a part of the schedule, from 0 to 1.

@@ -13,6 +13,8 @@ NEURRATOR, arXiv 2606.18667, the retrieval variant.
 
 from __future__ import annotations
 
+from typing import Self
+
 # This module is the network itself; whoever imports it is about to need torch.
 import torch  # noqa: TID253
 from torch import Tensor, nn  # noqa: TID253
@@ -60,6 +62,13 @@ class RetrievalEncoder(EncoderNetwork):
         self.classifier = classifier
         self.register_buffer("table", table)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, mask: Tensor) -> Tensor:
         """Look the patches up; shapes as for `EncoderNetwork.forward`."""
-        return self.table[self.classifier(z).argmax(dim=-1)].float()
+        del mask  # as in `PatchEncoder`
+        logits = self.classifier(z.to(self.classifier.pool.weight.dtype))
+        return self.table[logits.argmax(dim=-1)].float()
+
+    def to_precision(self, dtype: torch.dtype) -> Self:
+        """Convert all but the table: it is float16 as the vision tower gave it."""
+        self.classifier.to(dtype)
+        return self

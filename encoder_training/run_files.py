@@ -35,7 +35,7 @@ from encoder_training.files import write_tensors
 from encoder_training.history import TrainingEpoch
 from encoder_training.lag import LagChoice
 from encoder_training.model import EncoderNetwork, EncoderSpec
-from encoder_training.options import TrainingOptions
+from encoder_training.options import TrainingOptions, Variant
 from encoder_training.weights import load_weights, save_weights
 
 RUN_VERSION = 1
@@ -76,7 +76,7 @@ class RunModel(BaseModel):
     """The recording, and again the data set's sha256, as a bundle states them."""
     language_model: LanguageModel
     """Whose vision tower made the targets."""
-    variant: Literal["patches", "retrieval"]
+    variant: Variant
     spec: EncoderSpec
     options: TrainingOptions
     """With the device that "auto" came to; `seed` is among them."""

@@ -30,7 +30,7 @@ from encoder_training.evaluation.report import write_report
 from encoder_training.evaluation.results import METRICS
 from encoder_training.history import TrainingEpoch, plot_history, write_history
 from encoder_training.lag import choose_lag, plot_lags
-from encoder_training.model import EncoderSpec, PatchEncoder
+from encoder_training.model import EncoderNetwork, EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
 from encoder_training.probes.concepts import check_concepts
 from encoder_training.probes.fitting import fit_probes, save_probes
@@ -50,7 +50,7 @@ from encoder_training.run_files import (
     write_run,
 )
 from encoder_training.training import TrainingResult, train_encoder
-from encoder_training.weights import SPEC_KEY, load_weights
+from encoder_training.weights import SPEC_KEY, load_weights, variant_of
 
 IN_TABLE = ("cosine", "skill", "within_1s", "rank")
 """Scores that the terminal shows; report.md has them all."""
@@ -140,7 +140,7 @@ def check_libraries() -> None:
         )
 
 
-def _initial_encoder(request: TrainRequest, prepared: PreparedSet) -> PatchEncoder | None:
+def _initial_encoder(request: TrainRequest, prepared: PreparedSet) -> EncoderNetwork | None:
     """Return the encoder that training begins with, if one is named.
 
     Raises
@@ -154,11 +154,16 @@ def _initial_encoder(request: TrainRequest, prepared: PreparedSet) -> PatchEncod
     if not _is_of_a_run(request.weights):
         return load_released(request.weights, n_units=n_units, grid=grid, n_heads=request.heads)
     encoder = load_weights(request.weights)
-    spec = encoder.spec
-    if not isinstance(encoder, PatchEncoder) or (spec.n_units, spec.grid) != (n_units, grid):
+    spec, variant = encoder.spec, variant_of(encoder)
+    if (spec.n_units, spec.grid) != (n_units, grid):
         raise UserError(
-            f"{request.weights} must be of the variant patches, for the data set's {n_units} units "
-            f"and {grid}; it is for {spec.n_units} units and {spec.grid}. Train without --weights."
+            f"{request.weights} must be for the data set's {n_units} units and {grid}; it is for "
+            f"{spec.n_units} units and {spec.grid}. Train without --weights."
+        )
+    if variant != "patches" and not request.evaluates_only:
+        raise UserError(
+            f"{request.weights} are weights of the variant {variant}, which training cannot begin "
+            "with. Evaluate them with --training-epochs 0, or train without --weights."
         )
     return encoder
 
@@ -173,7 +178,7 @@ def _is_of_a_run(path: Path) -> bool:
 
 
 def _wanted_run(
-    request: TrainRequest, prepared: PreparedSet, initial: PatchEncoder | None
+    request: TrainRequest, prepared: PreparedSet, initial: EncoderNetwork | None
 ) -> RunModel:
     """Return the run that is requested, its lag the first of the list."""
     sizes = {"paper": EncoderSpec, "small": EncoderSpec.small, "tiny": EncoderSpec.tiny}
@@ -184,7 +189,7 @@ def _wanted_run(
         dataset_sha256=prepared.training_data.sha256,
         training_data=prepared.training_data,
         language_model=prepared.language_model,
-        variant=request.options.variant,
+        variant=variant_of(initial) if initial else request.options.variant,
         spec=initial.spec if initial is not None else spec,
         options=request.options,
         weights_sha256=sha256_of(request.weights) if request.weights is not None else "",
@@ -251,7 +256,7 @@ def _trained(
     model: RunModel,
     data: TrainingSet,
     parts: Split,
-    initial: PatchEncoder | None,
+    initial: EncoderNetwork | None,
     notify: Notify,
 ) -> RunFolder:
     """Train from the last checkpoint on, if there is one, and write weights and scaling."""
@@ -259,12 +264,12 @@ def _trained(
         scaling = measure_scaling(data, parts.train)
         trained = TrainingResult(initial, scaling, (), data.group[parts.validation])
     else:
-        trained = _train(request, model, data, parts, initial, notify)
-    best = max(trained.history, key=lambda row: row.validation_cosine, default=None)
+        begins_with = initial if isinstance(initial, PatchEncoder) else None
+        trained = _train(request, model, data, parts, begins_with, notify)
     model = model.model_copy(
         update={
             "n_passes": len(trained.history),
-            "best_pass": best.training_epoch if best else 0,
+            "best_pass": trained.kept_pass,
             "history_tail": trained.history[-HISTORY_TAIL:],
         }
     )

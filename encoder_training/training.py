@@ -39,7 +39,7 @@ from encoder_training.history import TrainingEpoch
 from encoder_training.losses import measure_targets, patch_cosine, patch_loss
 from encoder_training.masking import PopulationMasks, masked_z
 from encoder_training.model import EncoderNetwork, EncoderSpec, PatchEncoder
-from encoder_training.objectives import Objective, PatchObjective, RetrievalObjective, Targets
+from encoder_training.objectives import Objective, Targets, make_objective
 from encoder_training.options import TrainingOptions
 
 
@@ -51,6 +51,7 @@ class TrainingResult:
     scaling: Scaling
     history: tuple[TrainingEpoch, ...]
     validation_groups: NDArray[np.int64]  # (n,): what was held out
+    kept_pass: int = 0  # Whose weights these are, from 1; 0 if nothing was trained
 
 
 def train_encoder(
@@ -117,7 +118,9 @@ def train_encoder(
                 if on_epoch is not None:
                     on_epoch(row)
         encoder = run.best_encoder()
-    return TrainingResult(encoder, run.scaling, tuple(run.history), validation_groups)
+    return TrainingResult(
+        encoder, run.scaling, tuple(run.history), validation_groups, run.kept_pass
+    )
 
 
 class TrainingRun:
@@ -145,10 +148,8 @@ class TrainingRun:
         self._targets = Targets(
             data, measure_targets(data, parts.train, normalise=options.normalise), self._device
         )
-        self._objective: Objective = (
-            PatchObjective(spec, self._targets, options, initial)
-            if options.variant == "patches"
-            else RetrievalObjective(spec, self._targets, parts.train)
+        self._objective: Objective = make_objective(
+            spec, self._targets, self.scaling, parts, options, initial
         )
         self._network = self._objective.network.to(self._device)
         self._optimizer = torch.optim.AdamW(
@@ -157,7 +158,7 @@ class TrainingRun:
         self._mean, self._std = self._to_device(self.scaling.mean, self.scaling.std)
         n_windows = min(options.windows_per_epoch or len(self._train), len(self._train))
         self._batch_size = min(options.batch_size, n_windows)
-        self._steps_per_epoch = n_windows // self._batch_size
+        self._steps_per_epoch = max(n_windows // self._batch_size, options.fewest_steps)
         self.n_steps = self._steps_per_epoch * options.training_epochs
         self.step, self._best_epoch, self._best_cosine = 0, 0, -np.inf
         self._best_state: dict[str, Tensor] = {}
@@ -169,12 +170,21 @@ class TrainingRun:
         stale = len(self.history) - self._best_epoch >= self.options.patience
         return bool(self.history) and (stale or self._progress() >= 1)
 
+    @property
+    def kept_pass(self) -> int:
+        """The pass whose weights are kept, from 1."""
+        return self._best_epoch
+
     def train_one_epoch(self, bar: tqdm[None]) -> TrainingEpoch:
         """Go once over the training windows, or as far as time allows, and validate."""
         self._network.train()
-        order = self._rng.permutation(self._train)
+        n_drawn = self._steps_per_epoch * self._batch_size
+        orders = [
+            self._rng.permutation(self._train) for _ in range(-(-n_drawn // len(self._train)))
+        ]
+        order = np.concatenate(orders)
         losses: list[float] = []
-        for first in range(0, self._steps_per_epoch * self._batch_size, self._batch_size):
+        for first in range(0, n_drawn, self._batch_size):
             progress = self._progress()
             if progress >= 1 and losses:  # time is up
                 break
@@ -186,7 +196,7 @@ class TrainingRun:
         row = self._validate(self._finite(float(np.mean(losses)), "training"))
         self._finite(row.validation_loss, "validation")
         self.history.append(row)
-        if row.validation_cosine > self._best_cosine:
+        if self._objective.keeps_last or row.validation_cosine > self._best_cosine:
             self._best_cosine, self._best_epoch = row.validation_cosine, row.training_epoch
             self._best_state = {
                 name: value.detach().cpu().clone()
@@ -195,7 +205,7 @@ class TrainingRun:
         return row
 
     def best_encoder(self) -> EncoderNetwork:
-        """Return the encoder of the best pass, which gives patches on their own scale."""
+        """Return the encoder of the pass that is kept, which gives patches on their own scale."""
         return self._objective.encoder(self._best_state)
 
     def state(self, depends_on: dict[str, Any]) -> Checkpoint:
@@ -261,26 +271,28 @@ class TrainingRun:
         jitter = self.options.jitter_bins
         shift = self._rng.integers(-jitter, jitter + 1, size=len(rows))
         mask = self._masks.draw(len(rows), self._rng)
-        output = self._output(self._data.counts_of(rows, shift), mask)
-        loss = self._objective.loss(output, rows)
+        with self._precision():
+            loss = self._objective.loss(*self._z(self._data.counts_of(rows, shift), mask), rows)
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(self._network.parameters(), self.options.clip)
         self._optimizer.step()
         return float(loss.detach())
 
-    def _output(self, counts: NDArray[np.uint8], mask: NDArray[np.bool_]) -> Tensor:
+    def _z(self, counts: NDArray[np.uint8], mask: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
         x, selected = self._to_device(counts, mask)
-        z = masked_z(x.float(), self._mean, self._std, selected.float())
+        selected = selected.float()
+        return masked_z(x.float(), self._mean, self._std, selected), selected
+
+    def _precision(self) -> torch.autocast:
         is_half = self.options.precision == "bfloat16"
-        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=is_half):
-            output: Tensor = self._network(z)
-        return output.float()
+        return torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=is_half)
 
     @torch.no_grad()
     def _validate(self, train_loss: float) -> TrainingEpoch:
         """Score the held-out windows, all units selected."""
         self._network.eval()
+        self._objective.fit_on_validation()
         mean, std = self._targets.mean, self._targets.std
         (patch_mean,) = self._to_device(self._targets.scaling.patch_mean)
         baseline = (patch_mean - mean) / std
@@ -288,8 +300,9 @@ class TrainingRun:
         for first in range(0, len(self._validation), self._batch_size):
             rows = self._validation[first : first + self._batch_size]
             all_units = np.ones((len(rows), self._data.n_units), dtype=np.bool_)
-            output = self._output(self._data.counts_of(rows), all_units)
-            predicted, target = self._objective.patches(output), self._targets.of_windows(rows)
+            with self._precision():
+                predicted = self._objective.patches(*self._z(self._data.counts_of(rows), all_units))
+            target = self._targets.of_windows(rows)
             raw = [grid * std + mean for grid in (predicted, target)]
             scores = (
                 patch_loss(predicted, target),

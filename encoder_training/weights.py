@@ -12,8 +12,10 @@ from safetensors.torch import save_file
 
 from contracts.embedding import PatchGrid
 from contracts.errors import UserError
+from encoder_training.evidence.network import EvidenceEncoder, EvidenceSizes
 from encoder_training.files import tensor_file
 from encoder_training.model import EncoderNetwork, EncoderSpec, PatchEncoder
+from encoder_training.options import Variant
 from encoder_training.retrieval import ImageClassifier, RetrievalEncoder
 
 SPEC_KEY = "encoder_spec"
@@ -27,10 +29,20 @@ def save_weights(model: EncoderNetwork, path: Path) -> None:
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
     header = asdict(model.spec)
-    if isinstance(model, RetrievalEncoder):
-        header["variant"] = "retrieval"
+    variant = variant_of(model)
+    if variant != "patches":
+        header["variant"] = variant
+    if isinstance(model, EvidenceEncoder):
+        header["sizes"] = asdict(model.sizes)
     with tensor_file(path) as partial:
         save_file(state, partial, metadata={SPEC_KEY: json.dumps(header)})
+
+
+def variant_of(model: EncoderNetwork) -> Variant:
+    """Return which encoder it is."""
+    if isinstance(model, EvidenceEncoder):
+        return "evidence"
+    return "retrieval" if isinstance(model, RetrievalEncoder) else "patches"
 
 
 def load_weights(path: Path) -> EncoderNetwork:
@@ -49,8 +61,9 @@ def load_weights(path: Path) -> EncoderNetwork:
         variant = sizes.pop("variant", "patches")
         grid = PatchGrid(**sizes.pop("grid"))
         kernels = tuple(sizes.pop("kernels"))
+        of_data = sizes.pop("sizes", None)
         spec = EncoderSpec(grid=grid, kernels=kernels, **sizes)
-        model = _empty(spec, variant, state)
+        model = _empty(spec, variant, of_data, state)
         model.load_state_dict(state)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
@@ -60,10 +73,17 @@ def load_weights(path: Path) -> EncoderNetwork:
     return model.eval()
 
 
-def _empty(spec: EncoderSpec, variant: str, state: dict[str, torch.Tensor]) -> EncoderNetwork:
+def _empty(
+    spec: EncoderSpec,
+    variant: str,
+    of_data: dict[str, int] | None,
+    state: dict[str, torch.Tensor],
+) -> EncoderNetwork:
+    if variant == "evidence" and of_data is not None:
+        return EvidenceEncoder(spec, EvidenceSizes(**of_data))
     if variant == "patches":
         return PatchEncoder(spec)
     if variant == "retrieval":
         table = state["table"]
         return RetrievalEncoder(spec, ImageClassifier(spec, len(table)), torch.empty_like(table))
-    raise ValueError(f"this build knows the variants patches and retrieval, got {variant!r}")
+    raise ValueError(f"this build knows evidence, patches and retrieval, got {variant!r}")

@@ -61,7 +61,6 @@ keeps the narration young and the frame within every window."""
 TARGET_EVERY = 2  # Frames between two that the encoder learns from: neighbours look alike
 TEST_SHARE = 0.05  # Of each movie; two minutes of the long one
 SIZE: Literal["small", "tiny"] = "small"
-LEARNING_RATE = 1e-3  # Three times the paper's: a fifth of its weights, and a tenth of its passes
 
 CONCEPTS = (
     "away", "bird", "bright", "building", "car", "cyclist", "dark", "dog", "drive", "lamp", "left",
@@ -131,12 +130,7 @@ def train_simulated_encoder(
             every=TARGET_EVERY,
         )
         made = build_data_set(prepare, command=command)
-        training = TrainingOptions(
-            training_epochs=recipe.epochs,
-            learning_rate=LEARNING_RATE,
-            precision="bfloat16",
-            seed=recipe.seed,
-        )
+        training = TrainingOptions.evidence(training_epochs=recipe.epochs, seed=recipe.seed)
         request = TrainRequest(
             dataset=data,
             folder=run,

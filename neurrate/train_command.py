@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,14 +24,15 @@ def train(
     run: Path,
     *,
     size: Literal["paper", "small", "tiny"] = "paper",
-    variant: Literal["patches", "retrieval"] = "patches",
+    architecture: Literal["evidence", "neurrator"] | None = None,
+    variant: Literal["patches", "retrieval"] | None = None,
     lag_ms: LagMs | None = None,
     lags_ms: str = "",
     weights: Path | None = None,
     heads: Count = 8,
-    training_epochs: Passes = 60,
+    training_epochs: Passes | None = None,
     batch_size: Count = 64,
-    learning_rate: AboveZero = 3e-4,
+    learning_rate: AboveZero | None = None,
     windows_per_epoch: Count | None = None,
     max_minutes: AboveZero | None = None,
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
@@ -54,7 +56,7 @@ def train(
     --------
         neurrate train data/ run/
         neurrate train data/ run/ --size small --lag-ms 100 --max-minutes 30
-        neurrate train data/ run/ --variant retrieval
+        neurrate train data/ run/ --architecture neurrator --variant retrieval
         neurrate train data/ run/ --concepts car,dog,tree
         neurrate train data/ evaluated/ --weights released.pt --training-epochs 0 --lag-ms 83
 
@@ -67,9 +69,13 @@ def train(
     size
         Of the encoder: paper (12 million parameters at 2,000 units), small (2.4 million at 600
         units: a laptop trains it), tiny (for trials).
+    architecture
+        evidence: each unit adds evidence, so that any set of units is read well, a single area or
+        a few units too; neurrator: the paper's. evidence if omitted, neurrator with --variant,
+        --weights, --contrastive or --paper-loss.
     variant
-        patches: predict each patch of the frame; retrieval: classify the training image and
-        give its true patches.
+        Of the paper's encoder. patches: predict each patch of the frame; retrieval: classify the
+        training image and give its true patches. patches if omitted.
     lag_ms
         A window describes the frame shown this long before its end, milliseconds.
     lags_ms
@@ -81,12 +87,13 @@ def train(
     heads
         Attention heads of a released checkpoint, which its shapes do not tell.
     training_epochs
-        Passes over the training windows, at most; it ends 12 passes after the best. 0 only
-        evaluates the weights.
+        Passes over the training windows. 20 if omitted; of the paper's encoder 60 at most, and it
+        ends 12 passes after the best. 0 only evaluates the weights.
     batch_size
         Windows in one step.
     learning_rate
-        The largest one; it rises at first and falls to 0.
+        The largest one; it rises at first and falls to 0. 1e-3 if omitted, of the paper's encoder
+        3e-4.
     windows_per_epoch
         Windows in a pass, drawn anew each time; all if omitted.
     max_minutes
@@ -119,6 +126,20 @@ def train(
     """
     if training_epochs == 0 and weights is None:
         raise UserError("--training-epochs 0 only evaluates, so it needs --weights; got none.")
+    of_paper = {
+        "--variant": variant is not None,
+        "--weights": weights is not None,
+        "--contrastive": contrastive > 0,
+        "--paper-loss": paper_loss,
+    }
+    given = [name for name, is_given in of_paper.items() if is_given]
+    if architecture == "evidence" and given:
+        raise UserError(
+            f"{' and '.join(given)} go with --architecture neurrator, the paper's encoder. Leave "
+            "out the one or the other."
+        )
+    is_paper = architecture == "neurrator" or bool(given)
+    variant = variant or "patches"
     if variant == "retrieval" and (weights is not None or contrastive):
         raise UserError(
             "--variant retrieval has no released checkpoints and no contrastive loss; leave "
@@ -131,6 +152,7 @@ def train(
     from encoder_training.train_run import TrainRequest, train_run
 
     device = resolve_device(device)
+    defaults = TrainingOptions() if is_paper else TrainingOptions.evidence()
     request = TrainRequest(
         dataset=dataset,
         folder=run,
@@ -139,15 +161,18 @@ def train(
         weights=weights,
         heads=heads,
         evaluates_only=training_epochs == 0,
-        options=TrainingOptions(
-            training_epochs=max(1, training_epochs),
+        options=replace(
+            defaults,
+            training_epochs=max(
+                1, defaults.training_epochs if training_epochs is None else training_epochs
+            ),
             batch_size=batch_size,
-            learning_rate=learning_rate,
+            learning_rate=learning_rate or defaults.learning_rate,
             windows_per_epoch=windows_per_epoch,
             max_minutes=max_minutes,
             precision=resolve_precision(precision, device),
             device=device,
-            variant=variant,
+            variant=variant if is_paper else "evidence",
             contrastive=contrastive,
             normalise=not paper_loss,
             seed=seed,

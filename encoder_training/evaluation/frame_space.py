@@ -53,15 +53,19 @@ class FrameSpace:
         return (z.reshape(len(patches), -1) @ self.basis).astype(np.float32, copy=False)
 
 
-def fit_frame_space(targets: NDArray[np.float16], scaling: TargetScaling) -> FrameSpace:
-    """Find the components of all frames; no spikes are looked at.
+def fit_frame_space(
+    targets: NDArray[np.float16],
+    scaling: TargetScaling,
+    frames: NDArray[np.int64] | None = None,
+) -> FrameSpace:
+    """Find the components of some frames, or of all; no spikes are looked at.
 
     `targets`, float16 of shape (n_frames, n_patches, dim), may be a map of a file: it is read
     twice, a few patches of all frames at a time.
     """
     n_frames, n_patches, dim = targets.shape
     std = np.where(scaling.std <= SMALLEST_STD, np.inf, scaling.std).astype(np.float32)
-    fitted = thinned(np.arange(n_frames), MAX_FITTED)
+    fitted = thinned(np.arange(n_frames) if frames is None else frames, MAX_FITTED)
     step = max(1, BLOCK_BYTES // (4 * n_frames * dim))
 
     def read(rows: NDArray[np.int64], first: int) -> NDArray[np.float32]:

@@ -67,8 +67,9 @@ class MaskedEncoder:
         for first in range(0, len(counts), MOST_ENCODED):
             some = slice(first, first + MOST_ENCODED)
             x = torch.from_numpy(counts[some]).to(self._device).float()
-            z = masked_z(x, self._mean, self._std, mask[some].to(self._device))
-            predicted.append(self._encoder(z).float().cpu().numpy())
+            selected = mask[some].to(self._device)
+            z = masked_z(x, self._mean, self._std, selected)
+            predicted.append(self._encoder(z, selected).float().cpu().numpy())
         return np.concatenate(predicted)
 
     def frames(

@@ -47,6 +47,16 @@ def run(dataset, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def paper_run(run, dataset, tmp_path_factory) -> Path:
+    """Return the folder of a finished run of the paper's encoder."""
+    folder: Path = tmp_path_factory.mktemp("train") / "run"
+    with no_drawing():
+        command = ["train", str(dataset), str(folder), *QUICK, "--architecture", "neurrator"]
+        assert main(command) == 0
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def _no_drawing(run):
     """Draw pictures for the first run alone."""
@@ -139,10 +149,10 @@ def test_data_set_that_was_changed_is_refused(dataset, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_named_concepts_are_probed(run, dataset, tmp_path, capsys):
+def test_named_concepts_are_probed(paper_run, dataset, tmp_path, capsys):
     """The words of --concepts and no others; another run has others, and a wrong word no run."""
     folder = tmp_path / "run"
-    quick = (*QUICK[:5], "1", *QUICK[6:], "--weights", str(run / "encoder.safetensors"))
+    quick = (*QUICK[:5], "1", *QUICK[6:], "--weights", str(paper_run / "encoder.safetensors"))
     named = ("--concepts", "dog,cars", "--test-windows", "20")
     assert main(["train", str(dataset), str(folder), *quick, "--concepts", "zebra"]) == 2
     assert "zebra is in none" in " ".join(capsys.readouterr().err.split())
@@ -217,32 +227,38 @@ def test_retrieval_variant_is_trained_and_evaluated(dataset, tmp_path):
         assert (image == targets).all(dim=(1, 2)).any()
 
 
-def test_weights_are_only_evaluated(run, dataset, tmp_path):
+def test_weights_are_only_evaluated(run, paper_run, dataset, tmp_path, capsys):
     """With no pass at all, a released checkpoint and those of a run come out as they went in."""
-    encoder = load_run(run).encoder
+    encoder = load_run(paper_run).encoder
     assert isinstance(encoder, PatchEncoder)
     released = tmp_path / "released.pt"
     torch.save({"model": encoder.state_dict()}, released)
     words = [word for n, word in enumerate(QUICK) if n not in {0, 1, 4, 5}]
-    for path, more in ((released, ["--heads", "4"]), (run / "encoder.safetensors", [])):
-        folder = tmp_path / f"evaluated-{path.stem}"
+    trained = [paper_run / "encoder.safetensors", run / "encoder.safetensors"]
+    for path, more in ((released, ["--heads", "4"]), *((path, []) for path in trained)):
+        folder = tmp_path / f"evaluated-{path.parent.parent.name}-{path.stem}"
+        source = run if path.parent == run else paper_run
         command = ["train", str(dataset), str(folder), *words, *more, "--weights", str(path)]
         assert main([*command, "--training-epochs", "0"]) == 0
         found = load_run(folder)
         assert found.model.judged_only
         assert found.model.n_passes == 0
-        assert found.model.scores == load_run(run).model.scores
-        for name, tensor in encoder.state_dict().items():
+        assert found.model.scores == load_run(source).model.scores
+        assert found.model.variant == load_run(source).model.variant
+        for name, tensor in load_run(source).encoder.state_dict().items():
             assert torch.equal(found.encoder.state_dict()[name], tensor)
+    begins = ["train", str(dataset), str(tmp_path / "new"), *QUICK, "--weights", str(trained[1])]
+    assert main(begins) == 2
+    assert "which training cannot begin with" in capsys.readouterr().err
 
 
-def test_training_goes_on_from_weights(run, dataset, tmp_path):
+def test_training_goes_on_from_weights(paper_run, dataset, tmp_path):
     """The first pass begins where the weights were: its validation is better than from nothing."""
     folder = tmp_path / "run"
     words = [word for n, word in enumerate(QUICK) if n not in {0, 1}]
-    weights = ["--weights", str(run / "encoder.safetensors")]
+    weights = ["--weights", str(paper_run / "encoder.safetensors")]
     assert main(["train", str(dataset), str(folder), *words, *weights]) == 0
-    first, before = load_run(folder).model.history_tail[0], load_run(run).model.history_tail
+    first, before = load_run(folder).model.history_tail[0], load_run(paper_run).model.history_tail
     assert first.validation_loss < before[0].validation_loss
 
 
@@ -255,6 +271,7 @@ def test_training_goes_on_from_weights(run, dataset, tmp_path):
         (["--device", "tpu"], "device must be auto, cpu"),
         (["--device", "mps"], "is not there"),
         (["--variant", "retrieval", "--contrastive", "1"], "no contrastive loss"),
+        (["--architecture", "evidence", "--paper-loss"], "--paper-loss go with"),
         (["--weights", "nowhere.pt"], "There is no checkpoint nowhere.pt"),
         (["--learning-rate", "0"], "learning-rate"),
         (["--lag-ms", "9000"], "no presentation has a window"),

@@ -70,11 +70,11 @@ def test_folding_gives_raw_patches():
     mean = rng.normal(0, 5, GRID.dim).astype(np.float32)
     std = np.geomspace(1e-3, 1e2, GRID.dim).astype(np.float32)
     scaling = TargetScaling(mean, std, np.zeros((GRID.n_patches, GRID.dim), np.float32))
-    z = torch.randn(7, 8, 5)
+    z, mask = torch.randn(7, 8, 5), torch.ones(7, 5)
     with torch.inference_mode():
-        expected = encoder(z).double() * torch.from_numpy(std) + torch.from_numpy(mean)
+        expected = encoder(z, mask).double() * torch.from_numpy(std) + torch.from_numpy(mean)
         fold_target_scaling(encoder, scaling)
-        found = encoder(z)
+        found = encoder(z, mask)
     tolerance = 4e-6 * (torch.from_numpy(std) + torch.from_numpy(mean).abs())
     assert torch.all((found - expected).abs() <= tolerance)
 

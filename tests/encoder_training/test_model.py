@@ -55,7 +55,7 @@ def test_paper_size_has_about_twelve_million_parameters(paper):
 def test_paper_size_gives_a_24_by_24_by_1024_grid(paper):
     """A window of 20 bins becomes the image tokens of LLaVA-1.5."""
     with torch.inference_mode():
-        assert paper.eval()(torch.zeros(1, 20, 2000)).shape == (1, 576, 1024)
+        assert paper.eval()(torch.zeros(1, 20, 2000), torch.ones(1, 2000)).shape == (1, 576, 1024)
 
 
 @pytest.mark.parametrize("n_bins", [1, 20, 50])
@@ -63,13 +63,13 @@ def test_any_number_of_bins(n_bins):
     """The window's length is not built into the weights."""
     model = PatchEncoder(EncoderSpec.tiny(5, PatchGrid(2, 3, 16))).eval()
     with torch.inference_mode():
-        assert model(torch.randn(2, n_bins, 5)).shape == (2, 6, 16)
+        assert model(torch.randn(2, n_bins, 5), torch.ones(2, 5)).shape == (2, 6, 16)
 
 
 def test_gradients_reach_every_weight():
     """No part of the network is left out of training."""
     model = PatchEncoder(EncoderSpec.tiny(5, PatchGrid(2, 2, 16)))
-    model(torch.randn(3, 20, 5)).square().mean().backward()
+    model(torch.randn(3, 20, 5), torch.ones(3, 5)).square().mean().backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
@@ -81,7 +81,7 @@ def test_one_batch_can_be_learned():
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(120):
-        loss = (model(z) - target).square().mean()
+        loss = (model(z, torch.ones(4, 5)) - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

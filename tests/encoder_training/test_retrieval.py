@@ -43,7 +43,7 @@ def test_encoder_gives_true_patches():
     encoder = RetrievalEncoder(SPEC, ImageClassifier(SPEC, 4), table).eval()
     z = torch.randn(5, 20, 24)
     with torch.inference_mode():
-        found, image = encoder(z), encoder.classifier(z).argmax(-1)
+        found, image = encoder(z, torch.ones(5, 24)), encoder.classifier(z).argmax(-1)
     assert found.dtype == torch.float32
     assert torch.equal(found, table[image].float())
 

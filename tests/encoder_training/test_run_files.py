@@ -11,6 +11,7 @@ import torch
 from contracts.errors import UserError
 from contracts.manifest import ENCODER_WEIGHTS, LanguageModel, TrainingData, WindowModel
 from encoder_training.data_set.training_set import Scaling
+from encoder_training.evidence.network import EvidenceEncoder, EvidenceSizes
 from encoder_training.history import TrainingEpoch
 from encoder_training.lag import LagChoice, LagScore
 from encoder_training.model import EncoderSpec, PatchEncoder
@@ -49,24 +50,28 @@ def encoders():
     """Return one encoder of each variant."""
     torch.manual_seed(0)
     table = torch.randn(3, GRID.n_patches, GRID.dim).half()
+    sizes = EvidenceSizes(
+        n_bins=20, n_parts=2, n_anchors=3, n_latents=4, n_gaussian=2, n_dims=4, width=8
+    )
     return {
+        "evidence": EvidenceEncoder(SPEC, sizes).eval(),
         "patches": PatchEncoder(SPEC).eval(),
         "retrieval": RetrievalEncoder(SPEC, ImageClassifier(SPEC, 3), table).eval(),
     }
 
 
-@pytest.mark.parametrize("variant", ["patches", "retrieval"])
+@pytest.mark.parametrize("variant", ["evidence", "patches", "retrieval"])
 def test_run_reads_back(variant, tmp_path):
-    """The facts, the weights of either variant and the scaling come back as they were."""
+    """The facts, the weights of each variant and the scaling come back as they were."""
     encoder, model = encoders()[variant], a_model(variant=variant)
     write_run(tmp_path, model, encoder=encoder, scaling=SCALING)
     run = load_run(tmp_path)
     assert run.model == model
     assert (run.model.lag_ns, run.model.seed) == (33_000_000, 3)
     assert run.encoder.spec == SPEC
-    z = torch.randn(4, 20, 5)
+    z, mask = torch.randn(4, 20, 5), torch.ones(4, 5)
     with torch.inference_mode():
-        assert torch.equal(run.encoder(z), encoder(z))
+        assert torch.equal(run.encoder(z, mask), encoder(z, mask))
     assert np.array_equal(run.scaling.mean, SCALING.mean)
     assert not list(tmp_path.glob(".*"))
 

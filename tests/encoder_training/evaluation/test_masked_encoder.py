@@ -24,6 +24,8 @@ def test_shuffled_units_keep_their_own_scale():
     counts = rng.poisson(mean, size=(3, 12, n_units)).astype(np.uint8)
     z = ((counts - scaling.mean) / scaling.std)[:, :, shuffled.order()]
     with torch.no_grad():
-        expected = encoder(torch.from_numpy(z.astype(np.float32))).numpy()
+        expected = encoder(
+            torch.from_numpy(z.astype(np.float32)), torch.ones(len(z), n_units)
+        ).numpy()
     found = MaskedEncoder(encoder, scaling, shuffled).patches(counts)
     np.testing.assert_allclose(found, expected, atol=1e-5)

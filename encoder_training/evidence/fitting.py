@@ -1,0 +1,203 @@
+"""An evidence encoder from closed forms, before anything is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch  # noqa: TID253 - this module is torch code
+from numpy.typing import NDArray
+from torch import Tensor  # noqa: TID253 - as above
+
+from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
+from encoder_training.evaluation.frame_space import FrameSpace, fit_frame_space
+from encoder_training.evidence.anchors import choose_anchors
+from encoder_training.evidence.gaussian import RIDGES, TEMPERS, GaussianModel, GaussianMoments
+from encoder_training.evidence.network import EvidenceEncoder, EvidenceSizes
+from encoder_training.evidence.poisson import (
+    ChoosingWindows,
+    PoissonSums,
+    ShownAnchors,
+    choose_parts,
+    folds_of,
+)
+from encoder_training.losses import TargetScaling
+from encoder_training.masking import PopulationMasks
+from encoder_training.model import EncoderSpec
+
+N_GAUSSIAN = 64
+"""Components that the Gaussian estimates, at most: 33 MB of precisions at 2,000 units."""
+
+MAX_DIMS = 128
+"""Of a patch's embedding, at most, that the last layer combines."""
+
+MOST_CHOOSING = 1_000
+"""Windows that choose the settings of a closed form, at most, evenly thinned."""
+
+BLOCK_WINDOWS = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FoldEvidence:
+    """What windows of one fold meet in training: the Poisson evidence of the others."""
+
+    gain: Tensor
+    offset: Tensor
+    unseen: Tensor  # (n_anchors,): bool, of anchors that no other fold shows
+    nearest: NDArray[np.int64]  # (n_frames,): the nearest of the other anchors
+
+    def to(self, device: torch.device) -> FoldEvidence:
+        """Return it on a device."""
+        return FoldEvidence(
+            self.gain.to(device), self.offset.to(device), self.unseen.to(device), self.nearest
+        )
+
+
+class EvidenceFit:
+    """Fits the closed forms to the training windows, and puts them into `network`.
+
+    Attributes
+    ----------
+    network : EvidenceEncoder
+        On the CPU; gives raw patches.
+    space : FrameSpace
+        Principal components of the training frames, and the place of every frame in them.
+    folds : list of FoldEvidence
+    fold_of : array, shape (n_windows,), int64
+        Fold of each training window of the data, -1 for others.
+    """
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        data: TrainingSet,
+        parts: Split,
+        scaling: Scaling,
+        targets: TargetScaling,
+        masks: PopulationMasks,
+        *,
+        seed: int,
+    ) -> None:
+        self._data, self._parts, self._scaling, self._masks = data, parts, scaling, masks
+        self._rng = np.random.default_rng(seed)
+        frames = np.unique(data.frame[parts.train])
+        self.space: FrameSpace = fit_frame_space(data.targets, targets, frames)
+        places = self.space.coordinates
+        anchors, nearest = choose_anchors(places, frames, seed=seed)
+        fold = folds_of(data.group[parts.train])
+        self.fold_of = np.full(data.n_windows, -1)
+        self.fold_of[parts.train] = fold
+        anchor = nearest[data.frame[parts.train]]
+        shown = ShownAnchors(data, parts.train, places, anchors, anchor, fold)
+        sums = PoissonSums(shown)
+        n_parts = choose_parts(shown, sums, scaling, self._choosing())
+        n_latents = places.shape[1]
+        sizes = EvidenceSizes(
+            n_bins=data.window.n_bins,
+            n_parts=n_parts,
+            n_anchors=len(anchors),
+            n_latents=n_latents,
+            n_gaussian=min(N_GAUSSIAN, n_latents),
+            n_dims=min(MAX_DIMS, spec.grid.dim),
+            width=4 * spec.feed_forward // 3,
+        )
+        self.network = EvidenceEncoder(spec, sizes)
+        self.network.anchors.copy_(torch.from_numpy(anchors))
+        self.folds = self._set_poisson(shown, sums)
+        self._fit_gaussian()
+        set_read_out(self.network, self.space)
+
+    def _choosing(self) -> ChoosingWindows:
+        rows = self._parts.train
+        at = thinned(np.arange(len(rows)), MOST_CHOOSING)
+        z, mask = self._masked(rows[at])
+        return ChoosingWindows(at, z.numpy(), mask.numpy())
+
+    def _set_poisson(self, shown: ShownAnchors, sums: PoissonSums) -> list[FoldEvidence]:
+        """Set the evidence of all folds, and return that without each fold."""
+        network, n_parts = self.network, self.network.sizes.n_parts
+        whole = sums.evidence(self._scaling, n_parts)
+        n = sums.n.sum(axis=0)  # of windows
+        with torch.no_grad():
+            network.poisson_gain.copy_(torch.from_numpy(whole.gain))
+            network.poisson_offset.copy_(torch.from_numpy(whole.offset))
+            network.log_prior.copy_(torch.from_numpy(np.log(n / n.sum())))
+        folds = []
+        for fold in range(sums.n_folds):
+            evidence = sums.evidence(self._scaling, n_parts, without=fold)
+            folds.append(
+                FoldEvidence(
+                    torch.from_numpy(evidence.gain),
+                    torch.from_numpy(evidence.offset),
+                    torch.from_numpy(~evidence.is_seen),
+                    shown.nearest_of(evidence.is_seen),
+                )
+            )
+        return folds
+
+    def _fit_gaussian(self) -> None:
+        network, sizes = self.network, self.network.sizes
+        n_features = sizes.n_parts * network.spec.n_units
+        moments = GaussianMoments(n_features, sizes.n_gaussian)
+        places = self.space.coordinates[:, : sizes.n_gaussian]
+        train = self._parts.train
+        for some in blocks(len(train)):
+            x = network.features(self._z(train[some]))
+            moments.add(x.numpy(), places[self._data.frame[train[some]]])
+        rows = thinned(self._parts.validation, MOST_CHOOSING)
+        z, mask = self._masked(rows)
+        x = network.features(z)
+        true = torch.from_numpy(places[self._data.frame[rows]])
+        best: tuple[float, GaussianModel] | None = None
+        for ridge in RIDGES:
+            model = moments.model(network.spec.n_units, ridge)
+            for temper in TEMPERS:
+                tempered = model.tempered(temper)
+                self._set_gaussian(tempered)
+                error = 0.0
+                for some in blocks(len(rows)):
+                    found = network.gaussian_mean(x[some], mask[some]) * network.gaussian_scale
+                    error += float((found - true[some]).square().sum())
+                if best is None or error < best[0]:
+                    best = error, tempered
+        self._set_gaussian(best[1])  # type: ignore[index]
+
+    def _set_gaussian(self, model: GaussianModel) -> None:
+        self.network.gaussian_gain.copy_(torch.from_numpy(model.gain))
+        self.network.gaussian_precision.copy_(torch.from_numpy(model.precision))
+        self.network.gaussian_scale.copy_(torch.from_numpy(model.scale))
+
+    def _masked(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """Return windows through random populations, and these."""
+        mask = torch.from_numpy(self._masks.draw(len(rows), self._rng)).float()
+        return self._z(rows) * mask.unsqueeze(1), mask
+
+    def _z(self, rows: NDArray[np.int64]) -> Tensor:
+        counts = torch.from_numpy(self._data.counts_of(rows)).float()
+        return (counts - torch.from_numpy(self._scaling.mean)) / torch.from_numpy(self._scaling.std)
+
+
+@torch.no_grad()
+def set_read_out(network: EvidenceEncoder, space: FrameSpace) -> None:
+    """Let the last layers give raw patches from coordinates.
+
+    Of an embedding with more than `MAX_DIMS` dimensions, those directions are kept along which the
+    components, weighted by how far frames spread along them, are longest.
+    """
+    n_patches, dim = space.patch_mean.shape
+    std = np.where(np.isfinite(space.std), space.std, 0)
+    raw = space.basis.reshape(n_patches, dim, -1) * std[:, None]
+    spread = raw * space.coordinates.std(axis=0)
+    longest = np.einsum("pdl,pel->de", spread, spread, optimize=True)
+    directions = np.linalg.eigh(longest)[1][:, ::-1][:, : network.sizes.n_dims]
+    directions = np.ascontiguousarray(directions, dtype=np.float32)
+    to_dims = np.einsum("de,pdl->pel", directions, raw, optimize=True).reshape(-1, raw.shape[-1])
+    network.to_dims.weight.copy_(torch.from_numpy(np.ascontiguousarray(to_dims)))
+    network.to_patch.weight.copy_(torch.from_numpy(directions))
+    network.patch_mean.copy_(torch.from_numpy(space.patch_mean))
+
+
+def blocks(n: int) -> Iterator[slice]:
+    """Cut n windows into blocks."""
+    return (slice(first, first + BLOCK_WINDOWS) for first in range(0, n, BLOCK_WINDOWS))

@@ -1,0 +1,110 @@
+"""How far anchors and regression are believed, fitted on validation windows.
+
+In training both have seen the very windows; how far each holds for others is measured on others.
+Eight weights are fitted by least squares of the coordinates, through random populations, for each
+of a few powers of the posterior. Of these the sharpest is chosen whose patches tell frames apart as
+well as any: patches of one frame are what the language model knows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch  # noqa: TID253 - this module is torch code
+from numpy.typing import NDArray
+from torch import Tensor  # noqa: TID253 - as above
+from torch.nn import functional as F  # noqa: TID253 - as above
+
+from encoder_training.evidence.fitting import blocks
+from encoder_training.evidence.network import N_TRUST, Evidence, EvidenceEncoder
+
+SHARPNESS = (1.0, 2.0, 4.0, 8.0)
+"""Powers of the posterior, to choose from. Mixed patches of several frames are the best guess by
+squared error, and may be nearest to a frame that is none of them."""
+
+RIDGE = 1e-4
+"""Of the least squares, as a share of the mean sum of squares."""
+
+
+@torch.no_grad()
+def fit_trust(
+    network: EvidenceEncoder,
+    z: Tensor,
+    mask: Tensor,
+    frame: NDArray[np.int64],
+    places: Tensor,
+) -> None:
+    """Set `sharpness` and `trust` of a network.
+
+    Parameters
+    ----------
+    z : tensor, shape (n, n_bins, n_units), float32
+        Validation windows, masked.
+    mask : tensor, shape (n, n_units), float32
+    frame : array, shape (n,), int64
+        Row of `places` that each window shows.
+    places : tensor, shape (n_frames, n_latents), float32
+    """
+    shown, own = np.unique(frame, return_inverse=True)
+    candidates = F.normalize(places[shown], dim=-1)
+    true = places[frame]
+    evidence = [_evidence(network, z[some], mask[some]) for some in blocks(len(z))]
+
+    def reciprocal_ranks(weights: Tensor, inputs: list[Tensor]) -> Tensor:
+        scores = []
+        for some, each in zip(blocks(len(z)), inputs, strict=True):
+            y = torch.einsum("i,nil->nl", weights, each)
+            similarity = F.normalize(y, dim=-1) @ candidates.T
+            of_own = similarity[torch.arange(len(y)), torch.from_numpy(own[some])]
+            scores.append(1 / (similarity >= of_own[:, None]).sum(dim=-1))
+        return torch.cat(scores).double()
+
+    tried: list[tuple[float, Tensor, Tensor]] = []
+    for sharpness in SHARPNESS:
+        network.sharpness.fill_(sharpness)
+        inputs = [_inputs(network, each) for each in evidence]
+        weights = _least_squares(inputs, true)
+        tried.append((sharpness, weights, reciprocal_ranks(weights, inputs)))
+    sharpness, weights, scores = _sharpest(tried)
+    network.sharpness.fill_(sharpness)
+    # Anchors are of no use where frames are new: the regression alone, if it is as good.
+    inputs = [_inputs(network, each) for each in evidence]
+    alone = _least_squares([each[:, N_TRUST:] for each in inputs], true)
+    alone = torch.cat([torch.zeros_like(alone), alone])
+    if reciprocal_ranks(alone, inputs).mean() >= scores.mean():
+        weights = alone
+    network.trust.weight.copy_(weights.view(2, N_TRUST))
+
+
+def _sharpest(tried: list[tuple[float, Tensor, Tensor]]) -> tuple[float, Tensor, Tensor]:
+    """Return the sharpest whose reciprocal ranks are within a standard error of the best."""
+    best = max(scores.mean() for _, _, scores in tried)
+    for one in reversed(tried):
+        if one[2].mean() + one[2].std() / len(one[2]) ** 0.5 >= best:
+            return one
+    return tried[0]
+
+
+def _evidence(network: EvidenceEncoder, z: Tensor, mask: Tensor) -> Evidence:
+    x = network.features(z)
+    poisson = network.poisson(x, mask, network.poisson_gain, network.poisson_offset)
+    return network.evidence(x, mask, poisson)
+
+
+def _inputs(network: EvidenceEncoder, evidence: Evidence) -> Tensor:
+    """Return what the weights multiply, shape (n, 2 * N_TRUST, n_latents)."""
+    both, terms = network.parts_of(evidence)
+    return torch.einsum("nk,nil->nikl", terms, both).flatten(1, 2)
+
+
+def _least_squares(inputs: list[Tensor], true: Tensor) -> Tensor:
+    n = inputs[0].shape[1]
+    square = torch.zeros(n, n, dtype=torch.float64, device=true.device)
+    along = torch.zeros(n, dtype=torch.float64, device=true.device)
+    for some, each in zip(blocks(len(true)), inputs, strict=True):
+        wide = each.transpose(0, 1).flatten(1).double()
+        square += wide @ wide.T
+        along += wide @ true[some].flatten().double()
+    ridge = RIDGE * square.diagonal().mean() + 1e-12
+    eye = torch.eye(n, dtype=torch.float64, device=true.device)
+    weights: Tensor = torch.linalg.solve(square + ridge * eye, along).float()
+    return weights
