@@ -22,7 +22,7 @@ def learn(
     held_out: str = "",
     captions: Path | None = None,
     size: Literal["paper", "small", "tiny"] = "paper",
-    training_epochs: Passes = 60,
+    training_epochs: Passes | None = None,
     max_minutes: AboveZero | None = None,
     device: str = "auto",
     seed: Seed = 0,
@@ -62,7 +62,7 @@ def learn(
     size
         Of the encoder: paper, small (a laptop trains it), tiny (for trials).
     training_epochs
-        Passes over the training windows, at most.
+        Passes over the training windows; 20 if omitted.
     max_minutes
         Training ends by then; the same seed then no longer gives the same weights.
     device
