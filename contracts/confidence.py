@@ -21,11 +21,14 @@ CHANCE = 0.1
 """The best tenth: a confidence is the probability that the frame that was shown is among the tenth
 of held-out frames that are most like the decoded grid. It never falls below its chance."""
 
-CONFIDENCE_VERSION = 1
+CONFIDENCE_VERSION = 2
 """Of the two files in a bundle. Raised when a name or a meaning in them changes."""
 
-FEATURES = ("length", "strength", "shortfall")
+FEATURES = ("length", "strength", "shortfall", "cosine", "match", "misfit")
 """Names of the features, in their order."""
+
+FEATURES_OF_VERSION = {1: FEATURES[:3], CONFIDENCE_VERSION: FEATURES}
+"""What files of each version that is read weigh."""
 
 ARRAYS = ("place", "patch_mean", "inverse_std", "component", "response", "inverse_noise")
 """Names of the tensors, the fields of `WindowFeatures`."""
@@ -54,7 +57,7 @@ class ConfidenceFile(BaseModel):
     chance: float
     """`CHANCE`, for people."""
     features: tuple[str, ...]
-    """`FEATURES`: the order of the lists below."""
+    """`FEATURES_OF_VERSION`: the order of the lists below."""
     centre: tuple[float, ...]
     spread: tuple[float, ...]
     weight: tuple[float, ...]
@@ -102,14 +105,16 @@ class WindowFeatures:
         activity: NDArray[np.float32],
         mask: NDArray[np.float32],
     ) -> NDArray[np.float64]:
-        """Return the features of windows, float64 of shape (n, 3).
+        """Return the features of windows, float64 of shape (n, 6).
 
         They are not finite where patches are not.
 
         ``length`` is the logarithm of the mean squared distance of the grid from the training
         mean. ``strength`` is the logarithm of the length of the activity that the grid predicts,
         in standard deviations of noise: how far it could be told from none. ``shortfall`` is by
-        how much less of it is in the spikes; 0 where there is no less.
+        how much less of it is in the spikes; 0 where there is no less. ``cosine`` is that of
+        predicted and true activity, ``match`` the logarithm of how much of the prediction is there.
+        ``misfit`` is the logarithm of the mean square of what the prediction leaves.
 
         Parameters
         ----------
@@ -125,15 +130,23 @@ class WindowFeatures:
         mean = np.add.reduce(z, axis=1) / z.shape[1]
         numbers = np.einsum("nd,dk->nk", mean, self.component)
         predicted = np.einsum("nk,ku->nu", numbers, self.response) * mask
-        seen = activity * self.inverse_noise
+        seen = activity * self.inverse_noise * mask
         strength = np.sqrt(np.einsum("nu,nu->n", predicted, predicted, dtype=np.float64))
         match = np.einsum("nu,nu->n", predicted, seen, dtype=np.float64)
         match /= np.maximum(strength, SMALLEST_STRENGTH)
+        length = np.sqrt(np.einsum("nu,nu->n", seen, seen, dtype=np.float64))
+        left = seen - predicted
+        missed = np.einsum("nu,nu->n", left, left, dtype=np.float64)
+        n_selected = np.add.reduce(mask, axis=1, dtype=np.float64)
         return np.stack(
             [
                 np.log(square + SMALLEST_SQUARE),
                 np.log(strength + SMALLEST_STRENGTH),
                 np.minimum(match - strength, 0),
+                match / np.maximum(length, SMALLEST_STRENGTH),
+                np.log(np.maximum(match, 0) + SMALLEST_STRENGTH),
+                # As if one more unit were selected and fitted as expected: no unit is no 0 / 0.
+                np.log((missed + 1) / (n_selected + 1)),
             ],
             axis=1,
         )
@@ -143,7 +156,8 @@ class WindowFeatures:
 class ConfidenceModel:
     """``CHANCE + (1 - CHANCE) * sigmoid(weight @ (features - centre) / spread + offset)``.
 
-    `centre`, `spread` and `weight` are float64 of shape (3,).
+    `centre`, `spread` and `weight` are float64 of shape (n,): those of the first n features, all or
+    the three of version 1.
 
     References
     ----------
@@ -157,7 +171,8 @@ class ConfidenceModel:
     offset: float
 
     def probability(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the confidence of windows, shape (n, 3) to (n,); NaN for what is not finite."""
+        """Return the confidence of windows, shape (n, 6) to (n,); NaN for what is not finite."""
+        features = features[:, : len(self.weight)]
         logit = np.einsum("nf,f->n", (features - self.centre) / self.spread, self.weight)
         probability = guessed_sigmoid(logit + self.offset)
         return np.where(np.isfinite(features).all(axis=1), probability, np.nan)

@@ -18,8 +18,7 @@ from safetensors.numpy import load_file
 from contracts.confidence import (
     ARRAYS,
     CHANCE,
-    CONFIDENCE_VERSION,
-    FEATURES,
+    FEATURES_OF_VERSION,
     ConfidenceFile,
     ConfidenceModel,
     WindowFeatures,
@@ -130,20 +129,20 @@ def load_confidence(manifest: Manifest) -> ConfidenceModel | None:
 
 def _file_problems(file: ConfidenceFile) -> list[str]:
     problems = []
-    if file.version != CONFIDENCE_VERSION:
+    features = FEATURES_OF_VERSION.get(file.version)
+    if features is None:
+        known = " and ".join(map(str, FEATURES_OF_VERSION))
+        return [f"{CONFIDENCE} is of version {file.version}, this build reads {known}"]
+    if file.features != features or file.chance != CHANCE:
         problems.append(
-            f"{CONFIDENCE} is of version {file.version}, this build reads {CONFIDENCE_VERSION}"
-        )
-    if file.features != FEATURES or file.chance != CHANCE:
-        problems.append(
-            f"{CONFIDENCE} must have the features {', '.join(FEATURES)} and the chance {CHANCE}, "
+            f"{CONFIDENCE} must have the features {', '.join(features)} and the chance {CHANCE}, "
             f"got {', '.join(file.features)} and {file.chance}"
         )
     lengths = {name: len(getattr(file, name)) for name in ("centre", "spread", "weight")}
     problems += [
-        f"{CONFIDENCE}: {name} must have {len(FEATURES)} numbers, got {length}"
+        f"{CONFIDENCE}: {name} must have {len(features)} numbers, got {length}"
         for name, length in lengths.items()
-        if length != len(FEATURES)
+        if length != len(features)
     ]
     if any(spread <= 0 for spread in file.spread):
         problems.append(f"{CONFIDENCE}: spread must be above 0, got {file.spread}")

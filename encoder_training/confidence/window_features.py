@@ -60,7 +60,12 @@ def learn_window_features(
     activity = np.concatenate([activity_of(data.counts_of(block), scaling) for block in blocks])
     gram = numbers.T @ numbers + RIDGE * len(some) * np.eye(numbers.shape[1])
     response = np.linalg.solve(gram, numbers.T @ activity)
-    noise = np.maximum((activity - numbers @ response).std(axis=0), SMALLEST_NOISE)
+    fitted = numbers @ response
+    noise = np.maximum((activity - fitted).std(axis=0), SMALLEST_NOISE)
+    # A response that is fitted to noise has this variance as well, and nothing in new spikes agrees
+    # with it: what is left of the response is the share of its variance that is not by chance.
+    by_chance = noise**2 * numbers.shape[1] / len(some)
+    response *= 1 - np.minimum(by_chance / np.maximum(fitted.var(axis=0), by_chance), 1)
     return WindowFeatures(
         place=place.astype(np.int64),
         patch_mean=patch_mean,

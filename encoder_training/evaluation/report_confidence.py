@@ -54,19 +54,27 @@ def confidence_section(
 
 
 def _unsure_populations(tests: tuple[ConfidenceTest, ...]) -> list[str]:
-    """Return sentences about populations that see nothing, the controls among them."""
-    blind = [test for test in tests if test.right.is_known and test.right.low <= CHANCE]
-    if not blind:
-        return []
-    of_each = [f"{markdown(test.population)} {test.confidence.value:.3f}" for test in blind]
+    """Return sentences about populations that see nothing, and about those that are too sure."""
+    known = [test for test in tests if test.right.is_known]
+    at_chance = [
+        f"{markdown(test.population)} {test.confidence.value:.3f}"
+        for test in known
+        if test.right.low <= CHANCE
+    ]
     too_sure = [
-        markdown(test.population) for test in blind if test.confidence.value > test.right.high
+        f"{markdown(test.population)} ({test.confidence.value:.2f}, right {test.right.value:.2f})"
+        for test in known
+        if test.confidence.value > test.right.high
     ]
-    return [
-        "",
-        f"Mean confidence where the encoder's decodings are at chance ({CHANCE:g}): "
-        f"{', '.join(of_each)}." + (f" **Too sure**: {', '.join(too_sure)}." if too_sure else ""),
-    ]
+    sentences = []
+    if at_chance:
+        sentences.append(
+            f"Mean confidence where the encoder's decodings are at chance ({CHANCE:g}): "
+            f"{', '.join(at_chance)}."
+        )
+    if too_sure:
+        sentences.append(f"**Too sure**: {', '.join(too_sure)}.")
+    return ["", " ".join(sentences)] if sentences else []
 
 
 def write_confidence_figure(folder: Path, fitted: FittedConfidence) -> None:

@@ -40,6 +40,9 @@ def test_features_by_hand(features):
     assert found[0] == pytest.approx(np.log(2 + SMALLEST_SQUARE), rel=1e-6)
     assert found[1] == pytest.approx(np.log(10 + SMALLEST_STRENGTH), rel=1e-6)
     assert found[2] == pytest.approx(36 / 10 - 10, rel=1e-6)
+    assert found[3] == pytest.approx(0.6, rel=1e-6)
+    assert found[4] == pytest.approx(np.log(3.6 + SMALLEST_STRENGTH), rel=1e-6)
+    assert found[5] == pytest.approx(np.log((8**2 + 1) / 3), rel=1e-6)
 
 
 def test_the_second_dimension_counts_half(features):
@@ -58,6 +61,8 @@ def test_a_masked_unit_predicts_nothing(features):
     found = features.of(_grid((3.0, 0.0), (2.0, 1.0)), activity, mask)[0]
     assert found[1] == pytest.approx(np.log(6 + SMALLEST_STRENGTH), rel=1e-6)
     assert found[2] == 0
+    assert found[3] == pytest.approx(1, rel=1e-6)
+    assert found[5] == pytest.approx(np.log((1 + 1) / 2), abs=1e-6)
 
 
 def test_the_mean_grid_is_at_the_floor(features):

@@ -126,11 +126,14 @@ def test_the_two_files_belong_together(bundle):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"version": 2}, "is of version 2, this build reads 1"),
+        ({"version": 3}, "is of version 3, this build reads 1 and 2"),
         ({"features": ["length"]}, "must have the features length, strength, shortfall"),
-        ({"chance": 0.2}, "the chance 0.1, got length, strength, shortfall and 0.2"),
-        ({"weight": [1.0]}, "weight must have 3 numbers, got 1"),
-        ({"spread": [1.0, 0.0, 1.0]}, "spread must be above 0"),
+        (
+            {"chance": 0.2},
+            "cosine, match, misfit and 0.2",
+        ),
+        ({"weight": [1.0]}, "weight must have 6 numbers, got 1"),
+        ({"spread": [1.0, 0.0, 1.0, 1.0, 1.0, 1.0]}, "spread must be above 0"),
         ({"offset": "high"}, "cannot be read"),
         ({"more": 1}, "cannot be read"),
     ],
@@ -168,3 +171,19 @@ def test_a_file_that_is_cut_is_refused(bundle):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ManifestError, match="cannot be read"):
         load_confidence(bundle)
+
+
+def test_a_file_of_version_1_weighs_three_features(bundle):
+    """A bundle of an older program says what it said: the later features have no weight."""
+    path = bundle.folder / CONFIDENCE
+    file = json.loads(path.read_text())
+    without = [*file["weight"][:3], 0.0, 0.0, 0.0]
+    path.write_text(json.dumps({**file, "weight": without}))
+    expected = load_confidence(bundle)
+    first = {name: file[name][:3] for name in ("features", "centre", "spread", "weight")}
+    path.write_text(json.dumps({**file, **first, "version": 1}))
+    found = load_confidence(bundle)
+    assert expected is not None
+    assert found is not None
+    features = np.random.default_rng(0).normal(size=(20, 6))
+    assert found.probability(features) == pytest.approx(expected.probability(features))

@@ -35,9 +35,9 @@ def confidence_model(n_units: int = 12, *, seed: int = 0) -> ConfidenceModel:
     )
     return ConfidenceModel(
         features,
-        centre=np.array([0.5, 1.0, -1.0]),
-        spread=np.array([0.5, 1.0, 2.0]),
-        weight=np.array([1.0, 0.2, 0.3]),
+        centre=np.array([0.5, 1.0, -1.0, 0.0, 0.5, 1.0]),
+        spread=np.array([0.5, 1.0, 2.0, 0.5, 1.0, 1.0]),
+        weight=np.array([1.0, 0.2, 0.3, 0.2, 0.1, -0.2]),
         offset=0.1,
     )
 

@@ -201,7 +201,12 @@ def test_the_report_names_who_sees_nothing(fitted, tmp_path):
     assert f"expected calibration error {fitted.pooled.error}" in text
     assert f"{fitted.selective.at_half} of the surer half" in text
     assert f"silent {fitted.of('silent').confidence.value:.3f}" in text
-    assert "**Too sure**: shuffled" in text.replace("area:CA1, ", "")
+    too_sure = [t for t in fitted.populations if t.confidence.value > t.right.high]
+    named = [
+        f"{test.population} ({test.confidence.value:.2f}, right {test.right.value:.2f})"
+        for test in too_sure
+    ]
+    assert (f"**Too sure**: {', '.join(named)}." if named else "chance") in text
     for test in fitted.populations:
         assert f"| {test.n} | {test.confidence} | {test.right} | {test.error} |" in text
     assert "| *chance* | | | 0.100 | |" in text
