@@ -65,7 +65,7 @@ class EvidenceSizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class WindowEvidence:
     """What anchors and regression say about n windows."""
 
     logits: Tensor  # (n, n_anchors)
@@ -157,7 +157,7 @@ class EvidenceEncoder(EncoderNetwork):
         weighted = x * unit_gain.repeat(self.sizes.n_parts)
         return weighted @ gain + (mask * unit_gain) @ offset
 
-    def evidence(self, x: Tensor, mask: Tensor, poisson: Tensor) -> Evidence:
+    def evidence(self, x: Tensor, mask: Tensor, poisson: Tensor) -> WindowEvidence:
         """Read `features` of the selected units, shape (n, n_parts * n_units)."""
         gaussian = self.gaussian_mean(x, mask)
         hidden = self.sum_over_units(torch.cat([x, mask], dim=-1)) + self.from_gaussian(gaussian)
@@ -166,7 +166,7 @@ class EvidenceEncoder(EncoderNetwork):
         n_rest = self.sizes.n_latents - self.sizes.n_gaussian
         linear = nn.functional.pad(gaussian * self.gaussian_scale, (0, n_rest))
         logits = poisson + self.linear(x) + self.log_prior
-        return Evidence(logits, linear + self.regression(hidden), mask)
+        return WindowEvidence(logits, linear + self.regression(hidden), mask)
 
     def gaussian_mean(self, x: Tensor, mask: Tensor) -> Tensor:
         """Return the mean of the Gaussian posterior, shape (n, n_gaussian), prior deviations."""
@@ -174,7 +174,7 @@ class EvidenceEncoder(EncoderNetwork):
         precision = (mask @ self.gaussian_precision).view(-1, n, n)
         return solve(precision, x @ self.gaussian_gain)
 
-    def parts_of(self, evidence: Evidence) -> tuple[Tensor, Tensor]:
+    def parts_of(self, evidence: WindowEvidence) -> tuple[Tensor, Tensor]:
         """Return what is combined, and what the weights depend on.
 
         The first, of shape (n, 2, n_latents), are coordinates by anchors and by regression, the
@@ -187,7 +187,7 @@ class EvidenceEncoder(EncoderNetwork):
         terms = [torch.ones_like(units), sureness, units, sureness * units]
         return both, torch.stack(terms, dim=-1)
 
-    def combine(self, evidence: Evidence) -> Tensor:
+    def combine(self, evidence: WindowEvidence) -> Tensor:
         """Weigh anchors and regression; returns coordinates of shape (n, n_latents)."""
         both, terms = self.parts_of(evidence)
         latents: Tensor = (self.trust(terms).unsqueeze(-1) * both).sum(dim=1)

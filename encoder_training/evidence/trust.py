@@ -15,7 +15,7 @@ from torch import Tensor  # noqa: TID253 - as above
 from torch.nn import functional as F  # noqa: TID253 - as above
 
 from encoder_training.evidence.fitting import blocks
-from encoder_training.evidence.network import N_TRUST, Evidence, EvidenceEncoder
+from encoder_training.evidence.network import N_TRUST, EvidenceEncoder, WindowEvidence
 
 SHARPNESS = (1.0, 2.0, 4.0, 8.0)
 """Powers of the posterior, to choose from. Mixed patches of several frames are the best guess by
@@ -84,13 +84,13 @@ def _sharpest(tried: list[tuple[float, Tensor, Tensor]]) -> tuple[float, Tensor,
     return tried[0]
 
 
-def _evidence(network: EvidenceEncoder, z: Tensor, mask: Tensor) -> Evidence:
+def _evidence(network: EvidenceEncoder, z: Tensor, mask: Tensor) -> WindowEvidence:
     x = network.features(z)
     poisson = network.poisson(x, mask, network.poisson_gain, network.poisson_offset)
     return network.evidence(x, mask, poisson)
 
 
-def _inputs(network: EvidenceEncoder, evidence: Evidence) -> Tensor:
+def _inputs(network: EvidenceEncoder, evidence: WindowEvidence) -> Tensor:
     """Return what the weights multiply, shape (n, 2 * N_TRUST, n_latents)."""
     both, terms = network.parts_of(evidence)
     return torch.einsum("nk,nil->nikl", terms, both).flatten(1, 2)
