@@ -62,6 +62,11 @@ class TrainingOptions:
             )
         if self.variant == "retrieval" and self.contrastive:
             raise MisuseError("the retrieval variant has no contrastive loss; leave it at 0")
+        if self.variant == "evidence" and self.precision != "float32":
+            raise MisuseError(
+                "the evidence encoder is trained in float32: log likelihoods go into the "
+                f"thousands, where {self.precision} knows every eighth number"
+            )
         if self.max_minutes is not None and self.max_minutes <= 0:
             raise MisuseError(f"max_minutes must be above 0, got {self.max_minutes}")
 

@@ -100,7 +100,8 @@ def train(
         Training ends by then, time before an interruption included. The same seed then no longer
         gives the same weights.
     precision
-        Of products of matrices; auto is bfloat16 on a GPU that has it, else float32.
+        Of products of matrices. The evidence encoder is trained in float32; for the paper's, auto
+        is bfloat16 on a GPU that has it, else float32.
     device
         auto, cpu, cuda, cuda:1; auto is a GPU if there is one.
     threads
@@ -139,6 +140,11 @@ def train(
             "out the one or the other."
         )
     is_paper = architecture == "neurrator" or bool(given)
+    if precision == "bfloat16" and not is_paper:
+        raise UserError(
+            "--precision bfloat16 goes with --architecture neurrator: log likelihoods need "
+            "float32. Leave out --precision, or train the paper's encoder."
+        )
     variant = variant or "patches"
     if variant == "retrieval" and (weights is not None or contrastive):
         raise UserError(
@@ -170,7 +176,7 @@ def train(
             learning_rate=learning_rate or defaults.learning_rate,
             windows_per_epoch=windows_per_epoch,
             max_minutes=max_minutes,
-            precision=resolve_precision(precision, device),
+            precision=resolve_precision(precision, device) if is_paper else "float32",
             device=device,
             variant=variant if is_paper else "evidence",
             contrastive=contrastive,

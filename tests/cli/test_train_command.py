@@ -272,6 +272,7 @@ def test_training_goes_on_from_weights(paper_run, dataset, tmp_path):
         (["--device", "mps"], "is not there"),
         (["--variant", "retrieval", "--contrastive", "1"], "no contrastive loss"),
         (["--architecture", "evidence", "--paper-loss"], "--paper-loss go with"),
+        (["--precision", "bfloat16"], "log likelihoods need float32"),
         (["--weights", "nowhere.pt"], "There is no checkpoint nowhere.pt"),
         (["--learning-rate", "0"], "learning-rate"),
         (["--lag-ms", "9000"], "no presentation has a window"),
