@@ -106,7 +106,7 @@ class EvidenceFit:
         self.network.anchors.copy_(torch.from_numpy(anchors))
         self.folds = self._set_poisson(shown, sums)
         self._fit_gaussian()
-        set_read_out(self.network, self.space)
+        set_read_out(self.network, self.space, frames)
 
     def _choosing(self) -> ChoosingWindows:
         rows = self._parts.train
@@ -179,16 +179,16 @@ class EvidenceFit:
 
 
 @torch.no_grad()
-def set_read_out(network: EvidenceEncoder, space: FrameSpace) -> None:
+def set_read_out(network: EvidenceEncoder, space: FrameSpace, frames: NDArray[np.int64]) -> None:
     """Let the last layers give raw patches from coordinates.
 
     Of an embedding with more than `MAX_DIMS` dimensions, those directions are kept along which the
-    components, weighted by how far frames spread along them, are longest.
+    components, weighted by how far the training frames spread along them, are longest.
     """
     n_patches, dim = space.patch_mean.shape
     std = np.where(np.isfinite(space.std), space.std, 0)
     raw = space.basis.reshape(n_patches, dim, -1) * std[:, None]
-    spread = raw * space.coordinates.std(axis=0)
+    spread = raw * space.coordinates[frames].std(axis=0)
     longest = np.einsum("pdl,pel->de", spread, spread, optimize=True)
     directions = np.linalg.eigh(longest)[1][:, ::-1][:, : network.sizes.n_dims]
     directions = np.ascontiguousarray(directions, dtype=np.float32)
