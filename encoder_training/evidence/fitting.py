@@ -10,6 +10,7 @@ import torch  # noqa: TID253 - this module is torch code
 from numpy.typing import NDArray
 from torch import Tensor  # noqa: TID253 - as above
 
+from contracts.errors import UserError
 from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
 from encoder_training.evaluation.frame_space import FrameSpace, fit_frame_space
 from encoder_training.evidence.anchors import choose_anchors
@@ -81,6 +82,11 @@ class EvidenceFit:
     ) -> None:
         self._data, self._parts, self._scaling, self._masks = data, parts, scaling, masks
         self._rng = np.random.default_rng(seed)
+        if not np.isfinite(targets.patch_mean).all():
+            raise UserError(
+                "the patches of training frames must be numbers, and some are not. Prepare the "
+                "data set again."
+            )
         frames = np.unique(data.frame[parts.train])
         self.space: FrameSpace = fit_frame_space(data.targets, targets, frames)
         places = self.space.coordinates

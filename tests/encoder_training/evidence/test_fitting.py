@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from contracts.errors import UserError
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import Split, TrainingSet, measure_scaling
 from encoder_training.evidence import fitting
@@ -97,6 +98,15 @@ def test_what_the_test_shows_changes_nothing(prepared, fit, monkeypatch):
     closed_forms = {name for name, _ in fit.network.named_buffers()}
     for name in {*closed_forms, "to_dims.weight", "to_patch.weight"}:
         assert torch.equal(state[name], expected[name]), name
+
+
+def test_patches_that_are_no_numbers_are_refused(prepared):
+    """One of them in a training frame ends the fit with a sentence."""
+    data, parts = prepared.windows(LAG_NS)
+    targets = data.targets.copy()
+    targets[data.frame[parts.train[3]], 1, 2] = np.nan
+    with pytest.raises(UserError, match="patches of training frames must be numbers"):
+        fit_to(replace(data, targets=targets), parts)
 
 
 def test_closed_forms_read_the_movie(prepared, fit):
