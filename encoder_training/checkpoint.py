@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn  # noqa: TID253 - tensors are what is kept
 
 from contracts.errors import UserError
-from encoder_training.data_set.training_set import Split, TrainingSet
+from encoder_training.data_set.training_set import Scaling, Split, TrainingSet
 from encoder_training.files import tensor_file
 
 CHECKPOINT_VERSION = 1
@@ -45,13 +45,17 @@ class Checkpoint:
 
 
 def fingerprint(
-    data: TrainingSet, parts: Split, settings: dict[str, Any], initial: nn.Module | None
+    data: TrainingSet,
+    parts: Split,
+    settings: dict[str, Any],
+    initial: nn.Module | None,
+    scaling: Scaling | None = None,
 ) -> dict[str, Any]:
     """Return what a training depends on.
 
-    `settings` are options and sizes, as JSON can hold them. The result is flat: dotted names
-    and plain values. Windows, frames, groups and parts are hashed whole, counts and patches in
-    a sample.
+    `settings` are options and sizes, as JSON can hold them; `scaling` is None where it is measured
+    on the data. The result is flat: dotted names and plain values. Windows, frames, groups and
+    parts are hashed whole, counts and patches in a sample.
     """
     rows = np.unique(np.linspace(0, len(data.counts) - 1, N_SAMPLED).astype(np.int64))
     rows_of_patches = data.targets.reshape(-1, data.targets.shape[-1])
@@ -68,6 +72,8 @@ def fingerprint(
     if initial is not None:
         state = initial.state_dict()
         facts["initial_weights"] = _digest(*(state[name].cpu().numpy() for name in sorted(state)))
+    if scaling is not None:
+        facts["scaling"] = _digest(scaling.mean, scaling.std)
     return {**facts, **flat(settings)}
 
 

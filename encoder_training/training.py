@@ -64,15 +64,16 @@ def train_encoder(
     parts: Split | None = None,
     clock: Clock | None = None,
     initial: PatchEncoder | None = None,
+    scaling: Scaling | None = None,
     checkpoint: Path | None = None,
     on_resume: Callable[[tuple[TrainingEpoch, ...]], None] | None = None,
 ) -> TrainingResult:
     """Train an encoder.
 
     Without `parts` the groups `validation_groups` are held out, or groups that are drawn. `initial`
-    gives raw patches; its weights are those to begin with. `checkpoint` is written after each pass.
-    If it exists, training resumes from it; its time counts for `max_minutes`, up to the last whole
-    pass.
+    gives raw patches; its weights are those to begin with. Counts are scaled by `scaling`, or as
+    measured on the training windows. `checkpoint` is written after each pass. If it exists,
+    training resumes from it; its time counts for `max_minutes`, up to the last whole pass.
 
     Raises
     ------
@@ -101,9 +102,9 @@ def train_encoder(
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):
         torch.manual_seed(options.seed)
-        run = TrainingRun(spec, data, parts, options, clock or HostClock(), initial)
+        run = TrainingRun(spec, data, parts, options, clock or HostClock(), initial, scaling)
         settings = {"options": asdict(options), "spec": asdict(spec)}
-        depends_on = fingerprint(data, parts, settings, initial)
+        depends_on = fingerprint(data, parts, settings, initial, scaling)
         if checkpoint is not None and checkpoint.exists():
             run.restore(read_checkpoint(checkpoint, depends_on))
             if on_resume is not None:
@@ -137,9 +138,10 @@ class TrainingRun:
         options: TrainingOptions,
         clock: Clock,
         initial: PatchEncoder | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
         self.options, self.history = options, list[TrainingEpoch]()
-        self.scaling = measure_scaling(data, parts.train)
+        self.scaling = scaling or measure_scaling(data, parts.train)
         self._data, self._train = data, parts.train
         self._validation = thinned(parts.validation, options.max_validation_windows)
         self._masks = PopulationMasks(data.population, options.masking)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from contracts.errors import UserError
+from encoder_training.data_set.training_set import Scaling
 from encoder_training.history import TrainingEpoch
 from encoder_training.options import TrainingOptions
 from encoder_training.training import train_encoder
@@ -96,6 +97,13 @@ def test_other_data_are_refused(part, change, data, checkpoint):
     """Counts, patches and windows are known by their content."""
     with pytest.raises(UserError, match=f"these differ: {part}"):
         train_encoder(SPEC, replace(data, **change(data)), QUICK, checkpoint=checkpoint)
+
+
+def test_other_statistics_are_refused(data, checkpoint):
+    """Counts that were scaled by themselves do not go on by the statistics of a file."""
+    ones = np.ones(data.n_units, dtype=np.float32)
+    with pytest.raises(UserError, match=r"these differ: scaling \(None there"):
+        train_encoder(SPEC, data, QUICK, scaling=Scaling(ones, ones), checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"\x08" + b"\0" * 7 + b"{}      "])
