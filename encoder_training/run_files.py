@@ -82,6 +82,9 @@ class RunModel(BaseModel):
     """With the device that "auto" came to; `seed` is among them."""
     weights_sha256: Sha256 | Literal[""] = ""
     """Of the checkpoint that training began with; empty for random weights."""
+    zscore_sha256: Sha256 | Literal[""] = ""
+    """Of the file whose z-score statistics the checkpoint came with; empty where they were measured
+    on the training windows."""
     judged_only: bool = False
     """The weights are those of that checkpoint: nothing was trained."""
     concepts: tuple[str, ...] | None = None

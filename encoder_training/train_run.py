@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch  # noqa: TID253 - this module trains
-from safetensors import SafetensorError, safe_open
 
 from contracts.atomic_files import check_folder_writable, write_json
 from contracts.errors import DependencyError, UserError
@@ -29,12 +28,12 @@ from encoder_training.evaluation.evaluate import MAX_WINDOWS, evaluate_encoder
 from encoder_training.evaluation.report import write_report
 from encoder_training.evaluation.results import METRICS
 from encoder_training.history import TrainingEpoch, plot_history, write_history
+from encoder_training.initial_weights import InitialWeights, load_initial_weights
 from encoder_training.lag import choose_lag, plot_lags
-from encoder_training.model import EncoderNetwork, EncoderSpec, PatchEncoder
+from encoder_training.model import EncoderSpec, PatchEncoder
 from encoder_training.options import TrainingOptions
 from encoder_training.probes.concepts import check_concepts
 from encoder_training.probes.fitting import fit_probes, save_probes
-from encoder_training.released import load_released
 from encoder_training.run_files import (
     CHECKPOINT,
     CURVES,
@@ -50,13 +49,13 @@ from encoder_training.run_files import (
     write_run,
 )
 from encoder_training.training import TrainingResult, train_encoder
-from encoder_training.weights import SPEC_KEY, load_weights, variant_of
+from encoder_training.weights import variant_of
 
 IN_TABLE = ("cosine", "skill", "within_1s", "rank")
 """Scores that the terminal shows; report.md has them all."""
 
-COMPARED = ("dataset_sha256", "variant", "spec", "options", "weights_sha256", "judged_only",
-            "concepts", "test_windows", "lags_ns")  # fmt: skip
+COMPARED = ("dataset_sha256", "variant", "spec", "options", "weights_sha256", "zscore_sha256",
+            "judged_only", "concepts", "test_windows", "lags_ns")  # fmt: skip
 """What makes two runs the same one."""
 
 Notify = Callable[[str], None]
@@ -75,6 +74,7 @@ class TrainRequest:
     command: str
     weights: Path | None = None
     heads: int = 8
+    zscore: Path | None = None  # Statistics of `weights`; by default those beside a checkpoint
     evaluates_only: bool = False
     concepts: tuple[str, ...] | None = None
     test_windows: int | None = None  # Most windows to evaluate on; `MAX_WINDOWS` if None
@@ -101,7 +101,7 @@ def train_run(request: TrainRequest, *, overwrite: bool, notify: Notify) -> list
         torch.set_num_threads(request.n_threads)
     notify(f"checking the files of {request.dataset}")
     prepared = load_prepared(request.dataset, check_hashes=True)
-    initial = _initial_encoder(request, prepared)
+    initial = _initial_weights(request, prepared)
     wanted = _wanted_run(request, prepared, initial)
     begun = _begun_run(request.folder, wanted, overwrite=overwrite)
     if begun is not None and begun.finished:
@@ -140,59 +140,36 @@ def check_libraries() -> None:
         )
 
 
-def _initial_encoder(request: TrainRequest, prepared: PreparedSet) -> EncoderNetwork | None:
-    """Return the encoder that training begins with, if one is named.
-
-    Raises
-    ------
-    UserError
-        If it cannot be read, or does not fit the units and patches of the data set.
-    """
+def _initial_weights(request: TrainRequest, prepared: PreparedSet) -> InitialWeights | None:
     if request.weights is None:
         return None
-    n_units, grid = len(prepared.population), prepared.grid
-    if not _is_of_a_run(request.weights):
-        return load_released(request.weights, n_units=n_units, grid=grid, n_heads=request.heads)
-    encoder = load_weights(request.weights)
-    spec, variant = encoder.spec, variant_of(encoder)
-    if (spec.n_units, spec.grid) != (n_units, grid):
-        raise UserError(
-            f"{request.weights} must be for the data set's {n_units} units and {grid}; it is for "
-            f"{spec.n_units} units and {spec.grid}. Train without --weights."
-        )
-    if variant != "patches" and not request.evaluates_only:
-        raise UserError(
-            f"{request.weights} are weights of the variant {variant}, which training cannot begin "
-            "with. Evaluate them with --training-epochs 0, or train without --weights."
-        )
-    return encoder
-
-
-def _is_of_a_run(path: Path) -> bool:
-    """Whether `save_weights` wrote a file, with its sizes in the header."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            return SPEC_KEY in (file.metadata() or {})
-    except (OSError, SafetensorError):
-        return False
+    return load_initial_weights(
+        request.weights,
+        prepared,
+        n_heads=request.heads,
+        zscore=request.zscore,
+        variant=request.options.variant,
+        evaluates_only=request.evaluates_only,
+    )
 
 
 def _wanted_run(
-    request: TrainRequest, prepared: PreparedSet, initial: EncoderNetwork | None
+    request: TrainRequest, prepared: PreparedSet, initial: InitialWeights | None
 ) -> RunModel:
     """Return the run that is requested, its lag the first of the list."""
     sizes = {"paper": EncoderSpec, "small": EncoderSpec.small, "tiny": EncoderSpec.tiny}
     spec = sizes[request.size](len(prepared.population), prepared.grid)
-    window = prepared.window
+    window, zscore = prepared.window, initial.scaling_file if initial else None
     return RunModel(
         dataset=str(request.dataset),
         dataset_sha256=prepared.training_data.sha256,
         training_data=prepared.training_data,
         language_model=prepared.language_model,
-        variant=variant_of(initial) if initial else request.options.variant,
-        spec=initial.spec if initial is not None else spec,
+        variant=variant_of(initial.encoder) if initial else request.options.variant,
+        spec=initial.encoder.spec if initial else spec,
         options=request.options,
         weights_sha256=sha256_of(request.weights) if request.weights is not None else "",
+        zscore_sha256=sha256_of(zscore) if zscore is not None else "",
         judged_only=request.evaluates_only,
         concepts=request.concepts,
         test_windows=request.test_windows,
@@ -256,16 +233,17 @@ def _trained(
     model: RunModel,
     data: TrainingSet,
     parts: Split,
-    initial: EncoderNetwork | None,
+    initial: InitialWeights | None,
     notify: Notify,
 ) -> RunFolder:
     """Train from the last checkpoint on, if there is one, and write weights and scaling."""
+    if initial is not None:
+        notify(f"z-score statistics: {initial.scaling_source}")
     if request.evaluates_only and initial is not None:
-        scaling = measure_scaling(data, parts.train)
-        trained = TrainingResult(initial, scaling, (), data.group[parts.validation])
+        scaling = initial.scaling or measure_scaling(data, parts.train)
+        trained = TrainingResult(initial.encoder, scaling, (), data.group[parts.validation])
     else:
-        begins_with = initial if isinstance(initial, PatchEncoder) else None
-        trained = _train(request, model, data, parts, begins_with, notify)
+        trained = _train(request, model, data, parts, initial, notify)
     model = model.model_copy(
         update={
             "n_passes": len(trained.history),
@@ -282,7 +260,7 @@ def _train(
     model: RunModel,
     data: TrainingSet,
     parts: Split,
-    initial: PatchEncoder | None,
+    initial: InitialWeights | None,
     notify: Notify,
 ) -> TrainingResult:
     folder, n_passes = request.folder, request.options.training_epochs
@@ -305,13 +283,17 @@ def _train(
         )
         write_rows()
 
+    encoder = initial.encoder if initial else None
     return train_encoder(
         model.spec,
         data,
         model.options,
         on_epoch,
         parts=parts,
-        initial=initial,
+        initial=encoder if isinstance(encoder, PatchEncoder) else None,
+        # Statistics of its own stay with a checkpoint while it is trained: its weights fit them,
+        # and by others its first outputs would be of other counts than those that it learned from.
+        scaling=initial.scaling if initial else None,
         checkpoint=folder / CHECKPOINT,
         on_resume=on_resume,
     )

@@ -30,6 +30,7 @@ def train(
     lags_ms: str = "",
     weights: Path | None = None,
     heads: Count = 8,
+    zscore: Path | None = None,
     training_epochs: Passes | None = None,
     batch_size: Count = 64,
     learning_rate: AboveZero | None = None,
@@ -75,7 +76,7 @@ def train(
         --weights, --contrastive or --paper-loss.
     variant
         Of the paper's encoder. patches: predict each patch of the frame; retrieval: classify the
-        training image and give its true patches. patches if omitted.
+        training image and give its true patches. patches if omitted; weights tell it themselves.
     lag_ms
         A window describes the frame shown this long before its end, milliseconds.
     lags_ms
@@ -83,9 +84,15 @@ def train(
     weights
         Checkpoint to begin with, whose sizes count: of the authors' released layout (.pt or
         .safetensors), or encoder.safetensors of a run. Its units must be those of the data set,
-        in the same order.
+        in the same order. Of the variant retrieval it can be evaluated, with --training-epochs 0;
+        the outputs of a released one are the data set's training frames, by movie and number.
     heads
         Attention heads of a released checkpoint, which its shapes do not tell.
+    zscore
+        Statistics that the counts of the weights were z-scored by: an .npz file with zscore_mean
+        and zscore_std. If omitted, neural_STIMULUS_SESSION.npz beside a checkpoint
+        neurrator_patches_STIMULUS_SESSION.pt; where that is not there, they are measured on the
+        training windows.
     training_epochs
         Passes over the training windows. 20 if omitted; of the paper's encoder 60 at most, and it
         ends 12 passes after the best. 0 only evaluates the weights.
@@ -127,6 +134,8 @@ def train(
     """
     if training_epochs == 0 and weights is None:
         raise UserError("--training-epochs 0 only evaluates, so it needs --weights; got none.")
+    if zscore is not None and weights is None:
+        raise UserError("--zscore gives the statistics of --weights; got none.")
     of_paper = {
         "--variant": variant is not None,
         "--weights": weights is not None,
@@ -146,10 +155,12 @@ def train(
             "float32. Leave out --precision, or train the paper's encoder."
         )
     variant = variant or "patches"
-    if variant == "retrieval" and (weights is not None or contrastive):
+    if variant == "retrieval" and contrastive:
+        raise UserError("--variant retrieval has no contrastive loss; leave --contrastive out.")
+    if variant == "retrieval" and weights is not None and training_epochs != 0:
         raise UserError(
-            "--variant retrieval has no released checkpoints and no contrastive loss; leave "
-            "--weights and --contrastive out."
+            "--variant retrieval cannot be trained from --weights on. Evaluate them with "
+            "--training-epochs 0, or leave --weights out."
         )
     from encoder_training.devices import resolve_device, resolve_precision
     from encoder_training.lag import parse_lags
@@ -166,6 +177,7 @@ def train(
         lags_ns=parse_lags(lag_ms, lags_ms),
         weights=weights,
         heads=heads,
+        zscore=zscore,
         evaluates_only=training_epochs == 0,
         options=replace(
             defaults,

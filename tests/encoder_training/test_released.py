@@ -10,81 +10,24 @@ from torch import nn
 from contracts.embedding import PatchGrid
 from contracts.errors import UserError
 from encoder_training.released import load_released
-
-GRID = PatchGrid(3, 2, 10)
-N_UNITS, N_BINS, WIDTH, CHANNELS, HEADS = 7, 20, 48, 16, 8
-
-
-class Conv(nn.Module):
-    """Three convolutions side by side."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.branches = nn.ModuleList()
-        for k in (3, 7, 15):
-            conv = nn.Conv1d(N_UNITS, CHANNELS, k, padding="same")
-            self.branches.append(nn.Sequential(conv, nn.GELU(), nn.BatchNorm1d(CHANNELS)))
-
-    def forward(self, x):
-        """Time is last inside, first outside."""
-        x = x.permute(0, 2, 1)
-        return torch.cat([branch(x) for branch in self.branches], dim=1).permute(0, 2, 1)
-
-
-class Released(nn.Module):
-    """The paper's network, written from its description and not from ours."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.wants_weights = False
-        self.drop = nn.Dropout(0.2)
-        self.multi_conv = Conv()
-        self.input_proj = nn.Sequential(
-            nn.Linear(3 * CHANNELS, WIDTH), nn.GELU(), nn.LayerNorm(WIDTH), nn.Dropout(0.2)
-        )
-
-        def layer():
-            return nn.TransformerEncoderLayer(
-                d_model=WIDTH, nhead=HEADS, dim_feedforward=2 * WIDTH, dropout=0.2,
-                activation="gelu", batch_first=True, norm_first=False,
-            )  # fmt: skip
-
-        self.transformer = nn.TransformerEncoder(layer(), 2)
-        self.patch_queries = nn.Parameter(torch.randn(GRID.n_patches, WIDTH) * 0.02)
-        self.cross_attn = nn.MultiheadAttention(WIDTH, HEADS, dropout=0.2, batch_first=True)
-        self.ca_norm = nn.LayerNorm(WIDTH)
-        self.patch_transformer = nn.TransformerEncoder(layer(), 2)
-        self.out_proj = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, GRID.dim))
-
-    def forward(self, x):
-        """(batch, bins, units) to (batch, patches, dim)."""
-        h = self.transformer(self.input_proj(self.multi_conv(self.drop(x))))
-        q = self.patch_queries.unsqueeze(0).repeat(x.shape[0], 1, 1)
-        out, _ = self.cross_attn(q, h, h, need_weights=self.wants_weights)
-        return self.out_proj(self.patch_transformer(self.ca_norm(q + out)))
+from tests.encoder_training.released_networks import (
+    N_BINS,
+    N_UNITS,
+    WIDTH,
+    Released,
+    data_set,
+    shaken,
+    wrapped,
+)
 
 
 @pytest.fixture(scope="module")
 def released() -> Released:
-    """Return one with random weights everywhere, running statistics too."""
+    """Return a network that predicts patches."""
     torch.manual_seed(0)
-    network = Released()
-    with torch.no_grad():
-        for name, tensor in network.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.copy_(torch.rand_like(tensor) + 0.5 if "var" in name else tensor + 0.1)
-    return network.eval()
-
-
-def wrapped(state, kind):
-    """Return the state dict as scripts save it."""
-    compiled = {f"module._orig_mod.{name}": tensor for name, tensor in state.items()}
-    return {
-        "plain": state,
-        "model": {"model": state, "epoch": 3},
-        "state_dict": {"state_dict": compiled, "optimizer": {"lr": 0.1}},
-        "model_state_dict": {"model_state_dict": state},
-    }[kind]
+    network = shaken(Released())
+    assert isinstance(network, Released)
+    return network
 
 
 @pytest.mark.parametrize("kind", ["plain", "model", "state_dict", "model_state_dict"])
@@ -92,7 +35,7 @@ def test_output_is_that_of_the_released_network(kind, released, tmp_path):
     """In evaluation mode every bit agrees, however the checkpoint was wrapped."""
     path = tmp_path / "ckpt.pt"
     torch.save(wrapped(released.state_dict(), kind), path)
-    encoder = load_released(path, n_units=N_UNITS, grid=GRID)
+    encoder = load_released(path, data_set())
     z = torch.randn(5, N_BINS, N_UNITS)
     with torch.no_grad():
         mask = torch.ones(5, N_UNITS)
@@ -111,7 +54,7 @@ def test_attention_that_also_gives_its_weights_agrees(released, tmp_path):
     with torch.no_grad():
         expected = released(z)
         released.wants_weights = False
-        found = load_released(path, n_units=N_UNITS, grid=GRID)(z, torch.ones(len(z), N_UNITS))
+        found = load_released(path, data_set())(z, torch.ones(len(z), N_UNITS))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -122,9 +65,9 @@ def test_safetensors_is_read(released, tmp_path):
     z = torch.randn(2, N_BINS, N_UNITS)
     with torch.no_grad():
         mask = torch.ones(len(z), N_UNITS)
-        encoder = load_released(path, n_units=N_UNITS, grid=GRID)
+        encoder = load_released(path, data_set())
         assert torch.equal(encoder(z, mask), released(z))
-        other = load_released(path, n_units=N_UNITS, grid=GRID, n_heads=4)
+        other = load_released(path, data_set(), n_heads=4)
         assert not torch.equal(other(z, mask), released(z))
 
 
@@ -133,7 +76,7 @@ def test_another_population_is_named(released, tmp_path):
     path = tmp_path / "ckpt.pt"
     torch.save(released.state_dict(), path)
     with pytest.raises(UserError, match=r"it takes 7 units, the data set has 9\. Prepare"):
-        load_released(path, n_units=9, grid=GRID)
+        load_released(path, data_set(n_units=9))
 
 
 def test_every_misfit_is_in_one_error(released, tmp_path):
@@ -145,7 +88,7 @@ def test_every_misfit_is_in_one_error(released, tmp_path):
     path = tmp_path / "ckpt.pt"
     torch.save(state, path)
     with pytest.raises(UserError) as error:
-        load_released(path, n_units=N_UNITS, grid=GRID)
+        load_released(path, data_set())
     for part in ("2 missing: ca_norm.weight, patch_queries", "1 unexpected: extra"):
         assert part in str(error.value)
     assert "out_proj.1.bias is (3,) and should be (10,)" in str(error.value)
@@ -156,7 +99,7 @@ def test_another_grid_is_a_misfit(released, tmp_path):
     path = tmp_path / "ckpt.pt"
     torch.save(released.state_dict(), path)
     with pytest.raises(UserError, match=r"patch_queries is \(6, 48\) and should be \(4, 48\)"):
-        load_released(path, n_units=N_UNITS, grid=PatchGrid(2, 2, 10))
+        load_released(path, data_set(grid=PatchGrid(2, 2, 10)))
 
 
 @pytest.mark.parametrize("name", ["ckpt.pt", "ckpt.safetensors"])
@@ -164,10 +107,10 @@ def test_what_is_no_checkpoint_is_one_sentence(name, tmp_path):
     """Nothing, noise, and a pickle of code are refused alike."""
     path = tmp_path / name
     with pytest.raises(UserError, match="There is no checkpoint"):
-        load_released(path, n_units=N_UNITS, grid=GRID)
+        load_released(path, data_set())
     path.write_bytes(b"noise")
     with pytest.raises(UserError, match="cannot be read as weights"):
-        load_released(path, n_units=N_UNITS, grid=GRID)
+        load_released(path, data_set())
 
 
 @pytest.mark.parametrize(
@@ -181,7 +124,7 @@ def test_weights_that_give_no_numbers_are_refused(name, value, released, tmp_pat
     path = tmp_path / "ckpt.pt"
     torch.save(state, path)
     with pytest.raises(UserError, match=name):
-        load_released(path, n_units=N_UNITS, grid=GRID)
+        load_released(path, data_set())
 
 
 def test_junk_that_looks_like_a_pickle_is_one_sentence(tmp_path):
@@ -189,7 +132,7 @@ def test_junk_that_looks_like_a_pickle_is_one_sentence(tmp_path):
     path = tmp_path / "ckpt.pt"
     path.write_bytes(b"junk" * 100)
     with pytest.raises(UserError, match="cannot be read as weights"):
-        load_released(path, n_units=N_UNITS, grid=GRID)
+        load_released(path, data_set())
 
 
 def test_code_is_not_unpickled(tmp_path):
@@ -197,7 +140,7 @@ def test_code_is_not_unpickled(tmp_path):
     path = tmp_path / "module.pt"
     torch.save(nn.Linear(2, 2), path)
     with pytest.raises(UserError, match="save the state dict alone"):
-        load_released(path, n_units=N_UNITS, grid=GRID)
+        load_released(path, data_set())
     torch.save({"epoch": 3}, path)
     with pytest.raises(UserError, match="must hold a state dict"):
-        load_released(path, n_units=N_UNITS, grid=GRID)
+        load_released(path, data_set())
