@@ -15,12 +15,14 @@ from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, 
 from encoder_training.evaluation.frame_space import FrameSpace, fit_frame_space
 from encoder_training.evidence.anchors import choose_anchors
 from encoder_training.evidence.gaussian import RIDGES, TEMPERS, GaussianModel, GaussianMoments
-from encoder_training.evidence.network import EvidenceEncoder, EvidenceSizes
+from encoder_training.evidence.network import EvidenceEncoder, EvidenceSizes, part_sums
 from encoder_training.evidence.poisson import (
+    PARTS,
     ChoosingWindows,
     PoissonSums,
     ShownAnchors,
     choose_parts,
+    fewest,
     folds_of,
 )
 from encoder_training.losses import TargetScaling
@@ -98,6 +100,7 @@ class EvidenceFit:
         shown = ShownAnchors(data, parts.train, places, anchors, anchor, fold)
         sums = PoissonSums(shown)
         n_parts = choose_parts(shown, sums, scaling, self._choosing())
+        n_parts, gaussian = self._choose_gaussian(n_parts)
         n_latents = places.shape[1]
         sizes = EvidenceSizes(
             n_bins=data.window.n_bins,
@@ -111,7 +114,7 @@ class EvidenceFit:
         self.network = EvidenceEncoder(spec, sizes)
         self.network.anchors.copy_(torch.from_numpy(anchors))
         self.folds = self._set_poisson(shown, sums)
-        self._fit_gaussian()
+        self._set_gaussian(gaussian)
         set_read_out(self.network, self.space, frames)
 
     def _choosing(self) -> ChoosingWindows:
@@ -142,32 +145,44 @@ class EvidenceFit:
             )
         return folds
 
-    def _fit_gaussian(self) -> None:
-        network, sizes = self.network, self.network.sizes
-        n_features = sizes.n_parts * network.spec.n_units
-        moments = GaussianMoments(n_features, sizes.n_gaussian)
-        places = self.space.coordinates[:, : sizes.n_gaussian]
-        train = self._parts.train
+    def _choose_gaussian(self, at_least: int) -> tuple[int, GaussianModel]:
+        """Return parts of a window and the model; the fewest that are as good as any.
+
+        They are no fewer than those of the Poisson evidence: the network has one choice for both.
+        """
+        possible = [n for n in PARTS if at_least <= n <= self._data.window.n_bins]
+        z, mask = self._masked(thinned(self._parts.validation, MOST_CHOOSING))
+        fitted = [self._fit_gaussian(n, z, mask) for n in possible]
+        chosen = fewest([errors for errors, _ in fitted])
+        return possible[chosen], fitted[chosen][1]
+
+    def _fit_gaussian(
+        self, n_parts: int, z: Tensor, mask: Tensor
+    ) -> tuple[NDArray[np.float64], GaussianModel]:
+        """Return the squared error of each validation window, and the model, at its best."""
+        data, train = self._data, self._parts.train
+        sums = part_sums(data.window.n_bins, n_parts)
+        places = self.space.coordinates[:, :N_GAUSSIAN]
+        moments = GaussianMoments(n_parts * data.n_units, places.shape[1])
         for some in blocks(len(train)):
-            x = network.features(self._z(train[some]))
-            moments.add(x.numpy(), places[self._data.frame[train[some]]])
+            x = (sums @ self._z(train[some])).flatten(1)
+            moments.add(x.numpy(), places[data.frame[train[some]]])
         rows = thinned(self._parts.validation, MOST_CHOOSING)
-        z, mask = self._masked(rows)
-        x = network.features(z)
-        true = torch.from_numpy(places[self._data.frame[rows]])
-        best: tuple[float, GaussianModel] | None = None
+        x, true = (sums @ z).flatten(1), torch.from_numpy(places[data.frame[rows]])
+        best: tuple[NDArray[np.float64], GaussianModel] | None = None
         for ridge in RIDGES:
-            model = moments.model(network.spec.n_units, ridge)
+            model = moments.model(data.n_units, ridge)
             for temper in TEMPERS:
                 tempered = model.tempered(temper)
-                self._set_gaussian(tempered)
-                error = 0.0
-                for some in blocks(len(rows)):
-                    found = network.gaussian_mean(x[some], mask[some]) * network.gaussian_scale
-                    error += float((found - true[some]).square().sum())
-                if best is None or error < best[0]:
+                error = np.concatenate(
+                    [
+                        (true[some] - tempered.mean(x[some], mask[some])).square().sum(dim=-1)
+                        for some in blocks(len(rows))
+                    ]
+                ).astype(np.float64)
+                if best is None or error.mean() < best[0].mean():
                     best = error, tempered
-        self._set_gaussian(best[1])  # type: ignore[index]
+        return best  # type: ignore[return-value]
 
     def _set_gaussian(self, model: GaussianModel) -> None:
         self.network.gaussian_gain.copy_(torch.from_numpy(model.gain))

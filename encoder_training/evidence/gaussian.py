@@ -15,7 +15,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch  # noqa: TID253 - the network's own solver is tried
 from numpy.typing import NDArray
+from torch import Tensor  # noqa: TID253 - as above
+
+from encoder_training.evidence.network import solve
 
 RIDGES = (0.01, 0.1, 1.0)
 """Added to each component's sum of squares, as a share of it, to choose from."""
@@ -34,6 +38,16 @@ class GaussianModel:
     gain: NDArray[np.float32]  # (n_features, n_gaussian): of the features, precision-weighted
     precision: NDArray[np.float32]  # (n_units, n_gaussian ** 2): that a unit adds
     scale: NDArray[np.float32]  # (n_gaussian,): standard deviation of each component
+
+    def mean(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Return the mean of the posterior, coordinates of shape (n, n_gaussian).
+
+        As the network computes it: `x` are its features, of shape (n, n_features).
+        """
+        n = len(self.scale)
+        precision = (mask @ torch.from_numpy(self.precision)).view(-1, n, n)
+        mean = solve(precision, x @ torch.from_numpy(self.gain))
+        return mean * torch.from_numpy(self.scale)
 
     def tempered(self, temper: float) -> GaussianModel:
         """Return the model, less sure."""

@@ -27,7 +27,7 @@ Conjugate gradients: Hestenes and Stiefel, J. Res. Natl. Bur. Stand. 1952.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Self
 
@@ -199,6 +199,25 @@ class EvidenceEncoder(EncoderNetwork):
         dims = self.to_dims(latents).view(-1, self.spec.grid.n_patches, self.sizes.n_dims)
         patches: Tensor = self.to_patch(dims) + self.patch_mean
         return patches
+
+
+def without_idle_anchors(encoder: EvidenceEncoder) -> EvidenceEncoder:
+    """Return an encoder with the same output and one anchor, if the anchors have no weight.
+
+    They are half of the weights, and of the work before the last layers.
+    """
+    by_anchors, by_regression = encoder.trust.weight.tolist()
+    sureness = by_regression[1], by_regression[3]
+    if any(by_anchors) or any(sureness):
+        return encoder
+    fewer = EvidenceEncoder(encoder.spec, replace(encoder.sizes, n_anchors=1))
+    state = encoder.state_dict()
+    for name in ("poisson_gain", "poisson_offset"):
+        state[name] = state[name][:, :1]
+    for name in ("log_prior", "anchors", "linear.weight"):
+        state[name] = state[name][:1]
+    fewer.load_state_dict(state)
+    return fewer
 
 
 def part_sums(n_bins: int, n_parts: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: TID253 - as above
 
 from encoder_training.data_set.training_set import Scaling, Split, thinned
 from encoder_training.evidence.fitting import EvidenceFit
-from encoder_training.evidence.network import EvidenceEncoder
+from encoder_training.evidence.network import EvidenceEncoder, without_idle_anchors
 from encoder_training.evidence.trust import fit_trust
 from encoder_training.losses import patch_cosine
 from encoder_training.masking import PopulationMasks, masked_z
@@ -107,10 +107,10 @@ class EvidenceObjective:
         fit_trust(self._network, z, self._drawn, self._data.frame[self._validation], self._places)
 
     def encoder(self, state: dict[str, Tensor]) -> EncoderNetwork:
-        """Return the encoder of some weights."""
+        """Return the encoder of some weights, without anchors where they have no weight."""
         encoder = EvidenceEncoder(self._network.spec, self._network.sizes)
         encoder.load_state_dict(state)
-        return encoder.eval()
+        return without_idle_anchors(encoder).eval()
 
     def _cosine(self, latents: Tensor, true: Tensor) -> Tensor:
         """Return the mean cosine of a few patches; what no component holds is left out."""

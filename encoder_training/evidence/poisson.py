@@ -10,7 +10,7 @@ learns how far to believe it, whether the test shows frames again or new ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,12 +125,14 @@ def choose_parts(
     """
     possible = [n for n in PARTS if n <= sums.n_parts]
     losses = [_losses(shown, sums, scaling, n, windows) for n in possible]
+    return possible[fewest(losses)]
+
+
+def fewest(losses: Sequence[NDArray[np.float64]]) -> int:
+    """Return the first whose mean is within a standard error of the best, window by window."""
     best = min(losses, key=lambda loss: loss.mean())
-    for n, loss in zip(possible, losses, strict=True):
-        worse = loss - best
-        if worse.mean() <= worse.std() / len(worse) ** 0.5:
-            return n
-    return possible[-1]
+    worse = [loss - best for loss in losses]
+    return next(k for k, each in enumerate(worse) if each.mean() <= each.std() / len(each) ** 0.5)
 
 
 def _losses(

@@ -21,6 +21,10 @@ SHARPNESS = (1.0, 2.0, 4.0, 8.0)
 """Powers of the posterior, to choose from. Mixed patches of several frames are the best guess by
 squared error, and may be nearest to a frame that is none of them."""
 
+ALONE = [N_TRUST, N_TRUST + 2]
+"""Weights of the regression where anchors have none: a constant, and by the number of units. How
+sure the posterior is does not matter then, so that the anchors can be left out altogether."""
+
 RIDGE = 1e-4
 """Of the least squares, as a share of the mean sum of squares."""
 
@@ -68,8 +72,8 @@ def fit_trust(
     network.sharpness.fill_(sharpness)
     # Anchors are of no use where frames are new: the regression alone, if it is as good.
     inputs = [_inputs(network, each) for each in evidence]
-    alone = _least_squares([each[:, N_TRUST:] for each in inputs], true)
-    alone = torch.cat([torch.zeros_like(alone), alone])
+    alone = torch.zeros_like(weights)
+    alone[ALONE] = _least_squares([each[:, ALONE] for each in inputs], true)
     if reciprocal_ranks(alone, inputs).mean() >= scores.mean():
         weights = alone
     network.trust.weight.copy_(weights.view(2, N_TRUST))
