@@ -128,7 +128,10 @@ def contrastive_loss(
     """
     left = F.normalize(predicted.mean(dim=1), dim=-1)
     right = F.normalize(target.mean(dim=1), dim=-1)
-    logits = left @ right.T / temperature
+    # Under autocast the product alone would be in half precision, whose steps are as large as what
+    # tells frames that look alike apart.
+    with torch.autocast(left.device.type, enabled=False):
+        logits = left @ right.T / temperature
     n = len(frame)
     is_same = (frame[:, None] == frame[None, :]) & ~torch.eye(
         n, dtype=torch.bool, device=frame.device

@@ -29,6 +29,16 @@ def test_patch_loss_by_hand():
     assert patch_loss(target, target).item() == pytest.approx(0, abs=1e-6)
 
 
+def test_contrastive_loss_is_not_of_half_precision():
+    """Training in bfloat16 gives it float32 patches, and it compares them in float32."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(6, 4, 32, generator=generator) for _ in range(2))
+    frame = torch.arange(6)
+    expected = contrastive_loss(left, right, frame)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(contrastive_loss(left, right, frame), expected)
+
+
 def test_contrastive_loss_by_hand():
     """Two windows at right angles; the same way round it is small, the other way large."""
     eye = torch.eye(2)[:, None, :]
