@@ -12,7 +12,7 @@ from torch import Tensor  # noqa: TID253 - as above
 
 from contracts.errors import UserError
 from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
-from encoder_training.evaluation.frame_space import FrameSpace, fit_frame_space
+from encoder_training.evaluation.frame_space import BLOCK_BYTES, FrameSpace, fit_frame_space
 from encoder_training.evidence.anchors import choose_anchors
 from encoder_training.evidence.gaussian import RIDGES, TEMPERS, GaussianModel, GaussianMoments
 from encoder_training.evidence.network import EvidenceEncoder, EvidenceSizes, part_sums
@@ -60,6 +60,11 @@ class FoldEvidence:
 class EvidenceFit:
     """Fits the closed forms to the training windows, and puts them into `network`.
 
+    Raises
+    ------
+    UserError
+        If patches of training frames are no numbers, or all alike.
+
     Attributes
     ----------
     network : EvidenceEncoder
@@ -84,13 +89,8 @@ class EvidenceFit:
     ) -> None:
         self._data, self._parts, self._scaling, self._masks = data, parts, scaling, masks
         self._rng = np.random.default_rng(seed)
-        if not np.isfinite(targets.patch_mean).all():
-            raise UserError(
-                "the patches of training frames must be numbers, and some are not. Prepare the "
-                "data set again."
-            )
         frames = np.unique(data.frame[parts.train])
-        self.space: FrameSpace = fit_frame_space(data.targets, targets, frames)
+        self.space = space_of(data, targets, frames)
         places = self.space.coordinates
         anchors, nearest = choose_anchors(places, frames, seed=seed)
         fold = folds_of(data.group[parts.train])
@@ -199,6 +199,28 @@ class EvidenceFit:
         return (counts - torch.from_numpy(self._scaling.mean)) / torch.from_numpy(self._scaling.std)
 
 
+def space_of(data: TrainingSet, targets: TargetScaling, frames: NDArray[np.int64]) -> FrameSpace:
+    """Find the principal components of the training frames.
+
+    Raises
+    ------
+    UserError
+        If their patches are no numbers, or all alike.
+    """
+    if not np.isfinite(targets.patch_mean).all():
+        raise UserError(
+            "the patches of training frames must be numbers, and some are not. Prepare the "
+            "data set again."
+        )
+    space = fit_frame_space(data.targets, targets, frames)
+    if not space.coordinates.shape[1]:
+        raise UserError(
+            "training frames must differ in their patches; those of the data set are all equal, "
+            f"of {len(frames)}. Prepare it with a movie that changes, or with more of it."
+        )
+    return space
+
+
 @torch.no_grad()
 def set_read_out(network: EvidenceEncoder, space: FrameSpace, frames: NDArray[np.int64]) -> None:
     """Let the last layers give raw patches from coordinates.
@@ -208,13 +230,22 @@ def set_read_out(network: EvidenceEncoder, space: FrameSpace, frames: NDArray[np
     """
     n_patches, dim = space.patch_mean.shape
     std = np.where(np.isfinite(space.std), space.std, 0)
-    raw = space.basis.reshape(n_patches, dim, -1) * std[:, None]
-    spread = raw * space.coordinates[frames].std(axis=0)
-    longest = np.einsum("pdl,pel->de", spread, spread, optimize=True)
+    basis = space.basis.reshape(n_patches, dim, -1)
+    deviation = space.coordinates[frames].std(axis=0)
+    # At the paper's size the basis takes 600 MB, and so would each copy of it.
+    step = max(1, BLOCK_BYTES // (4 * dim * basis.shape[-1]))
+    some_patches = [slice(first, first + step) for first in range(0, n_patches, step)]
+    longest = np.zeros((dim, dim), dtype=np.float32)
+    for some in some_patches:
+        spread = basis[some] * std[:, None] * deviation
+        longest += np.einsum("pdl,pel->de", spread, spread, optimize=True)
     directions = np.linalg.eigh(longest)[1][:, ::-1][:, : network.sizes.n_dims]
     directions = np.ascontiguousarray(directions, dtype=np.float32)
-    to_dims = np.einsum("de,pdl->pel", directions, raw, optimize=True).reshape(-1, raw.shape[-1])
-    network.to_dims.weight.copy_(torch.from_numpy(np.ascontiguousarray(to_dims)))
+    weight = network.to_dims.weight.view(n_patches, directions.shape[1], -1)
+    for some in some_patches:
+        raw = basis[some] * std[:, None]
+        to_dims = np.einsum("de,pdl->pel", directions, raw, optimize=True)
+        weight[some] = torch.from_numpy(np.ascontiguousarray(to_dims))
     network.to_patch.weight.copy_(torch.from_numpy(directions))
     network.patch_mean.copy_(torch.from_numpy(space.patch_mean))
 

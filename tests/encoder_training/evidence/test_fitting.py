@@ -12,7 +12,8 @@ from contracts.errors import UserError
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import Split, TrainingSet, measure_scaling
 from encoder_training.evidence import fitting
-from encoder_training.evidence.fitting import EvidenceFit, blocks
+from encoder_training.evidence.fitting import EvidenceFit, blocks, set_read_out
+from encoder_training.evidence.network import EvidenceEncoder
 from encoder_training.losses import measure_targets
 from encoder_training.masking import MaskingOptions, PopulationMasks
 from encoder_training.model import EncoderSpec
@@ -107,6 +108,31 @@ def test_patches_that_are_no_numbers_are_refused(prepared):
     targets[data.frame[parts.train[3]], 1, 2] = np.nan
     with pytest.raises(UserError, match="patches of training frames must be numbers"):
         fit_to(replace(data, targets=targets), parts)
+
+
+@pytest.mark.parametrize("n_shown", [1, 30])
+def test_frames_that_are_all_equal_are_refused(prepared, n_shown):
+    """Also where training shows one frame alone: there is nothing to tell apart."""
+    data, parts = prepared.windows(LAG_NS)
+    frames = np.unique(data.frame[parts.train])[:n_shown]
+    targets = data.targets.copy()
+    targets[frames] = targets[frames[0]]
+    shown = replace(parts, train=parts.train[np.isin(data.frame[parts.train], frames)])
+    with pytest.raises(UserError, match=f"must differ.*all equal, of {len(frames)}"):
+        fit_to(replace(data, targets=targets), shown)
+
+
+def test_read_out_is_made_in_blocks_of_patches(prepared, fit, monkeypatch):
+    """One patch at a time, as where the basis is larger than memory has room for twice."""
+    monkeypatch.setattr(fitting, "BLOCK_BYTES", 1)
+    data, parts = prepared.windows(LAG_NS)
+    blockwise = EvidenceEncoder(fit.network.spec, fit.network.sizes)
+    set_read_out(blockwise, fit.space, np.unique(data.frame[parts.train]))
+    latents = torch.from_numpy(fit.space.coordinates)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            blockwise.read_out(latents), fit.network.read_out(latents), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_closed_forms_read_the_movie(prepared, fit):
