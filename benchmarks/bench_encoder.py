@@ -15,7 +15,7 @@ turn with the contenders. Operations are counted by torch's ``FlopCounterMode`` 
 and an addition are two), on the network as it is; the weights are 50 MB in float32, whose reading
 takes a thirtieth of that time at the memory's speed; on a GPU it weighs more. The evidence encoder
 at the same size, with 1,024 anchors and 256 components, takes 0.3 GFLOP a window, and its weights
-are 200 MB: one window at a time is bound by the memory.
+are 240 MB: one window at a time is bound by the memory.
 
 The contenders take turns, call by call, on the same windows, and must agree. "ORT" is what the
 daemon runs (`daemon.encoders.onnx.OnnxGraph`), with the graph that ``neurrate export`` writes.
@@ -312,7 +312,7 @@ def _torch_on_gpu(model: CountEncoder, precision: str) -> Contender:
     import copy
 
     dtype = getattr(torch, precision)
-    encoder = copy.deepcopy(model.encoder).to("cuda", dtype)
+    encoder = copy.deepcopy(model.encoder).to_precision(dtype).to("cuda")
     scaling = Scaling(model.mean.numpy(), model.std.numpy())
     on_gpu = CountEncoder(encoder, scaling).to("cuda").eval()
 
