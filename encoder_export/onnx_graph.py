@@ -98,7 +98,7 @@ def write_graph(
 ) -> None:
     """Trace an encoder, and write its graph: ``counts``, ``mask`` -> ``grid``, for 1 to 64 windows.
 
-    The encoder, of either variant, is not changed. `write_int8` makes the third format of a float32
+    The encoder, of any variant, is not changed. `write_int8` makes the third format of a float32
     graph.
 
     Raises
@@ -137,6 +137,8 @@ def write_int8(float32: Path, path: Path) -> None:
         graph = onnx.load(float32).graph
         is_evidence = any(one.name == "encoder.poisson_gain" for one in graph.initializer)
         quantized_operators = LAYERS if is_evidence else QUANTIZED_OPERATORS
+        # The quantizer first rewrites each Gemm as a MatMul, so that it must quantize both types; a
+        # MatMul of the graph is left out by its name.
         left_out = [node.name for node in graph.node if node.op_type not in quantized_operators]
         quantization.quantize_dynamic(
             float32,
@@ -168,7 +170,7 @@ def fold_batch_norm(encoder: EncoderNetwork) -> EncoderNetwork:
     only if the padding were the mean as well, and it is zero: the bins at the window's edges would
     change.
 
-    The encoder, in evaluation mode and of either variant, is not changed; the copy is in evaluation
+    The encoder, in evaluation mode and of any variant, is not changed; the copy is in evaluation
     mode. The products are made in float64 and rounded once.
     """
     folded = copy.deepcopy(encoder).eval()

@@ -1,7 +1,7 @@
 """A run folder: what ``neurrate train`` writes, and evaluation and export read.
 
 ``run.json`` holds the request and its outcome; ``encoder.safetensors`` holds the weights
-of the best pass, and ``scaling.safetensors`` the mean and the standard deviation of each unit.
+of the pass that is kept, ``scaling.safetensors`` the mean and the standard deviation of each unit.
 Those two exist as soon as training is over; ``run.json`` says ``finished`` once the run is
 evaluated as well. The other files are tables and figures for people.
 """

@@ -178,7 +178,7 @@ class TrainingRun:
         return self._best_epoch
 
     def train_one_epoch(self, bar: tqdm[None]) -> TrainingEpoch:
-        """Go once over the training windows, or as far as time allows, and validate."""
+        """Make the steps of a pass, or those that time allows, and validate."""
         self._network.train()
         n_drawn = self._steps_per_epoch * self._batch_size
         orders = [

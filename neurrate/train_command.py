@@ -68,8 +68,8 @@ def train(
     run
         Folder of the run.
     size
-        Of the encoder: paper (12 million parameters at 2,000 units), small (2.4 million at 600
-        units: a laptop trains it), tiny (for trials).
+        Of the encoder: paper, small (a laptop trains it), tiny (for trials). The paper's encoder
+        has 12 million parameters at 2,000 units, and 2.4 million at 600 units in small.
     architecture
         evidence: each unit adds evidence, so that any set of units is read well, a single area or
         a few units too; neurrator: the paper's. evidence if omitted, neurrator with --variant,
@@ -84,8 +84,9 @@ def train(
     weights
         Checkpoint to begin with, whose sizes count: of the authors' released layout (.pt or
         .safetensors), or encoder.safetensors of a run. Its units must be those of the data set,
-        in the same order. Of the variant retrieval it can be evaluated, with --training-epochs 0;
-        the outputs of a released one are the data set's training frames, by movie and number.
+        in the same order. Retrieval and evidence encoders can only be evaluated, with
+        --training-epochs 0; the outputs of a released retrieval checkpoint are the data set's
+        training frames, by movie and number.
     heads
         Attention heads of a released checkpoint, which its shapes do not tell.
     zscore
