@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 MAX_ANCHORS = 1024
 """Each frame of a movie of 30 s. More of them are neighbours of each other, and at 2,000 units and
-four parts of a window each takes 64 kB in the network."""
+four parts of a window each takes 73 kB in the network."""
 
 N_CLUSTERED = 64
 """Principal components in which clusters are sought."""
@@ -37,7 +37,7 @@ def choose_anchors(
 
         clusters = MiniBatchKMeans(MAX_ANCHORS, random_state=seed, n_init=1, max_iter=20)
         label = clusters.fit(anchors[:, :N_CLUSTERED]).predict(anchors[:, :N_CLUSTERED])
-        anchors = np.stack([anchors[label == one].mean(axis=0) for one in np.unique(label)])
+        anchors = np.stack([anchors[label == cluster].mean(axis=0) for cluster in np.unique(label)])
     # Of frames that are equal, one is an anchor; no frame of training is nearest to the others.
     anchors = anchors[np.unique(nearest(coordinates[frames], anchors))]
     return anchors, nearest(coordinates, anchors)

@@ -24,7 +24,7 @@ from encoder_training.evidence.network import part_sums
 N_FOLDS = 5
 
 PRIOR = 1.0
-"""Windows' worth of the mean over all anchors that each anchor has been shown beside its own."""
+"""Weight of the mean over all anchors in the mean count of each, in windows."""
 
 TEMPERS = (1.0, 0.5, 0.25, 0.12, 0.06)
 """Factors of the log likelihood, each part at its best of them."""
@@ -132,7 +132,9 @@ def fewest(losses: Sequence[NDArray[np.float64]]) -> int:
     """Return the first whose mean is within a standard error of the best, window by window."""
     best = min(losses, key=lambda loss: loss.mean())
     worse = [loss - best for loss in losses]
-    return next(k for k, each in enumerate(worse) if each.mean() <= each.std() / len(each) ** 0.5)
+    return next(
+        k for k, excess in enumerate(worse) if excess.mean() <= excess.std() / len(excess) ** 0.5
+    )
 
 
 def _losses(

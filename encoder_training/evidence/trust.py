@@ -55,8 +55,8 @@ def fit_trust(
 
     def reciprocal_ranks(weights: Tensor, inputs: list[Tensor]) -> Tensor:
         scores = []
-        for some, each in zip(blocks(len(z)), inputs, strict=True):
-            y = torch.einsum("i,nil->nl", weights, each)
+        for some, block in zip(blocks(len(z)), inputs, strict=True):
+            y = torch.einsum("i,nil->nl", weights, block)
             similarity = F.normalize(y, dim=-1) @ candidates.T
             of_own = similarity[torch.arange(len(y)), torch.from_numpy(own[some])]
             scores.append(1 / (similarity >= of_own[:, None]).sum(dim=-1))
@@ -65,15 +65,15 @@ def fit_trust(
     tried: list[tuple[float, Tensor, Tensor]] = []
     for sharpness in SHARPNESS:
         network.sharpness.fill_(sharpness)
-        inputs = [_inputs(network, each) for each in evidence]
+        inputs = [_inputs(network, block) for block in evidence]
         weights = _least_squares(inputs, true)
         tried.append((sharpness, weights, reciprocal_ranks(weights, inputs)))
     sharpness, weights, scores = _sharpest(tried)
     network.sharpness.fill_(sharpness)
     # Anchors are of no use where frames are new: the regression alone, if it is as good.
-    inputs = [_inputs(network, each) for each in evidence]
+    inputs = [_inputs(network, block) for block in evidence]
     alone = torch.zeros_like(weights)
-    alone[ALONE] = _least_squares([each[:, ALONE] for each in inputs], true)
+    alone[ALONE] = _least_squares([block[:, ALONE] for block in inputs], true)
     if reciprocal_ranks(alone, inputs).mean() >= scores.mean():
         weights = alone
     network.trust.weight.copy_(weights.view(2, N_TRUST))
@@ -101,11 +101,12 @@ def _inputs(network: EvidenceEncoder, evidence: WindowEvidence) -> Tensor:
 
 
 def _least_squares(inputs: list[Tensor], true: Tensor) -> Tensor:
+    """Return the weights of the inputs, float32 of shape (n_inputs,)."""
     n = inputs[0].shape[1]
     square = torch.zeros(n, n, dtype=torch.float64, device=true.device)
     along = torch.zeros(n, dtype=torch.float64, device=true.device)
-    for some, each in zip(blocks(len(true)), inputs, strict=True):
-        wide = each.transpose(0, 1).flatten(1).double()
+    for some, block in zip(blocks(len(true)), inputs, strict=True):
+        wide = block.transpose(0, 1).flatten(1).double()
         square += wide @ wide.T
         along += wide @ true[some].flatten().double()
     ridge = RIDGE * square.diagonal().mean() + 1e-12
