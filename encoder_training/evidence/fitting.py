@@ -151,15 +151,20 @@ class EvidenceFit:
         They are no fewer than those of the Poisson evidence: the network has one choice for both.
         """
         possible = [n for n in PARTS if at_least <= n <= self._data.window.n_bins]
-        z, mask = self._masked(thinned(self._parts.validation, MOST_CHOOSING))
-        fitted = [self._fit_gaussian(n, z, mask) for n in possible]
+        rows = thinned(self._parts.validation, MOST_CHOOSING)
+        z, mask = self._masked(rows)
+        true = torch.from_numpy(self.space.coordinates[self._data.frame[rows], :N_GAUSSIAN])
+        fitted = [
+            min(self._fit_gaussian(n, z, mask, true), key=lambda pair: pair[0].mean())
+            for n in possible
+        ]
         chosen = fewest([errors for errors, _ in fitted])
         return possible[chosen], fitted[chosen][1]
 
     def _fit_gaussian(
-        self, n_parts: int, z: Tensor, mask: Tensor
-    ) -> tuple[NDArray[np.float64], GaussianModel]:
-        """Return the squared error of each validation window, and the model, at its best."""
+        self, n_parts: int, z: Tensor, mask: Tensor, true: Tensor
+    ) -> Iterator[tuple[NDArray[np.float64], GaussianModel]]:
+        """Yield the squared error of each validation window, and the model, for each setting."""
         data, train = self._data, self._parts.train
         sums = part_sums(data.window.n_bins, n_parts)
         places = self.space.coordinates[:, :N_GAUSSIAN]
@@ -167,9 +172,7 @@ class EvidenceFit:
         for some in blocks(len(train)):
             x = (sums @ self._z(train[some])).flatten(1)
             moments.add(x.numpy(), places[data.frame[train[some]]])
-        rows = thinned(self._parts.validation, MOST_CHOOSING)
-        x, true = (sums @ z).flatten(1), torch.from_numpy(places[data.frame[rows]])
-        best: tuple[NDArray[np.float64], GaussianModel] | None = None
+        x = (sums @ z).flatten(1)
         for ridge in RIDGES:
             model = moments.model(data.n_units, ridge)
             for temper in TEMPERS:
@@ -177,12 +180,10 @@ class EvidenceFit:
                 error = np.concatenate(
                     [
                         (true[some] - tempered.mean(x[some], mask[some])).square().sum(dim=-1)
-                        for some in blocks(len(rows))
+                        for some in blocks(len(true))
                     ]
                 ).astype(np.float64)
-                if best is None or error.mean() < best[0].mean():
-                    best = error, tempered
-        return best  # type: ignore[return-value]
+                yield error, tempered
 
     def _set_gaussian(self, model: GaussianModel) -> None:
         self.network.gaussian_gain.copy_(torch.from_numpy(model.gain))

@@ -102,8 +102,8 @@ class EvidenceObjective:
 
     def fit_on_validation(self) -> None:
         """Fit how far anchors and regression are believed."""
-        counts = torch.from_numpy(self._data.counts_of(self._validation)).float()
-        z = masked_z(counts.to(self._drawn.device), self._unit_mean, self._unit_std, self._drawn)
+        counts = torch.from_numpy(self._data.counts_of(self._validation)).to(self._drawn.device)
+        z = masked_z(counts.float(), self._unit_mean, self._unit_std, self._drawn)
         fit_trust(self._network, z, self._drawn, self._data.frame[self._validation], self._places)
 
     def encoder(self, state: dict[str, Tensor]) -> EncoderNetwork:
