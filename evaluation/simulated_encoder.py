@@ -74,9 +74,9 @@ left out are in every caption, or other words for one of these."""
 class BundleRecipe:
     """All that the encoder depends on."""
 
-    scenes: int = 2_400  # of the long movie, a second each
+    scenes: int = 5_000  # of the long movie, a second each
     repeats: int = 4  # of the short movie of 30 s, half of them before the long one
-    epochs: int = 9  # at most
+    epochs: int = 8
     seed: int = 0
 
 

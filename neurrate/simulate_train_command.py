@@ -64,8 +64,8 @@ def train_encoder(
     out: Path,
     *,
     model: Path | None = None,
-    scenes: Count = 2_400,
-    epochs: Count = 9,
+    scenes: Count = 5_000,
+    epochs: Count = 8,
     seed: Seed = 0,
     curves: Path | None = None,
 ) -> None:
@@ -89,7 +89,7 @@ def train_encoder(
     scenes
         Seconds of the long movie, a random scene in each.
     epochs
-        Passes over the windows, at most.
+        Passes over the windows.
     seed
         Of the day, the weights and the order.
     curves

@@ -47,7 +47,7 @@ alike, and units differ in how far they are Poisson."""
 FIRST_GAIN = 0.25
 """Of each unit's log likelihoods. Counts vary more than Poisson ones, and units share noise."""
 
-N_ITERATIONS = 20
+N_ITERATIONS = 32
 """Of conjugate gradients, which serve where no solver is: in an ONNX graph."""
 
 
