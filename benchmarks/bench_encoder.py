@@ -58,7 +58,11 @@ from daemon.encoders.onnx import OnnxGraph
 from encoder_export.bundle import BundleFacts, write_bundle
 from encoder_export.onnx_graph import CountEncoder, Precision
 from encoder_training.data_set.training_set import Scaling
-from encoder_training.evidence.network import EvidenceEncoder, EvidenceSizes
+from encoder_training.evaluation.frame_space import MAX_COMPONENTS
+from encoder_training.evidence.anchors import MAX_ANCHORS
+from encoder_training.evidence.fitting import sizes_for
+from encoder_training.evidence.network import EvidenceEncoder
+from encoder_training.evidence.poisson import PARTS
 from encoder_training.model import EncoderSpec, PatchEncoder
 
 N_UNITS = 2_000
@@ -225,15 +229,9 @@ def _spec(*, is_quick: bool) -> EncoderSpec:
 
 def _evidence(spec: EncoderSpec) -> EvidenceEncoder:
     """Return an encoder of the largest sizes, its closed forms random."""
-    n_latents = min(256, spec.grid.n_patches)
-    sizes = EvidenceSizes(
-        n_bins=N_BINS,
-        n_parts=4,
-        n_anchors=1_024,
-        n_latents=n_latents,
-        n_gaussian=min(64, n_latents),
-        n_dims=min(128, spec.grid.dim),
-        width=4 * spec.feed_forward // 3,
+    n_latents = min(MAX_COMPONENTS, spec.grid.n_patches)
+    sizes = sizes_for(
+        spec, n_bins=N_BINS, n_parts=max(PARTS), n_anchors=MAX_ANCHORS, n_latents=n_latents
     )
     encoder = EvidenceEncoder(spec, sizes)
     loads = torch.randn(spec.n_units, sizes.n_gaussian) / spec.n_units**0.5

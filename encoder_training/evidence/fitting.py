@@ -57,6 +57,21 @@ class FoldEvidence:
         )
 
 
+def sizes_for(
+    spec: EncoderSpec, *, n_bins: int, n_parts: int, n_anchors: int, n_latents: int
+) -> EvidenceSizes:
+    """Return all sizes of an encoder, from those that the data decide."""
+    return EvidenceSizes(
+        n_bins=n_bins,
+        n_parts=n_parts,
+        n_anchors=n_anchors,
+        n_latents=n_latents,
+        n_gaussian=min(N_GAUSSIAN, n_latents),
+        n_dims=min(MAX_DIMS, spec.grid.dim),
+        width=4 * spec.feed_forward // 3,
+    )
+
+
 class EvidenceFit:
     """Fits the closed forms to the training windows, and puts them into `network`.
 
@@ -101,15 +116,12 @@ class EvidenceFit:
         sums = PoissonSums(shown)
         n_parts = choose_parts(shown, sums, scaling, self._choosing())
         n_parts, gaussian = self._choose_gaussian(n_parts)
-        n_latents = places.shape[1]
-        sizes = EvidenceSizes(
+        sizes = sizes_for(
+            spec,
             n_bins=data.window.n_bins,
             n_parts=n_parts,
             n_anchors=len(anchors),
-            n_latents=n_latents,
-            n_gaussian=min(N_GAUSSIAN, n_latents),
-            n_dims=min(MAX_DIMS, spec.grid.dim),
-            width=4 * spec.feed_forward // 3,
+            n_latents=places.shape[1],
         )
         self.network = EvidenceEncoder(spec, sizes)
         self.network.anchors.copy_(torch.from_numpy(anchors))

@@ -126,10 +126,14 @@ class EvidenceEncoder(EncoderNetwork):
 
     def forward(self, z: Tensor, mask: Tensor) -> Tensor:
         """Predict each patch; shapes as for `EncoderNetwork.forward`."""
+        return self.read_out(self.combine(self.evidence_of(z, mask)))
+
+    def evidence_of(self, z: Tensor, mask: Tensor) -> WindowEvidence:
+        """Read windows by the network's own Poisson evidence."""
         dtype = self.unit_gain.dtype
         x, mask = self.features(z.to(dtype)), mask.to(dtype)
         poisson = self.poisson(x, mask, self.poisson_gain, self.poisson_offset)
-        return self.read_out(self.combine(self.evidence(x, mask, poisson)))
+        return self.evidence(x, mask, poisson)
 
     def to_precision(self, dtype: torch.dtype) -> Self:
         """Convert; in half precision the last layers alone, which are most of the work.

@@ -51,7 +51,7 @@ def fit_trust(
     shown, own = np.unique(frame, return_inverse=True)
     candidates = F.normalize(places[shown], dim=-1)
     true = places[frame]
-    evidence = [_evidence(network, z[some], mask[some]) for some in blocks(len(z))]
+    evidence = [network.evidence_of(z[some], mask[some]) for some in blocks(len(z))]
 
     def reciprocal_ranks(weights: Tensor, inputs: list[Tensor]) -> Tensor:
         scores = []
@@ -86,12 +86,6 @@ def _sharpest(tried: list[tuple[float, Tensor, Tensor]]) -> tuple[float, Tensor,
         if one[2].mean() + one[2].std() / len(one[2]) ** 0.5 >= best:
             return one
     return tried[0]
-
-
-def _evidence(network: EvidenceEncoder, z: Tensor, mask: Tensor) -> WindowEvidence:
-    x = network.features(z)
-    poisson = network.poisson(x, mask, network.poisson_gain, network.poisson_offset)
-    return network.evidence(x, mask, poisson)
 
 
 def _inputs(network: EvidenceEncoder, evidence: WindowEvidence) -> Tensor:
