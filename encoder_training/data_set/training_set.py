@@ -183,6 +183,15 @@ def thinned(rows: NDArray[np.int64], at_most: int) -> NDArray[np.int64]:
     return rows[np.linspace(0, len(rows) - 1, at_most).round().astype(np.int64)]
 
 
+def part_edges(n_bins: int, n_parts: int) -> NDArray[np.int64]:
+    """Return the first bin of each part of a window, and its end, shape (n_parts + 1,).
+
+    >>> part_edges(10, 4).tolist()
+    [0, 2, 5, 7, 10]
+    """
+    return np.linspace(0, n_bins, n_parts + 1).astype(np.int64)
+
+
 def _apart(
     data: TrainingSet, rows: NDArray[np.int64], others: NDArray[np.int64]
 ) -> NDArray[np.int64]:

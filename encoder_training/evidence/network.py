@@ -35,6 +35,7 @@ from typing import Self
 import torch  # noqa: TID253
 from torch import Tensor, nn  # noqa: TID253
 
+from encoder_training.data_set.training_set import part_edges
 from encoder_training.model import EncoderNetwork, EncoderSpec
 
 N_TRUST = 4
@@ -229,7 +230,7 @@ def part_sums(n_bins: int, n_parts: int) -> Tensor:
 
     A sum of n independent z-scores is divided by the square root of n, so that it is one as well.
     """
-    edges = torch.linspace(0, n_bins, n_parts + 1).long().tolist()
+    edges = part_edges(n_bins, n_parts).tolist()
     sums = torch.zeros(n_parts, n_bins)
     for part, (first, stop) in enumerate(pairwise(edges)):
         sums[part, first:stop] = float(stop - first) ** -0.5

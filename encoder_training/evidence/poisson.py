@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from encoder_training.data_set.training_set import Scaling, TrainingSet
+from encoder_training.data_set.training_set import Scaling, TrainingSet, part_edges
 from encoder_training.evidence.anchors import nearest
 from encoder_training.evidence.network import part_sums
 
@@ -70,7 +70,7 @@ class PoissonSums:
     def __init__(self, shown: ShownAnchors) -> None:
         data = shown.data
         n_parts = max(n for n in PARTS if n <= data.window.n_bins)
-        edges = np.linspace(0, data.window.n_bins, n_parts + 1).astype(np.int64)
+        edges = part_edges(data.window.n_bins, n_parts)
         self.n_parts = n_parts
         self._length = np.diff(edges).astype(np.float32)
         self.n_folds = int(shown.fold.max()) + 1

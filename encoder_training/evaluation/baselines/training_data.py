@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder_training.data_set.training_set import Scaling, TrainingSet, thinned
+from encoder_training.data_set.training_set import Scaling, TrainingSet, part_edges, thinned
 from encoder_training.evaluation.frame_space import FrameSpace
 
 N_PARTS = (1, 2, 4)
@@ -51,7 +51,7 @@ class BaselineData:
     def parts(self, n_parts: int) -> WindowParts:
         """Return the sums over so many parts of a window."""
         n_parts = min(n_parts, self.data.window.n_bins)
-        edges = np.linspace(0, self.data.window.n_bins, n_parts + 1).astype(np.int64)
+        edges = part_edges(self.data.window.n_bins, n_parts)
         length = np.repeat(np.diff(edges), int(self.units.sum())).astype(np.float32)
         mean = np.tile(self.scaling.mean[self.units], n_parts)
         std = np.tile(self.scaling.std[self.units], n_parts)
