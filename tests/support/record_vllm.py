@@ -64,7 +64,7 @@ def recorded_tokens() -> torch.Tensor:
 def body_of(tokens: torch.Tensor, **options: Any) -> bytes:
     """Return a request as the narrator makes it."""
     defaults: dict[str, Any] = {"model": NAME, "prompt": PAPER_PROMPT, "max_new_tokens": 24}
-    return chat.completion_request(tokens, **(defaults | options))
+    return b"".join(chat.completion_request(tokens, **(defaults | options)))
 
 
 def asker(client: httpx2.Client, url: str, recorded: dict[str, dict[str, Any]]) -> Any:

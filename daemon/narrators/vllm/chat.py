@@ -10,12 +10,14 @@ vLLM's OpenAI-compatible server, chat completions with ``image_embeds`` parts
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import secrets
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import pybase64
 
 from daemon.service.settings import IMAGE_TOKEN
 
@@ -26,6 +28,29 @@ PATH = "/v1/chat/completions"
 
 END = "[DONE]"
 """Data of the event after the last."""
+
+
+CHUNK_BYTES = 3 << 18
+"""Of the image tokens in a part of a body: no base64 character stands for bytes of two parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestBody:
+    """The body of a request, JSON, encoded part by part while it is sent."""
+
+    head: bytes
+    data: memoryview  # between head and tail, as base64
+    tail: bytes
+
+    def __len__(self) -> int:
+        n_groups = -(-len(self.data) // 3)
+        return len(self.head) + 4 * n_groups + len(self.tail)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self.head
+        for start in range(0, len(self.data), CHUNK_BYTES):
+            yield pybase64.b64encode(self.data[start : start + CHUNK_BYTES])
+        yield self.tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +64,8 @@ class AnswerEvent:
 
 def completion_request(
     tokens: Tensor, *, model: str, prompt: str, max_new_tokens: int, with_ids: bool = False
-) -> bytes:
-    """Return the body of a request: JSON, for greedy decoding.
+) -> RequestBody:
+    """Return the body of a request for greedy decoding.
 
     The server's template puts nothing around the message. The image tokens, (n_patches, width), are
     in main memory. With `with_ids` the server also returns the token ids of the prompt.
@@ -49,9 +74,10 @@ def completion_request(
 
     before, after = prompt.split(IMAGE_TOKEN)
     file = io.BytesIO()
-    # A clone: torch saves the whole memory that a slice is of. vLLM wants a batch of one.
-    torch.save(tokens[None].clone(), file)
-    # Inserted afterwards: json would inspect each of millions of characters.
+    if tokens.untyped_storage().nbytes() > tokens.nbytes:
+        tokens = tokens.clone()  # torch saves the whole memory that a slice is of
+    torch.save(tokens[None], file)  # vLLM wants a batch of one
+    # Apart from the rest: json would inspect each of millions of characters.
     place = secrets.token_hex(16)
     parts = [
         {"type": "text", "text": before},
@@ -74,7 +100,7 @@ def completion_request(
     if with_ids:
         body["return_token_ids"] = True
     head, _, tail = json.dumps(body).partition(place)
-    return b"".join([head.encode(), base64.b64encode(file.getbuffer()), tail.encode()])
+    return RequestBody(head.encode(), file.getbuffer(), tail.encode())
 
 
 def parse_event(data: str) -> AnswerEvent | None:

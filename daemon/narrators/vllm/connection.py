@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 
 import httpx2
@@ -82,7 +82,7 @@ class ServerConnection:
             raise ServerFault(f"{self.url} is no vLLM server: {error}") from error
 
     async def stream(
-        self, body: bytes, on_event: Callable[[str], None], *, silence_s: float
+        self, body: chat.RequestBody, on_event: Callable[[str], None], *, silence_s: float
     ) -> None:
         """Request a sentence, and stream its events.
 
@@ -105,8 +105,8 @@ class ServerConnection:
                 self._client.stream(
                     "POST",
                     f"{self.url}{chat.PATH}",
-                    content=body,
-                    headers={"Content-Type": "application/json"},
+                    content=_parts(body),
+                    headers={"Content-Type": "application/json", "Content-Length": f"{len(body)}"},
                     timeout=timeout,
                 ) as response,
             ):
@@ -170,6 +170,12 @@ class ServerConnection:
             case _:
                 what = f"answered with {message}"
         return ServerFault(f"{self.url} {what}")
+
+
+async def _parts(body: chat.RequestBody) -> AsyncIterator[bytes]:
+    """Yield a body's parts; other requests are sent between them."""
+    for part in body:
+        yield part
 
 
 def _seconds(text: str) -> float | None:

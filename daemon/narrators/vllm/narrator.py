@@ -6,10 +6,10 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-
-import numpy as np
+from functools import partial
 
 from contracts.clock import NS_PER_S
 from contracts.embedding import PatchEmbedding
@@ -18,11 +18,16 @@ from contracts.manifest import Manifest
 from contracts.narration import Evidence, Provenance
 from daemon.narrators.evidence import EvidenceFinder
 from daemon.narrators.protocol import EndedRow, PartialRow
-from daemon.narrators.vllm import chat
 from daemon.narrators.vllm.connection import ServerConnection, make_client
 from daemon.narrators.vllm.pool import MAX_WAIT_S, ServerPool
 from daemon.narrators.vllm.preflight import Preflight, check_servers
 from daemon.narrators.vllm.projector import Projector
+from daemon.narrators.vllm.requests import (
+    NotNumbersError,
+    RequestMaker,
+    SharedRequest,
+    first_equals,
+)
 from daemon.narrators.vllm.sentence import Sentence
 from daemon.narrators.whole_words import whole_words
 from daemon.service.settings import NarratorSettings, VllmSettings
@@ -44,7 +49,7 @@ class _PendingAnswer:
     evidence: Evidence | None
     start_host_ns: int
     sentence: Sentence
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[None]
     n_reported: int = 0
     """Characters that have gone out in partials."""
 
@@ -95,6 +100,12 @@ class VllmNarrator:
             prompt=settings.prompt,
             revision=revision,
         )
+        self._make = RequestMaker(
+            self._projector,
+            model=self._served,
+            prompt=settings.prompt,
+            max_new_tokens=settings.max_new_tokens,
+        )
         self._rows: list[_PendingAnswer] = []
         self._slots = asyncio.Semaphore(settings.max_rows)
         self._has_news = asyncio.Event()
@@ -106,6 +117,7 @@ class VllmNarrator:
             for url in vllm.urls
         ]
         self._pool = ServerPool(connections, check)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vllm-requests")
         self._loop = asyncio.new_event_loop()
         try:
             resting = self._loop.run_until_complete(check_servers(check, connections))
@@ -127,7 +139,7 @@ class VllmNarrator:
     def begin(
         self, batch_id: int, embeddings: Sequence[PatchEmbedding], *, with_partials: bool = False
     ) -> None:
-        """Project a window's patches and send them.
+        """Start to project and send a window's patches, population by population.
 
         Raises
         ------
@@ -145,27 +157,20 @@ class VllmNarrator:
         evidence: Sequence[Evidence | None] = (
             self._finder.nearest(embeddings) if self._finder else [None] * len(embeddings)
         )
-        tokens = self._projector.project(np.stack([e.patches for e in embeddings]))
-        for index, nearest in enumerate(evidence):
+        grids = [embedding.patches for embedding in embeddings]
+        requests = [SharedRequest(partial(self._make, grid), self._thread) for grid in grids]
+        for index, first in enumerate(first_equals(grids)):
             sentence = Sentence(on_text=self._has_news.set if with_partials else None)
-            row = _PendingAnswer(batch_id, index, with_partials, nearest, start_host_ns, sentence)
-            self._rows.append(row)
-            if not bool(tokens[index].isfinite().all()):
-                sentence.problem = (
-                    "the projected patches are not numbers; use narrator.dtype float32 or bfloat16"
+            task = self._loop.create_task(self._generate(sentence, requests[first]))
+            self._rows.append(
+                _PendingAnswer(
+                    batch_id, index, with_partials, evidence[index], start_host_ns, sentence, task
                 )
-                continue
-            body = chat.completion_request(
-                tokens[index],
-                model=self._served,
-                prompt=self._settings.prompt,
-                max_new_tokens=self._settings.max_new_tokens,
             )
-            row.task = self._loop.create_task(self._generate(sentence, body))
 
     def step(self) -> Sequence[PartialRow | EndedRow]:
         """Return what has arrived; wait up to 20 ms for it."""
-        if self._rows and all(row.task and not row.task.done() for row in self._rows):
+        if self._rows and all(not row.task.done() for row in self._rows):
             self._loop.run_until_complete(self._wait())
         late = self._late()
         self._cancel_tasks(late)
@@ -174,9 +179,8 @@ class VllmNarrator:
             if row in late:
                 cut = f"cut at the deadline of {self._settings.deadline_s:g} s"
                 events.append(self._end(row, cut))
-            elif row.task is None or row.task.done():
-                if row.task:
-                    row.task.result()  # raises what is no fault of a server
+            elif row.task.done():
+                row.task.result()  # raises what is no fault of a server
                 events.append(self._end(row))
             elif row.with_partials:
                 draft = row.sentence.draft
@@ -203,17 +207,20 @@ class VllmNarrator:
         self._loop.run_until_complete(self._pool.close())
         self._loop.run_until_complete(self._client.aclose())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._thread.shutdown(cancel_futures=True)
         self._loop.close()
 
-    async def _generate(self, sentence: Sentence, body: bytes) -> None:
+    async def _generate(self, sentence: Sentence, request: SharedRequest) -> None:
         try:
             async with self._slots:
                 await sentence.generate(
                     self._pool,
-                    body,
+                    await request.body(),
                     retries=self._vllm.retries,
                     silence_s=self._vllm.silence_timeout_s,
                 )
+        except NotNumbersError as error:
+            sentence.problem = str(error)
         finally:
             self._has_news.set()
 
@@ -227,11 +234,7 @@ class VllmNarrator:
         if self._settings.deadline_s is None:
             return []
         begun_ns = time.monotonic_ns() - self._settings.deadline_s * NS_PER_S
-        return [
-            row
-            for row in self._rows
-            if row.task and not row.task.done() and row.start_host_ns <= begun_ns
-        ]
+        return [row for row in self._rows if not row.task.done() and row.start_host_ns <= begun_ns]
 
     def _end(self, row: _PendingAnswer, cut: str = "") -> EndedRow:
         self._rows.remove(row)
@@ -245,7 +248,7 @@ class VllmNarrator:
 
     def _cancel_tasks(self, rows: Sequence[_PendingAnswer]) -> None:
         """Cancel the requests of rows, and wait a moment for their connections to close."""
-        tasks = [row.task for row in rows if row.task and not row.task.done()]
+        tasks = [row.task for row in rows if not row.task.done()]
         for task in tasks:
             task.cancel()
         if tasks:

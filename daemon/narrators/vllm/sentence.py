@@ -56,7 +56,7 @@ class Sentence:
         self._on_text = on_text
 
     async def generate(
-        self, pool: ServerPool, body: bytes, *, retries: int, silence_s: float
+        self, pool: ServerPool, body: chat.RequestBody, *, retries: int, silence_s: float
     ) -> None:
         """Request it from one server after the other, until one completes it.
 
@@ -84,7 +84,9 @@ class Sentence:
         if retries:
             self.problem = f"{retries + 1} tries failed, the last: {self.problem}"
 
-    async def _try(self, connection: ServerConnection, body: bytes, silence_s: float) -> Draft:
+    async def _try(
+        self, connection: ServerConnection, body: chat.RequestBody, silence_s: float
+    ) -> Draft:
         draft = Draft()
 
         def on_event(data: str) -> None:

@@ -39,7 +39,7 @@ def request_of(prompt: str = PAPER_PROMPT, **options: Any) -> dict[str, Any]:
     body = chat.completion_request(
         torch.arange(6.0).reshape(3, 2), model="m", prompt=prompt, max_new_tokens=7, **options
     )
-    return dict(json.loads(body))
+    return dict(json.loads(b"".join(body)))
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -56,15 +56,25 @@ def test_the_template_renders_the_prompt_word_for_word(prompt):
 def test_the_image_tokens_come_through():
     """The tensor is that of one image, of its own memory, in its own format."""
     whole = torch.arange(24.0).reshape(4, 3, 2).to(torch.bfloat16)
-    body = json.loads(
-        chat.completion_request(whole[2], model="m", prompt=PAPER_PROMPT, max_new_tokens=7)
-    )
+    made = chat.completion_request(whole[2], model="m", prompt=PAPER_PROMPT, max_new_tokens=7)
+    body = json.loads(b"".join(made))
     (part,) = [p for p in body["messages"][0]["content"] if p["type"] == "image_embeds"]
     data = base64.b64decode(part["image_embeds"])
     read = torch.load(io.BytesIO(data), weights_only=True)
     assert read.dtype == torch.bfloat16
     assert torch.equal(read, whole[2:3])
     assert read.untyped_storage().nbytes() == 3 * 2 * 2
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 2, 3, 8, 9, 10])
+def test_a_body_in_parts_is_the_body(n_bytes, monkeypatch):
+    """However many parts the image tokens are encoded in, their base64 is that of the whole."""
+    monkeypatch.setattr(chat, "CHUNK_BYTES", 3)
+    data = bytes(range(n_bytes))
+    body = chat.RequestBody(b'{"a": "', memoryview(data), b'"}')
+    whole = b"".join(body)
+    assert base64.b64decode(json.loads(whole)["a"]) == data
+    assert len(body) == len(whole)
 
 
 def test_a_request_asks_for_the_likeliest_words():

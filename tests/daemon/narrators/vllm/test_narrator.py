@@ -87,6 +87,45 @@ def test_every_population_is_asked_for_at_once(make_narrator, server, gate):
     assert {event.utterance.text for event in ended(events)} == {SENTENCE}
 
 
+def test_a_request_leaves_before_the_next_is_made(make_narrator, server, gate):
+    """The first population's sentence does not wait for the work on the others."""
+    narrator = make_narrator(server.url)
+    make = narrator._make
+    n_made = 0
+
+    def make_slowly(grid: Any) -> Any:
+        nonlocal n_made
+        n_made += 1
+        if n_made == 2:
+            gate.wait(60)
+        return make(grid)
+
+    narrator._make = make_slowly
+    narrator.begin(0, embeddings_of(3))
+    events = steps_until(narrator, lambda _: narrator.n_rows == 2, what="one sentence")
+    assert [event.utterance.text for event in ended(events)] == [SENTENCE]
+    assert (server.n_sentences, n_made) == (1, 2)
+    gate.set()
+    steps_until(narrator, lambda _: narrator.n_rows == 0, what="the others")
+
+
+def test_equal_patches_are_made_into_one_request(make_narrator, server):
+    """Each population gets its own sentence all the same."""
+    narrator = make_narrator(server.url)
+    make, n_made = narrator._make, 0
+
+    def count(grid: Any) -> Any:
+        nonlocal n_made
+        n_made += 1
+        return make(grid)
+
+    narrator._make = count
+    one, other = embeddings_of(2)
+    said = narrate(narrator, [one, other, replace(one, population="again")])
+    assert [each.text for each in said] == [SENTENCE] * 3
+    assert (n_made, server.n_sentences) == (2, 3)
+
+
 def test_rows_beyond_the_limit_take_turns(make_narrator, server, gate):
     """No more requests are under way than the settings allow, and room is said to be so."""
     server.acts.extend([Act(n_events=3, gate=gate)] * 2)
@@ -157,7 +196,8 @@ def test_another_server_takes_over(make_narrator, server, other):
     other_said = make_narrator(server.url, other.url)
     said = narrate(other_said, embeddings_of(6))
     assert {each.text for each in said} == {SENTENCE}
-    assert (server.n_sentences, other.n_sentences) == (3, 6)
+    assert 1 <= server.n_sentences <= 3  # those that left before the first had failed
+    assert other.n_sentences == 6
 
 
 def test_servers_share_the_work(make_narrator, server, other):
