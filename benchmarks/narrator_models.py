@@ -133,9 +133,11 @@ def cache_bytes(shape: TextShape, length: int, item_bytes: int) -> int:
     return shape.n_layers * 2 * shape.n_kv_heads * length * shape.head_dim * item_bytes
 
 
-def shipped_manifest() -> Manifest:
-    """Return the manifest of a bundle that is not on the disk, for the shipped tiny LLaVA."""
-    grid = SHIPPED_GRID
+def shipped_manifest(grid: PatchGrid = SHIPPED_GRID) -> Manifest:
+    """Return the manifest of a bundle that is not on the disk, for the shipped tiny LLaVA.
+
+    With another grid, for a LLaVA that takes such patches.
+    """
     model = ManifestModel(
         format_version=MANIFEST_VERSION,
         window=WindowModel(bin_rate_num=120, n_bins=20, stride_bins=10),

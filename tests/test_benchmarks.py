@@ -17,6 +17,7 @@ BENCHMARKS = (
     "narrator",
     "trigger_evaluator",
     "trigger",
+    "vllm_send",
 )
 
 
