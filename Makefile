@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PEERS := .venv-peers
 TORCH_CPU = $(shell grep -o '^torch==[^ ]*' requirements-torch-cpu.lock)
 
-.PHONY: setup demo test check bench format clean
+.PHONY: setup demo test check bench bench-peers format clean
 
 setup: $(STAMP) ## Make .venv with the locked versions, each file checked against its sha256
 
@@ -51,9 +52,17 @@ bench: setup ## Benchmarks on the CPU, each a table and a JSON line
 	$(BIN)/python -m benchmarks.bench_trigger_evaluator
 	$(BIN)/python -m benchmarks.bench_trigger
 
+$(PEERS)/.installed: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r benchmarks/peers/requirements.txt
+	@touch $(PEERS)/.installed
+
+bench-peers: setup $(PEERS)/.installed ## The ingest beside ezmsg, timeflux and pylsl, which get an environment of their own
+	$(BIN)/python -m benchmarks.bench_peers
+
 format: setup ## Rewrite the files in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove what make made
-	rm -rf $(VENV) .demo .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) .demo .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,8 +1,9 @@
-"""The tables of docs/latency.md, from the output of ``neurrate bench``.
+"""The tables of docs/latency.md, from the output of ``neurrate bench`` and of ``make bench-peers``.
 
 neurrate bench latency --json latency.json
 neurrate bench soak --minutes 10 --disturb --json soak.jsonl
-python -m benchmarks.latency_tables latency.json soak.jsonl
+python -m benchmarks.bench_peers --json peers.json
+python -m benchmarks.latency_tables latency.json soak.jsonl peers.json
 """
 
 from __future__ import annotations
@@ -27,8 +28,12 @@ def main(paths: Sequence[str]) -> int:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
             print(soak_table(json.loads(text.splitlines()[-1])))
+            continue
+        document = json.loads(text)
+        if document.get("benchmark") == "peers":
+            print(peers_table(document["rows"], document["figures"]))
         else:
-            print(latency_tables(json.loads(text)))
+            print(latency_tables(document))
     return 0
 
 
@@ -62,6 +67,28 @@ def soak_table(ended: dict[str, Any]) -> str:
     words = {True: "ok", False: "NOT OK", None: "too short"}
     rows = [[rule["name"], words[rule["is_ok"]], rule["text"]] for rule in ended["verdicts"]]
     return markdown(["rule", "", "found"], rows)
+
+
+def peers_table(rows: list[dict[str, Any]], figures: list[dict[str, Any]]) -> str:
+    """Return a row for each library: messages and processor time by size, then at a rig's rate."""
+    medians = {(line["case"], line["name"]): line["median"] for line in figures}
+    sizes = list(dict.fromkeys(line["case"] for line in figures if line["case"] != "rig"))
+    headers = ["receiver"]
+    headers += [f"{size}: messages/s" if size == sizes[0] else size for size in sizes]
+    headers += [f"{size}: cpu us" if size == sizes[0] else size for size in sizes]
+    headers += ["rig: p50 ms", "p99 ms", "cpu, % of a core"]
+    lines = [
+        [
+            row["contender"],
+            *(medians[size, f"{row['contender']}, messages/s"] for size in sizes),
+            *(medians[size, f"{row['contender']}, receiver cpu, us a message"] for size in sizes),
+            row["p50_us"] / 1000,
+            row["p99_us"] / 1000,
+            medians["rig", f"{row['contender']}, receiver cpu, % of a core"],
+        ]
+        for row in rows
+    ]
+    return markdown(headers, lines)
 
 
 def _narration_line(rate: dict[str, Any]) -> list[object]:
