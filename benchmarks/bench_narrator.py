@@ -53,8 +53,8 @@ from benchmarks.narrator_models import (
     prompt_operations,
 )
 from benchmarks.record import Options, Result, read_options, report
-from daemon.narrators.llava.decoder import LlamaDecoder
-from daemon.narrators.llava.engine import Engine
+from daemon.narrators.llava.engine import Decoder, Engine
+from daemon.narrators.llava.onnx_decoder import OnnxDecoder
 from daemon.narrators.llava.tokens import GreedyChoice
 
 N_ROWS = (1, 2, 4, 8, 16)
@@ -226,7 +226,7 @@ def _compare_with_bound(
 
 
 def _timed(
-    decoder: LlamaDecoder, size: Size, n_rows: Sequence[int]
+    decoder: OnnxDecoder, size: Size, n_rows: Sequence[int]
 ) -> dict[str, Callable[[], object]]:
     prompts = torch.randn(1, size.prompt_length, size.config["hidden_size"])
     read = torch.ones(READ_BYTES // 4)
@@ -284,7 +284,7 @@ def _join(size: Size, options: Options, rows: list[MeasuredRow], figures: list[F
             ]  # fmt: skip
 
 
-def _engine(decoder: LlamaDecoder, size: Size) -> Engine:
+def _engine(decoder: Decoder, size: Size) -> Engine:
     from transformers import GenerationConfig
 
     return Engine(
@@ -296,7 +296,7 @@ def _engine(decoder: LlamaDecoder, size: Size) -> Engine:
     )
 
 
-def _alone_ns(decoder: LlamaDecoder, size: Size, grids: list[NDArray[np.float32]]) -> int:
+def _alone_ns(decoder: Decoder, size: Size, grids: list[NDArray[np.float32]]) -> int:
     engine = _engine(decoder, size)
     for _ in range(2):
         started_ns = time.perf_counter_ns()

@@ -20,7 +20,7 @@ from contracts.manifest import (
     UnitModel,
     WindowModel,
 )
-from daemon.narrators.llava.decoder import LlamaDecoder
+from daemon.narrators.llava.onnx_decoder import OnnxDecoder
 from daemon.narrators.llava.shape import TextShape, read_shape
 
 SHIPPED = Path(simulation.__file__).parent / "weights" / "tiny-llava"
@@ -92,16 +92,14 @@ def random_text_model(size: Size, *, seed: int) -> Any:
         return LlamaForCausalLM(LlamaConfig(**size.config)).eval()
 
 
-def decoder_of(size: Size, *, seed: int, max_rows: int) -> LlamaDecoder:
-    """Return the daemon's decoder on a random model, float32 on a CPU."""
+def decoder_of(size: Size, *, seed: int, max_rows: int) -> OnnxDecoder:
+    """Return the daemon's decoder for a CPU, on a random model."""
     model = random_text_model(size, seed=seed)
     n_positions = size.prompt_length + size.n_tokens
-    return LlamaDecoder(
+    return OnnxDecoder(
         model.model,
         model.lm_head,
         read_shape(model.config, n_positions=n_positions),
-        dtype=torch.float32,
-        device="cpu",
         max_rows=max_rows,
         n_positions=n_positions,
     )

@@ -28,16 +28,19 @@ rotary positions; Ainslie et al., arXiv 2305.13245, for shared keys.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from daemon.narrators.llava.linear import Linear, make_linear
 from daemon.narrators.llava.shape import TextShape
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+Linear = Callable[["Tensor"], "Tensor"]
+"""Rows (..., n_in) to rows (..., n_out)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +101,10 @@ class LlamaDecoder:
         self.n_positions = n_positions
         with torch.inference_mode():
             self.words = text_model.embed_tokens.weight.to(device, self.dtype)
-            self._head = make_linear(head.weight, None, dtype, device)
+            self._head = self._linear(head)
             self._norm = text_model.norm.weight.to(device, self.dtype)
             # Each layer of the model is freed before the next is converted.
-            self._layers = [self._converted(layer) for layer in _remove_layers(text_model)]
+            self._layers = [self._converted(layer) for layer in remove_layers(text_model)]
             self._set_angles(text_model.rotary_emb)
             # Zeros and not uninitialised memory, which may hold NaN: masked attention multiplies
             # what it masks by zero.
@@ -262,28 +265,29 @@ class LlamaDecoder:
         self._sine = self._sine.to(self.device, self.dtype)
 
     def _converted(self, layer: Any) -> _Layer:
-        import torch
-
         attention, gates = layer.self_attn, layer.mlp
 
-        def linear(*parts: Any) -> Linear:
-            weight = torch.cat([part.weight for part in parts])
-            # Qwen2 has biases on queries, keys and values alike, so all parts have one or none has.
-            biases = [part.bias for part in parts if part.bias is not None]
-            bias = torch.cat(biases) if biases else None
-            return make_linear(weight, bias, self.dtype, self.device)
-
         return _Layer(
-            qkv=linear(attention.q_proj, attention.k_proj, attention.v_proj),
-            out=linear(attention.o_proj),
-            gate_up=linear(gates.gate_proj, gates.up_proj),
-            down=linear(gates.down_proj),
+            qkv=self._linear(attention.q_proj, attention.k_proj, attention.v_proj),
+            out=self._linear(attention.o_proj),
+            gate_up=self._linear(gates.gate_proj, gates.up_proj),
+            down=self._linear(gates.down_proj),
             norm_in=layer.input_layernorm.weight.to(self.device, self.dtype),
             norm_mid=layer.post_attention_layernorm.weight.to(self.device, self.dtype),
         )
 
+    def _linear(self, *parts: Any) -> Linear:
+        """Join linear layers into one."""
+        import torch
 
-def _remove_layers(text_model: Any) -> Any:
+        weight = torch.cat([part.weight for part in parts]).to(self.device, self.dtype)
+        # Qwen2 has biases on queries, keys and values alike, so all parts have one or none has.
+        biases = [part.bias for part in parts if part.bias is not None]
+        bias = torch.cat(biases).to(self.device, self.dtype) if biases else None
+        return partial(torch.nn.functional.linear, weight=weight, bias=bias)
+
+
+def remove_layers(text_model: Any) -> Any:
     """Yield the layers, and free each before the next."""
     import torch
 

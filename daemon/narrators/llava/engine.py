@@ -32,7 +32,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,15 +42,26 @@ from daemon.narrators.llava.tokens import GreedyChoice
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from daemon.narrators.llava.decoder import LlamaDecoder
-    from daemon.narrators.llava.fixed_sizes import FixedSizes
-
 PREFILL_TOKENS = {"cpu": 640, "cuda": 4096}
 """Tokens of prompts that are read in one step. On a CPU more rows take proportionally longer, and
 their numbers leave its cache; a GPU is busy with a few thousand
 (docs/decisions/0015-narrator-engine.md)."""
 
 logger = logging.getLogger(__name__)
+
+
+class Decoder(Protocol):
+    """A text model with a cache of rows; see `LlamaDecoder` for each method."""
+
+    device: str
+    max_rows: int
+
+    def prefill(self, prompts: Tensor, first_row: int) -> Tensor: ...  # noqa: D102
+    def step(  # noqa: D102
+        self, tokens: Sequence[int], positions: Sequence[int], first_row: int
+    ) -> Tensor: ...
+    def move(self, source: int, target: int, n_keys: int) -> None: ...  # noqa: D102
+    def wipe(self, row: int) -> None: ...  # noqa: D102
 
 
 class EndReason(Enum):
@@ -94,7 +105,7 @@ class Engine:
 
     def __init__(
         self,
-        decoder: LlamaDecoder | FixedSizes,
+        decoder: Decoder,
         embed: Callable[[NDArray[np.float32]], Tensor],
         choice: GreedyChoice,
         *,

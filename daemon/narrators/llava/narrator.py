@@ -163,9 +163,12 @@ class LlavaNarrator:
         device: str,
         max_rows: int,
     ) -> Engine:
+        import torch
+
         from daemon.narrators.llava.decoder import LlamaDecoder
-        from daemon.narrators.llava.engine import Engine
+        from daemon.narrators.llava.engine import Decoder, Engine
         from daemon.narrators.llava.fixed_sizes import FixedSizes
+        from daemon.narrators.llava.onnx_decoder import OnnxDecoder, takes
         from daemon.narrators.llava.tokens import GreedyChoice
 
         n_text = sum(map(len, split_prompt(self._tokenizer, prompt, config.image_token_id)))
@@ -174,17 +177,26 @@ class LlavaNarrator:
         shape = read_shape(config.text_config, n_positions=n_positions)
         model = load_weights(source, config)
         embed = PatchPrompt(model, self._tokenizer, prompt, device=device, dtype=dtype).embed
-        decoder = LlamaDecoder(
-            model.model.language_model,
-            model.lm_head,
-            shape,
-            dtype=dtype,
-            device=device,
-            max_rows=max_rows,
-            n_positions=n_positions if device == "cpu" else _rounded_up(n_positions),
-        )
+        parts = model.model.language_model, model.lm_head, shape
+        decoder: Decoder
+        if device == "cpu" and takes(shape):
+            decoder = OnnxDecoder(
+                *parts,
+                max_rows=max_rows,
+                n_positions=n_positions,
+                threads=torch.get_num_threads(),
+            )
+        else:
+            plain = LlamaDecoder(
+                *parts,
+                dtype=dtype,
+                device=device,
+                max_rows=max_rows,
+                n_positions=_rounded_up(n_positions),
+            )
+            decoder = plain if device == "cpu" else FixedSizes(plain)
         return Engine(
-            decoder if device == "cpu" else FixedSizes(decoder),
+            decoder,
             embed,
             GreedyChoice(model.generation_config, device),
             prompt_length=prompt_length,

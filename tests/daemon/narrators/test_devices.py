@@ -7,7 +7,6 @@ import torch
 
 from contracts.errors import UserError
 from daemon.narrators.devices import torch_device, weights_dtype
-from daemon.narrators.llava import linear
 
 
 @pytest.mark.parametrize(
@@ -60,21 +59,3 @@ def test_bfloat16_on_a_gpu_without_it_is_refused(old_gpu):
     """The error says what the GPU takes."""
     with pytest.raises(UserError, match=r"Tesla T4 has 7\.5\. Use float16, float32 or auto"):
         weights_dtype("bfloat16", "cuda:0")
-
-
-@pytest.mark.parametrize("fault", ["raises", "differs"])
-def test_packed_products_that_fail_on_this_processor_are_not_used(fault, monkeypatch, caplog):
-    """A small product is tried before the narrator relies on them."""
-
-    def product(self, rows):
-        if fault == "raises":
-            raise RuntimeError("could not create a primitive descriptor")
-        return rows + 1
-
-    monkeypatch.setattr(linear.Packed, "__call__", product)
-    linear.has_packed.cache_clear()
-    try:
-        assert not linear.has_packed()
-    finally:
-        linear.has_packed.cache_clear()
-    assert "packed products are not used on this processor" in caplog.text

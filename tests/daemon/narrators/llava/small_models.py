@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from daemon.narrators.llava.decoder import LlamaDecoder
 from daemon.narrators.llava.engine import DecodingRow, Engine
+from daemon.narrators.llava.onnx_decoder import OnnxDecoder
 from daemon.narrators.llava.shape import read_shape
 from daemon.narrators.llava.tokens import GreedyChoice
 
-WIDTH = 32
+WIDTH = 64
 N_WORDS = 40
 END_IS_LIKELY = 1.6
 PROMPT_LENGTH = 9
@@ -25,7 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": 4},
     "llama, shared keys": {"num_key_value_heads": 2},
     "llama, one key": {"num_key_value_heads": 1},
-    "llama, wide heads": {"num_key_value_heads": 4, "head_dim": 16},
+    "llama, wide heads": {"num_key_value_heads": 4, "head_dim": 32},
     "llama, biases": {"num_key_value_heads": 4, "attention_bias": True, "mlp_bias": True},
     "llama, tied words": {"num_key_value_heads": 2, "tie_word_embeddings": True},
     "llama, long": {
@@ -106,25 +107,22 @@ def decoder_of(
     model: Any,
     *,
     max_rows: int,
-    kind: type[LlamaDecoder] = LlamaDecoder,
+    kind: type[LlamaDecoder | OnnxDecoder] = LlamaDecoder,
     device: str = "cpu",
 ) -> Any:
     """Make a decoder, and leave the model as it is."""
     taken = copy.deepcopy(model)
-    return kind(
-        taken.model,
-        taken.lm_head,
-        read_shape(taken.config, n_positions=N_POSITIONS),
-        dtype=torch.float32,
-        device=device,
-        max_rows=max_rows,
-        n_positions=N_POSITIONS,
-    )
+    parts = taken.model, taken.lm_head, read_shape(taken.config, n_positions=N_POSITIONS)
+    sizes = {"max_rows": max_rows, "n_positions": N_POSITIONS}
+    if issubclass(kind, OnnxDecoder):
+        return kind(*parts, **sizes)
+    return kind(*parts, dtype=torch.float32, device=device, **sizes)
 
 
 def engine_of(model: Any, *, max_rows: int = 16, **options: Any) -> Engine:
     """Make an engine on a decoder of its own."""
-    decoder = options.pop("decoder", None) or decoder_of(model, max_rows=max_rows)
+    kind = options.pop("kind", OnnxDecoder)
+    decoder = options.pop("decoder", None) or decoder_of(model, max_rows=max_rows, kind=kind)
     return Engine(
         decoder,
         lambda grids: torch.from_numpy(grids).to(decoder.device),

@@ -9,6 +9,7 @@ import torch
 from daemon.narrators.llava.decoder import LlamaDecoder
 from daemon.narrators.llava.engine import DecodingRow, EndReason
 from daemon.narrators.llava.fixed_sizes import FixedSizes
+from daemon.narrators.llava.onnx_decoder import OnnxDecoder
 from tests.daemon.narrators.llava.small_models import (
     KINDS,
     MAX_NEW_TOKENS,
@@ -42,20 +43,26 @@ def expected(model, grids):
     return plain_tokens(model, grids)
 
 
+@pytest.fixture(params=[OnnxDecoder, LlamaDecoder], ids=["onnx", "torch"])
+def decoder_class(request):
+    """Return the decoder of a CPU, and that of a GPU, which runs on a CPU too."""
+    return request.param
+
+
 @pytest.mark.parametrize("n", range(1, 17))
-def test_same_tokens_as_generate(model, grids, n):
+def test_same_tokens_as_generate(model, grids, n, decoder_class):
     """Of one to sixteen rows, token for token, up to each row's end."""
-    engine = engine_of(model)
+    engine = engine_of(model, kind=decoder_class)
     rows = engine.begin(0, grids[:n])
     say_all(engine)
     assert [row.tokens for row in rows] == plain_tokens(model, grids[:n])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_same_tokens_for_every_kind(kind, grids):
+def test_same_tokens_for_every_kind(kind, grids, decoder_class):
     """Shared keys, biases, tied words, other heads, other angles and other families."""
     model = small_model(kind)
-    engine = engine_of(model)
+    engine = engine_of(model, kind=decoder_class)
     rows = engine.begin(0, grids[:6])
     say_all(engine)
     assert [row.tokens for row in rows] == plain_tokens(model, grids[:6])
@@ -70,10 +77,10 @@ def test_prompts_cover_both_ends(expected):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_joins_and_leaves_change_no_word(model, grids, expected, seed):
+def test_joins_and_leaves_change_no_word(model, grids, expected, seed, decoder_class):
     """Windows come in the middle of others, some are given up, and every row says its own."""
     rng = np.random.default_rng(seed)
-    engine = engine_of(model, max_rows=int(rng.integers(1, 9)))
+    engine = engine_of(model, max_rows=int(rng.integers(1, 9)), kind=decoder_class)
     begun: dict[DecodingRow, int] = {}
     given_up: set[int] = set()
     ended = 0
@@ -97,9 +104,9 @@ def test_joins_and_leaves_change_no_word(model, grids, expected, seed):
             assert row.tokens == expected[index][: len(row.tokens)]
 
 
-def test_scores_are_the_models(model, grids, expected):
+def test_scores_are_the_models(model, grids, expected, decoder_class):
     """The log-probability of each token is the one that the model gives it."""
-    engine = engine_of(model)
+    engine = engine_of(model, kind=decoder_class)
     (row,) = engine.begin(0, grids[:1])
     say_all(engine)
     words = model.get_input_embeddings()(torch.tensor([expected[0][:-1]]))
@@ -110,9 +117,9 @@ def test_scores_are_the_models(model, grids, expected):
     assert row.logprobs == pytest.approx(plain.tolist(), abs=1e-4)
 
 
-def test_broken_row_leaves_nothing_behind(model, grids, expected):
+def test_broken_row_leaves_nothing_behind(model, grids, expected, decoder_class):
     """A grid that is no number fails alone, and its place is clean for the next."""
-    engine = engine_of(model, max_rows=2)
+    engine = engine_of(model, max_rows=2, kind=decoder_class)
     broken = np.full((PROMPT_LENGTH, WIDTH), np.nan, np.float32)
     bad, good = engine.begin(0, [broken, grids[0]])
     engine.step()

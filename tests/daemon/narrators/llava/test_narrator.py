@@ -17,8 +17,8 @@ from contracts.manifest import LanguageModel, Manifest
 from contracts.narration import Status
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.llava import LlavaNarrator
-from daemon.narrators.llava.decoder import LlamaDecoder
 from daemon.narrators.llava.loading import ModelSource, load_config, load_weights
+from daemon.narrators.llava.onnx_decoder import OnnxDecoder
 from daemon.narrators.protocol import EndedRow, narrate
 from daemon.service.settings import PAPER_PROMPT, NarratorSettings
 from tests.support.tiny_bundle import CAPTIONS, TINY_GRID, tiny_windows, write_stub_bundle
@@ -234,7 +234,7 @@ def test_first_narration_does_not_pay(tiny_llava, stub_bundle, monkeypatch):
     """The model has read a prompt and gone on by a token before any window, and has room."""
     called: list[str] = []
     for name in ("prefill", "step"):
-        monkeypatch.setattr(LlamaDecoder, name, remembering(called, getattr(LlamaDecoder, name)))
+        monkeypatch.setattr(OnnxDecoder, name, remembering(called, getattr(OnnxDecoder, name)))
     narrator = llava_of(tiny_llava, stub_bundle)
     assert called == ["prefill", "step"]
     assert narrator.n_rows == 0
@@ -385,7 +385,7 @@ def test_device_that_holds_no_row_is_found_at_the_start(tiny_llava, stub_bundle,
     def full(*_, **__):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(LlamaDecoder, name, full)
+    monkeypatch.setattr(OnnxDecoder, name, full)
     with pytest.raises(UserError, match="'cpu' must hold the language model and 16 sentences"):
         llava_of(tiny_llava, stub_bundle)
 
@@ -396,6 +396,6 @@ def test_other_errors_of_a_load_keep_their_name(tiny_llava, stub_bundle, monkeyp
     def broken(*_, **__):
         raise RuntimeError("a kernel is missing")
 
-    monkeypatch.setattr(LlamaDecoder, "prefill", broken)
+    monkeypatch.setattr(OnnxDecoder, "prefill", broken)
     with pytest.raises(RuntimeError, match="a kernel is missing"):
         llava_of(tiny_llava, stub_bundle)
