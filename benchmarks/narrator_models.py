@@ -65,7 +65,7 @@ def _size(
     return Size(name, config, more.get("prompt_length", 594), more.get("n_tokens", 24))
 
 
-TINY = _size("tiny", 128, 384, 3, (4, 4), 580, prompt_length=80, n_tokens=20)
+TINY = _size("tiny", 128, 384, 3, (4, 4), 580, prompt_length=90, n_tokens=20)
 """The shape and the prompt of the shipped tiny LLaVA; a sentence of it is of about 20 tokens."""
 
 SIZES = (

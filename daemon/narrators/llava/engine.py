@@ -42,9 +42,9 @@ from daemon.narrators.llava.tokens import GreedyChoice
 if TYPE_CHECKING:
     from torch import Tensor
 
-PREFILL_TOKENS = {"cpu": 640, "cuda": 4096}
-"""Tokens of prompts that are read in one step. On a CPU more rows take proportionally longer, and
-their numbers leave its cache; a GPU is busy with a few thousand
+PREFILL_TOKENS = {"cpu": 768, "cuda": 4096}
+"""Tokens of prompts that are read in one step. On a CPU more take proportionally longer: these are
+eight prompts of the shipped model, or one of LLaVA-1.5. A GPU is busy with a few thousand
 (docs/decisions/0015-narrator-engine.md)."""
 
 logger = logging.getLogger(__name__)
@@ -62,6 +62,13 @@ class Decoder(Protocol):
     ) -> Tensor: ...
     def move(self, source: int, target: int, n_keys: int) -> None: ...  # noqa: D102
     def wipe(self, row: int) -> None: ...  # noqa: D102
+
+
+def max_prefill(device: str, prompt_length: int) -> int:
+    """Return the most prompts of so many tokens that are read in one step."""
+    budget = PREFILL_TOKENS["cpu" if device == "cpu" else "cuda"]
+    # At least one, however long the prompt: a step that read none would never end.
+    return max(1, budget // prompt_length)
 
 
 class EndReason(Enum):
@@ -121,9 +128,7 @@ class Engine:
         self._deadline_ns = None if deadline_s is None else int(deadline_s * 1e9)
         self._clock = clock
         self._prompt_length = prompt_length
-        budget = PREFILL_TOKENS["cpu" if decoder.device == "cpu" else "cuda"]
-        # At least one, however long the prompt: a step that read none would never end.
-        self._max_prefill = max(1, budget // self._prompt_length)
+        self._max_prefill = max_prefill(decoder.device, prompt_length)
         # Starts at the size of the cache, and halves when the memory does not hold as many.
         self._max_active = decoder.max_rows
         self._turn = 0

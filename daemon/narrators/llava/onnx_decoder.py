@@ -46,8 +46,6 @@ HEAD_DIM_MULTIPLE = 16
 
 KINDS = ("keys", "values")
 
-Array = NDArray[np.float32] | NDArray[np.int32] | NDArray[np.int64]
-
 
 def takes(shape: TextShape) -> bool:
     """Whether ONNX Runtime's attention takes heads of this size, as those of most models are."""
@@ -162,9 +160,9 @@ class _Graph:
         self.inputs: list[Any] = []
         self.outputs: list[Any] = []
         self._nodes: list[Any] = []
-        self._weights: dict[str, Array] = {}
+        self._weights: dict[str, NDArray[Any]] = {}
 
-    def weight(self, array: Array) -> str:
+    def weight(self, array: NDArray[Any]) -> str:
         """Add a constant and return its name."""
         name = f"weight_{len(self._weights)}"
         self._weights[name] = np.ascontiguousarray(array)

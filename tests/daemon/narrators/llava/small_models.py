@@ -113,7 +113,7 @@ def decoder_of(
     """Make a decoder, and leave the model as it is."""
     taken = copy.deepcopy(model)
     parts = taken.model, taken.lm_head, read_shape(taken.config, n_positions=N_POSITIONS)
-    sizes = {"max_rows": max_rows, "n_positions": N_POSITIONS}
+    sizes: dict[str, Any] = {"max_rows": max_rows, "n_positions": N_POSITIONS}
     if issubclass(kind, OnnxDecoder):
         return kind(*parts, **sizes)
     return kind(*parts, dtype=torch.float32, device=device, **sizes)
