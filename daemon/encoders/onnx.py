@@ -147,7 +147,8 @@ def import_runtime(module: str = "onnxruntime") -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         raise DependencyError(
-            "The encoder runs on ONNX Runtime, which is not installed. "
+            "The encoder, and on a CPU the language model, run on ONNX Runtime, which is not "
+            "installed. "
             "Run: pip install 'neurrate[cpu]', or 'neurrate[gpu]' for an NVIDIA GPU."
         ) from error
     except (ImportError, OSError, AttributeError) as error:

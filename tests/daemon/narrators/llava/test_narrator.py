@@ -399,3 +399,14 @@ def test_other_errors_of_a_load_keep_their_name(tiny_llava, stub_bundle, monkeyp
     monkeypatch.setattr(OnnxDecoder, "prefill", broken)
     with pytest.raises(RuntimeError, match="a kernel is missing"):
         llava_of(tiny_llava, stub_bundle)
+
+
+def test_heads_of_another_size_are_decoded_by_torch(
+    tiny_llava, stub_bundle, narrator, embeddings, monkeypatch
+):
+    """Where ONNX Runtime's attention does not take the heads, the words are the same."""
+    expected = [each.text for each in narrate(narrator, embeddings)]
+    monkeypatch.setattr("daemon.narrators.llava.onnx_decoder.HEAD_DIM_MULTIPLE", 1_000)
+    monkeypatch.setattr(OnnxDecoder, "prefill", None)
+    other = llava_of(tiny_llava, stub_bundle)
+    assert [each.text for each in narrate(other, embeddings)] == expected
