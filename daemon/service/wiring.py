@@ -147,9 +147,6 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     ring = make_ring(spec, len(manifest.population), capacity_bins)
     rules = load_rule_book(settings, manifest)
     confidence_of = load_confidence_of(manifest, chosen)
-    encoder = load_encoder(
-        manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
-    )
     counters, gauges = Counters(), Gauges(ring_capacity_bins=capacity_bins)
     health = Health(CONDITIONS, clock)
     metrics = make_registry(counters, gauges, lambda: health.is_ready)
@@ -173,6 +170,12 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             )
             http = HttpServer(host, settings.http.port, metrics, health)
             undo.callback(http.close)
+        # The worker loads its model while the rest starts here.
+        narrator_client = _narrator_client(settings, manifest, context, clock, publisher)
+        undo.callback(narrator_client.close, deadline_s=0)
+        encoder = load_encoder(
+            manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
+        )
         triggers = None
         if rules:
             triggers = make_trigger_evaluator(
@@ -181,8 +184,6 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
                 confidence_of=confidence_of,
             )  # fmt: skip
             undo.callback(triggers.close, deadline_s=0)
-        narrator_client = _narrator_client(settings, manifest, context, clock, publisher)
-        undo.callback(narrator_client.close, deadline_s=0)
         loop = FastLoop(
             ingest=Ingest(context, registry, counters, clock, ring.is_ahead),
             ring=ring,
