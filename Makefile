@@ -33,7 +33,9 @@ demo: setup ## Replay a recording at real time through the whole daemon
 	$(BIN)/neurrate demo
 
 test: setup ## All tests that this machine can run
-	$(BIN)/python -m pytest -n 4 --dist worksteal
+	@# Compiled files are kept whatever the environment says: the tests start hundreds of processes,
+	@# and rewriting their assertions is half of the time to collect them.
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 4 --dist worksteal
 
 check: setup ## Format, lint, types, import directions, spelling
 	$(BIN)/ruff format --check .
