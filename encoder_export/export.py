@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from contracts.embedding import PatchEmbedding
-from contracts.errors import DependencyError, EngineError, UserError
+from contracts.errors import DependencyError, EngineError, ManifestError, UserError
 from contracts.manifest import (
     CONFIDENCE,
     CONFIDENCE_ARRAYS,
+    ENCODER_WEIGHTS,
     PARITY,
     PROBES,
     PROBES_REPORT,
     LanguageModel,
     Manifest,
+    load_manifest,
+    sha256_of,
 )
 from contracts.window import Window, WindowSpec
 from daemon.encoders.engine_cache import get_engine, refuse_engine, target_gpu
@@ -97,7 +100,14 @@ def export_run(request: ExportRequest, *, overwrite: bool) -> Exported:
     folder = request.dataset or Path(run.model.dataset)
     prepared = _data_set(folder, request.run, run)
     data, parts = prepared.windows(run.model.lag_ns)
-    facts = _facts(request, run, prepared, _language_model(request.model, folder))
+    language_model = _language_model(request.model, folder)
+    facts = _facts(
+        run,
+        prepared,
+        language_model,
+        precision=request.precision,
+        stride_bins=request.stride_bins,
+    )
     narrate_grids = _language_model_narrator(request, run, facts)
     gate = _gate(request, data, parts, narrate_grids)
     manifest = write_bundle(
@@ -127,6 +137,30 @@ def export_run(request: ExportRequest, *, overwrite: bool) -> Exported:
 
     engine = make_engine(manifest, library, gpu, opt_batch=request.populations, measure=measure)
     return Exported(report, engine, "" if engine else f"{library.name} {library.version}")
+
+
+def is_exported(run_folder: Path, bundle: Path) -> bool:
+    """Return whether a bundle is whole and is what an export without options makes of a run.
+
+    Raises
+    ------
+    UserError
+        If the run is not finished, or its data set is another one.
+    """
+    run = _finished_run(run_folder)
+    folder = Path(run.model.dataset)
+    prepared = _data_set(folder, run_folder, run)
+    try:
+        there = load_manifest(bundle).model
+    except ManifestError:
+        return False
+    language_model = _language_model(None, folder)
+    facts = _facts(run, prepared, language_model, precision="float32", stride_bins=None)
+    wanted = draft_manifest(run.encoder.spec.grid, facts).model
+    copied = [ENCODER_WEIGHTS, *(path.name for path in _files_of(run_folder))]
+    return there.model_copy(update={"sha256": {}}) == wanted and all(
+        there.sha256.get(name) == sha256_of(run_folder / name) for name in copied
+    )
 
 
 def make_engine(
@@ -269,19 +303,24 @@ def _language_model(model: str | None, dataset: Path) -> LanguageModel:
 
 
 def _facts(
-    request: ExportRequest, run: RunFolder, prepared: PreparedSet, language_model: LanguageModel
+    run: RunFolder,
+    prepared: PreparedSet,
+    language_model: LanguageModel,
+    *,
+    precision: Precision,
+    stride_bins: int | None,
 ) -> BundleFacts:
     window = run.model.window
     spec = WindowSpec(
         rate=prepared.window.rate,
         n_bins=window.n_bins,
-        stride_bins=request.stride_bins or window.stride_bins,
+        stride_bins=stride_bins or window.stride_bins,
         lag_ns=window.lag_ns,
     )
     # No folders: the same run gives the same bundle in any folder.
-    command = f"neurrate export --precision {request.precision}"
-    if request.stride_bins is not None:
-        command += f" --stride {request.stride_bins}"
+    command = f"neurrate export --precision {precision}"
+    if stride_bins is not None:
+        command += f" --stride {stride_bins}"
     return BundleFacts(
         population=prepared.population,
         scaling=run.scaling,

@@ -70,6 +70,7 @@ def learn(
     seed
         The same seed gives the same bundle.
     """
+    from encoder_export.export import is_exported
     from encoder_training.devices import resolve_device
     from neurrate.export_command import export
     from neurrate.prepare_command import prepare
@@ -99,4 +100,7 @@ def learn(
         device=device,
         seed=seed,
     )
+    if is_exported(out / "run", out / "bundle"):
+        print(f"{out / 'bundle'} is finished: neurrate run --bundle {out / 'bundle'}")
+        return
     export(out / "run", out / "bundle", seed=seed, overwrite=True)

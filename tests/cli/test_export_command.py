@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from contracts.embedding import PatchGrid
 from contracts.errors import EngineError
@@ -19,6 +21,7 @@ from contracts.manifest import (
     CONFIDENCE,
     CONFIDENCE_ARRAYS,
     ENCODER_ONNX,
+    ENCODER_WEIGHTS,
     PARITY,
     PROBES,
     PROBES_REPORT,
@@ -40,7 +43,7 @@ from daemon.encoders.engine_cache import (
 )
 from daemon.encoders.tensorrt_build import Library, load_library
 from encoder_export import bundle as bundle_module
-from encoder_export.export import check_engine_parity, make_engine
+from encoder_export.export import check_engine_parity, is_exported, make_engine
 from encoder_export.parity import LIMITS, Limits, Parity, ParityError
 from encoder_training.data_set.prepared_files import load_prepared, write_prepared
 from encoder_training.data_set.training_set import measure_scaling
@@ -213,6 +216,25 @@ def test_same_run_same_bundle(bundle, run, tmp_path):
     again = load_manifest(tmp_path / "b")
     assert again.sha256 == bundle.sha256
     assert str(tmp_path) not in (again.folder / "manifest.json").read_text()
+
+
+def test_finished_export_is_recognised(bundle, run, tmp_path):
+    """A bundle of this run that is whole, and none of other weights or with a spoiled file."""
+    assert is_exported(run, bundle.folder)
+    assert not is_exported(run, tmp_path / "nowhere")
+    spoiled, other = tmp_path / "spoiled", tmp_path / "other"
+    shutil.copytree(bundle.folder, spoiled)
+    with (spoiled / ENCODER_ONNX).open("ab") as graph:
+        graph.write(b"\0")
+    assert not is_exported(run, spoiled)
+    shutil.copytree(run, other)
+    weights = load_file(other / ENCODER_WEIGHTS)
+    name = next(iter(weights))
+    with safe_open(other / ENCODER_WEIGHTS, "np") as file:
+        metadata = file.metadata()
+    weights[name][...] += 1
+    save_file(weights, other / ENCODER_WEIGHTS, metadata)
+    assert not is_exported(other, bundle.folder)
 
 
 def test_the_daemon_runs_it(bundle):

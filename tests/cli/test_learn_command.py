@@ -53,6 +53,7 @@ def test_one_command_makes_a_bundle_that_speaks(
     printed = capsys.readouterr().out
     assert f"{out / 'data'} is finished" in printed
     assert f"{out / 'run'} is finished" in printed
+    assert f"{out / 'bundle'} is finished" in printed
     assert load_manifest(out / "bundle").sha256 == manifest.sha256
 
     encoder = load_encoder(manifest, [manifest.population.select("all")], device="cpu")
