@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
 import torch
 
-from contracts.manifest import LanguageModel
+from contracts.manifest import LanguageModel, load_manifest, write_manifest
 from encoder_export.bundle import BundleFacts, write_bundle
 from encoder_export.export import reference_frames
 from encoder_training.data_set.prepared import PreparedSet
@@ -39,10 +40,9 @@ def _prepared(model: Path) -> PreparedSet:
 
 
 @shallow_encoders()
-def _write_bundle(folder: Path, prepared: PreparedSet, *, sha256: str | None = None) -> None:
+def _write_bundle(folder: Path, prepared: PreparedSet) -> None:
     data, parts = prepared.windows(LAG_NS)
     torch.manual_seed(0)
-    of = prepared.training_data
     write_bundle(
         folder,
         PatchEncoder(EncoderSpec.tiny(len(prepared.population), TINY_GRID)),
@@ -51,13 +51,21 @@ def _write_bundle(folder: Path, prepared: PreparedSet, *, sha256: str | None = N
             scaling=measure_scaling(data, parts.train),
             window=data.window,
             language_model=prepared.language_model,
-            training_data=of if sha256 is None else of.model_copy(update={"sha256": sha256}),
+            training_data=prepared.training_data,
             trained=True,
             command="tests",
             scores={},
         ),
         references=reference_frames(prepared, data, parts),
     )
+
+
+def _copy_bundle(bundle: Path, folder: Path, *, sha256: str) -> None:
+    """Write the same encoder as one that was trained on the data set of that sha256."""
+    copytree(bundle, folder)
+    model = load_manifest(folder).model
+    training_data = model.training_data.model_copy(update={"sha256": sha256})
+    write_manifest(folder, model.model_copy(update={"training_data": training_data}))
 
 
 @pytest.fixture(scope="module")
@@ -129,9 +137,8 @@ def test_windows_and_populations_are_those_that_are_named(inputs, tmp_path):
 
 def test_another_data_set_is_refused(inputs, tmp_path, capsys):
     """Both sha256 stand in one sentence, and so does a bundle that names none."""
-    prepared = load_prepared(inputs / "data")
-    _write_bundle(tmp_path / "other", prepared, sha256="a" * 64)
-    _write_bundle(tmp_path / "random", prepared, sha256="")
+    _copy_bundle(inputs / "bundle", tmp_path / "other", sha256="a" * 64)
+    _copy_bundle(inputs / "bundle", tmp_path / "random", sha256="")
     for bundle, problem in (("other", "sha256 aaaaaaaaaaaa"), ("random", "names none")):
         assert main(["score", str(tmp_path / bundle), str(inputs / "data")]) == 2
         assert problem in capsys.readouterr().err
@@ -145,7 +152,8 @@ def test_captions_must_be_there_and_differ(inputs, tmp_path, capsys, caption, pr
     prepared = load_prepared(inputs / "data")
     same = replace(prepared.frames, captions=(caption,) * len(prepared.frames.captions))
     write_prepared(tmp_path / "data", replace(prepared, frames=same))
-    _write_bundle(tmp_path / "bundle", load_prepared(tmp_path / "data"))
+    trained_on = load_prepared(tmp_path / "data").training_data
+    _copy_bundle(inputs / "bundle", tmp_path / "bundle", sha256=trained_on.sha256)
     assert main(["score", str(tmp_path / "bundle"), str(tmp_path / "data")]) == 2
     assert problem in capsys.readouterr().err
 
@@ -157,7 +165,8 @@ def test_windows_without_a_caption_are_left_out(inputs, tmp_path, capsys):
     write_prepared(
         tmp_path / "data", replace(prepared, frames=replace(prepared.frames, captions=some))
     )
-    _write_bundle(tmp_path / "bundle", load_prepared(tmp_path / "data"))
+    trained_on = load_prepared(tmp_path / "data").training_data
+    _copy_bundle(inputs / "bundle", tmp_path / "bundle", sha256=trained_on.sha256)
     file = tmp_path / "scores.json"
     words = ["score", str(tmp_path / "bundle"), str(tmp_path / "data"), "--json", str(file)]
     words += ["--narrator", "retrieval", "--sentence-model", str(inputs / "bert")]

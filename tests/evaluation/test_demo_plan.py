@@ -97,6 +97,7 @@ def test_a_recording_alone_gets_random_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shallow")
 @pytest.mark.parametrize("grid", [PatchGrid(4, 4, 32), PatchGrid(6, 6, 128)])
 def test_the_encoder_is_of_the_size_that_a_given_model_takes(
     grid: PatchGrid, tmp_path: Path
