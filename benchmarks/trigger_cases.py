@@ -91,7 +91,10 @@ def make_paper(folder: Path, *, seconds: float, seed: int, is_quick: bool) -> Tr
     """Draw an encoder of the paper's size, and a small language model that takes its patches."""
     grid = PatchGrid(4, 4, 32) if is_quick else PatchGrid(24, 24, 1024)
     n_units = QUICK_UNITS if is_quick else PAPER_UNITS
-    spec = EncoderSpec.tiny(n_units, grid) if is_quick else EncoderSpec(n_units, grid)
+    spec = EncoderSpec(n_units, grid)
+    if is_quick:
+        tiny = EncoderSpec.tiny(n_units, grid)
+        spec = replace(tiny, time_layers=1, patch_layers=1)  # tracing takes a time for each
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = PatchEncoder(spec).eval()
