@@ -95,24 +95,24 @@ class EvidenceFit:
         self,
         spec: EncoderSpec,
         data: TrainingSet,
-        parts: Split,
+        split: Split,
         scaling: Scaling,
         targets: TargetScaling,
         masks: PopulationMasks,
         *,
         seed: int,
     ) -> None:
-        self._data, self._parts, self._scaling, self._masks = data, parts, scaling, masks
+        self._data, self._split, self._scaling, self._masks = data, split, scaling, masks
         self._rng = np.random.default_rng(seed)
-        frames = np.unique(data.frame[parts.train])
+        frames = np.unique(data.frame[split.train])
         self.space = space_of(data, targets, frames)
         places = self.space.coordinates
         anchors, nearest = choose_anchors(places, frames, seed=seed)
-        fold = folds_of(data.group[parts.train])
+        fold = folds_of(data.group[split.train])
         self.fold_of = np.full(data.n_windows, -1)
-        self.fold_of[parts.train] = fold
-        anchor = nearest[data.frame[parts.train]]
-        shown = ShownAnchors(data, parts.train, places, anchors, anchor, fold)
+        self.fold_of[split.train] = fold
+        anchor = nearest[data.frame[split.train]]
+        shown = ShownAnchors(data, split.train, places, anchors, anchor, fold)
         sums = PoissonSums(shown)
         n_parts = choose_parts(shown, sums, scaling, self._choosing())
         n_parts, gaussian = self._choose_gaussian(n_parts)
@@ -130,7 +130,7 @@ class EvidenceFit:
         set_read_out(self.network, self.space, frames)
 
     def _choosing(self) -> ChoosingWindows:
-        rows = self._parts.train
+        rows = self._split.train
         at = thinned(np.arange(len(rows)), MOST_CHOOSING)
         z, mask = self._masked(rows[at])
         return ChoosingWindows(at, z.numpy(), mask.numpy())
@@ -163,7 +163,7 @@ class EvidenceFit:
         They are no fewer than those of the Poisson evidence: the network has one choice for both.
         """
         possible = [n for n in PARTS if at_least <= n <= self._data.window.n_bins]
-        rows = thinned(self._parts.validation, MOST_CHOOSING)
+        rows = thinned(self._split.validation, MOST_CHOOSING)
         z, mask = self._masked(rows)
         true = torch.from_numpy(self.space.coordinates[self._data.frame[rows], :N_GAUSSIAN])
         fitted = [
@@ -177,7 +177,7 @@ class EvidenceFit:
         self, n_parts: int, z: Tensor, mask: Tensor, true: Tensor
     ) -> Iterator[tuple[NDArray[np.float64], GaussianModel]]:
         """Yield the squared error of each validation window, and the model, for each setting."""
-        data, train = self._data, self._parts.train
+        data, train = self._data, self._split.train
         sums = part_sums(data.window.n_bins, n_parts)
         places = self.space.coordinates[:, :N_GAUSSIAN]
         moments = GaussianMoments(n_parts * data.n_units, places.shape[1])

@@ -39,7 +39,7 @@ from encoder_training.data_set.training_set import part_edges
 from encoder_training.model import EncoderNetwork, EncoderSpec
 
 N_TRUST = 4
-"""Numbers that the weights of the two parts depend on: 1, sureness, units, and their product."""
+"""Numbers that both estimates' weights depend on: 1, sureness, units, and their product."""
 
 GAIN_STEP = 5.0
 """The gains of units are learned so many times faster than other weights. They are few, they begin
@@ -179,8 +179,8 @@ class EvidenceEncoder(EncoderNetwork):
         precision = (mask @ self.gaussian_precision).view(-1, n, n)
         return solve(precision, x @ self.gaussian_gain)
 
-    def parts_of(self, evidence: WindowEvidence) -> tuple[Tensor, Tensor]:
-        """Return what is combined, and what the weights depend on.
+    def estimates_of(self, evidence: WindowEvidence) -> tuple[Tensor, Tensor]:
+        """Return the estimates that are combined, and what their weights depend on.
 
         The first, of shape (n, 2, n_latents), are coordinates by anchors and by regression, the
         second is of shape (n, N_TRUST).
@@ -194,7 +194,7 @@ class EvidenceEncoder(EncoderNetwork):
 
     def combine(self, evidence: WindowEvidence) -> Tensor:
         """Weigh anchors and regression; returns coordinates of shape (n, n_latents)."""
-        both, terms = self.parts_of(evidence)
+        both, terms = self.estimates_of(evidence)
         latents: Tensor = (self.trust(terms).unsqueeze(-1) * both).sum(dim=1)
         return latents
 

@@ -30,7 +30,7 @@ MAX_PATCHES = 64
 """Patches of a window whose cosine is part of the loss, drawn anew for each batch."""
 
 MOST_TRUSTED = 400
-"""Validation windows that fit how far the two parts are believed, at most."""
+"""Validation windows that fit how far the two estimates are believed, at most."""
 
 TRIALS = 4
 """Random populations of each of these windows."""
@@ -47,13 +47,13 @@ class EvidenceObjective:
         spec: EncoderSpec,
         targets: Targets,
         scaling: Scaling,
-        parts: Split,
+        split: Split,
         options: TrainingOptions,
     ) -> None:
         self._data, self._targets = targets.data, targets
         masks = PopulationMasks(self._data.population, options.masking)
         fit = EvidenceFit(
-            spec, self._data, parts, scaling, targets.scaling, masks, seed=options.seed
+            spec, self._data, split, scaling, targets.scaling, masks, seed=options.seed
         )
         device = torch.device(options.device)
         self._network = fit.network.to(device)
@@ -65,9 +65,9 @@ class EvidenceObjective:
         self._middle = (torch.from_numpy(fit.space.patch_mean).to(device) - targets.mean) / (
             targets.std
         )
-        train_frames = np.unique(self._data.frame[parts.train])
+        train_frames = np.unique(self._data.frame[split.train])
         self._variance = float(np.square(places[train_frames]).sum(axis=1).mean()) + 1e-12
-        self._validation = np.tile(thinned(parts.validation, MOST_TRUSTED), TRIALS)
+        self._validation = np.tile(thinned(split.validation, MOST_TRUSTED), TRIALS)
         drawn = masks.draw(len(self._validation), np.random.default_rng(options.seed))
         self._drawn = torch.from_numpy(drawn).float().to(device)
         self._unit_mean = torch.from_numpy(scaling.mean).to(device)

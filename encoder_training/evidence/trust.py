@@ -90,7 +90,7 @@ def _sharpest(tried: list[tuple[float, Tensor, Tensor]]) -> tuple[float, Tensor,
 
 def _inputs(network: EvidenceEncoder, evidence: WindowEvidence) -> Tensor:
     """Return what the weights multiply, shape (n, 2 * N_TRUST, n_latents)."""
-    both, terms = network.parts_of(evidence)
+    both, terms = network.estimates_of(evidence)
     return torch.einsum("nk,nil->nikl", terms, both).flatten(1, 2)
 
 

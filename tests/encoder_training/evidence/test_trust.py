@@ -64,7 +64,7 @@ def fitted(windows, logits, regressed, *, mask=None) -> tuple[GivenEvidence, tor
     z = z * mask.unsqueeze(1)
     fit_trust(network, z, mask, windows.frame, windows.places)
     with torch.no_grad():
-        _, terms = network.parts_of(network.evidence(network.features(z), mask, logits))
+        _, terms = network.estimates_of(network.evidence(network.features(z), mask, logits))
         return network, network.trust(terms)
 
 
