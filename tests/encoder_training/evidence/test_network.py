@@ -159,7 +159,8 @@ def test_no_unit_gives_the_same_patches_always(encoder, counts):
     with torch.inference_mode():
         patches = CountEncoder(encoder, SCALING).eval()(counts, mask_of(()))
     assert patches.isfinite().all()
-    assert torch.equal(patches, patches[:1].expand_as(patches))
+    # Not bit for bit: a product may sum the last rows of a batch in another order.
+    torch.testing.assert_close(patches, patches[:1].expand_as(patches), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
