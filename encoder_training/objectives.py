@@ -11,6 +11,7 @@ from torch import Tensor, nn  # noqa: TID253 - as above
 from torch.nn import functional as F  # noqa: TID253 - as above
 
 from encoder_training.data_set.training_set import Scaling, Split, TrainingSet
+from encoder_training.evidence.fitting import EvidenceFit
 from encoder_training.evidence.objective import EvidenceObjective
 from encoder_training.losses import (
     TargetScaling,
@@ -194,7 +195,8 @@ def make_objective(
 ) -> Objective:
     """Return the objective of a variant."""
     if options.variant == "evidence":
-        return EvidenceObjective(spec, targets, scaling, parts, options)
+        fit = EvidenceFit(spec, targets.data, parts, scaling, targets.scaling, options)
+        return EvidenceObjective(fit, targets, options)
     if options.variant == "retrieval":
         return RetrievalObjective(spec, targets, parts.train)
     return PatchObjective(spec, targets, options, initial)

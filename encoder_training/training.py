@@ -67,13 +67,15 @@ def train_encoder(
     scaling: Scaling | None = None,
     checkpoint: Path | None = None,
     on_resume: Callable[[tuple[TrainingEpoch, ...]], None] | None = None,
+    make: Callable[..., Objective] = make_objective,
 ) -> TrainingResult:
     """Train an encoder.
 
     Without `parts` the groups `validation_groups` are held out, or groups that are drawn. `initial`
     gives raw patches; its weights are those to begin with. Counts are scaled by `scaling`, or as
     measured on the training windows. `checkpoint` is written after each pass. If it exists,
-    training resumes from it; its time counts for `max_minutes`, up to the last whole pass.
+    training resumes from it; its time counts for `max_minutes`, up to the last whole pass. `make`
+    makes the objective, as `make_objective` does.
 
     Raises
     ------
@@ -102,7 +104,7 @@ def train_encoder(
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
     ):
         torch.manual_seed(options.seed)
-        run = TrainingRun(spec, data, parts, options, clock or HostClock(), initial, scaling)
+        run = TrainingRun(spec, data, parts, options, clock or HostClock(), initial, scaling, make)
         settings = {"options": asdict(options), "spec": asdict(spec)}
         depends_on = fingerprint(data, parts, settings, initial, scaling)
         if checkpoint is not None and checkpoint.exists():
@@ -139,6 +141,7 @@ class TrainingRun:
         clock: Clock,
         initial: PatchEncoder | None = None,
         scaling: Scaling | None = None,
+        make: Callable[..., Objective] = make_objective,
     ) -> None:
         self.options, self.history = options, list[TrainingEpoch]()
         self.scaling = scaling or measure_scaling(data, parts.train)
@@ -150,9 +153,7 @@ class TrainingRun:
         self._targets = Targets(
             data, measure_targets(data, parts.train, normalise=options.normalise), self._device
         )
-        self._objective: Objective = make_objective(
-            spec, self._targets, self.scaling, parts, options, initial
-        )
+        self._objective = make(spec, self._targets, self.scaling, parts, options, initial)
         self._network = self._objective.network.to(self._device)
         self._optimizer = torch.optim.AdamW(
             self._network.parameters(), options.learning_rate, weight_decay=options.weight_decay

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from encoder_training.evidence.poisson import (
 from encoder_training.losses import TargetScaling
 from encoder_training.masking import PopulationMasks
 from encoder_training.model import EncoderSpec
+from encoder_training.options import TrainingOptions
 
 N_GAUSSIAN = 64
 """Components that the Gaussian estimates, at most: 33 MB of precisions at 2,000 units."""
@@ -75,6 +76,8 @@ def sizes_for(
 class EvidenceFit:
     """Fits the closed forms to the training windows, and puts them into `network`.
 
+    `possible_parts` are the numbers of parts of a window to choose from.
+
     Raises
     ------
     UserError
@@ -98,24 +101,25 @@ class EvidenceFit:
         split: Split,
         scaling: Scaling,
         targets: TargetScaling,
-        masks: PopulationMasks,
+        options: TrainingOptions,
         *,
-        seed: int,
+        possible_parts: Sequence[int] = PARTS,
     ) -> None:
-        self._data, self._split, self._scaling, self._masks = data, split, scaling, masks
-        self._rng = np.random.default_rng(seed)
+        self.data, self.split, self.scaling = data, split, scaling
+        self.masks = PopulationMasks(data.population, options.masking)
+        self._rng = np.random.default_rng(options.seed)
         frames = np.unique(data.frame[split.train])
         self.space = space_of(data, targets, frames)
         places = self.space.coordinates
-        anchors, nearest = choose_anchors(places, frames, seed=seed)
+        anchors, nearest = choose_anchors(places, frames, seed=options.seed)
         fold = folds_of(data.group[split.train])
         self.fold_of = np.full(data.n_windows, -1)
         self.fold_of[split.train] = fold
         anchor = nearest[data.frame[split.train]]
         shown = ShownAnchors(data, split.train, places, anchors, anchor, fold)
         sums = PoissonSums(shown)
-        n_parts = choose_parts(shown, sums, scaling, self._choosing())
-        n_parts, gaussian = self._choose_gaussian(n_parts)
+        n_parts = choose_parts(shown, sums, scaling, self._choosing(), possible_parts)
+        n_parts, gaussian = self._choose_gaussian([n for n in possible_parts if n >= n_parts])
         sizes = sizes_for(
             spec,
             n_bins=data.window.n_bins,
@@ -130,7 +134,7 @@ class EvidenceFit:
         set_read_out(self.network, self.space, frames)
 
     def _choosing(self) -> ChoosingWindows:
-        rows = self._split.train
+        rows = self.split.train
         at = thinned(np.arange(len(rows)), MOST_CHOOSING)
         z, mask = self._masked(rows[at])
         return ChoosingWindows(at, z.numpy(), mask.numpy())
@@ -138,7 +142,7 @@ class EvidenceFit:
     def _set_poisson(self, shown: ShownAnchors, sums: PoissonSums) -> list[FoldEvidence]:
         """Set the evidence of all folds, and return that without each fold."""
         network, n_parts = self.network, self.network.sizes.n_parts
-        whole = sums.evidence(self._scaling, n_parts)
+        whole = sums.evidence(self.scaling, n_parts)
         n = sums.n.sum(axis=0)  # of windows
         with torch.no_grad():
             network.poisson_gain.copy_(torch.from_numpy(whole.gain))
@@ -146,7 +150,7 @@ class EvidenceFit:
             network.log_prior.copy_(torch.from_numpy(np.log(n / n.sum())))
         folds = []
         for fold in range(sums.n_folds):
-            evidence = sums.evidence(self._scaling, n_parts, without=fold)
+            evidence = sums.evidence(self.scaling, n_parts, without=fold)
             folds.append(
                 FoldEvidence(
                     torch.from_numpy(evidence.gain),
@@ -157,15 +161,15 @@ class EvidenceFit:
             )
         return folds
 
-    def _choose_gaussian(self, at_least: int) -> tuple[int, GaussianModel]:
+    def _choose_gaussian(self, possible: Sequence[int]) -> tuple[int, GaussianModel]:
         """Return parts of a window and the model; the fewest that are as good as any.
 
-        They are no fewer than those of the Poisson evidence: the network has one choice for both.
+        None is fewer than those of the Poisson evidence: the network has one choice for both.
         """
-        possible = [n for n in PARTS if at_least <= n <= self._data.window.n_bins]
-        rows = thinned(self._split.validation, MOST_CHOOSING)
+        possible = [n for n in possible if n <= self.data.window.n_bins]
+        rows = thinned(self.split.validation, MOST_CHOOSING)
         z, mask = self._masked(rows)
-        true = torch.from_numpy(self.space.coordinates[self._data.frame[rows], :N_GAUSSIAN])
+        true = torch.from_numpy(self.space.coordinates[self.data.frame[rows], :N_GAUSSIAN])
         fitted = [
             min(self._fit_gaussian(n, z, mask, true), key=lambda pair: pair[0].mean())
             for n in possible
@@ -177,7 +181,7 @@ class EvidenceFit:
         self, n_parts: int, z: Tensor, mask: Tensor, true: Tensor
     ) -> Iterator[tuple[NDArray[np.float64], GaussianModel]]:
         """Yield the squared error of each validation window, and the model, for each setting."""
-        data, train = self._data, self._split.train
+        data, train = self.data, self.split.train
         sums = part_sums(data.window.n_bins, n_parts)
         places = self.space.coordinates[:, :N_GAUSSIAN]
         moments = GaussianMoments(n_parts * data.n_units, places.shape[1])
@@ -204,12 +208,12 @@ class EvidenceFit:
 
     def _masked(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return windows through random populations, and these."""
-        mask = torch.from_numpy(self._masks.draw(len(rows), self._rng)).float()
+        mask = torch.from_numpy(self.masks.draw(len(rows), self._rng)).float()
         return self._z(rows) * mask.unsqueeze(1), mask
 
     def _z(self, rows: NDArray[np.int64]) -> Tensor:
-        counts = torch.from_numpy(self._data.counts_of(rows)).float()
-        return (counts - torch.from_numpy(self._scaling.mean)) / torch.from_numpy(self._scaling.std)
+        counts = torch.from_numpy(self.data.counts_of(rows)).float()
+        return (counts - torch.from_numpy(self.scaling.mean)) / torch.from_numpy(self.scaling.std)
 
 
 def space_of(data: TrainingSet, targets: TargetScaling, frames: NDArray[np.int64]) -> FrameSpace:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor  # noqa: TID253 - as above
 from torch.nn import functional as F  # noqa: TID253 - as above
 
-from encoder_training.data_set.training_set import Scaling, Split, thinned
+from encoder_training.data_set.training_set import thinned
 from encoder_training.evidence.fitting import EvidenceFit
 from encoder_training.evidence.network import EvidenceEncoder, without_idle_anchors
 from encoder_training.evidence.trust import fit_trust
 from encoder_training.losses import patch_cosine
-from encoder_training.masking import PopulationMasks, masked_z
-from encoder_training.model import EncoderNetwork, EncoderSpec
+from encoder_training.masking import masked_z
+from encoder_training.model import EncoderNetwork
 from encoder_training.options import TrainingOptions
 
 if TYPE_CHECKING:
@@ -42,19 +42,8 @@ class EvidenceObjective:
     keeps_last = True
     """Validation windows decide how far to believe the two; they do not choose the pass as well."""
 
-    def __init__(
-        self,
-        spec: EncoderSpec,
-        targets: Targets,
-        scaling: Scaling,
-        split: Split,
-        options: TrainingOptions,
-    ) -> None:
+    def __init__(self, fit: EvidenceFit, targets: Targets, options: TrainingOptions) -> None:
         self._data, self._targets = targets.data, targets
-        masks = PopulationMasks(self._data.population, options.masking)
-        fit = EvidenceFit(
-            spec, self._data, split, scaling, targets.scaling, masks, seed=options.seed
-        )
         device = torch.device(options.device)
         self._network = fit.network.to(device)
         self._folds = [fold.to(device) for fold in fit.folds]
@@ -65,13 +54,13 @@ class EvidenceObjective:
         self._middle = (torch.from_numpy(fit.space.patch_mean).to(device) - targets.mean) / (
             targets.std
         )
-        train_frames = np.unique(self._data.frame[split.train])
+        train_frames = np.unique(self._data.frame[fit.split.train])
         self._variance = float(np.square(places[train_frames]).sum(axis=1).mean()) + 1e-12
-        self._validation = np.tile(thinned(split.validation, MOST_TRUSTED), TRIALS)
-        drawn = masks.draw(len(self._validation), np.random.default_rng(options.seed))
+        self._validation = np.tile(thinned(fit.split.validation, MOST_TRUSTED), TRIALS)
+        drawn = fit.masks.draw(len(self._validation), np.random.default_rng(options.seed))
         self._drawn = torch.from_numpy(drawn).float().to(device)
-        self._unit_mean = torch.from_numpy(scaling.mean).to(device)
-        self._unit_std = torch.from_numpy(scaling.std).to(device)
+        self._unit_mean = torch.from_numpy(fit.scaling.mean).to(device)
+        self._unit_std = torch.from_numpy(fit.scaling.std).to(device)
 
     @property
     def network(self) -> EvidenceEncoder:

@@ -117,13 +117,17 @@ def folds_of(group: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def choose_parts(
-    shown: ShownAnchors, sums: PoissonSums, scaling: Scaling, windows: ChoosingWindows
+    shown: ShownAnchors,
+    sums: PoissonSums,
+    scaling: Scaling,
+    windows: ChoosingWindows,
+    possible: Sequence[int] = PARTS,
 ) -> int:
     """Choose by the log probability of the true anchor, without each window's own fold.
 
     The fewest parts are taken that are within a standard error of the best.
     """
-    possible = [n for n in PARTS if n <= sums.n_parts]
+    possible = [n for n in possible if n <= sums.n_parts]
     losses = [_losses(shown, sums, scaling, n, windows) for n in possible]
     return possible[fewest(losses)]
 

@@ -15,8 +15,8 @@ from encoder_training.evidence import fitting
 from encoder_training.evidence.fitting import EvidenceFit, blocks, set_read_out
 from encoder_training.evidence.network import EvidenceEncoder
 from encoder_training.losses import measure_targets
-from encoder_training.masking import MaskingOptions, PopulationMasks
 from encoder_training.model import EncoderSpec
+from encoder_training.options import TrainingOptions
 from tests.support.prepared import GRID, prepared_set
 
 LAG_NS = 100_000_000
@@ -31,8 +31,7 @@ def fit_to(data: TrainingSet, parts: Split, *, seed: int = 0) -> EvidenceFit:
         parts,
         measure_scaling(data, parts.train),
         measure_targets(data, parts.train, normalise=True),
-        PopulationMasks(data.population, MaskingOptions()),
-        seed=seed,
+        TrainingOptions.evidence(seed=seed),
     )
 
 

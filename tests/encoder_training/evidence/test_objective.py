@@ -14,6 +14,7 @@ from encoder_export.onnx_graph import CountEncoder
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import TrainingSet, measure_scaling
 from encoder_training.evidence import objective as objective_module
+from encoder_training.evidence.fitting import EvidenceFit
 from encoder_training.evidence.network import EvidenceEncoder, WindowEvidence
 from encoder_training.evidence.objective import EvidenceObjective
 from encoder_training.evidence.trust import fit_trust
@@ -194,7 +195,8 @@ def objective_of(data: TrainingSet, parts) -> EvidenceObjective:
     scaling = measure_targets(data, parts.train, normalise=True)
     targets = Targets(data, scaling, torch.device("cpu"))
     spec = EncoderSpec.tiny(data.n_units, GRID)
-    return EvidenceObjective(spec, targets, measure_scaling(data, parts.train), parts, BRIEF)
+    counts = measure_scaling(data, parts.train)
+    return EvidenceObjective(EvidenceFit(spec, data, parts, counts, scaling, BRIEF), targets, BRIEF)
 
 
 def test_the_label_is_the_nearest_anchor_of_other_folds(monkeypatch):
