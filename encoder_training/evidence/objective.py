@@ -15,7 +15,7 @@ from torch import Tensor  # noqa: TID253 - as above
 from torch.nn import functional as F  # noqa: TID253 - as above
 
 from encoder_training.data_set.training_set import thinned
-from encoder_training.evidence.fitting import EvidenceFit
+from encoder_training.evidence.fitting import EvidenceFit, blocks
 from encoder_training.evidence.network import EvidenceEncoder, without_idle_anchors
 from encoder_training.evidence.trust import fit_trust
 from encoder_training.losses import patch_cosine
@@ -89,11 +89,19 @@ class EvidenceObjective:
         raw: Tensor = self._network(z, mask)
         return (raw - self._targets.mean) / self._targets.std
 
+    @torch.no_grad()
     def fit_on_validation(self) -> None:
-        """Fit how far anchors and regression are believed."""
-        counts = torch.from_numpy(self._data.counts_of(self._validation)).to(self._drawn.device)
-        z = masked_z(counts.float(), self._unit_mean, self._unit_std, self._drawn)
-        fit_trust(self._network, z, self._drawn, self._data.frame[self._validation], self._places)
+        """Fit how far anchors and regression are believed.
+
+        Windows are read block by block: at 2,000 units, all of them would take 256 MB.
+        """
+        evidence = []
+        for some in blocks(len(self._validation)):
+            counts = torch.from_numpy(self._data.counts_of(self._validation[some]))
+            mask = self._drawn[some]
+            z = masked_z(counts.to(mask.device).float(), self._unit_mean, self._unit_std, mask)
+            evidence.append(self._network.evidence_of(z, mask))
+        fit_trust(self._network, evidence, self._data.frame[self._validation], self._places)
 
     def encoder(self, state: dict[str, Tensor]) -> EncoderNetwork:
         """Return the encoder of some weights, without anchors where they have no weight."""

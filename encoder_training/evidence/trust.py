@@ -32,8 +32,7 @@ RIDGE = 1e-4
 @torch.no_grad()
 def fit_trust(
     network: EvidenceEncoder,
-    z: Tensor,
-    mask: Tensor,
+    evidence: list[WindowEvidence],
     frame: NDArray[np.int64],
     places: Tensor,
 ) -> None:
@@ -41,9 +40,8 @@ def fit_trust(
 
     Parameters
     ----------
-    z : tensor, shape (n, n_bins, n_units), float32
-        Validation windows, masked.
-    mask : tensor, shape (n, n_units), float32
+    evidence : list of WindowEvidence
+        Of validation windows, cut by `blocks`.
     frame : array, shape (n,), int64
         Row of `places` that each window shows.
     places : tensor, shape (n_frames, n_latents), float32
@@ -51,11 +49,10 @@ def fit_trust(
     shown, own = np.unique(frame, return_inverse=True)
     candidates = F.normalize(places[shown], dim=-1)
     true = places[frame]
-    evidence = [network.evidence_of(z[some], mask[some]) for some in blocks(len(z))]
 
     def reciprocal_ranks(weights: Tensor, inputs: list[Tensor]) -> Tensor:
         scores = []
-        for some, block in zip(blocks(len(z)), inputs, strict=True):
+        for some, block in zip(blocks(len(frame)), inputs, strict=True):
             y = torch.einsum("i,nil->nl", weights, block)
             similarity = F.normalize(y, dim=-1) @ candidates.T
             of_own = similarity[torch.arange(len(y)), torch.from_numpy(own[some])]

@@ -13,6 +13,7 @@ from contracts.population import Population
 from encoder_export.onnx_graph import CountEncoder
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import TrainingSet, measure_scaling
+from encoder_training.evidence import fitting
 from encoder_training.evidence import objective as objective_module
 from encoder_training.evidence.fitting import EvidenceFit
 from encoder_training.evidence.network import EvidenceEncoder, WindowEvidence
@@ -152,6 +153,29 @@ def test_the_last_pass_is_kept(repeats, monkeypatch):
     assert np.argmax(cosines) < 2
     assert isinstance(trained.encoder, EvidenceEncoder)
     assert trained.encoder.trust.weight.abs().max() < 0.25
+
+
+def test_validation_windows_are_read_in_blocks(repeats, monkeypatch):
+    """However many there are, few are in memory at once, and the fit is of all of them."""
+    data, parts = repeats.windows(LAG_NS)
+    objective = objective_of(data, parts)
+    counts_of, n_read = TrainingSet.counts_of, list[int]()
+
+    def counted(data, rows, shift=None):
+        n_read.append(len(rows))
+        return counts_of(data, rows, shift)
+
+    monkeypatch.setattr(TrainingSet, "counts_of", counted)
+    objective.fit_on_validation()
+    whole = objective.network.trust.weight.clone()
+    n_windows = 4 * len(parts.validation)
+    assert sum(n_read) == n_windows
+    monkeypatch.setattr(fitting, "BLOCK_WINDOWS", 50)
+    n_read.clear()
+    objective.fit_on_validation()
+    assert max(n_read) == 50
+    assert sum(n_read) == n_windows
+    torch.testing.assert_close(objective.network.trust.weight, whole, rtol=0, atol=1e-4)
 
 
 def test_one_showing_is_enough():

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from contracts.embedding import PatchGrid
+from encoder_training.evidence.fitting import blocks
 from encoder_training.evidence.network import EvidenceEncoder, EvidenceSizes, WindowEvidence
 from encoder_training.evidence.trust import _sharpest, fit_trust
 from encoder_training.model import EncoderSpec
@@ -62,7 +63,9 @@ def fitted(windows, logits, regressed, *, mask=None) -> tuple[GivenEvidence, tor
     z = torch.cat([logits, regressed], dim=1).unsqueeze(1)
     mask = torch.ones(len(z), z.shape[2]) if mask is None else mask
     z = z * mask.unsqueeze(1)
-    fit_trust(network, z, mask, windows.frame, windows.places)
+    with torch.no_grad():
+        evidence = [network.evidence_of(z[some], mask[some]) for some in blocks(len(z))]
+    fit_trust(network, evidence, windows.frame, windows.places)
     with torch.no_grad():
         _, terms = network.estimates_of(network.evidence(network.features(z), mask, logits))
         return network, network.trust(terms)
