@@ -16,6 +16,9 @@ from encoder_training.released import load_released
 from encoder_training.released_zscore import load_zscore, zscore_beside
 from encoder_training.weights import SPEC_KEY, load_weights, variant_of
 
+NAMED_BY: dict[Variant, str] = {"retrieval": "--variant", "evidence": "--architecture"}
+"""The option that asks for a variant by name. ``patches`` is also what is asked for by none."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InitialWeights:
@@ -47,7 +50,7 @@ def load_initial_weights(
 
     `zscore` is the file of the statistics; by default the one that stands beside a released
     checkpoint. `variant` is the one that was asked for, which the weights must be of where it is
-    ``retrieval``.
+    one of `NAMED_BY`.
 
     Raises
     ------
@@ -61,10 +64,11 @@ def load_initial_weights(
         encoder = load_released(path, prepared, n_heads=n_heads)
         zscore = zscore or zscore_beside(path)
     actual = variant_of(encoder)
-    if variant == "retrieval" != actual:
+    option = NAMED_BY.get(variant)
+    if option is not None and variant != actual:
         raise UserError(
-            f"--variant retrieval was given, and {path} are weights of the variant {actual}. Leave "
-            "--variant out: weights tell it themselves."
+            f"{option} {variant} was given, and {path} are weights of the variant {actual}. Leave "
+            f"{option} out: weights tell it themselves."
         )
     if actual != "patches" and not evaluates_only:
         raise UserError(

@@ -73,7 +73,7 @@ def train(
     architecture
         evidence: each unit adds evidence, so that any set of units is read well, a single area or
         a few units too; neurrator: the paper's. evidence if omitted, neurrator with --variant,
-        --weights, --contrastive or --paper-loss.
+        --contrastive or --paper-loss; --weights tell it themselves, and must be of the one named.
     variant
         Of the paper's encoder. patches: predict each patch of the frame; retrieval: classify the
         training image and give its true patches. patches if omitted; weights tell it themselves.
@@ -139,7 +139,7 @@ def train(
         raise UserError("--zscore gives the statistics of --weights; got none.")
     of_paper = {
         "--variant": variant is not None,
-        "--weights": weights is not None,
+        "--weights": weights is not None and architecture != "evidence",
         "--contrastive": contrastive > 0,
         "--paper-loss": paper_loss,
     }

@@ -252,6 +252,24 @@ def test_weights_are_only_evaluated(run, paper_run, dataset, tmp_path, capsys):
     assert "which training cannot begin with" in capsys.readouterr().err
 
 
+def test_weights_of_the_architecture_that_is_named(run, paper_run, dataset, tmp_path, capsys):
+    """Named, it changes nothing for an evidence run, and those of another are refused."""
+    words = [word for n, word in enumerate(QUICK) if n not in {0, 1, 4, 5}]
+    begins = ["train", str(dataset), str(tmp_path / "run"), *words, "--architecture", "evidence"]
+    own, paper = (["--weights", str(one / "encoder.safetensors")] for one in (run, paper_run))
+    assert main([*begins, *paper, "--training-epochs", "0"]) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert "--architecture evidence was given, and" in text
+    assert "are weights of the variant patches. Leave --architecture out" in text
+    assert main([*begins, *own]) == 2
+    assert "which training cannot begin with" in capsys.readouterr().err
+    assert main([*begins, *own, "--training-epochs", "0"]) == 0
+    found = load_run(tmp_path / "run").model
+    assert found.judged_only
+    assert found.variant == found.options.variant == "evidence"
+    assert found.scores == load_run(run).model.scores
+
+
 def test_training_goes_on_from_weights(paper_run, dataset, tmp_path):
     """The first pass begins where the weights were: its validation is better than from nothing."""
     folder = tmp_path / "run"
