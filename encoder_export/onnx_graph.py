@@ -31,6 +31,7 @@ from daemon.encoders.onnx import import_runtime
 from encoder_training.data_set.training_set import Scaling
 from encoder_training.model import EncoderNetwork, MultiKernelConv
 from encoder_training.retrieval import RetrievalEncoder
+from encoder_training.weights import variant_of
 
 Precision = Literal["float32", "float16", "int8"]
 
@@ -41,6 +42,9 @@ OPSET = 20
 QUANTIZED_OPERATORS = ("Gemm", "MatMul")
 """Not the convolutions, whose inputs are the counts: quantizing those too took the lowest cosine of
 a patch from 0.9994 to 0.989 (docs/decisions/0014-engines.md), for a thirtieth of the work."""
+
+VARIANT_KEY = "variant"
+"""Of the metadata of a graph: which encoder it is, as `variant_of` says."""
 
 LAYERS = ("Gemm",)
 """Of the evidence encoder: its layers, and not the sums over units, where log likelihoods in the
@@ -113,7 +117,8 @@ def write_graph(
     _check_table(encoder)
     dtype = torch.float16 if precision == "float16" else torch.float32
     typed = fold_batch_norm(encoder).to_precision(dtype)
-    _save(_trace(CountEncoder(typed, scaling).eval(), n_bins=n_bins), path, precision)
+    proto = _trace(CountEncoder(typed, scaling).eval(), n_bins=n_bins)
+    _save(proto, path, precision, variant_of(encoder))
 
 
 def write_int8(float32: Path, path: Path) -> None:
@@ -134,12 +139,14 @@ def write_int8(float32: Path, path: Path) -> None:
         ) from error
     with tempfile.TemporaryDirectory() as folder, _quiet():
         scratch = Path(folder) / "int8.onnx"
-        graph = onnx.load(float32).graph
-        is_evidence = any(one.name == "encoder.poisson_gain" for one in graph.initializer)
-        quantized_operators = LAYERS if is_evidence else QUANTIZED_OPERATORS
+        traced = onnx.load(float32)
+        metadata = {entry.key: entry.value for entry in traced.metadata_props}
+        variant = metadata[VARIANT_KEY]
+        quantized_operators = LAYERS if variant == "evidence" else QUANTIZED_OPERATORS
         # The quantizer first rewrites each Gemm as a MatMul, so that it must quantize both types; a
         # MatMul of the graph is left out by its name.
-        left_out = [node.name for node in graph.node if node.op_type not in quantized_operators]
+        nodes = traced.graph.node
+        left_out = [node.name for node in nodes if node.op_type not in quantized_operators]
         quantization.quantize_dynamic(
             float32,
             scratch,
@@ -150,7 +157,7 @@ def write_int8(float32: Path, path: Path) -> None:
             nodes_to_exclude=left_out,
         )
         quantized = onnx.load(scratch)
-    _save(quantized, path, "int8")
+    _save(quantized, path, "int8", variant)
 
 
 def reference_model(encoder: EncoderNetwork) -> EncoderNetwork:
@@ -209,7 +216,8 @@ def _check_table(encoder: EncoderNetwork) -> None:
         raise UserError(
             f"the patches of {n_images:,} training images are {size_bytes / 1e9:.1f} GB, and a "
             f"graph holds {MAX_TABLE_BYTES / 1e9:.1f} GB, {n_that_fit:,} images. Prepare a data "
-            "set of fewer movies, or train the patches variant, which keeps no table."
+            "set of fewer movies, or train with --architecture neurrator --variant patches or with "
+            "--architecture evidence, which keep no table."
         )
 
 
@@ -242,8 +250,8 @@ def _trace(model: CountEncoder, *, n_bins: int) -> Any:
     return program.model_proto
 
 
-def _save(proto: Any, path: Path, precision: Precision) -> None:
-    """Write a graph that names its precision, without traces of its source.
+def _save(proto: Any, path: Path, precision: Precision, variant: str) -> None:
+    """Write a graph that names its precision and its encoder, without traces of its source.
 
     Those hold paths, and make equal graphs unequal files.
     """
@@ -254,6 +262,7 @@ def _save(proto: Any, path: Path, precision: Precision) -> None:
         del part.metadata_props[:]
         part.doc_string = ""
     proto.metadata_props.add(key=PRECISION_KEY, value=precision)
+    proto.metadata_props.add(key=VARIANT_KEY, value=variant)
     path.write_bytes(proto.SerializeToString(deterministic=True))
 
 

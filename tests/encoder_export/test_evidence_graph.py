@@ -80,6 +80,13 @@ def weights_of(path, *types) -> dict[str, tuple[int, ...]]:
     }
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_graph_names_its_encoder(precision, graphs):
+    """Also the one that was quantized, which is quantized by that name."""
+    metadata = {entry.key: entry.value for entry in onnx.load(graphs[precision]).metadata_props}
+    assert metadata == {"precision": precision, "variant": "evidence"}
+
+
 def test_int8_is_for_layers_alone(graphs):
     """Sums of evidence, the solver and the last product are as in the float32 graph."""
     types = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)

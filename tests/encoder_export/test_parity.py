@@ -151,7 +151,8 @@ def test_inputs_and_output_are_float32(graphs, precision):
     proto = onnx.load(graphs[precision])
     for tensor in (*proto.graph.input, *proto.graph.output):
         assert tensor.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    assert {entry.key: entry.value for entry in proto.metadata_props} == {"precision": precision}
+    expected = {"precision": precision, "variant": "patches"}
+    assert {entry.key: entry.value for entry in proto.metadata_props} == expected
     domains = {opset.domain for opset in proto.opset_import}
     assert domains <= {"", "ai.onnx"} or precision == "int8"
 
