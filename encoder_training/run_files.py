@@ -99,7 +99,8 @@ class RunModel(BaseModel):
     """How the lag was chosen; none where it was named."""
     n_passes: int = 0
     best_pass: int = 0
-    """From 1; the one whose weights are kept."""
+    """The pass whose weights are kept, from 1; 0 if nothing was trained. Of the paper's encoder it
+    is the best by validation cosine, of the evidence encoder the last. Runs keep its first name."""
     history_tail: tuple[TrainingEpoch, ...] = ()
     """The last passes."""
     scores: dict[str, float] = {}

@@ -105,7 +105,8 @@ def train_run(request: TrainRequest, *, overwrite: bool, notify: Notify) -> list
     wanted = _wanted_run(request, prepared, initial)
     begun = _begun_run(request.folder, wanted, overwrite=overwrite)
     if begun is not None and begun.finished:
-        notify(f"{request.folder} is finished: {begun.n_passes} passes, kept is {begun.best_pass}")
+        n_passes, kept = begun.n_passes, begun.best_pass
+        notify(f"{request.folder} is finished: {n_passes} passes, its weights are of pass {kept}")
         return []
     model = begun or _with_lag(request, prepared, wanted, notify)
     data, parts = prepared.windows(model.lag_ns)

@@ -120,7 +120,7 @@ def train_encoder(
                     write_checkpoint(checkpoint, run.state(depends_on))
                 if on_epoch is not None:
                     on_epoch(row)
-        encoder = run.best_encoder()
+        encoder = run.kept_encoder()
     return TrainingResult(
         encoder, run.scaling, tuple(run.history), validation_groups, run.kept_pass
     )
@@ -163,20 +163,20 @@ class TrainingRun:
         self._batch_size = min(options.batch_size, n_windows)
         self._steps_per_epoch = max(n_windows // self._batch_size, options.fewest_steps)
         self.n_steps = self._steps_per_epoch * options.training_epochs
-        self.step, self._best_epoch, self._best_cosine = 0, 0, -np.inf
-        self._best_state: dict[str, Tensor] = {}
+        self.step, self._kept_pass, self._kept_cosine = 0, 0, -np.inf
+        self._kept_state: dict[str, Tensor] = {}
         self._clock, self._started_ns = clock, clock.now_ns()
 
     @property
     def is_over(self) -> bool:
         """Whether training ends: no steps or time left, or no improvement for too long."""
-        stale = len(self.history) - self._best_epoch >= self.options.patience
+        stale = len(self.history) - self._kept_pass >= self.options.patience
         return bool(self.history) and (stale or self._progress() >= 1)
 
     @property
     def kept_pass(self) -> int:
         """The pass whose weights are kept, from 1."""
-        return self._best_epoch
+        return self._kept_pass
 
     def train_one_epoch(self, bar: tqdm[None]) -> TrainingEpoch:
         """Make the steps of a pass, or those that time allows, and validate."""
@@ -199,22 +199,22 @@ class TrainingRun:
         row = self._validate(self._finite(float(np.mean(losses)), "training"))
         self._finite(row.validation_loss, "validation")
         self.history.append(row)
-        if self._objective.keeps_last or row.validation_cosine > self._best_cosine:
-            self._best_cosine, self._best_epoch = row.validation_cosine, row.training_epoch
-            self._best_state = {
+        if self._objective.keeps_last or row.validation_cosine > self._kept_cosine:
+            self._kept_cosine, self._kept_pass = row.validation_cosine, row.training_epoch
+            self._kept_state = {
                 name: value.detach().cpu().clone()
                 for name, value in self._network.state_dict().items()
             }
         return row
 
-    def best_encoder(self) -> EncoderNetwork:
+    def kept_encoder(self) -> EncoderNetwork:
         """Return the encoder of the pass that is kept, which gives patches on their own scale."""
-        return self._objective.encoder(self._best_state)
+        return self._objective.encoder(self._kept_state)
 
     def state(self, depends_on: dict[str, Any]) -> Checkpoint:
         """Return all that changes, between two passes."""
         tensors = {f"network.{name}": tensor for name, tensor in self._network.state_dict().items()}
-        tensors |= {f"best.{name}": tensor for name, tensor in self._best_state.items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self._kept_state.items()}
         for number, moments in self._optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{number}.{name}": tensor for name, tensor in moments.items()}
         tensors["generator.cpu"] = torch.random.get_rng_state()
@@ -225,8 +225,8 @@ class TrainingRun:
             "numpy_generator": self._rng.bit_generator.state,
             "history": [asdict(row) for row in self.history],
             "step": self.step,
-            "best_epoch": self._best_epoch,
-            "best_cosine": self._best_cosine,
+            "best_epoch": self._kept_pass,
+            "best_cosine": self._kept_cosine,
             "elapsed_ns": self._clock.now_ns() - self._started_ns,
         }
         return Checkpoint(tensors, state)
@@ -235,7 +235,7 @@ class TrainingRun:
         """Resume from a state of the same training."""
         state = checkpoint.state
         self._network.load_state_dict(_below("network.", checkpoint.tensors))
-        self._best_state = _below("best.", checkpoint.tensors)
+        self._kept_state = _below("best.", checkpoint.tensors)
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _below("optimizer.", checkpoint.tensors).items():
             number, _, moment = name.partition(".")
@@ -247,8 +247,8 @@ class TrainingRun:
             torch.cuda.set_rng_state(checkpoint.tensors["generator.cuda"], self._device)
         self._rng.bit_generator.state = state["numpy_generator"]
         self.history = [TrainingEpoch(**row) for row in state["history"]]
-        self.step, self._best_epoch = state["step"], state["best_epoch"]
-        self._best_cosine = state["best_cosine"]
+        self.step, self._kept_pass = state["step"], state["best_epoch"]
+        self._kept_cosine = state["best_cosine"]
         self._started_ns = self._clock.now_ns() - state["elapsed_ns"]
 
     def _finite(self, loss: float, which: str) -> float:

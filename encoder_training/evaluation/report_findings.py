@@ -75,14 +75,15 @@ def _recommendation(results: EncoderResults, baselines: Sequence[str], own: str)
     leaders = [f"{name} ({', '.join(metrics)})" for name, metrics in behind.items() if metrics]
     if not leaders:
         return (
-            f"No baseline is ahead of the {own} here. Another variant is better for repeats of "
-            "known frames only if its own report on this data set has higher scores in this table."
+            f"No baseline is ahead of the {own} here. Another (`--architecture`, `--variant`) is "
+            "better for repeats of known frames only if its own report on this data set has higher "
+            "scores in this table."
         )
     return (
         f"Ahead of the {own} here: {', '.join(leaders)}. These choose among frames of the "
-        "training. For repeats of known frames train other variants on this data set "
-        "(`neurrate train --help` lists them) and take the one with the highest scores in this "
-        "table."
+        "training. For repeats of known frames train other encoders on this data set "
+        "(`--architecture evidence`, the default, and `--architecture neurrator` with `--variant "
+        "patches` or `retrieval`) and take the one with the highest scores in this table."
     )
 
 

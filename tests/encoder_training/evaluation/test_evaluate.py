@@ -284,7 +284,7 @@ def test_what_is_best_on_seen_frames_follows_from_the_scores(results):
     assert advice.startswith(
         "Ahead of the encoder (variant patches) here: ridge (cosine, within 1 s). These choose"
     )
-    assert "(`neurrate train --help` lists them)" in advice
+    assert "`--architecture evidence`, the default" in advice
     assert "| score | best | its score | encoder |" in seen_frames(seen, BASELINES, "")
 
 
