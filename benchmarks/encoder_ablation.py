@@ -5,8 +5,9 @@
     python -m benchmarks.encoder_ablation data/ --size small --rows whole "without anchors"
 
 DATA are folders of ``neurrate prepare``. The encoder is trained on each as ``neurrate train`` does
-it, once for each row; what is left out is taken from its fit before training begins. Test windows
-of all data sets are scored together, by the scores of docs/training-report.md.
+it, once for each row; what is left out is taken from its fit before training begins. The last rows
+are the paper's encoder, and the baselines of the report, fitted to each population alone. Test
+windows of all data sets are scored together, by the scores of docs/training-report.md.
 
 "-" and "+" stand beside a score that is lower or higher than the whole encoder's: the 95 % interval
 of the difference is without 0. Groups of the same number in several data sets are drawn together:
@@ -30,7 +31,9 @@ from tqdm import tqdm
 
 from benchmarks.record import markdown
 from encoder_training.data_set.prepared_files import load_prepared
-from encoder_training.data_set.training_set import Scaling, Split, thinned
+from encoder_training.data_set.training_set import Scaling, Split, measure_scaling, thinned
+from encoder_training.evaluation.baselines import FITS, BaselineData, BaselineDecoder
+from encoder_training.evaluation.baselines.training_data import MAX_VALIDATION
 from encoder_training.evaluation.bootstrap import Draws, draw_groups, interval
 from encoder_training.evaluation.masked_encoder import MaskedEncoder, populations
 from encoder_training.evaluation.movie_runs import bootstrap_groups
@@ -47,6 +50,7 @@ from encoder_training.options import TrainingOptions
 from encoder_training.training import train_encoder
 
 WHOLE, PAPER = "whole", "paper's encoder"
+CONTROLS = ("shuffled", "silent")
 SCORES = ("top1", "within_1s", "cosine", "skill")
 FEWEST_UNITS = 8
 """Of an area or a cell type in the table."""
@@ -151,10 +155,23 @@ class TestWindows:
         self.spec: EncoderSpec = make(self.data.n_units, prepared.grid)
         units = self.data.population
         self.selections = populations(units, fewest=FEWEST_UNITS)
-        self.selections |= {name: units.select(name) for name in ("shuffled", "silent")}
+        self.selections |= {name: units.select(name) for name in CONTROLS}
 
-    def trained(self, name: str, options: argparse.Namespace) -> dict[str, Sums]:
-        """Train the encoder of a row, and score it through each population."""
+    def sums(self, name: str, options: argparse.Namespace) -> dict[str, Sums]:
+        """Score a row through each population."""
+        return self._fitted(name) if name in FITS else self._trained(name, options)
+
+    def _fitted(self, name: str) -> dict[str, Sums]:
+        """Fit a baseline of the report to each population alone."""
+        split, scaling = self.split, measure_scaling(self.data, self.split.train)
+        given = (self.data, split.train, split.validation, scaling)
+        return {
+            population: self._sums(FITS[name](BaselineData(*given, selection.mask, self.set.space)))
+            for population, selection in self.selections.items()
+            if population not in CONTROLS
+        }
+
+    def _trained(self, name: str, options: argparse.Namespace) -> dict[str, Sums]:
         make: Callable[..., Objective] = make_objective
         training = TrainingOptions(seed=options.seed)
         if name != PAPER:
@@ -168,11 +185,14 @@ class TestWindows:
             for population, selection in self.selections.items()
         }
 
-    def _sums(self, encoder: MaskedEncoder) -> Sums:
-        test, scores = self.set, self.set.score(encoder, tqdm(disable=True))
+    def _sums(self, decoder: BaselineDecoder) -> Sums:
+        test, scores = self.set, self.set.score(decoder, tqdm(disable=True))
+        answer, top1 = scores.answer_by_patches, scores.ranks.top1
+        if not test.decides_by_patches(decoder, thinned(self.split.validation, MAX_VALIDATION)):
+            answer, top1 = scores.answer, (scores.answer == test.true).astype(np.float64)
         return {
-            "top1": scores.ranks.top1,
-            "within_1s": test.time.is_near(scores.answer, test.true).astype(np.float64),
+            "top1": top1,
+            "within_1s": test.time.is_near(answer, test.true).astype(np.float64),
             "cosine": scores.cosine,
             "skill": scores.error,
             "mean": test.mean_error(),
@@ -190,8 +210,10 @@ def main(words: Sequence[str] | None = None) -> int:
     rows: dict[str, dict[str, Drawn]] = {}
     for row in options.rows:
         started = time.perf_counter()
-        sums = [test.trained(row, options) for test in tests]
-        rows[row] = {name: _scores([each[name] for each in sums], draws) for name in names}
+        sums = [test.sums(row, options) for test in tests]
+        rows[row] = {
+            name: _scores([each[name] for each in sums], draws) for name in names if name in sums[0]
+        }
         took_s = time.perf_counter() - started
         print(f"{row}: {took_s:.0f} s, scoring included", file=sys.stderr, flush=True)
     text = _text(rows, tests, n_groups=draws.n_groups)
@@ -225,7 +247,13 @@ def _text(rows: dict[str, dict[str, Drawn]], tests: Sequence[TestWindows], *, n_
     ]
     for score in SCORES:
         lines = [
-            [name, *(_cell(scores[k][score], rows[first][k][score]) for k in scores)]
+            [
+                name,
+                *(
+                    _cell(scores[k][score], rows[first][k][score]) if k in scores else ""
+                    for k in rows[first]
+                ),
+            ]
             for name, scores in rows.items()
         ]
         units = tests[0].selections
@@ -246,7 +274,7 @@ def _options(words: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, nargs="+", help="folders of 'neurrate prepare'")
-    every = [*ABLATIONS, PAPER]
+    every = [*ABLATIONS, PAPER, *FITS]
     parser.add_argument("--rows", nargs="+", choices=every, default=every)
     parser.add_argument("--size", choices=("paper", "small", "tiny"), default="paper")
     parser.add_argument("--lag-ms", type=float, help="chosen on validation windows if omitted")

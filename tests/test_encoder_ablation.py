@@ -91,7 +91,7 @@ def test_tables_of_two_data_sets(tmp_path, capsys):
         write_prepared(folder, prepared_set(n_frames=40, n_repeats=5, seed=seed))
     path = tmp_path / "ablation.md"
     few = ["--training-epochs", "1", "--size", "tiny", "--lag-ms", "100"]
-    rows = [WHOLE, "anchors alone", PAPER]
+    rows = [WHOLE, "anchors alone", PAPER, "naive Bayes"]
     words = [*map(str, folders), *few, "--rows", *rows, "--markdown", str(path)]
     assert main(words) == 0
     text = path.read_text(encoding="utf-8")
@@ -103,4 +103,6 @@ def test_tables_of_two_data_sets(tmp_path, capsys):
     names = {"all", "area:VISp", "area:LGd", "area:CA1", "cell_type:PV", "shuffled", "silent"}
     assert set(values[WHOLE]) == names
     assert values[WHOLE]["all"]["top1"] > 3 * values[WHOLE]["silent"]["top1"]
+    assert set(values["naive Bayes"]) == names - {"shuffled", "silent"}
+    assert values["naive Bayes"]["all"]["top1"] > 0.5
     assert all(np.isfinite([*scores.values()]).all() for scores in values[PAPER].values())
