@@ -12,6 +12,7 @@ from contracts.manifest import load_manifest
 from evaluation.simulated_encoder import SHIPPED_MODEL
 from neurrate.cli import main
 from stream_sources.recordings.nwb import NwbSource
+from tests.support.pictures import no_drawing
 
 
 def test_session_is_written_with_captions(tmp_path, capsys):
@@ -59,7 +60,8 @@ def test_trained_encoder_becomes_a_bundle(tmp_path, monkeypatch):
     monkeypatch.setattr("evaluation.simulated_encoder.SIZE", "tiny")
     encoder, bundle = tmp_path / "encoder", tmp_path / "bundle"
     words = ["--scenes", "12", "--epochs", "1", "--model", str(SHIPPED_MODEL)]
-    with threadpool_limits(1):  # on a busy machine the threads of a pool wait for each other
+    # On a busy machine the threads of a pool wait for each other.
+    with no_drawing(), threadpool_limits(1):
         assert main(["simulate", "train-encoder", str(encoder), *words]) == 0
     facts = json.loads((encoder / "encoder.json").read_text(encoding="utf-8"))
     assert facts["recipe"]["scenes"] == 12
