@@ -18,6 +18,10 @@ MAX_SPIKES = 1 << 20
 MAX_SPAN_NS = NS_PER_S
 """The longest span of one batch. The ring is never shorter than a window and two of these."""
 
+TIME_DTYPE = np.dtype(np.int64)
+INDEX_DTYPE = np.dtype(np.uint32)
+"""Of `SpikeBatch`. Comparing with a dtype is much faster than with the type of a number."""
+
 STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """Names of streams: they become part of topics and of metric labels."""
 
@@ -72,7 +76,7 @@ class SpikeBatch:
                 "a batch needs one unit_index for each spike time, got shapes "
                 f"{self.unit_index.shape} and {times.shape}"
             )
-        if times.dtype != np.int64 or self.unit_index.dtype != np.uint32:
+        if times.dtype != TIME_DTYPE or self.unit_index.dtype != INDEX_DTYPE:
             raise MisuseError(
                 "a batch needs int64 times and uint32 unit indices, got "
                 f"{times.dtype} and {self.unit_index.dtype}"
@@ -86,6 +90,22 @@ class SpikeBatch:
                     f"spike times must lie in [{self.start_ns}, {self.stop_ns}) ns, "
                     f"got {first} to {last}"
                 )
+
+    def with_units(self, unit_index: NDArray[np.uint32]) -> SpikeBatch:
+        """Return it with other unit indices, uint32 of shape (n_spikes,).
+
+        Raises
+        ------
+        MisuseError
+            If they are not. Nothing else is checked again.
+        """
+        if unit_index.shape != self.unit_index.shape or unit_index.dtype != INDEX_DTYPE:
+            raise MisuseError(f"a batch of {self.n_spikes} spikes needs as many uint32 indices")
+        batch = object.__new__(SpikeBatch)
+        for name in self.__slots__:
+            object.__setattr__(batch, name, getattr(self, name))
+        object.__setattr__(batch, "unit_index", unit_index)
+        return batch
 
     @property
     def n_spikes(self) -> int:

@@ -7,6 +7,7 @@ empty lists, unpacked at once, would take sixty times its bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -32,7 +33,7 @@ HELLO_PEEK_BYTES = 256
 
 MAX_SEQ = (1 << 63) - 1
 
-Part = bytes | memoryview
+Part = bytes | bytearray | memoryview
 
 COLUMNS = ("unit_id", "probe", "area", "cell_type", "quality")
 
@@ -75,14 +76,14 @@ class Header:
         self._fields = _read_map(parts[1], max_units)
         _check_version(self._fields.get("version"))
         self.stream = self.text("stream")
-        if self.stream.encode(errors="replace") != stream or not STREAM_NAME.fullmatch(self.stream):
+        if not _is_stream(stream, self.stream):
             raise WireError(
                 "stream",
                 f"the topic's stream {stream[:64]!r} and the header's {self.stream[:64]!r} must be "
                 "equal, 1 to 64 letters, digits, _ or -",
             )
         self.run = self.text("run")
-        if not RUN_ID.fullmatch(self.run):
+        if not _is_run(self.run):
             raise WireError("run", f"run must be 16 hex digits, got {self.run[:32]!r}")
 
     def integer(self, key: str, low: int, high: int) -> int:
@@ -135,6 +136,17 @@ class Header:
         if not isinstance(values, list):
             raise WireError("field", f"{key} must list 1 to {MAX_UNITS:,} texts")
         return values
+
+
+@lru_cache(maxsize=256)
+def _is_stream(topic: bytes, name: str) -> bool:
+    """Whether a topic names the stream of the header, and the name is one that may be."""
+    return name.encode(errors="replace") == topic and STREAM_NAME.fullmatch(name) is not None
+
+
+@lru_cache(maxsize=256)
+def _is_run(run: str) -> bool:
+    return RUN_ID.fullmatch(run) is not None
 
 
 def hello_run(header: Part) -> str:

@@ -7,6 +7,10 @@ bin. Bin ``b`` lives in row ``b % capacity_bins``; nothing is ever shifted. Belo
 ``window_bins - 1`` spare rows: a window that runs past the last row has its tail copied there
 when it is cut, so that every window is one contiguous view.
 
+A batch's span is noted when it is added; its spikes are binned together with those of the batches
+after it, before the counts are read (`_bin_added`). A window completes every few batches, and a
+call of numpy takes as long as some hundred spikes.
+
 Several streams (probes) fill the same rows, each with its own units. Each says which span it has
 covered, so that silence (covered, no spikes) and loss (not covered) differ. The *watermark*
 ``complete_until`` is the bin up to which every live stream has covered the grid: a window below
@@ -52,11 +56,15 @@ MAX_STREAMS = 64
 ONE = np.uint16(1)
 
 
-@dataclass(frozen=True, slots=True)
-class AddReport:
-    """What became of one batch: bad data are counted, not raised."""
+MAX_ADDED = 1 << 16
+"""Spikes that wait to be binned; for so many a call of numpy takes no time."""
 
-    n_binned: int  # spikes that got their bin
+
+@dataclass(slots=True)
+class AddReport:
+    """What became of some batches: bad data are counted, not raised."""
+
+    n_binned: int = 0  # spikes that got their bin
     n_late: int = 0  # spikes below the watermark: dropped
     n_unknown: int = 0  # spikes of units outside the population: dropped
     n_overrun_bins: int = 0  # pushed out before every stream had covered them
@@ -70,7 +78,7 @@ class _Coverage:
     gap between them.
     """
 
-    bit: np.uint64  # its bit in `BinRing._uncovered`
+    bit: int  # its bit in `BinRing._uncovered`
     contiguous_from_ns: int = 0
     stop_ns: int = 0
     first_bin: int = 0  # the first that it covers whole
@@ -106,8 +114,14 @@ class BinRing:
         # One index for bin and unit: `np.add.at` is several times faster on one axis than on two.
         self._flat = self._counts.reshape(-1)
         # A bit is set until the stream with that bit has covered the bin of its row.
-        self._uncovered = np.zeros(capacity_bins, dtype=np.uint64)
+        self._uncovered = [0] * capacity_bins
+        self._all_bits = 0
         self._streams: dict[str, _Coverage] = {}
+        # Batches whose spikes have no bin yet, none of them late, and the first bin of all.
+        self._added: list[SpikeBatch] = []
+        self._n_added = 0  # spikes of these
+        self._added_from = 0
+        self._report = AddReport()
         self._is_held = False
         self.generation = 0
         self._forget()
@@ -120,7 +134,7 @@ class BinRing:
         self._first_bin = 0
         self._is_empty = True
         self._counts[:] = 0
-        self._uncovered[:] = self._all_bits
+        self._uncovered = [self._all_bits] * self.capacity_bins
 
     def add_stream(self, name: str) -> None:
         """Expect a stream, or a new run of it: from now on the watermark waits for it.
@@ -135,10 +149,11 @@ class BinRing:
             return
         if len(self._streams) == MAX_STREAMS:
             raise MisuseError(f"a ring takes {MAX_STREAMS} streams, {name!r} is one too many")
-        coverage = _Coverage(bit=np.uint64(1 << len(self._streams)))
+        coverage = _Coverage(bit=1 << len(self._streams))
         self._streams[name] = coverage
+        self._all_bits |= coverage.bit
         # Also in the bins that are there already: those before its first batch will be its gaps.
-        self._uncovered |= coverage.bit
+        self._uncovered = [bits | coverage.bit for bits in self._uncovered]
 
     def hold(self, *, is_held: bool) -> None:
         """Let nothing become complete while streams are still expected that have no name yet."""
@@ -184,8 +199,8 @@ class BinRing:
         """Streams that are no longer waited for."""
         return tuple(name for name, stream in self._streams.items() if not self._is_live(stream))
 
-    def add(self, batch: SpikeBatch) -> AddReport:
-        """Put a batch's spikes into their bins.
+    def add(self, batch: SpikeBatch) -> None:
+        """Take a batch: its span now, its spikes before the next counts are read.
 
         Called on the fast loop for every message; does not block. ``unit_index`` is a row of the
         encoder's population here, not of the stream's.
@@ -198,14 +213,21 @@ class BinRing:
         # by the watermark before this batch, not after it.
         first = self.rate.bin_of(batch.start_ns)
         # The batch's span is half open, so its last spike is at most at stop_ns - 1.
-        n_overrun_bins = self._reach(first, self.rate.bin_of(batch.stop_ns - 1) + 1)
-        n_binned, n_late, n_unknown = self._count(batch, first)
+        self._reach(first, self.rate.bin_of(batch.stop_ns - 1) + 1)
+        if batch.n_spikes:
+            self._take_spikes(batch, first)
         self._cover(stream, batch, first)
         self._advance_watermark()
-        return AddReport(n_binned, n_late, n_unknown, n_overrun_bins)
+
+    def take_report(self) -> AddReport:
+        """Bin what was added, and return what became of all batches since the last call."""
+        self._bin_added()
+        report, self._report = self._report, AddReport()
+        return report
 
     def begin_session(self, names: Collection[str]) -> None:
         """Forget the session, and wait for the first batches of these streams in a new one."""
+        self._bin_added()
         self._forget()
         self.generation += 1
         for name, stream in self._streams.items():
@@ -214,8 +236,8 @@ class BinRing:
             elif stream.has_begun:
                 stream.has_begun, stream.is_blind = False, True
 
-    def _reach(self, first: int, stop: int) -> int:
-        """Make room up to bin `stop`; return how many incomplete bins were pushed out."""
+    def _reach(self, first: int, stop: int) -> None:
+        """Make room up to bin `stop`; count the incomplete bins that are pushed out."""
         if self._is_empty:
             # The ring begins a whole capacity before the first batch, with rows that are empty
             # already: another stream whose first batch is earlier finds its bins there.
@@ -224,45 +246,69 @@ class BinRing:
             self._is_empty = False
         self._first_bin = min(self._first_bin, first)
         if stop <= self.head_bin:
-            return 0
-        for rows in self._rows(max(self.head_bin, stop - self.capacity_bins), stop):
+            return
+        if self._added and stop - self.capacity_bins > self._added_from:
+            self._bin_added()  # while their rows are theirs
+        new = range(max(self.head_bin, stop - self.capacity_bins), stop)
+        for rows in self._rows(new.start, stop):
             self._counts[rows] = 0
-            self._uncovered[rows] = self._all_bits
+        for new_bin in new:
+            self._uncovered[new_bin % self.capacity_bins] = self._all_bits
         old_head, self.head_bin = self.head_bin, stop
         self.oldest_bin = max(self.oldest_bin, stop - self.capacity_bins)
         # Lost are the bins that some stream had filled and no window had yet: below the first
         # batch there was nothing to lose, and neither beyond the old head, where a jump skips.
         incomplete_from = max(self.complete_until, self._first_bin)
-        n_overrun_bins = max(0, min(self.oldest_bin, old_head) - incomplete_from)
+        self._report.n_overrun_bins += max(0, min(self.oldest_bin, old_head) - incomplete_from)
         # What is gone can no longer become complete; the cutter skips it and counts the windows.
         self.complete_until = max(self.complete_until, self.oldest_bin)
-        return n_overrun_bins
 
-    @property
-    def _all_bits(self) -> np.uint64:
-        return np.uint64((1 << len(self._streams)) - 1)
-
-    def _count(self, batch: SpikeBatch, first: int) -> tuple[int, int, int]:
-        """Add the spikes to their rows; return how many are binned, late and unknown.
-
-        The inner loop of the daemon: every array is walked once, and in place where it can be.
-        """
-        times, unit_index = batch.spike_time_ns, batch.unit_index
-        if not times.size:
-            return 0, 0, 0
-        # The usual batch has neither foreign units nor late spikes: one comparison each, no copy.
-        n_unknown = n_late = 0
-        if int(unit_index.max()) >= self.n_units:
-            known = unit_index < self.n_units
-            times, unit_index = times[known], unit_index[known]
-            n_unknown = batch.n_spikes - len(times)
-        bins = self.rate.bin_of(times)
+    def _take_spikes(self, batch: SpikeBatch, first: int) -> None:
+        """Keep a batch's spikes until they are binned; those of a late batch are binned now."""
         if first < self.complete_until:
             # A window with this bin may have been narrated already. Counting the spike now would
             # make what is in the ring differ from what was encoded.
-            in_time = bins >= self.complete_until
+            self._bin(batch.spike_time_ns, batch.unit_index, first, late_before=self.complete_until)
+            return
+        self._added_from = min(self._added_from, first) if self._added else first
+        self._added.append(batch)
+        self._n_added += batch.n_spikes
+        if self._n_added > MAX_ADDED:
+            self._bin_added()
+
+    def _bin_added(self) -> None:
+        if not self._added:
+            return
+        added, self._added, self._n_added = self._added, [], 0
+        if len(added) == 1:
+            times, units = added[0].spike_time_ns, added[0].unit_index
+        else:
+            times = np.concatenate([batch.spike_time_ns for batch in added])
+            units = np.concatenate([batch.unit_index for batch in added])
+        self._bin(times, units, self._added_from)
+
+    def _bin(
+        self,
+        times: NDArray[np.int64],
+        unit_index: NDArray[np.uint32],
+        first: int,
+        *,
+        late_before: int | None = None,
+    ) -> None:
+        """Add spikes from bin `first` on to their rows.
+
+        The inner loop of the daemon: every array is walked once, and in place where it can be.
+        """
+        # The usual batches have neither foreign units nor late spikes: no copy.
+        if int(unit_index.max()) >= self.n_units:
+            known = unit_index < self.n_units
+            self._report.n_unknown += len(times) - int(np.count_nonzero(known))
+            times, unit_index = times[known], unit_index[known]
+        bins = self.rate.bins_from(times, first, self.head_bin - first)
+        if late_before is not None:
+            in_time = bins >= late_before
+            self._report.n_late += len(times) - int(np.count_nonzero(in_time))
             bins, unit_index = bins[in_time], unit_index[in_time]
-            n_late = len(times) - len(bins)
         first_row = first % self.capacity_bins
         if first_row + self.head_bin - first <= self.capacity_bins:
             bins -= first - first_row  # the usual case: no row wraps, and no division is needed
@@ -271,7 +317,7 @@ class BinRing:
         bins *= self.n_units
         bins += unit_index
         np.add.at(self._flat, bins, ONE)
-        return len(bins), n_late, n_unknown
+        self._report.n_binned += len(bins)
 
     def _cover(self, stream: _Coverage, batch: SpikeBatch, first: int) -> None:
         """Mark the bins that this batch completes as covered by its stream.
@@ -293,8 +339,8 @@ class BinRing:
         if stream.contiguous_from_ns > self.rate.start_ns(first):
             first += 1  # its beginning was lost with the batch before: the bin stays uncovered
         stop = self.rate.bin_of(batch.stop_ns)
-        for rows in self._rows(max(first, self.oldest_bin), stop):
-            self._uncovered[rows] &= ~stream.bit
+        for covered in range(max(first, self.oldest_bin), stop):
+            self._uncovered[covered % self.capacity_bins] &= ~stream.bit
         stream.covered_until = max(stream.covered_until, stop)
 
     @staticmethod
@@ -303,18 +349,20 @@ class BinRing:
         return not (stream.is_blind or stream.has_ended)
 
     def _advance_watermark(self) -> None:
-        live = [stream for stream in self._streams.values() if self._is_live(stream)]
-        if self._is_held or self._is_empty or not all(stream.has_begun for stream in live):
+        if self._is_held or self._is_empty:
             return
-        begun = [stream for stream in self._streams.values() if stream.has_begun]
-        # With nobody left to wait for, what has arrived is complete up to where the furthest came.
-        waited_for = live or begun
+        waited_for = [stream for stream in self._streams.values() if self._is_live(stream)]
+        covered_until = min
         if not waited_for:
+            # With nobody left to wait for, what has arrived is complete up to where the furthest
+            # came.
+            waited_for = [stream for stream in self._streams.values() if stream.has_begun]
+            covered_until = max
+        if not (waited_for and all(stream.has_begun for stream in waited_for)):
             return
         if self.begin_bin is None:
             self.begin_bin = max(stream.first_bin for stream in waited_for)
-        covered_until = min if live else max
-        watermark = covered_until(stream.covered_until for stream in waited_for)
+        watermark = covered_until([stream.covered_until for stream in waited_for])
         self.complete_until = max(self.complete_until, watermark)
 
     def counts(self, first_bin: int, n_bins: int) -> NDArray[np.uint16]:
@@ -326,6 +374,7 @@ class BinRing:
             A read-only, contiguous view. Good until the ring has moved on by its capacity less
             one window.
         """
+        self._bin_added()
         self._check_held(first_bin, n_bins)
         row = first_bin % self.capacity_bins
         n_wrapped = row + n_bins - self.capacity_bins
@@ -345,11 +394,13 @@ class BinRing:
         self._check_held(first_bin, n_bins)
         streams = self._streams.values()
         counted = [s for s in streams if self._is_live(s)] or [s for s in streams if s.has_begun]
-        live = np.uint64(sum(int(stream.bit) for stream in counted))
-        rows = [self._uncovered[rows] for rows in self._rows(first_bin, first_bin + n_bins)]
-        missed = np.concatenate(rows) & live
-        n_gap_bins = int(np.count_nonzero(missed))
-        return n_gap_bins, n_gap_bins == n_bins and bool((missed == live).all())
+        live = sum(stream.bit for stream in counted)
+        capacity = self.capacity_bins
+        missed = [
+            self._uncovered[b % capacity] & live for b in range(first_bin, first_bin + n_bins)
+        ]
+        n_gap_bins = n_bins - missed.count(0)
+        return n_gap_bins, n_gap_bins == n_bins and missed.count(live) == n_bins
 
     def _check_held(self, first_bin: int, n_bins: int) -> None:
         n_spare = len(self._counts) - self.capacity_bins

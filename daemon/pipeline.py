@@ -24,7 +24,7 @@ from contracts.narration import Provenance
 from contracts.spikes import Hello, SpikeBatch, StreamEnd
 from contracts.window import Window
 from daemon.absent_units import AbsentUnits
-from daemon.bin_ring import AddReport, BinRing
+from daemon.bin_ring import BinRing
 from daemon.counters import Counters
 from daemon.encoders.protocol import Encoder
 from daemon.ingest import Ingest, SessionStart, StreamAside
@@ -112,7 +112,7 @@ class FastLoop:
                 case SpikeBatch():
                     if self._absent_units:
                         self._absent_units.take_batch(message, self.ring.complete_until_ns)
-                    self._count(self.ring.add(message))
+                    self.ring.add(message)
                     self._cut(message.received_host_ns)
                 case Hello():
                     self.ring.add_stream(message.stream)
@@ -130,6 +130,7 @@ class FastLoop:
                 case StreamEnd():
                     self.ring.end_stream(message.stream)
                     self._cut(self._clock.now_ns())
+        self._count_spikes()
         self._encode_pending()
         self.publish_narrated()
         self.ingest.is_held = self.narrator_client.is_full  # decides which sockets are polled next
@@ -144,7 +145,7 @@ class FastLoop:
 
     def _cut(self, received_host_ns: int) -> None:
         """Cut the windows that have become complete."""
-        if not self.ingest.is_settled:
+        if not (self.ingest.is_settled and self._cutter.is_due(self.ring)):
             return
         for window in self._cutter.ready(self.ring, received_host_ns=received_host_ns):
             self._counters.windows += 1
@@ -242,7 +243,8 @@ class FastLoop:
     def _is_selected(self, window: Window) -> bool:
         return window.seq % self._narrate_every == 0
 
-    def _count(self, report: AddReport) -> None:
+    def _count_spikes(self) -> None:
+        report = self.ring.take_report()
         self._counters.spikes_binned += report.n_binned
         self._counters.spikes_late += report.n_late
         self._counters.spikes_unknown += report.n_unknown

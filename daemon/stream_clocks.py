@@ -193,6 +193,31 @@ class StreamClocks:
         offsets = (clock.held.newest.stop_ns - position_ns for position_ns in others)
         return min(offsets, key=abs)
 
+    def take_usual(self, batch: SpikeBatch) -> bool:
+        """Take a batch without a missing one before it that begins where its stream is.
+
+        False, and nothing is changed, if `place` has to decide.
+        """
+        own = self._clocks[batch.stream]
+        if (
+            batch.start_ns != own.position_ns
+            or own.held is not None
+            or own.overlap_ns
+            or not _counts(own)
+        ):
+            return False
+        for clock in self._clocks.values():
+            if clock is own or clock.position_ns is None or not _counts(clock):
+                continue
+            ahead_ns = batch.stop_ns - clock.position_ns
+            behind_ns = clock.position_ns - batch.start_ns
+            if ahead_ns > self._reach_ns or behind_ns > self._reach_ns:
+                return False
+        own.n_passed = own.passed_ns = 0
+        own.position_ns = batch.stop_ns
+        own.longest_ns = max(own.longest_ns, batch.stop_ns - batch.start_ns)
+        return True
+
     def place(self, batch: SpikeBatch, n_missing: int) -> Placement:
         """Decide what becomes of a batch.
 

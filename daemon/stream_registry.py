@@ -34,7 +34,7 @@ Invariants (``tests/daemon/test_stream_registry.py``):
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -177,6 +177,24 @@ class StreamRegistry:
         self.clocks.begin(hello.stream)
         return True
 
+    def take_usual(self, batch: SpikeBatch) -> SpikeBatch | None:
+        """Accept the batch that every stream is expected to send next; None for any other.
+
+        What `accept` does with it, in a fraction of the time.
+        """
+        stream = self.streams.get(batch.stream)
+        if (
+            stream is None
+            or stream.hello.run != batch.run
+            or batch.seq != stream.next_seq
+            or stream.state is not StreamState.LIVE
+            or not self.clocks.take_usual(batch)
+        ):
+            return None
+        stream.next_seq = batch.seq + 1
+        stream.last_received_host_ns = stream.last_in_step_host_ns = batch.received_host_ns
+        return self._translated(batch)
+
     def accept(self, batch: SpikeBatch) -> Accepted:
         """Check a batch's place in its stream and translate its unit indices.
 
@@ -245,7 +263,7 @@ class StreamRegistry:
         row_of = self.streams[batch.stream].row_of
         if row_of is None:
             return batch
-        return replace(batch, unit_index=row_of[np.minimum(batch.unit_index, len(row_of) - 1)])
+        return batch.with_units(row_of[np.minimum(batch.unit_index, len(row_of) - 1)])
 
     def end(self, end: StreamEnd) -> int | None:
         """Note that a stream has ended; return how many of its last messages were lost.

@@ -40,6 +40,14 @@ class WindowCutter:
         self._next_bin: int | None = None
         self._generation = 0
 
+    def is_due(self, ring: BinRing) -> bool:
+        """Whether `ready` has something to do: most batches complete no window."""
+        return (
+            self._next_bin is None
+            or ring.generation != self._generation
+            or self._next_bin + self.spec.n_bins <= ring.complete_until
+        )
+
     def ready(self, ring: BinRing, *, received_host_ns: int = 0) -> Iterator[Window]:
         """Yield the windows that have become complete.
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from contracts.binning import MAX_RATE_TERM, BinRate, bin_spikes
+from contracts.binning import FEW_BINS, MAX_RATE_TERM, BinRate, bin_spikes
 from contracts.clock import MAX_SESSION_NS, NS_PER_S
 from contracts.errors import MisuseError
 
@@ -42,6 +42,18 @@ def test_bin_of_is_exact(rate, times):
     bins = rate.bin_of(np.array(times, dtype=np.int64))
     assert bins.dtype == np.int64
     assert bins.tolist() == expected
+
+
+@given(rates(), TIMES_NS, st.integers(1, 2 * FEW_BINS), st.data())
+def test_bins_from_is_bin_of(rate, start_ns, n_bins, data: st.DataObject):
+    """Comparing with the edges of a few bins gives what the divisions give."""
+    first = rate.bin_of(start_ns)
+    last_ns = min(max(rate.start_ns(first + n_bins) - 1, start_ns), MAX_SESSION_NS - 1)
+    times = np.array(data.draw(st.lists(st.integers(start_ns, last_ns))), dtype=np.int64)
+    bins = rate.bins_from(times, first, n_bins)
+    assert bins.dtype == np.int64
+    if rate.num <= rate.den * NS_PER_S:  # else a nanosecond is longer than a bin
+        assert bins.tolist() == rate.bin_of(times).tolist()
 
 
 @given(rates(), st.integers(-(10**12), 10**12))

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.clock import NS_PER_S
 from contracts.errors import PopulationMismatchError
 from contracts.population import Population, Unit
 from contracts.spikes import SpikeBatch, StreamEnd
-from daemon.stream_registry import StreamRegistry, StreamState
+from daemon.stream_registry import Accepted, StreamRegistry, StreamState
 from tests.support.daemon_components import hello_of
 from tests.support.ramp_population import RUN, ramp_population
 
@@ -260,3 +261,38 @@ def test_hello_of_a_replaced_run_gives_its_stream_back():
     assert not one.is_taken("probeA", RUN, connection=0, host_ns=5)
     assert one.streams["probeA"].hello.run == RUN
     assert one.streams["probeA"].rival_run == OTHER_RUN
+
+
+def state_of(one: StreamRegistry) -> list[object]:
+    streams = one.streams.values()
+    counted = [(s.next_seq, s.n_lost, s.state, s.last_in_step_host_ns) for s in streams]
+    return [counted, one.clocks._clocks, one.clocks.n_dropped]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("ab"),
+            st.sampled_from([0, 0, 0, 0, 1, -1]),  # numbers left out
+            st.sampled_from([0, 0, 0, 0, 5, -5, 2 * NS_PER_S, 10**13]),  # a jump in time
+        ),
+        max_size=100,
+    )
+)
+def test_usual_batches_are_accepted_alike(steps):
+    """`take_usual` accepts what `accept` would, and leaves the same behind."""
+    units = ramp_population(4).units
+    tables = {"a": Population(units[:2]), "b": Population(units[2:])}
+    plain, quick = registry(4, **tables), registry(4, **tables)
+    seqs, starts_ns = dict.fromkeys("ab", 0), dict.fromkeys("ab", 0)
+    for n, (name, n_left_out, jump_ns) in enumerate(steps):
+        seq, start_ns = max(0, seqs[name] + n_left_out), starts_ns[name] + jump_ns
+        seqs[name], starts_ns[name] = seq + 1, start_ns + 10_000_000
+        empty = batch(seq, stream=name, host_ns=n)
+        sent = replace(empty, start_ns=start_ns, stop_ns=starts_ns[name])
+        expected = plain.accept(sent)
+        usual = quick.take_usual(sent)
+        accepted = quick.accept(sent) if usual is None else Accepted(batches=(usual,))
+        assert [one.seq for one in accepted.batches] == [one.seq for one in expected.batches]
+        assert replace(accepted, batches=()) == replace(expected, batches=())
+        assert state_of(plain) == state_of(quick)
