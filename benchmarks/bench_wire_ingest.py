@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -56,8 +57,9 @@ from contracts.spikes import Hello, SpikeBatch, StreamEnd
 from contracts.wire import MAX_MESSAGE_BYTES, TIME_DTYPE, UNIT_DTYPE, pack
 from daemon.bin_ring import BinRing
 from daemon.counters import Counters
-from daemon.ingest import QUEUE_MESSAGES, Ingest
+from daemon.ingest import Ingest
 from daemon.stream_registry import StreamRegistry
+from peer_guard.source_stream import MAX_WAITING
 
 MESSAGES_OF_A_ROUND = {300: 5_000, 3_000: 3_000, 50_000: 200}
 """By spikes in a batch: a quarter of a second or more, and at most 120 MB."""
@@ -91,14 +93,21 @@ class Round:
 class Receiver:
     """One way to take spikes in: a socket, and a step that reads what is there."""
 
-    socket: Socket
     has_begun = False
     has_ended = False
     n_spikes = 0
 
     def connect(self, endpoint: str) -> None:
         """Listen to the sender."""
-        self.socket.connect(endpoint)
+        raise NotImplementedError
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Wait until there is something to read; False if there is not."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End the connection."""
+        raise NotImplementedError
 
     def step(self) -> Iterator[None]:
         """Yield once for each batch taken in, until the socket is empty."""
@@ -110,11 +119,23 @@ class RawReceiver(Receiver):
 
     def __init__(self, context: Context, *, makes_arrays: bool) -> None:
         self.socket = context.socket(zmq.SUB)
-        self.socket.set(zmq.RCVHWM, QUEUE_MESSAGES)
+        self.socket.set(zmq.RCVHWM, MAX_WAITING)
         self.socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         self.socket.set(zmq.LINGER, 0)
         self.socket.subscribe(b"")
         self._makes_arrays = makes_arrays
+
+    def connect(self, endpoint: str) -> None:
+        """Listen to the sender."""
+        self.socket.connect(endpoint)
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Wait until there is something to read; False if there is not."""
+        return bool(self.socket.poll(timeout_ms))
+
+    def close(self) -> None:
+        """End the connection."""
+        self.socket.close()
 
     def step(self) -> Iterator[None]:
         """Count spikes by the length of their buffer."""
@@ -137,27 +158,36 @@ class RawReceiver(Receiver):
 class DaemonReceiver(Receiver):
     """`Ingest` and `BinRing`, as the daemon's fast loop uses them."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self) -> None:
         registry = StreamRegistry(population(), "refuse")
-        self._ingest = Ingest(context, registry, Counters(), HostClock())
+        self._ingest = Ingest(registry, Counters(), HostClock())
         self._ring = BinRing(RATE, N_UNITS, capacity_bins=CAPACITY_BINS, window_bins=WINDOW_BINS)
 
     def connect(self, endpoint: str) -> None:
         """Listen to the sender."""
         self._ingest.connect([endpoint])
-        (self.socket,) = self._ingest.sockets
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Wait until there is something to read; False if there is not."""
+        ready, _, _ = select.select(self._ingest.poll_fds, (), (), timeout_ms / 1000)
+        return self._ingest.has_messages or bool(ready)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._ingest.close()
 
     def step(self) -> Iterator[None]:
         """Bin spikes."""
         for message in self._ingest.receive(max_messages=MAX_MESSAGES):
             match message:
                 case SpikeBatch():
-                    self.n_spikes += self._ring.add(message).n_binned
+                    self._ring.add(message)
                     yield
                 case Hello():
                     self.has_begun = True
                 case StreamEnd():
                     self.has_ended = True
+        self.n_spikes += self._ring.take_report().n_binned
 
 
 def main() -> int:
@@ -203,7 +233,7 @@ def _rounds(
     sender.start()
     endpoint = ours.recv()
     makers: dict[str, Callable[[Context], Receiver]] = {
-        "ingest": DaemonReceiver,
+        "ingest": lambda _: DaemonReceiver(),
         "raw": lambda context: RawReceiver(context, makes_arrays=False),
         "frombuffer": lambda context: RawReceiver(context, makes_arrays=True),
     }
@@ -214,7 +244,7 @@ def _rounds(
                 receiver = make(context)
                 receiver.connect(endpoint)
                 rounds[name].append(_receive(receiver, ours, n_messages))
-                receiver.socket.close()
+                receiver.close()
                 if receiver.n_spikes != n_messages * n_spikes:
                     stop(f"{name} got {receiver.n_spikes} of {n_messages * n_spikes} spikes")
     ours.send(False)
@@ -228,7 +258,7 @@ def _receive(receiver: Receiver, sender: Connection, n_messages: int) -> Round:
     n = 0
     deadline_s = time.perf_counter() + WAIT_MS / 1000
     while not receiver.has_begun:  # ingest has a thread read the hello: nothing more comes
-        receiver.socket.poll(1)
+        receiver.wait(1)
         list(receiver.step())
         if time.perf_counter() > deadline_s:
             stop(f"no hello came for {WAIT_MS} ms")
@@ -247,7 +277,7 @@ def _receive(receiver: Receiver, sender: Connection, n_messages: int) -> Round:
 
 
 def _wait(receiver: Receiver) -> None:
-    if not receiver.socket.poll(WAIT_MS):
+    if not receiver.wait(WAIT_MS):
         stop(f"nothing came for {WAIT_MS} ms after {receiver.n_spikes} spikes")
 
 

@@ -10,7 +10,7 @@ Every loss has a counter. In the order of the path:
 lost           counter, and why                            found in             counted in
 =============  ==========================================  ===================  ================
 connection     ``subscribers_dropped``: see `peer_guard`   subscriber_guard     there
-connection     ``sources_dropped``: see `peer_guard`       source_guard         there
+connection     ``sources_dropped``: see `peer_guard`       source_reader        there
 message        ``wire_errors``: breaks the wire format     contracts.wire       ingest
 message        ``wire_errors``: no hello, foreign units    stream_registry      ingest
 batch          ``wire_errors``: ``jump``, out of step      stream_clocks        ingest

@@ -2,19 +2,19 @@
 
 Theory of operation
 -------------------
-Each source has a SUB socket of its own, read without waiting, one message of each in turn. A
-message that does not follow the wire format is dropped, counted with a reason and logged at most
-once a second; nothing that a peer sends raises.
+Each source has a connection of its own (`peer_guard.source_reader`), read without waiting, one
+message of each in turn. A message that does not follow the wire format is dropped, counted with a
+reason and logged at most once a second; nothing that a peer sends raises.
 
-Two things leave a socket unread, so that its messages wait in ZeroMQ's queues and a lossless
-source waits with them:
+Two things leave a connection unread, so that its messages wait in the system's queues and a
+lossless source waits with them:
 
 * its streams are further ahead of the others than the ring can hold: probes that are replayed side
   by side lose nothing;
 * the hand-over is full (`is_held`), under the policy ``all``.
 
 A stream that is left unread is waiting and not silent, and must not be declared blind. A third
-thing leaves a socket unread for a moment: a large hello of it is being read by a thread
+thing leaves a connection unread for a moment: a large hello of it is being read by a thread
 (`daemon.hello_reader`).
 
 What becomes of a hello or a batch is decided by `daemon.stream_registry` and
@@ -38,8 +38,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-
-import zmq
+from typing import Protocol
 
 from contracts.address import check_connectable
 from contracts.clock import Clock, ns_to_second
@@ -54,12 +53,8 @@ from daemon.rate_limited_log import RateLimitedLog
 from daemon.stream_clocks import Step
 from daemon.stream_registry import Accepted, StreamRegistry
 from peer_guard.bucket import TokenBucket
-from peer_guard.sockets import connect_guarded
-from peer_guard.source_guard import SourceGuard
-from peer_guard.zmtp import SourceLimits
-
-QUEUE_MESSAGES = 2000
-"""Messages that wait in each socket: 20 s of 10 ms batches, so a slow encode loses nothing."""
+from peer_guard.source_reader import SourceReader
+from peer_guard.source_stream import Part, SourceLimits
 
 HELLO_PARTS = 2
 
@@ -82,26 +77,40 @@ TWO_SOURCES = "two sources send under one name"
 logger = logging.getLogger(__name__)
 
 
+class MessageReader(Protocol):
+    """What ingest needs of the connection to a source: `peer_guard.source_reader.SourceReader`."""
+
+    @property
+    def poll_fds(self) -> list[int]:
+        """What becomes readable when there is something to take."""
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether there is something to take."""
+
+    def take(self) -> list[Part] | None:
+        """Return the parts of the oldest message that was read; None if there is none."""
+
+    def read(self) -> bool:
+        """Read what has arrived, without waiting; return whether more may be there."""
+
+
 @dataclass(slots=True)
 class _SourceConnection:
-    """One source's socket, and the streams that have said hello on it."""
+    """The connection to one source, and the streams that have said hello on it."""
 
     number: int
-    socket: zmq.Socket[bytes]
+    reader: MessageReader
     budget: HelloBudget
     streams: set[str] = field(default_factory=set)
-    guard: SourceGuard | None = None
     bad: TokenBucket = field(default_factory=lambda: TokenBucket(BAD_PER_S, BAD_AT_ONCE))
+    may_have_more: bool = True  # than was read in this `Ingest.receive`
 
-    def on_taken(self, parts: list[bytes]) -> None:
-        """Tell the guard that a message was taken: there is room for its bytes again."""
-        if self.guard is not None:
-            self.guard.n_taken_bytes += sum(map(len, parts))
-
-    def on_drained(self) -> None:
-        """Tell the guard that nothing is left to take."""
-        if self.guard is not None:
-            self.guard.on_drained()
+    def take(self) -> list[Part] | None:
+        """Return the next message; None once all that had arrived is taken."""
+        while not self.reader.has_messages and self.may_have_more:
+            self.may_have_more = self.reader.read()
+        return self.reader.take()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,15 +140,14 @@ Ingested = SpikeBatch | StreamEnd | Hello | SessionStart | StreamAside
 
 
 class Ingest:
-    """A SUB socket for each source, read without waiting.
+    """A connection to each source, read without waiting, and by one thread.
 
-    Sockets are created in the thread that calls `connect`, and belong to it. `is_ahead` tells
-    whether a stream, by name, is so far ahead that its socket should be left unread.
+    `is_ahead` tells whether a stream, by name, is so far ahead that its connection should be left
+    unread.
     """
 
     def __init__(
         self,
-        context: zmq.Context[zmq.Socket[bytes]],
         registry: StreamRegistry,
         counters: Counters,
         clock: Clock,
@@ -150,8 +158,8 @@ class Ingest:
         self.is_settled = False
         # The newest refused hello of each stream, by name; of 64 streams at most.
         self.refusals: dict[str, Refusal] = {}
-        # Whether the last `receive` left nothing unread in any socket that it reads. Only then is a
-        # stream without a new message silent, and not just unread.
+        # Whether the last `receive` left nothing unread in any connection that it reads. Only then
+        # is a stream without a new message silent, and not just unread.
         self.is_drained = False
         # Set by the caller while nothing is to be read: the hand-over is full.
         self.is_held = False
@@ -159,7 +167,7 @@ class Ingest:
         self._clock = clock
         self._log = RateLimitedLog(logger, clock)
         self._is_ahead = is_ahead
-        self._context = context
+        self._readers: list[SourceReader] = []
         self._connections: list[_SourceConnection] = []
         self._hellos = HelloReader(clock, registry.n_units)
         # Read and not yet yielded: a jump that is confirmed brings many batches at once.
@@ -174,32 +182,30 @@ class Ingest:
             If an address cannot be one.
         """
         for address in addresses:
-            socket = self._context.socket(zmq.SUB)
-            budget = self._hellos.new_budget()
-            connection = _SourceConnection(len(self._connections), socket, budget)
-            self._connections.append(connection)
-            socket.set(zmq.RCVHWM, QUEUE_MESSAGES)
-            # A SUB socket without a limit would take all memory while the loop encodes; with one it
-            # drops what a live source sends, and the holes in `seq` are counted.
-            socket.set(zmq.LINGER, 0)
-            socket.subscribe(b"")
-            if address.startswith("inproc://"):  # a part of this process, and no peer
-                socket.connect(address)
-                continue
-            target = check_connectable(address, setting="ingest.connect")
-            connection.guard = connect_guarded(socket, target, LIMITS)
+            reader = SourceReader(check_connectable(address, setting="ingest.connect"), LIMITS)
+            self._readers.append(reader)
+            self.add(reader)
+
+    def add(self, reader: MessageReader) -> None:
+        """Take messages from one more connection."""
+        budget = self._hellos.new_budget()
+        self._connections.append(_SourceConnection(len(self._connections), reader, budget))
 
     def receive(
         self, *, max_messages: int, should_stop: Callable[[], bool] = lambda: False
     ) -> Iterator[Ingested]:
         """Yield what has arrived and concerns the ring, up to a number of messages.
 
-        Called on the fast loop; never waits. `should_stop` is called after each value; what one
+        Called on the fast loop; never waits. Each connection is read once, and again only if it
+        brought so much that more may be there: once the daemon is up to date, a window need not
+        wait for what comes meanwhile. `should_stop` is called after each value; what one
         message brought beyond that is yielded by the next call. Unit indices of a `SpikeBatch` are
         rows of the encoder's population, a `Hello` is of a new run, a `StreamEnd` of a known one.
         """
         self.is_drained = False
         unread = deque(self._connections)
+        for connection in unread:
+            connection.may_have_more = True
         while True:
             while self._ready and not self.is_held:
                 yield self._ready.popleft()
@@ -214,12 +220,9 @@ class Ingest:
             # Asked again before each message: the batch just yielded may have put it ahead.
             if self._waits(connection) or self._is_too_bad(connection):
                 continue
-            try:
-                parts = connection.socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                connection.on_drained()
+            parts = connection.take()
+            if parts is None:
                 continue
-            connection.on_taken(parts)
             unread.append(connection)  # in turn, so that a fast source cannot starve a slow one
             max_messages -= 1
             self._counters.messages_received += 1
@@ -229,13 +232,20 @@ class Ingest:
         self.is_drained = not (unread or self._ready)
 
     @property
-    def sockets(self) -> list[zmq.Socket[bytes]]:
-        """The sockets that should be read now, to be polled by the loop."""
-        return [
-            source.socket
-            for source in self._connections
-            if not (self._waits(source) or self._is_too_bad(source))
-        ]
+    def poll_fds(self) -> list[int]:
+        """What becomes readable when there is something to receive."""
+        return [fd for source in self._read_now() for fd in source.reader.poll_fds]
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether something was read already and not yet received."""
+        return any(source.reader.has_messages for source in self._read_now())
+
+    def _read_now(self) -> Iterator[_SourceConnection]:
+        """Yield the connections that should be read."""
+        for source in self._connections:
+            if not (self._waits(source) or self._is_too_bad(source)):
+                yield source
 
     @property
     def have_all_said_hello(self) -> bool:
@@ -250,21 +260,19 @@ class Ingest:
     def dropped(self) -> dict[str, int]:
         """Return how many connections to sources were cut, by reason."""
         total: Counter[str] = Counter()
-        for connection in self._connections:
-            if connection.guard is not None:
-                total.update(connection.guard.dropped)
+        for reader in self._readers:
+            total.update(reader.dropped)
         return dict(total)
 
     def close(self) -> None:
-        """Close the sockets, end the thread that reads hellos, and count what was held back."""
+        """Close the connections, end the threads, and count what was held back."""
         self.registry.clocks.close()
         self._counters.wire_errors["jump"] = self.registry.clocks.n_dropped
         self._hellos.close()
-        for connection in self._connections:
-            connection.socket.close()
-            if connection.guard is not None:
-                connection.guard.close()
-                connection.guard.wait()
+        for reader in self._readers:
+            reader.close()
+        for reader in self._readers:
+            reader.wait()
 
     def _is_too_bad(self, connection: _SourceConnection) -> bool:
         """Whether a connection has had more bad messages than may be; not a reason to wait for."""
@@ -277,7 +285,7 @@ class Ingest:
         streams = connection.streams
         return self.is_held or (bool(streams) and all(map(self._is_ahead, streams)))
 
-    def _read(self, parts: list[bytes], connection: _SourceConnection) -> Iterable[Ingested]:
+    def _read(self, parts: list[Part], connection: _SourceConnection) -> Iterable[Ingested]:
         """Return what concerns the ring."""
         if parts[0].startswith(b"hello.") and len(parts) == HELLO_PARTS:
             return self._read_hello(parts, connection)
@@ -296,7 +304,7 @@ class Ingest:
                 self._counters.marks_received += 1
         return ()
 
-    def _read_hello(self, parts: list[bytes], connection: _SourceConnection) -> Iterable[Ingested]:
+    def _read_hello(self, parts: list[Part], connection: _SourceConnection) -> Iterable[Ingested]:
         # Sources repeat their hello every second, with a table of hundreds of units. Most are told
         # from the topic and the run, without unpacking it.
         topic = parts[0][: len(b"hello.") + MAX_NAME_BYTES]
@@ -370,6 +378,9 @@ class Ingest:
             self.refusals[name] = Refusal(error, self._clock.now_ns())
 
     def _accept(self, batch: SpikeBatch) -> Iterable[Ingested]:
+        if (usual := self.registry.take_usual(batch)) is not None:
+            self._counters.spikes_received += usual.n_spikes
+            return (usual,)
         accepted = self.registry.accept(batch)
         self._counters.batches_lost += accepted.n_lost
         self._counters.wire_errors["jump"] = self.registry.clocks.n_dropped

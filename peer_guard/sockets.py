@@ -9,9 +9,7 @@ import zmq
 from contracts.address import IpcAddress, TcpAddress
 from peer_guard.guard import inner_path
 from peer_guard.listening import ListeningSocket
-from peer_guard.source_guard import SourceGuard
 from peer_guard.subscriber_guard import MAX_CONNECTIONS, SubscriberGuard
-from peer_guard.zmtp import SourceLimits
 
 
 def bind_guarded(
@@ -30,12 +28,3 @@ def bind_guarded(
     socket.set(zmq.BACKLOG, MAX_CONNECTIONS)
     socket.bind(f"ipc://{inner}")
     return SubscriberGuard(listening, inner, what=setting)
-
-
-def connect_guarded(
-    socket: zmq.Socket[bytes], address: TcpAddress | IpcAddress, limits: SourceLimits
-) -> SourceGuard:
-    """Connect a subscriber's socket to a source, with a guard between them."""
-    guard = SourceGuard(address, limits)
-    socket.connect(f"ipc://{guard.inner}")
-    return guard

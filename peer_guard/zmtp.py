@@ -2,7 +2,7 @@
 
 A connection begins with a greeting (64 bytes; 12 in version 2), then a first frame that names the
 peer's kind of socket (version 3) or its identity (version 2), then frames: a byte of flags, the
-length in 1 or 8 bytes, and the body. Bodies of messages of a source are passed over unread.
+length in 1 or 8 bytes, and the body.
 
 References
 ----------
@@ -120,7 +120,7 @@ def frame_header(data: bytes | bytearray | memoryview, at: int) -> tuple[int, in
     return flags, length, at + 9
 
 
-class _Handshake:
+class Handshake:
     """The greeting and the first frame of a peer that must be one of some kinds of socket."""
 
     def __init__(self, socket_types: frozenset[bytes]) -> None:
@@ -205,122 +205,6 @@ class _Handshake:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceLimits:
-    """What one message of a source may hold."""
-
-    part_bytes: int
-    message_bytes: int
-    parts: int
-
-
-class SourceStream:
-    """What a source sends: messages whose bodies are counted and not looked at.
-
-    The guard is the source's peer in ZMTP: it introduces itself, and answers its commands.
-    """
-
-    def __init__(self, limits: SourceLimits) -> None:
-        self._limits = limits
-        self._handshake = _Handshake(frozenset((b"PUB", b"XPUB")))
-        self._cut_off = bytearray()  # the beginning of a frame whose header is not whole
-        self.n_to_skip = 0  # bytes of a body that are still to come
-        self._n_parts = 0  # of the message so far
-        self._n_bytes = 0
-        self._has_more = False
-        self._n_message_bytes = 0  # of whole messages, without their framing
-        self.pings: list[bytes] = []  # their contexts, to be answered
-        self.n_commands = 0
-
-    @property
-    def has_greeted(self) -> bool:
-        """Whether the greeting has come, which we answer."""
-        return self._handshake.has_greeted
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the handshake is over."""
-        return self._handshake.is_done
-
-    @property
-    def is_between_messages(self) -> bool:
-        """Whether all that was passed on are whole messages."""
-        return not self._n_parts
-
-    def check(self, chunk: memoryview) -> bytes | memoryview:
-        """Read on, and return what to pass on: the frames of messages.
-
-        Raises
-        ------
-        PeerViolation
-            With what is wrong.
-        """
-        if not self._handshake.is_done:
-            _, rest = self._handshake.read(chunk)
-            if self._handshake.is_v2:
-                raise PeerViolation("version")
-            chunk = memoryview(rest)
-        elif self._cut_off:  # rarely
-            chunk, self._cut_off = memoryview(bytes(self._cut_off) + chunk), bytearray()
-        passed: list[memoryview] = []
-        begin = at = 0
-        while True:
-            if self.n_to_skip > len(chunk) - at:
-                self.n_to_skip -= len(chunk) - at
-                at = len(chunk)
-                break
-            at += self.n_to_skip
-            self.n_to_skip = 0
-            if self._n_parts and not self._has_more:  # the last part has ended
-                self._n_message_bytes += self._n_bytes
-                self._n_parts = self._n_bytes = 0
-            header = frame_header(chunk, at)
-            if header is None:
-                self._cut_off += chunk[at:]
-                break
-            flags, length, body = header
-            if flags & COMMAND:
-                self._check_command(length)
-                if body + length > len(chunk):
-                    self._cut_off += chunk[at:]
-                    break
-                self._answer(bytes(chunk[body : body + length]))
-                passed.append(chunk[begin:at])
-                begin = at = body + length
-                continue
-            self._begin_part(flags, length)
-            at = body
-        passed.append(chunk[begin:at])
-        return passed[0] if len(passed) == 1 else b"".join(passed)
-
-    def take_counts(self) -> tuple[int, int]:
-        """Return the bytes of whole messages and the number of commands since the last call."""
-        counts = self._n_message_bytes, self.n_commands
-        self._n_message_bytes = self.n_commands = 0
-        return counts
-
-    def _begin_part(self, flags: int, length: int) -> None:
-        self._n_parts += 1
-        self._n_bytes += length
-        self._has_more = bool(flags & MORE)
-        self.n_to_skip = length
-        if self._n_parts > self._limits.parts:
-            raise PeerViolation("parts")
-        if length > self._limits.part_bytes or self._n_bytes > self._limits.message_bytes:
-            raise PeerViolation("size")
-
-    def _check_command(self, length: int) -> None:
-        if self._n_parts:  # ZMTP has none between the parts of a message
-            raise PeerViolation("frame")
-        if length > MAX_COMMAND_BYTES:
-            raise PeerViolation("size")
-
-    def _answer(self, body: bytes) -> None:
-        self.n_commands += 1
-        if body.startswith(b"\x04PING"):  # and two bytes of a time, and a context
-            self.pings.append(body[7:])
-
-
-@dataclass(frozen=True, slots=True)
 class SubscriberLimits:
     """What one subscriber may ask for."""
 
@@ -334,7 +218,7 @@ class SubscriberStream:
 
     def __init__(self, limits: SubscriberLimits) -> None:
         self._limits = limits
-        self._handshake = _Handshake(frozenset((b"SUB", b"XSUB")))
+        self._handshake = Handshake(frozenset((b"SUB", b"XSUB")))
         self._passed = bytearray()  # of the handshake
         self._data = bytearray()  # after it
         self._topics: set[bytes] = set()

@@ -110,12 +110,16 @@ class Service:
 
     def _serve(self, components: Components, monitor: Monitor) -> None:
         triggers = components.triggers
+        ingest = components.loop.ingest
         others = [components.publisher.socket, *components.narrator_client.sockets]
         if triggers:
             others += triggers.sockets
+        poll_fds, poller = ingest.poll_fds, _poller(*ingest.poll_fds, *others)
         while not (self._stop.is_made or self._has_ended(components)):
-            # Made anew each time: which sources are read depends on what they have covered.
-            _poller(*components.loop.ingest.sockets, *others).poll(POLL_MS)
+            # Which sources are read depends on what they have covered.
+            if poll_fds != (wanted := ingest.poll_fds):
+                poll_fds, poller = wanted, _poller(*wanted, *others)
+            poller.poll(0 if ingest.has_messages else POLL_MS)
             components.loop.step()
             if triggers:
                 triggers.poll()
@@ -190,7 +194,7 @@ def _addresses(components: Components, settings: Settings) -> dict[str, str]:
     return {"publish": components.publisher.address, "http": http}
 
 
-def _poller(*sockets: zmq.Socket[bytes]) -> zmq.Poller:
+def _poller(*sockets: zmq.Socket[bytes] | int) -> zmq.Poller:
     poller = zmq.Poller()
     for socket in sockets:
         poller.register(socket, zmq.POLLIN)

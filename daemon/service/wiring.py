@@ -185,7 +185,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             )  # fmt: skip
             undo.callback(triggers.close, deadline_s=0)
         loop = FastLoop(
-            ingest=Ingest(context, registry, counters, clock, ring.is_ahead),
+            ingest=Ingest(registry, counters, clock, ring.is_ahead),
             ring=ring,
             cutter=WindowCutter(spec, clock),
             encoder=encoder,

@@ -11,7 +11,6 @@ from pathlib import Path
 import msgpack
 import numpy as np
 import pytest
-import zmq
 
 from contracts import clock, population, spikes, wire, wire_header
 from contracts.population import Population, Unit
@@ -134,23 +133,22 @@ def test_publisher_of_the_document_is_heard(tmp_path):
     units = Population([Unit("950902", "probeA"), Unit("950901", "probeA")])
     registry = StreamRegistry(units, "refuse")
     heard: list[object] = []
-    with zmq.Context() as context:
-        ingest = Ingest(context, registry, counters, ManualClock())
-        address = f"ipc://{tmp_path}/s"
-        ingest.connect([address])
-        publisher = subprocess.Popen([sys.executable, str(script), address])
-        try:
+    ingest = Ingest(registry, counters, ManualClock())
+    address = f"ipc://{tmp_path}/s"
+    ingest.connect([address])
+    publisher = subprocess.Popen([sys.executable, str(script), address])
+    try:
 
-            def has_ended() -> bool:
-                heard.extend(ingest.receive(max_messages=100))
-                return any(isinstance(message, StreamEnd) for message in heard)
+        def has_ended() -> bool:
+            heard.extend(ingest.receive(max_messages=100))
+            return any(isinstance(message, StreamEnd) for message in heard)
 
-            wait_until(has_ended, deadline_s=100, what="the example's end")
-            assert publisher.wait(100) == 0
-        finally:
-            publisher.kill()
-            publisher.wait()
-            ingest.close()
+        wait_until(has_ended, deadline_s=100, what="the example's end")
+        assert publisher.wait(100) == 0
+    finally:
+        publisher.kill()
+        publisher.wait()
+        ingest.close()
     assert isinstance(heard[0], Hello)
     batches = [message for message in heard if isinstance(message, SpikeBatch)]
     assert [batch.seq for batch in batches] == list(range(200))

@@ -27,7 +27,7 @@ from daemon.counters import Counters
 from daemon.hello_reader import HELLO_COST_BYTES, MAX_HELLO_BYTES, SMALL_HELLO_BYTES
 from daemon.ingest import Ingest, Ingested, SessionStart
 from daemon.stream_registry import StreamRegistry, StreamState
-from tests.support.daemon_components import Context, SourceSocket, connected_source, hello_of
+from tests.support.daemon_components import Context, SentMessages, connected_source, hello_of
 from tests.support.manual_clock import ManualClock
 from tests.support.ramp_population import RUN, ramp_population
 from tests.support.wait_until import wait_until
@@ -35,12 +35,11 @@ from tests.support.wait_until import wait_until
 OTHER_RUN = "f" * 16
 HELLO = hello_of(ramp_population(4))
 
-Connected = tuple[SourceSocket, Ingest, Counters]
+Connected = tuple[SentMessages, Ingest, Counters]
 
 
 @contextmanager
 def ingest_of(
-    context: Context,
     *,
     extra_units: Literal["refuse", "ignore"] = "refuse",
     n_units: int = 4,
@@ -48,22 +47,21 @@ def ingest_of(
 ) -> Iterator[Connected]:
     counters = Counters()
     registry = StreamRegistry(ramp_population(n_units), extra_units)
-    ingest = Ingest(context, registry, counters, clock or ManualClock(42))
+    ingest = Ingest(registry, counters, clock or ManualClock(42))
     try:
-        with connected_source(ingest, context) as source:
-            yield source, ingest, counters
+        yield connected_source(ingest), ingest, counters
     finally:
         ingest.close()
 
 
 @pytest.fixture
 def connected(context: Context) -> Iterator[Connected]:
-    with ingest_of(context) as connected:
+    with ingest_of() as connected:
         yield connected
 
 
 @pytest.fixture
-def source(connected: Connected) -> SourceSocket:
+def source(connected: Connected) -> SentMessages:
     return connected[0]
 
 
@@ -198,11 +196,11 @@ def test_large_hello_is_read_by_a_thread_in_order(
         return unpack(parts, **limits)
 
     monkeypatch.setattr(hello_reader, "unpack", slowly)
-    with ingest_of(context, n_units=1000) as (source, ingest, counters):
+    with ingest_of(n_units=1000) as (source, ingest, counters):
         assert len(pack(large_hello())[1]) > SMALL_HELLO_BYTES
         source.send(large_hello(), batch(0), batch(1))
         assert taken(ingest) == []
-        assert ingest.sockets == []
+        assert ingest.poll_fds == []
         may_read.set()
         received: list[Ingested] = []
 
@@ -218,7 +216,7 @@ def test_large_hello_is_read_by_a_thread_in_order(
 def test_flood_of_hellos_is_bounded(context: Context):
     """A new run in each: as many are read as the budget allows, the others are counted."""
     clock = ManualClock()
-    with ingest_of(context, clock=clock) as (source, ingest, counters):
+    with ingest_of(clock=clock) as (source, ingest, counters):
         source.send(*(hello_of(ramp_population(4), run=f"{n:016x}") for n in range(1500)))
         while taken(ingest):
             pass
@@ -243,7 +241,7 @@ def test_hello_of_too_many_units_is_not_read(source, ingest, counters):
 def test_ignored_units_still_pass(context: Context):
     """With extra_units = ignore the spikes of unknown units pass as unknown."""
     population = Population([*ramp_population(4).units, Unit("77")])
-    with ingest_of(context, extra_units="ignore") as (source, ingest, _):
+    with ingest_of(extra_units="ignore") as (source, ingest, _):
         times, units = np.zeros(2, np.int64), np.array([4, 1], np.uint32)
         source.send(hello_of(population), SpikeBatch("probeA", RUN, 0, 0, 10, times, units))
         _, translated = taken(ingest)
@@ -254,7 +252,7 @@ def test_ignored_units_still_pass(context: Context):
 def test_more_streams_than_the_ring_takes_are_refused(context: Context):
     """Stream 65 and the rest are dropped with a reason, and those before continue."""
     probes = [Population([unit]) for unit in ramp_population(MAX_STREAMS + 3).units]
-    with ingest_of(context, n_units=len(probes)) as (source, ingest, counters):
+    with ingest_of(n_units=len(probes)) as (source, ingest, counters):
         source.send(*(hello_of(probe, stream=f"s{n}") for n, probe in enumerate(probes)))
         assert len(taken(ingest)) == MAX_STREAMS
         source.send(hello_of(probes[0], stream="s0", run=OTHER_RUN))  # a restart fits
@@ -296,10 +294,8 @@ def test_jump_that_is_confirmed_loses_nothing(source, ingest, counters):
 
 def test_two_sources_of_one_name_are_told(context: Context):
     """Two connections: the first source loses nothing, what the second one sends is counted."""
-    with (
-        ingest_of(context) as (first, ingest, counters),
-        connected_source(ingest, context, name="second") as second,
-    ):
+    with ingest_of() as (first, ingest, counters):
+        second = connected_source(ingest)
         first.send(HELLO, batch(0))
         taken(ingest)
         for seq in range(1, 20):
@@ -372,7 +368,7 @@ def test_hostile_message_is_counted_and_the_next_one_taken(name: str, source, in
 )
 def test_noise_never_raises(context: Context, messages: list[list[bytes]]):
     """Random parts are each counted once, and nothing comes of them."""
-    with ingest_of(context) as (source, ingest, counters):
+    with ingest_of() as (source, ingest, counters):
         for parts in messages:
             source.send_raw(*parts)
         assert taken(ingest) == []
@@ -392,13 +388,13 @@ def test_flood_of_bad_messages_is_logged_once_a_second(source, ingest, counters,
 def test_flood_of_bad_messages_is_left_unread(context: Context):
     """Beyond a thousand at once a hundred a second are read, and the others wait."""
     clock = ManualClock(42)
-    with ingest_of(context, clock=clock) as (source, ingest, counters):
+    with ingest_of(clock=clock) as (source, ingest, counters):
         for _ in range(1500):
             source.send_raw(b"zzz", b"")
         for _ in range(3):
             taken(ingest, 2000)
             assert counters.wire_errors["topic"] == 1000
-        assert ingest.sockets == []
+        assert ingest.poll_fds == []
         assert ingest.is_drained  # a stream of it that says nothing becomes blind
         clock.ns += NS_PER_S
         taken(ingest, 2000)
@@ -412,7 +408,7 @@ def test_flood_of_bad_messages_is_left_unread(context: Context):
 def test_oversized_message_costs_its_sender_the_connection(context: Context):
     """A part beyond the limit never arrives; the daemon is untouched."""
     counters = Counters()
-    ingest = Ingest(context, StreamRegistry(ramp_population(4), "refuse"), counters, ManualClock())
+    ingest = Ingest(StreamRegistry(ramp_population(4), "refuse"), counters, ManualClock())
     with context.socket(zmq.XPUB) as sender:
         sender.set(zmq.LINGER, 0)
         port = sender.bind_to_random_port("tcp://127.0.0.1")
@@ -428,9 +424,7 @@ def test_oversized_message_costs_its_sender_the_connection(context: Context):
 
 def test_bad_address_is_the_users_error(context: Context):
     """An address that ZeroMQ refuses is reported with the setting's name."""
-    ingest = Ingest(
-        context, StreamRegistry(ramp_population(4), "refuse"), Counters(), ManualClock()
-    )
+    ingest = Ingest(StreamRegistry(ramp_population(4), "refuse"), Counters(), ManualClock())
     with pytest.raises(UserError, match=r"ingest\.connect.*'tcp://nonsense'"):
         ingest.connect(["tcp://nonsense"])
     ingest.close()
@@ -442,7 +436,7 @@ def test_rapid_start_and_stop_leaks_nothing(context: Context):
 
     def start_and_stop() -> None:
         registry = StreamRegistry(ramp_population(4), "refuse")
-        ingest = Ingest(context, registry, Counters(), ManualClock())
+        ingest = Ingest(registry, Counters(), ManualClock())
         ingest.connect(["tcp://127.0.0.1:1"])
         ingest.close()
 

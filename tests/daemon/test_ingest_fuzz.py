@@ -35,7 +35,7 @@ def test_flood_of_wrong_messages_is_counted_and_survived():
     counters, clock = Counters(), ManualClock()
     with zmq.Context() as context, context.socket(zmq.XPUB) as publisher:
         port = publisher.bind_to_random_port("tcp://127.0.0.1")
-        ingest = Ingest(context, StreamRegistry(POPULATION, "ignore"), counters, clock)
+        ingest = Ingest(StreamRegistry(POPULATION, "ignore"), counters, clock)
         ingest.is_settled = True
         ingest.connect([f"tcp://127.0.0.1:{port}"])
         try:

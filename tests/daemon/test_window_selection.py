@@ -130,7 +130,7 @@ def test_full_hand_over_holds_the_source(start: Start):
     client.is_full = True
     daemon.receive(*ramp(0, 200))
     assert daemon.counters.messages_received == 1
-    assert daemon.ingest.sockets == []
+    assert daemon.ingest.poll_fds == []
     assert daemon.ingest.waiting_streams() == {"probeA"}
     client.is_full = False
     daemon.loop.step()

@@ -23,7 +23,7 @@ from daemon.worker.narrator_client import InlineClient
 from stream_sources.player import PlayReport, play
 from stream_sources.publisher import SpikePublisher
 from stream_sources.source import SpikeBlock, cut_batches, new_run
-from tests.support.daemon_components import Context, DaemonLoop, daemon_loop
+from tests.support.daemon_components import Context, DaemonLoop, daemon_loop, wait_for_messages
 from tests.support.manual_clock import ManualClock
 from tests.support.ramp_population import batch_of, ramp_numbers, ramp_population, ramp_spikes
 from tests.support.tiny_bundle import CAPTIONS
@@ -131,8 +131,7 @@ def run_until(daemon: DaemonLoop, condition: Callable[[], object]) -> None:
     """Step the loop as the service does, until a condition holds."""
 
     def step() -> object:
-        for socket in daemon.ingest.sockets[:1]:
-            socket.poll(20)
+        wait_for_messages(daemon.ingest, timeout_ms=20)
         daemon.loop.step()
         daemon.publisher.serve()
         return condition()
@@ -237,11 +236,11 @@ def test_stalled_loop_loses_and_says_what(context: Context):
             send(seq)
         quiet = 0
         while quiet < 5:
-            quiet = 0 if daemon.ingest.sockets[0].poll(20) else quiet + 1
+            quiet = 0 if wait_for_messages(daemon.ingest, timeout_ms=20) else quiet + 1
             daemon.loop.step()
         for seq in range(n_batches - 100, n_batches):  # the loop is back
             send(seq)
-            daemon.ingest.sockets[0].poll(20)
+            wait_for_messages(daemon.ingest, timeout_ms=20)
             daemon.loop.step()
         newest = daemon.ingest.registry.streams["probeA"]
         run_until(daemon, lambda: newest.next_seq == n_batches)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import select
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -164,36 +166,46 @@ class FakeNarratorClient:
         self.is_closed = True
 
 
-@dataclass
-class SourceSocket:
-    """The sending end of an in-process connection, which delivers at once."""
+class SentMessages:
+    """The connection to a source in this process, which delivers at once."""
 
-    socket: zmq.Socket[bytes]
+    def __init__(self) -> None:
+        self._messages: deque[list[bytes]] = deque()
+        self.poll_fds = [0]
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether there is something to take."""
+        return bool(self._messages)
 
     def send(self, *messages: SourceMessage) -> None:
         """Send values."""
         for message in messages:
-            self.socket.send_multipart(pack(message))
+            self.send_raw(*map(bytes, pack(message)))
 
     def send_raw(self, *parts: bytes) -> None:
         """Send anything."""
-        self.socket.send_multipart(parts)
+        self._messages.append(list(parts))
+
+    def take(self) -> list[bytes] | None:
+        """Return the oldest message."""
+        return self._messages.popleft() if self._messages else None
+
+    def read(self) -> bool:
+        """Read nothing more: what is sent is there."""
+        return False
 
 
-@contextmanager
-def connected_source(
-    ingest: Ingest, context: Context, *, name: str = "source"
-) -> Iterator[SourceSocket]:
-    """Connect a sender to an ingest, and wait until it is subscribed to."""
-    address = f"inproc://{name}-{id(ingest)}"
-    with context.socket(zmq.XPUB) as socket:
-        socket.set(zmq.LINGER, 0)
-        socket.set(zmq.SNDHWM, 0)
-        socket.bind(address)
-        ingest.connect([address])
-        assert socket.poll(5000)
-        socket.recv()
-        yield SourceSocket(socket)
+def connected_source(ingest: Ingest) -> SentMessages:
+    """Connect a sender to an ingest."""
+    source = SentMessages()
+    ingest.add(source)
+    return source
+
+
+def wait_for_messages(ingest: Ingest, *, timeout_ms: int) -> bool:
+    """Wait until there is something to receive; return whether there is."""
+    return ingest.has_messages or bool(select.select(ingest.poll_fds, (), (), timeout_ms / 1000)[0])
 
 
 @dataclass
@@ -228,7 +240,7 @@ def daemon_loop(
     counters, latencies = Counters(), LatencyRecorder(CollectorRegistry())
     ring = BinRing(spec.rate, len(population), capacity_bins=capacity_bins, window_bins=spec.n_bins)
     registry = StreamRegistry(population, extra_units, reach_ns=ring.capacity_ns)
-    ingest = Ingest(context, registry, counters, clock, is_ahead=ring.is_ahead)
+    ingest = Ingest(registry, counters, clock, is_ahead=ring.is_ahead)
     publisher = Publisher(context, "tcp://127.0.0.1:*")
     encoder = StubEncoder(clock, populations)
     others = [name for name in populations if name not in urgent]

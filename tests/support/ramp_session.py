@@ -16,7 +16,7 @@ from contracts.window import Window, WindowSpec
 from tests.support.daemon_components import (
     Context,
     DaemonLoop,
-    SourceSocket,
+    SentMessages,
     connected_source,
     daemon_loop,
 )
@@ -37,7 +37,7 @@ SPEC = WindowSpec(RATE, n_bins=20, stride_bins=20)
 class FedLoop:
     """A fast loop with its source."""
 
-    def __init__(self, daemon: DaemonLoop, source: SourceSocket) -> None:
+    def __init__(self, daemon: DaemonLoop, source: SentMessages) -> None:
         self.loop, self.ingest, self.counters = daemon.loop, daemon.ingest, daemon.counters
         self.encoder, self.publisher = daemon.encoder, daemon.publisher
         self.source = source
@@ -59,7 +59,7 @@ def fed_loops(context: Context) -> Iterator[Start]:
         def start(clock: Clock | None = None, **options: Any) -> FedLoop:
             clock = clock or ManualClock()
             daemon = stack.enter_context(daemon_loop(context, clock, SPEC, **options))
-            return FedLoop(daemon, stack.enter_context(connected_source(daemon.ingest, context)))
+            return FedLoop(daemon, connected_source(daemon.ingest))
 
         yield start
 

@@ -68,7 +68,7 @@ def _drip(connection: socket.socket) -> None:
 @fault(
     lost="nothing of other sources",
     tests=[
-        "peer_guard/test_source_guard.py::test_message_that_never_ends_takes_no_memory_of_the_reader"
+        "peer_guard/test_source_reader.py::test_message_that_never_ends_takes_no_memory_of_the_reader"
     ],
 )
 def endless_message(trial: FaultTrial) -> None:
@@ -80,7 +80,7 @@ def endless_message(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing of other sources",
-    tests=["peer_guard/test_source_guard.py::test_something_else_at_the_address_is_dropped"],
+    tests=["peer_guard/test_source_reader.py::test_something_else_at_the_address_is_dropped"],
 )
 def junk_bytes(trial: FaultTrial) -> None:
     """Bytes that are not ZeroMQ."""
@@ -91,7 +91,7 @@ def junk_bytes(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing of other sources",
-    tests=["peer_guard/test_source_guard.py::test_frames_beyond_the_limits_cost_the_connection"],
+    tests=["peer_guard/test_source_reader.py::test_frames_beyond_the_limits_cost_the_connection"],
 )
 def oversized_frame(trial: FaultTrial) -> None:
     """A frame that claims 2^63 bytes."""
@@ -102,7 +102,7 @@ def oversized_frame(trial: FaultTrial) -> None:
 
 @fault(
     lost="nothing of other sources",
-    tests=["peer_guard/test_source_guard.py::test_a_greeting_that_drips_has_some_seconds"],
+    tests=["peer_guard/test_source_reader.py::test_a_greeting_that_drips_has_some_seconds"],
 )
 def dripped_greeting(trial: FaultTrial) -> None:
     """A greeting that comes byte by byte."""

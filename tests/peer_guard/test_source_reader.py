@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
-import subprocess
-import sys
+import time
 from collections.abc import Iterator
 
 import psutil
 import pytest
-import zmq
 
 from contracts.address import check_connectable
-from peer_guard import guard, source_guard
-from peer_guard.sockets import connect_guarded
-from peer_guard.source_guard import SourceGuard
-from peer_guard.zmtp import SourceLimits
-from tests.support.daemon_components import Context
+from peer_guard import guard, source_reader
+from peer_guard.source_reader import SourceReader
+from peer_guard.source_stream import LONG_BODY_BYTES, MAX_WAITING, Part, SourceLimits
 from tests.support.zmtp_peer import (
     COMMAND,
     GREETING,
@@ -35,17 +32,30 @@ LIMITS = SourceLimits(part_bytes=1 << 20, message_bytes=2 << 20, parts=5)
 
 
 class _Listening:
-    """A place where sources can be, and a guarded SUB socket that looks for them."""
+    """A place where sources can be, and a reader that looks for them."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self) -> None:
         self.place = socket.create_server(("127.0.0.1", 0))
         self.place.settimeout(10)
         self.address = f"tcp://127.0.0.1:{self.place.getsockname()[1]}"
-        self.socket = context.socket(zmq.SUB)
-        self.socket.set(zmq.LINGER, 0)
-        self.socket.subscribe(b"")
         target = check_connectable(self.address, setting="test")
-        self.guard: SourceGuard = connect_guarded(self.socket, target, LIMITS)
+        self.reader = SourceReader(target, LIMITS)
+
+    def message(self, timeout_s: float = 10) -> list[Part] | None:
+        """Return the next message, or None if none comes."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            if (parts := self.reader.take()) is not None:
+                return parts
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                return None
+            select.select(self.reader.poll_fds, (), (), left_s)
+            self.reader.read()
+
+    def has_message(self) -> bool:
+        self.reader.read()
+        return self.reader.has_messages
 
     def accept(self) -> socket.socket:
         peer, _ = self.place.accept()
@@ -62,16 +72,15 @@ class _Listening:
         return peer
 
     def close(self) -> None:
-        self.socket.close()
-        self.guard.close()
-        self.guard.wait()
+        self.reader.close()
+        self.reader.wait()
         self.place.close()
 
 
 @pytest.fixture
-def listening(context: Context, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Listening]:
-    monkeypatch.setattr(source_guard, "FIRST_PAUSE_S", 0.02)
-    listening = _Listening(context)
+def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Listening]:
+    monkeypatch.setattr(source_reader, "FIRST_PAUSE_S", 0.02)
+    listening = _Listening()
     yield listening
     listening.close()
 
@@ -80,8 +89,7 @@ def assert_heals(listening: _Listening) -> None:
     """Show that a right source at the same address is listened to."""
     with listening.source() as peer:
         peer.sendall(frame(b"topic", MORE) + frame(b"right"))
-        assert listening.socket.poll(10_000)
-        assert listening.socket.recv_multipart() == [b"topic", b"right"]
+        assert listening.message() == [b"topic", b"right"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +115,7 @@ def test_something_else_at_the_address_is_dropped(sent, reason, listening):
             peer.sendall(part)
         peer.shutdown(socket.SHUT_WR)
         assert is_cut(peer)
-    assert {name: n for name, n in listening.guard.dropped.items() if n} == {reason: 1}
+    assert {name: n for name, n in listening.reader.dropped.items() if n} == {reason: 1}
     assert_heals(listening)
 
 
@@ -130,8 +138,8 @@ def test_frames_beyond_the_limits_cost_the_connection(sent, reason, listening):
     with listening.source() as peer:
         peer.sendall(sent)
         assert is_cut(peer)
-    assert {name: n for name, n in listening.guard.dropped.items() if n} == {reason: 1}
-    assert not listening.socket.poll(0)
+    assert {name: n for name, n in listening.reader.dropped.items() if n} == {reason: 1}
+    assert not listening.has_message()
     assert_heals(listening)
 
 
@@ -144,14 +152,14 @@ def test_message_that_never_ends_takes_no_memory_of_the_reader(part, listening):
         with listening.source() as peer:
             assert send_until_cut(peer, part * 50, limit_bytes=300 << 20) < 50 << 20
     assert process.memory_info().rss - before < 30 << 20
-    assert listening.guard.dropped["parts"] + listening.guard.dropped["size"] == 3
-    assert not listening.socket.poll(0)
+    assert listening.reader.dropped["parts"] + listening.reader.dropped["size"] == 3
+    assert not listening.has_message()
     assert_heals(listening)
 
 
 def test_bytes_that_nobody_takes_are_limited(listening, monkeypatch):
     """A high-water mark of 1,000 messages would be a gigabyte here; nothing of it is lost."""
-    monkeypatch.setattr(source_guard, "MAX_UNTAKEN_BYTES", 8 << 20)
+    monkeypatch.setattr(source_reader, "MAX_WAITING_BYTES", 8 << 20)
     process = psutil.Process()
     before = process.memory_info().rss
     message = frame(bytes(1 << 20))
@@ -167,8 +175,7 @@ def test_bytes_that_nobody_takes_are_limited(listening, monkeypatch):
         assert n_sent < 60 << 20
         n_whole = n_sent // len(message)
         for _ in range(n_whole):
-            assert listening.socket.poll(10_000)
-            listening.guard.n_taken_bytes += len(listening.socket.recv())
+            assert listening.message() == [bytes(1 << 20)]
 
 
 def test_what_came_before_a_violation_arrives(listening):
@@ -176,9 +183,7 @@ def test_what_came_before_a_violation_arrives(listening):
     got = []
     with listening.source() as peer:
         peer.sendall(b"".join(frame(b"%d" % number) for number in range(50)) + frame(b"half", MORE))
-        for _ in range(50):
-            assert listening.socket.poll(10_000)
-            got.append(int(listening.socket.recv()))
+        got += [int((listening.message() or [b"-1"])[0]) for _ in range(50)]
         peer.sendall(b"\xf0\xf0")
         assert is_cut(peer)
     assert got == list(range(50))
@@ -189,20 +194,18 @@ def test_a_source_that_breaks_off_in_a_message_comes_back(listening):
     """Its half message is forgotten and the next run is received from its first message."""
     with listening.source() as peer:
         peer.sendall(frame(b"whole") + frame(b"half", MORE) + bytes([0, 200]) + b"a part of a part")
-        assert listening.socket.poll(10_000)
-    assert listening.socket.recv_multipart() == [b"whole"]
+        assert listening.message() == [b"whole"]
     assert_heals(listening)
-    assert sum(listening.guard.dropped.values()) == 0
+    assert sum(listening.reader.dropped.values()) == 0
 
 
-def test_a_restarted_source_is_found_at_once(listening, context):
-    """Whole runs, one after the other, over one connection of our own socket."""
+def test_a_restarted_source_is_found_at_once(listening):
+    """Whole runs, one after the other."""
     for run in range(5):
         with listening.source() as peer:
             peer.sendall(frame(b"%d" % run))
-            assert listening.socket.poll(10_000)
-            assert listening.socket.recv() == b"%d" % run
-    assert sum(listening.guard.dropped.values()) == 0
+            assert listening.message() == [b"%d" % run]
+    assert sum(listening.reader.dropped.values()) == 0
 
 
 def test_heartbeats_are_answered(listening):
@@ -214,7 +217,7 @@ def test_heartbeats_are_answered(listening):
         while len(pongs) < 2 * len(frame(b"\x04PONGme", COMMAND)):
             pongs += peer.recv(4096)
         assert pongs == frame(b"\x04PONGme", COMMAND) * 2
-        assert listening.socket.recv() == b"between"
+        assert listening.message() == [b"between"]
 
 
 def test_a_flood_of_heartbeats_costs_the_connection(listening):
@@ -223,7 +226,7 @@ def test_a_flood_of_heartbeats_costs_the_connection(listening):
     for _ in range(2):
         with listening.source() as peer:
             assert send_until_cut(peer, ping * 5000, limit_bytes=100 << 20) < 50 << 20
-    assert listening.guard.dropped["commands"] == 2
+    assert listening.reader.dropped["commands"] == 2
     assert_heals(listening)
 
 
@@ -242,19 +245,19 @@ def test_a_greeting_that_drips_has_some_seconds(listening, monkeypatch):
                 break
         peer.settimeout(10)
         assert is_cut(peer)
-    assert listening.guard.dropped["handshake"] == 1
+    assert listening.reader.dropped["handshake"] == 1
     monkeypatch.setattr(guard, "HANDSHAKE_S", 10)
     assert_heals(listening)
 
 
 def test_pauses_grow(listening, monkeypatch):
     """Whoever breaks rules again and again is asked less and less often."""
-    assert listening.guard._pause_s == 0.02
+    assert listening.reader._pause_s == 0.02
     for _ in range(4):
         with listening.accept() as peer:
             peer.sendall(b"junk")
             assert is_cut(peer)
-    assert listening.guard._pause_s == pytest.approx(0.02 * 2**4)
+    assert listening.reader._pause_s == pytest.approx(0.02 * 2**4)
 
 
 def test_a_reset_is_no_error_of_ours(listening, caplog):
@@ -265,15 +268,44 @@ def test_a_reset_is_no_error_of_ours(listening, caplog):
     assert "guard failed" not in caplog.text
 
 
-def test_the_way_of_our_own_socket_is_closed_to_others(listening):
-    """Only a connection of this process is taken for our own."""
-    script = (
-        "import socket, sys\n"
-        "with socket.socket(socket.AF_UNIX) as peer:\n"
-        "    peer.settimeout(5)\n"
-        "    peer.connect('\\0' + sys.argv[1][1:])\n"
-        "    sys.exit(bool(peer.recv(10)))\n"
+def test_any_cut_gives_the_same_messages(listening):
+    """Short and long bodies, several parts, whatever chunks they arrive in."""
+    sizes = [0, 1, 255, 256, LONG_BODY_BYTES, LONG_BODY_BYTES + 1, 70_000, 300_000]
+    messages = [[bytes([n]) * size, b"", b"x" * (n + 1)] for n, size in enumerate(sizes)]
+    sent = b"".join(
+        frame(part, MORE if n < 2 else 0) for parts in messages for n, part in enumerate(parts)
     )
-    run = [sys.executable, "-c", script, listening.guard.inner]
-    assert subprocess.run(run, check=False).returncode == 0
-    assert_heals(listening)
+    with listening.source() as peer:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for step in (len(sent), 100_000, 4099, 997):
+            for first in range(0, len(sent), step):
+                peer.sendall(sent[first : first + step])
+                listening.reader.read()
+            assert [listening.message() for _ in messages] == messages
+
+
+def test_what_nobody_reads_is_read_by_the_thread(listening):
+    """Beyond what the system's buffers hold, up to a number of messages; nothing is lost."""
+    message = frame(bytes(10_000))
+    with listening.source() as peer:
+        for _ in range(MAX_WAITING):
+            peer.sendall(message)
+        peer.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            peer.sendall(message * MAX_WAITING)
+        for _ in range(MAX_WAITING):
+            assert listening.message() == [bytes(10_000)]
+
+
+def test_reader_is_told_what_the_thread_has_read(listening):
+    """It may wait for the connection's descriptor, which the thread has emptied meanwhile."""
+    with listening.source() as peer:
+        assert listening.message(0) is None
+        peer.sendall(frame(b"stolen"))
+        deadline_s = time.monotonic() + 10
+        while not listening.reader.has_messages and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        assert select.select(listening.reader.poll_fds, (), (), 10)[0]
+        assert listening.message(0) == [b"stolen"]
+        listening.reader.read()
+        assert select.select(listening.reader.poll_fds, (), (), 0.1)[0] == []
