@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,8 +192,9 @@ def _cpu_clock(pid: int) -> int:
 def _family(pid: int) -> list[int]:
     found = [pid]
     for path in Path(f"/proc/{pid}/task").iterdir():
-        for child in (path / "children").read_text(encoding="ascii").split():
-            found += _family(int(child))
+        with suppress(FileNotFoundError):  # a thread that has just ended
+            for child in (path / "children").read_text(encoding="ascii").split():
+                found += _family(int(child))
     return found
 
 
