@@ -65,6 +65,8 @@ class TrialPlan:
     # Messages that the daemon keeps for a slow subscriber; None for its default
     queue_messages: int | None = None
     listens_to_spikes: bool = False  # The batches that the source sends are received here too
+    # Other probes of the session: a source for each. Every source then sends all units that it has
+    more_recordings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,15 @@ class Trial:
         # The source first, so that the daemon is given an address that exists. It waits for two
         # subscribers: the daemon, and this process, which is the last to subscribe.
         self.source = stack.enter_context(Child("source", source_arguments(plan), folder))
+        self._more_sources = [
+            stack.enter_context(Child(f"source{number}", source_arguments(plan, number), folder))
+            for number in range(1, 1 + len(plan.more_recordings))
+        ]
         self.spikes = self.source.addresses(deadline_s=START_S)["spikes"]
-        arguments = daemon_arguments(plan, self.spikes)
+        self._more_spikes = [
+            source.addresses(deadline_s=START_S)["spikes"] for source in self._more_sources
+        ]
+        arguments = daemon_arguments(plan, self.spikes, *self._more_spikes)
         self.daemon = stack.enter_context(Child("daemon", arguments, folder))
         self.publish = self.daemon.addresses(deadline_s=START_S)["publish"]
 
@@ -145,6 +154,9 @@ class Trial:
         """Let the source send: it waits for this last subscriber."""
         topics = SPIKE_TOPICS if self._plan.listens_to_spikes else (GATE,)
         self._subscribe(self.spikes, topics, setting="the source")
+        for number, spikes in enumerate(self._more_spikes, 1):
+            gate = Listener(spikes, (GATE,), setting=f"source {number}", queue=ANY_NUMBER)
+            self._stack.enter_context(gate)
 
     def received(self) -> Iterator[list[Received]]:
         """Yield what has arrived, at least every 50 ms, until the daemon has ended.
@@ -163,16 +175,21 @@ class Trial:
 
     def ask_to_stop(self) -> None:
         """Ask both processes to stop; only the first call counts."""
-        self.source.ask_to_stop()
+        for source in (self.source, *self._more_sources):
+            source.ask_to_stop()
         self.daemon.ask_to_stop()
 
     def wait(self) -> TrialSummary:
         """Wait for both processes to end, and read their summaries."""
         self.daemon.wait(deadline_s=END_S)
-        self.source.wait(deadline_s=END_S)
-        return TrialSummary(
-            read_json(self._folder / "source.json"), read_json(self._folder / "daemon.json")
-        )
+        for source in (self.source, *self._more_sources):
+            source.wait(deadline_s=END_S)
+        sent = read_json(self._folder / "source.json")
+        for number in range(1, 1 + len(self._more_sources)):
+            more = read_json(self._folder / f"source{number}.json")
+            sent["n_spikes"] += more["n_spikes"]
+            sent["max_lateness_s"] = max(sent["max_lateness_s"], more["max_lateness_s"])
+        return TrialSummary(sent, read_json(self._folder / "daemon.json"))
 
     def _subscribe(self, address: str, topics: Sequence[bytes], *, setting: str) -> Listener:
         listener = Listener(address, topics, setting=setting, queue=ANY_NUMBER)
@@ -181,7 +198,8 @@ class Trial:
 
     def _receive(self) -> list[Received]:
         """Return what has arrived, after waiting a moment for the daemon's first message."""
-        self.source.check()
+        for source in (self.source, *self._more_sources):
+            source.check()
         self.daemon.check()
         narrations, spikes = self._listeners
         return [*narrations.messages(wait_ms=POLL_MS), *spikes.messages()]
@@ -275,12 +293,16 @@ def run_trial(
     return result
 
 
-def source_arguments(plan: TrialPlan) -> list[str]:
-    """Return the arguments of ``neurrate`` that start the source."""
+def source_arguments(plan: TrialPlan, number: int = 0) -> list[str]:
+    """Return the arguments of ``neurrate`` that start a source, the first or one of the others."""
     from stream_sources.recordings.open_source import kind_of
 
-    arguments = ["stream", kind_of(plan.recording), plan.recording]
-    arguments += ["--units-from", str(plan.bundle), "--bind", "tcp://127.0.0.1:*"]
+    recording = (plan.recording, *plan.more_recordings)[number]
+    arguments = ["stream", kind_of(recording), recording, "--bind", "tcp://127.0.0.1:*"]
+    if plan.more_recordings:
+        arguments += ["--stream", f"probe{number}"]
+    else:
+        arguments += ["--units-from", str(plan.bundle)]
     arguments += ["--speed", plan.speed, "--wait-subscribers", "2"]
     options = {"--batch-ms": plan.batch_ms, "--start": plan.start, "--seconds": plan.seconds}
     for name, value in options.items():
@@ -288,7 +310,7 @@ def source_arguments(plan: TrialPlan) -> list[str]:
     return [*arguments, "--loop"] if plan.is_looped else arguments
 
 
-def daemon_arguments(plan: TrialPlan, spikes: str) -> list[str]:
+def daemon_arguments(plan: TrialPlan, *spikes: str) -> list[str]:
     """Return the arguments of ``neurrate`` that start the daemon."""
     tables = ", ".join(f"{name} = {toml_string(text)}" for name, text in plan.populations.items())
     settings: dict[str, object] = {
@@ -302,6 +324,7 @@ def daemon_arguments(plan: TrialPlan, spikes: str) -> list[str]:
     texts = [f"{key}={value}" for key, value in settings.items() if value is not None]
     arguments = ["run"] + ([] if plan.config is None else ["--config", str(plan.config)])
     arguments += ["--bundle", str(plan.bundle), "--model", plan.model]
-    arguments += ["--connect", spikes, "--publish", "tcp://127.0.0.1:*", "--exit-at-end"]
+    arguments += [word for address in spikes for word in ("--connect", address)]
+    arguments += ["--publish", "tcp://127.0.0.1:*", "--exit-at-end"]
     # The last of one key wins.
     return arguments + [word for text in (*texts, *plan.settings) for word in ("--set", text)]
