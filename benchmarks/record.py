@@ -170,7 +170,7 @@ def _check_budgets(result: Result) -> list[dict[str, Any]]:
 
 
 def _environment(benchmark: str, options: Options) -> dict[str, Any]:
-    command = f"python -m benchmarks.bench_{benchmark} --seed {options.seed}"
+    command = f"python -m {_module(benchmark)} --seed {options.seed}"
     status = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -185,6 +185,13 @@ def _environment(benchmark: str, options: Options) -> dict[str, Any]:
         "n_cores": len(os.sched_getaffinity(0)),
         "load_average": [round(load, 2) for load in os.getloadavg()],
     }
+
+
+def _module(benchmark: str) -> str:
+    """Return the module that was run; by the benchmark's name if it was not run as a command."""
+    spec = sys.modules["__main__"].__spec__
+    is_ours = spec is not None and spec.name.startswith("benchmarks.")
+    return spec.name if spec is not None and is_ours else f"benchmarks.bench_{benchmark}"
 
 
 def _git(*arguments: str) -> str | None:

@@ -82,7 +82,7 @@ class TriggerSize:
 def make_tiny(folder: Path, *, seconds: float, seed: int) -> TriggerSize:
     """Take the encoder and the language model of the simulated animal."""
     facts = json.loads((SHIPPED_ENCODER / "encoder.json").read_text(encoding="utf-8"))
-    scaling = _rates(len(facts["units"]))
+    scaling = poisson_rates(len(facts["units"]))
     encoder = load_weights(SHIPPED_ENCODER / ENCODER_WEIGHTS)
     return _make(folder, "tiny", encoder, scaling, SHIPPED_MODEL, seconds=seconds, seed=seed)
 
@@ -101,7 +101,9 @@ def make_paper(folder: Path, *, seconds: float, seed: int, is_quick: bool) -> Tr
     model = folder / "paper-llava"
     if not is_quick:
         write_random_llava(model, seed=seed, grid=grid)
-    made = _make(folder, "paper", encoder, _rates(n_units), model, seconds=seconds, seed=seed)
+    made = _make(
+        folder, "paper", encoder, poisson_rates(n_units), model, seconds=seconds, seed=seed
+    )
     return replace(made, backend="retrieval") if is_quick else made  # which loads in no time
 
 
@@ -143,11 +145,11 @@ def _make(
     rules = folder / f"{name}-rules.toml"
     rules.write_text(rules_text(random.concepts, "all"), encoding="utf-8")
     recording = folder / f"{name}-sorting"
-    _write_sorting(recording, scaling.mean, seconds, rng)
+    write_sorting(recording, scaling.mean, seconds, rng)
     return TriggerSize(name, manifest, recording, rules, model)
 
 
-def _rates(n_units: int) -> Scaling:
+def poisson_rates(n_units: int) -> Scaling:
     """Return rates of 0.5 to 30 spikes a second, and their Poisson standard deviation."""
     mean = (np.geomspace(0.5, 30, n_units) / RATE.bins_per_s).astype(np.float32)
     return Scaling(mean, np.sqrt(mean))
@@ -184,10 +186,15 @@ def _mean_patches(
     return np.stack(found)
 
 
-def _write_sorting(
-    folder: Path, mean: NDArray[np.float32], seconds: float, rng: np.random.Generator
+def write_sorting(
+    folder: Path,
+    mean: NDArray[np.float32],
+    seconds: float,
+    rng: np.random.Generator,
+    *,
+    first_unit: int = 0,
 ) -> None:
-    """Write Poisson trains as Kilosort does."""
+    """Write Poisson trains as Kilosort does; the units have consecutive numbers."""
     folder.mkdir()
     # A unit without a spike would be missing from the recording.
     n_spikes = np.maximum(1, rng.poisson(mean * RATE.bins_per_s * seconds))
@@ -195,7 +202,7 @@ def _write_sorting(
     samples = rng.integers(0, int(seconds * SAMPLING_HZ), len(cluster))
     order = np.argsort(samples, kind="stable")
     np.save(folder / "spike_times.npy", samples[order])
-    np.save(folder / "spike_clusters.npy", cluster[order])
+    np.save(folder / "spike_clusters.npy", first_unit + cluster[order])
     (folder / "params.py").write_text(f"sample_rate = {SAMPLING_HZ}.\n", encoding="utf-8")
 
 

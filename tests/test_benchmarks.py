@@ -51,6 +51,22 @@ def test_benchmark_ends_with_a_json_line(benchmark, tmp_path):
     assert all(line["low"] <= line["median"] <= line["high"] for line in document["figures"])
 
 
+@pytest.mark.timeout(600)
+def test_growth_measures_every_point(tmp_path):
+    """Each point has its latency, processor time and memory, and the curves are drawn."""
+    picture = tmp_path / "growth.png"
+    document = run("benchmarks.growth", "--quick", "--seed", "7", "--picture", str(picture))
+    cases = [row["case"] for row in document["rows"]]
+    assert cases == ["units 60", "units 90", "probes 1", "probes 2"]
+    figures = {(line["case"], line["name"]): line["median"] for line in document["figures"]}
+    for case in cases:
+        assert figures[case, "daemon and worker, cores"] > 0
+        assert figures[case, "daemon and worker, MB"] > 50
+        assert figures[case, "windows narrated, %"] > 0
+    assert document["environment"]["command"].startswith("python -m benchmarks.growth --seed 7")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_result_can_be_repeated():
     """A result names the command, the seed, the versions and the machine, but no path on it."""
     document = run("benchmarks.bench_window_cut", "--quick", "--seed", "7")
