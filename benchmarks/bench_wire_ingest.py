@@ -169,8 +169,9 @@ class DaemonReceiver(Receiver):
 
     def wait(self, timeout_ms: int) -> bool:
         """Wait until there is something to read; False if there is not."""
-        ready, _, _ = select.select(self._ingest.poll_fds, (), (), timeout_ms / 1000)
-        return self._ingest.has_messages or bool(ready)
+        if self._ingest.has_messages:
+            return True
+        return bool(select.select(self._ingest.poll_fds, (), (), timeout_ms / 1000)[0])
 
     def close(self) -> None:
         """End the connection."""

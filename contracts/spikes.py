@@ -84,7 +84,11 @@ class SpikeBatch:
         if times.size:
             if times.size > MAX_SPIKES:
                 raise MisuseError(f"a batch may hold {MAX_SPIKES:,} spikes, got {times.size:,}")
-            first, last = int(times.min()), int(times.max())
+            # Most sources send them in order: the first and the last are then those to look at.
+            if (times[1:] >= times[:-1]).all():
+                first, last = int(times[0]), int(times[-1])
+            else:
+                first, last = int(times.min()), int(times.max())
             if first < self.start_ns or last >= self.stop_ns:
                 raise MisuseError(
                     f"spike times must lie in [{self.start_ns}, {self.stop_ns}) ns, "

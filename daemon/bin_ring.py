@@ -56,7 +56,7 @@ MAX_STREAMS = 64
 ONE = np.uint16(1)
 
 
-MAX_ADDED = 1 << 16
+MAX_ADDED = 1 << 13
 """Spikes that wait to be binned; for so many a call of numpy takes no time."""
 
 
@@ -336,9 +336,11 @@ class BinRing:
         elif not stream.contiguous_from_ns <= batch.start_ns <= stream.stop_ns:
             stream.contiguous_from_ns = batch.start_ns
         stream.stop_ns = max(stream.stop_ns, batch.stop_ns)
+        stop = self.rate.bin_of(batch.stop_ns)
+        if stop == first and stop <= stream.covered_until:
+            return  # it lies within one bin, as batches of a millisecond do, and completes none
         if stream.contiguous_from_ns > self.rate.start_ns(first):
             first += 1  # its beginning was lost with the batch before: the bin stays uncovered
-        stop = self.rate.bin_of(batch.stop_ns)
         for covered in range(max(first, self.oldest_bin), stop):
             self._uncovered[covered % self.capacity_bins] &= ~stream.bit
         stream.covered_until = max(stream.covered_until, stop)

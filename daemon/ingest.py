@@ -77,7 +77,7 @@ TWO_SOURCES = "two sources send under one name"
 logger = logging.getLogger(__name__)
 
 
-class MessageReader(Protocol):
+class SourceMessages(Protocol):
     """What ingest needs of the connection to a source: `peer_guard.source_reader.SourceReader`."""
 
     @property
@@ -100,7 +100,7 @@ class _SourceConnection:
     """The connection to one source, and the streams that have said hello on it."""
 
     number: int
-    reader: MessageReader
+    reader: SourceMessages
     budget: HelloBudget
     streams: set[str] = field(default_factory=set)
     bad: TokenBucket = field(default_factory=lambda: TokenBucket(BAD_PER_S, BAD_AT_ONCE))
@@ -186,7 +186,7 @@ class Ingest:
             self._readers.append(reader)
             self.add(reader)
 
-    def add(self, reader: MessageReader) -> None:
+    def add(self, reader: SourceMessages) -> None:
         """Take messages from one more connection."""
         budget = self._hellos.new_budget()
         self._connections.append(_SourceConnection(len(self._connections), reader, budget))
@@ -214,7 +214,7 @@ class Ingest:
             if not (unread and max_messages):
                 break
             connection = unread.popleft()
-            if self._take_hello(connection):
+            if connection.budget.pending is not None and self._take_hello(connection):
                 unread.appendleft(connection)
                 continue
             # Asked again before each message: the batch just yielded may have put it ahead.
@@ -276,6 +276,8 @@ class Ingest:
 
     def _is_too_bad(self, connection: _SourceConnection) -> bool:
         """Whether a connection has had more bad messages than may be; not a reason to wait for."""
+        if connection.bad.is_full:
+            return False  # without a look at the clock
         return connection.bad.available(ns_to_second(self._clock.now_ns())) <= 0
 
     def _waits(self, connection: _SourceConnection) -> bool:

@@ -33,6 +33,11 @@ class TokenBucket:
         self._tokens -= n_tokens
 
     @property
+    def is_full(self) -> bool:
+        """Whether nothing was spent that has not been gained since, as of the last look."""
+        return self._tokens >= self._burst
+
+    @property
     def wait_s(self) -> float:
         """Seconds until there is a token, as of the last look."""
         return max(0.0, (1 - self._tokens) / self._per_s)

@@ -94,12 +94,16 @@ class SourceStream:
                 raise PeerViolation("version")
         if self._rest:
             chunk = self._rest + chunk
-        at, end = 0, len(chunk)
-        while len(self._messages) < MAX_WAITING:
-            header = frame_header(chunk, at)
-            if header is None:
-                break
-            flags, length, begin = header
+        at, end, messages = 0, len(chunk), self._messages
+        while at < end and len(messages) < MAX_WAITING:
+            flags = chunk[at]
+            if flags <= MORE and at + 2 <= end:  # most frames are short ones of messages
+                length, begin = chunk[at + 1], at + 2
+            else:
+                header = frame_header(chunk, at)
+                if header is None:
+                    break
+                flags, length, begin = header
             stop = begin + length
             if flags & COMMAND:
                 self._check_command(length)
@@ -107,7 +111,13 @@ class SourceStream:
                     break
                 self._take_command(chunk[begin:stop])
             else:
-                self._check_part(length)
+                if len(self._parts) >= self._limits.parts:
+                    raise PeerViolation("parts")
+                if (
+                    length > self._limits.part_bytes
+                    or self._n_bytes + length > self._limits.message_bytes
+                ):
+                    raise PeerViolation("size")
                 if stop > end:
                     if length > LONG_BODY_BYTES:
                         self._open(chunk[begin:], length, has_more=bool(flags & MORE))
@@ -115,7 +125,7 @@ class SourceStream:
                     break
                 self._end_part(chunk[begin:stop], has_more=bool(flags & MORE))
             at = stop
-        self.is_full = at < end and len(self._messages) >= MAX_WAITING
+        self.is_full = at < end and len(messages) >= MAX_WAITING
         self._rest = chunk[at:]
 
     def _open(self, begun: bytes, length: int, *, has_more: bool) -> None:
@@ -131,13 +141,6 @@ class SourceStream:
             self._messages.append(self._parts)
             self.n_message_bytes += self._n_bytes
             self._parts, self._n_bytes = [], 0
-
-    def _check_part(self, length: int) -> None:
-        limits = self._limits
-        if len(self._parts) >= limits.parts:
-            raise PeerViolation("parts")
-        if length > limits.part_bytes or self._n_bytes + length > limits.message_bytes:
-            raise PeerViolation("size")
 
     def _check_command(self, length: int) -> None:
         if self._parts:  # ZMTP has none between the parts of a message
