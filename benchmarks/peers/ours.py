@@ -47,17 +47,15 @@ def send(case: Case) -> None:
 def receive(case: Case) -> dict[str, Any]:
     """Take in and bin what comes."""
     meter = Meter(case)
-    context: Context = zmq.Context()
-    with context:
-        receiver = DaemonReceiver(context)
-        receiver.connect(case.address)
-        while not receiver.has_begun:
-            receiver.socket.poll(1)  # a thread reads the hello: nothing more may come
-            list(receiver.step())
-        meter.ready()
-        while not meter.is_over:
-            receiver.socket.poll(WAIT_MS)
-            for _ in receiver.step():
-                meter.update(receiver.n_spikes)
-        receiver.socket.close()
+    receiver = DaemonReceiver()
+    receiver.connect(case.address)
+    while not receiver.has_begun:
+        receiver.wait(1)  # a thread reads the hello: nothing more may come
+        list(receiver.step())
+    meter.ready()
+    while not meter.is_over:
+        receiver.wait(WAIT_MS)
+        list(receiver.step())  # binned when the step is over
+        meter.update(receiver.n_spikes)
+    receiver.close()
     return meter.result(receiver.n_spikes)
