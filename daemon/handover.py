@@ -9,8 +9,9 @@ of areas needs. Two policies:
 
 * ``newest``, for live narration: one place; a newer window replaces the one that waits. An old
   window narrated late helps nobody, and the length of a queue would add permanently to the latency.
+  A window that waits is not encoded yet: most of them are replaced where the narrator is busy.
 * ``all``, for replays: nothing is replaced. When every place is taken the hand-over is full, the
-  fast loop reads no further message, ZeroMQ's queues fill, and a lossless source waits.
+  fast loop reads no further message, the system's queues fill, and a lossless source waits.
 
 Invariants (``tests/daemon/test_handover.py``):
 
@@ -21,13 +22,16 @@ Invariants (``tests/daemon/test_handover.py``):
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from contracts.embedding import PatchEmbedding
 
 NarrationBatch = Sequence[PatchEmbedding]
 """The embeddings of one window, one for each population."""
+
+EncodeWindow = Callable[[], NarrationBatch]
+"""Encodes a window that waits, on the fast loop; the batch may be empty, if it turns out unseen."""
 
 Policy = Literal["newest", "all"]
 
@@ -44,17 +48,17 @@ class Handover:
         self._capacity = capacity
         # Not a deque of that length: its oldest would be lost without being counted, and `all` must
         # take the windows that one message completes even when it is full.
-        self._waiting: deque[NarrationBatch] = deque()
+        self._waiting: deque[EncodeWindow] = deque()
 
-    def offer(self, narration_batch: NarrationBatch) -> None:
+    def offer(self, encode: EncodeWindow) -> None:
         """Leave a window for the narrator; called on the fast loop, never waits."""
         if self._waiting and not self._keeps_all:
             # There is at most one: each offer replaces the one before it.
             self._waiting.clear()
             self.n_replaced += 1
-        self._waiting.append(narration_batch)
+        self._waiting.append(encode)
 
-    def take(self) -> NarrationBatch | None:
+    def take(self) -> EncodeWindow | None:
         """Return the window that has waited longest, and make room."""
         return self._waiting.popleft() if self._waiting else None
 

@@ -2,7 +2,7 @@
 
 ::
 
-    source ═ SUB ═► ingest ─► bin_ring ─► window_cutter ─► encoder ─► narrator_client (handover)
+    source ═ TCP ═► ingest ─► bin_ring ─► window_cutter ─► encoder ─► narrator_client (handover)
                                                               │                │
                                                            triggers   narration_publisher
                                                               └──► publisher ◄─┘
@@ -15,7 +15,8 @@ narrator runs inside the step, which then takes as long as the narration.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Protocol
 
 from contracts.clock import NS_PER_S, Clock
@@ -27,6 +28,7 @@ from daemon.absent_units import AbsentUnits
 from daemon.bin_ring import BinRing
 from daemon.counters import Counters
 from daemon.encoders.protocol import Encoder
+from daemon.handover import NarrationBatch
 from daemon.ingest import Ingest, SessionStart, StreamAside
 from daemon.narration_publisher import NarrationPublisher
 from daemon.window_cutter import WindowCutter
@@ -41,6 +43,17 @@ MAX_STEP_NS = NS_PER_S // 10
 NO_UNITS = "no source sends a unit of this population"
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Populations that are narrated of one window, in this order.
+
+    `encoder` is of those that `FastLoop.urgent` does not encode; None if there are none.
+    """
+
+    populations: Sequence[str]
+    encoder: Encoder | None
+
+
 class Triggers(Protocol):
     """What the fast loop needs of the triggers."""
 
@@ -51,13 +64,11 @@ class Triggers(Protocol):
 class FastLoop:
     """Receive, bin, cut, encode, trigger, offer, publish.
 
-    Without `encode_every_window`, of the windows that one step completes the newest is encoded and
+    Without `encode_every_window`, of the windows that one step completes the newest is taken and
     the others are counted. Windows whose number is a multiple of `narrate_every` are offered to the
-    narrator; triggers are evaluated on every encoded window, before it is offered.
-
-    `split_encoder` has one encoder for the populations that triggers depend on, and one for the
-    others. Given where encoding them together gains nothing: the first are encoded and evaluated
-    before the others. None: all at once.
+    narrator, and encoded when it has room for one. `urgent` encodes the populations that triggers
+    depend on, of every window, before it is offered. `turns` says which populations are narrated of
+    a window: each has its turn, and all of them are one turn where they fit.
 
     With `absent_units`, it may `settle` without the units that no stream sends. `unseen` is the
     provenance of the narrations that are not made, because no unit of their population is sent.
@@ -69,7 +80,7 @@ class FastLoop:
         ingest: Ingest,
         ring: BinRing,
         cutter: WindowCutter,
-        encoder: Encoder,
+        turns: Sequence[Turn],
         narrator_client: NarratorClient,
         narration_publisher: NarrationPublisher,
         counters: Counters,
@@ -77,7 +88,7 @@ class FastLoop:
         encode_every_window: bool,
         narrate_every: int = 1,
         triggers: Triggers | None = None,
-        split_encoder: tuple[Encoder, Encoder] | None = None,
+        urgent: Encoder | None = None,
         absent_units: AbsentUnits | None = None,
         unseen: Provenance | None = None,
     ) -> None:
@@ -85,14 +96,14 @@ class FastLoop:
         self.ring = ring
         self.narrator_client = narrator_client
         self._cutter = cutter
-        self._encoder = encoder
+        self._turns = cycle(turns)
         self._narration_publisher = narration_publisher
         self._counters = counters
         self._clock = clock
         self._encode_every_window = encode_every_window
         self._narrate_every = narrate_every
         self._triggers = triggers
-        self._split_encoder = split_encoder
+        self._urgent = urgent
         self._absent_units = absent_units
         self._unseen = unseen
         self._pending: Window | None = None
@@ -162,7 +173,7 @@ class FastLoop:
     def _keep_newest(self, window: Window) -> None:
         """Make a window the pending one, and count the one that it replaces."""
         is_selected = self._is_selected(window)
-        if not is_selected and self._triggers is None:
+        if not is_selected and self._urgent is None:
             self._drop("not_selected")
             return
         if self._pending is not None:
@@ -174,41 +185,47 @@ class FastLoop:
         self._pending = window.detached()
 
     def _encode_pending(self) -> None:
-        """Encode the pending window, evaluate the triggers, and offer it to the narrator."""
+        """Evaluate the triggers of the pending window, and offer it to the narrator."""
         if self._pending is None:
             return
         window, self._pending = self._pending, None
-        is_selected = self._is_selected(window)
-        embeddings = self._encode(window, is_selected=is_selected)
-        self._counters.windows_encoded += 1
-        if not is_selected:
+        evaluated = self._evaluate(window)
+        if not self._is_selected(window):
             self._drop("not_selected")
-            return
-        seen = _seen(embeddings)
-        if seen:
-            self.narrator_client.offer(seen)
+        elif self._encode_every_window:
+            narration_batch = self._encode(window, evaluated)
+            if narration_batch:
+                self.narrator_client.offer(lambda: narration_batch)
         else:
+            self.narrator_client.offer(lambda: self._encode(window, evaluated))
+
+    def _evaluate(self, window: Window) -> Sequence[PatchEmbedding]:
+        """Evaluate the triggers, and return the embeddings that they needed."""
+        if self._urgent is None or self._triggers is None:
+            return ()
+        embeddings = self._urgent.encode([window])
+        self._counters.windows_encoded += 1
+        self._triggers.evaluate(_seen(embeddings))
+        return embeddings
+
+    def _encode(self, window: Window, evaluated: Sequence[PatchEmbedding]) -> NarrationBatch:
+        """Encode the populations whose turn it is, and return those that are seen."""
+        turn = next(self._turns)
+        by_population = {embedding.population: embedding for embedding in evaluated}
+        if turn.encoder is not None:
+            encoded = turn.encoder.encode([window])
+            by_population |= {embedding.population: embedding for embedding in encoded}
+        if not evaluated:
+            self._counters.windows_encoded += 1
+        embeddings = [by_population[name] for name in turn.populations]
+        seen = _seen(embeddings)
+        if not seen:
             self._drop("no_units")
         if self._unseen and len(seen) < len(embeddings):
             unseen = [embedding for embedding in embeddings if embedding.is_unseen]
             for narrated in failed(unseen, NO_UNITS, self._unseen, self._clock):
                 self._narration_publisher.publish(narrated)
-
-    def _encode(self, window: Window, *, is_selected: bool) -> Sequence[PatchEmbedding]:
-        if self._split_encoder is None or self._triggers is None:
-            embeddings = self._encoder.encode([window])
-            if self._triggers is not None:
-                self._triggers.evaluate(_seen(embeddings))
-            return embeddings
-        urgent, others = self._split_encoder
-        embeddings = urgent.encode([window])
-        self._triggers.evaluate(_seen(embeddings))
-        if not is_selected:
-            return embeddings
-        by_population = {
-            embedding.population: embedding for embedding in (*embeddings, *others.encode([window]))
-        }
-        return [by_population[selection.name] for selection in self._encoder.selections]
+        return seen
 
     def publish_narrated(self) -> None:
         """Publish what the narrator has finished since, whole narrations and partial ones."""

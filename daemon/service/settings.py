@@ -240,6 +240,10 @@ class HandoverSettings(_Group):
     capacity: Annotated[int, Field(ge=1, le=10_000)] = 16
     """Windows that may wait under ``all`` before the source is held. Each takes the memory of its
     patches: at 24 x 24 x 1024, 2.4 MB a population."""
+    populations: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Populations narrated of one window under ``newest``. Where there are more they take turns, in
+    the order of the settings: of 200, each is narrated of every fourth window that the narrator
+    takes. Triggers see all of theirs in every window. 64 go through the encoder at once."""
 
 
 class TriggersSettings(_Group):

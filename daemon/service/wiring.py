@@ -6,6 +6,7 @@ the first spike.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from daemon.handover import Handover
 from daemon.ingest import Ingest
 from daemon.narration_publisher import NarrationPublisher
 from daemon.narrators.auto import load_narrator
-from daemon.pipeline import FastLoop
+from daemon.pipeline import FastLoop, Turn
 from daemon.publisher import Publisher
 from daemon.service.health import Health
 from daemon.service.http import HttpServer
@@ -57,6 +58,9 @@ BYTES_PER_COUNT = 2
 
 MAX_RING_SHARE = 0.25
 """Of the machine's memory: the narrator's model needs the rest more."""
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +188,17 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
                 confidence_of=confidence_of,
             )  # fmt: skip
             undo.callback(triggers.close, deadline_s=0)
+        urgent = _urgent_encoder(encoder, rules[0]) if rules else None
+        encodes_every_window = (
+            settings.narrator.mode == "sequential" or settings.handover.policy == "all"
+        )
         loop = FastLoop(
             ingest=Ingest(registry, counters, clock, ring.is_ahead),
             ring=ring,
             cutter=WindowCutter(spec, clock),
-            encoder=encoder,
+            turns=_turns(
+                encoder, urgent, None if encodes_every_window else settings.handover.populations
+            ),
             narrator_client=narrator_client,
             narration_publisher=NarrationPublisher(
                 publisher,
@@ -201,12 +211,10 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             ),
             counters=counters,
             clock=clock,
-            encode_every_window=(
-                settings.narrator.mode == "sequential" or settings.handover.policy == "all"
-            ),
+            encode_every_window=encodes_every_window,
             narrate_every=settings.handover.every,
             triggers=triggers,
-            split_encoder=_split_encoder(encoder, rules[0]) if rules else None,
+            urgent=urgent,
             absent_units=(
                 AbsentUnits(registry) if settings.ingest.missing_units == "mean" else None
             ),
@@ -219,19 +227,35 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     )  # fmt: skip
 
 
-def _split_encoder(
-    encoder: WindowEncoder, book: RuleBook
-) -> tuple[WindowEncoder, WindowEncoder] | None:
-    """Return encoders of the populations that rules on probes need, and of the others.
+def _urgent_encoder(encoder: WindowEncoder, book: RuleBook) -> WindowEncoder | None:
+    """Return an encoder of the populations that rules on probes need; None without such rules.
 
     A CPU takes eight times as long for eight populations as for one, so that those of the triggers
     are encoded first. A GPU takes as long for all of them as for one, and encodes them at once.
     """
-    names = {selection.name for selection in encoder.selections}
-    urgent = {rule.condition.population for rule in book.of_kind(TriggerKind.PROBE)}
-    if not encoder.is_on_cpu or not urgent or urgent == names:
+    names = {rule.condition.population for rule in book.of_kind(TriggerKind.PROBE)}
+    if not names:
         return None
-    return encoder.part(urgent), encoder.part(names - urgent)
+    return encoder.part(names) if encoder.is_on_cpu else encoder
+
+
+def _turns(
+    encoder: WindowEncoder, urgent: WindowEncoder | None, at_once: int | None
+) -> Sequence[Turn]:
+    """Divide the populations into turns of `at_once`, each with an encoder of the others."""
+    names = [selection.name for selection in encoder.selections]
+    step = len(names) if at_once is None else at_once
+    is_urgent = {selection.name for selection in urgent.selections} if urgent else set()
+    turns = []
+    for first in range(0, len(names), step):
+        of_turn = names[first : first + step]
+        others = [name for name in of_turn if name not in is_urgent]
+        part = encoder if others == names else encoder.part(others)
+        turns.append(Turn(of_turn, part if others else None))
+    if len(turns) > 1:
+        fields = {"populations": len(names), "at_once": step, "turns": len(turns)}
+        logger.info("populations take turns", extra=fields)
+    return turns
 
 
 def make_ring(spec: WindowSpec, n_units: int, capacity_bins: int) -> BinRing:

@@ -38,7 +38,7 @@ import zmq
 from contracts.clock import NS_PER_S, Clock
 from contracts.errors import DependencyError, UserError, WireError
 from contracts.narration import Provenance, Status
-from daemon.handover import Handover, NarrationBatch
+from daemon.handover import EncodeWindow, Handover, NarrationBatch
 from daemon.narrators.protocol import EndedRow
 from daemon.worker.connection import bind_worker_socket
 from daemon.worker.messages import (
@@ -195,9 +195,9 @@ class WorkerClient:
         alive_ns = max(self._last_alive_ns, self._process.started_ns)
         return (self._clock.now_ns() - alive_ns) / NS_PER_S
 
-    def offer(self, narration_batch: NarrationBatch) -> None:
-        """Leave one window's embeddings; under ``newest`` it replaces one that still waits."""
-        self._handover.offer(narration_batch)
+    def offer(self, encode: EncodeWindow) -> None:
+        """Leave one window; under ``newest`` it replaces one that still waits."""
+        self._handover.offer(encode)
         self._dispatch()
 
     def collect(self) -> Iterator[NarratedPopulation | PartialText]:
@@ -226,9 +226,9 @@ class WorkerClient:
             self._forget_worker("the narrator worker died")
         self._check_timeouts()
         self._check_heartbeat()
-        self._dispatch()
         while self._finished:
             yield self._finished.popleft()
+        self._dispatch()  # encodes a window, for which no narration should wait
 
     def close(self, *, deadline_s: float) -> None:
         """Stop the worker, by force after the deadline, and remove the socket."""
@@ -349,12 +349,15 @@ class WorkerClient:
                 self._send(self._worker, Cancel(batch_id))
 
     def _dispatch(self) -> None:
-        """Send the window that waits, if the worker has room."""
+        """Encode and send the window that waits, if the worker has room."""
         if self._worker is None or not self._has_room or self._is_silent:
             return
-        narration_batch = self._handover.take()
-        if narration_batch is None:
-            return
+        narration_batch: NarrationBatch = ()
+        while not narration_batch:
+            encode = self._handover.take()
+            if encode is None:
+                return
+            narration_batch = encode()
         batch_id, self._next_batch_id = self._next_batch_id, self._next_batch_id + 1
         self._has_room = False  # until it says so again
         self._outstanding[batch_id] = _Outstanding(

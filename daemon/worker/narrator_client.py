@@ -18,7 +18,7 @@ import zmq
 from contracts.clock import Clock, HostClock
 from contracts.embedding import PatchEmbedding
 from contracts.narration import Provenance, Status, Utterance
-from daemon.handover import NarrationBatch
+from daemon.handover import EncodeWindow
 from daemon.narrators.protocol import Narrator, narrate
 
 logger = logging.getLogger(__name__)
@@ -73,8 +73,8 @@ class NarratorClient(Protocol):
     def n_restarts(self) -> int:
         """Times that a dead worker was replaced."""
 
-    def offer(self, narration_batch: NarrationBatch) -> None:
-        """Leave one window's embeddings; called on the fast loop."""
+    def offer(self, encode: EncodeWindow) -> None:
+        """Leave one window, to be encoded when it is narrated; called on the fast loop."""
 
     def collect(self) -> Iterator[NarratedPopulation | PartialText]:
         """Yield what has been narrated since; called on the fast loop, never waits."""
@@ -127,8 +127,11 @@ class InlineClient:
         """Why nothing can be narrated now; empty if all is well."""
         return self._failures.problem
 
-    def offer(self, narration_batch: NarrationBatch) -> None:
-        """Narrate one window's embeddings now."""
+    def offer(self, encode: EncodeWindow) -> None:
+        """Encode and narrate one window now."""
+        narration_batch = encode()
+        if not narration_batch:
+            return
         provenance = self._narrator.provenance
         try:
             utterances = narrate(self._narrator, narration_batch)

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.handover import Handover
-from tests.support.daemon_components import embeddings_of
+from tests.support.daemon_components import embeddings_of, encoded
 from tests.support.tiny_bundle import tiny_windows
 
 
 def test_newest_wins():
     """What waits gives way to what comes, and is counted; what was taken is not there twice."""
-    old, new = (embeddings_of(window) for window in tiny_windows(2))
+    old, new = (encoded(embeddings_of(window)) for window in tiny_windows(2))
     handover = Handover()
     handover.offer(old)
     handover.offer(new)
@@ -27,7 +27,7 @@ def test_newest_wins():
 
 def test_all_keeps_everything():
     """Nothing gives way, not even past the capacity, which only sets is_full."""
-    batches = [embeddings_of(window) for window in tiny_windows(4)]
+    batches = [encoded(embeddings_of(window)) for window in tiny_windows(4)]
     handover = Handover("all", capacity=2)
     full = []
     for batch in batches:
@@ -46,8 +46,8 @@ def test_offered_is_taken_replaced_or_waiting(policy, is_offer: list[bool]):
     windows = tiny_windows(len(is_offer))
     for offers, window in zip(is_offer, windows, strict=True):
         if offers:
-            handover.offer(embeddings_of(window))
-        elif batch := handover.take():
-            taken.append(batch[0].window.seq)
+            handover.offer(encoded(embeddings_of(window)))
+        elif encode := handover.take():
+            taken.append(encode()[0].window.seq)
     assert sum(is_offer) == len(taken) + handover.n_replaced + len(handover)
     assert taken == sorted(taken)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from contracts.embedding import PatchEmbedding
+from daemon.handover import EncodeWindow
 from tests.support.daemon_components import Context, FakeNarratorClient, hello_of
 from tests.support.ramp_session import (
     Start,
@@ -35,6 +36,18 @@ class RecordingTriggers:
         """Remember one window."""
         self.seen.append((embeddings[0].window.seq, len(self.client.offered)))
         self.populations.append([embedding.population for embedding in embeddings])
+
+
+class BusyNarratorClient(FakeNarratorClient):
+    """Keeps what it is offered as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[EncodeWindow] = []
+
+    def offer(self, encode: EncodeWindow) -> None:
+        """Remember it."""
+        self.waiting.append(encode)
 
 
 def test_every_window_is_encoded_in_the_sequential_mode(start: Start):
@@ -105,6 +118,49 @@ def test_populations_of_triggers_are_encoded_and_evaluated_first(start: Start):
     names = [[embedding.population for embedding in batch] for batch in client.offered]
     assert names == [["all", "VISp", "LGd"]] * 2
     assert not daemon.encoder.windows
+
+
+def test_window_that_waits_is_not_encoded(start: Start):
+    """While the narrator is busy only what triggers need is; the newest is encoded for it then."""
+    client = BusyNarratorClient()
+    daemon = start(
+        narrator_client=client,
+        populations=("all", "VISp", "LGd"),
+        encode_every_window=False,
+        triggers=RecordingTriggers(client),
+        urgent=("VISp",),
+    )
+    daemon.source.send(hello_of())
+    for message in ramp(0, 80):
+        daemon.receive(message)
+    assert daemon.counters.windows_encoded == 4
+    assert len(client.waiting) == 4
+    narration_batch = client.waiting[-1]()
+    assert [embedding.population for embedding in narration_batch] == ["all", "VISp", "LGd"]
+    assert {embedding.window.seq for embedding in narration_batch} == {3}
+    assert daemon.counters.windows_encoded == 4  # windows, not embeddings
+
+
+def test_populations_take_turns(start: Start):
+    """Each in its turn, in order, of the windows that the narrator takes; triggers see theirs."""
+    client = BusyNarratorClient()
+    triggers = RecordingTriggers(client)
+    daemon = start(
+        narrator_client=client,
+        populations=("a", "b", "c", "d", "e"),
+        at_once=2,
+        encode_every_window=False,
+        triggers=triggers,
+        urgent=("b", "e"),
+    )
+    daemon.source.send(hello_of())
+    for message in ramp(0, 160):
+        daemon.receive(message)
+    assert triggers.populations == [["b", "e"]] * 8
+    narrated = [encode() for encode in client.waiting[::2]]
+    names = [[embedding.population for embedding in batch] for batch in narrated]
+    assert names == [["a", "b"], ["c", "d"], ["e"], ["a", "b"]]
+    assert [batch[0].window.seq for batch in narrated] == [0, 2, 4, 6]
 
 
 def test_selected_window_is_not_lost_to_one_that_is_not(start: Start):

@@ -24,16 +24,17 @@ from daemon.absent_units import AbsentUnits
 from daemon.bin_ring import BinRing
 from daemon.counters import Counters
 from daemon.encoders.protocol import Encoder
-from daemon.handover import NarrationBatch
+from daemon.handover import EncodeWindow, NarrationBatch
 from daemon.ingest import Ingest
 from daemon.narration_publisher import NarrationPublisher
 from daemon.narrators.protocol import EndedRow
-from daemon.pipeline import FastLoop
+from daemon.pipeline import FastLoop, Turn
 from daemon.publisher import Publisher
 from daemon.service.latencies import LatencyRecorder
 from daemon.stream_registry import StreamRegistry
 from daemon.window_cutter import WindowCutter
 from daemon.worker.narrator_client import InlineClient, NarratorClient
+from peer_guard.source_stream import Part
 from tests.support.ramp_population import RUN, ramp_population
 from tests.support.tiny_bundle import TINY_GRID
 
@@ -71,17 +72,17 @@ class StubEncoder:
     def __init__(self, clock: Clock, populations: Sequence[str] = ("all",)) -> None:
         self.windows: list[Window] = []
         self.selections = [ramp_population().select(name, "all") for name in populations]
-        self._clock = clock
-        self._populations = populations
+        self.clock = clock
+        self.populations = populations
 
     def encode(self, windows: Sequence[Window]) -> Sequence[PatchEmbedding]:
         """Encode to `embeddings_of`."""
         self.windows += windows
-        now_ns = self._clock.now_ns()
+        now_ns = self.clock.now_ns()
         return [
             embedding
             for window in windows
-            for embedding in embeddings_of(window, self._populations, host_ns=now_ns)
+            for embedding in embeddings_of(window, self.populations, host_ns=now_ns)
         ]
 
 
@@ -131,6 +132,11 @@ class EchoNarrator:
         """Do nothing."""
 
 
+def encoded(narration_batch: NarrationBatch) -> EncodeWindow:
+    """Return a window for the hand-over whose embeddings are made already."""
+    return lambda: narration_batch
+
+
 @dataclass
 class FakeNarratorClient:
     """Takes what it is offered and narrates nothing."""
@@ -153,9 +159,10 @@ class FakeNarratorClient:
         """What was offered."""
         return len(self.offered)
 
-    def offer(self, narration_batch: NarrationBatch) -> None:
-        """Remember it."""
-        self.offered.append(narration_batch)
+    def offer(self, encode: EncodeWindow) -> None:
+        """Encode it, and remember what it is."""
+        if narration_batch := encode():
+            self.offered.append(narration_batch)
 
     def collect(self):
         """Yield nothing."""
@@ -170,7 +177,7 @@ class SentMessages:
     """The connection to a source in this process, which delivers at once."""
 
     def __init__(self) -> None:
-        self._messages: deque[list[bytes]] = deque()
+        self._messages: deque[list[Part]] = deque()
         self.poll_fds = [0]
 
     @property
@@ -187,7 +194,7 @@ class SentMessages:
         """Send anything."""
         self._messages.append(list(parts))
 
-    def take(self) -> list[bytes] | None:
+    def take(self) -> list[Part] | None:
         """Return the oldest message."""
         return self._messages.popleft() if self._messages else None
 
@@ -219,6 +226,13 @@ class DaemonLoop:
     counters: Counters
 
 
+def stub_turn(encoder: StubEncoder, urgent: StubEncoder | None, names: Sequence[str]) -> Turn:
+    """Return a turn of populations, as `daemon.service.wiring` divides them."""
+    others = [name for name in names if urgent is None or name not in urgent.populations]
+    rest = encoder if others == list(encoder.populations) else StubEncoder(encoder.clock, others)
+    return Turn(names, cast(Encoder, rest) if others else None)
+
+
 @contextmanager
 def daemon_loop(
     context: Context,
@@ -229,6 +243,7 @@ def daemon_loop(
     narrator_client: NarratorClient | None = None,
     populations: Sequence[str] = ("all",),
     urgent: Sequence[str] = (),
+    at_once: int | None = None,
     extra_units: Literal["refuse", "ignore"] = "refuse",
     capacity_bins: int = 1000,
     encode_every_window: bool = True,
@@ -243,13 +258,20 @@ def daemon_loop(
     ingest = Ingest(registry, counters, clock, is_ahead=ring.is_ahead)
     publisher = Publisher(context, "tcp://127.0.0.1:*")
     encoder = StubEncoder(clock, populations)
-    others = [name for name in populations if name not in urgent]
-    split = (StubEncoder(clock, urgent), StubEncoder(clock, others)) if urgent else None
+    urgent_encoder: StubEncoder | None = StubEncoder(clock, urgent)
+    if not urgent:  # triggers are given all of them
+        urgent_encoder = encoder if "triggers" in options else None
+    turns = [
+        stub_turn(
+            encoder, urgent_encoder, populations[first : first + (at_once or len(populations))]
+        )
+        for first in range(0, len(populations), at_once or len(populations))
+    ]
     loop = FastLoop(
         ingest=ingest,
         ring=ring,
         cutter=WindowCutter(spec, clock),
-        encoder=cast(Encoder, encoder),
+        turns=turns,
         narrator_client=narrator_client or InlineClient(EchoNarrator(clock)),
         narration_publisher=NarrationPublisher(publisher, counters, clock, latencies.record),
         counters=counters,
@@ -257,7 +279,7 @@ def daemon_loop(
         encode_every_window=encode_every_window,
         absent_units=AbsentUnits(registry) if does_without else None,
         unseen=PROVENANCE,
-        split_encoder=split,  # type: ignore[arg-type] # stubs, as above
+        urgent=cast(Encoder, urgent_encoder),
         **options,
     )
     try:

@@ -18,11 +18,11 @@ import pytest
 import zmq
 
 from contracts.clock import HostClock
-from contracts.embedding import PatchEmbedding
 from contracts.errors import PopulationMismatchError, UserError
 from contracts.manifest import Manifest
 from contracts.population import Population
 from contracts.spikes import Hello, SpikeBatch
+from daemon.handover import EncodeWindow
 from daemon.narrators.protocol import EndedRow
 from daemon.service import monitor, wiring
 from daemon.service.monitor import Monitor
@@ -283,8 +283,8 @@ def test_windows_cut_off_by_shutdown_are_counted(
     class Stuck(FakeNarratorClient):
         """Holds one window and lets the newest one wait."""
 
-        def offer(self, narration_batch: Sequence[PatchEmbedding]) -> None:
-            self.offered = [*self.offered[:1], narration_batch]
+        def offer(self, encode: EncodeWindow) -> None:
+            self.offered = [*self.offered[:1], encode()]
 
     client, stop = Stuck(), StopRequest()
     monkeypatch.setattr(wiring, "_narrator_client", lambda *_: client)

@@ -33,7 +33,7 @@ from daemon.worker.messages import (
     pack_reply,
     unpack_order,
 )
-from tests.support.daemon_components import PROVENANCE, Context, embeddings_of
+from tests.support.daemon_components import PROVENANCE, Context, embeddings_of, encoded
 from tests.support.manual_clock import ManualClock
 from tests.support.narrator_clients import Collector, has_narrated, windows, worker_client
 from tests.support.tiny_bundle import TINY_SPEC, tiny_windows
@@ -172,7 +172,7 @@ def test_busy_worker_gets_nothing_more(ready_worker, client, collector):
     """One batch at a time; what comes meanwhile waits here, and only the newest of it."""
     batches = windows(10)
     for batch in batches[:9]:
-        client.offer(batch)
+        client.offer(encoded(batch))
     batch_id, seq = ready_worker.take()
     assert seq == 0
     assert ready_worker.receives_nothing()
@@ -180,7 +180,7 @@ def test_busy_worker_gets_nothing_more(ready_worker, client, collector):
     ready_worker.finish(batch_id)
     collector.until(lambda: collector.seqs == [0])
     assert ready_worker.take()[1] == 8  # the newest, at once
-    client.offer(batches[9])
+    client.offer(encoded(batches[9]))
     collector.collect()
     assert ready_worker.receives_nothing()
 
@@ -189,7 +189,7 @@ def test_newest_wins_while_the_model_loads(worker, client, collector):
     """Until the worker is ready windows replace each other, and none fails."""
     assert client.problem == "the narrator worker is loading its model"
     for batch in windows(5):
-        client.offer(batch)
+        client.offer(encoded(batch))
     worker.send(ModelLoaded(1, PROVENANCE))
     collector.until(lambda: not client.problem)
     assert worker.take()[1] == 4
@@ -198,7 +198,7 @@ def test_newest_wins_while_the_model_loads(worker, client, collector):
 
 def test_batch_over_its_time_kills_the_worker(ready_worker, client, collector, process, clock):
     """Killed once, its batch failed with the reason; a worker within its time is left alone."""
-    client.offer(windows(1)[0])
+    client.offer(encoded(windows(1)[0]))
     clock.ns += 10 * S
     ready_worker.send(Heartbeat(1))
     wait_until(lambda: client.sockets[0].poll(0), what="its heartbeat")
@@ -213,7 +213,7 @@ def test_batch_over_its_time_kills_the_worker(ready_worker, client, collector, p
 
 def test_late_narration_of_a_dead_worker_is_discarded(ready_worker, client, collector, process):
     """A batch that has failed is not narrated as well."""
-    client.offer(windows(1)[0])
+    client.offer(encoded(windows(1)[0]))
     batch_id, _ = ready_worker.take()
     process.has_died = True
     collector.until(lambda: collector.failures)
@@ -232,7 +232,7 @@ def test_replies_of_a_dead_worker_are_discarded(worker, client, collector, proce
     wait_until(lambda: client.sockets[0].poll(0), what="its last reply")
     process.pid = None
     collector.until(lambda: not client.sockets[0].poll(0))
-    client.offer(windows(1)[0])
+    client.offer(encoded(windows(1)[0]))
     assert client.problem
     assert worker.receives_nothing()
     process.pid = 2
@@ -243,7 +243,7 @@ def test_replies_of_a_dead_worker_are_discarded(worker, client, collector, proce
 
 def test_worker_that_restarts_fails_its_window(ready_worker, client, collector):
     """Loaded twice without an end in between: no window is left unaccounted for."""
-    client.offer(windows(1)[0])
+    client.offer(encoded(windows(1)[0]))
     ready_worker.take()
     ready_worker.send(ModelLoaded(1, PROVENANCE))
     collector.until(lambda: collector.failures)
@@ -254,7 +254,7 @@ def test_worker_that_restarts_fails_its_window(ready_worker, client, collector):
 def test_worker_that_cannot_be_reached_fails_its_batch(ready_worker, client, collector, process):
     """A free worker whose socket has gone is killed, and its window says why it failed."""
     disconnect(client, ready_worker)
-    client.offer(windows(1)[0])
+    client.offer(encoded(windows(1)[0]))
     collector.until(lambda: collector.failures)
     assert collector.failures[0].startswith("the narrator worker cannot be reached: ")
     assert (client.n_unfinished, client.dropped["worker_died"], process.n_kills) == (0, 1, 1)
@@ -264,7 +264,7 @@ def test_failed_batches_in_a_row_are_a_problem_until_one_succeeds(ready_worker, 
     """Three make the daemon unready with the reason; one good batch mends it."""
     for n, batch in enumerate(windows(4)):
         assert bool(client.problem) is (n == 3)
-        client.offer(batch)
+        client.offer(encoded(batch))
         batch_id, _ = ready_worker.take()
         ready_worker.send(ReadyForNext())
         ready_worker.send(
@@ -278,7 +278,7 @@ def test_failed_batches_in_a_row_are_a_problem_until_one_succeeds(ready_worker, 
 
 def test_rows_leave_as_they_end(ready_worker, client, collector):
     """A short sentence does not wait for a long one, and the window is done with its last row."""
-    client.offer(windows(1)[0])
+    client.offer(encoded(windows(1)[0]))
     batch_id, _ = ready_worker.take()
     ready_worker.send(NarratorOutput(ended=rows(batch_id, [1])))
     collector.until(lambda: collector.narrated)
@@ -291,7 +291,7 @@ def test_rows_leave_as_they_end(ready_worker, client, collector):
 
 def test_window_that_fails_halfway_fails_the_rest(ready_worker, client, collector):
     """Rows that ended stand, the others have the reason, and the window counts as dropped."""
-    client.offer(windows(1)[0])
+    client.offer(encoded(windows(1)[0]))
     batch_id, _ = ready_worker.take()
     ready_worker.send(NarratorOutput(ended=rows(batch_id, [0])))
     ready_worker.send(Failed(batch_id, "no memory"))
@@ -303,10 +303,10 @@ def test_window_that_fails_halfway_fails_the_rest(ready_worker, client, collecto
 def test_worker_with_room_is_sent_another_window(ready_worker, client, collector):
     """Before the first has ended, if the worker says so; both come to their end."""
     first, second = windows(2)
-    client.offer(first)
+    client.offer(encoded(first))
     first_id, _ = ready_worker.take()
     ready_worker.send(ReadyForNext())
-    client.offer(second)
+    client.offer(encoded(second))
     collector.until(lambda: client.n_waiting == 0)
     second_id, seq = ready_worker.take()
     assert (seq, client.n_unfinished) == (1, 2)
@@ -319,7 +319,7 @@ def test_worker_with_room_is_sent_another_window(ready_worker, client, collector
 @pytest.mark.parametrize("options", [{"wants_partials": True}])
 def test_partial_sentences_come_with_their_window(ready_worker, client, collector):
     """They are asked for if somebody subscribes; those of an unknown window are dropped."""
-    client.offer(windows(1)[0])
+    client.offer(encoded(windows(1)[0]))
     order = ready_worker.order()
     assert isinstance(order, Narrate)
     assert order.with_partials
@@ -338,7 +338,7 @@ def test_stopped_worker_is_given_up_and_sent_nothing(
 ):
     """Its window fails and is cancelled once, and nothing queues until its heartbeat resumes."""
     batches = windows(5)
-    client.offer(batches[0])
+    client.offer(encoded(batches[0]))
     batch_id, _ = ready_worker.take()
     clock.ns += SILENT_NS
     collector.until(lambda: collector.failures)
@@ -346,7 +346,7 @@ def test_stopped_worker_is_given_up_and_sent_nothing(
     assert client.problem == "the narrator worker has missed its heartbeat for 3 s"
     assert ready_worker.order() == Cancel(batch_id)
     for batch in batches[1:]:
-        client.offer(batch)
+        client.offer(encoded(batch))
         collector.collect()
     assert ready_worker.receives_nothing()
     ready_worker.send(Heartbeat(1))
@@ -392,7 +392,7 @@ def test_all_keeps_what_waits(ready_worker, client, collector):
     """Under the policy `all` every window goes to the worker, in order; then it is full."""
     for batch in windows(4):
         assert not client.is_full
-        client.offer(batch)
+        client.offer(encoded(batch))
     assert client.is_full
     for n in range(4):
         batch_id, seq = ready_worker.take()
@@ -407,7 +407,7 @@ def test_window_without_a_narration_is_a_failure(ready_worker, client, collector
     silent = Utterance("", Status.FAILED, "no server")
     for n, batch in enumerate(windows(3)):
         assert client.problem == ""
-        client.offer(batch)
+        client.offer(encoded(batch))
         batch_id, _ = ready_worker.take()
         ready_worker.send(ReadyForNext())
         ready_worker.send(
@@ -416,7 +416,7 @@ def test_window_without_a_narration_is_a_failure(ready_worker, client, collector
         collector.until(partial(has_narrated, collector, n + 1))
     assert client.problem == "the last 3 windows could not be narrated"
     assert client.dropped["narration_failed"] == 3
-    client.offer(windows(1)[0])
+    client.offer(encoded(windows(1)[0]))
     batch_id, _ = ready_worker.take()
     half = (EndedRow(batch_id, 0, silent), *rows(batch_id, [1]))
     ready_worker.send(NarratorOutput(ended=half))
@@ -427,10 +427,10 @@ def test_window_without_a_narration_is_a_failure(ready_worker, client, collector
 def test_worker_that_is_gone_when_it_is_given_up(ready_worker, client, collector, process, clock):
     """Two windows out, and no way to cancel the first: both fail, and the loop continues."""
     first, second = windows(2)
-    client.offer(first)
+    client.offer(encoded(first))
     ready_worker.send(ReadyForNext())
     collector.until(lambda: client.n_unfinished == 1)
-    client.offer(second)
+    client.offer(encoded(second))
     collector.until(lambda: client.n_waiting == 0)
     disconnect(client, ready_worker)
     clock.ns += SILENT_NS
@@ -471,7 +471,7 @@ def test_later_worker_that_cannot_start_is_a_problem(ready_worker, client, colle
 def test_window_that_comes_back_is_the_one_that_went(ready_worker, client, collector):
     """Gaps, stamps and counts stay with the daemon: the narration is of the very object."""
     window: Window = replace(tiny_windows(1)[0], n_gap_bins=3, spec=TINY_SPEC)
-    client.offer(embeddings_of(window, ("all", "PV")))
+    client.offer(encoded(embeddings_of(window, ("all", "PV"))))
     batch_id, _ = ready_worker.take()
     ready_worker.finish(batch_id)
     collector.until(lambda: collector.narrated)

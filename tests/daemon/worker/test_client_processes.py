@@ -16,7 +16,7 @@ from contracts.clock import HostClock
 from contracts.errors import DependencyError, UserError
 from contracts.manifest import Manifest
 from contracts.narration import Status
-from tests.support.daemon_components import Context
+from tests.support.daemon_components import Context, encoded
 from tests.support.narrator_clients import (
     Collector,
     arguments,
@@ -36,7 +36,7 @@ def test_every_batch_is_accounted_for(context: Context, stub_bundle: Manifest):
         for n, batch in enumerate(windows(200)):
             if n == 100 and client.worker_pid:
                 os.kill(client.worker_pid, signal.SIGKILL)
-            client.offer(batch)
+            client.offer(encoded(batch))
             offered += 1
             if n % 3 == 0:
                 collector.collect()
@@ -54,7 +54,7 @@ def test_narrations_come_back_with_their_window(context: Context, stub_bundle: M
         collector.ready()
         before_ns = HostClock().now_ns()
         for n, batch in enumerate(windows(6)):
-            client.offer(batch)
+            client.offer(encoded(batch))
             collector.until(partial(has_narrated, collector, n + 1))
     for narrated in collector.narrated:
         utterance = narrated.utterance
@@ -74,7 +74,7 @@ def test_killed_worker_is_replaced(context: Context, stub_bundle: Manifest):
         os.kill(first, signal.SIGSTOP)  # so that the batch is under way when it dies
         batches = windows(3)
         for batch in batches:
-            client.offer(batch)
+            client.offer(encoded(batch))
         os.kill(first, signal.SIGKILL)
         collector.until(lambda: collector.failures == ["the narrator worker died"])
         collector.until(lambda: collector.seqs == [2], "the newest batch")
@@ -92,9 +92,9 @@ def test_stopped_worker_continues_with_the_newest(context: Context, stub_bundle:
         os.kill(client.worker_pid, signal.SIGSTOP)
         batches = windows(8)
         for batch in batches[:7]:
-            client.offer(batch)
+            client.offer(encoded(batch))
         collector.until(lambda: client.problem, "a worker that is missed")
-        client.offer(batches[7])
+        client.offer(encoded(batches[7]))
         os.kill(client.worker_pid, signal.SIGCONT)
         collector.until(lambda: collector.seqs)
     assert collector.seqs == [7]
@@ -109,10 +109,10 @@ def test_hanging_worker_is_killed_and_replaced(context: Context, stub_bundle: Ma
         assert client.worker_pid is not None
         os.kill(client.worker_pid, signal.SIGSTOP)
         first, second = windows(2)
-        client.offer(first)
+        client.offer(encoded(first))
         collector.until(lambda: collector.failures)
         collector.ready()
-        client.offer(second)
+        client.offer(encoded(second))
         collector.until(lambda: collector.seqs == [1])
         assert client.n_restarts == 1
 
@@ -157,7 +157,7 @@ def test_llava_narrates_from_its_process(context: Context, stub_bundle: Manifest
     with worker_client(context, llava) as client:
         collector = Collector(client)
         collector.ready()
-        client.offer(windows(1)[0])
+        client.offer(encoded(windows(1)[0]))
         collector.until(lambda: has_narrated(collector, 1))
     for utterance in (narrated.utterance for narrated in collector.narrated):
         assert utterance.status in {Status.OK, Status.TRUNCATED}
@@ -229,6 +229,6 @@ def test_worker_survives_the_signals_of_its_group(stub_bundle: Manifest, context
         collector.ready()
         for number in (signal.SIGINT, signal.SIGTERM):
             os.kill(client.worker_pid, number)
-        client.offer(windows(1)[0])
+        client.offer(encoded(windows(1)[0]))
         collector.until(lambda: collector.seqs == [0])
         assert client.n_restarts == 0

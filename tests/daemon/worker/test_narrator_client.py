@@ -9,7 +9,7 @@ import pytest
 from contracts.narration import Status
 from daemon.narrators.protocol import EndedRow
 from daemon.worker.narrator_client import InlineClient
-from tests.support.daemon_components import EchoNarrator, embeddings_of
+from tests.support.daemon_components import EchoNarrator, embeddings_of, encoded
 from tests.support.manual_clock import ManualClock
 from tests.support.tiny_bundle import tiny_windows
 
@@ -32,7 +32,7 @@ def test_every_window_is_narrated_in_order():
     """Nothing gives way, and what was narrated waits to be collected."""
     client = InlineClient(EchoNarrator(ManualClock()))
     for window in tiny_windows(3):
-        client.offer(embeddings_of(window, ("all", "PV")))
+        client.offer(encoded(embeddings_of(window, ("all", "PV"))))
     assert client.n_unfinished == 1
     texts = [narrated.utterance.text for narrated in client.collect()]
     assert texts == ["all 0", "PV 0", "all 1", "PV 1", "all 2", "PV 2"]
@@ -45,7 +45,7 @@ def test_narrator_that_fails_does_not_end_the_loop(populations):
     clock = ManualClock()
     client = InlineClient(BrokenNarrator(clock), clock)
     for window in tiny_windows(4):
-        client.offer(embeddings_of(window, populations))
+        client.offer(encoded(embeddings_of(window, populations)))
     n = len(populations)
     utterances = [narrated.utterance for narrated in client.collect()]
     assert [utterance.reason for utterance in utterances] == [
@@ -87,7 +87,7 @@ def test_narrator_that_always_fails_is_a_problem():
     client = InlineClient(narrator, ManualClock(), failures_before_problem=2)
     for window in tiny_windows(2):
         assert client.problem == ""
-        client.offer(embeddings_of(window))
+        client.offer(encoded(embeddings_of(window)))
     assert client.problem == "the last 2 windows could not be narrated"
     client.close(deadline_s=0)
     assert narrator.is_closed
