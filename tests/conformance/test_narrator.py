@@ -16,6 +16,7 @@ from contracts.narration import Status
 from daemon.narrators.auto import load_narrator
 from daemon.narrators.protocol import Narrator, PartialRow, narrate
 from daemon.service.settings import NarratorSettings, VllmSettings
+from tests.support.daemon_components import embeddings_of
 from tests.support.recorded_vllm import recorded_vllm
 from tests.support.tiny_bundle import TINY_GRID, tiny_windows
 
@@ -38,6 +39,8 @@ def made(stack: ExitStack, backend: str, manifest: Manifest, model: Path) -> Nar
     vllm = VllmSettings(urls=(server.url,), model="tiny-llava")
     narrator = load_narrator(settings, manifest, vllm=vllm)
     stack.callback(narrator.close)
+    # A thread that it keeps begins with its first window, and belongs to no test.
+    narrate(narrator, embeddings_of(tiny_windows(1)[0]))
     return narrator
 
 
