@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -25,7 +24,6 @@ from contracts.spikes import MAX_SPAN_NS
 from contracts.trigger import TriggerKind
 from contracts.window import WindowSpec
 from daemon.absent_units import AbsentUnits
-from daemon.bin_ring import BinRing
 from daemon.confidence import load_confidence_of
 from daemon.counters import Counters
 from daemon.encoders.auto import load_encoder
@@ -39,6 +37,7 @@ from daemon.publisher import Publisher
 from daemon.service.health import Health
 from daemon.service.http import HttpServer
 from daemon.service.latencies import LatencyRecorder
+from daemon.service.memory import check_populations, make_ring
 from daemon.service.metrics import Gauges, make_registry
 from daemon.service.settings import NarratorSettings, Settings
 from daemon.stream_registry import StreamRegistry
@@ -52,12 +51,6 @@ from daemon.worker.narrator_client import InlineClient, NarratorClient
 
 CONDITIONS = ("narrator", "streams")
 """What must be true before the daemon is ready."""
-
-BYTES_PER_COUNT = 2
-"""The ring holds uint16."""
-
-MAX_RING_SHARE = 0.25
-"""Of the machine's memory: the narrator's model needs the rest more."""
 
 
 logger = logging.getLogger(__name__)
@@ -149,6 +142,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     spec = window_spec(settings, manifest)
     chosen, capacity_bins = resolve(settings, manifest)
     ring = make_ring(spec, len(manifest.population), capacity_bins)
+    check_populations(settings, manifest, chosen)
     rules = load_rule_book(settings, manifest)
     confidence_of = load_confidence_of(manifest, chosen)
     counters, gauges = Counters(), Gauges(ring_capacity_bins=capacity_bins)
@@ -256,33 +250,6 @@ def _turns(
         fields = {"populations": len(names), "at_once": step, "turns": len(turns)}
         logger.info("populations take turns", extra=fields)
     return turns
-
-
-def make_ring(spec: WindowSpec, n_units: int, capacity_bins: int) -> BinRing:
-    """Make the ring, unless it would take the machine's memory.
-
-    Raises
-    ------
-    SettingsError
-        If it is larger than a quarter of it, with its size.
-    """
-    size_bytes = (capacity_bins + spec.n_bins) * n_units * BYTES_PER_COUNT
-    too_large = SettingsError(
-        [
-            f"ring.capacity_s must fit in a quarter of the memory, {capacity_bins:,} bins of "
-            f"{n_units:,} units are {size_bytes:,} bytes. Use a smaller one"
-        ]
-    )
-    if size_bytes > MAX_RING_SHARE * _memory_bytes():
-        raise too_large
-    try:
-        return BinRing(spec.rate, n_units, capacity_bins=capacity_bins, window_bins=spec.n_bins)
-    except MemoryError as error:  # a process may be limited to less than the machine has
-        raise too_large from error
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def worker_arguments(settings: Settings, manifest: Manifest) -> Sequence[str]:

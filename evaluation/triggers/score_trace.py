@@ -116,7 +116,8 @@ def probe_traces(
 
 def windows_of(source: RecordingSource, manifest: Manifest, settings: Settings) -> Iterator[Window]:
     """Cut the windows of a recording as the daemon does."""
-    from daemon.service.wiring import make_ring, resolve, window_spec
+    from daemon.service.memory import make_ring
+    from daemon.service.wiring import resolve, window_spec
     from daemon.window_cutter import WindowCutter
 
     spec = window_spec(settings, manifest)

@@ -17,11 +17,11 @@ from contracts.clock import HostClock
 from contracts.errors import ManifestError, SettingsError, UserError
 from contracts.manifest import Manifest
 from contracts.population import Population
-from daemon.service import wiring
+from daemon.service import memory, wiring
+from daemon.service.memory import check_populations, make_ring
 from daemon.service.settings import NarratorSettings, Settings
 from daemon.service.wiring import (
     load_bundle,
-    make_ring,
     resolve,
     window_spec,
     wire,
@@ -109,13 +109,48 @@ def test_ring_larger_than_the_memory_is_refused(
     """Its size is reported before anything was started; just small enough is taken."""
     spec = stub_bundle.window_spec  # 20 bins of 120 Hz; 12 units
     size_bytes = (1200 + 20) * 12 * 2
-    monkeypatch.setattr(wiring, "_memory_bytes", lambda: 4 * size_bytes)
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 4 * size_bytes)
     assert make_ring(spec, 12, 1200).capacity_bins == 1200
-    monkeypatch.setattr(wiring, "_memory_bytes", lambda: 4 * size_bytes - 1)
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 4 * size_bytes - 1)
     wrong = settings(stub_bundle.folder, narrator={**RETRIEVAL, "mode": "worker"})
     monkeypatch.setattr(wiring, "load_encoder", lambda *_, **__: StubEncoder(HostClock()))
     with pytest.raises(SettingsError, match=r"ring\.capacity_s .* 12 units are 29,280 bytes"):
         wire(wrong, context, HostClock())
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.parametrize(
+    ("handover", "n_windows", "remedy"),
+    [
+        ({"policy": "newest", "capacity": 500}, 3, "Use fewer$"),
+        ({"policy": "all", "capacity": 50}, 52, "Use fewer populations or a smaller handover.cap"),
+    ],
+)
+def test_populations_larger_than_the_memory_are_refused(
+    stub_bundle: Manifest,
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    handover: dict[str, Any],
+    n_windows: int,
+    remedy: str,
+):
+    """Patches of all windows that may be held, and the encoder's input; just enough is taken."""
+    names = {f"p{number}": "all" for number in range(100)}
+    many = settings(
+        stub_bundle.folder,
+        populations=names,
+        handover=handover,
+        narrator={**RETRIEVAL, "mode": "worker"},
+    )
+    chosen, _ = resolve(many, stub_bundle)
+    patch_bytes = 100 * 64 * 64 * 4
+    input_bytes = (64 * (20 + 1) + 100) * 12 * 4  # batches of 64; 20 bins, 12 units
+    size_bytes = n_windows * patch_bytes + input_bytes
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 4 * size_bytes)
+    check_populations(many, stub_bundle, chosen)
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 4 * size_bytes - 4)
+    with pytest.raises(SettingsError, match=f"up to {n_windows} windows .* {remedy}"):
+        wire(many, context, HostClock())
     assert psutil.Process().children() == []
 
 
