@@ -34,6 +34,10 @@ class Encoder(Protocol):
         """
         ...
 
+    def time_window(self, budget_s: float) -> float:
+        """Measure how long one window takes through every selection, in seconds."""
+        ...
+
 
 class Graph(Protocol):
     """A bundle's graph, compiled for one device, which `device` names for display."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from contracts.manifest import MAX_ENCODER_BATCH, Manifest
 from contracts.population import Selection
 from contracts.window import Window
 from daemon.encoders.protocol import Graph
+
+MAX_TIMED_RUNS = 5
+"""Of which the median is taken."""
 
 
 class WindowEncoder:
@@ -87,16 +91,37 @@ class WindowEncoder:
                 raise MisuseError(
                     f"the encoder takes windows of shape {expected}, got {window.counts.shape}"
                 )
-        pairs = list(product(windows, range(len(self._selections))))
-        embeddings: list[PatchEmbedding] = []
-        for first in range(0, len(pairs), MAX_ENCODER_BATCH):
-            embeddings += self._encode_batch(pairs[first : first + MAX_ENCODER_BATCH])
-        return embeddings
+        return self._encode_pairs(list(product(windows, range(len(self._selections)))))
 
     def part(self, names: Collection[str]) -> WindowEncoder:
         """Return an encoder of the named populations, with the same graph and in the same order."""
         chosen = [selection for selection in self._selections if selection.name in names]
         return WindowEncoder(self._manifest, chosen, self._graph)
+
+    def time_window(self, budget_s: float) -> float:
+        """Measure how long one window takes through every selection, in seconds; 0 without any.
+
+        A window of zeros is encoded several times; the median counts. Where all selections would
+        take longer than `budget_s`, it is scaled up from as many as do not, at least one.
+        """
+        n = len(self._selections)
+        if not n:
+            return 0.0
+        shape = self._counts.shape[1:]
+        window = Window(self._manifest.window_spec, 0, np.zeros(shape, np.uint16))
+        pairs = [(window, which) for which in range(n)]
+        until_s = time.perf_counter() + budget_s
+        n_timed, runs_s = 1, list[float]()
+        while True:
+            began_s = time.perf_counter()
+            self._encode_pairs(pairs[:n_timed])
+            now_s = time.perf_counter()
+            runs_s.append(now_s - began_s)
+            n_next = min(2 * n_timed, n)
+            if n_next > n_timed and now_s + runs_s[-1] * n_next / n_timed < until_s:
+                n_timed, runs_s = n_next, []
+            elif len(runs_s) == MAX_TIMED_RUNS or now_s + runs_s[-1] > until_s:
+                return statistics.median(runs_s) * n / n_timed
 
     def _warm_up(self) -> None:
         """Encode zeros once: the first run allocates memory and chooses kernels, which is slow."""
@@ -104,6 +129,12 @@ class WindowEncoder:
         self._counts[:n], self._mask[:n] = 0, 0
         if n:
             self._graph.run(self._counts[:n], self._mask[:n])
+
+    def _encode_pairs(self, pairs: Sequence[tuple[Window, int]]) -> list[PatchEmbedding]:
+        embeddings: list[PatchEmbedding] = []
+        for first in range(0, len(pairs), MAX_ENCODER_BATCH):
+            embeddings += self._encode_batch(pairs[first : first + MAX_ENCODER_BATCH])
+        return embeddings
 
     def _encode_batch(self, pairs: Sequence[tuple[Window, int]]) -> list[PatchEmbedding]:
         n = len(pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -60,20 +61,24 @@ def check_populations(settings: Settings, manifest: Manifest, chosen: Sequence[S
     n_windows = (settings.handover.capacity if keeps_all else 1) + WINDOWS_BESIDE
     grid, n_bins = manifest.patch_grid, manifest.window_spec.n_bins
     n_chosen, n_units = len(chosen), len(manifest.population)
-    patch_bytes = n_chosen * grid.n_patches * grid.dim * BYTES_PER_FLOAT
-    n_rows = min(n_chosen, MAX_ENCODER_BATCH)
-    # Counts and mask of the largest batch, and a mask for each population.
+    has_turns = not keeps_all and settings.narrator.mode != "sequential"
+    n_at_once = min(n_chosen, settings.handover.populations) if has_turns else n_chosen
+    patch_bytes = n_at_once * grid.n_patches * grid.dim * BYTES_PER_FLOAT
+    # Counts and mask of the largest batch, of all populations and of each turn, and the mask of
+    # each population.
+    n_turns = math.ceil(n_chosen / n_at_once) if n_at_once < n_chosen else 0
+    n_rows = min(n_chosen, MAX_ENCODER_BATCH) + n_turns * min(n_at_once, MAX_ENCODER_BATCH)
     input_bytes = (n_rows * (n_bins + 1) + n_chosen) * n_units * BYTES_PER_FLOAT
     size_bytes = n_windows * patch_bytes + input_bytes
     if size_bytes <= _limit_bytes():
         return
-    remedy = "fewer populations or a smaller handover.capacity" if keeps_all else "fewer"
+    remedy = "handover.capacity" if keeps_all else "handover.populations"
     raise SettingsError(
         [
             f"populations must fit in a quarter of the memory, {_gb(_limit_bytes())}: the patches "
-            f"of one window through {n_chosen:,} of them are {_gb(patch_bytes)}, up to {n_windows} "
-            f"windows are held at once, and the encoder's input takes {_gb(input_bytes)}; "
-            f"{_gb(size_bytes)} in all. Use {remedy}"
+            f"of one window through {n_at_once:,} of them are {_gb(patch_bytes)}, up to "
+            f"{n_windows} windows are held at once, and the encoder's input takes "
+            f"{_gb(input_bytes)}; {_gb(size_bytes)} in all. Use fewer or a smaller {remedy}"
         ]
     )
 

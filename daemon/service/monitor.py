@@ -92,6 +92,8 @@ class Monitor:
         self._next_log_ns = self._started_ns + LOG_EVERY_NS
         self._progress = _WatermarkProgress(-MAX_SESSION_NS, 0, 0, started_ns)
         self._runaways = RunawayWatch()
+        # Set by the service: what start-up found of the encoder; shown with `Health.notes`.
+        self.capacity_problem = ""
 
     def tick(self) -> None:
         """Look for silence; once a second update health and publish statistics."""
@@ -185,9 +187,11 @@ class Monitor:
         health.set("streams", not problem, problem)
         missing = components.registry.missing_units()
         gauges.units_missing = len(missing)
-        is_noted = missing and components.loop.does_without_missing
-        note = f"{len(missing)} units are held at their mean: no source sends {listed(missing)}"
-        health.notes = (note,) if is_noted else ()
+        notes = [self.capacity_problem] if self.capacity_problem else []
+        if missing and components.loop.does_without_missing:
+            units = listed(missing)
+            notes.append(f"{len(missing)} units are held at their mean: no source sends {units}")
+        health.notes = tuple(notes)
         gauges.streams_waiting = len(components.loop.ingest.waiting_streams())
         gauges.handover_windows = narrator_client.n_waiting
         gauges.narrator_windows = narrator_client.n_unfinished

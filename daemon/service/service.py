@@ -71,6 +71,7 @@ class Service:
                 try:
                     self._on_bound(_addresses(components, self._settings))
                     self._wait_for_narrator(components, monitor)
+                    self._measure_capacity(components, monitor)
                     self._subscribe(components)
                     self._serve(components, monitor)
                 finally:
@@ -92,6 +93,16 @@ class Service:
             components.publisher.serve()
             monitor.tick()
             _give_up_if_it_cannot_start(narrator_client)
+
+    def _measure_capacity(self, components: Components, monitor: Monitor) -> None:
+        """Say how much of the loop's time encoding takes, once the narrator no longer loads."""
+        if self._stop.is_made:
+            return
+        capacity = components.measure_capacity()
+        logger.info("encoder measured: %s", capacity.summary)
+        if capacity.problem:
+            logger.warning("the encoder cannot keep up: %s", capacity.problem)
+        monitor.capacity_problem = capacity.problem
 
     def _subscribe(self, components: Components) -> None:
         # What start-up made stays; looking through it for garbage would stop the loop for 0.1 s.

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 
 import zmq
 
@@ -34,6 +35,7 @@ from daemon.narration_publisher import NarrationPublisher
 from daemon.narrators.auto import load_narrator
 from daemon.pipeline import FastLoop, Turn
 from daemon.publisher import Publisher
+from daemon.service.capacity import Capacity, Load, measure_capacity
 from daemon.service.health import Health
 from daemon.service.http import HttpServer
 from daemon.service.latencies import LatencyRecorder
@@ -71,6 +73,7 @@ class Components:
     narrator_client: NarratorClient
     triggers: TriggerEvaluator | None
     loop: FastLoop
+    measure_capacity: Callable[[], Capacity]
 
 
 def window_spec(settings: Settings, manifest: Manifest) -> WindowSpec:
@@ -186,13 +189,14 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
         encodes_every_window = (
             settings.narrator.mode == "sequential" or settings.handover.policy == "all"
         )
+        turns = _turns(
+            encoder, urgent, None if encodes_every_window else settings.handover.populations
+        )
         loop = FastLoop(
             ingest=Ingest(registry, counters, clock, ring.is_ahead),
             ring=ring,
             cutter=WindowCutter(spec, clock),
-            turns=_turns(
-                encoder, urgent, None if encodes_every_window else settings.handover.populations
-            ),
+            turns=turns,
             narrator_client=narrator_client,
             narration_publisher=NarrationPublisher(
                 publisher,
@@ -214,10 +218,17 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             ),
             unseen=Provenance(manifest.sha256, settings.narrator.backend, model="", prompt=""),
         )
+        load = Load(
+            n_populations=len(chosen), n_at_once=len(turns[0].populations),
+            n_first=len(urgent.selections) if urgent else 0, stride_s=spec.stride_s,
+            every=settings.handover.every, keeps_all=encodes_every_window,
+        )  # fmt: skip
+        encoders = [turn.encoder for turn in turns if turn.encoder]
+        longest = max(encoders, key=lambda part: len(part.selections), default=None)
         undo.pop_all()
     return Components(
         manifest, counters, gauges, latencies, health, registry, publisher, http, narrator_client,
-        triggers, loop,
+        triggers, loop, partial(measure_capacity, urgent, longest, load),
     )  # fmt: skip
 
 

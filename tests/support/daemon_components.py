@@ -71,6 +71,7 @@ class StubEncoder:
 
     def __init__(self, clock: Clock, populations: Sequence[str] = ("all",)) -> None:
         self.windows: list[Window] = []
+        self.window_s = 0.0
         self.selections = [ramp_population().select(name, "all") for name in populations]
         self.clock = clock
         self.populations = populations
@@ -84,6 +85,10 @@ class StubEncoder:
             for window in windows
             for embedding in embeddings_of(window, self.populations, host_ns=now_ns)
         ]
+
+    def time_window(self, budget_s: float) -> float:
+        """What a test has set."""
+        return self.window_s
 
 
 class EchoNarrator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import sys
+import time
 
 import numpy as np
 import onnx as onnx_format
@@ -302,3 +303,44 @@ def test_gpu_asked_of_a_build_without_one(tiny_bundle):
         pytest.skip("this build of ONNX Runtime has a CUDA provider")
     with pytest.raises(DependencyError, match=r"no CUDA provider, it offers .*neurrate\[gpu\]"):
         encoder_of(tiny_bundle, "all", device="cuda")
+
+
+class SlowGraph:
+    """Takes so long for each row, and remembers how many rows there were."""
+
+    device = "CPU"
+
+    def __init__(self, shape: tuple[int, int], row_s: float) -> None:
+        self.n_rows: list[int] = []
+        self._shape, self._row_s = shape, row_s
+
+    def run(self, counts: NDArray[np.float32], mask: NDArray[np.float32]) -> NDArray[np.float32]:
+        self.n_rows.append(len(counts))
+        time.sleep(self._row_s * len(counts))
+        return np.zeros((len(counts), *self._shape), np.float32)
+
+
+def slow_encoder(manifest, n_populations, row_s):
+    graph = SlowGraph((manifest.patch_grid.n_patches, manifest.patch_grid.dim), 0)
+    selections = [manifest.population.select(f"p{row}", "all") for row in range(n_populations)]
+    encoder = WindowEncoder(manifest, selections, graph)
+    graph.n_rows.clear()
+    graph._row_s = row_s
+    return encoder, graph
+
+
+def test_time_of_a_window_is_the_median_of_warm_runs(tiny_bundle):
+    """A few runs of a whole window, after shorter ones; no populations take no time."""
+    encoder, graph = slow_encoder(tiny_bundle, 70, 1e-4)
+    assert 0.007 <= encoder.time_window(5.0) < 0.5
+    assert graph.n_rows == [1, 2, 4, 8, 16, 32, 64] + 5 * [64, 6]
+    assert slow_encoder(tiny_bundle, 0, 1)[0].time_window(1.0) == 0
+
+
+def test_time_of_a_window_that_is_too_long_is_scaled_up(tiny_bundle):
+    """Within the budget, from as many populations as it allows."""
+    encoder, graph = slow_encoder(tiny_bundle, 1000, 0.02)
+    began_s = time.monotonic()
+    assert encoder.time_window(0.2) == pytest.approx(20, rel=0.5)
+    assert time.monotonic() - began_s < 1
+    assert max(graph.n_rows) <= 4

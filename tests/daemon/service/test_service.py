@@ -154,6 +154,27 @@ def test_replay_ends_with_everything_narrated(stub_bundle: Manifest):
     assert summary["session_s"] == pytest.approx(2.0)
 
 
+def test_encoder_that_cannot_keep_up_is_stated_at_the_start(
+    stub_bundle: Manifest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Before the first spike the log says what a window takes; a note says it for as long."""
+    slow = StubEncoder(HostClock())
+    slow.window_s = 0.5
+    monkeypatch.setattr(wiring, "load_encoder", lambda *_, **__: slow)
+    caplog.set_level("INFO")
+    with source(stub_bundle.population, n_batches=3) as one:
+        summary = Service(settings(stub_bundle, one)).run()
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    stated = next(line for line in lines if line[1].startswith("encoder measured: a window takes"))
+    assert stated[1].endswith(
+        "500 ms through 1 population; one comes every 83.3 ms: up to 600 % of the fast loop's time"
+    )
+    (note,) = summary["notes"]
+    assert "and one comes every 83.3 ms: spikes wait" in note
+    assert ("WARNING", f"the encoder cannot keep up: {note}") in lines
+    assert lines.index(stated) < [message for _, message in lines].index("stream joined")
+
+
 def test_end_of_one_probe_before_the_other_has_begun_is_no_end(
     stub_bundle: Manifest, monkeypatch: pytest.MonkeyPatch
 ):
