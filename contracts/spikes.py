@@ -143,6 +143,8 @@ class Hello:
         Where the spikes come from, for people: ``nwb:715093703``.
     next_seq : int
         The sequence number that the next batch will have.
+    is_lossless : bool
+        Whether it waits for slow subscribers, so that waiting is no sign of a slow one.
     """
 
     stream: str
@@ -150,6 +152,7 @@ class Hello:
     source: str
     population: Population
     next_seq: int = 0
+    is_lossless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ def pack(message: SourceMessage) -> list[Part]:
                     next_seq=message.next_seq,
                     source=message.source,
                     fingerprint=message.population.fingerprint,
+                    **({"lossless": 1} if message.is_lossless else {}),
                     **{column: [getattr(unit, column) for unit in units] for column in COLUMNS},
                 ),
             ]
@@ -213,6 +214,7 @@ def _unpack_hello(header: Header) -> Hello:
         source=header.text("source"),
         population=population,
         next_seq=header.integer("next_seq", 0, MAX_SEQ),
+        is_lossless=bool(header.optional_integer("lossless", 0, 1)),
     )
 
 

@@ -105,6 +105,9 @@ class _SourceConnection:
     streams: set[str] = field(default_factory=set)
     bad: TokenBucket = field(default_factory=lambda: TokenBucket(BAD_PER_S, BAD_AT_ONCE))
     may_have_more: bool = True  # than was read in this `Ingest.receive`
+    is_live: bool = False  # whether one of its streams does not wait for slow subscribers
+    # When nothing was left of it that should have been taken; host clock.
+    up_to_date_ns: int = 0
 
     def take(self) -> list[Part] | None:
         """Return the next message; None once all that had arrived is taken."""
@@ -188,8 +191,9 @@ class Ingest:
 
     def add(self, reader: SourceMessages) -> None:
         """Take messages from one more connection."""
-        budget = self._hellos.new_budget()
-        self._connections.append(_SourceConnection(len(self._connections), reader, budget))
+        connection = _SourceConnection(len(self._connections), reader, self._hellos.new_budget())
+        connection.up_to_date_ns = self._clock.now_ns()
+        self._connections.append(connection)
 
     def receive(
         self, *, max_messages: int, should_stop: Callable[[], bool] = lambda: False
@@ -218,10 +222,10 @@ class Ingest:
                 unread.appendleft(connection)
                 continue
             # Asked again before each message: the batch just yielded may have put it ahead.
-            if self._waits(connection) or self._is_too_bad(connection):
-                continue
-            parts = connection.take()
+            waits = self._waits(connection) or self._is_too_bad(connection)
+            parts = None if waits else connection.take()
             if parts is None:
+                connection.up_to_date_ns = self._clock.now_ns()
                 continue
             unread.append(connection)  # in turn, so that a fast source cannot starve a slow one
             max_messages -= 1
@@ -252,6 +256,21 @@ class Ingest:
         """Whether a stream has said hello on every connection."""
         return all(connection.streams for connection in self._connections)
 
+    def lag_ns(self, now_ns: int) -> int:
+        """Return how long messages of live sources have waited for `receive`, at most.
+
+        Zero if none waits, and of connections that are left unread on purpose. What waits has come
+        since all of a connection was taken last. May be called by any thread.
+        """
+        return max(
+            (
+                now_ns - source.up_to_date_ns
+                for source in self._connections
+                if source.is_live and source.reader.has_messages
+            ),
+            default=0,
+        )
+
     def waiting_streams(self) -> set[str]:
         """Return the streams that are left unread until others have caught up: not silent ones."""
         waiting = filter(self._waits, self._connections)
@@ -269,6 +288,8 @@ class Ingest:
         self.registry.clocks.close()
         self._counters.wire_errors["jump"] = self.registry.clocks.n_dropped
         self._hellos.close()
+        for connection in self._connections:
+            connection.is_live = False  # what it still sends waits for nobody
         for reader in self._readers:
             reader.close()
         for reader in self._readers:
@@ -361,6 +382,8 @@ class Ingest:
             return ()
         self.refusals.pop(hello.stream, None)
         connection.streams.add(hello.stream)
+        streams = self.registry.streams
+        connection.is_live = not all(streams[name].hello.is_lossless for name in connection.streams)
         fields = {
             "stream": hello.stream,
             "source": shown(hello.source),

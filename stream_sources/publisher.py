@@ -76,7 +76,7 @@ class SpikePublisher:
         wanted = check_bindable(endpoint, setting="--bind", is_insecure=is_insecure)
         self.totals = StreamTotals()
         self.n_subscribers = 0
-        self._hello = hello
+        self._hello = replace(hello, is_lossless=is_lossless)
         self._clock = clock
         self._is_lossless = is_lossless
         self._next_hello_ns = 0

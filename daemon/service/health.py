@@ -6,7 +6,7 @@ whole, so that no lock is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from contracts.clock import NS_PER_S, Clock, HostClock
@@ -30,6 +30,7 @@ class Health:
         self._clock = clock or HostClock()
         self._conditions = {name: ReadyCondition(False, "not started yet") for name in conditions}
         self._last_tick_ns = self._clock.now_ns()
+        self._problems: dict[str, Callable[[], str]] = {}
         # What a daemon that is ready does without; replaced as a whole.
         self.notes: tuple[str, ...] = ()
 
@@ -40,6 +41,13 @@ class Health:
     def set(self, name: str, is_ok: bool, reason: str = "") -> None:
         """Set a condition, with the reason if it is not met."""
         self._conditions[name] = ReadyCondition(is_ok, "" if is_ok else reason)
+
+    def ask(self, name: str, problem: Callable[[], str]) -> None:
+        """Add a condition that is looked up when somebody asks, on whichever thread.
+
+        `problem` returns why it is not met; empty if it is.
+        """
+        self._problems[name] = problem
 
     @property
     def is_alive(self) -> bool:
@@ -55,7 +63,12 @@ class Health:
         """Return every condition, that of the fast loop first."""
         silent_s = (self._clock.now_ns() - self._last_tick_ns) / NS_PER_S
         reason = "" if self.is_alive else f"the fast loop has not ticked for {silent_s:.1f} s"
-        return {"fast_loop": ReadyCondition(not reason, reason), **self._conditions}
+        asked = {name: problem() for name, problem in self._problems.items()}
+        return {
+            "fast_loop": ReadyCondition(not reason, reason),
+            **self._conditions,
+            **{name: ReadyCondition(not problem, problem) for name, problem in asked.items()},
+        }
 
     def reasons(self, conditions: Mapping[str, ReadyCondition] | None = None) -> list[str]:
         """Return why the daemon is not ready, one sentence for each unmet condition."""

@@ -202,6 +202,7 @@ class Gauges:
     streams_waiting: int = 0
     handover_windows: int = 0
     narrator_windows: int = 0
+    ingest_lag_seconds: float = 0.0
     stream_lag_seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -230,6 +231,12 @@ GAUGES = (
         "handover.capacity under the policy all: the source is held back.",
     ),
     MetricFamily("narrator_windows", "Windows that wait for the narrator or are being narrated."),
+    MetricFamily(
+        "ingest_lag_seconds",
+        "Longest that spikes of live sources waited for the fast loop, within two seconds; what is "
+        "left unread on purpose (streams_waiting) does not count, nor do sources that wait. Above "
+        "0.5 the daemon is not ready: encode fewer populations, or use a larger stride.",
+    ),
     MetricFamily(
         "stream_lag_seconds",
         "Seconds since the newest batch of each stream arrived. Beyond ingest.stream_timeout_s "

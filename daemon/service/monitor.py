@@ -11,6 +11,7 @@ from contracts.errors import PopulationMismatchError, listed
 from contracts.narration_wire import load
 from daemon.bin_ring import BinRing
 from daemon.ingest import Ingest
+from daemon.service.ingest_lag import IngestLag, remedy
 from daemon.service.logs import n_lines_dropped
 from daemon.service.settings import Settings
 from daemon.service.stats import StreamStats, stats_message
@@ -92,6 +93,11 @@ class Monitor:
         self._next_log_ns = self._started_ns + LOG_EVERY_NS
         self._progress = _WatermarkProgress(-MAX_SESSION_NS, 0, 0, started_ns)
         self._runaways = RunawayWatch()
+        is_sequential = settings.narrator.mode == "sequential"
+        self._lag = IngestLag(
+            components.loop.ingest.lag_ns, clock, remedy=remedy(is_sequential=is_sequential)
+        )
+        components.health.ask("ingest", self._lag.problem)
         # Set by the service: what start-up found of the encoder; shown with `Health.notes`.
         self.capacity_problem = ""
 
@@ -99,6 +105,7 @@ class Monitor:
         """Look for silence; once a second update health and publish statistics."""
         now_ns = self._clock.now_ns()
         self._components.health.tick()
+        self._components.gauges.ingest_lag_seconds = self._lag.tick()
         self._find_silent_streams(now_ns)
         self._check_population(now_ns)
         if now_ns >= self._next_stats_ns:

@@ -41,6 +41,9 @@ VECTORS: dict[str, SourceMessage] = {
         next_seq=7,
     ),
     "hello: an id outside ASCII": Hello("probeA", RUN, "", Population([Unit('é"😀')])),
+    "hello: of a source that waits": Hello(
+        "probeA", RUN, "", Population([Unit("950901", "probeA")]), is_lossless=True
+    ),
     "mark: a frame and its caption": Mark(
         "probeA", RUN, 1_000_000_000, 1_033_333_333, "natural_movie_one", 42, 17, "A car."
     ),

@@ -48,7 +48,13 @@ POPULATIONS = st.builds(
     Population, st.lists(UNITS, min_size=1, max_size=8, unique_by=lambda unit: unit.key)
 )
 HELLOS = st.builds(
-    Hello, stream=STREAMS, run=RUNS, source=TEXTS, population=POPULATIONS, next_seq=SEQS
+    Hello,
+    stream=STREAMS,
+    run=RUNS,
+    source=TEXTS,
+    population=POPULATIONS,
+    next_seq=SEQS,
+    is_lossless=st.booleans(),
 )
 MARKS = st.builds(
     Mark,

@@ -7,6 +7,9 @@ import math
 import os
 import signal
 import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,10 +21,12 @@ import pytest
 import zmq
 
 from contracts.clock import HostClock
+from contracts.embedding import PatchEmbedding
 from contracts.errors import PopulationMismatchError, UserError
 from contracts.manifest import Manifest
 from contracts.population import Population
 from contracts.spikes import Hello, SpikeBatch
+from contracts.window import Window
 from daemon.handover import EncodeWindow
 from daemon.narrators.protocol import EndedRow
 from daemon.service import monitor, wiring
@@ -48,7 +53,10 @@ def stub_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Source(threading.Thread):
-    """A lossless source in a thread of its own: so many empty batches, then its end."""
+    """A source in a thread of its own: so many empty batches, then its end.
+
+    It is lossless, or live and at real time.
+    """
 
     def __init__(
         self,
@@ -57,8 +65,10 @@ class Source(threading.Thread):
         stream: str = "probeA",
         n_batches: int = 20,
         ends: bool = True,
+        is_live: bool = False,
     ) -> None:
         super().__init__(name=f"source-{stream}")
+        self._is_live = is_live
         self.hello = Hello(stream, new_run(), "test", population)
         self.endpoint = ""
         self.let_go = threading.Event()
@@ -70,7 +80,7 @@ class Source(threading.Thread):
         with zmq.Context() as context:
             clock = HostClock()
             publisher = SpikePublisher(
-                context, "tcp://127.0.0.1:*", self.hello, clock, is_lossless=True
+                context, "tcp://127.0.0.1:*", self.hello, clock, is_lossless=not self._is_live
             )
             publisher._socket.set(zmq.LINGER, 1000)
             self.endpoint = publisher.endpoint
@@ -78,6 +88,8 @@ class Source(threading.Thread):
                 publisher.serve(wait_ms=10)
             for seq in range(self._n_batches):
                 start_ns = seq * 100 * MS
+                if self._is_live and self.let_go.wait(0.1):
+                    break
                 publisher.send(
                     SpikeBatch(
                         self.hello.stream,
@@ -173,6 +185,66 @@ def test_encoder_that_cannot_keep_up_is_stated_at_the_start(
     assert "and one comes every 83.3 ms: spikes wait" in note
     assert ("WARNING", f"the encoder cannot keep up: {note}") in lines
     assert lines.index(stated) < [message for _, message in lines].index("stream joined")
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_daemon_that_cannot_keep_up_is_not_ready_until_it_can(
+    stub_bundle: Manifest, monkeypatch: pytest.MonkeyPatch, is_live: bool
+):
+    """A window takes a second for a while: 503 with the reason, then 200. A replay may wait."""
+    encoder, client, stop = StubEncoder(HostClock()), FakeNarratorClient(), StopRequest()
+    encode, is_slow, found = encoder.encode, threading.Event(), list[dict[str, Any]]()
+
+    def encode_slowly(windows: Sequence[Window]) -> Sequence[PatchEmbedding]:
+        if is_slow.is_set():
+            time.sleep(1)
+        return encode(windows)
+
+    monkeypatch.setattr(encoder, "encode", encode_slowly)
+    monkeypatch.setattr(wiring, "load_encoder", lambda *_, **__: encoder)
+    monkeypatch.setattr(wiring, "_narrator_client", lambda *_: client)
+    addresses: dict[str, str] = {}
+
+    def ready() -> Any:
+        try:
+            with urllib.request.urlopen(f"{addresses['http']}/readyz", timeout=10) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                return json.load(error)
+
+    def watch() -> None:
+        try:
+            wait_until(lambda: ready()["ready"], what="ready")
+            is_slow.set()
+            n_windows = len(encoder.windows)
+            if is_live:
+                wait_until(lambda: not ready()["ready"], what="not ready")
+                found.append(ready())
+            else:
+                wait_until(lambda: len(encoder.windows) > n_windows + 2)
+                found.append(ready())
+            is_slow.clear()
+            wait_until(lambda: ready()["ready"], what="ready again")
+        finally:
+            stop.is_made = True
+
+    with (
+        source(stub_bundle.population, n_batches=100_000, is_live=is_live) as one,
+        after(lambda: addresses, watch),
+    ):
+        live = settings(
+            stub_bundle, one, http={"port": 0}, service={"exit_at_end": False, "shutdown_s": 0.1}
+        )
+        live = live.model_copy(
+            update={"narrator": live.narrator.model_copy(update={"mode": "worker"})}
+        )
+        Service(live, stop=stop, on_bound=addresses.update).run()
+    (state,) = found
+    assert state["conditions"]["ingest"] is not is_live
+    if is_live:
+        assert "which is busy with encoding. Use fewer populations" in state["reasons"][0]
+        assert state["reasons"][0].startswith("ingest: spikes wait ")
 
 
 def test_end_of_one_probe_before_the_other_has_begun_is_no_end(
