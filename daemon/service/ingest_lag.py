@@ -68,6 +68,6 @@ def remedy(*, is_sequential: bool) -> str:
     if is_sequential:
         return "which narrates in between. Use narrator.mode = worker for live sources"
     return (
-        "which is busy with encoding. Use fewer populations or a larger window.stride_bins; the "
-        "line 'encoder measured' in the log says how long a window takes"
+        "which is busy with encoding and publishing. Use fewer populations or a larger "
+        "window.stride_bins; the line 'encoder measured' in the log says how long a window takes"
     )

@@ -122,7 +122,7 @@ def test_half_a_second_is_a_reason_for_two(clock: ManualClock, caplog: pytest.Lo
     assert health.is_ready
     waits_s = 0.7  # while the loop is in a step
     assert health.reasons()[0].startswith(
-        "ingest: spikes wait 0.7 s for the fast loop, which is busy with encoding. Use fewer popul"
+        "ingest: spikes wait 0.7 s for the fast loop, which is busy with encoding and publi"
     )
     waits_s = 0.9
     for _ in range(10):

@@ -243,7 +243,10 @@ def test_daemon_that_cannot_keep_up_is_not_ready_until_it_can(
     (state,) = found
     assert state["conditions"]["ingest"] is not is_live
     if is_live:
-        assert "which is busy with encoding. Use fewer populations" in state["reasons"][0]
+        assert (
+            "which is busy with encoding and publishing. Use fewer populations"
+            in state["reasons"][0]
+        )
         assert state["reasons"][0].startswith("ingest: spikes wait ")
 
 
