@@ -38,7 +38,9 @@ def choose_anchors(
         clusters = MiniBatchKMeans(MAX_ANCHORS, random_state=seed, n_init=1, max_iter=20)
         label = clusters.fit(anchors[:, :N_CLUSTERED]).predict(anchors[:, :N_CLUSTERED])
         anchors = np.stack([anchors[label == cluster].mean(axis=0) for cluster in np.unique(label)])
-    # Of frames that are equal, one is an anchor; no frame of training is nearest to the others.
+    else:  # of frames that are equal, one: their products may differ in the last bit
+        anchors = anchors[np.sort(np.unique(anchors, axis=0, return_index=True)[1])]
+    # No frame of training is nearest to the others.
     anchors = anchors[np.unique(nearest(coordinates[frames], anchors))]
     return anchors, nearest(coordinates, anchors)
 
