@@ -67,11 +67,13 @@ def fit_trust(
         tried.append((sharpness, weights, reciprocal_ranks(weights, inputs)))
     sharpness, weights, scores = _sharpest(tried)
     network.sharpness.fill_(sharpness)
-    # Anchors are of no use where frames are new: the regression alone, if it is as good.
+    # Anchors are of no use where frames are new: the regression alone, unless they gain something
+    # that is not chance.
     inputs = [_inputs(network, block) for block in evidence]
     alone = torch.zeros_like(weights)
     alone[ALONE] = _least_squares([block[:, ALONE] for block in inputs], true)
-    if reciprocal_ranks(alone, inputs).mean() >= scores.mean():
+    gain = scores - reciprocal_ranks(alone, inputs)
+    if gain.mean() <= 2 * gain.std() / len(gain) ** 0.5:
         weights = alone
     network.trust.weight.copy_(weights.view(2, N_TRUST))
 
