@@ -74,7 +74,7 @@ left out are in every caption, or other words for one of these."""
 class BundleRecipe:
     """All that the encoder depends on."""
 
-    scenes: int = 5_000  # of the long movie, a second each
+    scenes: int = 10_000  # of the long movie, a second each
     repeats: int = 4  # of the short movie of 30 s, half of them before the long one
     epochs: int = 8
     seed: int = 0

@@ -64,7 +64,7 @@ def train_encoder(
     out: Path,
     *,
     model: Path | None = None,
-    scenes: Count = 5_000,
+    scenes: Count = 10_000,
     epochs: Count = 8,
     seed: Seed = 0,
     curves: Path | None = None,
@@ -73,7 +73,7 @@ def train_encoder(
 
     Simulates a session, a short movie that is repeated and a long one of random scenes, and does
     with it what 'neurrate prepare', 'train' and 'export' do. Scenes are held out for validation and
-    test. About half an hour on two cores, and 20 kB of disk a frame until the end.
+    test. About an hour on two cores, and 20 kB of disk a frame until the end.
 
     Examples
     --------
