@@ -48,8 +48,13 @@ VARIANT_KEY = "variant"
 
 LAYERS = ("Gemm",)
 """Of the evidence encoder: its layers, and not the sums over units, where log likelihoods in the
-hundreds decide by differences of ones, nor the last product, whose inputs have one scale for
-components of very different size (together they take the mean cosine from 0.9997 to 0.998)."""
+hundreds decide by differences of ones, nor the last product."""
+
+FLOAT_LAYERS = ("encoder.trust.weight", "encoder.to_dims.weight")
+"""Weights of layers of the evidence encoder that stay float32: the few of how far the estimates are
+believed, and the read-out, whose inputs have one scale for components of very different size. In
+int8 they change one narration in twelve of an encoder of real spikes, and without them none
+(docs/decisions/0027-evidence-adds-up.md)."""
 
 MAX_TABLE_BYTES = 1_500_000_000
 """Of a retrieval encoder's table of patches. A graph is one protobuf message, which ends at 2 GiB
@@ -142,11 +147,14 @@ def write_int8(float32: Path, path: Path) -> None:
         traced = onnx.load(float32)
         metadata = {entry.key: entry.value for entry in traced.metadata_props}
         variant = metadata[VARIANT_KEY]
-        quantized_operators = LAYERS if variant == "evidence" else QUANTIZED_OPERATORS
-        # The quantizer first rewrites each Gemm as a MatMul, so that it must quantize both types; a
-        # MatMul of the graph is left out by its name.
-        nodes = traced.graph.node
-        left_out = [node.name for node in nodes if node.op_type not in quantized_operators]
+        # The quantizer first rewrites each Gemm as a MatMul of another name, so that it must
+        # quantize both types; a node that stays as it is is left out by both names.
+        left_out = [
+            name
+            for node in traced.graph.node
+            if not _is_quantized(node, variant)
+            for name in (node.name, f"{node.name}_MatMul")
+        ]
         quantization.quantize_dynamic(
             float32,
             scratch,
@@ -158,6 +166,12 @@ def write_int8(float32: Path, path: Path) -> None:
         )
         quantized = onnx.load(scratch)
     _save(quantized, path, "int8", variant)
+
+
+def _is_quantized(node: Any, variant: str) -> bool:
+    if variant != "evidence":
+        return node.op_type in QUANTIZED_OPERATORS
+    return node.op_type in LAYERS and not any(name in FLOAT_LAYERS for name in node.input)
 
 
 def reference_model(encoder: EncoderNetwork) -> EncoderNetwork:

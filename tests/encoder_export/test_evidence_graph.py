@@ -88,12 +88,11 @@ def test_graph_names_its_encoder(precision, graphs):
 
 
 def test_int8_is_for_layers_alone(graphs):
-    """Sums of evidence, the solver and the last product are as in the float32 graph."""
+    """Sums of evidence, the solver, trust and read-out are as in the float32 graph."""
     types = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
     names = {name.partition(".weight")[0] for name in weights_of(graphs["int8"], *types)}
     before_anchors = {"linear", "sum_over_units", "from_gaussian", "refine.0.2", "refine.1.2"}
-    layers = before_anchors | {"regression", "trust", "to_dims"}
-    assert names == {f"encoder.{layer}" for layer in layers}
+    assert names == {f"encoder.{layer}" for layer in before_anchors | {"regression"}}
     evidence = ("poisson_gain", "poisson_offset", "gaussian_gain", "gaussian_precision", "anchors")
     kept = weights_of(graphs["int8"], onnx.TensorProto.FLOAT)
     assert {f"encoder.{name}" for name in evidence} <= kept.keys()
