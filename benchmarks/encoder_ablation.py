@@ -216,9 +216,9 @@ def main(words: Sequence[str] | None = None) -> int:
         }
         took_s = time.perf_counter() - started
         print(f"{row}: {took_s:.0f} s, scoring included", file=sys.stderr, flush=True)
-    text = _text(rows, tests, n_groups=draws.n_groups)
-    if options.markdown:
-        options.markdown.write_text(text, encoding="utf-8")
+        text = _text(rows, tests, n_groups=draws.n_groups)
+        if options.markdown:  # after each row: a run takes long, and may be stopped
+            options.markdown.write_text(text, encoding="utf-8")
     print(text)
     print(json.dumps(rows, default=lambda drawn: float(drawn[0])))
     return 0
