@@ -91,7 +91,8 @@ def test_graph_is_plain(tiny_bundle):
     assert b".py" not in proto.SerializeToString()
     assert "BatchNormalization" not in {node.op_type for node in proto.graph.node}
     assert [(entry.key, entry.value) for entry in proto.metadata_props] == [
-        ("precision", "float32")
+        ("precision", "float32"),
+        ("variant", "patches"),
     ]
 
 
