@@ -84,6 +84,10 @@ class _Group(BaseModel):
     )
 
 
+Cores = Annotated[tuple[Annotated[int, Field(ge=0, le=4095)], ...], Field(max_length=4096)]
+"""Numbers of processor cores, as in ``/proc/cpuinfo``."""
+
+
 class IngestSettings(_Group):
     """Where the spikes come from."""
 
@@ -167,7 +171,11 @@ class NarratorSettings(_Group):
     device: TorchDevice = "auto"
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1``. ``auto`` takes the first GPU, else the CPU."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
-    """Processor threads of the model on a CPU. One leaves the other cores to the fast loop."""
+    """Processor threads of the model on a CPU. One leaves the other cores to the fast loop, and
+    gives the same words on every machine: with more, sums are taken in another order. A model of
+    billions of weights gains from more."""
+    cores: Cores = ()
+    """Processor cores of the worker. Empty: all that the daemon was started with."""
     mode: Literal["worker", "sequential"] = "worker"
     """``worker``: a process of its own narrates while the fast loop continues. ``sequential``: one
     process does one after the other; the same narrations, for debugging."""
@@ -326,6 +334,10 @@ class ServiceSettings(_Group):
     shutdown_s: Annotated[float, Field(ge=0, le=600)] = 10.0
     """Seconds from the first signal to the end. What has not been narrated by then is
     dropped and counted; zero drops it at once."""
+    cores: Cores = ()
+    """Processor cores of the daemon, its encoder included; the worker has its own
+    (``narrator.cores``). On a rig's machine: one or two that nothing else uses. Empty leaves them
+    to the system."""
     exit_at_end: bool = False
     """Stop once every stream has ended and its windows are narrated: for replays. False waits
     for the next stream."""

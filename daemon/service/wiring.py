@@ -26,6 +26,7 @@ from contracts.trigger import TriggerKind
 from contracts.window import WindowSpec
 from daemon.absent_units import AbsentUnits
 from daemon.confidence import load_confidence_of
+from daemon.cores import check_cores, keep_to_cores, usable_cores
 from daemon.counters import Counters
 from daemon.encoders.auto import load_encoder
 from daemon.encoders.window_encoder import WindowEncoder
@@ -142,6 +143,14 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
         If ONNX Runtime or the narrator's libraries are not installed.
     """
     manifest = load_bundle(settings)
+    check_cores(settings.service.cores, setting="service.cores")
+    check_cores(settings.narrator.cores, setting="narrator.cores")
+    if settings.service.cores and not settings.narrator.cores:
+        # The worker inherits what the daemon may use, and is to have the rest as well.
+        settings = settings.model_copy(
+            update={"narrator": settings.narrator.model_copy(update={"cores": usable_cores()})}
+        )
+    keep_to_cores(settings.service.cores)
     spec = window_spec(settings, manifest)
     chosen, capacity_bins = resolve(settings, manifest)
     ring = make_ring(spec, len(manifest.population), capacity_bins)

@@ -22,6 +22,7 @@ import zmq
 
 from contracts.errors import DependencyError, ManifestError, UserError
 from contracts.manifest import Manifest, load_manifest
+from daemon.cores import keep_to_cores
 from daemon.narrators.auto import load_narrator
 from daemon.service.logs import configure_logging
 from daemon.service.settings import LogSettings, NarratorSettings, VllmSettings
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     configure_logging(options.log.level, options.log.format)
     os.nice(options.narrator.nice)
+    keep_to_cores(options.narrator.cores)  # which the daemon has checked
     context: zmq.Context[Socket] = zmq.Context()
     with (
         context,

@@ -215,6 +215,19 @@ def test_probes_replayed_side_by_side_lose_nothing(start_source: Start, start_da
     assert counters["streams_blind"] == counters["batches_lost"] == counters["gap_bins"] == 0
 
 
+def test_daemon_and_worker_keep_to_their_cores(start_source: Start, start_daemon: Start):
+    """The daemon to those named, and the worker to all that there were."""
+    source = start_source()
+    first = min(os.sched_getaffinity(0))
+    daemon = start_daemon(source.addresses()["spikes"], "--set", f"service.cores=[{first}]")
+    daemon.addresses()
+    process = psutil.Process(daemon.process.pid)
+    assert process.cpu_affinity() == [first]
+    (worker,) = process.children()
+    everything = sorted(os.sched_getaffinity(0))
+    wait_until(lambda: worker.cpu_affinity() == everything, what="the worker's cores")
+
+
 def test_first_signal_stops_gently(start_source: Start, start_daemon: Start):
     """SIGTERM ends a narrating daemon with code 0 and a summary; its worker goes too."""
     daemon = start_daemon(start_source().addresses()["spikes"])
