@@ -264,8 +264,9 @@ class SourceReader(Guard):
             elif self._dialling is not None:
                 if now_s - self._dialled_s > guard.HANDSHAKE_S:
                     self._stop_dialling(now_s)
-            elif now_s >= self._due_s:
-                self._dial(now_s)
+            is_due = self._source is None and self._dialling is None and now_s >= self._due_s
+        if is_due:  # without the lock: a look-up of a name may take seconds
+            self._dial(now_s)
 
     def _wait_s(self, now_s: float) -> float:
         if self._source is not None:

@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from threading import Event
 
 import psutil
 import pytest
@@ -187,6 +188,29 @@ def test_what_came_before_a_violation_arrives(listening):
         assert is_cut(peer)
     assert got == list(range(50))
     assert_heals(listening)
+
+
+def test_look_up_that_hangs_does_not_hold_up_the_reader(listening, monkeypatch):
+    """What had arrived is taken, and news is taken note of once."""
+    with listening.source() as peer:
+        peer.sendall(frame(b"last"))
+        assert listening.message() == [b"last"]
+        looked_up, may_answer = Event(), Event()
+
+        def hang(*_: object) -> list[object]:
+            looked_up.set()
+            may_answer.wait(10)
+            raise socket.gaierror
+
+        monkeypatch.setattr(socket, "getaddrinfo", hang)
+    assert listening.message(0.01) is None  # the end of the connection is read
+    assert looked_up.wait(10)
+    listening.reader._tell()
+    assert select.select(listening.reader.poll_fds, (), (), 10)[0]
+    listening.reader.read()
+    assert select.select(listening.reader.poll_fds, (), (), 0.1)[0] == []
+    monkeypatch.undo()
+    may_answer.set()
 
 
 def test_a_source_that_breaks_off_in_a_message_comes_back(listening):
