@@ -207,6 +207,7 @@ class Ingest:
         rows of the encoder's population, a `Hello` is of a new run, a `StreamEnd` of a known one.
         """
         self.is_drained = False
+        self._counters.wire_errors["jump"] = self.registry.clocks.n_dropped  # by silence, too
         unread = deque(self._connections)
         for connection in unread:
             connection.may_have_more = True

@@ -278,6 +278,16 @@ def test_one_batch_from_nowhere_is_dropped(source, ingest, counters):
     assert (counters.wire_errors["jump"], counters.batches_lost) == (1, 1)
 
 
+def test_batch_that_silence_gives_up_is_counted(source, ingest, counters):
+    """It was held back until a next one could confirm its time, and none came."""
+    source.send(HELLO, batch(0), replace(batch(10**15), seq=1))
+    assert [m.seq for m in taken(ingest) if isinstance(m, SpikeBatch)] == [0]
+    assert counters.wire_errors["jump"] == 0
+    assert ingest.registry.newly_silent(host_ns=2**62, timeout_ns=1)
+    assert not taken(ingest)
+    assert counters.wire_errors["jump"] == 1
+
+
 def test_jump_that_is_confirmed_loses_nothing(source, ingest, counters):
     """A single source goes on far away: a new session, with every batch since the jump."""
     far_ns = 10**14
