@@ -57,12 +57,13 @@ def check_populations(settings: Settings, manifest: Manifest, chosen: Sequence[S
     SettingsError
         If they are larger than a quarter of it, with their size.
     """
-    keeps_all = settings.handover.policy == "all"
-    n_windows = (settings.handover.capacity if keeps_all else 1) + WINDOWS_BESIDE
+    is_sequential = settings.narrator.mode == "sequential"
+    keeps_all = settings.handover.policy == "all" or is_sequential
+    n_waiting = settings.handover.capacity if keeps_all else 1
+    n_windows = (0 if is_sequential else n_waiting) + WINDOWS_BESIDE
     grid, n_bins = manifest.patch_grid, manifest.window_spec.n_bins
     n_chosen, n_units = len(chosen), len(manifest.population)
-    has_turns = not keeps_all and settings.narrator.mode != "sequential"
-    n_at_once = min(n_chosen, settings.handover.populations) if has_turns else n_chosen
+    n_at_once = n_chosen if keeps_all else min(n_chosen, settings.handover.populations)
     patch_bytes = n_at_once * grid.n_patches * grid.dim * BYTES_PER_FLOAT
     # Counts and mask of the largest batch, of all populations and of each turn, and the mask of
     # each population.
@@ -72,13 +73,14 @@ def check_populations(settings: Settings, manifest: Manifest, chosen: Sequence[S
     size_bytes = n_windows * patch_bytes + input_bytes
     if size_bytes <= _limit_bytes():
         return
-    remedy = "handover.capacity" if keeps_all else "handover.populations"
+    setting = "handover.capacity" if keeps_all else "handover.populations"
+    remedy = "fewer" if is_sequential else f"fewer or a smaller {setting}"
     raise SettingsError(
         [
             f"populations must fit in a quarter of the memory, {_gb(_limit_bytes())}: the patches "
             f"of one window through {n_at_once:,} of them are {_gb(patch_bytes)}, up to "
             f"{n_windows} windows are held at once, and the encoder's input takes "
-            f"{_gb(input_bytes)}; {_gb(size_bytes)} in all. Use fewer or a smaller {remedy}"
+            f"{_gb(input_bytes)}; {_gb(size_bytes)} in all. Use {remedy}"
         ]
     )
 

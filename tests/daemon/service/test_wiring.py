@@ -120,21 +120,46 @@ def test_ring_larger_than_the_memory_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("handover", "n_windows", "n_at_once", "n_rows"),
+    ("mode", "handover", "n_windows", "n_at_once", "n_rows", "remedy"),
     [
-        ({"policy": "newest", "capacity": 500}, 3, 64, 64 + 2 * 64),
-        ({"policy": "newest", "populations": 30}, 3, 30, 64 + 4 * 30),
-        ({"policy": "all", "capacity": 50}, 52, 100, 64),
+        (
+            "worker",
+            {"capacity": 500},
+            3,
+            64,
+            64 + 2 * 64,
+            "fewer or a smaller handover.populations",
+        ),
+        (
+            "worker",
+            {"populations": 30},
+            3,
+            30,
+            64 + 4 * 30,
+            "fewer or a smaller handover.populations",
+        ),
+        (
+            "worker",
+            {"policy": "all", "capacity": 50},
+            52,
+            100,
+            64,
+            "fewer or a smaller handover.capacity",
+        ),
+        ("sequential", {"populations": 30}, 2, 100, 64, "fewer"),
+        ("sequential", {"policy": "all", "capacity": 50}, 2, 100, 64, "fewer"),
     ],
 )
 def test_populations_larger_than_the_memory_are_refused(
     stub_bundle: Manifest,
     context: Context,
     monkeypatch: pytest.MonkeyPatch,
+    mode: str,
     handover: dict[str, Any],
     n_windows: int,
     n_at_once: int,
     n_rows: int,
+    remedy: str,
 ):
     """Patches of all windows that may be held, and the encoders' input; just enough is taken."""
     names = {f"p{number}": "all" for number in range(100)}
@@ -142,7 +167,7 @@ def test_populations_larger_than_the_memory_are_refused(
         stub_bundle.folder,
         populations=names,
         handover=handover,
-        narrator={**RETRIEVAL, "mode": "worker"},
+        narrator={**RETRIEVAL, "mode": mode},
     )
     chosen, _ = resolve(many, stub_bundle)
     patch_bytes = n_at_once * 64 * 64 * 4
@@ -151,7 +176,7 @@ def test_populations_larger_than_the_memory_are_refused(
     monkeypatch.setattr(memory, "memory_bytes", lambda: 4 * size_bytes)
     check_populations(many, stub_bundle, chosen)
     monkeypatch.setattr(memory, "memory_bytes", lambda: 4 * size_bytes - 4)
-    with pytest.raises(SettingsError, match=f"up to {n_windows} windows are held"):
+    with pytest.raises(SettingsError, match=f"up to {n_windows} windows are .* Use {remedy}$"):
         wire(many, context, HostClock())
     assert psutil.Process().children() == []
 
