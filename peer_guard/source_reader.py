@@ -86,6 +86,7 @@ class _Source:
         stream = self.stream
         if stream.is_full:
             stream.feed(b"")
+            self._answer()
             return 0, True
         try:
             if stream.open_body is not None:

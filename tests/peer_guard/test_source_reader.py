@@ -244,6 +244,15 @@ def test_heartbeats_are_answered(listening):
     assert sum(listening.reader.dropped.values()) == 0
 
 
+def test_heartbeat_behind_messages_that_wait_is_answered(listening):
+    """Once they are taken, also if nothing follows it."""
+    n_messages = MAX_WAITING + 1
+    with listening.source() as peer:
+        peer.sendall(frame(b"") * n_messages + frame(b"\x04PING\x00\x64me", COMMAND))
+        assert [listening.message() for _ in range(n_messages)] == [[b""]] * n_messages
+        assert peer.recv(4096) == frame(b"\x04PONGme", COMMAND)
+
+
 def test_a_flood_of_heartbeats_costs_the_connection(listening):
     """More of them than anybody needs, whether their answers are read or not."""
     ping = frame(b"\x04PING\x00\x64me", COMMAND)
