@@ -113,7 +113,7 @@ def main() -> int:
     versions: dict[str, dict[str, str]] = {}
     for n_spikes, n_messages in MESSAGES.items():
         n_sent = SKIPPED + (QUICK_MESSAGES if options.is_quick else n_messages)
-        taken: dict[str, list[dict[str, Any]]] = {each.name: [] for each in contenders}
+        taken: dict[str, list[dict[str, Any]]] = {contender.name: [] for contender in contenders}
         for _ in range(n_rounds):
             for contender in contenders:
                 measured = _run(contender, options, n_messages=n_sent, n_spikes=n_spikes)
@@ -148,7 +148,7 @@ def main() -> int:
         rows=rows,
         figures=figures,
     )
-    print(peers_table([asdict(each) for each in rows], [asdict(each) for each in figures]), "\n")
+    print(peers_table([asdict(row) for row in rows], [asdict(figure) for figure in figures]), "\n")
     return report(result, options)
 
 

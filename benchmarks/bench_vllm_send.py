@@ -166,7 +166,7 @@ class _AllFirst:
         self._loop = asyncio.new_event_loop()
 
     def send(self, tokens: torch.Tensor) -> None:
-        bodies = [self._body(each) for each in tokens]
+        bodies = [self._body(image) for image in tokens]
         self._loop.run_until_complete(self._send(bodies))
 
     def close(self) -> None:

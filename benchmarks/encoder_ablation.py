@@ -212,7 +212,9 @@ def main(words: Sequence[str] | None = None) -> int:
         started = time.perf_counter()
         sums = [test.sums(row, options) for test in tests]
         rows[row] = {
-            name: _scores([each[name] for each in sums], draws) for name in names if name in sums[0]
+            name: _scores([windows[name] for windows in sums], draws)
+            for name in names
+            if name in sums[0]
         }
         took_s = time.perf_counter() - started
         print(f"{row}: {took_s:.0f} s, scoring included", file=sys.stderr, flush=True)
@@ -226,7 +228,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _scores(sums: Sequence[Sums], draws: Draws) -> Drawn:
     """Return the scores of the test windows of all data sets, in every draw."""
-    joined = {name: np.concatenate([each[name] for each in sums]) for name in sums[0]}
+    joined = {name: np.concatenate([windows[name] for windows in sums]) for name in sums[0]}
     scores = {name: draws.ratio(joined[name]) for name in SCORES if name != "skill"}
     return scores | {"skill": 1 - draws.ratio(joined["skill"], joined["mean"])}
 
