@@ -244,6 +244,8 @@ class Ingest:
     @property
     def has_messages(self) -> bool:
         """Whether something was read already and not yet received."""
+        if self._ready and not self.is_held:
+            return True
         return any(source.reader.has_messages for source in self._read_now())
 
     def _read_now(self) -> Iterator[_SourceConnection]:

@@ -256,7 +256,8 @@ class SourceReader(Guard):
             if source is not None and source.stream.is_ready:
                 if now_s - self._read_s > UNREAD_S:
                     n_before = len(self._messages)
-                    self._read()
+                    while self._read():
+                        pass  # until nothing more is there, or room for it
                     if len(self._messages) > n_before:
                         self._tell()
             elif source is not None:

@@ -76,7 +76,9 @@ class Capacity:
         if share <= 1:
             return ""
         what, late = self._window, ""
-        remedies = ["fewer populations", "a larger window.stride_bins"]
+        remedies = ["a larger window.stride_bins"]
+        if load.n_populations > 1:
+            remedies.insert(0, "fewer populations")
         if self.first_s > load.stride_s:
             takes = f"take{'s' * (load.n_first == 1)} {_ms(self.first_s)} a window"
             what = f"the {_populations(load.n_first)} that rules on probes need {takes}"
