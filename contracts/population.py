@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -25,6 +25,9 @@ MAX_UNITS = 100_000
 
 ATTRIBUTES = {"": ("area", "cell_type", "probe"), "unit": ("unit_id",), "ids": ("unit_id",)}
 """By kind of expression, the attributes of `Unit` that are searched in turn; others: the kind."""
+
+LABELS = ("unit_id", "probe", "area", "cell_type", "quality")
+"""The attributes of `Unit` that are text, in its own order."""
 
 SHUFFLE_SEED = 20260618
 """Seed of the ``shuffled`` control; any number will do, as long as it never changes."""
@@ -43,6 +46,12 @@ class Unit:
         The data set's own label, as text. Unique together with ``probe``.
     probe, area, cell_type, quality : str
         As in the recording; empty where unknown.
+    channel : int or None
+        Number of its peak channel on the probe.
+    depth_um : float or None
+        Depth as the recording states it: its zero may be the tip or the surface of the brain.
+    x_um, y_um : float or None
+        Position of its peak channel on the probe: across it, and along it.
     """
 
     unit_id: str
@@ -50,6 +59,16 @@ class Unit:
     area: str = ""
     cell_type: str = ""
     quality: str = ""
+    # None where unknown. A unit that is measured elsewhere is still the same unit.
+    channel: int | None = field(default=None, compare=False)
+    depth_um: float | None = field(default=None, compare=False)
+    x_um: float | None = field(default=None, compare=False)
+    y_um: float | None = field(default=None, compare=False)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What is text, by attribute; without the position."""
+        return {name: getattr(self, name) for name in LABELS}
 
     @property
     def key(self) -> tuple[str, str]:

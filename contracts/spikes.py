@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 """One start of one source, so that a restart is not mistaken for a repeat."""
+
+UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
+"""A time of day in UTC, as RFC 3339 writes it: ``2019-01-19T08:54:18Z``."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,6 +149,10 @@ class Hello:
         The sequence number that the next batch will have.
     is_lossless : bool
         Whether it waits for slow subscribers, so that waiting is no sign of a slow one.
+    session_start_utc : str
+        When session time was zero, as `UTC_TIME`; empty where unknown.
+    table : str
+        How the unit table was made, for people: from which file, and which columns of it.
     """
 
     stream: str
@@ -153,6 +161,34 @@ class Hello:
     population: Population
     next_seq: int = 0
     is_lossless: bool = False
+    session_start_utc: str = ""
+    table: str = ""
+
+
+def is_utc(text: str) -> bool:
+    """Whether a text is a time that exists, in the form of `UTC_TIME`."""
+    if not UTC_TIME.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def utc_text(text: str) -> str:
+    """Return a time in any ISO 8601 form as `UTC_TIME`; empty if it has no time zone, or is none.
+
+    >>> utc_text("2019-01-19T00:54:18-08:00")
+    '2019-01-19T08:54:18Z'
+    """
+    try:
+        when = datetime.fromisoformat(text)
+        if when.tzinfo is None:
+            return ""
+        return f"{when.astimezone(UTC).replace(tzinfo=None).isoformat()}Z"
+    except (ValueError, OverflowError):
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,9 @@ from contracts.spikes import (
     SourceMessage,
     SpikeBatch,
     StreamEnd,
+    is_utc,
 )
-from contracts.wire_header import COLUMNS, MAX_SEQ, WIRE_VERSION, Header, Part
+from contracts.wire_header import COLUMNS, MAX_SEQ, NUMBER_COLUMNS, WIRE_VERSION, Header, Part
 
 MAX_MESSAGE_BYTES = 16 << 20
 """Largest part that a receiver accepts; a batch of `MAX_SPIKES` and a hello of `MAX_UNITS` fit."""
@@ -98,7 +99,9 @@ def pack(message: SourceMessage) -> list[Part]:
                     source=message.source,
                     fingerprint=message.population.fingerprint,
                     **({"lossless": 1} if message.is_lossless else {}),
+                    **optional_facts(message),
                     **{column: [getattr(unit, column) for unit in units] for column in COLUMNS},
+                    **optional_columns(message.population),
                 ),
             ]
         case Mark():
@@ -119,6 +122,20 @@ def pack(message: SourceMessage) -> list[Part]:
                 f"end.{message.stream}".encode(),
                 _header(message, n_batches=message.n_batches, n_spikes=message.n_spikes),
             ]
+
+
+def optional_facts(hello: Hello) -> dict[str, str]:
+    """Return when the session began and how the table was made, as far as they are known."""
+    facts = {"session_start_utc": hello.session_start_utc, "table": hello.table}
+    return {key: text for key, text in facts.items() if text}
+
+
+def optional_columns(population: Population) -> dict[str, list[Any]]:
+    """Return those of `NUMBER_COLUMNS` in which some number is known."""
+    columns = {key: [getattr(unit, key) for unit in population.units] for key in NUMBER_COLUMNS}
+    return {
+        key: values for key, values in columns.items() if any(value is not None for value in values)
+    }
 
 
 def unpack(
@@ -193,9 +210,19 @@ def _unpack_spikes(header: Header, parts: Sequence[Part], received_host_ns: int)
 
 
 def _unpack_hello(header: Header) -> Hello:
-    columns = [header.column(key) for key in COLUMNS]
+    columns: list[list[Any]] = [header.column(key) for key in COLUMNS]
+    # Left out by older sources, and by those that know none.
+    unknown = [None] * len(columns[0])
+    columns += [header.optional_column(key) or unknown for key in NUMBER_COLUMNS]
     if len({len(column) for column in columns}) != 1:
         raise WireError("length", "the population's columns must have the same length")
+    session_start_utc = header.optional_text("session_start_utc") or ""
+    if session_start_utc and not is_utc(session_start_utc):
+        raise WireError(
+            "field",
+            "session_start_utc must be a time such as 2019-01-19T08:54:18Z, "
+            f"got {session_start_utc!r:.64}",
+        )
     try:
         population = Population([Unit(*values) for values in zip(*columns, strict=True)])
     except UserError as error:
@@ -215,6 +242,8 @@ def _unpack_hello(header: Header) -> Hello:
         population=population,
         next_seq=header.integer("next_seq", 0, MAX_SEQ),
         is_lossless=bool(header.optional_integer("lossless", 0, 1)),
+        session_start_utc=session_start_utc,
+        table=header.optional_text("table") or "",
     )
 
 

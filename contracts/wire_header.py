@@ -6,14 +6,15 @@ empty lists, unpacked at once, would take sixty times its bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 
 from contracts.errors import WireError
-from contracts.population import MAX_UNITS
+from contracts.population import LABELS, MAX_UNITS
 from contracts.spikes import RUN_ID, STREAM_NAME
 
 WIRE_VERSION = 1
@@ -33,15 +34,26 @@ HELLO_PEEK_BYTES = 256
 
 MAX_SEQ = (1 << 63) - 1
 
+MAX_CHANNEL = (1 << 31) - 1
+"""Largest number of a channel."""
+
+MAX_UM = 1_000_000_000
+"""Largest depth or coordinate of a unit, micrometers, either way: a kilometer is none."""
+
 Part = bytes | bytearray | memoryview
 
-COLUMNS = ("unit_id", "probe", "area", "cell_type", "quality")
+T = TypeVar("T")
+
+COLUMNS = LABELS
+
+NUMBER_COLUMNS = ("channel", "depth_um", "x_um", "y_um")
+"""Columns that may be absent, and hold nil where a value is unknown."""
 
 _SCALARS = frozenset(
     {
         *("version", "stream", "run", "seq", "start_ns", "stop_ns", "n_spikes", "sent_host_ns"),
         *("next_seq", "source", "fingerprint", "stimulus", "presentation_id", "frame", "caption"),
-        *("n_batches", "lossless"),
+        *("n_batches", "lossless", "session_start_utc", "table"),
     }
 )
 
@@ -137,6 +149,19 @@ class Header:
             raise WireError("field", f"{key} must list 1 to {MAX_UNITS:,} texts")
         return values
 
+    def optional_column(self, key: str) -> list[Any] | None:
+        """Return the numbers of one of `NUMBER_COLUMNS`, None where one is unknown.
+
+        Raises
+        ------
+        WireError
+            If it is there, and is none.
+        """
+        values = self._fields.get(key)
+        if values is not None and not isinstance(values, list):
+            raise WireError("field", f"{key} must list 1 to {MAX_UNITS:,} numbers")
+        return values
+
 
 @lru_cache(maxsize=256)
 def _is_stream(topic: bytes, name: str) -> bool:
@@ -207,7 +232,10 @@ def _read_carefully(part: Part, max_units: int) -> Mapping[str, Any]:
                     "header", f"a key may stand once in a header, got {key!r:.32} twice"
                 )
             if key in COLUMNS:
-                fields[key] = _read_column(reader, key, max_units)
+                fields[key] = _read_column(reader, key, max_units, _label)
+            elif key in NUMBER_COLUMNS:
+                read = _channel if key == "channel" else _micrometers
+                fields[key] = _read_column(reader, key, max_units, read)
             elif key in _SCALARS:
                 fields[key] = reader.unpack()
             else:
@@ -223,18 +251,38 @@ def _read_carefully(part: Part, max_units: int) -> Mapping[str, Any]:
     return fields
 
 
-def _read_column(reader: msgpack.Unpacker, key: str, max_units: int) -> list[str]:
+def _read_column(
+    reader: msgpack.Unpacker, key: str, max_units: int, read: Callable[[str, object], T]
+) -> list[T]:
     n_values = reader.read_array_header()
     if not 1 <= n_values <= max_units:
         reason = "field" if n_values > MAX_UNITS or not n_values else "size"
-        raise WireError(reason, f"{key} must list 1 to {max_units:,} texts, got {n_values:,}")
-    values = []
-    for _ in range(n_values):
-        value = reader.unpack()
-        if not isinstance(value, str) or len(value) > MAX_TEXT:
-            raise WireError("field", f"{key} must hold texts of at most {MAX_TEXT} characters")
-        values.append(value)
-    return values
+        raise WireError(reason, f"{key} must list 1 to {max_units:,} values, got {n_values:,}")
+    return [read(key, reader.unpack()) for _ in range(n_values)]
+
+
+def _label(key: str, value: object) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise WireError("field", f"{key} must hold texts of at most {MAX_TEXT} characters")
+    return value
+
+
+def _channel(key: str, value: object) -> int | None:
+    if value is not None and not (type(value) is int and 0 <= value <= MAX_CHANNEL):
+        raise WireError("field", f"{key} must hold integers from 0 to {MAX_CHANNEL:,}, or nil")
+    return value
+
+
+def _micrometers(key: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if type(value) is not int and type(value) is not float:
+        raise WireError("field", f"{key} must hold numbers, NaN or nil")
+    if math.isnan(value):
+        return None
+    if not -MAX_UM <= value <= MAX_UM:
+        raise WireError("field", f"{key} must be within {MAX_UM:,} micrometers, got {value!r:.64}")
+    return float(value)
 
 
 def _check_version(version: object) -> None:

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -190,7 +190,7 @@ def _manifest_model(hashes: dict[str, str], grid: PatchGrid, facts: BundleFacts)
             stride_bins=window.stride_bins,
             lag_ns=window.lag_ns,
         ),
-        population=[UnitModel(**asdict(unit)) for unit in facts.population.units],
+        population=[UnitModel(**unit.labels) for unit in facts.population.units],
         unit_mean=facts.scaling.mean.tolist(),
         unit_std=facts.scaling.std.tolist(),
         patch_grid=PatchGridModel(rows=grid.rows, cols=grid.cols, dim=grid.dim),

@@ -151,7 +151,7 @@ def train_simulated_encoder(
             "scores": {
                 "validation_cosine": round(max(row.validation_cosine for row in history), 4)
             },
-            "units": [asdict(unit) for unit in made.data.population.units],
+            "units": [unit.labels for unit in made.data.population.units],
         }
         _keep_run(run, made.data, out, facts)
     write_history(history, out / "training.csv")

@@ -7,7 +7,6 @@ and never loaded whole. No pickle anywhere.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,7 @@ def write_prepared(
             stride_bins=window.stride_bins,
             lag_ns=window.lag_ns,
         ),
-        population=[UnitModel(**asdict(unit)) for unit in prepared.population.units],
+        population=[UnitModel(**unit.labels) for unit in prepared.population.units],
         patch_grid=PatchGridModel(rows=grid.rows, cols=grid.cols, dim=grid.dim),
         language_model=prepared.language_model,
         movies=[

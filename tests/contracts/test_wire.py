@@ -16,11 +16,18 @@ from contracts.errors import UserError, WireError
 from contracts.population import MAX_UNITS, Population, Unit
 from contracts.spikes import MAX_SPIKES, Hello, SpikeBatch
 from contracts.wire import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, pack, unpack
-from contracts.wire_header import MAX_TEXT, WIRE_VERSION
+from contracts.wire_header import (
+    COLUMNS,
+    MAX_CHANNEL,
+    MAX_TEXT,
+    MAX_UM,
+    NUMBER_COLUMNS,
+    WIRE_VERSION,
+)
 from tests.support.wire_fuzz import LEGAL, RUN, fuzzed
-from tests.support.wire_messages import MESSAGES, is_same
+from tests.support.wire_messages import MESSAGES, is_same, positions
 
-SPIKES, EMPTY, HELLO, MARK, END = range(5)
+SPIKES, EMPTY, HELLO, MARK, END, SITED = range(6)
 """Rows of `LEGAL`."""
 
 
@@ -107,6 +114,24 @@ WRONG = {
         "field",
     ),
     "columns of two lengths": (_changed(HELLO, area=["VISp"] * 5), "length"),
+    "channels that are texts": (_changed(SITED, channel=["17", "18"]), "field"),
+    "channel below zero": (_changed(SITED, channel=[-1, 0]), "field"),
+    "channel too high": (_changed(SITED, channel=[MAX_CHANNEL + 1, 0]), "field"),
+    "channel with a fraction": (_changed(SITED, channel=[1.0, 0]), "field"),
+    "channels that are one number": (_changed(SITED, channel=17), "header"),
+    "depth that is true": (_changed(SITED, depth_um=[True, None]), "field"),
+    "depth without end": (_changed(SITED, depth_um=[float("inf"), None]), "field"),
+    "position too far away": (_changed(SITED, x_um=[2.0 * MAX_UM, None]), "field"),
+    "position of lists": (_changed(SITED, y_um=[[1], None]), "header"),
+    "positions of fewer units": (_changed(SITED, y_um=[1.0]), "length"),
+    "positions of too many units": (
+        [LEGAL[SITED][0], b"\x81\xa4y_um\xdd" + (MAX_UNITS + 1).to_bytes(4, "big")],
+        "field",
+    ),
+    "start without a zone": (_changed(SITED, session_start_utc="2019-01-19T08:54:18"), "field"),
+    "start that never was": (_changed(SITED, session_start_utc="2019-02-30T08:54:18Z"), "field"),
+    "start that is a number": (_changed(SITED, session_start_utc=1547888058), "field"),
+    "table that is too long": (_changed(SITED, table="x" * (MAX_TEXT + 1)), "field"),
     "more spikes than bytes": (_changed(SPIKES, n_spikes=13), "length"),
     "times cut": ([*LEGAL[SPIKES][:2], LEGAL[SPIKES][2][:-1], LEGAL[SPIKES][3]], "length"),
     "units cut": ([*LEGAL[SPIKES][:3], LEGAL[SPIKES][3][:-4]], "length"),
@@ -159,7 +184,8 @@ def test_largest_messages_fit():
     assert is_same(unpack(pack(batch)), batch)
     assert max(len(part) for part in pack(batch)) <= MAX_MESSAGE_BYTES
     units = [
-        Unit(str(950_000_000 + k), "probeA", "VISpm2/3", "Sst", "good") for k in range(MAX_UNITS)
+        Unit(str(950_000_000 + k), "probeA", "VISpm2/3", "Sst", "good", k, k / 7, k / 9, k / 11)
+        for k in range(MAX_UNITS)
     ]
     hello = Hello("probeA", RUN, "test", Population(units))
     assert len(pack(hello)[1]) <= MAX_MESSAGE_BYTES
@@ -245,6 +271,32 @@ def test_largest_hostile_hello_takes_little_more_than_itself(name):
     parts = [b"hello.probeA", BOMBS[name]]
     assert _reason(parts)
     assert _peak_bytes([parts]) < 2 * MAX_MESSAGE_BYTES
+
+
+def test_hello_of_an_older_source_is_read_and_an_older_receiver_reads_ours():
+    """What was added may be absent, is passed over by who does not know it, and is no identity."""
+    fields = msgpack.unpackb(LEGAL[SITED][1])
+    added = {*NUMBER_COLUMNS, "session_start_utc", "table"}
+    older = unpack(_changed(SITED, **dict.fromkeys(added, ...)))
+    ours = unpack(LEGAL[SITED])
+    assert isinstance(older, Hello)
+    assert isinstance(ours, Hello)
+    assert older.population == ours.population
+    assert older.population.fingerprint == ours.population.fingerprint
+    assert positions(older.population) == [[None] * 4] * 2
+    assert (older.session_start_utc, older.table) == ("", "")
+    # An older receiver knows these keys, and skips others whatever they hold.
+    known = {"version", "stream", "run", "next_seq", "source", "fingerprint", "lossless", *COLUMNS}
+    assert fields.keys() - known == added
+    # A source that knows none of it sends what it always sent.
+    assert not added & msgpack.unpackb(LEGAL[HELLO][1]).keys()
+
+
+def test_not_a_number_is_a_position_that_is_not_known():
+    """Arrays of floats have no nil; whole numbers are numbers too."""
+    hello = unpack(_changed(SITED, depth_um=[float("nan"), 3], channel=...))
+    assert isinstance(hello, Hello)
+    assert positions(hello.population) == [[None, None, 43.0, 340.0], [None, 3.0, None, -20.0]]
 
 
 def test_version_is_one():

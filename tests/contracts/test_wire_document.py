@@ -44,6 +44,15 @@ VECTORS: dict[str, SourceMessage] = {
     "hello: of a source that waits": Hello(
         "probeA", RUN, "", Population([Unit("950901", "probeA")]), is_lossless=True
     ),
+    "hello: where its units are": Hello(
+        "probeA", RUN, "nwb:715093703",
+        Population([
+            Unit("950901", "probeA", "VISp", "PV", "good", 120, 812.5, 43.0, 1240.0),
+            Unit("950902", "probeA", channel=121),
+        ]),
+        session_start_utc="2019-01-19T08:54:18Z",
+        table="units of session_715093703.nwb",
+    ),
     "mark: a frame and its caption": Mark(
         "probeA", RUN, 1_000_000_000, 1_033_333_333, "natural_movie_one", 42, 17, "A car."
     ),

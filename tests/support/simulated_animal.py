@@ -13,8 +13,12 @@ def passing_units(units: CortexUnits) -> Population:
     columns = zip(
         units.unit_id.tolist(), units.probe, units.area, units.cell_type, units.quality, strict=True
     )
+    labels_of_units: list[tuple[str, str, str, str, str]] = [
+        (str(unit_id), str(probe), str(area), str(cell_type), str(quality))
+        for unit_id, probe, area, cell_type, quality in columns
+    ]
     table = UnitTable(
-        tuple(Unit(*map(str, row)) for row in columns),
+        tuple(Unit(*labels) for labels in labels_of_units),
         {
             "amplitude_cutoff": units.amplitude_cutoff,
             "presence_ratio": units.presence_ratio,

@@ -17,6 +17,14 @@ RUN = "0123456789abcdef"
 STREAM = "probeA"
 POPULATION = Population([Unit(f"{row}", "probeA", "VISp", "", "good") for row in range(6)])
 
+SITED = Population(
+    [
+        Unit("0", "probeA", "VISp", "", "good", 17, 1200.5, 43.0, 340.0),
+        Unit("1", "probeA", y_um=-20.0),
+    ]
+)
+"""Units of which channel, depth and position are known, or some of them."""
+
 Parts = list[bytes]
 
 
@@ -31,6 +39,7 @@ def _legal() -> list[Parts]:
         Hello(STREAM, RUN, "test", POPULATION, 7),
         Mark(STREAM, RUN, -1, 33_000_000, "natural_movie_one", 3, 17, "A car drives away."),
         StreamEnd(STREAM, RUN, 9, 12),
+        Hello(STREAM, RUN, "test", SITED, 7, True, "2019-01-19T08:54:18Z", "by hand"),
     ]
     return [[bytes(part) for part in pack(message)] for message in messages]
 
@@ -43,6 +52,7 @@ ODD_VALUES: list[Any] = [
     *(float("nan"), float("inf"), "", "x", "é\u0000\u202e", "x" * 1024, "x" * 1025, "x" * 5000),
     *(b"", b"probeA", b"\xff" * 90, [], [[]], [1, 2], ["0"], ["0"] * 6, [None] * 6, [["a"]] * 6),
     *(["x" * 2000] * 6, [str(n) for n in range(6)], {}, {"a": {}}, {"version": 1}),
+    *([17, None], [1.5, float("nan")], [1e12, 0], [2**31, 0], "2019-02-30T08:54:18Z"),
     *(msgpack.Timestamp(1, 2), msgpack.ExtType(5, b""), msgpack.ExtType(5, b"ab")),
 ]
 

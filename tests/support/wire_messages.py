@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from contracts.clock import MAX_SESSION_NS
 from contracts.population import Population, Unit
 from contracts.spikes import MAX_SPAN_NS, Hello, Mark, SourceMessage, SpikeBatch, StreamEnd
-from contracts.wire_header import MAX_SEQ, MAX_TEXT
+from contracts.wire_header import MAX_CHANNEL, MAX_SEQ, MAX_TEXT, MAX_UM, NUMBER_COLUMNS
 
 STREAMS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 RUNS = st.from_regex(r"[0-9a-f]{16}", fullmatch=True)
@@ -41,8 +41,18 @@ def spike_batches(draw: st.DrawFn) -> SpikeBatch:
     )
 
 
+MICROMETERS = st.sampled_from([None, 0.0, -MAX_UM, MAX_UM, 1 / 3])
 UNITS = st.builds(
-    Unit, unit_id=TEXTS, probe=TEXTS, area=TEXTS, cell_type=TEXTS, quality=st.sampled_from(["good"])
+    Unit,
+    unit_id=TEXTS,
+    probe=TEXTS,
+    area=TEXTS,
+    cell_type=TEXTS,
+    quality=st.sampled_from(["good"]),
+    channel=st.sampled_from([None, 0, 17, MAX_CHANNEL]),
+    depth_um=MICROMETERS,
+    x_um=MICROMETERS,
+    y_um=MICROMETERS,
 )
 POPULATIONS = st.builds(
     Population, st.lists(UNITS, min_size=1, max_size=8, unique_by=lambda unit: unit.key)
@@ -55,6 +65,8 @@ HELLOS = st.builds(
     population=POPULATIONS,
     next_seq=SEQS,
     is_lossless=st.booleans(),
+    session_start_utc=st.sampled_from(["", "0001-01-01T00:00:00Z", "2019-01-19T08:54:18.001Z"]),
+    table=st.sampled_from(["", "x" * MAX_TEXT]),
 )
 MARKS = st.builds(
     Mark,
@@ -74,6 +86,8 @@ MESSAGES = {"spikes": spike_batches(), "hello": HELLOS, "mark": MARKS, "end": EN
 
 def is_same(one: SourceMessage, other: SourceMessage) -> bool:
     """Return whether two messages say the same; batches have no equality of their own."""
+    if isinstance(one, Hello) and isinstance(other, Hello):
+        return one == other and positions(one.population) == positions(other.population)
     if not (isinstance(one, SpikeBatch) and isinstance(other, SpikeBatch)):
         return one == other
     first, second = asdict(one), asdict(other)
@@ -82,3 +96,8 @@ def is_same(one: SourceMessage, other: SourceMessage) -> bool:
         and getattr(first[name], "dtype", None) == getattr(second[name], "dtype", None)
         for name in first
     )
+
+
+def positions(population: Population) -> list[list[float | None]]:
+    """Return where each unit is, which their equality leaves out."""
+    return [[getattr(unit, key) for key in NUMBER_COLUMNS] for unit in population.units]

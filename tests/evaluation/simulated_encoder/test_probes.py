@@ -35,7 +35,7 @@ def _write_encoder(folder: Path, *, n_units: int) -> None:
     save_file(scaling, folder / "references.safetensors")
     facts = {
         "window": asdict(prepared.window),
-        "units": [asdict(unit) for unit in prepared.population.units[:n_units]],
+        "units": [unit.labels for unit in prepared.population.units[:n_units]],
     }
     (folder / "encoder.json").write_text(json.dumps(facts))
 
