@@ -31,6 +31,7 @@ class RepeatedSource:
         self.run: str = source.run
         self.label: str = source.label
         self.population: Population = source.population
+        self.session_start_utc, self.table = source.session_start_utc, source.table
         self.n_spikes: int | None = None
         self.span_ns: tuple[int, int] | None = (self._start_ns, self._stop_ns)
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import zmq
 
 from contracts.clock import Clock
-from contracts.spikes import Hello, SpikeBatch
+from contracts.spikes import SpikeBatch
 from stream_sources.player import PlayReport, play
 from stream_sources.publisher import SpikePublisher
-from stream_sources.source import SpikeSource
+from stream_sources.source import SpikeSource, hello_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def replay(
     on_bound : callable
         Called with the address once it is bound, before anybody is waited for.
     """
-    hello = Hello(source.stream, source.run, source.label, source.population)
+    hello = hello_of(source)
     with ExitStack() as last, closing(source), zmq.Context() as context:
         publisher = SpikePublisher(
             context,

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.population import Population
-from contracts.spikes import Mark, SpikeBatch
+from contracts.spikes import Hello, Mark, SpikeBatch
 
 
 class SpikeSource(Protocol):
@@ -35,6 +35,8 @@ class SpikeSource(Protocol):
         Spikes that the source will send in all; None if it cannot know.
     span_ns : tuple of int, or None
         First and last nanosecond of what will be sent, half open; None if it cannot know.
+
+    A source may also have `session_start_utc` and `table`, texts as in `Hello`.
     """
 
     @property
@@ -86,6 +88,18 @@ class SpikeBlock:
 def new_run() -> str:
     """Return a new name for one start of one source."""
     return secrets.token_hex(8)
+
+
+def hello_of(source: SpikeSource) -> Hello:
+    """Return the hello of a source, before it has sent a batch."""
+    return Hello(
+        source.stream,
+        source.run,
+        source.label,
+        source.population,
+        session_start_utc=getattr(source, "session_start_utc", ""),
+        table=getattr(source, "table", ""),
+    )
 
 
 def cut_batches(

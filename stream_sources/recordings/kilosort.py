@@ -6,8 +6,10 @@ Loaders made for curation leave clusters out.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from os.path import lexists
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,12 @@ from numpy.typing import NDArray
 from contracts.errors import RecordingError, listed
 from contracts.population import Unit
 from stream_sources.recordings.cluster_labels import read_cluster_labels
+from stream_sources.recordings.cluster_places import (
+    INFO_FILE,
+    NO_PLACE,
+    PLACE_COLUMNS,
+    read_cluster_places,
+)
 from stream_sources.recordings.params_file import ParamsError, read_rate
 
 logger = logging.getLogger(__name__)
@@ -43,6 +51,10 @@ class SorterOutput(NamedTuple):
     """Where the rate is stated."""
     areas_from: str = ""
     probes_from: str = ""
+    made: str = ""
+    """What the unit table was made from."""
+    positions_from: Mapping[str, str] = MappingProxyType({})
+    """Source of the units' channel and depth, as far as they are known."""
     notes: tuple[str, ...] = ()
     """One sentence for each kind of data that could not be read."""
 
@@ -64,10 +76,29 @@ def read_kilosort(folder: Path, sampling_rate_hz: float | None) -> SorterOutput:
     rate_hz, rate_from = _sampling_rate(folder, sampling_rate_hz)
     ids, row = _ids_and_rows(clusters)
     labels = read_cluster_labels(folder)
+    places = read_cluster_places(folder)
     units = tuple(
-        Unit(str(unit_id), quality=labels.label_of.get(unit_id, "")) for unit_id in ids.tolist()
+        Unit(
+            str(unit_id),
+            quality=labels.label_of.get(unit_id, ""),
+            **places.get(unit_id, NO_PLACE)._asdict(),
+        )
+        for unit_id in ids.tolist()
     )
-    return SorterOutput(samples, row, units, rate_hz, rate_from, notes=labels.notes())
+    return SorterOutput(
+        samples,
+        row,
+        units,
+        rate_hz,
+        rate_from,
+        made="Kilosort or phy folder",
+        positions_from={
+            name: f"{INFO_FILE}, column {column}"
+            for name, column in PLACE_COLUMNS.items()
+            if any(getattr(unit, name) is not None for unit in units)
+        },
+        notes=labels.notes(),
+    )
 
 
 def _ids_and_rows(clusters: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

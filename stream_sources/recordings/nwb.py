@@ -18,7 +18,9 @@ import h5py
 
 from contracts.errors import RecordingError, UserError, listed
 from contracts.population import Population
+from contracts.spikes import utc_text
 from contracts.wire_header import MAX_TEXT
+from stream_sources.recordings.labels import table_text
 from stream_sources.recordings.nwb_columns import read_text
 from stream_sources.recordings.nwb_intervals import read_invalid_times, read_presentations
 from stream_sources.recordings.nwb_links import (
@@ -131,8 +133,20 @@ def _read(
         invalid_ns=read_invalid_times(file, notes),
         areas_from=known.areas_from,
         probes_from=known.probes_from,
+        session_start_utc=_session_start(file),
+        table=table_text(
+            "units table of the NWB file",
+            {"area": known.areas_from, "probe": known.probes_from, **known.positions_from},
+        ),
         notes=tuple(notes),
     )
+
+
+def _session_start(file: h5py.File) -> str:
+    """Return when the file's time is zero; empty where it states no time zone."""
+    # NWB counts times from the first, which is the second unless somebody has set it.
+    names = ("timestamps_reference_time", "session_start_time")
+    return utc_text(next(filter(None, (read_text(file, name) for name in names)), ""))
 
 
 @contextmanager

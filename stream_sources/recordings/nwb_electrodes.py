@@ -60,6 +60,8 @@ class Electrodes:
     ----------
     rows : array, shape (n_units,), int64
         Row of each unit's peak in the electrodes table, -1 where there is none or sources disagree.
+    is_area_only : bool
+        Whether the stated peaks can be read as different electrodes of the same areas.
     """
 
     def __init__(self, table: Table, units: Table, unit_probes: Sequence[Label]) -> None:
@@ -68,6 +70,7 @@ class Electrodes:
         self._probes = list(unit_probes)
         self._areas, self._area_source = fullest_labels(table, AREA_COLUMNS)
         self._ways: list[str] = []
+        self.is_area_only = False
         self._find_peaks()
 
     def areas(self) -> Labels:
@@ -89,6 +92,20 @@ class Electrodes:
     def at_peak(self, values: NDArray[np.float64], otherwise: float) -> NDArray[np.float64]:
         """Return a number of the electrodes table at each unit's peak."""
         return np.where(self.rows >= 0, values[self.rows], otherwise)
+
+    def positions(self, names: Sequence[str]) -> tuple[NDArray[np.float64], str]:
+        """Return the first of these columns that has a number at the units' peaks, and its source.
+
+        Of shape (n_units,), NaN where unknown; everywhere, and no source, if no column has any.
+        """
+        for name in () if self.is_area_only else names:
+            values = self.table.numbers(name)
+            if values is None:
+                continue
+            there = self.at_peak(values, np.nan)
+            if np.isfinite(there).any():
+                return there, f"{self.table.name}/{name} at {', '.join(self._ways)}"
+        return np.full(len(self.rows), np.nan), ""
 
     def _at_units(self, labels: Sequence[Label], source: str) -> Labels:
         of_units = [
@@ -217,6 +234,7 @@ class Electrodes:
         if not fitting:
             self.units.note(f"{name} fits the electrodes in no way or in several; not used")
             return np.full(self.units.n_rows, -1, dtype=np.int64)
+        self.is_area_only = len({tuple(rows.tolist()) for rows in fitting}) > 1
         return fitting[0]
 
     def _fits(self, rows: Rows, values: NDArray[np.float64]) -> bool:

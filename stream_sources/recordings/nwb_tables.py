@@ -6,7 +6,8 @@ the electrodes table (`nwb_electrodes`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import h5py
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.population import Unit
+from stream_sources.recordings.labels import known_numbers
 from stream_sources.recordings.nwb_columns import (
     Labels,
     Table,
@@ -34,17 +36,29 @@ from stream_sources.recordings.unit_filter import UnitTable
 CELL_TYPE_COLUMNS = ("cell_type", "putative_cell_type", "genetic_type")
 QUALITY_COLUMNS = ("quality", "unit_quality", "KSLabel", "ks_label", "kilosort2_label")
 """NWB does not name these columns; these are the names in use. The first one present counts."""
+CHANNEL_COLUMNS = ("probe_channel_number", "local_index", "channel_number")
+X_COLUMNS = ("rel_x", "probe_horizontal_position")
+Y_COLUMNS = ("rel_y", "probe_vertical_position")
+"""Columns of the electrodes: NWB's own, in micrometers like AllenSDK's. The number of a channel has
+no name in NWB; an electrode's id is not it."""
+DEPTH_COLUMNS = ("depth_um", "distance_from_probe_tip_um", "depth")
+"""Columns of the units. ``depth`` counts where its description or unit says micrometers."""
+MICROMETERS = re.compile(r"\b(um|[\u00b5\u03bc]m|microns?|micromet(er|re)s?)\b", re.IGNORECASE)
 METRIC_COLUMNS = ("amplitude_cutoff", "presence_ratio", "isi_violations")
 """AllenSDK's names."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KnownUnits:
-    """The units, and where their areas and probes were found; empty if nowhere."""
+    """The units, and where their areas and probes were found; empty if nowhere.
+
+    `positions_from` says the same of their channel, depth and position, as far as they are known.
+    """
 
     table: UnitTable
     areas_from: str
     probes_from: str
+    positions_from: Mapping[str, str]
 
 
 def read_unit_ids(units: h5py.Group, n_units: int) -> list[str]:
@@ -87,12 +101,44 @@ def read_units(file: h5py.File, group: h5py.Group, ids: list[str], notes: list[s
         [label or "" for label in column.labels]
         for column in (probes, areas, cell_types, qualities)
     ]
-    rows = zip(ids, *columns, strict=True)
+    numbers = _numbers(units, electrodes)
+    known = [known_numbers(name, values) for name, (values, _) in numbers.items()]
+    rows = zip(ids, *columns, *known, strict=True)
     return KnownUnits(
         UnitTable(tuple(Unit(*row) for row in rows), _metrics(units, electrodes)),
         areas_from=areas.source,
         probes_from=probes.source,
+        positions_from={name: source for name, (_, source) in numbers.items() if source},
     )
+
+
+def _numbers(
+    units: Table, electrodes: Electrodes | None
+) -> dict[str, tuple[NDArray[np.float64], str]]:
+    """Return channel, depth and position of each unit, NaN where unknown, and their sources."""
+    unknown = np.full(units.n_rows, np.nan), ""
+
+    def at_peak(names: Sequence[str]) -> tuple[NDArray[np.float64], str]:
+        return electrodes.positions(names) if electrodes else unknown
+
+    return {
+        "channel": at_peak(CHANNEL_COLUMNS),
+        "depth_um": _depth(units) or unknown,
+        "x_um": at_peak(X_COLUMNS),
+        "y_um": at_peak(Y_COLUMNS),
+    }
+
+
+def _depth(units: Table) -> tuple[NDArray[np.float64], str] | None:
+    for name in DEPTH_COLUMNS:
+        values = units.numbers(name)
+        if values is None or not np.isfinite(values).any():
+            continue
+        attributes = units.group[name].attrs
+        stated = f"{attributes.get('unit', '')} {attributes.get('description', '')}"
+        if name.endswith("_um") or MICROMETERS.search(stated):
+            return values, f"units/{name}"
+    return None
 
 
 def _completed(own: Labels, electrodes: Electrodes | None) -> Labels:

@@ -46,6 +46,10 @@ class Recording:
         Source of the units' areas and probes in the file; empty if it has none.
     sampling_rate : str
         Sampling rate of a sorting and its source; empty where times are in seconds.
+    session_start_utc : str
+        When session time was zero, as in `Hello`; empty where the file does not state it.
+    table : str
+        How the unit table was made, as in `Hello`.
     notes : tuple of str
         What was left out or is in doubt.
     """
@@ -60,6 +64,8 @@ class Recording:
     areas_from: str = ""
     probes_from: str = ""
     sampling_rate: str = ""
+    session_start_utc: str = ""
+    table: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -107,6 +113,7 @@ class RecordingSource:
         self.invalid_ns = recording.invalid_ns
         self.areas_from, self.probes_from = recording.areas_from, recording.probes_from
         self.sampling_rate = recording.sampling_rate
+        self.session_start_utc, self.table = recording.session_start_utc, recording.table
         self.notes = recording.notes
         for note in recording.notes:
             logger.warning("recording read in part", extra={"note": note, "recording": self.label})

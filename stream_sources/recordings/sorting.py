@@ -21,7 +21,7 @@ from contracts.selection_text import shown
 from contracts.wire_header import MAX_TEXT
 from stream_sources.recordings.cluster_labels import UNSORTED
 from stream_sources.recordings.kilosort import SorterOutput, is_kilosort_folder, read_kilosort
-from stream_sources.recordings.labels import UNKNOWN, label_text
+from stream_sources.recordings.labels import UNKNOWN, known_numbers, label_text, table_text
 from stream_sources.recordings.recording import Play, Recording, RecordingSource, check_request
 from stream_sources.recordings.trains import SpikeTrains
 from stream_sources.recordings.unit_filter import UnitTable, choose_units
@@ -40,6 +40,13 @@ SAVED_MARKS = (
 
 QUALITY_PROPERTIES = ("quality", "KSLabel")
 AREA_PROPERTIES = ("brain_area", "area", "location")
+POSITIONS = {
+    "channel": ("ch", "channel"),
+    "depth_um": ("depth_um", "depth"),
+    "x_um": (),
+    "y_um": (),
+}
+"""Properties with the numbers of a unit: ``ch`` and ``depth``, in micrometers, are phy's."""
 PROBE_PROPERTIES = ("probe", "probe_name", "group")
 
 
@@ -126,6 +133,10 @@ def _recording(
         ),
         areas_from=spikes.areas_from,
         probes_from=spikes.probes_from,
+        table=table_text(
+            spikes.made,
+            {"area": spikes.areas_from, "probe": spikes.probes_from, **spikes.positions_from},
+        ),
         sampling_rate=f"{rate_hz:,.6g} Hz ({spikes.rate_from})",
         notes=spikes.notes,
     )
@@ -181,12 +192,14 @@ def _from_sorting(sorting: Any, path: str) -> SorterOutput:
         )
     vector = sorting.to_spike_vector()
     areas, probes = _property(sorting, AREA_PROPERTIES), _property(sorting, PROBE_PROPERTIES)
+    positions = {name: _position(sorting, name, names) for name, names in POSITIONS.items()}
     columns = (
         [str(unit_id).encode("utf-8", "replace").decode() for unit_id in sorting.unit_ids],
         probes.labels,
         areas.labels,
         _property(sorting, ("cell_type",)).labels,
         _quality(sorting),
+        *(values for values, _ in positions.values()),
     )
     return SorterOutput(
         vector["sample_index"].astype(np.int64),
@@ -196,7 +209,21 @@ def _from_sorting(sorting: Any, path: str) -> SorterOutput:
         "of the sorting",
         areas.name,
         probes.name,
+        "SpikeInterface sorting",
+        {name: source for name, (_, source) in positions.items() if source},
     )
+
+
+def _position(sorting: Any, name: str, names: Sequence[str]) -> tuple[list[Any], str]:
+    """Return a number of each unit, None where unknown, and the property that it is from."""
+    for source in names:
+        column = sorting.get_property(source)
+        if column is None or column.ndim != 1 or column.dtype.kind not in "iuf":
+            continue
+        values = known_numbers(name, column)
+        if any(value is not None for value in values):
+            return values, source
+    return [None] * sorting.get_num_units(), ""
 
 
 class _Property(NamedTuple):

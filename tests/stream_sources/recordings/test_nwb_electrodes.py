@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from contracts.population import Unit
+from contracts.wire import pack, unpack
 from stream_sources.recordings.nwb import NwbSource
+from stream_sources.source import hello_of
 from tests.support.nwb_files import random_trains, write_units
 
 N_UNITS = 3
@@ -258,3 +260,97 @@ def test_an_electrodes_table_without_ids_is_read(tmp_path: Path) -> None:
     """The units name rows; only peak ids need ids."""
     electrodes = {"location": ["VISp", "VISl", "CA1"], "group_name": ["p"] * 3}
     assert areas(read(tmp_path, {"electrodes": range(3)}, electrodes)) == ["VISp", "VISl", "CA1"]
+
+
+def test_positions_are_those_of_the_peak_and_say_where_they_are_from(tmp_path: Path) -> None:
+    """Channel and position of the peak electrode; unknown where it is, or the number, is not."""
+    electrodes = {
+        "id": range(100, 108),
+        "location": EIGHT,
+        "group_name": PROBE,
+        "local_index": [*range(7), -1],
+        "rel_x": [43.0] * 8,
+        "rel_y": [20.0 * row for row in range(6)] + [np.nan, np.inf],
+    }
+    columns = {**every_electrode(), "peak_channel_id": [101, 107, 999]}
+    source = read(tmp_path, columns, electrodes)
+    assert [position(unit) for unit in source.population.units] == [
+        (1, None, 43.0, 20.0),
+        (None, None, 43.0, None),
+        (None, None, None, None),
+    ]
+    at = "at units/peak_channel_id"
+    assert source.table == (
+        f"units table of the NWB file; area: electrodes/location {at}; probe: "
+        f"electrodes/group_name {at}; channel: electrodes/local_index {at}; "
+        f"x_um: electrodes/rel_x {at}; y_um: electrodes/rel_y {at}"
+    )
+
+
+def test_peaks_that_can_be_read_in_two_ways_give_areas_and_no_position(tmp_path: Path) -> None:
+    """Ids and rows lead to other electrodes of the same areas: the area is known, no more."""
+    electrodes = {
+        "id": [1, 0, 3, 2, 5, 4, 7, 6],
+        "location": EIGHT,
+        "group_name": PROBE,
+        "rel_y": np.arange(8.0),
+    }
+    source = read(tmp_path, {**every_electrode(), "max_channel": [6, 7, 1]}, electrodes)
+    assert areas(source) == ["VISp", "VISp", "CA1"]
+    assert {unit.y_um for unit in source.population.units} == {None}
+    assert "y_um" not in source.table
+
+
+@pytest.mark.parametrize(
+    ("name", "description", "depths"),
+    [
+        ("depth", "depth of the unit", [None] * 3),
+        ("depth", "depth below the pia in microns", [812.5, None, 3.0]),
+        ("depth_um", "", [812.5, None, 3.0]),
+    ],
+)
+def test_depth_needs_a_unit(
+    tmp_path: Path, name: str, description: str, depths: list[float | None]
+) -> None:
+    """A number is a depth in micrometers only where the file says so."""
+    path = tmp_path / "file.nwb"
+    write_units(path, random_trains(N_UNITS), columns={name: [812.5, np.nan, 3.0]})
+    with h5py.File(path, "a") as file:
+        file[f"units/{name}"].attrs["description"] = description
+    source = NwbSource(str(path))
+    assert [unit.depth_um for unit in source.population.units] == depths
+    assert (f"depth_um: units/{name}" in source.table) == (depths[0] is not None)
+
+
+@pytest.mark.parametrize(
+    ("texts", "start"),
+    [
+        ({}, ""),
+        ({"session_start_time": "2019-01-19T00:54:18-08:00"}, "2019-01-19T08:54:18Z"),
+        ({"session_start_time": "2019-01-19T00:54:18"}, ""),
+        ({"session_start_time": "yesterday"}, ""),
+        (
+            {
+                "session_start_time": "2019-01-19T00:54:18-08:00",
+                "timestamps_reference_time": "2019-01-19T09:00:00.25+00:00",
+            },
+            "2019-01-19T09:00:00.250000Z",
+        ),
+    ],
+)
+def test_session_starts_where_the_files_times_are_zero(
+    tmp_path: Path, texts: dict[str, str], start: str
+) -> None:
+    """In UTC; a time without a zone is no time."""
+    path = write_units(tmp_path / "file.nwb", random_trains(N_UNITS))
+    with h5py.File(path, "a") as file:
+        for name, text in texts.items():
+            file[name] = text
+    hello = hello_of(NwbSource(str(path)))
+    assert hello.session_start_utc == start
+    assert unpack(pack(hello)) == hello
+    assert hello.table == "units table of the NWB file"
+
+
+def position(unit: Unit) -> tuple[float | None, ...]:
+    return (unit.channel, unit.depth_um, unit.x_um, unit.y_um)

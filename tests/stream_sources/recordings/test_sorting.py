@@ -360,3 +360,32 @@ def test_spikes_are_ordered_unit_by_unit(n_units: int) -> None:
     for times in (time_ns, time_ns[::-1].copy()):
         expected = sorted(range(500), key=lambda at: (row[at], times[at]))
         assert _unit_by_unit(row, times, n_units).tolist() == expected
+
+
+def test_places_of_clusters_are_those_that_phy_wrote(tmp_path: Path) -> None:
+    """Channel and depth by cluster; cells that are no number are unknown."""
+    folder = write_kilosort(tmp_path / "ks", TRAINS)
+    assert {unit.depth_um for unit in SortingSource(folder).population.units} == {None}
+    table = "cluster_id\tch\tdepth\tgroup\n3\t17\t340.0\tgood\n7\t-1\tdeep\tgood\nx\t1\t2\tmua\n"
+    (folder / "cluster_info.tsv").write_text(table)
+    source = SortingSource(folder)
+    places = [(unit.channel, unit.depth_um) for unit in source.population.units]
+    assert places == [(17, 340.0), (None, None), (None, None)]
+    assert source.table == (
+        "Kilosort or phy folder; channel: cluster_info.tsv, column ch; "
+        "depth_um: cluster_info.tsv, column depth"
+    )
+    (folder / "cluster_info.tsv").write_bytes(b"\xff\0\n\t\r\n")
+    assert SortingSource(folder).table == "Kilosort or phy folder"
+
+
+def test_places_of_a_sorting_are_its_properties() -> None:
+    """Numbers that cannot be sent are unknown, and a property of texts is none."""
+    sorting = in_memory(TRAINS)
+    sorting.set_property("ch", np.array(["a", "b", "c"]))
+    sorting.set_property("channel", np.array([0, 2**31, 5]))
+    sorting.set_property("depth", np.array([np.nan, 1e300, -20.0]))
+    source = SortingSource(sorting)
+    places = [(unit.channel, unit.depth_um) for unit in source.population.units]
+    assert places == [(0, None), (None, None), (5, -20.0)]
+    assert source.table == "SpikeInterface sorting; channel: channel; depth_um: depth"
