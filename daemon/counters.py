@@ -15,6 +15,7 @@ message        ``wire_errors``: breaks the wire format     contracts.wire       
 message        ``wire_errors``: no hello, foreign units    stream_registry      ingest
 batch          ``wire_errors``: ``jump``, out of step      stream_clocks        ingest
 message        ``wire_errors``: ``taken``, second source   stream_registry      ingest
+mark           ``marks_dropped``: unknown run, too many    ingest               ingest
 hello          ``wire_errors``: ``stream``, one too many   ingest               ingest
 hello          ``wire_errors``: ``rate``, too often        hello_reader         ingest
 batch          ``batches_lost``: never arrived             stream_registry      ingest
@@ -91,7 +92,8 @@ class Counters:
 
     messages_received: int = 0  # ingest: each message taken from a socket, whatever it is
     hellos_received: int = 0  # ingest: each hello, repeated or new
-    marks_received: int = 0  # ingest: each stimulus mark; nothing else happens to it
+    marks_received: int = 0  # ingest: each stimulus mark
+    marks_dropped: int = 0  # ingest: each stimulus mark that was not published
     spikes_received: int = 0  # ingest: each spike of a batch that the registry accepted
 
     # Spikes, batches and bins: found by stream_registry and bin_ring.

@@ -66,6 +66,13 @@ BAD_PER_S, BAD_AT_ONCE = 100.0, 1000
 """Messages of one connection that break the wire format; beyond them it is left unread for a while.
 A flood of them would take the loop's time."""
 
+MARK_BYTES_PER_S, MARK_BYTES_AT_ONCE = 256 << 10, 128 << 10
+"""Of marks that are published, for each connection: a thousand a second, five hundred at once, half
+of what may wait for one subscriber."""
+
+MARK_COST_BYTES = 128
+"""Charged for every mark in addition to its bytes."""
+
 MAX_NAME_BYTES = 65
 """One more than a stream's name may have."""
 
@@ -104,6 +111,9 @@ class _SourceConnection:
     budget: HelloBudget
     streams: set[str] = field(default_factory=set)
     bad: TokenBucket = field(default_factory=lambda: TokenBucket(BAD_PER_S, BAD_AT_ONCE))
+    marks: TokenBucket = field(
+        default_factory=lambda: TokenBucket(MARK_BYTES_PER_S, MARK_BYTES_AT_ONCE)
+    )
     may_have_more: bool = True  # than was read in this `Ingest.receive`
     is_live: bool = False  # whether one of its streams does not wait for slow subscribers
     # When nothing was left of it that should have been taken; host clock.
@@ -138,8 +148,8 @@ class Refusal:
     host_ns: int
 
 
-Ingested = SpikeBatch | StreamEnd | Hello | SessionStart | StreamAside
-"""What concerns the ring."""
+Ingested = SpikeBatch | StreamEnd | Hello | Mark | SessionStart | StreamAside
+"""What concerns the ring, and the marks that are published."""
 
 
 class Ingest:
@@ -327,8 +337,25 @@ class Ingest:
             case StreamEnd() if self._has_ended(message):
                 return (message,)
             case Mark():
-                self._counters.marks_received += 1
+                return self._take_mark(message, len(parts[1]), connection)
         return ()
+
+    def _take_mark(
+        self, mark: Mark, n_bytes: int, connection: _SourceConnection
+    ) -> Iterable[Ingested]:
+        """Return a mark of a followed run, unless there are too many."""
+        self._counters.marks_received += 1
+        known = self.registry.streams.get(mark.stream)
+        if (
+            known is None
+            or known.hello.run != mark.run
+            or known.connection != connection.number
+            or connection.marks.available(ns_to_second(self._clock.now_ns())) <= 0
+        ):
+            self._counters.marks_dropped += 1
+            return ()
+        connection.marks.spend(n_bytes + MARK_COST_BYTES)
+        return (mark,)
 
     def _read_hello(self, parts: list[Part], connection: _SourceConnection) -> Iterable[Ingested]:
         # Sources repeat their hello every second, with a table of hundreds of units. Most are told

@@ -22,7 +22,7 @@ from typing import Protocol
 from contracts.clock import NS_PER_S, Clock
 from contracts.embedding import PatchEmbedding
 from contracts.narration import Provenance
-from contracts.spikes import Hello, SpikeBatch, StreamEnd
+from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.window import Window
 from daemon.absent_units import AbsentUnits
 from daemon.bin_ring import BinRing
@@ -31,6 +31,7 @@ from daemon.encoders.protocol import Encoder
 from daemon.handover import NarrationBatch
 from daemon.ingest import Ingest, SessionStart, StreamAside
 from daemon.narration_publisher import NarrationPublisher
+from daemon.source_publisher import SourcePublisher
 from daemon.window_cutter import WindowCutter
 from daemon.worker.narrator_client import NarratedPopulation, NarratorClient, failed
 
@@ -72,6 +73,7 @@ class FastLoop:
 
     With `absent_units`, it may `settle` without the units that no stream sends. `unseen` is the
     provenance of the narrations that are not made, because no unit of their population is sent.
+    `source_publisher` passes on the marks and unit tables of the sources.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class FastLoop:
         urgent: Encoder | None = None,
         absent_units: AbsentUnits | None = None,
         unseen: Provenance | None = None,
+        source_publisher: SourcePublisher | None = None,
     ) -> None:
         self.ingest = ingest
         self.ring = ring
@@ -106,6 +109,7 @@ class FastLoop:
         self._urgent = urgent
         self._absent_units = absent_units
         self._unseen = unseen
+        self._source_publisher = source_publisher
         self._pending: Window | None = None
         # Until every unit is announced: which streams to wait for is not known before.
         ring.hold(is_held=True)
@@ -125,7 +129,12 @@ class FastLoop:
                         self._absent_units.take_batch(message, self.ring.complete_until_ns)
                     self.ring.add(message)
                     self._cut(message.received_host_ns)
+                case Mark():
+                    if self._source_publisher:
+                        self._source_publisher.publish_mark(message)
                 case Hello():
+                    if self._source_publisher:
+                        self._source_publisher.publish_units(message)
                     self.ring.add_stream(message.stream)
                     if self._absent_units:
                         self._absent_units.take_hello(message.stream)

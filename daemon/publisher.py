@@ -1,8 +1,9 @@
 """The publisher: where everything leaves the daemon, an XPUB socket with a last-value cache.
 
-A new subscriber is sent the last narration of each population that it subscribes to, marked
-``"repeat": true``. libzmq cannot send several messages to one subscriber alone, so every subscriber
-to that population receives the repeat and should ignore it.
+A new subscriber is sent the last narration of each population that it subscribes to, and the last
+mark and the unit table of each stream, marked ``"repeat": true``. libzmq cannot send several
+messages to one subscriber alone, so every subscriber to that topic receives the repeat and should
+ignore it.
 A slow subscriber loses its own messages and no other's. A guard stands in front of the socket
 (`peer_guard.subscriber_guard`): what one subscriber may ask for is limited.
 """
@@ -19,7 +20,7 @@ from contracts.errors import UserError
 from contracts.narration_wire import as_repeat
 from peer_guard.sockets import bind_guarded
 
-REMEMBERED = b"narration."
+REMEMBERED = (b"narration.", b"mark.", b"units.")
 """Topics whose last message is kept for new subscribers; ``stats`` comes every second anyway."""
 
 PARTIALS = b"partial."
@@ -30,6 +31,10 @@ EVENTS_OF_A_STEP = 256
 
 REPEAT_EVERY_NS = NS_PER_S // 10
 """Subscribers that come at once share one repeat; a flood of them costs ten messages a second."""
+
+REPEAT_LARGE_EVERY_NS = NS_PER_S
+LARGE_BYTES = 16 << 10
+"""The same for larger messages, which are tables of units."""
 
 FLUSH_MS = 1000
 """How long the last messages may take to leave at shutdown."""
@@ -102,8 +107,8 @@ class Publisher:
     def serve(self) -> None:
         """Read some subscriptions, and repeat the last narrations to new ones; never waits.
 
-        A topic is repeated at most once in `REPEAT_EVERY_NS`, however many subscribe to it: the
-        repeat goes to all of them.
+        A topic is repeated at most once in `REPEAT_EVERY_NS` (`REPEAT_LARGE_EVERY_NS`), however
+        many subscribe to it: the repeat goes to all of them.
         """
         new = set(self._read_subscriptions())
         if new:
@@ -134,8 +139,12 @@ class Publisher:
         for topic in sorted(self._repeat_due):
             if now_ns >= self._repeated_ns.get(topic, now_ns):
                 self._repeat_due.remove(topic)
-                self._repeated_ns[topic] = now_ns + REPEAT_EVERY_NS
-                self.socket.send_multipart([topic, as_repeat(self._last[topic])])
+                payload = self._last[topic]
+                is_large = len(payload) > LARGE_BYTES
+                self._repeated_ns[topic] = now_ns + (
+                    REPEAT_LARGE_EVERY_NS if is_large else REPEAT_EVERY_NS
+                )
+                self.socket.send_multipart([topic, as_repeat(payload)])
 
     def close(self) -> None:
         """Close the socket; what is queued still leaves within `FLUSH_MS`."""

@@ -24,6 +24,7 @@ from contracts.clock import Clock, HostClock
 from contracts.errors import UserError, WireError
 from contracts.narration import Narration, PartialNarration
 from contracts.narration_wire import load, narration_of, partial_of
+from contracts.source_json import mark_of, units_of
 from contracts.spikes import SourceMessage
 from contracts.statistics import STATS_TOPIC, Statistics, statistics_of
 from contracts.trigger import Trigger, trigger_of
@@ -34,6 +35,11 @@ PARTIAL_TOPICS = (b"partial.",)
 """Sentences as they grow; the narrator sends them only while somebody subscribes to them."""
 
 MARK_TOPICS = (b"mark.",)
+"""Of a source, or of a daemon that publishes those of all of its sources."""
+
+UNITS_TOPICS = (b"units.",)
+"""Tables of the units of a daemon's streams; read as a `Hello`."""
+
 SPIKE_TOPICS = (b"spikes.",)
 
 MAX_MESSAGE_BYTES = 1 << 20
@@ -122,7 +128,7 @@ def parse(parts: Sequence[Part], *, host_ns: int) -> Received:
     """
     topic = bytes(parts[0]).decode(errors="replace") if parts else ""
     kind = topic.partition(".")[0]
-    if kind not in _READERS:
+    if kind not in _READERS or (kind == "mark" and not _is_json(parts)):
         return Received(wire.unpack(parts, received_host_ns=host_ns), host_ns, topic)
     if len(parts) != 2:
         raise WireError("parts", f"a message of the daemon has 2 parts, got {len(parts)}")
@@ -130,10 +136,17 @@ def parse(parts: Sequence[Part], *, host_ns: int) -> Received:
     return Received(_READERS[kind](content), host_ns, topic, content)
 
 
+def _is_json(parts: Sequence[Part]) -> bool:
+    """Whether a message is the daemon's: no msgpack map begins with this byte."""
+    return len(parts) > 1 and bytes(parts[1][:1]) == b"{"
+
+
 _READERS: dict[str, Callable[[Mapping[str, Any]], Value]] = {
     "narration": narration_of,
     "partial": partial_of,
     "trigger": trigger_of,
+    "mark": mark_of,
+    "units": units_of,
     STATS_TOPIC.decode(): statistics_of,
 }
 

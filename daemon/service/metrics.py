@@ -48,6 +48,11 @@ COUNTERS = (
         "no spikes to send.",
     ),
     MetricFamily("marks_received", "Stimulus marks from sources."),
+    MetricFamily(
+        "marks_dropped",
+        "Stimulus marks that were not published: their run has not said hello on this connection, "
+        "or they came faster than about a thousand a second, as in a replay without pacing.",
+    ),
     MetricFamily("spikes_received", "Spikes in accepted batches."),
     MetricFamily("spikes_binned", "Spikes that got a bin in the ring."),
     MetricFamily(

@@ -43,6 +43,7 @@ from daemon.service.latencies import LatencyRecorder
 from daemon.service.memory import check_populations, make_ring
 from daemon.service.metrics import Gauges, make_registry
 from daemon.service.settings import NarratorSettings, Settings
+from daemon.source_publisher import SourcePublisher
 from daemon.stream_registry import StreamRegistry
 from daemon.triggers.auto import load_rule_book, make_trigger_evaluator
 from daemon.triggers.evaluator import TriggerEvaluator
@@ -226,6 +227,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
                 AbsentUnits(registry) if settings.ingest.missing_units == "mean" else None
             ),
             unseen=Provenance(manifest.sha256, settings.narrator.backend, model="", prompt=""),
+            source_publisher=SourcePublisher(publisher, clock),
         )
         load = Load(
             n_populations=len(chosen), n_at_once=len(turns[0].populations),

@@ -25,7 +25,13 @@ from daemon import hello_reader
 from daemon.bin_ring import MAX_STREAMS
 from daemon.counters import Counters
 from daemon.hello_reader import HELLO_COST_BYTES, MAX_HELLO_BYTES, SMALL_HELLO_BYTES
-from daemon.ingest import Ingest, Ingested, SessionStart
+from daemon.ingest import (
+    MARK_BYTES_AT_ONCE,
+    MARK_COST_BYTES,
+    Ingest,
+    Ingested,
+    SessionStart,
+)
 from daemon.stream_registry import StreamRegistry, StreamState
 from tests.support.daemon_components import Context, SentMessages, connected_source, hello_of
 from tests.support.manual_clock import ManualClock
@@ -118,7 +124,39 @@ def test_mark_before_anything_is_counted(source, ingest, counters):
     """Marks may come before their batch and before any hello."""
     source.send(Mark("probeA", RUN, 0, 10, "movie", 3))
     assert taken(ingest) == []
-    assert counters.marks_received == 1
+    assert (counters.marks_received, counters.marks_dropped) == (1, 1)
+
+
+def test_marks_of_a_followed_run_are_passed_on_in_order(source, ingest, counters):
+    """Those of another run, of another stream or over another connection are not."""
+    other = connected_source(ingest)
+    marks = [Mark("probeA", RUN, start_ns, start_ns + 5, "movie", 3) for start_ns in (0, 10, 20)]
+    source.send(HELLO, marks[0], batch(0), marks[1], marks[2])
+    source.send(replace(marks[0], run=OTHER_RUN), replace(marks[0], stream="probeB"))
+    assert [message for message in taken(ingest) if isinstance(message, Mark)] == marks
+    other.send(*marks)
+    assert taken(ingest) == []
+    assert (counters.marks_received, counters.marks_dropped) == (8, 5)
+
+
+def test_flood_of_marks_is_left_out_beyond_a_rate():
+    """What one connection sends too fast is counted; another's marks are not touched by it."""
+    clock = ManualClock(42)
+    mark = Mark("probeA", RUN, 0, 10, "x" * 1024, 3, caption="語" * 1024)
+    n_bytes = len(pack(mark)[1]) + MARK_COST_BYTES
+    with ingest_of(clock=clock, extra_units="ignore") as (flood, ingest, counters):
+        flood.send(HELLO, *[mark] * 500)
+        n_passed = sum(isinstance(message, Mark) for message in taken(ingest))
+        assert n_passed == -(-MARK_BYTES_AT_ONCE // n_bytes)
+        assert counters.marks_dropped == 500 - n_passed
+        units = Population([Unit("other")])
+        good = connected_source(ingest)
+        good.send(Hello("good", OTHER_RUN, "test", units))
+        good.send(*[Mark("good", OTHER_RUN, n, n + 1, "movie", n) for n in range(400)])
+        assert len(taken(ingest)) == 401
+        clock.sleep_ns(NS_PER_S)
+        flood.send(mark)
+        assert taken(ingest) == [mark]
 
 
 def test_loss_duplicates_and_tail_are_counted(source, ingest, counters):

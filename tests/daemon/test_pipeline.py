@@ -49,7 +49,7 @@ def test_windows_of_a_ramp_are_narrated(start: Start):
     daemon.receive(hello_of(), *ramp(0, 100))
     assert numbers(daemon.encoder.windows) == spans(0, 20, 40, 60, 80)
     assert daemon.counters.narrations["ok"] == 5
-    assert daemon.publisher.n_published == 5
+    assert daemon.publisher.n_published == 1 + 5  # the unit table, and the narrations
     assert daemon.loop.is_idle
     assert daemon.counters.spikes_binned == daemon.counters.spikes_received > 0
 
@@ -187,6 +187,7 @@ def test_population_without_a_unit_is_not_narrated(start: Start):
     published: list[dict[str, Any]] = []
     daemon.publisher.publish = lambda parts: published.append(json.loads(parts[1]))  # type: ignore[method-assign]
     daemon.receive(hello_of(part_of(LEFT)))
+    published.clear()  # of the unit table
     daemon.loop.settle()
     daemon.receive(*ramp(0, 40, bits=LEFT))
     assert triggers.populations == {"l"}
@@ -268,13 +269,24 @@ def test_empty_batches_are_silence_and_not_loss(start: Start):
     assert daemon.counters.gap_bins == 0
 
 
-def test_marks_in_any_place_change_nothing(start: Start):
-    """Marks before the hello, before their batch and after it are counted."""
+def test_marks_in_any_place_change_no_window(start: Start):
+    """Marks before the hello, before their batch and after it are counted; the last two leave."""
     mark = Mark("probeA", RUN, 100, 200, "movie", 1)
     daemon = start()
     daemon.receive(mark, hello_of(), mark, *ramp(0, 20), mark)
     assert numbers(daemon.encoder.windows) == spans(0)
-    assert daemon.counters.marks_received == 3
+    assert (daemon.counters.marks_received, daemon.counters.marks_dropped) == (3, 1)
+    assert daemon.publisher.n_published == 1 + 2 + 1  # the unit table, marks, a narration
+
+
+def test_unit_table_too_large_for_a_listener_is_not_published(start: Start, monkeypatch, caplog):
+    """Or its subscribers would be disconnected again and again; the stream is followed."""
+    monkeypatch.setattr("daemon.source_publisher.MAX_UNITS_BYTES", 100)
+    daemon = start()
+    daemon.receive(hello_of(), *ramp(0, 20))
+    assert numbers(daemon.encoder.windows) == spans(0)
+    assert daemon.publisher.n_published == 1  # the narration
+    assert "unit table not published" in caplog.text
 
 
 def test_restarted_session_is_narrated_from_its_beginning(start: Start):

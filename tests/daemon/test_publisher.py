@@ -13,10 +13,20 @@ import zmq
 
 from contracts.errors import UserError
 from contracts.narration_wire import pack_narration
-from daemon.publisher import EVENTS_OF_A_STEP, REPEAT_EVERY_NS, Publisher
+from contracts.population import Population, Unit
+from contracts.source_json import pack_mark, pack_units
+from contracts.spikes import Hello, Mark
+from daemon.publisher import (
+    EVENTS_OF_A_STEP,
+    LARGE_BYTES,
+    REPEAT_EVERY_NS,
+    REPEAT_LARGE_EVERY_NS,
+    Publisher,
+)
 from tests.support.daemon_components import Context
 from tests.support.manual_clock import ManualClock
 from tests.support.narrations import narration
+from tests.support.ramp_population import RUN
 from tests.support.wait_until import wait_until
 
 
@@ -70,6 +80,27 @@ def test_new_subscriber_gets_the_last_value_of_each_population(
     assert (got[b"narration.all"]["seq"], got[b"narration.all"]["repeat"]) == (2, True)
     assert got[b"narration.PV"]["text"] == '"repeat":false'
     assert publisher.n_published == 5
+
+
+def test_new_subscriber_gets_the_last_mark_and_the_unit_table(
+    context: Context, publisher: Publisher, clock: ManualClock
+):
+    """Once a second at most where the table is large, whoever subscribes."""
+    units = [Unit(f"{row:0100}") for row in range(LARGE_BYTES // 100)]
+    publisher.publish(pack_units(Hello("probeA", RUN, "test", Population(units))))
+    for frame in range(3):
+        publisher.publish(pack_mark(Mark("probeA", RUN, frame, frame + 1, "movie", 7, frame)))
+    with subscriber(context, publisher, b"") as first:
+        got = dict(received(first) for _ in range(2))
+        assert (got[b"mark.probeA"]["frame"], got[b"mark.probeA"]["repeat"]) == (2, True)
+        assert got[b"units.probeA"]["unit_id"][1] == units[1].unit_id
+        clock.sleep_ns(REPEAT_EVERY_NS)
+        with subscriber(context, publisher, b"") as second:
+            assert received(second)[0] == b"mark.probeA"
+            assert not second.poll(50)
+            clock.sleep_ns(REPEAT_LARGE_EVERY_NS)
+            publisher.serve()
+            assert received(second)[0] == b"units.probeA"
 
 
 def test_new_subscriber_gets_only_what_it_asked_for(context: Context, publisher: Publisher):

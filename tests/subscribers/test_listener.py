@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from contracts.errors import UserError, WireError
 from contracts.narration import Narration, PartialNarration
 from contracts.narration_wire import as_repeat, pack_narration, pack_partial, unpack_narration
-from contracts.spikes import Mark, SpikeBatch, StreamEnd
+from contracts.population import Population, Unit
+from contracts.source_json import pack_mark, pack_units
+from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.statistics import Statistics
 from contracts.trigger import pack_trigger
 from contracts.wire import pack
@@ -98,6 +100,21 @@ def test_messages_of_a_source_are_read(sent):
     assert parse(pack(sent), host_ns=7).value == sent
 
 
+def test_marks_and_unit_tables_of_a_daemon_are_read():
+    """A mark is the same from either socket; only the daemon's has JSON."""
+    mark = Mark("nwb", RUN, 0, 10**9, "movie", 0, 0, "A dog.")
+    parts = pack_mark(mark)
+    received = parse(parts, host_ns=7)
+    assert (received.value, received.topic) == (mark, "mark.nwb")
+    assert received.content == json.loads(parts[1])
+    assert parse([parts[0], as_repeat(parts[1])], host_ns=7).is_repeat
+    hello = Hello("nwb", RUN, "test", Population([Unit("1", y_um=20.0)]), table="by hand")
+    value = parse(pack_units(hello), host_ns=7).value
+    assert value == hello
+    assert isinstance(value, Hello)
+    assert value.population.units[0].y_um == 20.0
+
+
 def test_a_batch_carries_the_time_of_its_arrival():
     """The stamp of a batch is the listener's."""
     batch = SpikeBatch("nwb", RUN, 0, 0, 10, np.array([3]), np.array([0], np.uint32))
@@ -119,6 +136,10 @@ UNREADABLE = [
     [b"partial.all", b"{}"],
     [b"trigger.x", b"{}"],
     [b"mark.nwb", b"\xff"],
+    [b"mark.nwb", b"{}"],
+    [b"mark.nwb", b"{"],
+    [b"units.nwb", b"{}"],
+    [b"units.nwb", b'{"version": 1}'],
     [b"weather", b"{}"],
 ]
 

@@ -31,6 +31,7 @@ from daemon.narrators.protocol import EndedRow
 from daemon.pipeline import FastLoop, Turn
 from daemon.publisher import Publisher
 from daemon.service.latencies import LatencyRecorder
+from daemon.source_publisher import SourcePublisher
 from daemon.stream_registry import StreamRegistry
 from daemon.window_cutter import WindowCutter
 from daemon.worker.narrator_client import InlineClient, NarratorClient
@@ -284,6 +285,7 @@ def daemon_loop(
         encode_every_window=encode_every_window,
         absent_units=AbsentUnits(registry) if does_without else None,
         unseen=PROVENANCE,
+        source_publisher=SourcePublisher(publisher, clock),
         urgent=cast(Encoder, urgent_encoder),
         **options,
     )
