@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from contracts.clock import NS_PER_S, Clock
-from subscribers.listener import NARRATION_TOPICS, PARTIAL_TOPICS, Listener
+from subscribers.listener import MARK_TOPICS, NARRATION_TOPICS, PARTIAL_TOPICS, Listener
 from subscribers.watch.state import SILENCE_S, ReceivedNarration, WatchState
 from subscribers.watch.triggers import ReceivedTriggers
 
@@ -47,7 +47,9 @@ def follow(
         Show sentences as they grow, where there is a view to show them in.
     """
     is_plain = plain or not _can_draw()
-    topics = NARRATION_TOPICS + (PARTIAL_TOPICS if words and not is_plain else ())
+    topics: tuple[bytes, ...] = NARRATION_TOPICS
+    if not is_plain:
+        topics += MARK_TOPICS + (PARTIAL_TOPICS if words else ())
     with Listener(state.endpoint, topics, setting="--connect", clock=clock) as daemon:
         rounds = _rounds(state, clock, is_over, daemon, marks)
         if is_plain:

@@ -122,6 +122,8 @@ class WatchState:
         Of the narrations whose true caption is known, by population.
     growing : dict
         Unfinished sentences by population; only where the watcher subscribes to them.
+    mark : Mark or None
+        The newest that the daemon has passed on: what is on the screen.
     """
 
     endpoint: str
@@ -139,12 +141,16 @@ class WatchState:
     scores: dict[str, ObjectScore] = field(default_factory=dict)
     growing: dict[str, str] = field(default_factory=dict)
     fired: dict[str, ReceivedTriggers] = field(default_factory=dict)
+    mark: Mark | None = None
 
     def take(self, received: Received) -> ReceivedNarration | ReceivedTriggers | None:
         """Take in a message of the daemon or of a source; return it if it is worth a line."""
         value = received.value
         if isinstance(value, Mark):
-            self.truth.add(value)
+            if received.content:  # of the daemon: not what narrations are compared with
+                self.mark = value
+            else:
+                self.truth.add(value)
             return None
         self.last_message_ns = received.host_ns
         match value:

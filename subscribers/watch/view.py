@@ -12,9 +12,18 @@ from rich.panel import Panel
 from rich.segment import SegmentLines
 from rich.text import Text
 
+from contracts.clock import ns_to_second
 from contracts.narration import Status
+from contracts.spikes import Mark
 from subscribers.watch.bars import LINE_BAR_CELLS, Look
-from subscribers.watch.state import GROWING, N_SHOWN, DaemonState, ReceivedNarration, WatchState
+from subscribers.watch.state import (
+    GROWING,
+    N_SHOWN,
+    DaemonState,
+    ReceivedNarration,
+    WatchState,
+    printable,
+)
 from subscribers.watch.table import score_of, scored_table, truth_line
 from subscribers.watch.triggers import triggers_line
 
@@ -76,9 +85,21 @@ def _top(state: WatchState, host_ns: int) -> list[RenderableType]:
     top: list[RenderableType] = [_header(state, host_ns)]
     if notice := state.notice(host_ns):
         top.append(Text(notice, style="yellow"))
+    if state.mark:
+        top.append(_stimulus_line(state.mark))
     if state.scores:
         top.append(truth_line(state))
     return top
+
+
+def _stimulus_line(mark: Mark) -> Text:
+    """Return what is on the screen, in one line."""
+    line = Text("stimulus  ", style="dim", no_wrap=True, overflow="ellipsis")
+    line.append(printable(mark.stimulus))
+    if mark.frame is not None:
+        line.append(f" {mark.frame}")
+    line.append(f"  from {ns_to_second(mark.start_ns):.2f} s", style="dim")
+    return line.append(f"  {printable(mark.caption)}" if mark.caption else "")
 
 
 def _bottom(state: WatchState, look: Look) -> list[RenderableType]:

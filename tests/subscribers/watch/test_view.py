@@ -9,6 +9,7 @@ from rich.console import Console
 
 from contracts.narration import STAGES
 from contracts.narration_wire import pack_narration
+from contracts.source_json import pack_mark
 from contracts.spikes import Mark
 from subscribers.watch.bars import STAGE_COLOURS, STAGE_LETTERS
 from subscribers.watch.state import WatchState
@@ -93,3 +94,17 @@ def test_wide_letters_do_not_shift_what_follows():
         take(state, pack_narration(named), host_ns=S)
     lines = [line for line in _drawn(state, 80, height=4).splitlines() if WORDS[:5] in line]
     assert len({cell_len(line.partition(WORDS[:5])[0]) for line in lines}) == 1 < len(lines)
+
+
+def test_what_is_on_the_screen_takes_one_line(state):
+    """The newest mark of the daemon; it is not the truth that narrations are scored with."""
+    assert "stimulus" not in _drawn(state, 80)
+    n_spans = len(state.truth.spans)
+    for frame in (16, 17):
+        caption = "A\x1b[31m dog " + "runs " * 40
+        mark = Mark("nwb", "0" * 16, 12 * S, 13 * S, "natural_movie_one", 0, frame, caption)
+        take(state, pack_mark(mark), host_ns=S)
+    lines = [line for line in _drawn(state, 80).splitlines() if "stimulus" in line]
+    assert len(lines) == 1
+    assert "natural_movie_one 17  from 12.00 s  A [31m dog" in lines[0]
+    assert len(state.truth.spans) == n_spans
