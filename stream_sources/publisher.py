@@ -94,6 +94,12 @@ class SpikePublisher:
             raise
         self.endpoint = self._guard.address
 
+    def begin_run(self, run: str) -> None:
+        """Begin a new run of the same units; its hello goes first, and its totals from zero."""
+        self._hello = replace(self._hello, run=run)
+        self.totals = StreamTotals()
+        self._next_hello_ns = 0
+
     def serve(self, *, wait_ms: int = 0) -> None:
         """Greet new subscribers, and everybody once a second.
 
