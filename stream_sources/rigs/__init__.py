@@ -1,0 +1,1 @@
+"""Sources that follow acquisition systems while they record."""
