@@ -15,7 +15,9 @@ from contracts.spikes import MAX_SPAN_NS, MAX_SPIKES, RUN_ID, STREAM_NAME
 from simulation.recording import write_recording
 from stream_sources.recordings.nwb import NwbSource
 from stream_sources.recordings.sorting import SortingSource
+from stream_sources.rigs.open_ephys.source import OpenEphysSource
 from stream_sources.source import SpikeSource
+from tests.support.emulated_gui import emulated_gui, table_of
 from tests.support.nwb_files import random_trains, write_kilosort, write_units
 from tests.support.range_server import range_server
 
@@ -61,15 +63,35 @@ MAKERS = [
     kilosort_folder,
     sorting_in_memory,
 ]
+"""Sources that know beforehand what they will send, and can send it again."""
+
+
+def open_ephys(folder: Path, stack: ExitStack) -> SpikeSource:
+    trains = {3: [5, 90_000], 7: [5, 31_000, 31_001]}
+    gui = stack.enter_context(emulated_gui(SortingSource(write_kilosort(folder / "ks", trains))))
+    return OpenEphysSource(gui.address, table_of(gui), end_silence_s=0.5)
+
+
+LIVE = [open_ephys]
+"""Sources that follow something."""
+
+
+@pytest.fixture(params=MAKERS + LIVE, ids=lambda make: make.__name__)
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SpikeSource]:
+    yield from made(request, tmp_path)
 
 
 @pytest.fixture(params=MAKERS, ids=lambda make: make.__name__)
-def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SpikeSource]:
+def recording(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SpikeSource]:
+    yield from made(request, tmp_path)
+
+
+def made(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SpikeSource]:
     make: Callable[[Path, ExitStack], SpikeSource] = request.param
     with ExitStack() as stack:
-        made = make(tmp_path, stack)
-        stack.callback(made.close)
-        yield made
+        source = make(tmp_path, stack)
+        stack.callback(source.close)
+        yield source
 
 
 def test_a_source_says_who_it_is(source: SpikeSource) -> None:
@@ -88,16 +110,16 @@ def test_seq_and_time_have_no_holes(source: SpikeSource) -> None:
     assert stops == [batch.start_ns for batch in batches[1:]]
 
 
-def test_batches_fill_the_span(source: SpikeSource) -> None:
+def test_batches_fill_the_span(recording: SpikeSource) -> None:
     """The first batch starts and the last one stops where the source said."""
-    batches = list(source.batches())
-    assert source.span_ns == (batches[0].start_ns, batches[-1].stop_ns)
+    batches = list(recording.batches())
+    assert recording.span_ns == (batches[0].start_ns, batches[-1].stop_ns)
 
 
-def test_every_spike_is_counted_before_it_is_sent(source: SpikeSource) -> None:
+def test_every_spike_is_counted_before_it_is_sent(recording: SpikeSource) -> None:
     """The number of spikes is known before streaming and is exact."""
-    announced = source.n_spikes
-    assert announced == sum(batch.n_spikes for batch in source.batches())
+    announced = recording.n_spikes
+    assert announced == sum(batch.n_spikes for batch in recording.batches())
     assert announced
 
 
@@ -121,9 +143,9 @@ def test_spikes_are_in_order_of_time(source: SpikeSource) -> None:
     assert (np.diff(times) >= 0).all()
 
 
-def test_a_source_can_be_played_twice(source: SpikeSource) -> None:
+def test_a_source_can_be_played_twice(recording: SpikeSource) -> None:
     """A second iteration starts again and says the same."""
-    first, second = ([batch.n_spikes for batch in source.batches()] for _ in range(2))
+    first, second = ([batch.n_spikes for batch in recording.batches()] for _ in range(2))
     assert first == second
 
 
