@@ -30,11 +30,16 @@ VERBS = {
 
 GROUPS = {
     "stream": (
-        "Send the spikes of a recording to the daemon.",
+        "Send the spikes of a recording or a rig to the daemon.",
         {
             "nwb": Verb("stream_command:nwb", "Replay an NWB file."),
             "sorting": Verb("stream_command:sorting", "Replay a spike sorting."),
+            "open-ephys": Verb("open_ephys_command:stream", "Follow the Open Ephys GUI."),
         },
+    ),
+    "emulate": (
+        "Play a recording as an acquisition system would send it.",
+        {"open-ephys": Verb("emulate_command:open_ephys", "As the Open Ephys GUI does.")},
     ),
     "config": (
         "Look at the settings.",
