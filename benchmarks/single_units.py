@@ -82,11 +82,12 @@ def _result(result: TrialResult, plan: TrialPlan, options: Options) -> Result:
         figure(case, name, np.array([value]))
         for name, value in (
             ("windows", n_windows),
-            ("windows judged by the rules", result.counters["windows_encoded"]),
+            ("windows judged by the rules, share", result.counters["windows_encoded"] / n_windows),
             ("windows narrated", len({seq for seq, _ in result.narrations})),
             ("narrations", len(ms)),
             ("narrations of the unit with fewest", min(per_unit)),
             ("narrations of the unit with most", max(per_unit)),
+            ("fewest / most", min(per_unit) / max(per_unit)),
             ("triggers", len(result.triggers)),
         )
     ]
