@@ -140,6 +140,11 @@ class Trial:
         self.daemon = stack.enter_context(Child("daemon", arguments, folder))
         self.publish = self.daemon.addresses(deadline_s=START_S)["publish"]
 
+    @property
+    def sources(self) -> Sequence[Child]:
+        """The processes that send spikes."""
+        return (self.source, *self._more_sources)
+
     def listen(self) -> None:
         """Subscribe to the daemon, and let the source begin once its messages arrive."""
         listener = self._subscribe(self.publish, NARRATION_TOPICS, setting="the daemon")
@@ -175,14 +180,14 @@ class Trial:
 
     def ask_to_stop(self) -> None:
         """Ask both processes to stop; only the first call counts."""
-        for source in (self.source, *self._more_sources):
+        for source in self.sources:
             source.ask_to_stop()
         self.daemon.ask_to_stop()
 
     def wait(self) -> TrialSummary:
         """Wait for both processes to end, and read their summaries."""
         self.daemon.wait(deadline_s=END_S)
-        for source in (self.source, *self._more_sources):
+        for source in self.sources:
             source.wait(deadline_s=END_S)
         sent = read_json(self._folder / "source.json")
         for number in range(1, 1 + len(self._more_sources)):
@@ -198,7 +203,7 @@ class Trial:
 
     def _receive(self) -> list[Received]:
         """Return what has arrived, after waiting a moment for the daemon's first message."""
-        for source in (self.source, *self._more_sources):
+        for source in self.sources:
             source.check()
         self.daemon.check()
         narrations, spikes = self._listeners
