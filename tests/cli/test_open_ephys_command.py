@@ -66,6 +66,15 @@ def test_bad_input_of_the_source(
     assert text in capsys.readouterr().err
 
 
+def test_a_source_without_a_gui_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Also once it publishes: the sockets are closed and the code is that of a missing program."""
+    table = tmp_path / "units.csv"
+    table.write_text("electrode,sorted_id,unit_id\nE1,1,950901\n")
+    words = [*STREAM, str(table), "--connect", "tcp://127.0.0.1:9", "--start-timeout", "0.2"]
+    assert main([*words, "--bind", "tcp://127.0.0.1:*"]) == 3
+    assert "No ZMQ Interface answers" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
