@@ -11,9 +11,9 @@ from typing import Protocol
 import zmq
 
 from contracts.clock import NS_PER_S, Clock
-from contracts.spikes import Hello, Mark, SpikeBatch
+from contracts.spikes import Mark, SpikeBatch
 from stream_sources.publisher import SpikePublisher
-from stream_sources.source import SpikeSource
+from stream_sources.source import SpikeSource, hello_of
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +51,10 @@ def publish_live(
 
     Never waits for a subscriber: one that is too slow loses messages.
     """
-    hello = Hello(source.stream, source.run, source.label, source.population)
     totals = LiveTotals()
     started_ns = clock.now_ns()
     with ExitStack() as last, closing(source), zmq.Context() as context:
-        publisher = SpikePublisher(context, bind, hello, clock, is_insecure=is_insecure)
+        publisher = SpikePublisher(context, bind, hello_of(source), clock, is_insecure=is_insecure)
         last.callback(publisher.wait)
         try:
             on_bound(publisher.endpoint)

@@ -73,6 +73,7 @@ class OpenEphysSource:
         self.stream = stream
         self.n_spikes: int | None = None
         self.span_ns: tuple[int, int] | None = None
+        self.table = table.origin if table else ""
         self._table = table
         self._clock = clock or HostClock()
         self._start_timeout_ns = round(start_timeout_s * NS_PER_S)

@@ -32,6 +32,7 @@ class RigUnitTable(NamedTuple):
 
     population: Population
     row_of: dict[SortedUnit, int]
+    origin: str = ""  # of the table, for people
 
 
 def read_unit_table(
@@ -61,7 +62,7 @@ def read_unit_table(
             raise UserError(f"{path}: there are no units of the electrodes {listed(absent)}.")
         lines = [line for line in lines if line["electrode"] in electrodes]
     keys = [(line["electrode"], _sorted_id(line["sorted_id"])) for line in lines]
-    units = [Unit(line["unit_id"], *(line.get(k) or "" for k in OPTIONAL)) for line in lines]
+    units = [_unit(line) for line in lines]
     problems = []
     if bad := [line["sorted_id"] for line in lines if not _sorted_id(line["sorted_id"])]:
         problems.append(f"sorted_id must be from 1 to {MAX_SORTED_ID}, got {listed(bad)}")
@@ -76,8 +77,9 @@ def read_unit_table(
         )
     if problems:
         raise UserError(f"{path}: {'; '.join(problems)}.")
+    origin = f"sorted units of the Open Ephys GUI, by {path.name}"
     try:
-        return RigUnitTable(Population(units), {key: row for row, key in enumerate(keys)})
+        return RigUnitTable(Population(units), {key: row for row, key in enumerate(keys)}, origin)
     except UserError as error:
         raise UserError(f"{path}: {error}.") from error
 
@@ -110,6 +112,11 @@ def _read_lines(path: Path) -> list[dict[str, str]]:
     if not lines:
         raise UserError(f"{path}: it has no units.")
     return lines
+
+
+def _unit(line: dict[str, str]) -> Unit:
+    probe, area, cell_type, quality = (line.get(column, "") for column in OPTIONAL)
+    return Unit(line["unit_id"], probe, area, cell_type, quality)
 
 
 def _sorted_id(text: str) -> int:
