@@ -6,7 +6,7 @@ import itertools
 from dataclasses import asdict
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import UserError
@@ -256,6 +256,7 @@ def test_a_stop_covers_the_newest_block():
     assert gui.counts("n_sent") == (1,)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["spike", "block", "channel", "lose", "restart", "other", "jump"])),
     st.randoms(use_true_random=False),
