@@ -95,7 +95,7 @@ class Capacity:
         )
         return (
             f"{what}, and one comes every {_ms(load.stride_s)}: {late}{then}. Use "
-            f"{', '.join(remedies[:-1])} or {remedies[-1]}"
+            f"{' or '.join(filter(None, (', '.join(remedies[:-1]), remedies[-1])))}"
         )
 
     @property

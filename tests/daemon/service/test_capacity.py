@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -78,6 +79,12 @@ def test_triggers_that_come_late_are_named_first():
         "populations or a larger window.stride_bins"
     )
     assert "through 8 populations, and one comes" in capacity(0.01, 0.2).problem
+
+
+def test_one_population_cannot_be_made_fewer():
+    """What is left to do is named alone."""
+    load = replace(capacity(0, 0).load, n_populations=1, n_at_once=1)
+    assert Capacity(load, 0.1, 0).problem.endswith("encoded. Use a larger window.stride_bins")
 
 
 def test_both_encoders_are_measured():
