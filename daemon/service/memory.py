@@ -57,8 +57,7 @@ def check_populations(settings: Settings, manifest: Manifest, chosen: Sequence[S
     SettingsError
         If they are larger than a quarter of it, with their size.
     """
-    is_sequential = settings.narrator.mode == "sequential"
-    keeps_all = settings.handover.policy == "all" or is_sequential
+    is_sequential, keeps_all = settings.is_sequential, settings.encodes_every_window
     n_waiting = settings.handover.capacity if keeps_all else 1
     n_windows = (0 if is_sequential else n_waiting) + WINDOWS_BESIDE
     grid, n_bins = manifest.patch_grid, manifest.window_spec.n_bins

@@ -93,9 +93,10 @@ class Monitor:
         self._next_log_ns = self._started_ns + LOG_EVERY_NS
         self._progress = _WatermarkProgress(-MAX_SESSION_NS, 0, 0, started_ns)
         self._runaways = RunawayWatch()
-        is_sequential = settings.narrator.mode == "sequential"
         self._lag = IngestLag(
-            components.loop.ingest.lag_ns, clock, remedy=remedy(is_sequential=is_sequential)
+            components.loop.ingest.lag_ns,
+            clock,
+            remedy=remedy(is_sequential=settings.is_sequential),
         )
         components.health.ask("ingest", self._lag.problem)
         # Set by the service: what start-up found of the encoder; shown with `Health.notes`.

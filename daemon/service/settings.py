@@ -366,6 +366,16 @@ class Settings(_Group):
     log: LogSettings = LogSettings()
     service: ServiceSettings = ServiceSettings()
 
+    @property
+    def is_sequential(self) -> bool:
+        """Whether each window is narrated before the next, in one process."""
+        return self.narrator.mode == "sequential"
+
+    @property
+    def encodes_every_window(self) -> bool:
+        """Whether no window gives way to a newer one."""
+        return self.is_sequential or self.handover.policy == "all"
+
     @field_validator("populations")
     @classmethod
     def _topics(cls, value: dict[str, str]) -> dict[str, str]:

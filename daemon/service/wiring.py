@@ -196,12 +196,8 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             )  # fmt: skip
             undo.callback(triggers.close, deadline_s=0)
         urgent = _urgent_encoder(encoder, rules[0]) if rules else None
-        encodes_every_window = (
-            settings.narrator.mode == "sequential" or settings.handover.policy == "all"
-        )
-        turns = _turns(
-            encoder, urgent, None if encodes_every_window else settings.handover.populations
-        )
+        keeps_all = settings.encodes_every_window
+        turns = _turns(encoder, urgent, None if keeps_all else settings.handover.populations)
         loop = FastLoop(
             ingest=Ingest(registry, counters, clock, ring.is_ahead),
             ring=ring,
@@ -219,7 +215,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             ),
             counters=counters,
             clock=clock,
-            encode_every_window=encodes_every_window,
+            encode_every_window=keeps_all,
             narrate_every=settings.handover.every,
             triggers=triggers,
             urgent=urgent,
@@ -232,7 +228,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
         load = Load(
             n_populations=len(chosen), n_at_once=len(turns[0].populations),
             n_first=len(urgent.selections) if urgent else 0, stride_s=spec.stride_s,
-            every=settings.handover.every, keeps_all=encodes_every_window,
+            every=settings.handover.every, keeps_all=keeps_all,
         )  # fmt: skip
         encoders = [turn.encoder for turn in turns if turn.encoder]
         longest = max(encoders, key=lambda part: len(part.selections), default=None)
@@ -301,7 +297,7 @@ def _narrator_client(
     publisher: Publisher,
 ) -> NarratorClient:
     narrator = settings.narrator
-    if narrator.mode == "sequential":
+    if settings.is_sequential:
         return InlineClient(
             load_narrator(narrator, manifest, vllm=settings.vllm),
             clock,
