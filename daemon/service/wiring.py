@@ -144,14 +144,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
         If ONNX Runtime or the narrator's libraries are not installed.
     """
     manifest = load_bundle(settings)
-    check_cores(settings.service.cores, setting="service.cores")
-    check_cores(settings.narrator.cores, setting="narrator.cores")
-    if settings.service.cores and not settings.narrator.cores:
-        # The worker inherits what the daemon may use, and is to have the rest as well.
-        settings = settings.model_copy(
-            update={"narrator": settings.narrator.model_copy(update={"cores": usable_cores()})}
-        )
-    keep_to_cores(settings.service.cores)
+    settings = _keep_daemon_to_cores(settings)
     spec = window_spec(settings, manifest)
     chosen, capacity_bins = resolve(settings, manifest)
     ring = make_ring(spec, len(manifest.population), capacity_bins)
@@ -239,6 +232,25 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     )  # fmt: skip
 
 
+def _keep_daemon_to_cores(settings: Settings) -> Settings:
+    """Keep the daemon to its cores; return settings that give the worker all others as well.
+
+    Raises
+    ------
+    SettingsError
+        If a core of either is none that may be used.
+    """
+    daemon, narrator = settings.service.cores, settings.narrator
+    check_cores(daemon, setting="service.cores")
+    check_cores(narrator.cores, setting="narrator.cores")
+    if not daemon:
+        return settings
+    # The worker would inherit what the daemon may use.
+    narrator = narrator.model_copy(update={"cores": narrator.cores or usable_cores()})
+    keep_to_cores(daemon)
+    return settings.model_copy(update={"narrator": narrator})
+
+
 def _urgent_encoder(encoder: WindowEncoder, book: RuleBook) -> WindowEncoder | None:
     """Return an encoder of the populations that rules on probes need; None without such rules.
 
@@ -262,8 +274,10 @@ def _turns(
     for first in range(0, len(names), step):
         of_turn = names[first : first + step]
         others = [name for name in of_turn if name not in is_urgent]
-        part = encoder if others == names else encoder.part(others)
-        turns.append(Turn(of_turn, part if others else None))
+        if others == names:
+            turns.append(Turn(of_turn, encoder))
+        else:
+            turns.append(Turn(of_turn, encoder.part(others) if others else None))
     if len(turns) > 1:
         fields = {"populations": len(names), "at_once": step, "turns": len(turns)}
         logger.info("populations take turns", extra=fields)
