@@ -21,7 +21,7 @@ Check = Callable[[memoryview], bytes | memoryview]
 class Flow:
     """One direction: what is read from `source` and passes the check goes to `sink`.
 
-    `buffer` may be shared by all flows of a thread.
+    `buffer`, which bounds what is read at once, may be shared by all flows of a thread.
     """
 
     def __init__(
@@ -31,7 +31,6 @@ class Flow:
         self.sink = sink
         self.is_paused = False
         self.has_ended = False
-        self.read_bytes = min(CHUNK_BYTES, len(buffer))  # at most, of the next chunk
         self._buffer = buffer
         self._check = check
         self._pending = memoryview(b"")
@@ -65,7 +64,7 @@ class Flow:
             self._pending = self._pending[self._send(self._pending) :]
         elif self.wants_to_read:
             try:
-                n_read = self.source.recv_into(self._buffer, self.read_bytes)
+                n_read = self.source.recv_into(self._buffer)
             except BlockingIOError:
                 return
             if not n_read:

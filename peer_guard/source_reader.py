@@ -26,7 +26,7 @@ from peer_guard import guard
 from peer_guard.bucket import TokenBucket
 from peer_guard.guard import LOOK_S, Guard
 from peer_guard.listening import connect_unix
-from peer_guard.relay import close_watched
+from peer_guard.relay import CHUNK_BYTES, close_watched
 from peer_guard.source_stream import MAX_WAITING, Part, SourceLimits, SourceStream
 from peer_guard.zmtp import GREETING, SUBSCRIBE_TO_ALL, PeerViolation, command, ready
 
@@ -36,9 +36,6 @@ MAX_WAITING_BYTES = 64 << 20
 UNREAD_S = 0.05
 """The thread reads a connection that nobody has read for so long. The system's buffers hold that
 much of six probes."""
-
-CHUNK_BYTES = 1 << 16
-"""Received at once, so that the frames in it do not take long."""
 
 PASS_BYTES = 1 << 18
 """Read by one call of `SourceReader.read`."""
