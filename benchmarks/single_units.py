@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from benchmarks.measure import Figure, copy_bytes_per_s, figure, row
 from benchmarks.record import Options, Result, read_options, report
-from contracts.manifest import load_manifest
 from contracts.narration import latency_ms
 from evaluation.simulated_encoder import SHIPPED_MODEL, write_shipped_bundle
 from evaluation.trial import QUEUE_MESSAGES, TrialPlan, TrialResult, run_trial
@@ -50,7 +49,7 @@ def _plan(folder: Path, *, n_units: int, seconds: float, seed: int) -> TrialPlan
         session, n_units=600, minutes=2, repeats=1, scene_frames=60, with_frames=False, seed=seed
     )
     manifest = write_shipped_bundle(folder / "bundle", command="benchmarks")
-    units = load_manifest(manifest.folder).population.units[:n_units]
+    units = manifest.population.units[:n_units]
     rules = folder / "rules.toml"
     rules.write_text(
         "".join(
