@@ -172,8 +172,13 @@ def _measure(point: GrowthPoint, folder: Path, options: Options) -> Measured:
 
 def _step_aside(trial: Trial) -> None:
     """Give daemon and worker the processor first: on a rig the sources are elsewhere."""
+    group = Path(f"/proc/{trial.daemon.pid}/autogroup")
     for pid in (os.getpid(), *(source.pid for source in trial.sources)):
         os.setpriority(os.PRIO_PROCESS, pid, LAST)
+        # Where Linux groups processes by session, a priority counts only within the group.
+        own_group = Path(f"/proc/{pid}/autogroup")
+        if group.exists() and own_group.read_text() != group.read_text():
+            own_group.write_text(str(LAST))
 
 
 def _usage(trial: Trial) -> Usage | None:

@@ -62,7 +62,7 @@ def test_growth_measures_every_point(tmp_path):
     for case in cases:
         assert figures[case, "daemon and worker, cores"] > 0
         assert figures[case, "daemon and worker, MB"] > 50
-        assert figures[case, "windows narrated, %"] > 0
+        assert figures[case, "narrated, %"] > 0
     assert document["environment"]["command"].startswith("python -m benchmarks.growth --seed 7")
     assert picture.read_bytes().startswith(b"\x89PNG")
 
