@@ -6,6 +6,7 @@ import gc
 import os
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 # One thread for numerical libraries, here and in the processes that tests start: two test workers
@@ -35,6 +36,8 @@ LIBRARY_THREADS = frozenset({"tqdm_monitor", "log"})
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
     """Leave what imports and collection made out of every garbage collection."""
+    # Shared memory, as SpikeInterface uses it, starts it, and it is kept for the whole process.
+    resource_tracker.ensure_running()
     gc.freeze()
     gc.enable()
 

@@ -46,8 +46,10 @@ def write_templates(folder: Path, templates: SorterTemplates) -> None:
     Other files of the folder are left alone.
     """
     buffer = io.BytesIO()
-    values = {name: _array(templates, name).astype(d) for name, d in ARRAY_DTYPES.items()}
-    np.savez_compressed(buffer, **values)  # type: ignore[arg-type]  # its stub takes no mapping
+    values: dict[str, Any] = {
+        name: _array(templates, name).astype(dtype) for name, dtype in ARRAY_DTYPES.items()
+    }
+    np.savez_compressed(buffer, **values)
     content = buffer.getvalue()
     document = {
         "format": FORMAT,

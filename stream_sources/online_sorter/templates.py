@@ -116,7 +116,7 @@ class SorterTemplates:
     @property
     def n_samples(self) -> int:
         """Samples of a waveform."""
-        return self.waveforms_uv.shape[1]
+        return int(self.waveforms_uv.shape[1])
 
     @property
     def n_channels(self) -> int:

@@ -13,11 +13,14 @@ import pytest
 from contracts.population import Population
 from contracts.spikes import MAX_SPAN_NS, MAX_SPIKES, RUN_ID, STREAM_NAME
 from simulation.recording import write_recording
+from stream_sources.online_sorter.recording_voltages import RecordingVoltages
+from stream_sources.online_sorter.source import OnlineSorterSource, SorterOptions
 from stream_sources.recordings.nwb import NwbSource
 from stream_sources.recordings.sorting import SortingSource
 from stream_sources.rigs.open_ephys.source import OpenEphysSource
 from stream_sources.source import SpikeSource
 from tests.support.emulated_gui import emulated_gui, table_of
+from tests.support.ground_truth import ground_truth
 from tests.support.nwb_files import random_trains, write_kilosort, write_units
 from tests.support.range_server import range_server
 
@@ -72,7 +75,15 @@ def open_ephys(folder: Path, stack: ExitStack) -> SpikeSource:
     return OpenEphysSource(gui.address, table_of(gui), end_silence_s=0.5)
 
 
-LIVE = [open_ephys]
+def online_sorter(folder: Path, stack: ExitStack) -> SpikeSource:
+    recording, _, templates = ground_truth()
+    voltages = RecordingVoltages(recording, label="recording:x", speed=None, duration_s=1.05)
+    return OnlineSorterSource(
+        voltages, templates, SorterOptions(method="nearest", speed=None, block_ms=50.0)
+    )
+
+
+LIVE = [open_ephys, online_sorter]
 """Sources that follow something."""
 
 
