@@ -17,6 +17,12 @@ from daemon.service.latencies import LATENCY_STAGES, STAGE_BUCKETS_S, STAGE_HELP
 from daemon.service.metrics import COUNTERS, GAUGES, READY_HELP, MetricFamily
 from daemon.service.settings import Settings
 from daemon.triggers.latencies import TRIGGER_BUCKETS_S, TRIGGER_STAGE_HELP
+from stream_sources.online_sorter.sorter_metrics import PREFIX as SORTER_PREFIX
+from stream_sources.online_sorter.sorter_metrics import (
+    SORTER_COUNTERS,
+    SORTER_GAUGES,
+    SorterMetric,
+)
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -83,6 +89,12 @@ def metrics_page() -> str:
             f"`neurrate_trigger_stage_duration_seconds{{kind,stage}}`, a histogram. "
             f"{TRIGGER_STAGE_HELP}\n",
             f"Kinds: {kinds}. Stages: {trigger_stages}. Buckets, seconds: {trigger_buckets}.\n",
+            "## Online sorter\n",
+            "Of `neurrate stream sorter --metrics-port PORT`, a process for each probe.\n",
+            *head,
+            *(_sorter_row(metric, "_total") for metric in SORTER_COUNTERS),
+            *(_sorter_row(metric) for metric in SORTER_GAUGES),
+            "",
         ]
     )
 
@@ -142,6 +154,10 @@ def _metric_row(family: MetricFamily, suffix: str = "") -> str:
         if usual := getattr(Counters(), family.field, None):
             text += " Values: " + ", ".join(f"`{value}`" for value in usual) + "."
     return f"| `{name}` | {text} |"
+
+
+def _sorter_row(metric: SorterMetric, suffix: str = "") -> str:
+    return f"| `{SORTER_PREFIX}_{metric.name}{suffix}` | {metric.help} |"
 
 
 if __name__ == "__main__":

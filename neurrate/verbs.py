@@ -35,6 +35,7 @@ GROUPS = {
             "nwb": Verb("stream_command:nwb", "Replay an NWB file."),
             "sorting": Verb("stream_command:sorting", "Replay a spike sorting."),
             "open-ephys": Verb("open_ephys_command:stream", "Follow the Open Ephys GUI."),
+            "sorter": Verb("sorter_command:sorter", "Sort voltages by templates, online."),
         },
     ),
     "emulate": (

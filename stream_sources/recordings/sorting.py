@@ -90,6 +90,17 @@ class SortingSource(RecordingSource):
         super().__init__(_recording(path, spikes, units, only), play)
 
 
+def units_of_sorting(sorting: Any) -> tuple[Unit, ...]:
+    """Return the units of a SpikeInterface sorting, with the labels that it has.
+
+    Raises
+    ------
+    RecordingError
+        If it is no sorting, or has several segments.
+    """
+    return _from_sorting(sorting, IN_MEMORY).units
+
+
 def samples_to_ns(sample: NDArray[np.int64], rate_hz: float) -> NDArray[np.int64]:
     """Return sample numbers as nanoseconds, each rounded once from its exact time.
 

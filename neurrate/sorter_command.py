@@ -1,0 +1,109 @@
+"""``neurrate stream sorter``: spikes of known units out of a probe's voltages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+
+from contracts.atomic_files import check_writable
+from contracts.clock import HostClock
+from neurrate.arguments import JsonOption, Seconds
+from neurrate.stop_request import stop_request
+from neurrate.tables import cell, print_table, write_json
+
+PortOption = Annotated[int | None, Parameter(validator=validators.Number(gte=0, lte=65_535))]
+SubscriberCount = Annotated[int, Parameter(validator=validators.Number(gte=0))]
+
+SHOWN_UNITS = 20
+"""Units in the table at the end; all are in --json."""
+
+
+def sorter(
+    voltages: str,
+    *,
+    templates: Path,
+    method: str = "tdc-peeler",
+    block_ms: float = 100.0,
+    when_behind: str = "wait",
+    speed: str = "1",
+    seconds: Seconds | None = None,
+    stream: str = "sorter",
+    bind: str = "tcp://127.0.0.1:5570",
+    wait_subscribers: SubscriberCount = 0,
+    metrics_port: PortOption = None,
+    insecure: bool = False,
+    stop_with_stdin: bool = False,
+    address_file: Path | None = None,
+    json: JsonOption = None,
+) -> None:
+    """Sort a probe's voltages while they come, by the templates of a calibration.
+
+    Examples
+    --------
+        neurrate stream sorter recording/ --templates calibration/
+        neurrate stream sorter recording/ --templates analyzer/ --method nearest --speed max
+        neurrate stream sorter recording/ --templates calibration/ --when-behind drop
+
+    Parameters
+    ----------
+    voltages
+        Recording that SpikeInterface has saved: a folder, a Zarr folder or a JSON file, with gains
+        and a probe.
+    templates
+        Folder of a calibration, or a SortingAnalyzer that finds its recording.
+    method
+        nearest, tdc-peeler, wobble or circus-omp.
+    block_ms
+        Length of a block: spikes are sent when it and a margin of some ms are over.
+    when_behind
+        What to do when the sorter is half a second behind: wait (sort all, late), nearest (match
+        by the cheapest method until it has caught up) or drop (skip blocks, as gaps).
+    speed
+        Recorded seconds per second, or max: as fast as it goes, lossless.
+    seconds
+        Recorded seconds to sort; to the end if omitted.
+    stream
+        Name of the stream; one for each source that a daemon listens to.
+    bind
+        Address to publish on; port 0 takes any free one.
+    wait_subscribers
+        Begin once so many listen; 0 does not wait.
+    metrics_port
+        Serve metrics for Prometheus on this port of this machine; 0 takes any free one.
+    insecure
+        Allow an address that other machines can reach.
+    stop_with_stdin
+        Stop when standard input closes.
+    address_file
+        Write the addresses to this file, as JSON, once they are bound.
+    json
+        Write what was sent, how fast, and the state of each unit to this file, as JSON.
+    """
+    from daemon.service.logs import configure_logging
+    from stream_sources.online_sorter.sorter_session import SorterPlace, sort_live
+    from stream_sources.online_sorter.source import SorterOptions
+    from stream_sources.speed import speed_factor
+
+    configure_logging()
+    check_writable(json)
+    check_writable(address_file)
+    with stop_request(stop_with_stdin) as should_stop:
+        report = sort_live(
+            voltages,
+            templates,
+            SorterOptions(stream, method, block_ms, when_behind, speed_factor(speed)),
+            SorterPlace(bind, insecure, metrics_port, wait_subscribers),
+            HostClock(),
+            duration_s=seconds,
+            should_stop=should_stop,
+            on_bound=lambda address, port: write_json(
+                address_file, {"spikes": address, "metrics_port": port}
+            ),
+        )
+    write_json(json, report)
+    units = report.pop("units")
+    print_table("Sorted and sent", [{"": name, "n": cell(n)} for name, n in report.items()])
+    lost_first = sorted(units, key=lambda unit: not unit["lost"])
+    print_table(f"{len(units)} units, lost ones first", lost_first[:SHOWN_UNITS])

@@ -1,0 +1,82 @@
+"""One run of the online sorter: open, publish until the end, and report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts.clock import Clock
+from stream_sources.live import publish_live
+from stream_sources.online_sorter.open_templates import open_templates
+from stream_sources.online_sorter.open_voltages import open_voltages
+from stream_sources.online_sorter.sorter_metrics import serve_metrics
+from stream_sources.online_sorter.source import OnlineSorterSource, SorterOptions
+
+
+@dataclass(frozen=True, slots=True)
+class SorterPlace:
+    """Where a sorter listens, and to whom."""
+
+    bind: str
+    is_insecure: bool = False
+    metrics_port: int | None = None
+    wait_for_subscribers: int = 0
+
+
+def sort_live(
+    voltages: str,
+    templates: Path,
+    options: SorterOptions,
+    place: SorterPlace,
+    clock: Clock,
+    *,
+    duration_s: float | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_bound: Callable[[str, int | None], None] = lambda *_: None,
+) -> dict[str, Any]:
+    """Sort until the voltages end or it is asked to stop.
+
+    Parameters
+    ----------
+    voltages : str
+        As in `open_voltages`.
+    on_bound : callable
+        Called with the address of the spikes and the port of the metrics.
+
+    Returns
+    -------
+    report : dict
+        What was sent, how fast, and the state of each unit.
+    """
+    options.check()  # before templates are estimated
+    known = open_templates(templates)
+    with closing(
+        open_voltages(voltages, speed=options.speed, duration_s=duration_s, clock=clock)
+    ) as opened:
+        source = OnlineSorterSource(opened, known, options, clock=clock)
+        with serve_metrics(source, place.metrics_port) as port:
+            totals = publish_live(
+                source,
+                place.bind,
+                clock,
+                is_insecure=place.is_insecure,
+                is_lossless=options.speed is None,
+                wait_for_subscribers=place.wait_for_subscribers,
+                should_stop=should_stop,
+                on_bound=lambda address: on_bound(address, port),
+            )
+    return {
+        "source": source.label,
+        "templates": known.origin,
+        **asdict(options),
+        **asdict(source.counters),
+        **asdict(totals),
+        **source.load.figures._asdict(),
+        "max_behind_s": source.load.max_behind_s,
+        "real_time_factor": source.load.busy_s / max(source.load.sorted_s, 1e-9),
+        "n_units_lost": source.units.n_lost,
+        "units": [asdict(unit) for unit in source.units.states()],
+    }
