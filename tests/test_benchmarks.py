@@ -18,6 +18,7 @@ BENCHMARKS = (
     "trigger_evaluator",
     "trigger",
     "vllm_send",
+    "online_sorter",
     "peers",
 )
 

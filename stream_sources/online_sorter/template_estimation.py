@@ -81,6 +81,9 @@ def estimate_templates(
         If the recording does not have what is needed, or no unit has enough spikes.
     """
     check_recording(recording, origin)
+    if recording.get_total_duration() < SHORTEST_S:
+        found_s = recording.get_total_duration()
+        raise UserError(f"{origin}: it must have {SHORTEST_S:g} s or more, got {found_s:.3f}.")
     preprocessing = preprocessing or Preprocessing()
     rate_hz = float(recording.get_sampling_frequency())
     if problem := preprocessing.problem(rate_hz):
@@ -121,7 +124,7 @@ def layout_of(recording: Any) -> ProbeLayout:
 
 
 def check_recording(recording: Any, origin: str) -> None:
-    """Refuse a recording without gains, without a probe, in several segments, or too short.
+    """Refuse a recording without gains, without a probe, or in several segments.
 
     Raises
     ------
@@ -141,8 +144,6 @@ def check_recording(recording: Any, origin: str) -> None:
         )
     if not recording.has_probe():
         problems.append("it has no probe, so the places of its channels are not known: set_probe")
-    if not problems and recording.get_total_duration() < SHORTEST_S:
-        problems.append(f"it must have {SHORTEST_S:g} s, got {recording.get_total_duration():.3f}")
     if problems:
         raise UserError(f"{origin}: {'; '.join(problems)}.")
 
