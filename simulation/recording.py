@@ -16,15 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulation.nwb_file import (
+    DEVICE,
+    ELECTRODE_COLUMNS,
     FIRST_CHANNEL_ID,
     FIRST_PROBE_ID,
     FIRST_UNIT_ID,
+    INTERVAL_COLUMNS,
     SAMPLING_HZ,
     UNIT_COLUMNS,
+    new_file,
+)
+from stream_sources.recordings.nwb_writing import (
     add_electrodes,
     add_units,
     intervals,
-    new_file,
     write_file,
 )
 
@@ -104,16 +109,18 @@ def write_recording(
     trains = [_train(rng, session, row, rate_hz[row]) for row in range(n_units)]
     file = new_file(DESCRIPTION, seed)
     electrodes = _electrodes()
-    add_electrodes(file, electrodes)
+    add_electrodes(file, electrodes, ELECTRODE_COLUMNS, device=DEVICE)
     add_units(
         file,
         [FIRST_UNIT_ID + row for row in range(n_units)],
         _unit_columns(rng, areas, trains, electrodes),
         np.concatenate(trains),
         np.cumsum([len(train) for train in trains]),
+        UNIT_COLUMNS,
     )
     for stimulus, columns in _presentations(session).items():
-        file.add_time_intervals(intervals(f"{stimulus}_presentations", columns))
+        table = intervals(f"{stimulus}_presentations", columns, INTERVAL_COLUMNS)
+        file.add_time_intervals(table)
     write_file(path, file)
 
 

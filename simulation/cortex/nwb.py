@@ -30,7 +30,13 @@ from simulation.cortex.schedule import Schedule
 from simulation.cortex.session import session_trains
 from simulation.cortex.spikes import SimulatedTrains
 from simulation.cortex.units import CortexUnits
-from simulation.nwb_file import add_electrodes, add_units, intervals, new_file, write_file
+from simulation.nwb_file import DEVICE, ELECTRODE_COLUMNS, INTERVAL_COLUMNS, new_file
+from stream_sources.recordings.nwb_writing import (
+    add_electrodes,
+    add_units,
+    intervals,
+    write_file,
+)
 
 DESCRIPTION = "a simulated animal that watches rendered movies; not a recording of an animal"
 UNFINISHED = ".unfinished"
@@ -147,6 +153,8 @@ def _write_nwb(path: Path, units: CortexUnits, trains: SimulatedTrains, session_
     add_electrodes(
         file,
         ({name: v for name, v in row.items() if name != "layer"} for row in electrodes),
+        ELECTRODE_COLUMNS,
+        device=DEVICE,
     )
     add_units(
         file,
@@ -157,7 +165,8 @@ def _write_nwb(path: Path, units: CortexUnits, trains: SimulatedTrains, session_
         CORTEX_COLUMNS,
     )
     for stimulus, columns in presentation_columns(trains.schedule).items():
-        file.add_time_intervals(intervals(f"{stimulus}_presentations", columns))
+        table = intervals(f"{stimulus}_presentations", columns, INTERVAL_COLUMNS)
+        file.add_time_intervals(table)
     if len(trains.schedule.pulses.start_s):
         _add_pulses(file, trains.schedule)
     write_file(path, file)
