@@ -81,12 +81,7 @@ class SortingSource(RecordingSource):
         play = Play(stream, start_s, duration_s, batch_ms)
         path = str(sorting) if isinstance(sorting, str | Path) else IN_MEMORY
         check_request(path, play, units)
-        if not isinstance(sorting, str | Path):
-            spikes = _from_sorting(sorting, path)
-        elif is_kilosort_folder(Path(sorting)):
-            spikes = read_kilosort(Path(sorting), sampling_rate_hz)
-        else:
-            spikes = _from_sorting(_load(Path(sorting)), path)
+        spikes = read_sorting(sorting, sampling_rate_hz)
         super().__init__(_recording(path, spikes, units, only), play)
 
 
@@ -99,6 +94,23 @@ def units_of_sorting(sorting: Any) -> tuple[Unit, ...]:
         If it is no sorting, or has several segments.
     """
     return _from_sorting(sorting, IN_MEMORY).units
+
+
+def read_sorting(sorting: Any, sampling_rate_hz: float | None = None) -> SorterOutput:
+    """Return every spike of a sorting, in samples.
+
+    `sorting` and `sampling_rate_hz` are as for `SortingSource`.
+
+    Raises
+    ------
+    RecordingError
+        With every problem found.
+    """
+    if not isinstance(sorting, str | Path):
+        return _from_sorting(sorting, IN_MEMORY)
+    if is_kilosort_folder(Path(sorting)):
+        return read_kilosort(Path(sorting), sampling_rate_hz)
+    return _from_sorting(_load(Path(sorting)), str(sorting))
 
 
 def samples_to_ns(sample: NDArray[np.int64], rate_hz: float) -> NDArray[np.int64]:
