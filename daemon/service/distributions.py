@@ -11,7 +11,10 @@ EXTRAS = {
         "bench soak, score, simulate score, rules on what narrations mean",
         ("psutil", "scipy", "matplotlib", "sentence-transformers"),
     ),
-    "rig": ("configs/triggers/serial_pulse.py", ("pyserial",)),
+    "rig": (
+        "stream sorter, calibrate, configs/triggers/serial_pulse.py",
+        ("numba", "scikit-learn", "scipy", "matplotlib", "pyserial"),
+    ),
 }
 """Extras of the package: what needs each, and the distributions that are in it."""
 
