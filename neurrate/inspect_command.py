@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    path: str, *, units: str = "all", units_from: Path | None = None, json: JsonOption = None
+    path: str,
+    *,
+    units: str = "all",
+    units_from: Path | None = None,
+    spikes: bool | None = None,
+    json: JsonOption = None,
 ) -> None:
     """Say what is in a recording or a bundle, and check that it can be used.
 
@@ -27,17 +32,21 @@ def inspect(
         neurrate inspect session.nwb --units allen
         neurrate inspect session.nwb --units-from bundle/
         neurrate inspect https://example.org/session.nwb
+        neurrate inspect dandi:000021/sub-699733573/sub-699733573_ses-715093703.nwb
         neurrate inspect kilosort4/
         neurrate inspect bundle/ --json bundle.json
 
     Parameters
     ----------
     path
-        NWB file or URL, folder of a sorting, or bundle.
+        NWB file or URL, dandi:DANDISET/PATH, folder of a sorting, or bundle.
     units
         For recordings: conditions that a unit must meet, as for 'neurrate stream nwb'.
     units_from
         For recordings: a bundle whose units must all be there.
+    spikes
+        For NWB files: read and check the spike times, most of a file. By default unless they
+        are behind http(s).
     json
         Write the same to this file, as JSON.
     """
@@ -47,22 +56,23 @@ def inspect(
     check_writable(json)
     configure_logging()
     is_bundle = (Path(path) / MANIFEST_NAME).is_file()
-    facts = _bundle_facts(Path(path)) if is_bundle else _recording_facts(path, units, units_from)
+    facts = (
+        _bundle_facts(Path(path))
+        if is_bundle
+        else _recording_facts(path, units, units_from, spikes)
+    )
     print_table(path, [{"": name, "found": _shown(value)} for name, value in facts.items()])
     write_json(json, {"path": path, "kind": "bundle" if is_bundle else "recording", **facts})
 
 
-def _recording_facts(path: str, units: str, units_from: Path | None) -> dict[str, Any]:
+def _recording_facts(
+    path: str, units: str, units_from: Path | None, spikes: bool | None
+) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from stream_sources.recordings.open_source import open_source, units_of
-    from stream_sources.recordings.recording import describe
+    from stream_sources.recordings.open_source import summarise, units_of
 
-    source = open_source(path, units=units, only=units_of(units_from))
-    try:
-        return asdict(describe(source))
-    finally:
-        source.close()
+    return asdict(summarise(path, units=units, only=units_of(units_from), reads_spikes=spikes))
 
 
 def _bundle_facts(folder: Path) -> dict[str, Any]:
@@ -97,6 +107,8 @@ def _shown(value: object) -> str:
             return _counts(value)
         case (str(), *_) if isinstance(value, tuple):
             return "\n".join(value)
+        case None:
+            return "-"
         case list() | tuple():
             return listed(value) or "-"
         case float():

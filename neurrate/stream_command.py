@@ -82,8 +82,8 @@ def nwb(
     Parameters
     ----------
     recording
-        File or URL. A URL needs a server that answers Range requests; what is read is kept in
-        the cache.
+        File, URL or dandi:DANDISET/PATH. A URL needs a server that answers Range requests; what
+        is read is kept in the cache.
     units
         Conditions that a unit must meet, separated by commas: all, good, allen (the AllenSDK's
         default quality filter), area:VISp|VISl, probe:NAME, cell_type:NAME, ids:1|2|3

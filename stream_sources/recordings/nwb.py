@@ -12,14 +12,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from contracts.errors import RecordingError, UserError, listed
-from contracts.population import Population
+from contracts.population import Population, Unit
 from contracts.spikes import utc_text
 from contracts.wire_header import MAX_TEXT
+from stream_sources.recordings.dandi import DandiAsset, is_dandi
 from stream_sources.recordings.labels import table_text
 from stream_sources.recordings.nwb_columns import read_text
 from stream_sources.recordings.nwb_intervals import read_invalid_times, read_presentations
@@ -29,11 +33,24 @@ from stream_sources.recordings.nwb_links import (
     follow,
     library_text,
 )
-from stream_sources.recordings.nwb_spikes import load_trains, read_index, train_problems
-from stream_sources.recordings.nwb_tables import read_unit_ids, read_units
-from stream_sources.recordings.recording import Play, Recording, RecordingSource, check_request
+from stream_sources.recordings.nwb_spikes import (
+    SpikeColumns,
+    load_trains,
+    read_index,
+    train_problems,
+)
+from stream_sources.recordings.nwb_tables import KnownUnits, read_unit_ids, read_units
+from stream_sources.recordings.recording import (
+    Play,
+    Recording,
+    RecordingSource,
+    RecordingSummary,
+    check_request,
+)
 from stream_sources.recordings.remote_file import (
     HDF5_SIGNATURE,
+    PlainAddress,
+    RemoteAddress,
     RemoteFile,
     default_cache_dir,
     is_url,
@@ -53,7 +70,8 @@ class NwbSource(RecordingSource):
     Parameters
     ----------
     path_or_url : str
-        File, or ``http(s)://`` address on a server that answers byte ranges.
+        File, ``http(s)://`` address on a server that answers byte ranges, or ``dandi:...`` as in
+        `DandiAsset`.
     units : str
         Which units: ``all``, ``good``, ``allen``, ``area:VISp|VISl``, ... as in `parse_units`.
     only : sequence of (probe, unit_id), optional
@@ -95,14 +113,56 @@ class NwbSource(RecordingSource):
         super().__init__(recording, play)
 
 
-def _read(
+def describe_nwb(
+    path: str,
+    *,
+    units: str = "all",
+    only: Sequence[tuple[str, str]] | None = None,
+    cache_dir: Path | str | None = None,
+) -> RecordingSummary:
+    """Summarise a file by its tables alone; the parameters are those of `NwbSource`.
+
+    Spike times are most of a file and are neither read nor checked. A session of 1.4 GB over
+    http(s) takes seconds so.
+
+    Raises
+    ------
+    RecordingError
+        With every problem found in the tables.
+    """
+    with open_nwb(path, cache_dir) as file:
+        notes: list[str] = []
+        chosen = _choose(file, path, units, only, notes)
+        identifier = read_text(file, "identifier")
+        return RecordingSummary.of(
+            label=_label(identifier, path),
+            identifier=identifier,
+            units=chosen.units,
+            presentations=read_presentations(file, (), notes),
+            n_spikes=int(np.diff(chosen.spikes.bounds)[chosen.rows].sum()),
+            span_s=None,
+            areas_from=chosen.known.areas_from,
+            probes_from=chosen.known.probes_from,
+            notes=(*notes, "spike times were not read, so they are not checked; --spikes does"),
+        )
+
+
+class _Chosen(NamedTuple):
+    """The units of a file that were asked for: rows of its table."""
+
+    spikes: SpikeColumns
+    known: KnownUnits
+    rows: NDArray[np.int64]
+    units: list[Unit]
+
+
+def _choose(
     file: h5py.File,
     path: str,
     units: str,
     only: Sequence[tuple[str, str]] | None,
-    tables: Sequence[str],
-) -> Recording:
-    notes: list[str] = []
+    notes: list[str],
+) -> _Chosen:
     group = _units_group(file, path)
     spikes = read_index(group, path)
     unit_ids = read_unit_ids(group, len(spikes.bounds) - 1)
@@ -116,8 +176,19 @@ def _read(
             f"units/spike_times holds whole numbers ({spikes.times.data.dtype}), which are taken "
             "as seconds; are they samples?"
         )
+    return _Chosen(spikes, known, rows, [known.table.units[row] for row in rows.tolist()])
+
+
+def _read(
+    file: h5py.File,
+    path: str,
+    units: str,
+    only: Sequence[tuple[str, str]] | None,
+    tables: Sequence[str],
+) -> Recording:
+    notes: list[str] = []
+    spikes, known, rows, chosen = _choose(file, path, units, only, notes)
     trains = load_trains(spikes, rows)
-    chosen = [known.table.units[row] for row in rows.tolist()]
     fill = float(spikes.times.data.fillvalue)
     problems = train_problems(trains, [unit.unit_id for unit in chosen], fill)
     if problems:
@@ -125,7 +196,7 @@ def _read(
     identifier = read_text(file, "identifier")
     return Recording(
         path=path,
-        label=f"nwb:{identifier if 0 < len(identifier) <= MAX_LABEL else _stem(path)}",
+        label=_label(identifier, path),
         identifier=identifier,
         population=Population(chosen),
         trains=trains,
@@ -140,6 +211,10 @@ def _read(
         ),
         notes=tuple(notes),
     )
+
+
+def _label(identifier: str, path: str) -> str:
+    return f"nwb:{identifier if 0 < len(identifier) <= MAX_LABEL else _stem(path)}"
 
 
 def _session_start(file: h5py.File) -> str:
@@ -165,9 +240,9 @@ def open_nwb(path: str, cache_dir: Path | str | None) -> Iterator[h5py.File]:
         The same.
     """
     try:
-        if is_url(path):
+        if address := _address_of(path):
             cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
-            with _open_remote(path, cache) as file:
+            with _open_remote(address, cache) as file:
                 yield file
         else:
             _check_local(Path(path))
@@ -183,8 +258,15 @@ def open_nwb(path: str, cache_dir: Path | str | None) -> Iterator[h5py.File]:
         raise RecordingError(path, _damage(error)) from error
 
 
+def _address_of(path: str) -> RemoteAddress | None:
+    """Return where a file is behind http(s); None for one of this machine."""
+    if is_dandi(path):
+        return DandiAsset(path)
+    return PlainAddress(path) if is_url(path) else None
+
+
 @contextmanager
-def _open_remote(url: str, cache: Path) -> Iterator[h5py.File]:
+def _open_remote(address: RemoteAddress, cache: Path) -> Iterator[h5py.File]:
     """Open a file over http(s).
 
     Raises
@@ -192,7 +274,7 @@ def _open_remote(url: str, cache: Path) -> Iterator[h5py.File]:
     RecordingError
         If a read from the server or the cache failed, even where HDF5 went on without the data.
     """
-    with RemoteFile(url, cache) as remote:
+    with RemoteFile(address, cache) as remote:
         try:
             with h5py.File(remote, "r", rdcc_nbytes=CHUNK_CACHE_BYTES) as file:
                 yield file

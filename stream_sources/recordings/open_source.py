@@ -8,8 +8,9 @@ from typing import Literal
 
 from contracts.errors import RecordingError
 from contracts.manifest import load_manifest
-from stream_sources.recordings.nwb import NwbSource
-from stream_sources.recordings.recording import RecordingSource
+from stream_sources.recordings.dandi import is_dandi
+from stream_sources.recordings.nwb import NwbSource, describe_nwb
+from stream_sources.recordings.recording import RecordingSource, RecordingSummary, describe
 from stream_sources.recordings.remote_file import is_url
 from stream_sources.recordings.sorting import SortingSource
 
@@ -32,7 +33,7 @@ def open_source(
     Parameters
     ----------
     path : str
-        NWB 2 file, ``http(s)://`` address of one, or folder of a sorter.
+        NWB 2 file, ``http(s)://`` address of one or ``dandi:DANDISET/PATH``, or folder of a sorter.
     stream : str, optional
         Name of the stream; by default ``nwb`` or ``sorting``.
     units : str
@@ -56,7 +57,9 @@ def open_source(
         )
     if "://" in path and not is_url(path):
         raise RecordingError(
-            path, "an address must begin with http:// or https://; for S3, give the https one"
+            path,
+            "an address must begin with http:// or https:// (for S3, give the https one), or be "
+            "dandi:DANDISET/PATH",
         )
     if kind == "sorting":
         return SortingSource(
@@ -82,9 +85,41 @@ def open_source(
     )
 
 
+def summarise(
+    path: str,
+    *,
+    units: str = "all",
+    only: Sequence[tuple[str, str]] | None = None,
+    reads_spikes: bool | None = None,
+) -> RecordingSummary:
+    """Say what a recording holds; parameters as in `open_source`.
+
+    Spike times are read and checked if `reads_spikes`, by default unless they are behind http(s).
+
+    Raises
+    ------
+    RecordingError
+        If it cannot be read.
+    """
+    if reads_spikes is None:
+        reads_spikes = not is_remote(path)
+    if not reads_spikes and kind_of(path) == "nwb":
+        return describe_nwb(path, units=units, only=only)
+    source = open_source(path, units=units, only=only)
+    try:
+        return describe(source)
+    finally:
+        source.close()
+
+
 def kind_of(path: str) -> Literal["nwb", "sorting"]:
     """Say what a path names: a folder is a sorting, a file or an address NWB."""
-    return "sorting" if not is_url(path) and Path(path).is_dir() else "nwb"
+    return "nwb" if is_remote(path) or not Path(path).is_dir() else "sorting"
+
+
+def is_remote(path: str) -> bool:
+    """Return whether a recording is behind http(s)."""
+    return is_url(path) or is_dandi(path)
 
 
 def units_of(bundle: Path | None) -> list[tuple[str, str]] | None:

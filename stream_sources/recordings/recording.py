@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contracts.clock import MAX_SESSION_NS, ns_to_second, second_to_ns
 from contracts.errors import MisuseError, RecordingError
-from contracts.population import Population
+from contracts.population import Population, Unit
 from contracts.spikes import MAX_SPAN_NS, STREAM_NAME, Mark, SpikeBatch
 from stream_sources.recordings.presentations import Presentations
 from stream_sources.recordings.trains import SpikeTrains, walk_blocks
@@ -160,8 +160,8 @@ class RecordingSummary:
     ----------
     n_units, n_spikes : int
         Of the chosen units in the chosen part.
-    span_s : tuple of float
-        First and last second of what would be sent.
+    span_s : tuple of float, or None
+        First and last second of what would be sent; None where spike times were not read.
     areas, probes, cell_types, qualities : dict of str to int
         Units of each, most first; the empty name stands for unknown.
     presentations : dict of str to int
@@ -174,7 +174,7 @@ class RecordingSummary:
     identifier: str
     n_units: int
     n_spikes: int
-    span_s: tuple[float, float]
+    span_s: tuple[float, float] | None
     areas: dict[str, int]
     probes: dict[str, int]
     cell_types: dict[str, int]
@@ -182,25 +182,34 @@ class RecordingSummary:
     presentations: dict[str, int]
     areas_from: str
     probes_from: str
-    sampling_rate: str
     notes: tuple[str, ...]
+    sampling_rate: str = ""
+
+    @classmethod
+    def of(cls, units: Sequence[Unit], presentations: Presentations, **more: Any) -> Self:
+        """Count the units and the presentations; `more` are the other attributes."""
+        rows = presentations.stimulus.tolist()
+        return cls(
+            n_units=len(units),
+            areas=_most_first(unit.area for unit in units),
+            probes=_most_first(unit.probe for unit in units),
+            cell_types=_most_first(unit.cell_type for unit in units),
+            qualities=_most_first(unit.quality for unit in units),
+            presentations=dict(Counter(presentations.names[row] for row in rows)),
+            **more,
+        )
 
 
 def describe(source: RecordingSource) -> RecordingSummary:
     """Summarise what a recording holds."""
-    units = source.population.units
     start_ns, stop_ns = source.span_ns
-    return RecordingSummary(
+    return RecordingSummary.of(
+        source.population.units,
+        source.presentations,
         label=source.label,
         identifier=source.identifier,
-        n_units=len(units),
         n_spikes=source.n_spikes,
         span_s=(ns_to_second(start_ns), ns_to_second(stop_ns)),
-        areas=_most_first(unit.area for unit in units),
-        probes=_most_first(unit.probe for unit in units),
-        cell_types=_most_first(unit.cell_type for unit in units),
-        qualities=_most_first(unit.quality for unit in units),
-        presentations=dict(Counter(mark.stimulus for mark in source.marks())),
         areas_from=source.areas_from,
         probes_from=source.probes_from,
         sampling_rate=source.sampling_rate,

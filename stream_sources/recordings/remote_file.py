@@ -1,7 +1,8 @@
 """An HDF5 file behind http(s), read by byte ranges and kept in a cache on disk.
 
 The first request asks for eight bytes, so that a wrong address, server or file is reported at once;
-remfile, which reads the rest, would try for 25 s.
+remfile, which reads the rest, would try for 25 s. An address may be signed and expire: what is kept
+belongs to the file, not to its signature, and an address that can be signed anew is.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from http.client import HTTPException, InvalidURL
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
@@ -41,6 +42,57 @@ CONTENT_RANGE = re.compile(r"bytes 0-\d/(\d+)")
 """Of the first request: eight bytes, or fewer of a file that has no more."""
 
 
+EXPIRED = frozenset({401, 403})
+"""What servers answer to a signature that has expired."""
+
+
+class RemoteAddress(Protocol):
+    """Where a file is.
+
+    Attributes
+    ----------
+    name : str
+        For people.
+    key : str
+        Names the file in the cache, whatever its signature.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 - described above
+    @property
+    def key(self) -> str: ...  # noqa: D102 - described above
+
+    def url(self) -> str:
+        """Return where it is now."""
+        ...
+
+    def renewed_url(self) -> str | None:
+        """Return an address that was signed anew; None if this one cannot be."""
+        ...
+
+
+class PlainAddress:
+    """An address that a person gave."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        path, _, query = url.partition("?")
+        is_signed = any(mark in query.casefold() for mark in SIGNATURES)
+        self.key = path if is_signed else url
+        self.name = f"{path}?..." if is_signed else url  # a signature is a password
+
+    def url(self) -> str:
+        """Return it."""
+        return self._url
+
+    def renewed_url(self) -> None:
+        """Return None: who signed it is not known."""
+
+
+SIGNATURES = ("signature=", "sig=")
+"""What the query of a signed address holds: S3 and Google (``X-...-Signature``), Azure."""
+
+
 class RemoteInfo(NamedTuple):
     """Size and version of a file, as the server reports them."""
 
@@ -60,8 +112,8 @@ class ChunkCache:
         If the folder cannot be read or written, at creation or in any call.
     """
 
-    def __init__(self, folder: Path, url: str, n_bytes: int) -> None:
-        self.folder, self._url, self._n_bytes = folder, url, n_bytes
+    def __init__(self, folder: Path, name: str, n_bytes: int) -> None:
+        self.folder, self._name, self._n_bytes = folder, name, n_bytes
         with self._problems():
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
@@ -95,7 +147,7 @@ class ChunkCache:
             yield
         except OSError as error:
             raise RecordingError(
-                self._url,
+                self._name,
                 f"what is read from the server cannot be kept in {self.folder}: "
                 f"{error.strerror or error}. Choose another folder with --cache-dir or "
                 "XDG_CACHE_HOME.",
@@ -118,23 +170,23 @@ class RemoteFile(io.RawIOBase):
         cannot be written.
     """
 
-    def __init__(self, url: str, cache_dir: Path) -> None:
+    def __init__(self, address: RemoteAddress, cache_dir: Path) -> None:
         import remfile  # brings requests
 
         super().__init__()
-        info = check_ranges(url)
-        name = hashlib.sha256(f"{url}|{info.n_bytes}|{info.version}".encode()).hexdigest()
-        self.url = url
+        info = check_ranges(address)
+        version = hashlib.sha256(f"{address.key}|{info.n_bytes}|{info.version}".encode())
+        self.name = address.name
         self.failure: RecordingError | None = None
-        self.cache = cache_dir / "remote" / name[:16]
+        self.cache = cache_dir / "remote" / version.hexdigest()[:16]
         self._remote = remfile.File(
-            url,
-            disk_cache=ChunkCache(self.cache, url, info.n_bytes),
+            address.key,  # of the chunks in the cache; where they are is decided at each request
+            disk_cache=ChunkCache(self.cache, address.name, info.n_bytes),
             _max_cache_size=MEMORY_CACHE_BYTES,
             _size=info.n_bytes,
         )
         session = self._remote.session
-        session.request = partial(_request_range, session.request, info)
+        session.request = partial(_request_range, session.request, info, address)
         self.n_bytes = info.n_bytes
 
     def readable(self) -> bool:
@@ -169,7 +221,7 @@ class RemoteFile(io.RawIOBase):
         try:
             view[:n_bytes] = self._remote.read(n_bytes)
         except Exception as error:  # remfile raises Exception itself
-            self.failure = self.failure or _read_failure(self.url, error)
+            self.failure = self.failure or _read_failure(self.name, error)
             raise OSError(str(self.failure)) from error
         return n_bytes
 
@@ -191,7 +243,7 @@ def default_cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "neurrate"
 
 
-def check_ranges(url: str) -> RemoteInfo:
+def check_ranges(address: RemoteAddress) -> RemoteInfo:
     """Ask a server for the first eight bytes of a file.
 
     Raises
@@ -199,19 +251,25 @@ def check_ranges(url: str) -> RemoteInfo:
     RecordingError
         If the server or the file cannot be used, with the reason and the remedy.
     """
+    name = address.name
     try:
-        request = Request(_quoted(url), headers={"Range": "bytes=0-7"})
+        request = Request(quoted(address.url()), headers={"Range": "bytes=0-7"})
         with urlopen(request, timeout=RANGE_TIMEOUT_S) as response:
-            return _info_of(url, response)
+            return _info_of(name, response)
     except HTTPError as error:
         error.close()
-        raise RecordingError(url, _status_problem(error.code, error.reason)) from error
+        raise RecordingError(name, status_problem(error.code, error.reason)) from error
     except (URLError, TimeoutError, HTTPException, OSError, ValueError) as error:
-        raise RecordingError(url, _reach_problem(error)) from error
+        raise RecordingError(name, reach_problem(error)) from error
 
 
 def _request_range(
-    request: Callable[..., Any], info: RemoteInfo, *args: Any, **options: Any
+    request: Callable[..., Any],
+    info: RemoteInfo,
+    address: RemoteAddress,
+    method: str,
+    _: str,
+    **options: Any,
 ) -> Any:
     """Request a range in place of remfile, and check that the answer is that range of that file.
 
@@ -220,7 +278,9 @@ def _request_range(
     OSError
         If it is another range, or the file was replaced since the first request.
     """
-    response = request(*args, **options, timeout=RANGE_TIMEOUT_S)
+    response = request(method, address.url(), **options, timeout=RANGE_TIMEOUT_S)
+    if response.status_code in EXPIRED and (url := address.renewed_url()):
+        response = request(method, url, **options, timeout=RANGE_TIMEOUT_S)
     wanted = options["headers"]["Range"].replace("=", " ")
     found = response.headers.get("Content-Range", "")
     if response.status_code == 206 and found != f"{wanted}/{info.n_bytes}":
@@ -231,17 +291,18 @@ def _request_range(
     return response
 
 
-def _read_failure(url: str, error: Exception) -> RecordingError:
+def _read_failure(name: str, error: Exception) -> RecordingError:
     if isinstance(error, RecordingError):
         return error
     return RecordingError(
-        url,
+        name,
         f"the server stopped answering: {error}. The file itself may be sound; try again, what was "
         "read is kept.",
     )
 
 
-def _reach_problem(error: Exception) -> str:
+def reach_problem(error: Exception) -> str:
+    """Say why a server could not be asked, and what to do."""
     reason = getattr(error, "reason", None) or error
     if isinstance(reason, ssl.SSLCertVerificationError):
         return (
@@ -257,31 +318,31 @@ def _reach_problem(error: Exception) -> str:
     return f"cannot reach the server: {reason}. Check the address and the network."
 
 
-def _quoted(url: str) -> str:
+def quoted(url: str) -> str:
     """Return an address with its path and query percent-encoded, as browsers and remfile do."""
     parts = urlsplit(url)
     path, query = (quote(text, safe="/%:@!$&'()*+,;=~?") for text in (parts.path, parts.query))
     return parts._replace(path=path, query=query).geturl()
 
 
-def _info_of(url: str, response: Any) -> RemoteInfo:
+def _info_of(name: str, response: Any) -> RemoteInfo:
     head = response.read(8)
     whole = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if response.status != 206 or whole is None:
         raise RecordingError(
-            url,
+            name,
             "the server does not answer byte ranges, so the file would have to be fetched "
             "whole. Download it and give its path.",
         )
     if len(head) < min(len(HDF5_SIGNATURE), int(whole[1])):
         raise RecordingError(
-            url,
+            name,
             f"the server's answer was cut short: 8 bytes were asked for, {len(head)} came. Try "
             "again, or download the file.",
         )
     if head != HDF5_SIGNATURE:
         raise RecordingError(
-            url,
+            name,
             f"it is not an HDF5 file: it begins with {head!r}. Give the address of the file "
             "itself, not of a page about it.",
         )
@@ -292,7 +353,8 @@ def _version_of(response: Any) -> str:
     return response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
 
 
-def _status_problem(code: int, reason: str) -> str:
+def status_problem(code: int, reason: str) -> str:
+    """Say what a status of HTTP means for the user."""
     if code in {404, 410}:
         return f"the server has no such file ({code} {reason}). Check the address."
     if code in {401, 403}:

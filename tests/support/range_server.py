@@ -1,14 +1,22 @@
-"""A loopback HTTP server of one folder, with byte ranges that can be switched off, and faults."""
+"""A loopback HTTP server of one folder, with byte ranges that can be switched off, and faults.
+
+It may want a signature in the query, which expires; and be a DANDI archive of that folder, whose
+API (https://api.dandiarchive.org/swagger) hands out the signatures.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
+from typing import Any
+from urllib.parse import parse_qs, unquote
 
 
 class RangeServer(ThreadingHTTPServer):
@@ -30,6 +38,35 @@ class RangeServer(ThreadingHTTPServer):
         self.n_allowed = 1_000_000
         """Requests that are answered at all; the next ones are refused."""
         self.n_requests = 0
+        self.signature_lasts: int | None = None
+        """Requests for which a signature is taken; None if none is wanted."""
+        self.n_signatures = 0
+        self.n_refused = 0
+        self.n_used = 0
+        """Requests with the newest signature."""
+        self.drops: set[int] = set()
+        """Numbers of requests whose connection is closed without an answer."""
+        self.latency_s = 0.0
+        self.key = ""
+        """What the archive wants to see; empty for an open one."""
+        self.dandisets: dict[str, dict[str, str | None]] = {}
+        """Of the archive: versions of each, and the Zarr of each path or None."""
+
+    def sign(self) -> str:
+        """Return a new signature; the ones before are worth nothing from now on."""
+        self.n_signatures += 1
+        self.n_used = 0
+        return f"X-Amz-Signature={self.n_signatures:08d}"
+
+    def takes(self, query: str) -> bool:
+        """Return whether a request carries a signature that has not expired."""
+        if self.signature_lasts is None:
+            return True
+        is_newest = query == f"X-Amz-Signature={self.n_signatures:08d}"
+        self.n_used += is_newest
+        is_taken = is_newest and self.n_used <= self.signature_lasts
+        self.n_refused += not is_taken
+        return is_taken
 
     def url(self, name: str) -> str:
         """Return the address of a file."""
@@ -42,8 +79,20 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 5
 
     def do_GET(self) -> None:
-        self.server.n_requests += 1
-        path = self.server.folder / unquote(self.path.partition("?")[0].lstrip("/"))
+        server = self.server
+        server.n_requests += 1
+        time.sleep(server.latency_s)
+        if server.n_requests in server.drops:
+            self.close_connection = True
+            return
+        if self.path.startswith("/api/"):
+            self._answer_api(*self.path.removeprefix("/api/").split("?", 1))
+            return
+        name, _, query = self.path.partition("?")
+        if not server.takes(query):
+            self.send_error(403)
+            return
+        path = server.folder / unquote(name.lstrip("/"))
         if self.server.n_requests > self.server.n_allowed:
             self.send_error(403)
             return
@@ -64,9 +113,43 @@ class _Handler(BaseHTTPRequestHandler):
             first, last = 0, last - first
         headers = {
             "Content-Range": f"bytes {first}-{last}/{len(data)}",
-            "ETag": f'"{len(data)}{fault}"',
+            "ETag": f'"{hashlib.sha256(data).hexdigest()[:16]}{fault}"',
         }
         self._answer(206, data[first : last + 1], headers)
+
+    def _answer_api(self, path: str, query: str = "") -> None:
+        """Answer as the archive does; an asset's id is its path, spelled in hex."""
+        server = self.server
+        if server.key and self.headers.get("Authorization") != f"token {server.key}":
+            self.send_error(401)
+            return
+        match path.strip("/").split("/"):
+            case ["assets", asset_id, "download"]:
+                name = bytes.fromhex(asset_id).decode()
+                self.send_response(302)
+                self.send_header("Location", f"{server.url(name)}?{server.sign()}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+            case ["dandisets", dandiset] if f"{dandiset}@draft" in server.dandisets:
+                named = [name.partition("@") for name in server.dandisets]
+                published = [v for d, _, v in named if d == dandiset and v != "draft"]
+                newest = {"version": max(published)} if published else None
+                self._answer_json({"most_recent_published_version": newest})
+            case ["dandisets", dandiset, "versions", version, "assets"] if (
+                assets := server.dandisets.get(f"{dandiset}@{version}")
+            ):
+                prefix = parse_qs(query)["path"][0]
+                found = [
+                    {"asset_id": name.encode().hex(), "path": name, "zarr": zarr}
+                    for name, zarr in sorted(assets.items())
+                    if name.startswith(prefix)
+                ]
+                self._answer_json({"count": len(found), "results": found})
+            case _:
+                self.send_error(404)
+
+    def _answer_json(self, value: Any) -> None:
+        self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _cut(self, body: bytes) -> bytes:
         return body if self.server.n_requests <= self.server.n_sound else body[: len(body) // 2]

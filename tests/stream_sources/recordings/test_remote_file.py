@@ -148,7 +148,7 @@ def test_a_failed_read_is_an_error_even_where_hdf5_goes_on(
     real = remote_file.RemoteFile.readinto
 
     def once(self: remote_file.RemoteFile, buffer: bytearray) -> int:
-        self.failure = RecordingError(self.url, "the server stopped answering: gone")
+        self.failure = RecordingError(self.name, "the server stopped answering: gone")
         return real(self, buffer)
 
     monkeypatch.setattr(remote_file.RemoteFile, "readinto", once)
