@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from contracts.embedding import PatchEmbedding
 from contracts.errors import DependencyError, EngineError, ManifestError, UserError
@@ -24,6 +23,7 @@ from contracts.manifest import (
     load_manifest,
     sha256_of,
 )
+from contracts.progress import ProgressBar
 from contracts.window import Window, WindowSpec
 from daemon.encoders.engine_cache import get_engine, refuse_engine, target_gpu
 from daemon.encoders.protocol import Graph
@@ -356,7 +356,7 @@ def _narrate_with(manifest: Manifest) -> Narrate:
     def narrate_grids(grids: NDArray[np.float32]) -> Sequence[str]:
         texts: list[str] = []
         firsts = range(0, len(grids), NARRATED_AT_ONCE)
-        for first in tqdm(firsts, "narrating", unit="batch", disable=None, leave=False):
+        for first in ProgressBar(firsts, desc="narrating", unit="batch", leave=False):
             embeddings = [
                 PatchEmbedding(window, "all", n_units, manifest.patch_grid, grid)
                 for grid in grids[first : first + NARRATED_AT_ONCE]

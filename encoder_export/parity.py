@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch  # noqa: TID253 - the reference is the torch network
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from contracts.embedding import patch_cosines
 from contracts.errors import UserError
 from contracts.manifest import sha256_of
+from contracts.progress import ProgressBar
 from daemon.encoders.onnx import import_runtime, open_session
 from encoder_export.onnx_graph import Precision, reference_model
 from encoder_training.data_set.training_set import Scaling
@@ -236,7 +236,7 @@ def measure_parity(
     narrated = set(np.linspace(0, n - 1, gate.n_narrations).astype(int).tolist())
     totals = _Totals()
     grids: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
-    for first in tqdm(range(0, n, BATCH), "comparing", unit="batch", disable=None, leave=False):
+    for first in ProgressBar(range(0, n, BATCH), desc="comparing", unit="batch", leave=False):
         rows = slice(first, min(first + BATCH, n))
         counts, masks = gate.counts[rows], gate.masks[rows]
         totals.add(reference(counts, masks), run(counts, masks))

@@ -35,9 +35,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from contracts.errors import UserError
+from contracts.progress import ProgressBar
 from encoder_training.data_set.alignment import frame_at
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import TrainingSet, thinned
@@ -154,7 +154,7 @@ def choose_lag(
     latest = paired[-1]
     run = _runs(latest.data, latest.window_of[validation], movie_time(prepared))
     errors = []
-    for candidate in tqdm(paired, desc="choosing the lag", unit="lag", disable=None):
+    for candidate in ProgressBar(paired, desc="choosing the lag", unit="lag"):
         learned, tested = candidate.window_of[train], candidate.window_of[validation]
         inputs = [z_scored(candidate.data, rows, learned) for rows in (learned, tested)]
         errors.append(unexplained(inputs[0], inputs[1], targets, run))

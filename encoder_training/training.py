@@ -15,10 +15,10 @@ import numpy as np
 import torch  # noqa: TID253 - this module is torch code
 from numpy.typing import NDArray
 from torch import Tensor  # noqa: TID253 - as above
-from tqdm import tqdm
 
 from contracts.clock import NS_PER_S, Clock, HostClock
 from contracts.errors import MisuseError, UserError
+from contracts.progress import ProgressBar
 from encoder_training.checkpoint import (
     Checkpoint,
     fingerprint,
@@ -112,7 +112,7 @@ def train_encoder(
             if on_resume is not None:
                 on_resume(tuple(run.history))
         done, total = (steps * options.batch_size for steps in (run.step, run.n_steps))
-        with tqdm(total=total, initial=done, desc="training", unit="window", disable=None) as bar:
+        with ProgressBar(total=total, initial=done, desc="training", unit="window") as bar:
             while not run.is_over:
                 row = run.train_one_epoch(bar)
                 bar.set_postfix(cosine=f"{row.validation_cosine:.3f}", skill=f"{row.skill:.3f}")
@@ -178,7 +178,7 @@ class TrainingRun:
         """The pass whose weights are kept, from 1."""
         return self._kept_pass
 
-    def train_one_epoch(self, bar: tqdm[None]) -> TrainingEpoch:
+    def train_one_epoch(self, bar: ProgressBar) -> TrainingEpoch:
         """Make the steps of a pass, or those that time allows, and validate."""
         self._network.train()
         n_drawn = self._steps_per_epoch * self._batch_size

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch  # noqa: TID253 - this module runs the encoder
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from contracts.confidence import CHANCE, WindowFeatures
 from contracts.population import Selection
+from contracts.progress import ProgressBar
 from encoder_training.confidence.window_features import activity_of
 from encoder_training.data_set.training_set import Scaling, TrainingSet
 from encoder_training.evaluation.masked_encoder import MaskedEncoder, batches
@@ -49,7 +49,7 @@ class WindowDecoder:
         encoder: EncoderNetwork,
         scaling: Scaling,
         features: WindowFeatures,
-        bar: tqdm[None],
+        bar: ProgressBar,
     ) -> None:
         self._held_out = held_out
         self._data: TrainingSet = held_out.data

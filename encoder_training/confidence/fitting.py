@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from contracts.confidence import ConfidenceModel, WindowFeatures
 from contracts.population import Population, Selection, random_cycle
+from contracts.progress import ProgressBar
 from encoder_training.confidence.decoding import DecodedWindows, WindowDecoder
 from encoder_training.confidence.guessed_sigmoid import fit_guessed_sigmoid
 from encoder_training.confidence.results import (
@@ -73,7 +73,7 @@ def fit_confidence(
     selections = _tested_populations(data.population)
     n_shuffled = round(SHUFFLED_SHARE * max_windows) if data.n_units > 1 else 0
     n_decoded = max_windows + n_shuffled + len(few) * len(selections)
-    with tqdm(total=n_decoded, desc="calibrating", unit="window", disable=None) as bar:
+    with ProgressBar(total=n_decoded, desc="calibrating", unit="window") as bar:
         decoder = WindowDecoder(held_out, encoder, scaling, features, bar)
         random_masks = PopulationMasks(data.population, masking or MaskingOptions())
         rng = np.random.default_rng([seed, 5])

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from contracts.atomic_files import whole_file
 from contracts.binning import BinRate
 from contracts.errors import MisuseError, UserError
+from contracts.progress import ProgressBar
 
 SpikesBetween = Callable[[int, int], tuple[NDArray[np.int64], NDArray[np.integer]]]
 """Called with the start and the stop of chunks, half open, session nanoseconds, each after the
@@ -76,7 +76,7 @@ def write_counts(
     with (
         whole_file(path) as partial,
         partial.open("wb") as file,
-        tqdm(total=spans.n_rows, desc="counts", unit="bin", unit_scale=True, disable=None) as bar,
+        ProgressBar(total=spans.n_rows, desc="counts", unit="bin", unit_scale=True) as bar,
     ):
         header = {
             "descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)),

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from tqdm import tqdm
 
 from contracts.population import Selection
+from contracts.progress import ProgressBar
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
 from encoder_training.evaluation.baselines import FITS, BaselineData, BaselineDecoder
@@ -67,7 +67,7 @@ def evaluate_encoder(
     n_scored = len(test.rows) * (3 + len(FITS))
     n_scored += len(few.rows) * (len(selections) - 1) * (1 + len(FITS))
     resampled: list[_ResampledScores] = []
-    with tqdm(total=n_scored, desc="evaluating", unit="window", disable=None) as bar:
+    with ProgressBar(total=n_scored, desc="evaluating", unit="window") as bar:
         for population, selection in selections.items():
             bar.set_postfix_str(population)
             training = BaselineData(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from contracts.progress import ProgressBar
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import Split, TrainingSet, thinned
 from encoder_training.evaluation.baselines import BaselineDecoder, FrameMixture
@@ -94,7 +94,7 @@ class EvaluationSet:
         is_same: NDArray[np.bool_] = self.time.movie[None, :] == self.time.movie[true][:, None]
         return is_same
 
-    def score(self, decoder: BaselineDecoder, bar: tqdm[None]) -> WindowScores:
+    def score(self, decoder: BaselineDecoder, bar: ProgressBar) -> WindowScores:
         """Score a method, batch by batch."""
         parts = []
         grid = self.data.targets.shape[1:]

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from contracts.errors import MisuseError, UserError
+from contracts.progress import ProgressBar
 from encoder_training.data_set.prepared import FrameTable
 from encoder_training.devices import resolve_device
 from encoder_training.frames.captions import read_captions
@@ -167,7 +167,7 @@ def fill_captions(
     rows = _chosen(frames, every)
     left = [row for row in rows if _key(frames, row) not in done]
     n_done = len(rows) - len(left)
-    bar = tqdm(total=len(rows), initial=n_done, desc="captions", unit="frame", disable=None)
+    bar = ProgressBar(total=len(rows), initial=n_done, desc="captions", unit="frame")
     try:
         with bar, path.open("a", encoding="utf-8") as file:
             for batch in _batches(frames, left, batch_size):

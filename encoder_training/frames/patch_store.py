@@ -25,11 +25,11 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from contracts.atomic_files import sync, write_json
 from contracts.embedding import PatchGrid
 from contracts.errors import MisuseError, UserError, listed
+from contracts.progress import ProgressBar
 from encoder_training.data_set.prepared import FrameTable
 from encoder_training.frames.movies import Movie, read_frames
 from encoder_training.frames.patch_file import (
@@ -41,9 +41,6 @@ from encoder_training.frames.patch_file import (
     reserve,
     write_at,
 )
-
-FRAMES_AT_ONCE = 16
-"""Pictures of one run of the tower. One takes 0.1 GB in CLIP ViT-L/14 at 336 pixels, measured."""
 
 NOTHING = hashlib.sha256(b"").hexdigest()
 """Where the sha256 over the frames starts; each frame's is over the one before and its bytes."""
@@ -58,6 +55,7 @@ class Tower(Protocol):
 
     grid: PatchGrid
     precision: str
+    frames_at_once: int
 
     def sha256(self) -> str:
         """Return the sha256 over all that the patches depend on but frames and machine."""
@@ -97,8 +95,6 @@ def fill_patches(
     frames: FrameTable,
     movies: Mapping[str, Movie],
     tower: Tower,
-    *,
-    batch_size: int = FRAMES_AT_ONCE,
 ) -> str:
     """Compute the patches of frames and write them, from where an earlier call stopped.
 
@@ -114,9 +110,9 @@ def fill_patches(
     MisuseError
         If there is no frame, or the tower's patches are not of its grid.
     """
-    runs = _runs(frames, movies, batch_size)
+    runs = _runs(frames, movies, tower.frames_at_once)
     shape = (len(frames.number), tower.grid.n_patches, tower.grid.dim)
-    identity = _identity(frames, tower, batch_size)
+    identity = _identity(frames, tower)
     partial, progress_path = _beside(path, ".partial"), _beside(path, ".progress")
     if path.exists():
         progress = _of_whole(path, shape[0])
@@ -166,9 +162,7 @@ def _resume(
     row_bytes = shape[1] * shape[2] * HALF.itemsize
     with (
         partial.open("r+b", buffering=0) as file,
-        tqdm(
-            total=shape[0], initial=progress.n_done, desc="patches", unit="frame", disable=None
-        ) as bar,
+        ProgressBar(total=shape[0], initial=progress.n_done, desc="patches", unit="frame") as bar,
     ):
         for run in runs:
             if run.stop <= progress.n_done:
@@ -209,9 +203,9 @@ def _runs(frames: FrameTable, movies: Mapping[str, Movie], batch_size: int) -> l
     return runs
 
 
-def _identity(frames: FrameTable, tower: Tower, batch_size: int) -> str:
+def _identity(frames: FrameTable, tower: Tower) -> str:
     # The number of pictures at once is part of it: sums may be taken in another order.
-    facts = [tower.sha256(), tower.precision, list(frames.movies), batch_size]
+    facts = [tower.sha256(), tower.precision, list(frames.movies), tower.frames_at_once]
     digest = hashlib.sha256(json.dumps(facts).encode())
     digest.update(frames.movie.astype("<i8").tobytes())
     digest.update(frames.number.astype("<i8").tobytes())

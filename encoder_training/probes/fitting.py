@@ -22,9 +22,9 @@ import numpy as np
 import torch  # noqa: TID253 - this module runs the encoder
 from numpy.typing import NDArray
 from scipy.special import expit
-from tqdm import tqdm
 
 from contracts.errors import DependencyError
+from contracts.progress import ProgressBar
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.training_set import Scaling, Split, TrainingSet, thinned
 from encoder_training.evaluation.bootstrap import Draws, Interval, draw_groups, interval
@@ -110,7 +110,7 @@ def fit_probes(
     )
     predictor = _MeanPatches(data, encoder, scaling)
     n_predicted = 2 * len(train) + sum(len(rows) for pair in used.values() for rows in pair)
-    with tqdm(total=n_predicted, desc="probing", unit="window", disable=None) as bar:
+    with ProgressBar(total=n_predicted, desc="probing", unit="window") as bar:
         learned = np.concatenate(
             [predictor.through(train, mask, bar) for mask in (np.ones_like(random), random)]
         )
@@ -182,7 +182,7 @@ class _MeanPatches:
         self._encoder = MaskedEncoder(encoder, scaling, data.population.select("all"))
 
     def through(
-        self, rows: NDArray[np.int64], mask: NDArray[np.bool_], bar: tqdm[None]
+        self, rows: NDArray[np.int64], mask: NDArray[np.bool_], bar: ProgressBar
     ) -> NDArray[np.float32]:
         """Return mean patches, shape (n, dim), through one mask or one for each window."""
         masks = np.broadcast_to(mask, (len(rows), self._data.n_units))

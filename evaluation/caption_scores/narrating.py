@@ -8,12 +8,12 @@ from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from contracts.embedding import PatchEmbedding, PatchGrid
 from contracts.manifest import Manifest
 from contracts.narration import Status, Utterance
 from contracts.population import Selection
+from contracts.progress import ProgressBar
 from contracts.window import Window
 from daemon.encoders.auto import load_encoder
 from daemon.narrators.auto import load_narrator
@@ -69,8 +69,8 @@ def narrate_windows(
     texts = _Texts(narrator)
     n_at_once = max(1, settings.max_rows // len(names))
     try:
-        with tqdm(
-            total=len(windows.rows) * len(names), desc="narrating", unit="sentence", disable=None
+        with ProgressBar(
+            total=len(windows.rows) * len(names), desc="narrating", unit="sentence"
         ) as bar:
             for first in range(0, len(windows.rows), n_at_once):
                 rows = windows.rows[first : first + n_at_once]

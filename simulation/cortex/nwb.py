@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import UserError
+from contracts.progress import ProgressBar
 from simulation.cortex.drive import FrameSource, ResponseModel
 from simulation.cortex.movie_files import FrameFiles, write_facts
 from simulation.cortex.nwb_columns import (
@@ -125,14 +126,9 @@ def _simulate(
     folder: Path | None,
     progress: bool,
 ) -> SimulatedTrains:
-    from tqdm import tqdm
-
     files = FrameFiles(folder) if folder is not None else None
     n_frames = sum(movie.n_frames for movie in schedule.movies)
-    # disable=None: shown on a terminal alone.
-    with tqdm(
-        total=n_frames, unit="frame", desc="movies", disable=None if progress else True
-    ) as bar:
+    with ProgressBar(total=n_frames, unit="frame", desc="movies", is_silent=not progress) as bar:
 
         def keep(movie: FrameSource, first: int, frames: NDArray[np.uint8]) -> None:
             if files is not None:

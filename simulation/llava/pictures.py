@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from contracts.errors import MisuseError
+from contracts.progress import ProgressBar
 from simulation.llava.sizes import PATCHES, SIDE
 from simulation.scenes.facts import DISTANCES, KINDS, LIGHTS, Facts
 from simulation.scenes.render import render
@@ -74,7 +74,7 @@ def draw_pictures(movie_seed: int, n_scenes: int, *, frames_per_scene: int = 1) 
     labels = np.empty((3, n, PATCHES**2), np.int64)
     facts: list[Facts] = []
     rng = np.random.default_rng([movie_seed, 6])
-    for number in tqdm(range(n_scenes), desc="pictures", unit="scene", disable=None):
+    for number in ProgressBar(range(n_scenes), desc="pictures", unit="scene"):
         scene = random_scene(scene_seed(movie_seed, number))
         for frame in rng.integers(SCENE_FRAMES, size=frames_per_scene).tolist():
             row = len(facts)

@@ -20,11 +20,11 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from contracts.clock import MAX_SESSION_NS, NS_PER_S
 from contracts.errors import RecordingError, listed
 from contracts.population import MAX_UNITS
+from contracts.progress import ProgressBar
 from stream_sources.recordings.nwb_columns import Column, open_column
 from stream_sources.recordings.nwb_links import UnreadableError, is_local
 from stream_sources.recordings.trains import SpikeTrains
@@ -245,8 +245,8 @@ def _copy_trains(column: Column, start: NDArray[np.int64], stop: NDArray[np.int6
     new_start = new_stop - (stop - start)
     n_values = int(n_each.sum())
     pieces = _pieces(column, start[order].tolist(), stop[order].tolist())
-    bar = tqdm(
-        total=n_values, desc="reading spikes", unit="spike", unit_scale=True, delay=2, disable=None
+    bar = ProgressBar(
+        total=n_values, desc="reading spikes", unit="spike", unit_scale=True, delay_s=2
     )
     with bar:
         if n_values * FLOAT64.itemsize <= IN_MEMORY_BYTES:
@@ -283,7 +283,7 @@ def _joined(starts: Sequence[int], stops: Sequence[int], gap: int = 0) -> Iterat
 
 
 def _to_memory(
-    pieces: Iterator[NDArray[np.float64]], n_values: int, bar: tqdm[None]
+    pieces: Iterator[NDArray[np.float64]], n_values: int, bar: ProgressBar
 ) -> NDArray[np.float64]:
     times = np.empty(n_values, dtype=np.float64)
     filled = 0
@@ -295,7 +295,7 @@ def _to_memory(
 
 
 def _to_spool(
-    pieces: Iterator[NDArray[np.float64]], n_values: int, bar: tqdm[None]
+    pieces: Iterator[NDArray[np.float64]], n_values: int, bar: ProgressBar
 ) -> tuple[NDArray[np.float64], mmap.mmap]:
     try:
         with tempfile.TemporaryFile(prefix="neurrate-spikes-") as file:

@@ -23,6 +23,7 @@ class ArithmeticTower:
 
     grid = PatchGrid(rows=2, cols=2, dim=5)
     precision = "float32"
+    frames_at_once = 4
 
     def __init__(self, factor: int = 1, stop_at: int | None = None) -> None:
         self._factor, self._stop_at = factor, stop_at

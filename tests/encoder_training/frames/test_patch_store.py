@@ -33,7 +33,7 @@ class Announced(ArithmeticTower):
             sys.stdin.read()
         return super().patches(frames)
 
-fill_patches(Path(sys.argv[1]), *two_movies(), Announced(), batch_size=4)
+fill_patches(Path(sys.argv[1]), *two_movies(), Announced())
 """
 
 
@@ -42,7 +42,7 @@ def test_patches_are_a_safetensors_file_that_is_mapped(tmp_path):
     frames, movies = two_movies()
     path = tmp_path / "patches.safetensors"
     tower = ArithmeticTower()
-    fill_patches(path, frames, movies, tower, batch_size=4)
+    fill_patches(path, frames, movies, tower)
     stored = load_file(path)["patches"]
     mapped = open_patches(path)
     assert isinstance(mapped, np.memmap)
@@ -59,7 +59,7 @@ def test_killed_in_the_middle_and_gone_on_with_equals_uninterrupted(tmp_path):
     """A process killed in its third batch loses that batch alone, and the file is the same."""
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     frames, movies = two_movies()
-    sha256 = fill_patches(whole, frames, movies, ArithmeticTower(), batch_size=4)
+    sha256 = fill_patches(whole, frames, movies, ArithmeticTower())
     with subprocess.Popen(
         [sys.executable, "-c", CHILD, str(cut)],
         cwd=ROOT,
@@ -71,7 +71,7 @@ def test_killed_in_the_middle_and_gone_on_with_equals_uninterrupted(tmp_path):
         os.kill(child.pid, signal.SIGKILL)
     assert not cut.exists()
     tower = ArithmeticTower()
-    assert fill_patches(cut, frames, movies, tower, batch_size=4) == sha256
+    assert fill_patches(cut, frames, movies, tower) == sha256
     assert tower.n_frames == len(frames.number) - 8
     assert cut.read_bytes() == whole.read_bytes()
 
@@ -80,14 +80,14 @@ def test_rows_written_but_not_counted_are_written_again(tmp_path):
     """What stands behind the last counted row is not trusted."""
     frames, movies = two_movies()
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    fill_patches(whole, frames, movies, ArithmeticTower(), batch_size=4)
+    fill_patches(whole, frames, movies, ArithmeticTower())
     with pytest.raises(KeyboardInterrupt):
-        fill_patches(cut, frames, movies, ArithmeticTower(stop_at=3), batch_size=4)
+        fill_patches(cut, frames, movies, ArithmeticTower(stop_at=3))
     partial = tmp_path / "cut.safetensors.partial"
     content = bytearray(partial.read_bytes())
     content[-100:] = b"\xff" * 100
     partial.write_bytes(content)
-    fill_patches(cut, frames, movies, ArithmeticTower(), batch_size=4)
+    fill_patches(cut, frames, movies, ArithmeticTower())
     assert cut.read_bytes() == whole.read_bytes()
 
 
@@ -108,7 +108,7 @@ def test_another_tower_does_not_go_on(tmp_path, stop_at):
     path = tmp_path / "patches.safetensors"
     _fill(path, stop_at)
     with pytest.raises(UserError, match="another model"):
-        fill_patches(path, frames, movies, ArithmeticTower(factor=3), batch_size=4)
+        fill_patches(path, frames, movies, ArithmeticTower(factor=3))
 
 
 @pytest.mark.parametrize("stop_at", [3, None], ids=["begun", "whole"])
@@ -119,7 +119,7 @@ def test_frames_that_changed_do_not_go_on(tmp_path, stop_at):
     _fill(path, stop_at)
     movies["first"].array[0, 0, 0] ^= 1
     with pytest.raises(UserError, match="pixels have changed"):
-        fill_patches(path, frames, movies, ArithmeticTower(), batch_size=4)
+        fill_patches(path, frames, movies, ArithmeticTower())
 
 
 def test_other_captions_go_on(tmp_path):
@@ -128,7 +128,7 @@ def test_other_captions_go_on(tmp_path):
     path = tmp_path / "patches.safetensors"
     _fill(path, stop_at=3)
     captioned = replace(frames, captions=("a car.",) * len(frames.number))
-    fill_patches(path, captioned, movies, ArithmeticTower(), batch_size=4)
+    fill_patches(path, captioned, movies, ArithmeticTower())
     assert path.exists()
 
 
@@ -205,14 +205,14 @@ def test_a_progress_file_of_noise_is_refused(tmp_path):
     _fill(path, stop_at=3)
     (tmp_path / "patches.safetensors.progress").write_text("{")
     with pytest.raises(UserError, match="does not say how far"):
-        fill_patches(path, frames, movies, ArithmeticTower(), batch_size=4)
+        fill_patches(path, frames, movies, ArithmeticTower())
 
 
 def _fill(path, stop_at):
     """Fill a file, or begin to."""
     tower = ArithmeticTower(stop_at=stop_at)
     if stop_at is None:
-        fill_patches(path, *two_movies(), tower, batch_size=4)
+        fill_patches(path, *two_movies(), tower)
     else:
         with pytest.raises(KeyboardInterrupt):
-            fill_patches(path, *two_movies(), tower, batch_size=4)
+            fill_patches(path, *two_movies(), tower)

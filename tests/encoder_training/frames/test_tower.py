@@ -31,6 +31,7 @@ from contracts.manifest import Manifest, ManifestModel, PatchGridModel
 from daemon.narrators.llava import LlavaNarrator
 from daemon.narrators.protocol import narrate
 from daemon.service.settings import PAPER_PROMPT
+from encoder_training.frames import tower as towers
 from encoder_training.frames.patch_store import fill_patches
 from encoder_training.frames.tower import VisionTower, check_grid
 from evaluation.simulated_encoder import SHIPPED_MODEL
@@ -349,9 +350,10 @@ def test_mixed_precision_is_near(small):
 
 def test_an_interrupted_tower_goes_on_to_the_same_file(tmp_path, small, monkeypatch):
     """Patches of a network, loaded again after an interruption, are the same bit for bit."""
+    monkeypatch.setattr(towers, "FRAMES_AT_ONCE", 4)
     frames, movies = two_movies()
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    fill_patches(whole, frames, movies, VisionTower(str(small)), batch_size=4)
+    fill_patches(whole, frames, movies, VisionTower(str(small)))
     tower = VisionTower(str(small))
     looks = iter(range(2))
     look = tower.patches
@@ -363,8 +365,8 @@ def test_an_interrupted_tower_goes_on_to_the_same_file(tmp_path, small, monkeypa
 
     monkeypatch.setattr(tower, "patches", look_twice)
     with pytest.raises(KeyboardInterrupt):
-        fill_patches(cut, frames, movies, tower, batch_size=4)
-    fill_patches(cut, frames, movies, VisionTower(str(small)), batch_size=4)
+        fill_patches(cut, frames, movies, tower)
+    fill_patches(cut, frames, movies, VisionTower(str(small)))
     assert cut.read_bytes() == whole.read_bytes()
 
 
@@ -409,3 +411,10 @@ def test_the_narrator_takes_such_patches(tmp_path, small, stub_bundle, layer, st
         )[0, ids.shape[1] :]
     assert narration.text == tokenizer.decode(words, skip_special_tokens=True).strip()
     assert narration.text
+
+
+def test_a_slow_tower_is_given_few_pictures_at_once(small, monkeypatch):
+    """An interruption loses one run of the tower, so a run on a CPU has a bound."""
+    assert VisionTower(str(small)).frames_at_once == towers.FRAMES_AT_ONCE
+    monkeypatch.setattr(towers, "CPU_OPERATIONS", 1.0)
+    assert VisionTower(str(small)).frames_at_once == 1
