@@ -29,6 +29,7 @@ def sorter(
     when_behind: str = "wait",
     speed: str = "1",
     seconds: Seconds | None = None,
+    end_silence: Seconds | None = None,
     stream: str = "sorter",
     bind: str = "tcp://127.0.0.1:5570",
     wait_subscribers: SubscriberCount = 0,
@@ -45,12 +46,13 @@ def sorter(
         neurrate stream sorter recording/ --templates calibration/
         neurrate stream sorter recording/ --templates analyzer/ --method nearest --speed max
         neurrate stream sorter recording/ --templates calibration/ --when-behind drop
+        neurrate stream sorter spikeglx:run_g0_t0.imec0.ap.bin --templates calibration/
 
     Parameters
     ----------
     voltages
         Recording that SpikeInterface has saved: a folder, a Zarr folder or a JSON file, with gains
-        and a probe.
+        and a probe. Or spikeglx: and the .ap.bin of a probe, which is followed as it is written.
     templates
         Folder of a calibration, or a SortingAnalyzer that finds its recording.
     method
@@ -64,6 +66,8 @@ def sorter(
         Recorded seconds per second, or max: as fast as it goes, lossless.
     seconds
         Recorded seconds to sort; to the end if omitted.
+    end_silence
+        End a rig's source after so many seconds without samples; if omitted, wait for more.
     stream
         Name of the stream; one for each source that a daemon listens to.
     bind
@@ -97,6 +101,7 @@ def sorter(
             SorterPlace(bind, insecure, metrics_port, wait_subscribers),
             HostClock(),
             duration_s=seconds,
+            end_silence_s=end_silence,
             should_stop=should_stop,
             on_bound=lambda address, port: write_json(
                 address_file, {"spikes": address, "metrics_port": port}

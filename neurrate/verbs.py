@@ -42,7 +42,10 @@ GROUPS = {
     ),
     "emulate": (
         "Play a recording as an acquisition system would send it.",
-        {"open-ephys": Verb("emulate_command:open_ephys", "As the Open Ephys GUI does.")},
+        {
+            "open-ephys": Verb("emulate_command:open_ephys", "As the Open Ephys GUI does."),
+            "spikeglx": Verb("emulate_command:spikeglx", "As SpikeGLX does, in a file."),
+        },
     ),
     "config": (
         "Look at the settings.",

@@ -34,6 +34,7 @@ def sort_live(
     clock: Clock,
     *,
     duration_s: float | None = None,
+    end_silence_s: float | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     on_bound: Callable[[str, int | None], None] = lambda *_: None,
 ) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def sort_live(
 
     Parameters
     ----------
-    voltages : str
+    voltages, duration_s, end_silence_s
         As in `open_voltages`.
     on_bound : callable
         Called with the address of the spikes and the port of the metrics.
@@ -54,7 +55,13 @@ def sort_live(
     options.check()  # before templates are estimated
     known = open_templates(templates)
     with closing(
-        open_voltages(voltages, speed=options.speed, duration_s=duration_s, clock=clock)
+        open_voltages(
+            voltages,
+            speed=options.speed,
+            duration_s=duration_s,
+            end_silence_s=end_silence_s,
+            clock=clock,
+        )
     ) as opened:
         source = OnlineSorterSource(opened, known, options, clock=clock)
         with serve_metrics(source, place.metrics_port) as port:

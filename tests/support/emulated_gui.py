@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contracts.clock import HostClock
 from contracts.population import Population
@@ -13,14 +13,24 @@ from stream_sources.rigs.open_ephys.emulator import EmulatedGui, EmulatorOptions
 from stream_sources.rigs.open_ephys.unit_table import RigUnitTable
 from stream_sources.source import SpikeSource
 
+if TYPE_CHECKING:
+    from spikeinterface import BaseRecording
+
 
 @contextmanager
 def emulated_gui(
-    source: SpikeSource, *, speed: float = 50.0, port: int = 0, **options: Any
+    source: SpikeSource,
+    *,
+    speed: float = 50.0,
+    port: int = 0,
+    recording: BaseRecording | None = None,
+    **options: Any,
 ) -> Iterator[EmulatedGui]:
     """Play once somebody subscribes; stopped and closed at the end of the body."""
     bind = f"tcp://127.0.0.1:{port}"
-    gui = EmulatedGui(source, EmulatorOptions(bind=bind, speed=speed, **options), HostClock())
+    gui = EmulatedGui(
+        source, EmulatorOptions(bind=bind, speed=speed, **options), HostClock(), recording
+    )
     stop = Event()
     thread = Thread(target=gui.play, args=(stop.is_set,))
     thread.start()

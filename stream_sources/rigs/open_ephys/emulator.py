@@ -10,10 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import zmq
+from numpy.typing import NDArray
 
 from contracts.address import TcpAddress, check_bindable
 from contracts.clock import NS_PER_S, Clock
@@ -28,7 +29,11 @@ from stream_sources.rigs.open_ephys.plugin_format import (
     ttl_message,
 )
 from stream_sources.rigs.open_ephys.unit_table import SortedUnit
+from stream_sources.rigs.raw_recording import microvolts_of
 from stream_sources.source import SpikeSource
+
+if TYPE_CHECKING:
+    from spikeinterface import BaseRecording
 
 UNITS_PER_ELECTRODE = 4
 
@@ -95,14 +100,26 @@ class EmulatorOptions:
 class EmulatedGui:
     """Plays a source, whose batches become the blocks.
 
+    Parameters
+    ----------
+    recording : BaseRecording, optional
+        What the channels carry instead of noise; session time 0 is its first sample.
+
     Raises
     ------
     UserError
         If the address is taken or not loopback.
     """
 
-    def __init__(self, source: SpikeSource, options: EmulatorOptions, clock: Clock) -> None:
+    def __init__(
+        self,
+        source: SpikeSource,
+        options: EmulatorOptions,
+        clock: Clock,
+        recording: BaseRecording | None = None,
+    ) -> None:
         self.report = EmulatorReport()
+        self._recording = recording
         self.units = spread_units(source.population.units)
         self._source = source
         self._options = options
@@ -224,12 +241,22 @@ class EmulatedGui:
         times, rows = batch.spike_time_ns[order].tolist(), batch.unit_index[order].tolist()
         self._spikes.extend((self._sample(t), row) for t, row in zip(times, rows, strict=True))
         self._send_spikes(stop - DETECTOR_SAMPLES)
-        for channel in range(options.n_channels):
-            begin = (start + 997 * channel) % (len(self._noise) // 2)
-            microvolts = np.resize(self._noise[begin : begin + stop - start], stop - start)
+        for channel, microvolts in enumerate(self._microvolts(start, stop)):
             args = (options.gui_stream, channel, start, options.rate_hz, microvolts, now_ms)
             self._send(data_message(self._next_number(), *args))
         self.report.n_blocks += 1
+
+    def _microvolts(self, start: int, stop: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the voltages of each channel; none once the recording is over."""
+        if self._recording is not None:
+            start, stop = start + self._sample_zero, stop + self._sample_zero
+            stop = min(stop, self._recording.get_num_samples())
+            if start < stop:
+                yield from microvolts_of(self._recording, start, stop).T
+            return
+        for channel in range(self._options.n_channels):
+            begin = (start + 997 * channel) % (len(self._noise) // 2)
+            yield np.resize(self._noise[begin : begin + stop - start], stop - start)
 
     def _send_spikes(self, stop: int) -> None:
         """Send the spikes before a sample."""

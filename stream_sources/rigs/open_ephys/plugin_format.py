@@ -51,7 +51,8 @@ HEARTBEAT_REPLY = b"heartbeat received"
 class DataBlock(NamedTuple):
     """Continuous data of one channel (up to version 0.2, of all): the rig's clock.
 
-    The voltages are not kept. `rate_hz` is None where a version does not send it.
+    `rate_hz` is None where a version does not send it, `channel` where the block has all of them.
+    `payload` holds float32, not looked at yet; `microvolts` reads it.
     """
 
     number: int
@@ -59,6 +60,24 @@ class DataBlock(NamedTuple):
     first_sample: int
     n_samples: int
     rate_hz: float | None
+    channel: int | None = None
+    payload: bytes = b""
+
+    def microvolts(self) -> NDArray[np.float32]:
+        """Return the voltages of one channel, shape (n_samples,).
+
+        Raises
+        ------
+        WireError
+            If there are not as many as the header says.
+        """
+        if self.channel is None or len(self.payload) != 4 * self.n_samples:
+            raise WireError(
+                "field",
+                f"a block of {self.n_samples} samples of one channel needs "
+                f"{4 * self.n_samples} bytes, got {len(self.payload)}",
+            )
+        return np.frombuffer(self.payload, dtype="<f4")
 
 
 class SortedSpike(NamedTuple):
@@ -117,7 +136,7 @@ def read_message(parts: Sequence[bytes]) -> PluginMessage:
     number = _integer(header, "message_num", "message_no")
     match header.get("type"):
         case "data":
-            return _read_data(number, _object(header, "content"))
+            return _read_data(number, _object(header, "content"), parts[2:])
         case "spike":
             return _read_spike(number, _object(header, "spike"))
         case "event":
@@ -184,7 +203,7 @@ def _header(number: int, kind: str, fields: dict[str, Any]) -> bytes:
     return text.replace("\n", "\r\n").encode("ascii")
 
 
-def _read_data(number: int, content: dict[str, Any]) -> PluginMessage:
+def _read_data(number: int, content: dict[str, Any], payload: Sequence[bytes]) -> PluginMessage:
     n_samples = _integer(content, "num_samples", "n_real_samples")
     if n_samples <= 0:  # up to 0.2 they are sent
         return OtherMessage(number)
@@ -197,6 +216,8 @@ def _read_data(number: int, content: dict[str, Any]) -> PluginMessage:
         _integer(content, "sample_num", "timestamp"),
         n_samples,
         None if rate_hz is None else float(rate_hz),
+        _integer(content, "channel_num") if "channel_num" in content else None,
+        payload[0] if payload else b"",
     )
 
 

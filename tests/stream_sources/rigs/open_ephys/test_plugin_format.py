@@ -62,7 +62,10 @@ def test_bytes_of_continuous_data():
     microvolts = np.array([1.0, -2.0], np.float32)
     parts = data_message(7, "ProbeA-AP", 3, 697, 30_000.0, microvolts, 1764427000123)
     assert parts == [b"DATA\x00", crlf(DATA_HEADER), bytes.fromhex("0000803f000000c0")]
-    assert read_message(parts) == DataBlock(7, "ProbeA-AP", 697, 2, 30_000.0)
+    block = read_message(parts)
+    assert block == DataBlock(7, "ProbeA-AP", 697, 2, 30_000.0, 3, parts[2])
+    assert isinstance(block, DataBlock)
+    np.testing.assert_array_equal(block.microvolts(), microvolts)
 
 
 def test_bytes_of_a_spike():

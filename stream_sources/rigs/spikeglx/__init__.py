@@ -1,0 +1,1 @@
+"""SpikeGLX: the file of a probe, followed while it is written."""
