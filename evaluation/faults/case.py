@@ -47,6 +47,7 @@ class FaultResult:
 
 SECTIONS = {
     "sources": "Sources",
+    "rigs": "Acquisition systems, as `neurrate emulate` plays them",
     "peers": "Peers at an address that the daemon listens to",
     "narrator": "The narrator",
     "subscribers": "Subscribers",

@@ -6,6 +6,7 @@ from evaluation.faults.cases import (  # noqa: F401 - each adds its own
     machine,
     narrator,
     peers,
+    rigs,
     sources,
     subscribers,
 )
