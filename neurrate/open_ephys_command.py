@@ -18,7 +18,9 @@ from neurrate.stop_request import stop_request
 from neurrate.tables import cell, print_table, write_json
 
 if TYPE_CHECKING:
+    from stream_sources.live import LiveSource
     from stream_sources.rigs.open_ephys.source import OpenEphysSource
+    from stream_sources.rigs.synced_source import SyncedSource
 
 RateOption = Annotated[
     float | None,
@@ -40,6 +42,11 @@ def stream(
     settle_ms: SettleMs = 5.0,
     start_timeout: Seconds = 30.0,
     end_silence: Seconds | None = None,
+    sync_to: str = "",
+    sync_pulse: str = "TTL line 1",
+    sync_reference_pulse: str = "",
+    sync_within: Seconds | None = None,
+    sync_lag_ms: float = 0.0,
     bind: str = "tcp://127.0.0.1:5570",
     insecure: bool = False,
     stop_with_stdin: bool = False,
@@ -79,6 +86,16 @@ def stream(
         Seconds in which a plugin must answer at first.
     end_silence
         End after so many seconds without data; if omitted, wait for the next acquisition.
+    sync_to
+        Put the times on the clock of the source at this address, by pulses that both have.
+    sync_pulse
+        Marks that are the pulses.
+    sync_reference_pulse
+        What the other source calls them, if otherwise.
+    sync_within
+        Seconds by which the clocks differ at most; needed where the pulses are periodic.
+    sync_lag_ms
+        By how much later than the other probe this one is expected to answer to marks.
     bind
         Address to publish on; port 0 takes any free one.
     insecure
@@ -100,6 +117,7 @@ def stream(
     from stream_sources.recordings.open_source import units_of
     from stream_sources.rigs.open_ephys.source import OpenEphysSource
     from stream_sources.rigs.open_ephys.unit_table import read_unit_table
+    from stream_sources.rigs.synced_source import on_clock_of
 
     configure_logging()
     check_writable(json)
@@ -123,8 +141,19 @@ def stream(
         if learn is not None:
             _learn(source, table, learn, should_stop)
             return
+        live: LiveSource = source
+        synced: SyncedSource | None = None
+        if sync_to:
+            live = synced = on_clock_of(
+                source,
+                sync_to,
+                pulse=sync_pulse,
+                reference_pulse=sync_reference_pulse,
+                within_s=sync_within,
+                lag_ms=sync_lag_ms,
+            )
         totals = publish_live(
-            source,
+            live,
             bind,
             HostClock(),
             is_insecure=insecure,
@@ -132,6 +161,8 @@ def stream(
             on_bound=lambda address: write_json(address_file, {"spikes": address}),
         )
     numbers = {"source": source.label, **asdict(source.counters), **asdict(totals)}
+    if synced is not None:
+        numbers["sync"] = asdict(synced.counters)
     write_json(json, numbers)
     print_table("Received and sent", [{"": k, "n": cell(v)} for k, v in numbers.items()])
 
