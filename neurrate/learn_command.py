@@ -21,6 +21,7 @@ def learn(
     split: Literal["repeats", "middle", "front", "movies"] = "repeats",
     held_out: str = "",
     captions: Path | None = None,
+    captioner: str | None = None,
     size: Literal["paper", "small", "tiny"] = "paper",
     training_epochs: Passes | None = None,
     max_minutes: AboveZero | None = None,
@@ -59,6 +60,8 @@ def learn(
         How much, or which movies.
     captions
         JSON lines or CSV with movie, frame and caption; those in the recording if omitted.
+    captioner
+        Folder or hub id of a model that captions the frames.
     size
         Of the encoder: paper, small (a laptop trains it), tiny (for trials).
     training_epochs
@@ -88,6 +91,7 @@ def learn(
         split=split,
         held_out=held_out,
         captions=captions,
+        captioner=captioner,
         device=device,
         seed=seed,
     )

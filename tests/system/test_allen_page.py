@@ -1,0 +1,149 @@
+"""Every command of ``docs/allen-session.md``, in its order, on a small session and LLaVA."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contracts.manifest import load_manifest
+from encoder_training.frames.movies import find_movies
+from evaluation.narrations.sbert import word_salads
+from evaluation.simulated_encoder import SHIPPED_MODEL
+from neurrate.cli import main
+from simulation.cortex.nwb import write_session
+from simulation.cortex.schedule import allen_schedule
+from simulation.cortex.units import draw_units
+from simulation.scenes.movie import random_movie
+from tests.support.pictures import no_drawing
+from tests.support.processes import Neurrate
+from tests.support.range_server import range_server
+from tests.support.sentence_models import write_tiny_bert
+
+PAGE = Path(__file__).parents[2] / "docs" / "allen-session.md"
+
+ASSET = "sub-699733573/sub-699733573_ses-715093703.nwb"
+
+LLAVA = "llava-hf/llava-1.5-7b-hf"
+
+SHORTER = {
+    "learn": ("--size", "tiny", "--training-epochs", "1", "--device", "cpu"),
+    "score": ("--windows", "20", "--sentence-model", "bert"),
+}
+"""What a command is given more, so that it does not take hours."""
+
+
+def commands() -> list[list[str]]:
+    """Return the words of each command of the page."""
+    blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    return [shlex.split(line.removeprefix("$ ")) for line in lines]
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Serve a short day as the asset of the page; return the movie's file, as Allen's is."""
+    folder = tmp_path / "archive"
+    (folder / ASSET).parent.mkdir(parents=True)
+    session = write_session(
+        folder / ASSET,
+        units=draw_units(3, 60),
+        schedule=allen_schedule(
+            random_movie("natural_movie_one", seed=61, n_scenes=6, frames_per_scene=15),
+            [random_movie("natural_movie_three", seed=62, n_scenes=2, frames_per_scene=15)],
+            repeats=2,
+            spontaneous_s=1.0,
+            between_s=2.0,
+            pulses_each=0,
+        ),
+        session_seed=1,
+    )
+    movie = tmp_path / "fetched"
+    shown = find_movies(session.movies, ["natural_movie_one"])["natural_movie_one"]
+    with movie.open("wb") as file:
+        np.save(file, shown.frames(0, shown.n_frames))
+    for name, value in (("XDG_CACHE_HOME", str(tmp_path / "cache")), ("HF_HUB_OFFLINE", "1")):
+        monkeypatch.setenv(name, value)
+    with range_server(folder) as server:
+        server.signature_lasts = 100
+        server.dandisets = {"000021@draft": {}, "000021@0.220126.1855": {ASSET: None}}
+        monkeypatch.setenv("DANDI_API_URL", server.url("api"))
+        yield movie
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)  # a training and three processes, on a busy machine
+def test_every_command_does_what_the_page_says(
+    archive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """From the archive to sentences of the daemon; a second training finds all done."""
+    monkeypatch.chdir(tmp_path)
+    write_tiny_bert(tmp_path / "bert", word_salads(0))
+    replayed = []
+    for words in commands():
+        match words[:2]:
+            case ["curl", _]:
+                shutil.copy(archive, words[words.index("-o") + 1])
+            case ["mkdir", _]:
+                subprocess.run(words, check=True)
+            case ["neurrate", "run" | "stream" | "watch"]:
+                replayed.append(words[1:])
+            case ["neurrate", verb]:
+                small = [word.replace(LLAVA, str(SHIPPED_MODEL)) for word in words[1:]]
+                with no_drawing():
+                    assert main([*small, *SHORTER.get(verb, ())]) == 0
+                printed = capsys.readouterr().out
+                if verb == "inspect":
+                    assert "natural_movie_one 360" in printed
+                if verb == "learn":
+                    sha256 = load_manifest(Path("out/bundle")).sha256
+                    assert main([*small, *SHORTER[verb]]) == 0
+                    assert capsys.readouterr().out.count("is finished") == 3
+                    assert load_manifest(Path("out/bundle")).sha256 == sha256
+    assert [words[0] for words in replayed] == ["run", "stream", "watch"]
+    replay(*replayed, folder=tmp_path)
+
+
+def replay(run: list[str], stream: list[str], watch: list[str], *, folder: Path) -> None:
+    """Start the three on free ports, and compare what they counted and showed."""
+    stream[stream.index("--start") + 1] = "2"
+    stream += ["--seconds", "12"]
+    with ExitStack() as running:
+
+        def start(*words: str, name: str) -> Neurrate:
+            return running.enter_context(Neurrate(*words, folder=folder, name=name))
+
+        source = start(*stream, "--bind", "tcp://127.0.0.1:*", name="source")
+        spikes = source.addresses()["spikes"]
+        daemon = start(
+            *run, "--connect", spikes, "--publish", "tcp://127.0.0.1:*", "--set", "http.port=0",
+            "--exit-at-end", name="daemon",
+        )  # fmt: skip
+        with (folder / "watch.log").open("wb") as log:
+            shown = subprocess.Popen(
+                [sys.executable, "-m", "neurrate", *watch, "--connect",
+                 daemon.addresses()["publish"]],
+                stdout=log, stderr=log,
+            )  # fmt: skip
+            running.callback(shown.wait)
+            running.callback(shown.kill)
+            assert source.wait() == 0, source.text()
+            assert daemon.wait() == 0, daemon.text()
+            shown.send_signal(signal.SIGINT)
+            shown.wait()
+    assert daemon.summary()["counters"]["spikes_binned"] == source.summary()["n_spikes"] > 0
+    text = (folder / "watch.log").read_text(errors="replace")
+    for population in ("all", "VISp", "LGd", "shuffled", "silent"):
+        assert population in text
