@@ -66,14 +66,13 @@ class BlockCutter:
 
     def begin(self, sample: int) -> None:
         """Go on at a sample; what was not taken out with `flush` is dropped."""
-        self._first = sample  # of the samples that are kept
         self._stop = sample
         self._done = sample  # all before it is in a block
-        self._pieces: list[NDArray[np.float32]] = []
+        self._pieces: list[tuple[int, NDArray[np.float32]]] = []  # each from a sample on
 
     def add(self, traces_uv: NDArray[np.float32]) -> Iterator[VoltageBlock]:
         """Take the next samples, shape (n_samples, n_channels); yield blocks that are complete."""
-        self._pieces.append(traces_uv)
+        self._pieces.append((self._stop, traces_uv))
         self._stop += len(traces_uv)
         while self._stop >= self._next_edge + self._margin:
             yield self._take(self._next_edge)
@@ -89,12 +88,12 @@ class BlockCutter:
 
     def _take(self, stop: int) -> VoltageBlock:
         start, self._done = self._done, stop
-        kept = self._pieces[0] if len(self._pieces) == 1 else np.concatenate(self._pieces)
         first, last = start - self._margin, stop + self._margin
         traces = np.zeros((last - first, self._n_channels), dtype=np.float32)
-        low, high = max(first, self._first), min(last, self._stop)
-        traces[low - first : high - first] = kept[low - self._first : high - self._first]
-        oldest = max(self._first, stop - self._margin)
-        self._pieces = [kept[oldest - self._first :]]
-        self._first = oldest
+        for at, piece in self._pieces:
+            low, high = max(first, at), min(last, at + len(piece))
+            if low < high:
+                traces[low - first : high - first] = piece[low - at : high - at]
+        # The next block's margin begins here.
+        self._pieces = [one for one in self._pieces if one[0] + len(one[1]) > stop - self._margin]
         return VoltageBlock(start, stop, traces)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stream_sources.online_sorter.filter_kernels import filter_kernels
 from stream_sources.online_sorter.templates import Preprocessing
 
 SETTLING_MS = 30.0
@@ -25,6 +26,8 @@ class CausalFilter:
         self._reference = preprocessing.reference
         self._sections = sections(preprocessing, rate_hz).astype(np.float32)
         self._state: NDArray[np.float32] | None = None
+        self.apply(np.zeros((1, 1), dtype=np.float32))  # compiles
+        self.reset()
 
     def reset(self) -> None:
         """Begin anew with the next chunk, as after a gap."""
@@ -36,25 +39,27 @@ class CausalFilter:
         Parameters
         ----------
         voltages_uv : array, shape (n_samples, n_channels), float32, microvolts
+            Finite; left as they are.
 
         Returns
         -------
         filtered_uv : array, shape (n_samples, n_channels), float32, microvolts
             In the order of C.
         """
-        from scipy.signal import sosfilt, sosfilt_zi
+        from scipy.signal import sosfilt_zi
 
-        if not len(voltages_uv):
-            return voltages_uv
+        filtered = np.array(voltages_uv, dtype=np.float32, order="C")
+        if not len(filtered):
+            return filtered
         if self._state is None:
             # As if the first sample had been there for ever: an amplifier's offset is no step.
             steady = sosfilt_zi(self._sections.astype(np.float64))[:, :, None] * voltages_uv[0]
             self._state = steady.astype(np.float32)
-        filtered, self._state = sosfilt(self._sections, voltages_uv, axis=0, zi=self._state)
-        result: NDArray[np.float32] = np.ascontiguousarray(filtered, dtype=np.float32)
+        kernels = filter_kernels()
+        kernels.filter_sections(filtered, self._sections, self._state)
         if self._reference == "median":
-            result -= np.median(result, axis=1, keepdims=True)
-        return result
+            kernels.subtract_median(filtered)
+        return filtered
 
 
 def sections(preprocessing: Preprocessing, rate_hz: float) -> NDArray[np.float64]:

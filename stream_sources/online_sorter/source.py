@@ -54,6 +54,9 @@ MAX_HOLE_S = 0.9
 LOG_EVERY_S = 60.0
 """Of sorted time."""
 
+MAX_UV = 1e6
+"""Beyond a volt, or NaN, is no voltage of a probe: amplifiers end at some millivolts."""
+
 BLOCK_MS = (10.0, 500.0)
 """Shorter blocks are mostly margin; longer ones would be half of the span of a batch or more."""
 
@@ -109,7 +112,7 @@ class SorterCounters:
 
     n_runs: int = 1
     n_chunks: int = 0
-    n_chunks_not_finite: int = 0  # left out, as a gap
+    n_chunks_refused: int = 0  # with what is no voltage: left out, as a gap
     n_blocks: int = 0
     n_blocks_nearest: int = 0  # matched by the cheapest method, as the sorter was behind
     n_blocks_skipped: int = 0
@@ -230,9 +233,9 @@ class OnlineSorterSource:
 
     def _take(self, chunk: VoltageChunk) -> Iterator[SpikeBatch]:
         self.counters.n_chunks += 1
-        if not np.isfinite(chunk.voltages_uv).all():
+        if not np.abs(chunk.voltages_uv).max(initial=0.0) <= MAX_UV:
             # It would stay in the filter for ever. What is missing becomes a gap.
-            self.counters.n_chunks_not_finite += 1
+            self.counters.n_chunks_refused += 1
             return
         if self._run.covered is None:
             self._begin_at(chunk.first_sample)

@@ -191,14 +191,15 @@ def test_marks_get_our_stream_and_run(voltages):
     assert source.counters.n_marks == 1
 
 
-def test_voltages_that_are_no_numbers_are_a_gap(voltages):
-    """NaN would stay in the filter for ever: the chunk is left out, and the rest is sorted."""
+@pytest.mark.parametrize("value", [np.nan, np.inf, -2e6])
+def test_voltages_that_cannot_be_are_a_gap(voltages, value):
+    """They would stay in the filter for ever: the chunk is left out, and the rest is sorted."""
     chunks = cut(voltages[:12_000], [3_000], run="5" * 16)
     broken = chunks[1].voltages_uv.copy()
-    broken[7, 3] = np.nan
+    broken[7, 3] = value
     chunks[1] = VoltageChunk(chunks[1].run, chunks[1].first_sample, broken)
     batches, source = messages_of(chunks)
-    assert (source.counters.n_chunks_not_finite, source.counters.n_gaps) == (1, 1)
+    assert (source.counters.n_chunks_refused, source.counters.n_gaps) == (1, 1)
     assert source.counters.gap_s == pytest.approx(0.1)
     assert all(np.isfinite(batch.spike_time_ns).all() for batch in batches)
     assert batches[-1].stop_ns == round(0.4 * NS_PER_S)
