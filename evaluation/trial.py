@@ -67,6 +67,9 @@ class TrialPlan:
     listens_to_spikes: bool = False  # The batches that the source sends are received here too
     # Other probes of the session: a source for each. Every source then sends all units that it has
     more_recordings: tuple[str, ...] = ()
+    # Words after ``neurrate`` that start another source, in place of a replay; how it plays is then
+    # its own matter
+    source: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +305,8 @@ def source_arguments(plan: TrialPlan, number: int = 0) -> list[str]:
     """Return the arguments of ``neurrate`` that start a source, the first or one of the others."""
     from stream_sources.recordings.open_source import kind_of
 
+    if plan.source:
+        return [*plan.source, "--bind", "tcp://127.0.0.1:*", "--wait-subscribers", "2"]
     recording = (plan.recording, *plan.more_recordings)[number]
     arguments = ["stream", kind_of(recording), recording, "--bind", "tcp://127.0.0.1:*"]
     if plan.more_recordings:

@@ -21,6 +21,7 @@ VERBS = {
     "watch": Verb("watch_command:watch", "Show narrations as they are published."),
     "learn": Verb("learn_command:learn", "Make a bundle of a recording: all three below."),
     "calibrate": Verb("calibrate_command:calibrate", "Calibrate the online sorter."),
+    "rehearse": Verb("rehearse_command:rehearse", "Rehearse a day at a rig, and score it."),
     "prepare": Verb("prepare_command:prepare", "Make a data set of a recording and its frames."),
     "train": Verb("train_command:train", "Train an encoder on a data set, and evaluate it."),
     "export": Verb("export_command:export", "Make a bundle of a trained encoder."),
