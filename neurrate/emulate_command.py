@@ -147,6 +147,7 @@ def spikeglx(
     seed: Seed = 0,
     fault: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     stop_with_stdin: bool = False,
+    address_file: Path | None = None,
     json: JsonOption = None,
 ) -> None:
     """Write a recording as SpikeGLX would while it records: .ap.bin and .meta, which grow.
@@ -180,6 +181,8 @@ def spikeglx(
         file to its half, jump@SECOND:SECONDS leaves some out and goes on in the next file.
     stop_with_stdin
         Stop when standard input closes.
+    address_file
+        Write the path of the .ap.bin to this file, as JSON, once it is there.
     json
         Write what was written to this file, as JSON.
     """
@@ -193,6 +196,7 @@ def spikeglx(
 
     configure_logging()
     check_writable(json)
+    check_writable(address_file)
     faults = [parse_writer_fault(text) for text in fault]
     voltages = open_recording(recording)
     pulses_s = None
@@ -202,7 +206,10 @@ def spikeglx(
         part_number=probe, probe_index=probe_index, speed=speed, pulses_s=pulses_s, faults=faults
     )
     writer = SpikeGlxWriter(voltages, out, options, HostClock())
+    path = str(writer.path)
+    writer.begin()
+    write_json(address_file, {"file": path})
     with stop_request(stop_with_stdin) as should_stop:
-        report = {"file": str(writer.path), **asdict(writer.play(should_stop))}
+        report = {"file": path, **asdict(writer.play(should_stop))}
     write_json(json, report)
     print_table("Written", [{"": name, "written": cell(value)} for name, value in report.items()])

@@ -117,7 +117,7 @@ def stream(
     from stream_sources.recordings.open_source import units_of
     from stream_sources.rigs.open_ephys.source import OpenEphysSource
     from stream_sources.rigs.open_ephys.unit_table import read_unit_table
-    from stream_sources.rigs.synced_source import on_clock_of
+    from stream_sources.rigs.synced_source import SyncOptions, on_clock_of
 
     configure_logging()
     check_writable(json)
@@ -144,14 +144,8 @@ def stream(
         live: LiveSource = source
         synced: SyncedSource | None = None
         if sync_to:
-            live = synced = on_clock_of(
-                source,
-                sync_to,
-                pulse=sync_pulse,
-                reference_pulse=sync_reference_pulse,
-                within_s=sync_within,
-                lag_ms=sync_lag_ms,
-            )
+            sync = SyncOptions(sync_to, sync_pulse, sync_reference_pulse, sync_within, sync_lag_ms)
+            live = synced = on_clock_of(source, sync)
         totals = publish_live(
             live,
             bind,

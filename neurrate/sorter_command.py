@@ -30,6 +30,11 @@ def sorter(
     speed: str = "1",
     seconds: Seconds | None = None,
     end_silence: Seconds | None = None,
+    sync_to: str = "",
+    sync_pulse: str = "sync bit 6",
+    sync_reference_pulse: str = "",
+    sync_within: Seconds | None = None,
+    sync_lag_ms: float = 0.0,
     stream: str = "sorter",
     bind: str = "tcp://127.0.0.1:5570",
     wait_subscribers: SubscriberCount = 0,
@@ -52,7 +57,8 @@ def sorter(
     ----------
     voltages
         Recording that SpikeInterface has saved: a folder, a Zarr folder or a JSON file, with gains
-        and a probe. Or spikeglx: and the .ap.bin of a probe, which is followed as it is written.
+        and a probe. Or a rig, which is followed: spikeglx:RUN.ap.bin, or
+        open-ephys:ADDRESS,PROBE.json, or spikeglx-remote:SDK_FOLDER,PROBE.json,HOST:PORT/imecN.
     templates
         Folder of a calibration, or a SortingAnalyzer that finds its recording.
     method
@@ -68,6 +74,16 @@ def sorter(
         Recorded seconds to sort; to the end if omitted.
     end_silence
         End a rig's source after so many seconds without samples; if omitted, wait for more.
+    sync_to
+        Put the times on the clock of the source at this address, by pulses that both have.
+    sync_pulse
+        Marks that are the pulses.
+    sync_reference_pulse
+        What the other source calls them, if otherwise.
+    sync_within
+        Seconds by which the clocks differ at most; needed where the pulses are periodic.
+    sync_lag_ms
+        By how much later than the other probe this one is expected to answer to marks.
     stream
         Name of the stream; one for each source that a daemon listens to.
     bind
@@ -88,17 +104,21 @@ def sorter(
     from daemon.service.logs import configure_logging
     from stream_sources.online_sorter.sorter_session import SorterPlace, sort_live
     from stream_sources.online_sorter.source import SorterOptions
+    from stream_sources.rigs.synced_source import SyncOptions
     from stream_sources.speed import speed_factor
 
     configure_logging()
     check_writable(json)
     check_writable(address_file)
+    sync = None
+    if sync_to:
+        sync = SyncOptions(sync_to, sync_pulse, sync_reference_pulse, sync_within, sync_lag_ms)
     with stop_request(stop_with_stdin) as should_stop:
         report = sort_live(
             voltages,
             templates,
             SorterOptions(stream, method, block_ms, when_behind, speed_factor(speed)),
-            SorterPlace(bind, insecure, metrics_port, wait_subscribers),
+            SorterPlace(bind, insecure, metrics_port, wait_subscribers, sync),
             HostClock(),
             duration_s=seconds,
             end_silence_s=end_silence,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from contracts.clock import Clock
 from contracts.errors import UserError, listed, shown
 from stream_sources.online_sorter.recording_voltages import RecordingVoltages, load_recording
+from stream_sources.rigs.open_ephys.voltages import OpenEphysVoltages
+from stream_sources.rigs.spikeglx.remote_api import SpikeGlxRemote
 from stream_sources.rigs.spikeglx.source import SpikeGlxSource
 from stream_sources.rigs.voltages import VoltageSource
 
-RIGS = ("spikeglx",)
+RIGS = ("spikeglx", "open-ephys", "spikeglx-remote")
 """Prefixes of rigs, ``spikeglx:run/folder``: each is opened by a branch of `open_voltages`."""
+
+REMOTE = re.compile(r"(?P<host>[^:/]+):(?P<port>\d{1,5})/imec(?P<probe>\d{1,2})")
 
 
 def open_voltages(
@@ -27,8 +32,9 @@ def open_voltages(
     Parameters
     ----------
     text : str
-        What SpikeInterface has saved: a folder, a Zarr folder, or a JSON file; or
-        ``spikeglx:RUN.ap.bin``, which is followed.
+        What SpikeInterface has saved: a folder, a Zarr folder, or a JSON file; or a rig, which is
+        followed: ``spikeglx:RUN.ap.bin``, ``open-ephys:ADDRESS,PROBE.json`` or
+        ``spikeglx-remote:SDK_FOLDER,PROBE.json,HOST:PORT/imecN``.
     speed, duration_s
         Of a recording, as in `RecordingVoltages`.
     end_silence_s
@@ -41,10 +47,10 @@ def open_voltages(
     """
     kind, separator, rest = text.partition(":")
     path = Path(text)
-    if kind in RIGS and separator and duration_s is not None:
-        raise UserError("--seconds is for recordings; a rig's source ends with --end-silence.")
-    if kind == "spikeglx" and separator:
-        return SpikeGlxSource(Path(rest), end_silence_s=end_silence_s, clock=clock)
+    if kind in RIGS and separator:
+        if duration_s is not None:
+            raise UserError("--seconds is for recordings; a rig's source ends with --end-silence.")
+        return _open_rig(kind, rest, end_silence_s, clock)
     if separator and not path.exists() and kind.replace("-", "").isalpha():
         raise UserError(
             f"there is no source of voltages {shown(kind)!r}: name a folder that SpikeInterface "
@@ -53,4 +59,41 @@ def open_voltages(
     label = f"recording:{shown(path.resolve().name).replace(' ', '_')}"
     return RecordingVoltages(
         load_recording(path), label=label, speed=speed, duration_s=duration_s, clock=clock
+    )
+
+
+def _open_rig(
+    kind: str, place: str, end_silence_s: float | None, clock: Clock | None
+) -> VoltageSource:
+    """Open what follows a prefix.
+
+    Raises
+    ------
+    UserError
+        If it does not have the parts that it needs.
+    """
+    if kind == "spikeglx":
+        return SpikeGlxSource(Path(place), end_silence_s=end_silence_s, clock=clock)
+    parts = place.split(",")
+    if kind == "open-ephys":
+        if len(parts) != 2:
+            raise UserError(
+                "open-ephys: needs the plugin's data port and a probe file, "
+                f"open-ephys:tcp://127.0.0.1:5556,probe.json, got {shown(place)!r}."
+            )
+        return OpenEphysVoltages(parts[0], Path(parts[1]), end_silence_s=end_silence_s, clock=clock)
+    where = REMOTE.fullmatch(parts[2]) if len(parts) == 3 else None
+    if where is None:
+        raise UserError(
+            "spikeglx-remote: needs the folder of sglx.py, a probe file, an address and a probe, "
+            f"spikeglx-remote:sglx_pkg,probe.json,localhost:4142/imec0, got {shown(place)!r}."
+        )
+    return SpikeGlxRemote(
+        Path(parts[0]),
+        Path(parts[1]),
+        host=where["host"],
+        port=int(where["port"]),
+        probe=int(where["probe"]),
+        end_silence_s=end_silence_s,
+        clock=clock,
     )

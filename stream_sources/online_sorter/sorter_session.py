@@ -14,6 +14,7 @@ from stream_sources.online_sorter.open_templates import open_templates
 from stream_sources.online_sorter.open_voltages import open_voltages
 from stream_sources.online_sorter.sorter_metrics import serve_metrics
 from stream_sources.online_sorter.source import OnlineSorterSource, SorterOptions
+from stream_sources.rigs.synced_source import SyncedSource, SyncOptions, on_clock_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class SorterPlace:
     is_insecure: bool = False
     metrics_port: int | None = None
     wait_for_subscribers: int = 0
+    sync: SyncOptions | None = None  # whose clock it keeps to, instead of the probe's own
 
 
 def sort_live(
@@ -64,9 +66,10 @@ def sort_live(
         )
     ) as opened:
         source = OnlineSorterSource(opened, known, options, clock=clock)
+        live = source if place.sync is None else on_clock_of(source, place.sync)
         with serve_metrics(source, place.metrics_port) as port:
             totals = publish_live(
-                source,
+                live,
                 place.bind,
                 clock,
                 is_insecure=place.is_insecure,
@@ -85,5 +88,6 @@ def sort_live(
         "max_behind_s": source.load.max_behind_s,
         "real_time_factor": source.load.busy_s / max(source.load.sorted_s, 1e-9),
         "n_units_lost": source.units.n_lost,
+        **({"sync": asdict(live.counters)} if isinstance(live, SyncedSource) else {}),
         "units": [asdict(unit) for unit in source.units.states()],
     }

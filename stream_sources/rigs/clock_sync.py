@@ -38,8 +38,9 @@ have a pair less, by two periods two less."""
 MAX_PULSES = 120
 """Of each clock that are kept: two minutes at 1 Hz."""
 
-MATCHED_PULSES = 24
-"""The newest of each clock, which are matched: the work grows with the fourth power."""
+MATCHED_PULSES, MATCHED_REFERENCE_PULSES = 24, 48
+"""The newest of either clock, which are matched: the work grows with the square of their product.
+The reference may be ahead by some seconds, as its source has less to do."""
 
 TOLERANCE_NS = 5_000_000
 """Between a pulse and its partner, by the fit before."""
@@ -201,11 +202,15 @@ class ClockFollower:
         """Take the begin of a pulse on the reference's clock."""
         self._append(self._reference, begin_ns)
 
-    def begin_again(self, problem: str) -> None:
-        """Forget everything: one of the clocks is another one now."""
+    def begin_again(
+        self, problem: str, *, has_ours: bool = False, has_reference: bool = False
+    ) -> None:
+        """Forget the fit and the pulses, but those of a clock that is still the same."""
         self.fit, self.problem, self._before = None, problem, f"{problem}; "
-        self._ours.clear()
-        self._reference.clear()
+        if not has_ours:
+            self._ours.clear()
+        if not has_reference:
+            self._reference.clear()
 
     def _append(self, pulses: deque[int], begin_ns: int) -> None:
         if pulses and begin_ns <= pulses[-1]:
@@ -217,7 +222,8 @@ class ClockFollower:
         ours_ns = np.array(self._ours, dtype=np.int64)
         reference_ns = np.array(self._reference, dtype=np.int64)
         if self.fit is None:
-            ours_ns, reference_ns = ours_ns[-MATCHED_PULSES:], reference_ns[-MATCHED_PULSES:]
+            ours_ns = ours_ns[-MATCHED_PULSES:]
+            reference_ns = reference_ns[-MATCHED_REFERENCE_PULSES:]
             match = match_pulses(ours_ns, reference_ns, within_ns=self._within_ns)
             self.problem = self._before + match.problem if match.problem else ""
             ours, reference = match.ours, match.reference

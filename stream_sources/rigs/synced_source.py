@@ -133,7 +133,8 @@ class SyncedSource:
                 continue
             if message.run != self._source_run:
                 if self._source_run:
-                    self._follower.begin_again("the source has begun a new run")
+                    problem = "the source has begun a new run"
+                    self._follower.begin_again(problem, has_reference=True)
                 self._source_run, self._end_ns = message.run, None
             if isinstance(message, Mark) and message.stimulus == self._pulse:
                 self.counters.n_pulses += 1
@@ -157,7 +158,8 @@ class SyncedSource:
         for message in self._reference.messages():
             if message.run != self._reference_run:
                 if self._reference_run:
-                    self._follower.begin_again("the reference has begun a new run")
+                    problem = "the reference has begun a new run"
+                    self._follower.begin_again(problem, has_ours=True)
                 self._reference_run = message.run
             if isinstance(message, Mark) and message.stimulus == self._reference_pulse:
                 self.counters.n_reference_pulses += 1
@@ -238,30 +240,45 @@ class SyncedSource:
             logger.warning("not in sync: nothing is sent", extra={"why": problem})
 
 
-def on_clock_of(
-    source: LiveSource,
-    address: str,
-    *,
-    pulse: str,
-    reference_pulse: str = "",
-    within_s: float | None = None,
-    lag_ms: float = 0.0,
-) -> SyncedSource:
-    """Put a source on the clock of the one at an address; its pulses are called the same if empty.
+@dataclass(frozen=True, slots=True)
+class SyncOptions:
+    """Whose clock a source keeps to, as a command line has it.
+
+    Attributes
+    ----------
+    address : str
+        Of the reference.
+    pulse, reference_pulse : str
+        As in `SyncedSource`; the reference's are called the same if empty.
+    within_s : float, optional
+        As in `SyncedSource`.
+    lag_ms : float
+        By how much later this probe is expected to answer to marks.
+    """
+
+    address: str
+    pulse: str
+    reference_pulse: str = ""
+    within_s: float | None = None
+    lag_ms: float = 0.0
+
+
+def on_clock_of(source: LiveSource, options: SyncOptions) -> SyncedSource:
+    """Put a source on the clock of another one.
 
     Raises
     ------
     UserError
         If the address is none.
     """
-    reference_pulse = reference_pulse or pulse
+    pulse, reference_pulse = options.pulse, options.reference_pulse or options.pulse
     return SyncedSource(
         source,
-        ReferenceStream(address),
+        ReferenceStream(options.address),
         pulse=pulse,
         reference_pulse=reference_pulse,
-        within_s=within_s,
-        agreement=ProbeAgreement(pulses=(pulse, reference_pulse), expected_lag_ms=lag_ms),
+        within_s=options.within_s,
+        agreement=ProbeAgreement(pulses=(pulse, reference_pulse), expected_lag_ms=options.lag_ms),
     )
 
 

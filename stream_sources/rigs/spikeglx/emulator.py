@@ -111,6 +111,11 @@ class SpikeGlxWriter:
         name = f"{RUN_NAME}_g0_t{self._trigger}.imec{self._options.probe_index}.ap.bin"
         return self._folder / name
 
+    def begin(self) -> None:
+        """Begin the first file, which is empty until `play`."""
+        if self._file is None:
+            self._begin_file(0)
+
     def play(self, should_stop: Callable[[], bool] = lambda: False) -> WriterReport:
         """Write everything, each block when its last sample is over."""
         pacer = Pacer(self._clock, self._options.speed)
@@ -118,7 +123,7 @@ class SpikeGlxWriter:
         n_samples = int(self._recording.get_num_samples())
         length = max(1, round(self._options.block_ms / 1e3 * self._rate_hz))
         start = 0
-        self._begin_file(start)
+        self.begin()
         try:
             while start < n_samples and not should_stop():
                 stop = min(start + length, n_samples)

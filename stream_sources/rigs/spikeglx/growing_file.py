@@ -35,6 +35,7 @@ class GrowingFile:
             self._file = path.open("rb", buffering=0)
         except OSError as error:
             raise RecordingError(str(path), f"it cannot be read: {error.strerror}") from error
+        self._largest = self.n_bytes  # also of what is not read yet
 
     @property
     def n_bytes(self) -> int:
@@ -56,7 +57,7 @@ class GrowingFile:
         """
         row_bytes = self._n_columns * BYTES
         n_read_bytes = self.n_samples * row_bytes
-        self._check_same(n_read_bytes)
+        self._check_same()
         n_samples = min((self.n_bytes - n_read_bytes) // row_bytes, max_samples)
         if n_samples <= 0:
             return np.empty((0, self._n_columns), np.int16)
@@ -80,7 +81,7 @@ class GrowingFile:
         """Close the file."""
         self._file.close()
 
-    def _check_same(self, n_read_bytes: int) -> None:
+    def _check_same(self) -> None:
         ours = os.fstat(self._file.fileno())
         try:
             is_same = os.path.samestat(ours, self._path.stat())
@@ -90,9 +91,10 @@ class GrowingFile:
         if not is_same:
             problem = "another file has taken its place. Start the source again"
             raise RecordingError(str(self._path), problem)
-        if ours.st_size < n_read_bytes:
+        if ours.st_size < self._largest:
             raise RecordingError(
                 str(self._path),
-                f"the file became shorter: {n_read_bytes:,} bytes were read, and it has "
+                f"the file became shorter: it had {self._largest:,} bytes, and has "
                 f"{ours.st_size:,}. Start the source again",
             )
+        self._largest = ours.st_size

@@ -227,7 +227,7 @@ def test_the_other_sources_pulses_may_come_later():
 @pytest.mark.parametrize(("block_ms", "is_fitted"), [(1, True), (23, False)])
 def test_sawtooth_time_stamps_are_reported_or_refused(block_ms: int, is_fitted: bool):
     """Times that run within a block and are set at its begin: the residual says by how much."""
-    ours_ns = irregular(100)
+    ours_ns = irregular(40)
     block_ns = block_ms * MS
     # The block is longer on the reference's clock by a tenth, and corrected at each begin.
     reference_ns = ours_ns + (ours_ns % (block_ns * 97 // 10)) // 10

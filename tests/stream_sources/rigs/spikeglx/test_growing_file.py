@@ -53,12 +53,15 @@ def test_whatever_is_written_at_once_whole_samples_come(
     np.testing.assert_array_equal(np.concatenate(read), samples)
 
 
-def test_a_file_that_became_shorter_is_refused(path: Path, file: GrowingFile, samples: np.ndarray):
-    """What it has, and what was read."""
+@pytest.mark.parametrize("n_read", [100, 2])
+def test_a_file_that_became_shorter_is_refused(
+    path: Path, file: GrowingFile, samples: np.ndarray, n_read: int
+):
+    """What it had and has; also if what was cut had not been read."""
     append(path, samples.tobytes())
-    file.read(100)
+    file.read(n_read)
     os.truncate(path, 30)
-    with pytest.raises(RecordingError, match="60 bytes were read, and it has 30"):
+    with pytest.raises(RecordingError, match="it had 60 bytes, and has 30"):
         file.read(100)
 
 

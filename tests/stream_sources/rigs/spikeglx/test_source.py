@@ -70,9 +70,7 @@ def test_a_file_is_followed_while_it_is_written(tmp_path: Path):
     recording = make_recording(seconds=4.0)
     options = WriterOptions(speed=10.0, faults=[WriterFault("pause", 2.0, 0.2)])
     writer = SpikeGlxWriter(recording, tmp_path, options, HostClock())
-    writer._begin_file(0)  # the source wants a file that is there
-    writer._end_file()
-    begin_again(writer.path)
+    writer.begin()
     thread = Thread(target=writer.play)
     source = SpikeGlxSource(writer.path, end_silence_s=1.0)
     thread.start()
@@ -208,7 +206,7 @@ def test_a_file_that_is_cut_ends_the_source_with_its_sizes(tmp_path: Path):
         chunks = source.chunks()
         until_nothing(chunks)
         os.truncate(path, 1000)
-        with pytest.raises(RecordingError, match="the file became shorter: 1,080,000 bytes"):
+        with pytest.raises(RecordingError, match="the file became shorter: it had 1,080,000 bytes"):
             next(chunks)
 
 
