@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -109,7 +108,6 @@ def _by_depth(
     areas = [
         next((area for low, high, area in ranges if low <= depth < high), "")
         for depth in depths_um.tolist()
-        if not math.isnan(depth)
     ]
     if not any(areas):
         raise RecordingError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -10,11 +11,14 @@ from typing import Any
 
 from contracts.clock import Clock
 from stream_sources.live import publish_live
+from stream_sources.online_sorter.calibrated_options import other_options
 from stream_sources.online_sorter.open_templates import open_templates
 from stream_sources.online_sorter.open_voltages import open_voltages
 from stream_sources.online_sorter.sorter_metrics import serve_metrics
 from stream_sources.online_sorter.source import OnlineSorterSource, SorterOptions
 from stream_sources.rigs.synced_source import SyncedSource, SyncOptions, on_clock_of
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ def sort_live(
     """
     options.check()  # before templates are estimated
     known = open_templates(templates)
+    for text in other_options(templates, method=options.method, block_ms=options.block_ms):
+        logger.warning("not as calibrated: an encoder learned from other spikes: %s", text)
     with closing(
         open_voltages(
             voltages,

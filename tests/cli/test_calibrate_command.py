@@ -272,6 +272,19 @@ def test_a_sorter_that_is_not_there_is_refused_at_once(
     assert not out.exists()
 
 
+def test_a_sorter_that_fails_is_named_with_its_last_error(planted, tmp_path, capsys):
+    """SpikeInterface's simplest sorter clusters with a package that is not installed here."""
+    out = tmp_path / "out"
+    words = ["calibrate", str(planted.path), str(out), "--minutes", "0.1", "--sorter", "simple"]
+    sentence = refuse(words, capsys, code=1)
+    assert "the sorter simple ended with an error: ModuleNotFoundError: No module" in sentence
+    assert "Traceback" not in sentence
+    assert (out / "sorter").is_dir()
+    # The folder can be used for the same command again, and says so to another one.
+    words[-1] = "lupin"
+    assert "--sorter was 'simple' and is 'lupin'" in refuse(words, capsys)
+
+
 def test_what_is_no_recording_is_refused(planted, tmp_path, capsys):
     """A path that does not exist, and a sorting."""
     words = ["calibrate", str(tmp_path / "nowhere"), str(tmp_path / "out")]
