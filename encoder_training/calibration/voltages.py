@@ -11,6 +11,7 @@ import numpy as np
 
 from contracts.errors import RecordingError, UserError, listed
 from stream_sources.online_sorter.recording_voltages import load_recording
+from stream_sources.rigs.spikeglx.finished import open_finished
 
 LEAST_RATE_HZ = 10_000.0
 """Below it a spike is no more than a few samples: action potentials are sampled at 20 to 40 kHz."""
@@ -124,14 +125,14 @@ def _open(path: str, stream: str) -> Any:
 
 
 def _read(place: Path, stream: str) -> Any:
-    from spikeinterface.extractors import read_nwb_recording, read_openephys, read_spikeglx
+    from spikeinterface.extractors import read_nwb_recording, read_openephys
 
     if place.suffix == ".nwb":
         return read_nwb_recording(place, electrical_series_path=stream or None)
     if place.suffix in AP_SUFFIXES:
-        return read_spikeglx(place.parent, stream_id=stream or _stream_of(place))
+        return open_finished(place.parent, stream or _stream_of(place))
     if next(place.rglob("*.ap.meta"), None) is not None:
-        return read_spikeglx(place, stream_id=stream or _only_stream(place, "spikeglx"))
+        return open_finished(place, stream or _only_stream(place, "spikeglx"))
     if next(place.rglob("structure.oebin"), None) is not None:
         return read_openephys(place, stream_name=stream or _only_stream(place, "openephys"))
     return load_recording(place)

@@ -15,7 +15,8 @@ from contracts.population import Population, Unit
 from contracts.spikes import Mark, SpikeBatch
 from stream_sources.online_sorter.recording_voltages import load_recording
 from stream_sources.online_sorter.template_estimation import check_recording
-from stream_sources.rigs.spikeglx.meta_file import meta_path, read_meta
+from stream_sources.rigs.spikeglx.finished import open_finished
+from stream_sources.rigs.spikeglx.meta_file import meta_path
 from stream_sources.source import SpikeBlock, cut_batches, new_run
 
 if TYPE_CHECKING:
@@ -38,11 +39,8 @@ def open_recording(path: Path) -> BaseRecording:
 
 
 def _read_spikeglx(path: Path) -> BaseRecording:
-    from spikeinterface.extractors import read_spikeglx
-
-    read_meta(meta_path(path))  # which says what is wrong with it
-    stream = path.name.removesuffix(".bin").split(".", 1)[-1]  # imec0.ap
-    return read_spikeglx(path.parent, stream_id=stream)
+    meta_path(path)  # which says what is wrong with the name
+    return open_finished(path.parent, path.name.removesuffix(".bin").split(".", 1)[-1])
 
 
 def microvolts_of(recording: BaseRecording, start: int, stop: int) -> NDArray[np.float32]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from spikeinterface.extractors import read_spikeglx
 
 from contracts.errors import UserError
+from stream_sources.rigs.spikeglx.finished import open_finished
 from stream_sources.rigs.spikeglx.meta_file import meta_path, read_meta
 from tests.support.spikeglx_files import change_meta, make_recording, write_spikeglx
 
@@ -63,6 +65,28 @@ def test_each_channel_of_a_neuropixels_1_has_its_own_gain(bin_path: Path):
     odd = read_meta(meta_path(bin_path))
     np.testing.assert_allclose(odd.uv_per_bit, 0.6 / 512 / 1000 * 1e6)
     assert odd.layout.channel_ids == ("imec0.ap#AP1", "imec0.ap#AP3", "imec0.ap#AP5")
+
+
+def test_a_finished_recording_has_the_gains_of_its_channels(tmp_path: Path):
+    """Where some channels were saved, neo alone takes the gains of the first in the table."""
+    path, _ = write_spikeglx(tmp_path, make_recording(seconds=0.01, first=380))
+    change_meta(path, imroTbl=_table_of_gains(path, lambda row: 250 if row < 100 else 1000))
+    meta = read_meta(meta_path(path))
+    finished = open_finished(path.parent, "imec0.ap")
+    gains = [250] * 4 + [1000] * 4  # four channels are among the first hundred
+    np.testing.assert_allclose(meta.uv_per_bit, 0.6 / 512 / np.array(gains) * 1e6)
+    np.testing.assert_allclose(finished.get_channel_gains(), meta.uv_per_bit)
+    traces = finished.get_traces(return_in_uV=False)
+    np.testing.assert_allclose(finished.get_traces(return_in_uV=True), traces * meta.uv_per_bit)
+
+
+def _table_of_gains(path: Path, gain_of: Callable[[int], int]) -> str:
+    """Return the file's `imroTbl` with other gains of action potentials."""
+    text = path.with_suffix(".meta").read_text().partition("~imroTbl=(")[2].splitlines()[0]
+    header, *rows = text.rstrip(")").split(")(")
+    cells = [row.split() for row in rows]
+    changed = [" ".join([*cell[:3], str(gain_of(i)), *cell[4:]]) for i, cell in enumerate(cells)]
+    return "".join(f"({row})" for row in (header, *changed))
 
 
 def test_a_recording_without_its_sync_channel_has_no_sync_column(bin_path: Path):
