@@ -6,6 +6,7 @@ The log of a run over night, or of continuous integration, shows no bar.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -46,6 +47,7 @@ class ProgressBar(tqdm):  # type: ignore[misc] # tqdm has no types
         is_silent: bool = False,
     ) -> None:
         self._is_line = not sys.stderr.isatty()
+        self._line_s = time.monotonic()  # of the newest line
         super().__init__(
             iterable,
             desc=desc,
@@ -54,7 +56,7 @@ class ProgressBar(tqdm):  # type: ignore[misc] # tqdm has no types
             initial=initial,
             unit_scale=unit_scale,
             leave=leave,
-            delay=EVERY_S if self._is_line else delay_s,
+            delay=delay_s,
             mininterval=EVERY_S if self._is_line else 0.1,
             miniters=1 if self._is_line else None,
             bar_format=LINE if self._is_line else None,
@@ -71,6 +73,7 @@ class ProgressBar(tqdm):  # type: ignore[misc] # tqdm has no types
         """Show the bar, or write a line; an empty `msg` clears a bar, and a line stays."""
         if not self._is_line:
             super().display(msg, pos)
-        elif msg is None:
+        elif msg is None and time.monotonic() - self._line_s >= EVERY_S:
+            self._line_s = time.monotonic()
             self.fp.write(f"{self}\n")
             self.fp.flush()

@@ -31,6 +31,14 @@ def test_a_line_says_how_far_and_how_long(
     ]
 
 
+def test_a_change_of_its_text_writes_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A bar shows at once what it is at; a log has its line a minute."""
+    with ProgressBar(desc="evaluating", unit="window", total=8) as bar:
+        bar.set_postfix_str("VISp")
+        bar.refresh()
+    assert capsys.readouterr().err == ""
+
+
 def test_short_work_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """What is over within a minute fills no log."""
     assert list(ProgressBar(range(1000), desc="counts", unit="bin")) == list(range(1000))
