@@ -96,9 +96,11 @@ def calibrate(
         Write the figures to this file, as JSON.
     """
     from contracts.atomic_files import check_writable
+    from daemon.service.logs import configure_logging
     from encoder_training.calibration.calibrate import calibrate as run
     from encoder_training.calibration.options import CalibrationOptions, CurationRules
 
+    configure_logging()
     check_writable(json)
     options = CalibrationOptions(
         recording=recording,

@@ -55,12 +55,14 @@ def rehearse(
     UserError
         If the folder to keep things in is there already.
     """
+    from daemon.service.logs import configure_logging
     from encoder_training.pictures import check_matplotlib
     from encoder_training.train_run import check_libraries
     from evaluation.rehearsal.page import write_rehearsal_page
     from evaluation.rehearsal.run import RehearsalSession
     from evaluation.rehearsal.world import FULL, QUICK
 
+    configure_logging()
     check_writable(json)
     check_matplotlib()
     check_libraries()
