@@ -30,7 +30,7 @@ def rehearse(
     records them; the online sorter is calibrated on the first minutes and an encoder trained on
     them; the rest is sorted and narrated while it is recorded. Narrations are compared with what
     was shown, beside those from perfect spikes and from an offline sorting. Takes about 20 minutes
-    of processor time, most of it on one of two cores.
+    of processor time.
 
     Examples
     --------
