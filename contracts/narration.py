@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass, fields
 from enum import StrEnum
+from typing import Final
 
-NARRATION_VERSION = 1
+NARRATION_VERSION: Final = 1
 """Version of the narration message. Raised when a field changes meaning or goes."""
 
 

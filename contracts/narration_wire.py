@@ -1,6 +1,7 @@
 """Narrations and statistics as UTF-8 JSON, for subscribers in any language.
 
-The JSON Schema is ``docs/schemas/narration.schema.json``; a test holds every message to it.
+The types of the messages are in `contracts.messages`, and JSON Schemas made of them in
+``docs/schemas/``; tests hold every message to them.
 """
 
 from __future__ import annotations
@@ -10,11 +11,20 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter
 
 from contracts.errors import WireError
+from contracts.messages import (
+    EvidenceMessage,
+    NarrationAgeMs,
+    NarrationHostNs,
+    NarrationLatencyMs,
+    NarrationMessage,
+    PartialMessage,
+    ProvenanceMessage,
+)
 from contracts.narration import (
     NARRATION_VERSION,
     Narration,
@@ -32,7 +42,8 @@ CONFIDENCE_DIGITS = 3
 def pack_narration(narration: Narration) -> list[bytes]:
     """Turn a narration into ``[topic, JSON]``."""
     utterance = narration.utterance
-    message = {
+    evidence = asdict(utterance.evidence) if utterance.evidence else None
+    message: NarrationMessage = {
         "version": NARRATION_VERSION,
         "repeat": False,
         "id": narration.id,
@@ -53,13 +64,13 @@ def pack_narration(narration: Narration) -> list[bytes]:
             "n_gap_bins": narration.n_gap_bins,
             "blind_streams": list(narration.blind_streams),
         },
-        "host_ns": asdict(narration.stamps),
-        "latency_ms": latency_ms(narration.stamps),
-        "age_ms": age_ms(narration.stamps),
+        "host_ns": cast("NarrationHostNs", asdict(narration.stamps)),
+        "latency_ms": cast("NarrationLatencyMs", latency_ms(narration.stamps)),
+        "age_ms": cast("NarrationAgeMs", age_ms(narration.stamps)),
         "mean_logprob": utterance.mean_logprob,
         "n_tokens": utterance.n_tokens,
-        "evidence": asdict(utterance.evidence) if utterance.evidence else None,
-        "provenance": asdict(narration.provenance),
+        "evidence": cast("EvidenceMessage | None", evidence),
+        "provenance": cast("ProvenanceMessage", asdict(narration.provenance)),
     }
     return [narration.topic.encode(), dump(message)]
 
@@ -120,7 +131,7 @@ def narration_of(message: Mapping[str, Any]) -> Narration:
 
 def pack_partial(partial: PartialNarration) -> list[bytes]:
     """Turn an unfinished sentence into ``[topic, JSON]``."""
-    message = {
+    message: PartialMessage = {
         "version": NARRATION_VERSION,
         "population": partial.population,
         "text": partial.text,
@@ -191,7 +202,7 @@ def _window_fields(window: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def dump(message: dict[str, Any]) -> bytes:
+def dump(message: Mapping[str, object]) -> bytes:
     """Write a message as UTF-8 JSON on one line; not-a-number is refused by JSON itself."""
     return json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, cast
 
 from contracts.errors import UserError, WireError
+from contracts.messages import MarkMessage, UnitsMessage
 from contracts.narration_wire import check_version, dump, read_fields
 from contracts.population import Population, Unit
 from contracts.spikes import Hello, Mark
@@ -23,7 +24,8 @@ MAX_UNITS_BYTES = 1 << 19
 
 def pack_mark(mark: Mark) -> list[bytes]:
     """Turn a mark into ``[topic, JSON]``."""
-    message = {"version": WIRE_VERSION, "repeat": False, **asdict(mark)}
+    facts = {"version": WIRE_VERSION, "repeat": False, **asdict(mark)}
+    message = cast("MarkMessage", facts)
     return [f"mark.{mark.stream}".encode(), dump(message)]
 
 
@@ -45,7 +47,7 @@ def mark_of(message: Mapping[str, Any]) -> Mark:
 def pack_units(hello: Hello) -> list[bytes]:
     """Turn the facts of a hello that do not change within a run into ``[topic, JSON]``."""
     units = hello.population.units
-    message = {
+    facts = {
         "version": WIRE_VERSION,
         "repeat": False,
         "stream": hello.stream,
@@ -56,6 +58,7 @@ def pack_units(hello: Hello) -> list[bytes]:
         **{column: [getattr(unit, column) for unit in units] for column in COLUMNS},
         **optional_columns(hello.population),
     }
+    message = cast("UnitsMessage", facts)
     return [f"units.{hello.stream}".encode(), dump(message)]
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from contracts.errors import WireError
 from contracts.narration_wire import check_version, read_fields
 
 STATS_TOPIC = b"stats"
 
-STATS_VERSION = 1
+STATS_VERSION: Final = 1
 """Version of the message. Raised when a field changes meaning or goes."""
 
 Number = int | float

@@ -11,10 +11,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final, cast
 
 from contracts.clock import ns_to_second
 from contracts.errors import WireError
+from contracts.messages import (
+    TriggerHostNs,
+    TriggerLatencyMs,
+    TriggerMessage,
+    WindowMessage,
+)
 from contracts.narration import Narration, Stamps
 from contracts.narration_wire import (
     check_version,
@@ -25,7 +31,7 @@ from contracts.narration_wire import (
 )
 from contracts.window import Window
 
-TRIGGER_VERSION = 1
+TRIGGER_VERSION: Final = 1
 """Version of the trigger message. Raised when a field changes meaning or goes."""
 
 
@@ -217,7 +223,7 @@ class Trigger:
 
 def pack_trigger(trigger: Trigger) -> list[bytes]:
     """Turn a trigger into ``[topic, JSON]``."""
-    message: dict[str, Any] = {
+    message: TriggerMessage = {
         "version": TRIGGER_VERSION,
         "id": trigger.id,
         "seq": trigger.seq,
@@ -231,11 +237,11 @@ def pack_trigger(trigger: Trigger) -> list[bytes]:
         "threshold": trigger.threshold,
         "scores": trigger.scores,
         "confidence": rounded_confidence(trigger.confidence),
-        "window": asdict(trigger.window),
+        "window": cast("WindowMessage", asdict(trigger.window)),
         "narration_id": trigger.narration_id,
         "text": trigger.text,
-        "host_ns": trigger.stamps.in_order(),
-        "latency_ms": trigger_latency_ms(trigger.stamps),
+        "host_ns": cast("TriggerHostNs", trigger.stamps.in_order()),
+        "latency_ms": cast("TriggerLatencyMs", trigger_latency_ms(trigger.stamps)),
         "provenance": {"bundle": trigger.bundle},
     }
     return [trigger.topic.encode(), dump(message)]

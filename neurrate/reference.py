@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from contracts.schemas import PUBLISHED, schema_of
 from contracts.trigger import TRIGGER_STAGES, TriggerKind
 from daemon.counters import Counters
 from daemon.service.latencies import LATENCY_STAGES, STAGE_BUCKETS_S, STAGE_HELP
@@ -24,7 +25,10 @@ from stream_sources.online_sorter.sorter_metrics import (
     SorterMetric,
 )
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+
+SCHEMA_FOLDERS = ("docs/schemas", "clients/python/src/neurrate_client/schemas")
+"""The client's is a copy, so that it can be built and shipped without the rest."""
 
 MADE_BY = "<!-- Made by `python -m neurrate.reference`; do not edit. -->\n"
 
@@ -49,12 +53,23 @@ can narrate; otherwise they are 503 and say why.
 def main() -> None:
     """Write every page."""
     for name, text in pages().items():
-        (DOCS / name).write_text(text, encoding="utf-8")
+        path = ROOT / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 def pages() -> dict[str, str]:
-    """Return the text of every page by its name in ``docs/``."""
-    return {"settings.md": settings_page(), "metrics.md": metrics_page()}
+    """Return the text of every page, and of every JSON Schema, by its path in the project."""
+    schemas = {name: json.dumps(schema_of(name), indent=2) + "\n" for name in PUBLISHED}
+    return {
+        "docs/settings.md": settings_page(),
+        "docs/metrics.md": metrics_page(),
+        **{
+            f"{folder}/{name}.schema.json": text
+            for folder in SCHEMA_FOLDERS
+            for name, text in schemas.items()
+        },
+    }
 
 
 def settings_page() -> str:

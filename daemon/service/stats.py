@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, cast
 
+from contracts.messages import QueueMessage, StatisticsMessage, StreamMessage
 from contracts.narration_wire import dump
 from contracts.statistics import STATS_TOPIC, STATS_VERSION
 from daemon.counters import Counters
@@ -43,7 +44,7 @@ def stats_message(
     windows ``waiting`` for the narrator, and ``unfinished``: those and the ones that are being
     narrated.
     """
-    message = {
+    message: StatisticsMessage = {
         "version": STATS_VERSION,
         "host_ns": host_ns,
         "uptime_s": uptime_s,
@@ -53,7 +54,9 @@ def stats_message(
         "ready": not reasons,
         "reasons": list(reasons),
         "notes": list(notes),
-        "streams": {name: asdict(stream) for name, stream in streams.items()},
-        "queue": dict(queue),
+        "streams": {
+            name: cast("StreamMessage", asdict(stream)) for name, stream in streams.items()
+        },
+        "queue": cast("QueueMessage", dict(queue)),
     }
     return [STATS_TOPIC, dump(message)]

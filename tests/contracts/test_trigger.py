@@ -1,7 +1,6 @@
 """Triggers as values and as JSON: stages, the schema, the way back, and what is refused."""
 
 import json
-from pathlib import Path
 
 import jsonschema
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import WireError
+from contracts.schemas import schema_of
 from contracts.trigger import (
     STAGE_OF_STAMP,
     TRIGGER_STAGES,
@@ -21,15 +21,7 @@ from contracts.trigger import (
 )
 from tests.support.triggers import trigger, triggers
 
-SCHEMA = json.loads(
-    (Path(__file__).parents[2] / "docs" / "schemas" / "trigger.schema.json").read_text()
-)
-VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-
-
-def test_the_schema_is_a_schema():
-    """The published file is legal JSON Schema, draft 2020-12."""
-    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+VALIDATOR = jsonschema.Draft202012Validator(schema_of("trigger"))
 
 
 @given(triggers())
@@ -40,13 +32,9 @@ def test_round_trip(said):
     assert unpack_trigger(payload) == said
 
 
-@given(triggers())
-def test_every_message_follows_the_schema(said):
-    """Every legal trigger is legal by the published schema, and nothing is sent beside it."""
-    message = json.loads(pack_trigger(said)[1])
-    VALIDATOR.validate(message)
-    assert set(message) == set(SCHEMA["properties"]) == set(SCHEMA["required"])
-    assert set(message["window"]) == set(SCHEMA["properties"]["window"]["properties"])
+def test_every_property_is_sent():
+    """A daemon sends also what older ones left out."""
+    assert set(json.loads(pack_trigger(trigger())[1])) == set(schema_of("trigger")["properties"])
 
 
 @given(triggers())
