@@ -6,14 +6,18 @@ The log of a run over night, or of continuous integration, shows no bar.
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
 EVERY_S = 60.0
 """Between two lines, and before the first: work that is over sooner says nothing."""
+
+NO_TOTAL = "{desc}: {elapsed} so far"
 
 LINE = "{desc}: {n_fmt} of {total_fmt} {unit}s, {percentage:.0f} %, {remaining} left"
 
@@ -28,7 +32,7 @@ class ProgressBar(tqdm):  # type: ignore[misc] # tqdm has no types
     unit : str
         One of what is counted.
     total : int, optional
-        By default the length of the iterable.
+        By default the length of the iterable. Without either the time so far is shown.
     initial : int
         Done before, which says nothing of how fast it goes.
     """
@@ -59,7 +63,7 @@ class ProgressBar(tqdm):  # type: ignore[misc] # tqdm has no types
             delay=delay_s,
             mininterval=EVERY_S if self._is_line else 0.1,
             miniters=1 if self._is_line else None,
-            bar_format=LINE if self._is_line else None,
+            bar_format=(LINE if total or iterable else NO_TOTAL) if self._is_line else None,
             file=sys.stderr,
             disable=is_silent,
         )
@@ -77,3 +81,22 @@ class ProgressBar(tqdm):  # type: ignore[misc] # tqdm has no types
             self._line_s = time.monotonic()
             self.fp.write(f"{self}\n")
             self.fp.flush()
+
+
+@contextmanager
+def elapsed_progress(desc: str, unit: str) -> Iterator[None]:
+    """Show the time so far of work that says nothing itself."""
+    is_over = threading.Event()
+    with ProgressBar(desc=desc, unit=unit, leave=False) as bar:
+
+        def repeat() -> None:
+            while not is_over.wait(min(EVERY_S, 1.0)):
+                bar.refresh()
+
+        thread = threading.Thread(target=repeat, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            thread.join()

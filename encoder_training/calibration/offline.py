@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from contracts.errors import ChildError, DependencyError, RecordingError, UserError, listed, shown
+from contracts.progress import elapsed_progress
 from encoder_training.calibration.curation import OfflineSpikes
-from encoder_training.progress import timed_progress
 from stream_sources.online_sorter.templates import RATE_TOLERANCE
 from stream_sources.recordings.sorting import read_sorting
 
@@ -77,7 +77,7 @@ def run_sorter(recording: Any, sorter: str, folder: Path, *, seed: int) -> Offli
         parameters["job_kwargs"] = {"n_jobs": n_cores, "chunk_duration": "1s"}
     title = f"sorting with {sorter}"
     with (
-        timed_progress(title, None),
+        elapsed_progress(title, "minute"),
         warnings.catch_warnings(),
         redirect_stdout(sys.stderr),
     ):

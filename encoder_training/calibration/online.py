@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from contracts.atomic_files import whole_file
 from contracts.clock import NS_PER_S
+from contracts.progress import ProgressBar
 from contracts.spikes import SpikeBatch
-from encoder_training.progress import timed_progress
 from stream_sources.online_sorter.recording_voltages import RecordingVoltages
 from stream_sources.online_sorter.source import OnlineSorterSource, SorterOptions
 from stream_sources.online_sorter.templates import SorterTemplates
@@ -77,7 +77,7 @@ def sort_online(
     states: list[NDArray[np.float64]] = []
     with (
         closing(OnlineSorterSource(voltages, templates, options)) as source,
-        timed_progress("sorting online", duration_s, unit="s") as advance_to,
+        ProgressBar(desc="sorting online", unit="second", total=round(duration_s)) as bar,
     ):
         for message in source.messages():
             if not isinstance(message, SpikeBatch):
@@ -85,7 +85,7 @@ def sort_online(
             times.append(message.spike_time_ns)
             units.append(message.unit_index.astype(np.int64))
             sorted_s = message.stop_ns / NS_PER_S
-            advance_to(sorted_s)
+            bar.update(round(sorted_s) - bar.n)
             while len(states) < N_TIMES and sorted_s >= edges_s[len(states) + 1]:
                 states.append(_state(source))
         states += [_state(source)] * (N_TIMES - len(states))

@@ -47,6 +47,7 @@ def fit_trust(
     places : tensor, shape (n_frames, n_latents), float32
     """
     shown, own = np.unique(frame, return_inverse=True)
+    of_frame = torch.from_numpy(own)
     candidates = F.normalize(places[shown], dim=-1)
     true = places[frame]
 
@@ -55,9 +56,11 @@ def fit_trust(
         for some, block in zip(blocks(len(frame)), inputs, strict=True):
             y = torch.einsum("i,nil->nl", weights, block)
             similarity = F.normalize(y, dim=-1) @ candidates.T
-            of_own = similarity[torch.arange(len(y)), torch.from_numpy(own[some])]
+            of_own = similarity[torch.arange(len(y)), of_frame[some]]
             scores.append(1 / (similarity >= of_own[:, None]).sum(dim=-1))
-        return torch.cat(scores).double()
+        # Windows of one frame, through four populations each, tell much the same: a frame is one.
+        n_each = torch.bincount(of_frame)
+        return torch.bincount(of_frame, torch.cat(scores).double().cpu()) / n_each
 
     tried: list[tuple[float, Tensor, Tensor]] = []
     for sharpness in SHARPNESS:
@@ -73,7 +76,7 @@ def fit_trust(
     alone = torch.zeros_like(weights)
     alone[ALONE] = _least_squares([block[:, ALONE] for block in inputs], true)
     gain = scores - reciprocal_ranks(alone, inputs)
-    if gain.mean() <= 2 * gain.std() / len(gain) ** 0.5:
+    if not gain.mean() > 2 * _standard_error(gain):
         weights = alone
     network.trust.weight.copy_(weights.view(2, N_TRUST))
 
@@ -82,9 +85,15 @@ def _sharpest(tried: list[tuple[float, Tensor, Tensor]]) -> tuple[float, Tensor,
     """Return the sharpest whose reciprocal ranks are within a standard error of the best."""
     best = max(scores.mean() for _, _, scores in tried)
     for one in reversed(tried):
-        if one[2].mean() + one[2].std() / len(one[2]) ** 0.5 >= best:
+        if one[2].mean() + _standard_error(one[2]) >= best:
             return one
     return tried[0]
+
+
+def _standard_error(of_frames: Tensor) -> float:
+    """Return that of their mean; infinite for a single frame."""
+    n = len(of_frames)
+    return float(of_frames.std() / n**0.5) if n > 1 else float("inf")
 
 
 def _inputs(network: EvidenceEncoder, evidence: WindowEvidence) -> Tensor:

@@ -7,11 +7,13 @@ import pty
 import subprocess
 import sys
 import termios
+import time
 
 import pytest
 
 from contracts import progress
-from contracts.progress import ProgressBar
+from contracts.progress import ProgressBar, elapsed_progress
+from tests.support.wait_until import wait_until
 
 
 def test_a_line_says_how_far_and_how_long(
@@ -36,6 +38,25 @@ def test_a_change_of_its_text_writes_no_line(capsys: pytest.CaptureFixture[str])
     with ProgressBar(desc="evaluating", unit="window", total=8) as bar:
         bar.set_postfix_str("VISp")
         bar.refresh()
+    assert capsys.readouterr().err == ""
+
+
+def test_silent_work_shows_its_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Lines come while nothing is reported, and none after the work."""
+    monkeypatch.setattr(progress, "EVERY_S", 0.01)
+    text = ""
+
+    def is_shown() -> bool:
+        nonlocal text
+        text += capsys.readouterr().err
+        return "sorting: 00:0" in text
+
+    with elapsed_progress("sorting", "minute"):
+        wait_until(is_shown, what="a line")
+    capsys.readouterr()
+    time.sleep(0.05)
     assert capsys.readouterr().err == ""
 
 
