@@ -293,15 +293,26 @@ def test_what_is_no_recording_is_refused(planted, tmp_path, capsys):
     assert "a recording is wanted" in refuse(words, capsys)
 
 
+UNCOMPILED = """
+import sys
+from spikeinterface.sortingcomponents.clustering import isosplit_isocut
+real = isosplit_isocut.jisotonic5
+isosplit_isocut.jisotonic5 = lambda x, w: real(x, w) if len(x) else (x.copy(), x.copy())
+from neurrate.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""Compiling the sorter takes a minute; without, it takes seconds for a recording as short. But
+SpikeInterface 0.105 writes to the first place of an empty array, which only compiled code may."""
+
+
 @pytest.mark.slow
 def test_the_default_sorter_finds_planted_units(tmp_path):
     """From voltages alone, with nothing installed beside our own packages."""
     planted = plant_recording(tmp_path, n_units=4, seconds=10.0)
     out = tmp_path / "out"
     words = ["calibrate", str(planted.path), str(out), "--minutes", str(1 / 6)]
-    # Compiling the sorter takes a minute; without, it takes seconds for a recording as short.
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
-    command = [sys.executable, "-m", "neurrate", *words]
+    command = [sys.executable, "-c", UNCOMPILED, *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert len(read_templates(out).population) >= 3
