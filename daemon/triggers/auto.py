@@ -24,7 +24,7 @@ from daemon.triggers.rule_file import RuleBook, load_rules
 from daemon.triggers.sentence_model import model_folder, model_problem
 from daemon.triggers.sinks.command import CommandOutlet
 from daemon.triggers.sinks.thread import Outlet, SinkThread
-from daemon.triggers.tables import CommandSinkTable, HttpSinkTable, SinkTable
+from daemon.triggers.tables import CommandSinkTable, HttpSinkTable, OscSinkTable, SinkTable
 
 UNDO_S = 1.0
 """Seconds that what was started has to end, if a later part cannot be started."""
@@ -134,6 +134,10 @@ def _sink(name: str, table: SinkTable, clock: Clock) -> SinkThread:
     outlet: Outlet
     if isinstance(table, CommandSinkTable):
         outlet = CommandOutlet(table, clock)
+    elif isinstance(table, OscSinkTable):
+        from daemon.triggers.sinks.osc import OscOutlet
+
+        outlet = OscOutlet(table)
     else:
         # The HTTP library takes a tenth of a second to import: only where a sink needs it.
         from daemon.triggers.sinks.http import HttpOutlet, OpenEphysOutlet

@@ -245,7 +245,7 @@ def _sentence(detail: ErrorDetails, path: Path) -> str:
     if detail["type"] == "missing":
         rule = "must be given"
     elif detail["type"].startswith("union_tag"):
-        rule = 'must have kind = "http", "open_ephys" or "command"'
+        rule = 'must have kind = "http", "open_ephys", "command" or "osc"'
     found = "" if "got " in rule or rule == "must be given" else f", got {detail['input']!r:.100}"
     return f"{'.'.join(_without_kind(loc))} {rule}{found} ({path})."
 

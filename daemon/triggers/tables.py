@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import shlex
 import shutil
 import string
@@ -30,6 +32,9 @@ MESSAGE_FIELDS: dict[str, str | float | int] = {
 }
 """What may be in braces in a message, each with a value of its type to try a format on."""
 
+OSC_ADDRESS = re.compile(r"(/[^\x00-\x20#*,/?\[\]{}\x7f-\U0010ffff]+)+")
+"""Parts of printable ASCII, without the characters that OSC 1.0 keeps for patterns."""
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -50,11 +55,14 @@ class _Sink(_Table):
     """Triggers that may wait for this sink; one more is dropped and counted."""
     max_age_s: Annotated[float, Field(gt=0, le=3600)] = 1.0
     """A trigger that has waited for longer is dropped and counted: late, it would mislead."""
+
+
+class _TimedSink(_Sink):
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """Seconds that one try may take, to the last byte of the answer."""
 
 
-class _HttpSink(_Sink):
+class _HttpSink(_TimedSink):
     url: str
     retries: Annotated[int, Field(ge=0, le=10)] = 0
     """Times that a delivery which failed is tried again, until it is too old."""
@@ -98,7 +106,7 @@ class OpenEphysSinkTable(_HttpSink):
         return value
 
 
-class CommandSinkTable(_Sink):
+class CommandSinkTable(_TimedSink):
     """``kind = "command"``: a program that is kept running and reads one JSON line a trigger."""
 
     kind: Literal["command"]
@@ -117,7 +125,34 @@ class CommandSinkTable(_Sink):
         return words
 
 
-SinkTable = HttpSinkTable | OpenEphysSinkTable | CommandSinkTable
+class OscSinkTable(_Sink):
+    """``kind = "osc"``: an OSC message in a UDP datagram."""
+
+    kind: Literal["osc"]
+    port: Annotated[int, Field(ge=1, le=65_535)]
+    host: str = "127.0.0.1"
+    address: str = "/neurrate/trigger"
+
+    @field_validator("host")
+    @classmethod
+    def _number(cls, value: str) -> str:
+        try:
+            return str(ipaddress.ip_address(value))
+        except ValueError as error:
+            # A name may take a name server seconds, in which a trigger grows old.
+            raise ValueError(f"must be a number such as 192.168.0.5, got {value!r:.100}") from error
+
+    @field_validator("address")
+    @classmethod
+    def _osc_address(cls, value: str) -> str:
+        if not OSC_ADDRESS.fullmatch(value):
+            raise ValueError(
+                f"must be an OSC address such as /neurrate/trigger, got {value!r:.100}"
+            )
+        return value
+
+
+SinkTable = HttpSinkTable | OpenEphysSinkTable | CommandSinkTable | OscSinkTable
 
 
 class LikenessTable(_Table):
@@ -144,6 +179,7 @@ def keys_at(place: Sequence[str]) -> tuple[str, ...]:
         "http": HttpSinkTable,
         "open_ephys": OpenEphysSinkTable,
         "command": CommandSinkTable,
+        "osc": OscSinkTable,
     }
     if len(place) == 1:
         return tuple(RuleFileTable.model_fields)

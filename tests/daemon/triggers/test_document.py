@@ -15,6 +15,7 @@ from daemon.triggers.tables import (
     CommandSinkTable,
     HttpSinkTable,
     OpenEphysSinkTable,
+    OscSinkTable,
     RuleTable,
 )
 from tests.support.triggers import concept_probes, make_checkout
@@ -60,6 +61,7 @@ def test_the_keys_are_those_of_the_code():
         "http": HttpSinkTable,
         "open_ephys": OpenEphysSinkTable,
         "command": CommandSinkTable,
+        "osc": OscSinkTable,
     }
     described = {_named(row[0])[0]: row[1] for row in _rows("## Sinks")}
     for kind, table in sinks.items():

@@ -133,7 +133,7 @@ def test_every_mistake_is_said_at_once(tmp_path: Path):
         "triggers.e.refractory_s must be greater than or equal to 0, got -1",
         "triggers.e.when expected the concept in quotation marks, found 'car'",
         "sinks.pulse.command must name a program that is there and may be run, got 'no-such-prog",
-        'sinks.broken must have kind = "http", "open_ephys" or "command"',
+        'sinks.broken must have kind = "http", "open_ephys", "command" or "osc"',
         "sinks.h.url must be http://HOST:PORT or https://HOST:PORT, got 'localhost:1'",
         "Unknown key sinks.h.timeout",
         "(did you mean timeout_s?)",
