@@ -365,3 +365,28 @@ class StatisticsMessage(TypedDict):
     """What a ready one does without."""
     streams: dict[str, StreamMessage]
     queue: QueueMessage
+
+
+@with_config(DESCRIBED)
+class SoftwareMessage(TypedDict):
+    """Which software it is."""
+
+    version: str
+    commit: str
+    """Ends in -dirty where files differ from it; empty in an installed package."""
+
+
+@with_config(DESCRIBED)
+class DaemonMessage(TypedDict):
+    """What makes the narrations: sent when the daemon has started."""
+
+    version: Literal[1]
+    repeat: bool
+    """True if it was published before and is sent again because a subscriber joined."""
+    host_ns: HostNs
+    """When the daemon started, on its monotonic clock. It may exceed 2**53: read integers."""
+    software: SoftwareMessage
+    bundle: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """sha256 of the bundle's manifest."""
+    settings: dict[str, Any]
+    """Every effective setting, by group."""

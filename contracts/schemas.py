@@ -7,7 +7,9 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
+from contracts.daemon_json import DAEMON_VERSION
 from contracts.messages import (
+    DaemonMessage,
     MarkMessage,
     NarrationMessage,
     PartialMessage,
@@ -27,6 +29,7 @@ PUBLISHED: dict[str, tuple[str, int, Any]] = {
     "mark": ("mark.<stream>", WIRE_VERSION, MarkMessage),
     "units": ("units.<stream>", WIRE_VERSION, UnitsMessage),
     "stats": ("stats", STATS_VERSION, StatisticsMessage),
+    "daemon": ("daemon", DAEMON_VERSION, DaemonMessage),
 }
 """Topic, version and type of each message, by the name of its schema."""
 

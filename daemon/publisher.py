@@ -1,9 +1,9 @@
 """The publisher: where everything leaves the daemon, an XPUB socket with a last-value cache.
 
-A new subscriber is sent the last narration of each population that it subscribes to, and the last
-mark and the unit table of each stream, marked ``"repeat": true``. libzmq cannot send several
-messages to one subscriber alone, so every subscriber to that topic receives the repeat and should
-ignore it.
+A new subscriber is sent the last narration of each population that it subscribes to, the last mark
+and the unit table of each stream, and what the daemon is, marked ``"repeat": true``. libzmq cannot
+send several messages to one subscriber alone, so every subscriber to that topic receives the repeat
+and should ignore it.
 A slow subscriber loses its own messages and no other's. A guard stands in front of the socket
 (`peer_guard.subscriber_guard`): what one subscriber may ask for is limited.
 """
@@ -20,7 +20,7 @@ from contracts.errors import UserError
 from contracts.narration_wire import as_repeat
 from peer_guard.sockets import bind_guarded
 
-REMEMBERED = (b"narration.", b"mark.", b"units.")
+REMEMBERED = (b"narration.", b"mark.", b"units.", b"daemon")
 """Topics whose last message is kept for new subscribers; ``stats`` comes every second anyway."""
 
 PARTIALS = b"partial."

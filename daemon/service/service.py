@@ -16,6 +16,7 @@ from typing import Any
 import zmq
 
 from contracts.clock import NS_PER_S, Clock, HostClock, ns_to_second
+from contracts.daemon_json import pack_daemon
 from contracts.errors import DependencyError
 from daemon.service.monitor import Monitor
 from daemon.service.settings import Settings
@@ -70,6 +71,7 @@ class Service:
                 )
                 try:
                     self._on_bound(_addresses(components, self._settings))
+                    self._publish_identity(components)
                     self._wait_for_narrator(components, monitor)
                     self._measure_capacity(components, monitor)
                     self._subscribe(components)
@@ -80,6 +82,16 @@ class Service:
             gc.unfreeze()
             context.destroy(linger=0)
         return summary
+
+    def _publish_identity(self, components: Components) -> None:
+        """Publish software, bundle and settings, for whoever records the session."""
+        components.publisher.publish(
+            pack_daemon(
+                bundle=components.manifest.sha256,
+                settings=self._settings.model_dump(mode="json"),
+                host_ns=self._started_ns,
+            )
+        )
 
     def _wait_for_narrator(self, components: Components, monitor: Monitor) -> None:
         """Wait until the model is loaded; HTTP and the publish socket answer meanwhile."""

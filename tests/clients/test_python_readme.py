@@ -87,7 +87,7 @@ def test_the_wheel_holds_types_and_schemas(packages):
     assert (installed / "py.typed").is_file()
     assert sorted(path.name for path in (installed / "schemas").iterdir()) == [
         f"{name}.schema.json"
-        for name in ("mark", "narration", "partial", "stats", "trigger", "units")
+        for name in ("daemon", "mark", "narration", "partial", "stats", "trigger", "units")
     ]
 
 

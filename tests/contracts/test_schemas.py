@@ -11,12 +11,14 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from contracts.daemon_json import pack_daemon
 from contracts.narration import PartialNarration
 from contracts.narration_wire import as_repeat, pack_narration, pack_partial
 from contracts.schemas import PUBLISHED, schema_of
 from contracts.source_json import pack_mark, pack_units
 from contracts.trigger import pack_trigger
 from daemon.counters import Counters
+from daemon.service.settings import Settings
 from daemon.service.stats import StreamStats, stats_message
 from tests.support.narrations import narrations
 from tests.support.triggers import triggers
@@ -78,6 +80,12 @@ def test_every_message_follows_its_schema(narration, trigger, mark, hello):
         pack_units(hello),
     ):
         _check(parts)
+
+
+def test_what_a_daemon_is_follows_its_schema():
+    """With the settings of a daemon."""
+    values = Settings().model_dump(mode="json")
+    _check(pack_daemon(bundle="0" * 64, settings=values, host_ns=2**60))
 
 
 @pytest.mark.parametrize("session_s", [None, 1.5])
