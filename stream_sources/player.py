@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from contracts.clock import NS_PER_S, Clock
-from contracts.spikes import Mark, SpikeBatch
-from stream_sources.publisher import SpikePublisher
+from contracts.spikes import Hello, Mark, SourceMessage, SpikeBatch, StreamEnd
+from stream_sources.publisher import SpikePublisher, StreamTotals
 from stream_sources.source import SpikeSource
 
 WAIT_MS = 100
@@ -46,6 +46,10 @@ class Pacer:
         self._speed = speed
         self._origin: tuple[int, int] | None = None
 
+    def restart(self) -> None:
+        """Start the clock anew with the next call."""
+        self._origin = None
+
     def due_in_ns(self, session_ns: int) -> int:
         """Return how long it is until `session_ns`; the first call starts the clock."""
         if self._speed is None:
@@ -82,8 +86,17 @@ def play(
         publisher.serve(wait_ms=WAIT_MS)
     pacer = Pacer(clock, speed)
     started_ns = clock.now_ns()
-    was_stopped = False
-    for message in _by_time(source):
+    was_stopped = has_ended = False
+    sent = _Sent(publisher)
+    for message in _messages(source):
+        if isinstance(message, Hello):
+            sent.begin(message)
+            pacer.restart()  # whatever passed between two runs is not waited for
+            continue
+        if isinstance(message, StreamEnd):
+            has_ended = publisher.send_end(message, should_give_up=should_stop)
+            continue
+        has_ended = False
         if isinstance(message, SpikeBatch):
             _wait(pacer, publisher, clock, message, should_stop)
             # Lossless means for somebody: after the last subscriber has left, wait for the next
@@ -99,8 +112,9 @@ def play(
         if not publisher.send(message, should_give_up=should_stop):
             was_stopped = True
             break
-    publisher.send_end(should_give_up=should_stop)
-    totals = publisher.totals
+    if not has_ended:
+        publisher.send_end(should_give_up=should_stop)
+    totals = sent.totals()
     return PlayReport(
         n_batches=totals.n_batches,
         n_spikes=totals.n_spikes,
@@ -109,6 +123,35 @@ def play(
         max_lateness_s=pacer.max_lateness_ns / NS_PER_S,
         was_stopped=was_stopped,
     )
+
+
+class _Sent:
+    """What was sent over all runs of a source."""
+
+    def __init__(self, publisher: SpikePublisher) -> None:
+        self._publisher = publisher
+        self._before = StreamTotals()
+
+    def begin(self, hello: Hello) -> None:
+        """Begin a run, unless it is the one that the publisher has begun with."""
+        if hello.run != self._publisher.run:
+            self._before = self.totals()
+            self._publisher.begin(hello)
+
+    def totals(self) -> StreamTotals:
+        """Return the sums."""
+        before, now = self._before, self._publisher.totals
+        return StreamTotals(
+            before.n_batches + now.n_batches,
+            before.n_spikes + now.n_spikes,
+            before.n_marks + now.n_marks,
+        )
+
+
+def _messages(source: SpikeSource) -> Iterator[SourceMessage]:
+    """Yield what a source sends; one that knows the order itself has `in_order`."""
+    in_order = getattr(source, "in_order", None)
+    return _by_time(source) if in_order is None else in_order()
 
 
 def _by_time(source: SpikeSource) -> Iterator[SpikeBatch | Mark]:

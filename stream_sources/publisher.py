@@ -77,6 +77,7 @@ class SpikePublisher:
         self.totals = StreamTotals()
         self.n_subscribers = 0
         self._hello = replace(hello, is_lossless=is_lossless)
+        self._next_seq = hello.next_seq
         self._clock = clock
         self._is_lossless = is_lossless
         self._next_hello_ns = 0
@@ -94,9 +95,19 @@ class SpikePublisher:
             raise
         self.endpoint = self._guard.address
 
+    @property
+    def run(self) -> str:
+        """The run that is being sent."""
+        return self._hello.run
+
     def begin_run(self, run: str) -> None:
         """Begin a new run of the same units; its hello goes first, and its totals from zero."""
-        self._hello = replace(self._hello, run=run)
+        self.begin(replace(self._hello, run=run, next_seq=0))
+
+    def begin(self, hello: Hello) -> None:
+        """Begin a new run, whose units may be others; its batches are counted from `next_seq`."""
+        self._hello = replace(hello, is_lossless=self._is_lossless)
+        self._next_seq = hello.next_seq
         self.totals = StreamTotals()
         self._next_hello_ns = 0
 
@@ -122,18 +133,27 @@ class SpikePublisher:
         if not self._send(pack(message), should_give_up):
             return False
         if isinstance(message, SpikeBatch):
+            self._next_seq = message.seq + 1
             self.totals.n_batches += 1
             self.totals.n_spikes += message.n_spikes
         else:
             self.totals.n_marks += 1
         return True
 
-    def send_end(self, *, should_give_up: Callable[[], bool] = lambda: False) -> bool:
-        """Send the end of the stream with its totals; False if it was given up."""
-        end = StreamEnd(
+    def send_end(
+        self,
+        end: StreamEnd | None = None,
+        *,
+        should_give_up: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Send the end of the stream with its totals; False if it was given up.
+
+        `end` is one that was recorded, and counts batches that are not sent again.
+        """
+        end = end or StreamEnd(
             stream=self._hello.stream,
             run=self._hello.run,
-            n_batches=self.totals.n_batches,
+            n_batches=self._next_seq,
             n_spikes=self.totals.n_spikes,
         )
         return self._send(pack(end), should_give_up)
@@ -167,7 +187,7 @@ class SpikePublisher:
         """Send a hello if it is due; False if it is, and a subscriber cannot take it."""
         now_ns = self._clock.now_ns()
         if now_ns >= self._next_hello_ns:
-            if not self._try(pack(replace(self._hello, next_seq=self.totals.n_batches))):
+            if not self._try(pack(replace(self._hello, next_seq=self._next_seq))):
                 return False
             self._next_hello_ns = now_ns + NS_PER_S
         return True

@@ -36,7 +36,9 @@ class SpikeSource(Protocol):
     span_ns : tuple of int, or None
         First and last nanosecond of what will be sent, half open; None if it cannot know.
 
-    A source may also have `session_start_utc` and `table`, texts as in `Hello`.
+    A source may also have `session_start_utc` and `table`, texts as in `Hello`, `next_seq`, the
+    number of its first batch if that is not 0, and `in_order`, which yields batches, marks, hellos
+    of further runs and ends as they are to be sent.
     """
 
     @property
@@ -97,6 +99,7 @@ def hello_of(source: SpikeSource) -> Hello:
         source.run,
         source.label,
         source.population,
+        next_seq=getattr(source, "next_seq", 0),
         session_start_utc=getattr(source, "session_start_utc", ""),
         table=getattr(source, "table", ""),
     )

@@ -12,7 +12,7 @@ import zmq
 from contracts.binning import BinRate
 from contracts.clock import NS_PER_S
 from contracts.population import Population
-from contracts.spikes import Mark, SpikeBatch
+from contracts.spikes import Mark, SpikeBatch, StreamEnd
 from contracts.window import WindowSpec
 from daemon.bin_ring import BinRing
 from daemon.window_cutter import WindowCutter
@@ -91,7 +91,12 @@ class RecordingPublisher(SpikePublisher):
         self.totals.n_spikes += message.n_spikes if isinstance(message, SpikeBatch) else 0
         return True
 
-    def send_end(self, *, should_give_up: Callable[[], bool] = lambda: False) -> bool:
+    def send_end(
+        self,
+        end: StreamEnd | None = None,
+        *,
+        should_give_up: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Count the ends."""
         self.n_ends += 1
         return not self.refuses
