@@ -390,3 +390,33 @@ class DaemonMessage(TypedDict):
     """sha256 of the bundle's manifest."""
     settings: dict[str, Any]
     """Every effective setting, by group."""
+
+
+@with_config(DESCRIBED)
+class RecorderMessage(TypedDict):
+    """What a recorder writes of itself into its journal, once a second and at its end."""
+
+    version: Literal[1]
+    state: Literal["recording", "stopping"]
+    reason: str
+    """Why it stops; empty while it records."""
+    host_ns: HostNs
+    """Monotonic clock of the recording machine. It may exceed 2**53: read integers."""
+    wall_ns: int
+    """UTC at that moment, nanoseconds since 1970."""
+    received: dict[str, Count]
+    """Messages by kind."""
+    n_spikes: Count
+    holes: dict[str, Count]
+    """Messages that never arrived, found by their numbers, by kind."""
+    overflowed: dict[str, Count]
+    """Messages that the recorder had no room for, by kind."""
+    unreadable: Count
+    """Messages that follow no format. They are in the journal all the same."""
+    repeats: Count
+    """Messages sent again that are in the journal, and are not written twice."""
+    refused: Count
+    """Messages of topics that no program of ours has, not written."""
+    queue_bytes: Count
+    written_bytes: Count
+    free_bytes: Count

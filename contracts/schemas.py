@@ -8,11 +8,13 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from contracts.daemon_json import DAEMON_VERSION
+from contracts.journal import RECORDER_VERSION
 from contracts.messages import (
     DaemonMessage,
     MarkMessage,
     NarrationMessage,
     PartialMessage,
+    RecorderMessage,
     StatisticsMessage,
     TriggerMessage,
     UnitsMessage,
@@ -33,6 +35,11 @@ PUBLISHED: dict[str, tuple[str, int, Any]] = {
 }
 """Topic, version and type of each message, by the name of its schema."""
 
+RECORDED: dict[str, tuple[str, int, Any]] = {
+    "recorder": ("recorder", RECORDER_VERSION, RecorderMessage),
+}
+"""The same of messages that stand in journals alone."""
+
 
 class _WithoutTitles(GenerateJsonSchema):
     """Leaves out the titles that pydantic makes of the names of properties."""
@@ -42,8 +49,8 @@ class _WithoutTitles(GenerateJsonSchema):
 
 
 def schema_of(name: str) -> dict[str, Any]:
-    """Return the JSON Schema, draft 2020-12, of one of `PUBLISHED`."""
-    topic, version, message = PUBLISHED[name]
+    """Return the JSON Schema, draft 2020-12, of one of `PUBLISHED` or `RECORDED`."""
+    topic, version, message = (PUBLISHED | RECORDED)[name]
     schema = TypeAdapter(message).json_schema(schema_generator=_WithoutTitles)
     text = " ".join(schema.pop("description").split())
     for inner in (schema, *schema.get("$defs", {}).values()):

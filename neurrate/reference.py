@@ -11,7 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from contracts.schemas import PUBLISHED, schema_of
+from contracts.schemas import PUBLISHED, RECORDED, schema_of
 from contracts.trigger import TRIGGER_STAGES, TriggerKind
 from daemon.counters import Counters
 from daemon.service.latencies import LATENCY_STAGES, STAGE_BUCKETS_S, STAGE_HELP
@@ -60,14 +60,14 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """Return the text of every page, and of every JSON Schema, by its path in the project."""
-    schemas = {name: json.dumps(schema_of(name), indent=2) + "\n" for name in PUBLISHED}
+    names = {SCHEMA_FOLDERS[0]: PUBLISHED | RECORDED, SCHEMA_FOLDERS[1]: PUBLISHED}
     return {
         "docs/settings.md": settings_page(),
         "docs/metrics.md": metrics_page(),
         **{
-            f"{folder}/{name}.schema.json": text
+            f"{folder}/{name}.schema.json": json.dumps(schema_of(name), indent=2) + "\n"
             for folder in SCHEMA_FOLDERS
-            for name, text in schemas.items()
+            for name in names[folder]
         },
     }
 

@@ -20,6 +20,7 @@ from stream_sources.speed import batch_length_ms, speed_factor
 
 if TYPE_CHECKING:
     from contracts.spikes import SpikeBatch
+    from stream_sources.journal import JournalSource
     from stream_sources.recordings.recording import RecordingSource
     from stream_sources.source import SpikeSource
 
@@ -110,7 +111,7 @@ def nwb(
         batch_ms=options.batch_length_ms,
         cache_dir=cache_dir,
     )
-    _play(source, options)
+    play(source, options)
 
 
 def sorting(
@@ -159,23 +160,26 @@ def sorting(
         duration_s=options.seconds,
         batch_ms=options.batch_length_ms,
     )
-    _play(source, options)
+    play(source, options)
 
 
-def _play(recording: RecordingSource, options: StreamOptions) -> None:
+def play(recording: RecordingSource | JournalSource, options: StreamOptions) -> None:
     """Publish a source, with a progress bar, and print what was sent.
 
     Raises
     ------
     UserError
-        If --loop has no --seconds.
+        If --loop has no --seconds, or the source is a journal.
     """
     from daemon.service import signals
+    from stream_sources.journal import JournalSource
     from stream_sources.repeated import RepeatedSource
     from stream_sources.replay import ReplayOptions, replay
 
     repeated = None
     if options.loop:
+        if isinstance(recording, JournalSource):
+            raise UserError("A journal is played once: leave out --loop.")
         if options.seconds is None:
             raise UserError("--loop needs --seconds: how long to play the recording in a loop.")
         repeated = RepeatedSource(recording, second_to_ns(options.seconds))
@@ -202,6 +206,9 @@ def _play(recording: RecordingSource, options: StreamOptions) -> None:
     numbers = {"source": source.label, "n_units": len(source.population), **asdict(report)}
     if repeated is not None:
         numbers["n_rounds"] = round(repeated.n_rounds, 3)
+    if isinstance(recording, JournalSource):
+        numbers["n_not_closed"] = len(recording.unclosed)
+        numbers["n_unreadable"] = recording.n_unreadable
     write_json(options.json, numbers)
     with signals.bounded_end(stop):
         print_table("Sent", [{"": name, "sent": cell(value)} for name, value in numbers.items()])

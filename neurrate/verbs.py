@@ -18,6 +18,7 @@ class Verb(NamedTuple):
 VERBS = {
     "demo": Verb("demo_command:demo", "Replay a recording through the whole daemon."),
     "run": Verb("run_command:run", "Run the daemon: spikes in, narrations out."),
+    "record": Verb("record_command:record", "Record spikes and narrations in a journal."),
     "watch": Verb("watch_command:watch", "Show narrations as they are published."),
     "learn": Verb("learn_command:learn", "Make a bundle of a recording: all three below."),
     "calibrate": Verb("calibrate_command:calibrate", "Calibrate the online sorter."),
@@ -38,6 +39,7 @@ GROUPS = {
             "dandi": Verb("dandi_command:dandi", "Replay an NWB file of the DANDI archive."),
             "sorting": Verb("stream_command:sorting", "Replay a spike sorting."),
             "open-ephys": Verb("open_ephys_command:stream", "Follow the Open Ephys GUI."),
+            "journal": Verb("journal_command:stream", "Replay a journal of 'neurrate record'."),
             "sorter": Verb("sorter_command:sorter", "Sort voltages by templates, online."),
         },
     ),

@@ -13,6 +13,7 @@ import pytest
 from contracts.population import Population
 from contracts.spikes import MAX_SPAN_NS, MAX_SPIKES, RUN_ID, STREAM_NAME
 from simulation.recording import write_recording
+from stream_sources.journal import JournalSource
 from stream_sources.online_sorter.recording_voltages import RecordingVoltages
 from stream_sources.online_sorter.source import OnlineSorterSource, SorterOptions
 from stream_sources.recordings.nwb import NwbSource
@@ -21,6 +22,7 @@ from stream_sources.rigs.open_ephys.source import OpenEphysSource
 from stream_sources.source import SpikeSource
 from tests.support.emulated_gui import emulated_gui, table_of
 from tests.support.ground_truth import ground_truth
+from tests.support.journals import sent, write_journal
 from tests.support.nwb_files import random_trains, write_kilosort, write_units
 from tests.support.range_server import range_server
 
@@ -83,8 +85,12 @@ def online_sorter(folder: Path, stack: ExitStack) -> SpikeSource:
     )
 
 
-LIVE = [open_ephys, online_sorter]
-"""Sources that follow something."""
+def journal(folder: Path, stack: ExitStack) -> SpikeSource:
+    return JournalSource(write_journal(folder / "journal", list(sent(30))))
+
+
+LIVE = [open_ephys, online_sorter, journal]
+"""Sources that do not know beforehand what they will send."""
 
 
 @pytest.fixture(params=MAKERS + LIVE, ids=lambda make: make.__name__)
