@@ -21,6 +21,7 @@ from typing import Any, Self
 import psutil
 
 from contracts.errors import listed
+from contracts.journal_reader import JournalReader
 from evaluation.faults.inputs import FaultInputs
 from evaluation.faults.observations import (
     DEADLINE_S,
@@ -294,6 +295,29 @@ class FaultTrial:
     def subscriber(self, publish: str) -> FaultProcess:
         """Start a subscriber to narrations."""
         return self.start("subscriber", "watch", "--connect", publish, "--plain")
+
+    @property
+    def journal(self) -> Path:
+        """Folder that the recorders of this trial write to."""
+        return self.folder / "journal"
+
+    def recorder(
+        self, source: str, publish: str, *words: object, prefix: Sequence[str] = ()
+    ) -> FaultProcess:
+        """Start a recorder of a source and a daemon."""
+        addresses = ("--spikes", source, "--connect", publish)
+        given = (*addresses, *(words or ("--min-free-mb", 1)))
+        return self.start("recorder", "record", self.journal, *given, prefix=prefix)
+
+    def records(self, n: int) -> None:
+        """Wait until the journal has so many messages."""
+
+        def look() -> bool | None:
+            if not self.journal.is_dir() or not any(self.journal.iterdir()):
+                return None
+            return sum(1 for _ in JournalReader(self.journal).messages()) >= n or None
+
+        wait_for(look, lambda: f"{n} messages in {self.journal}")
 
     def pair(self, *, speed: str = "1", **options: Any) -> tuple[FaultProcess, FaultDaemon, str]:
         """Start a source and a daemon that narrates it; also return the source's address.

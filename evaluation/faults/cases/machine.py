@@ -65,6 +65,40 @@ def disk_full(trial: FaultTrial) -> None:
 
 
 @fault(
+    lost="what came since the last flush, and what waited; the daemon and other subscribers go on",
+    tests=[
+        "system/test_recorder.py::test_full_disk_ends_the_recorder_and_says_what_is_lost",
+        "subscribers/recorder/test_journal_writer.py::test_full_disk_ends_the_journal_at_its_last_flush",
+    ],
+)
+def disk_of_the_recorder_full(trial: FaultTrial) -> None:
+    """The disk that a recorder writes to is full."""
+    source, daemon, address = trial.pair()
+    limited = 'exec > >(cat) 2>&1; ulimit -f 64; exec "$@"'
+    recorder = trial.recorder(address, daemon.publish, prefix=("bash", "-c", limited, "--"))
+    recorder.ends(2, "Cannot record to")
+    n_unwritten = recorder.summary()["n_unwritten"]
+    trial.observations.counted.append(f"`n_unwritten` {n_unwritten}")
+    daemon.is_ready()
+    trial.ends_with_every_spike(daemon, source)
+
+
+@fault(
+    lost="nothing that came before; the daemon and other subscribers go on",
+    tests=[
+        "subscribers/recorder/test_journal_writer.py::test_recording_stops_before_the_disk_is_full"
+    ],
+)
+def disk_of_the_recorder_nearly_full(trial: FaultTrial) -> None:
+    """The disk that a recorder writes to has less left than `--min-free-mb`."""
+    source, daemon, address = trial.pair()
+    recorder = trial.recorder(address, daemon.publish, "--min-free-mb", 1_000_000)
+    recorder.ends(2, "--min-free-mb")
+    daemon.is_ready()
+    trial.ends_with_every_spike(daemon, source)
+
+
+@fault(
     lost="log lines",
     tests=["cli/test_process.py::test_closed_and_full_descriptors_change_nothing_else"],
 )

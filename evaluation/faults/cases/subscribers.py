@@ -11,12 +11,16 @@ from itertools import repeat
 
 import zmq
 
+from contracts.journal_reader import JournalReader
 from evaluation.faults.case import fault
 from evaluation.faults.observations import wait_for
 from evaluation.faults.sockets import MORE, connect, frame, handshake
 from evaluation.faults.trial import FaultTrial
 
 PART = bytes(1000)
+
+RECORDED = 100
+"""Messages in the journal before its recorder is killed."""
 
 ATTACK_S = 10.0  # The longest that an attack takes where the daemon reads slowly
 
@@ -75,6 +79,31 @@ def subscriber_outlives_daemon(trial: FaultTrial) -> None:
         lambda: True if subscriber.child.text().count("all:") > n_before + 3 else None,
         lambda: f"narrations of the second daemon, got {subscriber.child.text()!r}",
     )
+
+
+@fault(
+    lost="what it received since its last flush, at most a second",
+    tests=[
+        "system/test_recorder.py::test_recorder_that_is_killed_leaves_a_journal_without_a_hole",
+        "contracts/test_journal.py::test_cut_at_any_byte_gives_whole_messages_alone",
+    ],
+)
+def recorder_killed(trial: FaultTrial) -> None:
+    """The recorder is killed (SIGKILL), and started again in the same folder."""
+    source, daemon, address = trial.pair()
+    first = trial.recorder(address, daemon.publish)
+    trial.records(RECORDED)
+    first.child.kill()
+    killed_ns = time.monotonic_ns()
+    newest_ns = max(message.host_ns for message in JournalReader(trial.journal).messages())
+    second = trial.recorder(address, daemon.publish)
+    trial.records(2 * RECORDED)
+    daemon.is_ready()
+    second.child.ask_to_stop()
+    second.ends(0)
+    lost_ms = (killed_ns - newest_ns) / 1e6
+    trial.observations.lost.append(f"newest message in the journal: {lost_ms:.0f} ms old")
+    trial.ends_with_every_spike(daemon, source)
 
 
 def attacked(
