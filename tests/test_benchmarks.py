@@ -19,6 +19,7 @@ BENCHMARKS = (
     "trigger",
     "vllm_send",
     "online_sorter",
+    "recorder",
     "peers",
 )
 

@@ -1,0 +1,261 @@
+"""What recording costs at a rig's load, and what a kill takes.
+
+    python -m benchmarks.bench_recorder
+    python -m benchmarks.bench_recorder --kills 100
+    python -m benchmarks.bench_recorder --quick      (seconds; for tests)
+
+What bounds it
+--------------
+Thirty thousand spikes a second are 360 kB/s of times and units, far below any disk. A message costs
+a few dozen Python calls, a chunk its compression, and every half second a wait for the disk, which
+is no processor time. So the cost grows with messages a second, and the bytes with spikes.
+
+The first rows are of the file alone: the same batches written in four layouts, in turns, each
+flushed twice a second of data; figures are bytes of a journal over bytes of the batches. The
+others are of `neurrate record` as a process, with a source of 100 batches a second: from the sent
+stamp to the received one, its processor time over wall time, and bytes an hour. With --kills the
+recorder is killed (SIGKILL) so often, at random moments: milliseconds from the newest batch in the
+journal to the kill, which is what is lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import os
+import random
+import sys
+import tempfile
+import time
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import zmq
+from mcap.writer import CompressionType, Writer
+
+from benchmarks.measure import Figure, MeasuredRow, figure, row
+from benchmarks.record import Options, Result, read_options, report, stop
+from benchmarks.spike_data import N_UNITS, RUN, STREAM, population, spike_batches
+from contracts import wire
+from contracts.clock import NS_PER_S, HostClock
+from contracts.journal import Origin, framed, parts_of
+from contracts.journal_reader import JournalReader
+from contracts.spikes import Hello, SpikeBatch
+from evaluation.faults.sockets import free_port
+from evaluation.processes import Child
+from stream_sources.publisher import SpikePublisher
+
+SPIKES_PER_S = 30_000
+BATCHES_PER_S = 100
+FLUSH_EVERY = 50
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "no chunks": {"use_chunking": False},
+    "chunks": {"compression": CompressionType.NONE},
+    "chunks, lz4": {"compression": CompressionType.LZ4},
+    "chunks, zstd": {"compression": CompressionType.ZSTD},
+}
+
+N_SYNCS = 20
+HALF_SECOND_BYTES = 12 * SPIKES_PER_S // 2
+
+DEADLINE_S = 60.0
+PAUSE_S = 0.02
+
+
+def main() -> int:
+    """Measure and report."""
+    options = read_options(__doc__, _add)
+    seconds = 2 if options.is_quick else 60
+    n_kills = options.more["kills"] or (1 if options.is_quick else 10)
+    rows, figures = file_alone(2 if options.is_quick else 20, options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        limits = {"disk_sync_ms": sync_ms(Path(folder))}
+        for one in (
+            recorder(Path(folder), seconds, options),
+            kills(Path(folder), n_kills, options),
+        ):
+            rows += one[0]
+            figures += one[1]
+    parameters = {"spikes_per_s": SPIKES_PER_S, "batches_per_s": BATCHES_PER_S, "units": N_UNITS}
+    parameters |= {"seconds": seconds, "kills": n_kills}
+    return report(Result("recorder", parameters, limits, rows, figures), options)
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--kills", type=int, default=0, help="times that the recorder is killed")
+
+
+def file_alone(seconds: int, seed: int) -> tuple[list[MeasuredRow], list[Figure]]:
+    """Write the same batches in every layout, in memory; time each message with its flushes."""
+    messages = [framed(wire.pack(batch)[1:]) for batch in _batches(seconds, seed)]
+    n_raw = sum(map(len, messages))
+    rows, figures = [], []
+    for name, layout in LAYOUTS.items():
+        output = io.BytesIO()
+        writer: Any = Writer(output, chunk_size=1 << 30, **layout)
+        writer.start()
+        channel = writer.register_channel(f"spikes.{STREAM}", "msgpack", 0)
+        durations = []
+        for number, data in enumerate(messages, 1):
+            begun = time.perf_counter_ns()
+            writer.add_message(channel, number, data, number)
+            if number % FLUSH_EVERY == 0:
+                writer.flush()
+            durations.append(time.perf_counter_ns() - begun)
+        writer.finish()
+        n_spikes = SPIKES_PER_S // BATCHES_PER_S
+        rows.append(row("file", name, np.array(durations), n_spikes=n_spikes))
+        share = np.array([len(output.getvalue()) / n_raw])
+        figures.append(figure("file", f"bytes, {name}", share))
+    return rows, figures
+
+
+def sync_ms(folder: Path) -> float:
+    """Return how long this disk takes for half a second of spikes; the median of some."""
+    durations = []
+    with (folder / "sync").open("wb", buffering=0) as file:
+        for _ in range(N_SYNCS):
+            file.write(bytes(HALF_SECOND_BYTES))
+            begun = time.perf_counter_ns()
+            os.fdatasync(file.fileno())
+            durations.append(time.perf_counter_ns() - begun)
+    return float(np.median(durations)) / 1e6
+
+
+def recorder(
+    folder: Path, seconds: int, options: Options
+) -> tuple[list[MeasuredRow], list[Figure]]:
+    """Record a source in real time; return how late batches are received, CPU and bytes."""
+    journal = folder / "load"
+    with _SpikeSender(options.seed) as address, _recorder(folder, journal, address) as child:
+        child.addresses(deadline_s=DEADLINE_S)
+        _wait_for_batches(journal)
+        process = psutil.Process(child.pid)
+        before, n_before, begun = process.cpu_times(), _size(journal), time.monotonic()
+        time.sleep(seconds)
+        after, n_after, wall_s = process.cpu_times(), _size(journal), time.monotonic() - begun
+        memory_mb = process.memory_info().rss / 1e6
+        child.ask_to_stop()
+        child.wait(deadline_s=DEADLINE_S)
+    cpu_s = after.user + after.system - before.user - before.system
+    late_ns = [
+        batch.received_host_ns - batch.sent_host_ns for batch in _recorded(journal) if batch.seq
+    ]
+    figures = {
+        "cpu, % of a core": 100 * cpu_s / wall_s,
+        "MB an hour": (n_after - n_before) / wall_s * 3600 / 1e6,
+        "memory, MB": memory_mb,
+    }
+    return [row("recorder", "sent to received", np.array(late_ns))], [
+        figure("recorder", name, np.array([value])) for name, value in figures.items()
+    ]
+
+
+def kills(folder: Path, n_kills: int, options: Options) -> tuple[list[MeasuredRow], list[Figure]]:
+    """Kill recorders at random moments; return how much of what was sent is lost."""
+    chance = random.Random(options.seed)
+    lost_ms = []
+    with _SpikeSender(options.seed) as address:
+        for number in range(n_kills):
+            journal = folder / f"kill-{number}"
+            with _recorder(folder, journal, address) as child:
+                child.addresses(deadline_s=DEADLINE_S)
+                _wait_for_batches(journal)
+                time.sleep(chance.uniform(0, 1.5))
+                killed_ns = time.monotonic_ns()
+                child.kill()
+            batches = list(_recorded(journal))
+            seqs = [batch.seq for batch in batches]
+            if seqs != list(range(seqs[0], seqs[-1] + 1)):
+                stop(f"kill {number}: the journal has a hole: {seqs}")
+            lost_ms.append((killed_ns - batches[-1].sent_host_ns) / 1e6)
+    return [], [
+        figure("kill -9", "lost, ms", np.array(lost_ms)),
+        figure("kill -9", "lost, ms, at most", np.array([max(lost_ms)])),
+    ]
+
+
+def _batches(seconds: int, seed: int) -> list[SpikeBatch]:
+    rng = np.random.default_rng(seed)
+    n_spikes = SPIKES_PER_S // BATCHES_PER_S
+    return spike_batches(rng, n_batches=seconds * BATCHES_PER_S, n_spikes=n_spikes)
+
+
+def _recorder(folder: Path, journal: Path, address: str) -> Child:
+    words = ["record", str(journal), "--spikes", address, "--empty-connect", "--min-free-mb", "1"]
+    return Child(journal.name, words, folder)
+
+
+def _wait_for_batches(journal: Path) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while next(iter(_recorded(journal)), None) is None:
+        if time.monotonic() > deadline:
+            sys.exit(f"nothing was recorded in {DEADLINE_S:.0f} s")
+        time.sleep(PAUSE_S)
+
+
+def _recorded(journal: Path) -> Any:
+    for message in JournalReader(journal).messages(lambda origin, _: origin is Origin.SOURCE):
+        if message.kind == "spikes":
+            yield wire.unpack(message.parts, received_host_ns=message.host_ns)
+
+
+def _size(journal: Path) -> int:
+    return sum(path.stat().st_size for path in parts_of(journal))
+
+
+class _SpikeSender:
+    """A process that sends batches at a fixed rate, whoever listens."""
+
+    def __init__(self, seed: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._must_stop = context.Event()
+        self._address = f"tcp://127.0.0.1:{free_port()}"
+        self._process = context.Process(
+            target=_send, args=(self._address, seed, self._must_stop), daemon=True
+        )
+
+    def __enter__(self) -> str:
+        self._process.start()
+        return self._address
+
+    def __exit__(self, *_: object) -> None:
+        self._must_stop.set()
+        self._process.join()
+
+
+def _send(address: str, seed: int, must_stop: Event) -> None:
+    clock = HostClock()
+    batches = _batches(10, seed)
+    with zmq.Context() as context:
+        hello = Hello(STREAM, RUN, "bench", population())
+        publisher = SpikePublisher(context, address, hello, clock)
+        origin_ns, seq = clock.now_ns(), 0
+        while not must_stop.is_set():
+            clock.sleep_ns(origin_ns + seq * NS_PER_S // BATCHES_PER_S - clock.now_ns())
+            batch = batches[seq % len(batches)]
+            publisher.send(_numbered(batch, seq, len(batches)))
+            seq += 1
+        publisher.close(is_urgent=True)
+
+
+def _numbered(batch: SpikeBatch, seq: int, n_batches: int) -> SpikeBatch:
+    """Return a batch of the loop with a number and times of its own."""
+    shift_ns = (seq // n_batches) * n_batches * NS_PER_S // BATCHES_PER_S
+    return SpikeBatch(
+        STREAM,
+        RUN,
+        seq,
+        batch.start_ns + shift_ns,
+        batch.stop_ns + shift_ns,
+        batch.spike_time_ns + shift_ns,
+        batch.unit_index,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
