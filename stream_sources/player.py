@@ -82,8 +82,7 @@ def play(
     wait_for_subscribers : int
         Do not begin before so many subscribe; at ``speed`` None, also wait whenever there is none.
     """
-    while publisher.n_subscribers < wait_for_subscribers and not should_stop():
-        publisher.serve(wait_ms=WAIT_MS)
+    _wait_for(wait_for_subscribers, publisher, should_stop)
     pacer = Pacer(clock, speed)
     started_ns = clock.now_ns()
     was_stopped = has_ended = False
@@ -99,12 +98,10 @@ def play(
         has_ended = False
         if isinstance(message, SpikeBatch):
             _wait(pacer, publisher, clock, message, should_stop)
-            # Lossless means for somebody: after the last subscriber has left, wait for the next
-            # one instead of playing the rest to an empty socket.
-            while speed is None and publisher.n_subscribers < min(1, wait_for_subscribers):
-                if should_stop():
-                    break
-                publisher.serve(wait_ms=WAIT_MS)
+            if speed is None:
+                # Lossless means for somebody: after the last subscriber has left, wait for the
+                # next one instead of playing the rest to an empty socket.
+                _wait_for(min(1, wait_for_subscribers), publisher, should_stop)
             if should_stop():
                 was_stopped = True
                 break
@@ -166,6 +163,12 @@ def _by_time(source: SpikeSource) -> Iterator[SpikeBatch | Mark]:
                 yield mark
             mark = next(marks, None)
         yield batch
+
+
+def _wait_for(n: int, publisher: SpikePublisher, should_stop: Callable[[], bool]) -> None:
+    """Greet subscribers until there are so many."""
+    while publisher.n_subscribers < n and not should_stop():
+        publisher.serve(wait_ms=WAIT_MS)
 
 
 def _wait(
