@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
+from contracts.atomic_files import check_writable
 from contracts.errors import UserError
+from neurrate.arguments import JsonOption
 from neurrate.stream_command import DEFAULT_OPTIONS, StreamOptions, play
+from neurrate.tables import print_table, write_json
 
 
 def stream(
@@ -43,3 +47,48 @@ def stream(
         journal, stream=stream, start_s=options.start, duration_s=options.seconds
     )
     play(source, options)
+
+
+def to_nwb(
+    journal: Path,
+    out: Path,
+    *,
+    subject_id: str = "",
+    species: str = "",
+    sex: str = "",
+    age: str = "",
+    json: JsonOption = None,
+) -> None:
+    """Export a journal as an NWB file: units, spikes, narrations, triggers, marks.
+
+    A journal that was not closed is exported to its last whole message.
+
+    Examples
+    --------
+        neurrate journal to-nwb journal/ session.nwb
+        neurrate journal to-nwb journal/ session.nwb --subject-id m7 --species "Mus musculus"
+
+    Parameters
+    ----------
+    journal
+        Folder of the journal, or one of its parts.
+    out
+        The file to write; replaced if it is there.
+    subject_id
+        Name of the animal. Archives ask for it and the next three.
+    species
+        In Latin: Mus musculus.
+    sex
+        F, M, U (unknown) or O (other).
+    age
+        As an ISO 8601 duration: P90D.
+    json
+        Write what was exported to this file, as JSON.
+    """
+    from subscribers.recorder.nwb_export import AnimalFacts, export_nwb
+
+    check_writable(out)
+    check_writable(json)
+    report = asdict(export_nwb(journal, out, AnimalFacts(subject_id, species, sex, age)))
+    write_json(json, {"journal": str(journal), "out": str(out), **report})
+    print_table("Exported", [{"": name, "exported": value} for name, value in report.items()])

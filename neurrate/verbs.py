@@ -50,6 +50,10 @@ GROUPS = {
             "spikeglx": Verb("emulate_command:spikeglx", "As SpikeGLX does, in a file."),
         },
     ),
+    "journal": (
+        "Look at what was recorded.",
+        {"to-nwb": Verb("journal_command:to_nwb", "Export a journal as an NWB file.")},
+    ),
     "config": (
         "Look at the settings.",
         {"show": Verb("config_command:show", "Show each value and where it is from.")},

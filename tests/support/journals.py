@@ -19,7 +19,7 @@ from tests.support.manual_clock import ManualClock
 
 RUN = "0123456789abcdef"
 ADDRESS = "tcp://127.0.0.1:5570"
-WALL_NS = 1_800_000_000 * NS_PER_S
+WALL_NS = 1_700_000_000 * NS_PER_S
 BATCH_NS = 10_000_000
 
 
