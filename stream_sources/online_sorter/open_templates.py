@@ -7,6 +7,7 @@ from typing import Any
 
 from contracts.errors import UserError, shown
 from contracts.population import Unit
+from stream_sources.online_sorter.recording_voltages import refuse_pickles
 from stream_sources.online_sorter.template_estimation import estimate_templates
 from stream_sources.online_sorter.template_files import has_templates, read_templates
 from stream_sources.online_sorter.templates import SorterTemplates
@@ -61,22 +62,44 @@ def _from_analyzer(folder: Path) -> SorterTemplates:
             f"the recording: {CALIBRATE}."
         )
     recording = _raw(analyzer.recording)
-    if recording.is_filtered():
+    _check_same_samples(analyzer.recording, recording, folder)
+    sorting = analyzer.sorting
+    units: tuple[Unit, ...] = units_of_sorting(sorting)
+    origin = f"SortingAnalyzer {shown(folder.resolve().name)}"
+    return estimate_templates(recording, sorting, origin=origin, units=units)
+
+
+def _check_same_samples(analysed: Any, raw: Any, folder: Path) -> None:
+    """Refuse an analyzer whose sample numbers or channels are not those of its raw recording.
+
+    Raises
+    ------
+    UserError
+        If a filter, a choice of channels, a slice of time or another rate is between them.
+    """
+    if raw.is_filtered():
         raise UserError(
             f"{folder}: the recording of the analyzer was saved after a filter, and live voltages "
             "are filtered in another way. Make the analyzer from the raw recording, filtered "
             "lazily."
         )
-    names = [str(channel) for channel in analyzer.recording.channel_ids]
-    if names != [str(channel) for channel in recording.channel_ids]:
+    names = [str(channel) for channel in analysed.channel_ids]
+    if names != [str(channel) for channel in raw.channel_ids]:
         raise UserError(
-            f"{folder}: the analyzer has {len(names)} channels of the {len(recording.channel_ids)} "
+            f"{folder}: the analyzer has {len(names)} channels of the {len(raw.channel_ids)} "
             f"of its raw recording. Save the channels that are used, and {CALIBRATE} on them."
         )
-    sorting = analyzer.sorting
-    units: tuple[Unit, ...] = units_of_sorting(sorting)
-    origin = f"SortingAnalyzer {shown(folder.resolve().name)}"
-    return estimate_templates(recording, sorting, origin=origin, units=units)
+    # A slice begins to count at its own first sample: spikes would be looked for too early.
+    found, wanted = (
+        (one.get_total_samples(), float(one.get_sampling_frequency())) for one in (analysed, raw)
+    )
+    if found != wanted:
+        raise UserError(
+            f"{folder}: the analyzer has {found[0]:,} samples at {found[1]:g} Hz, and its raw "
+            f"recording {wanted[0]:,} at {wanted[1]:g} Hz, so its spike times are not those of the "
+            "raw samples. Save the part that is used with recording.save(folder=...), and "
+            f"{CALIBRATE} on it."
+        )
 
 
 def _load_analyzer(folder: Path) -> Any:
@@ -85,12 +108,14 @@ def _load_analyzer(folder: Path) -> Any:
     Raises
     ------
     UserError
-        If it is none.
+        If it is none, or holds a pickle.
     """
     import spikeinterface
 
+    # What its extensions have computed is not needed, and may be pickles.
+    refuse_pickles(folder, besides=("extensions",))
     try:
-        loaded = spikeinterface.load(folder)
+        loaded = spikeinterface.load(folder, load_extensions=False)
     except Exception as error:  # its loaders raise whatever the format's reader does
         raise UserError(
             f"{folder}: it is no calibration (there is no templates.json), no SortingAnalyzer, and "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,9 @@ WAIT_NS = 50_000_000
 
 UNSAFE = (".pkl", ".pickle")
 """Files that run code when they are read."""
+
+UNREAD = "provenance.pkl"
+"""Where SpikeInterface notes what a saved recording was made of; it does not load it."""
 
 
 class RecordingVoltages:
@@ -101,17 +104,13 @@ def load_recording(path: Path) -> Any:
     Raises
     ------
     UserError
-        If it is none, or holds no recording.
+        If it is none, holds no recording, or is or holds a pickle.
     """
     import spikeinterface
 
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder.")
-    if path.suffix in UNSAFE:
-        raise UserError(
-            f"{path}: a pickle may run any program, and is not read. Save the recording with "
-            'recording.save(folder=...) or recording.dump("recording.json").'
-        )
+    refuse_pickles(path)
     try:
         loaded = spikeinterface.load(path)
     except Exception as error:  # its loaders raise whatever the format's reader does
@@ -122,3 +121,27 @@ def load_recording(path: Path) -> Any:
     if not isinstance(loaded, spikeinterface.BaseRecording):
         raise UserError(f"{path}: a recording is wanted, got a {type(loaded).__name__}.")
     return loaded
+
+
+def refuse_pickles(path: Path, *, besides: Sequence[str] = ()) -> None:
+    """Refuse a pickle, and a folder in which SpikeInterface might load one.
+
+    Parameters
+    ----------
+    besides : sequence of str
+        Folders in it that are not loaded.
+
+    Raises
+    ------
+    UserError
+        If there is one, with its name.
+    """
+    inside = path.rglob("*") if path.is_dir() else iter([path])
+    for file in inside:
+        if file.name == UNREAD or (besides and set(file.relative_to(path).parts) & set(besides)):
+            continue
+        if file.suffix in UNSAFE or (file.name == ".zarray" and b'"pickle"' in file.read_bytes()):
+            raise UserError(
+                f"{file}: a pickle may run any program, and is not read. Save the recording anew "
+                'with recording.save(folder=...) or recording.dump("recording.json").'
+            )

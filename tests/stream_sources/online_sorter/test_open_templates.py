@@ -11,6 +11,7 @@ from stream_sources.online_sorter.template_files import write_templates
 from stream_sources.online_sorter.templates import Preprocessing
 from tests.support.ground_truth import SECONDS, ground_truth, quiet_spikeinterface, save
 from tests.support.nwb_files import write_kilosort
+from tests.support.pickles import run_on_load
 from tests.support.sorter_templates import small_templates
 
 
@@ -42,15 +43,19 @@ def analyzer_folder(tmp_path):
     from spikeinterface.core import create_sorting_analyzer
     from spikeinterface.preprocessing import bandpass_filter
 
-    def make(*, is_filtered=False):
+    def make(*, is_filtered=False, change=None):
         raw = ground_truth().recording.frame_slice(0, 90_000)
         raw.annotate(is_filtered=is_filtered)
         saved = save(raw, tmp_path / "recording")
-        sorting = ground_truth().sorting.frame_slice(0, 90_000)
+        filtered = bandpass_filter(saved)
+        if change is not None:
+            filtered = change(filtered)
+        sorting = ground_truth().sorting.frame_slice(0, filtered.get_num_samples())
+        sorting._sampling_frequency = filtered.get_sampling_frequency()
         with quiet_spikeinterface():
             create_sorting_analyzer(
                 sorting,
-                bandpass_filter(saved),
+                filtered,
                 format="binary_folder",
                 folder=tmp_path / "analyzer",
                 sparse=False,
@@ -79,6 +84,36 @@ def test_an_analyzer_of_a_filtered_recording_is_refused(analyzer_folder):
     """What was filtered before it was saved cannot be filtered causally."""
     with pytest.raises(UserError, match="saved after a filter"):
         open_templates(analyzer_folder(is_filtered=True))
+
+
+@pytest.mark.parametrize("start", [0, 30_000])
+def test_an_analyzer_of_a_part_of_its_recording_is_refused(analyzer_folder, start):
+    """Its spikes count from the beginning of the part, and would be looked for too early."""
+    folder = analyzer_folder(change=lambda one: one.frame_slice(start, start + 60_000))
+    with pytest.raises(UserError, match=r"60,000 samples at 30000 Hz, .* 90,000 at 30000 Hz"):
+        open_templates(folder)
+
+
+def test_an_analyzer_of_another_rate_is_refused(analyzer_folder):
+    """Its sample numbers are those after resampling."""
+    from spikeinterface.preprocessing import resample
+
+    folder = analyzer_folder(change=lambda one: resample(one, 15_000))
+    with pytest.raises(UserError, match=r"45,000 samples at 15000 Hz, .* 90,000 at 30000 Hz"):
+        open_templates(folder)
+
+
+def test_an_analyzer_with_a_pickle_is_refused(analyzer_folder, tmp_path):
+    """SpikeInterface would load it to find the recording; what is of its extensions is not."""
+    folder = analyzer_folder()
+    (folder / "extensions").mkdir(exist_ok=True)
+    (folder / "extensions" / "model.pkl").write_bytes(run_on_load(tmp_path / "ran"))
+    open_templates(folder)
+    (folder / "recording.json").unlink()
+    (folder / "recording.pickle").write_bytes(run_on_load(tmp_path / "ran"))
+    with pytest.raises(UserError, match=r"recording\.pickle: a pickle may run any program"):
+        open_templates(folder)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_analyzer_without_its_recording_is_refused(analyzer_folder, tmp_path):

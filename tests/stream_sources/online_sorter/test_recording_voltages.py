@@ -10,6 +10,7 @@ from stream_sources.online_sorter.recording_voltages import RecordingVoltages
 from stream_sources.rigs.voltages import VoltageChunk
 from tests.support.ground_truth import ground_truth, save
 from tests.support.manual_clock import ManualClock
+from tests.support.pickles import run_on_load
 
 
 def test_all_samples_come_once_in_microvolts():
@@ -81,3 +82,22 @@ def test_what_is_no_recording_is_refused(tmp_path):
         open_voltages(str(tmp_path / "sorting"))
     with pytest.raises(UserError, match="no source of voltages 'blackrock'"):
         open_voltages("blackrock:probe")
+
+
+@pytest.mark.parametrize("name", ["cached.pkl", "part/recording.pickle"])
+def test_a_folder_with_a_pickle_is_refused_before_it_is_loaded(tmp_path, name):
+    """SpikeInterface would run what is in it."""
+    file = tmp_path / "r" / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(run_on_load(tmp_path / "ran"))
+    with pytest.raises(UserError, match=rf"{name}: a pickle may run any program"):
+        open_voltages(str(tmp_path / "r"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_zarr_folder_with_a_pickle_is_refused(tmp_path):
+    """Its arrays say in which way their objects were written."""
+    (tmp_path / "r.zarr" / "recording").mkdir(parents=True)
+    (tmp_path / "r.zarr" / "recording" / ".zarray").write_text('{"filters": [{"id": "pickle"}]}')
+    with pytest.raises(UserError, match="a pickle may run any program"):
+        open_voltages(str(tmp_path / "r.zarr"))
