@@ -37,6 +37,7 @@ class BlockCounters:
     n_messages: int = 0
     n_messages_lost: int = 0
     n_messages_unread: int = 0  # they did not follow the format
+    n_messages_of_stream: int = 0  # data of the stream that is followed
     n_messages_other_stream: int = 0
     n_blocks: int = 0
     n_blocks_incomplete: int = 0
@@ -62,7 +63,7 @@ class BlockAssembler:
     channels : sequence of int
         ``channel_num`` of each column.
     gui_stream : str
-        The stream of the GUI; empty for the first that comes.
+        The stream of the GUI; empty for the first that sends data.
     """
 
     def __init__(self, channels: Sequence[int], *, rate_hz: float, gui_stream: str = "") -> None:
@@ -91,13 +92,22 @@ class BlockAssembler:
         self._follow_number(message.number)
         if not isinstance(message, DataBlock | TtlEdge):
             return
-        self.gui_stream = self.gui_stream or message.stream
+        if isinstance(message, DataBlock):  # a TTL edge may be that of another device
+            self.gui_stream = self.gui_stream or message.stream
         if message.stream != self.gui_stream:
-            self.counters.n_messages_other_stream += 1
+            self._count_foreign(message.stream)
         elif isinstance(message, TtlEdge):
             yield from self._take_edge(message)
         else:
+            self.counters.n_messages_of_stream += 1
             yield from self._take_channel(message)
+
+    def _count_foreign(self, stream: str) -> None:
+        self.counters.n_messages_other_stream += 1
+        n = self.counters.n_messages_other_stream
+        if n.bit_count() == 1:  # the first, second, fourth, ...
+            fields = {"n": n, "stream": shown(stream), "followed": shown(self.gui_stream)}
+            logger.warning("messages of another stream are passed over", extra=fields)
 
     def _follow_number(self, number: int) -> None:
         n_missing = number - self._number - 1

@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 WAIT_MS = 50
 SILENT_NS = 2 * NS_PER_S
+FOREIGN_NS = WAIT_MS * 1_000_000
+"""So long with messages of other streams alone tells that nothing of the probe waits."""
 
 
 class OpenEphysVoltages:
@@ -85,19 +87,27 @@ class OpenEphysVoltages:
         UserError
             If the plugin sends another sampling rate, or not all channels of the probe file.
         """
-        began_ns = newest_ns = yielded_ns = self._clock.now_ns()
+        began_ns = newest_ns = self._clock.now_ns()
         is_silent = True
+        foreign_ns: int | None = None  # since when nothing but others' messages comes
         while not self._connection.is_closed:
             parts = self._connection.receive(WAIT_MS)
             now_ns = self._clock.now_ns()
             if parts is not None:
                 newest_ns, is_silent = now_ns, False
-                for item in self._read(parts):
-                    yield item
-                    yielded_ns = now_ns
-                if now_ns - yielded_ns < WAIT_MS * 1_000_000:
+                n_before = self.counters.n_messages_of_stream
+                yield from self._read(parts)
+                if self.counters.n_messages_of_stream > n_before:
+                    foreign_ns = None
                     continue
+                # None tells that nothing waits to be sorted, so that a block in part is none. But
+                # where others' messages come without an end, somebody has to get to serve and stop.
+                foreign_ns = now_ns if foreign_ns is None else foreign_ns
+                if now_ns - foreign_ns < FOREIGN_NS:
+                    continue
+                foreign_ns = now_ns
             else:
+                foreign_ns = None
                 self._check_start(now_ns - began_ns)
                 if not is_silent and now_ns - newest_ns > SILENT_NS:
                     is_silent = True
@@ -106,7 +116,6 @@ class OpenEphysVoltages:
                 if self._end_silence_ns is not None and self.counters.n_messages:
                     if now_ns - newest_ns > self._end_silence_ns:
                         return
-            yielded_ns = now_ns
             yield None
 
     def close(self) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import zmq
 from probeinterface import generate_linear_probe, write_probeinterface
 from spikeinterface import BaseRecording, NumpyRecording
 
+from contracts.clock import NS_PER_S, HostClock
 from contracts.errors import DependencyError, UserError, WireError
 from contracts.spikes import Mark
 from stream_sources.rigs.open_ephys.block_assembler import N_INCOMPLETE, BlockAssembler
@@ -29,6 +33,7 @@ from stream_sources.rigs.probe_file import read_probe_file
 from stream_sources.rigs.raw_recording import BlocksOfRecording
 from stream_sources.rigs.voltages import VoltageChunk, VoltageSource
 from tests.support.emulated_gui import emulated_gui
+from tests.support.manual_clock import ManualClock
 
 RATE_HZ = 30_000.0
 N_CHANNELS = 4
@@ -138,6 +143,61 @@ def test_nothing_is_lost_at_384_channels_while_the_source_stands_still(tmp_path:
     np.testing.assert_array_equal(np.concatenate(received), values)
 
 
+def publish(source: OpenEphysVoltages, socket: Any, messages: list[list[bytes]]) -> None:
+    """Send messages that wait in the source's queue before it reads."""
+    socket.recv()  # it has subscribed
+    for message in messages:
+        socket.send_multipart(message)
+    # Nothing tells how many have arrived; the first read waits for the first one.
+    assert source._connection._data.poll(10_000)
+    time.sleep(0.2)
+
+
+@pytest.fixture
+def gui_socket() -> Iterator[tuple[Any, str]]:
+    """Return a socket that sends what a test has, and its address."""
+    with zmq.Context() as context, context.socket(zmq.XPUB) as socket:
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.SNDHWM, 0)
+        port = socket.bind_to_random_port("tcp://127.0.0.1", min_port=20_000, max_port=60_000)
+        yield socket, f"tcp://127.0.0.1:{port}"
+
+
+def test_none_is_not_yielded_while_blocks_wait(gui_socket: tuple[Any, str], probe_file: Path):
+    """However long whoever reads takes for each: None tells that it has caught up."""
+    socket, address = gui_socket
+    n_blocks, clock, numbers = 20, ManualClock(), count(1)
+    voltages = np.zeros(BLOCK, np.float32)
+    messages = [
+        data_message(next(numbers), "AP", channel, block * BLOCK, RATE_HZ, voltages, 0)
+        for block in range(n_blocks)
+        for channel in range(N_CHANNELS)
+    ]
+    with closing(OpenEphysVoltages(address, probe_file, clock=clock)) as source:
+        publish(source, socket, messages)
+        items = []
+        for item in source.chunks():
+            clock.sleep_ns(NS_PER_S // 5)  # twenty times a block's duration and more
+            items.append(item)
+            if sum(one is not None for one in items) == n_blocks:
+                break
+    assert all(isinstance(one, VoltageChunk) for one in items)
+
+
+def test_none_comes_among_the_messages_of_another_stream(
+    gui_socket: tuple[Any, str], probe_file: Path
+):
+    """Or a source without data of its own could be neither stopped nor subscribed to."""
+    socket, address = gui_socket
+    clock = HostClock()
+    voltages = np.zeros(BLOCK, np.float32)
+    with closing(OpenEphysVoltages(address, probe_file, gui_stream="AP", clock=clock)) as source:
+        args = ("LFP", 0, 0, RATE_HZ, voltages, 0)
+        publish(source, socket, [data_message(n, *args) for n in range(1, 30_001)])
+        assert next(source.chunks()) is None
+        assert source.counters.n_messages_other_stream < 30_000
+
+
 class Plugin:
     """Numbers messages as the plugin does, and gives them to an assembler."""
 
@@ -214,6 +274,17 @@ def test_samples_that_go_back_begin_a_run():
     plugin.block(3)
     runs = [one.run for one in plugin.items if isinstance(one, VoltageChunk)]
     assert len(set(runs)) == 2
+
+
+def test_a_ttl_edge_before_all_data_does_not_choose_the_stream(caplog: pytest.LogCaptureFixture):
+    """It may be that of a NI-DAQ; what is passed over is said."""
+    plugin = Plugin()
+    with caplog.at_level(logging.WARNING):
+        plugin.send(read_message(ttl_message(1, "NI-DAQ", 5, 0, True, 0)))
+        plugin.block(0)
+    assert plugin.firsts == [0]
+    assert plugin.assembler.gui_stream == "AP"
+    assert caplog.messages == ["messages of another stream are passed over"]
 
 
 def test_a_pulse_with_a_lost_message_is_none():
