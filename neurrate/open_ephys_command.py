@@ -47,6 +47,8 @@ def stream(
     sync_reference_pulse: str = "",
     sync_within: Seconds | None = None,
     sync_lag_ms: float = 0.0,
+    lsl_marks: str = "",
+    lsl_delay_ms: float = 0.0,
     bind: str = "tcp://127.0.0.1:5570",
     insecure: bool = False,
     stop_with_stdin: bool = False,
@@ -96,6 +98,10 @@ def stream(
         Seconds by which the clocks differ at most; needed where the pulses are periodic.
     sync_lag_ms
         By how much later than the other probe this one is expected to answer to marks.
+    lsl_marks
+        Name of a stream of the Lab Streaming Layer whose markers are sent as marks.
+    lsl_delay_ms
+        How late the acquisition is at the least, which marks would otherwise be early by.
     bind
         Address to publish on; port 0 takes any free one.
     insecure
@@ -146,6 +152,12 @@ def stream(
         if sync_to:
             sync = SyncOptions(sync_to, sync_pulse, sync_reference_pulse, sync_within, sync_lag_ms)
             live = synced = on_clock_of(source, sync)
+        marked = None
+        if lsl_marks:
+            from stream_sources.rigs.lsl_marks import LslMarkedSource, LslMarksOptions
+
+            marks = LslMarksOptions(lsl_marks, lsl_delay_ms)
+            live = marked = LslMarkedSource(live, marks, HostClock())
         totals = publish_live(
             live,
             bind,
@@ -157,6 +169,8 @@ def stream(
     numbers = {"source": source.label, **asdict(source.counters), **asdict(totals)}
     if synced is not None:
         numbers["sync"] = asdict(synced.counters)
+    if marked is not None:
+        numbers["lsl_marks"] = asdict(marked.counters)
     write_json(json, numbers)
     print_table("Received and sent", [{"": k, "n": cell(v)} for k, v in numbers.items()])
 

@@ -35,6 +35,8 @@ def sorter(
     sync_reference_pulse: str = "",
     sync_within: Seconds | None = None,
     sync_lag_ms: float = 0.0,
+    lsl_marks: str = "",
+    lsl_delay_ms: float = 0.0,
     stream: str = "sorter",
     bind: str = "tcp://127.0.0.1:5570",
     wait_subscribers: SubscriberCount = 0,
@@ -84,6 +86,10 @@ def sorter(
         Seconds by which the clocks differ at most; needed where the pulses are periodic.
     sync_lag_ms
         By how much later than the other probe this one is expected to answer to marks.
+    lsl_marks
+        Name of a stream of the Lab Streaming Layer whose markers are sent as marks.
+    lsl_delay_ms
+        How late the spikes are at the least, which marks would otherwise be early by.
     stream
         Name of the stream; one for each source that a daemon listens to.
     bind
@@ -104,6 +110,7 @@ def sorter(
     from daemon.service.logs import configure_logging
     from stream_sources.online_sorter.sorter_session import SorterPlace, sort_live
     from stream_sources.online_sorter.source import SorterOptions
+    from stream_sources.rigs.lsl_marks import LslMarksOptions
     from stream_sources.rigs.synced_source import SyncOptions
     from stream_sources.speed import speed_factor
 
@@ -113,12 +120,13 @@ def sorter(
     sync = None
     if sync_to:
         sync = SyncOptions(sync_to, sync_pulse, sync_reference_pulse, sync_within, sync_lag_ms)
+    marks = LslMarksOptions(lsl_marks, lsl_delay_ms) if lsl_marks else None
     with stop_request(stop_with_stdin) as should_stop:
         report = sort_live(
             voltages,
             templates,
             SorterOptions(stream, method, block_ms, when_behind, speed_factor(speed)),
-            SorterPlace(bind, insecure, metrics_port, wait_subscribers, sync),
+            SorterPlace(bind, insecure, metrics_port, wait_subscribers, sync, marks),
             HostClock(),
             duration_s=seconds,
             end_silence_s=end_silence,

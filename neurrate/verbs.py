@@ -43,6 +43,12 @@ GROUPS = {
             "sorter": Verb("sorter_command:sorter", "Sort voltages by templates, online."),
         },
     ),
+    "bridge": (
+        "Pass on what the daemon publishes.",
+        {
+            "lsl": Verb("bridge_command:lsl", "As markers of the Lab Streaming Layer."),
+        },
+    ),
     "emulate": (
         "Play a recording as an acquisition system would send it.",
         {

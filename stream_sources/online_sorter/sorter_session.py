@@ -16,7 +16,8 @@ from stream_sources.online_sorter.open_templates import open_templates
 from stream_sources.online_sorter.open_voltages import open_voltages
 from stream_sources.online_sorter.sorter_metrics import serve_metrics
 from stream_sources.online_sorter.source import OnlineSorterSource, SorterOptions
-from stream_sources.rigs.synced_source import SyncedSource, SyncOptions, on_clock_of
+from stream_sources.rigs.lsl_marks import LslMarkedSource, LslMarksOptions
+from stream_sources.rigs.synced_source import SyncOptions, on_clock_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ class SorterPlace:
     metrics_port: int | None = None
     wait_for_subscribers: int = 0
     sync: SyncOptions | None = None  # whose clock it keeps to, instead of the probe's own
+    lsl_marks: LslMarksOptions | None = None  # sent as marks
 
 
 def sort_live(
@@ -72,10 +74,13 @@ def sort_live(
         )
     ) as opened:
         source = OnlineSorterSource(opened, known, options, clock=clock)
-        live = source if place.sync is None else on_clock_of(source, place.sync)
+        synced = None if place.sync is None else on_clock_of(source, place.sync)
+        marked = None
+        if place.lsl_marks is not None:
+            marked = LslMarkedSource(synced or source, place.lsl_marks, clock)
         with serve_metrics(source, place.metrics_port) as port:
             totals = publish_live(
-                live,
+                marked or synced or source,
                 place.bind,
                 clock,
                 is_insecure=place.is_insecure,
@@ -94,6 +99,7 @@ def sort_live(
         "max_behind_s": source.load.max_behind_s,
         "real_time_factor": source.load.busy_s / max(source.load.sorted_s, 1e-9),
         "n_units_lost": source.units.n_lost,
-        **({"sync": asdict(live.counters)} if isinstance(live, SyncedSource) else {}),
+        **({"sync": asdict(synced.counters)} if synced else {}),
+        **({"lsl_marks": asdict(marked.counters)} if marked else {}),
         "units": [asdict(unit) for unit in source.units.states()],
     }

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from neurrate_client import Mark, Narration, Partial, Reader, Statistics, Trigger, Units
+from neurrate_client import Daemon, Mark, Narration, Partial, Reader, Statistics, Trigger, Units
 from neurrate_client import source_messages as theirs
 from neurrate_client.reader import UnreadableError, parse
 
 from contracts import clock, population, spikes, wire, wire_header
+from contracts.daemon_json import pack_daemon
 from contracts.narration import PartialNarration
 from contracts.narration_wire import as_repeat, pack_narration, pack_partial
 from contracts.population import Unit
@@ -40,6 +41,7 @@ TYPES: dict[str, type[msgspec.Struct]] = {
     "mark": Mark,
     "units": Units,
     "stats": Statistics,
+    "daemon": Daemon,
 }
 
 PARTIAL = PartialNarration("all", 3, 1.0, 1.25, 1.2, "A car", 2, 1, 2)
@@ -135,6 +137,7 @@ SENT = [
     pack_mark(spikes.Mark("probeA", RUN, 0, 1, "movie", 3, None, None)),
     pack_units(Hello("probeA", RUN, "test", SITED)),
     pack_partial(PARTIAL),
+    pack_daemon(bundle="0" * 64, settings={"http": {"port": 0}}, host_ns=2**60),
 ]
 
 

@@ -21,8 +21,8 @@ from daemon.publisher import Publisher
 from tests.support.daemon_components import Context
 from tests.support.narrations import narration
 from tests.support.once import made_once
+from tests.support.subscribing import take_subscriptions
 from tests.support.triggers import trigger
-from tests.support.wait_until import wait_until
 
 CLIENT = Path(__file__).parents[2] / "clients" / "python"
 README = (CLIENT / "README.md").read_text(encoding="utf-8")
@@ -96,18 +96,7 @@ def test_the_subscriber_prints_what_a_daemon_publishes(daemon, packages, tmp_pat
     program = SUBSCRIBER.replace("tcp://127.0.0.1:5571", daemon.address)
     process = _start(program, packages, tmp_path / "subscriber.py")
     try:
-        n_served = 0
-
-        def is_served() -> bool:
-            nonlocal n_served
-            n_served += bool(daemon.socket.poll(10))
-            daemon.serve()
-            return n_served > 0 or process.poll() is not None
-
-        wait_until(is_served, deadline_s=DEADLINE_S, what="a subscription")
-        # Of the two subscriptions the other may still be on its way: they come one by one.
-        wait_until(lambda: not daemon.socket.poll(100))
-        daemon.serve()
+        assert take_subscriptions(daemon, 2) == [b"narration.", b"trigger."]
         for parts in (
             pack_narration(narration(seq=0)),
             pack_narration(narration(seq=3)),

@@ -5,6 +5,7 @@ JSON Schemas of the messages are in the folder ``schemas`` beside this file.
 """
 
 from neurrate_client.messages import (
+    Daemon,
     Evidence,
     Lost,
     Mark,
@@ -12,6 +13,7 @@ from neurrate_client.messages import (
     Narration,
     Partial,
     Provenance,
+    Software,
     Statistics,
     Stream,
     Times,
@@ -26,6 +28,7 @@ from neurrate_client.subscriber import AsyncSubscriber, Subscriber
 
 __all__ = [
     "AsyncSubscriber",
+    "Daemon",
     "Event",
     "Evidence",
     "InvalidMessageError",
@@ -37,6 +40,7 @@ __all__ = [
     "Provenance",
     "Publisher",
     "Reader",
+    "Software",
     "Statistics",
     "Stream",
     "Subscriber",

@@ -7,7 +7,7 @@ Fields that this version does not know are ignored. Texts with a fixed set of va
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
@@ -289,7 +289,30 @@ class Statistics(Struct, frozen=True, kw_only=True):
         return "stats"
 
 
-Message = Narration | Partial | Trigger | Mark | Units | Statistics
+class Software(Struct, frozen=True, kw_only=True):
+    """`commit` is empty in an installed package."""
+
+    version: str
+    commit: str
+
+
+class Daemon(Struct, frozen=True, kw_only=True):
+    """What makes the narrations: sent when the daemon has started, and to newcomers."""
+
+    version: Literal[1]
+    repeat: bool
+    host_ns: Count
+    software: Software
+    bundle: str
+    settings: dict[str, Any]
+
+    @property
+    def topic(self) -> str:
+        """The topic that it is published under."""
+        return "daemon"
+
+
+Message = Narration | Partial | Trigger | Mark | Units | Statistics | Daemon
 
 
 class Lost(Struct, frozen=True, kw_only=True):

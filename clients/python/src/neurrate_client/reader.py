@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from neurrate_client.messages import (
+    Daemon,
     Lost,
     Mark,
     Message,
@@ -38,6 +39,7 @@ _DECODERS: dict[bytes, msgspec.json.Decoder[Any]] = {
     b"mark": msgspec.json.Decoder(Mark),
     b"units": msgspec.json.Decoder(Units),
     b"stats": msgspec.json.Decoder(Statistics),
+    b"daemon": msgspec.json.Decoder(Daemon),
 }
 
 logger = logging.getLogger(__name__)

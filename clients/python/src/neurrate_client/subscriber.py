@@ -22,7 +22,7 @@ from neurrate_client.reader import Event, Reader
 ADDRESS = "tcp://127.0.0.1:5571"
 """Where a daemon publishes unless it is told otherwise."""
 
-TOPICS = ("narration.", "trigger.", "mark.", "units.", "stats")
+TOPICS = ("narration.", "trigger.", "mark.", "units.", "stats", "daemon")
 """Everything but growing sentences, which the daemon makes only while somebody wants them."""
 
 MAX_MESSAGE_BYTES = 1 << 20
