@@ -51,7 +51,8 @@ def main() -> None:
             with Neurrate(*run_words, folder=folder, name="daemon") as daemon:
                 recorded = record(daemon.addresses()["publish"])
     text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in recorded)
-    OUT.write_text(text, encoding="utf-8")
+    # Paths of the machine that recorded tell nothing.
+    OUT.write_text(text.replace(f"{ROOT}/", "").replace(f"{name}/", ""), encoding="utf-8")
 
 
 def record(address: str) -> list[tuple[str, Any]]:

@@ -170,6 +170,7 @@ def test_a_new_run_has_an_offset_of_its_own():
     with closing(LslMarkedSource(rig, LslMarksOptions(name), CLOCK)) as source:
         _until_read(source, outlet)
         rig.run, rig.delay_ns = new_run(), 100 * NS_PER_S
+        next(one for one in source.messages() if one is not None)
         at_ns = CLOCK.now_ns()
         outlet.push_sample(["on"], at_ns / 1e9)
         (mark,) = _take(source, 1)
