@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from contracts.clock import MAX_SESSION_NS, NS_PER_S, Clock, second_to_ns
@@ -39,6 +41,12 @@ MARKS_AT_ONCE = 100
 
 MAX_STAMP_S = 2.0**62 / NS_PER_S
 
+MAX_WAITING = 10_000
+"""Markers that wait for the source, as before its first batch; later ones are dropped."""
+
+PULL_S = FIND_EVERY_S = 0.1
+CLOSE_S = 2.0
+
 logger = logging.getLogger(__name__)
 
 
@@ -56,6 +64,7 @@ class LslMarksCounters:
 
     n_marks: int = 0
     n_refused: int = 0
+    n_dropped: int = 0  # more than may wait
     n_streams: int = 0  # found, one after the other
     smallest_offset_ms: float = 0.0
 
@@ -170,10 +179,11 @@ class LslMarkedSource:
 
     def _new_marks(self) -> Iterator[Mark]:
         offset_ns = self._offset.ns
-        if offset_ns is None:  # liblsl keeps the markers until there is a clock to put them on
+        if offset_ns is None:  # they wait until there is a clock to put them on
             return
         self.counters.smallest_offset_ms = offset_ns / 1e6
         self.counters.n_streams = self._reader.n_streams
+        self.counters.n_dropped = self._reader.n_dropped
         for text, stamp_s in self._reader.take(MARKS_AT_ONCE):
             if len(text) > MAX_TEXT or not abs(stamp_s) < MAX_STAMP_S or math.isnan(stamp_s):
                 self._refuse(text, stamp_s)
@@ -196,46 +206,67 @@ class LslMarkedSource:
 
 
 class _MarkerReader:
-    """Reads one LSL stream, found by its name, without waiting. No clock of ours here."""
+    """Reads one LSL stream, found by its name, on a thread of its own.
+
+    A first sample may take liblsl seconds, in which it asks for the sender's clock; a live source
+    must not wait for that. Both counters are written by the thread alone.
+    """
 
     def __init__(self, name: str) -> None:
         # Here, so that a package that is missing stops the start.
         import pylsl
 
-        self.n_streams = 0
+        self.n_streams = self.n_dropped = 0
         self._pylsl: Any = pylsl
         self._name = name
-        self._inlet: Any = None
-        self._resolver: Any = pylsl.ContinuousResolver("name", name)
+        self._waiting: SimpleQueue[tuple[str, float]] = SimpleQueue()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"lsl-{name}", daemon=True)
+        self._thread.start()
 
     def take(self, limit: int) -> Iterator[tuple[str, float]]:
         """Yield text and stamp (LSL's clock of this host, seconds) of at most `limit` markers."""
-        if self._inlet is None and not self._find():
-            return
         for _ in range(limit):
             try:
-                sample, stamp_s = self._inlet.pull_sample(timeout=0.0)
-            except UnicodeDecodeError:  # a text of another encoding; its stamp is lost with it
-                sample, stamp_s = ["(not UTF-8)"], math.nan
-            except self._pylsl.util.LostError:  # a stream without source_id has gone
-                self._inlet = None
+                yield self._waiting.get_nowait()
+            except Empty:
                 return
-            if sample is None:
-                return
-            yield ",".join(map(str, sample)), float(stamp_s)
 
     def close(self) -> None:
-        """Close the stream."""
-        self._inlet = self._resolver = None
+        """Stop reading. A thread that asks for a clock is left behind; it ends by itself."""
+        self._stop.set()
+        self._thread.join(CLOSE_S)
 
-    def _find(self) -> bool:
+    def _run(self) -> None:
+        resolver = self._pylsl.ContinuousResolver("name", self._name)
+        while not self._stop.wait(FIND_EVERY_S):
+            try:
+                if (info := self._find(resolver)) is not None:
+                    self._read(info)
+            except Exception:  # the top of a thread: the next stream may be readable
+                logger.exception("LSL markers could not be read")
+
+    def _find(self, resolver: Any) -> Any:
         irregular = self._pylsl.IRREGULAR_RATE
-        found = [info for info in self._resolver.results() if info.nominal_srate() == irregular]
-        if not found:
-            return False
-        flags = self._pylsl.proc_clocksync
-        self._inlet = self._pylsl.StreamInlet(found[0], processing_flags=flags)
+        found = [info for info in resolver.results() if info.nominal_srate() == irregular]
+        return found[0] if found else None
+
+    def _read(self, info: Any) -> None:
+        """Read a stream until it is lost, as one without ``source_id`` may be, or to stop."""
+        inlet = self._pylsl.StreamInlet(info, processing_flags=self._pylsl.proc_clocksync)
         self.n_streams += 1
-        fields = {"stream_name": self._name, "source_id": found[0].source_id()}
+        fields = {"stream_name": self._name, "source_id": info.source_id()}
         logger.info("LSL markers found", extra=fields)
-        return True
+        while not self._stop.is_set():
+            try:
+                sample, stamp_s = inlet.pull_sample(timeout=PULL_S)
+            except UnicodeDecodeError:  # a text of another encoding; its stamp is lost with it
+                sample, stamp_s = ["(not UTF-8)"], math.nan
+            except self._pylsl.util.LostError:
+                return
+            if sample is None:
+                continue
+            if self._waiting.qsize() >= MAX_WAITING:
+                self.n_dropped += 1
+            else:
+                self._waiting.put((",".join(map(str, sample)), float(stamp_s)))

@@ -179,6 +179,21 @@ def test_a_new_run_has_an_offset_of_its_own():
     assert mark.start_ns == pytest.approx(wanted_ns, abs=NEAR_NS)
 
 
+def test_the_source_goes_on_while_liblsl_asks_for_a_clock():
+    """Before its first marker liblsl measures for half a second; batches do not wait for that."""
+    name = unique("markers")
+    outlet = outlet_of(name)
+    with closing(LslMarkedSource(EmptyRig(), LslMarksOptions(name), CLOCK)) as source:
+        _until_read(source, outlet)
+        outlet.push_sample(["on"], CLOCK.now_ns() / 1e9)
+        n_batches = 0
+        for message in source.messages():
+            if isinstance(message, Mark):
+                break
+            n_batches += isinstance(message, SpikeBatch)
+    assert n_batches > 10
+
+
 def test_the_smallest_offset_of_a_minute():
     """A late batch changes nothing; what is older than a minute is forgotten."""
     offset = HostOffset()
