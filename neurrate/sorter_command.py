@@ -71,7 +71,8 @@ def sorter(
         What to do when the sorter is half a second behind: wait (sort all, late), nearest (match
         by the cheapest method until it has caught up) or drop (skip blocks, as gaps).
     speed
-        Recorded seconds per second, or max: as fast as it goes, lossless.
+        Recorded seconds per second, or max: as fast as it goes, lossless. Of recordings, and of a
+        file of SpikeGLX that is over: a rig comes at its own pace.
     seconds
         Recorded seconds to sort; to the end if omitted.
     end_silence

@@ -36,21 +36,29 @@ def open_voltages(
         followed: ``spikeglx:RUN.ap.bin``, ``open-ephys:ADDRESS,PROBE.json`` or
         ``spikeglx-remote:SDK_FOLDER,PROBE.json,HOST:PORT/imecN``.
     speed, duration_s
-        Of a recording, as in `RecordingVoltages`.
+        Of a recording, as in `RecordingVoltages`; a file of SpikeGLX that is over has a speed too.
     end_silence_s
         Of a rig, as in `stream_sources.rigs.spikeglx.source.SpikeGlxSource`.
 
     Raises
     ------
     UserError
-        If there is nothing of this name, or it cannot be a source.
+        If there is nothing of this name, it cannot be a source, or a rig is given a speed.
     """
     kind, separator, rest = text.partition(":")
     path = Path(text)
     if kind in RIGS and separator:
         if duration_s is not None:
             raise UserError("--seconds is for recordings; a rig's source ends with --end-silence.")
-        return _open_rig(kind, rest, end_silence_s, clock)
+        source = _open_rig(kind, rest, speed, end_silence_s, clock)
+        if speed != 1.0 and source.n_samples is None:
+            # Without a pace the publisher would wait for subscribers, and the rig waits for nobody.
+            source.close()
+            raise UserError(
+                f"--speed is for recordings, and {source.label} comes at its own pace. Leave "
+                "--speed out."
+            )
+        return source
     if separator and not path.exists() and kind.replace("-", "").isalpha():
         raise UserError(
             f"there is no source of voltages {shown(kind)!r}: name a folder that SpikeInterface "
@@ -63,7 +71,11 @@ def open_voltages(
 
 
 def _open_rig(
-    kind: str, place: str, end_silence_s: float | None, clock: Clock | None
+    kind: str,
+    place: str,
+    speed: float | None,
+    end_silence_s: float | None,
+    clock: Clock | None,
 ) -> VoltageSource:
     """Open what follows a prefix.
 
@@ -73,7 +85,7 @@ def _open_rig(
         If it does not have the parts that it needs.
     """
     if kind == "spikeglx":
-        return SpikeGlxSource(Path(place), end_silence_s=end_silence_s, clock=clock)
+        return SpikeGlxSource(Path(place), speed=speed, end_silence_s=end_silence_s, clock=clock)
     parts = place.split(",")
     if kind == "open-ephys":
         if len(parts) != 2:

@@ -77,6 +77,15 @@ class GrowingFile:
             self._newest = content[-row_bytes:]
         return np.frombuffer(content, dtype="<i2").reshape(-1, self._n_columns)
 
+    def skip_to_newest(self, n_samples: int) -> int:
+        """Pass over all but the newest whole samples; return how many were passed over."""
+        n_waiting = self.n_bytes // (self._n_columns * BYTES) - self.n_samples
+        n_skipped = max(0, n_waiting - n_samples)
+        if n_skipped:
+            self.n_samples += n_skipped
+            self._newest = b""
+        return n_skipped
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()

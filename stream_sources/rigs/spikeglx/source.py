@@ -6,9 +6,11 @@ Samples are numbered from the first of the file, as ``firstSample``, the number 
 the acquisition, is not known before the file is closed. Hence each file is a run of its own: what
 lies between two files is unknown while they are followed (docs/decisions/0033-spikeglx.md).
 
-A file whose ``.meta`` is final when the source is opened is a recording: it is read to its end and
-nothing follows. Any other file is followed. When it has stopped growing, the next file of the same
-run and probe is looked for: the next trigger (t), or the first of the next gate (g).
+A file whose ``.meta`` is final when the source is opened is a recording: it is read to its end, at
+the pace of `speed`, and nothing follows. Any other file is followed, from what is newest when the
+reading begins: what was written before would be minutes late. When it has stopped growing, the next
+file of the same run and probe is looked for: the next trigger (t), or the first of the next gate
+(g).
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from contracts.clock import NS_PER_S, Clock, HostClock
 from contracts.errors import RecordingError, UserError
 from contracts.spikes import Mark
+from stream_sources.player import Pacer
 from stream_sources.recordings.sorting import samples_to_ns
 from stream_sources.rigs.spikeglx.growing_file import BYTES, GrowingFile
 from stream_sources.rigs.spikeglx.meta_file import ProbeMeta, final_size, meta_path, read_meta
@@ -40,9 +43,15 @@ CHUNK_S = 0.25
 WAIT_NS = NS_PER_S // 50
 """Between two looks for samples. SpikeGLX writes every 0.1 s."""
 
+PACED_S = 0.02
+"""A chunk of a recording that is played at a pace: what acquisition systems give at once."""
+
 NEXT_FILE_NS = NS_PER_S
 SILENT_NS = 2 * NS_PER_S
 """Without samples for so long, a next file is looked for, and the recording counts as stopped."""
+
+META_NS = 10 * NS_PER_S
+"""A file on a network share may be seen before its ``.meta`` is, or is whole: for so long."""
 
 NUMBERS = re.compile(r"_g(?P<gate>\d+)_t(?P<trigger>\d+)\.")
 
@@ -52,6 +61,7 @@ class FileCounters:
     """What was read, over all files."""
 
     n_samples: int = 0
+    n_samples_before: int = 0  # written before the source began: not read
     n_files: int = 1
     n_pulses: int = 0
     n_silences: int = 0
@@ -66,6 +76,9 @@ class SpikeGlxSource:
         The ``.ap.bin``; its ``.meta`` lies beside it.
     sync_bit : int
         Bit of the digital word whose pulses become marks.
+    speed : float or None
+        Recorded seconds per second of a recording that is over; None for as fast as it is taken. A
+        file that is followed comes at its own pace.
     end_silence_s : float, optional
         End after so long without samples; None: go on until closed.
 
@@ -80,6 +93,7 @@ class SpikeGlxSource:
         path: Path,
         *,
         sync_bit: int = SYNC_BIT,
+        speed: float | None = None,
         end_silence_s: float | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -88,9 +102,10 @@ class SpikeGlxSource:
         self.counters = FileCounters()
         self.label = f"spikeglx:{path}"
         self.session_start_utc = ""  # fileCreateTime has no time zone
-        self._sync_bit = sync_bit
+        self._sync_bit, self._speed = sync_bit, speed
         self._clock = clock or HostClock()
         self._end_silence_ns = None if end_silence_s is None else round(end_silence_s * NS_PER_S)
+        self._waits_since_ns: int | None = None  # for the .meta of a next file
         self._open(path, read_meta(meta_path(path)))
         self.rate_hz: float = self._meta.rate_hz
         self.layout: ProbeLayout = self._meta.layout
@@ -106,6 +121,10 @@ class SpikeGlxSource:
         RecordingError
             If the file was cut, replaced or written anew, or if the next one has other channels.
         """
+        if self.n_samples is not None:
+            yield from self._play()
+            return
+        self._begin_at_newest()
         newest_ns = looked_ns = self._clock.now_ns()
         is_silent = False
         while not self._file.is_closed:
@@ -115,8 +134,6 @@ class SpikeGlxSource:
                 newest_ns, is_silent = now_ns, False
                 yield from self._take(samples)
                 continue
-            if self.n_samples is not None:
-                return
             if now_ns - max(newest_ns, looked_ns) > NEXT_FILE_NS:
                 looked_ns = now_ns
                 if self._go_on_with_next():
@@ -125,14 +142,39 @@ class SpikeGlxSource:
             if not is_silent and now_ns - newest_ns > SILENT_NS:
                 is_silent = True
                 self._note_silence()
-            if self._end_silence_ns is not None and now_ns - newest_ns > self._end_silence_ns:
-                return
+            if self._end_silence_ns is not None and self._waits_since_ns is None:
+                if now_ns - newest_ns > self._end_silence_ns:
+                    return
             yield None
             self._clock.sleep_ns(WAIT_NS)
 
     def close(self) -> None:
         """Close the file; `chunks` ends."""
         self._file.close()
+
+    def _play(self) -> Iterator[VoltageChunk | Mark | None]:
+        """Yield a recording, each chunk once its last sample is over, and None while it waits."""
+        pacer = Pacer(self._clock, self._speed)
+        pacer.due_in_ns(0)
+        length = round((CHUNK_S if self._speed is None else PACED_S) * self.rate_hz)
+        while not self._file.is_closed and len(samples := self._file.read(length)):
+            over_ns = round(self._file.n_samples / self.rate_hz * NS_PER_S)
+            while (due_in_ns := pacer.due_in_ns(over_ns)) > 0:
+                yield None
+                if self._file.is_closed:
+                    return
+                self._clock.sleep_ns(min(due_in_ns, WAIT_NS))
+            yield from self._take(samples)
+
+    def _begin_at_newest(self) -> None:
+        n_before = self._file.skip_to_newest(round(CHUNK_S * self.rate_hz))
+        if n_before:
+            self.counters.n_samples_before = n_before
+            fields = {"file": str(self._path), "first_sample": n_before}
+            logger.warning(
+                "joins a recording: what was written before is not read",
+                extra={**fields, "passed_over_s": round(n_before / self.rate_hz, 3)},
+            )
 
     def _open(self, path: Path, meta: ProbeMeta) -> None:
         self._path, self._meta = path, meta
@@ -194,17 +236,19 @@ class SpikeGlxSource:
             logger.warning("the recording is over and its size is another", extra=fields)
 
     def _go_on_with_next(self) -> bool:
-        """Open the next file of the run, if it has samples.
+        """Open the next file of the run, if it has samples and a whole ``.meta``.
 
         Raises
         ------
         RecordingError
             If its channels or its sampling rate are others.
+        UserError
+            If its ``.meta`` cannot be read, for longer than `META_NS`.
         """
         path = next_file(self._path)
-        if path is None:
+        meta = None if path is None else self._read_next_meta(path)
+        if path is None or meta is None:
             return False
-        meta = read_meta(meta_path(path))
         ours, its = self.layout, meta.layout
         if (
             meta.rate_hz != self.rate_hz
@@ -220,6 +264,28 @@ class SpikeGlxSource:
         self._open(path, meta)
         self.counters.n_files += 1
         return True
+
+    def _read_next_meta(self, path: Path) -> ProbeMeta | None:
+        """Return the ``.meta`` of a next file; None while it may not have come.
+
+        Raises
+        ------
+        UserError
+            If it still cannot be read after `META_NS`.
+        """
+        now_ns = self._clock.now_ns()
+        try:
+            meta = read_meta(meta_path(path))
+        except UserError as error:
+            if self._waits_since_ns is None:
+                self._waits_since_ns = now_ns
+                fields = {"file": str(path), "why": str(error)}
+                logger.warning("the next file cannot be read yet", extra=fields)
+            if now_ns - self._waits_since_ns > META_NS:
+                raise
+            return None
+        self._waits_since_ns = None
+        return meta
 
 
 def next_file(path: Path) -> Path | None:

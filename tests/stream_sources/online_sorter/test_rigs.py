@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from threading import Thread
@@ -51,10 +51,19 @@ def templates_of(recording: Any) -> SorterTemplates:
     return estimate_templates(recording, sorting, origin="ground truth")
 
 
-def sorted_spikes(voltages: VoltageSource, templates: SorterTemplates) -> list[SpikeBatch | Mark]:
+def sorted_spikes(
+    voltages: VoltageSource,
+    templates: SorterTemplates,
+    *,
+    on_begin: Callable[[], None] = lambda: None,
+) -> list[SpikeBatch | Mark]:
+    """Return what is sent; `on_begin` is called once the source waits, or has sent the first."""
     options = SorterOptions(method="nearest")
     with closing(OnlineSorterSource(voltages, templates, options)) as source:
-        return [message for message in source.messages() if message is not None]
+        messages = source.messages()
+        first = next(messages)
+        on_begin()
+        return [message for message in (first, *messages) if message is not None]
 
 
 def spikes_of(messages: list[SpikeBatch | Mark]) -> Spikes:
@@ -91,8 +100,7 @@ def test_a_file_of_spikeglx_is_sorted_as_the_recording_that_it_becomes(
     recording = read_spikeglx(whole.path.parent, stream_id="imec0.ap")
     templates = templates_of(recording)
     thread = Thread(target=writer.play)
-    thread.start()
-    messages = sorted_spikes(source, templates)
+    messages = sorted_spikes(source, templates, on_begin=thread.start)
     thread.join()
     spikes = spikes_of(messages)
     assert spikes == played(recording, templates)
@@ -131,3 +139,18 @@ def test_a_rig_that_is_not_named_in_full_is_refused(tmp_path: Path):
             open_voltages(text)
     with pytest.raises(UserError, match="--seconds is for recordings"):
         open_voltages("spikeglx:x.imec0.ap.bin", duration_s=3.0)
+
+
+@pytest.mark.parametrize("speed", [None, 2.0])
+def test_a_rig_has_no_speed(speed: float | None, on_electrodes: Any, tmp_path: Path):
+    """It waits for nobody: at --speed max the publisher would wait for slow subscribers."""
+    writer = SpikeGlxWriter(on_electrodes, tmp_path, WriterOptions(speed=None), HostClock())
+    writer.begin()
+    write_probeinterface(tmp_path / "probe.json", on_electrodes.get_probe())
+    gui = f"open-ephys:tcp://127.0.0.1:5556,{tmp_path / 'probe.json'}"
+    for text in (f"spikeglx:{writer.path}", gui):
+        with pytest.raises(UserError, match="--speed is for recordings"):
+            open_voltages(text, speed=speed)
+    writer.play()  # and now it is over
+    with closing(open_voltages(f"spikeglx:{writer.path}", speed=speed)) as source:
+        assert source.n_samples == N_SAMPLES

@@ -73,8 +73,11 @@ def test_a_file_is_followed_while_it_is_written(tmp_path: Path):
     writer.begin()
     thread = Thread(target=writer.play)
     source = SpikeGlxSource(writer.path, end_silence_s=1.0)
-    thread.start()
-    items = read_all(source)
+    with closing(source):
+        chunks = source.chunks()
+        items = [next(chunks)]  # it reads from what is newest when it begins
+        thread.start()
+        items += list(chunks)
     thread.join()
     (voltages_uv,) = joined(items).values()
     assert source.n_samples is None
@@ -133,6 +136,83 @@ def test_a_pause_is_no_gap(tmp_path: Path):
     assert len(voltages_uv) == 60_000
 
 
+def test_a_source_that_joins_late_begins_with_what_is_newest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Under the numbers that the samples have in the file; it is said how much is passed over."""
+    path, _ = write_spikeglx(tmp_path)
+    content = begin_again(path)
+    path.write_bytes(content[: 40_000 * 18 + 5])  # and a sample in part
+    with caplog.at_level(logging.WARNING), closing(SpikeGlxSource(path)) as source:
+        chunks = source.chunks()
+        items = until_nothing(chunks)
+        with path.open("ab") as file:
+            file.write(content[40_000 * 18 + 5 :])
+        items += until_nothing(chunks)
+    voltages = [one for one in items if isinstance(one, VoltageChunk)]
+    assert voltages[0].first_sample == 40_000 - 7_500 == source.counters.n_samples_before
+    received = np.concatenate([chunk.voltages_uv for chunk in voltages])
+    wanted = np.frombuffer(content, np.int16).reshape(-1, 9)[32_500:, :8] * source._meta.uv_per_bit
+    np.testing.assert_allclose(received, wanted, rtol=1e-6)
+    (record,) = [r for r in caplog.records if r.message.startswith("joins a recording")]
+    assert record.passed_over_s == pytest.approx(1.083)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("speed", [0.5, 1.0, 20.0])
+def test_a_recording_is_played_at_its_speed(tmp_path: Path, speed: float):
+    """Each chunk once its last sample is over, so that a publisher is not overrun."""
+    path, report = write_spikeglx(tmp_path)
+    clock = ManualClock()
+    began_ns = clock.now_ns()
+    with closing(SpikeGlxSource(path, speed=speed, clock=clock)) as source:
+        for item in source.chunks():
+            if isinstance(item, VoltageChunk):
+                over_s = (item.first_sample + len(item.voltages_uv)) / source.rate_hz
+                passed_s = (clock.now_ns() - began_ns) / NS_PER_S
+                assert passed_s == pytest.approx(over_s / speed)
+    assert source.counters.n_samples == report.n_samples
+
+
+@pytest.mark.parametrize("n_bytes", [None, 300])
+def test_the_meta_of_a_next_file_may_come_late(tmp_path: Path, n_bytes: int | None):
+    """On a network share it is seen, or whole, after the first samples are."""
+    fault = WriterFault("jump", 1.0, 0.5)
+    path, report = write_spikeglx(tmp_path, faults=[fault])
+    last = path.with_name(path.name.replace("_t0.", "_t1."))
+    contents = begin_again(path), begin_again(last)
+    meta = last.with_suffix(".meta").read_text()
+    last.unlink()
+    last.with_suffix(".meta").unlink()
+    clock = ManualClock()
+    source = SpikeGlxSource(path, end_silence_s=3.0, clock=clock)
+    chunks = source.chunks()
+    items = until_nothing(chunks)
+    path.write_bytes(contents[0])
+    items += until_nothing(chunks)
+    last.write_bytes(contents[1])
+    if n_bytes is not None:
+        last.with_suffix(".meta").write_text(meta[:n_bytes])
+    seen_ns = clock.now_ns()
+    while clock.now_ns() - seen_ns < 5 * NS_PER_S:
+        assert next(chunks) is None
+    last.with_suffix(".meta").write_text(meta)
+    with closing(source):
+        items += list(chunks)
+    assert sum(map(len, joined(items).values())) == report.n_samples
+    assert source.counters.n_files == 2
+
+
+def test_a_next_file_without_a_meta_ends_the_source_at_last(tmp_path: Path):
+    """After ten seconds, with the name of what is missing."""
+    fault = WriterFault("jump", 1.0, 0.5)
+    path, _ = write_spikeglx(tmp_path, faults=[fault])
+    begin_again(path)
+    path.with_name(path.name.replace("_t0.", "_t1.")).with_suffix(".meta").unlink()
+    clock = ManualClock()
+    with pytest.raises(UserError, match=r"_t1\.imec0\.ap\.meta"):
+        read_all(SpikeGlxSource(path, end_silence_s=3.0, clock=clock))
+
+
 def test_the_next_file_is_a_new_run(tmp_path: Path):
     """Its samples are numbered from 0: how far apart the files are is not known yet."""
     fault = WriterFault("jump", 1.0, 0.5)
@@ -140,10 +220,11 @@ def test_the_next_file_is_a_new_run(tmp_path: Path):
     assert report.n_samples_skipped == 15_000
     last = path.with_name(path.name.replace("_t0.", "_t1."))
     contents = begin_again(path), begin_again(last)
-    path.write_bytes(contents[0])
     source = SpikeGlxSource(path, end_silence_s=3.0, clock=ManualClock())
     chunks = source.chunks()
     items = until_nothing(chunks)
+    path.write_bytes(contents[0])
+    items += until_nothing(chunks)
     last.write_bytes(contents[1])
     with closing(source):
         items += list(chunks)
