@@ -51,6 +51,12 @@ SORTER_COUNTERS = (
         lambda s: s.counters.n_blocks_skipped,
     ),
     SorterMetric(
+        "chunks_refused",
+        "Chunks of voltages with NaN or more than a volt: not sorted, a gap for the daemon. "
+        "Rising: the log names the channels; look at the probe and its gains.",
+        lambda s: s.counters.n_chunks_refused,
+    ),
+    SorterMetric(
         "gap_seconds",
         "Recorded time that nothing is stated of: samples that were missing, or skipped blocks.",
         lambda s: s.counters.gap_s,

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from contracts.clock import Clock, HostClock
-from contracts.errors import UserError, shown
+from contracts.errors import UserError, listed, shown
 from contracts.population import Population
 from contracts.spikes import STREAM_NAME, Mark, SpikeBatch
 from stream_sources.online_sorter.blocks import BlockCutter, VoltageBlock
@@ -170,7 +170,7 @@ class OnlineSorterSource:
         self.load = SorterLoad(clock or HostClock(), self.options.speed)
         self.units = UnitTracker(templates)
         self._voltages = voltages
-        self._rate_hz = voltages.rate_hz
+        self._rate_hz, self._channel_ids = voltages.rate_hz, voltages.layout.channel_ids
         self._filter = CausalFilter(templates.preprocessing, templates.rate_hz)
         self._matcher = Matcher(templates, self.options.method)
         self._cheapest = (
@@ -235,13 +235,14 @@ class OnlineSorterSource:
         self.counters.n_chunks += 1
         if not np.abs(chunk.voltages_uv).max(initial=0.0) <= MAX_UV:
             # It would stay in the filter for ever. What is missing becomes a gap.
-            self.counters.n_chunks_refused += 1
+            self._refuse(chunk)
             return
         if self._run.covered is None:
             self._begin_at(chunk.first_sample)
         elif chunk.first_sample < self._cutter.stop:
             yield from self._sort_rest()
             self._begin_run(chunk.run, "sample numbers went back")
+            self.load.restart()
             self._begin_at(chunk.first_sample)
         elif chunk.first_sample > self._cutter.stop:
             yield from self._sort_rest()
@@ -252,6 +253,20 @@ class OnlineSorterSource:
         self._filter_s += time.perf_counter() - started
         for block in self._cutter.add(filtered):
             yield from self._sort(block)
+
+    def _refuse(self, chunk: VoltageChunk) -> None:
+        """Count a chunk that is not sorted, and say so before anybody waits for spikes."""
+        self.counters.n_chunks_refused += 1
+        self.load.take((chunk.first_sample + len(chunk.voltages_uv)) / self._rate_hz)
+        n = self.counters.n_chunks_refused
+        if n.bit_count() == 1:  # the first, second, fourth, ...
+            is_wrong = ~(np.abs(chunk.voltages_uv) <= MAX_UV)
+            names = [
+                self._channel_ids[row] for row in np.flatnonzero(is_wrong.any(axis=0)).tolist()
+            ]
+            why = f"NaN or more than {MAX_UV / 1e6:g} V on {listed(names)}"
+            fields = {"n": n, "first_sample": chunk.first_sample, "run": self.run}
+            logger.warning("voltages refused: they are a gap", extra={**fields, "why": why})
 
     def _begin_at(self, sample: int) -> None:
         self._filter.reset()

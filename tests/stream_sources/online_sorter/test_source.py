@@ -13,6 +13,7 @@ from contracts.errors import UserError
 from contracts.spikes import Mark
 from stream_sources.online_sorter.causal_filter import CausalFilter
 from stream_sources.online_sorter.matching import METHODS, matching_node
+from stream_sources.online_sorter.sorter_metrics import SORTER_COUNTERS
 from stream_sources.online_sorter.source import OnlineSorterSource, SorterOptions
 from stream_sources.rigs.voltages import ProbeLayout, VoltageChunk
 from tests.support.ground_truth import ground_truth
@@ -203,6 +204,58 @@ def test_voltages_that_cannot_be_are_a_gap(voltages, value):
     assert source.counters.gap_s == pytest.approx(0.1)
     assert all(np.isfinite(batch.spike_time_ns).all() for batch in batches)
     assert batches[-1].stop_ns == round(0.4 * NS_PER_S)
+
+
+class PacedItems(list):
+    """Items of 100 ms at the pace of a probe."""
+
+    def __init__(self, items, clock):
+        super().__init__(items)
+        self._clock = clock
+
+    def __iter__(self):
+        for item in super().__iter__():
+            yield item
+            self._clock.sleep_ns(NS_PER_S // 10)
+
+
+def test_refused_voltages_are_logged_with_their_channels(voltages, caplog):
+    """At the first, the second, the fourth, ...: a source that is stuck on NaN is not silent."""
+    chunks = cut(voltages[:9_000], [1_000], run="7" * 16)
+    stuck = []
+    for chunk in chunks:
+        broken = chunk.voltages_uv.copy()
+        broken[:, 3] = np.nan
+        stuck.append(VoltageChunk(chunk.run, chunk.first_sample, broken))
+    with caplog.at_level(logging.WARNING):
+        batches, source = messages_of(stuck)
+    assert batches == []
+    refused = [record for record in caplog.records if record.message.startswith("voltages refused")]
+    assert [record.n for record in refused] == [1, 2, 4, 8]
+    assert refused[0].why.endswith(f"on {ground_truth().templates.layout.channel_ids[3]}")
+    assert source.counters.n_chunks_refused == 9
+    (metric,) = [m for m in SORTER_COUNTERS if m.name == "chunks_refused"]
+    assert metric.value(source) == 9
+
+
+def test_refused_voltages_are_not_waited_for(voltages):
+    """They have come, so that the sorter is not behind by them."""
+    clock = ManualClock()
+    chunks = cut(voltages[:12_000], [3_000], run="8" * 16)
+    broken = [VoltageChunk(c.run, c.first_sample, c.voltages_uv * np.nan) for c in chunks[1:]]
+    source = sorter(PacedItems([chunks[0], *broken], clock), clock=clock)
+    assert len([one for one in source.messages() if one is not None]) > 0
+    assert source.load.behind_s < 0.2
+    source.close()
+
+
+def test_sample_numbers_that_go_back_do_not_count_as_behind(voltages):
+    """Time begins anew with them."""
+    run, late = "9" * 16, round(600 * RATE_HZ)
+    before = cut(voltages[:6_000], [3_000], run=run, first=late)
+    _, source = messages_of([*before, *cut(voltages[:6_000], [3_000], run=run)])
+    assert source.counters.n_runs == 2
+    assert source.load.max_behind_s < 60
 
 
 class SlowVoltages(ListedVoltages):
