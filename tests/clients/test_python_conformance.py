@@ -22,7 +22,7 @@ from contracts.daemon_json import pack_daemon
 from contracts.narration import PartialNarration
 from contracts.narration_wire import as_repeat, pack_narration, pack_partial
 from contracts.population import Unit
-from contracts.schemas import schema_of
+from contracts.schemas import PUBLISHED, schema_of
 from contracts.source_json import pack_mark, pack_units
 from contracts.spikes import Hello
 from contracts.trigger import pack_trigger
@@ -122,6 +122,11 @@ def _compare(
         assert (inner is None) == (struct is None), name
         if inner is not None and struct is not None:
             _compare(schema, inner, struct)
+
+
+def test_every_message_on_the_socket_has_a_type():
+    """What the daemon publishes is read by the client too; a recorder's is in its journal."""
+    assert set(TYPES) == set(PUBLISHED) - {"recorder"}
 
 
 @pytest.mark.parametrize("name", sorted(TYPES))

@@ -136,9 +136,13 @@ class AsyncSubscriber(_Connection):
         try:
             async with asyncio.timeout(timeout_s):
                 while not self._waiting:
-                    # Polled before it is taken: a receive that is cancelled may lose a message.
-                    await self._awaited.poll()
-                    parts = await self._awaited.recv_multipart(zmq.NOBLOCK)
+                    # Taken without waiting, and waited for by a poll: a receive that is cancelled
+                    # while it waits may lose a message.
+                    try:
+                        parts = await self._awaited.recv_multipart(zmq.NOBLOCK)
+                    except zmq.Again:
+                        await self._awaited.poll()
+                        continue
                     self._waiting += self.reader.read(parts)
                     if not self._waiting:  # others get their turn, and the timeout its effect
                         await asyncio.sleep(0)
