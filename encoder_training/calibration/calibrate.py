@@ -23,6 +23,7 @@ from encoder_training.calibration.folder import (
     begin_calibration,
     begun_calibration,
 )
+from encoder_training.calibration.input_contents import input_contents
 from encoder_training.calibration.nwb import CalibratedUnits, write_calibration_nwb
 from encoder_training.calibration.offline import (
     check_sorter,
@@ -68,7 +69,7 @@ def calibrate(options: CalibrationOptions, *, command: str, notify: Notify) -> C
     """
     check_folder_writable(options.out)
     check_matplotlib()
-    wanted = options.as_text()
+    wanted = {**options.as_text(), **input_contents(options)}
     folder = begun_calibration(options.out, wanted)
     if folder is not None and folder.is_complete:
         return _result(folder, was_finished=True)
@@ -90,6 +91,7 @@ class _Inputs:
     """What was opened and checked."""
 
     part: Any  # the minutes to calibrate on, a recording of SpikeInterface
+    n_recorded: int  # samples of the whole recording
     rate_hz: float
     duration_s: float
     areas: tuple[str, ...]
@@ -116,7 +118,7 @@ def _check_inputs(options: CalibrationOptions) -> _Inputs:
             recorded_s=recording.get_num_samples() / rate_hz,
             calibrated_s=duration_s,
         )
-    return _Inputs(part, rate_hz, duration_s, areas, shown)
+    return _Inputs(part, recording.get_num_samples(), rate_hz, duration_s, areas, shown)
 
 
 def _sort(
@@ -125,7 +127,7 @@ def _sort(
     if folder.is_finished("sort"):
         return
     if options.sorting is not None:
-        spikes = read_offline(options.sorting, inputs.part)
+        spikes = read_offline(options.sorting, inputs.part, n_recorded=inputs.n_recorded)
         source = str(options.sorting)
     else:
         notify(f"sorting {inputs.duration_s / 60:.3g} minutes with {options.sorter}")

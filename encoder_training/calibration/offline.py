@@ -96,8 +96,15 @@ def run_sorter(recording: Any, sorter: str, folder: Path, *, seed: int) -> Offli
     return spikes
 
 
-def read_offline(folder: Path, recording: Any) -> OfflineSpikes:
-    """Read the spikes of a finished sorting that lie within a recording.
+def read_offline(folder: Path, recording: Any, *, n_recorded: int) -> OfflineSpikes:
+    """Read the spikes of a finished sorting that lie within the first minutes of a recording.
+
+    Parameters
+    ----------
+    recording : spikeinterface.BaseRecording
+        The minutes.
+    n_recorded : int
+        Samples of the whole recording.
 
     Raises
     ------
@@ -112,6 +119,13 @@ def read_offline(folder: Path, recording: Any) -> OfflineSpikes:
             str(folder),
             f"its sampling rate is {found.rate_hz:g} Hz ({found.rate_from}), and that of the "
             f"recording {rate_hz:g} Hz: name the sorting of this recording",
+        )
+    if (n_after := int((found.sample >= n_recorded).sum())) > 0:
+        raise RecordingError(
+            str(folder),
+            f"its last spike is at {int(found.sample.max()) / rate_hz:.3f} s, and the recording "
+            f"lasts {n_recorded / rate_hz:.3f} s: {n_after:,} of its {len(found.sample):,} spikes "
+            "come after it. Name the sorting of this recording",
         )
     is_inside = (found.sample >= 0) & (found.sample < n_samples)
     if not is_inside.any():

@@ -60,7 +60,7 @@ class CalibrationOptions:
     seed: int = 0
 
     def as_text(self) -> dict[str, Option]:
-        """Return what the result depends on."""
+        """Return what the result depends on, but for what is in the files that are named."""
         rules, band = asdict(self.rules), asdict(self.preprocessing)
         return {
             "RECORDING": str(Path(self.recording).resolve()),

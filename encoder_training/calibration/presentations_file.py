@@ -15,6 +15,9 @@ from encoder_training.calibration.csv_table import number, read_table
 
 NAME_COLUMNS = ("movie", "stimulus")
 BLANK = -1
+UNNAMABLE = "/:"
+"""Letters that NWB's library takes in no name."""
+
 NEEDED = ("start_time", "stop_time", "frame")
 
 
@@ -104,8 +107,8 @@ def _faults(row: Mapping[str, str], name: str, recorded_s: float) -> list[str]:
         )
     if math.isnan(frame) or frame != round(frame) or frame < BLANK:
         faults.append(f"frame must be a whole number, {BLANK} for a blank")
-    if not row[name] or "/" in row[name]:
-        faults.append(f"{name} must be a name, without a slash")
+    if not row[name] or set(UNNAMABLE) & set(row[name]):
+        faults.append(f"{name} must be a name, without a slash or a colon")
     return faults
 
 

@@ -194,6 +194,19 @@ def test_an_interrupted_calibration_resumes_at_the_step_that_is_missing(planted,
     assert (out / "report.html").is_file()
 
 
+def test_an_input_that_has_changed_is_refused(planted, inputs, tmp_path, capsys):
+    """A folder never holds the areas of one file and the units of another."""
+    out = tmp_path / "out"
+    areas = tmp_path / "areas.csv"
+    areas.write_bytes((inputs / "areas.csv").read_bytes())
+    words = command(planted, out, "--areas", str(areas))
+    assert main(words) == 0
+    areas.write_text(areas.read_text().replace("CA1", "CA3"))
+    assert "sha256 of --areas was" in refuse(words, capsys)
+    areas.unlink()
+    assert "and is 'missing'" in refuse(words, capsys)
+
+
 def test_a_recording_shorter_than_asked_is_refused(planted, tmp_path, capsys):
     """With its length, and what to give; no folder is made."""
     words = ["calibrate", str(planted.path), str(tmp_path / "out"), "--minutes", "3"]
@@ -233,6 +246,17 @@ def test_a_sorting_of_another_sampling_rate_is_refused(planted, tmp_path, capsys
     words = command(planted, tmp_path / "out")
     words[words.index("--sorting") + 1] = str(other)
     assert "25000 Hz (of the sorting), and that of the recording 30000 Hz" in refuse(words, capsys)
+
+
+def test_a_sorting_that_goes_on_after_the_recording_is_refused(planted, tmp_path, capsys):
+    """It is of another session; spikes between the minutes and the recording's end may be there."""
+    trains = [*planted.trains[:-1], np.append(planted.trains[-1], 13 * 30_000)]
+    other = save_sorting(tmp_path / "other", trains)
+    words = command(planted, tmp_path / "out")
+    words[words.index("--sorting") + 1] = str(other)
+    sentence = refuse(words, capsys)
+    assert "its last spike is at 13.000 s, and the recording lasts 12.000 s" in sentence
+    assert "1 of its" in sentence
 
 
 def test_local_field_potentials_are_refused(planted, tmp_path, capsys):

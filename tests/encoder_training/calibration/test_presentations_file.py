@@ -47,6 +47,8 @@ def test_a_stimulus_is_a_movie_and_captions_are_kept(tmp_path):
         (HEAD + "1,2,a,0.5\n", "frame must be a whole number"),
         (HEAD + "1,2,a,-2\n", "frame must be a whole number"),
         (HEAD + "1,2,,0\n", "movie must be a name"),
+        (HEAD + "1,2,a/b,0\n", "without a slash or a colon: line 2"),
+        (HEAD + "1,2,a,0\n2,3,movie:1,0\n", "without a slash or a colon: line 3"),
         (HEAD + "70,80,a,0\n", "no presentation ends within the 60 s"),
         ("start_time,stop_time,frame\n1,2,0\n", "a column movie or stimulus"),
         ("start_time,movie,frame\n1,a,0\n", "stop_time is missing"),
