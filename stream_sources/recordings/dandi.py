@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import InvalidURL
 from typing import Any
 from urllib.parse import quote
@@ -80,14 +82,17 @@ class DandiAsset:
             If the archive gives none.
         """
         response = self._ask(f"assets/{self._asset_id}/download/")
-        if response.status_code not in REDIRECTS:
+        address = response.headers.get("Location", "")
+        if response.status_code not in REDIRECTS or not address:
             raise RecordingError(self.name, "the archive does not say where the file is")
-        self._url = response.headers["Location"]
+        self._url = str(address)
         return self._url
 
     def _newest_version(self, dandiset: str) -> str:
-        published = self._json(f"dandisets/{dandiset}/").get("most_recent_published_version")
-        return published["version"] if published else "draft"
+        answer = self._json(f"dandisets/{dandiset}/")
+        with self._as_dandi():
+            published = answer.get("most_recent_published_version")
+            return str(published["version"]) if published else "draft"
 
     def _find(self, assets: str, path: str) -> str:
         """Return the id of the asset with exactly this path.
@@ -99,22 +104,35 @@ class DandiAsset:
         """
         # The archive finds all paths that begin like this one; the shortest sorts first.
         query = f"?path={quote(path)}&order=path&page_size={MAX_NAMED + 1}"
-        found = self._json(assets + query)["results"]
-        asset = next((one for one in found if one["path"] == path), None)
-        if asset is None:
-            others = listed([one["path"] for one in found]) or "none that begins so"
+        answer = self._json(assets + query)
+        with self._as_dandi():
+            ids = {str(one["path"]): str(one["asset_id"]) for one in answer["results"]}
+            zarrs = {str(one["path"]) for one in answer["results"] if one.get("zarr")}
+        if path not in ids:
+            others = listed(list(ids)) or "none that begins so"
             raise RecordingError(self.name, f"the dandiset has no such file; it has {others}")
-        if asset.get("zarr"):
+        if path in zarrs:
             raise RecordingError(self.name, "it is NWB in Zarr, and only HDF5 is read")
-        return str(asset["asset_id"])
+        return ids[path]
 
-    def _json(self, path: str) -> dict[str, Any]:
+    def _json(self, path: str) -> Any:
         response = self._ask(path)
+        with self._as_dandi():
+            return response.json()
+
+    @contextmanager
+    def _as_dandi(self) -> Iterator[None]:
+        """Report an answer that is no JSON, or lacks what the archive's answers have.
+
+        Raises
+        ------
+        RecordingError
+            In place of what reading the answer raises.
+        """
         try:
-            answer: dict[str, Any] = response.json()
-        except ValueError as error:
+            yield
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RecordingError(self.name, f"{self._api} does not answer as DANDI does") from error
-        return answer
 
     def _ask(self, path: str) -> Any:
         """Ask the archive.

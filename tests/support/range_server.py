@@ -51,6 +51,8 @@ class RangeServer(ThreadingHTTPServer):
         """What the archive wants to see; empty for an open one."""
         self.dandisets: dict[str, dict[str, str | None]] = {}
         """Of the archive: versions of each, and the Zarr of each path or None."""
+        self.answers: dict[str, Any] = {}
+        """What the archive answers to the last word of a path, in place of what is right."""
 
     def sign(self) -> str:
         """Return a new signature; the ones before are worth nothing from now on."""
@@ -124,6 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(401)
             return
         match path.strip("/").split("/"):
+            case [*_, last] if last in server.answers:
+                self._answer_json(server.answers[last], 302 if last == "download" else 200)
             case ["assets", asset_id, "download"]:
                 name = bytes.fromhex(asset_id).decode()
                 self.send_response(302)
@@ -148,8 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
             case _:
                 self.send_error(404)
 
-    def _answer_json(self, value: Any) -> None:
-        self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def _answer_json(self, value: Any, status: int = 200) -> None:
+        self._answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _cut(self, body: bytes) -> bytes:
         return body if self.server.n_requests <= self.server.n_sound else body[: len(body) // 2]

@@ -158,6 +158,34 @@ def test_a_page_in_place_of_the_api_is_reported(
         NwbSource(f"dandi:000021/{NAME}")
 
 
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        ("000021", []),
+        ("000021", {"most_recent_published_version": {"name": "x"}}),
+        ("000021", {"most_recent_published_version": "0.1"}),
+        ("assets", {"detail": "maintenance"}),
+        ("assets", {"results": None}),
+        ("assets", {"results": [{"path": NAME}]}),
+        ("assets", []),
+    ],
+)
+def test_an_answer_in_another_form_is_reported(
+    archive: RangeServer, asked: str, answer: object
+) -> None:
+    """JSON that has not what the archive's has."""
+    archive.answers = {asked: answer}
+    with pytest.raises(RecordingError, match="does not answer as DANDI does"):
+        NwbSource(f"dandi:000021/{NAME}")
+
+
+def test_a_redirection_to_nowhere_is_reported(archive: RangeServer) -> None:
+    """It has no Location."""
+    archive.answers = {"download": {}}
+    with pytest.raises(RecordingError, match="does not say where the file is"):
+        NwbSource(f"dandi:000021/{NAME}")
+
+
 def test_tables_are_read_without_the_spikes(archive: RangeServer) -> None:
     """A summary over http is that of the file, but for its span, at a part of its bytes."""
     url = f"dandi:000021/{NAME}"
