@@ -48,5 +48,5 @@ def _of_sorting(folder: Path) -> str:
     found = read_sorting(folder)
     digest = hashlib.sha256(repr((found.rate_hz, [u.unit_id for u in found.units])).encode())
     for numbers in (found.sample, found.row):
-        digest.update(np.ascontiguousarray(numbers, dtype=np.int64))
+        digest.update(np.asarray(numbers, dtype=np.int64).tobytes())
     return digest.hexdigest()

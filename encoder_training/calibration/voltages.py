@@ -11,10 +11,9 @@ import numpy as np
 
 from contracts.errors import RecordingError, UserError, listed
 from stream_sources.online_sorter.recording_voltages import load_recording
+from stream_sources.online_sorter.template_estimation import check_recording
 from stream_sources.rigs.spikeglx.finished import open_finished
-
-LEAST_RATE_HZ = 10_000.0
-"""Below it a spike is no more than a few samples: action potentials are sampled at 20 to 40 kHz."""
+from stream_sources.rigs.spikeglx.meta_file import stream_of
 
 AP_SUFFIXES = (".bin", ".meta")
 """Of SpikeGLX's files."""
@@ -47,9 +46,7 @@ def open_recording(path: str, *, stream: str = "", geometry: Path | None = None)
         recording = _open(path, stream)
         if geometry is not None:
             recording = _with_geometry(recording, geometry)
-    problems = _problems(recording)
-    if problems:
-        raise RecordingError(path, *problems)
+    check_recording(recording, path)
     return recording
 
 
@@ -64,42 +61,13 @@ def first_minutes(recording: Any, minutes: float, *, path: str) -> Any:
     rate_hz = float(recording.get_sampling_frequency())
     n_samples = round(60 * minutes * rate_hz)
     if recording.get_num_samples() < n_samples:
-        there = recording.get_num_samples() / rate_hz / 60
+        recorded = recording.get_num_samples() / rate_hz / 60
         raise RecordingError(
             path,
-            f"it lasts {there:.3g} minutes, and --minutes asks for the first {minutes:g}. Give "
-            f"--minutes {math.floor(100 * there) / 100:g}, or record longer",
+            f"it lasts {recorded:.3g} minutes, and --minutes asks for the first {minutes:g}. Give "
+            f"--minutes {math.floor(100 * recorded) / 100:g}, or record longer",
         )
     return recording.frame_slice(start_frame=0, end_frame=n_samples)
-
-
-def _problems(recording: Any) -> list[str]:
-    """Return what the recording lacks."""
-    problems = []
-    if recording.get_num_segments() != 1:
-        problems.append(
-            f"it has {recording.get_num_segments()} segments, and session time has one zero. Save "
-            "the one to calibrate on as a recording of its own"
-        )
-    if recording.get_sampling_frequency() < LEAST_RATE_HZ:
-        problems.append(
-            f"its sampling rate is {recording.get_sampling_frequency():g} Hz, and spikes need "
-            f"{LEAST_RATE_HZ:g} or more. Name the action potential band with --recording-stream "
-            "(not LFP)"
-        )
-    if recording.is_filtered():
-        problems.append(
-            "it was saved after a filter, and live voltages are filtered in another way. Name the "
-            "raw recording"
-        )
-    if not recording.has_scaleable_traces():
-        problems.append("it states no gain to microvolts for its channels")
-    if not recording.has_probe():
-        problems.append(
-            "it does not say where its channels are on the probe. Give --geometry, a file of "
-            "probeinterface"
-        )
-    return problems
 
 
 def _open(path: str, stream: str) -> Any:
@@ -130,17 +98,12 @@ def _read(place: Path, stream: str) -> Any:
     if place.suffix == ".nwb":
         return read_nwb_recording(place, electrical_series_path=stream or None)
     if place.suffix in AP_SUFFIXES:
-        return open_finished(place.parent, stream or _stream_of(place))
+        return open_finished(place.parent, stream or stream_of(place))
     if next(place.rglob("*.ap.meta"), None) is not None:
         return open_finished(place, stream or _only_stream(place, "spikeglx"))
     if next(place.rglob("structure.oebin"), None) is not None:
         return read_openephys(place, stream_name=stream or _only_stream(place, "openephys"))
     return load_recording(place)
-
-
-def _stream_of(file: Path) -> str:
-    """Return SpikeGLX's name of a file's stream: ``imec0.ap`` of ``run_g0_t0.imec0.ap.bin``."""
-    return ".".join(file.name.split(".")[-3:-1])
 
 
 def _only_stream(folder: Path, kind: str) -> str:

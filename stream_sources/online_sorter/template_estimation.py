@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.errors import UserError, listed
+from contracts.errors import RecordingError, UserError, listed
 from contracts.population import Population, Unit
 from stream_sources.online_sorter.causal_filter import causal_recording
 from stream_sources.online_sorter.matching import MS_AFTER, MS_BEFORE
@@ -39,6 +39,9 @@ SHIFT_MS = 0.5
 
 SHORTEST_S = 2.0
 """Of the recording."""
+
+LEAST_RATE_HZ = 10_000.0
+"""Below it a spike is no more than a few samples: action potentials are sampled at 20 to 40 kHz."""
 
 
 def estimate_templates(
@@ -124,28 +127,41 @@ def layout_of(recording: Any) -> ProbeLayout:
 
 
 def check_recording(recording: Any, origin: str) -> None:
-    """Refuse a recording without gains, without a probe, or in several segments.
+    """Refuse a recording that is not of raw voltages, of one segment, with gains and a probe.
 
     Raises
     ------
-    UserError
+    RecordingError
         With every problem found.
     """
     problems = []
     if recording.get_num_segments() != 1:
         problems.append(
-            f"it has {recording.get_num_segments()} segments and one clock is needed: choose one "
-            "with select_segments"
+            f"it has {recording.get_num_segments()} segments, and session time has one zero. Save "
+            "the one that is used, select_segments(...), as a recording of its own"
+        )
+    if (rate_hz := recording.get_sampling_frequency()) < LEAST_RATE_HZ:
+        problems.append(
+            f"its sampling rate is {rate_hz:g} Hz, and spikes need {LEAST_RATE_HZ:g} or more. Name "
+            "the action potential band (not LFP)"
+        )
+    if recording.is_filtered():
+        problems.append(
+            "it was saved after a filter, and voltages are filtered here in another way. Name the "
+            "raw recording"
         )
     if not recording.has_scaleable_traces():
         problems.append(
-            "it has no gains, so its microvolts are not known: set them with set_channel_gains "
-            "and set_channel_offsets"
+            "it states no gain to microvolts for its channels: set_channel_gains and "
+            "set_channel_offsets"
         )
     if not recording.has_probe():
-        problems.append("it has no probe, so the places of its channels are not known: set_probe")
+        problems.append(
+            "it does not say where its channels are on the probe. Give --geometry, a file of "
+            "probeinterface, or save it after set_probe"
+        )
     if problems:
-        raise UserError(f"{origin}: {'; '.join(problems)}.")
+        raise RecordingError(origin, *problems)
 
 
 def _counts(sorting: Any, origin: str) -> NDArray[np.int64]:

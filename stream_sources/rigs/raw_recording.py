@@ -16,7 +16,7 @@ from contracts.spikes import Mark, SpikeBatch
 from stream_sources.online_sorter.recording_voltages import load_recording
 from stream_sources.online_sorter.template_estimation import check_recording
 from stream_sources.rigs.spikeglx.finished import open_finished
-from stream_sources.rigs.spikeglx.meta_file import meta_path
+from stream_sources.rigs.spikeglx.meta_file import meta_path, stream_of
 from stream_sources.source import SpikeBlock, cut_batches, new_run
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def open_recording(path: Path) -> BaseRecording:
 
 def _read_spikeglx(path: Path) -> BaseRecording:
     meta_path(path)  # which says what is wrong with the name
-    return open_finished(path.parent, path.name.removesuffix(".bin").split(".", 1)[-1])
+    return open_finished(path.parent, stream_of(path))
 
 
 def microvolts_of(recording: BaseRecording, start: int, stop: int) -> NDArray[np.float32]:

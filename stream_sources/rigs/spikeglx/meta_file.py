@@ -86,6 +86,25 @@ def meta_path(bin_path: Path) -> Path:
     return path
 
 
+def stream_of(path: Path) -> str:
+    """Return SpikeGLX's name of the stream of a ``.ap.bin`` or its ``.meta``: ``imec0.ap``.
+
+    A run's name may have dots too.
+
+    Raises
+    ------
+    RecordingError
+        If the name is not one of a probe's action potentials.
+    """
+    found = AP_FILE.fullmatch(path.with_suffix(".bin").name)
+    if found is None:
+        raise RecordingError(
+            str(path),
+            "its name is not that of a probe's action potentials (RUN_g0_t0.imec0.ap.bin)",
+        )
+    return found.group(1)
+
+
 def read_meta(path: Path) -> ProbeMeta:
     """Read a ``.meta``.
 
@@ -178,7 +197,7 @@ def _layout(probe: Probe, path: Path) -> ProbeLayout:
     """Return the channels under the names that SpikeInterface gives them."""
     from probeinterface.neuropixels_tools import get_saved_channel_indices_from_spikeglx_meta
 
-    stream = path.name.removesuffix(".meta").split(".", 1)[1]  # imec0.ap
+    stream = stream_of(path)
     saved = get_saved_channel_indices_from_spikeglx_meta(path)[: probe.get_contact_count()]
     names = tuple(f"{stream}#AP{channel}" for channel in saved.tolist())
     return ProbeLayout(names, np.asarray(probe.contact_positions, dtype=np.float64))

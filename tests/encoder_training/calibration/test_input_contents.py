@@ -28,8 +28,11 @@ def options(folder: Path) -> CalibrationOptions:
 def test_each_input_is_known_by_its_content(tmp_path):
     """A change of one changes its own number, and no other; the same content is the same."""
     wanted = options(tmp_path)
-    files = {"--areas": wanted.areas, "--presentations": wanted.presentations}
-    files["--geometry"] = wanted.geometry
+    files = {
+        "--areas": tmp_path / "areas.csv",
+        "--presentations": tmp_path / "shown.csv",
+        "--geometry": tmp_path / "probe.json",
+    }
     for path in files.values():
         path.write_text("before")
     write_kilosort(tmp_path / "ks", {3: [5, 90_000], 4: [70]})

@@ -165,7 +165,7 @@ def test_recordings_that_lack_something_are_refused():
     with pytest.raises(UserError, match="no unit has 20 spikes or more, of 0 units"):
         estimate_templates(recording, sorting.select_units([]), origin="test")
     bare = NumpyRecording([np.zeros((90_000, 16), dtype=np.int16)], 30_000.0)
-    with pytest.raises(UserError, match=r"no gains.*; it has no probe"):
+    with pytest.raises(UserError, match=r"(?s)no gain to microvolts.*where its channels are"):
         estimate_templates(bare, sorting, origin="test")
     with pytest.raises(UserError, match="2 segments"):
         estimate_templates(append_recordings([recording, recording]), sorting, origin="test")

@@ -101,3 +101,22 @@ def test_a_zarr_folder_with_a_pickle_is_refused(tmp_path):
     (tmp_path / "r.zarr" / "recording" / ".zarray").write_text('{"filters": [{"id": "pickle"}]}')
     with pytest.raises(UserError, match="a pickle may run any program"):
         open_voltages(str(tmp_path / "r.zarr"))
+
+
+def test_a_recording_after_a_filter_is_refused(tmp_path):
+    """It would be filtered once more, and its spikes would be others."""
+    recording = ground_truth().recording.frame_slice(0, 3_000)
+    recording.annotate(is_filtered=True)
+    save(recording, tmp_path / "filtered")
+    with pytest.raises(UserError, match="it was saved after a filter"):
+        open_voltages(str(tmp_path / "filtered"))
+
+
+def test_field_potentials_are_refused(tmp_path):
+    """A spike is a sample or two there."""
+    from spikeinterface.preprocessing import decimate
+
+    slow = decimate(ground_truth().recording.frame_slice(0, 3_000), 12, antialias=False)
+    save(slow, tmp_path / "slow")
+    with pytest.raises(UserError, match="its sampling rate is 2500 Hz"):
+        open_voltages(str(tmp_path / "slow"))

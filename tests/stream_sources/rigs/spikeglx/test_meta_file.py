@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from spikeinterface.extractors import read_spikeglx
 
-from contracts.errors import UserError
+from contracts.errors import RecordingError, UserError
+from encoder_training.calibration.voltages import open_recording as open_to_calibrate
+from stream_sources.rigs.raw_recording import open_recording
 from stream_sources.rigs.spikeglx.finished import open_finished
-from stream_sources.rigs.spikeglx.meta_file import meta_path, read_meta
+from stream_sources.rigs.spikeglx.meta_file import meta_path, read_meta, stream_of
 from tests.support.spikeglx_files import change_meta, make_recording, write_spikeglx
 
 PARTS = ("NP1010", "NP2000", "NP2013")
@@ -49,6 +51,20 @@ def test_gains_positions_and_names_are_those_of_spikeinterface(written: Path):
     assert meta.rate_hz == recording.sampling_frequency
     assert (meta.n_columns, meta.sync_column) == (9, 8)
     assert meta.n_bytes == written.stat().st_size
+
+
+def test_a_run_may_have_dots_in_its_name(bin_path: Path):
+    """Channels have the names that SpikeInterface gives them, live and finished."""
+    dotted = bin_path.with_name("2024.05.01_m1_g0_t0.imec0.ap.bin")
+    bin_path.with_suffix(".meta").rename(dotted.with_suffix(".meta"))
+    bin_path.rename(dotted)
+    assert stream_of(dotted) == stream_of(dotted.with_suffix(".meta")) == "imec0.ap"
+    live = read_meta(meta_path(dotted)).layout.channel_ids
+    assert live[:2] == ("imec0.ap#AP0", "imec0.ap#AP1")
+    assert tuple(open_recording(dotted).channel_ids) == live
+    assert tuple(open_to_calibrate(str(dotted)).channel_ids) == live
+    with pytest.raises(RecordingError, match="is not that of a probe's action potentials"):
+        stream_of(Path("run_g0_t0.imec0.lf.bin"))
 
 
 def test_each_channel_of_a_neuropixels_1_has_its_own_gain(bin_path: Path):
