@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,24 @@ import numpy as np
 from contracts.errors import RecordingError
 from stream_sources.rigs.voltages import ProbeLayout
 
+NAMES = "channel_name"
+"""Annotation of the contacts that has the names of the channels: those of the recording of which
+templates are made, ``probe.annotate_contacts(channel_name=recording.channel_ids)``."""
 
-def read_probe_file(path: Path) -> tuple[ProbeLayout, list[int]]:
+
+def read_probe_file(path: Path, name_of: Callable[[int], str]) -> tuple[ProbeLayout, list[int]]:
     """Read the channels of a probe, and the number that the acquisition system gives to each.
+
+    Parameters
+    ----------
+    name_of : callable
+        The name of a channel by its number, where the file has no names (`NAMES`).
 
     Raises
     ------
     RecordingError
-        If the file has no probe, or more than one, or does not say which channel a contact is.
+        If the file has no probe, or more than one, does not say which channel a contact is, or
+        gives two channels one name.
     """
     import probeinterface
 
@@ -43,4 +54,9 @@ def read_probe_file(path: Path) -> tuple[ProbeLayout, list[int]]:
     if len(set(channels)) < len(channels):
         raise RecordingError(str(path), "two contacts have the same device_channel_indices")
     positions_um = np.asarray(probe.contact_positions, dtype=np.float64)[order]
-    return ProbeLayout(tuple(f"CH{channel + 1}" for channel in channels), positions_um), channels
+    names = [name_of(channel) for channel in channels]
+    if NAMES in probe.contact_annotations:
+        names = [str(name) for name in np.asarray(probe.contact_annotations[NAMES])[order]]
+        if len(set(names)) < len(names):
+            raise RecordingError(str(path), f"two contacts have the same {NAMES}")
+    return ProbeLayout(tuple(names), positions_um), channels

@@ -16,6 +16,8 @@ state = SimpleNamespace(
     n_channels=(4, 4, 1),
     error=b"",
     n_destroyed=0,
+    n_connected=0,
+    is_connected=True,
     kept=None,
 )
 
@@ -29,8 +31,10 @@ def c_sglx_destroyHandle(handle: int) -> None:
 
 
 def c_sglx_connect(handle: int, host: bytes, port: int) -> bool:
-    state.error = b"" if port == 4142 else b"connection refused"
-    return port == 4142
+    is_listening = port == 4142 and state.is_connected
+    state.error = b"" if is_listening else b"connection refused"
+    state.n_connected += is_listening
+    return is_listening
 
 
 def c_sglx_close(handle: int) -> bool:
@@ -59,8 +63,14 @@ def c_sglx_getStreamI16ToVolts(mult: Any, handle: int, js: int, ip: int, chan: i
     return bool(chan < state.n_channels[0])
 
 
+def c_sglx_isRunning(running: Any, handle: int) -> bool:
+    running._obj.value = state.n_acquired > 0
+    return bool(state.is_connected)
+
+
 def c_sglx_getStreamSampleCount(handle: int, js: int, ip: int) -> int:
-    return int(state.n_acquired)
+    state.error = b"" if state.is_connected else b"connection reset"
+    return int(state.n_acquired) if state.is_connected else 0
 
 
 def c_sglx_fetch(

@@ -34,6 +34,7 @@ class OpenEphysVoltages:
         The data port of the plugin.
     probe_file : Path
         Positions of the channels, in the JSON format of probeinterface: the plugin sends none.
+        Channels are called CH1, CH2, ..., unless the file has their names.
     rate_hz : float
         Samples per second that the stream must have.
     start_timeout_s : float
@@ -61,7 +62,7 @@ class OpenEphysVoltages:
         clock: Clock | None = None,
     ) -> None:
         self.rate_hz = rate_hz
-        self.layout, channels = read_probe_file(probe_file)
+        self.layout, channels = read_probe_file(probe_file, lambda channel: f"CH{channel + 1}")
         self.n_samples: int | None = None
         self.session_start_utc = ""
         self._clock = clock or HostClock()

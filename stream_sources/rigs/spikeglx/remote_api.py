@@ -12,6 +12,7 @@ import importlib.util
 import logging
 from collections.abc import Iterator
 from ctypes import byref
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,6 +41,20 @@ STALL_NS = NS_PER_S
 all samples of the first, than the time that has passed would make it."""
 
 SILENT_NS = 2 * NS_PER_S
+
+RECONNECT_NS = 30 * NS_PER_S
+"""For so long a connection that was lost is opened again and again."""
+
+
+@dataclass(slots=True)
+class _RemoteRun:
+    """What is known of the run that SpikeGLX is in."""
+
+    run: str = field(default_factory=new_run)
+    pulses: PulseReader = field(default_factory=PulseReader)
+    next_sample: int = 0  # none yet
+    looked_count: int = 0
+    looked_ns: int = 0
 
 
 class SpikeGlxRemote:
@@ -77,19 +92,23 @@ class SpikeGlxRemote:
         end_silence_s: float | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self.layout, channels = read_probe_file(probe_file)
+        # As the files of this probe name them, and hence templates that were made of them.
+        self.layout, channels = read_probe_file(probe_file, f"imec{probe}.ap#AP{{}}".format)
         self.label = f"spikeglx-remote:{host}:{port}/imec{probe}"
         self.n_samples: int | None = None
         self.session_start_utc = ""
         self.n_gaps = 0
         self._clock = clock or HostClock()
         self._end_silence_ns = None if end_silence_s is None else round(end_silence_s * NS_PER_S)
-        self._probe = probe
+        self._probe, self._address = probe, (host, port)
+        self._lost_since_ns: int | None = None
+        self._tried_ns = 0
+        self._n_pulses = 0
         self._api: Any = load_sdk(package)
         self._handle = self._api.c_sglx_createHandle()
         self._is_closed = False
         try:
-            self.rate_hz: float = self._connect(host, port)
+            self.rate_hz: float = self._connect()
             self._uv_per_bit = self._gains(channels)
             columns = [*channels, self._sync_channel(channels)]
             self._columns = (ctypes.c_int * len(columns))(*columns)
@@ -98,40 +117,35 @@ class SpikeGlxRemote:
             raise
 
     def chunks(self) -> Iterator[VoltageChunk | Mark | None]:
-        """Yield samples as they are acquired, marks among them, and None while there is nothing."""
-        run, pulses, n_pulses = new_run(), PulseReader(), 0
-        next_sample = looked_count = 0  # none yet
-        looked_ns = newest_ns = self._clock.now_ns()
+        """Yield samples as they are acquired, marks among them, and None while there is nothing.
+
+        Raises
+        ------
+        DependencyError
+            If the connection is lost, and cannot be opened again.
+        UserError
+            If it is open again and SpikeGLX no longer has this probe at this rate.
+        """
+        now = _RemoteRun(looked_ns=self._clock.now_ns())
+        newest_ns = now.looked_ns
         is_silent = False
         while not self._is_closed:
-            count = self._api.c_sglx_getStreamSampleCount(self._handle, IMEC, self._probe)
+            count = self._count()
             now_ns = self._clock.now_ns()
-            grown = (now_ns - looked_ns - STALL_NS) / NS_PER_S * self.rate_hz
-            if next_sample and count < max(next_sample, looked_count + grown):
-                logger.warning("new run", extra={"source": self.label, "samples": count})
-                run, pulses, next_sample = new_run(), PulseReader(), 0
-            looked_ns, looked_count = now_ns, count
-            next_sample = next_sample or count  # from now on
-            samples, first = self._fetch(next_sample, count)
-            if len(samples):
-                newest_ns, is_silent = now_ns, False
-                if first != next_sample:
-                    pulses = PulseReader()
-                next_sample = first + len(samples)
-                yield VoltageChunk(run, first, samples[:, :-1] * self._uv_per_bit)
-                words = np.ascontiguousarray(samples[:, -1])
-                for edges in pulses.take(first, words):
-                    start_ns, stop_ns = samples_to_ns(np.array(edges), self.rate_hz).tolist()
-                    yield Mark("", run, start_ns, stop_ns, f"sync bit {SYNC_BIT}", n_pulses)
-                    n_pulses += 1
-                continue
+            if count:
+                now = self._follow(now, count, now_ns)
+                n_before = now.next_sample
+                yield from self._take(now, count)
+                if now.next_sample != n_before:
+                    newest_ns, is_silent = now_ns, False
+                    continue
             if not is_silent and now_ns - newest_ns > SILENT_NS:
                 is_silent = True
                 logger.warning("no data: SpikeGLX does not acquire", extra={"source": self.label})
             if self._end_silence_ns is not None and now_ns - newest_ns > self._end_silence_ns:
                 return
             yield None
-            self._clock.sleep_ns(WAIT_NS)
+            self._clock.sleep_ns(WAIT_NS if self._lost_since_ns is None else NS_PER_S // 20)
 
     def close(self) -> None:
         """Close the connection; `chunks` ends."""
@@ -140,7 +154,73 @@ class SpikeGlxRemote:
             self._api.c_sglx_close(self._handle)
             self._api.c_sglx_destroyHandle(self._handle)
 
-    def _connect(self, host: str, port: int) -> float:
+    def _count(self) -> int:
+        """Return the samples of the run; 0 while SpikeGLX does not run, or does not answer.
+
+        Raises
+        ------
+        DependencyError
+            If it has not answered for `RECONNECT_NS`.
+        UserError
+            If it has another sampling rate than before.
+        """
+        if self._lost_since_ns is not None:
+            self._reconnect(self._lost_since_ns)
+            return 0
+        count = int(self._api.c_sglx_getStreamSampleCount(self._handle, IMEC, self._probe))
+        is_running = ctypes.c_bool()
+        # 0 is "not running" and "error": another question tells them apart.
+        if not count and not self._api.c_sglx_isRunning(byref(is_running), self._handle):
+            fields = {"source": self.label, "why": self._error()}
+            logger.warning("the connection to SpikeGLX is lost", extra=fields)
+            self._lost_since_ns = self._tried_ns = self._clock.now_ns()
+        return count
+
+    def _reconnect(self, lost_since_ns: int) -> None:
+        now_ns = self._clock.now_ns()
+        if now_ns - self._tried_ns < NS_PER_S:
+            return
+        self._tried_ns = now_ns
+        self._api.c_sglx_close(self._handle)
+        try:
+            rate_hz = self._connect()
+        except (DependencyError, UserError):
+            if now_ns - lost_since_ns > RECONNECT_NS:
+                raise
+            return
+        if rate_hz != self.rate_hz:
+            raise UserError(
+                f"{self.label} had {self.rate_hz:g} samples per second, and has {rate_hz:g} now. "
+                "Start the source again."
+            )
+        self._lost_since_ns = None
+        logger.warning("the connection to SpikeGLX is open again", extra={"source": self.label})
+
+    def _follow(self, now: _RemoteRun, count: int, now_ns: int) -> _RemoteRun:
+        """Return the run that a count belongs to: the one before, or a new one."""
+        grown = (now_ns - now.looked_ns - STALL_NS) / NS_PER_S * self.rate_hz
+        if now.next_sample and count < max(now.next_sample, now.looked_count + grown):
+            logger.warning("new run", extra={"source": self.label, "samples": count})
+            now = _RemoteRun()
+        now.looked_ns, now.looked_count = now_ns, count
+        now.next_sample = now.next_sample or count  # from now on
+        return now
+
+    def _take(self, now: _RemoteRun, count: int) -> Iterator[VoltageChunk | Mark]:
+        samples, first = self._fetch(now.next_sample, count)
+        if not len(samples):
+            return
+        if first != now.next_sample:
+            now.pulses = PulseReader()
+        now.next_sample = first + len(samples)
+        yield VoltageChunk(now.run, first, samples[:, :-1] * self._uv_per_bit)
+        words = np.ascontiguousarray(samples[:, -1])
+        for edges in now.pulses.take(first, words):
+            start_ns, stop_ns = samples_to_ns(np.array(edges), self.rate_hz).tolist()
+            number, self._n_pulses = self._n_pulses, self._n_pulses + 1
+            yield Mark("", now.run, start_ns, stop_ns, f"sync bit {SYNC_BIT}", number)
+
+    def _connect(self) -> float:
         """Connect; return the sampling rate.
 
         Raises
@@ -150,6 +230,7 @@ class SpikeGlxRemote:
         UserError
             If it has no such probe.
         """
+        host, port = self._address
         if not self._api.c_sglx_connect(self._handle, host.encode(), port):
             raise DependencyError(
                 f"SpikeGLX does not answer at {host}:{port}: {self._error()}. Enable its command "

@@ -25,7 +25,9 @@ from stream_sources.online_sorter.template_estimation import estimate_templates
 from stream_sources.online_sorter.templates import SorterTemplates
 from stream_sources.rigs.raw_recording import BlocksOfRecording
 from stream_sources.rigs.spikeglx.emulator import SpikeGlxWriter, WriterFault, WriterOptions
+from stream_sources.rigs.spikeglx.remote_api import SpikeGlxRemote
 from stream_sources.rigs.voltages import VoltageSource
+from tests.support import fake_sglx
 from tests.support.emulated_gui import emulated_gui
 from tests.support.ground_truth import N_CHANNELS, ground_truth
 
@@ -121,6 +123,33 @@ def test_blocks_of_open_ephys_are_sorted_as_the_recording(on_electrodes: Any, tm
         spikes = spikes_of(sorted_spikes(source, templates))
     assert spikes == played(recording, templates)
     assert len(spikes) > 100
+
+
+def test_the_remote_api_is_sorted_with_templates_of_the_files(on_electrodes: Any, tmp_path: Path):
+    """Its channels have the names of the files, so that a calibration on these fits."""
+    writer = SpikeGlxWriter(on_electrodes, tmp_path / "rig", WriterOptions(speed=None), HostClock())
+    writer.play()
+    recording = read_spikeglx(writer.path.parent, stream_id="imec0.ap")
+    templates = templates_of(recording)
+    write_probeinterface(tmp_path / "probe.json", recording.get_probe())
+    package = tmp_path / "sglx_pkg"
+    package.mkdir()
+    text = Path(fake_sglx.__file__).read_text()
+    (package / "sglx.py").write_text(f"{text}\nstate.n_channels = ({N_CHANNELS}, 1, 1)\n")
+    text = f"spikeglx-remote:{package},{tmp_path / 'probe.json'},localhost:4142/imec0"
+    source = open_voltages(text, end_silence_s=1.0)
+    assert isinstance(source, SpikeGlxRemote)
+    state = source._api.state
+    state.samples = np.zeros((N_SAMPLES, N_CHANNELS + 2), np.int16)
+    steps_uv = 2.0 * np.arange(1, N_CHANNELS + 1)  # of the stand-in
+    state.samples[:, :N_CHANNELS] = np.rint(recording.get_traces(return_in_uV=True) / steps_uv)
+    state.n_acquired, state.n_buffered = 1, N_SAMPLES
+
+    def acquire() -> None:
+        state.n_acquired = N_SAMPLES
+
+    spikes = spikes_of(sorted_spikes(source, templates, on_begin=acquire))
+    assert len(spikes) > 50
 
 
 def bad_rigs(folder: Path) -> Iterator[tuple[str, str]]:

@@ -206,17 +206,11 @@ def test_voltages_that_cannot_be_are_a_gap(voltages, value):
     assert batches[-1].stop_ns == round(0.4 * NS_PER_S)
 
 
-class PacedItems(list):
-    """Items of 100 ms at the pace of a probe."""
-
-    def __init__(self, items, clock):
-        super().__init__(items)
-        self._clock = clock
-
-    def __iter__(self):
-        for item in super().__iter__():
-            yield item
-            self._clock.sleep_ns(NS_PER_S // 10)
+def at_pace(items, clock):
+    """Yield items of 100 ms at the pace of a probe."""
+    for item in items:
+        yield item
+        clock.sleep_ns(NS_PER_S // 10)
 
 
 def test_refused_voltages_are_logged_with_their_channels(voltages, caplog):
@@ -243,7 +237,7 @@ def test_refused_voltages_are_not_waited_for(voltages):
     clock = ManualClock()
     chunks = cut(voltages[:12_000], [3_000], run="8" * 16)
     broken = [VoltageChunk(c.run, c.first_sample, c.voltages_uv * np.nan) for c in chunks[1:]]
-    source = sorter(PacedItems([chunks[0], *broken], clock), clock=clock)
+    source = sorter(at_pace([chunks[0], *broken], clock), clock=clock)
     assert len([one for one in source.messages() if one is not None]) > 0
     assert source.load.behind_s < 0.2
     source.close()

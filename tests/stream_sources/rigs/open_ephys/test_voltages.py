@@ -323,17 +323,38 @@ def test_a_stream_that_cannot_be_read_is_refused(message: DataBlock, text: str):
 
 
 def test_a_probe_file_gives_channels_in_their_order(tmp_path: Path):
-    """Contacts may be listed in any other; channel n is CH n+1, as the GUI names it."""
-    layout, channels = read_probe_file(write_probe(tmp_path / "p.json", [3, 1, 0, 7]))
+    """Contacts may be listed in any other."""
+    layout, channels = read_probe_file(
+        write_probe(tmp_path / "p.json", [3, 1, 0, 7]), "CH{}".format
+    )
     assert channels == [0, 1, 3, 7]
-    assert layout.channel_ids == ("CH1", "CH2", "CH4", "CH8")
+    assert layout.channel_ids == ("CH0", "CH1", "CH3", "CH7")
     assert layout.positions_um[:, 1].tolist() == [40.0, 20.0, 0.0, 60.0]
+
+
+def test_a_probe_file_may_have_the_names_of_the_channels(tmp_path: Path):
+    """Or channel n is CH n+1, as the GUI names it in its files."""
+    probe = generate_linear_probe(N_CHANNELS, ypitch=20.0)
+    probe.set_device_channel_indices([2, 0, 1, 3])
+    write_probeinterface(tmp_path / "without.json", probe)
+    probe.annotate_contacts(channel_name=["AP3", "AP1", "AP2", "AP4"])
+    write_probeinterface(tmp_path / "with.json", probe)
+    names = []
+    for name in ("without.json", "with.json"):
+        with closing(OpenEphysVoltages("tcp://127.0.0.1:9", tmp_path / name)) as source:
+            names.append(source.layout.channel_ids)
+    assert names == [("CH1", "CH2", "CH3", "CH4"), ("AP1", "AP2", "AP3", "AP4")]
 
 
 def bad_probe_files(folder: Path) -> Iterator[tuple[Path, str]]:
     yield folder / "none.json", "there is no such file"
     yield write_probe(folder / "unwired.json", []), "device_channel_indices must give"
     yield write_probe(folder / "twice.json", [0, 1, 1, 2]), "device_channel_indices"
+    probe = generate_linear_probe(N_CHANNELS, ypitch=20.0)
+    probe.set_device_channel_indices(range(N_CHANNELS))
+    probe.annotate_contacts(channel_name=["a", "b", "b", "c"])
+    write_probeinterface(folder / "names.json", probe)
+    yield folder / "names.json", "two contacts have the same channel_name"
     (folder / "text.json").write_text("no probe")
     yield folder / "text.json", "it is no probe file"
     (folder / "other.json").write_text('{"probes": 3}')
@@ -344,7 +365,7 @@ def test_a_probe_file_that_is_none_is_refused(tmp_path: Path):
     """Each with what it lacks."""
     for path, text in bad_probe_files(tmp_path):
         with pytest.raises(UserError, match=text):
-            read_probe_file(path)
+            read_probe_file(path, str)
 
 
 def test_no_plugin_is_a_missing_program(probe_file: Path):

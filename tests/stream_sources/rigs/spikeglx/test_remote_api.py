@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import closing
@@ -118,6 +119,73 @@ def test_another_run_is_told_by_its_count(source: SpikeGlxRemote, stall_s: int):
     second = chunks_of(until_nothing(chunks))
     assert len({chunk.run for chunk in first}) == 1
     assert second[-1].run != first[0].run
+
+
+def test_a_failed_count_is_no_new_run(source: SpikeGlxRemote, caplog: pytest.LogCaptureFixture):
+    """The connection is opened again, and the run goes on with the number of its sample."""
+    state, chunks = state_of(source), source.chunks()
+    state.n_acquired = 10_000
+    until_nothing(chunks)
+    state.n_acquired = 11_000
+    items = until_nothing(chunks)
+    with caplog.at_level(logging.WARNING):
+        state.is_connected = False
+        for _ in range(10):
+            assert next(chunks) is None
+        # What it acquired meanwhile it still holds.
+        state.is_connected, state.n_acquired, state.n_buffered = True, 50_000, 60_000
+        while not isinstance(item := next(chunks), VoltageChunk):
+            assert item is None
+        items += [item, *until_nothing(chunks)]
+    received = chunks_of(items)
+    assert len({chunk.run for chunk in received}) == 1
+    assert [chunk.first_sample for chunk in received] == [10_000, *range(11_000, 50_000, 3_000)]
+    assert state.n_connected == 2
+    notices = [message for message in caplog.messages if "connection" in message]
+    assert notices == [
+        "the connection to SpikeGLX is lost",
+        "the connection to SpikeGLX is open again",
+    ]
+
+
+def test_a_connection_that_stays_lost_ends_the_source(
+    package: Path, probe_file: Path, samples: np.ndarray
+):
+    """After half a minute, with the library's reason."""
+    with closing(SpikeGlxRemote(package, probe_file, clock=ManualClock())) as source:
+        state = state_of(source)
+        state.samples, state.n_acquired = samples, 1000
+        chunks = source.chunks()
+        until_nothing(chunks)
+        state.is_connected = False
+        with pytest.raises(DependencyError, match="does not answer at localhost:4142"):
+            list(chunks)
+
+
+def test_a_stop_of_the_acquisition_is_silence_until_the_next_run(source: SpikeGlxRemote):
+    """A count of 0 that is no error opens no connection."""
+    state, chunks = state_of(source), source.chunks()
+    state.n_acquired = 10_000
+    until_nothing(chunks)
+    state.n_acquired = 11_000
+    first = chunks_of(until_nothing(chunks))
+    state.n_acquired = 0
+    for _ in range(50):
+        assert next(chunks) is None
+    state.n_acquired = 500
+    until_nothing(chunks)
+    state.n_acquired = 900
+    second = chunks_of(until_nothing(chunks))
+    assert second[0].first_sample == 500
+    assert second[0].run != first[0].run
+    assert state.n_connected == 1
+
+
+def test_channels_have_the_names_of_the_files(package: Path, probe_file: Path):
+    """Those of which templates are made, by the number of the probe and of the channel."""
+    with closing(SpikeGlxRemote(package, probe_file)) as source:
+        names = source.layout.channel_ids
+    assert names == ("imec0.ap#AP0", "imec0.ap#AP1", "imec0.ap#AP3")
 
 
 def test_the_handle_is_given_back(source: SpikeGlxRemote):
