@@ -6,7 +6,7 @@ Rules, with margins so that a unit does not come and go:
   `LOST_SIMILARITY`, and no longer when it is more similar than `BACK_SIMILARITY`.
 * A unit is *silent* when it fires less than `LOST_RATE` of its calibration rate, and no longer
   above `BACK_RATE`. Units that should fire less than `MIN_EXPECTED` spikes in the time that is
-  looked at are not judged: their silence may be chance.
+  looked at are not tested: their silence may be chance.
 * A unit that is either is *lost*.
 """
 
@@ -26,7 +26,7 @@ LOST_SIMILARITY, BACK_SIMILARITY = 0.5, 0.65
 LOST_RATE, BACK_RATE = 0.05, 0.15
 
 MIN_WAVEFORMS = 30
-"""In a mean that is judged: noise of a single waveform is then divided by five."""
+"""In a mean that is compared: noise of a single waveform is then divided by five."""
 
 MEAN_OF = 100
 """Waveforms that the running mean reaches back."""
@@ -108,7 +108,7 @@ class UnitTracker:
         for row in np.flatnonzero(counts).tolist():
             samples = found.sample[found.unit_index == row][:PER_BLOCK]
             self._add_waveforms(row, block, samples - block.start + margin)
-        return self._judge()
+        return self._update_lost()
 
     @property
     def n_lost(self) -> int:
@@ -154,18 +154,18 @@ class UnitTracker:
             weight = 1.0 / min(int(self._n_waveforms[row]), MEAN_OF)
             self._mean[row] += weight * (waveform - self._mean[row])
 
-    def _judge(self) -> list[UnitChange]:
+    def _update_lost(self) -> list[UnitChange]:
         was_lost = self._is_changed | self._is_silent
         similarity = self.similarity
         self._is_changed = np.where(
             self._is_changed, ~(similarity > BACK_SIMILARITY), similarity < LOST_SIMILARITY
         )
         expected = self._templates.rates_hz * self._recent_s
-        is_judged = expected >= MIN_EXPECTED
+        is_update_lostd = expected >= MIN_EXPECTED
         self._is_silent = np.where(
             self._is_silent,
             self._recent < BACK_RATE * expected,
-            is_judged & (self._recent < LOST_RATE * expected),
+            is_update_lostd & (self._recent < LOST_RATE * expected),
         )
         changes = np.flatnonzero(was_lost != (self._is_changed | self._is_silent))
         return [UnitChange(row, self._why(row)) for row in changes.tolist()]

@@ -191,8 +191,8 @@ class ClockFollower:
 
     @property
     def n_pulses(self) -> int:
-        """Pulses that wait for a match: of the clock that has fewer."""
-        return min(len(self._ours), len(self._reference))
+        """Pulses that wait for a match, and may have one: of the clock that has fewer."""
+        return min(map(len, self._of_the_same_time()))
 
     def add(self, begin_ns: int) -> None:
         """Take the begin of a pulse on our clock."""
@@ -219,13 +219,14 @@ class ClockFollower:
         self._follow()
 
     def _follow(self) -> None:
-        ours_ns = np.array(self._ours, dtype=np.int64)
-        reference_ns = np.array(self._reference, dtype=np.int64)
+        ours_ns, reference_ns = self._of_the_same_time() if self.fit is None else self._kept()
         if self.fit is None:
             ours_ns = ours_ns[-MATCHED_PULSES:]
             reference_ns = reference_ns[-MATCHED_REFERENCE_PULSES:]
             match = match_pulses(ours_ns, reference_ns, within_ns=self._within_ns)
             self.problem = self._before + match.problem if match.problem else ""
+            if min(len(ours_ns), len(reference_ns)) < MIN_PULSES <= min(map(len, self._kept())):
+                self.problem += f", of the same time: {self._spans()}"
             ours, reference = match.ours, match.reference
         else:
             ours, reference = _nearest(self.fit.translate(ours_ns), reference_ns, TOLERANCE_NS)
@@ -250,6 +251,31 @@ class ClockFollower:
             self.fit, self.problem = fit, ""
             return
         self.fit = None
+
+    def _kept(self) -> Pairs:
+        """Return the begins of all pulses of both clocks, int64 of shape (n_pulses,)."""
+        return np.array(self._ours, dtype=np.int64), np.array(self._reference, dtype=np.int64)
+
+    def _of_the_same_time(self) -> Pairs:
+        """Return those from while both ran.
+
+        All of them where it is not known by how much the clocks differ at most.
+        """
+        ours_ns, reference_ns = self._kept()
+        if self._within_ns is None or not len(ours_ns) or not len(reference_ns):
+            return ours_ns, reference_ns
+        first_ns = max(ours_ns[0], reference_ns[0]) - self._within_ns
+        last_ns = min(ours_ns[-1], reference_ns[-1]) + self._within_ns
+        return (
+            ours_ns[(ours_ns >= first_ns) & (ours_ns <= last_ns)],
+            reference_ns[(reference_ns >= first_ns) & (reference_ns <= last_ns)],
+        )
+
+    def _spans(self) -> str:
+        (a, b), (c, d) = (
+            (times_ns[0] / 1e9, times_ns[-1] / 1e9) for times_ns in (self._ours, self._reference)
+        )
+        return f"ours are from {a:.1f} to {b:.1f} s, the reference's from {c:.1f} to {d:.1f} s"
 
     def _has_jumped(self, ours: NDArray[np.int64], reference: NDArray[np.int64]) -> bool:
         """Whether the newest pulses of both have no partner: if one only waits, the other has."""

@@ -14,6 +14,7 @@ the one before ended and ends where the newest fit puts its end.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -37,7 +38,8 @@ MAX_UNPAIRED_NS = 60 * NS_PER_S
 an unknown millionth are 0.06 ms apart after it."""
 
 N_REFUSED = 30
-"""Pulses of both clocks that have come and did not fit from the beginning: they never will."""
+"""Pulses of both clocks that have come and did not fit from the beginning: they never will. Where
+the clocks are known to differ by little, those from while both ran: others have no partner yet."""
 
 
 class Reference(Protocol):
@@ -103,7 +105,7 @@ class SyncedSource:
         self._follower = ClockFollower(within_ns=within_ns)
         self._agreement = agreement
         self._source_run = self._reference_run = ""
-        self._said = ""
+        self._logged_reason = ""
         self._fit: ClockFit | None = None
         self._seq = 0
         self._end_ns: tuple[int, int] | None = None  # of the newest batch, on both clocks
@@ -208,9 +210,9 @@ class SyncedSource:
             follower.begin_again("no pulse has come on both clocks for 60 s")
             fit = None
         if fit is None:
-            self._say_problem(follower.problem)
+            self._log_problem(follower.problem)
         elif self._fit is None:
-            self.run, self._seq, self._end_ns, self._said = new_run(), 0, None, ""
+            self.run, self._seq, self._end_ns, self._logged_reason = new_run(), 0, None, ""
             counters.n_fits += 1
             fields = {"source": self.label, "reference": self._reference.address, "run": self.run}
             logger.info("clocks fit", extra={**fields, **_numbers(fit)})
@@ -219,7 +221,7 @@ class SyncedSource:
                 setattr(counters, name, value)
         self._fit = fit
 
-    def _say_problem(self, problem: str) -> None:
+    def _log_problem(self, problem: str) -> None:
         """Log why nothing is sent, once for each reason.
 
         Raises
@@ -234,9 +236,9 @@ class SyncedSource:
                 "irregular sync signal; or, for periodic pulses, say with --sync-within by how "
                 "many seconds the clocks differ at most: less than half of the period."
             )
-        reason = problem.lstrip("0123456789")  # the number of pulses changes
-        if reason != self._said:
-            self._said = reason
+        reason = re.sub(r"[0-9.]+", "", problem)  # numbers and times of pulses change
+        if reason != self._logged_reason:
+            self._logged_reason = reason
             logger.warning("not in sync: nothing is sent", extra={"why": problem})
 
 

@@ -298,14 +298,16 @@ def next_file(path: Path) -> Path | None:
     if numbers is None:
         return None
     gate, trigger = int(numbers["gate"]), int(numbers["trigger"])
-    here, there = f"_g{gate}", f"_g{gate + 1}"
-    name = path.name.replace(f"{here}_t{trigger}.", f"{there}_t0.", 1)
+    this_gate, next_gate = f"_g{gate}", f"_g{gate + 1}"
+    name = path.name.replace(f"{this_gate}_t{trigger}.", f"{next_gate}_t0.", 1)
     # RUN_g0/RUN_g0_imec0/RUN_g0_t0.imec0.ap.bin, or without the folder of the probe, or without any
-    folders = [path.parent, path.parent.with_name(path.parent.name.replace(here, there))]
+    folders = [path.parent, path.parent.with_name(path.parent.name.replace(this_gate, next_gate))]
     run_folder = path.parent.parent
-    if here in run_folder.name:
-        folders.append(run_folder.with_name(run_folder.name.replace(here, there)) / folders[1].name)
-    next_trigger = path.name.replace(f"{here}_t{trigger}.", f"{here}_t{trigger + 1}.", 1)
+    if this_gate in run_folder.name:
+        folders.append(
+            run_folder.with_name(run_folder.name.replace(this_gate, next_gate)) / folders[1].name
+        )
+    next_trigger = path.name.replace(f"{this_gate}_t{trigger}.", f"{this_gate}_t{trigger + 1}.", 1)
     for candidate in (path.parent / next_trigger, *(folder / name for folder in folders)):
         if _has_bytes(candidate):
             return candidate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -223,6 +224,46 @@ def test_periodic_pulses_with_a_limit_are_followed():
     source = synced(ours, session(seconds=40, period_ns=NS_PER_S), within_s=0.3)
     assert len(batches_of(source)) > 300
     assert source.counters.offset_ms == pytest.approx(-24.0, abs=0.01)
+
+
+def test_a_source_behind_the_reference_waits_for_pulses_of_the_same_time():
+    """It reads old pulses at first: these say nothing about the clocks, which agree."""
+    whole = session(seconds=400, period_ns=NS_PER_S)
+
+    def part(first_s: int, last_s: int) -> list[Message]:
+        return [one for one in whole if first_s * NS_PER_S <= one.start_ns < last_s * NS_PER_S]
+
+    # 60 s of old data; the reference is 120 s ahead and then waits for nobody.
+    ours = [*part(0, 60), *part(60, 300)]
+    source = synced(ours, part(120, 400), within_s=0.3)
+    batches = batches_of(source)
+    assert source.counters.n_fits == 1
+    assert source.counters.offset_ms == pytest.approx(0.0, abs=0.01)
+    assert batches[0].start_ns > 120 * NS_PER_S
+
+
+def test_clocks_that_are_further_apart_than_was_said_are_waited_for(
+    caplog: pytest.LogCaptureFixture,
+):
+    """Nothing is sent, and one warning has the times of both."""
+    ours = session(seconds=60, period_ns=NS_PER_S, offset_ns=500 * NS_PER_S)
+    source = synced(ours, session(seconds=60, period_ns=NS_PER_S), within_s=0.3)
+    with caplog.at_level(logging.WARNING):
+        assert batches_of(source) == []
+    reasons = [r.why for r in caplog.records]  # type: ignore[attr-defined]
+    assert len(reasons) <= 4
+    assert re.search(r"of the same time: ours are from 501.0 to 508.0 s, the ref", reasons[-1])
+
+
+def test_the_reason_for_a_new_begin_is_logged_once(caplog: pytest.LogCaptureFixture):
+    """Though the number of pulses since then changes with each."""
+    first = session(seconds=20)
+    second = session(seconds=6)
+    source = synced([*first, *second], [*first, *second])
+    with caplog.at_level(logging.WARNING):
+        batches_of(source)
+    again = [r.why for r in caplog.records if "new run" in getattr(r, "why", "")]
+    assert 1 <= len(again) <= 2
 
 
 def test_pulses_that_stop_end_the_fit():
