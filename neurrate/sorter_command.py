@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 
 from contracts.atomic_files import check_writable
 from contracts.clock import HostClock
+from contracts.errors import UserError
 from neurrate.arguments import JsonOption, Seconds
 from neurrate.stop_request import stop_request
 from neurrate.tables import cell, print_table, write_json
@@ -107,6 +108,11 @@ def sorter(
         Write the addresses to this file, as JSON, once they are bound.
     json
         Write what was sent, how fast, and the state of each unit to this file, as JSON.
+
+    Raises
+    ------
+    UserError
+        If markers are asked for at another speed than the recording's.
     """
     from daemon.service.logs import configure_logging
     from stream_sources.online_sorter.sorter_session import SorterPlace, sort_live
@@ -122,6 +128,11 @@ def sorter(
     if sync_to:
         sync = SyncOptions(sync_to, sync_pulse, sync_reference_pulse, sync_within, sync_lag_ms)
     marks = LslMarksOptions(lsl_marks, lsl_delay_ms) if lsl_marks else None
+    if marks is not None and speed_factor(speed) != 1.0:
+        raise UserError(
+            f"--lsl-marks needs --speed 1, got {speed}: when spikes come tells what time markers "
+            "are on the recording's clock."
+        )
     with stop_request(stop_with_stdin) as should_stop:
         report = sort_live(
             voltages,

@@ -1,6 +1,7 @@
 # Print narrations and triggers as they come: julia subscriber.jl [ADDRESS]
 #
-# Not tested: written for ZMQ.jl 1 and JSON.jl. Once: julia -e 'using Pkg; Pkg.add(["ZMQ", "JSON"])'
+# Not tested: written for Julia 1.8 or later, ZMQ.jl 1 and JSON.jl. Once:
+# julia -e 'using Pkg; Pkg.add(["ZMQ", "JSON"])'
 # What the fields mean: docs/narration-format.md.
 import JSON
 import ZMQ

@@ -70,3 +70,11 @@ def test_bad_input_is_refused(
     paths = [str(folder / voltages), "--templates", str(folder / templates)]
     assert main([*STREAM, *paths, "--bind", "tcp://127.0.0.1:0", *words]) == 2
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("speed", ["max", "2"])
+def test_markers_need_the_recordings_own_speed(speed, tmp_path, capsys):
+    """At another speed the host's clock says nothing about the recording's."""
+    words = ["stream", "sorter", str(tmp_path), "--templates", str(tmp_path)]
+    assert main([*words, "--lsl-marks", "stimuli", "--speed", speed]) == 2
+    assert "--lsl-marks needs --speed 1" in capsys.readouterr().err
