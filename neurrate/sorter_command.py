@@ -61,7 +61,8 @@ def sorter(
     voltages
         Recording that SpikeInterface has saved: a folder, a Zarr folder or a JSON file, with gains
         and a probe. Or a rig, which is followed: spikeglx:RUN.ap.bin, or
-        open-ephys:ADDRESS,PROBE.json, or spikeglx-remote:SDK_FOLDER,PROBE.json,HOST:PORT/imecN.
+        open-ephys:ADDRESS,PROBE.json (or ...,PROBE.json,STREAM of the GUI), or
+        spikeglx-remote:SDK_FOLDER,PROBE.json,HOST:PORT/imecN.
     templates
         Folder of a calibration, or a SortingAnalyzer that finds its recording.
     method

@@ -33,7 +33,7 @@ def open_voltages(
     ----------
     text : str
         What SpikeInterface has saved: a folder, a Zarr folder, or a JSON file; or a rig, which is
-        followed: ``spikeglx:RUN.ap.bin``, ``open-ephys:ADDRESS,PROBE.json`` or
+        followed: ``spikeglx:RUN.ap.bin``, ``open-ephys:ADDRESS,PROBE.json[,STREAM]`` or
         ``spikeglx-remote:SDK_FOLDER,PROBE.json,HOST:PORT/imecN``.
     speed, duration_s
         Of a recording, as in `RecordingVoltages`; a file of SpikeGLX that is over has a speed too.
@@ -86,14 +86,23 @@ def _open_rig(
     """
     if kind == "spikeglx":
         return SpikeGlxSource(Path(place), speed=speed, end_silence_s=end_silence_s, clock=clock)
-    parts = place.split(",")
     if kind == "open-ephys":
-        if len(parts) != 2:
+        address, _, rest = place.partition(",")
+        probe_file, _, gui_stream = rest.partition(",")  # whose name may have a comma
+        if not probe_file:
             raise UserError(
-                "open-ephys: needs the plugin's data port and a probe file, "
-                f"open-ephys:tcp://127.0.0.1:5556,probe.json, got {shown(place)!r}."
+                "open-ephys: needs the plugin's data port and a probe file, and may have the name "
+                "of the GUI's stream, open-ephys:tcp://127.0.0.1:5556,probe.json,ProbeA-AP, got "
+                f"{shown(place)!r}."
             )
-        return OpenEphysVoltages(parts[0], Path(parts[1]), end_silence_s=end_silence_s, clock=clock)
+        return OpenEphysVoltages(
+            address,
+            Path(probe_file),
+            gui_stream=gui_stream,
+            end_silence_s=end_silence_s,
+            clock=clock,
+        )
+    parts = place.split(",")
     where = REMOTE.fullmatch(parts[2]) if len(parts) == 3 else None
     if where is None:
         raise UserError(

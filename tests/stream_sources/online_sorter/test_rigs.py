@@ -23,6 +23,7 @@ from stream_sources.online_sorter.recording_voltages import RecordingVoltages
 from stream_sources.online_sorter.source import OnlineSorterSource, SorterOptions
 from stream_sources.online_sorter.template_estimation import estimate_templates
 from stream_sources.online_sorter.templates import SorterTemplates
+from stream_sources.rigs.open_ephys.voltages import OpenEphysVoltages
 from stream_sources.rigs.raw_recording import BlocksOfRecording
 from stream_sources.rigs.spikeglx.emulator import SpikeGlxWriter, WriterFault, WriterOptions
 from stream_sources.rigs.spikeglx.remote_api import SpikeGlxRemote
@@ -150,6 +151,16 @@ def test_the_remote_api_is_sorted_with_templates_of_the_files(on_electrodes: Any
 
     spikes = spikes_of(sorted_spikes(source, templates, on_begin=acquire))
     assert len(spikes) > 50
+
+
+def test_the_stream_of_the_gui_can_be_named(on_electrodes: Any, tmp_path: Path):
+    """After the probe file; a name may have commas."""
+    write_probeinterface(tmp_path / "probe.json", on_electrodes.get_probe())
+    text = f"open-ephys:tcp://127.0.0.1:9,{tmp_path / 'probe.json'}"
+    for name in ("", "ProbeA-AP", "a,b"):
+        with closing(open_voltages(f"{text},{name}" if name else text)) as source:
+            assert isinstance(source, OpenEphysVoltages)
+            assert source._assembler.gui_stream == name
 
 
 def bad_rigs(folder: Path) -> Iterator[tuple[str, str]]:
