@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from contracts.atomic_files import check_folder_writable, check_writable
@@ -44,7 +44,7 @@ def rehearse(
     out
         Folder for rehearsal.html with pictures and tables.
     keep
-        Folder for everything that is made on the way, 3 GB; removed if omitted.
+        New folder in which everything is made, 3 GB; a temporary one if omitted.
     json
         Write every number to this file, as JSON.
     seed
@@ -70,16 +70,16 @@ def rehearse(
         check_folder_writable(out)
     if keep is not None and keep.exists():
         raise UserError(f"{keep} is there already. Name a new folder to keep things in.")
+    if keep is not None:
+        check_folder_writable(keep)
     command = shlex.join(
         ["neurrate", "rehearse", *(["--quick"] if quick else []), "--seed", str(seed)]
     )
-    with TemporaryFolder("neurrate-rehearse-") as folder:
-        session = RehearsalSession(folder, QUICK if quick else FULL, seed=seed, command=command)
-        try:
-            rehearsal = session.run()
-        finally:
-            if keep is not None:
-                shutil.copytree(folder, keep)
+    with ExitStack() as stack:
+        folder = keep or stack.enter_context(TemporaryFolder("neurrate-rehearse-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        sizes = QUICK if quick else FULL
+        rehearsal = RehearsalSession(folder, sizes, seed=seed, command=command).run()
     for title, rows in (
         ("Scores over unseen scenes of a simulated animal", rehearsal.score_rows()),
         ("What each step loses", rehearsal.loss_rows()),

@@ -40,6 +40,7 @@ from encoder_training.pictures import check_matplotlib
 from stream_sources.online_sorter.source import SorterOptions
 from stream_sources.online_sorter.template_estimation import layout_of
 from stream_sources.online_sorter.template_files import read_templates, write_templates
+from stream_sources.recordings.sorting import ns_to_samples
 
 NWB = "calibration.nwb"
 Notify = Callable[[str], None]
@@ -195,8 +196,7 @@ def _gather(folder: CalibrationFolder, options: CalibrationOptions, inputs: _Inp
 
 
 def _compare(offline: Any, online_ns: Any, rate_hz: float) -> Agreement:
-    samples = np.rint(online_ns * (rate_hz / 1e9)).astype(np.int64)
-    return agreement(offline, samples, rate_hz=rate_hz)
+    return agreement(offline, ns_to_samples(online_ns, rate_hz), rate_hz=rate_hz)
 
 
 def _write(

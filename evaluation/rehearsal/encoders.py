@@ -41,11 +41,7 @@ def make_encoder(
     again if they are there.
     """
     from contracts.manifest import load_manifest
-    from encoder_export.export import ExportRequest, export_run
-    from encoder_training.data_set.prepare import PrepareOptions, build_data_set
-    from encoder_training.data_set.prepare_captions import CaptionOptions
     from encoder_training.data_set.prepared_facts import PATCHES
-    from encoder_training.data_set.splits import SplitOptions
     from encoder_training.options import TrainingOptions
     from encoder_training.train_run import TrainRequest, train_run
 
@@ -53,6 +49,28 @@ def make_encoder(
     data.mkdir(parents=True)
     if (known := patches_from / "data" / PATCHES).is_file():
         shutil.copyfile(known, data / PATCHES)
+    _prepare(recording, movies, data, movie=movie, seed=seed, command=command)
+    request = TrainRequest(
+        dataset=data,
+        folder=run,
+        size=size,
+        lags_ns=(WINDOW.lag_ns,),
+        options=TrainingOptions.evidence(training_epochs=epochs, seed=seed),
+        command=command,
+        test_windows=TEST_WINDOWS,
+    )
+    train_run(request, overwrite=False, notify=lambda line: None)
+    _export(data, run, bundle, seed=seed)
+    return load_manifest(bundle)
+
+
+def _prepare(
+    recording: Path, movies: Path, data: Path, *, movie: str, seed: int, command: str
+) -> None:
+    from encoder_training.data_set.prepare import PrepareOptions, build_data_set
+    from encoder_training.data_set.prepare_captions import CaptionOptions
+    from encoder_training.data_set.splits import SplitOptions
+
     prepare = PrepareOptions(
         recording=str(recording),
         out=data,
@@ -67,16 +85,11 @@ def make_encoder(
         every=TARGET_EVERY,
     )
     build_data_set(prepare, command=command)
-    request = TrainRequest(
-        dataset=data,
-        folder=run,
-        size=size,
-        lags_ns=(WINDOW.lag_ns,),
-        options=TrainingOptions.evidence(training_epochs=epochs, seed=seed),
-        command=command,
-        test_windows=TEST_WINDOWS,
-    )
-    train_run(request, overwrite=False, notify=lambda line: None)
+
+
+def _export(data: Path, run: Path, bundle: Path, *, seed: int) -> None:
+    from encoder_export.export import ExportRequest, export_run
+
     export = ExportRequest(
         run=run,
         bundle=bundle,
@@ -91,4 +104,3 @@ def make_encoder(
         seed=seed,
     )
     export_run(export, overwrite=False)
-    return load_manifest(bundle)

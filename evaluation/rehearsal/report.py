@@ -92,6 +92,7 @@ class Rehearsal:
         return [
             {
                 "spikes": name,
+                "measured on": one.measured_on,
                 "planted": one.n_planted,
                 "units": one.n_units,
                 "found": one.n_found,

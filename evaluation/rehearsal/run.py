@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from contracts.clock import NS_PER_S
 from evaluation.progress import report
 from evaluation.rehearsal.encoders import make_encoder
 from evaluation.rehearsal.live import LiveResult, play_live
@@ -30,6 +30,7 @@ from evaluation.rehearsal.world import (
 )
 from evaluation.simulated_encoder import SHIPPED_MODEL
 from evaluation.trial import QUEUE_MESSAGES, TrialPlan, run_trial
+from stream_sources.recordings.sorting import ns_to_samples
 
 if TYPE_CHECKING:
     from contracts.manifest import Manifest
@@ -41,6 +42,9 @@ POPULATIONS = ("all", "shuffled", "silent")
 
 PERFECT, OFFLINE, ONLINE = "perfect spikes", "offline sorting", "online sorting"
 TRUE_PATCHES = "true patches"
+WHOLE, CALIBRATED = "the whole session", "the calibration minutes"
+"""What spikes were compared on. The online sorter's live spikes are not compared: its templates are
+of the minutes that its agreement is measured on."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,10 +94,7 @@ class RehearsalSession:
 
     def _perfect(self, world: RehearsalWorld) -> _Sorted:
         manifest = self._encoder(world, world.session, "perfect")
-        trains = world.trains
-        return _Sorted(
-            manifest, world.session, sorting_quality(trains, trains, rate_hz=self._rate(world))
-        )
+        return _Sorted(manifest, world.session, self._quality(world, world.trains, WHOLE))
 
     def _offline(self, world: RehearsalWorld) -> _Sorted:
         """Sort the whole recording as a laboratory does afterwards."""
@@ -102,8 +103,17 @@ class RehearsalSession:
         with self._timed("sorting the whole recording offline"):
             recording, trains = sort_session(world, self._folder, self._options(world))
         manifest = self._encoder(world, recording, "offline")
-        quality = sorting_quality(world.trains, trains, rate_hz=self._rate(world))
-        return _Sorted(manifest, recording, quality)
+        return _Sorted(manifest, recording, self._quality(world, trains, WHOLE))
+
+    def _quality(
+        self, world: RehearsalWorld, found: Sequence[NDArray[np.int64]], measured_on: str
+    ) -> SortingQuality:
+        """Compare a sorting with what was planted in the same part of the session."""
+        cut = world.calibration.get_num_samples()
+        planted = world.trains
+        if measured_on == CALIBRATED:
+            planted = [train[train < cut] for train in planted]
+        return sorting_quality(planted, found, rate_hz=self._rate(world), measured_on=measured_on)
 
     def _online(self, world: RehearsalWorld) -> tuple[_Sorted, Path]:
         """Calibrate on the first minutes, and train on what the online sorter finds in them."""
@@ -120,11 +130,9 @@ class RehearsalSession:
             )
             calibrate(options, command=self._command, notify=lambda line: report(f"  {line}"))
         manifest = self._encoder(world, out / NWB, "online")
-        cut = round(world.cut_s * self._rate(world))
-        planted = [train[train < cut] for train in world.trains]
         trains_ns = load_online(out).trains_ns(len(manifest.population))
-        found = [np.rint(t * (self._rate(world) / NS_PER_S)).astype(np.int64) for t in trains_ns]
-        quality = sorting_quality(planted, found, rate_hz=self._rate(world))
+        found = [ns_to_samples(train, self._rate(world)) for train in trains_ns]
+        quality = self._quality(world, found, CALIBRATED)
         return _Sorted(manifest, out / NWB, quality), out
 
     def _planted(self, world: RehearsalWorld) -> Path:

@@ -24,6 +24,7 @@ class SortingQuality:
     n_found: int  # planted units with an agreement of `FOUND` or more
     median_agreement: float  # over all planted units; 0 for one that is not found at all
     recall: float  # share of all planted spikes that the best partners have
+    measured_on: str  # the part of the session whose spikes were compared
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -31,7 +32,11 @@ class SortingQuality:
 
 
 def sorting_quality(
-    planted: Sequence[NDArray[np.int64]], found: Sequence[NDArray[np.int64]], *, rate_hz: float
+    planted: Sequence[NDArray[np.int64]],
+    found: Sequence[NDArray[np.int64]],
+    *,
+    rate_hz: float,
+    measured_on: str,
 ) -> SortingQuality:
     """Compare two sets of spike trains, samples in order."""
     best = [_best(train, found, rate_hz) for train in planted]
@@ -43,6 +48,7 @@ def sorting_quality(
         n_found=int((scores >= FOUND).sum()),
         median_agreement=float(np.median(scores)) if len(scores) else 0.0,
         recall=sum(n for _, n in best) / n_spikes if n_spikes else 0.0,
+        measured_on=measured_on,
     )
 
 

@@ -93,7 +93,7 @@ class RehearsalWorld:
     cut_s : float
         Session second at which the second begins.
     trains : list of array
-        Samples of each unit, in the order of `units`.
+        Samples of each unit, from the tip of the probe up.
     """
 
     session: Path
@@ -105,8 +105,6 @@ class RehearsalWorld:
     rest: Any
     cut_s: float
     shown: ScoreWorld  # the test movie, and when its scenes were shown
-    units: CortexUnits
-    planted: PlantedUnits
     trains: list[NDArray[np.int64]]
 
     @property
@@ -133,15 +131,13 @@ def make_rehearsal_world(folder: Path, sizes: RehearsalSizes, *, seed: int) -> R
     from simulation.cortex.units import draw_units
     from simulation.nwb_file import SAMPLING_HZ
     from simulation.seeds import ANIMAL
-    from simulation.voltages import plant_units, save_voltages, voltage_recording
+    from simulation.voltages import plant_units
 
     planted = plant_units(sizes.n_units, sizes.n_channels, seed=seed)
     units = choose_units(draw_units(ANIMAL), sizes.n_units, seed=seed)
     train, test = _movies(sizes)
-    schedule = build_schedule(
-        [(GREY_S, None, 0), (0.0, train, 1), (GREY_S, None, 0), (0.0, test, 1), (GREY_S, None, 0)],
-        seed=seed,
-    )
+    grey = (GREY_S, None, 0)
+    schedule = build_schedule([grey, (0.0, train, 1), grey, (0.0, test, 1), grey], seed=seed)
     truth = write_session(
         folder / "session.nwb",
         units=units,
@@ -153,8 +149,7 @@ def make_rehearsal_world(folder: Path, sizes: RehearsalSizes, *, seed: int) -> R
     bounds = truth.trains.bounds
     trains = np.split(truth.trains.samples, bounds[1:-1])
     n_samples = int(schedule.duration_s * SAMPLING_HZ)
-    lazy = voltage_recording(planted, trains, n_samples, seed=seed)
-    voltages = save_voltages(lazy, folder / "voltages", n_jobs=N_JOBS)
+    voltages = _voltages(folder, planted, trains, n_samples, seed)
     shown = _block(schedule, TEST_MOVIE)
     cut = round((float(shown.start_s[0]) - GREY_S / 2) * SAMPLING_HZ)
     return RehearsalWorld(
@@ -167,8 +162,6 @@ def make_rehearsal_world(folder: Path, sizes: RehearsalSizes, *, seed: int) -> R
         rest=voltages.frame_slice(cut, n_samples),
         cut_s=cut / SAMPLING_HZ,
         shown=_score_world(truth.path, test, shown),
-        units=units,
-        planted=planted,
         trains=trains,
     )
 
@@ -211,6 +204,20 @@ def _movies(sizes: RehearsalSizes) -> tuple[SceneMovie, SceneMovie]:
             frames_per_scene=TEST_SCENE_FRAMES,
         ),
     )
+
+
+def _voltages(
+    folder: Path,
+    planted: PlantedUnits,
+    trains: list[NDArray[np.int64]],
+    n_samples: int,
+    seed: int,
+) -> Any:
+    """Write the recording, and return it."""
+    from simulation.voltages import save_voltages, voltage_recording
+
+    lazy = voltage_recording(planted, trains, n_samples, seed=seed)
+    return save_voltages(lazy, folder / "voltages", n_jobs=N_JOBS)
 
 
 def _block(schedule: Schedule, movie: str) -> Block:

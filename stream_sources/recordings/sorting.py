@@ -136,6 +136,12 @@ def samples_to_ns(sample: NDArray[np.int64], rate_hz: float) -> NDArray[np.int64
     return session_ns
 
 
+def ns_to_samples(time_ns: NDArray[np.int64], rate_hz: float) -> NDArray[np.int64]:
+    """Return the sample nearest to each time: the inverse of `samples_to_ns`."""
+    samples: NDArray[np.int64] = np.rint(time_ns * (rate_hz / NS_PER_S)).astype(np.int64)
+    return samples
+
+
 def _recording(
     path: str, spikes: SorterOutput, units: str, only: Sequence[tuple[str, str]] | None
 ) -> Recording:

@@ -24,6 +24,7 @@ def test_the_quick_rehearsal_goes_all_the_way(tmp_path: Path):
     assert found["scores"]["true patches"]["all"]["object_f1"]["value"] > 0.8
     assert list(found["scores"]["online sorting"]) == ["all", "shuffled", "silent"]
     assert found["sorting"]["online sorting"]["n_found"] >= 4
+    assert found["sorting"]["online sorting"]["measured_on"] == "the calibration minutes"
     # All of the recording was sorted once, live, and none of it was lost on the way.
     sorter = found["latency"]["sorter"]
     assert sorter["n_runs"] == 1
@@ -34,9 +35,13 @@ def test_the_quick_rehearsal_goes_all_the_way(tmp_path: Path):
     assert (tmp_path / "page" / "rehearsal.html").is_file()
 
 
-def test_a_folder_to_keep_things_in_must_be_new(tmp_path: Path):
-    """Before anything is simulated."""
-    command = [sys.executable, "-m", "neurrate", "rehearse", "--keep", str(tmp_path)]
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("", "is there already"), ("file/new", "is a file. Name another folder")]
+)
+def test_a_folder_to_keep_things_in_must_be_new(tmp_path: Path, name: str, sentence: str):
+    """And one that can be made, before anything is simulated."""
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "neurrate", "rehearse", "--keep", str(tmp_path / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "is there already" in done.stderr
+    assert sentence in done.stderr

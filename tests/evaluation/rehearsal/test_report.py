@@ -22,13 +22,14 @@ def rehearsal() -> Rehearsal:
     right = [caption(one, 0) for one in facts]
     half = [text if row % 2 else "" for row, text in enumerate(right)]
     wrong = [*right[1:], right[0]]
-    quality = SortingQuality(10, 9, 8, 0.9, 0.95)
+    quality = SortingQuality(10, 9, 8, 0.9, 0.95, "the whole session")
+    online = SortingQuality(10, 9, 8, 0.9, 0.95, "the calibration minutes")
     return assemble_rehearsal(
         facts,
         {
             "true patches": StepScores({"all": right}, None),
             "perfect spikes": StepScores({"all": right, "shuffled": wrong}, quality),
-            "online sorting": StepScores({"all": half, "shuffled": wrong}, quality),
+            "online sorting": StepScores({"all": half, "shuffled": wrong}, online),
         },
         seed=0,
         command="neurrate rehearse --quick",
@@ -71,6 +72,13 @@ def test_the_json_states_what_it_is_of(rehearsal):
     assert score["ci"] == [1.0, 1.0]
     assert 0 < score["chance"] < 1
     assert document["latency"]["sample_to_trigger_ms"] is None
+
+
+def test_each_sorting_states_the_part_of_the_session_it_is_measured_on(rehearsal):
+    """In the table and in the JSON: agreement in the templates' own minutes is not that of live."""
+    document, rows = rehearsal.to_json()["sorting"], rehearsal.sorting_rows()
+    assert [row["measured on"] for row in rows] == [one["measured_on"] for one in document.values()]
+    assert [row["measured on"] for row in rows] == ["the whole session", "the calibration minutes"]
 
 
 def test_the_page_has_every_table_and_its_picture(rehearsal, tmp_path):

@@ -15,7 +15,12 @@ from contracts.errors import RecordingError
 from contracts.population import Unit
 from daemon.service.logs import fields_of
 from stream_sources.recordings.open_source import open_source
-from stream_sources.recordings.sorting import SortingSource, _unit_by_unit, samples_to_ns
+from stream_sources.recordings.sorting import (
+    SortingSource,
+    _unit_by_unit,
+    ns_to_samples,
+    samples_to_ns,
+)
 from tests.support import spike_lists
 from tests.support.nwb_files import write_kilosort, write_units
 
@@ -389,3 +394,10 @@ def test_places_of_a_sorting_are_its_properties() -> None:
     places = [(unit.channel, unit.depth_um) for unit in source.population.units]
     assert places == [(0, None), (None, None), (5, -20.0)]
     assert source.table == "SpikeInterface sorting; channel: channel; depth_um: depth"
+
+
+def test_samples_come_back_from_their_times():
+    """At any rate, for hours."""
+    samples = np.array([0, 1, 29_999, 30_000, 90_000_001, 10**10], dtype=np.int64)
+    for rate_hz in (30_000.0, 29_999.954, 20_000.0):
+        assert ns_to_samples(samples_to_ns(samples, rate_hz), rate_hz).tolist() == samples.tolist()
