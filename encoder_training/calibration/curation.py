@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder_training.calibration.agreement import MATCH_S
 from encoder_training.calibration.options import CurationRules
 from stream_sources.online_sorter.template_estimation import MIN_SPIKES
 
 REFRACTORY_S = 0.0015
-COINCIDENCE_S = 0.0004
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def assess_units(
         Samples per second.
     """
     trains = spikes.trains()
-    twins = _twins(spikes, trains, round(COINCIDENCE_S * rate_hz))
+    twins = _twins(spikes, trains, round(MATCH_S * rate_hz))
     units = []
     for row, (unit_id, train) in enumerate(zip(spikes.unit_ids, trains, strict=True)):
         share, twin = twins[row]

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from contracts.atomic_files import write_json
 from contracts.errors import UserError, listed
+from stream_sources.online_sorter.calibrated_options import FACTS
 
-FACTS = "calibration.json"
 FORMAT_VERSION = 1
 Stage = Literal["sort", "curate", "online", "write", "report"]
 STAGES: tuple[Stage, ...] = ("sort", "curate", "online", "write", "report")

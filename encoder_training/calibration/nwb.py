@@ -71,7 +71,6 @@ def write_calibration_nwb(
     *,
     description: str,
     identifier: str,
-    session_start: datetime = UNKNOWN_START,
 ) -> None:
     """Write the file, whole or not at all; session time zero is the recording's first sample."""
     from pynwb import NWBFile
@@ -79,7 +78,7 @@ def write_calibration_nwb(
     file = NWBFile(
         session_description=description,
         identifier=identifier,
-        session_start_time=session_start,
+        session_start_time=UNKNOWN_START,
     )
     probe = units.population.units[0].probe
     add_electrodes(

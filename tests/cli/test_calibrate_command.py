@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from encoder_training.calibration.folder import FACTS
 from neurrate.cli import main
+from stream_sources.online_sorter.calibrated_options import FACTS
 from stream_sources.online_sorter.recording_voltages import RecordingVoltages, load_recording
 from stream_sources.online_sorter.source import OnlineSorterSource, SorterOptions
 from stream_sources.online_sorter.template_files import read_templates

@@ -8,12 +8,12 @@ import pytest
 
 from contracts.errors import UserError
 from encoder_training.calibration.folder import (
-    FACTS,
     STAGES,
     Option,
     begin_calibration,
     begun_calibration,
 )
+from stream_sources.online_sorter.calibrated_options import FACTS
 
 OPTIONS: dict[str, Option] = {"--minutes": 10.0, "--sorter": "lupin"}
 
