@@ -57,6 +57,7 @@ def make_ground_truth(folder: Path, size: GroundTruthSize, seed: int) -> GroundT
     )
     saved.set_channel_gains(GAIN_UV)
     saved.set_channel_offsets(0.0)
+    saved.annotate(is_filtered=False)  # the generator says so of what it draws
     middle = round(size.calibration_s * RATE_HZ)
     stop = saved.get_num_samples()
     parts = [

@@ -73,6 +73,7 @@ def sort_live(
             clock=clock,
         )
     ) as opened:
+        logger.info("compiling the sorter, up to a minute", extra={"method": options.method})
         source = OnlineSorterSource(opened, known, options, clock=clock)
         synced = None if place.sync is None else on_clock_of(source, place.sync)
         marked = None

@@ -147,8 +147,9 @@ def check_recording(recording: Any, origin: str) -> None:
         )
     if recording.is_filtered():
         problems.append(
-            "it was saved after a filter, and voltages are filtered here in another way. Name the "
-            "raw recording"
+            "it was saved after a filter (its is_filtered is true), and voltages are filtered here "
+            "in another way. Name the raw recording; if this one is raw, "
+            "annotate(is_filtered=False) before it is saved"
         )
     if not recording.has_scaleable_traces():
         problems.append(

@@ -17,6 +17,7 @@ import pytest
 import zmq
 
 from contracts.manifest import Manifest
+from evaluation.latency.process_usage import worker_of
 from tests.support.processes import DEADLINE_S, Neurrate, get
 from tests.support.wait_until import wait_until
 
@@ -223,7 +224,7 @@ def test_daemon_and_worker_keep_to_their_cores(start_source: Start, start_daemon
     daemon.addresses()
     process = psutil.Process(daemon.process.pid)
     assert process.cpu_affinity() == [first]
-    (worker,) = process.children()
+    worker = psutil.Process(worker_of(process.pid))
     everything = sorted(os.sched_getaffinity(0))
     wait_until(lambda: worker.cpu_affinity() == everything, what="the worker's cores")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from contracts.errors import RecordingError
-from stream_sources.rigs.spikeglx.meta_file import read_meta
+from stream_sources.rigs.spikeglx.meta_file import check_size, read_meta
 
 if TYPE_CHECKING:
     from spikeinterface import BaseRecording
@@ -23,12 +23,19 @@ def open_finished(folder: Path, stream: str) -> BaseRecording:
     Raises
     ------
     RecordingError
-        If a ``.meta`` cannot be read, or is of other channels.
+        If a ``.meta`` cannot be read, or a file was cut, or the channels are others.
     """
     from spikeinterface.extractors import read_spikeglx
 
-    recording = read_spikeglx(folder, stream_id=stream)
     metas = {path: read_meta(path) for path in sorted(folder.rglob(f"*.{stream}.meta"))}
+    if not metas:
+        raise RecordingError(str(folder), f"there is no .meta of {stream}; SpikeGLX writes one")
+    for path, meta in metas.items():
+        samples = path.with_suffix(".bin")
+        if not samples.is_file():
+            raise RecordingError(str(samples), "there is no such file beside its .meta")
+        check_size(samples, samples.stat().st_size, meta)
+    recording = read_spikeglx(folder, stream_id=stream)
     gains = [meta.uv_per_bit for meta in metas.values()]
     for path, meta in metas.items():
         if meta.layout.channel_ids != tuple(recording.channel_ids):

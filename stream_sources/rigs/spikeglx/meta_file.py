@@ -124,6 +124,25 @@ def read_meta(path: Path) -> ProbeMeta:
         raise RecordingError(str(path), f"it is no .meta of SpikeGLX: {error}") from error
 
 
+def check_size(bin_path: Path, n_bytes: int, meta: ProbeMeta) -> None:
+    """Refuse a finished ``.bin`` that is not as its ``.meta`` says; one that grows has no size yet.
+
+    Raises
+    ------
+    RecordingError
+        With both sizes.
+    """
+    row_bytes = meta.n_columns * 2
+    if meta.n_bytes is None or (n_bytes == meta.n_bytes and n_bytes % row_bytes == 0):
+        return
+    raise RecordingError(
+        str(bin_path),
+        f"its .meta is that of a recording of {meta.n_bytes:,} bytes in samples of {row_bytes}, "
+        f"and the file has {n_bytes:,}: it was cut, is still being copied, or the .meta is "
+        "another's",
+    )
+
+
 def final_size(path: Path) -> int | None:
     """Return the size of the ``.bin`` as its ``.meta`` has it; None before the recording is over.
 

@@ -30,7 +30,13 @@ from contracts.spikes import Mark
 from stream_sources.player import Pacer
 from stream_sources.recordings.sorting import samples_to_ns
 from stream_sources.rigs.spikeglx.growing_file import BYTES, GrowingFile
-from stream_sources.rigs.spikeglx.meta_file import ProbeMeta, final_size, meta_path, read_meta
+from stream_sources.rigs.spikeglx.meta_file import (
+    ProbeMeta,
+    check_size,
+    final_size,
+    meta_path,
+    read_meta,
+)
 from stream_sources.rigs.spikeglx.sync_pulses import SYNC_BIT, PulseReader
 from stream_sources.rigs.voltages import ProbeLayout, VoltageChunk
 from stream_sources.source import new_run
@@ -195,15 +201,12 @@ class SpikeGlxSource:
         wanted, row_bytes = self._meta.n_bytes, self._meta.n_columns * BYTES
         if wanted is None:
             return None
-        if self._file.n_bytes == wanted and wanted % row_bytes == 0:
-            return wanted // row_bytes
-        size = self._file.n_bytes
-        self._file.close()
-        raise RecordingError(
-            str(self._path),
-            f"its .meta is that of a recording of {wanted:,} bytes in samples of {row_bytes}, and "
-            f"the file has {size:,}: it was cut, is still being copied, or the .meta is another's",
-        )
+        try:
+            check_size(self._path, self._file.n_bytes, self._meta)
+        except RecordingError:
+            self._file.close()
+            raise
+        return wanted // row_bytes
 
     def _take(self, samples: NDArray[np.int16]) -> Iterator[VoltageChunk | Mark]:
         counters, meta = self.counters, self._meta

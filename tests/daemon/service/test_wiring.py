@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from dataclasses import replace
@@ -9,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import zmq
 
@@ -29,6 +29,7 @@ from daemon.service.wiring import (
 )
 from daemon.worker.client import WorkerClient
 from daemon.worker.narrator_client import InlineClient
+from evaluation.latency.process_usage import worker_of
 from tests.support.daemon_components import Context, StubEncoder
 from tests.support.wait_until import wait_until
 
@@ -116,7 +117,7 @@ def test_ring_larger_than_the_memory_is_refused(
     monkeypatch.setattr(wiring, "load_encoder", lambda *_, **__: StubEncoder(HostClock()))
     with pytest.raises(SettingsError, match=r"ring\.capacity_s .* 12 units are 29,280 bytes"):
         wire(wrong, context, HostClock())
-    assert psutil.Process().children() == []
+    assert worker_of(os.getpid()) is None
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_populations_larger_than_the_memory_are_refused(
     monkeypatch.setattr(memory, "memory_bytes", lambda: 4 * size_bytes - 4)
     with pytest.raises(SettingsError, match=f"up to {n_windows} windows are .* Use {remedy}$"):
         wire(many, context, HostClock())
-    assert psutil.Process().children() == []
+    assert worker_of(os.getpid()) is None
 
 
 @pytest.mark.usefixtures("no_graph")
@@ -199,7 +200,7 @@ def test_last_component_that_cannot_be_built_takes_the_worker_along(
     )
     with pytest.raises(MemoryError):
         wire(wrong, context, HostClock())
-    assert psutil.Process().children() == []
+    assert worker_of(os.getpid()) is None
     wait_until(partial(is_free, endpoint, context), what="a free port")
 
 
@@ -277,7 +278,7 @@ def test_component_that_cannot_be_built_takes_the_others_along(
             with pytest.raises(UserError):
                 wire(wrong, context, HostClock())
             wait_until(partial(is_free, endpoint, context), what="a free port")
-    assert psutil.Process().children() == []
+    assert worker_of(os.getpid()) is None
 
 
 def is_free(endpoint: str, context: Context) -> bool:

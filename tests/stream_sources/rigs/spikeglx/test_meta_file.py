@@ -96,6 +96,18 @@ def test_a_finished_recording_has_the_gains_of_its_channels(tmp_path: Path):
     np.testing.assert_allclose(finished.get_traces(return_in_uV=True), traces * meta.uv_per_bit)
 
 
+def test_a_finished_recording_that_was_cut_is_refused(tmp_path: Path):
+    """With both sizes, as where it is followed; and a folder without a .meta is none."""
+    path, _ = write_spikeglx(tmp_path, make_recording(seconds=0.01))
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    with pytest.raises(RecordingError, match=r"bytes in samples of .* it was cut"):
+        open_finished(path.parent, "imec0.ap")
+    path.with_suffix(".meta").unlink()
+    with pytest.raises(RecordingError, match=r"no \.meta of imec0\.ap"):
+        open_finished(path.parent, "imec0.ap")
+
+
 def _table_of_gains(path: Path, gain_of: Callable[[int], int]) -> str:
     """Return the file's `imroTbl` with other gains of action potentials."""
     text = path.with_suffix(".meta").read_text().partition("~imroTbl=(")[2].splitlines()[0]
