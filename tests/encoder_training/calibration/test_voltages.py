@@ -90,5 +90,7 @@ def test_places_can_be_given_in_a_file(tmp_path):
 def test_a_file_that_its_reader_cannot_read_is_refused(tmp_path, name):
     """Whatever the library raises."""
     (tmp_path / name).write_bytes(b"not a recording")
-    with pytest.raises(UserError, match=r"SpikeInterface cannot read it|there is no \.meta of imec0\.ap"):
+    with pytest.raises(
+        UserError, match=r"SpikeInterface cannot read it|there is no \.meta of imec0\.ap"
+    ):
         open_recording(str(tmp_path / name))
