@@ -6,30 +6,21 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 
-import zmq
-
-from contracts.clock import NS_PER_S, Clock, HostClock
-from contracts.errors import DependencyError, UserError, WireError, listed, shown
+from contracts.clock import Clock, HostClock
+from contracts.errors import UserError, listed, shown
 from contracts.population import Population
 from contracts.spikes import STREAM_NAME, Mark, SpikeBatch
 from stream_sources.rigs.open_ephys.acquisition import Acquisition
-from stream_sources.rigs.open_ephys.connection import PluginConnection
-from stream_sources.rigs.open_ephys.plugin_format import read_message
+from stream_sources.rigs.open_ephys.plugin_format import PluginMessage
+from stream_sources.rigs.open_ephys.plugin_reader import WAIT_MS, NoMessage, PluginReader
 from stream_sources.rigs.open_ephys.unit_table import RigUnitTable, SortedUnit
 
 logger = logging.getLogger(__name__)
 
-WAIT_MS = 50
-"""How long one look for a message takes."""
-
 NS_PER_MS = 1_000_000
-
-SILENT_NS = 2 * NS_PER_S
-"""Without data for so long, the acquisition counts as stopped."""
 
 ADVICE_S = 10.0
 """Of data, after which it is said why no spikes are sent."""
-
 
 FOREIGN_MESSAGES = 1000
 """So many messages of other streams and no other tell a wrong name of the stream."""
@@ -42,10 +33,8 @@ class OpenEphysSource:
     ----------
     address : str
         The data port of the plugin.
-    start_timeout_s : float
-        How long a plugin may take to answer at first.
-    end_silence_s : float, optional
-        End after so long without data; None: go on until closed.
+    start_timeout_s, end_silence_s
+        As in `PluginReader`.
     gui_stream, rate_hz, settle_ms
         As in `Acquisition`.
 
@@ -76,8 +65,6 @@ class OpenEphysSource:
         self.table = table.origin if table else ""
         self._table = table
         self._clock = clock or HostClock()
-        self._start_timeout_ns = round(start_timeout_s * NS_PER_S)
-        self._end_silence_ns = None if end_silence_s is None else round(end_silence_s * NS_PER_S)
         self._acquisition = Acquisition(
             table.row_of if table else {},
             stream=stream,
@@ -86,15 +73,16 @@ class OpenEphysSource:
             settle_ms=settle_ms,
         )
         self.counters = self._acquisition.counters
-        self._context = zmq.Context()
-        try:
-            self._connection = PluginConnection(self._context, address, self._clock)
-        except UserError:
-            self._context.term()
-            raise
-        self.label = f"open_ephys:{self._connection.address}"
+        self._reader = PluginReader(
+            address,
+            self._clock,
+            self.counters,
+            start_timeout_s=start_timeout_s,
+            end_silence_s=end_silence_s,
+            place="with --connect",
+        )
+        self.label = f"open_ephys:{self._reader.address}"
         self._advised_run = ""
-        self._is_silent = True
 
     @property
     def run(self) -> str:
@@ -134,24 +122,22 @@ class OpenEphysSource:
         UserError
             If the sampling rate is not the one that was asked for.
         """
-        began_ns = newest_ns = yielded_ns = self._clock.now_ns()
-        while not self._connection.is_closed:
-            parts = self._connection.receive(WAIT_MS)
+        yielded_ns = self._clock.now_ns()
+        for message in self._reader.messages():
             now_ns = self._clock.now_ns()
-            if parts is not None:
-                newest_ns, self._is_silent = now_ns, False
-                yield from (taken := self._take(parts))
+            if message is NoMessage.STOPPED:
+                fields = {"source": self.label, "run": self.run}
+                logger.warning("no data: the acquisition has stopped", extra=fields)
+                yield from self._acquisition.flush()
+            elif message is not NoMessage.NONE_WAITS:
+                taken = [] if message is NoMessage.NOT_UNDERSTOOD else self._take(message)
+                yield from taken
                 if not taken and now_ns - yielded_ns < WAIT_MS * NS_PER_MS:
                     continue
-            else:
-                self._check_start(now_ns - began_ns)
-                yield from self._notice_silence(now_ns - newest_ns)
-                if self._end_silence_ns is not None and self.counters.n_messages:
-                    if now_ns - newest_ns > self._end_silence_ns:
-                        yield from self._acquisition.flush()
-                        return
             yielded_ns = now_ns
             yield None
+        if not self._reader.is_closed:
+            yield from self._acquisition.flush()
 
     def batches(self) -> Iterator[SpikeBatch]:
         """Yield the batches alone."""
@@ -163,19 +149,10 @@ class OpenEphysSource:
 
     def close(self) -> None:
         """Close the sockets; `messages` ends."""
-        self._connection.close()
-        self._context.term()
+        self._reader.close()
 
-    def _take(self, parts: list[bytes]) -> list[SpikeBatch | Mark]:
+    def _take(self, message: PluginMessage) -> list[SpikeBatch | Mark]:
         counters = self.counters
-        try:
-            message = read_message(parts)
-        except WireError as error:
-            counters.n_messages_unread += 1
-            if counters.n_messages_unread.bit_count() == 1:  # the first, second, fourth, ...
-                fields = {"n": counters.n_messages_unread, "detail": str(error)}
-                logger.warning("message not understood", extra=fields)
-            return []
         taken = self._acquisition.add(message)
         is_foreign = counters.n_messages_other_stream == counters.n_messages == FOREIGN_MESSAGES
         if is_foreign or (
@@ -185,33 +162,6 @@ class OpenEphysSource:
             if advice := self._advice():
                 logger.warning("no spikes", extra={"why": advice})
         return taken
-
-    def _notice_silence(self, silent_ns: int) -> list[SpikeBatch | Mark]:
-        """Return the end of the newest block once the acquisition counts as stopped."""
-        if self._is_silent or silent_ns < SILENT_NS:
-            return []
-        self._is_silent = True
-        fields = {"source": self.label, "run": self.run}
-        logger.warning("no data: the acquisition has stopped", extra=fields)
-        return self._acquisition.flush()
-
-    def _check_start(self, waited_ns: int) -> None:
-        """Refuse to wait for ever where there is nothing.
-
-        Raises
-        ------
-        DependencyError
-            If nothing has answered within the time for it.
-        """
-        if self.counters.n_messages or self._connection.n_replies:
-            return
-        if waited_ns > self._start_timeout_ns:
-            connection = self._connection
-            raise DependencyError(
-                f"No ZMQ Interface answers at {connection.address} (heartbeats to "
-                f"{connection.heartbeat_address}). Open the GUI with that plugin in the signal "
-                "chain, and give its data port with --connect; its editor shows the number."
-            )
 
     def _advice(self) -> str:
         """Say why no spikes are sent; empty if some are, or if it only learns."""

@@ -6,21 +6,17 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-import zmq
-
-from contracts.clock import NS_PER_S, Clock, HostClock
-from contracts.errors import DependencyError, UserError, WireError
+from contracts.clock import Clock, HostClock
+from contracts.errors import WireError
 from contracts.spikes import Mark
 from stream_sources.rigs.open_ephys.block_assembler import BlockAssembler
-from stream_sources.rigs.open_ephys.connection import PluginConnection
-from stream_sources.rigs.open_ephys.plugin_format import read_message
+from stream_sources.rigs.open_ephys.plugin_format import PluginMessage
+from stream_sources.rigs.open_ephys.plugin_reader import WAIT_MS, NoMessage, PluginReader
 from stream_sources.rigs.probe_file import read_probe_file
 from stream_sources.rigs.voltages import VoltageChunk
 
 logger = logging.getLogger(__name__)
 
-WAIT_MS = 50
-SILENT_NS = 2 * NS_PER_S
 FOREIGN_NS = WAIT_MS * 1_000_000
 """So long with messages of other streams alone tells that nothing of the probe waits."""
 
@@ -37,10 +33,8 @@ class OpenEphysVoltages:
         Channels are called CH1, CH2, ..., unless the file has their names.
     rate_hz : float
         Samples per second that the stream must have.
-    start_timeout_s : float
-        How long a plugin may take to answer at first.
-    end_silence_s : float, optional
-        End after so long without data; None: go on until closed.
+    start_timeout_s, end_silence_s
+        As in `PluginReader`.
     gui_stream
         As in `BlockAssembler`.
 
@@ -66,17 +60,17 @@ class OpenEphysVoltages:
         self.n_samples: int | None = None
         self.session_start_utc = ""
         self._clock = clock or HostClock()
-        self._start_timeout_ns = round(start_timeout_s * NS_PER_S)
-        self._end_silence_ns = None if end_silence_s is None else round(end_silence_s * NS_PER_S)
         self._assembler = BlockAssembler(channels, rate_hz=rate_hz, gui_stream=gui_stream)
         self.counters = self._assembler.counters
-        self._context = zmq.Context()
-        try:
-            self._connection = PluginConnection(self._context, address, self._clock)
-        except UserError:
-            self._context.term()
-            raise
-        self.label = f"open-ephys:{self._connection.address}"
+        self._reader = PluginReader(
+            address,
+            self._clock,
+            self.counters,
+            start_timeout_s=start_timeout_s,
+            end_silence_s=end_silence_s,
+            place="in open-ephys:ADDRESS,PROBE.json",
+        )
+        self.label = f"open-ephys:{self._reader.address}"
 
     def chunks(self) -> Iterator[VoltageChunk | Mark | None]:
         """Yield blocks of all channels, marks among them, and None while there is nothing.
@@ -88,16 +82,18 @@ class OpenEphysVoltages:
         UserError
             If the plugin sends another sampling rate, or not all channels of the probe file.
         """
-        began_ns = newest_ns = self._clock.now_ns()
-        is_silent = True
         foreign_ns: int | None = None  # since when nothing but others' messages comes
-        while not self._connection.is_closed:
-            parts = self._connection.receive(WAIT_MS)
+        for message in self._reader.messages():
             now_ns = self._clock.now_ns()
-            if parts is not None:
-                newest_ns, is_silent = now_ns, False
+            if message is NoMessage.NONE_WAITS or message is NoMessage.STOPPED:
+                foreign_ns = None
+                if message is NoMessage.STOPPED:
+                    fields = {"source": self.label, "run": self._assembler.run}
+                    logger.warning("no data: the acquisition has stopped", extra=fields)
+            else:
                 n_before = self.counters.n_messages_of_stream
-                yield from self._read(parts)
+                if not isinstance(message, NoMessage):
+                    yield from self._take(message)
                 if self.counters.n_messages_of_stream > n_before:
                     foreign_ns = None
                     continue
@@ -107,47 +103,14 @@ class OpenEphysVoltages:
                 if now_ns - foreign_ns < FOREIGN_NS:
                     continue
                 foreign_ns = now_ns
-            else:
-                foreign_ns = None
-                self._check_start(now_ns - began_ns)
-                if not is_silent and now_ns - newest_ns > SILENT_NS:
-                    is_silent = True
-                    fields = {"source": self.label, "run": self._assembler.run}
-                    logger.warning("no data: the acquisition has stopped", extra=fields)
-                if self._end_silence_ns is not None and self.counters.n_messages:
-                    if now_ns - newest_ns > self._end_silence_ns:
-                        return
             yield None
 
     def close(self) -> None:
         """Close the sockets; `chunks` ends."""
-        self._connection.close()
-        self._context.term()
+        self._reader.close()
 
-    def _read(self, parts: list[bytes]) -> Iterator[VoltageChunk | Mark]:
-        counters = self.counters
+    def _take(self, message: PluginMessage) -> Iterator[VoltageChunk | Mark]:
         try:
-            yield from self._assembler.add(read_message(parts))
+            yield from self._assembler.add(message)
         except WireError as error:
-            counters.n_messages_unread += 1
-            if counters.n_messages_unread.bit_count() == 1:  # the first, second, fourth, ...
-                fields = {"n": counters.n_messages_unread, "detail": str(error)}
-                logger.warning("message not understood", extra=fields)
-
-    def _check_start(self, waited_ns: int) -> None:
-        """Refuse to wait for ever where there is nothing.
-
-        Raises
-        ------
-        DependencyError
-            If nothing has answered within the time for it.
-        """
-        if self.counters.n_messages or self._connection.n_replies:
-            return
-        if waited_ns > self._start_timeout_ns:
-            connection = self._connection
-            raise DependencyError(
-                f"No ZMQ Interface answers at {connection.address} (heartbeats to "
-                f"{connection.heartbeat_address}). Open the GUI with that plugin in the signal "
-                "chain, and give its data port; its editor shows the number."
-            )
+            self._reader.count_unread(error)

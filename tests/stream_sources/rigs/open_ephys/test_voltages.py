@@ -124,7 +124,7 @@ def publish(source: OpenEphysVoltages, socket: Any, messages: list[list[bytes]])
     for message in messages:
         socket.send_multipart(message)
     # Nothing tells how many have arrived; the first read waits for the first one.
-    assert source._connection._data.poll(10_000)
+    assert source._reader._connection._data.poll(10_000)
     time.sleep(0.2)
 
 
