@@ -14,13 +14,12 @@ from contracts.atomic_files import check_writable
 from contracts.clock import HostClock
 from contracts.errors import UserError
 from neurrate.arguments import JsonOption, Seconds
+from neurrate.live_options import NO_ADDITIONS, AdditionOptions
 from neurrate.stop_request import stop_request
 from neurrate.tables import cell, print_table, write_json
 
 if TYPE_CHECKING:
-    from stream_sources.live import LiveSource
     from stream_sources.rigs.open_ephys.source import OpenEphysSource
-    from stream_sources.rigs.synced_source import SyncedSource
 
 RateOption = Annotated[
     float | None,
@@ -42,13 +41,7 @@ def stream(
     settle_ms: SettleMs = 5.0,
     start_timeout: Seconds = 30.0,
     end_silence: Seconds | None = None,
-    sync_to: str = "",
-    sync_pulse: str = "TTL line 1",
-    sync_reference_pulse: str = "",
-    sync_within: Seconds | None = None,
-    sync_lag_ms: float = 0.0,
-    lsl_marks: str = "",
-    lsl_delay_ms: float = 0.0,
+    additions: AdditionOptions = NO_ADDITIONS,
     bind: str = "tcp://127.0.0.1:5570",
     insecure: bool = False,
     stop_with_stdin: bool = False,
@@ -88,20 +81,6 @@ def stream(
         Seconds in which a plugin must answer at first.
     end_silence
         End after so many seconds without data; if omitted, wait for the next acquisition.
-    sync_to
-        Put the times on the clock of the source at this address, by pulses that both have.
-    sync_pulse
-        Marks that are the pulses.
-    sync_reference_pulse
-        What the other source calls them, if otherwise.
-    sync_within
-        Seconds by which the clocks differ at most; needed where the pulses are periodic.
-    sync_lag_ms
-        By how much later than the other probe this one is expected to answer to marks.
-    lsl_marks
-        Name of a stream of the Lab Streaming Layer whose markers are sent as marks.
-    lsl_delay_ms
-        How late the acquisition is at the least, which marks would otherwise be early by.
     bind
         Address to publish on; port 0 takes any free one.
     insecure
@@ -123,7 +102,6 @@ def stream(
     from stream_sources.recordings.open_source import units_of
     from stream_sources.rigs.open_ephys.source import OpenEphysSource
     from stream_sources.rigs.open_ephys.unit_table import read_unit_table
-    from stream_sources.rigs.synced_source import SyncOptions, on_clock_of
 
     configure_logging()
     check_writable(json)
@@ -147,30 +125,21 @@ def stream(
         if learn is not None:
             _learn(source, table, learn, should_stop)
             return
-        live: LiveSource = source
-        synced: SyncedSource | None = None
-        if sync_to:
-            sync = SyncOptions(sync_to, sync_pulse, sync_reference_pulse, sync_within, sync_lag_ms)
-            live = synced = on_clock_of(source, sync)
-        marked = None
-        if lsl_marks:
-            from stream_sources.rigs.lsl_marks import LslMarkedSource, LslMarksOptions
-
-            marks = LslMarksOptions(lsl_marks, lsl_delay_ms)
-            live = marked = LslMarkedSource(live, marks, HostClock())
+        added = additions.additions("TTL line 1").around(source, HostClock())
         totals = publish_live(
-            live,
+            added.live,
             bind,
             HostClock(),
             is_insecure=insecure,
             should_stop=should_stop,
             on_bound=lambda address: write_json(address_file, {"spikes": address}),
         )
-    numbers = {"source": source.label, **asdict(source.counters), **asdict(totals)}
-    if synced is not None:
-        numbers["sync"] = asdict(synced.counters)
-    if marked is not None:
-        numbers["lsl_marks"] = asdict(marked.counters)
+    numbers = {
+        "source": source.label,
+        **asdict(source.counters),
+        **asdict(totals),
+        **added.counted(),
+    }
     write_json(json, numbers)
     print_table("Received and sent", [{"": k, "n": cell(v)} for k, v in numbers.items()])
 

@@ -11,6 +11,7 @@ from contracts.atomic_files import check_writable
 from contracts.clock import HostClock
 from contracts.errors import UserError
 from neurrate.arguments import JsonOption, Seconds
+from neurrate.live_options import NO_ADDITIONS, AdditionOptions
 from neurrate.stop_request import stop_request
 from neurrate.tables import cell, print_table, write_json
 
@@ -31,13 +32,7 @@ def sorter(
     speed: str = "1",
     seconds: Seconds | None = None,
     end_silence: Seconds | None = None,
-    sync_to: str = "",
-    sync_pulse: str = "sync bit 6",
-    sync_reference_pulse: str = "",
-    sync_within: Seconds | None = None,
-    sync_lag_ms: float = 0.0,
-    lsl_marks: str = "",
-    lsl_delay_ms: float = 0.0,
+    additions: AdditionOptions = NO_ADDITIONS,
     stream: str = "sorter",
     bind: str = "tcp://127.0.0.1:5570",
     wait_subscribers: SubscriberCount = 0,
@@ -79,20 +74,6 @@ def sorter(
         Recorded seconds to sort; to the end if omitted.
     end_silence
         End a rig's source after so many seconds without samples; if omitted, wait for more.
-    sync_to
-        Put the times on the clock of the source at this address, by pulses that both have.
-    sync_pulse
-        Marks that are the pulses.
-    sync_reference_pulse
-        What the other source calls them, if otherwise.
-    sync_within
-        Seconds by which the clocks differ at most; needed where the pulses are periodic.
-    sync_lag_ms
-        By how much later than the other probe this one is expected to answer to marks.
-    lsl_marks
-        Name of a stream of the Lab Streaming Layer whose markers are sent as marks.
-    lsl_delay_ms
-        How late the spikes are at the least, which marks would otherwise be early by.
     stream
         Name of the stream; one for each source that a daemon listens to.
     bind
@@ -118,18 +99,12 @@ def sorter(
     from daemon.service.logs import configure_logging
     from stream_sources.online_sorter.sorter_session import SorterPlace, sort_live
     from stream_sources.online_sorter.source import SorterOptions
-    from stream_sources.rigs.lsl_marks import LslMarksOptions
-    from stream_sources.rigs.synced_source import SyncOptions
     from stream_sources.speed import speed_factor
 
     configure_logging()
     check_writable(json)
     check_writable(address_file)
-    sync = None
-    if sync_to:
-        sync = SyncOptions(sync_to, sync_pulse, sync_reference_pulse, sync_within, sync_lag_ms)
-    marks = LslMarksOptions(lsl_marks, lsl_delay_ms) if lsl_marks else None
-    if marks is not None and speed_factor(speed) != 1.0:
+    if additions.lsl_marks and speed_factor(speed) != 1.0:
         raise UserError(
             f"--lsl-marks needs --speed 1, got {speed}: when spikes come tells what time markers "
             "are on the recording's clock."
@@ -139,7 +114,8 @@ def sorter(
             voltages,
             templates,
             SorterOptions(stream, method, block_ms, when_behind, speed_factor(speed)),
-            SorterPlace(bind, insecure, metrics_port, wait_subscribers, sync, marks),
+            SorterPlace(bind, insecure, metrics_port, wait_subscribers),
+            additions.additions("sync bit 6"),
             HostClock(),
             duration_s=seconds,
             end_silence_s=end_silence,

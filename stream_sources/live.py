@@ -17,6 +17,10 @@ from stream_sources.source import SpikeSource, hello_of
 
 logger = logging.getLogger(__name__)
 
+MAX_HOLE_S = 0.9
+"""Longer gaps begin a new run: below the second that the daemon bridges within one
+(docs/wire-format.md)."""
+
 WAIT_MS = 100
 """How often it is checked for a request to stop while subscribers are waited for."""
 

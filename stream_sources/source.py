@@ -14,8 +14,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.errors import UserError, shown
 from contracts.population import Population
-from contracts.spikes import Hello, Mark, SpikeBatch
+from contracts.spikes import STREAM_NAME, Hello, Mark, SpikeBatch
 
 
 class SpikeSource(Protocol):
@@ -85,6 +86,18 @@ class SpikeBlock:
     stop_ns: int
     spike_time_ns: NDArray[np.int64]
     unit_index: NDArray[np.uint32]
+
+
+def check_stream_name(name: str) -> None:
+    """Refuse a name that a stream cannot have.
+
+    Raises
+    ------
+    UserError
+        With the rule.
+    """
+    if not STREAM_NAME.fullmatch(name):
+        raise UserError(f"--stream must be 1 to 64 of A-Z a-z 0-9 _ -, got {shown(name)!r}.")
 
 
 def new_run() -> str:

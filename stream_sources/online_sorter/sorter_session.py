@@ -16,8 +16,7 @@ from stream_sources.online_sorter.open_templates import open_templates
 from stream_sources.online_sorter.open_voltages import open_voltages
 from stream_sources.online_sorter.sorter_metrics import serve_metrics
 from stream_sources.online_sorter.source import OnlineSorterSource, SorterOptions
-from stream_sources.rigs.lsl_marks import LslMarkedSource, LslMarksOptions
-from stream_sources.rigs.synced_source import SyncOptions, on_clock_of
+from stream_sources.rigs.live_additions import LiveAdditions
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +29,6 @@ class SorterPlace:
     is_insecure: bool = False
     metrics_port: int | None = None
     wait_for_subscribers: int = 0
-    sync: SyncOptions | None = None  # whose clock it keeps to, instead of the probe's own
-    lsl_marks: LslMarksOptions | None = None  # sent as marks
 
 
 def sort_live(
@@ -39,6 +36,7 @@ def sort_live(
     templates: Path,
     options: SorterOptions,
     place: SorterPlace,
+    additions: LiveAdditions,
     clock: Clock,
     *,
     duration_s: float | None = None,
@@ -75,13 +73,10 @@ def sort_live(
     ) as opened:
         logger.info("compiling the sorter, up to a minute", extra={"method": options.method})
         source = OnlineSorterSource(opened, known, options, clock=clock)
-        synced = None if place.sync is None else on_clock_of(source, place.sync)
-        marked = None
-        if place.lsl_marks is not None:
-            marked = LslMarkedSource(synced or source, place.lsl_marks, clock)
+        added = additions.around(source, clock)
         with serve_metrics(source, place.metrics_port) as port:
             totals = publish_live(
-                marked or synced or source,
+                added.live,
                 place.bind,
                 clock,
                 is_insecure=place.is_insecure,
@@ -100,7 +95,6 @@ def sort_live(
         "max_behind_s": source.load.max_behind_s,
         "real_time_factor": source.load.busy_s / max(source.load.sorted_s, 1e-9),
         "n_units_lost": source.units.n_lost,
-        **({"sync": asdict(synced.counters)} if synced else {}),
-        **({"lsl_marks": asdict(marked.counters)} if marked else {}),
+        **added.counted(),
         "units": [asdict(unit) for unit in source.units.states()],
     }

@@ -28,9 +28,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from contracts.clock import Clock, HostClock
-from contracts.errors import UserError, listed, shown
+from contracts.errors import UserError, listed
 from contracts.population import Population
-from contracts.spikes import STREAM_NAME, Mark, SpikeBatch
+from contracts.spikes import Mark, SpikeBatch
+from stream_sources.live import MAX_HOLE_S
 from stream_sources.online_sorter.blocks import BlockCutter, VoltageBlock
 from stream_sources.online_sorter.causal_filter import CausalFilter
 from stream_sources.online_sorter.matching import (
@@ -44,12 +45,9 @@ from stream_sources.online_sorter.templates import SorterTemplates
 from stream_sources.online_sorter.unit_tracking import UnitTracker
 from stream_sources.recordings.sorting import samples_to_ns
 from stream_sources.rigs.voltages import VoltageChunk, VoltageSource
-from stream_sources.source import new_run
+from stream_sources.source import check_stream_name, new_run
 
 logger = logging.getLogger(__name__)
-
-MAX_HOLE_S = 0.9
-"""Below the second that the daemon bridges within a run (docs/wire-format.md)."""
 
 LOG_EVERY_S = 60.0
 """Of sorted time."""
@@ -95,10 +93,7 @@ class SorterOptions:
         """
         check_method(self.method)
         check_when_behind(self.when_behind, self.method, self.speed)
-        if not STREAM_NAME.fullmatch(self.stream):
-            raise UserError(
-                f"--stream must be 1 to 64 of A-Z a-z 0-9 _ -, got {shown(self.stream)!r}."
-            )
+        check_stream_name(self.stream)
         shortest, longest = BLOCK_MS
         if not shortest <= self.block_ms <= longest:
             raise UserError(

@@ -33,6 +33,7 @@ import numpy as np
 
 from contracts.errors import UserError, shown
 from contracts.spikes import Mark, SpikeBatch
+from stream_sources.live import MAX_HOLE_S
 from stream_sources.recordings.sorting import samples_to_ns
 from stream_sources.rigs.open_ephys.plugin_format import (
     DataBlock,
@@ -45,9 +46,6 @@ from stream_sources.rigs.open_ephys.unit_table import SortedUnit
 from stream_sources.source import new_run
 
 logger = logging.getLogger(__name__)
-
-MAX_HOLE_S = 0.9
-"""Below the second that the daemon bridges within a run (docs/wire-format.md)."""
 
 MAX_BATCH_S = 0.5
 """Half of the span that a batch may have."""

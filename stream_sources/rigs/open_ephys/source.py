@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from contracts.clock import Clock, HostClock
 from contracts.errors import UserError, listed, shown
 from contracts.population import Population
-from contracts.spikes import STREAM_NAME, Mark, SpikeBatch
+from contracts.spikes import Mark, SpikeBatch
 from stream_sources.rigs.open_ephys.acquisition import Acquisition
 from stream_sources.rigs.open_ephys.plugin_format import PluginMessage
 from stream_sources.rigs.open_ephys.plugin_reader import WAIT_MS, NoMessage, PluginReader
 from stream_sources.rigs.open_ephys.unit_table import RigUnitTable, SortedUnit
+from stream_sources.source import check_stream_name
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +58,7 @@ class OpenEphysSource:
         end_silence_s: float | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if not STREAM_NAME.fullmatch(stream):
-            raise UserError(f"--stream must be 1 to 64 of A-Z a-z 0-9 _ -, got {shown(stream)!r}.")
+        check_stream_name(stream)
         self.stream = stream
         self.n_spikes: int | None = None
         self.span_ns: tuple[int, int] | None = None
