@@ -24,30 +24,18 @@ from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.frames.captions import Caption
 from evaluation.simulated_encoder import SHIPPED_MODEL
 from neurrate.cli import main
-from simulation.cortex.nwb import SessionTruth, write_session
-from simulation.cortex.schedule import allen_schedule
-from simulation.cortex.units import draw_units
-from simulation.scenes.movie import random_movie
+from simulation.cortex.nwb import SessionTruth
 from stream_sources.recordings.nwb import NwbSource
 from tests.support.nwb_files import random_trains, write_presentations, write_units
 from tests.support.pictures import no_drawing
+from tests.support.short_day import write_short_day
 
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> SessionTruth:
     """Write a short day of a small animal: a movie of 60 frames four times, one of 40 once."""
-    return write_session(
-        tmp_path_factory.mktemp("prepare") / "day.nwb",
-        units=draw_units(3, 60),
-        schedule=allen_schedule(
-            random_movie("natural_movie_one", seed=61, n_scenes=6, frames_per_scene=10),
-            [random_movie("natural_movie_three", seed=62, n_scenes=2, frames_per_scene=20)],
-            repeats=2,
-            spontaneous_s=1.0,
-            between_s=2.0,
-            pulses_each=0,
-        ),
-        session_seed=1,
+    return write_short_day(
+        tmp_path_factory.mktemp("prepare") / "day.nwb", one=(6, 10), three=(2, 20)
     )
 
 

@@ -20,14 +20,11 @@ from encoder_training.frames.movies import find_movies
 from evaluation.narrations.sbert import word_salads
 from evaluation.simulated_encoder import SHIPPED_MODEL
 from neurrate.cli import main
-from simulation.cortex.nwb import write_session
-from simulation.cortex.schedule import allen_schedule
-from simulation.cortex.units import draw_units
-from simulation.scenes.movie import random_movie
 from tests.support.pictures import no_drawing
 from tests.support.processes import Neurrate
 from tests.support.range_server import range_server
 from tests.support.sentence_models import write_tiny_bert
+from tests.support.short_day import write_short_day
 
 PAGE = Path(__file__).parents[2] / "docs" / "allen-session.md"
 
@@ -54,19 +51,7 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Serve a short day as the asset of the page; return the movie's file, as Allen's is."""
     folder = tmp_path / "archive"
     (folder / ASSET).parent.mkdir(parents=True)
-    session = write_session(
-        folder / ASSET,
-        units=draw_units(3, 60),
-        schedule=allen_schedule(
-            random_movie("natural_movie_one", seed=61, n_scenes=6, frames_per_scene=15),
-            [random_movie("natural_movie_three", seed=62, n_scenes=2, frames_per_scene=15)],
-            repeats=2,
-            spontaneous_s=1.0,
-            between_s=2.0,
-            pulses_each=0,
-        ),
-        session_seed=1,
-    )
+    session = write_short_day(folder / ASSET, one=(6, 15), three=(2, 15))
     movie = tmp_path / "fetched"
     shown = find_movies(session.movies, ["natural_movie_one"])["natural_movie_one"]
     with movie.open("wb") as file:
