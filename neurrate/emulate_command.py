@@ -101,7 +101,8 @@ def open_ephys(
     from stream_sources.recordings.open_source import open_source
     from stream_sources.rigs.open_ephys.emulator import EmulatedGui, EmulatorOptions, parse_fault
     from stream_sources.rigs.open_ephys.unit_table import write_unit_table
-    from stream_sources.rigs.raw_recording import BlocksOfRecording, open_recording
+    from stream_sources.rigs.raw_recording import BlocksOfRecording
+    from stream_sources.rigs.recording_files import open_recording
 
     configure_logging()
     for path in (table, address_file, json):
@@ -119,7 +120,7 @@ def open_ephys(
     source: SpikeSource
     voltages = None
     if raw:
-        voltages = open_recording(Path(recording))
+        voltages = open_recording(recording)
         source = BlocksOfRecording(voltages, start_s=start, duration_s=seconds, block_ms=block_ms)
         options = replace(options, rate_hz=voltages.sampling_frequency)
     else:
@@ -187,7 +188,8 @@ def spikeglx(
         Write what was written to this file, as JSON.
     """
     from daemon.service.logs import configure_logging
-    from stream_sources.rigs.raw_recording import irregular_pulses, open_recording
+    from stream_sources.rigs.raw_recording import irregular_pulses
+    from stream_sources.rigs.recording_files import open_recording
     from stream_sources.rigs.spikeglx.emulator import (
         SpikeGlxWriter,
         WriterOptions,

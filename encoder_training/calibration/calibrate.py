@@ -35,7 +35,7 @@ from encoder_training.calibration.offline import (
 from encoder_training.calibration.online import load_online, save_online, sort_online
 from encoder_training.calibration.options import CalibrationOptions
 from encoder_training.calibration.presentations_file import ShownMovies, read_shown
-from encoder_training.calibration.voltages import first_minutes, open_recording
+from stream_sources.rigs.recording_files import first_minutes, open_recording
 from encoder_training.pictures import check_matplotlib
 from stream_sources.online_sorter.source import SorterOptions
 from stream_sources.online_sorter.template_estimation import layout_of

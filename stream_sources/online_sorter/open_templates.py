@@ -7,11 +7,11 @@ from typing import Any
 
 from contracts.errors import UserError, shown
 from contracts.population import Unit
-from stream_sources.online_sorter.recording_voltages import refuse_pickles
 from stream_sources.online_sorter.template_estimation import estimate_templates
 from stream_sources.online_sorter.template_files import has_templates, read_templates
 from stream_sources.online_sorter.templates import SorterTemplates
 from stream_sources.recordings.kilosort import is_kilosort_folder
+from stream_sources.recordings.pickles import refuse_pickles
 from stream_sources.recordings.sorting import units_of_sorting
 
 CALIBRATE = "neurrate calibrate"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from contracts.errors import UserError, shown
 from contracts.spikes import Mark
 from stream_sources.online_sorter.template_estimation import check_recording, layout_of
 from stream_sources.player import Pacer
+from stream_sources.recordings.pickles import refuse_pickles
 from stream_sources.recordings.sorting import samples_to_ns
 from stream_sources.rigs.voltages import ProbeLayout, VoltageChunk
 from stream_sources.source import new_run
@@ -22,12 +23,6 @@ CHUNK_MS = 20.0
 
 WAIT_NS = 50_000_000
 """The longest that nothing is yielded."""
-
-UNSAFE = (".pkl", ".pickle")
-"""Files that run code when they are read."""
-
-UNREAD = "provenance.pkl"
-"""Where SpikeInterface notes what a saved recording was made of; it does not load it."""
 
 
 class RecordingVoltages:
@@ -121,27 +116,3 @@ def load_recording(path: Path) -> Any:
     if not isinstance(loaded, spikeinterface.BaseRecording):
         raise UserError(f"{path}: a recording is wanted, got a {type(loaded).__name__}.")
     return loaded
-
-
-def refuse_pickles(path: Path, *, besides: Sequence[str] = ()) -> None:
-    """Refuse a pickle, and a folder in which SpikeInterface might load one.
-
-    Parameters
-    ----------
-    besides : sequence of str
-        Folders in it that are not loaded.
-
-    Raises
-    ------
-    UserError
-        If there is one, with its name.
-    """
-    inside = path.rglob("*") if path.is_dir() else iter([path])
-    for file in inside:
-        if file.name == UNREAD or (besides and set(file.relative_to(path).parts) & set(besides)):
-            continue
-        if file.suffix in UNSAFE or (file.name == ".zarray" and b'"pickle"' in file.read_bytes()):
-            raise UserError(
-                f"{file}: a pickle may run any program, and is not read. Save the recording anew "
-                'with recording.save(folder=...) or recording.dump("recording.json").'
-            )

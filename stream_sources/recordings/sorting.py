@@ -22,6 +22,7 @@ from contracts.wire_header import MAX_TEXT
 from stream_sources.recordings.cluster_labels import UNSORTED
 from stream_sources.recordings.kilosort import SorterOutput, is_kilosort_folder, read_kilosort
 from stream_sources.recordings.labels import UNKNOWN, known_numbers, label_text, table_text
+from stream_sources.recordings.pickles import refuse_pickles
 from stream_sources.recordings.recording import Play, Recording, RecordingSource, check_request
 from stream_sources.recordings.trains import SpikeTrains
 from stream_sources.recordings.unit_filter import UnitTable, choose_units
@@ -187,14 +188,16 @@ def _load(folder: Path) -> Any:
     Raises
     ------
     RecordingError
-        If it is none, or holds no sorting.
+        If it is none, holds no sorting, or is or holds a pickle.
     """
     import spikeinterface
 
     if not folder.exists():
         raise RecordingError(str(folder), "there is no such folder")
+    # What the extensions of an analyzer have computed is not needed, and may be pickles.
+    refuse_pickles(folder, besides=("extensions",))
     try:
-        loaded = spikeinterface.load(folder)
+        loaded = spikeinterface.load(folder, load_extensions=False)
     except Exception as error:  # its loaders raise whatever the format's reader does
         problem = (
             f"SpikeInterface saved it and cannot load it: {error}"

@@ -1,9 +1,8 @@
-"""Recordings of raw voltages, for the emulators: saved by SpikeInterface, or by SpikeGLX."""
+"""What the emulators send of a recording of voltages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,34 +12,10 @@ from contracts.clock import NS_PER_S
 from contracts.errors import RecordingError
 from contracts.population import Population, Unit
 from contracts.spikes import Mark, SpikeBatch
-from stream_sources.online_sorter.recording_voltages import load_recording
-from stream_sources.online_sorter.template_estimation import check_recording
-from stream_sources.rigs.spikeglx.finished import open_finished
-from stream_sources.rigs.spikeglx.meta_file import meta_path, stream_of
 from stream_sources.source import SpikeBlock, cut_batches, new_run
 
 if TYPE_CHECKING:
     from spikeinterface import BaseRecording
-
-
-def open_recording(path: Path) -> BaseRecording:
-    """Open a recording of one segment with gains and the positions of its channels.
-
-    A ``.ap.bin`` of SpikeGLX is read with its folder, anything else by SpikeInterface.
-
-    Raises
-    ------
-    UserError
-        If it is none.
-    """
-    recording = _read_spikeglx(path) if path.suffix == ".bin" else load_recording(path)
-    check_recording(recording, str(path))
-    return recording
-
-
-def _read_spikeglx(path: Path) -> BaseRecording:
-    meta_path(path)  # which says what is wrong with the name
-    return open_finished(path.parent, stream_of(path))
 
 
 def microvolts_of(recording: BaseRecording, start: int, stop: int) -> NDArray[np.float32]:

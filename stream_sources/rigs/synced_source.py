@@ -42,6 +42,10 @@ N_REFUSED = 30
 the clocks are known to differ by little, those from while both ran: others have no partner yet."""
 
 
+SAID_AGAIN_NS = 30 * NS_PER_S
+"""Of the source's time: why nothing is sent, while the reason stays the same."""
+
+
 class Reference(Protocol):
     """What another source sends: `stream_sources.rigs.reference_stream.ReferenceStream`."""
 
@@ -106,6 +110,7 @@ class SyncedSource:
         self._agreement = agreement
         self._source_run = self._reference_run = ""
         self._logged_reason = ""
+        self._unsynced_ns = self._logged_ns = 0  # since when; of the source
         self._fit: ClockFit | None = None
         self._seq = 0
         self._end_ns: tuple[int, int] | None = None  # of the newest batch, on both clocks
@@ -210,7 +215,7 @@ class SyncedSource:
             follower.begin_again("no pulse has come on both clocks for 60 s")
             fit = None
         if fit is None:
-            self._log_problem(follower.problem)
+            self._log_problem(follower.problem, now_ns)
         elif self._fit is None:
             self.run, self._seq, self._end_ns, self._logged_reason = new_run(), 0, None, ""
             counters.n_fits += 1
@@ -221,8 +226,8 @@ class SyncedSource:
                 setattr(counters, name, value)
         self._fit = fit
 
-    def _log_problem(self, problem: str) -> None:
-        """Log why nothing is sent, once for each reason.
+    def _log_problem(self, problem: str, now_ns: int) -> None:
+        """Log why nothing is sent, at once for each reason, and again while it stays.
 
         Raises
         ------
@@ -237,9 +242,19 @@ class SyncedSource:
                 "many seconds the clocks differ at most: less than half of the period."
             )
         reason = re.sub(r"[0-9.]+", "", problem)  # numbers and times of pulses change
-        if reason != self._logged_reason:
-            self._logged_reason = reason
-            logger.warning("not in sync: nothing is sent", extra={"why": problem})
+        if not self._logged_reason or now_ns < self._logged_ns:  # a new run's time may be earlier
+            self._unsynced_ns = now_ns
+        elif reason == self._logged_reason and now_ns - self._logged_ns < SAID_AGAIN_NS:
+            return
+        self._logged_reason, self._logged_ns = reason, now_ns
+        counters = self.counters
+        fields = {
+            "why": problem,
+            "for_s": round((now_ns - self._unsynced_ns) / NS_PER_S, 1),
+            "pulses": f"{counters.n_pulses} {self._pulse!r} here",
+            "reference_pulses": f"{counters.n_reference_pulses} {self._reference_pulse!r} there",
+        }
+        logger.warning("not in sync: nothing is sent", extra=fields)
 
 
 @dataclass(frozen=True, slots=True)

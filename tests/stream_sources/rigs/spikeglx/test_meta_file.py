@@ -12,8 +12,7 @@ import pytest
 from spikeinterface.extractors import read_spikeglx
 
 from contracts.errors import RecordingError, UserError
-from encoder_training.calibration.voltages import open_recording as open_to_calibrate
-from stream_sources.rigs.raw_recording import open_recording
+from stream_sources.rigs.recording_files import open_recording
 from stream_sources.rigs.spikeglx.finished import open_finished
 from stream_sources.rigs.spikeglx.meta_file import meta_path, read_meta, stream_of
 from tests.support.spikeglx_files import change_meta, make_recording, write_spikeglx
@@ -62,7 +61,6 @@ def test_a_run_may_have_dots_in_its_name(bin_path: Path):
     live = read_meta(meta_path(dotted)).layout.channel_ids
     assert live[:2] == ("imec0.ap#AP0", "imec0.ap#AP1")
     assert tuple(open_recording(dotted).channel_ids) == live
-    assert tuple(open_to_calibrate(str(dotted)).channel_ids) == live
     with pytest.raises(RecordingError, match="is not that of a probe's action potentials"):
         stream_of(Path("run_g0_t0.imec0.lf.bin"))
 

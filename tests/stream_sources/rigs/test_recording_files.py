@@ -10,7 +10,7 @@ import pytest
 from probeinterface import Probe, ProbeGroup, write_probeinterface
 
 from contracts.errors import RecordingError, UserError
-from encoder_training.calibration.voltages import first_minutes, open_recording
+from stream_sources.rigs.recording_files import first_minutes, open_recording
 
 pytestmark = pytest.mark.filterwarnings(
     # SpikeInterface leaves the files of its recordings to the garbage collector.
@@ -94,3 +94,13 @@ def test_a_file_that_its_reader_cannot_read_is_refused(tmp_path, name):
         UserError, match=r"SpikeInterface cannot read it|there is no \.meta of imec0\.ap"
     ):
         open_recording(str(tmp_path / name))
+
+
+def test_a_folder_that_is_no_recording_is_refused_with_what_is_missing(tmp_path):
+    """An empty one, and a run of SpikeGLX of which the .meta was not copied."""
+    with pytest.raises(RecordingError, match=r"holds no recording that is read here\. Name"):
+        open_recording(tmp_path)
+    (tmp_path / "run_g0_imec0").mkdir()
+    (tmp_path / "run_g0_imec0" / "run_g0_t0.imec0.ap.bin").write_bytes(bytes(10))
+    with pytest.raises(RecordingError, match=r"imec0\.ap\.bin has no \.meta beside it"):
+        open_recording(tmp_path)

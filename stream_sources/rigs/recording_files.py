@@ -1,4 +1,4 @@
-"""A recording of voltages on the disk, opened by SpikeInterface and checked for what we need."""
+"""Recordings of voltages on the disk, opened by SpikeInterface and checked for what we need."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from contracts.errors import RecordingError, UserError, listed
 from stream_sources.online_sorter.recording_voltages import load_recording
 from stream_sources.online_sorter.template_estimation import check_recording
+from stream_sources.recordings.sorting import SAVED_MARKS
 from stream_sources.rigs.spikeglx.finished import open_finished
 from stream_sources.rigs.spikeglx.meta_file import stream_of
 
@@ -19,12 +20,12 @@ AP_SUFFIXES = (".bin", ".meta")
 """Of SpikeGLX's files."""
 
 
-def open_recording(path: str, *, stream: str = "", geometry: Path | None = None) -> Any:
+def open_recording(path: str | Path, *, stream: str = "", geometry: Path | None = None) -> Any:
     """Open a recording of voltages of one probe.
 
     Parameters
     ----------
-    path : str
+    path : str or Path
         A SpikeGLX run (its folder, or a file of it), a folder of the Open Ephys GUI in its binary
         format, a folder that SpikeInterface saved, or an NWB file with an ElectricalSeries.
     stream : str
@@ -43,10 +44,10 @@ def open_recording(path: str, *, stream: str = "", geometry: Path | None = None)
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the readers, about what is checked here
-        recording = _open(path, stream)
+        recording = _open(Path(path), stream)
         if geometry is not None:
             recording = _with_geometry(recording, geometry)
-    check_recording(recording, path)
+    check_recording(recording, str(path))
     return recording
 
 
@@ -70,7 +71,7 @@ def first_minutes(recording: Any, minutes: float, *, path: str) -> Any:
     return recording.frame_slice(start_frame=0, end_frame=n_samples)
 
 
-def _open(path: str, stream: str) -> Any:
+def _open(place: Path, stream: str) -> Any:
     """Open a path with the reader for it.
 
     Raises
@@ -80,16 +81,15 @@ def _open(path: str, stream: str) -> Any:
     UserError
         The same, of what SpikeInterface has saved.
     """
-    place = Path(path)
     if not place.exists():
-        raise RecordingError(path, "there is no such file or folder")
+        raise RecordingError(str(place), "there is no such file or folder")
     try:
         return _read(place, stream)
     except UserError:
         raise
     except Exception as error:  # the readers raise whatever their format's library does
         text = str(error).strip() or type(error).__name__
-        raise RecordingError(path, f"SpikeInterface cannot read it: {text}") from error
+        raise RecordingError(str(place), f"SpikeInterface cannot read it: {text}") from error
 
 
 def _read(place: Path, stream: str) -> Any:
@@ -103,7 +103,24 @@ def _read(place: Path, stream: str) -> Any:
         return open_finished(place, stream or _only_stream(place, "spikeglx"))
     if next(place.rglob("structure.oebin"), None) is not None:
         return read_openephys(place, stream_name=stream or _only_stream(place, "openephys"))
+    if place.is_dir() and not any((place / name).exists() for name in SAVED_MARKS):
+        raise RecordingError(str(place), _what_is_missing(place))
     return load_recording(place)
+
+
+def _what_is_missing(folder: Path) -> str:
+    """Return what a folder lacks to be a recording."""
+    voltages = next(folder.rglob("*.ap.bin"), None)
+    if voltages is not None:
+        return (
+            f"{voltages.name} has no .meta beside it. SpikeGLX writes both; without the .meta "
+            "nobody knows the sampling rate, the gains and the channels"
+        )
+    return (
+        "it holds no recording that is read here. Name the folder of a SpikeGLX run (.ap.bin and "
+        ".meta), of an Open Ephys recording in the binary format (structure.oebin), or one that "
+        "SpikeInterface has saved with recording.save(folder=...)"
+    )
 
 
 def _only_stream(folder: Path, kind: str) -> str:
@@ -125,7 +142,7 @@ def _only_stream(folder: Path, kind: str) -> str:
         raise RecordingError(
             str(folder),
             f"it has {len(spikes)} streams that may hold action potentials: {listed(spikes)}. Name "
-            "one with --recording-stream.",
+            "the .ap.bin of one, or its stream (--recording-stream of neurrate calibrate)",
         )
     return spikes[0]
 

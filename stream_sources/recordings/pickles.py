@@ -1,0 +1,87 @@
+"""Files that run code when they are read, in folders that SpikeInterface loads."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contracts.errors import RecordingError
+
+UNSAFE = (".pkl", ".pickle")
+
+UNREAD = "provenance.pkl"
+"""Where SpikeInterface notes what a saved recording was made of; it does not load it."""
+
+PLAIN = frozenset(
+    (f"{package}.{module}" if module else package, name)
+    for package in ("numpy", "numpy.core", "numpy._core")
+    for module, name in (
+        ("", "ndarray"), ("", "dtype"), ("multiarray", "_reconstruct"), ("multiarray", "scalar"),
+    )
+)  # fmt: skip
+"""What an array of texts needs to be unpickled. None of it runs what the pickle says."""
+
+
+def refuse_pickles(path: Path, *, besides: Sequence[str] = ()) -> None:
+    """Refuse a pickle, and a folder in which SpikeInterface might load one.
+
+    An array of Python objects (``.npy``) is a pickle too. SpikeInterface saves texts so, and reads
+    them: these are let through, and nothing else.
+
+    Parameters
+    ----------
+    besides : sequence of str
+        Folders in it that are not loaded.
+
+    Raises
+    ------
+    RecordingError
+        If there is one, with its name.
+    """
+    inside = path.rglob("*") if path.is_dir() else iter([path])
+    for file in inside:
+        if file.name == UNREAD or (besides and set(file.relative_to(path).parts) & set(besides)):
+            continue
+        if _is_unsafe(file):
+            raise RecordingError(
+                str(file),
+                "a pickle may run any program, and is not read. Save it anew with SpikeInterface: "
+                '.save(folder=...), or .dump("recording.json") of a recording',
+            )
+
+
+def _is_unsafe(file: Path) -> bool:
+    if file.suffix == ".npy" and file.is_file():
+        return not _is_plain_array(file)
+    return file.suffix in UNSAFE or (file.name == ".zarray" and b'"pickle"' in file.read_bytes())
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in PLAIN:
+            raise pickle.UnpicklingError(f"{module}.{name}")
+        return super().find_class(module, name)
+
+
+def _is_plain_array(path: Path) -> bool:
+    """Whether an array can be read without running anything; what is no array cannot be read."""
+    with path.open("rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            read_header = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
+            if not read_header(file)[2].hasobject:
+                return True
+            _PlainUnpickler(file).load()
+        except pickle.UnpicklingError:
+            return False
+        except Exception:  # whatever a broken file makes these raise; its reader will say so
+            return True
+    return True
