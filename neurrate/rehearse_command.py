@@ -87,6 +87,10 @@ def rehearse(
         ("How late", rehearsal.latency_rows()),
     ):
         print_table(title, rows)
+    if quick:
+        print(
+            "Everything ran. A few units and scenes give no score worth quoting: leave --quick out."
+        )
     write_json(json, rehearsal.to_json())
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

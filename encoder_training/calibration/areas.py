@@ -37,7 +37,7 @@ def read_areas(
     RecordingError
         With every problem found: channels that the recording lacks, ranges that overlap.
     """
-    rows = read_table(path, ("area",))
+    rows = read_table(path, ())
     if set(CHANNEL_COLUMNS) <= rows[0].keys():
         return _by_channel(path, rows, channel_ids)
     if set(DEPTH_COLUMNS) <= rows[0].keys():

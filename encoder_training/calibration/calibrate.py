@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from contracts.atomic_files import check_folder_writable
+from contracts.errors import UserError
 from encoder_training.calibration.agreement import Agreement, agreement
 from encoder_training.calibration.areas import read_areas
 from encoder_training.calibration.calibration_report import Calibrated, write_calibration_report
@@ -23,7 +24,7 @@ from encoder_training.calibration.folder import (
     begin_calibration,
     begun_calibration,
 )
-from encoder_training.calibration.input_contents import input_contents
+from encoder_training.calibration.input_contents import input_contents, voltage_contents
 from encoder_training.calibration.nwb import CalibratedUnits, write_calibration_nwb
 from encoder_training.calibration.offline import (
     check_sorter,
@@ -35,12 +36,12 @@ from encoder_training.calibration.offline import (
 from encoder_training.calibration.online import load_online, save_online, sort_online
 from encoder_training.calibration.options import CalibrationOptions
 from encoder_training.calibration.presentations_file import ShownMovies, read_shown
-from stream_sources.rigs.recording_files import first_minutes, open_recording
 from encoder_training.pictures import check_matplotlib
 from stream_sources.online_sorter.source import SorterOptions
 from stream_sources.online_sorter.template_estimation import layout_of
 from stream_sources.online_sorter.template_files import read_templates, write_templates
 from stream_sources.recordings.sorting import ns_to_samples
+from stream_sources.rigs.recording_files import first_minutes, open_recording
 
 NWB = "calibration.nwb"
 Notify = Callable[[str], None]
@@ -125,7 +126,13 @@ def _check_inputs(options: CalibrationOptions) -> _Inputs:
 def _sort(
     folder: CalibrationFolder, options: CalibrationOptions, inputs: _Inputs, notify: Notify
 ) -> None:
+    contents = voltage_contents(inputs.part)
     if folder.is_finished("sort"):
+        if folder.results["sort"]["voltages"] != contents:
+            raise UserError(
+                f"{options.recording} is not the recording that {folder.path} was begun with: its "
+                "voltages are others. Choose another folder."
+            )
         return
     if options.sorting is not None:
         spikes = read_offline(options.sorting, inputs.part, n_recorded=inputs.n_recorded)
@@ -136,7 +143,7 @@ def _sort(
         source = options.sorter
     save_offline(spikes, inputs.rate_hz, folder.path)
     n_units, n_spikes = len(spikes.unit_ids), len(spikes.sample)
-    folder.finish("sort", source=source, n_units=n_units, n_spikes=n_spikes)
+    folder.finish("sort", source=source, n_units=n_units, n_spikes=n_spikes, voltages=contents)
     notify(f"offline sorting: {n_units} units, {n_spikes:,} spikes")
 
 

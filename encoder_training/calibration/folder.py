@@ -61,6 +61,8 @@ class CalibrationFolder:
 def begun_calibration(path: Path, options: Mapping[str, Option]) -> CalibrationFolder | None:
     """Return the calibration that was begun in a folder with these options; None if none was.
 
+    One that has finished no stage is none: nothing of it would be used.
+
     Raises
     ------
     UserError
@@ -69,6 +71,8 @@ def begun_calibration(path: Path, options: Mapping[str, Option]) -> CalibrationF
     facts = path / FACTS
     if facts.is_file():
         document = _read(facts)
+        if not document["finished"]:
+            return None
         _check_same(path, options, document["options"])
         return CalibrationFolder(path, options, str(document["command"]), document["finished"])
     entries = sorted(entry.name for entry in path.iterdir()) if path.exists() else []

@@ -1,9 +1,10 @@
-"""What is in the small inputs of a calibration: a file may change and keep its name."""
+"""What is in the inputs of a calibration: a file may change and keep its name."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from encoder_training.calibration.options import CalibrationOptions
 from stream_sources.recordings.sorting import read_sorting
 
 MISSING = "missing"
+
+N_PIECES, PIECE_SAMPLES = 20, 100
+"""Of a recording, from its first sample to its last."""
 
 
 def input_contents(options: CalibrationOptions) -> dict[str, Option]:
@@ -36,6 +40,23 @@ def input_contents(options: CalibrationOptions) -> dict[str, Option]:
     sorting = options.sorting
     contents["sha256 of --sorting"] = None if sorting is None else _of_sorting(sorting)
     return contents
+
+
+def voltage_contents(recording: Any) -> str:
+    """Return a sha256 of some pieces of a recording, of its rate and its channels.
+
+    Parameters
+    ----------
+    recording : spikeinterface.BaseRecording
+    """
+    n_samples, rate_hz = recording.get_num_samples(), recording.get_sampling_frequency()
+    names = [str(name) for name in recording.channel_ids]
+    digest = hashlib.sha256(repr((n_samples, float(rate_hz), names)).encode())
+    for first in np.linspace(0, max(0, n_samples - PIECE_SAMPLES), N_PIECES).astype(int).tolist():
+        last = min(first + PIECE_SAMPLES, n_samples)
+        piece = recording.get_traces(start_frame=first, end_frame=last)
+        digest.update(np.ascontiguousarray(piece).tobytes())
+    return digest.hexdigest()
 
 
 def _of_file(path: Path) -> str:

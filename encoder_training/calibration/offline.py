@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 import warnings
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 from contracts.errors import ChildError, DependencyError, RecordingError, UserError, listed, shown
 from contracts.progress import elapsed_progress
 from encoder_training.calibration.curation import OfflineSpikes
+from encoder_training.calibration.sorter_process import SorterError, run_in_process
 from stream_sources.online_sorter.templates import RATE_TOLERANCE
 from stream_sources.recordings.sorting import read_sorting
 
@@ -66,30 +65,23 @@ def run_sorter(recording: Any, sorter: str, folder: Path, *, seed: int) -> Offli
         If it finds no unit.
     """
     from spikeinterface.sorters import get_default_sorter_params
-    from spikeinterface.sorters import run_sorter as run
 
     work = folder / WORK
     shutil.rmtree(work, ignore_errors=True)  # of a command that was interrupted
+    work.mkdir()
     known = get_default_sorter_params(sorter)
     parameters: dict[str, Any] = {"seed": seed} if "seed" in known else {}
     if "job_kwargs" in known:
         n_cores = len(os.sched_getaffinity(0))
         parameters["job_kwargs"] = {"n_jobs": n_cores, "chunk_duration": "1s"}
-    title = f"sorting with {sorter}"
-    with (
-        elapsed_progress(title, "minute"),
-        warnings.catch_warnings(),
-        redirect_stdout(sys.stderr),
-    ):
-        warnings.simplefilter("ignore")  # of libraries, about their own future
-        try:
-            sorting = run(sorter, recording, folder=work, verbose=False, **parameters)
-        except Exception as error:  # sorters raise whatever their parts do
-            raise ChildError(
-                f"the sorter {sorter} ended with an error: {_reason(error)}. Its log is in {work}. "
-                "Try another --sorter, or give a finished sorting with --sorting."
-            ) from error
-        spikes = _of_vector(sorting)
+    try:
+        with elapsed_progress(f"sorting with {sorter}", "minute"):
+            spikes = _of_vector(run_in_process(recording, sorter, work, parameters))
+    except SorterError as error:
+        raise ChildError(
+            f"the sorter {sorter} ended with an error: {_reason(str(error))}. Its log is in "
+            f"{work}. Try another --sorter, or give a finished sorting with --sorting."
+        ) from error
     if not len(spikes.unit_ids):
         raise RecordingError(str(folder), f"the sorter {sorter} found no unit in these minutes")
     shutil.rmtree(work, ignore_errors=True)
@@ -145,6 +137,7 @@ def save_offline(spikes: OfflineSpikes, rate_hz: float, folder: Path) -> None:
     partial = folder / f".{OFFLINE}.partial"
     shutil.rmtree(partial, ignore_errors=True)  # of a command that was interrupted
     shutil.rmtree(folder / OFFLINE, ignore_errors=True)
+    shutil.rmtree(folder / WORK, ignore_errors=True)  # of a sorter that failed before
     sorting = sorting_of(spikes, rate_hz).rename_units(list(spikes.unit_ids))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it was made in memory
@@ -167,11 +160,11 @@ def sorting_of(spikes: OfflineSpikes, rate_hz: float) -> Any:
     )
 
 
-def _reason(error: Exception) -> str:
-    """Return the last error in a sorter's trace, which SpikeInterface passes on as one text."""
-    lines = [line.strip() for line in str(error).splitlines()]
+def _reason(printed: str) -> str:
+    """Return the last error in what a sorter has printed."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
     named = [line for line in lines if ERROR_LINE.match(line)]
-    text = (named or lines or [""])[-1] or type(error).__name__
+    text = (named or lines or ["it printed nothing"])[-1]
     return shown(text.rstrip("."), limit=300)
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -26,12 +29,16 @@ from tests.support.planted_voltages import (
     save_sorting,
     write_rows,
 )
+from tests.support.processes import DEADLINE_S
+from tests.support.wait_until import wait_until
 
 pytestmark = pytest.mark.filterwarnings(
     # SpikeInterface leaves the files of its recordings to the garbage collector.
     "ignore::pytest.PytestUnraisableExceptionWarning",
     "ignore::ResourceWarning",
 )
+
+ROOT = Path(__file__).parents[2]
 
 MINUTES = 0.15
 """Nine of the twelve seconds that are recorded."""
@@ -207,6 +214,22 @@ def test_an_input_that_has_changed_is_refused(planted, inputs, tmp_path, capsys)
     assert "and is 'missing'" in refuse(words, capsys)
 
 
+def test_another_recording_at_the_same_path_is_refused_on_resuming(planted, tmp_path, capsys):
+    """Spikes of one and voltages of another."""
+    out, place = tmp_path / "out", tmp_path / "recording"
+    shutil.copytree(planted.path, place)
+    words = command(planted, out)
+    words[1] = str(place)
+    assert main(words) == 0
+    document = json.loads((out / FACTS).read_text())
+    document["finished"] = {"sort": document["finished"]["sort"]}
+    (out / FACTS).write_text(json.dumps(document))
+    voltages = np.memmap(next(place.glob("*.raw")), dtype=np.int16)
+    voltages[: voltages.size // 2] += 1
+    voltages.flush()
+    assert f"is not the recording that {out} was begun with" in refuse(words, capsys)
+
+
 def test_a_recording_shorter_than_asked_is_refused(planted, tmp_path, capsys):
     """With its length, and what to give; no folder is made."""
     words = ["calibrate", str(planted.path), str(tmp_path / "out"), "--minutes", "3"]
@@ -304,9 +327,9 @@ def test_a_sorter_that_fails_is_named_with_its_last_error(planted, tmp_path, cap
     assert "the sorter simple ended with an error: ModuleNotFoundError: No module" in sentence
     assert "Traceback" not in sentence
     assert (out / "sorter").is_dir()
-    # The folder can be used for the same command again, and says so to another one.
-    words[-1] = "lupin"
-    assert "--sorter was 'simple' and is 'lupin'" in refuse(words, capsys)
+    # Nothing of it is kept, so that other options may follow.
+    assert main(command(planted, out)) == 0
+    assert not (out / "sorter").exists()
 
 
 def test_what_is_no_recording_is_refused(planted, tmp_path, capsys):
@@ -318,12 +341,9 @@ def test_what_is_no_recording_is_refused(planted, tmp_path, capsys):
 
 
 UNCOMPILED = """
-import sys
 from spikeinterface.sortingcomponents.clustering import isosplit_isocut
 real = isosplit_isocut.jisotonic5
 isosplit_isocut.jisotonic5 = lambda x, w: real(x, w) if len(x) else (x.copy(), x.copy())
-from neurrate.cli import main
-sys.exit(main(sys.argv[1:]))
 """
 """Compiling the sorter takes a minute; without, it takes seconds for a recording as short. But
 SpikeInterface 0.105 writes to the first place of an empty array, which only compiled code may."""
@@ -335,9 +355,37 @@ def test_the_default_sorter_finds_planted_units(tmp_path):
     planted = plant_recording(tmp_path, n_units=4, seconds=10.0)
     out = tmp_path / "out"
     words = ["calibrate", str(planted.path), str(out), "--minutes", str(1 / 6)]
-    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
-    command = [sys.executable, "-c", UNCOMPILED, *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    (tmp_path / "sitecustomize.py").write_text(UNCOMPILED)  # runs in the sorter's process too
+    done = subprocess.run(
+        [sys.executable, "-m", "neurrate.cli", *words],
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert len(read_templates(out).population) >= 3
     assert not (out / "sorter").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_of_a_sorter_goes_on_when_the_command_is_stopped(planted, tmp_path, number):
+    """The sorter and its pool end with the command, even where that is killed."""
+    out = tmp_path / "out"
+    words = ["calibrate", str(planted.path), str(out), "--minutes", "0.2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "neurrate.cli", *words],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        command = psutil.Process(process.pid)
+        wait_until(lambda: (out / "sorter" / "output").is_dir(), deadline_s=DEADLINE_S)
+        started = command.children(recursive=True)
+        assert started
+        os.killpg(process.pid, number)
+        process.wait(timeout=DEADLINE_S)
+        wait_until(lambda: not any(child.is_running() for child in started), deadline_s=DEADLINE_S)
+    finally:
+        process.kill()
+        process.wait()

@@ -44,7 +44,10 @@ def test_depths_are_half_open(tmp_path):
         ("depth_from,depth_to,area\n0,x,CA1\n", "must be a number below depth_to"),
         ("depth_from,depth_to,area\n500,900,CA1\n", "no channel lies in its ranges"),
         ("site,area\n0,CA1\n", "it needs the columns channel, area or"),
-        ("channel,region\n0,CA1\n", "area is missing"),
+        (
+            "channel,region\n0,CA1\n",
+            "or depth_from, depth_to, area; there are channel",
+        ),
         ("channel,area\n", "no row"),
     ],
 )

@@ -38,7 +38,7 @@ def test_finished_stages_are_known_to_the_next_command(tmp_path):
 
 def test_other_options_are_refused_with_what_differs(tmp_path):
     """So that a folder never holds steps of two calibrations."""
-    begin_calibration(tmp_path / "out", OPTIONS, command="")
+    begin_calibration(tmp_path / "out", OPTIONS, command="").finish("sort")
     with pytest.raises(UserError, match=r"--minutes was 10.0 and is 5.0.*--sorting .*out/offline"):
         begun_calibration(tmp_path / "out", {**OPTIONS, "--minutes": 5.0})
 
