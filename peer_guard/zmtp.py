@@ -17,7 +17,7 @@ MORE, LONG, COMMAND = 1, 2, 4
 """Flags of a frame: another part follows, the length has 8 bytes, no message but a command."""
 
 SIGNATURE_BYTES = 10
-NULL_MECHANISM = b"NULL".ljust(20, b"\0")
+NULL_MECHANISM, CURVE_MECHANISM = b"NULL".ljust(20, b"\0"), b"CURVE".ljust(20, b"\0")
 V2_GREETING_BYTES, V3_GREETING_BYTES = 12, 64
 V2_SOCKET_TYPES = {1: b"PUB", 2: b"SUB", 9: b"XPUB", 10: b"XSUB"}
 
@@ -31,13 +31,13 @@ MAX_COMMAND_BYTES = 4096
 
 REASONS = (
     "greeting", "version", "mechanism", "socket_type", "handshake", "frame", "size", "parts",
-    "commands", "request", "subscriptions", "connections",
+    "commands", "request", "subscriptions", "connections", "key", "replay", "encryption",
 )  # fmt: skip
 """Why a peer is disconnected.
 
 ``greeting``, ``version``, ``mechanism``, ``socket_type``
-    It does not speak ZMTP, not version 2 or 3, asks for a security that is not there, or is no
-    publisher where one is expected, or no subscriber.
+    It does not speak ZMTP, not version 2 or 3, has no keys where there are some or has some where
+    there are none, or is no publisher where one is expected, or no subscriber.
 ``handshake``
     It did not introduce itself in time, or left or erred before it had.
 ``frame``
@@ -52,20 +52,33 @@ REASONS = (
     One subscriber has too many, or they take too much memory.
 ``connections``
     From one machine: too many at once. In all: no more are accepted until one has left.
+``key``
+    Its key is not on the list, or is no longer; or one side has another public key of the other
+    than the right one.
+``replay``
+    It sent what was recorded of another connection, or a message twice.
+``encryption``
+    What it sent was changed on the way, or is not what CURVE says.
 """
 
 
 class PeerViolation(Exception):  # noqa: N818 - what the peer did, no error of ours
     """A peer broke a rule; its connection is to be closed."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.detail = detail  # for the log
 
 
 def ready(socket_type: bytes) -> bytes:
     """Return the command that says which kind of socket one is."""
-    return command(b"\x05READY\x0bSocket-Type" + len(socket_type).to_bytes(4, "big") + socket_type)
+    return command(b"\x05READY" + socket_type_property(socket_type))
+
+
+def socket_type_property(socket_type: bytes) -> bytes:
+    """Return the property of a READY that says which kind of socket one is."""
+    return b"\x0bSocket-Type" + len(socket_type).to_bytes(4, "big") + socket_type
 
 
 def command(body: bytes) -> bytes:
@@ -73,7 +86,7 @@ def command(body: bytes) -> bytes:
     return bytes((COMMAND, len(body))) + body
 
 
-def greeting_bytes(data: bytes | bytearray) -> int:
+def greeting_bytes(data: bytes | bytearray, *, mechanism: bytes = NULL_MECHANISM) -> int:
     """Return the length of a greeting at the beginning of `data`; 0 while it is incomplete.
 
     Raises
@@ -92,9 +105,17 @@ def greeting_bytes(data: bytes | bytearray) -> int:
         raise PeerViolation("version")
     if len(data) < V3_GREETING_BYTES:
         return 0
-    if data[12:32] != NULL_MECHANISM:
-        raise PeerViolation("mechanism")
+    if data[12:32] != mechanism:
+        raise PeerViolation("mechanism", _other_mechanism(bytes(data[12:32])))
     return V3_GREETING_BYTES
+
+
+def _other_mechanism(asked: bytes) -> str:
+    """Say for the log what a peer has in place of what it should have."""
+    return {
+        NULL_MECHANISM: "it has no keys, and needs some here",
+        CURVE_MECHANISM: "it asks for keys, and there are none here",
+    }.get(asked, "")
 
 
 def frame_header(data: bytes | bytearray | memoryview, at: int) -> tuple[int, int, int] | None:
