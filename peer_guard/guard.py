@@ -123,10 +123,12 @@ class Guard:
         """Close every connection; peers may come again."""
         raise NotImplementedError
 
-    def _count(self, reason: str, peer: str) -> None:
+    def _count(self, reason: str, peer: str, detail: str = "") -> None:
         self.dropped[reason] += 1
         now_s = time.monotonic()
         if now_s >= self._logged_s.get(reason, 0.0):
             self._logged_s[reason] = now_s + LOG_EVERY_S
             fields = {"guard": self._what, "reason": reason, "peer": peer}
+            if detail:
+                fields["detail"] = detail
             logger.warning("peer dropped", extra=fields | {"n_dropped": self.dropped[reason]})

@@ -99,7 +99,7 @@ class Flow:
 class Connection:
     """Both directions between a peer and our own socket.
 
-    ``inward`` is what the peer sends, checked; ``outward`` what it is sent, passed on as it is.
+    ``inward`` is what the peer sends, checked; ``outward`` what it is sent, as it is or encrypted.
     `inner` may be given later.
     """
 
@@ -114,10 +114,10 @@ class Connection:
         self.began_s = time.monotonic()
         self._buffer = buffer
 
-    def join(self, inner: socket.socket) -> None:
-        """Connect it to our own socket."""
+    def join(self, inner: socket.socket, check: Check) -> None:
+        """Connect it to our own socket, whose chunks go through `check`."""
         self.inner = self.inward.sink = inner
-        self.outward = Flow(inner, self.outer, self._buffer, lambda chunk: chunk)
+        self.outward = Flow(inner, self.outer, self._buffer, check)
 
     def end_halves(self) -> None:
         """Pass the end of one side on to the other.

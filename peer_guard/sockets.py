@@ -7,15 +7,20 @@ import os
 import zmq
 
 from contracts.address import IpcAddress, TcpAddress
+from contracts.allow_list import ServerKeys
 from peer_guard.guard import inner_path
 from peer_guard.listening import ListeningSocket
 from peer_guard.subscriber_guard import MAX_CONNECTIONS, SubscriberGuard
 
 
 def bind_guarded(
-    socket: zmq.Socket[bytes], wanted: TcpAddress | IpcAddress, *, setting: str
+    socket: zmq.Socket[bytes],
+    wanted: TcpAddress | IpcAddress,
+    *,
+    setting: str,
+    keys: ServerKeys | None = None,
 ) -> SubscriberGuard:
-    """Bind a publisher's socket behind a guard that listens at an address.
+    """Bind an XPUB socket behind a guard that listens at an address, with or without keys.
 
     Raises
     ------
@@ -27,4 +32,4 @@ def bind_guarded(
     socket.set(zmq.IPC_FILTER_PID, os.getpid())
     socket.set(zmq.BACKLOG, MAX_CONNECTIONS)
     socket.bind(f"ipc://{inner}")
-    return SubscriberGuard(listening, inner, what=setting)
+    return SubscriberGuard(listening, inner, what=setting, keys=keys)

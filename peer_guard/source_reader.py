@@ -22,13 +22,14 @@ from contextlib import suppress
 from threading import Lock
 
 from contracts.address import IpcAddress, TcpAddress
+from contracts.keys import ClientKeys
 from peer_guard import guard
-from peer_guard.bucket import TokenBucket
+from peer_guard.dialled_source import DialledSource
 from peer_guard.guard import LOOK_S, Guard
 from peer_guard.listening import connect_unix
-from peer_guard.relay import CHUNK_BYTES, close_watched
-from peer_guard.source_stream import MAX_WAITING, Part, SourceLimits, SourceStream
-from peer_guard.zmtp import GREETING, SUBSCRIBE_TO_ALL, PeerViolation, command, ready
+from peer_guard.relay import close_watched
+from peer_guard.source_stream import MAX_WAITING, Part, SourceLimits
+from peer_guard.zmtp import PeerViolation
 
 MAX_WAITING_BYTES = 64 << 20
 """Read and not yet taken: four of the largest messages, or 20 s of the busiest probe."""
@@ -40,9 +41,6 @@ much of six probes."""
 PASS_BYTES = 1 << 18
 """Read by one call of `SourceReader.read`."""
 
-COMMANDS_PER_S, COMMANDS_AT_ONCE = 100.0, 1000
-"""Heartbeats, of which a few a second are usual. Each is answered."""
-
 RETRY_S = 0.1
 """A source that is not there is looked for this often, as libzmq does."""
 
@@ -52,71 +50,6 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 HEALTHY_S = 60.0
 """After a connection that lasted so long, pauses begin from the first again."""
 
-MAX_CONTEXT_BYTES = 16
-"""Of a PING, which is returned with the PONG (RFC 37)."""
-
-
-class _Source:
-    """A connection to the source."""
-
-    def __init__(
-        self, connected: socket.socket, limits: SourceLimits, messages: deque[list[Part]]
-    ) -> None:
-        self.socket = connected
-        self.stream = SourceStream(limits, messages)
-        self.commands = TokenBucket(COMMANDS_PER_S, COMMANDS_AT_ONCE)
-        self.began_s = time.monotonic()
-        self.has_ended = False
-        self._has_answered = False
-        connected.send(GREETING)
-
-    def receive(self) -> tuple[int, bool]:
-        """Read a chunk; return its bytes, and whether more may be there.
-
-        Raises
-        ------
-        PeerViolation
-            What is wrong with it.
-        OSError
-            If the connection is broken.
-        """
-        stream = self.stream
-        if stream.is_full:
-            stream.feed(b"")
-            self._answer()
-            return 0, True
-        try:
-            if stream.open_body is not None:
-                wanted = len(stream.open_body)
-                n_bytes = self.socket.recv_into(stream.open_body)
-                stream.fill(n_bytes)
-            else:
-                wanted = CHUNK_BYTES
-                chunk = self.socket.recv(wanted)
-                n_bytes = len(chunk)
-                stream.feed(chunk)
-        except BlockingIOError:
-            return 0, False
-        self.has_ended = not n_bytes
-        self._answer()
-        return n_bytes, n_bytes == wanted
-
-    def _answer(self) -> None:
-        stream = self.stream
-        if stream.has_greeted and not self._has_answered:
-            self._has_answered = True
-            self.socket.send(ready(b"SUB") + SUBSCRIBE_TO_ALL)
-        if not stream.n_commands:
-            return
-        self.commands.spend(stream.n_commands)
-        stream.n_commands = 0
-        pongs = [command(b"\x04PONG" + one[:MAX_CONTEXT_BYTES]) for one in stream.pings]
-        stream.pings.clear()
-        if self.commands.available(time.monotonic()) < 0:
-            raise PeerViolation("commands")
-        if pongs and self.socket.send(b"".join(pongs)) < sum(map(len, pongs)):
-            raise PeerViolation("commands")  # it does not even read the answers
-
 
 class SourceReader(Guard):
     """Connects to a source, and subscribes to everything.
@@ -124,17 +57,23 @@ class SourceReader(Guard):
     `take`, `read` and `poll_fds` are for one thread, the reader's.
     """
 
-    def __init__(self, address: TcpAddress | IpcAddress, limits: SourceLimits) -> None:
+    def __init__(
+        self,
+        address: TcpAddress | IpcAddress,
+        limits: SourceLimits,
+        keys: ClientKeys | None = None,
+    ) -> None:
         super().__init__(str(address))
         # Held by whoever reads or changes the connection: the reader, which never waits for it, or
         # the guard's thread.
         self._lock = Lock()
         self._address = address
         self._limits = limits
+        self._keys = keys
         self._messages: deque[list[Part]] = deque()
         self._n_closed_bytes = 0  # of messages that earlier connections brought
         self._n_taken_bytes = 0  # written by the reader alone
-        self._source: _Source | None = None
+        self._source: DialledSource | None = None
         self._read_s = 0.0  # when it was last read
         # Readable once the thread has changed something that the reader may wait for.
         self._news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -200,16 +139,16 @@ class SourceReader(Guard):
             n_read += n_bytes
         return False
 
-    def _has_room(self, source: _Source) -> bool:
+    def _has_room(self, source: DialledSource) -> bool:
         n_bytes = self._n_closed_bytes + source.stream.n_message_bytes - self._n_taken_bytes
         return n_bytes <= MAX_WAITING_BYTES and len(self._messages) < MAX_WAITING
 
-    def _receive(self, source: _Source) -> tuple[int, bool]:
+    def _receive(self, source: DialledSource) -> tuple[int, bool]:
         """Read a chunk; the connection is closed if it has ended or breaks a rule."""
         try:
             n_bytes, has_more = source.receive()
         except PeerViolation as violation:
-            self._drop(violation.reason)
+            self._drop(violation)
             return 0, False
         except OSError:
             source.has_ended = True
@@ -219,17 +158,17 @@ class SourceReader(Guard):
         if source.stream.is_ready:
             self._close_source()
         else:
-            self._drop("handshake")
+            self._drop(source.end_violation)
         return n_bytes, False
 
-    def _drop(self, reason: str) -> None:
+    def _drop(self, violation: PeerViolation) -> None:
         """Disconnect a source that has broken a rule, and let it wait, each time longer."""
         now_s = time.monotonic()
         if self._source is not None and now_s - self._source.began_s > HEALTHY_S:
             self._pause_s = FIRST_PAUSE_S
         self._due_s = now_s + self._pause_s
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-        self._count(reason, str(self._address))
+        self._count(violation.reason, str(self._address), violation.detail)
         self._close_source()
 
     def _close_source(self) -> None:
@@ -259,7 +198,7 @@ class SourceReader(Guard):
                         self._tell()
             elif source is not None:
                 if now_s - source.began_s > guard.HANDSHAKE_S:
-                    self._drop("handshake")
+                    self._drop(PeerViolation("handshake"))
             elif self._dialling is not None:
                 if now_s - self._dialled_s > guard.HANDSHAKE_S:
                     self._stop_dialling(now_s)
@@ -299,8 +238,8 @@ class SourceReader(Guard):
         self._selector.unregister(connected)
         self._dialling = None
         try:
-            self._source = _Source(connected, self._limits, self._messages)
-        except OSError:
+            self._source = DialledSource(connected, self._limits, self._messages, self._keys)
+        except (OSError, PeerViolation):
             connected.close()
             self._due_s = time.monotonic() + RETRY_S
             return

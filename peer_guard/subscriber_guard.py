@@ -16,8 +16,10 @@ from collections.abc import Callable
 from functools import partial
 
 from contracts.address import MAX_REQUEST_BYTES
+from contracts.allow_list import ServerKeys
 from peer_guard import guard
 from peer_guard.bucket import TokenBucket
+from peer_guard.curve import NOT_LISTED, CurveServer
 from peer_guard.guard import LOOK_S, Guard
 from peer_guard.listening import ListeningSocket, connect_unix
 from peer_guard.relay import CHUNK_BYTES, Connection, Flow, watch
@@ -57,18 +59,56 @@ logger = logging.getLogger(__name__)
 
 
 class _Subscriber(Connection):
-    """A subscriber's connection and what it has asked for."""
+    """A subscriber's connection and what it has asked for; with `curve`, encrypted."""
 
-    def __init__(self, outer: socket.socket, host: str, guard: SubscriberGuard) -> None:
+    def __init__(
+        self, outer: socket.socket, host: str, guard: SubscriberGuard, curve: CurveServer | None
+    ) -> None:
         self.stream = SubscriberStream(SubscriberLimits(request_bytes=MAX_REQUEST_BYTES))
         self.host = host
-
-        def check(chunk: memoryview) -> bytes:
-            self.stream.add(bytes(chunk))
-            return guard.take(self)
-
-        inward = Flow(outer, None, guard.read_buffer, check)
+        self.curve = curve
+        self._guard = guard
+        inward = Flow(outer, None, guard.read_buffer, self._check)
         super().__init__(outer, host or "this machine", inward, guard.write_buffer)
+
+    def _check(self, chunk: memoryview) -> bytes:
+        """Return what of a chunk of the peer's goes to our socket."""
+        received = bytes(chunk)
+        if self.curve is not None:
+            received = self.curve.receive(received)
+            self.send_reply()
+            self.inward.is_paused = self.curve.is_holding
+        self.stream.add(received)
+        return self._guard.take(self)
+
+    def _pass(self, chunk: memoryview) -> bytes | memoryview:
+        """Return what the peer gets of a chunk of our socket's."""
+        if self.curve is None:
+            return chunk
+        sealed = self.curve.seal(chunk)
+        if held := self.curve.take_held():
+            self.inward.is_paused = False
+            self.stream.add(held)
+            self.inward.write(self._guard.take(self))
+        return sealed
+
+    def send_reply(self) -> None:
+        """Send what the handshake of CURVE has to send now.
+
+        Raises
+        ------
+        PeerViolation
+            If the peer does not read it.
+        OSError
+            If the connection is broken.
+        """
+        reply = b"" if self.curve is None else self.curve.take_reply()
+        if reply and self.outer.send(reply) < len(reply):
+            raise PeerViolation("handshake")
+
+    def join_inner(self, inner: socket.socket) -> None:
+        """Connect it to our own socket."""
+        self.join(inner, self._pass)
 
 
 class SubscriberGuard(Guard):
@@ -77,11 +117,20 @@ class SubscriberGuard(Guard):
     That socket must admit connections of this process alone (``ZMQ_IPC_FILTER_PID``).
     ``address`` is where it listens, with the port that was found free.
     ``n_ignored`` counts messages of subscribers that concern no topic, and which went no further.
+    With `keys`, only who has one of the keys on their list is let in, and stays while it is there.
     """
 
-    def __init__(self, listening: ListeningSocket, inner: str, *, what: str) -> None:
+    def __init__(
+        self,
+        listening: ListeningSocket,
+        inner: str,
+        *,
+        what: str,
+        keys: ServerKeys | None = None,
+    ) -> None:
         super().__init__(what)
         self.address = listening.address
+        self._keys = keys
         self.n_ignored = 0
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         self.write_buffer = memoryview(bytearray(CHUNK_BYTES))
@@ -123,7 +172,7 @@ class SubscriberGuard(Guard):
             subscriber.inward.is_paused = True
             self._waiting.append(subscriber)
         if passed and subscriber.inner is None:
-            subscriber.join(connect_unix(self._inner))
+            subscriber.join_inner(connect_unix(self._inner))
         return passed
 
     def _drop_largest(self, subscriber: _Subscriber) -> None:
@@ -148,6 +197,8 @@ class SubscriberGuard(Guard):
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + LOOK_S
             self._drop_silent(now_s)
+            if self._keys is not None and self._keys.allowed.refresh():
+                self._drop_revoked(self._keys)
         if self._has_taken:
             self._has_taken = False
             time.sleep(REST_S)
@@ -161,6 +212,12 @@ class SubscriberGuard(Guard):
             elif now_s - subscriber.began_s > guard.HANDSHAKE_S and not subscriber.stream.is_ready:
                 self._drop(subscriber, "handshake")
 
+    def _drop_revoked(self, keys: ServerKeys) -> None:
+        for subscriber in list(self._subscribers):
+            curve = subscriber.curve
+            if curve is not None and curve.client_key and curve.client_key not in keys.allowed:
+                self._drop(subscriber, "key", NOT_LISTED)
+
     def _on_ready(
         self, subscriber: _Subscriber, flows: tuple[Flow | None, Flow | None], events: int
     ) -> None:
@@ -173,7 +230,7 @@ class SubscriberGuard(Guard):
             action()
             subscriber.end_halves()
         except PeerViolation as violation:
-            self._drop(subscriber, violation.reason)
+            self._drop(subscriber, violation.reason, violation.detail)
         except OSError:
             self._end(subscriber)
         except Exception:  # an error of ours costs one peer, and not all of them
@@ -200,8 +257,8 @@ class SubscriberGuard(Guard):
         else:
             self._drop(subscriber, "handshake")
 
-    def _drop(self, subscriber: _Subscriber, reason: str) -> None:
-        self._count(reason, subscriber.peer)
+    def _drop(self, subscriber: _Subscriber, reason: str, detail: str = "") -> None:
+        self._count(reason, subscriber.peer, detail)
         self._forget(subscriber)
 
     def _turn(self, subscriber: _Subscriber) -> None:
@@ -248,10 +305,20 @@ class SubscriberGuard(Guard):
         outer.setblocking(False)
         if outer.family == socket.AF_INET:
             outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        subscriber = _Subscriber(outer, host, self)
+        subscriber = _Subscriber(outer, host, self, self._new_curve())
         self._subscribers.add(subscriber)
         self._hosts[host] += 1
-        self._watch(subscriber)
+        self._try(subscriber, subscriber.send_reply)
+
+    def _new_curve(self) -> CurveServer | None:
+        if self._keys is None:
+            return None
+        return CurveServer(
+            self._keys.own,
+            self._keys.allowed.__contains__,
+            socket_type=b"XPUB",
+            max_body_bytes=MAX_REQUEST_BYTES,
+        )
 
     def _forget(self, subscriber: _Subscriber) -> None:
         if subscriber not in self._subscribers:
