@@ -29,6 +29,7 @@ def sorter(
     method: str = "tdc-peeler",
     block_ms: float = 100.0,
     when_behind: str = "wait",
+    workers: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 0,
     speed: str = "1",
     seconds: Seconds | None = None,
     end_silence: Seconds | None = None,
@@ -67,6 +68,9 @@ def sorter(
     when_behind
         What to do when the sorter is half a second behind: wait (sort all, late), nearest (match
         by the cheapest method until it has caught up) or drop (skip blocks, as gaps).
+    workers
+        Processes that match blocks at the same time; 0 takes one for each 192 channels, and no
+        more than there are cores. They do not change what is found.
     speed
         Recorded seconds per second, or max: as fast as it goes, lossless. Of recordings, and of a
         file of SpikeGLX that is over: a rig comes at its own pace.
@@ -113,7 +117,7 @@ def sorter(
         report = sort_live(
             voltages,
             templates,
-            SorterOptions(stream, method, block_ms, when_behind, speed_factor(speed)),
+            SorterOptions(stream, method, block_ms, when_behind, speed_factor(speed), workers),
             SorterPlace(bind, insecure, metrics_port, wait_subscribers),
             additions.additions("sync bit 6"),
             HostClock(),

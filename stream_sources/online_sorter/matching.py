@@ -15,7 +15,7 @@ from stream_sources.online_sorter.templates import SorterTemplates, probe_of
 METHODS = ("nearest", "tdc-peeler", "wobble", "circus-omp")
 """By processor time, the cheapest first (docs/online-sorter.md)."""
 
-DEFAULT_METHOD = "tdc-peeler"
+DEFAULT_METHOD, CHEAPEST = "tdc-peeler", METHODS[0]
 
 MS_BEFORE, MS_AFTER = 0.5, 0.8
 """The least that a template must have around its spike: what ``tdc-peeler`` compares."""
@@ -99,19 +99,14 @@ def matching_node(templates: SorterTemplates, method: str) -> Any:
         As for `Matcher`.
     """
     check_method(method)
-    rate_hz, n_before = templates.rate_hz, templates.n_before
-    n_after = templates.n_samples - n_before
-    if n_before / rate_hz * 1e3 < MS_BEFORE or n_after / rate_hz * 1e3 < MS_AFTER:
-        raise UserError(
-            f"templates must have {MS_BEFORE} ms before a spike and {MS_AFTER} ms after it, got "
-            f"{n_before / rate_hz * 1e3:.2f} and {n_after / rate_hz * 1e3:.2f} ms "
-            f"({templates.origin}). Calibrate anew."
-        )
+    check_templates(templates)
     from spikeinterface.core import NumpyRecording
     from spikeinterface.sortingcomponents.matching.method_list import matching_methods
 
     background = NumpyRecording(
-        [templates.background_uv], rate_hz, channel_ids=np.array(templates.layout.channel_ids)
+        [templates.background_uv],
+        templates.rate_hz,
+        channel_ids=np.array(templates.layout.channel_ids),
     )
     background.set_probe(probe_of(templates.layout))
     node_class = matching_methods[method]
@@ -124,6 +119,24 @@ def matching_node(templates: SorterTemplates, method: str) -> Any:
     if method == "wobble":
         options |= {"shared_memory": False, "parameters": {"shared_memory": False}}
     return node_class(background, templates=templates.spikeinterface_templates(), **options)
+
+
+def check_templates(templates: SorterTemplates) -> None:
+    """Refuse templates that are too short to be compared.
+
+    Raises
+    ------
+    UserError
+        With their length.
+    """
+    rate_hz, n_before = templates.rate_hz, templates.n_before
+    n_after = templates.n_samples - n_before
+    if n_before / rate_hz * 1e3 < MS_BEFORE or n_after / rate_hz * 1e3 < MS_AFTER:
+        raise UserError(
+            f"templates must have {MS_BEFORE} ms before a spike and {MS_AFTER} ms after it, got "
+            f"{n_before / rate_hz * 1e3:.2f} and {n_after / rate_hz * 1e3:.2f} ms "
+            f"({templates.origin}). Calibrate anew."
+        )
 
 
 def check_method(method: str) -> None:

@@ -34,10 +34,11 @@ from contracts.spikes import Mark, SpikeBatch
 from stream_sources.live import MAX_HOLE_S
 from stream_sources.online_sorter.blocks import BlockCutter, VoltageBlock
 from stream_sources.online_sorter.causal_filter import CausalFilter
+from stream_sources.online_sorter.match_pool import MatchPool, automatic_workers
 from stream_sources.online_sorter.matching import (
+    CHEAPEST,
     DEFAULT_METHOD,
     FoundSpikes,
-    Matcher,
     check_method,
 )
 from stream_sources.online_sorter.sorter_load import BEHIND_S, SorterLoad, check_when_behind
@@ -59,6 +60,10 @@ BLOCK_MS = (10.0, 500.0)
 """Shorter blocks are mostly margin; longer ones would be half of the span of a batch or more."""
 
 
+MAX_WORKERS = 64
+"""Each takes some 500 MB."""
+
+
 @dataclass(frozen=True, slots=True)
 class SorterOptions:
     """How to sort.
@@ -75,6 +80,8 @@ class SorterOptions:
         One of `sorter_load.WHEN_BEHIND`.
     speed : float or None
         Recorded seconds per second of the voltages; None where they wait for us.
+    n_workers : int
+        Blocks that are matched at the same time; 0 takes `match_pool.automatic_workers`.
     """
 
     stream: str = "sorter"
@@ -82,6 +89,7 @@ class SorterOptions:
     block_ms: float = 100.0
     when_behind: str = "wait"
     speed: float | None = 1.0
+    n_workers: int = 0
 
     def check(self) -> None:
         """Refuse what cannot be.
@@ -99,6 +107,8 @@ class SorterOptions:
             raise UserError(
                 f"--block-ms must be from {shortest:g} to {longest:g}, got {self.block_ms:g}."
             )
+        if not 0 <= self.n_workers <= MAX_WORKERS:
+            raise UserError(f"--workers must be from 0 to {MAX_WORKERS}, got {self.n_workers}.")
 
 
 @dataclass(slots=True)
@@ -167,14 +177,17 @@ class OnlineSorterSource:
         self._voltages = voltages
         self._rate_hz, self._channel_ids = voltages.rate_hz, voltages.layout.channel_ids
         self._filter = CausalFilter(templates.preprocessing, templates.rate_hz)
-        self._matcher = Matcher(templates, self.options.method)
-        self._cheapest = (
-            Matcher(templates, "nearest") if self.options.when_behind == "nearest" else None
+        methods = {self.options.method, CHEAPEST}
+        if self.options.when_behind != CHEAPEST:
+            methods = {self.options.method}
+        self._pool = MatchPool(
+            templates,
+            tuple(sorted(methods)),
+            n_workers=self.options.n_workers or automatic_workers(templates.n_channels),
         )
         # Of the templates' nominal rate, so that a calibration is cut at the same samples.
         block = max(1, round(self.options.block_ms / 1e3 * templates.rate_hz))
-        self._margin = max(m.margin for m in (self._matcher, self._cheapest) if m)
-        self._cutter = BlockCutter(block, self._margin, templates.n_channels)
+        self._cutter = BlockCutter(block, self._pool.margin, templates.n_channels)
         self._run = _SortedRun(new_run(), "")
         self._is_behind = False
         self._skipped_s = 0.0  # in a row
@@ -189,6 +202,7 @@ class OnlineSorterSource:
     def messages(self) -> Iterator[SpikeBatch | Mark | None]:
         """Yield batches and marks as they come, and None while there are no voltages."""
         for item in self._voltages.chunks():
+            yield from self._matched()
             if item is None:
                 self._catch_up()
                 yield None
@@ -211,11 +225,9 @@ class OnlineSorterSource:
         return iter(())
 
     def close(self) -> None:
-        """Release the voltages and what the methods hold; `messages` ends."""
+        """Release the voltages, the processes and what the methods hold; `messages` ends."""
         self._voltages.close()
-        self._matcher.close()
-        if self._cheapest:
-            self._cheapest.close()
+        self._pool.close()
 
     def _follow(self, voltages_run: str) -> Iterator[SpikeBatch]:
         """Go over to another run of the voltages."""
@@ -280,27 +292,42 @@ class OnlineSorterSource:
     def _sort_rest(self) -> Iterator[SpikeBatch]:
         for block in self._cutter.flush():
             yield from self._sort(block)
+        yield from self._matched(at_most_pending=0)
 
     def _sort(self, block: VoltageBlock) -> Iterator[SpikeBatch]:
-        """Find the spikes of a block, unless it is skipped."""
+        """Have the spikes of a block found, unless it is skipped; yield what was found before."""
         duration_s = (block.stop - block.start) / self._rate_hz
-        matcher = self._matcher
+        method = self.options.method
         if self._falls_behind():
-            if self.options.when_behind == "nearest" and self._cheapest:
-                matcher = self._cheapest
+            if self.options.when_behind == CHEAPEST:
+                method = CHEAPEST
                 self.counters.n_blocks_nearest += 1
             elif self.options.when_behind == "drop" and self._skipped_s + duration_s < MAX_HOLE_S:
                 self._skipped_s += duration_s
                 self.counters.n_blocks_skipped += 1
                 return
         self._skipped_s = 0.0
-        started = time.perf_counter()
-        found = matcher.match(block, self._margin)
-        self._track(block, found)
-        self.load.add_block(time.perf_counter() - started + self._filter_s, duration_s)
-        self._filter_s = 0.0
-        yield self._batch(block, found)
-        self._report()
+        self._pool.submit(block, method)
+        yield from self._matched()
+
+    def _matched(self, *, at_most_pending: int | None = None) -> Iterator[SpikeBatch]:
+        """Yield the batches of the blocks that are done, in order."""
+        for matched in self._pool.take(at_most_pending=at_most_pending):
+            block = matched.block
+            self._track(block, matched.found)
+            self.load.add_block(
+                self._work_s(matched.took_s), (block.stop - block.start) / self._rate_hz
+            )
+            self._filter_s = 0.0
+            yield self._batch(block, matched.found)
+            self._report()
+
+    def _work_s(self, match_s: float) -> float:
+        """Return the time that a block takes from what can be sorted: its share of the workers."""
+        n_workers = self._pool.n_workers
+        if n_workers == 1:
+            return match_s + self._filter_s
+        return max(match_s / n_workers, self._filter_s)  # beside each other
 
     def _batch(self, block: VoltageBlock, found: FoundSpikes) -> SpikeBatch:
         self._note_gap(block.start)
@@ -343,7 +370,9 @@ class OnlineSorterSource:
         return self._is_behind
 
     def _catch_up(self) -> None:
-        """Note that all voltages that have come are sorted."""
+        """Note that all voltages that have come are sorted, or in work."""
+        if self._pool.n_pending > self._pool.n_workers:
+            return
         self.load.has_caught_up()
         if self._is_behind:
             self._is_behind = False
@@ -351,7 +380,7 @@ class OnlineSorterSource:
             logger.warning("the sorter has caught up", extra={**skipped, **self._pace()})
 
     def _track(self, block: VoltageBlock, found: FoundSpikes) -> None:
-        for change in self.units.add(block, self._margin, found):
+        for change in self.units.add(block, self._pool.margin, found):
             unit = {"unit_id": self.population.units[change.row].label}
             if change.lost:
                 logger.warning("unit lost", extra={**unit, "why": change.lost})

@@ -161,11 +161,11 @@ class UnitTracker:
             self._is_changed, ~(similarity > BACK_SIMILARITY), similarity < LOST_SIMILARITY
         )
         expected = self._templates.rates_hz * self._recent_s
-        is_update_lostd = expected >= MIN_EXPECTED
+        is_expected = expected >= MIN_EXPECTED
         self._is_silent = np.where(
             self._is_silent,
             self._recent < BACK_RATE * expected,
-            is_update_lostd & (self._recent < LOST_RATE * expected),
+            is_expected & (self._recent < LOST_RATE * expected),
         )
         changes = np.flatnonzero(was_lost != (self._is_changed | self._is_silent))
         return [UnitChange(row, self._why(row)) for row in changes.tolist()]
