@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
+MAX_COLUMNS = 400
+"""Of a table in a file."""
+
+
 def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
     """Print rows as a table on standard output.
 
@@ -24,6 +28,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
         print(f"{shown(title)}: nothing")
         return
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
 
     table = Table(title=_literal(title), title_justify="left", title_style="bold")
@@ -31,7 +36,12 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
         table.add_column(_literal(column), overflow="fold")
     for row in rows:
         table.add_row(*(_literal(cell(value)) for value in row.values()))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # a file has no edge, and words stay whole
+        console.width = Measurement.get(
+            console, console.options.update(width=MAX_COLUMNS), table
+        ).maximum
+    console.print(table)
 
 
 def _literal(text: str) -> Text:
