@@ -14,8 +14,8 @@ One recording is generated: templates are estimated from its first part, and eac
 rest, as fast as it goes and, with two processes, at the pace of a probe: chunks of 20 ms become
 blocks of 100 ms. The latency is that of the paced run: from the arrival of the chunk with the last
 sample of a block until its message has come out of a socket, so the wait for the margin of the next
-chunk is in it. A method that is slower than real time is later and later, and its latency is of this length
-of recording only.
+chunk is in it. A method that is slower than real time is later and later, and its latency is of
+this length of recording only.
 
 "accuracy" is true positives over all true and all found spikes of a unit, within 0.4 ms. Templates
 are estimated from true spikes, without drift: what is found in a brain is less. "offline" is the
