@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +45,13 @@ def blocks(margin: int, n_blocks: int) -> list[VoltageBlock]:
     ]
 
 
-def match_all(pool: MatchPool) -> None:
-    """Match some blocks, one after the other."""
-    for block in blocks(pool.margin, 8):
-        pool.submit(block, METHOD)
+def match_on(pool: MatchPool) -> None:
+    """Match blocks until it fails: the end of a process is noticed when nothing else happens."""
+    for _ in range(1000):
+        for block in blocks(pool.margin, 8):
+            pool.submit(block, METHOD)
         pool.take(at_most_pending=0)
+        time.sleep(0.01)
 
 
 def test_two_processes_find_what_one_finds_in_the_same_order():
@@ -94,7 +97,7 @@ def test_a_process_that_is_killed_ends_the_sorter_with_a_sentence():
     ]
     workers[-1].kill()
     with pytest.raises(ChildError, match="a worker process of the sorter has ended"):
-        match_all(broken)
+        match_on(broken)
     broken.close()
 
 
@@ -127,10 +130,10 @@ def test_the_processes_end_with_one_that_is_killed(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         wait_until(lambda: not any(worker.is_running() for worker in workers))
+        process.stdout.close()
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
 
 
 def test_a_probe_is_given_one_worker_for_half_of_its_channels(monkeypatch):
