@@ -18,6 +18,7 @@ message        ``wire_errors``: ``taken``, second source   stream_registry      
 mark           ``marks_dropped``: unknown run, too many    ingest               ingest
 hello          ``wire_errors``: ``stream``, one too many   ingest               ingest
 hello          ``wire_errors``: ``rate``, too often        hello_reader         ingest
+batch          ``batches_before``: sent before we listened stream_registry      ingest
 batch          ``batches_lost``: never arrived             stream_registry      ingest
 batch          ``batches_duplicate``: came twice           stream_registry      ingest
 spike          ``spikes_late``: its bin is below the       bin_ring             pipeline
@@ -102,6 +103,8 @@ class Counters:
     spikes_late: int = 0  # pipeline: each spike dropped because its bin was below the watermark
     # Pipeline: each spike dropped because its unit is not in the encoder's population.
     spikes_unknown: int = 0
+    # Ingest: each batch that a stream had sent before it was joined, as its hello says.
+    batches_before: int = 0
     # Ingest: each sequence number that was skipped, when the next batch or the end arrives.
     batches_lost: int = 0
     # Ingest: each batch dropped because its sequence number is below the expected one.

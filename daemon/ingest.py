@@ -414,11 +414,13 @@ class Ingest:
         connection.streams.add(hello.stream)
         streams = self.registry.streams
         connection.is_live = not all(streams[name].hello.is_lossless for name in connection.streams)
+        self._counters.batches_before += hello.next_seq
         fields = {
             "stream": hello.stream,
             "source": shown(hello.source),
             "n_units": len(hello.population),
             "run": hello.run,
+            "n_batches_before": hello.next_seq,
         }
         if known:
             self._counters.stream_restarts += 1

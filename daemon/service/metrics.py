@@ -66,6 +66,11 @@ COUNTERS = (
         "ingest.extra_units = ignore; otherwise the source runs with another unit table.",
     ),
     MetricFamily(
+        "batches_before",
+        "Batches that sources had sent before this daemon listened to them, as their hellos say. "
+        "They are lost to it, and in no other count.",
+    ),
+    MetricFamily(
         "batches_lost",
         "Batches missing by their sequence numbers. Rising: the network or this process is too "
         "slow; the bins they covered count as gaps.",

@@ -168,6 +168,13 @@ def test_loss_duplicates_and_tail_are_counted(source, ingest, counters):
     assert (counters.batches_lost, counters.batches_duplicate) == (2 + 2, 2)
 
 
+def test_batches_from_before_it_listened_are_counted(source, ingest, counters):
+    """As many as the hello says that the source has sent."""
+    source.send(replace(HELLO, next_seq=5), batch(5))
+    assert len(taken(ingest)) == 2
+    assert (counters.batches_before, counters.batches_lost) == (5, 0)
+
+
 def test_restart_is_counted(source, ingest, counters):
     """A new run under the same name is a restart; the old run's batches are dropped."""
     source.send(HELLO, batch(7))
