@@ -7,8 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from contracts.clock import second_to_ns
 from contracts.narration import Narration
+from contracts.spikes import SpikeBatch
 from contracts.statistics import Statistics
 from contracts.trigger import Trigger
 from evaluation.latency.messages import percentiles
@@ -37,7 +41,14 @@ class LiveResult:
     sentence_ms: list[float] = field(default_factory=list)
     spikes_ms: list[float] = field(default_factory=list)  # until the daemon had its spikes
     trigger_ms: list[float] = field(default_factory=list)  # of the probe's rule
+    batches: list[SpikeBatch] = field(default_factory=list)
     summary: TrialSummary | None = None
+
+    def trains_ns(self, n_units: int) -> list[NDArray[np.int64]]:
+        """Return the spikes of each unit as the sorter sent them, session nanoseconds, in order."""
+        times = np.concatenate([np.empty(0, np.int64), *(b.spike_time_ns for b in self.batches)])
+        units = np.concatenate([np.empty(0, np.uint32), *(b.unit_index for b in self.batches)])
+        return [np.sort(times[units == row]) for row in range(n_units)]
 
     def to_json(self) -> dict[str, Any]:
         """Return the latencies and the counts."""
@@ -105,6 +116,7 @@ def live_plan(plan: TrialPlan, path: Path, calibration: Path, rules: Path) -> Tr
         plan,
         source=source,
         narrator_mode="worker",
+        listens_to_spikes=True,
         settings=(*plan.settings, f"triggers.rules={rules}"),
     )
 
@@ -123,6 +135,8 @@ def write_rules(path: Path, manifest: Manifest) -> Path:
 
 
 def _take(result: LiveResult, value: object, rig: EmulatedRig, *, is_repeat: bool) -> None:
+    if isinstance(value, SpikeBatch):
+        result.batches.append(value)
     if is_repeat:
         return
     if isinstance(value, Narration):

@@ -42,9 +42,9 @@ POPULATIONS = ("all", "shuffled", "silent")
 
 PERFECT, OFFLINE, ONLINE = "perfect spikes", "offline sorting", "online sorting"
 TRUE_PATCHES = "true patches"
-WHOLE, CALIBRATED = "the whole session", "the calibration minutes"
-"""What spikes were compared on. The online sorter's live spikes are not compared: its templates are
-of the minutes that its agreement is measured on."""
+WHOLE, LIVE = "the whole session", "the live minutes"
+"""What spikes were compared on. The online sorter's are those that it sent live: on the minutes of
+its templates it would look better than it is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,7 +53,7 @@ class _Sorted:
 
     manifest: Manifest
     recording: Path  # NWB file
-    quality: SortingQuality
+    quality: SortingQuality | None = None
 
 
 class RehearsalSession:
@@ -81,7 +81,8 @@ class RehearsalSession:
         with self._timed("live: sorting online, and narrating"):
             live = self._live(world, online, calibration)
         steps[ONLINE], n_missing = self._texts_live(world, online, live)
-        qualities = {name: one.quality for name, one in (*spikes.items(), (ONLINE, online))}
+        qualities = {name: one.quality for name, one in spikes.items()}
+        qualities[ONLINE] = self._live_quality(world, online.manifest, live)
         return assemble_rehearsal(
             world.facts,
             {name: StepScores(texts, qualities.get(name)) for name, texts in steps.items()},
@@ -94,7 +95,7 @@ class RehearsalSession:
 
     def _perfect(self, world: RehearsalWorld) -> _Sorted:
         manifest = self._encoder(world, world.session, "perfect")
-        return _Sorted(manifest, world.session, self._quality(world, world.trains, WHOLE))
+        return _Sorted(manifest, world.session, self._quality(world, world.trains))
 
     def _offline(self, world: RehearsalWorld) -> _Sorted:
         """Sort the whole recording as a laboratory does afterwards."""
@@ -103,22 +104,27 @@ class RehearsalSession:
         with self._timed("sorting the whole recording offline"):
             recording, trains = sort_session(world, self._folder, self._options(world))
         manifest = self._encoder(world, recording, "offline")
-        return _Sorted(manifest, recording, self._quality(world, trains, WHOLE))
+        return _Sorted(manifest, recording, self._quality(world, trains))
 
-    def _quality(
-        self, world: RehearsalWorld, found: Sequence[NDArray[np.int64]], measured_on: str
+    def _quality(self, world: RehearsalWorld, found: Sequence[NDArray[np.int64]]) -> SortingQuality:
+        return sorting_quality(world.trains, found, rate_hz=self._rate(world), measured_on=WHOLE)
+
+    def _live_quality(
+        self, world: RehearsalWorld, manifest: Manifest, live: LiveResult
     ) -> SortingQuality:
-        """Compare a sorting with what was planted in the same part of the session."""
-        cut = world.calibration.get_num_samples()
-        planted = world.trains
-        if measured_on == CALIBRATED:
-            planted = [train[train < cut] for train in planted]
-        return sorting_quality(planted, found, rate_hz=self._rate(world), measured_on=measured_on)
+        """Compare what was sent with what was planted after the cut, where live time begins."""
+        cut, rate_hz = world.calibration.get_num_samples(), self._rate(world)
+        trains_ns = live.trains_ns(len(manifest.population))
+        return sorting_quality(
+            [train[train >= cut] - cut for train in world.trains],
+            [ns_to_samples(train, rate_hz) for train in trains_ns],
+            rate_hz=rate_hz,
+            measured_on=LIVE,
+        )
 
     def _online(self, world: RehearsalWorld) -> tuple[_Sorted, Path]:
         """Calibrate on the first minutes, and train on what the online sorter finds in them."""
         from encoder_training.calibration.calibrate import NWB, calibrate
-        from encoder_training.calibration.online import load_online
 
         out = self._folder / "calibration"
         with self._timed("calibrating on the first minutes"):
@@ -130,10 +136,7 @@ class RehearsalSession:
             )
             calibrate(options, command=self._command, notify=lambda line: report(f"  {line}"))
         manifest = self._encoder(world, out / NWB, "online")
-        trains_ns = load_online(out).trains_ns(len(manifest.population))
-        found = [ns_to_samples(train, self._rate(world)) for train in trains_ns]
-        quality = self._quality(world, found, CALIBRATED)
-        return _Sorted(manifest, out / NWB, quality), out
+        return _Sorted(manifest, out / NWB), out
 
     def _planted(self, world: RehearsalWorld) -> Path:
         from encoder_training.calibration.offline import OFFLINE, save_offline

@@ -24,7 +24,7 @@ def test_the_quick_rehearsal_goes_all_the_way(tmp_path: Path):
     assert found["scores"]["true patches"]["all"]["object_f1"]["value"] > 0.8
     assert list(found["scores"]["online sorting"]) == ["all", "shuffled", "silent"]
     assert found["sorting"]["online sorting"]["n_found"] >= 4
-    assert found["sorting"]["online sorting"]["measured_on"] == "the calibration minutes"
+    assert found["sorting"]["online sorting"]["measured_on"] == "the live minutes"
     # All of the recording was sorted once, live, and none of it was lost on the way.
     sorter = found["latency"]["sorter"]
     assert sorter["n_runs"] == 1

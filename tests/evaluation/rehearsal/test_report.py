@@ -23,7 +23,7 @@ def rehearsal() -> Rehearsal:
     half = [text if row % 2 else "" for row, text in enumerate(right)]
     wrong = [*right[1:], right[0]]
     quality = SortingQuality(10, 9, 8, 0.9, 0.95, "the whole session")
-    online = SortingQuality(10, 9, 8, 0.9, 0.95, "the calibration minutes")
+    online = SortingQuality(10, 9, 8, 0.9, 0.95, "the live minutes")
     return assemble_rehearsal(
         facts,
         {
@@ -78,7 +78,7 @@ def test_each_sorting_states_the_part_of_the_session_it_is_measured_on(rehearsal
     """In the table and in the JSON: agreement in the templates' own minutes is not that of live."""
     document, rows = rehearsal.to_json()["sorting"], rehearsal.sorting_rows()
     assert [row["measured on"] for row in rows] == [one["measured_on"] for one in document.values()]
-    assert [row["measured on"] for row in rows] == ["the whole session", "the calibration minutes"]
+    assert [row["measured on"] for row in rows] == ["the whole session", "the live minutes"]
 
 
 def test_the_page_has_every_table_and_its_picture(rehearsal, tmp_path):
