@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,7 @@ def record(
     min_free_mb: Megabytes = 1000,
     queue_mb: Megabytes = 256,
     seconds: Seconds | None = None,
+    nwb: Path | None = None,
     stop_with_stdin: bool = False,
     address_file: Path | None = None,
     json: JsonOption = None,
@@ -40,6 +42,7 @@ def record(
     --------
         neurrate record journal/
         neurrate record journal/ --spikes tcp://127.0.0.1:5570 --spikes tcp://127.0.0.1:5580
+        neurrate record journal/ --nwb session.nwb
         neurrate record journal/ --part-mb 200 --min-free-mb 5000
 
     Parameters
@@ -58,6 +61,9 @@ def record(
         Memory for messages while the disk does not answer.
     seconds
         Stop after so many seconds.
+    nwb
+        When the recording has ended, write the journal to this NWB file too, as neurrate journal
+        to-nwb does. Control-C leaves that out.
     stop_with_stdin
         Stop when standard input closes, as it does when the program that started this one dies.
     address_file
@@ -67,11 +73,13 @@ def record(
     """
     from daemon.service import signals
     from daemon.service.logs import configure_logging
+    from subscribers.recorder.nwb_export import export_nwb
     from subscribers.recorder.record import RecordOptions
     from subscribers.recorder.record import record as run_recorder
 
     check_writable(json)
     check_writable(address_file)
+    check_writable(nwb)
     configure_logging()
     stop = signals.StopRequest()
     if stop_with_stdin:
@@ -103,3 +111,6 @@ def record(
         print_table("Recorded", [{"": name, "recorded": cell(rows[name])} for name in rows])
     if report.error is not None:
         raise report.error
+    if nwb is not None:
+        print(f"writing {nwb}", file=sys.stderr)
+        export_nwb(folder, nwb)

@@ -24,6 +24,7 @@ from contracts.spikes import Hello, SpikeBatch
 from contracts.wire import unpack
 from stream_sources.journal import JournalSource
 from stream_sources.publisher import SpikePublisher
+from stream_sources.recordings.nwb import NwbSource
 from tests.support.journals import BATCH_NS, RUN, batch, packed, population
 from tests.support.processes import DEADLINE_S, Neurrate
 from tests.support.wait_until import wait_until
@@ -96,6 +97,22 @@ def test_recorder_that_is_killed_leaves_a_journal_without_a_hole(tmp_path: Path)
     whole = seqs_of(tmp_path / "j")
     assert whole == sorted(set(whole))
     assert [one.seq for one in JournalSource(tmp_path / "j").batches()] == whole
+
+
+def test_recording_is_written_as_nwb_when_it_ends(tmp_path: Path):
+    """The spikes of the journal, in a file that reads as a recording."""
+    out = tmp_path / "session.nwb"
+    with (
+        sending() as address,
+        recorder(
+            tmp_path, address, "r", "--empty-connect", "--seconds", 2, "--nwb", out
+        ) as process,
+    ):
+        assert process.wait() == 0
+    source = NwbSource(str(out))
+    n_spikes = sum(batch.n_spikes for batch in JournalSource(tmp_path / "j").batches())
+    assert sum(batch.n_spikes for batch in source.batches()) == n_spikes > 0
+    source.close()
 
 
 def test_full_disk_ends_the_recorder_and_says_what_is_lost(tmp_path: Path):
