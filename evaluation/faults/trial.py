@@ -94,6 +94,7 @@ class FaultProcess:
         return dict(read_json(self._json))
 
     def _sees(self, quote: str) -> None:
+        quote = quote.replace(f"{self._json.parent}/", "…/")  # the trial's own folder
         self._observations.sees.append(f"{self._name} {quote}" if self._name != "daemon" else quote)
 
     def _tail(self) -> str:
