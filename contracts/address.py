@@ -1,8 +1,9 @@
 """Which addresses may be bound or connected to, and what to say otherwise. No socket here.
 
-One rule for everything that listens: what other machines can reach needs ``--insecure``. Names and
-interfaces are looked up, and what is bound is the number that was found (`check_bindable`,
-`check_host`).
+One rule for everything that listens: what other machines can reach needs keys or ``--insecure``.
+Names and interfaces are looked up, and what is bound is the number that was found
+(`check_bindable`, `check_host`). The same for what is connected to, by the address as it is written
+(`check_kept_private`): a name may not be known yet.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import os
 import re
 import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from contracts.errors import UserError
+from contracts.keys import ClientKeys
 
 MAX_REQUEST_BYTES = 1024
 """Largest message that a subscriber may send to a publisher: a topic to subscribe to."""
@@ -30,6 +33,12 @@ MAX_IPC_PATH_BYTES = 107
 
 _ANY_HOST = {"": "0.0.0.0", "*": "0.0.0.0"}
 """What sockets and ZeroMQ take for every interface of this machine."""
+
+WITH_KEYS = (
+    "give it keys (--key NAME; 'neurrate keys new NAME' makes them), or add --insecure if the "
+    "network is yours"
+)
+"""What to do about an address that other machines can reach."""
 
 _UNKNOWN_HOST = "names neither an address nor an interface of this machine"
 
@@ -71,10 +80,13 @@ class IpcAddress:
 Address = TcpAddress | IpcAddress
 
 
-def check_bindable(address: str, *, setting: str, is_insecure: bool) -> Address:
+def check_bindable(
+    address: str, *, setting: str, is_insecure: bool, has_keys: bool = False
+) -> Address:
     """Return what to bind, a host as its number; refuse what other machines can reach unasked.
 
-    Names are looked up, and must all be of this machine's loopback interface.
+    Names are looked up, and must all be of this machine's loopback interface, unless there are keys
+    or it is insecure on purpose.
 
     Raises
     ------
@@ -88,7 +100,12 @@ def check_bindable(address: str, *, setting: str, is_insecure: bool) -> Address:
     if not isinstance(parsed, TcpAddress):
         return parsed
     host = check_host(
-        parsed.host, setting=setting, is_insecure=is_insecure, family=socket.AF_INET, shown=address
+        parsed.host,
+        setting=setting,
+        is_allowed=is_insecure or has_keys,
+        remedy=WITH_KEYS,
+        family=socket.AF_INET,
+        shown=address,
     )
     return TcpAddress(host, parsed.port)
 
@@ -108,17 +125,59 @@ def check_connectable(address: str, *, setting: str) -> Address:
     return parsed
 
 
+def check_kept_private(
+    addresses: Sequence[str],
+    keys: Sequence[ClientKeys | None],
+    *,
+    is_insecure: bool,
+    remedy: str,
+) -> None:
+    """Refuse to connect to another machine without keys, unless it is insecure on purpose.
+
+    Raises
+    ------
+    UserError
+        With the first such address, and what to do.
+    """
+    for address, of_address in zip(addresses, keys, strict=True):
+        if of_address is None and not is_insecure and leaves_machine(address):
+            raise UserError(
+                f"{address} is on another machine, and without keys nothing on the way is "
+                f"encrypted, nor is it known who is there. {remedy}, or add --insecure if the "
+                "network is yours."
+            )
+
+
+def leaves_machine(address: Address | str) -> bool:
+    """Whether a connection to an address leaves this machine, as far as the text tells.
+
+    Names but for ``localhost`` count as others' machines: they may not be known yet.
+
+    >>> [leaves_machine(f"tcp://{host}:5570") for host in ("127.0.0.2", "localhost", "rig")]
+    [False, False, True]
+    """
+    parsed = _parse(address, may_be_any_port=True) if isinstance(address, str) else address
+    if not isinstance(parsed, TcpAddress):
+        return False
+    try:
+        return not ipaddress.ip_address(parsed.host).is_loopback
+    except ValueError:
+        return parsed.host.lower() != "localhost"
+
+
 def check_host(
     host: str,
     *,
     setting: str,
-    is_insecure: bool,
+    is_allowed: bool,
+    remedy: str,
     family: socket.AddressFamily = socket.AF_UNSPEC,
     shown: str = "",
 ) -> str:
     """Return the number of a host to listen on; refuse one that other machines can reach unasked.
 
-    `host` may be a number, a name, an interface or ``*``; `shown` is what the user wrote, if more.
+    `host` may be a number, a name, an interface or ``*``; `shown` is what the user wrote, if more;
+    `remedy` what else one can do than to use loopback.
 
     Raises
     ------
@@ -126,10 +185,9 @@ def check_host(
         With what to do.
     """
     shown = shown or host
-    if not is_insecure and (problem := host_problem(host, family)):
+    if not is_allowed and (problem := host_problem(host, family)):
         raise UserError(
-            f"{setting} {shown} {problem}, and nothing on it is encrypted. "
-            "Use 127.0.0.1, or add --insecure if the network is yours."
+            f"{setting} {shown} {problem}, and nothing on it is encrypted. Use 127.0.0.1, {remedy}."
         )
     try:
         return _numbers(host, family)[0]

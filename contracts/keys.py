@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import os
 import re
-import stat
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from contracts.errors import UserError
+from contracts.secret_file import check_secret
 
 KEY_BYTES = 32
 """Of Curve25519, either half of a pair."""
@@ -107,12 +108,7 @@ def load_pair(own: str, *, setting: str) -> KeyPair:
     """
     path = secret_path(own)
     found = _read(path, setting, f"'neurrate keys new {path.name.partition('.')[0]}' makes one.")
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & 0o077:
-        raise UserError(
-            f"{path} can be read by other users (mode {mode:04o}), and a secret key must not be "
-            f"({setting}). Run: chmod 600 {path}"
-        )
+    check_secret(path, setting=setting)
     public, secret = found.get("public-key", b""), found.get("secret-key", b"")
     if not secret or not public:
         raise UserError(
@@ -138,15 +134,37 @@ def load_public(key: str, *, setting: str) -> bytes:
     return public
 
 
-def load_client_keys(own: str, server: str, *, settings: tuple[str, str]) -> ClientKeys:
-    """Read what it takes to connect; `settings` name the two in errors.
+def load_keys_of_servers(
+    own: str | None, servers: Sequence[str], addresses: Sequence[str], *, settings: tuple[str, str]
+) -> list[ClientKeys | None]:
+    """Return what it takes to connect to each address; None where there are no keys.
+
+    `servers` are public keys in the order of the addresses, or one for all of them; ``none`` for an
+    address without. `settings` name `own` and `servers` in errors.
 
     Raises
     ------
     UserError
-        If one of them cannot be had.
+        If a key cannot be had, or they are not as many as the addresses.
     """
-    return ClientKeys(load_pair(own, setting=settings[0]), load_public(server, setting=settings[1]))
+    if not servers:
+        return [None] * len(addresses)
+    if own is None:
+        raise UserError(
+            f"{settings[1]} needs {settings[0]} too, the pair of keys that this side has. "
+            "'neurrate keys new NAME' makes one."
+        )
+    if len(servers) not in {1, len(addresses)}:
+        raise UserError(
+            f"{settings[1]} takes one key for all addresses or one for each of the "
+            f"{len(addresses)}, got {len(servers)}. Write none for an address without."
+        )
+    pair = load_pair(own, setting=settings[0])
+    found = [
+        None if one == "none" else ClientKeys(pair, load_public(one, setting=settings[1]))
+        for one in servers
+    ]
+    return found * len(addresses) if len(found) == 1 else found
 
 
 def key_text(public: bytes, secret: bytes = b"") -> str:

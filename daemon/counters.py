@@ -11,6 +11,7 @@ lost           counter, and why                            found in             
 =============  ==========================================  ===================  ================
 connection     ``subscribers_dropped``: see `peer_guard`   subscriber_guard     there
 connection     ``sources_dropped``: see `peer_guard`       source_reader        there
+request        ``http_refused``: not the right token       service.http         there
 message        ``wire_errors``: breaks the wire format     contracts.wire       ingest
 message        ``wire_errors``: no hello, foreign units    stream_registry      ingest
 batch          ``wire_errors``: ``jump``, out of step      stream_clocks        ingest
@@ -152,6 +153,7 @@ class Counters:
     sources_dropped: dict[str, int] = field(default_factory=_zeros(REASONS))
     # Publisher: each message of a subscriber that is not a subscription.
     requests_ignored: int = 0
+    http_refused: int = 0  # HTTP server: each request without the right token
 
     # Messages out, and the process of the narrator.
 

@@ -43,6 +43,7 @@ from typing import Protocol
 from contracts.address import check_connectable
 from contracts.clock import Clock, ns_to_second
 from contracts.errors import PopulationMismatchError, WireError, shown
+from contracts.keys import ClientKeys
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import MAX_MESSAGE_BYTES, unpack
 from contracts.wire_header import hello_run
@@ -186,16 +187,20 @@ class Ingest:
         # Read and not yet yielded: a jump that is confirmed brings many batches at once.
         self._ready: deque[Ingested] = deque()
 
-    def connect(self, addresses: Sequence[str]) -> None:
-        """Subscribe to sources; they need not be up yet.
+    def connect(
+        self, addresses: Sequence[str], keys: Sequence[ClientKeys | None] | None = None
+    ) -> None:
+        """Subscribe to sources, which need not be up yet, with or without keys for each.
 
         Raises
         ------
         UserError
             If an address cannot be one.
         """
-        for address in addresses:
-            reader = SourceReader(check_connectable(address, setting="ingest.connect"), LIMITS)
+        keys = keys or [None] * len(addresses)
+        for address, of_address in zip(addresses, keys, strict=True):
+            target = check_connectable(address, setting="ingest.connect")
+            reader = SourceReader(target, LIMITS, of_address)
             self._readers.append(reader)
             self.add(reader)
 

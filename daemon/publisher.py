@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import zmq
 
 from contracts.address import check_bindable
+from contracts.allow_list import ServerKeys
 from contracts.clock import NS_PER_S, Clock, HostClock
 from contracts.errors import UserError
 from contracts.narration_wire import as_repeat
@@ -43,8 +44,9 @@ FLUSH_MS = 1000
 class Publisher:
     """Publishes to any number of subscribers without waiting for one.
 
-    In `address`, port 0 or ``*`` takes any free one; `is_insecure` allows an address that other
-    machines can reach. Beyond `queue_messages` a slow subscriber's next messages are dropped.
+    In `address`, port 0 or ``*`` takes any free one. Either of `keys` and `is_insecure` allows an
+    address that other machines can reach. Beyond `queue_messages` a slow subscriber's next messages
+    are dropped.
 
     Raises
     ------
@@ -59,9 +61,15 @@ class Publisher:
         *,
         queue_messages: int = 1000,
         is_insecure: bool = False,
+        keys: ServerKeys | None = None,
         clock: Clock | None = None,
     ) -> None:
-        wanted = check_bindable(address, setting="publish.bind", is_insecure=is_insecure)
+        wanted = check_bindable(
+            address,
+            setting="publish.bind",
+            is_insecure=is_insecure,
+            has_keys=keys is not None,
+        )
         self.n_published = 0
         self._clock = clock or HostClock()
         self._last: dict[bytes, bytes] = {}
@@ -73,7 +81,7 @@ class Publisher:
         self.socket.set(zmq.LINGER, FLUSH_MS)
         self.socket.set(zmq.XPUB_VERBOSE, 1)  # every subscription, not only each topic's first
         try:
-            self._guard = bind_guarded(self.socket, wanted, setting="publish.bind")
+            self._guard = bind_guarded(self.socket, wanted, setting="publish.bind", keys=keys)
         except UserError:
             self.socket.close()
             raise

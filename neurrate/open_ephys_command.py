@@ -14,6 +14,7 @@ from contracts.atomic_files import check_writable
 from contracts.clock import HostClock
 from contracts.errors import UserError
 from neurrate.arguments import JsonOption, Seconds
+from neurrate.key_options import KeyOption, server_keys
 from neurrate.live_options import NO_ADDITIONS, AdditionOptions
 from neurrate.stop_request import stop_request
 from neurrate.tables import cell, print_table, write_json
@@ -44,6 +45,7 @@ def stream(
     additions: AdditionOptions = NO_ADDITIONS,
     bind: str = "tcp://127.0.0.1:5570",
     insecure: bool = False,
+    key: KeyOption = None,
     stop_with_stdin: bool = False,
     address_file: Path | None = None,
     json: JsonOption = None,
@@ -84,7 +86,9 @@ def stream(
     bind
         Address to publish on; port 0 takes any free one.
     insecure
-        Allow an address that other machines can reach.
+        Allow an address that other machines can reach, without keys.
+    key
+        Pair of keys: who listens then needs one too, and to be on the list beside it.
     stop_with_stdin
         Stop when standard input closes.
     address_file
@@ -125,12 +129,15 @@ def stream(
         if learn is not None:
             _learn(source, table, learn, should_stop)
             return
-        added = additions.additions("TTL line 1").around(source, HostClock())
+        added = additions.additions("TTL line 1", key=key, insecure=insecure).around(
+            source, HostClock()
+        )
         totals = publish_live(
             added.live,
             bind,
             HostClock(),
             is_insecure=insecure,
+            keys=server_keys(key),
             should_stop=should_stop,
             on_bound=lambda address: write_json(address_file, {"spikes": address}),
         )

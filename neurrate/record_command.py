@@ -12,6 +12,7 @@ from cyclopts import Parameter, validators
 from contracts.atomic_files import check_writable
 from contracts.clock import NS_PER_S, HostClock
 from neurrate.arguments import JsonOption, Seconds
+from neurrate.key_options import PLAIN, ConnectOptions
 from neurrate.tables import cell, print_table, write_json
 
 Megabytes = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=1_000_000))]
@@ -32,6 +33,7 @@ def record(
     stop_with_stdin: bool = False,
     address_file: Path | None = None,
     json: JsonOption = None,
+    access: ConnectOptions = PLAIN,
 ) -> None:
     """Record spikes, narrations, triggers, marks and statistics in a journal.
 
@@ -44,6 +46,8 @@ def record(
         neurrate record journal/ --spikes tcp://127.0.0.1:5570 --spikes tcp://127.0.0.1:5580
         neurrate record journal/ --nwb session.nwb
         neurrate record journal/ --part-mb 200 --min-free-mb 5000
+        neurrate record journal/ --spikes tcp://rig:5570 --connect tcp://rig:5571 \
+            --key disk --server-key rig
 
     Parameters
     ----------
@@ -90,6 +94,7 @@ def record(
         folder,
         spikes,
         connect,
+        keys=access.keys_for([*spikes, *connect]),
         part_bytes=part_mb * 10**6,
         min_free_bytes=min_free_mb * 10**6,
         queue_bytes=queue_mb * 10**6,

@@ -20,6 +20,8 @@ def run(
     populations: str | None = None,
     narrator: str | None = None,
     model: str | None = None,
+    key: str | None = None,
+    server_key: tuple[str, ...] = (),
     insecure: bool = False,
     exit_at_end: bool = False,
     stop_with_stdin: bool = False,
@@ -37,6 +39,7 @@ def run(
         neurrate run --bundle bundle/ --model llava-hf/llava-1.5-7b-hf
         neurrate run --config configs/daemon/replay.toml --bundle bundle/
         neurrate run --bundle bundle/ --populations all,VISp,LGd,shuffled,silent
+        neurrate run --bundle bundle/ --connect tcp://rig:5570 --key daemon --server-key rig
         neurrate run --bundle bundle/ --set ring.capacity_s=20 --set narrator.mode=sequential
 
     Parameters
@@ -56,8 +59,13 @@ def run(
         llava, vllm or retrieval (narrator.backend).
     model
         Folder or hub id of the vision-language model (narrator.model).
+    key
+        Pair of keys: subscribers then need one too, and to be on the list beside it (keys.own).
+    server_key
+        Public key of a source; one for all, or one for each address (keys.sources).
     insecure
-        Allow addresses that other machines can reach (publish.insecure, http.insecure).
+        Allow addresses of and on other machines without keys or a token (publish.insecure,
+        ingest.insecure, http.insecure).
     exit_at_end
         Stop once every stream has ended and been narrated (service.exit_at_end).
     stop_with_stdin
@@ -78,7 +86,10 @@ def run(
         "populations": None if populations is None else named_populations(populations),
         "narrator.backend": narrator,
         "narrator.model": model,
+        "keys.own": key,
+        "keys.sources": list(server_key) or None,
         "publish.insecure": insecure or None,
+        "ingest.insecure": insecure or None,
         "http.insecure": insecure or None,
         "service.exit_at_end": exit_at_end or None,
     }

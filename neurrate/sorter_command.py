@@ -11,6 +11,7 @@ from contracts.atomic_files import check_writable
 from contracts.clock import HostClock
 from contracts.errors import UserError
 from neurrate.arguments import JsonOption, Seconds
+from neurrate.key_options import KeyOption, server_keys
 from neurrate.live_options import NO_ADDITIONS, AdditionOptions
 from neurrate.stop_request import stop_request
 from neurrate.tables import cell, print_table, write_json
@@ -39,6 +40,7 @@ def sorter(
     wait_subscribers: SubscriberCount = 0,
     metrics_port: PortOption = None,
     insecure: bool = False,
+    key: KeyOption = None,
     stop_with_stdin: bool = False,
     address_file: Path | None = None,
     json: JsonOption = None,
@@ -87,7 +89,9 @@ def sorter(
     metrics_port
         Serve metrics for Prometheus on this port of this machine; 0 takes any free one.
     insecure
-        Allow an address that other machines can reach.
+        Allow an address that other machines can reach, without keys.
+    key
+        Pair of keys: who listens then needs one too, and to be on the list beside it.
     stop_with_stdin
         Stop when standard input closes.
     address_file
@@ -118,8 +122,8 @@ def sorter(
             voltages,
             templates,
             SorterOptions(stream, method, block_ms, when_behind, speed_factor(speed), workers),
-            SorterPlace(bind, insecure, metrics_port, wait_subscribers),
-            additions.additions("sync bit 6"),
+            SorterPlace(bind, insecure, server_keys(key), metrics_port, wait_subscribers),
+            additions.additions("sync bit 6", key=key, insecure=insecure),
             HostClock(),
             duration_s=seconds,
             end_silence_s=end_silence,

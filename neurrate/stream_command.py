@@ -15,6 +15,7 @@ from contracts.atomic_files import check_writable
 from contracts.clock import NS_PER_S, HostClock, second_to_ns
 from contracts.errors import UserError
 from contracts.selection_text import shown
+from neurrate.key_options import server_keys
 from neurrate.tables import cell, print_table, write_json
 from stream_sources.speed import batch_length_ms, speed_factor
 
@@ -45,7 +46,9 @@ class StreamOptions:
     wait_subscribers: Annotated[int, Parameter(validator=validators.Number(gte=0))] = 1
     "Begin once so many listen; 0 does not wait."
     insecure: bool = False
-    "Allow an address that other machines can reach."
+    "Allow an address that other machines can reach, without keys."
+    key: str | None = None
+    "Pair of keys: who listens then needs one too, and to be on the list beside it."
     stop_with_stdin: bool = False
     "Stop when standard input closes, as it does when the program that started this one dies."
     address_file: Path | None = None
@@ -197,6 +200,7 @@ def play(recording: RecordingSource | JournalSource, options: StreamOptions) -> 
                 speed_factor(options.speed),
                 options.wait_subscribers,
                 is_insecure=options.insecure,
+                keys=server_keys(options.key),
             ),
             HostClock(),
             should_stop=lambda: stop.is_made,

@@ -64,6 +64,15 @@ GROUPS = {
         "Look at the settings.",
         {"show": Verb("config_command:show", "Show each value and where it is from.")},
     ),
+    "keys": (
+        "Make and exchange keys for other machines.",
+        {
+            "new": Verb("keys_command:new", "Make a pair of keys."),
+            "list": Verb("keys_command:show", "Show the keys that are here, and who may connect."),
+            "allow": Verb("keys_command:allow", "Let a public key connect."),
+            "revoke": Verb("keys_command:revoke", "Let a public key connect no more."),
+        },
+    ),
     "bundle": (
         "Make encoder bundles.",
         {

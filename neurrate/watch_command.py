@@ -9,6 +9,7 @@ from pathlib import Path
 from contracts.atomic_files import check_writable
 from contracts.clock import NS_PER_S, HostClock
 from neurrate.arguments import JsonOption, Seconds
+from neurrate.key_options import PLAIN, ConnectOptions
 from neurrate.process import until_interrupted
 from neurrate.summary import print_scores
 from neurrate.tables import print_table, write_json
@@ -24,6 +25,7 @@ def watch(
     seconds: Seconds | None = None,
     svg: Path | None = None,
     json: JsonOption = None,
+    access: ConnectOptions = PLAIN,
 ) -> None:
     """Show narrations and triggers as they are published.
 
@@ -37,6 +39,7 @@ def watch(
         neurrate watch --words
         neurrate watch --plain --seconds 60 --json heard.json
         neurrate watch --plain --seconds 10 --svg watch.svg
+        neurrate watch --connect tcp://rig:5571 --key laptop --server-key rig
 
     Parameters
     ----------
@@ -69,6 +72,7 @@ def watch(
 
     check_writable(json)
     check_writable(svg)
+    keys = access.keys_for([connect] if truth is None else [connect, truth])
     clock = HostClock()
     state = WatchState(
         connect,
@@ -81,7 +85,7 @@ def watch(
         marks = (
             stack.enter_context(
                 # Unbounded: a lossless source waits for a subscriber whose queue is full.
-                Listener(truth, MARK_TOPICS, setting="--truth", queue=ANY_NUMBER)
+                Listener(truth, MARK_TOPICS, setting="--truth", queue=ANY_NUMBER, keys=keys[-1])
             )
             if truth is not None
             else None
@@ -93,6 +97,7 @@ def watch(
             is_over=lambda: deadline_ns is not None and clock.now_ns() >= deadline_ns,
             marks=marks,
             words=words,
+            keys=keys[0],
         )
     if svg is not None:
         save_picture(svg, state, clock.now_ns(), title="neurrate watch")

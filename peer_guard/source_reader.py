@@ -12,6 +12,7 @@ pause, longer each time.
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import socket
@@ -21,7 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import Lock
 
-from contracts.address import IpcAddress, TcpAddress
+from contracts.address import IpcAddress, TcpAddress, leaves_machine
 from contracts.keys import ClientKeys
 from peer_guard import guard
 from peer_guard.dialled_source import DialledSource
@@ -50,6 +51,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 HEALTHY_S = 60.0
 """After a connection that lasted so long, pauses begin from the first again."""
 
+logger = logging.getLogger(__name__)
+
 
 class SourceReader(Guard):
     """Connects to a source, and subscribes to everything.
@@ -64,6 +67,9 @@ class SourceReader(Guard):
         keys: ClientKeys | None = None,
     ) -> None:
         super().__init__(str(address))
+        if keys is None and leaves_machine(address):
+            fields = {"address": str(address)}
+            logger.warning("insecure: a source on another machine, without keys", extra=fields)
         # Held by whoever reads or changes the connection: the reader, which never waits for it, or
         # the guard's thread.
         self._lock = Lock()

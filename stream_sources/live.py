@@ -10,6 +10,7 @@ from typing import Protocol
 
 import zmq
 
+from contracts.allow_list import ServerKeys
 from contracts.clock import NS_PER_S, Clock
 from contracts.spikes import Mark, SpikeBatch
 from stream_sources.publisher import SpikePublisher
@@ -51,6 +52,7 @@ def publish_live(
     clock: Clock,
     *,
     is_insecure: bool = False,
+    keys: ServerKeys | None = None,
     is_lossless: bool = False,
     wait_for_subscribers: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
@@ -76,6 +78,7 @@ def publish_live(
             clock,
             is_lossless=is_lossless,
             is_insecure=is_insecure,
+            keys=keys,
         )
         last.callback(publisher.wait)
         try:

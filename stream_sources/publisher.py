@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import zmq
 
 from contracts.address import check_bindable
+from contracts.allow_list import ServerKeys
 from contracts.clock import NS_PER_S, Clock
 from contracts.errors import UserError
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
@@ -56,6 +57,8 @@ class SpikePublisher:
         Where to bind: ``tcp://127.0.0.1:5570``; port 0 or ``*`` for any free one.
     is_lossless : bool
         Wait for slow subscribers instead of dropping their messages.
+    is_insecure, keys
+        Either allows an address that other machines can reach.
 
     Raises
     ------
@@ -72,8 +75,11 @@ class SpikePublisher:
         *,
         is_lossless: bool = False,
         is_insecure: bool = False,
+        keys: ServerKeys | None = None,
     ) -> None:
-        wanted = check_bindable(endpoint, setting="--bind", is_insecure=is_insecure)
+        wanted = check_bindable(
+            endpoint, setting="--bind", is_insecure=is_insecure, has_keys=keys is not None
+        )
         self.totals = StreamTotals()
         self.n_subscribers = 0
         self._hello = replace(hello, is_lossless=is_lossless)
@@ -89,7 +95,7 @@ class SpikePublisher:
         # With it a full queue is an error (EAGAIN) that `_try` sees; without it a silent drop.
         self._socket.set(zmq.XPUB_NODROP, int(is_lossless))
         try:
-            self._guard = bind_guarded(self._socket, wanted, setting="--bind")
+            self._guard = bind_guarded(self._socket, wanted, setting="--bind", keys=keys)
         except UserError:
             self._socket.close()
             raise

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import zmq
 
+from contracts.allow_list import ServerKeys
 from contracts.clock import Clock
 from contracts.spikes import SpikeBatch
 from stream_sources.player import PlayReport, play
@@ -34,6 +35,7 @@ class ReplayOptions:
     speed: float | None = 1.0
     wait_subscribers: int = 1
     is_insecure: bool = False
+    keys: ServerKeys | None = None
 
 
 def replay(
@@ -64,6 +66,7 @@ def replay(
             clock,
             is_lossless=options.speed is None,
             is_insecure=options.is_insecure,
+            keys=options.keys,
         )
         last.callback(publisher.wait)
         try:

@@ -22,6 +22,7 @@ from contracts import wire
 from contracts.address import check_connectable
 from contracts.clock import Clock, HostClock
 from contracts.errors import UserError, WireError
+from contracts.keys import ClientKeys
 from contracts.narration import Narration, PartialNarration
 from contracts.narration_wire import load, narration_of, partial_of
 from contracts.source_json import mark_of, units_of
@@ -157,6 +158,8 @@ class Listener:
     libzmq connects again by itself after a publisher has gone and come back. To be used, and
     closed, by one thread.
 
+    With `keys` it is encrypted, and only a publisher that has that key is listened to.
+
     `topics` are prefixes; ``b""`` is everything. `queue` counts the messages that wait to be read,
     for each publisher; `ANY_NUMBER` for a source.
 
@@ -173,6 +176,7 @@ class Listener:
         *,
         setting: str,
         queue: int = QUEUE,
+        keys: ClientKeys | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._reader = MessageReader()
@@ -183,6 +187,10 @@ class Listener:
         self.socket.set(zmq.LINGER, 0)
         self.socket.set(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES if is_large else MAX_MESSAGE_BYTES)
         self.socket.set(zmq.RCVHWM, queue)
+        if keys is not None:
+            self.socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
+            self.socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.own.public)
+            self.socket.setsockopt(zmq.CURVE_SECRETKEY, keys.own.secret)
         for topic in topics:
             self.socket.subscribe(topic)
         try:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.clock import NS_PER_S, Clock, ns_to_second
+from contracts.keys import ClientKeys
 from contracts.narration import Narration, Status
 from contracts.trigger import Trigger
 from subscribers.listener import Listener, Received
@@ -98,6 +99,7 @@ def forward(
     *,
     as_json: bool,
     should_stop: Callable[[], bool],
+    keys: ClientKeys | None = None,
     on_ready: Callable[[], None] = lambda: None,
 ) -> LslTotals:
     """Pass on what a daemon publishes until asked to stop.
@@ -107,7 +109,7 @@ def forward(
     UserError
         If the address is not one.
     """
-    with Listener(address, TOPICS, setting="--connect", clock=clock) as listener:
+    with Listener(address, TOPICS, setting="--connect", keys=keys, clock=clock) as listener:
         outlets = LslOutlets(address, as_json=as_json)
         on_ready()
         while not should_stop():

@@ -19,13 +19,17 @@ import re
 import socket
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
+from secrets import compare_digest
 from threading import Thread
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from contracts.address import host_problem
+from contracts.clock import HostClock
 from contracts.errors import UserError
+from daemon.rate_limited_log import RateLimitedLog
 from daemon.service.health import Health
 
 if TYPE_CHECKING:
@@ -71,13 +75,26 @@ logger = logging.getLogger(__name__)
 class HttpServer:
     """Serves from construction to `close`, on a free port if 0 was given.
 
+    With a `token`, only requests that carry it. ``n_refused`` counts the others.
+
     Raises
     ------
     UserError
         If the address cannot be bound.
     """
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        health: Health,
+        *,
+        token: str | None = None,
+    ) -> None:
+        self.n_refused = 0
+        self._refused_log = RateLimitedLog(logger, HostClock())
+        self._credentials = None if token is None else f"Bearer {token}".encode("latin-1")
         self._app = make_app(registry, health)
         self._listener = _bind(host, port)
         self.port: int = self._listener.getsockname()[1]
@@ -88,6 +105,9 @@ class HttpServer:
         self._thread = Thread(target=self._run, name="http", daemon=True)
         self._thread.start()
         logger.info("http listening", extra={"host": host, "port": self.port})
+        if token is None and host_problem(host):
+            fields = {"setting": "http.host", "address": f"{host}:{self.port}"}
+            logger.warning("insecure: other machines can read it, without a token", extra=fields)
 
     def close(self) -> None:
         """Stop serving, break off what is under way, and join the thread."""
@@ -139,13 +159,28 @@ class HttpServer:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.transport.set_write_buffer_limits(0)  # so that `drain` waits for the kernel
         head = await _read_head(reader)
-        writer.write(_respond(self._app, head))
+        peer = writer.get_extra_info("peername")
+        writer.write(self._respond(head, peer[0] if peer else ""))
         writer.write_eof()
         await writer.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
                 while await reader.read(MAX_HEAD_BYTES):
                     pass
+
+    def _respond(self, head: bytes, peer: str) -> bytes:
+        """Return the whole response to the head of a request; a page takes milliseconds."""
+        request = _parse(head)
+        if isinstance(request, HTTPStatus):
+            return _refuse(request)
+        if self._credentials is not None:
+            given = request.get("HTTP_AUTHORIZATION", "").encode("latin-1")
+            if not compare_digest(given, self._credentials):
+                self.n_refused += 1
+                fields = {"peer": peer, "n_refused": self.n_refused}
+                self._refused_log.warning("token", "http request refused", extra=fields)
+                return _refuse(HTTPStatus.UNAUTHORIZED, ("WWW-Authenticate", "Bearer"))
+        return _answer_of(self._app, request)
 
 
 async def _read_head(reader: asyncio.StreamReader) -> bytes:
@@ -159,11 +194,8 @@ async def _read_head(reader: asyncio.StreamReader) -> bytes:
     return head
 
 
-def _respond(app: WSGIApplication, head: bytes) -> bytes:
-    """Return the whole response to the head of a request; every page is made in milliseconds."""
-    request = _parse(head)
-    if isinstance(request, HTTPStatus):
-        return _refuse(request)
+def _answer_of(app: WSGIApplication, request: WSGIEnvironment) -> bytes:
+    """Return the whole response of the application."""
     begun: list[tuple[str, list[tuple[str, str]]]] = []
 
     def start_response(
@@ -183,9 +215,9 @@ def _respond(app: WSGIApplication, head: bytes) -> bytes:
     return _pack(*begun[0], body, is_head=is_head)
 
 
-def _refuse(status: HTTPStatus) -> bytes:
+def _refuse(status: HTTPStatus, *headers: tuple[str, str]) -> bytes:
     phrase = f"{status.value} {status.phrase}"
-    return _pack(phrase, [("Content-Type", "text/plain")], f"{phrase}\n".encode())
+    return _pack(phrase, [("Content-Type", "text/plain"), *headers], f"{phrase}\n".encode())
 
 
 def _parse(head: bytes) -> WSGIEnvironment | HTTPStatus:

@@ -169,15 +169,21 @@ COUNTERS = (
         "subscribers_dropped",
         "Connections to the publish socket that were cut, because the peer does not keep to the "
         "protocol or its limits (docs/narration-format.md). The log names the peer. 'connections': "
-        "too many subscribers at once.",
+        "too many subscribers at once. 'key', 'mechanism', 'replay', 'encryption': see "
+        "docs/security.md.",
         label="reason",
     ),
     MetricFamily(
         "sources_dropped",
         "Connections to sources that were cut, because the source does not keep to the protocol "
         "or its limits (docs/wire-format.md). It is tried again after a pause. 'greeting', "
-        "'socket_type', 'handshake': something else listens at that address of ingest.connect.",
+        "'socket_type', 'handshake': something else listens at that address of ingest.connect. "
+        "'key', 'mechanism', 'replay', 'encryption': see docs/security.md.",
         label="reason",
+    ),
+    MetricFamily(
+        "http_refused",
+        "HTTP requests without the token of http.token_file. The log names who asked.",
     ),
     MetricFamily(
         "requests_ignored",

@@ -237,6 +237,8 @@ class Monitor:
         counters.requests_ignored = components.publisher.n_ignored
         counters.subscribers_dropped.update(components.publisher.dropped)
         counters.sources_dropped.update(components.loop.ingest.dropped())
+        if components.http is not None:
+            counters.http_refused = components.http.n_refused
         waiting = components.loop.ingest.waiting_streams()
         streams = {
             name: StreamStats(

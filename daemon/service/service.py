@@ -120,7 +120,7 @@ class Service:
         # What start-up made stays; looking through it for garbage would stop the loop for 0.1 s.
         gc.collect()
         gc.freeze()
-        components.loop.ingest.connect(self._settings.ingest.connect)
+        components.loop.ingest.connect(self._settings.ingest.connect, components.keys.sources)
         logger.info(
             "daemon listens",
             extra={

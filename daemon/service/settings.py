@@ -7,93 +7,39 @@ stands in its manifest and not here.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from contracts.address import (
-    bind_problem,
-    connect_problem,
-    exposure_problem,
-    host_problem,
-    http_problem,
-)
+from contracts.address import exposure_problem, host_problem, leaves_machine
 from contracts.selection_text import topic_names
+from daemon.service.setting_types import (
+    BindEndpoint,
+    ConnectEndpoint,
+    Cores,
+    HttpUrl,
+    Seconds,
+    SettingsGroup,
+    Texts,
+    TorchDevice,
+    several,
+)
 
 IMAGE_TOKEN = "<image>"
 """Where the patches go in a prompt (the special token of LLaVA-1.5's processor)."""
 
+POPULATIONS = {"all": "all"}
+"""One, of every unit."""
+
 PAPER_PROMPT = "USER: <image>\nDescribe this scene in one sentence.\nASSISTANT:"
 """The prompt of NEURRATOR (arXiv 2606.18667), in LLaVA-1.5's chat form."""
 
-_TORCH_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
-
-def _refuse_if(problem_of: Callable[[str], str]) -> AfterValidator:
-    """Refuse a value with the problem that a function finds in it; empty if none."""
-
-    def check(value: str) -> str:
-        if problem := problem_of(value):
-            raise ValueError(problem)
-        return value
-
-    return AfterValidator(check)
-
-
-def _torch_device(value: str) -> str:
-    if not _TORCH_DEVICE.fullmatch(value):
-        raise ValueError(f"must be auto, cpu, cuda or cuda:NUMBER, got {value!r}")
-    return value
-
-
-def _several(noun: str) -> tuple[BeforeValidator, AfterValidator]:
-    """Let texts be separated by commas, as on a command line, and refuse an empty list."""
-
-    def split(value: object) -> object:
-        return tuple(map(str.strip, value.split(","))) if isinstance(value, str) else value
-
-    def refuse_none(value: tuple[str, ...]) -> tuple[str, ...]:
-        if not value:
-            raise ValueError(f"needs one {noun} or more, got none")
-        return value
-
-    return BeforeValidator(split), AfterValidator(refuse_none)
-
-
-BindEndpoint = Annotated[str, _refuse_if(bind_problem)]
-ConnectEndpoint = Annotated[str, _refuse_if(connect_problem)]
-HttpUrl = Annotated[str, _refuse_if(http_problem), AfterValidator(lambda url: url.rstrip("/"))]
-TorchDevice = Annotated[str, AfterValidator(_torch_device)]
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-
-
-class _Group(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-
-Cores = Annotated[tuple[Annotated[int, Field(ge=0, le=4095)], ...], Field(max_length=4096)]
-"""Numbers of processor cores, as in ``/proc/cpuinfo``."""
-
-
-class IngestSettings(_Group):
+class IngestSettings(SettingsGroup):
     """Where the spikes come from."""
 
-    connect: Annotated[tuple[ConnectEndpoint, ...], *_several("address")] = (
-        "tcp://127.0.0.1:5570",
-    )
+    connect: Annotated[tuple[ConnectEndpoint, ...], *several("address")] = ("tcp://127.0.0.1:5570",)
     """ZeroMQ addresses of the sources, one for each publisher. On a command line or in the
     environment several are separated by commas. The default is where ``neurrate stream`` binds."""
     stream_timeout_s: Seconds = 2.0
@@ -118,9 +64,23 @@ class IngestSettings(_Group):
     its messages, and ``/readyz`` says why (at the start of a run with ``service.exit_at_end``:
     exit code 2); ``ignore`` counts the spikes of those units and leaves them out. Refused by
     default: such a stream usually belongs to another session than the bundle."""
+    insecure: bool = False
+    """Connect to sources on other machines without keys (``keys.sources``). False refuses it."""
 
 
-class RingSettings(_Group):
+class KeysSettings(SettingsGroup):
+    """Keys of whom the daemon talks to; ``docs/security.md`` describes them."""
+
+    own: str | None = None
+    """The daemon's pair of keys: its name (``neurrate keys new NAME``), or the path of its
+    ``NAME.key_secret``. Whoever subscribes then needs a pair too, whose public key is in the folder
+    ``allowed`` beside it (``neurrate keys allow``), on this machine as well. None: no keys."""
+    sources: Texts = ()
+    """Public keys of the sources, names or paths, in the order of ``ingest.connect``; one for all
+    of them if it is one, and ``none`` for a source without keys. Empty: none of them has keys."""
+
+
+class RingSettings(SettingsGroup):
     """The ring buffer of binned spikes."""
 
     capacity_s: Annotated[float, Field(ge=2, le=3600)] = 10.0
@@ -128,7 +88,7 @@ class RingSettings(_Group):
     At least one window and two seconds; ten seconds of 400 units at 120 Hz take 1 MB."""
 
 
-class WindowSettings(_Group):
+class WindowSettings(SettingsGroup):
     """How often a window is cut."""
 
     stride_bins: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -136,7 +96,7 @@ class WindowSettings(_Group):
     larger values narrate less often."""
 
 
-class EncoderSettings(_Group):
+class EncoderSettings(SettingsGroup):
     """The compiled encoder."""
 
     bundle: Path | None = None
@@ -150,7 +110,7 @@ class EncoderSettings(_Group):
     ``tensorrt``, ``cuda`` and ``cpu`` refuse to start where they do not."""
 
 
-class NarratorSettings(_Group):
+class NarratorSettings(SettingsGroup):
     """The language model, and the worker that owns it."""
 
     backend: Literal["llava", "vllm", "retrieval"] = "llava"
@@ -208,10 +168,10 @@ class NarratorSettings(_Group):
         return value
 
 
-class VllmSettings(_Group):
+class VllmSettings(SettingsGroup):
     """The servers of the vllm narrator; docs/vllm.md describes how to start one."""
 
-    urls: Annotated[tuple[HttpUrl, ...], *_several("URL")] = ("http://127.0.0.1:8000",)
+    urls: Annotated[tuple[HttpUrl, ...], *several("URL")] = ("http://127.0.0.1:8000",)
     """Servers of one and the same model. Narrations go to them in turn; one that fails rests, and
     comes back. On a command line or in the environment several are separated by commas. The
     default is where ``vllm serve`` listens."""
@@ -234,7 +194,7 @@ class VllmSettings(_Group):
     for a tiny model on a CPU."""
 
 
-class HandoverSettings(_Group):
+class HandoverSettings(SettingsGroup):
     """Which windows the narrator gets."""
 
     policy: Literal["newest", "all"] = "newest"
@@ -254,7 +214,7 @@ class HandoverSettings(_Group):
     takes. Triggers see all of theirs in every window. 64 go through the encoder at once."""
 
 
-class TriggersSettings(_Group):
+class TriggersSettings(SettingsGroup):
     """Triggers on concepts and words."""
 
     rules: Path | None = None
@@ -271,55 +231,47 @@ class TriggersSettings(_Group):
         return value
 
 
-class PublishSettings(_Group):
+class PublishSettings(SettingsGroup):
     """Where narrations go out."""
 
     bind: BindEndpoint = "tcp://127.0.0.1:5571"
-    """ZeroMQ address that subscribers connect to. Loopback, because nothing on it is encrypted."""
+    """ZeroMQ address that subscribers connect to. Another one than loopback needs ``keys.own``."""
     queue_messages: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Messages kept for each subscriber that reads too slowly; beyond it that subscriber loses
     messages and no other. A thousand is minutes of narration."""
     insecure: bool = False
-    """Allow a bind that other machines can reach, unencrypted and without a password. False
-    refuses it."""
-
-    @model_validator(mode="after")
-    def _loopback_unless_insecure(self) -> PublishSettings:
-        if not self.insecure and (problem := exposure_problem(self.bind)):
-            raise ValueError(
-                f"bind must be a loopback address, got {self.bind!r}, which {problem}, and it has "
-                "no password. Use tcp://127.0.0.1:5571, or set publish.insecure = true on a "
-                "network that you trust"
-            )
-        return self
+    """Allow a bind that other machines can reach without keys, unencrypted. False refuses it."""
 
 
-class HttpSettings(_Group):
+class HttpSettings(SettingsGroup):
     """Metrics and health over HTTP."""
 
     host: str = "127.0.0.1"
     """Address, name or interface to listen on. It is read only; loopback unless a Prometheus
-    elsewhere asks."""
+    elsewhere asks, which needs ``token_file``."""
     port: Annotated[int, Field(ge=0, le=65_535)] = 9571
     """Port to listen on. Zero takes any free port, which is logged."""
     enabled: bool = True
     """Whether to listen at all."""
+    token_file: Path | None = None
+    """File of mode 0600 with the token that every request must carry (``Authorization: Bearer``),
+    16 characters or more. Not encrypted on its way. None: no token, on loopback only."""
     insecure: bool = False
-    """Allow a host that other machines can reach, unencrypted and without a password. False
-    refuses it."""
+    """Allow a host that other machines can reach without a token. False refuses it."""
 
     @model_validator(mode="after")
-    def _loopback_host_unless_insecure(self) -> HttpSettings:
-        if self.enabled and not self.insecure and (problem := host_problem(self.host)):
+    def _token_off_loopback(self) -> HttpSettings:
+        may_listen = not self.enabled or self.insecure or self.token_file is not None
+        if not may_listen and (problem := host_problem(self.host)):
             raise ValueError(
-                f"host must be a loopback address, got {self.host!r}, which {problem}, and it has "
-                "no password. Use 127.0.0.1, or set http.insecure = true on a network that you "
-                "trust"
+                f"host must be a loopback address, got {self.host!r}, which {problem}, and there "
+                "is no token. Use 127.0.0.1, name a token's file (http.token_file), or set "
+                "http.insecure = true on a network that you trust"
             )
         return self
 
 
-class LogSettings(_Group):
+class LogSettings(SettingsGroup):
     """What is logged, and how it looks."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -328,7 +280,7 @@ class LogSettings(_Group):
     """``text`` for people, ``json`` for one object a line. ``auto``: text on a terminal."""
 
 
-class ServiceSettings(_Group):
+class ServiceSettings(SettingsGroup):
     """The life of the process."""
 
     shutdown_s: Annotated[float, Field(ge=0, le=600)] = 10.0
@@ -343,14 +295,15 @@ class ServiceSettings(_Group):
     for the next stream."""
 
 
-class Settings(_Group):
+class Settings(SettingsGroup):
     """Every setting of the daemon."""
 
     ingest: IngestSettings = IngestSettings()
+    keys: KeysSettings = KeysSettings()
     ring: RingSettings = RingSettings()
     window: WindowSettings = WindowSettings()
     encoder: EncoderSettings = EncoderSettings()
-    populations: Annotated[dict[str, str], Field(min_length=1)] = {"all": "all"}
+    populations: Annotated[dict[str, str], Field(min_length=1)] = POPULATIONS
     """What to narrate: a name for each set of units. Narrations are published under
     ``narration.<name>``; letters that a topic cannot hold are replaced there. A set is ``all``,
     ``shuffled`` or ``silent`` (the two controls), ``area:VISp``, ``cell_type:PV``,
@@ -365,6 +318,27 @@ class Settings(_Group):
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
     service: ServiceSettings = ServiceSettings()
+
+    @model_validator(mode="after")
+    def _keys_off_loopback(self) -> Settings:
+        publish, ingest, sources = self.publish, self.ingest, self.keys.sources
+        is_open = self.keys.own is None and not publish.insecure
+        if is_open and (problem := exposure_problem(publish.bind)):
+            raise ValueError(
+                f"publish.bind must be a loopback address, got {publish.bind!r}, which {problem}, "
+                "and there are no keys. Use tcp://127.0.0.1:5571, name keys (keys.own), or set "
+                "publish.insecure = true on a network that you trust"
+            )
+        keys = sources * len(ingest.connect) if len(sources) == 1 else sources
+        of_address = [*keys, *["none"] * len(ingest.connect)]
+        for address, key in zip(ingest.connect, of_address, strict=False):
+            if key == "none" and not ingest.insecure and leaves_machine(address):
+                raise ValueError(
+                    f"ingest.connect must lead to this machine, got {address!r}, for which there "
+                    "is no key. Name the source's key (keys.sources), or set "
+                    "ingest.insecure = true on a network that you trust"
+                )
+        return self
 
     @property
     def is_sequential(self) -> bool:

@@ -272,6 +272,9 @@ def _nested(given: Iterable[_Given]) -> dict[str, Any]:
 def _sentence(detail: ErrorDetails, sources: Mapping[str, str]) -> str:
     """Say what rule was broken, what was found, and where it came from."""
     where = [str(part) for part in detail["loc"]]
+    if not where:  # a rule about several groups, which begins with its key
+        rule = detail["msg"].removeprefix("Value error, ")
+        return f"{rule} ({sources[rule.partition(' ')[0]]})."
     key = ".".join(where[:2]) if ".".join(where[:2]) in sources else where[0]
     rule = detail["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
     if key in sources:

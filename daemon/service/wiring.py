@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import zmq
+from prometheus_client import CollectorRegistry
 
 from contracts.address import check_host
 from contracts.clock import Clock
@@ -39,6 +40,7 @@ from daemon.publisher import Publisher
 from daemon.service.capacity import Capacity, Load, measure_capacity
 from daemon.service.health import Health
 from daemon.service.http import HttpServer
+from daemon.service.keys import DaemonKeys, load_keys
 from daemon.service.latencies import LatencyRecorder
 from daemon.service.memory import check_populations, make_ring
 from daemon.service.metrics import Gauges, make_registry
@@ -65,6 +67,7 @@ class Components:
     """Everything that one daemon is made of, connected."""
 
     manifest: Manifest
+    keys: DaemonKeys
     counters: Counters
     gauges: Gauges
     latencies: LatencyRecorder
@@ -143,6 +146,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
     DependencyError
         If ONNX Runtime or the narrator's libraries are not installed.
     """
+    keys = load_keys(settings)
     manifest = load_bundle(settings)
     settings = _keep_daemon_to_cores(settings)
     spec = window_spec(settings, manifest)
@@ -164,15 +168,13 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             settings.publish.bind,
             queue_messages=settings.publish.queue_messages,
             is_insecure=settings.publish.insecure,
+            keys=keys.publish,
             clock=clock,
         )
         undo.callback(publisher.close)
         http = None
         if settings.http.enabled:
-            host = check_host(
-                settings.http.host, setting="http.host", is_insecure=settings.http.insecure
-            )
-            http = HttpServer(host, settings.http.port, metrics, health)
+            http = _http_server(settings, metrics, health, keys.http_token)
             undo.callback(http.close)
         # The worker loads its model while the rest starts here.
         narrator_client = _narrator_client(settings, manifest, context, clock, publisher)
@@ -227,9 +229,21 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
         longest = max(encoders, key=lambda part: len(part.selections), default=None)
         undo.pop_all()
     return Components(
-        manifest, counters, gauges, latencies, health, registry, publisher, http, narrator_client,
-        triggers, loop, partial(measure_capacity, urgent, longest, load),
+        manifest, keys, counters, gauges, latencies, health, registry, publisher, http,
+        narrator_client, triggers, loop, partial(measure_capacity, urgent, longest, load),
     )  # fmt: skip
+
+
+def _http_server(
+    settings: Settings, metrics: CollectorRegistry, health: Health, token: str | None
+) -> HttpServer:
+    host = check_host(
+        settings.http.host,
+        setting="http.host",
+        is_allowed=settings.http.insecure or token is not None,
+        remedy="name a token's file (http.token_file), or set http.insecure",
+    )
+    return HttpServer(host, settings.http.port, metrics, health, token=token)
 
 
 def _keep_daemon_to_cores(settings: Settings) -> Settings:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from contracts.allow_list import ServerKeys
 from contracts.clock import Clock
 from stream_sources.live import publish_live
 from stream_sources.online_sorter.calibrated_options import other_options
@@ -27,6 +28,7 @@ class SorterPlace:
 
     bind: str
     is_insecure: bool = False
+    keys: ServerKeys | None = None
     metrics_port: int | None = None
     wait_for_subscribers: int = 0
 
@@ -80,6 +82,7 @@ def sort_live(
                 place.bind,
                 clock,
                 is_insecure=place.is_insecure,
+                keys=place.keys,
                 is_lossless=options.speed is None,
                 wait_for_subscribers=place.wait_for_subscribers,
                 should_stop=should_stop,

@@ -9,6 +9,7 @@ import zmq
 
 from contracts.address import check_connectable
 from contracts.errors import WireError
+from contracts.keys import ClientKeys
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import MAX_MESSAGE_BYTES, unpack
 
@@ -16,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReferenceStream:
-    """Subscribes to the marks and spikes of a source.
+    """Subscribes to the marks and spikes of a source; with keys, encrypted.
 
     Raises
     ------
@@ -24,13 +25,17 @@ class ReferenceStream:
         If the address is none.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, keys: ClientKeys | None = None) -> None:
         self.address = str(check_connectable(address, setting="--sync-to"))
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.set(zmq.RCVHWM, 0)  # it is read between two batches of our own
         self._socket.set(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         self._socket.set(zmq.LINGER, 0)
+        if keys is not None:
+            self._socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
+            self._socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.own.public)
+            self._socket.setsockopt(zmq.CURVE_SECRETKEY, keys.own.secret)
         for kind in (b"mark.", b"spikes."):
             self._socket.subscribe(kind)
         self._socket.connect(self.address)

@@ -23,6 +23,7 @@ import numpy as np
 
 from contracts.clock import NS_PER_S
 from contracts.errors import UserError
+from contracts.keys import ClientKeys
 from contracts.population import Population
 from contracts.spikes import Mark, SpikeBatch
 from stream_sources.live import LiveSource
@@ -271,6 +272,8 @@ class SyncOptions:
         As in `SyncedSource`.
     lag_ms : float
         By how much later this probe is expected to answer to marks.
+    keys : ClientKeys, optional
+        To connect to the reference with.
     """
 
     address: str
@@ -278,6 +281,7 @@ class SyncOptions:
     reference_pulse: str = ""
     within_s: float | None = None
     lag_ms: float = 0.0
+    keys: ClientKeys | None = None
 
 
 def on_clock_of(source: LiveSource, options: SyncOptions) -> SyncedSource:
@@ -291,7 +295,7 @@ def on_clock_of(source: LiveSource, options: SyncOptions) -> SyncedSource:
     pulse, reference_pulse = options.pulse, options.reference_pulse or options.pulse
     return SyncedSource(
         source,
-        ReferenceStream(options.address),
+        ReferenceStream(options.address, options.keys),
         pulse=pulse,
         reference_pulse=reference_pulse,
         within_s=options.within_s,

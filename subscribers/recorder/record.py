@@ -16,6 +16,7 @@ import zmq
 from contracts.clock import NS_PER_S, Clock, ns_to_second
 from contracts.errors import UserError
 from contracts.journal import RECORDER_TOPIC, RECORDER_VERSION, Origin
+from contracts.keys import ClientKeys
 from contracts.narration_wire import dump
 from subscribers.listener import (
     ANY_NUMBER,
@@ -60,6 +61,8 @@ class RecordOptions:
     folder: Path
     sources: Sequence[str]
     daemons: Sequence[str]
+    # To connect to each source and then each daemon with; empty for none.
+    keys: Sequence[ClientKeys | None] = ()
     part_bytes: int = 1 << 30
     min_free_bytes: int = 1 << 30
     queue_bytes: int = 256 << 20
@@ -238,14 +241,17 @@ def _connect(options: RecordOptions, stack: ExitStack) -> list[_Connection]:
         *((Origin.SOURCE, address, (b"",), "--spikes") for address in options.sources),
         *((Origin.DAEMON, address, DAEMON_TOPICS, "--connect") for address in options.daemons),
     ]
+    keys = options.keys or [None] * len(wanted)
     return [
         _Connection(
             # No bound of libzmq's, whose losses nobody counts: `WriteThread` has one.
-            stack.enter_context(Listener(address, topics, setting=setting, queue=ANY_NUMBER)),
+            stack.enter_context(
+                Listener(address, topics, setting=setting, queue=ANY_NUMBER, keys=of_address)
+            ),
             origin,
             address,
         )
-        for origin, address, topics, setting in wanted
+        for (origin, address, topics, setting), of_address in zip(wanted, keys, strict=True)
     ]
 
 

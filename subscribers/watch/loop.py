@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from contracts.clock import NS_PER_S, Clock
+from contracts.keys import ClientKeys
 from subscribers.listener import MARK_TOPICS, NARRATION_TOPICS, PARTIAL_TOPICS, Listener
 from subscribers.watch.state import SILENCE_S, ReceivedNarration, WatchState
 from subscribers.watch.triggers import ReceivedTriggers
@@ -32,6 +33,7 @@ def follow(
     is_over: Callable[[], bool],
     marks: Listener | None = None,
     words: bool = False,
+    keys: ClientKeys | None = None,
 ) -> None:
     """Show what the daemon at ``state.endpoint`` publishes until it is over.
 
@@ -45,12 +47,14 @@ def follow(
         Subscribed to the marks of a source: what was on the screen.
     words : bool
         Show sentences as they grow, where there is a view to show them in.
+    keys : ClientKeys, optional
+        To connect to the daemon with.
     """
     is_plain = plain or not _can_draw()
     topics: tuple[bytes, ...] = NARRATION_TOPICS
     if not is_plain:
         topics += MARK_TOPICS + (PARTIAL_TOPICS if words else ())
-    with Listener(state.endpoint, topics, setting="--connect", clock=clock) as daemon:
+    with Listener(state.endpoint, topics, setting="--connect", keys=keys, clock=clock) as daemon:
         rounds = _rounds(state, clock, is_over, daemon, marks)
         if is_plain:
             _print_lines(state, clock, rounds)

@@ -117,9 +117,9 @@ def test_paths_that_no_socket_can_have(path):
 def test_the_same_rule_for_http(host):
     """What other machines can reach needs a word there too, also in IPv6."""
     with pytest.raises(UserError, match=r"http\.host .*can be reached from other machines"):
-        check_host(host, setting="http.host", is_insecure=False)
-    check_host(host, setting="http.host", is_insecure=True)
-    check_host("::1", setting="http.host", is_insecure=False)
+        check_host(host, setting="http.host", is_allowed=False, remedy="or do this")
+    check_host(host, setting="http.host", is_allowed=True, remedy="")
+    check_host("::1", setting="http.host", is_allowed=False, remedy="")
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from zmq.utils import z85
 from contracts.allow_list import AllowList, load_server_keys
 from contracts.errors import UserError
 from contracts.keys import (
+    ClientKeys,
     KeyPair,
     from_z85,
     key_text,
     keys_folder,
-    load_client_keys,
+    load_keys_of_servers,
     load_pair,
     load_public,
     to_z85,
@@ -69,8 +70,25 @@ def test_a_name_is_one_in_the_usual_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     write_pair(keys_folder(), "rig", PAIR)
     write_pair(keys_folder(), "daemon", OTHER)
-    keys = load_client_keys("rig", "daemon", settings=("--key", "--server-key"))
-    assert (keys.own, keys.server) == (PAIR, OTHER.public)
+    settings = ("--key", "--server-key")
+    [keys] = load_keys_of_servers("rig", ["daemon"], ["tcp://a:1"], settings=settings)
+    assert keys == ClientKeys(PAIR, OTHER.public)
+
+
+def test_keys_go_with_the_addresses_in_their_order(tmp_path):
+    """One key for all, or one for each, of which some may have none."""
+    write_pair(tmp_path, "me", PAIR)
+    write_pair(tmp_path, "rig", OTHER)
+    own, rig = str(tmp_path / "me.key_secret"), str(tmp_path / "rig.key")
+    addresses, settings = ["tcp://a:1", "tcp://b:1"], ("keys.own", "keys.sources")
+    keys = ClientKeys(PAIR, OTHER.public)
+    assert load_keys_of_servers(own, [], addresses, settings=settings) == [None, None]
+    assert load_keys_of_servers(own, [rig], addresses, settings=settings) == [keys, keys]
+    assert load_keys_of_servers(own, ["none", rig], addresses, settings=settings) == [None, keys]
+    with pytest.raises(UserError, match=r"keys\.sources takes one key .* each of the 2, got 3"):
+        load_keys_of_servers(own, [rig] * 3, addresses, settings=settings)
+    with pytest.raises(UserError, match=r"keys\.sources needs keys\.own too"):
+        load_keys_of_servers(None, [rig], addresses, settings=settings)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 import pytest
 
 from contracts.errors import UserError
+from contracts.secret_file import load_token
 from daemon.counters import Counters
 from daemon.service import http
 from daemon.service.health import Health
@@ -66,6 +67,77 @@ def test_metrics_are_served(server):
     status, text = _get(server, "/metrics")
     assert status == 200
     assert "neurrate_ready 0.0" in text
+
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "given", [None, "", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"bearer {TOKEN}x", "B\u00e9"]
+)
+def test_request_without_the_token_is_refused(given, health, caplog):
+    """401 on every page, counted, logged with who asked and not with what was given."""
+    registry = make_registry(Counters(), Gauges(), lambda: health.is_ready)
+    server = HttpServer("127.0.0.1", 0, registry, health, token=TOKEN)
+    headers = {} if given is None else {"Authorization": given.encode("latin-1")}
+    try:
+        for number, path in enumerate(("/metrics", "/readyz", "/nothing")):
+            url = f"http://127.0.0.1:{server.port}{path}"
+            request = urllib.request.Request(url, headers=headers)
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(request, timeout=5)
+            with caught.value as error:
+                assert error.code == 401
+                assert error.headers["WWW-Authenticate"] == "Bearer"
+            assert server.n_refused == number + 1
+    finally:
+        server.close()
+    lines = [one for one in caplog.records if one.getMessage() == "http request refused"]
+    assert len(lines) == 1
+    assert lines[0].__dict__["peer"] == "127.0.0.1"
+
+
+def test_request_with_the_token_is_answered(health):
+    """As Prometheus sends it."""
+    registry = make_registry(Counters(), Gauges(), lambda: health.is_ready)
+    server = HttpServer("127.0.0.1", 0, registry, health, token=TOKEN)
+    try:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{server.port}/metrics", headers={"Authorization": f"Bearer {TOKEN}"}
+        )
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            assert answer.status == 200
+        assert server.n_refused == 0
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "problem"),
+    [
+        (TOKEN, 0o644, r"mode 0644.*Run: chmod 600"),
+        ("short", 0o600, "16 to 1024"),
+        (f"{TOKEN} {TOKEN}", 0o600, "16 to 1024"),
+        ("\u00e9" * 20, 0o600, "16 to 1024"),
+        (None, 0o600, "There is no token"),
+    ],
+)
+def test_file_without_a_token_is_refused(content, mode, problem, tmp_path):
+    """With what to do."""
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+        path.chmod(mode)
+    with pytest.raises(UserError, match=problem):
+        load_token(path, setting="http.token_file")
+
+
+def test_token_of_a_file_is_its_line(tmp_path):
+    """Without the end of the line."""
+    path = tmp_path / "token"
+    path.touch(mode=0o600)
+    path.write_text(f"{TOKEN}\n")
+    assert load_token(path, setting="http.token_file") == TOKEN
 
 
 def test_not_ready_says_every_reason(server, health):

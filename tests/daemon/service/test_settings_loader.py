@@ -81,7 +81,7 @@ def test_a_population_may_have_any_name(tmp_path):
         ("narrator.model", '"none"', "none"),
         ("narrator.model", "None", None),
         ("encoder.bundle", "a b", Path("a b")),
-        ("ingest.connect", "tcp://a:1, tcp://b:2", ("tcp://a:1", "tcp://b:2")),
+        ("keys.sources", "a, b", ("a", "b")),
         ("ingest.connect", '["ipc://x"]', ("ipc://x",)),
         ("vllm.urls", "http://a:1/, https://b", ("http://a:1", "https://b")),
         ("narrator.prompt", "say <image>\nhttp.port = 3", "say <image>\nhttp.port = 3"),
@@ -191,8 +191,26 @@ def test_one_population_cannot_be_set_alone():
 def test_a_public_bind_needs_insecure(bind):
     """An address that other machines can reach is refused unless the user insists."""
     assert "loopback" in _problems(overrides={"publish.bind": bind})
-    overrides = {"publish.bind": bind, "publish.insecure": "true"}
-    assert load_settings(environ={}, overrides=overrides).settings.publish.bind == bind
+    for word in ({"publish.insecure": "true"}, {"keys.own": "daemon"}):
+        overrides = {"publish.bind": bind} | word
+        assert load_settings(environ={}, overrides=overrides).settings.publish.bind == bind
+
+
+def test_a_source_on_another_machine_needs_a_key():
+    """Or the word; each address for itself, and those of this machine need neither."""
+    connect = {"ingest.connect": ["tcp://127.0.0.1:1", "tcp://rig:1"]}
+    problem = _problems(overrides=connect)
+    assert "ingest.connect must lead to this machine, got 'tcp://rig:1'" in problem
+    assert "(--set)" in problem
+    keyless = {"keys.own": "daemon", "keys.sources": ["rig", "none"]}
+    assert "got 'tcp://rig:1'" in _problems(overrides=connect | keyless)
+    for word in (
+        {"ingest.insecure": True},
+        {"keys.own": "daemon", "keys.sources": "rig"},
+        {"keys.own": "daemon", "keys.sources": "none, rig"},
+    ):
+        loaded = load_settings(environ={}, overrides=connect | word)
+        assert len(loaded.settings.ingest.connect) == 2
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "", "::", "192.168.0.3"])
@@ -200,7 +218,9 @@ def test_a_public_http_host_needs_insecure(host):
     """The same rule for HTTP, unless it is off."""
     given = {"http.host": host}
     assert "http.host must be a loopback address" in _problems(overrides=given)
-    for word in ({"http.insecure": "true"}, {"http.enabled": "false"}):
+    for word in (
+        {"http.insecure": "true"}, {"http.enabled": "false"}, {"http.token_file": "token"}
+    ):  # fmt: skip
         loaded = load_settings(environ={}, overrides=given | word)
         assert loaded.settings.http.host == host
 
