@@ -31,7 +31,7 @@ import zmq
 
 from contracts.clock import Clock, second_to_ns
 from contracts.narration import Narration
-from daemon.worker.connection import bind_worker_socket
+from daemon.worker.connection import WorkerSocket
 from daemon.worker.process import WorkerProcess
 
 SOCKET_NAME = "likeness"
@@ -100,30 +100,29 @@ class LikenessClient:
         self._sent_ns = 0
         self._clock = clock
         self._problem = ""
-        self._folder, self._socket = bind_worker_socket(
-            context, SOCKET_NAME, what="the sentence model"
-        )
+        self._socket = WorkerSocket(context, SOCKET_NAME, what="the sentence model")
         self._process = WorkerProcess(
             [
                 "daemon.triggers.likeness_worker",
-                "--address", f"ipc://{self._folder.path}/{SOCKET_NAME}",
+                "--address", self._socket.address,
                 "--model", model,
                 "--log", log,
                 *(f"--sentence={sentence}" for sentence in self._sentences),
             ],
             clock,
             name="likeness worker",
+            secret=self._socket.secret.line,
         )  # fmt: skip
         try:
             self._process.start()
         except BaseException:
-            self._close_socket()
+            self._socket.close()
             raise
 
     @property
     def sockets(self) -> Sequence[zmq.Socket[bytes]]:
         """The connection to the worker."""
-        return (self._socket,)
+        return (self._socket.socket,)
 
     @property
     def worker_pid(self) -> int | None:
@@ -165,8 +164,8 @@ class LikenessClient:
         cosines : mapping of str to float
             By sentence.
         """
-        while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
-            identity, kind, payload = self._socket.recv_multipart()
+        while (received := self._socket.receive()) is not None:
+            identity, (kind, payload) = received
             message = msgpack.unpackb(payload)
             # A message of a worker that has been replaced may still be in the socket: its process
             # id, or the number of its batch, tells it from the present one's.
@@ -196,7 +195,7 @@ class LikenessClient:
         if not self.is_ready:  # while it loads its model, it does not see that its input closes
             self._process.kill()
         self._process.stop(deadline_s=deadline_s)
-        self._close_socket()
+        self._socket.close()
 
     def _send(self) -> None:
         if self._in_progress or not self._waiting or self._worker is None:
@@ -208,9 +207,8 @@ class LikenessClient:
         self._batch_id += 1
         self._sent_ns = self._clock.now_ns()
         texts = [narration.utterance.text for narration in self._in_progress]
-        parts = [self._worker, b"ask", msgpack.packb((self._batch_id, texts))]
         try:
-            self._socket.send_multipart(parts, zmq.DONTWAIT)
+            self._socket.send(self._worker, [b"ask", msgpack.packb((self._batch_id, texts))])
         except zmq.ZMQError:  # its end of the socket is closed; `check` finds its death
             self._lose("the worker cannot be reached")
 
@@ -218,11 +216,6 @@ class LikenessClient:
         """Drop everything, and refuse narrations until the next worker is ready."""
         self._worker, self._problem = None, reason
         self._drop()
-
-    def _close_socket(self) -> None:
-        """Close the socket, and remove its folder."""
-        self._socket.close()
-        self._folder.close()
 
     def _drop(self) -> None:
         self.n_dropped += self.n_unfinished

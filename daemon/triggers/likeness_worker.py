@@ -24,6 +24,7 @@ from contracts.garbage import collector_paused
 from daemon.service.logs import configure_logging
 from daemon.service.settings import LogSettings
 from daemon.triggers.sentence_model import SentenceModel, model_problem
+from daemon.worker.connection import DaemonSocket, WorkerSecret
 from daemon.worker.stdin import exit_when_stdin_closes
 
 NICENESS = 5
@@ -70,33 +71,34 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     configure_logging(options.log.level, options.log.format)
     os.nice(NICENESS)
+    secret = WorkerSecret.read(sys.stdin.fileno())
+    if secret is None:  # the daemon is gone
+        return 0
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    with context, context.socket(zmq.DEALER) as socket:
-        socket.set(zmq.LINGER, 1000)
-        socket.connect(options.address)
+    with context, DaemonSocket(context, options.address, secret) as daemon:
         try:
             with exit_when_stdin_closes():
                 comparer = _Comparer(options.model, options.sentence)
         except Exception as error:  # whatever a model folder can do to the library
             reason = f"{options.model}: {type(error).__name__}: {error}"[:1000]
-            socket.send_multipart([b"failed", msgpack.packb({"reason": reason})])
+            daemon.send([b"failed", msgpack.packb({"reason": reason})])
             return 2
-        socket.send_multipart([b"ready", msgpack.packb({"pid": os.getpid()})])
-        return _serve(socket, comparer)
+        daemon.send([b"ready", msgpack.packb({"pid": os.getpid()})])
+        return _serve(daemon, comparer)
 
 
-def _serve(socket: zmq.Socket[bytes], comparer: _Comparer) -> int:
+def _serve(daemon: DaemonSocket, comparer: _Comparer) -> int:
     poller = zmq.Poller()
-    poller.register(socket, zmq.POLLIN)
+    poller.register(daemon.socket, zmq.POLLIN)
     poller.register(sys.stdin.fileno(), zmq.POLLIN)
     while True:
         ready = dict(poller.poll())
-        if sys.stdin.fileno() in ready:  # the daemon never writes to it, so it has closed
+        if sys.stdin.fileno() in ready:  # the daemon writes no more to it, so it has closed
             return 0
-        _, payload = socket.recv_multipart()
-        batch_id, texts = msgpack.unpackb(payload)
-        answer = {"id": batch_id, "cosines": comparer.cosines(texts)}
-        socket.send_multipart([b"like", msgpack.packb(answer)])
+        while (parts := daemon.receive()) is not None:
+            batch_id, texts = msgpack.unpackb(parts[1])
+            answer = {"id": batch_id, "cosines": comparer.cosines(texts)}
+            daemon.send([b"like", msgpack.packb(answer)])
 
 
 if __name__ == "__main__":

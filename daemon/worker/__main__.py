@@ -1,8 +1,9 @@
 """The narrator worker: a process that owns the language model.
 
 ``python -m daemon.worker --address ipc://... --bundle DIR --narrator JSON``, started by the
-daemon. It loads its model, says so, narrates the windows that it is sent, and ends when its
-standard input closes: the daemon holds the other end.
+daemon. It reads the secret of that socket from its standard input, loads its model, says so,
+narrates the windows that it is sent, and ends when its standard input closes: the daemon holds the
+other end.
 
 A thread sends a heartbeat twice a second, from before the model is loaded, so that the daemon can
 tell a worker that is busy from one that has been stopped.
@@ -26,6 +27,7 @@ from daemon.cores import keep_to_cores
 from daemon.narrators.auto import load_narrator
 from daemon.service.logs import configure_logging
 from daemon.service.settings import LogSettings, NarratorSettings, VllmSettings
+from daemon.worker.connection import DaemonSocket, WorkerSecret
 from daemon.worker.loop import WorkerLoop
 from daemon.worker.messages import Failed, Heartbeat, ModelLoaded, pack_reply, unpack_order
 from daemon.worker.stdin import exit_when_stdin_closes
@@ -51,11 +53,14 @@ def main(arguments: Sequence[str]) -> int:
     configure_logging(options.log.level, options.log.format)
     os.nice(options.narrator.nice)
     keep_to_cores(options.narrator.cores)  # which the daemon has checked
+    secret = WorkerSecret.read(sys.stdin.fileno())
+    if secret is None:  # the daemon is gone
+        return 0
     context: zmq.Context[Socket] = zmq.Context()
     with (
         context,
-        _socket(context, options.address) as socket,
-        _heartbeat(context, options.address),
+        _socket(context, options.address, secret) as daemon,
+        _heartbeat(context, options.address, secret),
     ):
         try:
             with exit_when_stdin_closes():
@@ -65,11 +70,11 @@ def main(arguments: Sequence[str]) -> int:
                 narrator = load_narrator(options.narrator, manifest, vllm=options.vllm)
         except (UserError, DependencyError) as error:
             failure = Failed(-1, str(error), exit_code=error.exit_code)
-            socket.send_multipart(pack_reply(failure))
+            daemon.send(pack_reply(failure))
             return error.exit_code
-        socket.send_multipart(pack_reply(ModelLoaded(os.getpid(), narrator.provenance)))
+        daemon.send(pack_reply(ModelLoaded(os.getpid(), narrator.provenance)))
         with closing(narrator):
-            return _serve(socket, WorkerLoop(narrator))
+            return _serve(daemon, WorkerLoop(narrator))
 
 
 def _check_same_bundle(manifest: Manifest, sha256: str) -> None:
@@ -88,44 +93,44 @@ def _check_same_bundle(manifest: Manifest, sha256: str) -> None:
         )
 
 
-def _serve(socket: Socket, loop: WorkerLoop) -> int:
+def _serve(daemon: DaemonSocket, loop: WorkerLoop) -> int:
     poller = zmq.Poller()
-    poller.register(socket, zmq.POLLIN)
+    poller.register(daemon.socket, zmq.POLLIN)
     poller.register(sys.stdin.fileno(), zmq.POLLIN)
     while True:
         # Busy: only look, and continue with the next token. Idle: sleep until an order comes.
         ready = dict(poller.poll(0 if loop.is_busy else None))
-        if sys.stdin.fileno() in ready:  # nothing is ever written to it: it has closed
+        if sys.stdin.fileno() in ready:  # nothing more is written to it: it has closed
             return 0
         orders = []
-        while int(socket.get(zmq.EVENTS)) & zmq.POLLIN:
-            orders.append(unpack_order(socket.recv_multipart()))
+        while (parts := daemon.receive()) is not None:
+            orders.append(unpack_order(parts))
         for reply in loop.work(orders):
-            socket.send_multipart(pack_reply(reply))
+            daemon.send(pack_reply(reply))
 
 
-def _socket(context: zmq.Context[Socket], address: str, *, queue: int = 0) -> Socket:
-    socket = context.socket(zmq.DEALER)
-    socket.set(zmq.LINGER, 1000)
+def _socket(
+    context: zmq.Context[Socket], address: str, secret: WorkerSecret, *, queue: int = 0
+) -> DaemonSocket:
+    daemon = DaemonSocket(context, address, secret)
     # Without a limit (0) sending never waits: a worker blocked on a daemon that is stopped and then
     # killed would not notice the end of its standard input. Only the replies of a window or two can
     # queue.
-    socket.set(zmq.SNDHWM, queue)
-    socket.connect(address)
-    return socket
+    daemon.socket.set(zmq.SNDHWM, queue)
+    return daemon
 
 
 @contextmanager
-def _heartbeat(context: zmq.Context[Socket], address: str) -> Iterator[None]:
+def _heartbeat(context: zmq.Context[Socket], address: str, secret: WorkerSecret) -> Iterator[None]:
     """Send `Heartbeat` while the body runs, from a thread: one step of the narrator may be long."""
     done = Event()
 
     def beat() -> None:
-        with _socket(context, address, queue=HEARTBEATS_QUEUED) as socket:
-            socket.set(zmq.LINGER, 0)
+        with _socket(context, address, secret, queue=HEARTBEATS_QUEUED) as daemon:
+            daemon.socket.set(zmq.LINGER, 0)
             while not done.wait(HEARTBEAT_EVERY_S):
-                if socket.poll(0, zmq.POLLOUT):  # the queue is full while the daemon is stopped
-                    socket.send_multipart(pack_reply(Heartbeat(os.getpid())))
+                if daemon.socket.poll(0, zmq.POLLOUT):  # the queue is full while it is stopped
+                    daemon.send(pack_reply(Heartbeat(os.getpid())))
 
     thread = Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()

@@ -12,7 +12,8 @@ nothing until its heartbeat resumes: then it drops what was cancelled, says that
 gets the newest window. It is not killed: loading a model takes minutes, and most stops end. Only a
 window beyond `batch_timeout_s` has the worker killed, and a dead worker is replaced after a pause.
 
-Replies are accepted by sender: a reply by the identity of its socket, which `ModelLoaded`
+Messages without this socket's secret are dropped (`daemon.worker.connection`). Replies are accepted
+by sender: a reply by the identity of its socket, which `ModelLoaded`
 introduces, and a heartbeat, which has a socket of its own, by its process id. Replies of a worker
 that has been replaced are discarded.
 
@@ -40,7 +41,7 @@ from contracts.errors import DependencyError, UserError, WireError
 from contracts.narration import Provenance, Status
 from daemon.handover import EncodeWindow, Handover, NarrationBatch
 from daemon.narrators.protocol import EndedRow
-from daemon.worker.connection import bind_worker_socket
+from daemon.worker.connection import WorkerSocket
 from daemon.worker.messages import (
     Cancel,
     Failed,
@@ -129,17 +130,18 @@ class WorkerClient:
         self._next_batch_id = 0
         self._has_been_ready = False
         self._start_problem = ""
-        self._folder, self._socket = bind_worker_socket(context, SOCKET_NAME, what="the narrator")
-        address = f"ipc://{self._folder.path}/{SOCKET_NAME}"
+        self._socket = WorkerSocket(context, SOCKET_NAME, what="the narrator")
         self._process = WorkerProcess(
-            ["daemon.worker", "--address", address, *worker_arguments], clock
+            ["daemon.worker", "--address", self._socket.address, *worker_arguments],
+            clock,
+            secret=self._socket.secret.line,
         )
         self._process.start()
 
     @property
     def sockets(self) -> Sequence[zmq.Socket[bytes]]:
         """The socket to the worker."""
-        return (self._socket,)
+        return (self._socket.socket,)
 
     @property
     def dropped(self) -> Mapping[str, int]:
@@ -211,9 +213,9 @@ class WorkerClient:
             If the first worker cannot load its model. When a later one cannot, that is the
             `problem`, and it is tried again.
         """
-        while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
-            identity, *parts = self._socket.recv_multipart()
-            # Nobody else can enter the folder: this is an internal error. The path goes on.
+        while (received := self._socket.receive()) is not None:
+            identity, parts = received
+            # It has the secret of a worker: this is an internal error. The path goes on.
             try:
                 reply = unpack_reply(parts)
             except WireError:
@@ -234,7 +236,6 @@ class WorkerClient:
         """Stop the worker, by force after the deadline, and remove the socket."""
         self._process.stop(deadline_s=deadline_s)
         self._socket.close()
-        self._folder.close()
 
     def _take(self, identity: bytes, reply: Reply) -> None:
         match reply:
@@ -369,7 +370,7 @@ class WorkerClient:
 
     def _send(self, worker: _Worker, order: Order) -> None:
         try:
-            self._socket.send_multipart([worker.identity, *pack_order(order)], zmq.DONTWAIT)
+            self._socket.send(worker.identity, pack_order(order))
         except zmq.ZMQError as error:  # its end of the socket is gone: it is dead, or will be
             self._process.kill()
             self._forget_worker(f"the narrator worker cannot be reached: {error}")

@@ -1,7 +1,7 @@
 """A worker as a child process: started, watched, restarted with back-off, stopped.
 
-The child never reads its standard input; it exits when that closes, so that no worker outlives a
-daemon that was killed. Ctrl-C reaches the whole process group and a
+The child reads a secret from its standard input and nothing more; it exits when that closes, so
+that no worker outlives a daemon that was killed. Ctrl-C reaches the whole process group and a
 service manager's SIGTERM the whole control group, and the daemon decides when the worker ends:
 both signals are blocked in it, from its first instruction on.
 """
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from contracts.clock import Clock
 from daemon.backoff import Backoff
@@ -26,18 +27,26 @@ logger = logging.getLogger(__name__)
 class WorkerProcess:
     """Keeps one child process alive.
 
-    `arguments` follow ``python -m``; `started_ns` is when the newest child was started, host clock.
+    `arguments` follow ``python -m``; `secret` is the first that each child reads from its standard
+    input, where no other process sees it. `started_ns` is when the newest child was started, host
+    clock.
     `start_problem` is why the next one cannot be started; empty if it can.
     """
 
     def __init__(
-        self, arguments: Sequence[str], clock: Clock, *, name: str = "narrator worker"
+        self,
+        arguments: Sequence[str],
+        clock: Clock,
+        *,
+        name: str = "narrator worker",
+        secret: bytes = b"",
     ) -> None:
         self.n_restarts = 0
         self.started_ns = 0
         self.start_problem = ""
         self._clock = clock
         self._name = name
+        self._secret = secret
         self._command = [sys.executable, "-m", *arguments]
         self._child: subprocess.Popen[bytes] | None = None
         self._is_wanted = False
@@ -60,6 +69,10 @@ class WorkerProcess:
             self._child = subprocess.Popen(self._command, stdin=subprocess.PIPE)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if self._secret and self._child.stdin:
+            with suppress(OSError):  # it is gone already; `check` finds that out
+                self._child.stdin.write(self._secret)
+                self._child.stdin.flush()
         logger.info("%s started", self._name, extra={"pid": self._child.pid})
 
     def check(self) -> int | None:

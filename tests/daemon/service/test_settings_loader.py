@@ -198,17 +198,18 @@ def test_a_public_bind_needs_insecure(bind):
 
 def test_a_source_on_another_machine_needs_a_key():
     """Or the word; each address for itself, and those of this machine need neither."""
-    connect = {"ingest.connect": ["tcp://127.0.0.1:1", "tcp://rig:1"]}
+    connect: dict[str, object] = {"ingest.connect": ["tcp://127.0.0.1:1", "tcp://rig:1"]}
     problem = _problems(overrides=connect)
     assert "ingest.connect must lead to this machine, got 'tcp://rig:1'" in problem
     assert "(--set)" in problem
-    keyless = {"keys.own": "daemon", "keys.sources": ["rig", "none"]}
+    keyless: dict[str, object] = {"keys.own": "daemon", "keys.sources": ["rig", "none"]}
     assert "got 'tcp://rig:1'" in _problems(overrides=connect | keyless)
-    for word in (
+    words: tuple[dict[str, object], ...] = (
         {"ingest.insecure": True},
         {"keys.own": "daemon", "keys.sources": "rig"},
         {"keys.own": "daemon", "keys.sources": "none, rig"},
-    ):
+    )
+    for word in words:
         loaded = load_settings(environ={}, overrides=connect | word)
         assert len(loaded.settings.ingest.connect) == 2
 

@@ -20,6 +20,7 @@ from daemon.handover import Handover
 from daemon.narrators.protocol import EndedRow, PartialRow
 from daemon.worker import client as client_module
 from daemon.worker.client import SILENT_AFTER_S, SILENT_LOADING_AFTER_S, WorkerClient
+from daemon.worker.connection import HALF_BYTES
 from daemon.worker.messages import (
     Cancel,
     Failed,
@@ -46,19 +47,22 @@ SILENT_NS = round(SILENT_AFTER_S * S)
 class FakeWorker:
     """A worker made of one socket, in place of the process."""
 
-    def __init__(self, context: Context, address: str) -> None:
+    def __init__(self, context: Context, process: FakeProcess) -> None:
+        self.secret = process.secret
         self.socket = context.socket(zmq.DEALER)
         self.socket.set(zmq.LINGER, 0)
-        self.socket.connect(address)
+        self.socket.connect(process.address)
 
     def send(self, reply: Reply) -> None:
         """Send a reply."""
-        self.socket.send_multipart(pack_reply(reply))
+        self.socket.send_multipart([self.secret[:HALF_BYTES], *pack_reply(reply)])
 
     def order(self) -> Order:
         """Return what was sent."""
         assert self.socket.poll(5000), "no order came"
-        return unpack_order(self.socket.recv_multipart())
+        secret, *parts = self.socket.recv_multipart()
+        assert secret == self.secret[HALF_BYTES:]
+        return unpack_order(parts)
 
     def take(self) -> tuple[int, int]:
         """Return batch id and window number of what was sent."""
@@ -81,11 +85,13 @@ class FakeProcess:
 
     pid: int | None = 1
     address = start_problem = ""
+    secret = b""
     n_restarts = n_kills = started_ns = 0
     has_died = False
 
-    def __call__(self, arguments: Sequence[str], clock: Clock) -> FakeProcess:
+    def __call__(self, arguments: Sequence[str], clock: Clock, *, secret: bytes) -> FakeProcess:
         """Take the place of the new process."""
+        self.secret = secret
         self.address = arguments[arguments.index("--address") + 1]
         return self
 
@@ -140,7 +146,7 @@ def collector(client: WorkerClient) -> Collector:
 @pytest.fixture
 def worker(context: Context, client: WorkerClient, process: FakeProcess) -> Iterator[FakeWorker]:
     """A worker that loads its model."""
-    worker = FakeWorker(context, process.address)
+    worker = FakeWorker(context, process)
     yield worker
     worker.socket.close()
 
@@ -441,8 +447,8 @@ def test_worker_that_is_gone_when_it_is_given_up(ready_worker, client, collector
 
 def test_message_that_is_no_reply_is_ignored(worker, collector):
     """It is logged; the worker continues."""
-    worker.socket.send_multipart([b"hello?"])
-    worker.socket.send_multipart([b"output", b"\xc1"])
+    worker.socket.send_multipart([worker.secret[:HALF_BYTES], b"hello?"])
+    worker.socket.send_multipart([worker.secret[:HALF_BYTES], b"output", b"\xc1"])
     worker.send(NarratorOutput(ended=rows(99)))
     worker.send(ModelLoaded(1, PROVENANCE))
     worker.send(NarratorOutput(ended=rows(99)))
@@ -494,3 +500,33 @@ def test_folder_too_deep_for_a_socket_is_the_users_error(
     ):
         pass
     assert list(deep.iterdir()) == []
+
+
+@pytest.mark.parametrize("secret", [b"", b"x", bytes(HALF_BYTES), None])
+def test_message_without_the_secret_is_dropped(
+    secret: bytes | None,
+    context: Context,
+    process: FakeProcess,
+    client: WorkerClient,
+    ready_worker: FakeWorker,
+    collector: Collector,
+    caplog: pytest.LogCaptureFixture,
+):
+    """Another process of this user in the folder: no reply, no new worker; logged once a second."""
+    client.offer(encoded(windows(1)[0]))
+    batch_id, _ = ready_worker.take()
+    forged = [
+        pack_reply(NarratorOutput(ended=rows(batch_id))),
+        pack_reply(ModelLoaded(1, PROVENANCE)),
+        pack_reply(Failed(-1, "stop", exit_code=2)),
+    ]
+    with context.socket(zmq.DEALER) as stranger:
+        stranger.set(zmq.LINGER, 1000)
+        stranger.connect(process.address)
+        for parts in forged:
+            stranger.send_multipart(parts if secret is None else [secret, *parts])
+        wait_until(lambda: not list(client.collect()) and client._socket.n_refused == len(forged))
+    lines = [one for one in caplog.records if "another process refused" in one.getMessage()]
+    assert len(lines) == 1
+    ready_worker.finish(batch_id)
+    collector.until(lambda: len(collector.narrated) == 2)

@@ -16,6 +16,7 @@ from contracts.clock import HostClock
 from contracts.errors import DependencyError, UserError
 from contracts.manifest import Manifest
 from contracts.narration import Status
+from daemon.worker.connection import WorkerSecret
 from tests.support.daemon_components import Context, encoded
 from tests.support.narrator_clients import (
     Collector,
@@ -171,7 +172,7 @@ def test_stop_has_a_deadline(context: Context, stub_bundle: Manifest):
         Collector(client).ready()
         assert client.worker_pid is not None
         process = psutil.Process(client.worker_pid)
-        folder = client._folder.path
+        folder = client._socket.folder.path
         process.suspend()
         client.close(deadline_s=0.1)
         assert not process.is_running()
@@ -212,6 +213,8 @@ def test_worker_that_loads_ends_with_its_daemon(stub_bundle: Manifest, tmp_path:
         assert worker.stdout
         assert worker.stdin
         try:
+            worker.stdin.write(WorkerSecret.new().line)
+            worker.stdin.flush()
             assert worker.stdout.readline() == b"loading\n"
             worker.stdin.close()
             assert worker.wait(20) == 0
