@@ -23,7 +23,7 @@ def check_connectable(address: str) -> None:
         raise ValueError(f"an address is tcp://HOST:PORT or ipc://PATH, got {address!r:.200}.")
 
 
-def check_bindable(address: str, *, insecure: bool) -> None:
+def check_bindable(address: str, *, insecure: bool, has_keys: bool = False) -> None:
     """Refuse what other machines could reach, unless that is wanted.
 
     Raises
@@ -36,10 +36,10 @@ def check_bindable(address: str, *, insecure: bool) -> None:
     host_and_port = _TCP.fullmatch(address)
     if not host_and_port or (host_and_port[2] != "*" and int(host_and_port[2]) > 65_535):
         raise ValueError(f"an address is tcp://HOST:PORT or ipc://PATH, got {address!r:.200}.")
-    if not insecure and not _is_loopback(host_and_port[1]):
+    if not (insecure or has_keys) and not _is_loopback(host_and_port[1]):
         raise ValueError(
             f"{address} can be reached from other machines, and nothing on it is encrypted. Use "
-            "127.0.0.1, or insecure=True if the network is yours."
+            "127.0.0.1, keys (key=, allowed=), or insecure=True if the network is yours."
         )
 
 

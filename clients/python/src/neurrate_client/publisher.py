@@ -7,6 +7,7 @@ totals; what breaks a rule of ``docs/wire-format.md`` raises and is not sent.
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import time
 from array import array
@@ -17,7 +18,10 @@ import zmq
 
 from neurrate_client import source_messages as wire
 from neurrate_client.addresses import check_bindable
+from neurrate_client.keys import Doorkeeper
 from neurrate_client.source_messages import InvalidMessageError, Unit
+
+FilePath = str | os.PathLike[str]
 
 ADDRESS = "tcp://127.0.0.1:5570"
 """Where a daemon looks for a source unless it is told otherwise."""
@@ -55,16 +59,19 @@ class Publisher:
     lossless : bool
         Wait for the slowest subscriber, and while there is none: for replays, never for a rig.
     insecure : bool
-        Allow an address that other machines can reach.
+        Allow an address that other machines can reach, without keys.
+    key, allowed : path
+        ``NAME.key_secret`` of this source, and a folder with the ``.key`` of each client that may
+        connect: then it is encrypted, and nobody else is let in. The folder is looked at each time.
 
     Raises
     ------
     InvalidMessageError
         If a name, a text or the table of units breaks a rule.
     ValueError
-        If the address is not one, or can be reached from other machines.
+        If the address is not one, or can be reached from other machines; or a file is no key.
     OSError
-        If it cannot be bound.
+        If it cannot be bound, or a key not read.
     """
 
     def __init__(
@@ -78,12 +85,16 @@ class Publisher:
         session_start_utc: str = "",
         lossless: bool = False,
         insecure: bool = False,
+        key: FilePath | None = None,
+        allowed: FilePath | None = None,
     ) -> None:
         if not isinstance(stream, str) or not wire.STREAM.fullmatch(stream):
             raise InvalidMessageError(
                 f"a stream has a name of 1 to 64 letters, digits, _ and -, got {stream!r:.80}"
             )
-        check_bindable(address, insecure=insecure)
+        if (key is None) != (allowed is None):
+            raise ValueError("key and allowed are given together, or neither")
+        check_bindable(address, insecure=insecure, has_keys=key is not None)
         facts = {
             "session_start_utc": wire.utc(session_start_utc) if session_start_utc else "",
             "table": wire.text("table", table),
@@ -101,7 +112,7 @@ class Publisher:
         }
         self._begin()
         wire.pack(self._hello())  # its size is checked before anything is bound
-        self._bind(address)
+        self._bind(address, key, allowed)
 
     def restart(self) -> None:
         """Begin a new run: after a pause of the recording, or if session time begins anew."""
@@ -113,7 +124,7 @@ class Publisher:
         `batch` and `mark` do so too: this is for the time in which there is nothing to send.
         """
         if wait_s > 0:
-            self._socket.poll(round(1000 * wait_s))
+            self._wait(round(1000 * wait_s))
         self._read_subscriptions()
         if not self.has_ended:
             self._greet()
@@ -212,6 +223,8 @@ class Publisher:
     def close(self, flush_s: float = FLUSH_S) -> None:
         """Close the socket; what is queued still leaves, while subscribers take it in time."""
         self._socket.close(linger=round(1000 * flush_s))
+        if self._doorkeeper is not None:
+            self._doorkeeper.close()
         self._context.term()
 
     def __enter__(self) -> Self:
@@ -233,8 +246,9 @@ class Publisher:
         self._batch_host_ns = 0
         self._next_hello_ns = 0
 
-    def _bind(self, address: str) -> None:
+    def _bind(self, address: str, key: FilePath | None, allowed: FilePath | None) -> None:
         self._context = zmq.Context()
+        self._doorkeeper = None
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.set(zmq.SNDHWM, QUEUE)
         self._socket.set(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
@@ -243,10 +257,14 @@ class Publisher:
         # With it a full queue is an error that `_try` sees; without it a silent drop.
         self._socket.set(zmq.XPUB_NODROP, int(self._lossless))
         try:
+            if key is not None and allowed is not None:
+                self._doorkeeper = Doorkeeper(self._context, allowed)
+                self._doorkeeper.guard(self._socket, key)
             self._socket.bind(address)
-        except zmq.ZMQError as error:
-            self._socket.close(linger=0)
-            self._context.term()
+        except (ValueError, OSError) as error:
+            self.close(flush_s=0)
+            if not isinstance(error, zmq.ZMQError):
+                raise
             raise OSError(
                 error.errno, f"Cannot bind {address}: {error}. Use another port."
             ) from error
@@ -333,7 +351,7 @@ class Publisher:
         # The end does not wait for somebody to come: it is also sent after an error.
         may_wait = self._lossless and kind != "end"
         while (may_wait and not self.n_subscribers) or not (self._greet() and self._try(parts)):
-            self._socket.poll(RETRY_MS)
+            self._wait(RETRY_MS)
             self._read_subscriptions()
 
     def _greet(self) -> bool:
@@ -353,8 +371,18 @@ class Publisher:
             return False
         return True
 
+    def _wait(self, wait_ms: int) -> None:
+        """Wait for a subscriber to come or go, or to ask whether it may."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        if self._doorkeeper is not None:
+            poller.register(self._doorkeeper.socket, zmq.POLLIN)
+        poller.poll(wait_ms)
+
     def _read_subscriptions(self) -> None:
         """Count subscriptions to spikes (first byte 1) and their ends (0)."""
+        if self._doorkeeper is not None:
+            self._doorkeeper.answer()
         while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             request = self._socket.recv()
             if not b"spikes".startswith(request[1:7]):

@@ -8,6 +8,7 @@ sends its last values again, and the numbers of the messages say what was missed
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -17,7 +18,10 @@ import zmq
 import zmq.asyncio
 
 from neurrate_client.addresses import check_connectable
+from neurrate_client.keys import use_keys
 from neurrate_client.reader import Event, Reader
+
+FilePath = str | os.PathLike[str]
 
 ADDRESS = "tcp://127.0.0.1:5571"
 """Where a daemon publishes unless it is told otherwise."""
@@ -43,6 +47,7 @@ class _Connection:
         address: str,
         topics: Sequence[str],
         queue: int,
+        keys: tuple[FilePath | None, FilePath | None],
     ) -> None:
         check_connectable(address)
         self.reader = Reader()
@@ -56,6 +61,11 @@ class _Connection:
         self._socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         for topic in topics:
             self._socket.subscribe(topic.encode())
+        try:
+            use_keys(self._socket, *keys)
+        except (OSError, ValueError):
+            self.close()
+            raise
         try:
             self._socket.connect(address)
         except zmq.ZMQError as error:
@@ -84,17 +94,27 @@ class Subscriber(_Connection):
         Prefixes: ``narration.VISp``, ``trigger.``; an empty text is everything.
     queue : int
         Messages that wait to be read.
+    key, server_key : path
+        Where the daemon has keys: ``NAME.key_secret`` of one's own, and the daemon's ``NAME.key``.
 
     Raises
     ------
     ValueError
-        If the address is not one.
+        If the address is not one, or a file holds no key.
+    OSError
+        If a key cannot be read.
     """
 
     def __init__(
-        self, address: str = ADDRESS, topics: Sequence[str] = TOPICS, *, queue: int = QUEUE
+        self,
+        address: str = ADDRESS,
+        topics: Sequence[str] = TOPICS,
+        *,
+        queue: int = QUEUE,
+        key: FilePath | None = None,
+        server_key: FilePath | None = None,
     ) -> None:
-        super().__init__(zmq.Context, address, topics, queue)
+        super().__init__(zmq.Context, address, topics, queue, (key, server_key))
 
     def receive(self, timeout_s: float | None = None) -> Event | None:
         """Return the next message or hole; None if none came in time."""
@@ -126,9 +146,15 @@ class AsyncSubscriber(_Connection):
     """The same for asyncio: ``async with``, ``async for`` and ``await receive()``."""
 
     def __init__(
-        self, address: str = ADDRESS, topics: Sequence[str] = TOPICS, *, queue: int = QUEUE
+        self,
+        address: str = ADDRESS,
+        topics: Sequence[str] = TOPICS,
+        *,
+        queue: int = QUEUE,
+        key: FilePath | None = None,
+        server_key: FilePath | None = None,
     ) -> None:
-        super().__init__(zmq.asyncio.Context, address, topics, queue)
+        super().__init__(zmq.asyncio.Context, address, topics, queue, (key, server_key))
         self._awaited = cast("zmq.asyncio.Socket", self._socket)
 
     async def receive(self, timeout_s: float | None = None) -> Event | None:
