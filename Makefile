@@ -47,6 +47,7 @@ check: setup ## Format, lint, types, import directions, spelling
 bench: setup ## Benchmarks on the CPU, each a table and a JSON line
 	$(BIN)/python -m benchmarks.bench_bin_ring
 	$(BIN)/python -m benchmarks.bench_wire_ingest
+	$(BIN)/python -m benchmarks.bench_curve
 	$(BIN)/python -m benchmarks.bench_window_cut
 	$(BIN)/python -m benchmarks.bench_dataset
 	$(BIN)/python -m benchmarks.bench_encoder

@@ -21,6 +21,7 @@ BENCHMARKS = (
     "online_sorter",
     "recorder",
     "peers",
+    "curve",
 )
 
 
