@@ -122,7 +122,7 @@ def ipc_path_left_over(trial: FaultTrial) -> None:
     ],
 )
 def open_to_everybody(trial: FaultTrial) -> None:
-    """An address that other machines can reach, without `--insecure`."""
+    """An address that other machines can reach, without keys, a token or `--insecure`."""
     trial.daemon(trial.address(), publish="tcp://0.0.0.0:*").ends(2, "insecure")
     trial.daemon(trial.address(), publish="tcp://127.0.0.1:0;0.0.0.0:0").ends(2, "one address")
     trial.daemon(trial.address(), settings=["http.host=0.0.0.0"]).ends(2, "insecure")
