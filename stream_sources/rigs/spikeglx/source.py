@@ -232,7 +232,8 @@ class SpikeGlxSource:
         if size is None:
             logger.warning("no data: the file has stopped growing", extra=fields)
         elif size == self._file.n_bytes:
-            logger.info("the recording is over", extra=fields)
+            now = "waits for the run's next file; --end-silence would end it"
+            logger.info("the recording is over", extra={**fields, "now": now})
         else:
             sizes = {"n_bytes": self._file.n_bytes, "n_bytes_of_meta": size}
             fields |= {name: f"{number:,}" for name, number in sizes.items()}
