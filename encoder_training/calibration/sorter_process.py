@@ -19,6 +19,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from stream_sources.online_sorter.compiled_cache import cache_compiled
+
 RECORDING = "recording.json"
 """What the sorter reads, as SpikeInterface describes it."""
 
@@ -104,6 +106,7 @@ def _end_with_parent() -> None:
 def main(request: str) -> None:
     """Sort, and save the spikes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    cache_compiled()
     import spikeinterface
     from spikeinterface.sorters import run_sorter
 

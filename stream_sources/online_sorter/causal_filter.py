@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stream_sources.online_sorter.filter_kernels import filter_kernels
 from stream_sources.online_sorter.templates import Preprocessing
 
 SETTLING_MS = 30.0
@@ -48,6 +47,8 @@ class CausalFilter:
         """
         from scipy.signal import sosfilt_zi
 
+        from stream_sources.online_sorter.filter_kernels import filter_sections, subtract_median
+
         filtered = np.array(voltages_uv, dtype=np.float32, order="C")
         if not len(filtered):
             return filtered
@@ -55,10 +56,9 @@ class CausalFilter:
             # As if the first sample had been there for ever: an amplifier's offset is no step.
             steady = sosfilt_zi(self._sections.astype(np.float64))[:, :, None] * voltages_uv[0]
             self._state = steady.astype(np.float32)
-        kernels = filter_kernels()
-        kernels.filter_sections(filtered, self._sections, self._state)
+        filter_sections(filtered, self._sections, self._state)
         if self._reference == "median":
-            kernels.subtract_median(filtered)
+            subtract_median(filtered)
         return filtered
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from contracts.errors import UserError
 from stream_sources.online_sorter.blocks import VoltageBlock
+from stream_sources.online_sorter.compiled_cache import cache_compiled
 from stream_sources.online_sorter.templates import SorterTemplates, probe_of
 
 METHODS = ("nearest", "tdc-peeler", "wobble", "circus-omp")
@@ -100,6 +101,7 @@ def matching_node(templates: SorterTemplates, method: str) -> Any:
     """
     check_method(method)
     check_templates(templates)
+    cache_compiled()
     from spikeinterface.core import NumpyRecording
     from spikeinterface.sortingcomponents.matching.method_list import matching_methods
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import butter, sosfilt
 
-from stream_sources.online_sorter.filter_kernels import filter_kernels
+from stream_sources.online_sorter.filter_kernels import filter_sections, subtract_median
 
 
 @pytest.mark.parametrize("n_channels", [1, 2, 7, 64])
@@ -17,7 +17,7 @@ def test_sections_are_those_of_scipy(n_channels):
     sections = butter(3, (300, 6000), btype="bandpass", output="sos", fs=30_000).astype(np.float32)
     state = rng.normal(size=(3, 2, n_channels)).astype(np.float32)
     expected, expected_state = sosfilt(sections, samples, axis=0, zi=state)
-    filter_kernels().filter_sections(samples, sections, state)
+    filter_sections(samples, sections, state)
     np.testing.assert_array_equal(samples, expected)
     np.testing.assert_array_equal(state, expected_state)
 
@@ -37,5 +37,5 @@ def test_the_median_is_that_of_numpy(n_channels, scale, offset, n_values, seed):
     drawn = rng.integers(0, n_values, size=shape) if n_values else rng.normal(size=shape)
     rows = (drawn * scale + rng.permutation(12)[:, None] * offset).astype(np.float32)
     expected = rows - np.median(rows, axis=1, keepdims=True)
-    filter_kernels().subtract_median(rows)
+    subtract_median(rows)
     np.testing.assert_array_equal(rows, expected)
