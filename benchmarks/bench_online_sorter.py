@@ -148,7 +148,7 @@ def _measure(truth: GroundTruthParts, templates: SorterTemplates, method: str) -
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Run:
+class UnpacedRun:
     """One run as fast as it goes. The processor's time is that of this process."""
 
     batches: list[SpikeBatch]
@@ -157,7 +157,7 @@ class _Run:
     wall_s: float
 
 
-def _sort(recording: Any, templates: SorterTemplates, method: str, n_workers: int) -> _Run:
+def _sort(recording: Any, templates: SorterTemplates, method: str, n_workers: int) -> UnpacedRun:
     voltages = RecordingVoltages(recording, label="recording:test", speed=None)
     options = SorterOptions(method=method, block_ms=BLOCK_MS, speed=None, n_workers=n_workers)
     source = OnlineSorterSource(voltages, templates, options)
@@ -166,7 +166,7 @@ def _sort(recording: Any, templates: SorterTemplates, method: str, n_workers: in
     wall_s = time.perf_counter() - started
     cpu_s = time.process_time() - cpu_s
     source.close()
-    return _Run(batches, source, cpu_s, wall_s)
+    return UnpacedRun(batches, source, cpu_s, wall_s)
 
 
 def _spikes_of(batches: list[SpikeBatch]) -> list[tuple[int, int]]:
