@@ -73,7 +73,10 @@ def sort_live(
             clock=clock,
         )
     ) as opened:
-        logger.info("starting the sorter: compiles for a minute the first time", extra={"method": options.method})
+        logger.info(
+            "starting the sorter: compiles for a minute the first time",
+            extra={"method": options.method},
+        )
         source = OnlineSorterSource(opened, known, options, clock=clock)
         added = additions.around(source, clock)
         with serve_metrics(source, place.metrics_port) as port:
