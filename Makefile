@@ -54,6 +54,7 @@ bench: setup ## Benchmarks on the CPU, each a table and a JSON line
 	$(BIN)/python -m benchmarks.bench_narrator
 	$(BIN)/python -m benchmarks.bench_trigger_evaluator
 	$(BIN)/python -m benchmarks.bench_trigger
+	$(BIN)/python -m benchmarks.bench_rate_meter
 
 $(PEERS)/.installed: benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)

@@ -7,16 +7,28 @@ listen, and again to each new subscriber.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
+from contracts.errors import WireError
 from contracts.messages import DaemonMessage, SoftwareMessage
-from contracts.narration_wire import dump
+from contracts.narration_wire import check_version, dump, read_fields
 from contracts.software import software
 
 DAEMON_TOPIC = b"daemon"
 
 DAEMON_VERSION: Final = 1
 """Version of the message. Raised when a field changes meaning or goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonIdentity:
+    """Which daemon publishes. Fields as in the message."""
+
+    host_ns: int
+    software: dict[str, str]
+    bundle: str
+    settings: dict[str, Any]
 
 
 def pack_daemon(*, bundle: str, settings: Mapping[str, Any], host_ns: int) -> list[bytes]:
@@ -35,3 +47,18 @@ def pack_daemon(*, bundle: str, settings: Mapping[str, Any], host_ns: int) -> li
         "settings": dict(settings),
     }
     return [DAEMON_TOPIC, dump(message)]
+
+
+def daemon_of(message: Mapping[str, Any]) -> DaemonIdentity:
+    """Read what the daemon is from its JSON object.
+
+    Raises
+    ------
+    WireError
+        If it is of another version, or a field is missing or of another type.
+    """
+    check_version(message, "a message of the daemon", DAEMON_VERSION)
+    try:
+        return read_fields(DaemonIdentity, message)
+    except (TypeError, ValueError) as error:
+        raise WireError("field", f"what the daemon is lacks a field: {error!r}") from error

@@ -8,6 +8,8 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from contracts.daemon_json import DAEMON_VERSION
+from contracts.display_messages import EncoderMessage, ProbesMessage, RatesMessage
+from contracts.displays import DISPLAYS_VERSION
 from contracts.journal import RECORDER_VERSION
 from contracts.messages import (
     DaemonMessage,
@@ -32,6 +34,9 @@ PUBLISHED: dict[str, tuple[str, int, Any]] = {
     "units": ("units.<stream>", WIRE_VERSION, UnitsMessage),
     "stats": ("stats", STATS_VERSION, StatisticsMessage),
     "daemon": ("daemon", DAEMON_VERSION, DaemonMessage),
+    "encoder": ("encoder", DISPLAYS_VERSION, EncoderMessage),
+    "rates": ("rates", DISPLAYS_VERSION, RatesMessage),
+    "probes": ("probes", DISPLAYS_VERSION, ProbesMessage),
 }
 """Topic, version and type of each message, by the name of its schema."""
 

@@ -31,6 +31,7 @@ from daemon.encoders.protocol import Encoder
 from daemon.handover import NarrationBatch
 from daemon.ingest import Ingest, SessionStart, StreamAside
 from daemon.narration_publisher import NarrationPublisher
+from daemon.rate_meter import RateMeter
 from daemon.source_publisher import SourcePublisher
 from daemon.window_cutter import WindowCutter
 from daemon.worker.narrator_client import NarratedPopulation, NarratorClient, failed
@@ -73,7 +74,8 @@ class FastLoop:
 
     With `absent_units`, it may `settle` without the units that no stream sends. `unseen` is the
     provenance of the narrations that are not made, because no unit of their population is sent.
-    `source_publisher` passes on the marks and unit tables of the sources.
+    `source_publisher` passes on the marks and unit tables of the sources. `rate_meter` publishes
+    the rates of the units.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class FastLoop:
         absent_units: AbsentUnits | None = None,
         unseen: Provenance | None = None,
         source_publisher: SourcePublisher | None = None,
+        rate_meter: RateMeter | None = None,
     ) -> None:
         self.ingest = ingest
         self.ring = ring
@@ -110,6 +113,7 @@ class FastLoop:
         self._absent_units = absent_units
         self._unseen = unseen
         self._source_publisher = source_publisher
+        self._rate_meter = rate_meter
         self._pending: Window | None = None
         # Until every unit is announced: which streams to wait for is not known before.
         ring.hold(is_held=True)
@@ -153,6 +157,8 @@ class FastLoop:
         self._count_spikes()
         self._encode_pending()
         self.publish_narrated()
+        if self._rate_meter:  # after what somebody waits for
+            self._rate_meter.publish_due()
         self.ingest.is_held = self.narrator_client.is_full  # decides which sockets are polled next
 
     def settle(self) -> None:

@@ -21,11 +21,12 @@ from contracts.errors import UserError
 from contracts.narration_wire import as_repeat
 from peer_guard.sockets import bind_guarded
 
-REMEMBERED = (b"narration.", b"mark.", b"units.", b"daemon")
+REMEMBERED = (b"narration.", b"mark.", b"units.", b"daemon", b"encoder")
 """Topics whose last message is kept for new subscribers; ``stats`` comes every second anyway."""
 
 PARTIALS = b"partial."
-"""Topics of sentences that grow, which are made only while somebody listens."""
+ON_DEMAND = (PARTIALS, b"rates", b"probes")
+"""Topics of messages that are made only while somebody subscribes to them."""
 
 EVENTS_OF_A_STEP = 256
 """Subscriptions that are read in one step of the loop, which must go on."""
@@ -75,7 +76,8 @@ class Publisher:
         self._last: dict[bytes, bytes] = {}
         self._repeat_due: set[bytes] = set()
         self._repeated_ns: dict[bytes, int] = {}
-        self._partial: set[bytes] = set()  # subscriptions to topics of partial sentences
+        # By topic of `ON_DEMAND`, the subscriptions that it is sent to.
+        self._on_demand: dict[bytes, set[bytes]] = {topic: set() for topic in ON_DEMAND}
         self.socket = context.socket(zmq.XPUB)
         self.socket.set(zmq.SNDHWM, queue_messages)
         self.socket.set(zmq.LINGER, FLUSH_MS)
@@ -100,7 +102,11 @@ class Publisher:
     @property
     def has_partial_subscriber(self) -> bool:
         """Whether anybody subscribes to sentences that grow, all of them or one population's."""
-        return bool(self._partial)
+        return self.has_subscriber(PARTIALS)
+
+    def has_subscriber(self, topic: bytes) -> bool:
+        """Whether anybody subscribes to one of `ON_DEMAND`, or to a part of it."""
+        return bool(self._on_demand[topic])
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -136,11 +142,13 @@ class Publisher:
             event = self.socket.recv()
             kind, subscription = event[:1], event[1:]
             if kind == b"\x00":
-                self._partial.discard(subscription)
+                for subscriptions in self._on_demand.values():
+                    subscriptions.discard(subscription)
             elif kind == b"\x01":
-                # Both ways: a subscription to all of them, or to one population.
-                if subscription.startswith(PARTIALS) or PARTIALS.startswith(subscription):
-                    self._partial.add(subscription)
+                for topic, subscriptions in self._on_demand.items():
+                    # Both ways: a subscription to all of them, or to one population.
+                    if subscription.startswith(topic) or topic.startswith(subscription):
+                        subscriptions.add(subscription)
                 yield subscription
 
     def _repeat(self, now_ns: int) -> None:

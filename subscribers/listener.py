@@ -21,6 +21,18 @@ import zmq
 from contracts import wire
 from contracts.address import check_connectable
 from contracts.clock import Clock, HostClock
+from contracts.daemon_json import DAEMON_TOPIC, DaemonIdentity, daemon_of
+from contracts.displays import (
+    ENCODER_TOPIC,
+    PROBES_TOPIC,
+    RATES_TOPIC,
+    EncoderFacts,
+    ProbeScores,
+    Rates,
+    encoder_of,
+    probes_of,
+    rates_of,
+)
 from contracts.errors import UserError, WireError
 from contracts.keys import ClientKeys
 from contracts.narration import Narration, PartialNarration
@@ -41,6 +53,9 @@ MARK_TOPICS = (b"mark.",)
 UNITS_TOPICS = (b"units.",)
 """Tables of the units of a daemon's streams; read as a `Hello`."""
 
+DISPLAY_TOPICS = (RATES_TOPIC, PROBES_TOPIC, ENCODER_TOPIC)
+"""What the daemon makes for displays: rates and probes while somebody subscribes."""
+
 SPIKE_TOPICS = (b"spikes.",)
 
 MAX_MESSAGE_BYTES = 1 << 20
@@ -59,7 +74,17 @@ N_REMEMBERED = 1_000
 """Ids of narrations. A repeat has the id of the last narration of some population, and a daemon
 narrates a few tens of populations."""
 
-Value = Narration | PartialNarration | Trigger | Statistics | SourceMessage
+Value = (
+    Narration
+    | PartialNarration
+    | Trigger
+    | Statistics
+    | Rates
+    | ProbeScores
+    | EncoderFacts
+    | DaemonIdentity
+    | SourceMessage
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +174,10 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Value]] = {
     "mark": mark_of,
     "units": units_of,
     STATS_TOPIC.decode(): statistics_of,
+    RATES_TOPIC.decode(): rates_of,
+    PROBES_TOPIC.decode(): probes_of,
+    ENCODER_TOPIC.decode(): encoder_of,
+    DAEMON_TOPIC.decode(): daemon_of,
 }
 
 

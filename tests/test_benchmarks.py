@@ -17,6 +17,7 @@ BENCHMARKS = (
     "narrator",
     "trigger_evaluator",
     "trigger",
+    "rate_meter",
     "vllm_send",
     "online_sorter",
     "recorder",

@@ -17,11 +17,12 @@ import zmq
 
 from contracts.clock import NS_PER_S, Clock, HostClock, ns_to_second
 from contracts.daemon_json import pack_daemon
+from contracts.displays import pack_encoder
 from contracts.errors import DependencyError
 from daemon.service.monitor import Monitor
 from daemon.service.settings import Settings
 from daemon.service.signals import StopRequest, stop_on_signal
-from daemon.service.wiring import Components, wire
+from daemon.service.wiring import Components, window_spec, wire
 from daemon.triggers.evaluator import TriggerEvaluator
 from daemon.worker.narrator_client import NarratorClient
 
@@ -84,12 +85,22 @@ class Service:
         return summary
 
     def _publish_identity(self, components: Components) -> None:
-        """Publish software, bundle and settings, for whoever records the session."""
+        """Publish software, settings and encoder, for who records or displays the session."""
         components.publisher.publish(
             pack_daemon(
                 bundle=components.manifest.sha256,
                 settings=self._settings.model_dump(mode="json"),
                 host_ns=self._started_ns,
+            )
+        )
+        manifest, triggers = components.manifest, components.triggers
+        components.publisher.publish(
+            pack_encoder(
+                manifest,
+                window_spec(self._settings, manifest),
+                components.selections,
+                self._settings.populations,
+                triggers.concepts if triggers else (),
             )
         )
 

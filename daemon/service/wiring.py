@@ -37,6 +37,7 @@ from daemon.narration_publisher import NarrationPublisher
 from daemon.narrators.auto import load_narrator
 from daemon.pipeline import FastLoop, Turn
 from daemon.publisher import Publisher
+from daemon.rate_meter import RateMeter
 from daemon.service.capacity import Capacity, Load, measure_capacity
 from daemon.service.health import Health
 from daemon.service.http import HttpServer
@@ -78,6 +79,7 @@ class Components:
     narrator_client: NarratorClient
     triggers: TriggerEvaluator | None
     loop: FastLoop
+    selections: Sequence[Selection]
     measure_capacity: Callable[[], Capacity]
 
 
@@ -219,7 +221,11 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
             ),
             unseen=Provenance(manifest.sha256, settings.narrator.backend, model="", prompt=""),
             source_publisher=SourcePublisher(publisher, clock),
-        )
+            rate_meter=RateMeter(
+                ring, chosen, publisher, clock, chunk_bins=spec.n_bins,
+                fingerprint=manifest.population.fingerprint,
+            ),
+        )  # fmt: skip
         load = Load(
             n_populations=len(chosen), n_at_once=len(turns[0].populations),
             n_first=len(urgent.selections) if urgent else 0, stride_s=spec.stride_s,
@@ -230,7 +236,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
         undo.pop_all()
     return Components(
         manifest, keys, counters, gauges, latencies, health, registry, publisher, http,
-        narrator_client, triggers, loop, partial(measure_capacity, urgent, longest, load),
+        narrator_client, triggers, loop, chosen, partial(measure_capacity, urgent, longest, load),
     )  # fmt: skip
 
 

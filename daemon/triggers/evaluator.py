@@ -55,6 +55,7 @@ from daemon.publisher import Publisher
 from daemon.triggers.crossing import Crossing
 from daemon.triggers.latencies import TriggerLatencies
 from daemon.triggers.likeness_client import Likeness
+from daemon.triggers.probe_publisher import ProbePublisher, ShownRule
 from daemon.triggers.probes import PopulationProbes
 from daemon.triggers.rule_file import RuleBook
 from daemon.triggers.rules import Rule, asking_for_confidence
@@ -156,6 +157,8 @@ class TriggerEvaluator:
         }
         # Populations whose confidence is measured in each window; others would cost for nothing.
         self._asked = asking_for_confidence(book.of_kind(TriggerKind.PROBE))
+        on_probes = [ShownRule(one.rule, one.column) for one in self._of_kind[TriggerKind.PROBE]]
+        self._shown = ProbePublisher(publisher, clock, on_probes, self.concepts)
         # Zeros at the start, so that a rule that never fired is a line in /metrics too.
         names = [rule.name for rule in book.rules]
         for counter in (counters.triggers, counters.triggers_refractory):
@@ -210,6 +213,7 @@ class TriggerEvaluator:
                 fired.append(self._publish(state, crossed))
         # Only after the last rule: logs and sinks of the first must not delay the others.
         self._follow_up(fired)
+        self._shown.publish(embeddings[0].window, probabilities)
 
     def on_narration(self, narration: Narration) -> None:
         """Publish what a narration's words trigger; called on the fast loop, never waits.
@@ -256,6 +260,11 @@ class TriggerEvaluator:
             self._likeness.close(deadline_s=remaining_s())
         self._take_counts()
 
+    @property
+    def concepts(self) -> Sequence[str]:
+        """Those of the probes; none where no rule is on a probe."""
+        return self._probes.concepts if self._probes else ()
+
     def _state_of(self, rule: Rule) -> _RuleState:
         # Dry rules have no sinks, rather than sinks that are skipped: none is reached by mistake.
         names = () if rule.is_dry else rule.sinks
@@ -275,7 +284,6 @@ class TriggerEvaluator:
     ) -> _Crossed:
         decided_ns = self._clock.now_ns()
         window = embedding.window
-        concepts = self._probes.concepts if self._probes else ()
         stamps = TriggerStamps(
             newest_spike_received=window.newest_received_host_ns,
             window_complete=window.complete_host_ns,
@@ -283,7 +291,7 @@ class TriggerEvaluator:
             decided=decided_ns,
             published=decided_ns,
         )
-        scores = dict(zip(concepts, probability.tolist(), strict=True))
+        scores = dict(zip(self.concepts, probability.tolist(), strict=True))
         return _Crossed(score, WindowFacts.of(window), stamps, scores, confidence=confidence)
 
     def _take_score(self, state: _RuleState, score: float, narration: Narration) -> None:

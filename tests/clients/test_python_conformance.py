@@ -13,12 +13,25 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from neurrate_client import Daemon, Mark, Narration, Partial, Reader, Statistics, Trigger, Units
+from neurrate_client import (
+    Daemon,
+    EncoderFacts,
+    Mark,
+    Narration,
+    Partial,
+    Probes,
+    Rates,
+    Reader,
+    Statistics,
+    Trigger,
+    Units,
+)
 from neurrate_client import source_messages as theirs
 from neurrate_client.reader import UnreadableError, parse
 
 from contracts import clock, population, spikes, wire, wire_header
 from contracts.daemon_json import pack_daemon
+from contracts.displays import pack_probes, pack_rates
 from contracts.narration import PartialNarration
 from contracts.narration_wire import as_repeat, pack_narration, pack_partial
 from contracts.population import Unit
@@ -26,6 +39,7 @@ from contracts.schemas import PUBLISHED, schema_of
 from contracts.source_json import pack_mark, pack_units
 from contracts.spikes import Hello
 from contracts.trigger import pack_trigger
+from tests.support.displays import encoder_parts, probes, rates
 from tests.support.narrations import narration, narrations
 from tests.support.triggers import trigger, triggers
 from tests.support.wire_fuzz import RUN, SITED
@@ -42,6 +56,9 @@ TYPES: dict[str, type[msgspec.Struct]] = {
     "units": Units,
     "stats": Statistics,
     "daemon": Daemon,
+    "encoder": EncoderFacts,
+    "rates": Rates,
+    "probes": Probes,
 }
 
 PARTIAL = PartialNarration("all", 3, 1.0, 1.25, 1.2, "A car", 2, 1, 2)
@@ -107,7 +124,7 @@ def _properties(schema: dict[str, Any], of: dict[str, Any]) -> dict[str, Any] | 
         of = schema["$defs"][of["$ref"].rpartition("/")[2]]
     if "properties" in of:
         return dict(of["properties"])
-    inner = [*of.get("anyOf", []), *[of[k] for k in ("additionalProperties",) if k in of]]
+    inner = [*of.get("anyOf", []), *[of[k] for k in ("additionalProperties", "items") if k in of]]
     found = [_properties(schema, one) for one in inner if isinstance(one, dict)]
     return next((one for one in found if one is not None), None)
 
@@ -143,6 +160,9 @@ SENT = [
     pack_units(Hello("probeA", RUN, "test", SITED)),
     pack_partial(PARTIAL),
     pack_daemon(bundle="0" * 64, settings={"http": {"port": 0}}, host_ns=2**60),
+    encoder_parts(),
+    pack_rates(rates()),
+    pack_probes(probes()),
 ]
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from contracts.daemon_json import pack_daemon
+from contracts.displays import pack_probes, pack_rates
 from contracts.narration import PartialNarration
 from contracts.narration_wire import as_repeat, pack_narration, pack_partial
 from contracts.schemas import PUBLISHED, schema_of
@@ -20,6 +21,7 @@ from contracts.trigger import pack_trigger
 from daemon.counters import Counters
 from daemon.service.settings import Settings
 from daemon.service.stats import StreamStats, stats_message
+from tests.support.displays import encoder_parts, probes, rates
 from tests.support.narrations import narrations
 from tests.support.triggers import triggers
 from tests.support.wire_messages import HELLOS, MARKS
@@ -86,6 +88,12 @@ def test_what_a_daemon_is_follows_its_schema():
     """With the settings of a daemon."""
     values = Settings().model_dump(mode="json")
     _check(pack_daemon(bundle="0" * 64, settings=values, host_ns=2**60))
+
+
+def test_what_is_made_for_displays_follows_its_schema():
+    """Rates, probes, and what the encoder is."""
+    for parts in (pack_rates(rates()), pack_probes(probes()), encoder_parts()):
+        _check(parts)
 
 
 @pytest.mark.parametrize("session_s", [None, 1.5])

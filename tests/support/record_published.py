@@ -18,6 +18,7 @@ from typing import Any
 
 import zmq
 
+from contracts.population import LABELS
 from tests.support.processes import Neurrate
 
 ROOT = Path(__file__).parents[2]
@@ -62,27 +63,34 @@ def record(address: str) -> list[tuple[str, Any]]:
     socket.subscribe(b"")
     socket.connect(address)
     lines, counts = [], Counter[str]()
-    deadline_s = time.monotonic() + SECONDS + 60
+    deadline_s = time.monotonic() + SECONDS + 600  # the model may take minutes to load
+    n_running = 0
     while time.monotonic() < deadline_s:
         if not socket.poll(5_000):
             continue
         topic, payload = (part.decode() for part in socket.recv_multipart())
         counts[topic] += 1
+        message = json.loads(payload)
         if counts[topic] <= OF_EACH:
-            message = json.loads(payload)
-            lines.append((topic, shortened(message) if topic.startswith("units.") else message))
-        if topic == "stats" and counts[topic] > SECONDS:
+            lines.append((topic, shortened(topic, message)))
+        n_running += topic == "stats" and message["session_s"] is not None
+        if n_running > SECONDS:
             break
     socket.close(linger=0)
     context.term()
     return lines
 
 
-def shortened(units: dict[str, Any]) -> dict[str, Any]:
-    """Return a table of the first units."""
-    return {
-        key: value[:OF_EACH] if isinstance(value, list) else value for key, value in units.items()
-    }
+def shortened(topic: str, message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message with a table of the first units alone, or without one where it may be."""
+    if topic.startswith("units."):
+        return {
+            key: value[:OF_EACH] if isinstance(value, list) else value
+            for key, value in message.items()
+        }
+    if topic == "encoder":
+        return {key: value for key, value in message.items() if key not in LABELS}
+    return message
 
 
 if __name__ == "__main__":

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
 import zmq
 from prometheus_client import CollectorRegistry, generate_latest
 
+from contracts.displays import probes_of
 from contracts.embedding import PatchEmbedding
 from contracts.narration import Narration, Stamps, Status
 from contracts.narration_wire import pack_narration
@@ -91,6 +93,7 @@ class EvaluatorBench:
     counters: Counters
     clock: ManualClock
     registry: CollectorRegistry
+    context: Context
 
     def published(self) -> list[Trigger]:
         """Return the triggers published since."""
@@ -99,6 +102,17 @@ class EvaluatorBench:
         while (parts := self.subscriber.recv_multipart())[1] != b"end":
             found.append(unpack_trigger(parts[1]))
         return found
+
+
+@contextmanager
+def subscribed_to(bench: EvaluatorBench, topic: bytes) -> Iterator[zmq.Socket[bytes]]:
+    with bench.context.socket(zmq.SUB) as socket:
+        socket.subscribe(topic)
+        socket.set(zmq.RCVTIMEO, 5000)
+        socket.connect(bench.publisher.address)
+        assert bench.publisher.socket.poll(5000)
+        bench.publisher.serve()
+        yield socket
 
 
 @pytest.fixture
@@ -134,7 +148,7 @@ def make(context: Context):
             likeness=likeness,
             confidence_of=confidence_of,
         )
-        return EvaluatorBench(evaluator, publisher, subscriber, counters, clock, registry)
+        return EvaluatorBench(evaluator, publisher, subscriber, counters, clock, registry, context)
 
     yield made
     for each in opened:
@@ -421,3 +435,31 @@ def test_a_rule_on_likeness_takes_the_narrations_confidence(make):
         made.evaluator.poll()
     (found,) = made.published()
     assert found.window.seq == 1
+
+
+def test_probabilities_are_published_while_somebody_subscribes(make):
+    """A tenth of a second apart; of all concepts, with the score of each rule."""
+    bench = make(rule('probe "car" of all > 0.8', release=0.5))
+    bench.evaluator.evaluate(seen(0, 0.25))
+    with subscribed_to(bench, b"probes") as socket:
+        for seq in (1, 2, 3):
+            bench.evaluator.evaluate(seen(seq, 0.25))
+            bench.clock.ns += 83_000_000
+        bench.publisher.publish([b"probes.end", b"{}"])
+        messages = []
+        while (parts := socket.recv_multipart())[0] != b"probes.end":
+            messages.append(probes_of(json.loads(parts[1])))
+    assert [(one.seq, one.window.seq) for one in messages] == [(0, 1), (1, 3)]
+    assert messages[0].scores["all"]["car"] == pytest.approx(0.25, abs=1e-4)
+    shown = messages[0].rules["seen"]
+    assert (shown.concept, shown.threshold, shown.release) == ("car", 0.8, 0.5)
+    assert shown.score == messages[0].scores["all"]["car"]
+
+
+def test_probabilities_that_are_no_numbers_are_not_published(make):
+    """JSON has none; the rules of that population are left out as well."""
+    bench = make(rule('probe "car" of all > 0.8'), probes=probes_that_cancel())
+    with subscribed_to(bench, b"probes") as socket:
+        bench.evaluator.evaluate(huge(1))
+        message = probes_of(json.loads(socket.recv_multipart()[1]))
+    assert (message.scores, message.rules) == ({}, {})

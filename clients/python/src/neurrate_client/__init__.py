@@ -4,12 +4,12 @@
 JSON Schemas of the messages are in the folder ``schemas`` beside this file.
 """
 
+from neurrate_client.display_messages import EncoderFacts, Message, Probes, Rates
 from neurrate_client.messages import (
     Daemon,
     Evidence,
     Lost,
     Mark,
-    Message,
     Narration,
     Partial,
     Provenance,
@@ -29,6 +29,7 @@ from neurrate_client.subscriber import AsyncSubscriber, Subscriber
 __all__ = [
     "AsyncSubscriber",
     "Daemon",
+    "EncoderFacts",
     "Event",
     "Evidence",
     "InvalidMessageError",
@@ -37,8 +38,10 @@ __all__ = [
     "Message",
     "Narration",
     "Partial",
+    "Probes",
     "Provenance",
     "Publisher",
+    "Rates",
     "Reader",
     "Software",
     "Statistics",

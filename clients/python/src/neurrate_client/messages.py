@@ -312,9 +312,6 @@ class Daemon(Struct, frozen=True, kw_only=True):
         return "daemon"
 
 
-Message = Narration | Partial | Trigger | Mark | Units | Statistics | Daemon
-
-
 class Lost(Struct, frozen=True, kw_only=True):
     """A hole in `seq`: messages that this subscriber was too slow for, or was disconnected from.
 

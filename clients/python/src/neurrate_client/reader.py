@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
+from neurrate_client.display_messages import EncoderFacts, Message, Probes, Rates
 from neurrate_client.messages import (
     Daemon,
     Lost,
     Mark,
-    Message,
     Narration,
     Partial,
     Statistics,
@@ -40,6 +40,9 @@ _DECODERS: dict[bytes, msgspec.json.Decoder[Any]] = {
     b"units": msgspec.json.Decoder(Units),
     b"stats": msgspec.json.Decoder(Statistics),
     b"daemon": msgspec.json.Decoder(Daemon),
+    b"encoder": msgspec.json.Decoder(EncoderFacts),
+    b"rates": msgspec.json.Decoder(Rates),
+    b"probes": msgspec.json.Decoder(Probes),
 }
 
 logger = logging.getLogger(__name__)
