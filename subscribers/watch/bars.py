@@ -23,11 +23,16 @@ NARROW_COLUMNS = 60
 """Below, words and facts do not share a line."""
 
 STAGE_COLOURS = dict(
-    zip(STAGES, ("cyan", "blue", "yellow", "magenta", "green", "white"), strict=True)
+    zip(
+        STAGES,
+        ("#4a3f94", "#6859bf", "#8271dd", "#9f91f0", "#bfb5f8", "#dfdaff"),
+        strict=True,
+    )
 )
+"""Six steps of violet, which means time spent (docs/visual-language.md)."""
 
 STAGE_LETTERS = dict(zip(STAGES, "cewpdu", strict=True))
-"""Where there are no colours. The first letter of each name, and u for publish."""
+"""Where colours are too few for steps. The first letter of each name, and u for publish."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +41,15 @@ class Look:
 
     columns: int
     has_colours: bool = True
+    has_steps: bool = True
+    """Whether steps of one colour differ: not among sixteen colours."""
 
     @classmethod
     def of(cls, console: Console, options: ConsoleOptions) -> Look:
         """Return the look of what is drawn on a console."""
         has_colours = console.color_system is not None and not console.no_color
-        return cls(options.max_width, has_colours)
+        has_steps = has_colours and console.color_system in {"256", "truecolor"}
+        return cls(options.max_width, has_colours, has_steps)
 
     @property
     def is_narrow(self) -> bool:
@@ -61,19 +69,19 @@ class Look:
     def bar(self, stages_ms: Mapping[str, float], cells: int = BAR_CELLS) -> Text:
         """Return a latency bar of that many cells, or as many as a narrow terminal has."""
         cells = min(cells, self.bar_cells)
-        return latency_bar(stages_ms, cells, has_colours=self.has_colours)
+        return latency_bar(stages_ms, cells, has_steps=self.has_steps)
 
     def legend(self) -> Text:
         """Return the stages and how each is drawn."""
         legend = Text()
         for stage in STAGES:
-            legend.append(_mark(stage, has_colours=self.has_colours), style=STAGE_COLOURS[stage])
+            legend.append(_mark(stage, has_steps=self.has_steps), style=STAGE_COLOURS[stage])
             legend.append(f" {stage}  ", style="dim")
         return legend
 
 
 def latency_bar(
-    stages_ms: Mapping[str, float], cells: int = BAR_CELLS, *, has_colours: bool = True
+    stages_ms: Mapping[str, float], cells: int = BAR_CELLS, *, has_steps: bool = True
 ) -> Text:
     """Return the share of each stage in the total, as coloured blocks or as letters.
 
@@ -87,11 +95,11 @@ def latency_bar(
     for stage in STAGES:
         reached_ms += max(0.0, stages_ms[stage])
         end = round(cells * reached_ms / total_ms)
-        mark = _mark(stage, has_colours=has_colours)
+        mark = _mark(stage, has_steps=has_steps)
         bar.append(mark * (end - drawn), style=STAGE_COLOURS[stage])
         drawn = end
     return bar
 
 
-def _mark(stage: str, *, has_colours: bool) -> str:
-    return "█" if has_colours else STAGE_LETTERS[stage]
+def _mark(stage: str, *, has_steps: bool) -> str:
+    return "█" if has_steps else STAGE_LETTERS[stage]

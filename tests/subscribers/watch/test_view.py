@@ -1,6 +1,7 @@
 """The view on narrow terminals, and on those without colours."""
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -78,12 +79,21 @@ def test_stages_are_told_apart_without_colours(state, columns):
     assert "".join(sorted({*bar}, key=bar.index)) == "".join(STAGE_LETTERS.values())
 
 
-def test_stages_are_colours_where_there_are_any(state):
-    """A terminal with colours has blocks, each in the colour of its stage."""
-    shown = _drawn(state, 80, colours="standard")
+@pytest.mark.parametrize("colours", ["256", "truecolor"])
+def test_stages_are_steps_of_a_colour_where_there_are_enough(state, colours):
+    """Blocks, each in its own step of violet."""
+    shown = _drawn(state, 80, colours=colours)
     assert "█" in shown
-    assert len({*STAGE_COLOURS.values()}) == len(STAGES)
     assert "cc" not in shown
+    colours_of = {found.partition("38;")[2] for found in re.findall(r"\x1b\[([0-9;]+)m█", shown)}
+    assert len(colours_of) == len({*STAGE_COLOURS.values()}) == len(STAGES)
+
+
+def test_stages_are_letters_among_sixteen_colours(state):
+    """Steps of one colour would be the same there."""
+    shown = _drawn(state, 80, colours="standard")
+    assert "█" not in shown
+    assert all(letter in shown for letter in STAGE_LETTERS.values())
 
 
 def test_wide_letters_do_not_shift_what_follows():
