@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-SERVING = frozenset({"bridge", "demo", "emulate", "record", "run", "stream", "watch"})
+SERVING = frozenset({"bridge", "dashboard", "demo", "emulate", "record", "run", "stream", "watch"})
 """Verbs that serve until they are stopped. Any other is unfinished when it is stopped, and its exit
 code says so, for ``a && b``."""
 

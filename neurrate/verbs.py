@@ -20,6 +20,7 @@ VERBS = {
     "run": Verb("run_command:run", "Run the daemon: spikes in, narrations out."),
     "record": Verb("record_command:record", "Record spikes and narrations in a journal."),
     "watch": Verb("watch_command:watch", "Show narrations as they are published."),
+    "dashboard": Verb("dashboard_command:dashboard", "Serve the web page of a daemon."),
     "learn": Verb("learn_command:learn", "Make a bundle of a recording: all three below."),
     "calibrate": Verb("calibrate_command:calibrate", "Calibrate the online sorter."),
     "rehearse": Verb("rehearse_command:rehearse", "Rehearse a day at a rig, and score it."),

@@ -29,7 +29,9 @@ PAGE = """\
 
 The packages of the development environment (`requirements.lock`, `requirements-nodeps.lock`), and
 the licence that each states in its own metadata. A user's installation has a part of them: those of
-`pip install '.[cpu]'` are marked. Neurrate ships none of them. Written by
+`pip install '.[cpu]'` are marked. Neurrate ships none of them. It ships parts of packages of the
+npm registry for its page, unchanged and with their licences:
+[subscribers/dashboard/page/vendor](../subscribers/dashboard/page/vendor/README.md). Written by
 `python scripts/lock.py --licences`.
 
 | package | version | licence | in a plain install |
