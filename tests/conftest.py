@@ -23,7 +23,7 @@ from tests.support.threads import one_thread
 # again, takes a quarter of the time. `pytest_runtestloop` switches the collector on again.
 gc.disable()
 
-pytest_plugins = ["tests.support.tiny_bundle"]
+pytest_plugins = ["tests.support.browser", "tests.support.tiny_bundle"]
 
 REPOSITORY = Path(__file__).parent.parent
 REAL_RECORDINGS = REPOSITORY.parent / "shared" / "data"
