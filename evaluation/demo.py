@@ -1,4 +1,4 @@
-"""Run a demo: a source, the daemon with its narrator, and the watcher in this process."""
+"""Run a demo: a source, the daemon with its narrator, a page, and the watcher in this process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.clock import HostClock
+from evaluation.demo_plan import frames_folder
+from evaluation.processes import Child
 from evaluation.progress import report
-from evaluation.trial import TrialPlan, TrialSummary, running, stop_on_interrupt
+from evaluation.trial import START_S, TrialPlan, TrialSummary, running, stop_on_interrupt
 from subscribers.watch.state import WatchState
 
 
@@ -21,10 +23,11 @@ class DemoResult:
     was_stopped: bool  # Somebody asked it to stop before the end
 
 
-def play(plan: TrialPlan, folder: Path, *, plain: bool) -> DemoResult:
+def play(plan: TrialPlan, folder: Path, *, plain: bool, has_page: bool = False) -> DemoResult:
     """Start a source and the daemon, show the narrations, wait for both to end.
 
-    Populations are shown in the order of the plan; if `plain`, one line for each narration.
+    Populations are shown in the order of the plan; if `plain`, one line for each narration. If it
+    `has_page`, the dashboard is served meanwhile.
     """
     from simulation.captions import parse
     from subscribers.listener import ANY_NUMBER, MARK_TOPICS, Listener
@@ -37,6 +40,10 @@ def play(plan: TrialPlan, folder: Path, *, plain: bool) -> DemoResult:
         marks = stack.enter_context(
             Listener(trial.spikes, MARK_TOPICS, setting="the source", queue=ANY_NUMBER)
         )
+        if has_page:
+            page = stack.enter_context(_dashboard(trial.publish, plan, folder))
+            address = page.addresses(deadline_s=START_S)["page"]
+            report(f"demo: the page is on {address}")
         trial.begin()  # after the subscription to marks, so that none is missed
         report(
             f"demo: spikes on {trial.spikes}, narrations on {trial.publish}; Ctrl-C ends the demo"
@@ -56,3 +63,11 @@ def play(plan: TrialPlan, folder: Path, *, plain: bool) -> DemoResult:
 
         follow(state, clock, plain=plain, is_over=is_over, marks=marks)
         return DemoResult(trial.wait(), state, stop.is_made)
+
+
+def _dashboard(publish: str, plan: TrialPlan, folder: Path) -> Child:
+    """Return the process that serves the page, on a free port."""
+    frames = frames_folder(plan)
+    arguments = ["dashboard", "--connect", publish, "--port", "0"]
+    arguments += [] if frames is None else ["--frames", str(frames)]
+    return Child("dashboard", arguments, folder)

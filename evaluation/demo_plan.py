@@ -25,6 +25,26 @@ GREY_S = 1.0  # Grey before the first scene, so that each of its windows lies wi
 POPULATIONS = ("all", "VISp", "LGd", "CA1", "PV", "SST", "VIP", "shuffled")
 """Narrated side by side: everything, areas, cell types, and a control. CA1 does not see."""
 
+SHOWN = (*POPULATIONS, "silent")
+"""The same, and the other control: whoever looks at a narration can see both beside it."""
+
+RULES = """\
+[triggers.car_seen]
+when = 'probe "car" of VISp > 0.8 for 2 windows'
+release = 0.6
+refractory_s = 1.0
+
+[triggers.pedestrian_seen]
+when = 'probe "pedestrian" of all > 0.8 for 2 windows'
+release = 0.6
+refractory_s = 1.0
+
+[triggers.dark_said]
+when = 'narration of all says "dark"'
+refractory_s = 5.0
+"""
+"""Rules of the simulated animal's demo; they have no sinks, and are published only."""
+
 STRIDE_S = 0.5
 """Between two windows: eight sentences twice a second are as much as a person can read."""
 
@@ -46,6 +66,12 @@ class DemoRequest:
     populations: Mapping[str, str] = field(default_factory=dict)
     rules: Path | None = None  # File of rules that trigger
     speed: str = "1"  # As for ``neurrate stream``
+    with_frames: bool = False  # Keep the frames of a simulated session, for who looks at them
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether everything is the simulated animal's, as it is without options."""
+        return self.recording is None and self.is_trained and self.bundle is None
 
     @property
     def is_trained(self) -> bool:
@@ -77,7 +103,7 @@ def prepare(folder: Path, request: DemoRequest) -> TrialPlan:
         plan = _shipped(recording, folder / "bundle")
     else:
         plan = _random(recording, folder, request)
-    rules = () if request.rules is None else (f"triggers.rules={request.rules.resolve()}",)
+    rules = _rules(folder, request)
     return replace(
         plan,
         populations=request.populations or plan.populations,
@@ -86,6 +112,23 @@ def prepare(folder: Path, request: DemoRequest) -> TrialPlan:
         seconds=request.seconds,
         settings=(*plan.settings, *rules),
     )
+
+
+def frames_folder(plan: TrialPlan) -> Path | None:
+    """Return where the frames of a simulated session lie; None where none were kept."""
+    from simulation.cortex.nwb import movies_folder
+
+    folder = movies_folder(Path(plan.recording))
+    return folder if any(folder.glob("*.h5")) else None
+
+
+def _rules(folder: Path, request: DemoRequest) -> tuple[str, ...]:
+    """Return the setting of the rules that were given, or of those of the simulated animal."""
+    rules = request.rules
+    if rules is None and request.is_simulated and not request.populations:
+        rules = folder / "rules.toml"
+        rules.write_text(RULES, encoding="utf-8")
+    return () if rules is None else (f"triggers.rules={rules.resolve()}",)
 
 
 def default_populations(population: Population) -> dict[str, str]:
@@ -122,11 +165,13 @@ def _simulated_session(path: Path, request: DemoRequest) -> str:
     n = n_scenes((request.start or 0.0) + (request.seconds or SIMULATED_SECONDS))
     report(f"demo: showing the simulated animal {n} scenes that no training has used")
     movie = random_movie("natural_movie_unseen", seed=UNSEEN_DEMO, n_scenes=n)
-    write_unseen_session(path, movie)
+    write_unseen_session(path, movie, with_frames=request.with_frames)
     return str(path)
 
 
-def write_unseen_session(path: Path, movie: SceneMovie, n_times: int = 1) -> None:
+def write_unseen_session(
+    path: Path, movie: SceneMovie, n_times: int = 1, *, with_frames: bool = False
+) -> None:
     """Show the simulated animal some grey, and then a movie one or more times."""
     from simulation.cortex.nwb import write_session
     from simulation.cortex.schedule import build_schedule
@@ -138,7 +183,7 @@ def write_unseen_session(path: Path, movie: SceneMovie, n_times: int = 1) -> Non
         units=draw_units(ANIMAL),
         schedule=build_schedule([(GREY_S, None, 0), (0.0, movie, n_times)], seed=UNSEEN_DEMO),
         session_seed=UNSEEN_DEMO,
-        with_frames=False,
+        with_frames=with_frames,
         progress=True,
     )
 
@@ -150,7 +195,7 @@ def _shipped(recording: str, out: Path) -> TrialPlan:
     report("demo: compiling the encoder of the simulated animal")
     spec = write_shipped_bundle(out, command="neurrate demo").window_spec
     stride_bins = max(1, round(STRIDE_S * spec.rate.bins_per_s))
-    populations = {name: name for name in POPULATIONS}
+    populations = {name: name for name in SHOWN}
     return TrialPlan(recording, out, str(SHIPPED_MODEL), populations, stride_bins=stride_bins)
 
 

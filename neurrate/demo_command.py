@@ -31,6 +31,7 @@ def demo(
     model: str | None = None,
     populations: str | None = None,
     triggers: Path | None = None,
+    dashboard: bool = True,
     plain: bool = False,
     svg: Path | None = None,
     json: JsonOption = None,
@@ -41,11 +42,12 @@ def demo(
     loopback. Without --recording a simulated animal is shown street scenes that neither its
     encoder nor its small LLaVA was trained on, and each sentence is scored against the true
     caption. With --recording and without --bundle encoder and LLaVA have random weights, whose
-    text is noise.
+    text is noise. While it runs, its page can be opened in a browser; the address is printed.
 
     For example:
 
         neurrate demo
+        neurrate demo --no-dashboard
         neurrate demo --seconds 120 --populations all,VISl,PV,silent
         neurrate demo --triggers configs/triggers/example.toml
         neurrate demo --recording session.nwb --seconds 60 --speed 2
@@ -75,7 +77,10 @@ def demo(
         areas, cell types and a control of the simulated animal; all, the areas, shuffled and
         silent of a recording.
     triggers
-        Rules that trigger, as docs/triggers.md describes them; 'neurrate watch' shows them too.
+        Rules that trigger, as docs/triggers.md describes them; 'neurrate watch' shows them too. If
+        omitted, those of the simulated animal: a car, a pedestrian, the word dark.
+    dashboard
+        Serve the page of 'neurrate dashboard' while the demo runs.
     plain
         One line for each narration; always so where standard output is no terminal, or one that
         cannot be drawn on (TERM=dumb).
@@ -97,11 +102,12 @@ def demo(
     if triggers is not None and not triggers.is_file():
         raise UserError(f"--triggers must name a file of rules that exists, got {triggers}.")
     request = DemoRequest(
-        recording, units, start, seconds, bundle, model, named, rules=triggers, speed=speed
-    )
+        recording, units, start, seconds, bundle, model, named, rules=triggers, speed=speed,
+        with_frames=dashboard,
+    )  # fmt: skip
     with TemporaryFolder("neurrate-demo-") as folder:
         plan = prepare(folder, request)
-        result = play(plan, folder, plain=plain)
+        result = play(plan, folder, plain=plain, has_page=dashboard)
     if svg is not None:
         save_picture(svg, result.watched, HostClock().now_ns(), title="neurrate demo")
     daemon, n_sent = dict(result.summary.daemon), result.summary.source["n_spikes"]
