@@ -15,7 +15,16 @@ from contracts.schemas import PUBLISHED, RECORDED, schema_of
 from contracts.trigger import TRIGGER_STAGES, TriggerKind
 from daemon.counters import Counters
 from daemon.service.latencies import LATENCY_STAGES, STAGE_BUCKETS_S, STAGE_HELP
-from daemon.service.metrics import COUNTERS, GAUGES, READY_HELP, MetricFamily
+from daemon.service.metrics import (
+    BUILD_HELP,
+    BUILD_LABELS,
+    COUNTERS,
+    GAUGES,
+    PREFIX,
+    READY_HELP,
+    WORKER,
+    MetricFamily,
+)
 from daemon.service.settings import Settings
 from daemon.triggers.latencies import TRIGGER_BUCKETS_S, TRIGGER_STAGE_HELP
 from stream_sources.online_sorter.sorter_metrics import PREFIX as SORTER_PREFIX
@@ -44,9 +53,18 @@ effective value with its source.
 METRICS_HEAD = """# Metrics
 
 `http://127.0.0.1:9571/metrics`, unless `http.host` and `http.port` say otherwise.
-`configs/prometheus.yml` collects them and `configs/grafana/neurrate.json` draws them. Counters
-start at zero with the process. `/healthz` is 200 while the process is alive, `/readyz` while it
-can narrate; otherwise they are 503 and say why.
+`configs/prometheus.yml` collects them, `configs/prometheus-alerts.yml` raises alerts and
+`configs/grafana/neurrate.json` draws them. Counters start at zero with the process. `/healthz`
+is 200 while the process is alive, `/readyz` while it can narrate; otherwise they are 503 and say
+why.
+"""
+
+PROCESS = f"""## Processes
+
+Prometheus' usual metrics of a process: `process_` of the daemon and of the online sorter,
+`{WORKER}_process_` of the narrator's process (there is none under
+`narrator.mode = "sequential"`). Each is followed by `resident_memory_bytes`,
+`virtual_memory_bytes`, `cpu_seconds_total`, `start_time_seconds`, `open_fds` and `max_fds`.
 """
 
 
@@ -81,7 +99,8 @@ def metrics_page() -> str:
     """Return ``docs/metrics.md``."""
     counters = [_metric_row(family, suffix="_total") for family in COUNTERS]
     gauges = [_metric_row(family) for family in GAUGES]
-    gauges.append(f"| `neurrate_ready` | {READY_HELP} |")
+    gauges.append(f"| `{PREFIX}_ready` | {READY_HELP} |")
+    gauges.append(f"| `{PREFIX}_build_info{{{','.join(BUILD_LABELS)}}}` | {BUILD_HELP} |")
     stages = ", ".join(f"`{stage}`" for stage in LATENCY_STAGES)
     buckets = ", ".join(f"{bound:g}" for bound in STAGE_BUCKETS_S)
     kinds = ", ".join(f"`{kind.value}`" for kind in TriggerKind)
@@ -104,6 +123,7 @@ def metrics_page() -> str:
             f"`neurrate_trigger_stage_duration_seconds{{kind,stage}}`, a histogram. "
             f"{TRIGGER_STAGE_HELP}\n",
             f"Kinds: {kinds}. Stages: {trigger_stages}. Buckets, seconds: {trigger_buckets}.\n",
+            PROCESS,
             "## Online sorter\n",
             "Of `neurrate stream sorter --metrics-port PORT`, a process for each probe.\n",
             *head,

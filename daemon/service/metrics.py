@@ -7,13 +7,20 @@ written for the person on call. Where and when each counter increments stands in
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
+from contracts.software import software
 from daemon.counters import Counters
 
 PREFIX = "neurrate"
@@ -220,6 +227,14 @@ class Gauges:
     narrator_windows: int = 0
     ingest_lag_seconds: float = 0.0
     stream_lag_seconds: dict[str, float] = field(default_factory=dict)
+    confidence: dict[str, float] = field(default_factory=dict)
+
+    def note_confidence(self, population: str, confidence: float | None) -> None:
+        """Take in the confidence of a narration; None is not known. Called on the fast loop."""
+        if confidence is None:
+            self.confidence.pop(population, None)
+        else:
+            self.confidence[population] = confidence
 
 
 GAUGES = (
@@ -259,7 +274,24 @@ GAUGES = (
         "the stream is blind.",
         label="stream",
     ),
+    MetricFamily(
+        "confidence",
+        "Confidence of the newest narration of each population, 0.1 (chance) to 1; missing where "
+        "it is not known. All populations near 0.1: the units say nothing that the encoder knows; "
+        "look at the probe and at units_missing.",
+        label="population",
+    ),
 )
+
+BUILD_LABELS = ("version", "commit", "python")
+
+BUILD_HELP = (
+    "Always 1; the labels say which software runs. The commit is empty in an installed package, "
+    "and ends in -dirty where a checkout differs from it."
+)
+
+WORKER = "neurrate_worker"
+"""Prefix of what Prometheus sees of the narrator's process."""
 
 READY_HELP = "1 while the daemon can narrate, else 0; /readyz says why not."
 
@@ -271,6 +303,7 @@ class DaemonCollector(Collector):
         self._counters = counters
         self._gauges = gauges
         self._is_ready = is_ready
+        self._build = {**software(), "python": platform.python_version()}
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family. Called on the HTTP thread; reads only."""
@@ -279,6 +312,8 @@ class DaemonCollector(Collector):
         for family in GAUGES:
             yield _filled(GaugeMetricFamily, family, self._gauges)
         yield GaugeMetricFamily(f"{PREFIX}_ready", READY_HELP, value=float(self._is_ready()))
+        build = {label: self._build[label] for label in BUILD_LABELS}
+        yield InfoMetricFamily(f"{PREFIX}_build", BUILD_HELP, value=build)
 
 
 def _filled(
@@ -299,7 +334,16 @@ def _filled(
 def make_registry(
     counters: Counters, gauges: Gauges, is_ready: Callable[[], bool]
 ) -> CollectorRegistry:
-    """Return a registry of its own with the daemon's counters and gauges; nothing is global."""
+    """Return a registry of its own with the daemon's counters and gauges; nothing is global.
+
+    Memory, processor time and open files of this process come with them, as ``process_...``.
+    """
     registry = CollectorRegistry()
     registry.register(DaemonCollector(counters, gauges, is_ready))
+    ProcessCollector(registry=registry)
     return registry
+
+
+def show_worker(registry: CollectorRegistry, pid: Callable[[], int | None]) -> None:
+    """Show memory, processor time and open files of the narrator's process, while there is one."""
+    ProcessCollector(WORKER, pid=lambda: pid() or "none", registry=registry)

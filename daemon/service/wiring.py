@@ -20,7 +20,7 @@ from contracts.address import check_host
 from contracts.clock import Clock
 from contracts.errors import SettingsError, UserError
 from contracts.manifest import Manifest, load_manifest
-from contracts.narration import Provenance
+from contracts.narration import Narration, Provenance
 from contracts.population import Selection
 from contracts.spikes import MAX_SPAN_NS
 from contracts.trigger import TriggerKind
@@ -44,7 +44,7 @@ from daemon.service.http import HttpServer
 from daemon.service.keys import DaemonKeys, load_keys
 from daemon.service.latencies import LatencyRecorder
 from daemon.service.memory import check_populations, make_ring
-from daemon.service.metrics import Gauges, make_registry
+from daemon.service.metrics import Gauges, make_registry, show_worker
 from daemon.service.settings import NarratorSettings, Settings
 from daemon.source_publisher import SourcePublisher
 from daemon.stream_registry import StreamRegistry
@@ -181,6 +181,9 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
         # The worker loads its model while the rest starts here.
         narrator_client = _narrator_client(settings, manifest, context, clock, publisher)
         undo.callback(narrator_client.close, deadline_s=0)
+        if isinstance(narrator_client, WorkerClient):
+            worker = narrator_client
+            show_worker(metrics, lambda: worker.worker_pid)
         encoder = load_encoder(
             manifest, chosen, threads=settings.encoder.threads, device=settings.encoder.device
         )
@@ -206,7 +209,7 @@ def wire(settings: Settings, context: zmq.Context[zmq.Socket[bytes]], clock: Clo
                 counters,
                 clock,
                 latencies.record,
-                triggers.on_narration if triggers else lambda _: None,
+                partial(_on_narration, gauges, triggers),
                 labels={selection.name: selection.label for selection in chosen},
                 confidence_of=confidence_of,
             ),
@@ -250,6 +253,13 @@ def _http_server(
         remedy="name a token's file (http.token_file), or set http.insecure",
     )
     return HttpServer(host, settings.http.port, metrics, health, token=token)
+
+
+def _on_narration(gauges: Gauges, triggers: TriggerEvaluator | None, narration: Narration) -> None:
+    """Note its confidence for Prometheus, and try the rules on it. Called on the fast loop."""
+    gauges.note_confidence(narration.population, narration.confidence)
+    if triggers:
+        triggers.on_narration(narration)
 
 
 def _keep_daemon_to_cores(settings: Settings) -> Settings:

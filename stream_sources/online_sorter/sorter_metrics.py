@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -134,6 +134,7 @@ def serve_metrics(source: OnlineSorterSource, port: int | None) -> Iterator[int 
         return
     registry = CollectorRegistry()
     registry.register(SorterCollector(source))
+    ProcessCollector(registry=registry)
     try:
         server, thread = start_http_server(port, HOST, registry)
     except OSError as error:

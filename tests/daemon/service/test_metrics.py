@@ -1,6 +1,8 @@
 """What Prometheus sees, and the percentiles in ``stats``."""
 
 import json
+import os
+import platform
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -12,9 +14,17 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.narration import STAGES
+from contracts.software import software
 from daemon.counters import Counters
 from daemon.service.latencies import LATENCY_STAGES, RESERVOIR, LatencyRecorder
-from daemon.service.metrics import COUNTERS, GAUGES, Gauges, make_registry
+from daemon.service.metrics import (
+    BUILD_LABELS,
+    COUNTERS,
+    GAUGES,
+    Gauges,
+    make_registry,
+    show_worker,
+)
 from daemon.service.stats import StreamStats, stats_message
 
 DASHBOARD = Path(__file__).parents[3] / "configs" / "grafana" / "neurrate.json"
@@ -52,6 +62,36 @@ def test_every_counter_and_gauge_is_exported():
     """A new field without a help text fails here, and so does a text without its field."""
     assert [family.field for family in COUNTERS] == [counter.name for counter in fields(Counters)]
     assert [family.field for family in GAUGES] == [gauge.name for gauge in fields(Gauges)]
+
+
+def test_the_build_is_named():
+    """Version, commit and Python stand in labels, so that a change can be seen beside the rest."""
+    text = generate_latest(make_registry(Counters(), Gauges(), lambda: True)).decode()
+    made = {**software(), "python": platform.python_version()}
+    labels = ",".join(f'{label}="{made[label]}"' for label in sorted(BUILD_LABELS))
+    assert f"neurrate_build_info{{{labels}}} 1.0" in text
+
+
+def test_both_processes_are_seen():
+    """Memory of this process is there, and of the narrator's while it has one."""
+    registry = make_registry(Counters(), Gauges(), lambda: True)
+    pid: list[int | None] = [None]
+    show_worker(registry, lambda: pid[0])
+    assert _samples(registry)["process_resident_memory_bytes", ""] > 1e6
+    assert ("neurrate_worker_process_open_fds", "") not in _samples(registry)
+    pid[0] = os.getpid()
+    assert _samples(registry)["neurrate_worker_process_open_fds", ""] > 2
+
+
+def test_a_confidence_that_is_not_known_is_not_shown():
+    """A population has the confidence of its newest narration, and no older one."""
+    gauges = Gauges()
+    registry = make_registry(Counters(), gauges, lambda: True)
+    gauges.note_confidence("VISp", 0.8)
+    gauges.note_confidence("VISp", 0.7)
+    assert _samples(registry)["neurrate_confidence", "VISp"] == 0.7
+    gauges.note_confidence("VISp", None)
+    assert ("neurrate_confidence", "VISp") not in _samples(registry)
 
 
 def test_registries_share_nothing():

@@ -41,6 +41,7 @@ def test_every_metric_is_served():
     assert values[f"{PREFIX}_spikes_total"] == source.counters.n_spikes > 10
     assert values[f"{PREFIX}_real_time_factor_p50"] > 0
     assert values[f"{PREFIX}_behind_seconds"] == 0
+    assert values["process_resident_memory_bytes"] > 1e6
 
 
 def test_a_taken_port_is_refused():
