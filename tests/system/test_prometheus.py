@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 CONFIG = Path(__file__).parents[2] / "configs" / "prometheus.yml"
+ALERTS = CONFIG.with_name("prometheus-alerts.yml")
 
 
 @contextmanager
@@ -30,6 +31,7 @@ def prometheus(folder: Path, target: str) -> Iterator[str]:
     config = CONFIG.read_text().replace("127.0.0.1:9571", target)
     assert target in config
     (folder / "prometheus.yml").write_text(config)
+    shutil.copy(ALERTS, folder)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [
@@ -74,5 +76,12 @@ def test_prometheus_sees_the_daemon(tmp_path: Path, tiny_bundle: Manifest, recor
                     'neurrate_narrations_total{status="ok"} > 3',
                     "neurrate_ready == 1",
                     'neurrate_stage_duration_seconds_count{stage="total"} > 3',
+                    "neurrate_build_info == 1",
+                    "neurrate_worker_process_resident_memory_bytes > 1e6",
                 ):
                     wait_until(lambda q=query: value_of(url, q) is not None, what=query)  # type: ignore[misc]
+                _, body = get(f"{url}/api/v1/rules")
+                groups = json.loads(body)["data"]["groups"]
+                rules = [rule for group in groups for rule in group["rules"]]
+                assert len(rules) > 15
+                assert not [rule["lastError"] for rule in rules if "lastError" in rule]
