@@ -26,8 +26,13 @@ from daemon.service.metrics import (
     show_worker,
 )
 from daemon.service.stats import StreamStats, stats_message
+from daemon.triggers.latencies import TriggerLatencies
+from stream_sources.online_sorter.sorter_metrics import PREFIX as SORTER
+from stream_sources.online_sorter.sorter_metrics import SORTER_COUNTERS, SORTER_GAUGES
 
-DASHBOARD = Path(__file__).parents[3] / "configs" / "grafana" / "neurrate.json"
+CONFIGS = Path(__file__).parents[3] / "configs"
+DASHBOARD = CONFIGS / "grafana" / "neurrate.json"
+ALERTS = CONFIGS / "prometheus-alerts.yml"
 
 
 def _samples(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
@@ -167,19 +172,47 @@ def test_stats_message_is_json_with_everything():
     assert message["queue"] == {"waiting": 1, "unfinished": 2}
 
 
-def test_the_dashboard_asks_for_metrics_that_exist():
-    """Every metric in the Grafana dashboard is one that the daemon has."""
+def _exported() -> set[str]:
+    """Return the name of every metric of a daemon with triggers, and of a sorter."""
     registry = make_registry(Counters(), Gauges(), lambda: True)
+    show_worker(registry, os.getpid)
     LatencyRecorder(registry)
-    exported = generate_latest(registry).decode()
-    known = set(re.findall(r"^# TYPE (\S+)", exported, re.MULTILINE))
+    TriggerLatencies(registry)
+    text = generate_latest(registry).decode()
+    known = set(re.findall(r"^# TYPE (\S+)", text, re.MULTILINE))
     known |= {f"{name}_bucket" for name in known}
-    dashboard = json.loads(DASHBOARD.read_text())
-    asked = {
-        name
-        for panel in dashboard["panels"]
-        for target in panel["targets"]
-        for name in re.findall(r"neurrate_\w+", target["expr"])
-    }
-    assert asked
-    assert asked <= known
+    known |= {f"{SORTER}_{metric.name}_total" for metric in SORTER_COUNTERS}
+    return known | {f"{SORTER}_{metric.name}" for metric in SORTER_GAUGES}
+
+
+def _asked(text: str) -> set[str]:
+    return set(re.findall(r"\b(?:neurrate|process)_\w+", text)) - {SORTER}
+
+
+def test_the_dashboard_asks_for_metrics_that_exist():
+    """Every metric in the Grafana dashboard is one that the daemon or the sorter has."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    asked = _asked(" ".join(one["expr"] for panel in panels for one in panel["targets"]))
+    assert len(asked) > 30
+    assert asked <= _exported()
+
+
+def test_the_panels_of_the_dashboard_do_not_overlap():
+    """Each has an id of its own, and a place where no other is."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    places = [
+        (x, y)
+        for at in (panel["gridPos"] for panel in panels)
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(set(places)) == len(places)
+    assert max(x for x, _ in places) == 23
+
+
+def test_the_alerts_ask_for_metrics_that_exist():
+    """So do the texts of the alerts, which say where to look."""
+    asked = _asked(ALERTS.read_text())
+    assert len(asked) > 20
+    assert asked <= _exported()
