@@ -106,10 +106,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else EXIT_OK
 
 
-def build_app(words: Sequence[str] = ()) -> App:
+def build_app(words: Sequence[str] = (), *, is_whole: bool = False) -> App:
     """Return the command's tree.
 
-    The verb that `words` names is imported; every other one is a line in a list.
+    The verb that `words` names is imported; every other one is a line in a list, unless it
+    `is_whole`, as the reference needs it.
     """
     app = App(
         name="neurrate",
@@ -119,10 +120,11 @@ def build_app(words: Sequence[str] = ()) -> App:
         suppress_keyboard_interrupt=False,  # control-C is a request to stop: `main` returns 0
     )
     first, second = [*words, "", ""][:2]
-    _add(app, VERBS, named=first)
+    _add(app, VERBS, named=None if is_whole else first)
     for name, (summary, verbs) in GROUPS.items():
         group = App(name=name, help=summary, version_flags=())
-        _add(group, verbs, named=second if name == first else "")
+        named = second if name == first else ""
+        _add(group, verbs, named=None if is_whole else named)
         app.command(group)
     return app
 
@@ -147,9 +149,10 @@ def _check_daemon_package() -> None:
         )
 
 
-def _add(app: App, verbs: dict[str, Verb], *, named: str) -> None:
+def _add(app: App, verbs: dict[str, Verb], *, named: str | None) -> None:
+    """Add verbs; import the one that is named, all for None."""
     for name, verb in verbs.items():
-        if name == named:
+        if named in {None, name}:
             module, _, function_name = verb.target.partition(":")
             function = getattr(import_module(f"neurrate.{module}"), function_name)
             app.command(function, name=name, help_epilogue=_examples(function.__doc__ or ""))

@@ -27,6 +27,7 @@ from daemon.service.metrics import (
 )
 from daemon.service.settings import Settings
 from daemon.triggers.latencies import TRIGGER_BUCKETS_S, TRIGGER_STAGE_HELP
+from neurrate.cli import build_app
 from stream_sources.online_sorter.sorter_metrics import PREFIX as SORTER_PREFIX
 from stream_sources.online_sorter.sorter_metrics import (
     SORTER_COUNTERS,
@@ -41,6 +42,11 @@ SCHEMA_FOLDERS = ("docs/schemas", "clients/python/src/neurrate_client/schemas")
 
 MADE_BY = "<!-- Made by `python -m neurrate.reference`; do not edit. -->\n"
 
+CLI_HEAD = """# Commands
+
+What `neurrate COMMAND --help` prints, of every command.
+"""
+
 SETTINGS_HEAD = """# Settings
 
 Order, weakest first: the defaults below, one TOML file (`--config FILE`), the environment
@@ -53,10 +59,22 @@ effective value with its source.
 METRICS_HEAD = """# Metrics
 
 `http://127.0.0.1:9571/metrics`, unless `http.host` and `http.port` say otherwise.
-`configs/prometheus.yml` collects them, `configs/prometheus-alerts.yml` raises alerts and
-`configs/grafana/neurrate.json` draws them. Counters start at zero with the process. `/healthz`
+Counters start at zero with the process. `/healthz`
 is 200 while the process is alive, `/readyz` while it can narrate; otherwise they are 503 and say
 why.
+
+## Alerts and a dashboard
+
+```console
+$ promtool check config configs/prometheus.yml
+$ prometheus --config.file=configs/prometheus.yml
+```
+
+`configs/prometheus.yml` collects the metrics every five seconds. `configs/prometheus-alerts.yml`
+beside it raises alerts: each has a severity and says what to look at. Three numbers in it are for
+you to choose: the latency budgets of narrations and of triggers, and the confidence below which
+nobody should believe a narration. `configs/grafana/neurrate.json` is a dashboard: in Grafana,
+Dashboards > New > Import, and choose the Prometheus as its data source.
 """
 
 PROCESS = f"""## Processes
@@ -82,12 +100,22 @@ def pages() -> dict[str, str]:
     return {
         "docs/settings.md": settings_page(),
         "docs/metrics.md": metrics_page(),
+        "docs/cli.md": cli_page(),
         **{
             f"{folder}/{name}.schema.json": json.dumps(schema_of(name), indent=2) + "\n"
             for folder in SCHEMA_FOLDERS
             for name in names[folder]
         },
     }
+
+
+def cli_page() -> str:
+    """Return ``docs/cli.md``: the help of every command."""
+    text = build_app(is_whole=True).generate_docs(output_format="markdown")
+    # Under `python -m` the library shows how this process was started, in part.
+    text = re.sub(r"(?m)^(neurrate .*?)-m \S+ ", r"\1", text)
+    text = re.sub(r"## Table of Contents\n.*?(?=\*\*Commands)", "", text, flags=re.DOTALL)
+    return f"{MADE_BY}\n{text.rstrip()}\n".replace("# neurrate\n", CLI_HEAD, 1)
 
 
 def settings_page() -> str:
