@@ -101,7 +101,7 @@ def licence_of(name: str) -> str:
         if one.startswith("License :: ") and one != "License :: OSI Approved"
     ]
     stated = (about.get("License") or "").strip().partition("\n")[0]
-    if stated and len(stated) <= 60 and not stated.startswith("Copyright"):
+    if stated not in {"", "UNKNOWN"} and len(stated) <= 60 and not stated.startswith("Copyright"):
         return stated
     return ", ".join(classified) or "in its own files"
 
