@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PEERS := .venv-peers
 TORCH_CPU = $(shell grep -o '^torch==[^ ]*' requirements-torch-cpu.lock)
 
-.PHONY: setup demo test check bench bench-peers format clean
+.PHONY: setup demo test check docs bench bench-peers format clean
 
 setup: $(STAMP) ## Make .venv with the locked versions, each file checked against its sha256
 
@@ -44,6 +44,10 @@ check: setup ## Format, lint, types, import directions, spelling
 	$(BIN)/lint-imports
 	$(BIN)/codespell
 
+docs: setup ## The pages as a site, in build/site; a broken link is an error
+	@# Silences the advertisement of another site generator.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: setup ## Benchmarks on the CPU, each a table and a JSON line
 	$(BIN)/python -m benchmarks.bench_bin_ring
 	$(BIN)/python -m benchmarks.bench_wire_ingest
@@ -69,4 +73,4 @@ format: setup ## Rewrite the files in the project's format
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove what make made
-	rm -rf $(VENV) $(PEERS) .demo .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build .demo .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis
