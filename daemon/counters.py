@@ -151,9 +151,9 @@ class Counters:
     # By reason: each subscriber or source whose connection was cut.
     subscribers_dropped: dict[str, int] = field(default_factory=_zeros(REASONS))
     sources_dropped: dict[str, int] = field(default_factory=_zeros(REASONS))
+    http_refused: int = 0  # HTTP server: each request without the right token
     # Publisher: each message of a subscriber that is not a subscription.
     requests_ignored: int = 0
-    http_refused: int = 0  # HTTP server: each request without the right token
 
     # Messages out, and the process of the narrator.
 
