@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from rich.style import Style
 
 from contracts.narration import STAGES
 from contracts.narration_wire import pack_narration
@@ -35,6 +36,9 @@ def state(request) -> WatchState:
 
 
 def _drawn(state: WatchState, columns: int, *, height: int | None = 24, colours=None) -> str:
+    # rich keeps a style's codes for all consoles, of the first one's colours.
+    Style.parse.cache_clear()
+    Style._add.cache_clear()
     file = io.StringIO()
     console = Console(
         file=file, width=columns, force_terminal=True, color_system=colours, no_color=not colours
@@ -85,7 +89,6 @@ def test_stages_are_steps_of_a_colour_where_there_are_enough(state, colours):
     shown = _drawn(state, 80, colours=colours)
     assert "█" in shown
     assert "cc" not in shown
-    # Other blocks may have one of the sixteen: rich keeps a style's codes for all its consoles.
     colours_of = set(re.findall(r"\x1b\[[0-9;]*38;([0-9;]+)m█", shown))
     assert len(colours_of) == len({*STAGE_COLOURS.values()}) == len(STAGES)
 
