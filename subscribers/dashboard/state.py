@@ -129,7 +129,7 @@ class DashboardState:
             "received": self._received_ms,
             "head": self.axis.head,
             "spans": [asdict(span) for span in self.axis.spans],
-            "oldest": self.log.oldest_x,
+            "oldest": self._oldest_x(),
             "tiles": list(self.rates.numbers) if self.rates else [],
             "newest": list(self._newest.values()),
         }
@@ -137,6 +137,13 @@ class DashboardState:
     def history(self, start_x: float, stop_x: float) -> bytes:
         """Return the events of an interval of the axis, as a JSON list."""
         return b"[" + b",".join(event.data for event in self.log.between(start_x, stop_x)) + b"]"
+
+    def _oldest_x(self) -> float | None:
+        """Return where history begins; what came before any session time has no place."""
+        oldest = self.log.oldest_x
+        if oldest is None or not self.axis.spans:
+            return oldest
+        return max(oldest, self.axis.spans[0].x)
 
     def _take_narration(self, narration: Narration) -> None:
         times = (narration.window_start_s, narration.window_stop_s, narration.frame_s)

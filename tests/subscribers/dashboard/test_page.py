@@ -294,7 +294,9 @@ def test_an_hour_can_be_scrolled(dashboard, open_page):
             state.rates.add(20 + tenth / 10, 20 + (tenth + 4) / 10, levels)
 
     loop.call_soon_threadsafe(fill)
-    dashboard.publish(column(3620.0), narrated(7300, at_s=3620.1))
+    # In steps: a leap of more than ten minutes is another part of a recording.
+    steps = [column(float(at_s)) for at_s in range(500, 3600, 500)]
+    dashboard.publish(*steps, column(3620.0), narrated(7300, at_s=3620.1))
     page = open_page(address(dashboard))
     shows(page, "#clock", "1:00:20")
     page.click("[data-span='600']")
