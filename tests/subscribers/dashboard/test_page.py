@@ -19,7 +19,6 @@ from contracts.spikes import Hello, Mark
 from contracts.trigger import pack_trigger
 from daemon.counters import Counters
 from daemon.service.stats import StreamStats, stats_message
-from subscribers.dashboard.rate_history import TILE_S
 from tests.support.browser import AXE, SIZES
 from tests.support.dashboards import FedDashboard, fed_dashboard, subscribe
 from tests.support.displays import encoder_parts, manifest_of, probes, rates
@@ -279,42 +278,6 @@ def test_a_link_opens_a_moment(dashboard, open_page):
     page.wait_for_selector("#moment", state="hidden")
     assert "t=" not in page.url
     assert page.evaluate("window.neurrate.view.link()").endswith("&lead=VISp&hide=LGd")
-
-
-def test_an_hour_can_be_scrolled(dashboard, open_page):
-    """Every tile of the hour is shown; a frame draws a few pictures, however far back."""
-    state, loop = dashboard.server.state, dashboard.server._loop
-    rng = np.random.default_rng(0)
-
-    def fill() -> None:
-        assert state.rates is not None
-        n_rows = state.rates.n_rows
-        for tenth in range(0, 36_000, 4):
-            levels = rng.integers(0, 120, n_rows).astype(np.uint8)
-            state.rates.add(20 + tenth / 10, 20 + (tenth + 4) / 10, levels)
-
-    loop.call_soon_threadsafe(fill)
-    # In steps: a leap of more than ten minutes is another part of a recording.
-    steps = [column(float(at_s)) for at_s in range(500, 3600, 500)]
-    dashboard.publish(*steps, column(3620.0), narrated(7300, at_s=3620.1))
-    page = open_page(address(dashboard))
-    shows(page, "#clock", "1:00:20")
-    page.click("[data-span='600']")
-    page.keyboard.press("Home")
-    shows(page, "#moment", "not live")
-    for _ in range(8):
-        page.keyboard.press("PageDown")
-    page.wait_for_function(
-        "() => { const { store, view } = window.neurrate;"
-        f" const number = Math.floor((view.edge - 100) / {TILE_S:.0f});"
-        " const tile = store.tiles.tiles.get(`full ${number}`);"
-        " return tile && tile.levels.some((level) => level !== 255); }"
-    )
-    page.click("[data-span='3600']")
-    page.wait_for_function(
-        "[...window.neurrate.store.tiles.tiles.values()].filter((one) => one.kind === 'overview'"
-        " && one.levels.some((level) => level !== 255)).length > 50"
-    )
 
 
 def test_hostile_texts_are_shown_as_texts(context, open_page):
