@@ -44,7 +44,7 @@ def test_a_saved_recording_is_written(saved: Path, tmp_path: Path):
         (["RECORDING", "OUT", "--fault", "gap@3"], "--fault must be pause@SECOND"),
         (["RECORDING", "OUT", "--probe", "NP1"], "--probe must be one of NP1010"),
         (["OUT", "OUT"], "there is no such file or folder"),
-        (["HERE", "OUT"], "SpikeInterface cannot load it"),
+        (["HERE", "OUT"], "it holds no recording that is read here"),
     ],
 )
 def test_bad_input_of_the_emulator(
