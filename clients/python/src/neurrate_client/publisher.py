@@ -261,10 +261,11 @@ class Publisher:
                 self._doorkeeper = Doorkeeper(self._context, allowed)
                 self._doorkeeper.guard(self._socket, key)
             self._socket.bind(address)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError):  # of a key
             self.close(flush_s=0)
-            if not isinstance(error, zmq.ZMQError):
-                raise
+            raise
+        except zmq.ZMQError as error:
+            self.close(flush_s=0)
             raise OSError(
                 error.errno, f"Cannot bind {address}: {error}. Use another port."
             ) from error
