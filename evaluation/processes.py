@@ -84,6 +84,11 @@ class Child:
         """Whether it has not ended yet."""
         return self._process.poll() is None
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it has written its addresses."""
+        return self._address_file.exists()
+
     def addresses(self, *, deadline_s: float) -> dict[str, str]:
         """Wait until it has written its addresses.
 
@@ -95,7 +100,7 @@ class Child:
         stop = time.monotonic() + deadline_s
         while time.monotonic() < stop:
             self.check()
-            if self._address_file.exists():
+            if self.is_up:
                 return dict(read_json(self._address_file))
             time.sleep(PAUSE_S)
         raise ChildError(f"the {self._name} did not start in {deadline_s} s:\n{self._tail()}")

@@ -67,6 +67,10 @@ class TrialPlan:
     listens_to_spikes: bool = False  # The batches that the source sends are received here too
     # Other probes of the session: a source for each. Every source then sends all units that it has
     more_recordings: tuple[str, ...] = ()
+    # Which units each source sends, as after ``--units``; empty for those above
+    units: tuple[str, ...] = ()
+    # Of its spikes, that each source waits for: the daemon and this process, or more
+    n_subscribers: int = 2
     # Words after ``neurrate`` that start another source, in place of a replay; how it plays is then
     # its own matter
     source: tuple[str, ...] = ()
@@ -148,6 +152,11 @@ class Trial:
         """The processes that send spikes."""
         return (self.source, *self._more_sources)
 
+    @property
+    def all_spikes(self) -> Sequence[str]:
+        """The addresses of their spikes."""
+        return (self.spikes, *self._more_spikes)
+
     def listen(self) -> None:
         """Subscribe to the daemon, and let the source begin once its messages arrive."""
         listener = self._subscribe(self.publish, NARRATION_TOPICS, setting="the daemon")
@@ -193,9 +202,11 @@ class Trial:
         for source in self.sources:
             source.wait(deadline_s=END_S)
         sent = read_json(self._folder / "source.json")
+        sent["spikes_of_sources"] = [sent["n_spikes"]]
         for number in range(1, 1 + len(self._more_sources)):
             more = read_json(self._folder / f"source{number}.json")
             sent["n_spikes"] += more["n_spikes"]
+            sent["spikes_of_sources"].append(more["n_spikes"])
             sent["max_lateness_s"] = max(sent["max_lateness_s"], more["max_lateness_s"])
         return TrialSummary(sent, read_json(self._folder / "daemon.json"))
 
@@ -305,15 +316,17 @@ def source_arguments(plan: TrialPlan, number: int = 0) -> list[str]:
     """Return the arguments of ``neurrate`` that start a source, the first or one of the others."""
     from stream_sources.recordings.open_source import kind_of
 
+    waits = str(plan.n_subscribers)
     if plan.source:
-        return [*plan.source, "--bind", "tcp://127.0.0.1:*", "--wait-subscribers", "2"]
+        return [*plan.source, "--bind", "tcp://127.0.0.1:*", "--wait-subscribers", waits]
     recording = (plan.recording, *plan.more_recordings)[number]
     arguments = ["stream", kind_of(recording), recording, "--bind", "tcp://127.0.0.1:*"]
     if plan.more_recordings:
         arguments += ["--stream", f"probe{number}"]
+        arguments += ["--units", plan.units[number]] if plan.units else []
     else:
         arguments += ["--units-from", str(plan.bundle)]
-    arguments += ["--speed", plan.speed, "--wait-subscribers", "2"]
+    arguments += ["--speed", plan.speed, "--wait-subscribers", waits]
     options = {"--batch-ms": plan.batch_ms, "--start": plan.start, "--seconds": plan.seconds}
     for name, value in options.items():
         arguments += [] if value is None else [name, repr(value)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter, validators
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from evaluation.latency.inputs import TrialInputs
     from evaluation.latency.run import RateResult
     from evaluation.latency.sample import Log
-    from evaluation.trial import TrialSummary
+    from evaluation.latency.soak import SoakResult
 
 VERSION = 1
 """Of the JSON. Raised when a key changes meaning or goes."""
@@ -103,13 +104,15 @@ def soak(
     minutes: Minutes = 10.0,
     rate: Rate = SOAK_RATE,
     disturb: bool = False,
+    journal: Path | None = None,
     bench: BenchOptions = DEFAULT,
 ) -> int:
-    """Run the whole chain for a long time and sample it once a second.
+    """Run two sources, the daemon and a recorder for a long time; sample them once a second.
 
-    Memory, descriptors and threads of source, daemon and narrator, windows that wait, narrations,
-    drops, latencies, and how far data time drifts from wall time. At the end a line for each rule,
-    and exit code 1 if one is broken. Ctrl-C ends it early; what was measured is kept.
+    Each source has the units of half of the recording's probes. Memory, descriptors and threads,
+    windows that wait, narrations, drops, latencies, and how far data time drifts from wall time.
+    At the end a line for each rule, and exit code 1 if one is broken: every spike that was sent
+    has its bin, and is in the journal. Ctrl-C ends it early; what was measured is kept.
 
     Examples
     --------
@@ -125,23 +128,23 @@ def soak(
     rate
         Windows per second.
     disturb
-        Stop the narrator for 30 s, or for a fifth of a soak shorter than 150 s, and let it
-        continue; kill it, later; let a subscriber join that never reads.
+        Stop the narrator for 30 s (a fifth of a soak shorter than 150 s), and kill it later; kill
+        the recorder for 10 s; stop a source for 1 s; let a subscriber join that never reads.
+    journal
+        Record to this new folder and keep it; else to a temporary one.
     """
     from evaluation.latency.disturbances import DisturbanceSchedule
-    from evaluation.latency.process_usage import check_soak_libraries
     from evaluation.latency.rate import pace
     from evaluation.latency.report import circumstances
     from evaluation.latency.sample import Log
-    from evaluation.latency.soak import soak as run
+    from evaluation.latency.soak import check_soak, soak_at
     from evaluation.progress import progress
     from evaluation.trial import stop_on_interrupt
 
     bench.check()
-    check_soak_libraries()
+    check_soak(journal)
     seconds = 60 * minutes
     inputs = bench.inputs(seconds=seconds + 2)
-    at = pace(rate, inputs.bins_per_s)
     title = f"soak at {rate:g} windows/s"
     with ExitStack() as stack:
         file = None
@@ -151,21 +154,21 @@ def soak(
         log.write("soak", {"version": VERSION, "rate": rate, **circumstances(inputs)})
         folder = stack.enter_context(TemporaryFolder("neurrate-soak-"))
         stop = stack.enter_context(stop_on_interrupt())
-        summary = run(
-            replace(at.plan(inputs, seconds=seconds), is_looped=True),
+        result = soak_at(
+            pace(rate, inputs.bins_per_s),
+            inputs,
             folder,
+            journal or folder / "journal",
             log,
-            speed=at.speed,
+            seconds=seconds,
             schedule=DisturbanceSchedule.of(seconds) if disturb else None,
             is_stopped=lambda: stop.is_made,
             on_second=stack.enter_context(
                 progress(title, seconds, unit="s", label=f"bench: {title}", is_timed=True)
             ),
         )
-        is_ok = _print_soak(log, summary, inputs, bench, rate)
-    if stop.is_made:
-        return _end_unfinished()
-    return 0 if is_ok else 1
+        is_ok = _print_soak(log, result, inputs, bench, rate)
+    return _end_unfinished() if stop.is_made else int(not is_ok)
 
 
 def _print_latency(
@@ -194,24 +197,25 @@ def _print_latency(
 
 
 def _print_soak(
-    log: Log, summary: TrialSummary, inputs: TrialInputs, bench: BenchOptions, rate: float
+    log: Log, result: SoakResult, inputs: TrialInputs, bench: BenchOptions, rate: float
 ) -> bool:
     """Print the verdicts, draw the picture; return whether no rule is broken."""
     from evaluation.latency.report import cpu_model
     from evaluation.latency.soak_checks import verdicts
     from evaluation.latency.soak_picture import write_soak_picture
 
-    source, daemon = dict(summary.source), dict(summary.daemon)
+    source, daemon = dict(result.summary.source), dict(result.summary.daemon)
     print_summary(daemon, spikes_sent=source["n_spikes"])
     if (n_rounds := source.get("n_rounds", 1)) > 1:
         print(f"The recording is shorter than the soak: it was played {n_rounds:.1f} times.")
     if not log.samples:
         print("It ended before the first second was over: there is nothing to evaluate.")
         return True
-    results = verdicts(log, source, daemon, rate=rate)
+    results = verdicts(log, source, daemon, result.recorded, rate=rate)
     for verdict in results:
         print(verdict.line())
-    log.write("end", {"verdicts": [asdict(verdict) for verdict in results], **asdict(summary)})
+    ended = {**asdict(result.summary), "journal": asdict(result.recorded)}
+    log.write("end", {"verdicts": [asdict(verdict) for verdict in results], **ended})
     if bench.picture is not None:
         n = len(inputs.populations)
         minutes = log.samples[-1].t_s / 60

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from contracts.errors import ManifestError, UserError
+from contracts.selection_text import named
 from evaluation.demo_plan import (
     GREY_S,
     POPULATIONS,
@@ -21,9 +23,13 @@ from evaluation.latency.rules import write_rules
 
 if TYPE_CHECKING:
     from contracts.manifest import Manifest
+    from contracts.population import Population
 
 FOLDER = Path(".bench")  # Default place, in the working folder
 MOVIE_SCENES = 30  # A minute of movie, which the animal watches repeatedly
+
+
+N_SOURCES = 2  # Among which a soak divides the units of a recording of so many probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +128,31 @@ def _simulated_recording(folder: Path, seconds: float) -> Path:
         made = Path(own) / path.name
         write_unseen_session(made, movie, n_times)
         return made.replace(path)
+
+
+def units_of_probes(inputs: TrialInputs) -> tuple[str, ...]:
+    """Divide the units of a recording by their probes among two sources, as after ``--units``.
+
+    Empty where that cannot be: of a sorting, and of a recording of one probe.
+    """
+    from contracts.manifest import load_manifest
+    from stream_sources.recordings.open_source import kind_of
+
+    if kind_of(inputs.recording) != "nwb":
+        return ()
+    return divided(load_manifest(inputs.bundle, check_hashes=False).population)
+
+
+def divided(population: Population) -> tuple[str, ...]:
+    """Return two conditions that select as many units as whole probes allow; none of one probe."""
+    n_units = Counter(unit.probe for unit in population.units if unit.probe)
+    if len(n_units) < N_SOURCES:
+        return ()
+    shares: list[set[str]] = [set() for _ in range(N_SOURCES)]
+    for probe, _ in n_units.most_common():
+        min(shares, key=lambda share: sum(n_units[name] for name in share)).add(probe)
+    texts = []
+    for share in shares:
+        ids = [named(unit.unit_id) for unit in population.units if unit.probe in share]
+        texts.append(f"probe:{'|'.join(map(named, sorted(share)))},ids:{'|'.join(ids)}")
+    return tuple(texts)

@@ -19,6 +19,7 @@ class Sample:
     daemon: Footprint | None
     worker: Footprint | None
     source: Footprint | None
+    recorder: Footprint | None
     # Of the newest ``stats``: windows ``waiting`` for the narrator, and ``unfinished``
     queue: dict[str, int]
     counters: dict[str, Any]  # Of the newest ``stats``; they never decrease
@@ -43,8 +44,7 @@ class Sample:
 class Event:
     """Something that was done to the processes."""
 
-    # ``narrator stopped``, ``narrator goes on``, ``narrator killed``, ``slow subscriber``
-    name: str
+    name: str  # One of those in `evaluation.latency.disturbances`
     t_s: float  # Wall seconds since the first window
     host_ns: int
 

@@ -5,27 +5,37 @@
 2. Then, while the source runs: a sample each second, and what the schedule of disturbances says.
 3. After the source has ended there is none: the daemon narrates what waits, and processes that end
    would look like leaks in reverse.
+
+All the while a recorder keeps what sources and daemon send, and this process notes it too; at the
+end the two are compared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from contracts.clock import NS_PER_S, HostClock
+from contracts.errors import UserError
 from contracts.narration import Narration, Status
 from contracts.statistics import Statistics
 from contracts.trigger import Trigger
+from evaluation.journals import Sent, SpikeWitness
 from evaluation.latency.disturbances import (
     GOES_ON,
     KILLED,
+    Disturbance,
     DisturbanceSchedule,
     disturbing,
 )
+from evaluation.latency.inputs import TrialInputs, units_of_probes
 from evaluation.latency.messages import TimedMessage, percentiles, read
-from evaluation.latency.process_usage import footprint, worker_of
+from evaluation.latency.process_usage import check_soak_libraries, footprint, worker_of
+from evaluation.latency.rate import WindowRate
+from evaluation.latency.recorder import SoakJournal, SoakRecorder, soak_journal
 from evaluation.latency.sample import Event, Log, Recovery, Sample
 from evaluation.trial import Trial, TrialPlan, TrialSummary, running
 from subscribers.listener import Received
@@ -49,8 +59,9 @@ class SoakSampler:
     `speed` is in session seconds per wall second.
     """
 
-    def __init__(self, trial: Trial, speed: float, log: Log) -> None:
+    def __init__(self, trial: Trial, recorder: SoakRecorder, speed: float, log: Log) -> None:
         self._trial = trial
+        self._recorder = recorder
         self._speed = speed
         self._log = log
         self._clock = HostClock()
@@ -121,6 +132,7 @@ class SoakSampler:
             daemon=footprint(daemon_pid),
             worker=footprint(worker_of(daemon_pid)),
             source=footprint(self._trial.source.pid),
+            recorder=footprint(self._recorder.pid),
             queue=stats.get("queue", {}),
             counters=stats["counters"],
             n_narrations=len(second.narrations_ms),
@@ -143,40 +155,110 @@ class SoakSampler:
         return drift_ms
 
 
+def check_soak(journal: Path | None) -> None:
+    """Refuse a soak that could not be evaluated.
+
+    Raises
+    ------
+    UserError
+        If the journal's folder has files.
+    DependencyError
+        If psutil or SciPy is not installed.
+    """
+    check_soak_libraries()
+    if journal is not None and journal.exists() and any(journal.iterdir()):
+        raise UserError(
+            f"--journal {journal} must be a new folder, and it has files: what a soak sends is "
+            "compared with all that is in its journal."
+        )
+
+
+N_SUBSCRIBERS = 4
+"""Of each source: the daemon, the recorder, and two of this process, its witness and its gate."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoakResult:
+    """What the processes of a soak wrote at their end, and what the journal has."""
+
+    summary: TrialSummary
+    recorded: SoakJournal
+
+
 def soak(
     plan: TrialPlan,
     folder: Path,
+    journal: Path,
     log: Log,
     *,
     speed: float,
     schedule: DisturbanceSchedule | None,
     is_stopped: Callable[[], bool],
     on_second: Callable[[float], None],
-) -> TrialSummary:
-    """Run until the source has sent all, or until it is asked to stop; the daemon ends by itself.
+) -> SoakResult:
+    """Run until the sources have sent all, or until asked to stop; the daemon ends by itself.
 
-    `is_stopped` is called at least every 50 ms; once it is true, the source is asked to stop, and
-    what it sent is narrated. `on_second` is called with how many wall seconds it has run. `speed`
+    `is_stopped` is called at least every 50 ms; once it is true, the sources are asked to stop, and
+    what they sent is narrated. `on_second` is called with how many wall seconds it has run. `speed`
     is in session seconds per wall second. Without `schedule` nothing is disturbed.
     """
-    with (
-        running(plan, folder) as trial,
-        disturbing(schedule, trial.daemon.pid, trial.publish, HostClock()) as disturbance,
-    ):
-        sampler = SoakSampler(trial, speed, log)
+    clock, sent = HostClock(), Sent()
+    with ExitStack() as stack:
+        plan = replace(plan, n_subscribers=N_SUBSCRIBERS)
+        trial = stack.enter_context(running(plan, folder, listens=False))
+        recorder = SoakRecorder(journal, trial, folder, clock, stack)
+        witness = stack.enter_context(closing(SpikeWitness(trial.all_spikes, sent)))
+        trial.listen()
+        disturbance = stack.enter_context(disturbing(schedule, trial, recorder, clock))
+        sampler = SoakSampler(trial, recorder, speed, log)
         for messages in trial.received():
+            recorder.check()
+            witness.read()
             if is_stopped():
-                if disturbance is not None:
-                    disturbance.resume()  # a stopped narrator would never finish what waits
-                trial.source.ask_to_stop()
-                if sampler.t_s is None:  # no window yet, so nothing waits to be narrated
-                    trial.daemon.ask_to_stop()
+                _stop(trial, sampler, disturbance)
             for message in messages:
                 sampler.take(message)
+                sent.take(message)
             t_s = sampler.t_s
             if t_s is not None and trial.source.is_running:
                 sampler.sample()
                 on_second(t_s)
                 for event in disturbance.step(t_s) if disturbance is not None else ():
                     sampler.note(event)
-        return trial.wait()
+        summary = trial.wait()
+        witness.read()
+        ended = recorder.stop()
+        return SoakResult(summary, soak_journal(recorder, sent, ended))
+
+
+def soak_at(
+    at: WindowRate,
+    inputs: TrialInputs,
+    folder: Path,
+    journal: Path,
+    log: Log,
+    *,
+    seconds: float,
+    **options: Any,
+) -> SoakResult:
+    """Soak at a rate, the recording in a loop, with a source for each half of its probes.
+
+    `options` are those of `soak`.
+    """
+    units = units_of_probes(inputs)
+    plan = replace(
+        at.plan(inputs, seconds=seconds),
+        is_looped=True,
+        units=units,
+        more_recordings=(inputs.recording,) * (len(units) - 1),
+    )
+    return soak(plan, folder, journal, log, speed=at.speed, **options)
+
+
+def _stop(trial: Trial, sampler: SoakSampler, disturbance: Disturbance | None) -> None:
+    if disturbance is not None:
+        disturbance.close()  # a stopped narrator would never finish what waits
+    for source in trial.sources:
+        source.ask_to_stop()
+    if sampler.t_s is None:  # no window yet, so nothing waits to be narrated
+        trial.daemon.ask_to_stop()

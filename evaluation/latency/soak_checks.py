@@ -8,8 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.latency.disturbances import GOES_ON, KILLED, SLOW, STOPPED
+from evaluation.latency.disturbances import (
+    GOES_ON,
+    KILLED,
+    SLOW,
+    SOURCE_GOES_ON,
+    SOURCE_STOPPED,
+    SOURCE_STOPPED_S,
+    STOPPED,
+)
 from evaluation.latency.process_usage import Footprint
+from evaluation.latency.recorder import SoakJournal
 from evaluation.latency.sample import Event, Log, Recovery, Sample
 from evaluation.latency.trend import trend
 
@@ -54,8 +63,16 @@ class Verdict:
         return f"{word}: {self.name}: {self.text}"
 
 
+PROCESSES = ("daemon", "worker", "source", "recorder")
+
+
 def verdicts(
-    log: Log, source: dict[str, Any], daemon: dict[str, Any], *, rate: float
+    log: Log,
+    source: dict[str, Any],
+    daemon: dict[str, Any],
+    recorded: SoakJournal,
+    *,
+    rate: float,
 ) -> list[Verdict]:
     """Evaluate a soak.
 
@@ -64,8 +81,9 @@ def verdicts(
     """
     counters = daemon["counters"]
     found = [_spikes(source, counters), _windows(counters)]
+    found += [_journal_spikes(recorded, source), _journal_narrations(recorded)]
     settled = _after(log.samples, SETTLED_SHARE)
-    found += [_memory(name, settled) for name in ("daemon", "worker", "source")]
+    found += [_memory(name, settled) for name in PROCESSES]
     found += _steady(log)
     found.append(_drift(_after(log.samples, WARM_SHARE), rate))
     at = {event.name: event for event in log.events}
@@ -75,14 +93,59 @@ def verdicts(
         found.append(_killed(log, at[KILLED], counters))
     if SLOW in at:
         found.append(_slow(log.samples, at[SLOW]))
+    if SOURCE_STOPPED in at and SOURCE_GOES_ON in at:
+        found.append(_source_stopped(log, at[SOURCE_STOPPED], rate))
     return found
 
 
 def _spikes(source: dict[str, Any], counters: dict[str, Any]) -> Verdict:
-    sent = source["n_spikes"]
-    received, binned = counters["spikes_received"], counters["spikes_binned"]
-    text = f"{sent:,} sent, {received:,} received, {binned:,} binned"
-    return Verdict("spikes", sent == received == binned, text)
+    """Account for every spike; a recording may have units that the encoder does not know."""
+    sent, of_sources = source["n_spikes"], source["spikes_of_sources"]
+    received, binned, late, unknown = (
+        counters[f"spikes_{name}"] for name in ("received", "binned", "late", "unknown")
+    )
+    each = f" ({' + '.join(f'{n:,}' for n in of_sources)})" if len(of_sources) > 1 else ""
+    text = (
+        f"{sent:,} sent{each}, {received:,} received, {binned:,} binned, {late:,} late, "
+        f"{unknown:,} of unknown units"
+    )
+    return Verdict("spikes", sent == received == binned + unknown, text)
+
+
+def _journal_spikes(recorded: SoakJournal, source: dict[str, Any]) -> Verdict:
+    """Account for every spike that was sent: in the journal, or sent while no recorder ran."""
+    missing = recorded.missing
+    text = (
+        f"{recorded.n_spikes:,} in the journal, as they were sent; {missing.n_spikes:,} in "
+        f"{missing.n_batches:,} batches are not"
+    )
+    if recorded.unrecorded_s:
+        text += (
+            f", sent in the {recorded.unrecorded_s:.1f} s without a recorder or up to "
+            f"{missing.lost_before_kill_s:.2f} s before its kill, but for "
+            f"{missing.n_batches_unexplained:,}"
+        )
+    holes = recorded.holes.get("spikes", 0)
+    text += f"; the journal's numbers have holes of {holes:,} batches"
+    if missing.n_changed:
+        text += f", and {missing.n_changed:,} batches are not as they were sent"
+    is_ok = (
+        source["n_spikes"] == recorded.n_spikes_sent == recorded.n_spikes + missing.n_spikes
+        and holes == missing.n_batches
+        and not missing.n_batches_unexplained
+        and not missing.n_changed
+        and not recorded.accounts.get("overflowed")
+    )
+    return Verdict("journal, spikes", is_ok, text)
+
+
+def _journal_narrations(recorded: SoakJournal) -> Verdict:
+    missing = recorded.missing
+    text = (
+        f"{recorded.n_published - missing.n_published:,} of {recorded.n_published:,} narrations "
+        f"and triggers; {recorded.n_bytes / 1e6:,.1f} MB in {recorded.n_parts} parts"
+    )
+    return Verdict("journal, narrations", not missing.n_published_unexplained, text)
 
 
 def _windows(counters: dict[str, Any]) -> Verdict:
@@ -116,7 +179,7 @@ def _steady(log: Log) -> Iterator[Verdict]:
     quiet = list(_between_events(log))
     for attribute, label in (("n_descriptors", "descriptors"), ("n_threads", "threads")):
         texts, is_ok, n_seen = [], True, 0
-        for name in ("daemon", "worker", "source"):
+        for name in PROCESSES:
             ranges = []
             for start, stop in quiet:
                 inside = [sample for sample in log.samples if start <= sample.t_s < stop]
@@ -227,6 +290,20 @@ def _slow(samples: Sequence[Sample], slow: Event) -> Verdict:
         return Verdict("slow subscriber", None, text)
     text = f"{text}; the daemon's memory {slope.text('MB')}"
     return Verdict("slow subscriber", n_received > 0, text)
+
+
+def _source_stopped(log: Log, stopped: Event, rate: float) -> Verdict:
+    """Check that what a stopped source had to send is sent, and narrated in time again."""
+    after = [sample for sample in log.samples if sample.counted_s > stopped.t_s]
+    drifts = [sample.drift_ms for sample in after if sample.drift_ms is not None]
+    if len(drifts) < MIN_STOP_S:
+        return Verdict("source stopped", None, f"{len(drifts)} seconds since")
+    n_lost = log.samples[-1].counters["batches_lost"]
+    text = (
+        f"for {SOURCE_STOPPED_S:g} s; data time against wall time {min(drifts):+.0f} ms at worst, "
+        f"{drifts[-1]:+.0f} ms at the end; {n_lost} batches of spikes lost"
+    )
+    return Verdict("source stopped", not n_lost and drifts[-1] > -2e3 / rate, text)
 
 
 def _after(samples: Sequence[Sample], share: float) -> list[Sample]:

@@ -11,7 +11,7 @@ from evaluation.latency.disturbances import GOES_ON, STOPPED
 from evaluation.latency.sample import Event, Log, Sample
 
 WIDTH_IN, PANEL_IN = 9.0, 1.45
-COLOURS = {"daemon": "#2a6f97", "worker": "#c8553d", "source": "#9aa5b1"}
+COLOURS = {"daemon": "#2a6f97", "worker": "#c8553d", "source": "#9aa5b1", "recorder": "#4f9d69"}
 DROPS = ("#d9c27e", "#7b5ea7", "#c8553d", "#4f9d69", "#5c6770", "#e8a15c", "#2a6f97")
 INK, SHADE = "#33383d", "#f3e6c8"
 

@@ -67,24 +67,32 @@ def test_latency_at_two_rates(words, tmp_path: Path, capsys):
 
 
 def test_a_disturbed_soak(words, tmp_path: Path, capsys):
-    """The narrator is stopped, resumes and is killed; no spike is lost and windows continue."""
-    path, picture = tmp_path / "soak.jsonl", tmp_path / "soak.png"
-    words = [*words, "--json", str(path), "--picture", str(picture)]
+    """Narrator and recorder are killed, a source stops: every spike has a bin and is recorded."""
+    path, picture, journal = (tmp_path / name for name in ("soak.jsonl", "soak.png", "journal"))
+    words = [*words, "--json", str(path), "--picture", str(picture), "--journal", str(journal)]
     main(["bench", "soak", "--minutes", "0.25", "--disturb", *words])  # too short for every rule
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     events = [line["name"] for line in lines if line["kind"] == "event"]
-    assert events == ["slow subscriber", "narrator stopped", "narrator goes on", "narrator killed"]
+    assert [name for name in events if name != "recorder is back"] == [
+        "slow subscriber", "recorder killed", "recorder started", "narrator stopped",
+        "narrator goes on", "narrator killed", "source stopped", "source goes on",
+    ]  # fmt: skip
     assert lines[0]["kind"] == "soak"
     ended = lines[-1]
     assert ended["kind"] == "end"
     verdicts = {verdict["name"]: verdict for verdict in ended["verdicts"]}
-    for name in ("spikes", "windows", "narrator goes on", "narrator killed"):
+    spikes = ("spikes", "journal, spikes", "journal, narrations")
+    for name in (*spikes, "windows", "narrator goes on", "narrator killed"):
         assert verdicts[name]["is_ok"], verdicts[name]
     assert ended["daemon"]["counters"]["windows"] >= 0.95 * 0.25 * 60 * 5  # whatever was stopped
     assert ended["daemon"]["counters"]["worker_restarts"] == 1
     assert len([line for line in lines if line["kind"] == "sample"]) > 8
     assert "ok: spikes" in capsys.readouterr().out
     assert picture.read_bytes()[:4] == b"\x89PNG"
+    assert len(ended["source"]["spikes_of_sources"]) == 2
+    assert ended["journal"]["holes"]["spikes"] == ended["journal"]["missing"]["n_batches"] > 0
+    assert main(["bench", "soak", *words]) == 2
+    assert "must be a new folder" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_a_soak_and_keeps_what_was_seen(words, tmp_path: Path):

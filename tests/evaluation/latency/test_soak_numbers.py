@@ -10,12 +10,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.latency.disturbances import GOES_ON, KILLED, SLOW, STOPPED, DisturbanceSchedule
+from contracts.population import Population
+from evaluation.journals import Missing
+from evaluation.latency.disturbances import (
+    GOES_ON,
+    KILLED,
+    SLOW,
+    SOURCE_GOES_ON,
+    SOURCE_STOPPED,
+    STOPPED,
+    DisturbanceSchedule,
+)
+from evaluation.latency.inputs import divided
 from evaluation.latency.process_usage import Footprint, footprint, worker_of
+from evaluation.latency.recorder import SoakJournal
 from evaluation.latency.sample import Event, Log, Recovery, Sample
 from evaluation.latency.soak_checks import verdicts
 from evaluation.latency.soak_picture import PANELS, write_soak_picture
 from evaluation.latency.trend import trend
+from tests.support.tiny_bundle import tiny_population
 
 RATE = 5.0
 N = 600
@@ -49,7 +62,7 @@ def _counters(windows: int, **changes):
     counters = {
         "windows": windows, "windows_gap_skipped": 0, "gap_bins": 0, "batches_lost": 0,
         "windows_dropped": {"narrator_busy": 0, "worker_died": 0}, "worker_restarts": 1,
-        "spikes_received": 100, "spikes_binned": 100,
+        "spikes_received": 100, "spikes_binned": 100, "spikes_late": 0, "spikes_unknown": 0,
     }  # fmt: skip
     return counters | changes
 
@@ -61,6 +74,7 @@ def _sample(t_s: float) -> Sample:
         daemon=foot,
         worker=replace(foot, pid=11),
         source=replace(foot, pid=12),
+        recorder=replace(foot, pid=13),
         queue={"waiting": 0, "unfinished": 1},
         counters=_counters(round(t_s * RATE)),
         n_narrations=40,
@@ -81,17 +95,43 @@ def _log(*, changes=lambda sample: sample, events=(), recoveries=()) -> Log:
     return log
 
 
-def _judged(log: Log, *, n_sent: int = 100, **counters):
+RECORDED = SoakJournal(
+    n_batches_sent=10, n_spikes_sent=100, n_published=5, n_batches=10, n_spikes=100, n_bytes=1000,
+    n_parts=1, n_unclosed=0, holes={}, unrecorded_s=0.0, missing=Missing(), accounts={},
+)  # fmt: skip
+
+
+def _judged(log: Log, *, n_sent: int = 100, recorded: SoakJournal = RECORDED, **counters):
+    source = {"n_spikes": n_sent, "spikes_of_sources": [n_sent]}
     daemon = {"counters": _counters(N * 5, **counters)}
-    return {each.name: each for each in verdicts(log, {"n_spikes": n_sent}, daemon, rate=RATE)}
+    return {each.name: each for each in verdicts(log, source, daemon, recorded, rate=RATE)}
+
+
+def test_units_are_divided_by_their_probes():
+    """A source for each of two probes; one probe is not divided."""
+    units = tiny_population().units
+    ids = [unit.unit_id for unit in units]
+    assert divided(Population(units)) == (
+        f"probe:probeA,ids:{'|'.join(ids[:6])}",
+        f"probe:probeB,ids:{'|'.join(ids[6:])}",
+    )
+    three = [
+        replace(unit, probe="probeC") if row in {6, 7} else unit for row, unit in enumerate(units)
+    ]
+    assert [text.partition(",")[0] for text in divided(Population(three))] == [
+        "probe:probeA", "probe:probeB|probeC",
+    ]  # fmt: skip
+    assert divided(Population(units[:6])) == ()
 
 
 def test_a_quiet_soak_is_fine():
     """Nothing grows, nothing is lost, and every line says so."""
     found = _judged(_log())
     assert all(each.is_ok for each in found.values()), found
-    assert found["spikes"].line() == "ok: spikes: 100 sent, 100 received, 100 binned"
-    assert "daemon 20, worker 20, source 20" in found["descriptors"].text
+    assert found["spikes"].line() == (
+        "ok: spikes: 100 sent, 100 received, 100 binned, 0 late, 0 of unknown units"
+    )
+    assert "daemon 20, worker 20, source 20, recorder 20" in found["descriptors"].text
 
 
 @pytest.mark.parametrize(
@@ -126,7 +166,38 @@ def test_drift_is_named():
 def test_lost_spikes_and_windows_are_named():
     """A spike without a bin, and a bin with a gap, break a rule each."""
     found = _judged(_log(), n_sent=101, gap_bins=3)
-    assert [name for name, each in found.items() if not each.is_ok] == ["spikes", "windows"]
+    broken = [name for name, each in found.items() if not each.is_ok]
+    assert broken == ["spikes", "windows", "journal, spikes"]
+
+
+@pytest.mark.parametrize(
+    ("is_ok", "changes"),
+    [
+        (True, {}),
+        (False, {"holes": {"spikes": 1}}),
+        (False, {"missing": Missing(2, 20, 0, n_batches_unexplained=1)}),
+        (False, {"missing": Missing(2, 20, 0, n_changed=1)}),
+        (False, {"accounts": {"overflowed": {"spikes": 1}}}),
+    ],
+)
+def test_journal_without_a_recorder_for_a_while(is_ok, changes):
+    """What was sent meanwhile is missing, and counted; nothing else may be."""
+    cut = replace(
+        RECORDED, n_batches=8, n_spikes=80, holes={"spikes": 2}, unrecorded_s=5.0,
+        missing=Missing(2, 20, 0, lost_before_kill_s=0.3),
+    )  # fmt: skip
+    found = _judged(_log(), recorded=replace(cut, **changes))["journal, spikes"]
+    assert found.is_ok == is_ok
+    assert "80 in the journal" in found.text
+    assert "20 in 2 batches are not, sent in the 5.0 s without a recorder or up to" in found.text
+
+
+def test_stopped_source_catches_up():
+    """Data time that stays behind wall time after the source resumed is named."""
+    events = (Event(SOURCE_STOPPED, 500.0, 500), Event(SOURCE_GOES_ON, 501.0, 501))
+    assert _judged(_log(events=events))["source stopped"].is_ok
+    late = _log(events=events, changes=lambda s: replace(s, drift_ms=-900.0))
+    assert not _judged(late)["source stopped"].is_ok
 
 
 def test_a_short_soak_says_so():
