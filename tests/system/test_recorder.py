@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -131,6 +133,31 @@ def test_full_disk_ends_the_recorder_and_says_what_is_lost(tmp_path: Path):
     n_read = len(list(reader.messages()))
     assert n_read > 0
     assert [part.n_bytes_ignored for part in reader.unclosed] == [0]
+
+
+@pytest.fixture
+def read_only_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a disk that cannot be written to."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,ro", "tmpfs", str(disk)]
+    if (
+        not shutil.which("mount")
+        or subprocess.run(mount, capture_output=True, check=False).returncode
+    ):
+        pytest.skip("mounting a disk needs root")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_read_only_disk_is_refused(read_only_disk: Path):
+    """Before anything is received, with the system's reason; exit code 2."""
+    words = ("record", read_only_disk / "j", "--empty-connect", "--min-free-mb", 1)
+    with Neurrate(*words, folder=read_only_disk.parent, name="r") as process:
+        assert process.wait() == 2
+        assert f"Cannot record to {read_only_disk}/j: read-only file system" in process.text()
 
 
 @pytest.mark.timeout(3 * DEADLINE_S)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from contracts.schemas import schema_of
 from contracts.spikes import Hello
 from subscribers.recorder import journal_writer
 from subscribers.recorder.journal_writer import JournalWriter, Taken
+from subscribers.recorder.part_file import PartFile
 from subscribers.recorder.write_thread import FLUSH_NS, WriteThread
 from tests.support.journals import (
     WALL_NS,
@@ -196,6 +198,35 @@ def test_full_disk_ends_the_journal_at_its_last_flush(tmp_path: Path):
     assert n_read > 0
     assert n_read + thread.n_unwritten == n_put
     assert [part.n_bytes_ignored for part in reader.unclosed] == [0]
+
+
+def test_disk_that_becomes_read_only_ends_the_journal_at_its_last_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As after an error of the file system: nothing can be written, nor cut off any more."""
+    clock = ManualClock()
+    thread = WriteThread(writer_to(tmp_path / "j", clock), clock, max_bytes=1 << 30)
+    for seq in range(10):
+        thread.put(of_source(batch(seq), clock.now_ns()))
+
+    def later() -> bool:
+        clock.ns += FLUSH_NS  # again and again, for the thread may not have begun to wait
+        return True
+
+    wait_until(lambda: later() and len(read_journal(tmp_path / "j")) == 10, what="a flush")
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(PartFile, "write", refuse)
+    monkeypatch.setattr(PartFile, "drop_unfinished", refuse)
+    for seq in range(10, 15):
+        thread.put(of_source(batch(seq), clock.now_ns()))
+    wait_until(lambda: later() and thread.error is not None, what="the end of recording")
+    thread.close(lambda: last_words(clock))
+    assert "read-only file system" in str(thread.error)
+    assert thread.n_unwritten == 5
+    assert len(read_journal(tmp_path / "j")) == 10
 
 
 def test_full_queue_refuses_messages(tmp_path: Path):
