@@ -1,7 +1,7 @@
 """What recording costs at a rig's load, and what a kill takes.
 
     python -m benchmarks.bench_recorder
-    python -m benchmarks.bench_recorder --kills 100
+    python -m benchmarks.bench_recorder --kills 100 --picture docs/images/recorder.svg
     python -m benchmarks.bench_recorder --quick      (seconds; for tests)
 
 What bounds it
@@ -15,7 +15,7 @@ flushed twice a second of data; figures are bytes of a journal over bytes of the
 others are of `neurrate record` as a process, with a source of 100 batches a second: from the sent
 stamp to the received one, its processor time over wall time, and bytes an hour. With --kills the
 recorder is killed (SIGKILL) so often, at random moments: milliseconds from the newest batch in the
-journal to the kill, which is what is lost.
+journal to the kill, which is what is lost. With --picture other loads are recorded too, 20 s each.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import random
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from mcap.writer import CompressionType, Writer
 
 from benchmarks.measure import Figure, MeasuredRow, figure, row
 from benchmarks.record import Options, Result, read_options, report, stop
-from benchmarks.spike_data import N_UNITS, RUN, STREAM, population, spike_batches
+from benchmarks.spike_data import N_UNITS, RUN, STREAM, population
 from contracts import wire
 from contracts.clock import NS_PER_S, HostClock
 from contracts.journal import Origin, framed, parts_of
@@ -49,8 +50,33 @@ from evaluation.faults.sockets import free_port
 from evaluation.processes import Child
 from stream_sources.publisher import SpikePublisher
 
-SPIKES_PER_S = 30_000
-BATCHES_PER_S = 100
+
+@dataclass(frozen=True, slots=True)
+class SpikeLoad:
+    """What a source sends."""
+
+    spikes_per_s: int = 30_000
+    batches_per_s: int = 100
+
+    @property
+    def name(self) -> str:
+        """Name of its figures."""
+        return f"recorder, {self.spikes_per_s:,} spikes/s in {self.batches_per_s} batches"
+
+
+RIG = SpikeLoad()
+SPIKES_PER_S = (1_000, 10_000, RIG.spikes_per_s, 100_000)
+BATCHES_PER_S = (10, RIG.batches_per_s, 300, 1_000)
+LOADS = (
+    *(SpikeLoad(spikes_per_s=value) for value in SPIKES_PER_S),
+    *(SpikeLoad(batches_per_s=value) for value in BATCHES_PER_S),
+)
+LOAD_S = 20
+LOOP_S = 10
+"""Batches are made once for so long, and sent again and again at later times."""
+
+CPU, BYTES = "cpu, % of a core", "MB an hour"
+
 FLUSH_EVERY = 50
 LAYOUTS: dict[str, dict[str, Any]] = {
     "no chunks": {"use_chunking": False},
@@ -60,7 +86,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 N_SYNCS = 20
-HALF_SECOND_BYTES = 12 * SPIKES_PER_S // 2
+HALF_SECOND_BYTES = 12 * RIG.spikes_per_s // 2
 
 DEADLINE_S = 60.0
 PAUSE_S = 0.02
@@ -80,18 +106,23 @@ def main() -> int:
         ):
             rows += one[0]
             figures += one[1]
-    parameters = {"spikes_per_s": SPIKES_PER_S, "batches_per_s": BATCHES_PER_S, "units": N_UNITS}
-    parameters |= {"seconds": seconds, "kills": n_kills}
+        if picture := options.more["picture"]:
+            costs = loads(Path(folder), 2 if options.is_quick else LOAD_S, options)
+            figures += [of for of_load in costs.values() for of in of_load.values()]
+            draw(picture, costs)
+    parameters = {"spikes_per_s": RIG.spikes_per_s, "batches_per_s": RIG.batches_per_s}
+    parameters |= {"units": N_UNITS, "seconds": seconds, "kills": n_kills}
     return report(Result("recorder", parameters, limits, rows, figures), options)
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=0, help="times that the recorder is killed")
+    parser.add_argument("--picture", type=Path, metavar="PATH", help="draw the cost of loads here")
 
 
 def file_alone(seconds: int, seed: int) -> tuple[list[MeasuredRow], list[Figure]]:
     """Write the same batches in every layout, in memory; time each message with its flushes."""
-    messages = [framed(wire.pack(batch)[1:]) for batch in _batches(seconds, seed)]
+    messages = [framed(wire.pack(batch)[1:]) for batch in _batches(RIG, seconds, seed)]
     n_raw = sum(map(len, messages))
     rows, figures = [], []
     for name, layout in LAYOUTS.items():
@@ -107,7 +138,7 @@ def file_alone(seconds: int, seed: int) -> tuple[list[MeasuredRow], list[Figure]
                 writer.flush()
             durations.append(time.perf_counter_ns() - begun)
         writer.finish()
-        n_spikes = SPIKES_PER_S // BATCHES_PER_S
+        n_spikes = RIG.spikes_per_s // RIG.batches_per_s
         rows.append(row("file", name, np.array(durations), n_spikes=n_spikes))
         share = np.array([len(output.getvalue()) / n_raw])
         figures.append(figure("file", f"bytes, {name}", share))
@@ -127,11 +158,11 @@ def sync_ms(folder: Path) -> float:
 
 
 def recorder(
-    folder: Path, seconds: int, options: Options
+    folder: Path, seconds: int, options: Options, load: SpikeLoad = RIG, case: str = "recorder"
 ) -> tuple[list[MeasuredRow], list[Figure]]:
     """Record a source in real time; return how late batches are received, CPU and bytes."""
-    journal = folder / "load"
-    with _SpikeSender(options.seed) as address, _recorder(folder, journal, address) as child:
+    journal = folder / f"load-{load.spikes_per_s}-{load.batches_per_s}-{case == 'recorder'}"
+    with _SpikeSender(options.seed, load) as address, _recorder(folder, journal, address) as child:
         child.addresses(deadline_s=DEADLINE_S)
         _wait_for_batches(journal)
         process = psutil.Process(child.pid)
@@ -146,20 +177,56 @@ def recorder(
         batch.received_host_ns - batch.sent_host_ns for batch in _recorded(journal) if batch.seq
     ]
     figures = {
-        "cpu, % of a core": 100 * cpu_s / wall_s,
-        "MB an hour": (n_after - n_before) / wall_s * 3600 / 1e6,
+        CPU: 100 * cpu_s / wall_s,
+        BYTES: (n_after - n_before) / wall_s * 3600 / 1e6,
         "memory, MB": memory_mb,
     }
-    return [row("recorder", "sent to received", np.array(late_ns))], [
-        figure("recorder", name, np.array([value])) for name, value in figures.items()
+    return [row(case, "sent to received", np.array(late_ns))], [
+        figure(case, name, np.array([value])) for name, value in figures.items()
     ]
+
+
+def loads(folder: Path, seconds: int, options: Options) -> dict[SpikeLoad, dict[str, Figure]]:
+    """Record several loads; return the figures of each by name."""
+    costs = {}
+    for load in dict.fromkeys(LOADS):
+        _, figures = recorder(folder, seconds, options, load, load.name)
+        costs[load] = {of.name: of for of in figures}
+    return costs
+
+
+def draw(path: Path, costs: dict[SpikeLoad, dict[str, Figure]]) -> None:
+    """Draw processor time above and bytes below, over spikes and over batches a second."""
+    from encoder_training.pictures import report_figure
+
+    columns: dict[str, dict[int, SpikeLoad]] = {
+        f"spikes a second, in {RIG.batches_per_s} batches": {
+            value: SpikeLoad(spikes_per_s=value) for value in SPIKES_PER_S
+        },
+        f"batches a second, of {RIG.spikes_per_s:,} spikes": {
+            value: SpikeLoad(batches_per_s=value) for value in BATCHES_PER_S
+        },
+    }
+    with report_figure(path, (6.4, 4.2)) as drawing:
+        grid = drawing.subplots(2, len(columns), sharex="col", sharey="row")
+        for column, (label, of_values) in enumerate(columns.items()):
+            for axes, name, colour in zip(
+                grid[:, column], (CPU, BYTES), ("#2a6f97", "#4f9d69"), strict=True
+            ):
+                medians = [costs[load][name].median for load in of_values.values()]
+                axes.plot(range(len(of_values)), medians, marker=".", color=colour)
+                axes.set_xticks(range(len(of_values)), [f"{value:,}" for value in of_values])
+                axes.set_ylim(bottom=0)
+            grid[1, column].set_xlabel(label)
+        grid[0, 0].set_ylabel(CPU)
+        grid[1, 0].set_ylabel(BYTES)
 
 
 def kills(folder: Path, n_kills: int, options: Options) -> tuple[list[MeasuredRow], list[Figure]]:
     """Kill recorders at random moments; return how much of what was sent is lost."""
     chance = random.Random(options.seed)
     lost_ms = []
-    with _SpikeSender(options.seed) as address:
+    with _SpikeSender(options.seed, RIG) as address:
         for number in range(n_kills):
             journal = folder / f"kill-{number}"
             with _recorder(folder, journal, address) as child:
@@ -179,10 +246,17 @@ def kills(folder: Path, n_kills: int, options: Options) -> tuple[list[MeasuredRo
     ]
 
 
-def _batches(seconds: int, seed: int) -> list[SpikeBatch]:
+def _batches(load: SpikeLoad, seconds: int, seed: int) -> list[SpikeBatch]:
+    """Return batches of so many seconds; every unit is equally likely at every nanosecond."""
     rng = np.random.default_rng(seed)
-    n_spikes = SPIKES_PER_S // BATCHES_PER_S
-    return spike_batches(rng, n_batches=seconds * BATCHES_PER_S, n_spikes=n_spikes)
+    n_spikes, span_ns = load.spikes_per_s // load.batches_per_s, NS_PER_S // load.batches_per_s
+    batches = []
+    for seq in range(seconds * load.batches_per_s):
+        start_ns, stop_ns = seq * span_ns, (seq + 1) * span_ns
+        times = np.sort(rng.integers(start_ns, stop_ns, n_spikes))
+        units = rng.integers(0, N_UNITS, n_spikes, dtype=np.uint32)
+        batches.append(SpikeBatch(STREAM, RUN, seq, start_ns, stop_ns, times, units))
+    return batches
 
 
 def _recorder(folder: Path, journal: Path, address: str) -> Child:
@@ -211,12 +285,12 @@ def _size(journal: Path) -> int:
 class _SpikeSender:
     """A process that sends batches at a fixed rate, whoever listens."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, load: SpikeLoad) -> None:
         context = multiprocessing.get_context("spawn")
         self._must_stop = context.Event()
         self._address = f"tcp://127.0.0.1:{free_port()}"
         self._process = context.Process(
-            target=_send, args=(self._address, seed, self._must_stop), daemon=True
+            target=_send, args=(self._address, seed, load, self._must_stop), daemon=True
         )
 
     def __enter__(self) -> str:
@@ -228,24 +302,23 @@ class _SpikeSender:
         self._process.join()
 
 
-def _send(address: str, seed: int, must_stop: Event) -> None:
+def _send(address: str, seed: int, load: SpikeLoad, must_stop: Event) -> None:
     clock = HostClock()
-    batches = _batches(10, seed)
+    batches = _batches(load, LOOP_S, seed)
     with zmq.Context() as context:
         hello = Hello(STREAM, RUN, "bench", population())
         publisher = SpikePublisher(context, address, hello, clock)
         origin_ns, seq = clock.now_ns(), 0
         while not must_stop.is_set():
-            clock.sleep_ns(origin_ns + seq * NS_PER_S // BATCHES_PER_S - clock.now_ns())
+            clock.sleep_ns(origin_ns + seq * NS_PER_S // load.batches_per_s - clock.now_ns())
             batch = batches[seq % len(batches)]
-            publisher.send(_numbered(batch, seq, len(batches)))
+            publisher.send(_numbered(batch, seq, LOOP_S * NS_PER_S * (seq // len(batches))))
             seq += 1
         publisher.close(is_urgent=True)
 
 
-def _numbered(batch: SpikeBatch, seq: int, n_batches: int) -> SpikeBatch:
+def _numbered(batch: SpikeBatch, seq: int, shift_ns: int) -> SpikeBatch:
     """Return a batch of the loop with a number and times of its own."""
-    shift_ns = (seq // n_batches) * n_batches * NS_PER_S // BATCHES_PER_S
     return SpikeBatch(
         STREAM,
         RUN,

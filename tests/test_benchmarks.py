@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from benchmarks.bench_recorder import BYTES, CPU, LOADS, draw
+from benchmarks.measure import figure
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = (
@@ -69,6 +73,16 @@ def test_growth_measures_every_point(tmp_path):
         assert figures[case, "narrated, %"] > 0
     assert document["environment"]["command"].startswith("python -m benchmarks.growth --seed 7")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_cost_of_recording_is_drawn(tmp_path):
+    """Over spikes and over batches a second."""
+    costs = {
+        load: {name: figure(load.name, name, np.array([1.0])) for name in (CPU, BYTES)}
+        for load in LOADS
+    }
+    draw(tmp_path / "recorder.svg", costs)
+    assert b"batches a second, of 30,000 spikes" in (tmp_path / "recorder.svg").read_bytes()
 
 
 def test_result_can_be_repeated():
