@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,12 @@ class SpikeWitness:
         for address in others:
             self._listener.connect(address, setting="a witness")
 
-    def read(self) -> None:
-        """Take what has arrived."""
-        for message in self._listener.messages():
+    def read(self, *, wait_ms: int = 0) -> None:
+        """Take what has arrived; `wait_ms` is for the first message.
+
+        After a source was restarted, libzmq subscribes to it again in here.
+        """
+        for message in self._listener.messages(wait_ms=wait_ms):
             if isinstance(message.value, SpikeBatch):
                 self._sent.batches.add(message.value)
 
@@ -135,7 +138,7 @@ def read_journal(path: Path) -> Journal:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """When no recorder ran, host clock: from a kill until the next one recorded."""
+    """When a process was not there, host clock: from a kill until its successor has begun."""
 
     killed_ns: int
     again_ns: int
@@ -146,6 +149,8 @@ class Missing:
     """What was sent and is not in the journal."""
 
     n_batches: int = 0
+    # Of them, those before the newest one of their run that is in the journal
+    n_batches_between: int = 0
     n_spikes: int = 0
     n_published: int = 0  # Narrations and triggers
     # Of both, those sent at another time than an outage or the second before one
@@ -155,40 +160,57 @@ class Missing:
     n_changed: int = 0  # Batches in the journal with other spikes than were sent
 
 
-def missing_from(journal: Journal, sent: Sent, outages: Sequence[Outage]) -> Missing:
-    """Compare a journal with what was sent."""
-    n_changed = n_batches = n_spikes = 0
+def missing_from(
+    journal: Journal,
+    sent: Sent,
+    outages: Sequence[Outage],
+    *,
+    of_sources: Sequence[Outage] = (),
+    of_daemons: Sequence[Outage] = (),
+) -> Missing:
+    """Compare a journal with what was sent.
+
+    `outages` are those of recorders. Where a source or a daemon was killed, its last messages may
+    have reached this process and not the recorder, and its successor's first ones, too.
+    """
+    n_changed = n_batches = n_between = n_spikes = 0
     stamps: list[int] = []
     for run in sent.batches.runs:
         ours, theirs = sent.batches.table(run), journal.batches.table(run)
         is_kept = np.isin(ours[:, 0], theirs[:, 0])
-        n_batches += int((~is_kept).sum())
-        n_spikes += int(ours[~is_kept, 2].sum())
-        stamps += ours[~is_kept, 1].tolist()
+        lost, kept = ours[~is_kept], ours[is_kept]
+        n_batches += len(lost)
+        n_between += int((lost[:, 0] < theirs[:, 0].max(initial=-1)).sum())
+        n_spikes += int(lost[:, 2].sum())
+        stamps += lost[:, 1].tolist()
         both = theirs[np.isin(theirs[:, 0], ours[:, 0])]
-        n_changed += abs(len(both) - int(is_kept.sum()))  # a number that stands there twice
-        if len(both) == is_kept.sum():
-            n_changed += int((both != ours[is_kept]).any(axis=1).sum())
+        is_same = len(both) == len(kept)  # else a number stands there twice
+        n_changed += int((both != kept).any(axis=1).sum()) if is_same else len(both)
     published = [ns for key, ns in sent.published_ns.items() if key not in journal.narration_ids]
     return Missing(
         n_batches,
+        n_between,
         n_spikes,
         len(published),
-        n_batches_unexplained=sum(not _is_explained(ns, outages) for ns in stamps),
-        n_published_unexplained=sum(not _is_explained(ns, outages) for ns in published),
+        n_batches_unexplained=_n_unexplained(stamps, [*outages, *of_sources]),
+        n_published_unexplained=_n_unexplained(published, [*outages, *of_daemons]),
         lost_before_kill_s=_lost_before_kill_s([*stamps, *published], outages),
         n_changed=n_changed,
     )
 
 
-def _is_explained(sent_ns: int, outages: Iterable[Outage]) -> bool:
-    return any(
-        outage.killed_ns - LOST_BEFORE_KILL_NS <= sent_ns <= outage.again_ns + CONNECTED_NS
-        for outage in outages
+def _n_unexplained(stamps: Sequence[int], outages: Sequence[Outage]) -> int:
+    """Count what was sent neither in an outage nor in the second before one."""
+    return sum(
+        not any(
+            outage.killed_ns - LOST_BEFORE_KILL_NS <= ns <= outage.again_ns + CONNECTED_NS
+            for outage in outages
+        )
+        for ns in stamps
     )
 
 
-def _lost_before_kill_s(stamps: Sequence[int], outages: Iterable[Outage]) -> float:
+def _lost_before_kill_s(stamps: Sequence[int], outages: Sequence[Outage]) -> float:
     spans = [
         outage.killed_ns - ns
         for outage in outages

@@ -22,16 +22,19 @@ no hostile peer makes the daemon larger by 100 MB. Counters are explained in
 
 COLUMNS = ("fault", "what the operator sees", "what is counted", "what is lost", "test")
 
+KILLS_TITLE = "## kill -9 at random moments"
+
 KILLS = """
-## kill -9 at random moments
+{title}
 
-Each process was killed with SIGKILL {n} times. A round kills a daemon, {n_starting} of {n} while it
-started and the others while they narrated, then the source, the narrator worker and a subscriber
-of its successor in random order, starts each again, and ends source and daemon gently. After each
-round no process of it was left, and no file, socket or shared memory. Seeds {first} to {last};
-{seconds:.0f} s of rounds.
+{date}, `{command}`. Each process was killed with SIGKILL {n} times or more. A round
+kills a daemon, {n_starting} of {n} while it started and the others while they narrated, then the
+source, the recorder, the narrator worker and a subscriber of its successor in random order, starts
+each again, and ends source, daemon and recorder gently; some recorders were killed again while they
+started. After each round no process of it was left, and no file, socket or shared memory. Seeds
+{first} to {last}; {seconds:.0f} s of rounds.
 
-| process | killed | left behind after the next start | narrating again |
+| process | killed | left behind after the next start | back again |
 |---|---|---|---|
 """
 
@@ -41,6 +44,12 @@ Daemons which lived to the end: {received:,} spikes received = {binned:,} binned
 that were killed add up in the same way. Every spike that a source sent between its start and its
 end was received. A subscriber that was not killed saw each of the {narrations:,} narrations once,
 without a hole in `seq`.
+
+Every journal was readable, with whole messages in their order: {batches:,} of the {sent:,} batches
+that sources sent, byte for byte, in {parts} parts, {unclosed} of them not closed. The other
+{missing:,} were sent while no recorder ran, or less than a second before a kill: {lost_s:.2f} s
+before that of a recorder at most. Holes in the numbers count {holes:,} of them; the rest are the
+last ones of sources that were killed, behind which no number stands.
 """
 
 
@@ -52,7 +61,14 @@ def make_page(
     for section, group in groupby(results, key=lambda result: result.case.section):
         lines += ["", f"## {SECTIONS[section]}", "", _row(COLUMNS), "|---" * len(COLUMNS) + "|"]
         lines += [_row(_cells(result)) for result in group]
-    return "\n".join(lines) + "\n" + (_kills(rounds) if rounds else "")
+    page = "\n".join(lines) + "\n"
+    return with_kills(page, rounds, date=date, command=command) if rounds else page
+
+
+def with_kills(page: str, rounds: Sequence[RoundCounts], *, date: str, command: str) -> str:
+    """Return a page with the kills of these rounds."""
+    before, _, _ = page.partition(KILLS_TITLE)
+    return before.rstrip("\n") + "\n" + _kills(rounds, date, command)
 
 
 def _cells(result: FaultResult) -> Sequence[str]:
@@ -71,9 +87,12 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def _kills(rounds: Sequence[RoundCounts]) -> str:
+def _kills(rounds: Sequence[RoundCounts], date: str, command: str) -> str:
     total = totals(rounds)
     head = KILLS.format(
+        title=KILLS_TITLE,
+        date=date,
+        command=command,
         n=len(rounds),
         n_starting=total.n_killed_while_starting,
         first=rounds[0].seed,
@@ -81,5 +100,11 @@ def _kills(rounds: Sequence[RoundCounts]) -> str:
         seconds=total.seconds,
     )
     rows = [f"| {name} | {total.kills[name]} | 0 | {total.kills[name]} |" for name in PROCESSES]
-    tail = SPIKES.format(**total.spikes, lost=total.n_batches_lost, narrations=total.n_narrations)
+    tail = SPIKES.format(
+        **total.spikes,
+        **total.recorded,
+        lost=total.n_batches_lost,
+        narrations=total.n_narrations,
+        lost_s=total.lost_before_kill_s,
+    )
     return head + "\n".join(rows) + "\n" + tail

@@ -23,7 +23,7 @@ SECONDS = 600.0
 def test_killed_processes_leave_nothing_and_lose_nothing_unseen(
     tiny_bundle: Manifest, tmp_path: Path
 ):
-    """kill -9 of each process: no orphan, no leftover, every spike that arrived is counted."""
+    """kill -9 of each process: no orphan, no leftover, all that is missing is counted."""
     population = tiny_population()
     rng = np.random.default_rng(0)
     recording = write_units(
@@ -36,6 +36,9 @@ def test_killed_processes_leave_nothing_and_lose_nothing_unseen(
     with tempfile.TemporaryDirectory(prefix="kills-") as short:  # paths of sockets end at 107 bytes
         rounds = run_rounds(N_ROUNDS, inputs, Path(short), seed=0, n_at_once=2)
         counts = totals(list(rounds))
-    assert counts.kills == dict.fromkeys(PROCESSES, N_ROUNDS)
+    assert set(counts.kills) == set(PROCESSES)
+    assert all(n >= N_ROUNDS for n in counts.kills.values())
     assert counts.spikes["received"] > 0
     assert counts.n_batches_lost == 0
+    assert counts.recorded["batches"] > 0
+    assert counts.lost_before_kill_s <= 1

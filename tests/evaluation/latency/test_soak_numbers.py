@@ -175,8 +175,8 @@ def test_lost_spikes_and_windows_are_named():
     [
         (True, {}),
         (False, {"holes": {"spikes": 1}}),
-        (False, {"missing": Missing(2, 20, 0, n_batches_unexplained=1)}),
-        (False, {"missing": Missing(2, 20, 0, n_changed=1)}),
+        (False, {"missing": Missing(2, 2, 20, n_batches_unexplained=1)}),
+        (False, {"missing": Missing(2, 2, 20, n_changed=1)}),
         (False, {"accounts": {"overflowed": {"spikes": 1}}}),
     ],
 )
@@ -184,7 +184,7 @@ def test_journal_without_a_recorder_for_a_while(is_ok, changes):
     """What was sent meanwhile is missing, and counted; nothing else may be."""
     cut = replace(
         RECORDED, n_batches=8, n_spikes=80, holes={"spikes": 2}, unrecorded_s=5.0,
-        missing=Missing(2, 20, 0, lost_before_kill_s=0.3),
+        missing=Missing(2, 2, 20, lost_before_kill_s=0.3),
     )  # fmt: skip
     found = _judged(_log(), recorded=replace(cut, **changes))["journal, spikes"]
     assert found.is_ok == is_ok
