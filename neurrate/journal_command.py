@@ -7,9 +7,10 @@ from pathlib import Path
 
 from contracts.atomic_files import check_writable
 from contracts.errors import UserError
+from contracts.journal_reader import JournalReader
 from neurrate.arguments import JsonOption
 from neurrate.stream_command import DEFAULT_OPTIONS, StreamOptions, play
-from neurrate.tables import print_table, write_json
+from neurrate.tables import cell, print_table, write_json
 
 
 def stream(
@@ -92,3 +93,33 @@ def to_nwb(
     report = asdict(export_nwb(journal, out, AnimalFacts(subject_id, species, sex, age)))
     write_json(json, {"journal": str(journal), "out": str(out), **report})
     print_table("Exported", [{"": name, "exported": value} for name, value in report.items()])
+
+
+def check(journal: Path, *, json: JsonOption = None) -> None:
+    """Count what is in a journal and what is missing, over all of its parts.
+
+    Missing are messages whose numbers are: lost on the way, with a recorder that was killed, or
+    sent while none ran.
+
+    Examples
+    --------
+        neurrate journal check journal/
+
+    Parameters
+    ----------
+    journal
+        Folder of the journal, or one of its parts.
+    json
+        Write the counts to this file, as JSON.
+    """
+    from subscribers.recorder.accounting import accounts_of
+
+    check_writable(json)
+    reader = JournalReader(journal)
+    numbers = {"journal": str(journal), **accounts_of(reader).as_dict()}
+    n_recordings = len({identity.recording for identity in reader.identities})
+    numbers |= {"n_parts": len(reader.identities), "n_recordings": n_recordings}
+    write_json(json, {**numbers, "unclosed": [str(part) for part in reader.unclosed]})
+    print_table("Recorded", [{"": name, "recorded": cell(numbers[name])} for name in numbers])
+    for part in reader.unclosed:
+        print(part)

@@ -59,7 +59,10 @@ GROUPS = {
     ),
     "journal": (
         "Look at what was recorded.",
-        {"to-nwb": Verb("journal_command:to_nwb", "Export a journal as an NWB file.")},
+        {
+            "check": Verb("journal_command:check", "Count what a journal has and what is missing."),
+            "to-nwb": Verb("journal_command:to_nwb", "Export a journal as an NWB file."),
+        },
     ),
     "config": (
         "Look at the settings.",

@@ -11,6 +11,7 @@ from typing import Any
 from contracts import wire
 from contracts.errors import WireError
 from contracts.journal import Origin
+from contracts.journal_reader import JournalReader
 from contracts.narration_wire import load
 from contracts.spikes import Hello, SpikeBatch, StreamEnd
 from contracts.wire_header import Part
@@ -162,6 +163,14 @@ class Accountant:
 
     def _remember(self, key: tuple[str, ...], value: int) -> None:
         _push(self._next, key, value)
+
+
+def accounts_of(reader: JournalReader) -> Accounts:
+    """Count the messages of a journal again, over all of its parts; holes lie between them, too."""
+    accountant = Accountant()
+    for message in reader.messages(lambda origin, _: origin is not Origin.RECORDER):
+        accountant.admit(message.origin, message.address, message.parts)
+    return accountant.accounts
 
 
 def _push(mapping: OrderedDict[Any, Any], key: Any, value: Any) -> None:

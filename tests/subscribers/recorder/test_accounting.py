@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from contracts.daemon_json import pack_daemon
 from contracts.journal import Origin
+from contracts.journal_reader import JournalReader
 from contracts.narration_wire import as_repeat, pack_narration
 from contracts.source_json import pack_mark, pack_units
 from contracts.spikes import Hello, SpikeBatch
-from subscribers.recorder.accounting import MAX_TOPICS, Accountant
-from tests.support.journals import ADDRESS, RUN, batch, packed, population, sent
+from neurrate.cli import main
+from subscribers.recorder.accounting import MAX_TOPICS, Accountant, accounts_of
+from tests.support.journals import ADDRESS, RUN, batch, packed, population, sent, write_journal
 from tests.support.narrations import narration
 
 DAEMON = "tcp://127.0.0.1:5571"
@@ -107,3 +112,18 @@ def test_foreign_topics_are_refused():
     for number in range(MAX_TOPICS + 5):
         accountant.admit(Origin.SOURCE, ADDRESS, (f"x.{number}".encode(), b""))
     assert accountant.accounts.refused == 4 + 5
+
+
+def test_holes_between_recorders_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A recorder that was killed is continued by the next: what neither has is missing."""
+    messages = list(sent(50))
+    write_journal(tmp_path, messages[:20], closes=False, flush_every=10)
+    write_journal(tmp_path, [messages[0], *messages[30:]])
+    n_missing = sum(isinstance(message, SpikeBatch) for message in messages[20:30])
+    accounts = accounts_of(JournalReader(tmp_path))
+    assert accounts.holes == {"spikes": n_missing}
+    assert accounts.received["spikes"] == 50 - n_missing
+    assert main(["journal", "check", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"'spikes': {n_missing}" in shown
+    assert "part-00000.mcap was not closed" in shown
