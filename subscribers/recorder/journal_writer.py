@@ -27,7 +27,7 @@ from typing import IO, Any, cast
 
 from mcap.writer import CompressionType, Writer
 
-from contracts.clock import Clock
+from contracts.clock import NS_PER_S, Clock
 from contracts.errors import UserError
 from contracts.journal import (
     IDENTITY,
@@ -45,6 +45,9 @@ from subscribers.recorder.part_file import PartFile
 
 CHUNK_BYTES = 4 << 20
 """A chunk is closed by `flush` twice a second; at this size earlier, which bounds memory."""
+
+PART_NS = 600 * NS_PER_S
+"""A part is closed after so long, too: until then its index is in memory, some 12 MB an hour."""
 
 STATE = frozenset({"hello", "units", "daemon"})
 """Kinds of messages without which others cannot be read; each part begins with the newest."""
@@ -162,7 +165,8 @@ class JournalWriter:
         if file.size != before:
             file.sync()
             self.n_bytes += file.size - before
-        if file.size >= self._part_bytes:
+        is_old = self._clock.now_ns() - self._begun_ns >= PART_NS
+        if file.size >= self._part_bytes or is_old:
             self._finish_part()
             self._begin_part()
 
@@ -206,7 +210,8 @@ class JournalWriter:
 
     def _begin_part(self) -> None:
         self._channels, self._schemas = {}, {}
-        self._wall_offset_ns = self._wall_ns() - self._clock.now_ns()
+        self._begun_ns = self._clock.now_ns()
+        self._wall_offset_ns = self._wall_ns() - self._begun_ns
         self._file = PartFile(self.folder / part_name(self._next_number))
         self._writer: Any = Writer(  # half of its methods have no types
             cast("IO[Any]", self._file), chunk_size=CHUNK_BYTES, compression=CompressionType.ZSTD

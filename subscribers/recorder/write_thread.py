@@ -101,11 +101,11 @@ class WriteThread:
         due_ns = self._clock.now_ns() + FLUSH_NS
         while not self._is_closing:
             self._wait(due_ns)
+            # All of it, before one flush: where that takes longer than they are apart, a flush for
+            # a part of what waits would leave the rest further and further behind.
             while self._batch:
                 self._n_added += 1
                 self._journal.add(self._batch.popleft())
-                if self._clock.now_ns() >= due_ns:
-                    due_ns = self._flush()
             if self._clock.now_ns() >= due_ns:
                 due_ns = self._flush()
 

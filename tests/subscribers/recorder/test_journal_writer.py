@@ -8,6 +8,7 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Semaphore
 from types import SimpleNamespace
 
 import jsonschema
@@ -21,7 +22,7 @@ from contracts.narration_wire import load
 from contracts.schemas import schema_of
 from contracts.spikes import Hello
 from subscribers.recorder import journal_writer
-from subscribers.recorder.journal_writer import JournalWriter, Taken
+from subscribers.recorder.journal_writer import PART_NS, JournalWriter, Taken
 from subscribers.recorder.part_file import PartFile
 from subscribers.recorder.write_thread import FLUSH_NS, WriteThread
 from tests.support.journals import (
@@ -227,6 +228,46 @@ def test_disk_that_becomes_read_only_ends_the_journal_at_its_last_flush(
     assert "read-only file system" in str(thread.error)
     assert thread.n_unwritten == 5
     assert len(read_journal(tmp_path / "j")) == 10
+
+
+def test_slow_disk_is_given_all_that_waits_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where a flush takes longer than they are apart, none is for a part of what has arrived."""
+    clock = ManualClock()
+    writer = writer_to(tmp_path / "j", clock)
+    n_flushes = [0]
+    flush, turns = writer.flush, Semaphore(0)
+
+    def slow_flush() -> None:
+        flush()
+        clock.ns += 2 * FLUSH_NS
+        n_flushes[0] += 1
+        turns.acquire(timeout=100)
+
+    monkeypatch.setattr(writer, "flush", slow_flush)
+    thread = WriteThread(writer, clock, max_bytes=1 << 20)
+    clock.ns += FLUSH_NS
+    wait_until(lambda: n_flushes[0] or not thread.put(of_source(batch(0), 0)), what="a flush")
+    n_before = len(read_journal(tmp_path / "j"))
+    for seq in range(100):
+        assert thread.put(of_source(batch(seq), clock.now_ns()))
+    turns.release()
+    wait_until(lambda: n_flushes[0] == 2, what="the next flush")
+    assert len(read_journal(tmp_path / "j")) >= n_before + 100
+    turns.release(1000)
+    thread.close(lambda: last_words(clock))
+
+
+def test_part_is_closed_after_a_while(tmp_path: Path):
+    """However little has come: its index is in memory as long as it is open."""
+    clock = ManualClock()
+    writer = writer_to(tmp_path / "j", clock)
+    for seq in range(4):
+        writer.add(of_source(batch(seq), clock.now_ns()))
+        clock.ns += PART_NS // 2
+        writer.flush()
+    writer.close()
+    assert writer.n_parts == 3
+    assert len(read_journal(tmp_path / "j")) == 4
 
 
 def test_full_queue_refuses_messages(tmp_path: Path):
