@@ -215,7 +215,7 @@ def _drift(samples: Sequence[Sample], rate: float) -> Verdict:
         f"{slope.text('ms')}"
     )
     is_flat = slope.low <= 0 <= slope.high
-    return Verdict("drift", is_flat or total_ms < 1e3 / rate, text)
+    return Verdict("drift", bool(is_flat or total_ms < 1e3 / rate), text)
 
 
 def _while_stopped(log: Log, stopped: Event, resumed: Event, rate: float) -> Iterator[Verdict]:

@@ -7,12 +7,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from evaluation.latency.disturbances import GOES_ON, STOPPED
+from evaluation.latency.disturbances import (
+    GOES_ON,
+    RECORDER_BACK,
+    RECORDER_STARTED,
+    SOURCE_GOES_ON,
+    STOPPED,
+)
 from evaluation.latency.sample import Event, Log, Sample
 
 WIDTH_IN, PANEL_IN = 9.0, 1.45
 COLOURS = {"daemon": "#2a6f97", "worker": "#c8553d", "source": "#9aa5b1", "recorder": "#4f9d69"}
 DROPS = ("#d9c27e", "#7b5ea7", "#c8553d", "#4f9d69", "#5c6770", "#e8a15c", "#2a6f97")
+UNLABELLED = (RECORDER_STARTED, RECORDER_BACK, SOURCE_GOES_ON)
+"""Events whose names would stand on that of the one before."""
+
 INK, SHADE = "#33383d", "#f3e6c8"
 
 Draw = Callable[[Any, Sequence[Sample]], None]
@@ -143,7 +152,8 @@ def _mark(axes: Any, events: Sequence[Event]) -> None:
 
 
 def _label(axes: Any, events: Sequence[Event]) -> None:
-    for number, event in enumerate(events):
+    labelled = [event for event in events if event.name not in UNLABELLED]
+    for number, event in enumerate(labelled):
         offset = (2, 2 + 9 * (number % 2))
         axes.annotate(event.name, (event.t_s, 1), offset, xycoords=("data", "axes fraction"),
                       textcoords="offset points", fontsize=6.5, color=INK)  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -161,6 +161,9 @@ def test_drift_is_named():
     found = _judged(_log(changes=lambda s: replace(s, drift_ms=-2 * s.t_s)))
     assert [name for name, each in found.items() if not each.is_ok] == ["drift"]
     assert "-7200.00 ms an hour" in found["drift"].text
+    slow = _judged(_log(changes=lambda s: replace(s, drift_ms=-0.01 * s.t_s)))["drift"]
+    assert slow.is_ok
+    assert json.loads(json.dumps(asdict(slow)))["is_ok"]
 
 
 def test_lost_spikes_and_windows_are_named():
