@@ -18,6 +18,9 @@ from tests.support.wait_until import wait_until
 
 POPULATIONS = ("all", "PV")
 
+DEADLINE_S = 120.0
+"""A worker imports torch and transformers: a minute where ten programs share two cores."""
+
 
 def arguments(manifest: Manifest, **narrator: Any) -> list[str]:
     """Return a worker's arguments, but for its address."""
@@ -70,7 +73,7 @@ class Collector:
             self.collect()
             return bool(condition())
 
-        wait_until(holds, deadline_s=30, what=what)
+        wait_until(holds, deadline_s=DEADLINE_S, what=what)
 
     def ready(self) -> None:
         """Collect until the worker can take a window."""
