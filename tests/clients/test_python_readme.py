@@ -87,8 +87,11 @@ def test_the_wheel_holds_types_and_schemas(packages):
     assert (installed / "py.typed").is_file()
     assert sorted(path.name for path in (installed / "schemas").iterdir()) == [
         f"{name}.schema.json"
-        for name in ("daemon", "mark", "narration", "partial", "stats", "trigger", "units")
-    ]
+        for name in (
+            "daemon", "encoder", "mark", "narration", "partial", "probes", "rates", "stats",
+            "trigger", "units",
+        )
+    ]  # fmt: skip
 
 
 def test_the_subscriber_prints_what_a_daemon_publishes(daemon, packages, tmp_path):
