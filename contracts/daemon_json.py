@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from contracts.errors import WireError
 from contracts.messages import DaemonMessage, SoftwareMessage
-from contracts.narration_wire import check_version, dump, read_fields
+from contracts.narration_wire import dump, read_message
 from contracts.software import software
 
 DAEMON_TOPIC = b"daemon"
@@ -57,8 +56,6 @@ def daemon_of(message: Mapping[str, Any]) -> DaemonIdentity:
     WireError
         If it is of another version, or a field is missing or of another type.
     """
-    check_version(message, "a message of the daemon", DAEMON_VERSION)
-    try:
-        return read_fields(DaemonIdentity, message)
-    except (TypeError, ValueError) as error:
-        raise WireError("field", f"what the daemon is lacks a field: {error!r}") from error
+    return read_message(
+        DaemonIdentity, message, name="message of the daemon", version=DAEMON_VERSION
+    )

@@ -6,9 +6,9 @@ in every count, and 256 populations at most 30 kB beside them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, TypeVar, cast
+from typing import Any, Final, Literal, cast
 
 from contracts.display_messages import (
     EncoderMessage,
@@ -19,11 +19,9 @@ from contracts.display_messages import (
 )
 from contracts.errors import WireError
 from contracts.manifest import CONFIDENCE, Manifest
-from contracts.narration_wire import check_version, dump, read_fields
+from contracts.narration_wire import dump, read_message
 from contracts.population import LABELS, Selection
 from contracts.window import WindowSpec
-
-T = TypeVar("T")
 
 RATES_TOPIC = b"rates"
 PROBES_TOPIC = b"probes"
@@ -213,7 +211,7 @@ def rates_of(message: Mapping[str, Any]) -> Rates:
     WireError
         If it is of another version, or a field is missing or of another type.
     """
-    rates = _read(Rates, message, "a message of rates")
+    rates = read_message(Rates, message, name="message of rates", version=DISPLAYS_VERSION)
     if rates.unit_step < 1 or not rates.start_s < rates.stop_s:
         raise WireError("field", "rates need a step of units and an interval of time")
     return rates
@@ -227,7 +225,7 @@ def probes_of(message: Mapping[str, Any]) -> ProbeScores:
     WireError
         As `rates_of`.
     """
-    return _read(ProbeScores, message, "a message of probes")
+    return read_message(ProbeScores, message, name="message of probes", version=DISPLAYS_VERSION)
 
 
 def encoder_of(message: Mapping[str, Any]) -> EncoderFacts:
@@ -238,12 +236,6 @@ def encoder_of(message: Mapping[str, Any]) -> EncoderFacts:
     WireError
         As `rates_of`.
     """
-    return _read(EncoderFacts, message, "a message of the encoder")
-
-
-def _read(kind: Callable[..., T], message: Mapping[str, Any], name: str) -> T:
-    check_version(message, name, DISPLAYS_VERSION)
-    try:
-        return read_fields(kind, message)
-    except (TypeError, ValueError) as error:
-        raise WireError("field", f"{name} lacks or misspells a field: {error!r}") from error
+    return read_message(
+        EncoderFacts, message, name="message of the encoder", version=DISPLAYS_VERSION
+    )

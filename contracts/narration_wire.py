@@ -187,6 +187,23 @@ def read_fields(kind: Callable[..., T], fields: Mapping[str, Any]) -> T:
     return value
 
 
+def read_message(
+    kind: Callable[..., T], message: Mapping[str, Any], *, name: str, version: int
+) -> T:
+    """Make a value of a dataclass from a message whose keys are its fields.
+
+    Raises
+    ------
+    WireError
+        If it is of another version, or a field is missing or of another type.
+    """
+    check_version(message, name, version)
+    try:
+        return read_fields(kind, message)
+    except (TypeError, ValueError) as error:
+        raise WireError("field", f"a {name} lacks or misspells a field: {error!r}") from error
+
+
 # Built on first use: an adapter takes milliseconds, and most programs never read a narration.
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:

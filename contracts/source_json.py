@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from contracts.errors import UserError, WireError
 from contracts.messages import MarkMessage, UnitsMessage
-from contracts.narration_wire import check_version, dump, read_fields
+from contracts.narration_wire import check_version, dump, read_fields, read_message
 from contracts.population import Population, Unit
 from contracts.spikes import Hello, Mark
 from contracts.wire import optional_columns, optional_facts
@@ -37,11 +37,7 @@ def mark_of(message: Mapping[str, Any]) -> Mark:
     WireError
         If it is of another version, or a field is missing or of another type.
     """
-    check_version(message, "mark", WIRE_VERSION)
-    try:
-        return read_fields(Mark, message)
-    except (TypeError, ValueError) as error:
-        raise WireError("field", f"a mark lacks or misspells a field: {error!r}") from error
+    return read_message(Mark, message, name="mark", version=WIRE_VERSION)
 
 
 def pack_units(hello: Hello) -> list[bytes]:
