@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from contracts.errors import UserError
 from contracts.keys import (
     ALLOWED,
     PUBLIC_SUFFIX,
@@ -17,6 +15,7 @@ from contracts.keys import (
     parse_key_file,
     secret_path,
 )
+from contracts.secret_file import check_folder
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class AllowList:
         self.folder = folder
         self._names: dict[bytes, str] = {}
         self._state: object = None
-        self._check_mode()
+        check_folder(folder, what="the list of the keys that may connect")
         self.refresh()
         if not self._names:
             logger.warning("no key may connect", extra={"folder": str(folder)})
@@ -61,17 +60,6 @@ class AllowList:
         self._state = state
         before, self._names = self._names, self._read(state)
         return before.keys() != self._names.keys()
-
-    def _check_mode(self) -> None:
-        try:
-            mode = stat.S_IMODE(self.folder.stat().st_mode)
-        except OSError:
-            return
-        if mode & 0o022:
-            raise UserError(
-                f"Other users can write to {self.folder} (mode {mode:04o}), the list of the keys "
-                f"that may connect. Run: chmod 700 {self.folder}"
-            )
 
     def _read(self, state: tuple[tuple[str, int, int, int], ...]) -> dict[bytes, str]:
         names = {}

@@ -28,6 +28,24 @@ def check_secret(path: Path, *, setting: str) -> None:
         )
 
 
+def check_folder(path: Path, *, what: str) -> None:
+    """Refuse a folder that other users can write to; one that is not there is fine.
+
+    Raises
+    ------
+    UserError
+        With the command that mends it. `what` says what the folder holds.
+    """
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError:
+        return
+    if mode & 0o022:
+        raise UserError(
+            f"Other users can write to {path} (mode {mode:04o}), {what}. Run: chmod 700 {path}"
+        )
+
+
 def load_token(path: Path, *, setting: str) -> str:
     """Read a token from a file of one line.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from contracts.keys import (
     load_public,
     parse_key_file,
 )
+from contracts.secret_file import check_folder
 from peer_guard.curve import new_pair
 
 FOLDER_MODE, SECRET_MODE = 0o700, 0o600
@@ -51,11 +51,7 @@ class KeyFolder:
         self.path = path.expanduser()
         self.allowed = self.path / ALLOWED
         for folder in (self.path, self.allowed):
-            if folder.is_dir() and (mode := stat.S_IMODE(folder.stat().st_mode)) & 0o022:
-                raise UserError(
-                    f"Other users can write to the keys in {folder} (mode {mode:04o}). "
-                    f"Run: chmod 700 {folder}"
-                )
+            check_folder(folder, what="which holds keys")
 
     def new(self, name: str) -> KeyPair:
         """Make a pair.
