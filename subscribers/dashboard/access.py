@@ -22,7 +22,6 @@ import hmac
 import ipaddress
 import re
 import secrets
-import stat
 from collections.abc import Iterable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode
 
 from contracts.errors import UserError
+from contracts.secret_file import check_secret
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,11 +69,7 @@ def read_token(path: Path) -> str:
         path.touch(mode=0o600)
         path.chmod(0o600)
         path.write_text(secrets.token_hex(32) + "\n", encoding="ascii")
-    if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise UserError(
-            f"--token-file {path} can be read by others (mode {path.stat().st_mode & 0o777:o}). "
-            f"Give it to you alone: chmod 600 {path}"
-        )
+    check_secret(path, setting="--token-file")
     token = path.read_text(encoding="utf-8", errors="replace").strip()
     if len(token) < MIN_TOKEN or not _TOKEN.fullmatch(token):
         raise UserError(

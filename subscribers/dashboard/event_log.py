@@ -53,7 +53,7 @@ class EventLog:
         self.next_number = 1
         self.n_bytes = 0
 
-    def append(self, kind: str, x: float, data: bytes) -> LoggedEvent:
+    def append(self, kind: str, x: float, data: bytes) -> None:
         """Add an event, and drop the oldest beyond the limits."""
         event = LoggedEvent(self.next_number, kind, x, data)
         self.next_number += 1
@@ -64,7 +64,6 @@ class EventLog:
         self._drop_old(self._kept, x - self._history_s)
         while self.n_bytes > self._max_bytes and (self._kept or self._live):
             self._drop_first(self._kept or self._live)
-        return event
 
     def since(self, number: int, *, limit: int) -> list[LoggedEvent]:
         """Return the events from a number on, oldest first, at most so many."""

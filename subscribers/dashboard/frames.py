@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +45,6 @@ class FrameFolder:
                     self._files[path.name] = sorted(images)
             elif path.suffix in {".npy", ".h5", ".hdf5"}:
                 self._files[path.stem] = path
-
-    @property
-    def stimuli(self) -> Mapping[str, Path | list[Path]]:
-        """The stimuli of which there are frames."""
-        return self._files
 
     def picture(self, stimulus: str, number: int) -> bytes | None:
         """Return a frame as JPEG; None if there is none. Takes some milliseconds."""

@@ -83,7 +83,7 @@ class DashboardState:
         self._layout: tuple[str, int, tuple[str, ...]] | None = None
         self._streams: dict[str, Hello] = {}
         self._captions: dict[str, CaptionTimeline] = {}
-        self._caption_x = ("", 0.0)
+        self._caption = ""  # the newest that was logged
         self._scores: defaultdict[str, RunningScore] = defaultdict(RunningScore)
         self._scored: set[str] = set()
         self._summaries: dict[str, Any] = {}
@@ -225,7 +225,7 @@ class DashboardState:
         self._captions.setdefault(mark.stream, CaptionTimeline()).add(mark)
         start_s, stop_s = mark.start_ns / 1e9, mark.stop_ns / 1e9
         now_s = self._now_s()
-        is_new_caption = (mark.caption or "") != self._caption_x[0]
+        is_new_caption = (mark.caption or "") != self._caption
         if not is_new_caption and now_s < self._next_mark_s:
             return
         self._next_mark_s = now_s + MARKS_EVERY_S
@@ -238,7 +238,7 @@ class DashboardState:
             "caption": text_of(mark.caption or ""),
         }
         if is_new_caption:
-            self._caption_x = (mark.caption or "", start_s)
+            self._caption = mark.caption or ""
             self._log({**event, "k": "caption"}, start_s, is_newest=False)
         self._log(event, start_s)
 
