@@ -15,6 +15,8 @@ import zmq
 import zmq.auth
 from zmq.utils import z85
 
+FilePath = str | os.PathLike[str]
+
 ZAP_ADDRESS = "inproc://zeromq.zap.01"
 """Where libzmq asks, within one context, whether a client may connect (RFC 27)."""
 
@@ -23,8 +25,8 @@ logger = logging.getLogger(__name__)
 
 def use_keys(
     socket: zmq.Socket[Any],
-    key: str | os.PathLike[str] | None,
-    server_key: str | os.PathLike[str] | None,
+    key: FilePath | None,
+    server_key: FilePath | None,
 ) -> None:
     """Have a socket that connects use a pair of keys, for a server with that public key.
 
@@ -45,7 +47,7 @@ def use_keys(
     socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
 
 
-def load_pair(key: str | os.PathLike[str]) -> tuple[bytes, bytes]:
+def load_pair(key: FilePath) -> tuple[bytes, bytes]:
     """Return the public and the secret key of a file, in Z85.
 
     Raises
@@ -64,20 +66,20 @@ def load_pair(key: str | os.PathLike[str]) -> tuple[bytes, bytes]:
     return public, secret
 
 
-class Doorkeeper:
+class ClientCheck:
     """Lets the clients of a context's sockets in whose public key is in a folder (RFC 27).
 
     It has no thread: libzmq waits until `answer` is called.
     """
 
-    def __init__(self, context: zmq.Context[Any], allowed: str | os.PathLike[str]) -> None:
+    def __init__(self, context: zmq.Context[Any], allowed: FilePath) -> None:
         self.n_refused = 0
         self._allowed = Path(allowed)
         self.socket = context.socket(zmq.REP)
         self.socket.set(zmq.LINGER, 0)
         self.socket.bind(ZAP_ADDRESS)
 
-    def guard(self, socket: zmq.Socket[Any], key: str | os.PathLike[str]) -> None:
+    def guard(self, socket: zmq.Socket[Any], key: FilePath) -> None:
         """Make a socket, before it is bound, a server of CURVE.
 
         Raises

@@ -7,7 +7,6 @@ totals; what breaks a rule of ``docs/wire-format.md`` raises and is not sent.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import time
 from array import array
@@ -18,10 +17,8 @@ import zmq
 
 from neurrate_client import source_messages as wire
 from neurrate_client.addresses import check_bindable
-from neurrate_client.keys import Doorkeeper
+from neurrate_client.keys import ClientCheck, FilePath
 from neurrate_client.source_messages import InvalidMessageError, Unit
-
-FilePath = str | os.PathLike[str]
 
 ADDRESS = "tcp://127.0.0.1:5570"
 """Where a daemon looks for a source unless it is told otherwise."""
@@ -223,8 +220,8 @@ class Publisher:
     def close(self, flush_s: float = FLUSH_S) -> None:
         """Close the socket; what is queued still leaves, while subscribers take it in time."""
         self._socket.close(linger=round(1000 * flush_s))
-        if self._doorkeeper is not None:
-            self._doorkeeper.close()
+        if self._client_check is not None:
+            self._client_check.close()
         self._context.term()
 
     def __enter__(self) -> Self:
@@ -248,7 +245,7 @@ class Publisher:
 
     def _bind(self, address: str, key: FilePath | None, allowed: FilePath | None) -> None:
         self._context = zmq.Context()
-        self._doorkeeper = None
+        self._client_check = None
         self._socket = self._context.socket(zmq.XPUB)
         self._socket.set(zmq.SNDHWM, QUEUE)
         self._socket.set(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
@@ -258,8 +255,8 @@ class Publisher:
         self._socket.set(zmq.XPUB_NODROP, int(self._lossless))
         try:
             if key is not None and allowed is not None:
-                self._doorkeeper = Doorkeeper(self._context, allowed)
-                self._doorkeeper.guard(self._socket, key)
+                self._client_check = ClientCheck(self._context, allowed)
+                self._client_check.guard(self._socket, key)
             self._socket.bind(address)
         except (ValueError, OSError):  # of a key
             self.close(flush_s=0)
@@ -376,14 +373,14 @@ class Publisher:
         """Wait for a subscriber to come or go, or to ask whether it may."""
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
-        if self._doorkeeper is not None:
-            poller.register(self._doorkeeper.socket, zmq.POLLIN)
+        if self._client_check is not None:
+            poller.register(self._client_check.socket, zmq.POLLIN)
         poller.poll(wait_ms)
 
     def _read_subscriptions(self) -> None:
         """Count subscriptions to spikes (first byte 1) and their ends (0)."""
-        if self._doorkeeper is not None:
-            self._doorkeeper.answer()
+        if self._client_check is not None:
+            self._client_check.answer()
         while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             request = self._socket.recv()
             if not b"spikes".startswith(request[1:7]):

@@ -8,7 +8,6 @@ sends its last values again, and the numbers of the messages say what was missed
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -18,10 +17,8 @@ import zmq
 import zmq.asyncio
 
 from neurrate_client.addresses import check_connectable
-from neurrate_client.keys import use_keys
+from neurrate_client.keys import FilePath, use_keys
 from neurrate_client.reader import Event, Reader
-
-FilePath = str | os.PathLike[str]
 
 ADDRESS = "tcp://127.0.0.1:5571"
 """Where a daemon publishes unless it is told otherwise."""
