@@ -11,9 +11,11 @@ import os
 import signal
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.synchronize import Barrier
 from threading import Thread
@@ -79,13 +81,14 @@ class MatchPool:
         check_templates(templates)  # a process would not say why it ended
         self.n_workers = n_workers
         self._pending: deque[Future[MatchedBlock]] = deque()
-        self._processes: ProcessPoolExecutor | None = None
-        self._matchers: _Matchers | None = None
+        self._submit: Callable[[VoltageBlock, str], Future[MatchedBlock]]
         if n_workers == 1:
-            self._matchers = _Matchers(templates, methods)
-            self.margin = self._matchers.margin
+            matchers = _Matchers(templates, methods)
+            self.margin, self._submit, self._end = matchers.margin, matchers.submit, matchers.close
         else:
-            self._processes, self.margin = _start(templates, methods, n_workers)
+            processes, self.margin = _start(templates, methods, n_workers)
+            self._submit = lambda block, method: processes.submit(_match, block, method)
+            self._end = partial(processes.shutdown, cancel_futures=True)
 
     @property
     def n_pending(self) -> int:
@@ -100,14 +103,8 @@ class MatchPool:
         ChildError
             If a process has ended.
         """
-        if self._processes is None:
-            done: Future[MatchedBlock] = Future()
-            if self._matchers is not None:
-                done.set_result(self._matchers.match(block, method))
-            self._pending.append(done)
-            return
         try:
-            self._pending.append(self._processes.submit(_match, block, method))
+            self._pending.append(self._submit(block, method))
         except BrokenProcessPool as error:
             raise ChildError(HAS_ENDED) from error
 
@@ -130,10 +127,7 @@ class MatchPool:
 
     def close(self) -> None:
         """End the processes, and release what the methods hold."""
-        if self._processes is not None:
-            self._processes.shutdown(cancel_futures=True)
-        if self._matchers is not None:
-            self._matchers.close()
+        self._end()
 
 
 class _Matchers:
@@ -147,6 +141,11 @@ class _Matchers:
         started = time.perf_counter()
         found = self._by_method[method].match(block, self.margin)
         return MatchedBlock(block, found, time.perf_counter() - started)
+
+    def submit(self, block: VoltageBlock, method: str) -> Future[MatchedBlock]:
+        done: Future[MatchedBlock] = Future()
+        done.set_result(self.match(block, method))
+        return done
 
     def close(self) -> None:
         for matcher in self._by_method.values():
@@ -165,6 +164,7 @@ def _start(
     """
     # Spawned, not forked: this process has threads, and libraries that start some.
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     processes = ProcessPoolExecutor(
         n_workers,
         mp_context=context,
@@ -177,15 +177,10 @@ def _start(
         processes.shutdown()
         raise ChildError(HAS_ENDED) from error
     except BaseException:
-        _kill(processes)
+        for child in set(multiprocessing.active_children()) - others:
+            child.kill()  # it does not look for its end while it compiles
+        processes.shutdown(cancel_futures=True)
         raise
-
-
-def _kill(processes: ProcessPoolExecutor) -> None:
-    """End processes that do not look for their end while they compile."""
-    for child in multiprocessing.active_children():
-        child.kill()
-    processes.shutdown(cancel_futures=True)
 
 
 # From here on in a worker process.
