@@ -67,7 +67,7 @@ def record(
         Stop after so many seconds.
     nwb
         When the recording has ended, write the journal to this NWB file too, as neurrate journal
-        to-nwb does. Control-C leaves that out.
+        to-nwb does. A second Control-C leaves that out.
     stop_with_stdin
         Stop when standard input closes, as it does when the program that started this one dies.
     address_file
@@ -77,7 +77,6 @@ def record(
     """
     from daemon.service import signals
     from daemon.service.logs import configure_logging
-    from subscribers.recorder.nwb_export import export_nwb
     from subscribers.recorder.record import RecordOptions
     from subscribers.recorder.record import record as run_recorder
 
@@ -117,5 +116,7 @@ def record(
     if report.error is not None:
         raise report.error
     if nwb is not None:
+        from subscribers.recorder.nwb_export import export_nwb
+
         print(f"writing {nwb}", file=sys.stderr)
         export_nwb(folder, nwb)
