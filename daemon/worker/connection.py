@@ -11,20 +11,19 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 import zmq
 
+from contracts.clock import HostClock
 from contracts.errors import UserError
 from contracts.temporary_folder import PREFIX, TemporaryFolder
+from daemon.rate_limited_log import RateLimitedLog
 
 HALF_BYTES = 32
 """Of a secret, for either direction: too many to be guessed."""
-
-LOG_EVERY_S = 1.0
 
 Part = bytes | memoryview
 
@@ -83,7 +82,7 @@ class WorkerSocket:
         self.secret = WorkerSecret.new()
         self.n_refused = 0
         self._what = what
-        self._logged_s = 0.0
+        self._log = RateLimitedLog(logger, HostClock())
         # The path of a Unix socket fits in sun_path, which is short (man 7 unix).
         max_bytes = zmq.IPC_PATH_MAX_LEN - len(f"/{PREFIX}12345678/{name}")
         problem = (
@@ -114,11 +113,8 @@ class WorkerSocket:
             if _has_secret(parts, self.secret.replies):
                 return identity, parts[1:]
             self.n_refused += 1
-            now_s = time.monotonic()
-            if now_s >= self._logged_s:
-                self._logged_s = now_s + LOG_EVERY_S
-                fields = {"socket": self._what, "n_refused": self.n_refused}
-                logger.warning("message of another process refused", extra=fields)
+            fields = {"socket": self._what, "n_refused": self.n_refused}
+            self._log.warning("secret", "message of another process refused", extra=fields)
         return None
 
     def send(self, identity: bytes, parts: Sequence[Part]) -> None:
