@@ -48,6 +48,10 @@ class _Kept:
         """Keep one."""
         self.triggers.append(unpack_trigger(parts[1]))
 
+    def has_subscriber(self, topic: bytes) -> bool:
+        """Nobody asks for scores."""
+        return False
+
 
 def _embedding(window: Window) -> PatchEmbedding:
     """Make the more car of a window, the more spikes it has."""
