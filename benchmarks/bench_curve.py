@@ -37,7 +37,8 @@ from contracts.address import check_bindable, check_connectable
 from contracts.allow_list import AllowList, ServerKeys
 from contracts.keys import ClientKeys, key_text
 from daemon.ingest import LIMITS
-from peer_guard.curve import new_pair, seal_box
+from peer_guard.curve import new_pair
+from peer_guard.curve_frames import seal_box
 from peer_guard.sockets import bind_guarded
 from peer_guard.source_reader import SourceReader
 

@@ -40,15 +40,22 @@ from collections.abc import Callable
 
 from nacl.bindings import (
     crypto_box_beforenm,
-    crypto_box_easy_afternm,
     crypto_box_keypair,
-    crypto_box_open_easy_afternm,
 )
 from nacl.exceptions import CryptoError
 
 from contracts.errors import shown
 from contracts.keys import KEY_BYTES, KeyPair, to_z85
-from peer_guard.curve_frames import MAC_BYTES, OVERHEAD_BYTES, FrameCutter, Opener, Sealer, frame
+from peer_guard.curve_frames import (
+    COUNTER_BYTES,
+    MAC_BYTES,
+    OVERHEAD_BYTES,
+    FrameCutter,
+    Opener,
+    Sealer,
+    open_box,
+    seal_box,
+)
 from peer_guard.zmtp import (
     COMMAND,
     CURVE_MECHANISM,
@@ -57,6 +64,7 @@ from peer_guard.zmtp import (
     SIGNATURE_BYTES,
     V3_GREETING_BYTES,
     PeerViolation,
+    frame,
     greeting_bytes,
     socket_type_property,
 )
@@ -65,7 +73,7 @@ HELLO, WELCOME, INITIATE = b"\x05HELLO", b"\x07WELCOME", b"\x08INITIATE"
 READY, ERROR = b"\x05READY", b"\x05ERROR"
 VERSION = b"\x01\x00"
 
-COUNTER_BYTES, LONG_NONCE_BYTES, COOKIE_BYTES = 8, 16, 96
+LONG_NONCE_BYTES, COOKIE_BYTES = 16, 96
 VOUCH_BYTES = 2 * KEY_BYTES + MAC_BYTES
 HELLO_ZEROS, HELLO_PADDING = 64, 72
 """The box of a HELLO holds nothing but that the sender can make one; padding, so that no answer is
@@ -369,24 +377,5 @@ def shared_key(public: bytes, secret: bytes) -> bytes:
     """
     try:
         return crypto_box_beforenm(public, secret)
-    except CryptoError as error:
-        raise PeerViolation("encryption") from error
-
-
-def seal_box(content: bytes, nonce: bytes, key: bytes) -> bytes:
-    """Encrypt and authenticate."""
-    return crypto_box_easy_afternm(content, nonce, key)
-
-
-def open_box(box: bytes, nonce: bytes, key: bytes) -> bytes:
-    """Decrypt what is authentic.
-
-    Raises
-    ------
-    PeerViolation
-        If it is not.
-    """
-    try:
-        return crypto_box_open_easy_afternm(box, nonce, key)
     except CryptoError as error:
         raise PeerViolation("encryption") from error

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from nacl.bindings import crypto_box_easy_afternm, crypto_box_open_easy_afternm
 from nacl.exceptions import CryptoError
 
-from peer_guard.zmtp import COMMAND, LONG, MORE, PeerViolation, frame_header
+from peer_guard.zmtp import COMMAND, LONG, MORE, PeerViolation, frame, frame_header
 
 MESSAGE = b"\x07MESSAGE"
 COUNTER_BYTES = 8
@@ -31,16 +31,27 @@ OVERHEAD_BYTES = BOX_AT + MAC_BYTES + 1
 INNER_COMMAND = 2
 """In the byte of flags within a MESSAGE, beside ``MORE``; on the outside it is 4."""
 
-MAX_SHORT = 255
 MAX_OWN_BODY = 1 << 62
 """What our own socket sends is not limited here."""
 
 
-def frame(flags: int, body: bytes) -> bytes:
-    """Return one frame."""
-    if len(body) > MAX_SHORT:
-        return bytes((flags | LONG,)) + len(body).to_bytes(8, "big") + body
-    return bytes((flags, len(body))) + body
+def seal_box(content: bytes, nonce: bytes, key: bytes) -> bytes:
+    """Encrypt and authenticate."""
+    return crypto_box_easy_afternm(content, nonce, key)
+
+
+def open_box(box: bytes, nonce: bytes, key: bytes) -> bytes:
+    """Decrypt what is authentic.
+
+    Raises
+    ------
+    PeerViolation
+        If it is not.
+    """
+    try:
+        return crypto_box_open_easy_afternm(box, nonce, key)
+    except CryptoError as error:
+        raise PeerViolation("encryption") from error
 
 
 class FrameCutter:
@@ -101,17 +112,15 @@ class Opener:
         PeerViolation
             If it is no message, one that came before, or was changed on its way.
         """
-        # libzmq sends them as messages, the specification has them as commands.
-        if flags & MORE or body[: len(MESSAGE)] != MESSAGE or len(body) < OVERHEAD_BYTES:
+        # As libzmq sends them, and as we do. The specification has them as commands; both at once
+        # would leave a bit that may be turned over on the way.
+        if flags or body[: len(MESSAGE)] != MESSAGE or len(body) < OVERHEAD_BYTES:
             raise PeerViolation("frame")
         nonce = body[len(MESSAGE) : BOX_AT]
         counter = int.from_bytes(nonce, "big")
         if counter <= self._counter:
             raise PeerViolation("replay")
-        try:
-            opened = crypto_box_open_easy_afternm(body[BOX_AT:], self._prefix + nonce, self._key)
-        except CryptoError as error:
-            raise PeerViolation("encryption") from error
+        opened = open_box(body[BOX_AT:], self._prefix + nonce, self._key)
         self._counter = counter
         inner = opened[0]
         if inner > (MORE | INNER_COMMAND):
@@ -137,5 +146,5 @@ class Sealer:
         inner = (flags & MORE) | (INNER_COMMAND if flags & COMMAND else 0)
         self._counter += 1
         nonce = self._counter.to_bytes(COUNTER_BYTES, "big")
-        box = crypto_box_easy_afternm(bytes((inner,)) + body, self._prefix + nonce, self._key)
+        box = seal_box(bytes((inner,)) + body, self._prefix + nonce, self._key)
         return frame(0, MESSAGE + nonce + box)

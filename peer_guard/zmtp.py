@@ -16,6 +16,9 @@ from dataclasses import dataclass
 MORE, LONG, COMMAND = 1, 2, 4
 """Flags of a frame: another part follows, the length has 8 bytes, no message but a command."""
 
+MAX_SHORT = 255
+"""Of a body whose length is given in one byte."""
+
 SIGNATURE_BYTES = 10
 NULL_MECHANISM, CURVE_MECHANISM = b"NULL".ljust(20, b"\0"), b"CURVE".ljust(20, b"\0")
 V2_GREETING_BYTES, V3_GREETING_BYTES = 12, 64
@@ -82,8 +85,15 @@ def socket_type_property(socket_type: bytes) -> bytes:
 
 
 def command(body: bytes) -> bytes:
-    """Return a command of at most 255 bytes."""
-    return bytes((COMMAND, len(body))) + body
+    """Return a command."""
+    return frame(COMMAND, body)
+
+
+def frame(flags: int, body: bytes) -> bytes:
+    """Return one frame."""
+    if len(body) > MAX_SHORT:
+        return bytes((flags | LONG,)) + len(body).to_bytes(8, "big") + body
+    return bytes((flags, len(body))) + body
 
 
 def greeting_bytes(data: bytes | bytearray, *, mechanism: bytes = NULL_MECHANISM) -> int:
