@@ -37,7 +37,7 @@ from subscribers.dashboard.events import (
     trigger_event,
     units_table,
 )
-from subscribers.dashboard.rate_history import RateHistory, levels_of
+from subscribers.dashboard.rate_history import TILE_S, RateHistory, levels_of
 from subscribers.dashboard.running_score import RunningScore
 from subscribers.dashboard.timeline import SessionAxis
 from subscribers.listener import Received
@@ -140,10 +140,12 @@ class DashboardState:
 
     def _oldest_x(self) -> float | None:
         """Return where history begins; what came before any session time has no place."""
-        oldest = self.log.oldest_x
-        if oldest is None or not self.axis.spans:
-            return oldest
-        return max(oldest, self.axis.spans[0].x)
+        oldest = [] if self.log.oldest_x is None else [self.log.oldest_x]
+        if self.rates is not None:
+            oldest += [number * TILE_S for number in self.rates.numbers[:1]]
+        if not oldest:
+            return None
+        return max(min(oldest), self.axis.spans[0].x) if self.axis.spans else min(oldest)
 
     def _take_narration(self, narration: Narration) -> None:
         times = (narration.window_start_s, narration.window_stop_s, narration.frame_s)

@@ -204,7 +204,7 @@ const KEYS = {
   ArrowRight: () => view.pan(view.span / 10),
   PageUp: () => view.pan(-view.span),
   PageDown: () => view.pan(view.span),
-  Home: () => view.goTo(store.oldest ?? 0),
+  Home: () => view.goToStart(),
   End: () => view.goLive(),
   "+": () => view.zoom(-1),
   "=": () => view.zoom(-1),

@@ -48,14 +48,18 @@ export class View extends EventTarget {
   }
 
   goTo(x) {
-    const oldest = (this.store.oldest ?? this.store.head) + Math.min(5, this.span / 2);
     if (x >= this.store.head) {
       this.goLive();
       return;
     }
-    this.right = Math.max(x, Math.min(oldest, this.store.head));
+    this.right = Math.max(x, this.store.oldest ?? x);
     this.store.load(this.right - this.span);
     this.changed();
+  }
+
+  // The oldest moment, with something of it in view.
+  goToStart() {
+    this.goTo((this.store.oldest ?? this.store.head) + Math.min(5, this.span / 2));
   }
 
   pause() {

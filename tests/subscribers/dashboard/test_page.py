@@ -19,6 +19,7 @@ from contracts.spikes import Hello, Mark
 from contracts.trigger import pack_trigger
 from daemon.counters import Counters
 from daemon.service.stats import StreamStats, stats_message
+from subscribers.dashboard.rate_history import TILE_S
 from tests.support.browser import AXE, SIZES
 from tests.support.dashboards import FedDashboard, fed_dashboard, subscribe
 from tests.support.displays import encoder_parts, manifest_of, probes, rates
@@ -202,7 +203,7 @@ def test_problems_are_said_in_the_words_of_the_daemon(dashboard, open_page):
     shows(page, "#streams .is-problem", "blind")
     shows(page, "#counts .is-problem", "7")
     shows(page, "#lead .flaw", "7 gap bins, blind: probeA")
-    page.wait_for_function("window.neurrate.store.gaps.length === 1")
+    page.wait_for_function("() => window.neurrate.store.gaps.length === 1")
 
 
 def test_a_daemon_that_stops_is_noticed(dashboard, open_page):
@@ -216,14 +217,14 @@ def test_triggers_and_probes_are_kept(dashboard, open_page):
     page = open_page(address(dashboard))
     fired = trigger(seq=0)
     dashboard.publish(pack_trigger(replace(fired, window=replace(fired.window, stop_s=12.4))))
-    page.wait_for_function("window.neurrate.store.triggers.length === 1")
-    page.wait_for_function("window.neurrate.store.probes.get('car_seen')?.points.length >= 1")
+    page.wait_for_function("() => window.neurrate.store.triggers.length === 1")
+    page.wait_for_function("() => window.neurrate.store.probes.get('car_seen')?.points.length >= 1")
 
 
 def test_the_units_are_drawn_by_area_and_depth(dashboard, open_page):
     """Their levels are those of the tile, in the order of areas."""
     page = open_page(address(dashboard))
-    page.wait_for_function("window.neurrate.store.tiles.groups.length === 3")
+    page.wait_for_function("() => window.neurrate.store.tiles.groups.length === 3")
     groups = page.evaluate("window.neurrate.store.tiles.groups.map((one) => [one.name, one.n])")
     assert groups == [["CA1", 4], ["LGd", 4], ["VISp", 4]]
     order = page.evaluate("window.neurrate.store.tiles.order")
@@ -280,6 +281,43 @@ def test_a_link_opens_a_moment(dashboard, open_page):
     assert page.evaluate("window.neurrate.view.link()").endswith("&lead=VISp&hide=LGd")
 
 
+def test_an_hour_can_be_scrolled(dashboard, open_page):
+    """Every tile of the hour is shown; a frame draws a few pictures, however far back."""
+    state, loop = dashboard.server.state, dashboard.server._loop
+    rng = np.random.default_rng(0)
+
+    def fill() -> None:
+        assert state.rates is not None
+        n_rows = state.rates.n_rows
+        for tenth in range(0, 36_000, 4):
+            levels = rng.integers(0, 120, n_rows).astype(np.uint8)
+            state.rates.add(20 + tenth / 10, 20 + (tenth + 4) / 10, levels)
+
+    loop.call_soon_threadsafe(fill)
+    # In steps: a leap of more than ten minutes is another part of a recording.
+    steps = [column(float(at_s)) for at_s in range(500, 3600, 500)]
+    dashboard.publish(*steps, column(3620.0), narrated(7300, at_s=3620.1))
+    page = open_page(address(dashboard))
+    shows(page, "#clock", "1:00:20")
+    page.click("[data-span='600']")
+    page.keyboard.press("Home")
+    shows(page, "#moment", "not live")
+    for _ in range(8):
+        page.keyboard.press("PageDown")
+    page.wait_for_function(
+        "() => { const { store, view } = window.neurrate;"
+        f" const number = Math.floor((view.edge - 100) / {TILE_S:.0f});"
+        " const tile = store.tiles.tiles.get(`full ${number}`);"
+        " return tile && tile.levels.some((level) => level !== 255); }"
+    )
+    page.click("[data-span='3600']")
+    page.wait_for_function(
+        "() => [...window.neurrate.store.tiles.tiles.values()]"
+        ".filter((one) => one.kind === 'overview' && one.levels.some((level) => level !== 255))"
+        ".length > 50"
+    )
+
+
 def test_hostile_texts_are_shown_as_texts(context, open_page):
     """Narrations, labels, captions, units, areas, sources, reasons: none is markup."""
     with fed_dashboard(context) as dashboard:
@@ -317,7 +355,8 @@ def test_axe_finds_nothing_serious(dashboard, open_page, theme):
     shows(page, "#problems", "it has stopped")
     page.keyboard.press("p")
     page.keyboard.press("Space")
-    page.add_script_tag(path=str(AXE))
+    # As text: for a path, Playwright starts a thread that stays.
+    page.add_script_tag(content=AXE.read_text(encoding="utf-8"))
     results = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
     found = {
         one["id"]: [node["html"][:200] for node in one["nodes"]]
@@ -354,7 +393,7 @@ def test_everything_can_be_done_with_keys(dashboard, open_page):
     page.keyboard.press("p")
     page.locator("#picker label", has_text="LGd").locator("input").uncheck()
     page.wait_for_function(
-        "![...document.querySelectorAll('#populations .title')]"
+        "() => ![...document.querySelectorAll('#populations .title')]"
         ".some((one) => one.textContent === 'LGd')"
     )
     page.keyboard.press("Escape")
