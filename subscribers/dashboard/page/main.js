@@ -211,6 +211,7 @@ const KEYS = {
   "-": () => view.zoom(1),
   n: () => view.nextLead(),
   p: togglePicker,
+  d: () => view.setComparing(!view.isComparing),
   c: share,
   t: switchTheme,
   "?": () => find("keys").showModal(),
@@ -234,6 +235,7 @@ document.addEventListener("keydown", (event) => {
 
 find("live").addEventListener("click", toggleLive);
 find("pick").addEventListener("click", togglePicker);
+find("compare").addEventListener("click", () => view.setComparing(!view.isComparing));
 find("share").addEventListener("click", share);
 find("theme").addEventListener("click", switchTheme);
 find("help").addEventListener("click", () => find("keys").showModal());
@@ -241,6 +243,7 @@ for (const button of document.querySelectorAll("[data-span]")) {
   button.addEventListener("click", () => view.setSpan(Number(button.dataset.span)));
 }
 view.addEventListener("change", () => {
+  find("compare").setAttribute("aria-pressed", String(view.isComparing));
   for (const button of document.querySelectorAll("[data-span]")) {
     button.setAttribute("aria-pressed", String(Number(button.dataset.span) === view.span));
   }

@@ -1,10 +1,12 @@
 // Sentences: one in front, the others side by side, and the controls beside them, always.
 
-import { age, count, element, fraction, plural, setText, svg } from "./format.js";
+import { setCompared } from "./compare.js";
+import { age, count, element, fraction, plural, sessionTime, setText, svg } from "./format.js";
 
 const UNSURE_BELOW = 0.5;
 const OLD_S = 5;
 const CONTROLS = ["shuffled", "silent"];
+const N_SHOWINGS = 4;
 
 export class Narrations {
   constructor(store, view) {
@@ -37,6 +39,7 @@ export class Narrations {
     const names = this.store.names();
     const lead = names.includes(this.view.lead) ? this.view.lead : names[0];
     const shown = names.filter((name) => !this.view.hidden.has(name));
+    [this.reference] = lead ? this.store.upTo(lead, this.view.moment, 1) : [];
     if (lead) this.fill(this.lead, this.leadParts, lead, 2);
     this.drawTruth(lead);
     const units = shown.filter((name) => name !== lead && !this.store.facts(name).isControl);
@@ -86,14 +89,37 @@ export class Narrations {
     const isFailed = newest?.status === "failed";
     const confidence = newest?.confidence ?? null;
     const isUnsure = confidence !== null && confidence < UNSURE_BELOW;
-    setText(made.sentence, newest ? newest.text || `[${newest.reason || "no words"}]` : "…");
+    this.fillSentence(made.sentence, newest);
     target.classList.toggle("is-unsure", isUnsure);
     target.classList.toggle("is-failed", Boolean(isFailed));
     setText(made.confidence, confidence === null ? "" : `confidence ${fraction(confidence)}${isUnsure ? ", unsure" : ""}`);
     setText(made.flaw, newest ? flaws(newest) : "");
-    made.older.replaceChildren(...older.map((one) => element("li", "", one.text || `[${one.reason}]`)));
+    if (this.view.isComparing && made === this.leadParts) this.fillShowings(made.older, newest);
+    else made.older.replaceChildren(...older.map((one) => element("li", "", one.text || `[${one.reason}]`)));
     this.fillScore(made, name);
     this.fillAge(made);
+  }
+
+  // While comparing, the words that the sentence in front has not are marked in the others.
+  fillSentence(target, narration) {
+    const text = narration ? narration.text || `[${narration.reason || "no words"}]` : "…";
+    const other = this.view.isComparing && narration !== this.reference ? this.reference?.text : null;
+    if (other && narration?.text) setCompared(target, text, other);
+    else if (target.textContent !== text || target.firstElementChild) target.textContent = text;
+  }
+
+  // What the population said when the same was shown before.
+  fillShowings(list, newest) {
+    const before = newest ? this.store.showingsBefore(newest, N_SHOWINGS) : [];
+    const items = before.map((one) => {
+      const item = element("li", "showing");
+      const sentence = element("span");
+      this.fillSentence(sentence, one);
+      item.append(element("span", "when", sessionTime(one.stop_s)), " ", sentence);
+      return item;
+    });
+    const none = newest?.truth ? "not shown before, as far as this page knows" : "no caption says what is shown";
+    list.replaceChildren(...(items.length ? items : [element("li", "", none)]));
   }
 
   // Called several times a second: an age grows whether or not anything comes.

@@ -210,6 +210,19 @@ export class Store extends EventTarget {
     return list.slice(Math.max(0, stop - n), stop).reverse();
   }
 
+  // The last narrations of a population of up to `n` earlier showings of the same, the newest first.
+  showingsBefore(narration, n) {
+    const found = [];
+    let isSame = true; // the one before, in time, is of the same showing
+    for (const one of this.upTo(narration.population, narration.x, MAX_NARRATIONS)) {
+      const wasSame = isSame;
+      isSame = Boolean(narration.truth) && one.truth === narration.truth;
+      if (isSame && !wasSame) found.push(one);
+      if (found.length === n) break;
+    }
+    return found;
+  }
+
   captionAt(x) {
     return this.captions[after(this.captions, x) - 1] ?? null;
   }

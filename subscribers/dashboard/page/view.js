@@ -11,6 +11,7 @@ export class View extends EventTarget {
     this.shownNow = 0; // the right edge while live, which moves smoothly
     this.hidden = new Set();
     this.lead = "all";
+    this.isComparing = false;
     this.wanted = null; // a session time that the address asks for
     this.readAddress();
   }
@@ -93,6 +94,12 @@ export class View extends EventTarget {
     if (names.length) this.setLead(names[(names.indexOf(this.lead) + 1) % names.length]);
   }
 
+  setComparing(isComparing) {
+    this.isComparing = isComparing;
+    this.writeAddress();
+    this.changed();
+  }
+
   setHidden(name, isHidden) {
     if (isHidden) this.hidden.add(name);
     else this.hidden.delete(name);
@@ -114,6 +121,7 @@ export class View extends EventTarget {
     if (time !== null) parts.set("t", time);
     if (this.lead !== "all") parts.set("lead", this.lead);
     if (this.hidden.size) parts.set("hide", [...this.hidden].join(","));
+    if (this.isComparing) parts.set("compare", "1");
     return parts.toString();
   }
 
@@ -127,6 +135,7 @@ export class View extends EventTarget {
     const time = Number.parseFloat(parts.get("t") ?? "");
     this.wanted = Number.isFinite(time) ? time : null;
     this.lead = parts.get("lead") ?? "all";
+    this.isComparing = parts.get("compare") === "1";
     this.hidden = new Set((parts.get("hide") ?? "").split(",").filter(Boolean));
   }
 

@@ -281,6 +281,31 @@ def test_a_link_opens_a_moment(dashboard, open_page):
     assert page.evaluate("window.neurrate.view.link()").endswith("&lead=VISp&hide=LGd")
 
 
+def test_what_differs_is_marked(dashboard, open_page):
+    """Words that the sentence in front has not; below it, earlier showings of the same."""
+    first, between, again = 20.0, 21.0, 22.0
+    for at_s, caption in ((first, "A bus."), (between, "A tree."), (again, "A bus.")):
+        dashboard.publish(mark(at_s - 0.3, caption))
+        seq = round(at_s)
+        dashboard.publish(narrated(seq, "all", f"A blue bus at {seq}, left.", at_s=at_s))
+    dashboard.publish(narrated(22, "VISp", "A red bus at 22, <b>left</b>.", at_s=again))
+    page = open_page(address(dashboard))
+    shows(page, "#lead .sentence", "A blue bus at 22, left.")
+    assert page.locator("mark").count() == 0
+    page.keyboard.press("d")
+    shows(page, "#populations mark", "red")
+    marked = page.locator("#populations .card", has_text="VISp").locator("mark")
+    assert marked.all_inner_texts() == ["red", "<b>left</b>."]
+    assert page.locator("#lead .sentence mark").count() == 0
+    assert page.locator("#lead .showing").all_inner_texts() == ["0:20.0 A blue bus at 20, left."]
+    assert page.locator("#lead .showing mark").all_inner_texts() == ["20,"]
+    assert page.locator("#compare").get_attribute("aria-pressed") == "true"
+    page.reload()
+    shows(page, "#lead .showing", "A blue bus at 20")
+    page.click("#compare")
+    page.wait_for_function("() => !document.querySelector('mark')")
+
+
 def test_an_hour_can_be_scrolled(dashboard, open_page):
     """Every tile of the hour is shown; a frame draws a few pictures, however far back."""
     state, loop = dashboard.server.state, dashboard.server._loop
@@ -376,7 +401,7 @@ def test_everything_can_be_done_with_keys(dashboard, open_page):
         reached.append(
             page.evaluate("document.activeElement.id || document.activeElement.className")
         )
-    assert reached[:6] == ["skip", "live", "pick", "share", "theme", "help"]
+    assert reached[:6] == ["skip", "live", "pick", "compare", "share", "theme"]
     assert "timeline" in reached
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("Space")
