@@ -220,7 +220,8 @@ def soak(
                 sampler.take(message)
                 sent.take(message)
             t_s = sampler.t_s
-            if t_s is not None and trial.source.is_running:
+            # Every source: one that is stopped outlasts the others, and must be let go on.
+            if t_s is not None and any(source.is_running for source in trial.sources):
                 sampler.sample()
                 on_second(t_s)
                 for event in disturbance.step(t_s) if disturbance is not None else ():

@@ -38,9 +38,9 @@ def chromium() -> str:
     return found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Yield one browser for all tests of this process."""
+    """Yield one browser for the tests of a module; while it is there, no asyncio loop can run."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     path = chromium()
     with sync_api.sync_playwright() as playwright:
