@@ -1,9 +1,14 @@
-// Print narrations and triggers as they come: ./subscriber [ADDRESS]
+// Print narrations and triggers as they come: ./subscriber [ADDRESS [KEY SERVER_KEY]]
+//
+// Where the daemon has keys, KEY is the file NAME.key_secret of a pair of one's own, and SERVER_KEY
+// the daemon's NAME.key: docs/security.md.
 //
 // g++ -std=c++17 subscriber.cpp -lzmq -o subscriber
 // Debian: apt-get install g++ libzmq3-dev cppzmq-dev nlohmann-json3-dev
 // What the fields mean: docs/narration-format.md.
 #include <cstdint>
+#include <filesystem>
+#include <fstream>
 #include <iomanip>
 #include <iostream>
 #include <iterator>
@@ -58,9 +63,32 @@ void print(Numbering& numbering, const std::string& topic, const std::string& pa
   }
 }
 
-int main(int argc, char** argv) {
+// Return a key of a file that `neurrate keys new` has made.
+std::string read_key(const std::string& path, const std::string& kind) {
+  std::ifstream file(path);
+  for (std::string name, equals, value; file >> name;) {
+    if (name != kind) continue;
+    if (file >> equals >> value && value.size() == 42) return value.substr(1, 40);  // in quotes
+  }
+  throw std::runtime_error(path + " holds no " + kind);
+}
+
+// Have a socket connect with a pair of keys, to a daemon with that public one.
+void use_keys(zmq::socket_t& socket, const std::string& key, const std::string& server_key) {
+  using std::filesystem::perms;
+  const auto others = std::filesystem::status(key).permissions() &
+                      (perms::group_all | perms::others_all);
+  if (others != perms::none) throw std::runtime_error("others can read it: chmod 600 " + key);
+  socket.set(zmq::sockopt::curve_serverkey, read_key(server_key, "public-key"));
+  socket.set(zmq::sockopt::curve_publickey, read_key(key, "public-key"));
+  socket.set(zmq::sockopt::curve_secretkey, read_key(key, "secret-key"));
+}
+
+int main(int argc, char** argv) try {
+  if (argc == 3) throw std::runtime_error("KEY and SERVER_KEY are given together");
   zmq::context_t context;
   zmq::socket_t socket(context, zmq::socket_type::sub);
+  if (argc > 3) use_keys(socket, argv[2], argv[3]);
   socket.set(zmq::sockopt::subscribe, "narration.");
   socket.set(zmq::sockopt::subscribe, "trigger.");
   socket.connect(argc > 1 ? argv[1] : "tcp://127.0.0.1:5571");
@@ -74,4 +102,7 @@ int main(int argc, char** argv) {
       std::cerr << "not read: " << error.what() << std::endl;
     }
   }
+} catch (const std::exception& error) {  // no such address, no such key
+  std::cerr << error.what() << std::endl;
+  return 2;
 }

@@ -1,12 +1,37 @@
-// Print narrations and triggers as they come: node subscriber.mjs [ADDRESS]
+// Print narrations and triggers as they come: node subscriber.mjs [ADDRESS [KEY SERVER_KEY]]
+//
+// Where the daemon has keys, KEY is the file NAME.key_secret of a pair of one's own, and SERVER_KEY
+// the daemon's NAME.key: docs/security.md.
 //
 // A number above 2^53, as the stamps of host_ns may be, is rounded by JSON.parse; nothing here uses
 // them. What the fields mean: docs/narration-format.md.
+import { readFileSync, statSync } from "node:fs";
 import { Subscriber } from "zeromq";
 
-const socket = new Subscriber();
+const [address = "tcp://127.0.0.1:5571", keyFile, serverKeyFile] = process.argv.slice(2);
+
+// Return a key of a file that `neurrate keys new` has made.
+function readKey(path, kind) {
+  const found = new RegExp(`^\\s*${kind}\\s*=\\s*"(.{40})"`, "m").exec(readFileSync(path, "utf8"));
+  if (found === null) throw new Error(`${path} holds no ${kind}`);
+  return found[1];
+}
+
+// Return what to connect with: nothing, or a pair of keys and the daemon's public one.
+function curveOptions() {
+  if (keyFile === undefined) return {};
+  if (serverKeyFile === undefined) throw new Error("KEY and SERVER_KEY are given together");
+  if (statSync(keyFile).mode & 0o077) throw new Error(`others can read it: chmod 600 ${keyFile}`);
+  return {
+    curveServerKey: readKey(serverKeyFile, "public-key"),
+    curvePublicKey: readKey(keyFile, "public-key"),
+    curveSecretKey: readKey(keyFile, "secret-key"),
+  };
+}
+
+const socket = new Subscriber(curveOptions());
 socket.subscribe("narration.", "trigger.");
-socket.connect(process.argv[2] ?? "tcp://127.0.0.1:5571");
+socket.connect(address);
 
 const last = new Map(); // by topic: run of the daemon, number of the message
 

@@ -1,6 +1,9 @@
-# Print narrations and triggers as they come: julia subscriber.jl [ADDRESS]
+# Print narrations and triggers as they come: julia subscriber.jl [ADDRESS [KEY SERVER_KEY]]
 #
-# Not tested: written for Julia 1.8 or later, ZMQ.jl 1 and JSON.jl. Once:
+# Where the daemon has keys, KEY is the file NAME.key_secret of a pair of one's own, and SERVER_KEY
+# the daemon's NAME.key: docs/security.md.
+#
+# Not tested: written for Julia 1.8 or later, ZMQ.jl 1.3 or later and JSON.jl. Once:
 # julia -e 'using Pkg; Pkg.add(["ZMQ", "JSON"])'
 # What the fields mean: docs/narration-format.md.
 import JSON
@@ -23,8 +26,28 @@ function missing_before!(last, topic, message)
     return message["seq"] - expected
 end
 
-function follow(address)
+"Return a key of a file that `neurrate keys new` has made."
+function read_key(path, kind)
+    found = match(Regex("^\\s*$kind\\s*=\\s*\"(.{40})\"", "m"), read(path, String))
+    found === nothing && error("$path holds no $kind")
+    return String(found[1])
+end
+
+"Have a socket connect with a pair of keys, to a daemon with that public one."
+function use_keys(socket, key, server_key)
+    filemode(key) & 0o077 == 0 || error("others can read it: chmod 600 $key")
+    # ZMQ.jl has no names for these options: ZMQ_CURVE_SERVERKEY, _PUBLICKEY, _SECRETKEY of zmq.h.
+    for (option, value) in (50 => read_key(server_key, "public-key"),
+                            48 => read_key(key, "public-key"), 49 => read_key(key, "secret-key"))
+        bytes = Vector{UInt8}(value)
+        rc = ZMQ.lib.zmq_setsockopt(socket, option, bytes, length(bytes))
+        rc == 0 || error("libzmq has not taken a key")
+    end
+end
+
+function follow(address, keys...)
     socket = ZMQ.Socket(ZMQ.SUB)
+    isempty(keys) || use_keys(socket, keys...)
     ZMQ.subscribe(socket, "narration.")
     ZMQ.subscribe(socket, "trigger.")
     ZMQ.connect(socket, address)
@@ -48,4 +71,4 @@ function follow(address)
     end
 end
 
-follow(isempty(ARGS) ? "tcp://127.0.0.1:5571" : ARGS[1])
+follow((isempty(ARGS) ? ["tcp://127.0.0.1:5571"] : ARGS)...)

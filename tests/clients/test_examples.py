@@ -12,17 +12,21 @@ from xml.etree import ElementTree
 import pytest
 import zmq
 
+from contracts.allow_list import load_server_keys
 from contracts.narration_wire import pack_narration
 from contracts.trigger import pack_trigger
 from daemon.publisher import Publisher
 from tests.support.daemon_components import Context
+from tests.support.keys import allow, write_pair
 from tests.support.narrations import narration
 from tests.support.once import made_once
 from tests.support.subscribing import take_subscriptions
 from tests.support.triggers import trigger
+from tests.support.wait_until import wait_until
 
 CLIENTS = Path(__file__).parents[2] / "clients"
 DEADLINE_S = 60
+LANGUAGES = pytest.mark.parametrize("language", ["javascript", "cpp"])
 
 
 @pytest.fixture
@@ -63,7 +67,7 @@ def _spoken(seq: int, *, run: str = "run", text: str = "A car drives away.") -> 
     return pack_narration(replace(narration(seq=seq, text=text), id=f"{run}-all-{seq}"))
 
 
-@pytest.mark.parametrize("language", ["javascript", "cpp"])
+@LANGUAGES
 def test_the_example_prints_what_is_new_and_says_what_it_missed(language, request, context, daemon):
     """Neither repeats nor messages of another version; a restart of the daemon is none."""
     command: list[str] = request.getfixturevalue(language)
@@ -99,6 +103,59 @@ def test_the_example_prints_what_is_new_and_says_what_it_missed(language, reques
         f"car_seen at {fired.window.frame_s:.2f} s",
     ]
     assert errors.count("not read") == 2
+
+
+@LANGUAGES
+def test_the_example_reaches_a_daemon_with_keys(language, request, context, tmp_path):
+    """With the files that ``neurrate keys new`` writes; a key that is not allowed gets nothing."""
+    command: list[str] = request.getfixturevalue(language)
+    write_pair(tmp_path, "gpu")
+    mine = write_pair(tmp_path / "mine", "laptop")
+    write_pair(tmp_path / "other", "laptop")
+    allow(tmp_path, laptop=mine.public)
+    keys = load_server_keys(str(tmp_path / "gpu.key_secret"), setting="test")
+    daemon = Publisher(context, "tcp://127.0.0.1:*", keys=keys)
+    started = [
+        subprocess.Popen([*command, daemon.address, *files], stdout=subprocess.PIPE, text=True)
+        for folder in (tmp_path / "mine", tmp_path / "other")
+        for files in [(str(folder / "laptop.key_secret"), str(tmp_path / "gpu.key"))]
+    ]
+    try:
+        assert take_subscriptions(daemon, 2) == [b"narration.", b"trigger."]
+        wait_until(lambda: daemon.dropped["key"] > 0)
+        daemon.publish(_spoken(5))
+        assert started[0].stdout is not None
+        assert started[0].stdout.readline() == "all: A car drives away.\n"
+    finally:
+        for process in started:
+            process.kill()
+        printed = [process.communicate()[0] for process in started]
+        daemon.close()
+    assert printed == ["", ""]
+
+
+@LANGUAGES
+@pytest.mark.parametrize(
+    ("mode", "files", "problem"),
+    [
+        (0o600, ["pair.key_secret"], "together"),
+        (0o644, ["pair.key_secret", "pair.key"], "chmod 600"),
+        (0o600, ["pair.key", "pair.key"], "holds no secret-key"),
+        (0o600, ["pair.key_secret", "none.key"], "none.key"),
+    ],
+)
+def test_the_example_refuses_wrong_files(language, mode, files, problem, request, tmp_path):
+    """Each with its reason, as the Python client does."""
+    command: list[str] = request.getfixturevalue(language)
+    write_pair(tmp_path, "pair")
+    for path in tmp_path.iterdir():
+        path.chmod(mode)
+    done = subprocess.run(
+        [*command, "tcp://127.0.0.1:5999", *(str(tmp_path / name) for name in files)],
+        check=False, capture_output=True, text=True, timeout=DEADLINE_S,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert problem in done.stderr
 
 
 def test_the_workflow_for_bonsai_is_whole():
