@@ -9,6 +9,7 @@ from cyclopts import Parameter, validators
 
 from contracts.atomic_files import check_writable
 from neurrate.arguments import JsonOption, Seconds
+from neurrate.key_options import PLAIN, ConnectOptions
 from neurrate.stop_request import stop_request
 from neurrate.tables import write_json
 
@@ -30,6 +31,7 @@ def dashboard(
     stop_with_stdin: bool = False,
     address_file: Path | None = None,
     json: JsonOption = None,
+    access: ConnectOptions = PLAIN,
 ) -> None:
     """Serve the web page that shows what the daemon narrates.
 
@@ -42,6 +44,7 @@ def dashboard(
         neurrate dashboard --open --frames session_movies/
         neurrate dashboard --connect tcp://127.0.0.1:6000 --port 8080
         neurrate dashboard --host 0.0.0.0 --token-file ~/.config/neurrate-token
+        neurrate dashboard --connect tcp://rig:5571 --key laptop --server-key rig
 
     Parameters
     ----------
@@ -81,7 +84,8 @@ def dashboard(
     check_writable(address_file)
     check_writable(json)
     configure_logging()
-    options = DashboardOptions(connect, host, port, token_file, name, frames)
+    [keys] = access.keys_for([connect])
+    options = DashboardOptions(connect, host, port, token_file, name, frames, keys)
     deadline_s = None if seconds is None else time.monotonic() + seconds
     with (
         stop_request(stop_with_stdin) as should_stop,

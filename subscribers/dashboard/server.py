@@ -27,6 +27,7 @@ import uvicorn
 from contracts.address import check_host, host_problem
 from contracts.daemon_json import DAEMON_TOPIC
 from contracts.errors import UserError
+from contracts.keys import ClientKeys
 from subscribers.dashboard.access import AccessGuard, read_token
 from subscribers.dashboard.app import Changes, make_app
 from subscribers.dashboard.frames import FrameFolder
@@ -68,6 +69,7 @@ class DashboardOptions:
     token_file: Path | None = None  # needed where other machines can reach the page
     names: tuple[str, ...] = ()  # under which the page is asked for, beside numbers
     frames: Path | None = None
+    keys: ClientKeys | None = None  # of the daemon's socket
 
 
 class DashboardServer:
@@ -88,7 +90,7 @@ class DashboardServer:
         token = _token(options)
         frames = FrameFolder(options.frames) if options.frames else None
         self.state = DashboardState(options.connect, kinds_of=kinds_of)
-        self._listener = Listener(options.connect, TOPICS, setting="--connect")
+        self._listener = Listener(options.connect, TOPICS, setting="--connect", keys=options.keys)
         try:
             self._socket = _bound(options)
         except UserError:

@@ -117,6 +117,7 @@ def test_missing_key_of_a_source_is_named(folder: Path, tmp_path: Path, capsys: 
         ["watch", "--connect", "tcp://rig:5571", "--seconds", "1"],
         ["watch", "--truth", "tcp://rig:5570", "--seconds", "1"],
         ["record", "journal", "--spikes", "tcp://rig:5570", "--seconds", "1"],
+        ["dashboard", "--connect", "tcp://rig:5571", "--seconds", "1"],
     ],
 )
 def test_another_machine_needs_keys(words: list[str], folder: Path, capsys: Capture):
@@ -124,6 +125,22 @@ def test_another_machine_needs_keys(words: list[str], folder: Path, capsys: Capt
     sentence = refused(words, capsys)
     assert "is on another machine" in sentence
     assert "--server-key NAME" in sentence
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["watch"],
+        ["record", "journal"],
+        ["dashboard", "--port", "0"],
+        ["bridge", "lsl", "--insecure"],
+        ["run", "--bundle", "bundle"],
+    ],
+)
+def test_every_command_that_connects_takes_keys(words: list[str], folder: Path, capsys: Capture):
+    """Under the same names, each of a name or a file."""
+    sentence = refused([*words, "--key", "me", "--server-key", "rig"], capsys)
+    assert f"There is no key {folder / 'me.key_secret'}" in sentence
 
 
 def test_server_key_without_a_pair_is_refused(folder: Path, capsys: Capture):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -45,6 +46,23 @@ def narration_comes(address: str, keys: ClientKeys) -> None:
         )
 
 
+def dashboard_follows(address: str, folder: Path) -> None:
+    """Have a dashboard with the laptop's keys connect, until it has received events."""
+    words = (
+        "dashboard", "--connect", address, "--port", 0,
+        "--key", folder / "laptop" / "laptop.key_secret",
+        "--server-key", folder / "daemon" / "daemon.key",
+    )  # fmt: skip
+    with Neurrate(*words, folder=folder, name="dashboard") as page:
+        health = page.addresses()["page"] + "health"
+
+        def has_events() -> bool:
+            with urllib.request.urlopen(health, timeout=5) as answer:
+                return bool(json.load(answer)["events"] > 0)
+
+        wait_until(has_events, deadline_s=DEADLINE_S, what="events on the page")
+
+
 def refused(address: str, own: KeyPair, server: bytes, until: Callable[[], bool]) -> None:
     """Have a subscriber of libzmq try, until that was counted; it gets nothing."""
     with zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
@@ -61,7 +79,7 @@ def test_three_machines_with_keys(tmp_path: Path, recording: Path, tiny_bundle: 
     rig, daemon_folder = tmp_path / "rig", tmp_path / "daemon"
     write_pair(rig, "rig")
     daemon_pair = write_pair(daemon_folder, "daemon")
-    laptop, stranger = new_pair(), new_pair()
+    laptop, stranger = write_pair(tmp_path / "laptop", "laptop"), new_pair()
     allow(rig, daemon=daemon_pair.public)
     allow(daemon_folder, laptop=laptop.public)
     (tmp_path / "token").touch(mode=0o600)
@@ -84,6 +102,7 @@ def test_three_machines_with_keys(tmp_path: Path, recording: Path, tiny_bundle: 
             publish = addresses["publish"].replace("0.0.0.0", "127.0.0.3")
             url = addresses["http"].replace("0.0.0.0", "127.0.0.3") + "/metrics"
             narration_comes(publish, ClientKeys(laptop, daemon_pair.public))
+            dashboard_follows(publish, tmp_path)
             dropped = "neurrate_subscribers_dropped_total"
             refused(
                 publish, stranger, daemon_pair.public, counts(url, f'{dropped}{{reason="key"}}')

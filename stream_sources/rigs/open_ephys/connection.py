@@ -10,6 +10,7 @@ import zmq
 from contracts.address import TcpAddress, check_connectable
 from contracts.clock import NS_PER_S, Clock
 from contracts.errors import UserError
+from stream_sources.rigs.unencrypted import warn_if_it_leaves
 
 RECEIVE_MESSAGES = 200_000
 """Messages that wait for this process: 12 s of 384 channels in 43 blocks a second. libzmq's own
@@ -42,6 +43,7 @@ class PluginConnection:
         parsed = check_connectable(address, setting="--connect")
         if not isinstance(parsed, TcpAddress) or parsed.port > 65_534:
             raise UserError("--connect must be tcp://HOST:PORT, the data port of the plugin.")
+        warn_if_it_leaves(parsed)
         self.address = str(parsed)
         self.heartbeat_address = f"tcp://{parsed.host}:{parsed.port + 1}"
         self.n_replies = 0

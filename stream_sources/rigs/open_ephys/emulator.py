@@ -30,6 +30,7 @@ from stream_sources.rigs.open_ephys.plugin_format import (
 )
 from stream_sources.rigs.open_ephys.unit_table import SortedUnit
 from stream_sources.rigs.raw_recording import microvolts_of
+from stream_sources.rigs.unencrypted import warn_if_it_leaves
 from stream_sources.source import SpikeSource
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ class EmulatedGui:
         wanted = check_bindable(options.bind, setting="--bind", is_insecure=options.is_insecure)
         if not isinstance(wanted, TcpAddress):
             raise UserError("--bind must be tcp://127.0.0.1:PORT, the data port.")
+        warn_if_it_leaves(wanted)
         n_tries = 1 if wanted.port else FREE_PORT_TRIES
         for n_left in reversed(range(n_tries)):
             address = ""

@@ -20,12 +20,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.address import TcpAddress
 from contracts.clock import NS_PER_S, Clock, HostClock
 from contracts.errors import DependencyError, UserError, shown
 from contracts.spikes import Mark
 from stream_sources.recordings.sorting import samples_to_ns
 from stream_sources.rigs.probe_file import read_probe_file
 from stream_sources.rigs.spikeglx.sync_pulses import SYNC_BIT, PulseReader
+from stream_sources.rigs.unencrypted import warn_if_it_leaves
 from stream_sources.rigs.voltages import VoltageChunk
 from stream_sources.source import new_run
 
@@ -94,6 +96,7 @@ class SpikeGlxRemote:
     ) -> None:
         # As the files of this probe name them, and hence templates that were made of them.
         self.layout, channels = read_probe_file(probe_file, f"imec{probe}.ap#AP{{}}".format)
+        warn_if_it_leaves(TcpAddress(host, port))
         self.label = f"spikeglx-remote:{host}:{port}/imec{probe}"
         self.n_samples: int | None = None
         self.session_start_utc = ""

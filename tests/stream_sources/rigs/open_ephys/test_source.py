@@ -64,6 +64,19 @@ def test_spikes_are_those_of_a_replay_to_the_nanosecond(sorting: SortingSource):
         assert gui.report.n_heartbeats >= 1
 
 
+@pytest.mark.parametrize("host", ["127.0.0.2", "192.0.2.1"])
+def test_another_machine_is_warned_of(
+    host: str, sorting: SortingSource, caplog: pytest.LogCaptureFixture
+):
+    """Once: the plugin has no encryption. Not on loopback."""
+    address = f"tcp://{host}:5556"
+    units = list(sorting.population.units)
+    numbered = [((0, row), unit) for row, unit in enumerate(units)]
+    OpenEphysSource(address, table(numbered)).close()
+    warned = [one for one in caplog.records if "not encrypted" in one.message]
+    assert [one.__dict__["address"] for one in warned] == [address] * (host == "192.0.2.1")
+
+
 def test_planted_faults_are_counted_to_the_spike(sorting: SortingSource):
     """A gap, a pause and a restart: sent + in gaps + lost by the GUI is everything."""
     faults = [Fault("gap", 1.0, 40), Fault("pause", 2.0, 0.2), Fault("restart", 3.0)]

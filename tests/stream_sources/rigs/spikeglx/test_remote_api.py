@@ -21,6 +21,7 @@ from stream_sources.rigs.voltages import VoltageChunk, VoltageSource
 from tests.support import fake_sglx
 from tests.support.manual_clock import ManualClock
 
+Log = pytest.LogCaptureFixture
 Item = VoltageChunk | Mark | None
 N_SYNC = 8  # the word comes after four AP and four LF
 
@@ -68,6 +69,16 @@ def until_nothing(chunks: Iterator[Item]) -> list[Item]:
 
 def chunks_of(items: list[Item]) -> list[VoltageChunk]:
     return [one for one in items if isinstance(one, VoltageChunk)]
+
+
+@pytest.mark.parametrize("host", ["localhost", "10.0.0.5"])
+def test_another_machine_is_warned_of(host: str, package: Path, probe_file: Path, caplog: Log):
+    """Once: SpikeGLX's protocol has no encryption. Not on loopback."""
+    SpikeGlxRemote(package, probe_file, host=host, clock=ManualClock()).close()
+    warned = [one for one in caplog.records if "not encrypted" in one.message]
+    assert [one.__dict__["address"] for one in warned] == [f"tcp://{host}:4142"] * (
+        host != "localhost"
+    )
 
 
 def test_samples_are_fetched_from_now_on(source: SpikeGlxRemote, samples: np.ndarray):
