@@ -7,11 +7,12 @@
 What bounds it
 --------------
 Thirty thousand spikes a second are 360 kB/s of times and units, far below any disk. A message costs
-a few dozen Python calls, a chunk its compression, and every half second a wait for the disk, which
-is no processor time. So the cost grows with messages a second, and the bytes with spikes.
+a few dozen Python calls, a chunk its compression, and every quarter of a second a wait for the
+disk, which is no processor time. So the cost grows with messages a second, and the bytes with
+spikes.
 
 The first rows are of the file alone: the same batches written in four layouts, in turns, each
-flushed twice a second of data; figures are bytes of a journal over bytes of the batches. The
+flushed four times a second of data; figures are bytes of a journal over bytes of the batches. The
 others are of `neurrate record` as a process, with a source of 100 batches a second: from the sent
 stamp to the received one, its processor time over wall time, and bytes an hour. With --kills the
 recorder is killed (SIGKILL) so often, at random moments: milliseconds from the newest batch in the
@@ -77,7 +78,7 @@ LOOP_S = 10
 
 CPU, BYTES = "cpu, % of a core", "MB an hour"
 
-FLUSH_EVERY = 50
+FLUSH_EVERY = 25
 LAYOUTS: dict[str, dict[str, Any]] = {
     "no chunks": {"use_chunking": False},
     "chunks": {"compression": CompressionType.NONE},
@@ -86,7 +87,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 }
 
 N_SYNCS = 20
-HALF_SECOND_BYTES = 12 * RIG.spikes_per_s // 2
+QUARTER_SECOND_BYTES = 12 * RIG.spikes_per_s // 4
 
 DEADLINE_S = 60.0
 PAUSE_S = 0.02
@@ -146,11 +147,11 @@ def file_alone(seconds: int, seed: int) -> tuple[list[MeasuredRow], list[Figure]
 
 
 def sync_ms(folder: Path) -> float:
-    """Return how long this disk takes for half a second of spikes; the median of some."""
+    """Return how long this disk takes for a quarter of a second of spikes; the median of some."""
     durations = []
     with (folder / "sync").open("wb", buffering=0) as file:
         for _ in range(N_SYNCS):
-            file.write(bytes(HALF_SECOND_BYTES))
+            file.write(bytes(QUARTER_SECOND_BYTES))
             begun = time.perf_counter_ns()
             os.fdatasync(file.fileno())
             durations.append(time.perf_counter_ns() - begun)

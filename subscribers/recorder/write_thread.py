@@ -14,7 +14,7 @@ from contracts.clock import NS_PER_S, Clock
 from contracts.errors import UserError
 from subscribers.recorder.journal_writer import CannotRecordError, JournalWriter, Taken
 
-FLUSH_NS = NS_PER_S // 2
+FLUSH_NS = NS_PER_S // 4
 """What was received is on its way to the disk after so long, and on it well within a second."""
 
 OVERHEAD_BYTES = 1024
