@@ -189,6 +189,14 @@ def test_full_disk_ends_the_journal_at_its_last_flush(tmp_path: Path):
     n_put = 0
     path = tmp_path / "j" / part_name(0)
     with largest_file(60_000):
+        n_put += thread.put(of_source(batch(n_put, n_spikes=200), clock.now_ns()))
+
+        def is_flushed() -> bool:
+            clock.ns += FLUSH_NS  # again and again, for the thread may not have begun to wait
+            return bool(read_journal(tmp_path / "j"))
+
+        # More than fits may otherwise be queued before the thread first runs.
+        wait_until(is_flushed, what="a flush")
         while thread.error is None:
             n_put += thread.put(of_source(batch(n_put, n_spikes=200), clock.now_ns()))
             clock.ns += FLUSH_NS // 4
