@@ -6,8 +6,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 import time
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +22,12 @@ NS_PER_S = 1_000_000_000
 
 MAX_SESSION_NS = 1 << 62
 """Times beyond +-146 years are refused, so that sums of two times stay within int64."""
+
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+TIME_NAMESPACE = Path("/proc/self/ns/time")
+"""A container may have a monotonic clock of its own (man 7 time_namespaces)."""
 
 
 class Clock(Protocol):
@@ -42,6 +53,21 @@ class HostClock:
         """Wait for a while; negative durations return at once."""
         if duration_ns > 0:
             time.sleep(duration_ns / NS_PER_S)
+
+
+@cache
+def host_clock_id() -> str:
+    """Return 16 hex digits that name the clock of `HostClock`; empty where nothing does.
+
+    Programs that have the same one read the same clock: that of one machine since it was started.
+    """
+    try:
+        name = BOOT_ID.read_bytes()
+    except OSError:  # no Linux
+        return ""
+    with suppress(OSError):
+        name += os.fsencode(TIME_NAMESPACE.readlink())
+    return hashlib.sha256(name).hexdigest()[:16]
 
 
 def seconds_to_ns(seconds: NDArray[np.float64]) -> NDArray[np.int64]:

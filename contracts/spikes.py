@@ -29,8 +29,19 @@ STREAM_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 """One start of one source, so that a restart is not mistaken for a repeat."""
 
+CLOCK_ID = RUN_ID
+"""Names of host clocks (`contracts.clock.host_clock_id`)."""
+
 UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 """A time of day in UTC, as RFC 3339 writes it: ``2019-01-19T08:54:18Z``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockEcho:
+    """A source's answer to a ping: its number, and when it came, on the source's host clock."""
+
+    ping: int
+    received_host_ns: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +67,8 @@ class SpikeBatch:
         Row in the population that the stream's `Hello` gave.
     sent_host_ns : int
         The source's host clock when it was sent; 0 if unknown.
+    echo : ClockEcho or None
+        Answers a ping that the source has received before it was sent.
     received_host_ns : int
         The receiver's host clock when it arrived; 0 on the sending side.
     """
@@ -69,6 +82,7 @@ class SpikeBatch:
     unit_index: NDArray[np.uint32]
     sent_host_ns: int = 0
     received_host_ns: int = 0
+    echo: ClockEcho | None = None
 
     def __post_init__(self) -> None:
         check_span(self.start_ns, self.stop_ns)
@@ -153,6 +167,8 @@ class Hello:
         When session time was zero, as `UTC_TIME`; empty where unknown.
     table : str
         How the unit table was made, for people: from which file, and which columns of it.
+    clock_id : str
+        `contracts.clock.host_clock_id` of a source that answers pings; else empty.
     """
 
     stream: str
@@ -163,6 +179,7 @@ class Hello:
     is_lossless: bool = False
     session_start_utc: str = ""
     table: str = ""
+    clock_id: str = ""
 
 
 def is_utc(text: str) -> bool:

@@ -42,7 +42,9 @@ from contracts.clock import MAX_SESSION_NS
 from contracts.errors import MisuseError, UserError, WireError
 from contracts.population import MAX_UNITS, Population, Unit
 from contracts.spikes import (
+    CLOCK_ID,
     MAX_SPIKES,
+    ClockEcho,
     Hello,
     Mark,
     SourceMessage,
@@ -85,6 +87,7 @@ def pack(message: SourceMessage) -> list[Part]:
                     stop_ns=message.stop_ns,
                     n_spikes=message.n_spikes,
                     sent_host_ns=message.sent_host_ns,
+                    **_echo_fields(message.echo),
                 ),
                 _buffer(message.spike_time_ns, TIME_DTYPE),
                 _buffer(message.unit_index, UNIT_DTYPE),
@@ -99,6 +102,7 @@ def pack(message: SourceMessage) -> list[Part]:
                     source=message.source,
                     fingerprint=message.population.fingerprint,
                     **({"lossless": 1} if message.is_lossless else {}),
+                    **({"clock_id": message.clock_id} if message.clock_id else {}),
                     **optional_facts(message),
                     **{column: [getattr(unit, column) for unit in units] for column in COLUMNS},
                     **optional_columns(message.population),
@@ -128,6 +132,10 @@ def optional_facts(hello: Hello) -> dict[str, str]:
     """Return when the session began and how the table was made, as far as they are known."""
     facts = {"session_start_utc": hello.session_start_utc, "table": hello.table}
     return {key: text for key, text in facts.items() if text}
+
+
+def _echo_fields(echo: ClockEcho | None) -> dict[str, int]:
+    return {} if echo is None else {"ping": echo.ping, "ping_host_ns": echo.received_host_ns}
 
 
 def optional_columns(population: Population) -> dict[str, list[Any]]:
@@ -204,9 +212,17 @@ def _unpack_spikes(header: Header, parts: Sequence[Part], received_host_ns: int)
             unit_index=unit_index,
             sent_host_ns=header.integer("sent_host_ns", 0, MAX_SEQ),
             received_host_ns=received_host_ns,
+            echo=_echo(header),
         )
     except MisuseError as error:  # the peer broke the rule, not we
         raise WireError("span", str(error)) from error
+
+
+def _echo(header: Header) -> ClockEcho | None:
+    ping = header.optional_integer("ping", 0, MAX_SEQ)
+    if ping is None:
+        return None
+    return ClockEcho(ping, header.integer("ping_host_ns", 0, MAX_SEQ))
 
 
 def _unpack_hello(header: Header) -> Hello:
@@ -223,6 +239,9 @@ def _unpack_hello(header: Header) -> Hello:
             "session_start_utc must be a time such as 2019-01-19T08:54:18Z, "
             f"got {session_start_utc!r:.64}",
         )
+    clock_id = header.optional_text("clock_id") or ""
+    if clock_id and not CLOCK_ID.fullmatch(clock_id):
+        raise WireError("field", f"clock_id must be 16 hex digits, got {clock_id!r:.64}")
     try:
         population = Population([Unit(*values) for values in zip(*columns, strict=True)])
     except UserError as error:
@@ -244,6 +263,7 @@ def _unpack_hello(header: Header) -> Hello:
         is_lossless=bool(header.optional_integer("lossless", 0, 1)),
         session_start_utc=session_start_utc,
         table=header.optional_text("table") or "",
+        clock_id=clock_id,
     )
 
 

@@ -54,6 +54,7 @@ _SCALARS = frozenset(
         *("version", "stream", "run", "seq", "start_ns", "stop_ns", "n_spikes", "sent_host_ns"),
         *("next_seq", "source", "fingerprint", "stimulus", "presentation_id", "frame", "caption"),
         *("n_batches", "lossless", "session_start_utc", "table"),
+        *("ping", "ping_host_ns", "clock_id"),
     }
 )
 

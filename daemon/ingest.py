@@ -38,6 +38,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from contracts.address import check_connectable
@@ -51,6 +52,7 @@ from daemon.bin_ring import MAX_STREAMS
 from daemon.counters import Counters
 from daemon.hello_reader import HelloBudget, HelloReader
 from daemon.rate_limited_log import RateLimitedLog
+from daemon.source_clocks import SourceClocks
 from daemon.stream_clocks import Step
 from daemon.stream_registry import Accepted, StreamRegistry
 from peer_guard.bucket import TokenBucket
@@ -168,6 +170,7 @@ class Ingest:
         is_ahead: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.registry = registry
+        self.source_clocks = SourceClocks(clock)
         # Set by the caller once windows may be cut: `FastLoop.settle`.
         self.is_settled = False
         # The newest refused hello of each stream, by name; of 64 streams at most.
@@ -200,7 +203,8 @@ class Ingest:
         keys = keys or [None] * len(addresses)
         for address, of_address in zip(addresses, keys, strict=True):
             target = check_connectable(address, setting="ingest.connect")
-            reader = SourceReader(target, LIMITS, of_address)
+            next_ping = partial(self.source_clocks.next_ping, len(self._connections))
+            reader = SourceReader(target, LIMITS, of_address, next_ping)
             self._readers.append(reader)
             self.add(reader)
 
@@ -338,6 +342,7 @@ class Ingest:
             return ()
         match message:
             case SpikeBatch():
+                self.source_clocks.take(message, connection.number)
                 return self._accept(message)
             case StreamEnd() if self._has_ended(message):
                 return (message,)
@@ -416,6 +421,7 @@ class Ingest:
         if not is_new:
             return ()
         self.refusals.pop(hello.stream, None)
+        self.source_clocks.begin(hello, connection.number)
         connection.streams.add(hello.stream)
         streams = self.registry.streams
         connection.is_live = not all(streams[name].hello.is_lossless for name in connection.streams)

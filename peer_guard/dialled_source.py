@@ -8,6 +8,7 @@ from collections import deque
 
 from contracts.keys import ClientKeys
 from peer_guard.bucket import TokenBucket
+from peer_guard.clock_ping import ping_frames
 from peer_guard.curve import CurveClient
 from peer_guard.relay import CHUNK_BYTES
 from peer_guard.source_stream import Part, SourceLimits, SourceStream
@@ -91,6 +92,19 @@ class DialledSource:
         self.has_ended = not n_bytes
         self._answer()
         return n_bytes, n_bytes == wanted
+
+    def ping(self, number: int) -> None:
+        """Ask for the time on the source's clock; to be called once introductions are over.
+
+        Raises
+        ------
+        PeerViolation
+            If the source reads nothing any more.
+        OSError
+            If the connection is broken.
+        """
+        frames = ping_frames(number)
+        self._send(frames if self._curve is None else self._curve.seal(frames))
 
     def _answer(self) -> None:
         stream, curve = self.stream, self._curve

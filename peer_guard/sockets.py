@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 import zmq
 
@@ -22,10 +23,11 @@ def bind_guarded(
     *,
     setting: str,
     keys: ServerKeys | None = None,
+    on_ping: Callable[[int, bytes], None] | None = None,
 ) -> SubscriberGuard:
     """Bind an XPUB socket behind a guard that listens at an address, with or without keys.
 
-    Without, an address that other machines can reach is warned of.
+    Without, an address that other machines can reach is warned of. `on_ping` as for the guard.
 
     Raises
     ------
@@ -40,4 +42,4 @@ def bind_guarded(
     socket.set(zmq.IPC_FILTER_PID, os.getpid())
     socket.set(zmq.BACKLOG, MAX_CONNECTIONS)
     socket.bind(f"ipc://{inner}")
-    return SubscriberGuard(listening, inner, what=setting, keys=keys)
+    return SubscriberGuard(listening, inner, what=setting, keys=keys, on_ping=on_ping)

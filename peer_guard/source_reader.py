@@ -57,7 +57,8 @@ logger = logging.getLogger(__name__)
 class SourceReader(Guard):
     """Connects to a source, and subscribes to everything.
 
-    `take`, `read` and `poll_fds` are for one thread, the reader's.
+    `take`, `read` and `poll_fds` are for one thread, the reader's. `next_ping`, called by the
+    guard's thread, returns the number of a ping that is to be sent at once, or None.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class SourceReader(Guard):
         address: TcpAddress | IpcAddress,
         limits: SourceLimits,
         keys: ClientKeys | None = None,
+        next_ping: Callable[[], int | None] = lambda: None,
     ) -> None:
         super().__init__(str(address))
+        self._next_ping = next_ping
         if keys is None and leaves_machine(address):
             fields = {"address": str(address)}
             logger.warning("insecure: a source on another machine, without keys", extra=fields)
@@ -196,6 +199,7 @@ class SourceReader(Guard):
         with self._lock:
             source = self._source
             if source is not None and source.stream.is_ready:
+                self._ping(source)
                 if now_s - self._read_s > UNREAD_S:
                     n_before = len(self._messages)
                     while self._read():
@@ -211,6 +215,16 @@ class SourceReader(Guard):
             is_due = self._source is None and self._dialling is None and now_s >= self._due_s
         if is_due:  # without the lock: a look-up of a name may take seconds
             self._dial(now_s)
+
+    def _ping(self, source: DialledSource) -> None:
+        if (number := self._next_ping()) is None:
+            return
+        try:
+            source.ping(number)
+        except PeerViolation as violation:
+            self._drop(violation)
+        except OSError:
+            pass  # whoever reads next finds that it is broken
 
     def _wait_s(self, now_s: float) -> float:
         if self._source is not None:

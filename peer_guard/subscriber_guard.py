@@ -19,6 +19,7 @@ from contracts.address import MAX_REQUEST_BYTES
 from contracts.allow_list import ServerKeys
 from peer_guard import guard
 from peer_guard.bucket import TokenBucket
+from peer_guard.clock_ping import PING_TOPIC
 from peer_guard.curve import NOT_LISTED, CurveServer
 from peer_guard.guard import LOOK_S, Guard
 from peer_guard.listening import ListeningSocket, connect_unix
@@ -45,6 +46,9 @@ that the system suspends while it holds the interpreter's lock stops the loop th
 is sent to subscribers is delayed by as much.
 """
 
+PINGS_PER_S = 16.0
+"""Of all subscribers together, after which the guard does not rest: that would delay the answer."""
+
 MAX_TOPIC_BYTES = 262_144
 """Of all subscriptions together: libzmq takes about 100 bytes of memory for each of them."""
 
@@ -64,7 +68,8 @@ class _Subscriber(Connection):
     def __init__(
         self, outer: socket.socket, host: str, guard: SubscriberGuard, curve: CurveServer | None
     ) -> None:
-        self.stream = SubscriberStream(SubscriberLimits(request_bytes=MAX_REQUEST_BYTES))
+        limits = SubscriberLimits(request_bytes=MAX_REQUEST_BYTES)
+        self.stream = SubscriberStream(limits, asks=PING_TOPIC if guard.on_ping else b"")
         self.host = host
         self.curve = curve
         self._guard = guard
@@ -118,6 +123,8 @@ class SubscriberGuard(Guard):
     ``address`` is where it listens, with the port that was found free.
     ``n_ignored`` counts messages of subscribers that concern no topic, and which went no further.
     With `keys`, only who has one of the keys on their list is let in, and stays while it is there.
+    `on_ping` is called in its thread with a number of the subscriber and the topic of a ping;
+    without it a ping is a topic like any other.
     """
 
     def __init__(
@@ -127,9 +134,11 @@ class SubscriberGuard(Guard):
         *,
         what: str,
         keys: ServerKeys | None = None,
+        on_ping: Callable[[int, bytes], None] | None = None,
     ) -> None:
         super().__init__(what)
         self.address = listening.address
+        self.on_ping = on_ping
         self._keys = keys
         self.n_ignored = 0
         self.read_buffer = memoryview(bytearray(READ_BYTES))
@@ -138,6 +147,7 @@ class SubscriberGuard(Guard):
         self._inner = inner
         self._requests = TokenBucket(REQUESTS_PER_S, REQUESTS_AT_ONCE)
         self._accepts = TokenBucket(ACCEPTS_PER_S, ACCEPTS_AT_ONCE)
+        self._pings = TokenBucket(PINGS_PER_S, PINGS_PER_S)
         self._waiting: deque[_Subscriber] = deque()  # for their turn
         self._subscribers: set[_Subscriber] = set()
         self._hosts: Counter[str] = Counter()
@@ -165,7 +175,7 @@ class SubscriberGuard(Guard):
             self.n_ignored += stream.n_ignored - n_ignored
             self._n_topic_bytes += stream.topic_bytes - n_topic_bytes
         self._requests.spend(n_read)
-        self._has_taken |= n_read > 0
+        self._has_taken |= n_read > self._take_pings(subscriber)
         if self._n_topic_bytes > MAX_TOPIC_BYTES:
             self._drop_largest(subscriber)
         if stream.has_request:
@@ -174,6 +184,18 @@ class SubscriberGuard(Guard):
         if passed and subscriber.inner is None:
             subscriber.join_inner(connect_unix(self._inner))
         return passed
+
+    def _take_pings(self, subscriber: _Subscriber) -> int:
+        """Pass pings on; return how many requests they were, as far as no rest follows them."""
+        asked = subscriber.stream.asked
+        if not asked or self.on_ping is None:
+            return 0
+        for topic in asked:
+            self.on_ping(id(subscriber), topic)
+        n_asked = len(asked)
+        asked.clear()
+        self._pings.spend(n_asked)
+        return 2 * n_asked if self._pings.available(time.monotonic()) >= 0 else 0
 
     def _drop_largest(self, subscriber: _Subscriber) -> None:
         largest = max(self._subscribers, key=lambda other: other.stream.topic_bytes)

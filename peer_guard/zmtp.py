@@ -245,10 +245,15 @@ class SubscriberLimits:
 
 
 class SubscriberStream:
-    """What a subscriber sends: requests, of which only those that concern topics are passed on."""
+    """What a subscriber sends: requests, of which only those that concern topics are passed on.
 
-    def __init__(self, limits: SubscriberLimits) -> None:
+    Topics that begin with `asks`, if it is given, are no subscriptions: `asked` collects them.
+    """
+
+    def __init__(self, limits: SubscriberLimits, *, asks: bytes = b"") -> None:
         self._limits = limits
+        self._asks = asks
+        self.asked: list[bytes] = []
         self._handshake = Handshake(frozenset((b"SUB", b"XSUB")))
         self._passed = bytearray()  # of the handshake
         self._data = bytearray()  # after it
@@ -326,6 +331,10 @@ class SubscriberStream:
             action, topic = _ACTIONS.get(body[:1]), body[1:]
         if action is None:
             self.n_ignored += 1
+            return False
+        if self._asks and topic.startswith(self._asks):
+            if action:
+                self.asked.append(topic)
             return False
         if not action:
             if topic not in self._topics:

@@ -18,12 +18,13 @@ import zmq
 
 from contracts.address import check_bindable
 from contracts.allow_list import ServerKeys
-from contracts.clock import NS_PER_S, Clock
+from contracts.clock import NS_PER_S, Clock, host_clock_id
 from contracts.errors import UserError
 from contracts.spikes import Hello, Mark, SpikeBatch, StreamEnd
 from contracts.wire import pack
 from contracts.wire_header import Part
 from peer_guard.sockets import bind_guarded
+from stream_sources.clock_pings import ClockPings
 
 QUEUE_MESSAGES = 1000
 """Messages that wait for one subscriber: 10 s of 10 ms batches."""
@@ -82,10 +83,11 @@ class SpikePublisher:
         )
         self.totals = StreamTotals()
         self.n_subscribers = 0
-        self._hello = replace(hello, is_lossless=is_lossless)
-        self._next_seq = hello.next_seq
         self._clock = clock
+        self._pings = ClockPings(clock)
         self._is_lossless = is_lossless
+        self._hello = self._own(hello)
+        self._next_seq = hello.next_seq
         self._next_hello_ns = 0
         self._socket = context.socket(zmq.XPUB)
         self._socket.set(zmq.SNDHWM, QUEUE_MESSAGES)
@@ -95,7 +97,9 @@ class SpikePublisher:
         # With it a full queue is an error (EAGAIN) that `_try` sees; without it a silent drop.
         self._socket.set(zmq.XPUB_NODROP, int(is_lossless))
         try:
-            self._guard = bind_guarded(self._socket, wanted, setting="--bind", keys=keys)
+            self._guard = bind_guarded(
+                self._socket, wanted, setting="--bind", keys=keys, on_ping=self._pings.add
+            )
         except UserError:
             self._socket.close()
             raise
@@ -112,7 +116,7 @@ class SpikePublisher:
 
     def begin(self, hello: Hello) -> None:
         """Begin a new run, whose units may be others; its batches are counted from `next_seq`."""
-        self._hello = replace(hello, is_lossless=self._is_lossless)
+        self._hello = self._own(hello)
         self._next_seq = hello.next_seq
         self.totals = StreamTotals()
         self._next_hello_ns = 0
@@ -135,7 +139,8 @@ class SpikePublisher:
         `should_give_up` is called while it waits. Returns False if it was given up.
         """
         if isinstance(message, SpikeBatch):
-            message = replace(message, sent_host_ns=self._clock.now_ns())
+            echo = self._pings.take()
+            message = replace(message, sent_host_ns=self._clock.now_ns(), echo=echo)
         if not self._send(pack(message), should_give_up):
             return False
         if isinstance(message, SpikeBatch):
@@ -177,6 +182,10 @@ class SpikePublisher:
     def wait(self) -> None:
         """Wait, after `close` and the end of the context, until all of it is with subscribers."""
         self._guard.wait()
+
+    def _own(self, hello: Hello) -> Hello:
+        """Return a hello, perhaps one that was recorded, with what is true of this publisher."""
+        return replace(hello, is_lossless=self._is_lossless, clock_id=host_clock_id())
 
     def _send(self, parts: list[Part], should_give_up: Callable[[], bool]) -> bool:
         """Send once, newcomers greeted before."""

@@ -227,6 +227,9 @@ class Gauges:
     narrator_windows: int = 0
     ingest_lag_seconds: float = 0.0
     stream_lag_seconds: dict[str, float] = field(default_factory=dict)
+    source_delay_seconds: dict[str, float] = field(default_factory=dict)
+    source_clock_offset_seconds: dict[str, float] = field(default_factory=dict)
+    source_clock_error_seconds: dict[str, float] = field(default_factory=dict)
     confidence: dict[str, float] = field(default_factory=dict)
 
     def note_confidence(self, population: str, confidence: float | None) -> None:
@@ -272,6 +275,28 @@ GAUGES = (
         "stream_lag_seconds",
         "Seconds since the newest batch of each stream arrived. Beyond ingest.stream_timeout_s "
         "the stream is blind.",
+        label="stream",
+    ),
+    MetricFamily(
+        "source_delay_seconds",
+        "Longest time from the sending of a batch by its source to its receipt, within a second; a "
+        "source's clock on another machine is corrected by source_clock_offset_seconds. Missing "
+        "where that is not known. To be added to the latency of narrations and triggers. High: "
+        "the network, or the fast loop (ingest_lag_seconds).",
+        label="stream",
+    ),
+    MetricFamily(
+        "source_clock_offset_seconds",
+        "The daemon's clock minus that of each source on another machine, estimated by round "
+        "trips. Their zeros are the starts of the machines, so that any number is right. A jump: "
+        "that machine was started anew, or slept.",
+        label="stream",
+    ),
+    MetricFamily(
+        "source_clock_error_seconds",
+        "How far source_clock_offset_seconds may be off, either way: half of a round trip, and a "
+        "millisecond for each second since. Rising: pings are not answered; the source sends no "
+        "batches, or the link is cut.",
         label="stream",
     ),
     MetricFamily(

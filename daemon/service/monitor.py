@@ -208,6 +208,10 @@ class Monitor:
             name: ns_to_second(now_ns - stream.last_received_host_ns)
             for name, stream in components.registry.streams.items()
         }
+        clocks = components.loop.ingest.source_clocks.report()
+        gauges.source_delay_seconds = clocks.delay_s
+        gauges.source_clock_offset_seconds = clocks.offset_s
+        gauges.source_clock_error_seconds = clocks.error_s
 
     def _stall(self, now_ns: int) -> str:
         """Return why no window becomes complete although batches arrive; empty if some do."""

@@ -27,7 +27,7 @@ from typing import IO, Any, cast
 
 from mcap.writer import CompressionType, Writer
 
-from contracts.clock import NS_PER_S, Clock
+from contracts.clock import BOOT_ID, NS_PER_S, Clock
 from contracts.errors import UserError
 from contracts.journal import (
     IDENTITY,
@@ -51,8 +51,6 @@ PART_NS = 600 * NS_PER_S
 
 STATE = frozenset({"hello", "units", "daemon"})
 """Kinds of messages without which others cannot be read; each part begins with the newest."""
-
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class CannotRecordError(UserError):

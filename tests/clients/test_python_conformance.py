@@ -27,9 +27,11 @@ from neurrate_client import (
     Units,
 )
 from neurrate_client import source_messages as theirs
+from neurrate_client.host_clock import clock_id as client_clock_id
 from neurrate_client.reader import UnreadableError, parse
 
 from contracts import clock, population, spikes, wire, wire_header
+from contracts.clock import host_clock_id
 from contracts.daemon_json import pack_daemon
 from contracts.displays import pack_probes, pack_rates
 from contracts.narration import PartialNarration
@@ -331,6 +333,11 @@ def test_what_are_no_integers_is_refused(values, code):
     """Nothing is rounded, cut or reinterpreted."""
     with pytest.raises(theirs.InvalidMessageError, match="times_ns are"):
         theirs.integers("times_ns", values, code)
+
+
+def test_the_clock_has_the_daemons_name_for_it():
+    """Else a daemon on this machine would ask how far off its own clock is."""
+    assert client_clock_id() == host_clock_id() != ""
 
 
 def test_the_wheel_needs_two_packages_and_nothing_of_ours():

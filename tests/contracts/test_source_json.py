@@ -37,7 +37,7 @@ def test_unit_table_there_and_back(hello):
     """All that does not change within a run."""
     topic, payload = pack_units(hello)
     assert topic == f"units.{hello.stream}".encode()
-    facts = replace(hello, next_seq=0, is_lossless=False)
+    facts = replace(hello, next_seq=0, is_lossless=False, clock_id="")
     assert is_same(units_of(load(payload)), facts)
     assert load(as_repeat(payload))["repeat"] is True
 

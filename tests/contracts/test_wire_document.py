@@ -14,7 +14,7 @@ import pytest
 
 from contracts import clock, population, spikes, wire, wire_header
 from contracts.population import Population, Unit
-from contracts.spikes import Hello, Mark, SourceMessage, SpikeBatch, StreamEnd
+from contracts.spikes import ClockEcho, Hello, Mark, SourceMessage, SpikeBatch, StreamEnd
 from contracts.wire import pack, unpack
 from daemon.counters import Counters
 from daemon.ingest import Ingest
@@ -32,6 +32,11 @@ VECTORS: dict[str, SourceMessage] = {
         np.array([1_000_000_000, 1_005_000_000, 1_009_999_999], np.int64),
         np.array([1, 0, 100_000], np.uint32), sent_host_ns=123_456_789,
     ),
+    "spikes: none, and the answer to a ping": SpikeBatch(
+        "probeA", RUN, 8, 1_010_000_000, 1_020_000_000,
+        np.empty(0, np.int64), np.empty(0, np.uint32), sent_host_ns=134_456_789,
+        echo=ClockEcho(81_985_529_216_486_895, 131_072_000),
+    ),
     "spikes: none, before the session's zero": SpikeBatch(
         "rig-1_b", RUN, 0, -10_000_000, 0, np.empty(0, np.int64), np.empty(0, np.uint32)
     ),
@@ -43,6 +48,9 @@ VECTORS: dict[str, SourceMessage] = {
     "hello: an id outside ASCII": Hello("probeA", RUN, "", Population([Unit('é"😀')])),
     "hello: of a source that waits": Hello(
         "probeA", RUN, "", Population([Unit("950901", "probeA")]), is_lossless=True
+    ),
+    "hello: of a source that answers pings": Hello(
+        "probeA", RUN, "", Population([Unit("950901", "probeA")]), clock_id="fedcba9876543210"
     ),
     "hello: where its units are": Hello(
         "probeA", RUN, "nwb:715093703",

@@ -6,8 +6,8 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 
 import psutil
 import pytest
@@ -37,13 +37,21 @@ from tests.support.zmtp_peer import (
 class _GuardedPublisher:
     """An XPUB socket behind its guard."""
 
-    def __init__(self, context: Context, *, queue_messages: int = 1000) -> None:
+    def __init__(
+        self,
+        context: Context,
+        *,
+        queue_messages: int = 1000,
+        on_ping: Callable[[int, bytes], None] | None = None,
+    ) -> None:
         self.socket = context.socket(zmq.XPUB)
         self.socket.set(zmq.LINGER, 0)
         self.socket.set(zmq.SNDHWM, queue_messages)
         self.socket.set(zmq.XPUB_VERBOSE, 1)
         wanted = check_bindable("tcp://127.0.0.1:*", setting="test", is_insecure=False)
-        self.guard: SubscriberGuard = bind_guarded(self.socket, wanted, setting="test")
+        self.guard: SubscriberGuard = bind_guarded(
+            self.socket, wanted, setting="test", on_ping=on_ping
+        )
 
     def close(self) -> None:
         self.socket.close()
@@ -116,6 +124,32 @@ def test_whoever_breaks_a_rule_is_disconnected(sent, reason, publisher, good):
     assert dropped == {reason: 1}
     assert publisher.requests() == []
     assert_untouched(publisher, good)
+
+
+def test_a_ping_is_no_subscription(context: Context):
+    """Where pings are taken they go to whoever answers; nothing of them is kept or passed on."""
+    asked: list[tuple[int, bytes]] = []
+    topic = b"ping.%016x"
+    with closing(_GuardedPublisher(context, on_ping=lambda *ping: asked.append(ping))) as pinged:
+        with connected(pinged.guard.address) as peer:
+            introduce(peer, b"SUB")
+            for number in range(2000):  # more than a subscriber may have topics
+                peer.sendall(frame(b"\x01" + topic % number) + frame(b"\x00" + topic % number))
+            peer.sendall(frame(b"\x01last"))
+            assert pinged.socket.poll(20_000)
+            assert pinged.requests() == [b"\x01last"]
+        assert [one for _, one in asked] == [topic % number for number in range(2000)]
+        assert len({number for number, _ in asked}) == 1
+        assert not any(pinged.guard.dropped.values())
+
+
+def test_a_ping_is_a_topic_where_nobody_answers(publisher, good):
+    """As for a daemon's socket."""
+    with connected(publisher.guard.address) as peer:
+        introduce(peer, b"SUB")
+        peer.sendall(frame(b"\x01ping.0000000000000001"))
+        assert publisher.socket.poll(5000)
+        assert publisher.requests() == [b"\x01ping.0000000000000001"]
 
 
 def test_message_that_never_ends_takes_no_memory(publisher, good):

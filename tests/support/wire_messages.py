@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from contracts.clock import MAX_SESSION_NS
 from contracts.population import Population, Unit
-from contracts.spikes import MAX_SPAN_NS, Hello, Mark, SourceMessage, SpikeBatch, StreamEnd
+from contracts.spikes import (
+    MAX_SPAN_NS,
+    ClockEcho,
+    Hello,
+    Mark,
+    SourceMessage,
+    SpikeBatch,
+    StreamEnd,
+)
 from contracts.wire_header import MAX_CHANNEL, MAX_SEQ, MAX_TEXT, MAX_UM, NUMBER_COLUMNS
 
 STREAMS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
@@ -38,6 +46,7 @@ def spike_batches(draw: st.DrawFn) -> SpikeBatch:
             dtype=np.uint32,
         ),
         sent_host_ns=draw(SEQS),
+        echo=draw(st.none() | st.builds(ClockEcho, SEQS, SEQS)),
     )
 
 
@@ -67,6 +76,7 @@ HELLOS = st.builds(
     is_lossless=st.booleans(),
     session_start_utc=st.sampled_from(["", "0001-01-01T00:00:00Z", "2019-01-19T08:54:18.001Z"]),
     table=st.sampled_from(["", "x" * MAX_TEXT]),
+    clock_id=st.just("") | RUNS,
 )
 MARKS = st.builds(
     Mark,

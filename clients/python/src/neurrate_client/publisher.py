@@ -17,6 +17,7 @@ import zmq
 
 from neurrate_client import source_messages as wire
 from neurrate_client.addresses import check_bindable
+from neurrate_client.host_clock import Pings, clock_id
 from neurrate_client.keys import ClientCheck, FilePath
 from neurrate_client.source_messages import InvalidMessageError, Unit
 
@@ -95,9 +96,11 @@ class Publisher:
         facts = {
             "session_start_utc": wire.utc(session_start_utc) if session_start_utc else "",
             "table": wire.text("table", table),
+            "clock_id": clock_id(),
         }
         columns = wire.unit_columns(units)
         self.n_subscribers = 0
+        self._pings = Pings()
         self._stop_ns: int | None = None
         self._stream, self._n_units, self._lossless = stream, len(units), lossless
         self._source = wire.text("source", source)
@@ -158,6 +161,7 @@ class Publisher:
         stop_ns = wire.integer("stop_ns", stop_ns, -wire.MAX_SESSION_NS, wire.MAX_SESSION_NS)
         self._check_span(start_ns, stop_ns)
         times, units = self._spikes(start_ns, stop_ns, times_ns, unit_index)
+        self._read_subscriptions()
         now_ns = time.monotonic_ns()
         fields = {
             "seq": self.n_batches,
@@ -165,6 +169,7 @@ class Publisher:
             "stop_ns": stop_ns,
             "n_spikes": len(times),
             "sent_host_ns": now_ns,
+            **self._pings.answer(),
         }
         self._warn_of_silence(now_ns)
         self._send("spikes", fields, wire.little_endian(times), wire.little_endian(units))
@@ -383,6 +388,7 @@ class Publisher:
             self._client_check.answer()
         while int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
             request = self._socket.recv()
+            self._pings.take_request(request)
             if not b"spikes".startswith(request[1:7]):
                 continue
             if request[:1] == b"\x01":
