@@ -29,7 +29,7 @@ def rehearse(
     A simulated animal watches movies. Its spikes are planted in raw voltages; an emulated SpikeGLX
     records them; the online sorter is calibrated on the first minutes and an encoder trained on
     them; the rest is sorted and narrated while it is recorded. Narrations are compared with what
-    was shown, beside those from perfect spikes and from an offline sorting. Takes about 20 minutes
+    was shown, beside those from perfect spikes and from an offline sorting. Takes about 12 minutes
     of processor time.
 
     Examples

@@ -59,9 +59,9 @@ class RehearsalSizes:
 FULL = RehearsalSizes(
     n_units=48,
     n_channels=64,
-    train_scenes=360,
+    train_scenes=480,
     train_scene_frames=15,
-    test_scenes=80,
+    test_scenes=120,
     training_epochs=8,
     encoder_size="small",
     sorter="lupin",
