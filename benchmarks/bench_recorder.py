@@ -217,10 +217,10 @@ def draw(path: Path, costs: dict[SpikeLoad, dict[str, Figure]]) -> None:
                 medians = [costs[load][name].median for load in of_values.values()]
                 axes.plot(range(len(of_values)), medians, marker=".", color=colour)
                 axes.set_xticks(range(len(of_values)), [f"{value:,}" for value in of_values])
-                axes.set_ylim(bottom=0)
             grid[1, column].set_xlabel(label)
-        grid[0, 0].set_ylabel(CPU)
-        grid[1, 0].set_ylabel(BYTES)
+        for axes, name in zip(grid[:, 0], (CPU, BYTES), strict=True):
+            axes.set_ylabel(name)
+            axes.set_ylim(bottom=0)  # of the whole row, once all of it is drawn
 
 
 def kills(folder: Path, n_kills: int, options: Options) -> tuple[list[MeasuredRow], list[Figure]]:
