@@ -38,6 +38,7 @@ def report_figure(path: Path, size_in: tuple[float, float], *, dpi: int = 150) -
         "axes.spines.right": False,
         "axes.titlesize": 9,
         "font.size": 9,
+        "svg.hashsalt": "neurrate",  # else the ids inside are random
         "text.parse_math": False,  # a dollar in the name of an area is no formula
     }
     with mpl.rc_context(style):

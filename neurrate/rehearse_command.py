@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from contracts.atomic_files import check_folder_writable, check_writable
 from contracts.errors import UserError
 from contracts.temporary_folder import TemporaryFolder
-from neurrate.arguments import JsonOption, Seed
+from neurrate.arguments import JsonOption, Seed, command_text
 from neurrate.tables import print_table, write_json
 
 PAGE, PICTURE = "rehearsal.html", "rehearsal.png"
@@ -72,9 +71,7 @@ def rehearse(
         raise UserError(f"{keep} is there already. Name a new folder to keep things in.")
     if keep is not None:
         check_folder_writable(keep)
-    command = shlex.join(
-        ["neurrate", "rehearse", *(["--quick"] if quick else []), "--seed", str(seed)]
-    )
+    command = command_text("rehearse", *(["--quick"] if quick else []), seed=seed)
     with ExitStack() as stack:
         folder = keep or stack.enter_context(TemporaryFolder("neurrate-rehearse-"))
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,7 +10,7 @@ from cyclopts import Parameter, validators
 
 from contracts import atomic_files
 from contracts.atomic_files import check_writable
-from neurrate.arguments import JsonOption, Seed
+from neurrate.arguments import JsonOption, Seed, Threads, command_text
 from neurrate.tables import print_table, write_json
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 Windows = Annotated[int, Parameter(validator=validators.Number(gte=2, lte=5_000))]
 """Two or more: chance compares a window with another. Every sentence is compared with the caption
 of every window."""
-
-Threads = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=256))]
 
 N_WINDOWS = 100
 
@@ -120,15 +117,14 @@ def score(
 
 def _command(request: CaptionScoreRequest) -> str:
     """Return the command without what changes no number."""
-    words = ["neurrate", "score", str(request.bundle), str(request.dataset)]
-    words += ["--windows", str(request.windows)]
-    options = {
-        "--populations": request.populations or None,
-        "--narrator": None if request.narrator == "llava" else request.narrator,
-        "--model": request.model,
-        "--sentence-model": request.sentence_model,
-        "--seed": request.seed or None,
-    }
-    for name, value in options.items():
-        words += [] if value is None else [name, str(value)]
-    return shlex.join(words)
+    return command_text(
+        "score",
+        request.bundle,
+        request.dataset,
+        windows=request.windows,
+        populations=request.populations or None,
+        narrator=None if request.narrator == "llava" else request.narrator,
+        model=request.model,
+        sentence_model=request.sentence_model,
+        seed=request.seed or None,
+    )

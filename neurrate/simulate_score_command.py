@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +11,7 @@ from cyclopts import Parameter, validators
 from contracts.atomic_files import check_writable
 from contracts.errors import DependencyError, UserError, listed
 from contracts.temporary_folder import TemporaryFolder
-from neurrate.arguments import Count, JsonOption, Seed
+from neurrate.arguments import Count, JsonOption, Seed, command_text
 from neurrate.tables import print_table, write_json
 from simulation.seeds import SEEN, UNSEEN_SCORE
 
@@ -130,11 +129,10 @@ def _command(
     bundle: Path | None, model: str | None, *, scenes: int, pairs: int, seed: int, sbert: bool
 ) -> str:
     """Return the command without what changes no number."""
-    words = ["neurrate", "simulate", "score"]
-    words += [] if bundle is None else ["--bundle", str(bundle)]
-    words += [] if model is None else ["--model", model]
-    words += ["--scenes", str(scenes), "--pairs", str(pairs), "--seed", str(seed)]
-    return shlex.join(words + ([] if sbert else ["--no-sbert"]))
+    text = command_text(
+        "simulate", "score", bundle=bundle, model=model, scenes=scenes, pairs=pairs, seed=seed
+    )
+    return text if sbert else f"{text} --no-sbert"
 
 
 def _show(report: Report) -> None:

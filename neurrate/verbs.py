@@ -28,6 +28,7 @@ VERBS = {
     "train": Verb("train_command:train", "Train an encoder on a data set, and evaluate it."),
     "export": Verb("export_command:export", "Make a bundle of a trained encoder."),
     "score": Verb("score_command:score", "Score narrations of a recording by its captions."),
+    "evaluate": Verb("evaluate_command:evaluate", "Answer the paper's questions, with controls."),
     "doctor": Verb("doctor_command:doctor", "Show what is installed and what is missing."),
     "inspect": Verb("inspect_command:inspect", "Show what is in a recording or a bundle."),
 }

@@ -14,7 +14,7 @@ from contracts.errors import UserError
 from contracts.manifest import Manifest
 from contracts.population import CONTROLS, Population, Selection
 from contracts.selection_text import split_names
-from encoder_training.data_set.prepared import FrameTable
+from encoder_training.data_set.prepared import FrameTable, PreparedSet
 from encoder_training.data_set.prepared_facts import load_facts
 from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.data_set.training_set import TrainingSet, thinned
@@ -61,18 +61,25 @@ class CaptionedWindows:
         return tuple(self.frames.label(frame) for frame in self.data.frame[self.rows].tolist())
 
 
-def captioned_windows(manifest: Manifest, dataset: Path, *, at_most: int) -> CaptionedWindows:
+def captioned_windows(
+    manifest: Manifest, dataset: Path, *, at_most: int, may_be_unnamed: bool = False
+) -> CaptionedWindows:
     """Choose held-out windows with captions, evenly thinned.
 
-    Windows are those of the data set at the bundle's lag.
+    Windows are those of the data set at the bundle's lag. With `may_be_unnamed` a bundle that
+    names no data set is taken, if its units and window are those of this one.
 
     Raises
     ------
     UserError
         If the bundle was made from another data set, or its captions cannot be scored.
     """
-    _check_same_data(manifest, dataset)
+    is_named = bool(manifest.model.training_data.sha256)
+    if is_named or not may_be_unnamed:
+        _check_same_data(manifest, dataset)
     prepared = load_prepared(dataset, check_hashes=True)
+    if not is_named:
+        _check_same_units(manifest, prepared, dataset)
     frames = prepared.frames
     has_caption = np.array([bool(caption.strip()) for caption in frames.captions])
     if not has_caption.any():
@@ -140,6 +147,18 @@ def _bootstrap_groups(
     if len(distinct) < len(np.unique(run)):
         return caption.astype(np.int64), "captions"
     return run, runs
+
+
+def _check_same_units(manifest: Manifest, prepared: PreparedSet, dataset: Path) -> None:
+    spec, window = manifest.window_spec, prepared.window
+    is_same_window = (window.rate, window.n_bins) == (spec.rate, spec.n_bins)
+    if prepared.population != manifest.population or not is_same_window:
+        raise UserError(
+            f"the bundle {manifest.folder} names no data set, so the one given must have its "
+            f"{len(manifest.population)} units and its windows of {spec.n_bins} bins; {dataset} "
+            f"has {len(prepared.population)} units and {window.n_bins} bins, and not all are the "
+            "same. Prepare a recording of these units under the same conditions (--units, --bins)."
+        )
 
 
 def _check_same_data(manifest: Manifest, dataset: Path) -> None:

@@ -5,77 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from shutil import copytree
 
-import numpy as np
 import pytest
-import torch
 
-from contracts.manifest import LanguageModel, load_manifest, write_manifest
-from encoder_export.bundle import BundleFacts, write_bundle
-from encoder_export.export import reference_frames
-from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.prepared_files import load_prepared, write_prepared
-from encoder_training.data_set.training_set import measure_scaling
-from encoder_training.model import EncoderSpec, PatchEncoder
-from evaluation.narrations.sbert import word_salads
 from neurrate.cli import main
-from tests.support.prepared import prepared_set
-from tests.support.sentence_models import write_tiny_bert
-from tests.support.tiny_bundle import TINY_GRID, shallow_encoders
+from tests.support.captioned_bundle import copy_bundle, write_captioned_inputs
 
-LAG_NS = 100_000_000
 DEFAULTS = ["all", "area:CA1", "area:LGd", "area:VISp", "shuffled", "silent"]
-
-
-def _prepared(model: Path) -> PreparedSet:
-    small = prepared_set(n_frames=240, n_repeats=3)
-    of_scene = np.random.default_rng(0).normal(size=(80, TINY_GRID.n_patches, TINY_GRID.dim))
-    return replace(
-        small,
-        grid=TINY_GRID,
-        targets=of_scene.repeat(3, axis=0).astype(np.float16),
-        language_model=LanguageModel(model_id=str(model)),
-    )
-
-
-@shallow_encoders()
-def _write_bundle(folder: Path, prepared: PreparedSet) -> None:
-    data, parts = prepared.windows(LAG_NS)
-    torch.manual_seed(0)
-    write_bundle(
-        folder,
-        PatchEncoder(EncoderSpec.tiny(len(prepared.population), TINY_GRID)),
-        BundleFacts(
-            population=prepared.population,
-            scaling=measure_scaling(data, parts.train),
-            window=data.window,
-            language_model=prepared.language_model,
-            training_data=prepared.training_data,
-            trained=True,
-            command="tests",
-            scores={},
-        ),
-        references=reference_frames(prepared, data, parts),
-    )
-
-
-def _copy_bundle(bundle: Path, folder: Path, *, sha256: str) -> None:
-    """Write the same encoder as one that was trained on the data set of that sha256."""
-    copytree(bundle, folder)
-    model = load_manifest(folder).model
-    training_data = model.training_data.model_copy(update={"sha256": sha256})
-    write_manifest(folder, model.model_copy(update={"training_data": training_data}))
 
 
 @pytest.fixture(scope="module")
 def inputs(tiny_llava, tmp_path_factory):
     """Return a folder with a bundle, its data set and a sentence model."""
     folder = tmp_path_factory.mktemp("score")
-    write_prepared(folder / "data", _prepared(tiny_llava))
-    prepared = load_prepared(folder / "data")
-    _write_bundle(folder / "bundle", prepared)
-    write_tiny_bert(folder / "bert", [*prepared.frames.captions, *word_salads(0)])
+    write_captioned_inputs(folder, tiny_llava)
     return folder
 
 
@@ -137,8 +81,8 @@ def test_windows_and_populations_are_those_that_are_named(inputs, tmp_path):
 
 def test_another_data_set_is_refused(inputs, tmp_path, capsys):
     """Both sha256 stand in one sentence, and so does a bundle that names none."""
-    _copy_bundle(inputs / "bundle", tmp_path / "other", sha256="a" * 64)
-    _copy_bundle(inputs / "bundle", tmp_path / "random", sha256="")
+    copy_bundle(inputs / "bundle", tmp_path / "other", sha256="a" * 64)
+    copy_bundle(inputs / "bundle", tmp_path / "random", sha256="")
     for bundle, problem in (("other", "sha256 aaaaaaaaaaaa"), ("random", "names none")):
         assert main(["score", str(tmp_path / bundle), str(inputs / "data")]) == 2
         assert problem in capsys.readouterr().err
@@ -153,7 +97,7 @@ def test_captions_must_be_there_and_differ(inputs, tmp_path, capsys, caption, pr
     same = replace(prepared.frames, captions=(caption,) * len(prepared.frames.captions))
     write_prepared(tmp_path / "data", replace(prepared, frames=same))
     trained_on = load_prepared(tmp_path / "data").training_data
-    _copy_bundle(inputs / "bundle", tmp_path / "bundle", sha256=trained_on.sha256)
+    copy_bundle(inputs / "bundle", tmp_path / "bundle", sha256=trained_on.sha256)
     assert main(["score", str(tmp_path / "bundle"), str(tmp_path / "data")]) == 2
     assert problem in capsys.readouterr().err
 
@@ -166,7 +110,7 @@ def test_windows_without_a_caption_are_left_out(inputs, tmp_path, capsys):
         tmp_path / "data", replace(prepared, frames=replace(prepared.frames, captions=some))
     )
     trained_on = load_prepared(tmp_path / "data").training_data
-    _copy_bundle(inputs / "bundle", tmp_path / "bundle", sha256=trained_on.sha256)
+    copy_bundle(inputs / "bundle", tmp_path / "bundle", sha256=trained_on.sha256)
     file = tmp_path / "scores.json"
     words = ["score", str(tmp_path / "bundle"), str(tmp_path / "data"), "--json", str(file)]
     words += ["--narrator", "retrieval", "--sentence-model", str(inputs / "bert")]

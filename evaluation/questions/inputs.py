@@ -1,0 +1,228 @@
+"""What every question starts from: windows, captions, positions, a sentence model and the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import UserError, listed
+from contracts.manifest import Manifest, load_manifest
+from contracts.population import Selection
+from daemon.service.settings import NarratorSettings
+from encoder_training.data_set.prepared_facts import load_facts
+from encoder_training.evaluation.masked_encoder import populations
+from evaluation.caption_scores.inputs import CaptionedWindows, captioned_windows
+from evaluation.caption_scores.narrating import Narrated
+from evaluation.narrations.sbert import SentenceEncoder, load_sentence_model
+from evaluation.questions.chance import Positions, minimal_lags
+from evaluation.questions.narration_store import NarrationStore, Source
+from simulation.scenes.facts import Facts
+
+STORE = "narrations.sqlite"
+"""In the folder of results."""
+
+RETRIEVAL = "nearest caption"
+"""The narrator that gives the caption of the nearest training frame, all units."""
+
+
+FEWEST_UNITS = 3
+"""Of an area or cell type that is narrated."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateRequest:
+    """The options of ``neurrate evaluate``, as `neurrate.evaluate_command` describes them."""
+
+    bundle: Path
+    dataset: Path
+    out: Path
+    windows: int
+    model: str | None
+    sentence_model: str | None
+    facts: Path | None
+    device: str
+    workers: int
+    seed: int
+    command: str
+
+
+@dataclass(eq=False)
+class VectorCache:
+    """A sentence model that reads every sentence once, whichever question asks."""
+
+    encoder: SentenceEncoder
+    known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+
+    def encode(self, sentences: list[str]) -> NDArray[np.float32]:
+        """Return one vector a sentence, shape (n, dim), float32, of length 1."""
+        new = sorted(set(sentences) - self.known.keys())
+        if new:
+            self.known.update(zip(new, self.encoder.encode(new), strict=True))
+        return np.stack([self.known[sentence] for sentence in sentences])
+
+    def vectors(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Return the same, with zeros for a text without words, float64."""
+        has_words = np.array([bool(text.strip()) for text in texts])
+        vectors: NDArray[np.float64] = self.encode(list(texts)).astype(np.float64)
+        return np.where(has_words[:, np.newaxis], vectors, 0.0)
+
+
+@dataclass(eq=False)
+class EvaluationInputs:
+    """What the questions share."""
+
+    request: EvaluateRequest
+    manifest: Manifest
+    windows: CaptionedWindows
+    sentences: VectorCache
+    split: str  # Kind of what was held out, as in ``neurrate prepare --split``
+
+    @cached_property
+    def positions(self) -> Positions:
+        """The frames of the windows."""
+        frame = self.windows.data.frame[self.windows.rows]
+        return Positions.of(self.windows.frames.movie[frame], self.windows.frames.number[frame])
+
+    @cached_property
+    def captions(self) -> tuple[str, ...]:
+        """The caption of each position."""
+        of_window = self.windows.captions
+        return tuple(of_window[window] for window in self.positions.first_window.tolist())
+
+    @cached_property
+    def caption_vectors(self) -> NDArray[np.float64]:
+        """Vectors of the captions of positions, shape (n_positions, dim)."""
+        return self.sentences.vectors(self.captions)
+
+    @cached_property
+    def minimal_lags(self) -> tuple[int, ...]:
+        """From which distance on captions are unrelated, in positions, for each movie."""
+        return minimal_lags(self.caption_vectors @ self.caption_vectors.T, self.positions)
+
+    @property
+    def positions_of_group(self) -> float:
+        """How many positions one group of the windows has: a run of a second, or a caption."""
+        return len(self.positions) / len(np.unique(self.windows.group))
+
+    @cached_property
+    def selections(self) -> dict[str, Selection]:
+        """All units, each area and cell type of `FEWEST_UNITS`, and the controls, by expression."""
+        population = self.manifest.population
+        controls = {name: population.select(name) for name in population.controls}
+        return {**populations(population, fewest=FEWEST_UNITS), **controls}
+
+    @property
+    def movie_of_window(self) -> list[str]:
+        """The name of each window's movie."""
+        frames = self.windows.frames
+        return [frames.movies[m] for m in frames.movie[self.windows.data.frame[self.windows.rows]]]
+
+    def narrate(
+        self, sources: Sequence[Source], *, backend: str = "llava"
+    ) -> dict[str, list[Narrated]]:
+        """Return one narration of each window, by the name of each source."""
+        request = self.request
+        settings = NarratorSettings.model_validate(
+            {"backend": backend, "model": request.model, "device": request.device, "threads": 1}
+        )
+        store = NarrationStore(
+            request.out / STORE, request.bundle, request.dataset, settings, request.workers
+        )
+        return store.narrate(self.windows.data, self.windows.rows, sources)
+
+    def texts(self, sources: Sequence[Source]) -> dict[str, tuple[str, ...]]:
+        """Return the sentences alone."""
+        narrated = self.narrate(sources)
+        return {name: tuple(one.text for one in of) for name, of in narrated.items()}
+
+    def likeness(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Return the cosine of each window's sentence with each position's caption."""
+        cosines: NDArray[np.float64] = self.sentences.vectors(texts) @ self.caption_vectors.T
+        return cosines
+
+    def facts(self) -> tuple[Facts, ...] | None:
+        """Return what is true of each window's frame; None without ``--facts``.
+
+        Raises
+        ------
+        UserError
+            If the folder lacks a movie or a frame.
+        """
+        if self.request.facts is None:
+            return None
+        frame = self.windows.data.frame[self.windows.rows]
+        numbers = self.windows.frames.number[frame].tolist()
+        names = self.movie_of_window
+        of_movie = {name: _read_facts(self.request.facts, name) for name in sorted(set(names))}
+        missing = [
+            f"{name} {number}"
+            for name, number in zip(names, numbers, strict=True)
+            if number not in of_movie[name]
+        ]
+        if missing:
+            raise UserError(
+                f"--facts must have every frame that is scored, and {self.request.facts} lacks "
+                f"{len(missing)}: {listed(missing)}. Name the folder of this recording's movies."
+            )
+        return tuple(of_movie[name][number] for name, number in zip(names, numbers, strict=True))
+
+    def notes(self) -> list[str]:
+        """Return what a reader of every number must know."""
+        manifest, positions = self.manifest, self.positions
+        held_out = {
+            "repeats": "held-out repeats of frames that training saw",
+            "middle": "the held-out middle of each movie",
+            "front": "the held-out beginning of each movie",
+            "movies": "movies that were held out whole",
+        }.get(self.split, self.split)
+        if not manifest.model.training_data.sha256:
+            held_out = (
+                "another recording of the same units, as the bundle names no data set: that the "
+                "encoder saw none of it cannot be checked here"
+            )
+        lags = " and ".join(map(str, self.minimal_lags))
+        first = [positions.first_window[rows[0]] for rows in positions.movies]
+        names = " and ".join(self.movie_of_window[window] for window in first)
+        return [
+            f"{len(self.windows.rows)} of {self.windows.n_test:,} windows, of {len(positions)} "
+            f"frames in {len(positions.movies)} movies, with {len(set(self.captions))} different "
+            f"captions: {held_out}",
+            f"captions are unrelated from {lags} scored frames on in {names}",
+        ]
+
+
+def load_inputs(request: EvaluateRequest) -> EvaluationInputs:
+    """Load everything that may be refused, before the long work.
+
+    Raises
+    ------
+    UserError
+        If the data set is not the bundle's, has too few captions, or the sentence model cannot be
+        loaded.
+    """
+    manifest = load_manifest(request.bundle)
+    windows = captioned_windows(
+        manifest, request.dataset, at_most=request.windows, may_be_unnamed=True
+    )
+    sentences = VectorCache(load_sentence_model(request.sentence_model))
+    split = str(load_facts(request.dataset).options.get("--split") or "not stated")
+    request.out.mkdir(parents=True, exist_ok=True)
+    return EvaluationInputs(request, manifest, windows, sentences, split)
+
+
+def _read_facts(folder: Path, movie: str) -> dict[int, Facts]:
+    path = folder / f"{movie}_facts.jsonl"
+    try:
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return {int(line["frame"]): Facts.from_json(line["facts"]) for line in lines}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--facts must be a folder with MOVIE_facts.jsonl of each movie, as 'neurrate simulate "
+            f"session' writes them beside a session; {path} cannot be read: {error!r}."
+        ) from error

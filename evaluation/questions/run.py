@@ -1,0 +1,37 @@
+"""Answer questions: load once, answer each, write tables, figures and one page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from encoder_training.pictures import check_matplotlib
+from evaluation.progress import report
+from evaluation.questions.answer import Answer, write_answer
+from evaluation.questions.fidelity import fidelity
+from evaluation.questions.inputs import EvaluateRequest, EvaluationInputs, load_inputs
+from evaluation.questions.page import PAGE, write_page
+
+QUESTIONS: dict[str, Callable[[EvaluationInputs], Answer]] = {"fidelity": fidelity}
+"""In the order of the page."""
+
+
+def evaluate(request: EvaluateRequest, names: Sequence[str]) -> list[Answer]:
+    """Answer the named questions and write everything into the folder of the request.
+
+    Raises
+    ------
+    UserError
+        If the data set is not the bundle's or cannot be scored, or a model cannot be loaded.
+    DependencyError
+        If a package is not installed.
+    """
+    check_matplotlib()
+    inputs = load_inputs(request)
+    answers = []
+    for name in names:
+        report(f"evaluate: {name}")
+        answer = QUESTIONS[name](inputs)
+        write_answer(answer, request.out)
+        answers.append(answer)
+    write_page(request.out / PAGE, answers, inputs)
+    return answers

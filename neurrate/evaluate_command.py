@@ -1,0 +1,88 @@
+"""``neurrate evaluate``: the questions of the method's paper, with their controls."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter, validators
+
+from contracts.atomic_files import check_folder_writable
+from neurrate.arguments import Seed, Threads, command_text
+
+Windows = Annotated[int, Parameter(validator=validators.Number(gte=20, lte=5_000))]
+"""Twenty or more: with fewer alignments no p-value can be below 0.05."""
+
+
+def evaluate(
+    question: Literal["fidelity", "all"],
+    bundle: Path,
+    dataset: Path,
+    *,
+    out: Path,
+    windows: Windows = 400,
+    facts: Path | None = None,
+    model: str | None = None,
+    sentence_model: str | None = None,
+    device: str = "auto",
+    workers: Threads | None = None,
+    seed: Seed = 0,
+) -> None:
+    """Answer a question of the method's paper about a bundle, with controls and what chance gives.
+
+    Narrates held-out windows and writes tables (CSV), figures (PNG and SVG) and one page,
+    report.html. Narrations are kept in the folder: another question, or the same command after a
+    stop, makes only those that are missing. docs/evaluate.md says how to read the figures.
+
+    Examples
+    --------
+        neurrate evaluate fidelity bundle/ data/ --out results/
+        neurrate evaluate all bundle/ data/ --out results/ --windows 1000 --workers 4
+        neurrate evaluate fidelity bundle/ data/ --out results/ --facts session_movies/
+
+    Parameters
+    ----------
+    question
+        fidelity: are narrations about the frame that was shown? all: every question.
+    bundle
+        Folder of 'neurrate export'.
+    dataset
+        Folder of 'neurrate prepare' that the encoder was trained on, with captions. For a bundle
+        that names none, as that of 'neurrate bundle simulated', one of the same units.
+    out
+        Folder of results.
+    windows
+        Held-out windows to narrate, evenly thinned.
+    facts
+        Folder with MOVIE_facts.jsonl of each movie, as 'neurrate simulate session' writes it.
+    model
+        Folder or hub id of the language model; that of the bundle if omitted.
+    sentence_model
+        Folder or hub id of the sentence model; the packaged all-MiniLM-L6-v2 if omitted.
+    device
+        Where the language model runs: auto, cpu, cuda, cuda:1; auto is a GPU if there is one.
+    workers
+        Processes that narrate, each with a language model; all processors, or one on a GPU.
+    seed
+        Of everything that is drawn.
+    """
+    from encoder_training.devices import resolve_device
+    from evaluation.questions.inputs import EvaluateRequest
+    from evaluation.questions.page import PAGE
+    from evaluation.questions.run import QUESTIONS
+    from evaluation.questions.run import evaluate as answer_questions
+
+    check_folder_writable(out)
+    device = resolve_device(device)
+    n_default = len(os.sched_getaffinity(0)) if device == "cpu" else 1
+    options: Any = {"windows": windows, "facts": facts, "model": model}
+    options["sentence_model"] = sentence_model
+    command = command_text("evaluate", question, bundle, dataset, out=out, **options, seed=seed)
+    request = EvaluateRequest(
+        bundle, dataset, out.resolve(), device=device, workers=workers or n_default,
+        seed=seed, command=command, **options,
+    )  # fmt: skip
+    for answer in answer_questions(request, list(QUESTIONS) if question == "all" else [question]):
+        print(answer.title, *answer.findings, sep="\n  ")
+    print(f"wrote {out / PAGE}")

@@ -1,0 +1,188 @@
+"""``neurrate evaluate``: from a bundle and its data set to tables, figures and a page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+
+from contracts.population import Population
+from encoder_training.data_set.prepared_files import load_prepared, write_prepared
+from evaluation.caption_scores.narrating import WindowNarrator
+from evaluation.questions.narration_store import _file_stamps
+from neurrate.cli import main
+from tests.support.captioned_bundle import copy_bundle, write_captioned_inputs
+
+WINDOWS = 24
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_llava, tmp_path_factory):
+    """Return a folder with a bundle, its data set and a sentence model."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_captioned_inputs(folder, tiny_llava)
+    return folder
+
+
+def _words(inputs: Path, out: Path, question: str = "fidelity", **more: str | Path) -> list[str]:
+    options = {
+        "windows": WINDOWS, "workers": 1, "device": "cpu", "sentence-model": inputs / "bert",
+        **{name.replace("_", "-"): value for name, value in more.items()},
+    }  # fmt: skip
+    words = ["evaluate", question, str(inputs / "bundle"), str(inputs / "data"), "--out", str(out)]
+    return words + [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+
+@pytest.fixture(scope="module")
+def results(inputs, tmp_path_factory):
+    """Return the folder of results of every question."""
+    out = tmp_path_factory.mktemp("results")
+    assert main(_words(inputs, out, "all")) == 0
+    return out
+
+
+def _table(folder: Path, name: str) -> list[dict[str, str]]:
+    with (folder / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_figure_is_there_twice_and_in_the_page(results):
+    """PNG and SVG of each figure; the page holds the pictures and links every table."""
+    page = (results / "report.html").read_text(encoding="utf-8")
+    pictures = sorted(path.stem for path in results.glob("*.png"))
+    assert "fidelity-scores" in pictures
+    assert pictures == sorted(path.stem for path in results.glob("*.svg"))
+    assert page.count("data:image/svg+xml") == len(pictures)
+    for table in results.glob("*.csv"):
+        assert f'href="{table.name}"' in page
+    assert "circular shifts" in page
+
+
+def test_random_weights_are_no_better_than_their_controls(results):
+    """An encoder that learned nothing is never above its controls; its floors are there too."""
+    rows = {row["narrator"]: row for row in _table(results, "fidelity-scores")}
+    assert next(iter(rows)) == "true patches"
+    assert {"all", "area:CA1", "cell_type:PV", "shuffled", "silent"} < rows.keys()
+    assert {"nearest caption", "mean patches"} < rows.keys()
+    assert rows["all"]["verdict"] != "above controls"
+    assert rows["silent"]["different_sentences"] == "1"
+    assert float(rows["silent"]["lead"]) == pytest.approx(0, abs=1e-6)
+    assert all(0 < float(row["p"]) <= 1 for row in rows.values())
+    assert {row["frames"] for row in rows.values()} == {str(WINDOWS)}
+
+
+def test_narrations_are_made_once(inputs, results, tmp_path, monkeypatch):
+    """The same command narrates nothing; where some are lost, these alone; numbers stay equal."""
+    out = tmp_path / "again"
+    copytree(results, out)
+    scores = (out / "fidelity-scores.csv").read_bytes()
+    made: list[int] = []
+    narrate = WindowNarrator.narrate
+
+    def counted(self, rows, selections, *, from_frames=()):
+        made.append(len(rows) * (len(selections) + len(from_frames)))
+        return narrate(self, rows, selections, from_frames=from_frames)
+
+    monkeypatch.setattr(WindowNarrator, "narrate", counted)
+    assert main(_words(inputs, out)) == 0
+    assert made == []
+    with sqlite3.connect(out / "narrations.sqlite") as store:
+        keys = store.execute("SELECT key FROM narrations ORDER BY key LIMIT 5").fetchall()
+        store.executemany("DELETE FROM narrations WHERE key = ?", keys)
+    store.close()
+    assert main(_words(inputs, out)) == 0
+    assert sum(made) == 5
+    assert (out / "fidelity-scores.csv").read_bytes() == scores
+
+
+def test_processes_narrate_the_same(inputs, results, tmp_path):
+    """Two processes write the same tables as one."""
+    words = _words(inputs, tmp_path, workers="2")
+    subprocess.run([sys.executable, "-m", "neurrate", *words], check=True, timeout=240)
+    name = "fidelity-sentences.csv"
+    assert (tmp_path / name).read_bytes() == (results / name).read_bytes()
+
+
+def test_a_bundle_that_names_no_data_set_takes_one_of_its_units(inputs, tmp_path, capsys):
+    """The page says that nothing is known of its training; other units are refused."""
+    folder = tmp_path / "unnamed"
+    copy_bundle(inputs / "bundle", folder / "bundle", sha256="")
+    for name in ("data", "bert"):
+        copytree(inputs / name, folder / name)
+    assert main(_words(folder, tmp_path / "out")) == 0
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "another recording of the same units" in page
+    prepared = load_prepared(folder / "data")
+    others = [replace(unit, unit_id=f"x{unit.unit_id}") for unit in prepared.population.units]
+    write_prepared(folder / "other", replace(prepared, population=Population(others)))
+    capsys.readouterr()
+    words = [
+        word.replace(str(folder / "data"), str(folder / "other"))
+        for word in _words(folder, tmp_path / "out")
+    ]
+    assert main(words) == 2
+    assert "24 units and its windows of 12 bins" in capsys.readouterr().err
+
+
+def test_facts_that_are_known_are_scored(inputs, tmp_path, capsys):
+    """True facts of each frame give a table; a frame that is missing is named."""
+    facts = {
+        "light": "day",
+        "things": [{"kind": "car", "count": 1, "heading": "left", "distance": "near"}],
+    }
+    lines = [json.dumps({"frame": frame, "facts": facts}) + "\n" for frame in range(240)]
+    path = tmp_path / "natural_movie_one_facts.jsonl"
+    path.write_text("".join(lines))
+    out = tmp_path / "out"
+    assert main(_words(inputs, out, facts=tmp_path)) == 0
+    assert {row["measure"] for row in _table(out, "fidelity-facts")} >= {"object_f1", "light"}
+    path.write_text(lines[0])
+    assert main(_words(inputs, out, facts=tmp_path)) == 2
+    assert "natural_movie_one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("caption", "problem"), [("", "has none"), ("A street.", "two different captions")]
+)
+def test_captions_must_be_there_and_differ(inputs, tmp_path, capsys, caption, problem):
+    """Without captions, or with one for all frames, nothing can be compared."""
+    prepared = load_prepared(inputs / "data")
+    same = replace(prepared.frames, captions=(caption,) * len(prepared.frames.captions))
+    write_prepared(tmp_path / "data", replace(prepared, frames=same))
+    trained_on = load_prepared(tmp_path / "data").training_data
+    copy_bundle(inputs / "bundle", tmp_path / "bundle", sha256=trained_on.sha256)
+    assert main(_words(tmp_path, tmp_path / "out")) == 2
+    assert problem in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"windows": "19"}, "--windows"),
+        ({"sentence_model": "nowhere/at/all"}, "hf download"),
+        ({"facts": "nowhere/at/all"}, "MOVIE_facts.jsonl"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_the_work(
+    inputs, tmp_path, capsys, monkeypatch, options, problem
+):
+    """What the user can correct is one sentence with exit code 2, and nothing was narrated."""
+    monkeypatch.setattr(WindowNarrator, "narrate", None)
+    assert main(_words(inputs, tmp_path / "out", **options)) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_a_changed_model_is_another_narrator(tmp_path):
+    """Files of another size or time give other keys; a hub id has no files."""
+    (tmp_path / "weights").write_bytes(b"1")
+    before = _file_stamps(tmp_path)
+    (tmp_path / "weights").write_bytes(b"22")
+    assert _file_stamps(tmp_path) != before
+    assert _file_stamps(Path("llava-hf/llava-1.5-7b-hf")) == []
