@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 from contracts.atomic_files import check_folder_writable
 from contracts.binning import BinRate
 from contracts.window import WindowSpec
-from neurrate.arguments import Count, Seed
+from neurrate.arguments import Count, Seed, command_text
 
 
 def random(
@@ -76,7 +75,7 @@ def random(
             size=size,
             window=WindowSpec(BinRate(bin_rate_hz), n_bins=bins, stride_bins=stride),
             seed=seed,
-            command=shlex.join(["neurrate", *sys.argv[1:]]),
+            command=command_text(*sys.argv[1:]),
             overwrite=overwrite,
         )
     finally:
@@ -112,7 +111,7 @@ def simulated(out: Path, *, encoder: Path | None = None, overwrite: bool = False
     check_folder_writable(out)
     manifest = write_shipped_bundle(
         out,
-        command=shlex.join(["neurrate", *sys.argv[1:]]),
+        command=command_text(*sys.argv[1:]),
         overwrite=overwrite,
         encoder=encoder or SHIPPED_ENCODER,
     )

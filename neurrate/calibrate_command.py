@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 
 from contracts.selection_text import shown
-from neurrate.arguments import JsonOption, Seed
+from neurrate.arguments import JsonOption, Seed, command_text
 from neurrate.tables import cell, print_table, write_json
 
 Minutes = Annotated[float, Parameter(validator=validators.Number(gt=0, lte=600))]
@@ -118,7 +117,7 @@ def calibrate(
         rules=CurationRules(min_snr, min_rate_hz, max_violations, max_shared),
         seed=seed,
     )
-    command = shlex.join(["neurrate", *sys.argv[1:]])
+    command = command_text(*sys.argv[1:])
     result = run(options, command=command, notify=_notify)
     for text in result.missing:
         print(f"missing: {shown(text)}")

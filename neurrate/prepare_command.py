@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,7 +12,7 @@ from cyclopts import Parameter, validators
 from contracts.binning import BinRate
 from contracts.selection_text import shown
 from contracts.window import WindowSpec
-from neurrate.arguments import Count, LagMs, Seconds, Seed
+from neurrate.arguments import Count, LagMs, Seconds, Seed, command_text
 
 Share = Annotated[float, Parameter(validator=validators.Number(gt=0, lt=1))]
 
@@ -132,7 +131,7 @@ def prepare(
         every=every,
         device=resolve_device(device),
     )
-    command = shlex.join(["neurrate", *sys.argv[1:]])
+    command = command_text(*sys.argv[1:])
     result = build_data_set(options, command=command, overwrite=overwrite)
     for note in result.notes:
         print(f"note: {note}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, validators
 
 from contracts.errors import UserError
-from neurrate.arguments import Count, LagMs, Seed
+from neurrate.arguments import Count, LagMs, Seed, command_text
 from neurrate.tables import print_table
 
 Passes = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=100_000))]
@@ -199,7 +198,7 @@ def train(
         concepts=parse_concepts(concepts),
         test_windows=test_windows,
         n_threads=threads,
-        command=shlex.join(["neurrate", *sys.argv[1:]]),
+        command=command_text(*sys.argv[1:]),
     )
     rows = train_run(request, overwrite=overwrite, notify=_print_above_bars)
     if rows:
