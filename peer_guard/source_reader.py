@@ -48,6 +48,10 @@ RETRY_S = 0.1
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """After a source has broken a rule; each pause is twice the one before."""
 
+LOOK_FOR_PEER_S, LOST_PEER_S = 2, 10
+"""The system asks a machine that sends nothing whether it is there; one that has not answered for
+so long is connected to anew. A machine that lost its power has ended no connection."""
+
 HEALTHY_S = 60.0
 """After a connection that lasted so long, pauses begin from the first again."""
 
@@ -308,6 +312,10 @@ def _connecting(address: TcpAddress | IpcAddress) -> socket.socket:
     try:
         connecting.setblocking(False)
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connecting.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, LOOK_FOR_PEER_S)
+        connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, LOOK_FOR_PEER_S)
+        connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 1000 * LOST_PEER_S)
         if address.source is not None:
             connecting.bind(address.source)
         connecting.connect_ex(host)

@@ -216,6 +216,12 @@ class Listener:
         self.socket.set(zmq.LINGER, 0)
         self.socket.set(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES if is_large else MAX_MESSAGE_BYTES)
         self.socket.set(zmq.RCVHWM, queue)
+        # A machine that lost its power has ended no connection: the system looks whether it is
+        # there, so that it is connected to anew after some ten seconds.
+        self.socket.set(zmq.TCP_KEEPALIVE, 1)
+        self.socket.set(zmq.TCP_KEEPALIVE_IDLE, 2)
+        self.socket.set(zmq.TCP_KEEPALIVE_INTVL, 2)
+        self.socket.set(zmq.TCP_KEEPALIVE_CNT, 4)
         if keys is not None:
             self.socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
             self.socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.own.public)

@@ -89,6 +89,11 @@ int main(int argc, char** argv) try {
   zmq::context_t context;
   zmq::socket_t socket(context, zmq::socket_type::sub);
   if (argc > 3) use_keys(socket, argv[2], argv[3]);
+  // A machine that lost its power has ended no connection: look whether it is there.
+  socket.set(zmq::sockopt::tcp_keepalive, 1);
+  socket.set(zmq::sockopt::tcp_keepalive_idle, 2);
+  socket.set(zmq::sockopt::tcp_keepalive_intvl, 2);
+  socket.set(zmq::sockopt::tcp_keepalive_cnt, 4);
   socket.set(zmq::sockopt::subscribe, "narration.");
   socket.set(zmq::sockopt::subscribe, "trigger.");
   socket.connect(argc > 1 ? argv[1] : "tcp://127.0.0.1:5571");

@@ -29,7 +29,9 @@ function curveOptions() {
   };
 }
 
-const socket = new Subscriber(curveOptions());
+// A machine that lost its power has ended no connection: look whether it is there.
+const alive = { tcpKeepalive: 1, tcpKeepaliveIdle: 2, tcpKeepaliveInterval: 2, tcpKeepaliveCount: 4 };
+const socket = new Subscriber({ ...alive, ...curveOptions() });
 socket.subscribe("narration.", "trigger.");
 socket.connect(address);
 

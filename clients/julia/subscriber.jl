@@ -48,6 +48,9 @@ end
 function follow(address, keys...)
     socket = ZMQ.Socket(ZMQ.SUB)
     isempty(keys) || use_keys(socket, keys...)
+    # A machine that lost its power has ended no connection: look whether it is there.
+    socket.tcp_keepalive, socket.tcp_keepalive_idle = 1, 2
+    socket.tcp_keepalive_intvl, socket.tcp_keepalive_cnt = 2, 4
     ZMQ.subscribe(socket, "narration.")
     ZMQ.subscribe(socket, "trigger.")
     ZMQ.connect(socket, address)
