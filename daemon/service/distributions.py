@@ -8,8 +8,8 @@ EXTRAS = {
         ("scikit-learn", "scipy", "matplotlib"),
     ),
     "eval": (
-        "bench soak, score, simulate score, rules on what narrations mean",
-        ("psutil", "scipy", "matplotlib", "sentence-transformers"),
+        "bench soak, evaluate, score, simulate score, rules on what narrations mean",
+        ("psutil", "scipy", "matplotlib", "sentence-transformers", "joblib", "scikit-learn"),
     ),
     "rig": (
         "stream sorter, calibrate, configs/triggers/serial_pulse.py",
