@@ -17,7 +17,7 @@ def dandi(
     cache_dir: Path | None = None,
     options: StreamOptions = DEFAULT_OPTIONS,
 ) -> None:
-    """Replay an NWB file of the DANDI archive, without downloading it.
+    """Replay NWB of the DANDI archive, HDF5 or Zarr, without downloading it.
 
     What is read is kept in the cache, and an address that has expired is signed anew. Every command
     that takes a recording takes dandi:DANDISET/PATH too.

@@ -39,7 +39,7 @@ def inspect(
     Parameters
     ----------
     path
-        NWB file or URL, dandi:DANDISET/PATH, folder of a sorting, or bundle.
+        NWB file, Zarr or URL, dandi:DANDISET/PATH, folder of a sorting, or bundle.
     units
         For recordings: conditions that a unit must meet, as for 'neurrate stream nwb'.
     units_from

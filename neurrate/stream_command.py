@@ -86,8 +86,9 @@ def nwb(
     Parameters
     ----------
     recording
-        File, URL or dandi:DANDISET/PATH. A URL needs a server that answers Range requests; what
-        is read is kept in the cache.
+        File, folder of a Zarr, URL or dandi:DANDISET/PATH. The URL of a file needs a server that
+        answers Range requests; that of a Zarr ends with .zarr or a slash. What is read of them is
+        kept in the cache.
     units
         Conditions that a unit must meet, separated by commas: all, good, allen (the AllenSDK's
         default quality filter), area:VISp|VISl, probe:NAME, cell_type:NAME, ids:1|2|3
@@ -97,7 +98,7 @@ def nwb(
     stream
         Name of the stream; one for each source that a daemon listens to.
     cache_dir
-        Folder for what is read over http(s).
+        Folder for what is read over http(s) or of a Zarr.
     """
     from daemon.service.logs import configure_logging
     from stream_sources.recordings.nwb import NwbSource

@@ -38,7 +38,7 @@ GROUPS = {
         "Send the spikes of a recording or a rig to the daemon.",
         {
             "nwb": Verb("stream_command:nwb", "Replay an NWB file."),
-            "dandi": Verb("dandi_command:dandi", "Replay an NWB file of the DANDI archive."),
+            "dandi": Verb("dandi_command:dandi", "Replay NWB of the DANDI archive."),
             "sorting": Verb("stream_command:sorting", "Replay a spike sorting."),
             "open-ephys": Verb("open_ephys_command:stream", "Follow the Open Ephys GUI."),
             "journal": Verb("journal_command:stream", "Replay a journal of 'neurrate record'."),

@@ -20,6 +20,7 @@ from contracts.errors import RecordingError, listed
 from stream_sources.recordings.remote_file import (
     EXPIRED,
     RANGE_TIMEOUT_S,
+    is_url,
     reach_problem,
     status_problem,
 )
@@ -42,15 +43,21 @@ def is_dandi(path: str) -> bool:
 
 
 class DandiAsset:
-    """A file of a dandiset; a `stream_sources.recordings.remote_file.RemoteAddress`.
+    """A file or a Zarr of a dandiset; a `stream_sources.recordings.remote_file.RemoteAddress`.
 
-    Its address is signed for an hour or so; it is fetched when it is needed first, and anew when
-    the server no longer takes it.
+    The address of a file is signed for an hour or so; it is fetched when it is needed first, and
+    anew when the server no longer takes it. That of a Zarr is not signed.
+
+    Attributes
+    ----------
+    zarr_checksum : str
+        The archive's checksum of a Zarr; empty for a file.
 
     Raises
     ------
     RecordingError
-        If there is no such file, or the archive does not let it be seen, or it is not HDF5's.
+        If there is no such file, or the archive does not let it be seen, or does not say where it
+        is.
     """
 
     def __init__(self, name: str) -> None:
@@ -65,9 +72,10 @@ class DandiAsset:
         self._api = os.environ.get("DANDI_API_URL", API_URL).rstrip("/")
         dandiset, path = parts["dandiset"], parts["path"].strip("/")
         version = parts["version"] or self._newest_version(dandiset)
-        self._asset_id = self._find(f"dandisets/{dandiset}/versions/{version}/assets/", path)
+        found = self._find(f"dandisets/{dandiset}/versions/{version}/assets/", path)
+        self._asset_id, self.is_zarr = found
         self.key = f"{self._api}/assets/{self._asset_id}"
-        self._url = ""
+        self._url, self.zarr_checksum = self._zarr_place() if self.is_zarr else ("", "")
 
     def url(self) -> str:
         """Return the signed address."""
@@ -94,8 +102,26 @@ class DandiAsset:
             published = answer.get("most_recent_published_version")
             return str(published["version"]) if published else "draft"
 
-    def _find(self, assets: str, path: str) -> str:
-        """Return the id of the asset with exactly this path.
+    def _zarr_place(self) -> tuple[str, str]:
+        """Return the address below which the keys of a Zarr are, and its checksum.
+
+        Raises
+        ------
+        RecordingError
+            If the archive gives none.
+        """
+        answer = self._json(f"assets/{self._asset_id}/")
+        with self._as_dandi():
+            urls = [str(url) for url in answer["contentUrl"]]
+            checksum = str(answer["digest"]["dandi:dandi-zarr-checksum"])
+        # The other one is of the archive's API, which does not hand out a Zarr as one file.
+        url = next((url for url in urls if is_url(url) and not url.startswith(self._api)), "")
+        if not url:
+            raise RecordingError(self.name, "the archive does not say where the Zarr is")
+        return url, checksum
+
+    def _find(self, assets: str, path: str) -> tuple[str, bool]:
+        """Return the id of the asset with exactly this path, and whether it is a Zarr.
 
         Raises
         ------
@@ -111,9 +137,7 @@ class DandiAsset:
         if path not in ids:
             others = listed(list(ids)) or "none that begins so"
             raise RecordingError(self.name, f"the dandiset has no such file; it has {others}")
-        if path in zarrs:
-            raise RecordingError(self.name, "it is NWB in Zarr, and only HDF5 is read")
-        return ids[path]
+        return ids[path], path in zarrs
 
     def _json(self, path: str) -> Any:
         response = self._ask(path)

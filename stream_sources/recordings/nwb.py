@@ -1,5 +1,7 @@
 """Any NWB 2 recording with a units table, local or behind http(s), as a source of spikes.
 
+HDF5 is read as it lies; of a Zarr, what is needed is copied to HDF5 first (`nwb_zarr`).
+
 Opening checks everything and reads the small tables; the spikes stay where they are. Session time
 zero is the zero of the file's times.
 """
@@ -56,6 +58,9 @@ from stream_sources.recordings.remote_file import (
     is_url,
 )
 from stream_sources.recordings.unit_filter import choose_units
+from stream_sources.recordings.zarr_cache import copy_of
+from stream_sources.recordings.zarr_remote import RemoteZarr, is_zarr_url
+from stream_sources.recordings.zarr_store import LocalZarr, ZarrStore, is_nwb_zarr
 
 CHUNK_CACHE_BYTES = 32 << 20
 """Several chunks as pynwb writes them (4 MiB), so that none is unpacked twice."""
@@ -70,7 +75,8 @@ class NwbSource(RecordingSource):
     Parameters
     ----------
     path_or_url : str
-        File, ``http(s)://`` address on a server that answers byte ranges, or ``dandi:...`` as in
+        File, or folder of a Zarr; ``http(s)://`` address of a file on a server that answers byte
+        ranges, or of a Zarr, which ends with ``.zarr`` or a slash; or ``dandi:...`` as in
         `DandiAsset`.
     units : str
         Which units: ``all``, ``good``, ``allen``, ``area:VISp|VISl``, ... as in `parse_units`.
@@ -130,7 +136,7 @@ def describe_nwb(
     RecordingError
         With every problem found in the tables.
     """
-    with open_nwb(path, cache_dir) as file:
+    with open_nwb(path, cache_dir, with_spikes=False) as file:
         notes: list[str] = []
         chosen = _choose(file, path, units, only, notes)
         identifier = read_text(file, "identifier")
@@ -225,8 +231,12 @@ def _session_start(file: h5py.File) -> str:
 
 
 @contextmanager
-def open_nwb(path: str, cache_dir: Path | str | None) -> Iterator[h5py.File]:
-    """Open a file, local or remote.
+def open_nwb(
+    path: str, cache_dir: Path | str | None, *, with_spikes: bool = True
+) -> Iterator[h5py.File]:
+    """Open a file, local or remote, or the HDF5 copy of a Zarr.
+
+    Without spikes the copy of a Zarr has `units/spike_times` without its values.
 
     Raises
     ------
@@ -239,14 +249,17 @@ def open_nwb(path: str, cache_dir: Path | str | None) -> Iterator[h5py.File]:
     MemoryError
         The same.
     """
+    address = _address_of(path)
+    store = _zarr_of(path, address)
+    copy = copy_of(store, _cache(cache_dir), with_spikes=with_spikes) if store else None
     try:
-        if address := _address_of(path):
-            cache = default_cache_dir() if cache_dir is None else Path(cache_dir)
-            with _open_remote(address, cache) as file:
+        if address and not copy:
+            with _open_remote(address, _cache(cache_dir)) as file:
                 yield file
         else:
-            _check_local(Path(path))
-            with h5py.File(path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES) as file:
+            if not copy:
+                _check_local(Path(path))
+            with h5py.File(copy or path, "r", rdcc_nbytes=CHUNK_CACHE_BYTES) as file:
                 yield file
     except UnreadableError as error:
         raise RecordingError(path, str(error)) from error
@@ -263,6 +276,20 @@ def _address_of(path: str) -> RemoteAddress | None:
     if is_dandi(path):
         return DandiAsset(path)
     return PlainAddress(path) if is_url(path) else None
+
+
+def _cache(cache_dir: Path | str | None) -> Path:
+    return default_cache_dir() if cache_dir is None else Path(cache_dir)
+
+
+def _zarr_of(path: str, address: RemoteAddress | None) -> ZarrStore | None:
+    """Return the Zarr that a path or an address names; None if it is not one."""
+    if isinstance(address, DandiAsset):
+        return RemoteZarr(address, address.zarr_checksum) if address.is_zarr else None
+    if address is not None:
+        return RemoteZarr(address) if is_zarr_url(path) else None
+    folder = Path(path)
+    return LocalZarr(folder) if is_nwb_zarr(folder) else None
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from stream_sources.recordings.nwb import NwbSource, describe_nwb
 from stream_sources.recordings.recording import RecordingSource, RecordingSummary, describe
 from stream_sources.recordings.remote_file import is_url
 from stream_sources.recordings.sorting import SortingSource
+from stream_sources.recordings.zarr_store import is_nwb_zarr
 
 
 def open_source(
@@ -28,12 +29,13 @@ def open_source(
     sampling_rate_hz: float | None = None,
     tables: Sequence[str] = (),
 ) -> RecordingSource:
-    """Open a recording: a file or an address as NWB, a folder as a sorting.
+    """Open a recording: a file, an address or a Zarr as NWB, another folder as a sorting.
 
     Parameters
     ----------
     path : str
-        NWB 2 file, ``http(s)://`` address of one or ``dandi:DANDISET/PATH``, or folder of a sorter.
+        NWB 2 file or NWB in Zarr, ``http(s)://`` address of one or ``dandi:DANDISET/PATH``, or
+        folder of a sorter.
     stream : str, optional
         Name of the stream; by default ``nwb`` or ``sorting``.
     units : str
@@ -51,10 +53,6 @@ def open_source(
         If the path names nothing that can be replayed.
     """
     kind = kind_of(path)
-    if kind == "sorting" and _is_zarr(Path(path)):
-        raise RecordingError(
-            path, "it is a Zarr folder, which is not read; give the HDF5 file of the session"
-        )
     if "://" in path and not is_url(path):
         raise RecordingError(
             path,
@@ -113,8 +111,9 @@ def summarise(
 
 
 def kind_of(path: str) -> Literal["nwb", "sorting"]:
-    """Say what a path names: a folder is a sorting, a file or an address NWB."""
-    return "nwb" if is_remote(path) or not Path(path).is_dir() else "sorting"
+    """Say what a path names: a folder is a sorting unless it is NWB in Zarr; all else is NWB."""
+    is_folder = not is_remote(path) and Path(path).is_dir()
+    return "sorting" if is_folder and not is_nwb_zarr(Path(path)) else "nwb"
 
 
 def is_remote(path: str) -> bool:
@@ -128,9 +127,3 @@ def units_of(bundle: Path | None) -> list[tuple[str, str]] | None:
         return None
     manifest = load_manifest(bundle, check_hashes=False)
     return [unit.key for unit in manifest.population.units]
-
-
-def _is_zarr(folder: Path) -> bool:
-    """Return whether a folder is NWB in Zarr, not a sorting that SpikeInterface keeps in Zarr."""
-    marked = any((folder / name).exists() for name in (".zgroup", ".zattrs", "zarr.json"))
-    return marked and (folder / "units").is_dir() and ".nwb" in folder.name

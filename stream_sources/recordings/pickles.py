@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,11 +61,37 @@ def _is_unsafe(file: Path) -> bool:
     return file.suffix in UNSAFE or (file.name == ".zarray" and b'"pickle"' in file.read_bytes())
 
 
+class UnsafePickleError(pickle.UnpicklingError):
+    """A pickle that needs more than arrays, texts and references."""
+
+
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in PLAIN:
-            raise pickle.UnpicklingError(f"{module}.{name}")
+            text = f"the pickle needs {module}.{name}; only texts and references are read"
+            raise UnsafePickleError(text)
         return super().find_class(module, name)
+
+
+class _ChunkUnpickler(_PlainUnpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        # A dict with a constructor of its own, which unpickling does not call.
+        if (module, name) == ("hdmf_zarr.utils", "ZarrReference"):
+            return dict
+        return super().find_class(module, name)
+
+
+def load_plain(data: bytes) -> Any:
+    """Return a pickled array of texts or of hdmf-zarr's references, which become dicts.
+
+    Raises
+    ------
+    UnsafePickleError
+        If it needs anything else, before that is loaded.
+    pickle.UnpicklingError
+        If it is damaged; also other errors.
+    """
+    return _ChunkUnpickler(io.BytesIO(data)).load()
 
 
 def _is_plain_array(path: Path) -> bool:

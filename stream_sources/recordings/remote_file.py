@@ -146,12 +146,7 @@ class ChunkCache:
         try:
             yield
         except OSError as error:
-            raise RecordingError(
-                self._name,
-                f"what is read from the server cannot be kept in {self.folder}: "
-                f"{error.strerror or error}. Choose another folder with --cache-dir or "
-                "XDG_CACHE_HOME.",
-            ) from error
+            raise RecordingError(self._name, cache_problem(self.folder, error)) from error
 
 
 class RemoteFile(io.RawIOBase):
@@ -298,6 +293,14 @@ def _read_failure(name: str, error: Exception) -> RecordingError:
         name,
         f"the server stopped answering: {error}. The file itself may be sound; try again, what was "
         "read is kept.",
+    )
+
+
+def cache_problem(folder: Path, error: OSError) -> str:
+    """Say that the cache cannot be written, and what to do."""
+    return (
+        f"what is read cannot be kept in {folder}: {error.strerror or error}. Choose another "
+        "folder with --cache-dir or XDG_CACHE_HOME."
     )
 
 

@@ -38,6 +38,8 @@ class RangeServer(ThreadingHTTPServer):
         self.n_allowed = 1_000_000
         """Requests that are answered at all; the next ones are refused."""
         self.n_requests = 0
+        self.names: list[str] = []
+        """Paths that were asked for, outside of the archive's API."""
         self.signature_lasts: int | None = None
         """Requests for which a signature is taken; None if none is wanted."""
         self.n_signatures = 0
@@ -50,7 +52,10 @@ class RangeServer(ThreadingHTTPServer):
         self.key = ""
         """What the archive wants to see; empty for an open one."""
         self.dandisets: dict[str, dict[str, str | None]] = {}
-        """Of the archive: versions of each, and the Zarr of each path or None."""
+        """Of the archive: versions of each, and the Zarr of each path or None.
+
+        The keys of a Zarr are in the folder ``zarr/ID/``, without a signature."""
+        self.zarr_checksum = "0123-4--567"
         self.answers: dict[str, Any] = {}
         """What the archive answers to the last word of a path, in place of what is right."""
 
@@ -69,6 +74,10 @@ class RangeServer(ThreadingHTTPServer):
         is_taken = is_newest and self.n_used <= self.signature_lasts
         self.n_refused += not is_taken
         return is_taken
+
+    def zarr_of(self, path: str) -> str | None:
+        """Return the id of the Zarr that some dandiset has at a path."""
+        return next((ids[path] for ids in self.dandisets.values() if ids.get(path)), None)
 
     def url(self, name: str) -> str:
         """Return the address of a file."""
@@ -91,7 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer_api(*self.path.removeprefix("/api/").split("?", 1))
             return
         name, _, query = self.path.partition("?")
-        if not server.takes(query):
+        server.names.append(name)
+        if not name.startswith("/zarr/") and not server.takes(query):
             self.send_error(403)
             return
         path = server.folder / unquote(name.lstrip("/"))
@@ -134,6 +144,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header("Location", f"{server.url(name)}?{server.sign()}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+            case ["assets", asset_id] if zarr := server.zarr_of(bytes.fromhex(asset_id).decode()):
+                urls = [server.url(f"api/assets/{asset_id}/download/"), server.url(f"zarr/{zarr}/")]
+                digest = {"dandi:dandi-zarr-checksum": server.zarr_checksum}
+                self._answer_json({"contentUrl": urls, "digest": digest})
             case ["dandisets", dandiset] if f"{dandiset}@draft" in server.dandisets:
                 named = [name.partition("@") for name in server.dandisets]
                 published = [v for d, _, v in named if d == dandiset and v != "draft"]

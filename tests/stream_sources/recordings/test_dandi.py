@@ -126,7 +126,7 @@ def test_the_key_opens_an_embargoed_dandiset(
         ("dandi:000099/x.nwb", r"no such file \(404"),
         ("dandi:000021@0.1/x.nwb", r"no such file \(404"),
         ("dandi:000021/sub-1/sub-1_ses", f"no such file; it has {NAME}"),
-        ("dandi:000021/sub-1/session.nwb.zarr", "NWB in Zarr, and only HDF5 is read"),
+        ("dandi:000021/sub-1/session.nwb.zarr", "the server has no Zarr there"),
     ],
 )
 def test_a_name_that_finds_nothing_is_refused(name: str, text: str) -> None:

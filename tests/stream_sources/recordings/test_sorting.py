@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from contracts.errors import RecordingError
 from contracts.population import Unit
 from daemon.service.logs import fields_of
-from stream_sources.recordings.open_source import open_source
+from stream_sources.recordings.open_source import kind_of, open_source
 from stream_sources.recordings.sorting import (
     SortingSource,
     _unit_by_unit,
@@ -329,13 +329,10 @@ def test_a_damaged_spikeinterface_folder_is_refused(tmp_path: Path) -> None:
         open_source(str(tmp_path))
 
 
-def test_a_zarr_folder_is_refused(tmp_path: Path) -> None:
-    """NWB in Zarr is recognised and the HDF5 file asked for."""
-    folder = tmp_path / "session.nwb.zarr"
-    (folder / "units").mkdir(parents=True)
-    (folder / ".zgroup").write_text("{}")
-    with pytest.raises(RecordingError, match="Zarr folder"):
-        open_source(str(folder))
+def test_a_sorting_in_zarr_is_a_sorting(tmp_path: Path) -> None:
+    """SpikeInterface keeps sortings in Zarr too; only NWB in Zarr is read as NWB."""
+    in_memory(TRAINS).save(folder=tmp_path / "sorting.zarr", format="zarr")
+    assert kind_of(str(tmp_path / "sorting.zarr")) == "sorting"
 
 
 def test_an_address_of_another_kind_is_refused() -> None:
