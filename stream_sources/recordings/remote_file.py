@@ -7,6 +7,7 @@ belongs to the file, not to its signature, and an address that can be signed ane
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import io
 import os
@@ -214,7 +215,8 @@ class RemoteFile(io.RawIOBase):
         if n_bytes <= 0:
             return 0
         try:
-            view[:n_bytes] = self._remote.read(n_bytes)
+            with _without_collection():
+                view[:n_bytes] = self._remote.read(n_bytes)
         except Exception as error:  # remfile raises Exception itself
             self.failure = self.failure or _read_failure(self.name, error)
             raise OSError(str(self.failure)) from error
@@ -225,6 +227,22 @@ class RemoteFile(io.RawIOBase):
         if not self.closed:
             self._remote.session.close()
         super().close()
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep Python from collecting garbage, in any thread.
+
+    h5py holds its lock while it waits for a read. A thread of remfile that came to free an object
+    of h5py would wait for that lock, and the read for the thread.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def is_url(path: str) -> bool:

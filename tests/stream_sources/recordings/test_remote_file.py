@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
 import ssl
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +40,24 @@ def test_a_remote_file_is_sent_to_the_last_spike(server: RangeServer, tmp_path: 
     source = NwbSource(server.url("file.nwb"), cache_dir=tmp_path / "cache")
     expected = spike_lists.of_trains(random_trains(6))
     assert spike_lists.of_batches(source.batches()) == expected
+
+
+def test_no_garbage_is_collected_while_h5py_waits(
+    server: RangeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that freed an object of h5py would wait for its lock, and h5py for the thread."""
+    import remfile
+
+    read, states = remfile.File.read, []
+
+    def recorded(self: remfile.File, n_bytes: int) -> Any:
+        states.append(gc.isenabled())
+        return read(self, n_bytes)
+
+    monkeypatch.setattr(remfile.File, "read", recorded)
+    NwbSource(server.url("file.nwb"), cache_dir=tmp_path / "cache")
+    assert set(states) == {False}
+    assert gc.isenabled()
 
 
 def test_the_second_opening_reads_from_the_cache(server: RangeServer, tmp_path: Path) -> None:
