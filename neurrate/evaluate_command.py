@@ -16,7 +16,7 @@ Windows = Annotated[int, Parameter(validator=validators.Number(gte=20, lte=5_000
 
 
 def evaluate(
-    question: Literal["fidelity", "all"],
+    question: Literal["fidelity", "scaling", "regions-and-types", "all"],
     bundle: Path,
     dataset: Path,
     *,
@@ -44,7 +44,8 @@ def evaluate(
     Parameters
     ----------
     question
-        fidelity: are narrations about the frame that was shown? all: every question.
+        fidelity: are narrations about the frame that was shown? scaling: how does this grow with
+        the number of units? regions-and-types: which narrations are alike? all: every question.
     bundle
         Folder of 'neurrate export'.
     dataset

@@ -95,10 +95,7 @@ def score_narrators(
     inputs: EvaluationInputs, texts: Mapping[str, Sequence[str]], windows: NDArray[np.int64]
 ) -> ScoredNarrators:
     """Score narrators on some of the windows, int64 of shape (n,)."""
-    frame = inputs.windows.data.frame[inputs.windows.rows[windows]]
-    positions = Positions.of(
-        inputs.windows.frames.movie[frame], inputs.windows.frames.number[frame]
-    )
+    positions = inputs.positions_of(windows)
     captions = [inputs.windows.captions[window] for window in windows.tolist()]
     some = {name: [of[window] for window in windows.tolist()] for name, of in texts.items()}
     shown = inputs.sentences.vectors([captions[w] for w in positions.first_window.tolist()])

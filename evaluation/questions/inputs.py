@@ -86,8 +86,7 @@ class EvaluationInputs:
     @cached_property
     def positions(self) -> Positions:
         """The frames of the windows."""
-        frame = self.windows.data.frame[self.windows.rows]
-        return Positions.of(self.windows.frames.movie[frame], self.windows.frames.number[frame])
+        return self.positions_of(np.arange(len(self.windows.rows)))
 
     @cached_property
     def captions(self) -> tuple[str, ...]:
@@ -124,9 +123,13 @@ class EvaluationInputs:
         return [frames.movies[m] for m in frames.movie[self.windows.data.frame[self.windows.rows]]]
 
     def narrate(
-        self, sources: Sequence[Source], *, backend: str = "llava"
+        self,
+        sources: Sequence[Source],
+        *,
+        backend: str = "llava",
+        windows: NDArray[np.int64] | None = None,
     ) -> dict[str, list[Narrated]]:
-        """Return one narration of each window, by the name of each source."""
+        """Return one narration of each window, or of some, by the name of each source."""
         request = self.request
         settings = NarratorSettings.model_validate(
             {"backend": backend, "model": request.model, "device": request.device, "threads": 1}
@@ -134,12 +137,13 @@ class EvaluationInputs:
         store = NarrationStore(
             request.out / STORE, request.bundle, request.dataset, settings, request.workers
         )
-        return store.narrate(self.windows.data, self.windows.rows, sources)
+        rows = self.windows.rows if windows is None else self.windows.rows[windows]
+        return store.narrate(self.windows.data, rows, sources)
 
-    def texts(self, sources: Sequence[Source]) -> dict[str, tuple[str, ...]]:
-        """Return the sentences alone."""
-        narrated = self.narrate(sources)
-        return {name: tuple(one.text for one in of) for name, of in narrated.items()}
+    def positions_of(self, windows: NDArray[np.int64]) -> Positions:
+        """Return the frames of some of the windows."""
+        frame = self.windows.data.frame[self.windows.rows[windows]]
+        return Positions.of(self.windows.frames.movie[frame], self.windows.frames.number[frame])
 
     def likeness(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Return the cosine of each window's sentence with each position's caption."""

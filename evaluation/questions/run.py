@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from contracts.errors import UserError
 from encoder_training.pictures import check_matplotlib
 from evaluation.progress import report
 from evaluation.questions.answer import Answer, write_answer
 from evaluation.questions.fidelity import fidelity
 from evaluation.questions.inputs import EvaluateRequest, EvaluationInputs, load_inputs
 from evaluation.questions.page import PAGE, write_page
+from evaluation.questions.populations import regions_and_types
+from evaluation.questions.scaling import scaling
 
-QUESTIONS: dict[str, Callable[[EvaluationInputs], Answer]] = {"fidelity": fidelity}
+QUESTIONS: dict[str, Callable[[EvaluationInputs], Answer]] = {
+    "fidelity": fidelity,
+    "scaling": scaling,
+    "regions-and-types": regions_and_types,
+}
 """In the order of the page."""
 
 
 def evaluate(request: EvaluateRequest, names: Sequence[str]) -> list[Answer]:
     """Answer the named questions and write everything into the folder of the request.
+
+    Of several, one that the units do not allow says so in place of its answer.
 
     Raises
     ------
@@ -30,7 +39,12 @@ def evaluate(request: EvaluateRequest, names: Sequence[str]) -> list[Answer]:
     answers = []
     for name in names:
         report(f"evaluate: {name}")
-        answer = QUESTIONS[name](inputs)
+        try:
+            answer = QUESTIONS[name](inputs)
+        except UserError as error:
+            if len(names) == 1:
+                raise
+            answer = Answer(name, f"{name}: not answered", (str(error).rstrip("."),), {})
         write_answer(answer, request.out)
         answers.append(answer)
     write_page(request.out / PAGE, answers, inputs)

@@ -78,10 +78,45 @@ def test_random_weights_are_no_better_than_their_controls(results):
     assert {row["frames"] for row in rows.values()} == {str(WINDOWS)}
 
 
-def test_narrations_are_made_once(inputs, results, tmp_path, monkeypatch):
+def test_growth_is_fitted_where_there_are_enough_units(results):
+    """All 24 units have a line over three sizes; areas of eight are named as left out."""
+    (row,) = _table(results, "scaling-fits")
+    assert (row["population"], row["largest"]) == ("all", "24")
+    assert [row["units"] for row in _table(results, "scaling-points")] == ["3", "10", "24"]
+    page = (results / "report.html").read_text(encoding="utf-8")
+    assert "with fewer than 20 units: area:CA1" in page
+
+
+def test_a_question_that_units_do_not_allow_says_so(inputs, results, tmp_path, capsys):
+    """Alone it is refused; among others it is a sentence of the page."""
+    problem = "two areas or cell types of 10 units or more"
+    assert problem in (results / "report.html").read_text(encoding="utf-8")
+    assert main(_words(inputs, tmp_path, "regions-and-types")) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_regions_are_compared_at_equal_size(inputs, results, tmp_path, monkeypatch):
+    """Every pair of areas, types and controls has a similarity; the text is classified."""
+    monkeypatch.setattr("evaluation.questions.populations.FEWEST_UNITS", 8)
+    out = tmp_path / "out"
+    copytree(results, out)
+    assert main(_words(inputs, out, "regions-and-types")) == 0
+    pairs = {(row["one"], row["other"]) for row in _table(out, "regions-and-types-similarity")}
+    assert ("area:CA1", "area:LGd") in pairs
+    assert ("silent", "true patches") in pairs
+    (row,) = _table(out, "regions-and-types-classifier")
+    assert (row["kind"], row["classes"]) == ("areas", "3")
+    assert {row["population"] for row in _table(out, "regions-and-types-apart")} == {
+        "area:CA1", "area:LGd", "area:VISp",
+    }  # fmt: skip
+    assert len(_table(out, "regions-and-types-excerpts")) == 8
+    assert len(list(out.glob("regions-and-types-*.svg"))) == 3
+
+
+def test_narrations_are_made_once(inputs, tmp_path, monkeypatch):
     """The same command narrates nothing; where some are lost, these alone; numbers stay equal."""
     out = tmp_path / "again"
-    copytree(results, out)
+    assert main(_words(inputs, out)) == 0
     scores = (out / "fidelity-scores.csv").read_bytes()
     made: list[int] = []
     narrate = WindowNarrator.narrate

@@ -1,0 +1,79 @@
+"""Growth with units: a planted line is found, with its crossing, and no growth is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from contracts.population import Population, Selection, Unit
+from evaluation.questions.chance import Positions, block_draws
+from evaluation.questions.scaling import N_ORDERS, ScaledWindows, _crossing, _fit, unit_sets
+
+N, DIM = 120, 64
+POPULATION = Population([Unit(str(number), area="VISp") for number in range(100)])
+SETS = unit_sets(POPULATION, POPULATION.select("all"), seed=0)
+
+
+def _scaled() -> ScaledWindows:
+    shown = np.random.default_rng(0).normal(size=(N, DIM))
+    shown /= np.linalg.norm(shown, axis=1, keepdims=True)
+    positions = Positions(np.arange(N), np.zeros(N, np.int64))
+    return ScaledWindows(np.arange(N), positions, shown, (1,), 0)
+
+
+def _vectors(scaled: ScaledWindows, gain: float) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return {
+        one.name: gain * np.log10(size) * scaled.shown + 0.02 * rng.normal(size=(N, DIM))
+        for size, of_size in SETS.items()
+        for one in of_size
+    }
+
+
+def _planted(gain: float, baseline: float):
+    scaled = _scaled()
+    draws = block_draws(scaled.positions, 2.0, n_draws=200)
+    level = np.full(201, baseline)
+    return _fit("all", SETS, _vectors(scaled, gain), scaled, draws, level)
+
+
+def test_subsets_are_nested_within_an_order():
+    """Ten units hold the three of the same order; all units come once; orders differ."""
+    assert list(SETS) == [3, 10, 30, 100]
+    assert [len(of_size) for of_size in SETS.values()] == [N_ORDERS] * 3 + [1]
+    for three, ten in zip(SETS[3], SETS[10], strict=True):
+        assert (three.n_units, ten.n_units) == (3, 10)
+        assert (ten.mask[three.mask]).all()
+    assert len({one.mask.tobytes() for one in SETS[10]}) == N_ORDERS
+
+
+def test_subsets_are_of_their_group():
+    """An area's subsets hold units of that area alone."""
+    mask = np.arange(100) < 40
+    sets = unit_sets(POPULATION, Selection("half", "units", mask), seed=0)
+    assert list(sets) == [3, 10, 30, 40]
+    assert not any((one.mask & ~mask).any() for of_size in sets.values() for one in of_size)
+
+
+def test_a_planted_line_is_found_with_its_crossing():
+    """A lead of 0.2 a decade meets 0.3 at about 32 units."""
+    fit = _planted(0.2, 0.3)
+    assert fit.slope.value == pytest.approx(0.2, abs=0.01)
+    assert fit.slope.low > 0.18
+    assert fit.test.p == pytest.approx(1 / N)
+    assert fit.crossing.value == pytest.approx(10**1.5, rel=0.1)
+    assert fit.crossing.low < 10**1.5 < fit.crossing.high
+    assert "at 3" in _crossing(fit)
+
+
+def test_units_that_say_nothing_do_not_grow():
+    """The interval of the slope holds 0, p is not small, and no crossing is given."""
+    fit = _planted(0.0, 0.3)
+    assert fit.slope.holds(0.0)
+    assert fit.test.p > 0.05
+    assert _crossing(fit) == "it does not grow for certain"
+
+
+def test_a_crossing_far_beyond_the_units_is_not_a_number():
+    """A line that would meet the baseline at thousands of units says that it does not."""
+    assert "within ten times the 100 units" in _crossing(_planted(0.1, 0.9))
