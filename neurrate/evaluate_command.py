@@ -16,7 +16,7 @@ Windows = Annotated[int, Parameter(validator=validators.Number(gte=20, lte=5_000
 
 
 def evaluate(
-    question: Literal["fidelity", "scaling", "regions-and-types", "all"],
+    question: Literal["fidelity", "scaling", "regions-and-types", "false-positives", "all"],
     bundle: Path,
     dataset: Path,
     *,
@@ -45,7 +45,8 @@ def evaluate(
     ----------
     question
         fidelity: are narrations about the frame that was shown? scaling: how does this grow with
-        the number of units? regions-and-types: which narrations are alike? all: every question.
+        the number of units? regions-and-types: which narrations are alike?
+        false-positives: is an effect seen where there is none? all: every question.
     bundle
         Folder of 'neurrate export'.
     dataset

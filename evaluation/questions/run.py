@@ -8,6 +8,7 @@ from contracts.errors import UserError
 from encoder_training.pictures import check_matplotlib
 from evaluation.progress import report
 from evaluation.questions.answer import Answer, write_answer
+from evaluation.questions.false_positives import false_positives
 from evaluation.questions.fidelity import fidelity
 from evaluation.questions.inputs import EvaluateRequest, EvaluationInputs, load_inputs
 from evaluation.questions.page import PAGE, write_page
@@ -18,6 +19,7 @@ QUESTIONS: dict[str, Callable[[EvaluationInputs], Answer]] = {
     "fidelity": fidelity,
     "scaling": scaling,
     "regions-and-types": regions_and_types,
+    "false-positives": false_positives,
 }
 """In the order of the page."""
 

@@ -87,6 +87,16 @@ def test_growth_is_fitted_where_there_are_enough_units(results):
     assert "with fewer than 20 units: area:CA1" in page
 
 
+def test_every_test_is_tried_on_labels_without_a_relation(results):
+    """The table counts 200 sets of labels for each test, with an interval around the rate."""
+    rows = _table(results, "false-positives-rates")
+    assert {row["labels"] for row in rows} >= {"shifted captions", "captions in any order"}
+    assert len({row["test"] for row in rows}) == 6
+    for row in rows:
+        assert row["shuffles"] == "200"
+        assert float(row["rate_low"]) <= float(row["rate"]) <= float(row["rate_high"])
+
+
 def test_a_question_that_units_do_not_allow_says_so(inputs, results, tmp_path, capsys):
     """Alone it is refused; among others it is a sentence of the page."""
     problem = "two areas or cell types of 10 units or more"

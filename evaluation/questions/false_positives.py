@@ -1,0 +1,174 @@
+"""How often each test sees an effect where there is none: the captions are replaced.
+
+Narrations stay as they are; what they are compared with is moved, exchanged or put out of order.
+Every test should reject at most one of twenty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.progress import ProgressBar
+from encoder_training.evaluation.bootstrap import interval
+from evaluation.questions.answer import Answer, AnswerFigure, Row
+from evaluation.questions.chance import (
+    Positions,
+    block_draws,
+    block_length,
+    correlation_table,
+    naive_p,
+    shift_test,
+)
+from evaluation.questions.false_positives_figure import draw_rates
+from evaluation.questions.inputs import EvaluationInputs
+
+N_SHUFFLES = 200
+LEVEL = 0.05
+NAIVE_DRAWS = 199
+N_DRAWS = 500
+
+NULLS_STREAM = 17
+
+Labels = Callable[[np.random.Generator], NDArray[np.float64]]
+"""Draws vectors of captions, shape (n_positions, dim), that have nothing to do with the frames."""
+
+
+def false_positives(inputs: EvaluationInputs, *, n_shuffles: int = N_SHUFFLES) -> Answer:
+    """Answer the question, on the narrations of all units."""
+    narrated = inputs.narrate([inputs.selections["all"]])["all"]
+    vectors = inputs.sentences.vectors([one.text for one in narrated])
+    nulls = _nulls(inputs)
+    rejected: dict[tuple[str, str], list[bool]] = {}
+    with ProgressBar(total=n_shuffles * len(nulls), desc="shuffling", unit="shuffle") as bar:
+        for at, (null, draw) in enumerate(nulls.items()):
+            rng = np.random.default_rng([inputs.request.seed, NULLS_STREAM, at])
+            for shuffle in range(n_shuffles):
+                labels = draw(rng)
+                found = run_tests(
+                    vectors, labels, inputs.positions, inputs.positions_of_group, seed=shuffle
+                )
+                for test, is_rejected in found.items():
+                    rejected.setdefault((null, test), []).append(is_rejected)
+                bar.update()
+    rows = [_row(null, test, of) for (null, test), of in rejected.items()]
+    return Answer(
+        name="false-positives",
+        title="False positives: how often is an effect seen where there is none?",
+        findings=tuple(
+            f"{row['labels']}, {row['test']}: {row['rejected']} of {row['shuffles']}"
+            for row in rows
+        ),
+        tables={"rates": rows},
+        figures=(
+            AnswerFigure(
+                "rates",
+                f"Share of {n_shuffles} sets of labels without a relation in which each test sees "
+                f"one, at a level of {LEVEL:g} (dotted; intervals: half of it, one-sided). Lines: "
+                f"95 % intervals (Wilson). {len(inputs.positions)} frames, narrations of all "
+                "units. Open: tests that take frames for independent.",
+                (8, 1 + 1.5 * len(nulls)),
+                partial(draw_rates, rows=rows, level=LEVEL),
+            ),
+        ),
+    )
+
+
+def _nulls(inputs: EvaluationInputs) -> dict[str, Labels]:
+    positions, shown = inputs.positions, inputs.caption_vectors
+
+    def shifted(rng: np.random.Generator) -> NDArray[np.float64]:
+        order = np.arange(len(positions))
+        for rows, lag in zip(positions.movies, inputs.minimal_lags, strict=True):
+            n = len(rows)
+            if n >= 2 * lag:
+                order[rows] = np.roll(rows, int(rng.integers(lag, n - lag + 1)))
+        return shown[order]
+
+    def out_of_order(rng: np.random.Generator) -> NDArray[np.float64]:
+        return shown[rng.permutation(len(positions))]
+
+    nulls: dict[str, Labels] = {"shifted captions": shifted, "captions in any order": out_of_order}
+    others = _other_captions(inputs)
+    if others is not None:
+        rows = inputs.sentences.vectors(others)
+
+        def elsewhere(rng: np.random.Generator) -> NDArray[np.float64]:
+            """Take captions of other frames of the longest movie, in their order."""
+            first = int(rng.integers(len(rows)))
+            return rows[(first + np.arange(len(positions))) % len(rows)]
+
+        nulls["captions of other frames"] = elsewhere
+    return nulls
+
+
+def _other_captions(inputs: EvaluationInputs) -> list[str] | None:
+    """Return captions of frames that are not held out, at the distance of those that are scored.
+
+    None if there are fewer of them than of positions.
+    """
+    frames, positions = inputs.windows.frames, inputs.positions
+    movies = positions.movies
+    longest = movies[int(np.argmax([len(rows) for rows in movies]))]
+    of_window = inputs.windows.data.frame[inputs.windows.rows]
+    scored = of_window[positions.first_window[longest]]
+    movie, number = frames.movie[scored[0]], frames.number[scored]
+    rows = np.flatnonzero(frames.movie == movie)
+    rows = rows[np.argsort(frames.number[rows])]
+    is_out = (frames.number[rows] < number.min()) | (frames.number[rows] > number.max())
+    rows = rows[is_out & np.array([bool(frames.captions[row].strip()) for row in rows])]
+    apart = np.median(np.diff(number)) if len(number) > 1 else 1
+    step = max(1, round(float(apart / max(1.0, np.median(np.diff(frames.number[rows]))))))
+    chosen = rows[::step] if len(rows) else rows
+    return [frames.captions[row] for row in chosen] if len(chosen) >= len(positions) // 2 else None
+
+
+def run_tests(
+    vectors: NDArray[np.float64],
+    labels: NDArray[np.float64],
+    positions: Positions,
+    fewest_in_block: float,
+    *,
+    seed: int = 0,
+) -> dict[str, bool]:
+    """Say of each test whether it sees an effect.
+
+    `vectors` are narrations, shape (n_windows, dim), and `labels` captions, shape
+    (n_positions, dim). The correlation is that of the similarities to the first caption.
+    """
+    likeness = vectors @ labels.T
+    table = positions.table(likeness) / len(likeness)
+    trace = correlation_table(positions.mean(likeness[:, 0]), labels @ labels[0])
+    own = likeness[np.arange(len(likeness)), positions.of_window]
+    lead = own - (likeness.sum(axis=1) - own) / (likeness.shape[1] - 1)
+    length = max(block_length(positions.mean(lead)), fewest_in_block)
+    blocks, frames = (
+        block_draws(positions, mean, seed=seed, n_draws=N_DRAWS) for mean in (length, 1.0)
+    )
+    return {
+        "mean cosine, shifts": shift_test(table, positions, seed=seed).p <= LEVEL,
+        "mean cosine, any order": naive_p(table, seed=seed, n_draws=NAIVE_DRAWS) <= LEVEL,
+        "correlation, shifts": shift_test(trace, positions, seed=seed).p <= LEVEL,
+        "correlation, any order": naive_p(trace, seed=seed, n_draws=NAIVE_DRAWS) <= LEVEL,
+        "interval of the lead, blocks": interval(blocks.ratio(lead)).low > 0,
+        "interval of the lead, frames": interval(frames.ratio(lead)).low > 0,
+    }
+
+
+def _row(null: str, test: str, rejected: Sequence[bool]) -> Row:
+    from scipy.stats import binomtest
+
+    n, n_rejected = len(rejected), int(sum(rejected))
+    found = binomtest(n_rejected, n).proportion_ci(method="wilson")
+    return {
+        "labels": null,
+        "test": test,
+        "shuffles": n,
+        "rejected": n_rejected,
+        "rate": n_rejected / n,
+        "rate_low": float(found.low),
+        "rate_high": float(found.high),
+    }
