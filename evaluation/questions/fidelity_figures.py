@@ -23,8 +23,9 @@ OVER_TIME = {"true patches": (SHOWN, "-"), "all": (INK, "-"), "silent": (CONTROL
 
 HOW_TO_READ = (
     "Filled: mean cosine with the own caption; open: with those of other windows. Lines: 95 % "
-    "intervals (stationary bootstrap). Grey bar: 95 % of the circular shifts of each movie; p is "
-    "of these. Dotted: sentences of random words. Grey points, dashed: narrators without the frame."
+    "intervals (stationary bootstrap). Grey bar: 95 % of the circular shifts of each movie beyond "
+    "the lag at which captions are unrelated; p counts all shifts. Dotted: sentences of random "
+    "words. Grey points, dashed: narrators without the frame."
 )
 
 
