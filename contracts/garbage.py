@@ -1,4 +1,4 @@
-"""Python's garbage collector, paused while something large is loaded."""
+"""Python's garbage collector, paused."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Run the body without cyclic garbage collection.
+    """Run the body without cyclic garbage collection, in any thread.
 
-    Importing torch and transformers makes a million objects that stay. Collections among them take
-    a quarter of the time of the import.
+    For imports, such as torch and transformers: they make a million objects that stay, and
+    collections among them take a quarter of the time. And while a lock is held that an object
+    waits for when it is freed.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -7,7 +7,6 @@ belongs to the file, not to its signature, and an address that can be signed ane
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import io
 import os
@@ -26,6 +25,7 @@ from urllib.request import Request, urlopen
 
 from contracts.atomic_files import partial_name
 from contracts.errors import RecordingError
+from contracts.garbage import collector_paused
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -215,7 +215,9 @@ class RemoteFile(io.RawIOBase):
         if n_bytes <= 0:
             return 0
         try:
-            with _without_collection():
+            # h5py holds its lock while it waits for a read. A thread of remfile that came to free
+            # an object of h5py would wait for that lock, and the read for the thread.
+            with collector_paused():
                 view[:n_bytes] = self._remote.read(n_bytes)
         except Exception as error:  # remfile raises Exception itself
             self.failure = self.failure or _read_failure(self.name, error)
@@ -227,22 +229,6 @@ class RemoteFile(io.RawIOBase):
         if not self.closed:
             self._remote.session.close()
         super().close()
-
-
-@contextmanager
-def _without_collection() -> Iterator[None]:
-    """Keep Python from collecting garbage, in any thread.
-
-    h5py holds its lock while it waits for a read. A thread of remfile that came to free an object
-    of h5py would wait for that lock, and the read for the thread.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def is_url(path: str) -> bool:
