@@ -161,6 +161,19 @@ def derangements(n: int, *, seed: int = 0, n_draws: int = N_DERANGEMENTS) -> NDA
     return orders
 
 
+def own_and_others(
+    values: NDArray[np.float64], own: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return each row's value in its own column, and the mean of its values in the others.
+
+    `own` is the column of each row; the diagonal if omitted. The second is the exact mean over all
+    derangements where every column belongs to one row.
+    """
+    rows = np.arange(len(values))
+    matched = values[rows, rows if own is None else own]
+    return matched, (values.sum(axis=1) - matched) / (values.shape[1] - 1)
+
+
 def _values(tally: Tally, draws: Draws) -> NDArray[np.float64]:
     if draws.group.size != tally.numerator.size:
         raise MisuseError(

@@ -27,6 +27,7 @@ from contracts.errors import MisuseError
 from encoder_training.evaluation.bootstrap import Draws, Interval, interval
 from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.narrations.sbert import SentenceEncoder, sentence_vectors, word_salads
+from evaluation.scores import own_and_others
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,9 @@ class _Cosines:
         random_words: NDArray[np.float32],
     ) -> _Cosines:
         cosines = narrated.astype(np.float64) @ captions.T.astype(np.float64)
-        matched = np.diagonal(cosines).copy()
-        chance = (cosines.sum(axis=1) - matched) / (len(cosines) - 1)
-        return cls(matched, chance, (narrated @ random_words.T).mean(axis=1).astype(np.float64))
+        return cls(
+            *own_and_others(cosines), (narrated @ random_words.T).mean(axis=1).astype(np.float64)
+        )
 
     @property
     def lead(self) -> NDArray[np.float64]:

@@ -25,6 +25,7 @@ from evaluation.questions.chance import (
 )
 from evaluation.questions.false_positives_figure import draw_rates
 from evaluation.questions.inputs import EvaluationInputs
+from evaluation.scores import own_and_others
 
 N_SHUFFLES = 200
 LEVEL = 0.05
@@ -142,8 +143,8 @@ def run_tests(
     likeness = vectors @ labels.T
     table = positions.table(likeness) / len(likeness)
     trace = correlation_table(positions.mean(likeness[:, 0]), labels @ labels[0])
-    own = likeness[np.arange(len(likeness)), positions.of_window]
-    lead = own - (likeness.sum(axis=1) - own) / (likeness.shape[1] - 1)
+    own, others = own_and_others(likeness, positions.of_window)
+    lead = own - others
     length = max(block_length(positions.mean(lead)), fewest_in_block)
     blocks, frames = (
         block_draws(positions, mean, seed=seed, n_draws=N_DRAWS) for mean in (length, 1.0)

@@ -30,6 +30,7 @@ from evaluation.questions.chance import (
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.narration_store import Source
 from evaluation.questions.text_classifier import TextClassification, classify
+from evaluation.scores import own_and_others
 
 CONCEPTS = ("darkness or shadows", "a car or vehicle")
 """Of the paper's figure 7."""
@@ -140,8 +141,7 @@ def _matrix(narrated: NarratedPopulations) -> list[Row]:
     rows: list[Row] = []
     for one, other in combinations(narrated.texts, 2):
         cosines = narrated.vectors[one] @ narrated.vectors[other].T
-        same = np.diagonal(cosines).copy()
-        elsewhere = (cosines.sum(axis=1) - same) / (len(same) - 1)
+        same, elsewhere = own_and_others(cosines)
         rows.append(
             {
                 "one": one,
@@ -169,8 +169,7 @@ def _contrasts(
         for one, other in combinations(names, 2):
             weight = -1 / n_with if name in {one, other} else 1 / n_without
             cosines = narrated.vectors[one] @ narrated.vectors[other].T
-            same = np.diagonal(cosines)
-            elsewhere = (cosines.sum(axis=1) - same) / (len(same) - 1)
+            same, elsewhere = own_and_others(cosines)
             values += weight * (same - elsewhere)
             table += weight * inputs.positions.table(cosines[:, first]) / len(cosines)
         test = shift_test(

@@ -27,6 +27,7 @@ from evaluation.questions.chance import (
     shift_test,
 )
 from evaluation.questions.inputs import EvaluationInputs
+from evaluation.scores import own_and_others
 
 SIZES = (3, 10, 30, 100, 300, 1000)
 N_ORDERS = 4
@@ -61,8 +62,7 @@ class ScaledWindows:
     def lead(self, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return of each window the cosine with its caption less the mean over other frames."""
         likeness = vectors @ self.shown.T
-        own = likeness[np.arange(len(likeness)), self.positions.of_window]
-        others: NDArray[np.float64] = (likeness.sum(axis=1) - own) / (likeness.shape[1] - 1)
+        own, others = own_and_others(likeness, self.positions.of_window)
         return own - others
 
 
