@@ -18,7 +18,11 @@ from encoder_training.data_set.prepared_files import load_prepared, write_prepar
 from evaluation.caption_scores.narrating import WindowNarrator
 from evaluation.questions.narration_store import _file_stamps
 from neurrate.cli import main
-from tests.support.captioned_bundle import copy_bundle, write_captioned_inputs
+from tests.support.captioned_bundle import (
+    copy_bundle,
+    write_captioned_inputs,
+    write_same_captions,
+)
 
 WINDOWS = 24
 
@@ -198,11 +202,7 @@ def test_facts_that_are_known_are_scored(inputs, tmp_path, capsys):
 )
 def test_captions_must_be_there_and_differ(inputs, tmp_path, capsys, caption, problem):
     """Without captions, or with one for all frames, nothing can be compared."""
-    prepared = load_prepared(inputs / "data")
-    same = replace(prepared.frames, captions=(caption,) * len(prepared.frames.captions))
-    write_prepared(tmp_path / "data", replace(prepared, frames=same))
-    trained_on = load_prepared(tmp_path / "data").training_data
-    copy_bundle(inputs / "bundle", tmp_path / "bundle", sha256=trained_on.sha256)
+    write_same_captions(inputs, tmp_path, caption)
     assert main(_words(tmp_path, tmp_path / "out")) == 2
     assert problem in capsys.readouterr().err
 

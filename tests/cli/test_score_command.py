@@ -10,7 +10,11 @@ import pytest
 
 from encoder_training.data_set.prepared_files import load_prepared, write_prepared
 from neurrate.cli import main
-from tests.support.captioned_bundle import copy_bundle, write_captioned_inputs
+from tests.support.captioned_bundle import (
+    copy_bundle,
+    write_captioned_inputs,
+    write_same_captions,
+)
 
 DEFAULTS = ["all", "area:CA1", "area:LGd", "area:VISp", "shuffled", "silent"]
 
@@ -93,11 +97,7 @@ def test_another_data_set_is_refused(inputs, tmp_path, capsys):
 )
 def test_captions_must_be_there_and_differ(inputs, tmp_path, capsys, caption, problem):
     """Without captions, or with one for all frames, nothing can be compared."""
-    prepared = load_prepared(inputs / "data")
-    same = replace(prepared.frames, captions=(caption,) * len(prepared.frames.captions))
-    write_prepared(tmp_path / "data", replace(prepared, frames=same))
-    trained_on = load_prepared(tmp_path / "data").training_data
-    copy_bundle(inputs / "bundle", tmp_path / "bundle", sha256=trained_on.sha256)
+    write_same_captions(inputs, tmp_path, caption)
     assert main(["score", str(tmp_path / "bundle"), str(tmp_path / "data")]) == 2
     assert problem in capsys.readouterr().err
 

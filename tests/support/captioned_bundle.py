@@ -66,6 +66,15 @@ def write_captioned_bundle(folder: Path, prepared: PreparedSet) -> None:
     )
 
 
+def write_same_captions(inputs: Path, folder: Path, caption: str) -> None:
+    """Write the bundle and data of `write_captioned_inputs` with one caption for every frame."""
+    prepared = load_prepared(inputs / "data")
+    same = replace(prepared.frames, captions=(caption,) * len(prepared.frames.captions))
+    write_prepared(folder / "data", replace(prepared, frames=same))
+    trained_on = load_prepared(folder / "data").training_data
+    copy_bundle(inputs / "bundle", folder / "bundle", sha256=trained_on.sha256)
+
+
 def copy_bundle(bundle: Path, folder: Path, *, sha256: str) -> None:
     """Write the same encoder as one that was trained on the data set of that sha256."""
     copytree(bundle, folder)
