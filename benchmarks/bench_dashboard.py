@@ -44,7 +44,7 @@ from numpy.typing import NDArray
 from benchmarks.measure import Figure, MeasuredRow, figure, row
 from benchmarks.record import Options, Result, read_options, report
 from contracts.displays import Rates, pack_rates
-from contracts.narration import Narration
+from contracts.narration import Narration, latency_ms
 from daemon.publisher import Publisher
 from evaluation.demo_plan import DemoRequest, prepare
 from evaluation.processes import Child
@@ -163,11 +163,7 @@ def _latencies(trial: Trial, seconds: float) -> NDArray[np.float64]:
     narrations = _narrations(trial, WARM_S + seconds)
     begin_ns = narrations[0].stamps.published + round(WARM_S * 1e9)
     return np.array(
-        [
-            (one.stamps.published - one.stamps.newest_spike_received) / 1e6
-            for one in narrations
-            if one.stamps.published >= begin_ns
-        ]
+        [latency_ms(one.stamps)["total"] for one in narrations if one.stamps.published >= begin_ns]
     )
 
 

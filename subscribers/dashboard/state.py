@@ -140,12 +140,12 @@ class DashboardState:
 
     def _oldest_x(self) -> float | None:
         """Return where history begins; what came before any session time has no place."""
-        oldest = [] if self.log.oldest_x is None else [self.log.oldest_x]
-        if self.rates is not None:
-            oldest += [number * TILE_S for number in self.rates.numbers[:1]]
-        if not oldest:
-            return None
-        return max(min(oldest), self.axis.spans[0].x) if self.axis.spans else min(oldest)
+        tiles = self.rates.numbers if self.rates else ()
+        begins = (self.log.oldest_x, tiles[0] * TILE_S if tiles else None)
+        oldest = min((x for x in begins if x is not None), default=None)
+        if oldest is None or not self.axis.spans:
+            return oldest
+        return max(oldest, self.axis.spans[0].x)
 
     def _take_narration(self, narration: Narration) -> None:
         times = (narration.window_start_s, narration.window_stop_s, narration.frame_s)
