@@ -3,12 +3,12 @@
 import pytest
 
 from daemon.service.settings_loader import setting_keys
-from neurrate.reference import ROOT, SCHEMA_FOLDERS, pages, settings_page
+from scripts.reference import ROOT, SCHEMA_FOLDERS, pages, settings_page
 
 
 @pytest.mark.parametrize("name", sorted(pages()))
 def test_the_page_is_current(name):
-    """A page that differs was not made again: python -m neurrate.reference."""
+    """A page that differs was not made again: python -m scripts.reference."""
     assert (ROOT / name).read_text(encoding="utf-8") == pages()[name]
 
 

@@ -1,4 +1,4 @@
-"""The reference pages, made from the code that they describe: ``python -m neurrate.reference``."""
+"""The reference pages, made from the code that they describe: ``python -m scripts.reference``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ROOT = Path(__file__).parent.parent
 SCHEMA_FOLDERS = ("docs/schemas", "clients/python/src/neurrate_client/schemas")
 """The client's is a copy, so that it can be built and shipped without the rest."""
 
-MADE_BY = "<!-- Made by `python -m neurrate.reference`; do not edit. -->\n"
+MADE_BY = "<!-- Made by `python -m scripts.reference`; do not edit. -->\n"
 
 CLI_HEAD = """# Commands
 
