@@ -149,7 +149,7 @@ class Missing:
     """What was sent and is not in the journal."""
 
     n_batches: int = 0
-    # Of them, those before the newest one of their run that is in the journal
+    # Of them, those between two of their run that are in the journal: numbers show a hole there
     n_batches_between: int = 0
     n_spikes: int = 0
     n_published: int = 0  # Narrations and triggers
@@ -180,7 +180,9 @@ def missing_from(
         is_kept = np.isin(ours[:, 0], theirs[:, 0])
         lost, kept = ours[~is_kept], ours[is_kept]
         n_batches += len(lost)
-        n_between += int((lost[:, 0] < theirs[:, 0].max(initial=-1)).sum())
+        if len(theirs):
+            is_after, is_before = lost[:, 0] > theirs[0, 0], lost[:, 0] < theirs[-1, 0]
+            n_between += int((is_after & is_before).sum())
         n_spikes += int(lost[:, 2].sum())
         stamps += lost[:, 1].tolist()
         both = theirs[np.isin(theirs[:, 0], ours[:, 0])]

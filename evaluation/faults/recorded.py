@@ -113,7 +113,8 @@ class RoundRecorder:
             f"nothing lost but a second before a kill, and until the next start: {missing}",
         )
         expect(not missing.n_changed, f"every batch as it was sent: {missing}")
-        # Behind the last number of a source that was killed, nobody knows what is missing.
+        # After the last number of a source that was killed, and before the first one of a source
+        # that began without a recorder, no number shows what is missing.
         holes = journal.accounts.holes["spikes"]
         expect(
             missing.n_batches_between <= holes <= missing.n_batches,

@@ -66,6 +66,26 @@ def test_losses_are_explained_by_a_kill(tmp_path: Path, without, n_unexplained, 
     assert missing.lost_before_kill_s == pytest.approx(lost_s)
 
 
+@pytest.mark.parametrize(
+    ("without", "n_between"), [(range(10), 0), (range(40, 50), 0), (range(20, 25), 5)]
+)
+def test_only_holes_between_recorded_batches_show(tmp_path: Path, without, n_between):
+    """Nothing tells a recorder of what was sent before it came, or after a source was killed."""
+    sent = Sent()
+    for message in MESSAGES:
+        if isinstance(message, SpikeBatch):
+            sent.batches.add(message)
+    kept = [
+        message
+        for message in MESSAGES
+        if isinstance(message, SpikeBatch) and message.seq not in without
+    ]
+    journal = read_journal(write_journal(tmp_path, kept))
+    missing = missing_from(journal, sent, ())
+    assert (missing.n_batches, missing.n_batches_between) == (len(without), n_between)
+    assert journal.accounts.holes["spikes"] == n_between
+
+
 def test_loss_without_a_kill_is_unexplained(tmp_path: Path):
     """Every batch of it."""
     assert compared(tmp_path, range(17, 25), ()).n_batches_unexplained == 8
