@@ -7,12 +7,14 @@ Every test should reject at most one of twenty.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contracts.progress import ProgressBar
+from encoder_training.data_set.training_set import thinned
 from encoder_training.evaluation.bootstrap import interval
 from evaluation.questions.answer import Answer, AnswerFigure, Row
 from evaluation.questions.chance import (
@@ -25,6 +27,7 @@ from evaluation.questions.chance import (
 )
 from evaluation.questions.false_positives_figure import draw_rates
 from evaluation.questions.inputs import EvaluationInputs
+from evaluation.questions.scaling import FEWEST_UNITS, MOST_WINDOWS, slope_weights, unit_sets
 from evaluation.scores import own_and_others
 
 N_SHUFFLES = 200
@@ -39,10 +42,10 @@ Labels = Callable[[np.random.Generator], NDArray[np.float64]]
 
 
 def false_positives(inputs: EvaluationInputs, *, n_shuffles: int = N_SHUFFLES) -> Answer:
-    """Answer the question, on the narrations of all units."""
+    """Answer the question, on the narrations of all units, and of more and more of them."""
     narrated = inputs.narrate([inputs.selections["all"]])["all"]
     vectors = inputs.sentences.vectors([one.text for one in narrated])
-    nulls = _nulls(inputs)
+    nulls, growth = _nulls(inputs), _growth(inputs)
     rejected: dict[tuple[str, str], list[bool]] = {}
     with ProgressBar(total=n_shuffles * len(nulls), desc="shuffling", unit="shuffle") as bar:
         for at, (null, draw) in enumerate(nulls.items()):
@@ -52,6 +55,8 @@ def false_positives(inputs: EvaluationInputs, *, n_shuffles: int = N_SHUFFLES) -
                 found = run_tests(
                     vectors, labels, inputs.positions, inputs.positions_of_group, seed=shuffle
                 )
+                if growth is not None:
+                    found |= growth.run(labels, seed=shuffle)
                 for test, is_rejected in found.items():
                     rejected.setdefault((null, test), []).append(is_rejected)
                 bar.update()
@@ -76,6 +81,44 @@ def false_positives(inputs: EvaluationInputs, *, n_shuffles: int = N_SHUFFLES) -
             ),
         ),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Growth:
+    """Narrations of sets of units of several sizes, for the slope of their lead.
+
+    A slope is a weighted sum over sets, and so is its table: of their vectors.
+    """
+
+    vectors: NDArray[np.float64]  # (n_windows, dim): the weighted sum
+    positions: Positions
+    at: NDArray[np.int64]  # (n_positions,): which of all positions these are
+
+    def run(self, labels: NDArray[np.float64], *, seed: int) -> dict[str, bool]:
+        """Say of each test whether it sees a slope; `labels` are of all positions."""
+        table = self.positions.table(self.vectors @ labels[self.at].T) / len(self.vectors)
+        naive = naive_p(table, seed=seed, n_draws=NAIVE_DRAWS)
+        return {
+            "slope, shifts": shift_test(table, self.positions, seed=seed).p <= LEVEL,
+            "slope, any order": naive <= LEVEL,
+        }
+
+
+def _growth(inputs: EvaluationInputs) -> Growth | None:
+    """Narrate one random order of all units; None if there are too few for a line."""
+    every = inputs.selections["all"]
+    if every.n_units < FEWEST_UNITS:
+        return None
+    sets = unit_sets(inputs.manifest.population, every, seed=inputs.request.seed)
+    weights = slope_weights(sorted(sets))
+    windows = thinned(np.arange(len(inputs.windows.rows)), MOST_WINDOWS)
+    narrated = inputs.narrate([sets[size][0] for size in sorted(sets)], windows=windows)
+    vectors = sum(
+        weight * inputs.sentences.vectors([one.text for one in narrated[sets[size][0].name]])
+        for weight, size in zip(weights, sorted(sets), strict=True)
+    )
+    at = np.unique(inputs.positions.of_window[windows])
+    return Growth(np.asarray(vectors), inputs.positions_of(windows), at)
 
 
 def _nulls(inputs: EvaluationInputs) -> dict[str, Labels]:

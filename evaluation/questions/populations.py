@@ -20,6 +20,7 @@ from encoder_training.evaluation.bootstrap import Draws, Interval, interval
 from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.questions import populations_figures as figures
 from evaluation.questions.answer import Answer, Row, p_text, with_interval
+from evaluation.questions.apart import contrasts
 from evaluation.questions.chance import (
     ShiftTest,
     block_draws,
@@ -48,6 +49,7 @@ class NarratedPopulations:
     """Populations of equal size, and the controls, on the same windows."""
 
     n_units: int
+    sets: Mapping[str, Selection]  # Without the controls
     texts: Mapping[str, tuple[str, ...]]
     vectors: Mapping[str, NDArray[np.float64]]  # (n_windows, dim)
     draws: Draws
@@ -67,8 +69,15 @@ def regions_and_types(inputs: EvaluationInputs) -> Answer:
     """
     narrated = _narrate(inputs)
     matrix = _matrix(narrated)
-    contrasts = [
-        row for kind in KINDS for row in _contrasts(inputs, narrated, narrated.of_kind(kind))
+    apart = [
+        row
+        for kind in KINDS
+        for row in contrasts(
+            inputs,
+            {name: narrated.sets[name] for name in narrated.of_kind(kind)},
+            narrated.vectors,
+            narrated.draws,
+        )
     ]
     concepts, concept_tests = _concepts(inputs, narrated)
     found = {
@@ -83,7 +92,7 @@ def regions_and_types(inputs: EvaluationInputs) -> Answer:
     }
     tables: dict[str, Sequence[Row]] = {
         "similarity": matrix,
-        "apart": contrasts,
+        "apart": apart,
         "concepts-over-time": concepts,
         "concepts": concept_tests,
         "classifier": [_classifier_row(kind, one) for kind, one in found.items()],
@@ -93,7 +102,7 @@ def regions_and_types(inputs: EvaluationInputs) -> Answer:
     return Answer(
         name="regions-and-types",
         title="Regions and cell types: which narrations are alike, and what tells them apart?",
-        findings=tuple(_findings(narrated, contrasts, concept_tests, found)),
+        findings=tuple(_findings(narrated, apart, concept_tests, found)),
         tables={name: rows for name, rows in tables.items() if rows},
         figures=figures.population_figures(
             tables, found, narrated.n_units, len(inputs.windows.rows), len(inputs.positions)
@@ -114,9 +123,9 @@ def _narrate(inputs: EvaluationInputs) -> NarratedPopulations:
             "by area or cell_type, or leave this question out."
         )
     n_units = min(one.n_units for one in compared.values())
-    sets = [_cut(one, n_units, seed=inputs.request.seed) for one in compared.values()]
+    sets = {name: _cut(one, n_units, seed=inputs.request.seed) for name, one in compared.items()}
     controls = [inputs.selections[name] for name in CONTROLS if name in inputs.selections]
-    sources: list[Source] = [*sets, *controls, TRUE_PATCHES]
+    sources: list[Source] = [*sets.values(), *controls, TRUE_PATCHES]
     texts = {name: tuple(one.text for one in of) for name, of in inputs.narrate(sources).items()}
     vectors = {name: inputs.sentences.vectors(of) for name, of in texts.items()}
     positions = inputs.positions
@@ -125,7 +134,7 @@ def _narrate(inputs: EvaluationInputs) -> NarratedPopulations:
         cosines = np.einsum("nd,nd->n", vectors[name], vectors[TRUE_PATCHES])
         lengths.append(block_length(positions.mean(cosines)))
     draws = block_draws(positions, max(lengths), seed=inputs.request.seed)
-    return NarratedPopulations(n_units, texts, vectors, draws)
+    return NarratedPopulations(n_units, sets, texts, vectors, draws)
 
 
 def _cut(selection: Selection, n_units: int, *, seed: int) -> Selection:
@@ -149,41 +158,6 @@ def _matrix(narrated: NarratedPopulations) -> list[Row]:
                 **with_interval("same_window", interval(narrated.draws.ratio(same))),
                 "other_windows": float(elsewhere.mean()),
                 **with_interval("lead", interval(narrated.draws.ratio(same - elsewhere))),
-            }
-        )
-    return rows
-
-
-def _contrasts(
-    inputs: EvaluationInputs, narrated: NarratedPopulations, names: Sequence[str]
-) -> list[Row]:
-    """Ask of each population whether the others are more alike among themselves than to it."""
-    if len(names) < 3:
-        return []
-    rows: list[Row] = []
-    for name in names:
-        values: NDArray[np.float64] = np.zeros(len(inputs.windows.rows))
-        table: NDArray[np.float64] = np.zeros((len(inputs.positions),) * 2)
-        n_with, n_without = len(names) - 1, (len(names) - 1) * (len(names) - 2) / 2
-        first = inputs.positions.first_window
-        for one, other in combinations(names, 2):
-            weight = -1 / n_with if name in {one, other} else 1 / n_without
-            cosines = narrated.vectors[one] @ narrated.vectors[other].T
-            same, elsewhere = own_and_others(cosines)
-            values += weight * (same - elsewhere)
-            table += weight * inputs.positions.table(cosines[:, first]) / len(cosines)
-        test = shift_test(
-            table,
-            inputs.positions,
-            minimal_lags=inputs.minimal_lags,
-            seed=inputs.request.seed,
-        )
-        rows.append(
-            {
-                "population": name,
-                "compared_with": len(names) - 1,
-                **with_interval("apart", interval(narrated.draws.ratio(values))),
-                "p": test.p,
             }
         )
     return rows
@@ -270,16 +244,17 @@ def _excerpts(inputs: EvaluationInputs, narrated: NarratedPopulations) -> list[R
 
 def _findings(
     narrated: NarratedPopulations,
-    contrasts: Sequence[Row],
+    apart: Sequence[Row],
     concepts: Sequence[Row],
     classified: Mapping[str, TextClassification],
 ) -> list[str]:
     found = [f"every population is cut to {narrated.n_units} units"]
-    for row in contrasts:
-        apart = Interval(*(float(str(row[f"apart{end}"])) for end in ("", "_low", "_high")))
+    for row in apart:
+        by = Interval(*(float(str(row[f"apart{end}"])) for end in ("", "_low", "_high")))
         found.append(
             f"{row['population']}: the others are more alike among themselves than to it by "
-            f"{apart}, {p_text(float(str(row['p'])))}"
+            f"{by}, {p_text(float(str(row['p'])))} of {row['random_populations']} populations of "
+            "random units"
         )
     for kind, one in classified.items():
         found.append(

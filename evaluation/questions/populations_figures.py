@@ -41,6 +41,17 @@ def population_figures(
             partial(_matrices, rows=tables["similarity"], names=names),
         )
     ]
+    if tables["apart"]:
+        found.append(
+            AnswerFigure(
+                "apart",
+                "How much more the others of its kind are alike among themselves than to a "
+                f"population (cosine less other windows). {of}. Lines: 95 % intervals over frames. "
+                "Grey: where 95 % of populations of random units of the kind lie.",
+                (7, 1 + 0.32 * len(tables["apart"])),
+                partial(_apart, rows=tables["apart"]),
+            )
+        )
     concepts = tables["concepts-over-time"]
     if concepts:
         found.append(
@@ -78,6 +89,26 @@ def _matrices(figure: Any, rows: Sequence[Row], names: Sequence[str]) -> None:
             matrix[at] = matrix[at[::-1]] = float(str(row[measure]))
         _heat(axes, matrix, names, names)
         axes.set_title(title)
+
+
+def _apart(figure: Any, rows: Sequence[Row]) -> None:
+    axes = figure.subplots()
+    for at, row in enumerate(rows):
+        value, low, high, random_low, random_high = (
+            float(str(row[name]))
+            for name in ("apart", "apart_low", "apart_high", "random_low", "random_high")
+        )
+        axes.barh(at, random_high - random_low, left=random_low, height=0.7, color=NULL)
+        axes.plot([low, high], [at, at], color=INK)
+        axes.plot(value, at, "o", color=INK)
+        axes.annotate(
+            p_text(float(str(row["p"]))), (1.01, at), xycoords=("axes fraction", "data"),
+            va="center", fontsize=8,
+        )  # fmt: skip
+    axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(rows)), [str(row["population"]) for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel("apart")
 
 
 def _heat(

@@ -144,6 +144,13 @@ def unit_sets(
     return {size: tuple(of_size) for size, of_size in sets.items()}
 
 
+def slope_weights(sizes: Sequence[int]) -> NDArray[np.float64]:
+    """Return the weights of leads whose sum is the slope over the logarithm of their sizes."""
+    x = np.log10(sizes)
+    weights: NDArray[np.float64] = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    return weights
+
+
 def _scaled(inputs: EvaluationInputs, windows: NDArray[np.int64]) -> ScaledWindows:
     positions = inputs.positions_of(windows)
     captions = [inputs.windows.captions[windows[first]] for first in positions.first_window]
@@ -171,8 +178,7 @@ def _fit(
         redrawn = np.take_along_axis(values, chosen, axis=0).mean(axis=0)
         redrawn[0] = values[:, 0].mean()
         means.append(redrawn)
-    x = np.log10(sizes)
-    weight = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    x, weight = np.log10(sizes), slope_weights(sizes)
     slope, middle = weight @ np.stack(means), np.mean(means, axis=0)
     tables = {
         size: np.mean([scaled.table(vectors[one.name]) for one in sets[size]], axis=0)

@@ -95,7 +95,7 @@ def test_every_test_is_tried_on_labels_without_a_relation(results):
     """The table counts 200 sets of labels for each test, with an interval around the rate."""
     rows = _table(results, "false-positives-rates")
     assert {row["labels"] for row in rows} >= {"shifted captions", "captions in any order"}
-    assert len({row["test"] for row in rows}) == 6
+    assert len({row["test"] for row in rows}) == 8
     for row in rows:
         assert row["shuffles"] == "200"
         assert float(row["rate_low"]) <= float(row["rate"]) <= float(row["rate_high"])
@@ -120,11 +120,12 @@ def test_regions_are_compared_at_equal_size(inputs, results, tmp_path, monkeypat
     assert ("silent", "true patches") in pairs
     (row,) = _table(out, "regions-and-types-classifier")
     assert (row["kind"], row["classes"]) == ("areas", "3")
-    assert {row["population"] for row in _table(out, "regions-and-types-apart")} == {
-        "area:CA1", "area:LGd", "area:VISp",
-    }  # fmt: skip
+    rows = _table(out, "regions-and-types-apart")
+    assert {row["population"] for row in rows} == {"area:CA1", "area:LGd", "area:VISp"}
+    assert {row["random_populations"] for row in rows} == {"39"}
+    assert all(1 / 40 <= float(row["p"]) <= 1 for row in rows)
     assert len(_table(out, "regions-and-types-excerpts")) == 8
-    assert len(list(out.glob("regions-and-types-*.svg"))) == 3
+    assert len(list(out.glob("regions-and-types-*.svg"))) == 4
 
 
 def test_narrations_are_made_once(inputs, tmp_path, monkeypatch):

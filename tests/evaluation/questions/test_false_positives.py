@@ -10,7 +10,7 @@ from scipy.signal import lfilter
 from scipy.stats import binom
 
 from evaluation.questions.chance import Positions
-from evaluation.questions.false_positives import LEVEL, run_tests
+from evaluation.questions.false_positives import LEVEL, Growth, run_tests
 
 N, DIM, N_SHUFFLES = 120, 12, 60
 POSITIONS = Positions(np.arange(N), np.zeros(N, np.int64))
@@ -29,20 +29,27 @@ def rejected():
     rng = np.random.default_rng(0)
     found: Counter[str] = Counter()
     for shuffle in range(N_SHUFFLES):
-        found.update(
-            run_tests(_slow_vectors(rng), _slow_vectors(rng), POSITIONS, 1.0, seed=shuffle)
-        )
+        labels = _slow_vectors(rng)
+        growth = Growth(_slow_vectors(rng) - _slow_vectors(rng), POSITIONS, np.arange(N))
+        found.update(run_tests(_slow_vectors(rng), labels, POSITIONS, 1.0, seed=shuffle))
+        found.update(growth.run(labels, seed=shuffle))
     return found
 
 
-@pytest.mark.parametrize("test", ["mean cosine, shifts", "correlation, shifts"])
+@pytest.mark.parametrize("test", ["mean cosine, shifts", "correlation, shifts", "slope, shifts"])
 def test_shifts_hold_their_level(rejected, test):
     """Slow sentences and slow captions without a relation have none, but for one in twenty."""
     assert rejected[test] <= binom.ppf(0.999, N_SHUFFLES, LEVEL)
 
 
 @pytest.mark.parametrize(
-    "test", ["mean cosine, any order", "correlation, any order", "interval of the lead, frames"]
+    "test",
+    [
+        "mean cosine, any order",
+        "correlation, any order",
+        "slope, any order",
+        "interval of the lead, frames",
+    ],
 )
 def test_tests_of_independent_frames_do_not(rejected, test):
     """Those that take frames for independent see effects that are not there."""
