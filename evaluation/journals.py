@@ -156,7 +156,8 @@ class Missing:
     # Of both, those sent at another time than an outage or the second before one
     n_batches_unexplained: int = 0
     n_published_unexplained: int = 0
-    lost_before_kill_s: float = 0.0  # The oldest of them was sent so long before a kill
+    # The oldest that was sent before the kill of a recorder that was there, and how long before
+    lost_before_kill_s: float = 0.0
     n_changed: int = 0  # Batches in the journal with other spikes than were sent
 
 
@@ -196,7 +197,10 @@ def missing_from(
         len(published),
         n_batches_unexplained=_n_unexplained(stamps, [*outages, *of_sources]),
         n_published_unexplained=_n_unexplained(published, [*outages, *of_daemons]),
-        lost_before_kill_s=_lost_before_kill_s([*stamps, *published], outages),
+        lost_before_kill_s=max(
+            _lost_before_kill_s(stamps, outages, [*outages, *of_sources]),
+            _lost_before_kill_s(published, outages, [*outages, *of_daemons]),
+        ),
         n_changed=n_changed,
     )
 
@@ -212,11 +216,23 @@ def _n_unexplained(stamps: Sequence[int], outages: Sequence[Outage]) -> int:
     )
 
 
-def _lost_before_kill_s(stamps: Sequence[int], outages: Sequence[Outage]) -> float:
+def _lost_before_kill_s(
+    stamps: Sequence[int], outages: Sequence[Outage], explained: Sequence[Outage]
+) -> float:
+    """Return how long before a kill the oldest loss was sent, of those that its outage explains.
+
+    What was sent in another outage, also that of a recorder that was killed again at once, was
+    never received.
+    """
+    received = [
+        ns
+        for ns in stamps
+        if not any(one.killed_ns <= ns <= one.again_ns + CONNECTED_NS for one in explained)
+    ]
     spans = [
         outage.killed_ns - ns
         for outage in outages
-        for ns in stamps
+        for ns in received
         if 0 <= outage.killed_ns - ns <= LOST_BEFORE_KILL_NS
     ]
     return max(spans, default=0) / NS_PER_S
