@@ -14,9 +14,11 @@ spikes.
 The first rows are of the file alone: the same batches written in four layouts, in turns, each
 flushed four times a second of data; figures are bytes of a journal over bytes of the batches. The
 others are of `neurrate record` as a process, with a source of 100 batches a second: from the sent
-stamp to the received one, its processor time over wall time, and bytes an hour. With --kills the
-recorder is killed (SIGKILL) so often, at random moments: milliseconds from the newest batch in the
-journal to the kill, which is what is lost. With --picture other loads are recorded too, 20 s each.
+stamp to the received one, its processor time over wall time, bytes an hour, and memory, over
+--minutes; of half an hour or more also by how much it grows (slope and its 95 % interval). With
+--kills the recorder is killed (SIGKILL) so often, at random moments: milliseconds from the newest
+batch in the journal to the kill, which is what is lost. With --picture other loads are recorded
+too, 20 s each.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ import numpy as np
 import psutil
 import zmq
 from mcap.writer import CompressionType, Writer
+from numpy.typing import NDArray
 
 from benchmarks.measure import Figure, MeasuredRow, figure, row
 from benchmarks.record import Options, Result, read_options, report, stop
@@ -48,6 +51,7 @@ from contracts.journal import Origin, framed, parts_of
 from contracts.journal_reader import JournalReader
 from contracts.spikes import Hello, SpikeBatch
 from evaluation.faults.sockets import free_port
+from evaluation.latency.trend import trend
 from evaluation.processes import Child
 from stream_sources.publisher import SpikePublisher
 
@@ -77,6 +81,9 @@ LOOP_S = 10
 """Batches are made once for so long, and sent again and again at later times."""
 
 CPU, BYTES = "cpu, % of a core", "MB an hour"
+GROWTH = "memory growth in the second half, MB an hour"
+LONG_S = 1800
+"""Three parts of a journal: only then is a growth of memory one that lasts."""
 
 FLUSH_EVERY = 25
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -96,7 +103,7 @@ PAUSE_S = 0.02
 def main() -> int:
     """Measure and report."""
     options = read_options(__doc__, _add)
-    seconds = 2 if options.is_quick else 60
+    seconds = 2 if options.is_quick else 60 * options.more["minutes"]
     n_kills = options.more["kills"] or (1 if options.is_quick else 10)
     rows, figures = file_alone(2 if options.is_quick else 20, options.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -118,6 +125,7 @@ def main() -> int:
 
 def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kills", type=int, default=0, help="times that the recorder is killed")
+    parser.add_argument("--minutes", type=int, default=1, help="how long the load of a rig lasts")
     parser.add_argument("--picture", type=Path, metavar="PATH", help="draw the cost of loads here")
 
 
@@ -168,9 +176,8 @@ def recorder(
         _wait_for_batches(journal)
         process = psutil.Process(child.pid)
         before, n_before, begun = process.cpu_times(), _size(journal), time.monotonic()
-        time.sleep(seconds)
+        sampled_s, memory_mb = _memory_over(process, seconds)
         after, n_after, wall_s = process.cpu_times(), _size(journal), time.monotonic() - begun
-        memory_mb = process.memory_info().rss / 1e6
         child.ask_to_stop()
         child.wait(deadline_s=DEADLINE_S)
     cpu_s = after.user + after.system - before.user - before.system
@@ -178,13 +185,29 @@ def recorder(
         batch.received_host_ns - batch.sent_host_ns for batch in _recorded(journal) if batch.seq
     ]
     figures = {
-        CPU: 100 * cpu_s / wall_s,
-        BYTES: (n_after - n_before) / wall_s * 3600 / 1e6,
+        CPU: np.array([100 * cpu_s / wall_s]),
+        BYTES: np.array([(n_after - n_before) / wall_s * 3600 / 1e6]),
         "memory, MB": memory_mb,
     }
+    half = sampled_s > wall_s / 2  # by then the index of a part has been as long as it becomes
+    if growth := trend(sampled_s[half], memory_mb[half]) if seconds >= LONG_S else None:
+        figures[GROWTH] = np.array([growth.slope, growth.low, growth.high])
     return [row(case, "sent to received", np.array(late_ns))], [
-        figure(case, name, np.array([value])) for name, value in figures.items()
+        figure(case, name, values) for name, values in figures.items()
     ]
+
+
+def _memory_over(
+    process: psutil.Process, seconds: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Wait so long; return when a process was looked at and its memory in MB, each second."""
+    begun = time.monotonic()
+    samples: list[tuple[float, float]] = []
+    while not samples or samples[-1][0] < seconds:
+        time.sleep(min(1.0, seconds))
+        samples.append((time.monotonic() - begun, process.memory_info().rss / 1e6))
+    sampled = np.array(samples)
+    return sampled[:, 0], sampled[:, 1]
 
 
 def loads(folder: Path, seconds: int, options: Options) -> dict[SpikeLoad, dict[str, Figure]]:
