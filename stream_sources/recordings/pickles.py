@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ def refuse_pickles(path: Path, *, besides: Sequence[str] = ()) -> None:
     for file in inside:
         if file.name == UNREAD or (besides and set(file.relative_to(path).parts) & set(besides)):
             continue
-        if _is_unsafe(file):
+        if _is_unsafe(file, besides):
             raise RecordingError(
                 str(file),
                 "a pickle may run any program, and is not read. Save it anew with SpikeInterface: "
@@ -55,10 +56,25 @@ def refuse_pickles(path: Path, *, besides: Sequence[str] = ()) -> None:
             )
 
 
-def _is_unsafe(file: Path) -> bool:
+def _is_unsafe(file: Path, besides: Sequence[str]) -> bool:
     if file.suffix == ".npy" and file.is_file():
         return not _is_plain_array(file)
+    if file.name == ".zmetadata":
+        return _has_pickled_array(file, besides)
     return file.suffix in UNSAFE or (file.name == ".zarray" and b'"pickle"' in file.read_bytes())
+
+
+def _has_pickled_array(file: Path, besides: Sequence[str]) -> bool:
+    """Whether the file that Zarr reads in place of every ``.zarray`` names a pickle."""
+    try:
+        entries = json.loads(file.read_bytes())["metadata"]
+        return any(
+            '"pickle"' in json.dumps(entry)
+            for name, entry in entries.items()
+            if not set(name.split("/")) & set(besides)
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):  # Zarr cannot read it either
+        return False
 
 
 class UnsafePickleError(pickle.UnpicklingError):

@@ -197,7 +197,7 @@ def _load(folder: Path) -> Any:
     # What the extensions of an analyzer have computed is not needed, and may be pickles.
     refuse_pickles(folder, besides=("extensions",))
     try:
-        loaded = spikeinterface.load(folder, load_extensions=False)
+        loaded = spikeinterface.load(folder, **_load_options(folder))
     except Exception as error:  # its loaders raise whatever the format's reader does
         problem = (
             f"SpikeInterface saved it and cannot load it: {error}"
@@ -207,6 +207,17 @@ def _load(folder: Path) -> Any:
         )
         raise RecordingError(str(folder), problem) from error
     return getattr(loaded, "sorting", loaded)  # an analyzer holds a sorting
+
+
+def _load_options(folder: Path) -> dict[str, bool]:
+    """Return what `spikeinterface.load` may be given.
+
+    Its reader of recordings and sortings in Zarr refuses the option that spares an analyzer its
+    extensions, where others pass over it.
+    """
+    attributes = folder / ".zattrs"
+    is_analyzer = attributes.is_file() and b'"spikeinterface_info"' in attributes.read_bytes()
+    return {} if folder.suffix == ".zarr" and not is_analyzer else {"load_extensions": False}
 
 
 def _from_sorting(sorting: Any, path: str) -> SorterOutput:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -58,3 +59,17 @@ def test_a_sorting_that_is_a_pickle_is_refused_before_it_is_loaded(tmp_path, nam
     with pytest.raises(RecordingError, match="a pickle may run any program"):
         read_sorting(folder)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("file", [".zarray", ".zmetadata"])
+def test_pickled_arrays_of_a_zarr_are_refused_wherever_they_are_described(tmp_path, file):
+    """Zarr reads the one file of all arrays, where there is one, in place of each array's own."""
+    array = {"filters": [{"id": "pickle", "protocol": 5}]}
+    entries = {"metadata": {"unit_ids/.zarray": array}}
+    (tmp_path / file).write_text(json.dumps(array if file == ".zarray" else entries))
+    with pytest.raises(RecordingError, match="a pickle may run any program"):
+        refuse_pickles(tmp_path, besides=("extensions",))
+    (tmp_path / file).unlink()
+    extension = {"metadata": {"extensions/templates/.zarray": array}}
+    (tmp_path / ".zmetadata").write_text(json.dumps(extension))
+    refuse_pickles(tmp_path, besides=("extensions",))

@@ -331,8 +331,14 @@ def test_a_damaged_spikeinterface_folder_is_refused(tmp_path: Path) -> None:
 
 def test_a_sorting_in_zarr_is_a_sorting(tmp_path: Path) -> None:
     """SpikeInterface keeps sortings in Zarr too; only NWB in Zarr is read as NWB."""
-    in_memory(TRAINS).save(folder=tmp_path / "sorting.zarr", format="zarr")
+    sorting = in_memory(TRAINS)
+    sorting.set_property("brain_area", ["VISp", "VISl", "CA1"])
+    sorting.save(folder=tmp_path / "sorting.zarr", format="zarr")
     assert kind_of(str(tmp_path / "sorting.zarr")) == "sorting"
+    source = open_source(str(tmp_path / "sorting.zarr"))
+    assert [unit.area for unit in source.population.units] == ["VISp", "VISl", "CA1"]
+    in_memory_spikes = spike_lists.of_batches(SortingSource(sorting).batches())
+    assert spike_lists.of_batches(source.batches()) == in_memory_spikes
 
 
 def test_an_address_of_another_kind_is_refused() -> None:
