@@ -10,6 +10,7 @@ from cyclopts import Parameter, validators
 
 from contracts.atomic_files import check_folder_writable
 from neurrate.arguments import Seed, Threads, command_text
+from neurrate.key_options import PLAIN, ConnectOptions
 
 Windows = Annotated[int, Parameter(validator=validators.Number(gte=20, lte=5_000))]
 """Twenty or more: with fewer alignments no p-value can be below 0.05."""
@@ -23,11 +24,14 @@ def evaluate(
     out: Path,
     windows: Windows = 400,
     facts: Path | None = None,
+    journal: Path | None = None,
+    subscribe: str | None = None,
     model: str | None = None,
     sentence_model: str | None = None,
     device: str = "auto",
     workers: Threads | None = None,
     seed: Seed = 0,
+    access: ConnectOptions = PLAIN,
 ) -> None:
     """Answer a question of the method's paper about a bundle, with controls and what chance gives.
 
@@ -40,6 +44,8 @@ def evaluate(
         neurrate evaluate fidelity bundle/ data/ --out results/
         neurrate evaluate all bundle/ data/ --out results/ --windows 1000 --workers 4
         neurrate evaluate fidelity bundle/ data/ --out results/ --facts session_movies/
+        neurrate evaluate fidelity bundle/ data/ --out live/ --journal journal/
+        neurrate evaluate fidelity bundle/ data/ --out live/ --subscribe tcp://127.0.0.1:5571
 
     Parameters
     ----------
@@ -58,6 +64,12 @@ def evaluate(
         Held-out windows to narrate, evenly thinned.
     facts
         Folder with MOVIE_facts.jsonl of each movie, as 'neurrate simulate session' writes it.
+    journal
+        Evaluate what a daemon narrated: folder of 'neurrate record'. For fidelity and
+        false-positives, on the windows of the data set that were narrated.
+    subscribe
+        The same of a running daemon at this address, recorded to OUT/journal until nothing has
+        come for ten seconds.
     model
         Folder or hub id of the language model; that of the bundle if omitted.
     sentence_model
@@ -72,13 +84,17 @@ def evaluate(
     from encoder_training.devices import resolve_device
     from evaluation.questions.inputs import EvaluateRequest
     from evaluation.questions.page import PAGE
+    from evaluation.questions.recording import record_until_quiet
     from evaluation.questions.run import QUESTIONS
     from evaluation.questions.run import evaluate as answer_questions
 
     check_folder_writable(out)
+    if subscribe is not None:
+        [keys] = access.keys_for([subscribe])
+        journal = record_until_quiet(subscribe, keys, out / "journal", instead_of=journal)
     device = resolve_device(device)
     n_default = len(os.sched_getaffinity(0)) if device == "cpu" else 1
-    options: Any = {"windows": windows, "facts": facts, "model": model}
+    options: Any = {"windows": windows, "facts": facts, "journal": journal, "model": model}
     options["sentence_model"] = sentence_model
     command = command_text("evaluate", question, bundle, dataset, out=out, **options, seed=seed)
     request = EvaluateRequest(

@@ -53,6 +53,14 @@ class CountedIntervals:
         before = np.cumsum(self.stop_bin - self.first_bin) - (self.stop_bin - self.first_bin)
         return np.where(is_in, before[span] + bins - self.first_bin[span], -1).astype(np.int64)
 
+    def bins_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the bins of the absolute grid that rows of the counts hold, int64, shape (n,)."""
+        lengths = self.stop_bin - self.first_bin
+        before = np.cumsum(lengths) - lengths
+        span = np.searchsorted(before, rows, side="right") - 1
+        bins: NDArray[np.int64] = self.first_bin[span] + rows - before[span]
+        return bins
+
 
 def write_counts(
     path: Path,

@@ -21,6 +21,9 @@ from encoder_training.data_set.training_set import TrainingSet, thinned
 from encoder_training.evaluation.movie_runs import movie_runs, run_seconds
 from encoder_training.evaluation.movie_time import movie_time
 
+FEWEST_NARRATED = 20
+"""Of a daemon's windows: with fewer alignments no p-value can be below 0.05."""
+
 
 @dataclass(frozen=True, slots=True)
 class CaptionScoreRequest:
@@ -44,11 +47,13 @@ class CaptionedWindows:
 
     data: TrainingSet
     rows: NDArray[np.int64]  # (n,): windows of `data`
+    first_bin: NDArray[np.int64]  # (n,): where each begins on the absolute grid
     frames: FrameTable
     group: NDArray[np.int64]  # (n,): what a bootstrap draws together
     drawn: str  # The kind of groups, in words
     n_test: int  # Held-out windows in all
     n_without: int  # Of these, those whose frame has no caption
+    n_not_narrated: int = 0  # Of those with a caption, those that a daemon did not narrate
 
     @property
     def captions(self) -> tuple[str, ...]:
@@ -62,12 +67,18 @@ class CaptionedWindows:
 
 
 def captioned_windows(
-    manifest: Manifest, dataset: Path, *, at_most: int, may_be_unnamed: bool = False
+    manifest: Manifest,
+    dataset: Path,
+    *,
+    at_most: int,
+    may_be_unnamed: bool = False,
+    narrated: NDArray[np.int64] | None = None,
 ) -> CaptionedWindows:
     """Choose held-out windows with captions, evenly thinned.
 
     Windows are those of the data set at the bundle's lag. With `may_be_unnamed` a bundle that
-    names no data set is taken, if its units and window are those of this one.
+    names no data set is taken, if its units and window are those of this one. With `narrated`,
+    int64, only windows that begin at one of these bins of the absolute grid.
 
     Raises
     ------
@@ -89,6 +100,11 @@ def captioned_windows(
         )
     data, parts = prepared.windows(manifest.window_spec.lag_ns)
     captioned = parts.test[has_caption[data.frame[parts.test]]]
+    n_captioned = len(captioned)
+    if narrated is not None:
+        is_narrated = np.isin(data.first_bin[captioned], prepared.spans.rows_of(narrated))
+        captioned = captioned[is_narrated]
+        _check_enough(len(captioned), n_captioned, len(narrated))
     rows = thinned(captioned, at_most)
     distinct = {frames.captions[frame] for frame in data.frame[rows].tolist()}
     if len(distinct) < 2:
@@ -106,11 +122,13 @@ def captioned_windows(
     return CaptionedWindows(
         data=data,
         rows=rows,
+        first_bin=prepared.spans.bins_of(data.first_bin[rows]),
         frames=frames,
         group=group,
         drawn=drawn,
         n_test=len(parts.test),
-        n_without=len(parts.test) - len(captioned),
+        n_without=len(parts.test) - n_captioned,
+        n_not_narrated=n_captioned - len(captioned),
     )
 
 
@@ -147,6 +165,17 @@ def _bootstrap_groups(
     if len(distinct) < len(np.unique(run)):
         return caption.astype(np.int64), "captions"
     return run, runs
+
+
+def _check_enough(n_both: int, n_captioned: int, n_narrated: int) -> None:
+    if n_both < FEWEST_NARRATED:
+        raise UserError(
+            f"{FEWEST_NARRATED} windows or more must have been narrated that the data set holds "
+            f"out with captions, and {n_both} of its {n_captioned:,} are among the {n_narrated:,} "
+            "that every population narrated. A window is the same only if it begins at the same "
+            "bin: the daemon cuts all of them with --set window.stride_bins=1, and drops none "
+            "with --set handover.policy=all on a replay with --speed max."
+        )
 
 
 def _check_same_units(manifest: Manifest, prepared: PreparedSet, dataset: Path) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from contracts.embedding import PatchEmbedding
 from contracts.manifest import Manifest
 from contracts.narration import Status, Utterance
+from contracts.narration_wire import rounded_confidence
 from contracts.population import Selection
 from contracts.progress import ProgressBar
 from contracts.window import Window
@@ -41,7 +42,8 @@ class Narrated:
 
     text: str
     is_truncated: bool = False  # Cut at the limit of tokens
-    confidence: float | None = None  # Of the decoding; None of frames, and without calibration
+    # Of the decoding, to the digits that are published; None of frames, and without calibration
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,9 @@ class WindowNarrator:
                 Narrated(
                     utterance.text,
                     utterance.status is Status.TRUNCATED,
-                    estimator.of(embedding) if estimator and is_decoded else None,
+                    rounded_confidence(
+                        estimator.of(embedding) if estimator and is_decoded else None
+                    ),
                 )
             )
         return narrated

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -18,10 +18,11 @@ from daemon.service.settings import NarratorSettings
 from encoder_training.data_set.prepared_facts import load_facts
 from encoder_training.evaluation.masked_encoder import populations
 from evaluation.caption_scores.inputs import CaptionedWindows, captioned_windows
-from evaluation.caption_scores.narrating import Narrated
+from evaluation.caption_scores.narrating import MEAN_PATCHES, TRUE_PATCHES, Narrated
 from evaluation.narrations.sbert import SentenceEncoder, load_sentence_model
 from evaluation.questions.chance import Positions, minimal_lags
-from evaluation.questions.narration_store import NarrationStore, Source
+from evaluation.questions.live import LiveNarrations, load_live
+from evaluation.questions.narration_store import NarrationStore, Source, name_of
 from simulation.scenes.facts import Facts
 
 STORE = "narrations.sqlite"
@@ -30,6 +31,8 @@ STORE = "narrations.sqlite"
 RETRIEVAL = "nearest caption"
 """The narrator that gives the caption of the nearest training frame, all units."""
 
+FROM_DATA_SET = (TRUE_PATCHES, RETRIEVAL, MEAN_PATCHES)
+"""What no daemon narrates."""
 
 FEWEST_UNITS = 3
 """Of an area or cell type that is narrated."""
@@ -50,6 +53,7 @@ class EvaluateRequest:
     workers: int
     seed: int
     command: str
+    journal: Path | None = None
 
 
 @dataclass(eq=False)
@@ -82,6 +86,7 @@ class EvaluationInputs:
     windows: CaptionedWindows
     sentences: VectorCache
     split: str  # Kind of what was held out, as in ``neurrate prepare --split``
+    live: LiveNarrations | None = None
 
     @cached_property
     def positions(self) -> Positions:
@@ -111,10 +116,17 @@ class EvaluationInputs:
 
     @cached_property
     def selections(self) -> dict[str, Selection]:
-        """All units, each area and cell type of `FEWEST_UNITS`, and the controls, by expression."""
+        """All units, each area and cell type of `FEWEST_UNITS`, and the controls, by expression.
+
+        Of a daemon those that it narrated, all units and the controls.
+        """
         population = self.manifest.population
         controls = {name: population.select(name) for name in population.controls}
-        return {**populations(population, fewest=FEWEST_UNITS), **controls}
+        usual = {**populations(population, fewest=FEWEST_UNITS), **controls}
+        if self.live is None:
+            return usual
+        ours = {name: one for name, one in usual.items() if self.live.has(one)}
+        return {"all": usual["all"], **ours, **self.live.selections, **controls}
 
     @property
     def movie_of_window(self) -> list[str]:
@@ -129,16 +141,52 @@ class EvaluationInputs:
         backend: str = "llava",
         windows: NDArray[np.int64] | None = None,
     ) -> dict[str, list[Narrated]]:
-        """Return one narration of each window, or of some, by the name of each source."""
-        request = self.request
+        """Return one narration of each window, or of some, by the name of each source.
+
+        Those of a daemon are taken as they are; what it did not narrate is made by its narrator.
+
+        Raises
+        ------
+        UserError
+            If a daemon was asked for, and these are units that it did not narrate.
+        """
+        request, live = self.request, self.live
+        which = np.arange(len(self.windows.rows)) if windows is None else windows
+        taken = {}
+        if live is not None:
+            self._check_narrated(sources)
+            if backend == "llava":
+                taken = live.of(sources, self.windows.first_bin[which])
         settings = NarratorSettings.model_validate(
             {"backend": backend, "model": request.model, "device": request.device, "threads": 1}
+            | ({} if live is None else asdict(live.words))
         )
         store = NarrationStore(
             request.out / STORE, request.bundle, request.dataset, settings, request.workers
         )
-        rows = self.windows.rows if windows is None else self.windows.rows[windows]
-        return store.narrate(self.windows.data, rows, sources)
+        others = [source for source in sources if name_of(source) not in taken]
+        made = store.narrate(self.windows.data, self.windows.rows[which], others)
+        return {name: {**made, **taken}[name] for name in map(name_of, sources)}
+
+    def _notes_of_live(self) -> list[str]:
+        if self.live is None:
+            return []
+        here = [name for name, one in self.selections.items() if not self.live.has(one)]
+        return [
+            *self.live.notes(load_facts(self.request.dataset).recording),
+            f"{self.windows.n_not_narrated:,} more held-out windows with captions were not "
+            "narrated through all of these",
+            f"made here by the same model, from the data set: {', '.join([*here, *FROM_DATA_SET])}",
+        ]
+
+    def _check_narrated(self, sources: Sequence[Source]) -> None:
+        units = [source for source in sources if isinstance(source, Selection)]
+        others = [one for one in units if one is not self.selections.get(one.name)]
+        if others:
+            raise UserError(
+                f"a journal has only the populations that its daemon narrated, and this question "
+                f"asks for {len(others):,} other sets of units. Answer it without --journal."
+            )
 
     def positions_of(self, windows: NDArray[np.int64]) -> Positions:
         """Return the frames of some of the windows."""
@@ -194,6 +242,7 @@ class EvaluationInputs:
         first = [positions.first_window[rows[0]] for rows in positions.movies]
         names = " and ".join(self.movie_of_window[window] for window in first)
         return [
+            *self._notes_of_live(),
             f"{len(self.windows.rows)} of {self.windows.n_test:,} windows, of {len(positions)} "
             f"frames in {len(positions.movies)} movies, with {len(set(self.captions))} different "
             f"captions: {held_out}",
@@ -211,13 +260,18 @@ def load_inputs(request: EvaluateRequest) -> EvaluationInputs:
         loaded.
     """
     manifest = load_manifest(request.bundle)
+    live = None if request.journal is None else load_live(request.journal, manifest, request.model)
     windows = captioned_windows(
-        manifest, request.dataset, at_most=request.windows, may_be_unnamed=True
+        manifest,
+        request.dataset,
+        at_most=request.windows,
+        may_be_unnamed=True,
+        narrated=None if live is None else live.first_bins,
     )
     sentences = VectorCache(load_sentence_model(request.sentence_model))
     split = str(load_facts(request.dataset).options.get("--split") or "not stated")
     request.out.mkdir(parents=True, exist_ok=True)
-    return EvaluationInputs(request, manifest, windows, sentences, split)
+    return EvaluationInputs(request, manifest, windows, sentences, split, live)
 
 
 def _read_facts(folder: Path, movie: str) -> dict[int, Facts]:

@@ -69,15 +69,15 @@ class NarrationStore:
         """
         common = _common_key(load_manifest(self.bundle), self.dataset, self.settings)
         keys = {
-            _name(source): [_key(common, source, int(data.first_bin[row])) for row in rows]
+            name_of(source): [_key(common, source, int(data.first_bin[row])) for row in rows]
             for source in sources
         }
         with closing(sqlite3.connect(self.path, timeout=60)) as store:
             store.execute(TABLE)
             known = _known(store, [key for of_source in keys.values() for key in of_source])
             missing = {
-                _name(source): [
-                    at for at, key in enumerate(keys[_name(source)]) if key not in known
+                name_of(source): [
+                    at for at, key in enumerate(keys[name_of(source)]) if key not in known
                 ]
                 for source in sources
             }
@@ -126,7 +126,7 @@ class _Task:
 
 def _tasks(sources: Sequence[Source], missing: dict[str, list[int]]) -> Iterator[_Task]:
     def lacking(source: Source) -> list[int]:
-        return missing[_name(source)]
+        return missing[name_of(source)]
 
     for at, alike in groupby(sorted(sources, key=lacking), key=lacking):
         of_group = tuple(alike)
@@ -211,5 +211,6 @@ def _key(common: str, source: Source, first_bin: int) -> bytes:
     return sha256(f"{common} {kind} {first_bin} ".encode() + units).digest()[:16]
 
 
-def _name(source: Source) -> str:
+def name_of(source: Source) -> str:
+    """Return what a table calls it."""
     return source if isinstance(source, str) else source.name
