@@ -17,7 +17,9 @@ Windows = Annotated[int, Parameter(validator=validators.Number(gte=20, lte=5_000
 
 
 def evaluate(
-    question: Literal["fidelity", "scaling", "regions-and-types", "false-positives", "all"],
+    question: Literal[
+        "fidelity", "scaling", "regions-and-types", "single-units", "false-positives", "all"
+    ],
     bundle: Path,
     dataset: Path,
     *,
@@ -42,8 +44,7 @@ def evaluate(
     Examples
     --------
         neurrate evaluate fidelity bundle/ data/ --out results/
-        neurrate evaluate all bundle/ data/ --out results/ --windows 1000 --workers 4
-        neurrate evaluate fidelity bundle/ data/ --out results/ --facts session_movies/
+        neurrate evaluate all bundle/ data/ --out results/ --windows 1000 --facts session_movies/
         neurrate evaluate fidelity bundle/ data/ --out live/ --journal journal/
         neurrate evaluate fidelity bundle/ data/ --out live/ --subscribe tcp://127.0.0.1:5571
 
@@ -51,8 +52,8 @@ def evaluate(
     ----------
     question
         fidelity: are narrations about the frame that was shown? scaling: how does this grow with
-        the number of units? regions-and-types: which narrations are alike?
-        false-positives: is an effect seen where there is none? all: every question.
+        the number of units? regions-and-types: which narrations are alike? single-units: what
+        does each say alone? false-positives: is an effect seen where there is none? all: every.
     bundle
         Folder of 'neurrate export'.
     dataset

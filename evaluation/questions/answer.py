@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -38,13 +38,16 @@ class Answer:
     findings: tuple[str, ...]  # Sentences, each with its numbers
     tables: Mapping[str, Sequence[Row]]  # Tidy: one row an observation
     figures: tuple[AnswerFigure, ...] = ()
+    pages: Mapping[str, str] = field(default_factory=dict)  # HTML of further pages, by name
 
 
 def write_answer(answer: Answer, folder: Path) -> None:
-    """Write every table as CSV and every figure as PNG and SVG, all named after the question."""
+    """Write tables as CSV, figures as PNG and SVG, and pages, all named after the question."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in answer.tables.items():
         write_text(folder / f"{answer.name}-{name}.csv", csv_text(rows))
+    for name, html in answer.pages.items():
+        write_text(folder / f"{answer.name}-{name}.html", html)
     for figure in answer.figures:
         for suffix in FORMATS:
             path = folder / f"{answer.name}-{figure.name}{suffix}"

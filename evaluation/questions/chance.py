@@ -139,6 +139,26 @@ def shift_test(
     return ShiftTest(value, null, p, len(every))
 
 
+def alignments(positions: Positions, *, seed: int = 0) -> NDArray[np.int64]:
+    """Return the position that each one is compared with, under every shift, the true one first.
+
+    Shape (n_shifts, n_positions): the shifts of `shift_test`, for a statistic that is no sum of a
+    diagonal. Shifts near the true one are among them.
+    """
+    sizes = [len(rows) for rows in positions.movies]
+    if math.prod(sizes) <= MOST_SHIFTS:
+        shifts = np.array(list(itertools.product(*map(range, sizes))))
+    else:
+        rng = np.random.default_rng([seed, SHIFTS_STREAM])
+        drawn = np.stack([rng.integers(size, size=MOST_SHIFTS) for size in sizes], axis=1)
+        shifts = np.concatenate([np.zeros((1, len(sizes)), np.int64), drawn])
+    orders = np.empty((len(shifts), len(positions)), np.int64)
+    for at, rows in enumerate(positions.movies):
+        moved = (np.arange(len(rows)) + shifts[:, at, np.newaxis]) % len(rows)
+        orders[:, rows] = rows[moved]
+    return orders
+
+
 def p_value(value: float, every: NDArray[np.float64]) -> float:
     """Return the share of alignments that give as much as the true one, which counts itself.
 

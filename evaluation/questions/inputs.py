@@ -153,10 +153,9 @@ class EvaluationInputs:
         request, live = self.request, self.live
         which = np.arange(len(self.windows.rows)) if windows is None else windows
         taken = {}
-        if live is not None:
-            self._check_narrated(sources)
-            if backend == "llava":
-                taken = live.of(sources, self.windows.first_bin[which])
+        self.check_narrated(sources)
+        if live is not None and backend == "llava":
+            taken = live.of(sources, self.windows.first_bin[which])
         settings = NarratorSettings.model_validate(
             {"backend": backend, "model": request.model, "device": request.device, "threads": 1}
             | ({} if live is None else asdict(live.words))
@@ -179,7 +178,16 @@ class EvaluationInputs:
             f"made here by the same model, from the data set: {', '.join([*here, *FROM_DATA_SET])}",
         ]
 
-    def _check_narrated(self, sources: Sequence[Source]) -> None:
+    def check_narrated(self, sources: Sequence[Source]) -> None:
+        """Refuse units that a daemon did not narrate, if its narrations are asked for.
+
+        Raises
+        ------
+        UserError
+            If there are some.
+        """
+        if self.live is None:
+            return
         units = [source for source in sources if isinstance(source, Selection)]
         others = [one for one in units if one is not self.selections.get(one.name)]
         if others:

@@ -41,6 +41,8 @@ def _page(folder: Path, answers: Sequence[Answer], inputs: EvaluationInputs) -> 
     for answer in answers:
         yield f'<h2 id="{answer.name}">{escape(answer.title)}</h2>'
         yield _items(answer.findings)
+        for page in answer.pages:
+            yield f'<p><a href="{answer.name}-{page}.html">{answer.name}-{page}.html</a></p>'
         for figure in answer.figures:
             name = f"{answer.name}-{figure.name}"
             picture = b64encode((folder / f"{name}.svg").read_bytes()).decode()

@@ -14,11 +14,13 @@ from evaluation.questions.inputs import EvaluateRequest, EvaluationInputs, load_
 from evaluation.questions.page import PAGE, write_page
 from evaluation.questions.populations import regions_and_types
 from evaluation.questions.scaling import scaling
+from evaluation.questions.single_units import single_units
 
 QUESTIONS: dict[str, Callable[[EvaluationInputs], Answer]] = {
     "fidelity": fidelity,
     "scaling": scaling,
     "regions-and-types": regions_and_types,
+    "single-units": single_units,
     "false-positives": false_positives,
 }
 """In the order of the page."""
