@@ -71,10 +71,10 @@ $ prometheus --config.file=configs/prometheus.yml
 ```
 
 `configs/prometheus.yml` collects the metrics every five seconds. `configs/prometheus-alerts.yml`
-beside it raises alerts: each has a severity and says what to look at. Three numbers in it are for
-you to choose: the latency budgets of narrations and of triggers, and the confidence below which
-nobody should believe a narration. `configs/grafana/neurrate.json` is a dashboard: in Grafana,
-Dashboards > New > Import, and choose the Prometheus as its data source.
+beside it raises alerts: each has a severity and says what to look at. Four numbers in it are yours
+to choose: the latency budgets of narrations, triggers and the way from a source, and the confidence
+below which nobody should believe a narration. `configs/grafana/neurrate.json` is a dashboard: in
+Grafana, Dashboards > New > Import, and choose the Prometheus as its data source.
 """
 
 PROCESS = f"""## Processes

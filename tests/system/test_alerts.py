@@ -26,6 +26,9 @@ needs_promtool = pytest.mark.skipif(
 RISING, FLAT, ONCE = "0+10x60", "0+0x60", "0+0x40 1+0x30"
 """Samples of five minutes and more, one every five seconds; the last rises after 205 s."""
 
+DELAY = 'neurrate_source_delay_seconds{stream="%s"}'
+ERROR = 'neurrate_source_clock_error_seconds{stream="%s"}'
+OFFSET = 'neurrate_source_clock_offset_seconds{stream="%s"}'
 STAGE = 'neurrate_stage_duration_seconds_bucket{stage="total",le="%s"}'
 TRIGGER = 'neurrate_trigger_stage_duration_seconds_bucket{stage="total",kind="%s",le="%s"}'
 
@@ -43,6 +46,10 @@ HEALTHY = {
     'neurrate_stream_lag_seconds{stream="probeB"}': "0.1+0x60",
     "neurrate_spikes_late_total": FLAT,
     "neurrate_streams_aside_total": FLAT,
+    DELAY % "probeA": "0.004+0x60",
+    DELAY % "probeB": "0.27+0x60",  # of which 0.04 may be the error of the clock
+    ERROR % "probeB": "0.06+0x4 0.04+0x60",
+    OFFSET % "probeB": "-1000.1+0.0001x60",  # drifts, as clocks do
     'neurrate_wire_errors_total{reason="version"}': FLAT,
     "neurrate_units_missing": FLAT,
     "neurrate_ingest_lag_seconds": "0.1+0x60",
@@ -80,6 +87,9 @@ FAULTS: dict[str, dict[str, str]] = {
     "NeurrateSourceSilent": {'neurrate_stream_lag_seconds{stream="probeB"}': "0.1+0x38 1+5x30"},
     "NeurrateSourceLate": {"neurrate_spikes_late_total": ONCE},
     "NeurrateSourceAside": {"neurrate_streams_aside_total": ONCE},
+    "NeurrateSourceDelayed": {DELAY % "probeA": "0.004+0x20 0.4+0x40"},
+    "NeurrateSourceClockUnsure": {ERROR % "probeB": "0.001+0x20 0.001+0.005x40"},
+    "NeurrateSourceClockJumped": {OFFSET % "probeB": "-1000.1+0x40 2000.3+0x30"},
     "NeurrateWireErrors": {'neurrate_wire_errors_total{reason="version"}': ONCE},
     "NeurrateUnitsMissing": {"neurrate_units_missing": "12+0x60"},
     "NeurrateSpikesWait": {"neurrate_ingest_lag_seconds": "0.8+0x60"},
