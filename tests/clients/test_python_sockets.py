@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import neurrate_client as client
@@ -237,6 +239,40 @@ def test_the_daemons_reader_takes_all_that_a_source_sends(source, receiver):
     assert (empty.seq, empty.n_spikes) == (1, 0)
     assert receiver() == Mark("probeA", source.run, 5, 9, "movie", 3, 7, "A car.")
     assert receiver() == StreamEnd("probeA", source.run, 2, 2)
+
+
+@contextmanager
+def stalled(source: client.Publisher) -> Iterator[None]:
+    """Send a subscriber that takes nothing more than the system keeps for it."""
+    with zmq.Context() as context, context.socket(zmq.SUB) as socket:
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.RCVHWM, 1)
+        socket.set(zmq.RCVBUF, 4096)
+        socket.subscribe(b"")
+        socket.connect(source.address)
+        assert source.wait_for_subscriber(DEADLINE_S)
+        for seq in range(500):
+            source.batch(seq, seq + 1, [seq] * 3_000, [0] * 3_000)
+        del source  # the caller may drop it
+        yield
+
+
+def test_a_close_waits_no_longer_than_it_may(source, caplog):
+    """For a subscriber that does not read; that something was left is said."""
+    with stalled(source):
+        source.close(flush_s=0.1)
+    assert "not all was taken within 0.1 s" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_source_that_nobody_closed_waits_for_nobody():
+    """A program that drops it, as after an error, goes on: libzmq's default is to wait for ever."""
+    sources = [client.Publisher("tcp://127.0.0.1:0", stream="probeA", units=UNITS)]
+    with stalled(sources[0]):
+        dropping = threading.Thread(target=sources.clear, daemon=True)
+        dropping.start()
+        dropping.join(DEADLINE_S)
+        assert not dropping.is_alive()
 
 
 def test_a_second_run_has_a_new_name_and_counts_from_zero(source, receiver):

@@ -37,6 +37,7 @@ RETRY_MS = 20
 """A lossless source looks this often whether its slowest subscriber has caught up."""
 
 FLUSH_S = 30.0
+"""How long the last messages may take to leave after `Publisher.close`."""
 
 logger = logging.getLogger(__name__)
 
@@ -223,11 +224,18 @@ class Publisher:
         self.has_ended = True
 
     def close(self, flush_s: float = FLUSH_S) -> None:
-        """Close the socket; what is queued still leaves, while subscribers take it in time."""
+        """Close the socket; what is queued still leaves, while subscribers take it in time.
+
+        It waits for `flush_s` at most, and logs a warning if it did: for a subscriber that does not
+        read, or for one that left at this moment (libzmq may miss that).
+        """
+        began_s = time.monotonic()
         self._socket.close(linger=round(1000 * flush_s))
         if self._client_check is not None:
             self._client_check.close()
         self._context.term()
+        if 0 < flush_s <= time.monotonic() - began_s:
+            logger.warning("not all was taken within %g s; what was left is dropped", flush_s)
 
     def __enter__(self) -> Self:
         return self
@@ -252,6 +260,9 @@ class Publisher:
         self._context = zmq.Context()
         self._client_check = None
         self._socket = self._context.socket(zmq.XPUB)
+        # For a publisher that is dropped without `close`, as after an error: libzmq's own default is
+        # to wait for its subscribers for ever.
+        self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.SNDHWM, QUEUE)
         self._socket.set(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
         # Every subscription and its end arrives here, also the second and later of one topic.
