@@ -260,8 +260,8 @@ class Publisher:
         self._context = zmq.Context()
         self._client_check = None
         self._socket = self._context.socket(zmq.XPUB)
-        # For a publisher that is dropped without `close`, as after an error: libzmq's own default is
-        # to wait for its subscribers for ever.
+        # For a publisher that is dropped without `close`, as after an error: libzmq waits for its
+        # subscribers for ever unless it is told otherwise.
         self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.SNDHWM, QUEUE)
         self._socket.set(zmq.MAXMSGSIZE, MAX_REQUEST_BYTES)
