@@ -42,6 +42,7 @@ from contracts.spikes import SourceMessage
 from contracts.statistics import STATS_TOPIC, Statistics, statistics_of
 from contracts.trigger import Trigger, trigger_of
 from contracts.wire_header import Part
+from subscribers.refusals import Refusals
 
 NARRATION_TOPICS = (b"narration.", b"trigger.", STATS_TOPIC)
 PARTIAL_TOPICS = (b"partial.",)
@@ -187,7 +188,8 @@ class Listener:
     libzmq connects again by itself after a publisher has gone and come back. To be used, and
     closed, by one thread.
 
-    With `keys` it is encrypted, and only a publisher that has that key is listened to.
+    With `keys` it is encrypted, and only a publisher that has that key is listened to. One that
+    refuses this subscriber is named in the log, once a minute.
 
     `topics` are prefixes; ``b""`` is everything. `queue` counts the messages that wait to be read,
     for each publisher; `ANY_NUMBER` for a source.
@@ -222,6 +224,7 @@ class Listener:
         self.socket.set(zmq.TCP_KEEPALIVE_IDLE, 2)
         self.socket.set(zmq.TCP_KEEPALIVE_INTVL, 2)
         self.socket.set(zmq.TCP_KEEPALIVE_CNT, 4)
+        self.refusals = Refusals(self.socket)
         if keys is not None:
             self.socket.setsockopt(zmq.CURVE_SERVERKEY, keys.server)
             self.socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.own.public)
@@ -264,6 +267,7 @@ class Listener:
 
     def wait(self, wait_ms: int) -> bool:
         """Wait for a message of any kind; return whether one has arrived."""
+        self.refusals.look()
         return bool(self.socket.poll(wait_ms))
 
     def messages(self, *, wait_ms: int = 0, limit: int | None = None) -> Iterator[Received]:
@@ -274,6 +278,7 @@ class Listener:
         from its other work.
         """
         n_taken = 0
+        self.refusals.look()
         if wait_ms and not self.wait(wait_ms):
             return
         while limit is None or n_taken < limit:
@@ -288,6 +293,7 @@ class Listener:
 
     def close(self) -> None:
         """Close the socket; what has not been read is lost."""
+        self.refusals.close()
         self.socket.close()
         self._context.term()
 

@@ -115,6 +115,8 @@ class _Recorder:
                 self._take(connection)
         if self.clock.now_ns() >= self.next_account_ns:
             self.next_account_ns = self.clock.now_ns() + ACCOUNT_EVERY_NS
+            for connection in self.connections:
+                connection.listener.refusals.look()
             self._look_at_clock()
             self._report_losses()
             self.writer.put(self.account("recording"))

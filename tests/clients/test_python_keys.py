@@ -34,8 +34,10 @@ def receives(subscriber: client.Subscriber, daemon: Publisher) -> Callable[[], b
     return has_come
 
 
-def test_subscriber_with_keys_receives(context: Context, tmp_path: Path):
-    """From files, as the command makes them; without the right ones nothing comes."""
+def test_subscriber_with_keys_receives(
+    context: Context, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """From files, as the command makes them; without the right ones nothing comes, and why."""
     write_pair(tmp_path, "daemon")
     me, stranger = (write_pair(tmp_path / name, name) for name in ("me", "stranger"))
     allow(tmp_path, me=me.public)
@@ -53,7 +55,8 @@ def test_subscriber_with_keys_receives(context: Context, tmp_path: Path):
                 if name == "me":
                     wait_until(receives(subscriber, daemon))
                 else:
-                    wait_until(lambda: daemon.dropped["key"] > 0)
+                    wait_until(lambda: subscriber.receive(0.1) or "refuses us" in caplog.text)
+                    assert daemon.dropped["key"] > 0
                     assert subscriber.receive(0.1) is None
     finally:
         daemon.close()

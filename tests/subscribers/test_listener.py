@@ -21,6 +21,7 @@ from contracts.statistics import Statistics
 from contracts.trigger import pack_trigger
 from contracts.wire import pack
 from daemon.counters import Counters
+from daemon.publisher import Publisher
 from daemon.service.stats import StreamStats, stats_message
 from subscribers.listener import (
     MARK_TOPICS,
@@ -31,6 +32,7 @@ from subscribers.listener import (
     MessageReader,
     parse,
 )
+from tests.support.keys import client_keys, new_pair, server_keys
 from tests.support.narrations import narration, narrations
 from tests.support.triggers import triggers
 from tests.support.wait_until import wait_until
@@ -307,3 +309,28 @@ def test_an_address_that_is_none_is_refused(address):
     """The error names the option that it came from, and nothing stays open."""
     with pytest.raises(UserError, match="--connect"):
         Listener(address, SPIKE_TOPICS, setting="--connect")
+
+
+@pytest.mark.parametrize(
+    ("has_key", "question"), [(True, "is our key on its list"), (False, "has one of us keys")]
+)
+def test_a_listener_that_is_refused_says_so(context, tmp_path, caplog, has_key, question):
+    """A key that is not on the list, or none at all: once a minute, with the address."""
+    server = server_keys(tmp_path)
+    publisher = Publisher(context, "tcp://127.0.0.1:*", keys=server)
+    keys = client_keys(server, new_pair()) if has_key else None
+    try:
+        with Listener(publisher.address, (b"",), setting="--connect", keys=keys) as listener:
+
+            def has_warned() -> bool:
+                assert list(listener.messages(wait_ms=10)) == []
+                return "refuses us" in caplog.text
+
+            wait_until(has_warned)
+            if has_key:  # without, libzmq gives up
+                n_dropped = sum(publisher.dropped.values())
+                wait_until(lambda: has_warned() and sum(publisher.dropped.values()) > n_dropped + 2)
+        [line] = [one.message for one in caplog.records if "refuses us" in one.message]
+        assert line.startswith(f"{publisher.address} refuses us: {question}")
+    finally:
+        publisher.close()

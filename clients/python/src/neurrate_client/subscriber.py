@@ -8,6 +8,7 @@ sends its last values again, and the numbers of the messages say what was missed
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -19,6 +20,7 @@ import zmq.asyncio
 from neurrate_client.addresses import check_connectable
 from neurrate_client.keys import FilePath, use_keys
 from neurrate_client.reader import Event, Reader
+from neurrate_client.refusals import Refusals
 
 ADDRESS = "tcp://127.0.0.1:5571"
 """Where a daemon publishes unless it is told otherwise."""
@@ -31,6 +33,9 @@ MAX_MESSAGE_BYTES = 1 << 20
 
 QUEUE = 1_000
 """Messages that wait to be read; beyond them this subscriber loses messages."""
+
+LOOK_MS = 1_000
+"""In silence, whether the daemon refuses is looked at so often."""
 
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS = 2_000, 6_000
 
@@ -56,6 +61,7 @@ class _Connection:
         self._socket.set(zmq.RCVHWM, queue)
         self._socket.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         self._socket.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        self._refusals = Refusals(self._socket)
         for topic in topics:
             self._socket.subscribe(topic.encode())
         try:
@@ -73,6 +79,8 @@ class _Connection:
 
     def close(self) -> None:
         """Close the socket; what has not been read is lost."""
+        if not self._socket.closed:
+            self._refusals.close()
         self._socket.close()
         self._context.term()
 
@@ -115,15 +123,15 @@ class Subscriber(_Connection):
 
     def receive(self, timeout_s: float | None = None) -> Event | None:
         """Return the next message or hole; None if none came in time."""
-        deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
-        wait_ms = None
+        deadline_s = math.inf if timeout_s is None else time.monotonic() + timeout_s
         while not self._waiting:
-            if deadline_s is not None:
-                # Below zero where messages came all the time, and none of them could be read.
-                wait_ms = round(1000 * (deadline_s - time.monotonic()))
-            if (wait_ms is not None and wait_ms < 0) or not self._socket.poll(wait_ms):
+            self._refusals.look()
+            # Below zero where messages came all the time, and none of them could be read.
+            left_ms = 1000 * (deadline_s - time.monotonic())
+            if left_ms >= -0.5 and self._socket.poll(round(min(left_ms, LOOK_MS))):
+                self._waiting += self.reader.read(self._socket.recv_multipart())
+            elif left_ms <= LOOK_MS:
                 return None
-            self._waiting += self.reader.read(self._socket.recv_multipart())
         return self._waiting.popleft()
 
     def __iter__(self) -> Iterator[Event]:
@@ -164,7 +172,8 @@ class AsyncSubscriber(_Connection):
                     try:
                         parts = await self._awaited.recv_multipart(zmq.NOBLOCK)
                     except zmq.Again:
-                        await self._awaited.poll()
+                        self._refusals.look()
+                        await self._awaited.poll(LOOK_MS)
                         continue
                     self._waiting += self.reader.read(parts)
                     if not self._waiting:  # others get their turn, and the timeout its effect
