@@ -136,9 +136,10 @@ def _nulls(inputs: EvaluationInputs) -> dict[str, Labels]:
         return shown[rng.permutation(len(positions))]
 
     nulls: dict[str, Labels] = {"shifted captions": shifted, "captions in any order": out_of_order}
-    others = _other_captions(inputs)
+    others = other_frames(inputs)
     if others is not None:
-        rows = inputs.sentences.vectors(others)
+        captions = inputs.windows.frames.captions
+        rows = inputs.sentences.vectors([captions[row] for row in others.tolist()])
 
         def elsewhere(rng: np.random.Generator) -> NDArray[np.float64]:
             """Take captions of other frames of the longest movie, in their order."""
@@ -149,10 +150,11 @@ def _nulls(inputs: EvaluationInputs) -> dict[str, Labels]:
     return nulls
 
 
-def _other_captions(inputs: EvaluationInputs) -> list[str] | None:
-    """Return captions of frames that are not held out, at the distance of those that are scored.
+def other_frames(inputs: EvaluationInputs) -> NDArray[np.int64] | None:
+    """Return frames with captions that are not held out, as far apart as those that are scored.
 
-    None if there are fewer of them than of positions.
+    Rows of the longest movie's in `CaptionedWindows.frames`, in their order. None if there are
+    fewer than half of the positions.
     """
     frames, positions = inputs.windows.frames, inputs.positions
     movies = positions.movies
@@ -167,7 +169,7 @@ def _other_captions(inputs: EvaluationInputs) -> list[str] | None:
     apart = np.median(np.diff(number)) if len(number) > 1 else 1
     step = max(1, round(float(apart / max(1.0, np.median(np.diff(frames.number[rows]))))))
     chosen = rows[::step] if len(rows) else rows
-    return [frames.captions[row] for row in chosen] if len(chosen) >= len(positions) // 2 else None
+    return chosen.astype(np.int64) if len(chosen) >= len(positions) // 2 else None
 
 
 def run_tests(

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contracts.population import Selection, Unit
+from encoder_training.evaluation.bootstrap import Draws
 from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.caption_scores.scoring import CaptionScores
 from evaluation.questions import single_units_figures as figures
@@ -24,6 +24,7 @@ from evaluation.questions.fidelity import score_narrators
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.narration_store import Source
 from evaluation.questions.single_units_cards import cards_page
+from evaluation.questions.single_units_control import unrelated_labels
 from evaluation.questions.single_units_decoding import UnitDecoder, UnitRank, choose_units
 from evaluation.questions.single_units_words import (
     Information,
@@ -45,6 +46,7 @@ SILENT = "silent"
 class NarratedUnit:
     """What a card shows."""
 
+    row: int  # In the population
     unit: Unit
     place: int  # Among all units by the lead of decoded patches, from 1
     rank: UnitRank
@@ -53,11 +55,15 @@ class NarratedUnit:
     texts: tuple[str, ...]  # (n_windows,)
     scores: CaptionScores
     test: ShiftTest  # Of the cosine of narrations with captions
-    of_words: Information  # Of what its sentences name
-    of_spikes: Information  # Of whether it has many spikes
     words: Sequence[Row]  # As of `raised_words`
+    named: NDArray[np.bool_]  # (n_windows, n_statements): by its sentences
+    has_many: NDArray[np.bool_]  # The same shape: whether it has many spikes
     patch_map: NDArray[np.float64]  # (rows, cols)
     over_time: NDArray[np.float64]  # (n_positions,): how far its patches are from their mean
+
+
+InformedUnit = tuple[NarratedUnit, Information, Information]
+"""With the information of its words, and of its many or few spikes."""
 
 
 def single_units(inputs: EvaluationInputs) -> Answer:
@@ -83,27 +89,34 @@ def single_units(inputs: EvaluationInputs) -> Answer:
     chosen = choose_units(
         inputs.manifest.population, inputs.selections, [one.reach for one in ranks], N_NARRATED
     )
-    units = _narrate(inputs, decoder, ranks, chosen, statements)
+    units, draws = _narrate(inputs, decoder, ranks, chosen, statements)
+    positions, orders = inputs.positions, alignments(inputs.positions, seed=inputs.request.seed)
+    words, spikes = (
+        information(named, statements, positions, orders, draws)
+        for named in (np.stack([u.named for u in units]), np.stack([u.has_many for u in units]))
+    )
+    informed = list(zip(units, words, spikes, strict=True))
     ranking = _ranking(inputs, decoder, ranks, chosen)
-    narrated = _narrated_rows(units)
-    informed = _information_rows(units, statements)
+    narrated = _narrated_rows(informed)
+    control = unrelated_labels(inputs, decoder, units, statements, orders)
     tables: dict[str, Sequence[Row]] = {
         "ranking": ranking,
         "groups": _groups(inputs, ranking),
         "narrated": narrated,
-        "information": informed,
+        "information": _information_rows(informed, statements),
         "words": [{"unit": one.unit.label, **row} for one in units for row in one.words],
         "sentences": _sentences(inputs, units),
+        "unrelated-labels": control,
     }
     return Answer(
         name="single-units",
         title="Single units: what does a unit say by itself?",
-        findings=tuple(_findings(inputs, decoder, ranking, narrated, statements)),
+        findings=tuple(_findings(inputs, decoder, ranking, narrated, statements, control)),
         tables={name: rows for name, rows in tables.items() if rows},
         figures=figures.single_unit_figures(
             tables, statements.kind, len(inputs.windows.rows), len(inputs.positions)
         ),
-        pages={"cards": cards_page(inputs, units, statements)},
+        pages={"cards": cards_page(inputs, informed, statements)},
     )
 
 
@@ -125,20 +138,12 @@ def _narrate(
     ranks: Sequence[UnitRank],
     chosen: Sequence[int],
     statements: Statements,
-) -> list[NarratedUnit]:
-    """Narrate the chosen units; by place among all."""
+) -> tuple[list[NarratedUnit], Draws]:
+    """Narrate the chosen units, by place among all."""
     alone = {unit: _alone(unit, len(ranks)) for unit in chosen}
     sources: list[Source] = [TRUE_PATCHES, *alone.values(), inputs.selections[SILENT]]
     texts = {of: tuple(one.text for one in found) for of, found in inputs.narrate(sources).items()}
     scored = score_narrators(inputs, texts, np.arange(len(inputs.windows.rows)))
-    orders = alignments(inputs.positions, seed=inputs.request.seed)
-    inform = partial(
-        information,
-        statements=statements,
-        positions=inputs.positions,
-        orders=orders,
-        draws=scored.draws,
-    )
     found = []
     for place, unit in enumerate(_by_lead(ranks), start=1):
         if unit not in alone:
@@ -147,6 +152,7 @@ def _narrate(
         many = spikes > np.median(spikes)
         found.append(
             NarratedUnit(
+                row=unit,
                 unit=inputs.windows.data.population.units[unit],
                 place=place,
                 rank=ranks[unit],
@@ -155,14 +161,14 @@ def _narrate(
                 texts=texts[name],
                 scores=scored.scores[name],
                 test=scored.tests[name],
-                of_words=inform(statements.named(texts[name])),
-                of_spikes=inform(np.tile(many[:, np.newaxis], len(statements.names))),
                 words=raised_words(texts[name], texts[SILENT][0], many, scored.draws),
+                named=statements.named(texts[name]),
+                has_many=np.tile(many[:, np.newaxis], len(statements.names)),
                 patch_map=decoder.patch_map(decoded),
                 over_time=inputs.positions.mean(np.linalg.norm(decoded, axis=1)),
             )
         )
-    return found
+    return found, scored.draws
 
 
 def _alone(unit: int, n_units: int) -> Selection:
@@ -239,10 +245,10 @@ def _groups(inputs: EvaluationInputs, ranking: Sequence[Row]) -> list[Row]:
     return rows
 
 
-def _narrated_rows(units: Sequence[NarratedUnit]) -> list[Row]:
-    of_lead = is_discovered([one.test.p for one in units])
-    of_words = is_discovered([one.of_words.smallest_p for one in units])
-    of_spikes = is_discovered([one.of_spikes.smallest_p for one in units])
+def _narrated_rows(informed: Sequence[InformedUnit]) -> list[Row]:
+    of_lead = is_discovered([one.test.p for one, _, _ in informed])
+    of_words = is_discovered([words.smallest_p for _, words, _ in informed])
+    of_spikes = is_discovered([spikes.smallest_p for _, _, spikes in informed])
     return [
         {
             "rank": one.place,
@@ -252,21 +258,21 @@ def _narrated_rows(units: Sequence[NarratedUnit]) -> list[Row]:
             **with_interval("lead", one.scores.lead),
             "p": one.test.p,
             "passes": int(of_lead[at]),
-            "p_words": one.of_words.smallest_p,
+            "p_words": words.smallest_p,
             "words_pass": int(of_words[at]),
-            "p_spikes": one.of_spikes.smallest_p,
+            "p_spikes": spikes.smallest_p,
             "spikes_pass": int(of_spikes[at]),
         }
-        for at, one in enumerate(units)
+        for at, (one, words, spikes) in enumerate(informed)
     ]
 
 
-def _information_rows(units: Sequence[NarratedUnit], statements: Statements) -> list[Row]:
+def _information_rows(informed: Sequence[InformedUnit], statements: Statements) -> list[Row]:
     rows: list[Row] = []
-    for one in units:
+    for one, words, spikes in informed:
         for at, name in enumerate(statements.names):
             columns: dict[str, object] = {}
-            for kind, found in (("words", one.of_words), ("spikes", one.of_spikes)):
+            for kind, found in (("words", words), ("spikes", spikes)):
                 low, high = np.quantile(found.null[:, at], (0.025, 0.975))
                 columns |= {
                     f"{kind}_bits": float(found.bits[at]),
@@ -301,6 +307,7 @@ def _findings(
     ranking: Sequence[Row],
     narrated: Sequence[Row],
     statements: Statements,
+    control: Sequence[Row],
 ) -> list[str]:
     def count(rows: Sequence[Row], column: str) -> int:
         return sum(int(str(row[column])) for row in rows)
@@ -323,6 +330,11 @@ def _findings(
         f"{count(narrated, 'spikes_pass')}; p is of the largest of {len(statements.names)} "
         "statements",
     ]
+    found.extend(
+        f"{row['test']}, against labels of other frames: {float(str(row['rate'])):.1%} of "
+        f"{row['tests']} tests have p < {LEVEL}"
+        for row in control
+    )
     if inputs.request.facts is None:
         found.append(
             "statements are words of the captions: name a folder of MOVIE_facts.jsonl with --facts "

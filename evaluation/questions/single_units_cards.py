@@ -18,8 +18,8 @@ from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.page import STYLE
 
 if TYPE_CHECKING:
-    from evaluation.questions.single_units import NarratedUnit
-    from evaluation.questions.single_units_words import Statements
+    from evaluation.questions.single_units import InformedUnit, NarratedUnit
+    from evaluation.questions.single_units_words import Information, Statements
 
 LEVEL = 0.05
 N_SENTENCES, N_EXAMPLES, N_WORDS, N_STATEMENTS = 4, 3, 6, 5
@@ -45,14 +45,14 @@ HOW_TO_READ = (
 
 
 def cards_page(
-    inputs: EvaluationInputs, units: Sequence[NarratedUnit], statements: Statements
+    inputs: EvaluationInputs, units: Sequence[InformedUnit], statements: Statements
 ) -> str:
     """Return the page."""
     return "\n".join(_page(inputs, units, statements)) + "\n"
 
 
 def _page(
-    inputs: EvaluationInputs, units: Sequence[NarratedUnit], statements: Statements
+    inputs: EvaluationInputs, units: Sequence[InformedUnit], statements: Statements
 ) -> Iterator[str]:
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
     yield f"<title>Single units</title><style>{STYLE}{CARD_STYLE}</style></head><body>"
@@ -69,22 +69,24 @@ def _page(
                 _text(one.unit.area),
                 _text(one.unit.cell_type),
                 _interval(one.rank.lead),
-                escape(_named(one, statements)),
+                escape(_named(words, statements)),
             )
-            for at, one in enumerate(units)
+            for at, (one, words, _) in enumerate(units)
         ),
     )
-    for at, one in enumerate(units):
-        yield from _card(at, one, inputs, statements)
+    for at, informed in enumerate(units):
+        yield from _card(at, informed, inputs, statements)
     yield "</body></html>"
 
 
 def _card(
-    at: int, one: NarratedUnit, inputs: EvaluationInputs, statements: Statements
+    at: int, informed: InformedUnit, inputs: EvaluationInputs, statements: Statements
 ) -> Iterator[str]:
+    one, words, spikes = informed
     unit, rank = one.unit, one.rank
     depth = "-" if unit.depth_um is None else f"{unit.depth_um:.0f} um"
-    yield f'<section id="card-{at}"><h2>{_name(one)}: names {escape(_named(one, statements))}</h2>'
+    title = f"{_name(one)}: names {escape(_named(words, statements))}"
+    yield f'<section id="card-{at}"><h2>{title}</h2>'
     yield (
         f"<p>Area {_text(unit.area)}, cell type {_text(unit.cell_type)}, depth {depth}. "
         f"{one.spikes.sum():,} spikes in {len(one.spikes)} windows ({one.rate_hz:.1f} Hz). Rank "
@@ -93,7 +95,7 @@ def _card(
         f"{one.scores.n_different} different sentences; lead {_interval(one.scores.lead)}, "
         f"{p_text(one.test.p)}.</p>"
     )
-    yield _statement_table(one, statements)
+    yield _statement_table(words, spikes, statements)
     yield _word_lines(one)
     yield '<div class="figures">'
     yield f"<figure>{_map(one.patch_map)}<figcaption>Where its patches vary.</figcaption></figure>"
@@ -107,9 +109,8 @@ def _card(
     yield "</section>"
 
 
-def _named(one: NarratedUnit, statements: Statements) -> str:
+def _named(found: Information, statements: Statements) -> str:
     """Return the statements that its narrations name where they are shown, most bits first."""
-    found = one.of_words
     sure = [
         column
         for column in np.argsort(-found.bits)
@@ -121,8 +122,7 @@ def _named(one: NarratedUnit, statements: Statements) -> str:
     )
 
 
-def _statement_table(one: NarratedUnit, statements: Statements) -> str:
-    words, spikes = one.of_words, one.of_spikes
+def _statement_table(words: Information, spikes: Information, statements: Statements) -> str:
     order = np.argsort(-np.maximum(words.bits, spikes.bits))
     best = [column for column in order if min(words.p[column], spikes.p[column]) < LEVEL]
     columns = (best or list(order))[:N_STATEMENTS]
@@ -188,10 +188,11 @@ def _sentence_table(one: NarratedUnit) -> str:
 
 def _example_table(one: NarratedUnit, inputs: EvaluationInputs) -> str:
     labels, captions = inputs.windows.labels, inputs.windows.captions
+    order = np.random.default_rng(0).permutation(len(captions))  # of windows with equal spikes
     rows = []
     for sign in (-1, 1):
         seen: set[str] = set()
-        for window in np.argsort(sign * one.spikes, kind="stable").tolist():
+        for window in order[np.argsort(sign * one.spikes[order], kind="stable")].tolist():
             if len(seen) == N_EXAMPLES:
                 break
             if captions[window] not in seen:

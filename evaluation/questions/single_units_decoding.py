@@ -85,11 +85,26 @@ class UnitDecoder:
             some = self.counts[once[first : first + MAX_ENCODER_BATCH]].astype(np.float32)
             mask: NDArray[np.float32] = np.zeros((len(some), self.counts.shape[2]), np.float32)
             mask[:, unit] = 1
-            patches = self._graph.run(some, mask).reshape(len(some), -1)
-            parts.append((patches - self.components.mean) @ self.components.axes)
-        decoded = np.concatenate(parts).astype(np.float64)[which.reshape(-1)]
+            parts.append(self.project(self._graph.run(some, mask)))
+        decoded = np.concatenate(parts)[which.reshape(-1)]
         centred: NDArray[np.float64] = decoded - decoded.mean(axis=0)
         return centred
+
+    def project(self, patches: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return patches, shape (n, n_patches, dim), in the space of the components."""
+        flat = patches.reshape(len(patches), -1).astype(np.float32) - self.components.mean
+        projected: NDArray[np.float64] = (flat @ self.components.axes).astype(np.float64)
+        return projected
+
+    def test(self, decoded: NDArray[np.float64], shown: NDArray[np.float64]) -> ShiftTest:
+        """Test the centred cosine with what positions show, shape (n_positions, n_components)."""
+        cosines = _unit_length(decoded) @ _unit_length(shown).T
+        return shift_test(
+            self.inputs.positions.table(cosines) / len(cosines),
+            self.inputs.positions,
+            minimal_lags=self.inputs.minimal_lags,
+            seed=self.inputs.request.seed,
+        )
 
     def spikes(self, unit: int) -> NDArray[np.int64]:
         """Return its spikes in each window."""
@@ -119,16 +134,10 @@ class UnitDecoder:
         inputs, shown = self.inputs, self.components.shown
         cosines = _unit_length(decoded) @ _unit_length(shown).T
         own, others = own_and_others(cosines, inputs.positions.of_window)
-        test = shift_test(
-            inputs.positions.table(cosines) / len(cosines),
-            inputs.positions,
-            minimal_lags=inputs.minimal_lags,
-            seed=inputs.request.seed,
-        )
         return UnitRank(
             reach=float(np.sqrt((decoded**2).mean() / (shown**2).mean())),
             lead=interval(self._draws.ratio(own - others)),
-            test=test,
+            test=self.test(decoded, shown),
         )
 
 

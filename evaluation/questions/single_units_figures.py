@@ -63,17 +63,22 @@ def _ranking(figure: Any, rows: Sequence[Row]) -> None:
             np.nanmean([float(str(row[f"shifted_{end}"])) for row in of]) for end in ("low", "high")
         )
         axes.fill_betweenx([at - 0.4, at + 0.4], low, high, color=NULL, linewidth=0)
-        for row in of:
-            passes = bool(row["passes"])
-            is_narrated = bool(row["narrated"])
-            axes.plot(
-                float(str(row["lead"])),
-                at + rng.uniform(-0.3, 0.3),
-                "o" if is_narrated else ".",
-                color=INK if is_narrated else CONTROL,
-                markerfacecolor=None if passes else "white",
-                ms=5 if is_narrated else 4,
-            )
+        y = at + rng.uniform(-0.3, 0.3, len(of))
+        for is_narrated, marker, colour, size in ((0, ".", CONTROL, 4), (1, "o", INK, 5)):
+            for passes in (0, 1):
+                chosen = [
+                    n
+                    for n, row in enumerate(of)
+                    if (row["narrated"], row["passes"]) == (is_narrated, passes)
+                ]
+                axes.plot(
+                    [float(str(of[n]["lead"])) for n in chosen],
+                    y[chosen],
+                    marker,
+                    color=colour,
+                    markerfacecolor=colour if passes else "white",
+                    ms=size,
+                )
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
     n_of = [sum((str(row["area"]) or NO_AREA) == area for row in rows) for area in areas]
     labels = [f"{area} ({n})" for area, n in zip(areas, n_of, strict=True)]
@@ -92,13 +97,17 @@ def _information(figure: Any, rows: Sequence[Row], names: Sequence[str]) -> None
             for end in ("low", "high")
         )
         axes.fill_betweenx([at - 0.42, at + 0.42], low, high, color=NULL, linewidth=0)
-        for row in of:
-            y = at + rng.uniform(-0.3, 0.3)
-            axes.plot(float(str(row["spikes_bits"])), y, "x", color=CONTROL, ms=3, mew=0.7)
-            is_sure = float(str(row["words_p"])) < 0.05
+        y = at + rng.uniform(-0.3, 0.3, len(of))
+        axes.plot(
+            [float(str(row["spikes_bits"])) for row in of], y, "x", color=CONTROL, ms=3, mew=0.7
+        )
+        for is_sure in (False, True):
+            chosen = [
+                n for n, row in enumerate(of) if (float(str(row["words_p"])) < 0.05) == is_sure
+            ]
             axes.plot(
-                float(str(row["words_bits"])),
-                y,
+                [float(str(of[n]["words_bits"])) for n in chosen],
+                y[chosen],
                 "o",
                 color=INK,
                 markerfacecolor=INK if is_sure else "white",

@@ -87,30 +87,47 @@ def information(
     positions: Positions,
     orders: NDArray[np.int64],
     draws: Draws,
-) -> Information:
-    """Compare what windows have, bool of shape (n_windows, n_statements), with what frames show.
+) -> list[Information]:
+    """Compare what windows have with what frames show, for each of several units.
 
-    `orders` are `alignments` of the positions, `draws` of the windows.
+    `named` is of shape (n_units, n_windows, n_statements), `orders` are `alignments` of the
+    positions, `draws` of the windows.
     """
-    n_at, n = positions.n_windows.astype(np.float64), float(len(named))
-    bits = np.zeros((len(orders), len(statements.names)))
-    differences = []
-    for column in range(len(statements.names)):
-        has = named[:, column].astype(np.float64)
-        at = np.bincount(positions.of_window, weights=has, minlength=len(positions))
-        shown = statements.shown[:, column].astype(np.float64)
-        if 0 < at.sum() < n:  # else there is no information
-            moved = shown[orders]
-            bits[:, column] = _mutual_information(moved @ at, at.sum(), moved @ n_at, n)
-        of_window = shown[positions.of_window]
-        differences.append(
-            interval(
-                draws.ratio(has * of_window, of_window)
-                - draws.ratio(has * (1 - of_window), 1 - of_window)
-            )
+    bits = information_by_shift(named, statements.shown, positions, orders)
+    shown = statements.shown[positions.of_window].astype(np.float64)
+    found = []
+    for of_unit, has in zip(bits, named.astype(np.float64), strict=True):
+        differences = tuple(
+            interval(draws.ratio(one * at, at) - draws.ratio(one * (1 - at), 1 - at))
+            for one, at in zip(has.T, shown.T, strict=True)
         )
-    bits -= bits.mean(axis=0)
-    return Information(bits[0], bits, _corrected_p(bits), tuple(differences))
+        found.append(Information(of_unit[0], of_unit, corrected_p(of_unit), differences))
+    return found
+
+
+def information_by_shift(
+    named: NDArray[np.bool_],
+    shown: NDArray[np.bool_],
+    positions: Positions,
+    orders: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return bits less their mean over shifts, shape (n_units, n_shifts, n_statements)."""
+    n_units, n_windows, n_statements = named.shape
+    n_at = positions.n_windows.astype(np.float64)
+    bits = np.zeros((n_units, len(orders), n_statements))
+    for column in range(n_statements):
+        moved = shown[:, column].astype(np.float64)[orders]
+        n_shown = moved @ n_at
+        for unit in range(n_units):
+            at = np.bincount(
+                positions.of_window, weights=named[unit, :, column], minlength=len(positions)
+            )
+            if 0 < at.sum() < n_windows:  # else there is no information
+                bits[unit, :, column] = _mutual_information(
+                    moved @ at, float(at.sum()), n_shown, float(n_windows)
+                )
+    bits -= bits.mean(axis=1, keepdims=True)
+    return bits
 
 
 def raised_words(
@@ -181,7 +198,7 @@ def _mutual_information(
     return bits
 
 
-def _corrected_p(bits: NDArray[np.float64]) -> NDArray[np.float64]:
+def corrected_p(bits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return p of each statement against the largest of all, each on the scale of its own null."""
     if len(bits) < FEWEST_SHIFTS:
         return np.full(bits.shape[1], np.nan)

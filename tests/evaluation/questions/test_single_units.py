@@ -66,7 +66,7 @@ def test_a_planted_tuning_is_named():
     statements = statements_of_facts(facts)
     assert set(statements.names) == {"day", "night", "car", "tree", "heading left"}
     texts = [NIGHT if night else DAY for night in is_night]
-    found = information(statements.named(texts), statements, POSITIONS, ORDERS, DRAWS)
+    [found] = information(statements.named(texts)[np.newaxis], statements, POSITIONS, ORDERS, DRAWS)
     of = dict(zip(statements.names, zip(found.bits, found.p, strict=True), strict=True))
     assert of["night"][0] == pytest.approx(1, abs=0.05)
     assert of["night"][1] == pytest.approx(1 / N)
@@ -82,7 +82,9 @@ def test_information_is_that_of_the_formula():
     positions = Positions(np.arange(10_000), np.zeros(10_000, np.int64))
     named = np.where(right, shown, ~shown)[:, np.newaxis]
     orders = np.stack([np.arange(10_000), np.random.default_rng(0).permutation(10_000)])
-    found = information(named, statements, positions, orders, block_draws(positions, 1, n_draws=9))
+    [found] = information(
+        named[np.newaxis], statements, positions, orders, block_draws(positions, 1, n_draws=9)
+    )
     entropy = -0.2 * math.log2(0.2) - 0.8 * math.log2(0.8)
     plug_in = found.bits[0] - found.null[1, 0]
     assert plug_in == pytest.approx(1 - entropy, abs=0.002)
@@ -94,7 +96,9 @@ def test_unrelated_labels_are_named_in_one_of_twenty():
     n_runs, n_statements, rejected = 100, 6, 0
     for _ in range(n_runs):
         statements = Statements("facts", tuple("abcdef"), _slow(rng, n_statements), frozenset)
-        found = information(_slow(rng, n_statements), statements, POSITIONS, ORDERS, DRAWS)
+        [found] = information(
+            _slow(rng, n_statements)[np.newaxis], statements, POSITIONS, ORDERS, DRAWS
+        )
         rejected += found.smallest_p < 0.05
     assert rejected <= binom.ppf(0.999, n_runs, 0.05)
 
@@ -104,8 +108,12 @@ def test_few_alignments_give_no_p():
     positions = Positions(np.arange(10), np.zeros(10, np.int64))
     statements = statements_of_captions(["a car", "a dog"] * 5)
     named = statements.named(["a car", "a dog"] * 5)
-    found = information(
-        named, statements, positions, alignments(positions), block_draws(positions, 1, n_draws=9)
+    [found] = information(
+        named[np.newaxis],
+        statements,
+        positions,
+        alignments(positions),
+        block_draws(positions, 1, n_draws=9),
     )
     assert np.isnan(found.p).all()
     assert not is_discovered([found.smallest_p]).any()

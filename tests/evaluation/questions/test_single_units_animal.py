@@ -30,7 +30,7 @@ from tests.support.prepared import prepared_set
 from tests.support.sentence_models import write_tiny_bert
 from tests.support.simulated_animal import animal_population
 
-N_SCENES, SCENE_FRAMES, N_REPEATS = 60, 10, 3
+N_SCENES, SCENE_FRAMES, N_REPEATS = 150, 10, 2
 LATENCY_NS = 60_000_000
 DARK_HZ, BRIGHT_HZ, UNRELATED_HZ = 30.0, 2.0, 12.0
 
@@ -68,7 +68,7 @@ def answered(tmp_path_factory):
 def _write_data(folder: Path, pictures) -> tuple[int, int]:
     """Write the data set; return the rows of the unit that follows the light and of the other."""
     n_frames = N_SCENES * SCENE_FRAMES
-    small = prepared_set(n_frames=n_frames, n_repeats=N_REPEATS, rate_hz=0.1)
+    small = prepared_set(n_frames=n_frames, n_repeats=N_REPEATS, rate_hz=0.1, held_out="middle")
     population, animal = animal_population(), draw_units(ANIMAL)
     off = {
         str(unit_id)
@@ -127,3 +127,16 @@ def test_words_for_the_dark_go_with_its_spikes(answered):
     with (out / "single-units-words.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["word"]: row for row in csv.DictReader(file) if row["unit"] == dark}
     assert float(rows["night"]["with_spikes_low"]) > 0
+
+
+def test_effects_vanish_with_labels_of_other_frames(answered):
+    """Against frames that were not shown then, no test sees much more than one in twenty."""
+    out, *_ = answered
+    with (out / "single-units-unrelated-labels.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["test"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {
+        "decoded patches", "information of narrations", "information of spikes",
+    }  # fmt: skip
+    for row in rows.values():
+        assert row["tests"] == "40"
+        assert float(row["rate"]) < 0.2
