@@ -27,6 +27,7 @@ from evaluation.questions.single_units_cards import cards_page
 from evaluation.questions.single_units_control import unrelated_labels
 from evaluation.questions.single_units_decoding import UnitDecoder, UnitRank, choose_units
 from evaluation.questions.single_units_words import (
+    RAREST,
     Information,
     Statements,
     information,
@@ -330,6 +331,11 @@ def _findings(
         f"{count(narrated, 'spikes_pass')}; p is of the largest of {len(statements.names)} "
         "statements",
     ]
+    if not statements.names:
+        found.append(
+            f"no information: none of the {statements.kind} is shown in {RAREST:.0%} of the frames "
+            "or more and not in all others"
+        )
     found.extend(
         f"{row['test']}, against labels of other frames: {float(str(row['rate'])):.1%} of "
         f"{row['tests']} tests have p < {LEVEL}"

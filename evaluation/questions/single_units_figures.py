@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from contracts.selection_text import shown
 from evaluation.questions.answer import AnswerFigure, Row
 from evaluation.questions.fidelity_figures import CONTROL, INK, NULL
 
@@ -60,7 +61,7 @@ def _ranking(figure: Any, rows: Sequence[Row]) -> None:
     for at, area in enumerate(areas):
         of = [row for row in rows if (str(row["area"]) or NO_AREA) == area]
         low, high = (
-            np.nanmean([float(str(row[f"shifted_{end}"])) for row in of]) for end in ("low", "high")
+            np.mean([float(str(row[f"shifted_{end}"])) for row in of]) for end in ("low", "high")
         )
         axes.fill_betweenx([at - 0.4, at + 0.4], low, high, color=NULL, linewidth=0)
         y = at + rng.uniform(-0.3, 0.3, len(of))
@@ -81,7 +82,7 @@ def _ranking(figure: Any, rows: Sequence[Row]) -> None:
                 )
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
     n_of = [sum((str(row["area"]) or NO_AREA) == area for row in rows) for area in areas]
-    labels = [f"{area} ({n})" for area, n in zip(areas, n_of, strict=True)]
+    labels = [f"{shown(area)} ({n})" for area, n in zip(areas, n_of, strict=True)]
     axes.set_yticks(range(len(areas)), labels)
     axes.invert_yaxis()
     axes.set_xlabel("centred cosine with the own frame, less others")
@@ -115,6 +116,6 @@ def _information(figure: Any, rows: Sequence[Row], names: Sequence[str]) -> None
                 mew=0.7,
             )
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [shown(name) for name in names])
     axes.invert_yaxis()
     axes.set_xlabel("bits, less the mean over shifts")
