@@ -32,6 +32,7 @@ def evaluate(
     sentence_model: str | None = None,
     device: str = "auto",
     workers: Threads | None = None,
+    ray: str | None = None,
     seed: Seed = 0,
     access: ConnectOptions = PLAIN,
 ) -> None:
@@ -45,6 +46,7 @@ def evaluate(
     --------
         neurrate evaluate fidelity bundle/ data/ --out results/
         neurrate evaluate all bundle/ data/ --out results/ --windows 1000 --facts session_movies/
+        neurrate evaluate all bundle/ data/ --out results/ --ray 10.0.0.1:6379
         neurrate evaluate fidelity bundle/ data/ --out live/ --journal journal/
         neurrate evaluate fidelity bundle/ data/ --out live/ --subscribe tcp://127.0.0.1:5571
 
@@ -78,7 +80,12 @@ def evaluate(
     device
         Where the language model runs: auto, cpu, cuda, cuda:1; auto is a GPU if there is one.
     workers
-        Processes that narrate, each with a language model; all processors, or one on a GPU.
+        Processes that narrate, each with a language model; all processors, or one on a GPU; all
+        of the cluster with --ray.
+    ray
+        Narrate on the Ray cluster of which this machine is a node: its address, as 'ray start'
+        prints it, or local for one that is started here. --device is then cpu, or cuda, which takes
+        a GPU of the cluster for each worker.
     seed
         Of everything that is drawn.
     """
@@ -93,14 +100,17 @@ def evaluate(
     if subscribe is not None:
         [keys] = access.keys_for([subscribe])
         journal = record_until_quiet(subscribe, keys, out / "journal", instead_of=journal)
-    device = resolve_device(device)
-    n_default = len(os.sched_getaffinity(0)) if device == "cpu" else 1
+    if ray is None:
+        device = resolve_device(device)
+        workers = workers or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
+    elif device == "auto":
+        device = "cpu"  # as the cluster's machines may differ
     options: Any = {"windows": windows, "facts": facts, "journal": journal, "model": model}
     options["sentence_model"] = sentence_model
     command = command_text("evaluate", question, bundle, dataset, out=out, **options, seed=seed)
     request = EvaluateRequest(
-        bundle, dataset, out.resolve(), device=device, workers=workers or n_default,
-        seed=seed, command=command, **options,
+        bundle, dataset, out.resolve(), device=device, workers=workers, ray=ray, seed=seed,
+        command=command, **options,
     )  # fmt: skip
     for answer in answer_questions(request, list(QUESTIONS) if question == "all" else [question]):
         print(answer.title, *answer.findings, sep="\n  ")

@@ -16,6 +16,7 @@ EXTRAS = {
         ("numba", "scikit-learn", "scipy", "matplotlib", "pyserial"),
     ),
     "osc": ("sinks of kind osc", ("python-osc",)),
+    "ray": ("evaluate --ray", ("ray",)),
     "lsl": ("bridge lsl, and --lsl-marks of a rig's source", ("pylsl",)),
 }
 """Extras of the package: what needs each, and the distributions that are in it."""

@@ -50,10 +50,11 @@ class EvaluateRequest:
     sentence_model: str | None
     facts: Path | None
     device: str
-    workers: int
+    workers: int | None
     seed: int
     command: str
     journal: Path | None = None
+    ray: str | None = None
 
 
 @dataclass(eq=False)
@@ -161,7 +162,12 @@ class EvaluationInputs:
             | ({} if live is None else asdict(live.words))
         )
         store = NarrationStore(
-            request.out / STORE, request.bundle, request.dataset, settings, request.workers
+            request.out / STORE,
+            request.bundle,
+            request.dataset,
+            settings,
+            request.workers,
+            request.ray,
         )
         others = [source for source in sources if name_of(source) not in taken]
         made = store.narrate(self.windows.data, self.windows.rows[which], others)

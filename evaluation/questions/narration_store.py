@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
+from platform import node
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.errors import UserError
 from contracts.manifest import Manifest, load_manifest
 from contracts.population import Selection
 from contracts.progress import ProgressBar
@@ -26,6 +28,7 @@ from daemon.service.settings import NarratorSettings
 from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.data_set.training_set import TrainingSet
 from evaluation.caption_scores.narrating import Narrated, WindowNarrator
+from evaluation.questions.ray_cluster import run_on_ray
 
 Source = Selection | str
 """What a narration is made from: units, or `TRUE_PATCHES` or `MEAN_PATCHES`."""
@@ -50,15 +53,19 @@ class NarrationStore:
     ----------
     path : Path
         SQLite file, made if it is not there; several programs may use it at once.
-    workers : int
-        Processes that narrate, each with a language model of its own; 1 is this process.
+    workers : int or None
+        Processes that narrate, each with a language model of its own; 1 is this process. None, with
+        `ray`, for all that the cluster has.
+    ray : str or None
+        Address of a Ray cluster whose machines narrate, or ``local``; None for processes here.
     """
 
     path: Path
     bundle: Path
     dataset: Path
     settings: NarratorSettings
-    workers: int
+    workers: int | None
+    ray: str | None = None
 
     def narrate(
         self, data: TrainingSet, rows: NDArray[np.int64], sources: Sequence[Source]
@@ -82,7 +89,7 @@ class NarrationStore:
                 for source in sources
             }
             tasks = list(_tasks(sources, missing))
-            for task, narrated in self._run(tasks, rows):
+            for task, narrated in self._run(tasks, rows, common):
                 new = {
                     keys[name][at]: one
                     for name, sentences in narrated.items()
@@ -97,25 +104,37 @@ class NarrationStore:
         return {name: [known[key] for key in of_source] for name, of_source in keys.items()}
 
     def _run(
-        self, tasks: Sequence[_Task], rows: NDArray[np.int64]
+        self, tasks: Sequence[_Task], rows: NDArray[np.int64], common: str
     ) -> Iterator[tuple[_Task, dict[str, list[Narrated]]]]:
         if not tasks:
             return
         from joblib import Parallel, delayed
 
-        calls = (
-            delayed(_narrate)(self.bundle, self.dataset, self.settings, task, rows[task.at])
-            for task in tasks
-        )
+        files = _Files(self.bundle.resolve(), self.dataset.resolve(), self.settings, common)
+        calls = [delayed(_narrate)(files, task, rows[task.at]) for task in tasks]
         total = sum(len(task.at) * len(task.sources) for task in tasks)
-        n_jobs = min(self.workers, len(tasks))
-        with (
-            _ending_processes(n_jobs),
-            ProgressBar(total=total, desc="narrating", unit="sentence") as bar,
-        ):
-            for task, narrated in Parallel(n_jobs, return_as="generator_unordered")(calls):
+        with ExitStack() as stack:
+            if self.ray is None:
+                n_jobs = min(self.workers or 1, len(tasks))
+                stack.enter_context(_ending_processes(n_jobs))
+                results = Parallel(n_jobs, return_as="generator_unordered")(calls)
+            else:
+                on_gpus = self.settings.device.startswith("cuda")
+                results = run_on_ray(calls, self.ray, workers=self.workers, on_gpus=on_gpus)
+            bar = stack.enter_context(ProgressBar(total=total, desc="narrating", unit="sentence"))
+            for task, narrated in results:
                 bar.update(len(task.at) * len(task.sources))
                 yield task, narrated
+
+
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What a narrator is made of, as paths that hold on every machine."""
+
+    bundle: Path
+    dataset: Path
+    settings: NarratorSettings
+    common: str  # Of the machine that keeps the narrations
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,26 +157,34 @@ def _tasks(sources: Sequence[Source], missing: dict[str, list[int]]) -> Iterator
 
 
 def _narrate(
-    bundle: Path,
-    dataset: Path,
-    settings: NarratorSettings,
-    task: _Task,
-    rows: NDArray[np.int64],
+    files: _Files, task: _Task, rows: NDArray[np.int64]
 ) -> tuple[_Task, dict[str, list[Narrated]]]:
-    """Do one task, in any process."""
+    """Do one task, in any process of any machine."""
     selections = [source for source in task.sources if isinstance(source, Selection)]
     frames = [source for source in task.sources if isinstance(source, str)]
-    narrator = _narrator(bundle, dataset, settings)
+    narrator = _narrator(files)
     return task, narrator.narrate(rows, selections, from_frames=frames)
 
 
 @lru_cache(maxsize=1)
-def _narrator(bundle: Path, dataset: Path, settings: NarratorSettings) -> WindowNarrator:
-    """Load a narrator once for each process."""
-    manifest = load_manifest(bundle)
-    prepared = load_prepared(dataset)
+def _narrator(files: _Files) -> WindowNarrator:
+    """Load a narrator once for each process.
+
+    Raises
+    ------
+    UserError
+        If another machine does not have the same files.
+    """
+    manifest = load_manifest(files.bundle)
+    if _common_key(manifest, files.dataset, files.settings) != files.common:
+        raise UserError(
+            f"every machine must have the same bundle, data set and language model at the same "
+            f"paths, and on {node()} one of {files.bundle}, {files.dataset} and the model's files "
+            "is another. Keep them in a folder that the machines share."
+        )
+    prepared = load_prepared(files.dataset)
     data, _ = prepared.windows(manifest.window_spec.lag_ns)
-    return WindowNarrator(data, prepared.frames, manifest, settings)
+    return WindowNarrator(data, prepared.frames, manifest, files.settings)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class UnitDecoder:
         self.counts = windows.data.counts_of(windows.rows)
         first = windows.rows[positions.first_window]
         self.components = PatchComponents.of(windows.data.targets_of(first).reshape(len(first), -1))
-        self._graph = cpu_graph(self.inputs.manifest, threads=request.workers)
+        self._graph = cpu_graph(self.inputs.manifest, threads=request.workers or 1)
         self._draws = block_draws(positions, self.inputs.positions_of_group, seed=request.seed)
 
     def decode(self, unit: int) -> NDArray[np.float64]:
