@@ -9,7 +9,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -68,7 +68,7 @@ class TrainRequest:
 
     dataset: Path
     folder: Path
-    size: Literal["paper", "small", "tiny"]
+    size: Literal["paper", "small", "tiny"] | EncoderSpec  # Or that of another run
     lags_ns: tuple[int, ...]  # Candidates for the lag, or the lag itself
     options: TrainingOptions
     command: str
@@ -157,7 +157,12 @@ def _wanted_run(
 ) -> RunModel:
     """Return the run that is requested, its lag the first of the list."""
     sizes = {"paper": EncoderSpec, "small": EncoderSpec.small, "tiny": EncoderSpec.tiny}
-    spec = sizes[request.size](len(prepared.population), prepared.grid)
+    n_units, grid, size = len(prepared.population), prepared.grid, request.size
+    spec = (
+        replace(size, n_units=n_units, grid=grid)
+        if isinstance(size, EncoderSpec)
+        else sizes[size](n_units, grid)
+    )
     window, zscore = prepared.window, initial.scaling_file if initial else None
     return RunModel(
         dataset=str(request.dataset),

@@ -28,6 +28,7 @@ def evaluate(
     facts: Path | None = None,
     journal: Path | None = None,
     subscribe: str | None = None,
+    run: Path | None = None,
     model: str | None = None,
     sentence_model: str | None = None,
     device: str = "auto",
@@ -49,6 +50,7 @@ def evaluate(
         neurrate evaluate all bundle/ data/ --out results/ --ray 10.0.0.1:6379
         neurrate evaluate fidelity bundle/ data/ --out live/ --journal journal/
         neurrate evaluate fidelity bundle/ data/ --out live/ --subscribe tcp://127.0.0.1:5571
+        neurrate evaluate scaling bundle/ data/ --out results/ --run run/
 
     Parameters
     ----------
@@ -73,6 +75,9 @@ def evaluate(
     subscribe
         The same of a running daemon at this address, recorded to OUT/journal until nothing has
         come for ten seconds.
+    run
+        Folder of 'neurrate train' that the bundle was exported from. With it scaling also trains
+        an encoder for each subset of all units, with the run's options.
     model
         Folder or hub id of the language model; that of the bundle if omitted.
     sentence_model
@@ -105,8 +110,8 @@ def evaluate(
         workers = workers or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     elif device == "auto":
         device = "cpu"  # as the cluster's machines may differ
-    options: Any = {"windows": windows, "facts": facts, "journal": journal, "model": model}
-    options["sentence_model"] = sentence_model
+    options: Any = {"windows": windows, "facts": facts, "journal": journal, "run": run}
+    options |= {"model": model, "sentence_model": sentence_model}
     command = command_text("evaluate", question, bundle, dataset, out=out, **options, seed=seed)
     request = EvaluateRequest(
         bundle, dataset, out.resolve(), device=device, workers=workers, ray=ray, seed=seed,

@@ -26,8 +26,9 @@ from evaluation.questions.chance import (
     shift_test,
 )
 from evaluation.questions.false_positives_figure import draw_rates
+from evaluation.questions.growth import FEWEST_UNITS
 from evaluation.questions.inputs import EvaluationInputs
-from evaluation.questions.scaling import FEWEST_UNITS, MOST_WINDOWS, slope_weights, unit_sets
+from evaluation.questions.scaling import MOST_WINDOWS, slope_weights, unit_sets
 from evaluation.scores import own_and_others
 
 N_SHUFFLES = 200

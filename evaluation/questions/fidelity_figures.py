@@ -24,8 +24,8 @@ OVER_TIME = {"true patches": (SHOWN, "-"), "all": (INK, "-"), "silent": (CONTROL
 HOW_TO_READ = (
     "Filled: mean cosine with the own caption; open: with those of other windows. Lines: 95 % "
     "intervals (stationary bootstrap). Grey bar: 95 % of the circular shifts of each movie beyond "
-    "the lag at which captions are unrelated; p counts all shifts. Dotted: sentences of random "
-    "words. Grey points, dashed: narrators without the frame."
+    "the lag at which captions are unrelated; p counts all shifts, and is at least one in so many. "
+    "Dotted: sentences of random words. Grey points, dashed: narrators without the frame."
 )
 
 
@@ -35,10 +35,11 @@ def fidelity_figures(
     """Return every figure for which there are numbers."""
     rows = tables["scores"]
     of = f"n = {rows[0]['windows']} windows of {rows[0]['frames']} frames, split {split}"
+    shifts = f"{int(_number(rows[0], 'shifts')):,} shifts"
     found = [
         AnswerFigure(
             "scores",
-            f"Similarity of narrations with captions. {of}. {HOW_TO_READ}",
+            f"Similarity of narrations with captions. {of}, {shifts}. {HOW_TO_READ}",
             (7.5, 1.4 + 0.28 * len(rows)),
             partial(_scores, rows=rows),
         ),
@@ -118,7 +119,8 @@ def _scores(figure: Any, rows: Sequence[Row]) -> None:
     draw_scores(axes, rows)
     right = axes.get_xlim()[1]
     for at, row in enumerate(rows):
-        text = f"  {p_text(_number(row, 'p'))}, {row['different_sentences']} sentences"
+        n = row["different_sentences"]
+        text = f"  {p_text(_number(row, 'p'))}, {n} sentence{'s' * (n != 1)}"
         axes.text(right, at, text, fontsize=7.5, va="center", color=INK)
     axes.set_title("Narrator (units). Filled: own caption. Open: other captions.", fontsize=9)
 

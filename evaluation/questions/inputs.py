@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -20,7 +21,7 @@ from encoder_training.evaluation.masked_encoder import populations
 from evaluation.caption_scores.inputs import CaptionedWindows, captioned_windows
 from evaluation.caption_scores.narrating import MEAN_PATCHES, TRUE_PATCHES, Narrated
 from evaluation.narrations.sbert import SentenceEncoder, load_sentence_model
-from evaluation.questions.chance import Positions, minimal_lags
+from evaluation.questions.chance import FEWEST_SHIFTS, Positions, minimal_lags
 from evaluation.questions.live import LiveNarrations, load_live
 from evaluation.questions.narration_store import NarrationStore, Source, name_of
 from simulation.scenes.facts import Facts
@@ -49,6 +50,7 @@ class EvaluateRequest:
     model: str | None
     sentence_model: str | None
     facts: Path | None
+    run: Path | None
     device: str
     workers: int | None
     seed: int
@@ -141,10 +143,13 @@ class EvaluationInputs:
         *,
         backend: str = "llava",
         windows: NDArray[np.int64] | None = None,
+        bundle: Path | None = None,
+        dataset: Path | None = None,
     ) -> dict[str, list[Narrated]]:
         """Return one narration of each window, or of some, by the name of each source.
 
         Those of a daemon are taken as they are; what it did not narrate is made by its narrator.
+        `bundle` and `dataset` are others than those of the request: of some of its units.
 
         Raises
         ------
@@ -163,8 +168,8 @@ class EvaluationInputs:
         )
         store = NarrationStore(
             request.out / STORE,
-            request.bundle,
-            request.dataset,
+            bundle or request.bundle,
+            dataset or request.dataset,
             settings,
             request.workers,
             request.ray,
@@ -242,7 +247,8 @@ class EvaluationInputs:
         """Return what a reader of every number must know."""
         manifest, positions = self.manifest, self.positions
         held_out = {
-            "repeats": "held-out repeats of frames that training saw",
+            "repeats": "held-out repeats of frames that training saw, so that the nearest caption "
+            "can be the very one: more than a floor, and more than any language model says",
             "middle": "the held-out middle of each movie",
             "front": "the held-out beginning of each movie",
             "movies": "movies that were held out whole",
@@ -261,7 +267,20 @@ class EvaluationInputs:
             f"frames in {len(positions.movies)} movies, with {len(set(self.captions))} different "
             f"captions: {held_out}",
             f"captions are unrelated from {lags} scored frames on in {names}",
+            *([least] if (least := _least_p(positions)) else []),
         ]
+
+
+def _least_p(positions: Positions) -> str:
+    """Return how small p can be, in words; nothing where that is below 0.001."""
+    n = math.prod(len(rows) for rows in positions.movies)
+    if n >= 1000 or n < FEWEST_SHIFTS:
+        return ""
+    return (
+        f"p over circular shifts can be no smaller than {1 / n:.2g}, as there are {n} alignments "
+        "of narrations and frames: beside several narrators such a p is weak evidence, and effects "
+        "are told apart by their intervals"
+    )
 
 
 def load_inputs(request: EvaluateRequest) -> EvaluationInputs:

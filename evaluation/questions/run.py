@@ -15,6 +15,7 @@ from evaluation.questions.page import PAGE, write_page
 from evaluation.questions.populations import regions_and_types
 from evaluation.questions.scaling import scaling
 from evaluation.questions.single_units import single_units
+from evaluation.questions.trained_subsets import load_trained_run
 
 QUESTIONS: dict[str, Callable[[EvaluationInputs], Answer]] = {
     "fidelity": fidelity,
@@ -34,12 +35,19 @@ def evaluate(request: EvaluateRequest, names: Sequence[str]) -> list[Answer]:
     Raises
     ------
     UserError
-        If the data set is not the bundle's or cannot be scored, or a model cannot be loaded.
+        If the data set or the run is not the bundle's or cannot be scored, or a model cannot be
+        loaded.
     DependencyError
         If a package is not installed.
     """
     check_matplotlib()
+    if request.run is not None and "scaling" not in names:
+        raise UserError(
+            f"--run is for the question scaling, and this one is {names[0]}. Leave --run out."
+        )
     inputs = load_inputs(request)
+    if request.run is not None:
+        load_trained_run(request.run, inputs.manifest)  # refused before the long work
     answers = []
     for name in names:
         report(f"evaluate: {name}")

@@ -1,13 +1,14 @@
 """How fidelity grows with the number of units, by area: figure 4 of the paper.
 
 One encoder is masked to random subsets, nested within each random order of the units: the first 30
-hold the first 10. The lead is fitted as a line over the logarithm of the number.
+hold the first 10. With the bundle's run, an encoder is trained for each subset of all units as
+well. The lead is fitted as a line over the logarithm of the number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from contracts.errors import UserError
 from contracts.population import CONTROLS, Population, Selection
 from encoder_training.data_set.training_set import thinned
-from encoder_training.evaluation.bootstrap import Draws, Interval, interval
+from encoder_training.evaluation.bootstrap import Draws, interval
+from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.questions import scaling_figure as figure
-from evaluation.questions.answer import Answer, Row, p_text, with_interval
+from evaluation.questions.answer import Answer
 from evaluation.questions.chance import (
     Positions,
     ShiftTest,
@@ -26,21 +28,28 @@ from evaluation.questions.chance import (
     minimal_lags,
     shift_test,
 )
+from evaluation.questions.growth import (
+    FEWEST_UNITS,
+    MOST_DECADES,
+    N_TRAINED_ORDERS,
+    Comparison,
+    Fit,
+    Levels,
+    difference_rows,
+    findings,
+    points,
+    rows,
+)
 from evaluation.questions.inputs import EvaluationInputs
+from evaluation.questions.trained_subsets import load_trained_run, narrate_trained
 from evaluation.scores import own_and_others
 
 SIZES = (3, 10, 30, 100, 300, 1000)
 N_ORDERS = 4
 """Random orders of the units."""
 
-FEWEST_UNITS = 20
-"""Of an area that is fitted: three sizes or more."""
-
 MOST_WINDOWS = 200
 """Evenly thinned: a hundred sets of units narrate them."""
-
-MOST_DECADES = 6
-"""A line that meets the baseline later than at a million units does not meet it."""
 
 ORDERS_STREAM, REDRAW_STREAM = 13, 14
 
@@ -64,21 +73,6 @@ class ScaledWindows:
         likeness = vectors @ self.shown.T
         own, others = own_and_others(likeness, self.positions.of_window)
         return own - others
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """The lead as a line over the logarithm of the number of units."""
-
-    population: str
-    sizes: tuple[int, ...]
-    leads: Mapping[int, Interval]  # By size, the mean over orders
-    of_orders: Mapping[int, Sequence[float]]
-    slope: Interval  # For ten times as many units
-    line: Mapping[int, Interval]  # The fitted lead at each size
-    crossing: Interval  # Units at which the line meets the nearest caption
-    test: ShiftTest  # Of the slope
-    null: tuple[float, float]  # Where 95 % of the shifts of the largest set's lead lie
 
 
 def scaling(inputs: EvaluationInputs) -> Answer:
@@ -108,20 +102,30 @@ def scaling(inputs: EvaluationInputs) -> Answer:
         name: inputs.sentences.vectors([one.text for one in of]) for name, of in narrated.items()
     }
     nearest = inputs.narrate([inputs.selections["all"]], backend="retrieval", windows=windows)
-    baseline = inputs.sentences.vectors([one.text for one in nearest["all"]])
+    true = inputs.narrate([TRUE_PATCHES], windows=windows)
     scaled = _scaled(inputs, windows)
     lengths = [block_length(scaled.positions.mean(scaled.lead(v))) for v in vectors.values()]
     length = max(inputs.positions_of_group / 2, float(np.quantile(lengths, 0.9)))
     draws = block_draws(scaled.positions, length, seed=seed)
-    base = draws.ratio(scaled.lead(baseline))
+    base, most = (
+        draws.ratio(scaled.lead(inputs.sentences.vectors([one.text for one in of])))
+        for of in (nearest["all"], true[TRUE_PATCHES])
+    )
+    levels = Levels(interval(base), interval(most))
     fits = [_fit(name, of, vectors, scaled, draws, base) for name, of in sets.items()]
+    compared = _compare_trained(inputs, sets["all"], vectors, scaled, draws, base)
+    shown = [*fits, *([compared.trained] if compared else [])]
     left_out = [n for n in inputs.selections if n not in groups and n not in CONTROLS]
     return Answer(
         name="scaling",
         title="Scaling: how does fidelity grow with the number of units?",
-        findings=tuple(_findings(fits, interval(base), left_out)),
-        tables={"points": _points(fits), "fits": _rows(fits, interval(base))},
-        figures=(figure.scaling_figure(fits, interval(base), len(windows), len(scaled.positions)),),
+        findings=tuple(findings(fits, compared, levels, left_out)),
+        tables={
+            "points": points(shown),
+            "fits": rows(shown, levels),
+            **({"trained": difference_rows(compared)} if compared else {}),
+        },
+        figures=(figure.scaling_figure(shown, levels, len(windows), len(scaled.positions)),),
     )
 
 
@@ -159,6 +163,27 @@ def _scaled(inputs: EvaluationInputs, windows: NDArray[np.int64]) -> ScaledWindo
     return ScaledWindows(windows, positions, shown, lags, inputs.request.seed)
 
 
+def _compare_trained(
+    inputs: EvaluationInputs,
+    sets: Mapping[int, Sequence[Selection]],
+    vectors: Mapping[str, NDArray[np.float64]],
+    scaled: ScaledWindows,
+    draws: Draws,
+    baseline: NDArray[np.float64],
+) -> Comparison | None:
+    """Train an encoder for each subset of the first orders; that of all units is the bundle's."""
+    if inputs.request.run is None:
+        return None
+    run = load_trained_run(inputs.request.run, inputs.manifest)
+    some = {size: of_size[:N_TRAINED_ORDERS] for size, of_size in sets.items()}
+    subsets = [one for size in sorted(some)[:-1] for one in some[size]]
+    narrated = narrate_trained(inputs, run, subsets, scaled.windows)
+    own = {n: inputs.sentences.vectors([one.text for one in of]) for n, of in narrated.items()}
+    masked = _fit("all", some, vectors, scaled, draws, baseline)
+    trained = _fit("all", some, {**vectors, **own}, scaled, draws, baseline)
+    return Comparison(replace(trained, encoder="trained"), masked)
+
+
 def _fit(
     name: str,
     sets: Mapping[int, Sequence[Selection]],
@@ -192,6 +217,8 @@ def _fit(
     return Fit(
         population=name,
         sizes=sizes,
+        means=np.stack(means),
+        slopes=slope,
         leads={size: interval(mean) for size, mean in zip(sizes, means, strict=True)},
         of_orders=of_orders,
         slope=interval(slope),
@@ -207,57 +234,3 @@ def _fit(
 
 def _shift(table: NDArray[np.float64], scaled: ScaledWindows) -> ShiftTest:
     return shift_test(table, scaled.positions, minimal_lags=scaled.lags, seed=scaled.seed)
-
-
-def _points(fits: Sequence[Fit]) -> list[Row]:
-    return [
-        {
-            "population": fit.population,
-            "units": size,
-            "orders": len(fit.of_orders[size]),
-            **with_interval("lead", fit.leads[size]),
-            **with_interval("line", fit.line[size]),
-            "lead_of_each_order": " ".join(f"{value:.4f}" for value in fit.of_orders[size]),
-        }
-        for fit in fits
-        for size in fit.sizes
-    ]
-
-
-def _rows(fits: Sequence[Fit], baseline: Interval) -> list[Row]:
-    return [
-        {
-            "population": fit.population,
-            "largest": fit.sizes[-1],
-            **with_interval("slope", fit.slope),
-            "p": fit.test.p,
-            **with_interval("crossing", fit.crossing),
-            **with_interval("nearest_caption", baseline),
-        }
-        for fit in fits
-    ]
-
-
-def _findings(fits: Sequence[Fit], baseline: Interval, left_out: Sequence[str]) -> list[str]:
-    found = [
-        f"{fit.population}: ten times as many units add {fit.slope} to the lead, "
-        f"{p_text(fit.test.p)}; {_crossing(fit)}"
-        for fit in fits
-    ]
-    found.append(f"the lead of the nearest caption, from all units, is {baseline}")
-    if left_out:
-        found.append(f"left out, with fewer than {FEWEST_UNITS} units: {', '.join(left_out)}")
-    return found
-
-
-def _crossing(fit: Fit) -> str:
-    at, largest = fit.crossing, fit.sizes[-1]
-    if fit.slope.low <= 0:
-        return "it does not grow for certain"
-    if at.value > 10 * largest:
-        return f"the line does not meet the nearest caption within ten times the {largest} units"
-    where = "" if at.value <= largest else f", beyond the {largest} there are"
-    return (
-        f"the line meets the nearest caption at {at.value:,.0f} units ({at.low:,.0f} to "
-        f"{at.high:,.0f}){where}"
-    )

@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from encoder_training.evaluation.bootstrap import Interval
 from evaluation.questions.answer import AnswerFigure, p_text
-from evaluation.questions.fidelity_figures import CONTROL, INK, NULL
+from evaluation.questions.fidelity_figures import CONTROL, INK, NULL, SHOWN
 
 if TYPE_CHECKING:
-    from evaluation.questions.scaling import Fit
+    from evaluation.questions.growth import Fit, Levels
 
 COLUMNS = 4
 TICKS = (3, 10, 30, 100, 300)
 
 
 def scaling_figure(
-    fits: Sequence[Fit], baseline: Interval, n_windows: int, n_frames: int
+    fits: Sequence[Fit], levels: Levels, n_windows: int, n_frames: int
 ) -> AnswerFigure:
-    """Return the figure of all populations."""
-    n_rows = -(-len(fits) // COLUMNS)
+    """Return the figure of all populations; a trained fit is drawn beside the masked one."""
+    trained = {fit.population: fit for fit in fits if fit.encoder == "trained"}
+    masked = [fit for fit in fits if fit.encoder == "masked"]
+    n_rows = -(-len(masked) // COLUMNS)
+    open_points = (
+        "Open, dashed: an encoder trained for each subset, in fewer orders. " if trained else ""
+    )
     return AnswerFigure(
         "units",
         f"Lead (own caption less others) by number of units, one encoder masked. n = {n_windows} "
         f"windows of {n_frames} frames. Small points: random orders of the units; large: their "
         "mean, with 95 % intervals over frames and orders. Line: fit over the logarithm, with its "
-        "interval. Dashed: the nearest caption, from all units. Grey: 95 % of the circular shifts "
+        f"interval. {open_points}Horizontal dashes: the nearest caption, from all units; green: "
+        "the true patches, the most that narrations can have. Grey: 95 % of the circular shifts "
         "of the largest set; p: of the slope, over circular shifts.",
         (9, 0.9 + 2.1 * n_rows),
-        partial(_draw, fits=fits, baseline=baseline),
+        partial(_draw, fits=masked, trained=trained, levels=levels),
     )
 
 
-def _draw(figure: Any, fits: Sequence[Fit], baseline: Interval) -> None:
+def _draw(figure: Any, fits: Sequence[Fit], trained: Mapping[str, Fit], levels: Levels) -> None:
     n_rows = -(-len(fits) // COLUMNS)
     panels = figure.subplots(n_rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
     flat = panels.reshape(-1)
     for axes, fit in zip(flat, fits, strict=False):
-        _panel(axes, fit, baseline)
+        _panel(axes, fit, levels)
+        if fit.population in trained:
+            _trained(axes, trained[fit.population])
     for axes in flat[len(fits) :]:
         axes.axis("off")
     for row in panels:
@@ -49,11 +56,12 @@ def _draw(figure: Any, fits: Sequence[Fit], baseline: Interval) -> None:
         axes.tick_params(labelbottom=True)
 
 
-def _panel(axes: Any, fit: Fit, baseline: Interval) -> None:
+def _panel(axes: Any, fit: Fit, levels: Levels) -> None:
     sizes = list(fit.sizes)
     axes.axhspan(*fit.null, color=NULL, linewidth=0)
     axes.axhline(0, color=INK, linewidth=0.8, linestyle=":")
-    axes.axhline(baseline.value, color=CONTROL, linewidth=1, linestyle="--")
+    axes.axhline(levels.nearest_caption.value, color=CONTROL, linewidth=1, linestyle="--")
+    axes.axhline(levels.true_patches.value, color=SHOWN, linewidth=1)
     line = [fit.line[size] for size in sizes]
     axes.fill_between(
         sizes, [at.low for at in line], [at.high for at in line], color=INK, alpha=0.12, linewidth=0
@@ -68,3 +76,14 @@ def _panel(axes: Any, fit: Fit, baseline: Interval) -> None:
     axes.set_xticks(TICKS, [str(tick) for tick in TICKS])
     axes.minorticks_off()
     axes.set_title(f"{fit.population} ({sizes[-1]}), {p_text(fit.test.p)}", fontsize=8.5)
+
+
+def _trained(axes: Any, fit: Fit) -> None:
+    """Draw encoders trained for each subset, a little to the right of the masked ones."""
+    sizes = fit.sizes[:-1]  # of all units it is the bundle's own
+    for size in sizes:
+        lead = fit.leads[size]
+        axes.plot([1.15 * size] * 2, [lead.low, lead.high], color=INK, linewidth=0.8)
+        axes.plot(1.15 * size, lead.value, "o", mfc="white", mec=INK, ms=4.5)
+    line = [fit.line[size].value for size in fit.sizes]
+    axes.plot(fit.sizes, line, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))

@@ -91,6 +91,65 @@ def test_growth_is_fitted_where_there_are_enough_units(results):
     assert "with fewer than 20 units: area:CA1" in page
 
 
+@pytest.fixture(scope="module")
+def trained(inputs, tmp_path_factory):
+    """Return a folder with a bundle of a short training, its run, its data set and the rest."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = str(inputs / "data")
+    options = (
+        "--size", "tiny", "--lag-ms", "100", "--training-epochs", "1", "--windows-per-epoch", "32",
+        "--test-windows", "20", "--device", "cpu", "--threads", "1",
+    )  # fmt: skip
+    assert main(["train", data, str(folder / "run"), *options]) == 0
+    run, bundle = str(folder / "run"), str(folder / "bundle")
+    assert main(["export", run, bundle, "--windows", "4", "--narrations", "0"]) == 0
+    for name in ("data", "bert"):
+        (folder / name).symlink_to(inputs / name)
+    return folder
+
+
+def test_an_encoder_is_trained_for_each_subset_once(trained, tmp_path, monkeypatch, capsys):
+    """Ten units have a lead of their own; the same command trains nothing again."""
+    monkeypatch.setattr("evaluation.questions.scaling.N_TRAINED_ORDERS", 1)
+    monkeypatch.setattr("evaluation.questions.scaling.SIZES", (10,))
+    assert main(_words(trained, tmp_path, "scaling", run=trained / "run")) == 0
+    points = _table(tmp_path, "scaling-points")
+    assert [(row["encoder"], row["units"]) for row in points] == [
+        (encoder, units) for encoder in ("masked", "trained") for units in ("10", "24")
+    ]
+    leads = {(row["encoder"], row["units"]): row["lead"] for row in points}
+    assert leads["masked", "24"] == leads["trained", "24"]
+    assert leads["masked", "10"] != leads["trained", "10"]
+    measures = [(row["measure"], row["units"]) for row in _table(tmp_path, "scaling-trained")]
+    assert measures == [("slope", ""), ("lead of the subsets", ""), ("lead", "10")]
+    assert "an encoder trained for each subset" in capsys.readouterr().out
+    (folder,) = (tmp_path / "trained").iterdir()
+    subset = load_prepared(folder / "data")
+    assert len(subset.population) == 10
+    whole = load_prepared(trained / "data")
+    rows = [whole.population.units.index(unit) for unit in subset.population.units]
+    assert (subset.counts == whole.counts[:, rows]).all()
+    assert subset.targets.shape == whole.targets.shape
+    before = (tmp_path / "scaling-points.csv").read_bytes()
+    monkeypatch.setattr("evaluation.questions.trained_subsets.train_run", None)
+    assert main(_words(trained, tmp_path, "scaling", run=trained / "run")) == 0
+    assert (tmp_path / "scaling-points.csv").read_bytes() == before
+
+
+def test_a_run_must_be_that_of_the_bundle(inputs, trained, tmp_path, capsys):
+    """Another run, one of a bundle that names none, and a question that trains nothing."""
+    words = _words(inputs, tmp_path, "scaling", run=trained / "run")
+    assert main(words) == 2
+    assert "the sha256 of encoder.safetensors is" in capsys.readouterr().err
+    copy_bundle(trained / "bundle", tmp_path / "unnamed" / "bundle", sha256="")
+    for name in ("data", "bert"):
+        (tmp_path / "unnamed" / name).symlink_to(inputs / name)
+    assert main(_words(tmp_path / "unnamed", tmp_path, "scaling", run=trained / "run")) == 2
+    assert "names no training" in capsys.readouterr().err
+    assert main(_words(trained, tmp_path, "fidelity", run=trained / "run")) == 2
+    assert "--run is for the question scaling" in capsys.readouterr().err
+
+
 def test_every_test_is_tried_on_labels_without_a_relation(results):
     """The table counts 200 sets of labels for each test, with an interval around the rate."""
     rows = _table(results, "false-positives-rates")

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from contracts.population import Population, Selection, Unit
+from encoder_training.evaluation.bootstrap import Interval
 from evaluation.questions.chance import Positions, block_draws
-from evaluation.questions.scaling import N_ORDERS, ScaledWindows, _crossing, _fit, unit_sets
+from evaluation.questions.growth import Comparison, Levels, crossing, rows
+from evaluation.questions.scaling import N_ORDERS, ScaledWindows, _fit, unit_sets
 
 N, DIM = 120, 64
 POPULATION = Population([Unit(str(number), area="VISp") for number in range(100)])
@@ -37,6 +39,10 @@ def _planted(gain: float, baseline: float):
     return _fit("all", SETS, _vectors(scaled, gain), scaled, draws, level)
 
 
+def _levels(nearest_caption: float) -> Levels:
+    return Levels(Interval(nearest_caption, 0, 1), Interval(1.0, 1, 1))
+
+
 def test_subsets_are_nested_within_an_order():
     """Ten units hold the three of the same order; all units come once; orders differ."""
     assert list(SETS) == [3, 10, 30, 100]
@@ -63,7 +69,7 @@ def test_a_planted_line_is_found_with_its_crossing():
     assert fit.test.p == pytest.approx(1 / N)
     assert fit.crossing.value == pytest.approx(10**1.5, rel=0.1)
     assert fit.crossing.low < 10**1.5 < fit.crossing.high
-    assert "at 3" in _crossing(fit)
+    assert "at 3" in crossing(fit, _levels(0.3))
 
 
 def test_units_that_say_nothing_do_not_grow():
@@ -71,9 +77,30 @@ def test_units_that_say_nothing_do_not_grow():
     fit = _planted(0.0, 0.3)
     assert fit.slope.holds(0.0)
     assert fit.test.p > 0.05
-    assert _crossing(fit) == "it does not grow for certain"
+    assert crossing(fit, _levels(0.3)) == "it does not grow for certain"
 
 
 def test_a_crossing_far_beyond_the_units_is_not_a_number():
     """A line that would meet the baseline at thousands of units says that it does not."""
-    assert "within ten times the 100 units" in _crossing(_planted(0.1, 0.9))
+    assert "within ten times the 100 units" in crossing(_planted(0.1, 0.9), _levels(0.9))
+
+
+def test_what_no_narration_can_be_is_not_crossed():
+    """A nearest caption above the true patches has no crossing in words; no growth has none."""
+    levels = Levels(Interval(0.5, 0.4, 0.6), Interval(0.4, 0.3, 0.5))
+    assert crossing(_planted(0.2, 0.5), levels).endswith("with all 100")
+    (row,) = rows([_planted(0.0, 0.5)], levels)
+    assert row["crossing"] == np.inf
+
+
+def test_trained_encoders_are_compared_on_the_same_draws():
+    """Equal encoders differ by exactly 0; those that lose half of the line, by half of it."""
+    masked = _planted(0.1, 0.3)
+    same = Comparison(masked, masked)
+    assert same.difference(of_slopes=True) == same.difference(size=10) == Interval(0, 0, 0)
+    better = Comparison(_planted(0.2, 0.3), masked)
+    assert better.difference(of_slopes=True).value == pytest.approx(0.1, abs=0.01)
+    assert better.difference(size=10).value == pytest.approx(0.1, abs=0.01)
+    of_subsets = 0.1 * np.mean(np.log10([3, 10, 30]))
+    assert better.difference().value == pytest.approx(of_subsets, abs=0.01)
+    assert better.difference().low > 0
