@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 
 from benchmarks.bench_recorder import BYTES, CPU, LOADS, draw
 from benchmarks.measure import figure
+from tests.support.captioned_bundle import write_captioned_inputs
 
 ROOT = Path(__file__).parent.parent
 BENCHMARKS = (
@@ -73,6 +75,21 @@ def test_growth_measures_every_point(tmp_path):
         assert figures[case, "narrated, %"] > 0
     assert document["environment"]["command"].startswith("python -m benchmarks.growth --seed 7")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.timeout(600)
+def test_questions_are_timed_and_their_processes_weighed(tiny_llava, tmp_path):
+    """One worker and two, the time of each command, and the memory of driver and workers."""
+    write_captioned_inputs(tmp_path, tiny_llava, n_frames=72)
+    inputs = ("--bundle", str(tmp_path / "bundle"), "--dataset", str(tmp_path / "data"))
+    document = run(
+        "benchmarks.evaluate", "--quick", *inputs, "--sentence-model", str(tmp_path / "bert")
+    )
+    assert [row["contender"] for row in document["rows"]] == ["1 workers", "2 workers", ANY]
+    found = {(line["case"], line["name"]): line["median"] for line in document["figures"]}
+    assert found["1 workers", "speed-up"] == 1
+    assert found["fidelity", "sentences made"] == 200
+    assert found["fidelity", "driver, MB"] > 100
 
 
 def test_cost_of_recording_is_drawn(tmp_path):
