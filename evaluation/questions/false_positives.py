@@ -38,6 +38,9 @@ N_DRAWS = 500
 
 NULLS_STREAM = 17
 
+OTHER_FRAMES = "captions of other frames"
+TOO_FEW = "as fewer frames lie outside of the scored ones than half of these"
+
 Labels = Callable[[np.random.Generator], NDArray[np.float64]]
 """Draws vectors of captions, shape (n_positions, dim), that have nothing to do with the frames."""
 
@@ -65,9 +68,12 @@ def false_positives(inputs: EvaluationInputs, *, n_shuffles: int = N_SHUFFLES) -
     return Answer(
         name="false-positives",
         title="False positives: how often is an effect seen where there is none?",
-        findings=tuple(
-            f"{row['labels']}, {row['test']}: {row['rejected']} of {row['shuffles']}"
-            for row in rows
+        findings=(
+            *(
+                f"{row['labels']}, {row['test']}: {row['rejected']} of {row['shuffles']}"
+                for row in rows
+            ),
+            *(() if OTHER_FRAMES in nulls else (f"{OTHER_FRAMES}: not tried, {TOO_FEW}",)),
         ),
         tables={"rates": rows},
         figures=(
@@ -147,7 +153,7 @@ def _nulls(inputs: EvaluationInputs) -> dict[str, Labels]:
             first = int(rng.integers(len(rows)))
             return rows[(first + np.arange(len(positions))) % len(rows)]
 
-        nulls["captions of other frames"] = elsewhere
+        nulls[OTHER_FRAMES] = elsewhere
     return nulls
 
 
@@ -167,6 +173,8 @@ def other_frames(inputs: EvaluationInputs) -> NDArray[np.int64] | None:
     rows = rows[np.argsort(frames.number[rows])]
     is_out = (frames.number[rows] < number.min()) | (frames.number[rows] > number.max())
     rows = rows[is_out & np.array([bool(frames.captions[row].strip()) for row in rows])]
+    if len(rows) < 2:
+        return None
     apart = np.median(np.diff(number)) if len(number) > 1 else 1
     step = max(1, round(float(apart / max(1.0, np.median(np.diff(frames.number[rows]))))))
     chosen = rows[::step] if len(rows) else rows

@@ -72,7 +72,7 @@ def fidelity(inputs: EvaluationInputs) -> Answer:
         for row in _score_rows(part, n_units)
     ]
     over_time = _over_time(inputs, texts)
-    confidence, confidence_p = _confidence(inputs, narrated, texts, whole)
+    confidence, confidence_p, of_confidence = _confidence(inputs, narrated, texts, whole)
     facts = [] if known_facts is None else _facts(inputs, known_facts, texts, whole)
     tables: dict[str, Sequence[Row]] = {
         "scores": rows,
@@ -85,7 +85,7 @@ def fidelity(inputs: EvaluationInputs) -> Answer:
     return Answer(
         name="fidelity",
         title="Fidelity: are narrations about the frame that was shown?",
-        findings=(*_findings(whole), *_confidence_finding(confidence_p), *_fact_finding(inputs)),
+        findings=(*_findings(whole), of_confidence, *_fact_finding(inputs)),
         tables={name: found for name, found in tables.items() if found},
         figures=figures.fidelity_figures(tables, inputs.split, confidence_p),
     )
@@ -204,14 +204,14 @@ def _confidence(
     narrated: Mapping[str, Sequence[Narrated]],
     texts: Mapping[str, Sequence[str]],
     whole: ScoredNarrators,
-) -> tuple[list[Row], ShiftTest | None]:
-    """Return how often narrations of each confidence are right, and the test of all units."""
+) -> tuple[list[Row], ShiftTest | None, str]:
+    """Return how often narrations of each confidence are right; of all units test and sentence."""
     names = [name for name in inputs.selections if name not in CONTROLS]
     sure = np.array(
         [[_nan(one.confidence) for one in narrated[name]] for name in names], np.float64
     )
     if np.isnan(sure).all():
-        return [], None
+        return [], None, "the bundle has no calibrated confidence"
     right = np.stack([_is_right(inputs.likeness(texts[name]), inputs.positions) for name in names])
     of_frame = [whole.positions.mean(np.nan_to_num(each[0], nan=BEST)) for each in (sure, right)]
     test = shift_test(
@@ -236,7 +236,12 @@ def _confidence(
                 **with_interval("right", interval(draws.ratio(right.reshape(-1) * is_in, is_in))),
             }
         )
-    return rows, test
+    found = (
+        f"all units: right in {right[0].mean():.0%} of the windows, mean confidence "
+        f"{np.nanmean(sure[0]):.2f}; the two correlate with r = {test.value:.2f} over frames, "
+        f"{p_text(test.p)}"
+    )
+    return rows, test, found
 
 
 def _nan(value: float | None) -> float:
@@ -297,20 +302,11 @@ def _findings(whole: ScoredNarrators) -> list[str]:
         found.append(
             f"{name}: matched {one.matched}, shuffled {one.chance}, floor {one.floor}; "
             f"{p_text(test.p)} over {test.n_shifts:,} shifts; {one.n_different} different "
-            f"sentences in {whole.n_windows} windows"
+            f"sentence{'s' * (one.n_different != 1)} in {whole.n_windows} windows"
         )
     at_chance = [name for name, one in whole.scores.items() if one.verdict == "at chance"]
     found.append(f"at chance, by the interval of the lead: {', '.join(at_chance) or 'none'}")
     return found
-
-
-def _confidence_finding(test: ShiftTest | None) -> list[str]:
-    if test is None:
-        return ["the bundle has no calibrated confidence"]
-    return [
-        f"all units: confidence and being right correlate with r = {test.value:.2f} over frames, "
-        f"{p_text(test.p)}"
-    ]
 
 
 def _fact_finding(inputs: EvaluationInputs) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from contracts.errors import UserError, listed
 from contracts.manifest import Manifest, load_manifest
-from contracts.population import Selection
+from contracts.population import Population, Selection
 from daemon.service.settings import NarratorSettings
 from encoder_training.data_set.prepared_facts import load_facts
 from encoder_training.evaluation.masked_encoder import populations
@@ -268,7 +268,30 @@ class EvaluationInputs:
             f"captions: {held_out}",
             f"captions are unrelated from {lags} scored frames on in {names}",
             *([least] if (least := _least_p(positions)) else []),
+            *label_notes(manifest.population, self.selections.keys()),
         ]
+
+
+def label_notes(population: Population, narrated: Collection[str]) -> list[str]:
+    """Say which areas and cell types are not among those narrated, and which labels are missing."""
+    small = [
+        f"{name} ({one.n_units})"
+        for name, one in populations(population, fewest=1).items()
+        if name not in narrated
+    ]
+    labels = {
+        "an area": {unit.area for unit in population.units},
+        "a cell type": {unit.cell_type for unit in population.units},
+    }
+    return [
+        *([f"left out, with fewer than {FEWEST_UNITS} units: {', '.join(small)}"] if small else []),
+        *(
+            f"no unit has {label}, so that nothing is said of any: it is a column of the "
+            "recording's unit table"
+            for label, names in labels.items()
+            if names <= {""}
+        ),
+    ]
 
 
 def _least_p(positions: Positions) -> str:

@@ -102,7 +102,7 @@ def regions_and_types(inputs: EvaluationInputs) -> Answer:
     return Answer(
         name="regions-and-types",
         title="Regions and cell types: which narrations are alike, and what tells them apart?",
-        findings=tuple(_findings(narrated, apart, concept_tests, found)),
+        findings=(*_findings(narrated, apart, concept_tests, found), *_left_out(inputs, narrated)),
         tables={name: rows for name, rows in tables.items() if rows},
         figures=figures.population_figures(
             tables, found, narrated.n_units, len(inputs.windows.rows), len(inputs.positions)
@@ -268,3 +268,17 @@ def _findings(
         if str(row["population"]).startswith("cell_type:")
     )
     return found
+
+
+def _left_out(inputs: EvaluationInputs, narrated: NarratedPopulations) -> list[str]:
+    """Say which populations are not compared, and why."""
+    small = [
+        f"{name} ({one.n_units})"
+        for name, one in inputs.selections.items()
+        if name.partition(":")[0] in KINDS and name not in narrated.sets
+    ]
+    alone = [KINDS[kind] for kind in KINDS if len(narrated.of_kind(kind)) < 2]
+    return [
+        *([f"left out, with fewer than {FEWEST_UNITS} units: {', '.join(small)}"] if small else []),
+        *(f"{kind} are not compared, as fewer than two have the units" for kind in alone),
+    ]

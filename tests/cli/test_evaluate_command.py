@@ -67,6 +67,7 @@ def test_every_figure_is_there_twice_and_in_the_page(results):
     for table in results.glob("*.csv"):
         assert f'href="{table.name}"' in page
     assert "circular shifts" in page
+    assert f"there are {WINDOWS} alignments" in page
 
 
 def test_random_weights_are_no_better_than_their_controls(results):
@@ -154,6 +155,8 @@ def test_every_test_is_tried_on_labels_without_a_relation(results):
     """The table counts 200 sets of labels for each test, with an interval around the rate."""
     rows = _table(results, "false-positives-rates")
     assert {row["labels"] for row in rows} >= {"shifted captions", "captions in any order"}
+    page = (results / "report.html").read_text(encoding="utf-8")
+    assert "captions of other frames: not tried" in page
     assert len({row["test"] for row in rows}) == 8
     for row in rows:
         assert row["shuffles"] == "200"
