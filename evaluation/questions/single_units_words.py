@@ -114,18 +114,13 @@ def information_by_shift(
     """Return bits less their mean over shifts, shape (n_units, n_shifts, n_statements)."""
     n_units, n_windows, n_statements = named.shape
     n_at = positions.n_windows.astype(np.float64)
-    bits = np.zeros((n_units, len(orders), n_statements))
+    bits = np.empty((n_units, len(orders), n_statements))
     for column in range(n_statements):
         moved = shown[:, column].astype(np.float64)[orders]
-        n_shown = moved @ n_at
-        for unit in range(n_units):
-            at = np.bincount(
-                positions.of_window, weights=named[unit, :, column], minlength=len(positions)
-            )
-            if 0 < at.sum() < n_windows:  # else there is no information
-                bits[unit, :, column] = _mutual_information(
-                    moved @ at, float(at.sum()), n_shown, float(n_windows)
-                )
+        at = np.stack([positions.mean(one) * n_at for one in named[:, :, column]])
+        bits[:, :, column] = _mutual_information(
+            at @ moved.T, at.sum(axis=1, keepdims=True), moved @ n_at, n_windows
+        )
     bits -= bits.mean(axis=1, keepdims=True)
     return bits
 
@@ -181,9 +176,9 @@ def _table(found: Sequence[frozenset[str]], names: Sequence[str]) -> NDArray[np.
 
 
 def _mutual_information(
-    both: NDArray[np.float64], one: float, other: NDArray[np.float64], n: float
+    both: NDArray[np.float64], one: NDArray[np.float64], other: NDArray[np.float64], n: int
 ) -> NDArray[np.float64]:
-    """Return the information of two-by-two tables in bits, from counts."""
+    """Return the information of two-by-two tables in bits, from counts; 0 for a constant."""
     bits = np.zeros_like(both)
     for joint, first, second in (
         (both, one, other),
