@@ -130,12 +130,13 @@ def test_scores_of_a_replay_are_those_of_its_recording(inputs: Path, folder: Pat
     assert n_made == 3 * n_windows  # ceiling and floors alone
 
 
+@pytest.mark.parametrize("question", ["scaling", "single-units"])
 def test_other_questions_need_units_that_no_daemon_narrates(
-    inputs: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    inputs: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], question: str
 ):
-    """Random subsets are in no journal; the refusal says so."""
+    """Random subsets and single units are in no journal; the refusal says so."""
     words = evaluation(inputs, tmp_path / "out", "--journal", folder / "journal")
-    assert main([word.replace("fidelity", "scaling") for word in words]) == 2
+    assert main([word.replace("fidelity", question) for word in words]) == 2
     assert "only the populations that its daemon narrated" in capsys.readouterr().err
 
 
