@@ -6,6 +6,7 @@ of 576 x 1,024, and nothing of the size of a grid is kept for more than one batc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
