@@ -13,7 +13,7 @@ from encoder_training.evaluation.bootstrap import Interval, interval
 from evaluation.questions.answer import Row, p_text, with_interval
 from evaluation.questions.chance import ShiftTest
 
-N_TRAINED_ORDERS = 3
+N_TRAINED_ORDERS = 2
 """The first of them, for which encoders are trained."""
 
 FEWEST_UNITS = 20
@@ -35,6 +35,7 @@ class Fit:
     of_orders: Mapping[int, Sequence[float]]
     slope: Interval  # For ten times as many units
     line: Mapping[int, Interval]  # The fitted lead at each size
+    off_line: tuple[int, ...]  # Sizes whose lead is not on the line, by the same draws
     crossing: Interval  # Units at which the line meets the nearest caption
     test: ShiftTest  # Of the slope
     null: tuple[float, float]  # Where 95 % of the shifts of the largest set's lead lie
@@ -97,6 +98,7 @@ def rows(fits: Sequence[Fit], levels: Levels) -> list[Row]:
             "population": fit.population,
             "encoder": fit.encoder,
             "largest": fit.sizes[-1],
+            "off_line": " ".join(map(str, fit.off_line)),
             **with_interval("slope", fit.slope),
             "p": fit.test.p,
             **{
@@ -151,7 +153,7 @@ def findings(
     """Return the sentences of the page."""
     found = [
         f"{fit.population}: ten times as many units add {fit.slope} to the lead, "
-        f"{p_text(fit.test.p)}; {crossing(fit, levels)}"
+        f"{p_text(fit.test.p)}; {crossing(fit, levels)}{_off_line(fit)}"
         for fit in fits
     ]
     if compared:
@@ -189,3 +191,9 @@ def crossing(fit: Fit, levels: Levels) -> str:
         f"the line meets the nearest caption at {at.value:,.0f} units ({at.low:,.0f} to "
         f"{at.high:,.0f}){where}"
     )
+
+
+def _off_line(fit: Fit) -> str:
+    if not fit.off_line:
+        return ""
+    return f"; with {', '.join(map(str, fit.off_line))} units it is not on the line"

@@ -211,6 +211,12 @@ def _fit(
     }
     test = _shift(sum(w * tables[size] for w, size in zip(weight, sizes, strict=True)), scaled)
     largest = _shift(tables[sizes[-1]], scaled)
+    line = [middle + slope * (at - x.mean()) for at in x]
+    off_line = tuple(
+        size
+        for size, mean, fitted in zip(sizes, means, line, strict=True)
+        if not interval(np.round(mean - fitted, 9)).holds(0.0)  # rounding is no distance
+    )
     growing = np.maximum(slope, 1e-12)  # a draw that does not grow meets nothing
     crossing = 10 ** np.minimum(x.mean() + (baseline - middle) / growing, MOST_DECADES)
     low, high = largest.band
@@ -222,10 +228,8 @@ def _fit(
         leads={size: interval(mean) for size, mean in zip(sizes, means, strict=True)},
         of_orders=of_orders,
         slope=interval(slope),
-        line={
-            size: interval(middle + slope * (at - x.mean()))
-            for size, at in zip(sizes, x, strict=True)
-        },
+        line={size: interval(fitted) for size, fitted in zip(sizes, line, strict=True)},
+        off_line=off_line,
         crossing=interval(crossing),
         test=test,
         null=(low - largest.chance, high - largest.chance),

@@ -8,7 +8,7 @@ import pytest
 from contracts.population import Population, Selection, Unit
 from encoder_training.evaluation.bootstrap import Interval
 from evaluation.questions.chance import Positions, block_draws
-from evaluation.questions.growth import Comparison, Levels, crossing, rows
+from evaluation.questions.growth import Comparison, Levels, crossing, findings, rows
 from evaluation.questions.scaling import N_ORDERS, ScaledWindows, _fit, unit_sets
 
 N, DIM = 120, 64
@@ -83,6 +83,20 @@ def test_units_that_say_nothing_do_not_grow():
 def test_a_crossing_far_beyond_the_units_is_not_a_number():
     """A line that would meet the baseline at thousands of units says that it does not."""
     assert "within ten times the 100 units" in crossing(_planted(0.1, 0.9), _levels(0.9))
+
+
+def test_leads_that_are_not_on_the_line_are_named():
+    """A lead that is there with all units alone bends off its line; a planted line does not."""
+    scaled = _scaled()
+    vectors = _vectors(scaled, 0.0)
+    (whole,) = SETS[100]
+    vectors[whole.name] = vectors[whole.name] + 0.5 * scaled.shown
+    draws = block_draws(scaled.positions, 2.0, n_draws=200)
+    fit = _fit("all", SETS, vectors, scaled, draws, np.full(201, 0.3))
+    assert set(fit.off_line) >= {30, 100}
+    (found, *_) = findings([fit], None, _levels(0.9), [])
+    assert "100 units it is not on the line" in found
+    assert "not on the line" not in findings([_planted(0.2, 0.3)], None, _levels(0.3), [])[0]
 
 
 def test_what_no_narration_can_be_is_not_crossed():
