@@ -173,8 +173,9 @@ def _check_enough(n_both: int, n_captioned: int, n_narrated: int) -> None:
             f"{FEWEST_NARRATED} windows or more must have been narrated that the data set holds "
             f"out with captions, and {n_both} of its {n_captioned:,} are among the {n_narrated:,} "
             "that every population narrated. A window is the same only if it begins at the same "
-            "bin: the daemon cuts all of them with --set window.stride_bins=1, and drops none "
-            "with --set handover.policy=all on a replay with --speed max."
+            "bin: with --set window.stride_bins=1 the daemon cuts all of them, with an odd stride "
+            "as a rule its share of them. On a replay with --speed max and --set "
+            "handover.policy=all it drops none."
         )
 
 

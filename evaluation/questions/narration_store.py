@@ -89,7 +89,7 @@ class NarrationStore:
                 for source in sources
             }
             tasks = list(_tasks(sources, missing))
-            for task, narrated in self._run(tasks, rows, common):
+            for task, narrated in self._run(tasks, rows):
                 new = {
                     keys[name][at]: one
                     for name, sentences in narrated.items()
@@ -104,13 +104,13 @@ class NarrationStore:
         return {name: [known[key] for key in of_source] for name, of_source in keys.items()}
 
     def _run(
-        self, tasks: Sequence[_Task], rows: NDArray[np.int64], common: str
+        self, tasks: Sequence[_Task], rows: NDArray[np.int64]
     ) -> Iterator[tuple[_Task, dict[str, list[Narrated]]]]:
         if not tasks:
             return
         from joblib import Parallel, delayed
 
-        files = _Files(self.bundle.resolve(), self.dataset.resolve(), self.settings, common)
+        files = _Files.of(self.bundle, self.dataset, self.settings)
         calls = [delayed(_narrate)(files, task, rows[task.at]) for task in tasks]
         total = sum(len(task.at) * len(task.sources) for task in tasks)
         with ExitStack() as stack:
@@ -135,6 +135,13 @@ class _Files:
     dataset: Path
     settings: NarratorSettings
     common: str  # Of the machine that keeps the narrations
+
+    @classmethod
+    def of(cls, bundle: Path, dataset: Path, settings: NarratorSettings) -> _Files:
+        if settings.model is not None and Path(settings.model).is_dir():
+            settings = settings.model_copy(update={"model": str(Path(settings.model).resolve())})
+        common = _common_key(load_manifest(bundle), dataset, settings)
+        return cls(bundle.resolve(), dataset.resolve(), settings, common)
 
 
 @dataclass(frozen=True, slots=True)
