@@ -70,8 +70,8 @@ def evaluate(
     facts
         Folder with MOVIE_facts.jsonl of each movie, as 'neurrate simulate session' writes it.
     journal
-        Evaluate what a daemon narrated: folder of 'neurrate record'. For fidelity and
-        false-positives, on the windows of the data set that were narrated.
+        Evaluate what a daemon narrated: folder of 'neurrate record'. For fidelity, on
+        the windows of the data set that were narrated.
     subscribe
         The same of a running daemon at this address, recorded to OUT/journal until nothing has
         come for ten seconds.
