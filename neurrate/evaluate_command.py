@@ -18,7 +18,13 @@ Windows = Annotated[int, Parameter(validator=validators.Number(gte=20, lte=5_000
 
 def evaluate(
     question: Literal[
-        "fidelity", "scaling", "regions-and-types", "single-units", "false-positives", "all"
+        "fidelity",
+        "scaling",
+        "regions-and-types",
+        "sparse-features",
+        "single-units",
+        "false-positives",
+        "all",
     ],
     bundle: Path,
     dataset: Path,
@@ -56,8 +62,9 @@ def evaluate(
     ----------
     question
         fidelity: are narrations about the frame that was shown? scaling: how does this grow with
-        the number of units? regions-and-types: which narrations are alike? single-units: what
-        does each say alone? false-positives: is an effect seen where there is none? all: every.
+        the number of units? regions-and-types: which narrations are alike? sparse-features: what
+        does a population decode that others do not? single-units: what does each say alone?
+        false-positives: is an effect seen where there is none? all: every question.
     bundle
         Folder of 'neurrate export'.
     dataset

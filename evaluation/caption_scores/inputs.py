@@ -53,6 +53,7 @@ class CaptionedWindows:
     drawn: str  # The kind of groups, in words
     n_test: int  # Held-out windows in all
     n_without: int  # Of these, those whose frame has no caption
+    train_frames: NDArray[np.int64]  # Rows of the frames that training windows describe
     n_not_narrated: int = 0  # Of those with a caption, those that a daemon did not narrate
 
     @property
@@ -129,6 +130,7 @@ def captioned_windows(
         n_test=len(parts.test),
         n_without=len(parts.test) - n_captioned,
         n_not_narrated=n_captioned - len(captioned),
+        train_frames=np.unique(data.frame[parts.train]),
     )
 
 

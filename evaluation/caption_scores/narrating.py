@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -24,6 +24,7 @@ from daemon.narrators.protocol import Narrator, narrate
 from daemon.service.settings import NarratorSettings
 from encoder_training.data_set.prepared import FrameTable
 from encoder_training.data_set.training_set import TrainingSet, thinned
+from encoder_training.evaluation.masked_encoder import batches
 from evaluation.caption_scores.inputs import CaptionedWindows
 
 TRUE_PATCHES = "true patches"
@@ -168,6 +169,27 @@ def narrate_windows(
         {name: tuple(one.text for one in narrated[name]) for name in names},
         sum(one.is_truncated for name in names for one in narrated[name]),
     )
+
+
+def decoded_patches(
+    data: TrainingSet,
+    rows: NDArray[np.int64],
+    selections: Sequence[Selection],
+    manifest: Manifest,
+    *,
+    threads: int = 1,
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Decode windows without a language model, some at a time and in their order.
+
+    Yields the name of each selection in turn with patches of shape (n, n_patches, dim).
+    """
+    encoder = WindowEncoder(manifest, selections, cpu_graph(manifest, threads=threads))
+    for some in batches(
+        rows, (len(selections), manifest.patch_grid.n_patches, manifest.patch_grid.dim)
+    ):
+        found = encoder.encode(_windows(data, some, manifest))
+        for at, selection in enumerate(selections):
+            yield selection.name, np.stack([one.patches for one in found[at :: len(selections)]])
 
 
 def _windows(data: TrainingSet, rows: NDArray[np.int64], manifest: Manifest) -> list[Window]:

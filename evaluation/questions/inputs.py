@@ -217,8 +217,8 @@ class EvaluationInputs:
         cosines: NDArray[np.float64] = self.sentences.vectors(texts) @ self.caption_vectors.T
         return cosines
 
-    def facts(self) -> tuple[Facts, ...] | None:
-        """Return what is true of each window's frame; None without ``--facts``.
+    def facts(self, frame: NDArray[np.int64] | None = None) -> tuple[Facts, ...] | None:
+        """Return what is true of each window's frame, or of rows of frames; None without facts.
 
         Raises
         ------
@@ -227,9 +227,11 @@ class EvaluationInputs:
         """
         if self.request.facts is None:
             return None
-        frame = self.windows.data.frame[self.windows.rows]
-        numbers = self.windows.frames.number[frame].tolist()
-        names = self.movie_of_window
+        if frame is None:
+            frame = self.windows.data.frame[self.windows.rows]
+        frames = self.windows.frames
+        numbers = frames.number[frame].tolist()
+        names = [frames.movies[movie] for movie in frames.movie[frame].tolist()]
         of_movie = {name: _read_facts(self.request.facts, name) for name in sorted(set(names))}
         missing = [
             f"{name} {number}"

@@ -111,6 +111,29 @@ def regions_and_types(inputs: EvaluationInputs) -> Answer:
 
 
 def _narrate(inputs: EvaluationInputs) -> NarratedPopulations:
+    sets = equal_populations(inputs)
+    controls = [inputs.selections[name] for name in CONTROLS if name in inputs.selections]
+    sources: list[Source] = [*sets.values(), *controls, TRUE_PATCHES]
+    texts = {name: tuple(one.text for one in of) for name, of in inputs.narrate(sources).items()}
+    vectors = {name: inputs.sentences.vectors(of) for name, of in texts.items()}
+    positions = inputs.positions
+    lengths = [inputs.positions_of_group]
+    for name in sets:
+        cosines = np.einsum("nd,nd->n", vectors[name], vectors[TRUE_PATCHES])
+        lengths.append(block_length(positions.mean(cosines)))
+    draws = block_draws(positions, max(lengths), seed=inputs.request.seed)
+    n_units = next(iter(sets.values())).n_units
+    return NarratedPopulations(n_units, sets, texts, vectors, draws)
+
+
+def equal_populations(inputs: EvaluationInputs) -> dict[str, Selection]:
+    """Return areas and cell types, each cut at random to as many units as the smallest has.
+
+    Raises
+    ------
+    UserError
+        If there are fewer than two areas or cell types with enough units.
+    """
     compared = {
         name: one
         for name, one in inputs.selections.items()
@@ -123,18 +146,7 @@ def _narrate(inputs: EvaluationInputs) -> NarratedPopulations:
             "by area or cell_type, or leave this question out."
         )
     n_units = min(one.n_units for one in compared.values())
-    sets = {name: _cut(one, n_units, seed=inputs.request.seed) for name, one in compared.items()}
-    controls = [inputs.selections[name] for name in CONTROLS if name in inputs.selections]
-    sources: list[Source] = [*sets.values(), *controls, TRUE_PATCHES]
-    texts = {name: tuple(one.text for one in of) for name, of in inputs.narrate(sources).items()}
-    vectors = {name: inputs.sentences.vectors(of) for name, of in texts.items()}
-    positions = inputs.positions
-    lengths = [inputs.positions_of_group]
-    for name in compared:
-        cosines = np.einsum("nd,nd->n", vectors[name], vectors[TRUE_PATCHES])
-        lengths.append(block_length(positions.mean(cosines)))
-    draws = block_draws(positions, max(lengths), seed=inputs.request.seed)
-    return NarratedPopulations(n_units, sets, texts, vectors, draws)
+    return {name: _cut(one, n_units, seed=inputs.request.seed) for name, one in compared.items()}
 
 
 def _cut(selection: Selection, n_units: int, *, seed: int) -> Selection:

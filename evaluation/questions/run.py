@@ -15,6 +15,7 @@ from evaluation.questions.page import PAGE, write_page
 from evaluation.questions.populations import regions_and_types
 from evaluation.questions.scaling import scaling
 from evaluation.questions.single_units import single_units
+from evaluation.questions.sparse_features import sparse_features
 from evaluation.questions.trained_subsets import load_trained_run
 
 QUESTIONS: dict[str, Callable[[EvaluationInputs], Answer]] = {
@@ -22,6 +23,7 @@ QUESTIONS: dict[str, Callable[[EvaluationInputs], Answer]] = {
     "scaling": scaling,
     "regions-and-types": regions_and_types,
     "single-units": single_units,
+    "sparse-features": sparse_features,
     "false-positives": false_positives,
 }
 """In the order of the page."""

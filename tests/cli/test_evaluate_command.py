@@ -190,6 +190,32 @@ def test_regions_are_compared_at_equal_size(inputs, results, tmp_path, monkeypat
     assert len(list(out.glob("regions-and-types-*.svg"))) == 4
 
 
+def test_sparse_features_are_compared_at_equal_size(inputs, tmp_path, monkeypatch):
+    """Areas are compared by both measures; random weights follow nothing; facts are checked."""
+    monkeypatch.setattr("evaluation.questions.populations.FEWEST_UNITS", 8)
+    monkeypatch.setattr("evaluation.questions.feature_activations.N_STEPS", 30)
+    things = [{"kind": "car", "count": 1, "heading": "left", "distance": "near"}]
+    lines = [
+        json.dumps({"frame": frame, "facts": {"light": light, "things": things}}) + "\n"
+        for frame, light in enumerate(["day"] * 120 + ["night"] * 120)
+    ]
+    (tmp_path / "natural_movie_one_facts.jsonl").write_text("".join(lines))
+    out = tmp_path / "out"
+    assert main(_words(inputs, out, "sparse-features", facts=tmp_path)) == 0
+    rows = _table(out, "sparse-features-counts")
+    assert [row["population"] for row in rows] == ["area:CA1", "area:LGd", "area:VISp"]
+    assert {row["units"] for row in rows} == {"8"}
+    assert all(row["following"] == "0" for row in rows)
+    shuffles = _table(out, "sparse-features-shuffles")
+    permuted = [row for row in shuffles if row["labels"].startswith("names permuted")]
+    assert [row["unique_by"] for row in permuted] == ["magnitude", "following"]
+    assert all(float(row["share_with_any"]) <= 0.06 for row in permuted)
+    assert len(_table(out, "sparse-features-autoencoders")) == 3
+    assert not (out / "narrations.sqlite").exists()
+    (tmp_path / "natural_movie_one_facts.jsonl").write_text(lines[0])
+    assert main(_words(inputs, out, "sparse-features", facts=tmp_path)) == 2
+
+
 def test_narrations_are_made_once(inputs, tmp_path, monkeypatch):
     """The same command narrates nothing; where some are lost, these alone; numbers stay equal."""
     out = tmp_path / "again"

@@ -1,0 +1,143 @@
+"""Sparse autoencoders of the frames' patches, and what they find in decoded ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.population import Selection
+from encoder_training.data_set.training_set import thinned
+from encoder_training.evaluation.masked_encoder import batches
+from evaluation.caption_scores.narrating import MOST_AVERAGED, TRUE_PATCHES, decoded_patches
+from evaluation.progress import report
+from evaluation.questions.answer import Row
+from evaluation.questions.inputs import EvaluationInputs
+from evaluation.sparse_autoencoder import SparseAutoencoder, matched_cosines, train
+
+FEATURES_PER_DIMENSION, MOST_FEATURES = 2, 2048
+K = 8
+"""Features of a patch."""
+
+N_STEPS = 2000
+N_SEEDS = 3
+MOST_PATCHES = 100_000
+"""For training: 400 MB at 1,024 numbers each."""
+
+PATCHES_STREAM = 19
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainedFeatures:
+    """Autoencoders of several seeds on the same patches; the first is the one that is shown."""
+
+    models: tuple[SparseAutoencoder, ...]
+    patches: NDArray[np.float32]  # (n, dim): of training frames, less the mean of their place
+    n_frames: int
+    is_held_out: bool  # Whether no scored frame was among them
+
+    def stability(self) -> NDArray[np.float64]:
+        """Return the cosine of each atom with its partner in the others, their mean."""
+        first, *others = (model.atoms.cpu().numpy() for model in self.models)
+        cosines: NDArray[np.float64] = np.mean(
+            [matched_cosines(first, other) for other in others], axis=0
+        )
+        return cosines
+
+    def stability_by_chance(self, *, seed: int) -> float:
+        """Return the same for as many random patches in place of an autoencoder's atoms."""
+        first = self.models[0]
+        rng = np.random.default_rng([seed, PATCHES_STREAM, 1])
+        random = self.patches[rng.choice(len(self.patches), first.n_features)]
+        random = random / np.maximum(np.linalg.norm(random, axis=1, keepdims=True), 1e-12)
+        return float(matched_cosines(first.atoms.cpu().numpy(), random).mean())
+
+
+def train_features(inputs: EvaluationInputs) -> TrainedFeatures:
+    """Train on random patches of the frames of training windows."""
+    frames, targets = inputs.windows.train_frames, inputs.windows.data.targets
+    rng = np.random.default_rng([inputs.request.seed, PATCHES_STREAM])
+    n_places, dim = targets.shape[1:]
+    mean: NDArray[np.float64] = np.zeros((n_places, dim))
+    some = thinned(frames, MOST_AVERAGED).tolist()
+    for row in some:
+        mean += targets[row].astype(np.float64) / len(some)
+    n_each = min(n_places, -(-MOST_PATCHES // len(frames)))
+    places = [rng.permutation(n_places)[:n_each] for _ in frames]
+    patches = np.concatenate(
+        [targets[row][at] - mean[at] for row, at in zip(frames.tolist(), places, strict=True)]
+    ).astype(np.float32)
+    models = []
+    for number in range(N_SEEDS):
+        report(f"sparse-features: training an autoencoder, {number + 1} of {N_SEEDS}")
+        models.append(
+            train(
+                patches,
+                mean,
+                n_features=min(FEATURES_PER_DIMENSION * dim, MOST_FEATURES),
+                k=min(K, dim),
+                n_steps=N_STEPS,
+                seed=N_SEEDS * inputs.request.seed + number,
+                device=inputs.request.device,
+            )
+        )
+    scored = inputs.windows.data.frame[inputs.windows.rows]
+    is_held_out = not np.isin(scored, frames).any()
+    return TrainedFeatures(tuple(models), patches, len(frames), is_held_out)
+
+
+def activations(
+    inputs: EvaluationInputs,
+    models: Sequence[SparseAutoencoder],
+    selections: Sequence[Selection],
+) -> list[dict[str, NDArray[np.float64]]]:
+    """Encode decoded and true patches; for each model, the mean over patches by name.
+
+    Each of shape (n_windows, n_features); the true patches are under `TRUE_PATCHES`.
+    """
+    data, rows = inputs.windows.data, inputs.windows.rows
+    found: list[dict[str, list[NDArray[np.float64]]]] = [{} for _ in models]
+
+    def add(name: str, patches: NDArray[np.float32]) -> None:
+        for model, of in zip(models, found, strict=True):
+            of.setdefault(name, []).append(model.mean_codes(patches))
+
+    # Workers may be those of a cluster; decoding is here.
+    threads = min(inputs.request.workers or 1, len(os.sched_getaffinity(0)))
+    for name, patches in decoded_patches(data, rows, selections, inputs.manifest, threads=threads):
+        add(name, patches)
+    for some in batches(rows, data.targets.shape[1:]):
+        add(TRUE_PATCHES, data.targets_of(some))
+    return [{name: np.concatenate(of) for name, of in one.items()} for one in found]
+
+
+def autoencoder_rows(
+    inputs: EvaluationInputs,
+    trained: TrainedFeatures,
+    found: Sequence[Mapping[str, NDArray[np.float64]]],
+) -> list[Row]:
+    """Return one row an autoencoder: how well it reconstructs, and what is dead."""
+    frames = inputs.windows.rows[inputs.positions.first_window]
+    shown = inputs.windows.data.targets_of(frames)
+    by_chance = trained.stability_by_chance(seed=inputs.request.seed)
+    atoms = [model.atoms.cpu().numpy() for model in trained.models]
+    rows: list[Row] = []
+    for number, (model, of) in enumerate(zip(trained.models, found, strict=True)):
+        others = [matched_cosines(atoms[number], a).mean() for a in atoms if a is not atoms[number]]
+        rows.append(
+            {
+                "autoencoder": number,
+                "features": model.n_features,
+                "of_a_patch": model.k,
+                "training_patches": len(trained.patches),
+                "training_frames": trained.n_frames,
+                "r2_scored_frames": model.explained(shown),
+                "dead": int((of[TRUE_PATCHES].max(axis=0) <= 0).sum()),
+                "matched_cosine": float(np.mean(others)),
+                "matched_with_random_patches": by_chance,
+            }
+        )
+    return rows
