@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
@@ -18,6 +19,10 @@ import pytest
 import zmq
 
 from tests.support.threads import one_thread
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So it is behind nohup and `&` of a shell: the processes of tests would ignore Control-C too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Collection makes a million objects that stay: looking through them for garbage, again and
 # again, takes a quarter of the time. `pytest_runtestloop` switches the collector on again.

@@ -26,7 +26,7 @@ class Neurrate:
     """One command in a process of its own, killed at the end if it still runs.
 
     `output` is the descriptor that it writes to, instead of its log; `before` are words in front of
-    it, such as a tracer's.
+    it, such as a tracer's; `has_addresses` is false for a verb that binds nothing.
     """
 
     def __init__(
@@ -37,12 +37,15 @@ class Neurrate:
         output: int | None = None,
         before: Sequence[object] = (),
         env: Mapping[str, str] = os.environ,
+        has_addresses: bool = True,
     ) -> None:
         self.log = folder / f"{name}.log"
         self.json = folder / f"{name}.json"
         self._address_file = folder / f"{name}-addresses.json"
         self._address_file.unlink(missing_ok=True)
-        files = ("--json", self.json, "--address-file", self._address_file)
+        files: tuple[object, ...] = ("--json", self.json)
+        if has_addresses:
+            files += ("--address-file", self._address_file)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +15,8 @@ from encoder_training.frames.movies import find_movies
 from evaluation.narrations.sbert import word_salads
 from evaluation.simulated_encoder import SHIPPED_MODEL
 from neurrate.cli import main
+from tests.support.page_commands import Terminals, page_commands
 from tests.support.pictures import no_drawing
-from tests.support.processes import Neurrate
 from tests.support.range_server import range_server
 from tests.support.sentence_models import write_tiny_bert
 from tests.support.short_day import write_short_day
@@ -37,13 +32,6 @@ SHORTER = {
     "score": ("--windows", "20", "--sentence-model", "bert"),
 }
 """What a command is given more, so that it does not take hours."""
-
-
-def commands() -> list[list[str]]:
-    """Return the words of each command of the page."""
-    blocks = re.findall(r"```console\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-    return [shlex.split(line.removeprefix("$ ")) for line in lines]
 
 
 @pytest.fixture
@@ -77,14 +65,14 @@ def test_every_command_does_what_the_page_says(
     monkeypatch.chdir(tmp_path)
     write_tiny_bert(tmp_path / "bert", word_salads(0))
     replayed = []
-    for words in commands():
+    for words in page_commands(PAGE, {"--start 2850": "--start 2 --seconds 12"}):
         match words[:2]:
             case ["curl", _]:
                 shutil.copy(archive, words[words.index("-o") + 1])
             case ["mkdir", _]:
                 subprocess.run(words, check=True)
             case ["neurrate", "run" | "stream" | "watch"]:
-                replayed.append(words[1:])
+                replayed.append(words)
             case ["neurrate", verb]:
                 small = [word.replace(LLAVA, str(SHIPPED_MODEL)) for word in words[1:]]
                 with no_drawing():
@@ -97,38 +85,6 @@ def test_every_command_does_what_the_page_says(
                     assert main([*small, *SHORTER[verb]]) == 0
                     assert capsys.readouterr().out.count("is finished") == 3
                     assert load_manifest(Path("out/bundle")).sha256 == sha256
-    assert [words[0] for words in replayed] == ["run", "stream", "watch"]
-    replay(*replayed, folder=tmp_path)
-
-
-def replay(run: list[str], stream: list[str], watch: list[str], *, folder: Path) -> None:
-    """Start the three on free ports, and compare what they counted and showed."""
-    stream[stream.index("--start") + 1] = "2"
-    stream += ["--seconds", "12"]
-    with ExitStack() as running:
-
-        def start(*words: str, name: str) -> Neurrate:
-            return running.enter_context(Neurrate(*words, folder=folder, name=name))
-
-        source = start(*stream, "--bind", "tcp://127.0.0.1:*", name="source")
-        spikes = source.addresses()["spikes"]
-        daemon = start(
-            *run, "--connect", spikes, "--publish", "tcp://127.0.0.1:*", "--set", "http.port=0",
-            "--exit-at-end", name="daemon",
-        )  # fmt: skip
-        with (folder / "watch.log").open("wb") as log:
-            shown = subprocess.Popen(
-                [sys.executable, "-m", "neurrate", *watch, "--connect",
-                 daemon.addresses()["publish"]],
-                stdout=log, stderr=log,
-            )  # fmt: skip
-            running.callback(shown.wait)
-            running.callback(shown.kill)
-            assert source.wait() == 0, source.text()
-            assert daemon.wait() == 0, daemon.text()
-            shown.send_signal(signal.SIGINT)
-            shown.wait()
-    assert daemon.summary()["counters"]["spikes_binned"] == source.summary()["n_spikes"] > 0
-    text = (folder / "watch.log").read_text(errors="replace")
-    for population in ("all", "VISp", "LGd", "shuffled", "silent"):
-        assert population in text
+    run, stream, watch = replayed
+    with Terminals(tmp_path) as terminals:
+        terminals.narrate(run, watch, stream, ("all", "VISp", "LGd", "shuffled", "silent"))
