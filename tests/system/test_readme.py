@@ -51,7 +51,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # two minutes on two quiet cores
+@pytest.mark.timeout(1200)  # three minutes of processor time, in several processes
 def test_every_command_of_readme(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the doctor to an encoder of one's own, narrated beside its controls."""
     commands = [words for words in page_commands(README, SHORTER) if words[0] not in ELSEWHERE]
