@@ -20,6 +20,8 @@ from daemon.stream_registry import StreamRegistry, StreamState
 
 STATS_EVERY_NS = NS_PER_S
 LOG_EVERY_NS = 60 * NS_PER_S
+NOT_READY_NS = 10 * NS_PER_S
+"""After so long a daemon that is not ready says why, and again with every summary."""
 
 STALL_S = 1.0
 """Beyond ``ingest.stream_timeout_s``, the longest that a batch may take to arrive."""
@@ -91,6 +93,7 @@ class Monitor:
         self._last_joined_ns = 0
         self._next_stats_ns = 0
         self._next_log_ns = self._started_ns + LOG_EVERY_NS
+        self._next_not_ready_ns = self._started_ns + NOT_READY_NS
         self._progress = _WatermarkProgress(-MAX_SESSION_NS, 0, 0, started_ns)
         self._runaways = RunawayWatch()
         self._lag = IngestLag(
@@ -113,9 +116,18 @@ class Monitor:
             self._next_stats_ns = now_ns + STATS_EVERY_NS
             self._update_health(now_ns)
             summary = self.publish_stats()
+            self._log_not_ready(summary["reasons"], now_ns)
             if now_ns >= self._next_log_ns:
                 self._next_log_ns = now_ns + LOG_EVERY_NS
                 logger.info("summary", extra=_flat(summary))
+
+    def _log_not_ready(self, reasons: list[str], now_ns: int) -> None:
+        """Log what ``/readyz`` says, for a user who looks nowhere else."""
+        if not reasons:
+            self._next_not_ready_ns = now_ns + NOT_READY_NS
+        elif now_ns >= self._next_not_ready_ns:
+            self._next_not_ready_ns = now_ns + LOG_EVERY_NS
+            logger.warning("not ready", extra={"reasons": "; ".join(reasons)})
 
     def _find_silent_streams(self, now_ns: int) -> None:
         ingest = self._components.loop.ingest

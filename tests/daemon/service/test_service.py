@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import zmq
 
-from contracts.clock import HostClock
+from contracts.clock import NS_PER_S, HostClock
 from contracts.embedding import PatchEmbedding
 from contracts.errors import PopulationMismatchError, UserError
 from contracts.manifest import Manifest
@@ -319,6 +319,26 @@ def test_units_that_nobody_announces_are_done_without(
     assert n_missing == 6
     assert summary["notes"] == [note]
     assert summary["counters"]["windows"] == (240 - 20) // 10 + 1
+
+
+def test_daemon_that_is_not_ready_for_long_says_why_in_its_log(
+    stub_bundle: Manifest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Half of the units never come: nobody who looks at the log alone waits for narrations."""
+    monkeypatch.setattr("daemon.service.monitor.NOT_READY_NS", NS_PER_S // 10)
+    half = Population(stub_bundle.population.units[:6])
+    stop = StopRequest()
+
+    def logged() -> list[str]:
+        lines = [record for record in caplog.records if record.getMessage() == "not ready"]
+        return [vars(record)["reasons"] for record in lines]
+
+    with source(half) as one:
+        endless = settings(stub_bundle, one, service={"exit_at_end": False, "shutdown_s": 5})
+        with after(logged, lambda: setattr(stop, "is_made", True)):
+            Service(endless, stop=stop).run()
+    (reasons,) = logged()  # the next would come after a minute
+    assert "streams: " in reasons
 
 
 def test_no_unit_at_all_is_not_done_without(stub_bundle: Manifest):
