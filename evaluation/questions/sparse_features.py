@@ -74,11 +74,12 @@ class ComparedKind:
         return self.by[FOLLOWING].names
 
     def features(self, at: int) -> list[int]:
-        """Return a population's unique features, those by following first, largest lead first."""
+        """Return a population's unique features: by following, then those that follow, largest."""
         found: list[int] = []
         for measure in reversed(MEASURES):
             unique = np.flatnonzero(self.unique(measure)[at])
-            found += unique[np.argsort(-self.by[measure].lead[at, unique])].tolist()
+            lead = self.by[measure].lead[at, unique]
+            found += unique[np.lexsort((-lead, ~self.follows[at, unique]))].tolist()
         return list(dict.fromkeys(found))
 
 
@@ -198,7 +199,7 @@ def _count(one: ComparedKind, at: int, labels: FeatureLabels) -> dict[str, int]:
         MAGNITUDE: int(by_magnitude.sum()),
         "magnitude_that_follow": int((by_magnitude & one.follows[at]).sum()),
         FOLLOWING: int(by_following.sum()),
-        "following_light": int((by_following & labels.light).sum()),
+        "light": int(((by_magnitude | by_following) & one.follows[at] & labels.light).sum()),
     }
 
 
@@ -378,12 +379,13 @@ def _findings(
         f"every population is cut to {n_units} units",
     ]
     for row in tables["counts"]:
-        light = f" ({row['following_light']} of them the light)" if has_facts else ""
+        counted = ("magnitude", "magnitude_that_follow", "following", *(["light"] * has_facts))
+        light = f", and {row['light']} that follow are of the light" if has_facts else ""
+        random = ", ".join(f"{row[f'{name}_random']:.1f}" for name in counted)
         found.append(
-            f"{row['population']}: {row['magnitude']} features are unique by magnitude, "
-            f"{row['magnitude_that_follow']} of which follow the frames, and {row['following']} "
-            f"by following{light}; random units: {row['magnitude_random']:.1f}, "
-            f"{row['magnitude_that_follow_random']:.1f} and {row['following_random']:.1f}"
+            f"{row['population']}: {row['magnitude']} unique by magnitude, "
+            f"{row['magnitude_that_follow']} of these follow the frames; {row['following']} unique "
+            f"by following{light} (random units: {random})"
         )
     found += [
         f"{row['kind']}, {row['labels']}: any feature is unique by {row['unique_by']} in "

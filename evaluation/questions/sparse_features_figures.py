@@ -55,10 +55,10 @@ def feature_figures(
         AnswerFigure(
             "counts",
             f"Features that are unique to a population. {of}. Left: by magnitude; filled: those of "
-            "them that follow the frames. Right: by following; filled: those of the light, where "
-            "facts are known. Grey: as many units at random, mean (line) to 97.5 %, n = "
-            f"{counts[0]['random_populations']} or more. With names permuted within blocks of time "
-            "any feature is unique in 5 % of the permutations.",
+            "them that follow the frames. Middle: by following. Right: those of either that follow "
+            "the frames and are about the light, by --facts. Grey: as many units at random, mean "
+            f"(line) to 97.5 %, n = {counts[0]['random_populations']} or more. With names permuted "
+            "within blocks of time any feature is unique in 5 % of the permutations.",
             (9, 1.2 + 0.3 * len(counts)),
             partial(_counts, rows=counts),
         )
@@ -101,11 +101,12 @@ def feature_figures(
 
 
 def _counts(figure: Any, rows: Sequence[Row]) -> None:
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, measure, filled in zip(
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, measure, filled, title in zip(
         panels,
-        ("magnitude", "following"),
-        ("magnitude_that_follow", "following_light"),
+        ("magnitude", "following", "light"),
+        ("magnitude_that_follow", "following", "light"),
+        ("unique by magnitude", "unique by following", "of either, the light"),
         strict=True,
     ):
         for at, row in enumerate(rows):
@@ -116,7 +117,7 @@ def _counts(figure: Any, rows: Sequence[Row]) -> None:
             axes.barh(at, int(str(row[filled])), height=0.4, color=INK)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("features")
-        axes.set_title(f"unique by {measure}")
+        axes.set_title(title)
     panels[0].set_yticks(range(len(rows)), [str(row["population"]) for row in rows])
     panels[0].invert_yaxis()
 
