@@ -13,6 +13,7 @@ begin as each other's transpose, gradients orthogonal to the atoms, and the auxi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,12 +64,11 @@ class SparseAutoencoder:
         ]
         return np.concatenate(found).astype(np.float64)
 
-    def explained(self, patches: NDArray[np.floating]) -> float:
-        """Return R2 of the reconstruction of patches, shape (n, n_patches, dim)."""
-        n_at_once = max(1, MOST_CODES // (patches.shape[1] * self.n_features))
+    def explained(self, batches: Iterable[NDArray[np.floating]]) -> float:
+        """Return R2 of the reconstruction of patches, in batches of shape (n, n_patches, dim)."""
         error = total = 0.0
-        for first in range(0, len(patches), n_at_once):
-            x, codes = self._codes(patches[first : first + n_at_once])
+        for patches in batches:
+            x, codes = self._codes(patches)
             error += float((x - codes @ self.atoms).square().sum())
             total += float(x.square().sum())
         return 1 - error / total

@@ -68,8 +68,11 @@ def train_features(inputs: EvaluationInputs) -> TrainedFeatures:
     n_each = min(n_places, -(-MOST_PATCHES // len(frames)))
     places = [rng.permutation(n_places)[:n_each] for _ in frames]
     patches = np.concatenate(
-        [targets[row][at] - mean[at] for row, at in zip(frames.tolist(), places, strict=True)]
-    ).astype(np.float32)
+        [
+            (targets[row][at] - mean[at]).astype(np.float32)
+            for row, at in zip(frames.tolist(), places, strict=True)
+        ]
+    )
     models = []
     for number in range(N_SEEDS):
         report(f"sparse-features: training an autoencoder, {number + 1} of {N_SEEDS}")
@@ -121,7 +124,8 @@ def autoencoder_rows(
 ) -> list[Row]:
     """Return one row an autoencoder: how well it reconstructs, and what is dead."""
     frames = inputs.windows.rows[inputs.positions.first_window]
-    shown = inputs.windows.data.targets_of(frames)
+    data = inputs.windows.data
+    shown = list(batches(frames, data.targets.shape[1:]))
     by_chance = trained.stability_by_chance(seed=inputs.request.seed)
     atoms = [model.atoms.cpu().numpy() for model in trained.models]
     rows: list[Row] = []
@@ -134,7 +138,7 @@ def autoencoder_rows(
                 "of_a_patch": model.k,
                 "training_patches": len(trained.patches),
                 "training_frames": trained.n_frames,
-                "r2_scored_frames": model.explained(shown),
+                "r2_scored_frames": model.explained(data.targets_of(some) for some in shown),
                 "dead": int((of[TRUE_PATCHES].max(axis=0) <= 0).sum()),
                 "matched_cosine": float(np.mean(others)),
                 "matched_with_random_patches": by_chance,
