@@ -98,6 +98,14 @@ GROUPS = {
             "score": Verb("triggers_command:score", "Score what rules fire at, on a recording."),
         },
     ),
+    "clips": (
+        "Show pairs of clips that differ in one feature, and test what is narrated.",
+        {
+            "run": Verb("clips_command:run", "Run an experiment on the simulated animal."),
+            "schedule": Verb("clips_command:schedule", "Draw the order for a stimulus program."),
+            "score": Verb("clips_command:score", "Test what was narrated at a rig."),
+        },
+    ),
     "simulate": (
         "Make a world in which the truth is known.",
         {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contracts.errors import UserError
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from contracts.manifest import Manifest
     from contracts.population import Population
     from contracts.window import WindowSpec
-    from evaluation.narrations.scenes import ScoreWorld
 
 POPULATIONS = ("all", "VISp", "LGd", "CA1", "PV", "SST", "VIP", "shuffled", "silent")
 """Narrated side by side, if the bundle has such units."""
@@ -62,12 +62,17 @@ def subsets_of(population: Population, *, seed: int) -> dict[int, dict[str, str]
 
 
 def narrate_frames(
-    world: ScoreWorld, windows: Sequence[int], spec: WindowSpec, manifest: Manifest, model: str
+    frame_at: Callable[[int], NDArray[np.uint8]],
+    windows: Sequence[int],
+    spec: WindowSpec,
+    manifest: Manifest,
+    model: str,
 ) -> list[str]:
     """Narrate the frames themselves: the best that the language model can do.
 
-    `windows` holds for each scene the window that is scored; the frame that it describes is
-    narrated. Returns one text for each scene; empty where the narration failed.
+    `frame_at` returns the frame on the screen at a session time, nanoseconds. `windows` holds for
+    each scene the window that is scored; the frame that it describes is narrated. Returns one text
+    for each scene; empty where the narration failed.
     """
     from contracts.embedding import PatchEmbedding
     from contracts.window import Window
@@ -82,7 +87,7 @@ def narrate_frames(
     texts: list[str] = []
     for first in range(0, len(windows), FRAMES_AT_ONCE):
         chosen = windows[first : first + FRAMES_AT_ONCE]
-        frames = np.stack([world.frame_at(frame_ns(spec, seq)) for seq in chosen])
+        frames = np.stack([frame_at(frame_ns(spec, seq)) for seq in chosen])
         patches = tower.patches(frames).astype(np.float32)
         embeddings = [
             PatchEmbedding(

@@ -9,7 +9,6 @@ References
 ----------
 McNemar, Psychometrika 12, 1947; exact form: binomial test on the discordant pairs.
 Holm, Scandinavian Journal of Statistics 6, 1979: correction for the number of features.
-Wilson, Journal of the American Statistical Association 22, 1927: interval of a rate.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from contracts.errors import MisuseError
+from evaluation.clips.statistics import rate_interval
 from simulation.captions import parse
 from simulation.scenes.facts import Facts
 from simulation.scenes.pairs import FEATURES
@@ -78,9 +78,13 @@ def pair_results(pairs: Sequence[NarratedPair]) -> tuple[PairResult, ...]:
     results = []
     for (feature, mentioned), p_of_feature in zip(tested.items(), p_values, strict=True):
         n = len(mentioned)
-        present, absent = (sum(row) for row in zip(*mentioned, strict=True))
-        rates = (present / n, *_wilson(present, n), absent / n, *_wilson(absent, n))
-        results.append(PairResult(feature, n, *rates, *p_of_feature))
+        present, absent = map(rate_interval, np.array(mentioned, np.float64).T)
+        results.append(
+            PairResult(
+                feature, n, present.value, present.low, present.high,
+                absent.value, absent.low, absent.high, *p_of_feature,
+            )
+        )  # fmt: skip
     return tuple(results)
 
 
@@ -151,10 +155,3 @@ def _value(feature: str, facts: Facts) -> object:
     if feature in {"kind", "count", "heading", "distance"}:
         return getattr(facts.subject, feature)
     raise MisuseError(f"a pair differs in one of {', '.join(FEATURES)}, got {feature!r}")
-
-
-def _wilson(n_hits: int, n: int) -> tuple[float, float]:
-    from scipy.stats import binomtest
-
-    interval = binomtest(n_hits, n).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)

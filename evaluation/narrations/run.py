@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts.errors import UserError, listed
 from contracts.narration import Narration
 from evaluation.progress import report
 from evaluation.trial import QUEUE_MESSAGES, TrialPlan, TrialResult, run_trial
@@ -97,7 +96,7 @@ class ScoreSession:
 
     def _worlds(self, n_scenes: int, n_pairs: int) -> tuple[ScoreWorld, ScoreWorld, list[str]]:
         """Return the world of the scenes, that of the pairs, and the feature of each pair."""
-        from evaluation.narrations.scenes import make_world
+        from evaluation.narrations.scenes import check_animal, make_world
         from simulation.cortex.drive import build_response_model
         from simulation.cortex.units import draw_units
         from simulation.scenes.movie import random_movie
@@ -105,7 +104,7 @@ class ScoreSession:
         from simulation.seeds import ANIMAL, scene_seed
 
         units = draw_units(ANIMAL)
-        self._check_animal(set(zip(units.probe.tolist(), map(str, units.unit_id), strict=True)))
+        check_animal(self._manifest, units)
         response = build_response_model(units)
         features = [feature for feature in FEATURES for _ in range(n_pairs)]
         clips = [
@@ -126,22 +125,6 @@ class ScoreSession:
         )
         return scenes, pairs, features
 
-    def _check_animal(self, keys: set[tuple[str, str]]) -> None:
-        """Refuse a bundle of other units before the long work.
-
-        Raises
-        ------
-        UserError
-            With those units.
-        """
-        others = [unit.label for unit in self._manifest.population.units if unit.key not in keys]
-        if others:
-            raise UserError(
-                f"only a bundle of the simulated animal can be scored, and {len(others)} units of "
-                f"{self._manifest.folder} are not its units: unit_id {listed(others)}. Make one "
-                "with 'neurrate bundle simulated'."
-            )
-
     def _narrate(
         self, world: ScoreWorld, expressions: Mapping[str, str], name: str
     ) -> _SceneNarrations:
@@ -152,7 +135,7 @@ class ScoreSession:
         spec = world.window_spec(self._manifest.window_spec)
         windows = scene_windows(spec, world.start_ns, world.stop_ns).tolist()
         with self._timed(f"narrating the frames of the {name}"):
-            frames = narrate_frames(world, windows, spec, self._manifest, self._model)
+            frames = narrate_frames(world.frame_at, windows, spec, self._manifest, self._model)
         plan = TrialPlan(
             recording=str(world.recording),
             bundle=self._manifest.folder,

@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.clock import seconds_to_ns
+from contracts.errors import UserError, listed
 from simulation.cortex.days import TRAINING_SCENE_FRAMES as SCENE_FRAMES
 
 if TYPE_CHECKING:
+    from contracts.manifest import Manifest
     from contracts.window import WindowSpec
     from simulation.cortex.drive import ResponseModel
     from simulation.cortex.units import CortexUnits
@@ -88,3 +90,21 @@ def make_world(
         stop_ns=frame_stop_ns[SCENE_FRAMES - 1 :: SCENE_FRAMES],
         frame_start_ns=frame_start_ns,
     )
+
+
+def check_animal(manifest: Manifest, units: CortexUnits) -> None:
+    """Refuse a bundle of other units than an animal's before the long work.
+
+    Raises
+    ------
+    UserError
+        With those units.
+    """
+    keys = set(zip(units.probe.tolist(), map(str, units.unit_id), strict=True))
+    others = [unit.label for unit in manifest.population.units if unit.key not in keys]
+    if others:
+        raise UserError(
+            f"only a bundle of the simulated animal can be scored, and {len(others)} units of "
+            f"{manifest.folder} are not its units: unit_id {listed(others)}. Make one "
+            "with 'neurrate bundle simulated'."
+        )

@@ -213,17 +213,19 @@ def run_tests(
     }
 
 
-def _row(null: str, test: str, rejected: Sequence[bool]) -> Row:
+def wilson(n_rejected: int, n: int) -> dict[str, float]:
+    """Return how many of a number of tests reject, as columns: the rate with its 95 % interval."""
     from scipy.stats import binomtest
 
-    n, n_rejected = len(rejected), int(sum(rejected))
     found = binomtest(n_rejected, n).proportion_ci(method="wilson")
     return {
-        "labels": null,
-        "test": test,
         "shuffles": n,
         "rejected": n_rejected,
         "rate": n_rejected / n,
         "rate_low": float(found.low),
         "rate_high": float(found.high),
     }
+
+
+def _row(null: str, test: str, rejected: Sequence[bool]) -> Row:
+    return {"labels": null, "test": test, **wilson(int(sum(rejected)), len(rejected))}

@@ -1,15 +1,15 @@
-"""The page of ``neurrate evaluate``: one HTML file that holds its figures and the short tables."""
+"""A page of answers: one HTML file that holds its figures and the short tables."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 from contracts.atomic_files import write_text
 from evaluation.questions.answer import Answer, Row
-from evaluation.questions.inputs import EvaluationInputs
 
 PAGE = "report.html"
 MOST_ROWS = 40
@@ -25,19 +25,27 @@ td, th { padding: .15rem .5rem; text-align: left; border-bottom: 1px solid #d5da
 """
 
 
-def write_page(path: Path, answers: Sequence[Answer], inputs: EvaluationInputs) -> None:
+@dataclass(frozen=True, slots=True)
+class PageHead:
+    """What stands above the answers."""
+
+    title: str
+    command: str
+    origin: str  # Which bundle, which model, in a sentence
+    notes: Sequence[str]  # What a reader of every number must know
+
+
+def write_page(path: Path, answers: Sequence[Answer], head: PageHead) -> None:
     """Write the page beside the tables and figures of `write_answer`."""
-    write_text(path, "\n".join(_page(path.parent, answers, inputs)) + "\n")
+    write_text(path, "\n".join(_page(path.parent, answers, head)) + "\n")
 
 
-def _page(folder: Path, answers: Sequence[Answer], inputs: EvaluationInputs) -> Iterator[str]:
-    request, manifest = inputs.request, inputs.manifest
+def _page(folder: Path, answers: Sequence[Answer], head: PageHead) -> Iterator[str]:
     yield '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    yield f"<title>Narrations evaluated</title><style>{STYLE}</style></head><body>"
-    yield "<h1>Narrations against what was shown</h1>"
-    yield f"<p>Made by <code>{escape(request.command)}</code>. Bundle {manifest.sha256[:12]}, "
-    yield f"language model {escape(manifest.model.language_model.model_id.rsplit('/', 1)[-1])}.</p>"
-    yield _items(inputs.notes())
+    yield f"<title>{escape(head.title)}</title><style>{STYLE}</style></head><body>"
+    yield f"<h1>{escape(head.title)}</h1>"
+    yield f"<p>Made by <code>{escape(head.command)}</code>. {escape(head.origin)}</p>"
+    yield _items(head.notes)
     for answer in answers:
         yield f'<h2 id="{answer.name}">{escape(answer.title)}</h2>'
         yield _items(answer.findings)

@@ -11,7 +11,7 @@ from evaluation.questions.answer import Answer, write_answer
 from evaluation.questions.false_positives import false_positives
 from evaluation.questions.fidelity import fidelity
 from evaluation.questions.inputs import EvaluateRequest, EvaluationInputs, load_inputs
-from evaluation.questions.page import PAGE, write_page
+from evaluation.questions.page import PAGE, PageHead, write_page
 from evaluation.questions.populations import regions_and_types
 from evaluation.questions.scaling import scaling
 from evaluation.questions.single_units import single_units
@@ -61,5 +61,12 @@ def evaluate(request: EvaluateRequest, names: Sequence[str]) -> list[Answer]:
             answer = Answer(name, f"{name}: not answered", (str(error).rstrip("."),), {})
         write_answer(answer, request.out)
         answers.append(answer)
-    write_page(request.out / PAGE, answers, inputs)
+    model = inputs.manifest.model.language_model.model_id.rsplit("/", 1)[-1]
+    head = PageHead(
+        "Narrations against what was shown",
+        request.command,
+        f"Bundle {inputs.manifest.sha256[:12]}, language model {model}.",
+        inputs.notes(),
+    )
+    write_page(request.out / PAGE, answers, head)
     return answers

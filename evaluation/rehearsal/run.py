@@ -193,7 +193,7 @@ class RehearsalSession:
         spec = world.shown.window_spec(manifest.window_spec)
         windows = scene_windows(spec, world.shown.start_ns, world.shown.stop_ns).tolist()
         with self._timed("narrating the frames themselves"):
-            return narrate_frames(world.shown, windows, spec, manifest, str(SHIPPED_MODEL))
+            return narrate_frames(world.shown.frame_at, windows, spec, manifest, str(SHIPPED_MODEL))
 
     def _narrate(
         self, world: RehearsalWorld, spikes: _Sorted, name: str

@@ -1,0 +1,176 @@
+"""The simulated animal sees a schedule, and the daemon narrates its spikes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.clock import NS_PER_S, seconds_to_ns
+from contracts.errors import MisuseError, UserError
+from contracts.selection_text import topic_names
+from evaluation.clips.narrations import ClipNarrations, Showing, narrations_of_clips
+from evaluation.clips.schedule import Presentation
+from evaluation.narrations.narrators import narrate_frames, populations_of
+from evaluation.narrations.scenes import check_animal
+from evaluation.narrations.windows import scene_windows, with_stride
+from evaluation.progress import report
+from evaluation.trial import QUEUE_MESSAGES, TrialPlan, run_trial
+from simulation.cortex.drive import GREY
+from simulation.cortex.schedule import FRAME_S, build_schedule
+from simulation.scenes.movie import SceneMovie
+from simulation.scenes.scene import HEIGHT, SCENE_FRAMES, WIDTH
+
+if TYPE_CHECKING:
+    from contracts.manifest import Manifest
+    from evaluation.clips.experiment import Experiment
+    from simulation.cortex.schedule import Block
+
+TRUE_PATCHES = "true patches"
+
+WINDOWS_OF_CLIP = 2
+"""About so many windows of each clip are narrated: more of them share their spikes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipSession:
+    """A recording of an animal that saw a schedule."""
+
+    recording: Path  # NWB file, whose stimuli have the names of the clips
+    showings: tuple[Showing, ...]
+    blocks: tuple[Block, ...]  # One for each showing
+
+    def frame_at(self, session_ns: int) -> NDArray[np.uint8]:
+        """Return the frame on the screen at a time, shape (304, 608), uint8."""
+        session_s = session_ns / NS_PER_S
+        for block in self.blocks:
+            if block.movie is not None and block.start_s[0] <= session_s < block.stop_s[-1]:
+                at = int(np.searchsorted(block.start_s, session_s, side="right")) - 1
+                frame: NDArray[np.uint8] = block.movie.frames(at, at + 1)[0]
+                return frame
+        return np.full((HEIGHT, WIDTH), GREY, np.uint8)
+
+
+def record_clips(
+    recording: Path,
+    experiment: Experiment,
+    schedule: Sequence[Presentation],
+    manifest: Manifest,
+) -> ClipSession:
+    """Show a schedule to the simulated animal and write its spikes.
+
+    Raises
+    ------
+    UserError
+        If the clips are files, are too long for a scene, or the bundle is of another animal.
+    """
+    from simulation.cortex.drive import build_response_model
+    from simulation.cortex.nwb import write_session
+    from simulation.cortex.units import draw_units
+    from simulation.seeds import ANIMAL
+
+    table = experiment.table
+    n_frames = round(table.clip_seconds / FRAME_S)
+    if not experiment.is_simulated:
+        raise UserError(
+            f"{experiment.path} has clips of your own, which the simulated animal cannot see. Show "
+            "them at a rig ('neurrate clips schedule', then 'score'), or give features."
+        )
+    if n_frames > SCENE_FRAMES:
+        raise UserError(
+            f"clip_seconds of {experiment.path} may be {SCENE_FRAMES * FRAME_S:.1f} at most for "
+            f"simulated clips, got {table.clip_seconds:g}."
+        )
+    units = draw_units(ANIMAL)
+    check_animal(manifest, units)
+    movies = {
+        pair.clip(has_feature=has_feature): SceneMovie(
+            pair.clip(has_feature=has_feature), (pair.scenes[0 if has_feature else 1],), n_frames
+        )
+        for pair in experiment.pairs
+        if pair.scenes is not None
+        for has_feature in (True, False)
+    }
+    parts: list[tuple[float, SceneMovie | None, int]] = []
+    for one in schedule:
+        parts += [(table.gap_seconds, None, 0), (0.0, movies[one.clip], 1)]
+    parts.append((max(1.0, table.gap_seconds), None, 0))
+    shown = build_schedule(parts, seed=table.seed)
+    write_session(
+        recording,
+        units=units,
+        schedule=shown,
+        session_seed=table.seed,
+        with_frames=False,
+        progress=True,
+        response=build_response_model(units),
+    )
+    blocks = tuple(block for block in shown.blocks if block.movie is not None)
+    edges = [
+        seconds_to_ns(np.array([block.start_s[0], block.stop_s[-1]])).tolist() for block in blocks
+    ]
+    showings = tuple(
+        Showing(one.presentation, start, stop)
+        for one, (start, stop) in zip(schedule, edges, strict=True)
+    )
+    return ClipSession(recording, showings, blocks)
+
+
+def narrate_session(
+    session: ClipSession,
+    manifest: Manifest,
+    model: str,
+    expressions: Mapping[str, str],
+    folder: Path,
+) -> ClipNarrations:
+    """Narrate the spikes of a session through a source and a daemon, and the frames themselves.
+
+    `expressions` are populations by name. Processes keep their logs in `folder`.
+
+    Raises
+    ------
+    UserError
+        If a clip is too short for a window of the bundle.
+    """
+    start_ns = np.array([showing.start_ns for showing in session.showings])
+    stop_ns = np.array([showing.stop_ns for showing in session.showings])
+    try:
+        longest = with_stride(manifest.window_spec, int((stop_ns - start_ns).min()))
+    except MisuseError as error:
+        raise UserError(f"clip_seconds is too small for this bundle: {error}.") from error
+    stride = max(1, longest.stride_bins // WINDOWS_OF_CLIP)
+    spec = replace(manifest.window_spec, stride_bins=stride)
+    plan = TrialPlan(
+        recording=str(session.recording),
+        bundle=manifest.folder,
+        model=model,
+        populations=expressions,
+        stride_bins=stride,
+        narrator_mode="sequential",
+        speed="max",
+        queue_messages=QUEUE_MESSAGES,
+    )
+    span_s = (0.0, int(stop_ns.max()) / NS_PER_S)
+    result = run_trial(plan, folder, title="clips", span_s=span_s)
+    found = narrations_of_clips(result.narrations.values(), session.showings)
+    report("clips: narrating the frames")
+    windows = scene_windows(spec, start_ns, stop_ns).tolist()
+    texts = narrate_frames(session.frame_at, windows, spec, manifest, model)
+    for showing, text in zip(session.showings, texts, strict=True):
+        found.add(TRUE_PATCHES, None, showing.presentation, text)
+    return found
+
+
+def expressions_of(experiment: Experiment, manifest: Manifest) -> dict[str, str]:
+    """Return the populations to narrate, by name: those of the experiment, and the controls."""
+    population = manifest.population
+    if not experiment.table.populations:
+        return populations_of(population)
+    named = topic_names(experiment.table.populations)
+    for name, expression in named.items():
+        population.select(name, expression)
+    return named | {name: name for name in population.controls}

@@ -1,0 +1,99 @@
+"""Tests and intervals over pairs of clips. The pair is the unit: windows are averaged before.
+
+Under the null a narration does not depend on which clip of its pair was shown, so that the
+difference of a pair is as likely with the other sign. `sign_flip_p` counts all 2^n signs, which for
+differences of -1, 0 and 1 is McNemar's exact test, one-sided.
+
+References
+----------
+Fisher, The Design of Experiments, 1935, section 21: the test.
+Pagano and Tritchler, Journal of the American Statistical Association 78, 1983: all signs at once,
+by the characteristic function.
+Agresti and Min, Statistics in Medicine 24, 2005: interval of a difference of matched rates.
+Wilson, Journal of the American Statistical Association 22, 1927: interval of a rate.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder_training.evaluation.bootstrap import Interval
+
+LEVEL = 0.05
+Z = 1.959964  # Of a 95 % interval
+
+GRID = 60
+"""Differences are rounded to its inverse. Means of up to six windows are exact, and the test is
+exact in any case: the rounded differences are as symmetric under the null."""
+
+MOST_VALUES = 1 << 22
+"""Of a table of probabilities; more sets of pairs are tested in parts."""
+
+
+def sign_flip_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return p of sets of pairs: the share of signs whose sum is as large as that which was found.
+
+    Parameters
+    ----------
+    differences : array, shape (n_sets, n_pairs), float64, -1 to 1
+
+    Returns
+    -------
+    p : array, shape (n_sets,), float64
+    """
+    steps = np.rint(differences * GRID).astype(np.int64)
+    magnitude = np.abs(steps)
+    divisor = int(np.gcd.reduce(magnitude, axis=None)) if steps.size else 0
+    if divisor == 0:
+        return np.ones(len(steps))
+    steps, magnitude = steps // divisor, magnitude // divisor
+    # Twice the largest sum must fit, and sums are taken modulo the size.
+    size = 1 << math.ceil(math.log2(2 * int(magnitude.sum(axis=1).max()) + 2))
+    values = np.unique(magnitude[magnitude > 0])
+    angle = 2 * np.pi * np.arange(size // 2 + 1) / size
+    log_cos = np.log(np.cos(np.outer(values, angle)) + 0j)
+    at_once = max(1, MOST_VALUES // size)
+    parts = [
+        _tail(steps[first : first + at_once], values, log_cos, size)
+        for first in range(0, len(steps), at_once)
+    ]
+    least = 0.5 ** np.count_nonzero(steps, axis=1)
+    return np.clip(np.concatenate(parts), least, 1.0)
+
+
+def _tail(
+    steps: NDArray[np.int64], values: NDArray[np.int64], log_cos: NDArray[np.complex128], size: int
+) -> NDArray[np.float64]:
+    magnitude = np.abs(steps)
+    counts = np.stack([(magnitude == value).sum(axis=1) for value in values], axis=1)
+    # The characteristic function of a sum of independent signs is the product of their cosines.
+    null = np.fft.irfft(np.exp(counts @ log_cos).real, n=size, axis=1)
+    from_zero = np.roll(null, size // 2, axis=1)
+    tails = np.cumsum(from_zero[:, ::-1], axis=1)[:, ::-1]
+    p: NDArray[np.float64] = tails[np.arange(len(steps)), size // 2 + steps.sum(axis=1)]
+    return p
+
+
+def difference_interval(differences: NDArray[np.float64]) -> Interval:
+    """Return the mean difference with its 95 % interval.
+
+    That of Agresti and Min adds half a pair to each of the four outcomes, so that twenty equal
+    pairs have an interval as well, where a bootstrap has none.
+    """
+    n = len(differences) + 2
+    mean = float(differences.sum()) / n
+    variance = (float((differences**2).sum()) + 1) / n - mean**2
+    half = Z * math.sqrt(variance / n)
+    return Interval(float(differences.mean()), max(-1.0, mean - half), min(1.0, mean + half))
+
+
+def rate_interval(rates: NDArray[np.float64]) -> Interval:
+    """Return the mean over pairs of rates of mention, with Wilson's 95 % interval."""
+    n, rate = len(rates), float(rates.mean())
+    middle = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2))
+    # Exactly at the ends, which sums of rounded numbers miss.
+    return Interval(rate, middle - half if rate > 0 else 0.0, middle + half if rate < 1 else 1.0)
