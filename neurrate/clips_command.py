@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contracts.atomic_files import check_folder_writable, check_writable
 from neurrate.arguments import command_text
@@ -24,7 +24,6 @@ def run(
     Examples
     --------
         neurrate clips run configs/clips/simulated.toml --out results/
-        neurrate clips run mine.toml --out results/ --bundle bundle/
 
     Parameters
     ----------
@@ -75,6 +74,9 @@ def score(
     *,
     out: Path,
     start: float | None = None,
+    frames: Path | None = None,
+    bundle: Path | None = None,
+    model: str | None = None,
 ) -> None:
     """Test what a daemon narrated while a schedule was shown.
 
@@ -82,8 +84,8 @@ def score(
 
     Examples
     --------
-        neurrate clips score configs/clips/rig.toml schedule.csv journal/ --out results/
         neurrate clips score mine.toml schedule.csv journal/ --out results/ --start 63.2
+        neurrate clips score mine.toml s.csv journal/ --out results/ --frames clips/ --bundle b/
 
     Parameters
     ----------
@@ -97,12 +99,23 @@ def score(
         Folder of results.
     start
         Session second at which the schedule began, where there are no marks.
+    frames
+        Folder with the frames of each clip, as for 'neurrate prepare': they are narrated too.
+    bundle
+        For --frames: the bundle of the daemon, whose language model narrates them.
+    model
+        Folder or hub id of the language model; that of the bundle if omitted.
     """
     from evaluation.clips.run import score_recorded
 
     check_folder_writable(out)
-    command = command_text("clips", "score", experiment, schedule, journal, out=out, start=start)
-    _show(score_recorded(experiment, schedule, journal, out, start_s=start, command=command), out)
+    options: Any = {"out": out, "start": start, "frames": frames, "bundle": bundle, "model": model}
+    answer = score_recorded(
+        experiment, schedule, journal, out, start_s=start, model=model,
+        frames=frames, bundle=bundle,
+        command=command_text("clips", "score", experiment, schedule, journal, **options),
+    )  # fmt: skip
+    _show(answer, out)
 
 
 def _show(answer: Answer, out: Path) -> None:

@@ -9,10 +9,9 @@ from contracts.population import CONTROLS
 from evaluation.clips.effects import Effect, SwappedLabels, effects_of, mentions_of, swapped
 from evaluation.clips.experiment import Experiment
 from evaluation.clips.figures import draw_effects, draw_power
-from evaluation.clips.narrations import ClipNarrations, order_of
+from evaluation.clips.narrations import TRUE_PATCHES, ClipNarrations, order_of
 from evaluation.clips.power import ENOUGH, GIVEN, N_EXPERIMENTS, NUMBERS, PowerCurve, power_curve
 from evaluation.clips.schedule import Presentation
-from evaluation.clips.simulated import TRUE_PATCHES
 from evaluation.clips.statistics import LEVEL
 from evaluation.questions.answer import Answer, AnswerFigure, Row, p_text, with_interval
 from evaluation.questions.false_positives import wilson

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from contracts.population import CONTROLS
+from evaluation.clips.narrations import TRUE_PATCHES
 from evaluation.clips.power import ENOUGH, GIVEN, NUMBERS
-from evaluation.clips.simulated import TRUE_PATCHES
 from evaluation.questions.answer import Row, p_text
 from evaluation.questions.fidelity_figures import CONTROL, INK, NULL, SHOWN
 

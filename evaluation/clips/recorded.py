@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from contracts import wire
 from contracts.clock import second_to_ns
 from contracts.errors import UserError, WireError, listed
-from contracts.journal import JournalMessage, Origin
+from contracts.journal import Origin
 from contracts.journal_reader import JournalReader
 from contracts.narration import Narration
-from contracts.narration_wire import load, narration_of
-from contracts.source_json import mark_of
 from contracts.spikes import Mark
 from evaluation.clips.narrations import ClipNarrations, Showing, narrations_of_clips
 from evaluation.clips.schedule import Presentation
 from evaluation.triggers.annotations import MAX_GAP_NS
+from subscribers.listener import parse
 
 
 def recorded_narrations(
@@ -38,6 +36,12 @@ def recorded_narrations(
             f"{journal} holds no narrations. Record with 'neurrate record JOURNAL' while the "
             "daemon narrates."
         )
+    made_by = {(one.provenance.bundle[:12], one.provenance.model) for one in narrations}
+    if len(made_by) > 1:
+        raise UserError(
+            f"the narrations in {journal} must be of one bundle and language model, and are of "
+            f"{listed(sorted(made_by))}. Name the journal of one session."
+        )
     if start_s is None:
         showings = showings_of_marks(marks, schedule, journal)
     else:
@@ -57,9 +61,11 @@ def recorded_narrations(
             f"{_span([one.start_ns for one in showings])} s, windows begin at "
             f"{_span([second_to_ns(one.window_start_s) for one in narrations])} s of the session."
         )
+    (bundle, model) = made_by.pop()
+    found.notes.insert(0, f"narrated by bundle {bundle} and {model or 'no language model'}")
     if len(showings) < len(schedule):
         found.notes.insert(
-            0, f"{len(schedule) - len(showings)} of {len(schedule)} presentations have no mark"
+            1, f"{len(schedule) - len(showings)} of {len(schedule)} presentations have no mark"
         )
     return found
 
@@ -118,7 +124,7 @@ def _read(path: Path) -> tuple[list[Narration], list[Mark]]:
     marks: dict[tuple[int, int, str], Mark] = {}  # several probes send one, and the daemon
     for message in JournalReader(path).messages(_is_wanted):
         try:
-            value = _value(message)
+            value = parse(message.parts, host_ns=message.host_ns).value
         except WireError:  # 'neurrate journal check' counts what follows no format
             continue
         if isinstance(value, Mark):
@@ -131,13 +137,6 @@ def _read(path: Path) -> tuple[list[Narration], list[Mark]]:
 def _is_wanted(origin: Origin, topic: str) -> bool:
     kinds = ("mark.",) if origin is Origin.SOURCE else ("mark.", "narration.")
     return topic.startswith(kinds)
-
-
-def _value(message: JournalMessage) -> object:
-    if message.origin is Origin.SOURCE:
-        return wire.unpack(message.parts)
-    read = mark_of if message.kind == "mark" else narration_of
-    return read(load(message.parts[1]))
 
 
 def _span(times_ns: Sequence[int]) -> str:

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contracts.errors import UserError
+from contracts.manifest import load_manifest
 from contracts.temporary_folder import TemporaryFolder
 from encoder_training.pictures import check_matplotlib
 from evaluation.clips.answer import answer_clips
@@ -14,6 +16,7 @@ from evaluation.clips.narrations import ClipNarrations
 from evaluation.clips.recorded import recorded_narrations
 from evaluation.clips.schedule import Presentation, make_schedule, read_schedule, write_schedule
 from evaluation.clips.simulated import expressions_of, narrate_session, record_clips
+from evaluation.clips.true_patches import narrate_files
 from evaluation.progress import report
 from evaluation.questions.answer import Answer, write_answer
 from evaluation.questions.page import PAGE, PageHead, write_page
@@ -34,7 +37,6 @@ def run_simulated(
     UserError
         If the experiment or the bundle cannot be used.
     """
-    from contracts.manifest import load_manifest
     from evaluation.simulated_encoder import write_shipped_bundle
 
     check_matplotlib()
@@ -66,19 +68,32 @@ def score_recorded(
     out: Path,
     *,
     start_s: float | None,
+    frames: Path | None,
+    bundle: Path | None,
+    model: str | None,
     command: str,
 ) -> Answer:
     """Test what a daemon narrated while a schedule was shown.
 
+    `frames` is a folder with the frames of the clips, which the language model of `bundle` narrates,
+    or `model` in its place.
+
     Raises
     ------
     UserError
-        If the schedule is not the experiment's, or was not shown in the journal.
+        If the schedule is not the experiment's, or was not shown in the journal, or one of
+        `frames` and `bundle` is given alone.
     """
     check_matplotlib()
+    if (frames is None) != (bundle is None):
+        raise UserError("--frames needs --bundle, whose language model narrates them. Give both.")
     experiment = load_experiment(path)
     schedule = read_schedule(schedule_path, experiment)
     narrations = recorded_narrations(journal, schedule, start_s=start_s)
+    if frames is not None and bundle is not None:
+        manifest = load_manifest(bundle)
+        language_model = model or manifest.model.language_model.model_id
+        narrate_files(narrations, schedule, frames, manifest, language_model)
     wanted = experiment.table.populations
     lacking = [name for name in wanted if name not in narrations.texts]
     if lacking:

@@ -13,11 +13,16 @@ from numpy.typing import NDArray
 from contracts.clock import NS_PER_S, seconds_to_ns
 from contracts.errors import MisuseError, UserError
 from contracts.selection_text import topic_names
-from evaluation.clips.narrations import ClipNarrations, Showing, narrations_of_clips
+from evaluation.clips.narrations import (
+    TRUE_PATCHES,
+    ClipNarrations,
+    Showing,
+    narrations_of_clips,
+)
 from evaluation.clips.schedule import Presentation
 from evaluation.narrations.narrators import narrate_frames, populations_of
 from evaluation.narrations.scenes import check_animal
-from evaluation.narrations.windows import scene_windows, with_stride
+from evaluation.narrations.windows import frames_of, scene_windows, with_stride
 from evaluation.progress import report
 from evaluation.trial import QUEUE_MESSAGES, TrialPlan, run_trial
 from simulation.cortex.drive import GREY
@@ -29,8 +34,6 @@ if TYPE_CHECKING:
     from contracts.manifest import Manifest
     from evaluation.clips.experiment import Experiment
     from simulation.cortex.schedule import Block
-
-TRUE_PATCHES = "true patches"
 
 WINDOWS_OF_CLIP = 2
 """About so many windows of each clip are narrated: more of them share their spikes."""
@@ -159,7 +162,7 @@ def narrate_session(
     found = narrations_of_clips(result.narrations.values(), session.showings)
     report("clips: narrating the frames")
     windows = scene_windows(spec, start_ns, stop_ns).tolist()
-    texts = narrate_frames(session.frame_at, windows, spec, manifest, model)
+    texts = narrate_frames(frames_of(session.frame_at, spec, windows), manifest, model)
     for showing, text in zip(session.showings, texts, strict=True):
         found.add(TRUE_PATCHES, None, showing.presentation, text)
     return found

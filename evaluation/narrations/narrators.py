@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,6 @@ from contracts.errors import UserError
 if TYPE_CHECKING:
     from contracts.manifest import Manifest
     from contracts.population import Population
-    from contracts.window import WindowSpec
 
 POPULATIONS = ("all", "VISp", "LGd", "CA1", "PV", "SST", "VIP", "shuffled", "silent")
 """Narrated side by side, if the bundle has such units."""
@@ -62,17 +62,11 @@ def subsets_of(population: Population, *, seed: int) -> dict[int, dict[str, str]
 
 
 def narrate_frames(
-    frame_at: Callable[[int], NDArray[np.uint8]],
-    windows: Sequence[int],
-    spec: WindowSpec,
-    manifest: Manifest,
-    model: str,
+    frames: Iterable[NDArray[np.uint8]], manifest: Manifest, model: str
 ) -> list[str]:
-    """Narrate the frames themselves: the best that the language model can do.
+    """Narrate frames of one size themselves: the best that the language model can do.
 
-    `frame_at` returns the frame on the screen at a session time, nanoseconds. `windows` holds for
-    each scene the window that is scored; the frame that it describes is narrated. Returns one text
-    for each scene; empty where the narration failed.
+    Returns one text for each; empty where the narration failed.
     """
     from contracts.embedding import PatchEmbedding
     from contracts.window import Window
@@ -80,24 +74,24 @@ def narrate_frames(
     from daemon.narrators.protocol import narrate
     from daemon.service.settings import NarratorSettings
     from encoder_training.frames.tower import VisionTower
-    from evaluation.narrations.windows import frame_ns
 
     narrator = load_narrator(NarratorSettings(model=model), manifest)
     tower = VisionTower(model)
+    spec = manifest.window_spec
+    no_counts = np.empty((spec.n_bins, 0), np.uint16)
     texts: list[str] = []
-    for first in range(0, len(windows), FRAMES_AT_ONCE):
-        chosen = windows[first : first + FRAMES_AT_ONCE]
-        frames = np.stack([frame_at(frame_ns(spec, seq)) for seq in chosen])
-        patches = tower.patches(frames).astype(np.float32)
+    left = iter(frames)
+    while chosen := list(islice(left, FRAMES_AT_ONCE)):
+        patches = tower.patches(np.stack(chosen)).astype(np.float32)
         embeddings = [
             PatchEmbedding(
-                window=Window(spec, seq * spec.stride_bins, np.empty((spec.n_bins, 0), np.uint16)),
+                window=Window(spec, number * spec.stride_bins, no_counts),
                 population="true_patches",
                 n_units=0,
                 grid=tower.grid,
                 patches=frame_patches,
             )
-            for seq, frame_patches in zip(chosen, patches, strict=True)
+            for number, frame_patches in enumerate(patches, len(texts))
         ]
         texts += [said.text for said in narrate(narrator, embeddings)]
     return texts

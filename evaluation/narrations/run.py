@@ -130,12 +130,13 @@ class ScoreSession:
     ) -> _SceneNarrations:
         """Narrate the frames of a world, then its spikes; every narration belongs to a scene."""
         from evaluation.narrations.narrators import narrate_frames
-        from evaluation.narrations.windows import scene_windows
+        from evaluation.narrations.windows import frames_of, scene_windows
 
         spec = world.window_spec(self._manifest.window_spec)
         windows = scene_windows(spec, world.start_ns, world.stop_ns).tolist()
         with self._timed(f"narrating the frames of the {name}"):
-            frames = narrate_frames(world.frame_at, windows, spec, self._manifest, self._model)
+            shown = frames_of(world.frame_at, spec, windows)
+            frames = narrate_frames(shown, self._manifest, self._model)
         plan = TrialPlan(
             recording=str(world.recording),
             bundle=self._manifest.folder,

@@ -8,6 +8,7 @@ and serving share.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -76,6 +77,13 @@ def frame_ns(spec: WindowSpec, window_seq: int) -> int:
     """Return when the frame that a window describes was shown, session clock, nanoseconds."""
     last_bin = window_seq * spec.stride_bins + spec.n_bins
     return spec.rate.start_ns(last_bin) - spec.lag_ns
+
+
+def frames_of(
+    frame_at: Callable[[int], NDArray[np.uint8]], spec: WindowSpec, windows: Sequence[int]
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the frame that each window describes; `frame_at` takes session nanoseconds."""
+    return (frame_at(frame_ns(spec, seq)) for seq in windows)
 
 
 def _clean_windows(spec: WindowSpec, start: int, stop: int) -> list[int]:

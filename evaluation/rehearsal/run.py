@@ -188,12 +188,13 @@ class RehearsalSession:
 
     def _frames(self, world: RehearsalWorld, manifest: Manifest) -> list[str]:
         from evaluation.narrations.narrators import narrate_frames
-        from evaluation.narrations.windows import scene_windows
+        from evaluation.narrations.windows import frames_of, scene_windows
 
         spec = world.shown.window_spec(manifest.window_spec)
         windows = scene_windows(spec, world.shown.start_ns, world.shown.stop_ns).tolist()
         with self._timed("narrating the frames themselves"):
-            return narrate_frames(world.shown.frame_at, windows, spec, manifest, str(SHIPPED_MODEL))
+            frames = frames_of(world.shown.frame_at, spec, windows)
+            return narrate_frames(frames, manifest, str(SHIPPED_MODEL))
 
     def _narrate(
         self, world: RehearsalWorld, spikes: _Sorted, name: str

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from contracts.clock import second_to_ns
@@ -89,7 +90,7 @@ def test_clips_are_found_by_their_marks(tmp_path, schedule, n_frames):
     narrations = _narrations(schedule, **ALL)
     journal = _journal(tmp_path / "j", _marks(schedule, n_frames=n_frames), narrations)
     found = recorded_narrations(journal, schedule, start_s=None)
-    assert found.notes == []
+    assert found.notes == ["narrated by bundle 000000000000 and no language model"]
     assert found.units == {"all": 40, "silent": 40}
     for one in schedule:
         expected = "A car waits." if one.has_feature else "A tree."
@@ -119,8 +120,8 @@ def test_what_was_not_shown_or_not_covered_is_counted(tmp_path, schedule):
     ]
     journal = _journal(tmp_path / "j", _marks(schedule[:-2]), narrations)
     found = recorded_narrations(journal, schedule, start_s=None)
-    assert found.notes[0] == "2 of 40 presentations have no mark"
-    assert "spikes of their windows are missing" in found.notes[1]
+    assert found.notes[1] == "2 of 40 presentations have no mark"
+    assert "spikes of their windows are missing" in found.notes[2]
     assert schedule[0].presentation not in found.texts["all"]
     assert schedule[-1].presentation not in found.texts["all"]
 
@@ -133,6 +134,15 @@ def test_a_journal_of_two_sessions_is_refused(tmp_path, schedule):
     ]
     journal = _journal(tmp_path / "j", [*_marks(schedule), *late], _narrations(schedule[:4], **ALL))
     with pytest.raises(UserError, match=r"8 showings of .* the schedule has 4"):
+        recorded_narrations(journal, schedule, start_s=None)
+
+
+def test_a_journal_of_two_bundles_is_refused(tmp_path, schedule):
+    """What two encoders say is no experiment."""
+    one, *others = _narrations(schedule[:4], **ALL)
+    one = replace(one, provenance=replace(one.provenance, bundle="1" * 64))
+    journal = _journal(tmp_path / "j", _marks(schedule), [one, *others])
+    with pytest.raises(UserError, match="must be of one bundle"):
         recorded_narrations(journal, schedule, start_s=None)
 
 
@@ -179,3 +189,24 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path, schedule, capsy
     assert "40 show other clips" in capsys.readouterr().err
     assert main(["clips", "run", str(CONFIG), "--out", str(tmp_path / "out")]) == 2
     assert "clips of your own" in capsys.readouterr().err
+
+
+def test_frames_of_the_clips_are_narrated_too(tmp_path, tiny_bundle, schedule, capsys):
+    """True patches stand first; a folder that lacks a clip, and half of the options, are refused."""
+    write_schedule(tmp_path / "schedule.csv", schedule)
+    journal = _journal(tmp_path / "j", _marks(schedule), _narrations(schedule, **ALL))
+    frames = tmp_path / "clips"
+    frames.mkdir()
+    words = ["clips", "score", str(CONFIG), str(tmp_path / "schedule.csv"), str(journal)]
+    words += ["--out", str(tmp_path / "out"), "--frames", str(frames)]
+    assert main(words) == 2
+    assert "--frames needs --bundle" in capsys.readouterr().err
+    words += ["--bundle", str(tiny_bundle.folder)]
+    assert main(words) == 2
+    assert "no frames for" in capsys.readouterr().err
+    for number, stem in enumerate(sorted({Path(one.file).stem for one in schedule})):
+        np.save(frames / f"{stem}.npy", np.full((3, 32, 48), 20 * number, np.uint8))
+    assert main(words) == 0
+    rows = _table(tmp_path / "out", "effects")
+    assert list(rows) == ["true patches", "all", "silent"]
+    assert rows["true patches"]["sentences"] == str(len(schedule))
