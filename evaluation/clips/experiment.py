@@ -31,18 +31,20 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 
 
-class _Table(BaseModel):
+class ExperimentPart(BaseModel):
+    """A table of the file, which has no other keys than its own."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
-class FeatureTable(_Table):
+class FeatureTable(ExperimentPart):
     """Pairs that the simulated world draws."""
 
     name: str
     pairs: Annotated[int, Field(ge=FEWEST_PAIRS, le=500)] = 20
 
 
-class PairTable(_Table):
+class PairTable(ExperimentPart):
     """Two clips of one's own."""
 
     feature: Name
@@ -54,7 +56,7 @@ class PairTable(_Table):
     without_shows: list[Text] = Field(default_factory=list)
 
 
-class ExperimentTable(_Table):
+class ExperimentTable(ExperimentPart):
     """The whole file."""
 
     name: Name

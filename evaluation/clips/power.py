@@ -54,8 +54,11 @@ def power_curve(
         some.
     """
     rng = np.random.default_rng([seed, POWER_STREAM])
-    power = []
+    power: list[float] = []
     for n in NUMBERS:
+        if power[-3:] == [1.0] * 3:  # more pairs find no less
+            power.append(1.0)
+            continue
         drawn = rng.choice(differences, (N_EXPERIMENTS, n))
         if wanted is not None:
             drawn = _with_mean(np.abs(drawn), float(np.abs(differences).mean()), wanted, rng)

@@ -75,8 +75,8 @@ def score_recorded(
 ) -> Answer:
     """Test what a daemon narrated while a schedule was shown.
 
-    `frames` is a folder with the frames of the clips, which the language model of `bundle` narrates,
-    or `model` in its place.
+    `frames` is a folder with the frames of the clips, which the language model of `bundle`
+    narrates, or `model` in its place.
 
     Raises
     ------

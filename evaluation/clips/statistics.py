@@ -54,10 +54,10 @@ def sign_flip_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     size = 1 << math.ceil(math.log2(2 * int(magnitude.sum(axis=1).max()) + 2))
     values = np.unique(magnitude[magnitude > 0])
     angle = 2 * np.pi * np.arange(size // 2 + 1) / size
-    log_cos = np.log(np.cos(np.outer(values, angle)) + 0j)
+    cosines = np.cos(np.outer(values, angle))
     at_once = max(1, MOST_VALUES // size)
     parts = [
-        _tail(steps[first : first + at_once], values, log_cos, size)
+        _tail(steps[first : first + at_once], values, cosines, size)
         for first in range(0, len(steps), at_once)
     ]
     least = 0.5 ** np.count_nonzero(steps, axis=1)
@@ -65,12 +65,14 @@ def sign_flip_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _tail(
-    steps: NDArray[np.int64], values: NDArray[np.int64], log_cos: NDArray[np.complex128], size: int
+    steps: NDArray[np.int64], values: NDArray[np.int64], cosines: NDArray[np.float64], size: int
 ) -> NDArray[np.float64]:
     magnitude = np.abs(steps)
-    counts = np.stack([(magnitude == value).sum(axis=1) for value in values], axis=1)
+    counts = np.stack([(magnitude == value).sum(axis=1) for value in values], axis=1).astype(float)
     # The characteristic function of a sum of independent signs is the product of their cosines.
-    null = np.fft.irfft(np.exp(counts @ log_cos).real, n=size, axis=1)
+    product = np.exp(counts @ np.log(np.abs(cosines)))  # no angle has a cosine of exactly 0
+    is_negative = (counts @ (cosines < 0)) % 2 == 1
+    null = np.fft.irfft(np.where(is_negative, -product, product), n=size, axis=1)
     from_zero = np.roll(null, size // 2, axis=1)
     tails = np.cumsum(from_zero[:, ::-1], axis=1)[:, ::-1]
     p: NDArray[np.float64] = tails[np.arange(len(steps)), size // 2 + steps.sum(axis=1)]

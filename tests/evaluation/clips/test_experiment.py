@@ -53,7 +53,7 @@ def _load(tmp_path, text):
         ('name = "a"' + PAIRS.replace('words = ["car"]', ""), "pairs[0].words must be given"),
         ('name = "a"' + PAIRS.replace('["car"]', "[]"), "pairs[0].words must"),
         ('name = "a"' + PAIRS.replace('"car"]', '"42"]'), "must be words of letters"),
-        ('name = "a"' + PAIRS.replace("without", "witout"), "(did you mean 'without'?)"),
+        ('name = "a"' + PAIRS.replace("without", "without_clip"), "(did you mean 'without'?)"),
         (
             'name = "a"' + PAIRS + 'with_shows = ["car", "dog"]\nwithout_shows = ["tree"]\n',
             "pairs[4] must differ in one feature",

@@ -192,7 +192,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path, schedule, capsy
 
 
 def test_frames_of_the_clips_are_narrated_too(tmp_path, tiny_bundle, schedule, capsys):
-    """True patches stand first; a folder that lacks a clip, and half of the options, are refused."""
+    """True patches stand first; a folder that lacks a clip, or half the options, is refused."""
     write_schedule(tmp_path / "schedule.csv", schedule)
     journal = _journal(tmp_path / "j", _marks(schedule), _narrations(schedule, **ALL))
     frames = tmp_path / "clips"
