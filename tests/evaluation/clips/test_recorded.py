@@ -191,7 +191,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path, schedule, capsy
     assert "clips of your own" in capsys.readouterr().err
 
 
-def test_frames_of_the_clips_are_narrated_too(tmp_path, tiny_bundle, schedule, capsys):
+def test_frames_of_the_clips_are_narrated_too(tmp_path, tiny_bundle, tiny_llava, schedule, capsys):
     """True patches stand first; a folder that lacks a clip, or half the options, is refused."""
     write_schedule(tmp_path / "schedule.csv", schedule)
     journal = _journal(tmp_path / "j", _marks(schedule), _narrations(schedule, **ALL))
@@ -201,7 +201,7 @@ def test_frames_of_the_clips_are_narrated_too(tmp_path, tiny_bundle, schedule, c
     words += ["--out", str(tmp_path / "out"), "--frames", str(frames)]
     assert main(words) == 2
     assert "--frames needs --bundle" in capsys.readouterr().err
-    words += ["--bundle", str(tiny_bundle.folder)]
+    words += ["--bundle", str(tiny_bundle.folder), "--model", str(tiny_llava)]
     assert main(words) == 2
     assert "no frames for" in capsys.readouterr().err
     for number, stem in enumerate(sorted({Path(one.file).stem for one in schedule})):
