@@ -29,7 +29,6 @@ from tests.support.wait_until import wait_until
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra ray")
 
 TOKEN = 64 * "5"
-TOKEN = 64 * "5"
 
 NARRATE = """
 import sys
