@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from contracts.errors import UserError
 from contracts.population import CONTROLS
 from evaluation.clips.effects import Effect, SwappedLabels, effects_of, mentions_of, swapped
 from evaluation.clips.experiment import Experiment
 from evaluation.clips.figures import draw_effects, draw_power
 from evaluation.clips.narrations import TRUE_PATCHES, ClipNarrations, order_of
-from evaluation.clips.power import ENOUGH, GIVEN, N_EXPERIMENTS, NUMBERS, PowerCurve, power_curve
+from evaluation.clips.power import (
+    ENOUGH,
+    GIVEN,
+    N_EXPERIMENTS,
+    NUMBERS,
+    OBSERVED,
+    PowerCurve,
+    power_curve,
+)
 from evaluation.clips.schedule import Presentation
 from evaluation.clips.statistics import LEVEL
 from evaluation.questions.answer import Answer, AnswerFigure, Row, p_text, with_interval
 from evaluation.questions.false_positives import wilson
 
-OBSERVED = "observed"
 LOWER_END = "lower end of its interval"
 """What to plan for with caution: an effect that is large by chance is seen too."""
 
@@ -27,9 +35,20 @@ Curves = dict[tuple[str, str, str], PowerCurve]
 def answer_clips(
     experiment: Experiment, schedule: Sequence[Presentation], narrations: ClipNarrations
 ) -> Answer:
-    """Test every feature and narrator."""
+    """Test every feature and narrator.
+
+    Raises
+    ------
+    UserError
+        If no narrator has narrated both clips of any pair.
+    """
     narrators = order_of(narrations.texts, [TRUE_PATCHES, *experiment.table.populations], CONTROLS)
     effects = effects_of(mentions_of(experiment.pairs, schedule, narrations, narrators))
+    if not effects:
+        raise UserError(
+            "a pair is compared if both of its clips were narrated, and none has both. Record the "
+            "whole schedule, or show clips for longer."
+        )
     labels = swapped(effects, seed=experiment.table.seed)
     curves = _curves(effects, experiment.table.seed)
     rows = [_effect_row(effect, narrations) for effect in effects]
@@ -37,7 +56,7 @@ def answer_clips(
     false = _false_rows(effects, labels)
     return Answer(
         name="clips",
-        title="Controlled clips: is a feature mentioned when it is there, and not when it is not?",
+        title="Controlled clips: is a feature mentioned when it is shown, and not when it is not?",
         findings=(*_findings(experiment, effects), *_false_findings(labels)),
         tables={
             "effects": rows,
@@ -196,7 +215,7 @@ def _findings(experiment: Experiment, effects: Sequence[Effect]) -> list[str]:
             f"{', '.join(controls) or 'none was narrated'}"
         )
     few = [
-        n for n in {len(e.mentions.differences) for e in effects} if len(effects) >= LEVEL * 2**n
+        n for n in {len(e.mentions.differences) for e in effects} if len(effects) * 0.5**n >= LEVEL
     ]
     if few:
         found.append(
@@ -207,7 +226,7 @@ def _findings(experiment: Experiment, effects: Sequence[Effect]) -> list[str]:
     if missing:
         found.append(
             f"{' and '.join(missing)} is not among the populations that were narrated: nothing "
-            "shows what a narrator says that knows nothing"
+            "shows what a narrator without the frames writes"
         )
     return found
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.population import CONTROLS
 from evaluation.clips.narrations import TRUE_PATCHES
-from evaluation.clips.power import ENOUGH, GIVEN, NUMBERS
+from evaluation.clips.power import ENOUGH, GIVEN, NUMBERS, OBSERVED
 from evaluation.questions.answer import Row, p_text
 from evaluation.questions.fidelity_figures import CONTROL, INK, NULL, SHOWN
 
@@ -27,7 +27,9 @@ def draw_effects(figure: Any, rows: Sequence[Row]) -> None:
             colour, line = (CONTROL, "--") if is_control else (INK, "-")
             colour = SHOWN if row["narrator"] == TRUE_PATCHES else colour
             for name, face, shift in (("with", colour, -0.13), ("without", "white", 0.13)):
-                value, low, high = (float(str(row[f"{name}{end}"])) for end in ENDS)
+                value, low, high = (
+                    float(str(row[f"{name}{end}"])) for end in ("", "_low", "_high")
+                )
                 axes.plot([low, high], [at + shift] * 2, line, color=colour, linewidth=1.2)
                 axes.plot(value, at + shift, "o", ms=4.5, mfc=face, mec=colour)
             text = f"{float(str(row['difference'])):.2f}, {p_text(float(str(row['p_holm'])))}"
@@ -36,9 +38,6 @@ def draw_effects(figure: Any, rows: Sequence[Row]) -> None:
             range(len(of_feature)), [str(row["narrator"]) if is_left else "" for row in of_feature]
         )
         axes.set(xlim=(-0.02, 1.02), ylim=(len(of_feature) - 0.4, -0.6), title=feature)
-
-
-ENDS = ("", "_low", "_high")
 
 
 def draw_power(figure: Any, curves: Curves) -> None:
@@ -59,8 +58,8 @@ def draw_power(figure: Any, curves: Curves) -> None:
                 at = next((i for i, power in enumerate(curve.power) if power > 0.5), -1)
                 axes.text(NUMBERS[at], curve.power[at], f"{given:g}", fontsize=7, color=CONTROL)
         for name, colour in colour_of.items():
-            if (feature, name, "observed") in curves:
-                curve = curves[feature, name, "observed"]
+            if (feature, name, OBSERVED) in curves:
+                curve = curves[feature, name, OBSERVED]
                 axes.plot(NUMBERS, curve.power, color=colour, linewidth=1.2, label=name, zorder=2)
         axes.axhline(ENOUGH, color=INK, linewidth=0.8, linestyle=":")
         axes.set(xscale="log", ylim=(-0.02, 1.02), title=feature)

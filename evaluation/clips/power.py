@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from evaluation.clips.statistics import LEVEL, sign_flip_p
 
+OBSERVED = "observed"
 GIVEN = (0.1, 0.2, 0.3, 0.5)
 """Differences of the rates of mention to plan for, beside the one that was observed."""
 

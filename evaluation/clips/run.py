@@ -49,7 +49,7 @@ def run_simulated(
             manifest = load_manifest(bundle)
         language_model = model or manifest.model.language_model.model_id
         expressions = expressions_of(experiment, manifest)
-        report("clips: making the spikes of who sees them")
+        report("clips: simulating the animal that sees them")
         session = record_clips(folder / "clips.nwb", experiment, schedule, manifest)
         narrations = narrate_session(
             session, manifest, language_model, expressions, folder / "trial"
@@ -94,6 +94,7 @@ def score_recorded(
         manifest = load_manifest(bundle)
         language_model = model or manifest.model.language_model.model_id
         narrate_files(narrations, schedule, frames, manifest, language_model)
+        narrations.notes.append(f"true patches narrated by {language_model}")
     wanted = experiment.table.populations
     lacking = [name for name in wanted if name not in narrations.texts]
     if lacking:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -82,7 +83,7 @@ def read_schedule(path: Path, experiment: Experiment) -> tuple[Presentation, ...
     Raises
     ------
     UserError
-        If it cannot be read, or is of another experiment.
+        If it cannot be read, is of another experiment, or has a number twice.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -95,6 +96,13 @@ def read_schedule(path: Path, experiment: Experiment) -> tuple[Presentation, ...
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is no CSV: {error}.") from error
+    times = Counter(one.presentation for one in schedule)
+    twice = [number for number, n in times.items() if n > 1]
+    if twice:
+        raise UserError(
+            f"{path} must give each row a number of its own in the column presentation, and has "
+            f"these more than once: {listed(twice)}. Number the rows from 0."
+        )
     ours = {
         (pair.clip(has_feature=has_feature), pair.name, pair.feature, int(has_feature))
         for pair in experiment.pairs

@@ -28,15 +28,15 @@ def narrate_files(
     Raises
     ------
     UserError
-        If a clip is not there, or is another one's by its name, or all are not of one size.
+        If a clip is missing, two clips have the same stem, or clips differ in size.
     """
     files = sorted({one.file for one in schedule})
     stems = [Path(file).stem for file in files]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:
         raise UserError(
-            f"the files of clips must have names of their own, and {twice[0]!r} is that of "
-            f"{stems.count(twice[0])}. Rename them in the experiment."
+            f"with --frames each clip must have a stem of its own, and {stems.count(twice[0])} "
+            f"files have the stem {twice[0]!r}. Rename them in the experiment and the schedule."
         )
     movies = find_movies(folder, stems)
     sizes = {(movie.height, movie.width) for movie in movies.values()}

@@ -87,7 +87,7 @@ REASONS = {
     "docs/online-sorter.md": "needs raw voltages; tests/system/test_rehearse.py does these steps",
     "docs/evaluate.md": "takes an hour; tests/evaluation answers each question on little data",
     "docs/single-units.md": "takes an hour; tests/evaluation answers it on little data",
-    "docs/controlled-clips.md": "tests/system/test_clips.py and tests/evaluation/clips do its steps",
+    "docs/controlled-clips.md": "tests/system/test_clips.py does its steps",
     "docs/released-checkpoints.md": "needs the authors' checkpoint, and LLaVA of 7 billion weights",
     "docs/scores-of-a-recording.md": "needs LLaVA of 7 billion weights; tests/system/test_score.py",
     "CONTRIBUTING.md": "make",

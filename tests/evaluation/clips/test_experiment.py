@@ -138,7 +138,7 @@ def test_order_is_mixed_and_balanced(tmp_path):
 
 
 def test_a_schedule_is_read_as_it_was_written(tmp_path):
-    """Also with columns of one's own; one of another experiment is refused."""
+    """Also with more columns; one of another experiment, or with a number twice, is refused."""
     experiment = _load(tmp_path, 'name = "a"' + PAIRS)
     schedule = make_schedule(experiment)
     path = tmp_path / "schedule.csv"
@@ -150,6 +150,9 @@ def test_a_schedule_is_read_as_it_was_written(tmp_path):
     assert read_schedule(path, experiment) == schedule
     path.write_text("\n".join(lines).replace("car-001", "dog-001"))
     with pytest.raises(UserError, match="2 show other clips"):
+        read_schedule(path, experiment)
+    path.write_text("\n".join([*lines, lines[-1]]))
+    with pytest.raises(UserError, match=r"more than once: 9\. Number the rows"):
         read_schedule(path, experiment)
     path.write_text("\n".join(lines).replace("duration_s", "seconds"))
     with pytest.raises(UserError, match="line 2 must have a value for duration_s"):

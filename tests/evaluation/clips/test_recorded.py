@@ -126,6 +126,16 @@ def test_what_was_not_shown_or_not_covered_is_counted(tmp_path, schedule):
     assert schedule[-1].presentation not in found.texts["all"]
 
 
+def test_a_recording_without_a_whole_pair_is_refused(tmp_path, schedule, capsys):
+    """One clip alone was shown: there is nothing to compare it with."""
+    write_schedule(tmp_path / "schedule.csv", schedule)
+    first = schedule[:1]
+    journal = _journal(tmp_path / "j", _marks(first), _narrations(first, **ALL))
+    words = ["clips", "score", str(CONFIG), str(tmp_path / "schedule.csv"), str(journal)]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert "if both of its clips were narrated" in capsys.readouterr().err
+
+
 def test_a_journal_of_two_sessions_is_refused(tmp_path, schedule):
     """More showings than the schedule has: nobody knows which belong to it."""
     late = [
