@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -84,7 +83,7 @@ def train_features(inputs: EvaluationInputs) -> TrainedFeatures:
                 k=min(K, dim),
                 n_steps=N_STEPS,
                 seed=N_SEEDS * inputs.request.seed + number,
-                device=inputs.request.device,
+                device=inputs.request.local_device,
             )
         )
     scored = inputs.windows.data.frame[inputs.windows.rows]
@@ -108,8 +107,7 @@ def activations(
         for model, of in zip(models, found, strict=True):
             of.setdefault(name, []).append(model.mean_codes(patches))
 
-    # Workers may be those of a cluster; decoding is here.
-    threads = min(inputs.request.workers or 1, len(os.sched_getaffinity(0)))
+    threads = inputs.request.local_workers
     for name, patches in decoded_patches(data, rows, selections, inputs.manifest, threads=threads):
         add(name, patches)
     for some in batches(rows, data.targets.shape[1:]):

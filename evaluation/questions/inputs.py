@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ from contracts.manifest import Manifest, load_manifest
 from contracts.population import Population, Selection
 from daemon.service.settings import NarratorSettings
 from encoder_training.data_set.prepared_facts import load_facts
+from encoder_training.devices import resolve_device
 from encoder_training.evaluation.masked_encoder import populations
 from evaluation.caption_scores.inputs import CaptionedWindows, captioned_windows
 from evaluation.caption_scores.narrating import MEAN_PATCHES, TRUE_PATCHES, Narrated
@@ -57,6 +59,17 @@ class EvaluateRequest:
     command: str
     journal: Path | None = None
     ray: str | None = None
+
+    @property
+    def local_workers(self) -> int:
+        """Processes or threads of this machine; with `ray`, `workers` are those of a cluster."""
+        return min(self.workers or 1, len(os.sched_getaffinity(0)))
+
+    @property
+    def local_device(self) -> str:
+        """Where this machine trains; with `ray`, `device` is that of the cluster's machines."""
+        is_here = self.ray is None or resolve_device("auto") == "cuda"
+        return self.device if is_here else "cpu"
 
 
 @dataclass(eq=False)

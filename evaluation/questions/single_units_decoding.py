@@ -6,7 +6,6 @@ of 576 x 1,024, and nothing of the size of a grid is kept for more than one batc
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -72,10 +71,7 @@ class UnitDecoder:
         self.counts = windows.data.counts_of(windows.rows)
         first = windows.rows[positions.first_window]
         self.components = PatchComponents.of(windows.data.targets_of(first).reshape(len(first), -1))
-        threads = min(
-            request.workers or 1, len(os.sched_getaffinity(0))
-        )  # workers may be elsewhere
-        self._graph = cpu_graph(self.inputs.manifest, threads=threads)
+        self._graph = cpu_graph(self.inputs.manifest, threads=request.local_workers)
         self._draws = block_draws(positions, self.inputs.positions_of_group, seed=request.seed)
 
     def decode(self, unit: int) -> NDArray[np.float64]:

@@ -102,12 +102,12 @@ def train_subsets(
     from joblib import Parallel, delayed
 
     request = inputs.request
-    options = replace(run.options, device=request.device)
+    options = replace(run.options, device=request.local_device)
     run = run.model_copy(update={"options": options})
     subsets = [TrainedSubset(one.name, _folder(request, run, one.mask)) for one in sets]
     missing = [at for at, subset in enumerate(subsets) if not subset.bundle.is_dir()]
     calls = (delayed(_make)(subsets[at], request, run, sets[at].mask) for at in missing)
-    n_jobs = max(1, min(request.workers or 1, len(missing)))
+    n_jobs = max(1, min(request.local_workers, len(missing)))
     with ProgressBar(total=len(missing), desc="training subsets", unit="encoder") as bar:
         for _ in Parallel(n_jobs, return_as="generator_unordered")(calls):
             bar.update()
