@@ -129,3 +129,11 @@ def test_publisher_off_loopback_needs_keys(tmp_path: Path):
         key=tmp_path / "probe.key_secret", allowed=allow(tmp_path),
     )  # fmt: skip
     source.close(flush_s=0)
+
+
+def test_both_packages_watch_refusals_with_the_same_code():
+    """The client needs nothing of the daemon's package, so that it has a copy of the module."""
+    root = Path(__file__).parents[2]
+    ours = root / "subscribers" / "refusals.py"
+    copy = root / "clients" / "python" / "src" / "neurrate_client" / "refusals.py"
+    assert copy.read_bytes() == ours.read_bytes()
