@@ -111,7 +111,7 @@ def evaluate(
     check_folder_writable(out)
     if subscribe is not None:
         [keys] = access.keys_for([subscribe])
-        journal = record_until_quiet(subscribe, keys, out / "journal", instead_of=journal)
+        journal = record_until_quiet(subscribe, keys, out / "journal", journal=journal)
     if ray is None:
         device = resolve_device(device)
         workers = workers or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)

@@ -2,7 +2,7 @@
 
 That narrations of two populations have their frames in common is known here, so that circular
 shifts are no null: they would call any small difference between any two sets of units an effect.
-The labels are what is tested. The units of a kind are dealt out at random, to as many populations
+The labels are what is tested. The units of a kind are divided at random into as many populations
 of the same size, and narrate the same windows.
 """
 
@@ -28,7 +28,7 @@ FEWEST_RANDOM = 39
 MOST_WINDOWS = 200
 """Of the comparison with them, evenly thinned, on both sides."""
 
-DEALING_STREAM = 18
+DIVISION_STREAM = 18
 
 
 def contrasts(
@@ -94,40 +94,42 @@ def _of_random_units(
     inputs: EvaluationInputs, sets: Mapping[str, Selection], windows: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return how far apart populations of random units are, shape (n_random,)."""
-    deals = deal(
+    divisions = random_divisions(
         [inputs.selections[name] for name in sets],
         next(iter(sets.values())).n_units,
         seed=inputs.request.seed,
     )
-    narrated = inputs.narrate([one for hand in deals for one in hand], windows=windows)
+    narrated = inputs.narrate([one for division in divisions for one in division], windows=windows)
     values = []
-    for hand in deals:
+    for division in divisions:
         vectors = [
-            inputs.sentences.vectors([one.text for one in narrated[dealt.name]]) for dealt in hand
+            inputs.sentences.vectors([one.text for one in narrated[part.name]]) for part in division
         ]
         leads = pair_leads(vectors)
-        values += [float(apart(leads, at).mean()) for at in range(len(hand))]
+        values += [float(apart(leads, at).mean()) for at in range(len(division))]
     return np.array(values)
 
 
-def deal(groups: Sequence[Selection], n_units: int, *, seed: int) -> list[list[Selection]]:
-    """Deal the units of groups out at random, to as many populations of `n_units` each.
+def random_divisions(
+    groups: Sequence[Selection], n_units: int, *, seed: int
+) -> list[list[Selection]]:
+    """Divide the units of groups at random into as many populations of `n_units` each.
 
-    So often that there are `FEWEST_RANDOM` populations or more. Those of one deal have no unit in
-    common, as the groups.
+    Repeated until there are `FEWEST_RANDOM` populations or more. Those of one division have no unit
+    in common, as the groups have none.
     """
     units = np.flatnonzero(np.any([group.mask for group in groups], axis=0))
     kind = groups[0].name.partition(":")[0]
-    deals = []
+    divisions = []
     for number in range(math.ceil(FEWEST_RANDOM / len(groups))):
-        rng = np.random.default_rng([seed, DEALING_STREAM, number])
-        dealt = rng.permutation(units)[: n_units * len(groups)].reshape(len(groups), n_units)
+        rng = np.random.default_rng([seed, DIVISION_STREAM, number])
+        chosen = rng.permutation(units)[: n_units * len(groups)].reshape(len(groups), n_units)
         masks = np.zeros((len(groups), len(groups[0].mask)), np.bool_)
-        np.put_along_axis(masks, dealt, values=True, axis=1)
-        deals.append(
+        np.put_along_axis(masks, chosen, values=True, axis=1)
+        divisions.append(
             [
                 Selection(f"random {kind} {number}/{at}", "units", mask)
                 for at, mask in enumerate(masks)
             ]
         )
-    return deals
+    return divisions

@@ -28,6 +28,9 @@ from numpy.typing import NDArray
 
 from encoder_training.evaluation.bootstrap import N_DRAWS, Draws
 
+LEVEL = 0.05
+"""Of p-values, and of the rate of false discoveries (Benjamini and Hochberg 1995)."""
+
 MOST_SHIFTS = 2000
 """Combinations of shifts, one of each movie; more are drawn at random from all there are."""
 

@@ -18,6 +18,7 @@ from encoder_training.data_set.training_set import thinned
 from encoder_training.evaluation.bootstrap import interval
 from evaluation.questions.answer import Answer, AnswerFigure, Row
 from evaluation.questions.chance import (
+    LEVEL,
     Positions,
     block_draws,
     block_length,
@@ -32,7 +33,6 @@ from evaluation.questions.scaling import MOST_WINDOWS, slope_weights, unit_sets
 from evaluation.scores import own_and_others
 
 N_SHUFFLES = 200
-LEVEL = 0.05
 NAIVE_DRAWS = 199
 N_DRAWS = 500
 
@@ -177,7 +177,7 @@ def other_frames(inputs: EvaluationInputs) -> NDArray[np.int64] | None:
         return None
     apart = np.median(np.diff(number)) if len(number) > 1 else 1
     step = max(1, round(float(apart / max(1.0, np.median(np.diff(frames.number[rows]))))))
-    chosen = rows[::step] if len(rows) else rows
+    chosen = rows[::step]
     return chosen.astype(np.int64) if len(chosen) >= len(positions) // 2 else None
 
 

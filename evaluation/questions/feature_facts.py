@@ -12,9 +12,8 @@ from encoder_training.data_set.prepared import FrameTable
 from encoder_training.data_set.training_set import thinned
 from encoder_training.evaluation.masked_encoder import batches
 from evaluation.questions.answer import Row
-from evaluation.questions.chance import Positions, correlation_tests
+from evaluation.questions.chance import LEVEL, Positions, correlation_tests
 from evaluation.questions.inputs import EvaluationInputs
-from evaluation.questions.unique_features import LEVEL
 from evaluation.sparse_autoencoder import SparseAutoencoder
 from simulation.scenes.facts import KINDS, LIGHTS, Facts
 

@@ -148,7 +148,7 @@ class _Reading:
         if made.bundle != self.manifest.sha256:
             return "are of another bundle, and left out"
         if daemon is None or daemon.bundle != made.bundle:
-            return "are of a daemon that had not said how it narrates, and left out"
+            return "are of a daemon whose settings are not in the journal, and left out"
         first_bin = _first_bin(narration, self.manifest)
         if first_bin is None:
             return "are of windows that are not on the grid of the bundle, and left out"
@@ -161,7 +161,7 @@ class _Reading:
         before = of_population.get(first_bin, one)
         of_population[first_bin] = one
         if before.text != one.text:
-            return "stand there again in other words, which were taken"
+            return "replace an earlier one of the same window, with another text"
         if utterance.status is Status.FAILED:
             return "failed, and have no text"
         is_whole = not (narration.n_gap_bins or narration.blind_streams)

@@ -62,10 +62,10 @@ def run_on_ray(
 
         register_ray()
         kind = "GPU" if on_gpus else "CPU"
-        there = int(ray.cluster_resources().get(kind, 0))
-        if not there:
+        n_available = int(ray.cluster_resources().get(kind, 0))
+        if not n_available:
             raise UserError(f"the Ray cluster {address} has no {kind}. Start its nodes with some.")
-        n_jobs = min(workers or there, there, len(calls))
+        n_jobs = min(workers or n_available, n_available, len(calls))
         needs = {"num_cpus": 1, "num_gpus": int(on_gpus)}
         # One pool for all turns, so that each worker loads its model once.
         with (

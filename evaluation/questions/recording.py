@@ -18,18 +18,19 @@ batches, if empty ones, and a daemon its statistics, every second."""
 
 
 def record_until_quiet(
-    address: str, keys: ClientKeys | None, folder: Path, *, instead_of: Path | None = None
+    address: str, keys: ClientKeys | None, folder: Path, *, journal: Path | None = None
 ) -> Path:
     """Record a daemon's narrations to a new journal, and return its folder.
 
-    Waits for the first bin as long as it takes; Control-C ends it.
+    Waits for the first bin as long as it takes; Control-C ends it. `journal` is that of
+    ``--journal``, which cannot be given as well.
 
     Raises
     ------
     UserError
-        If there is a journal already, or it cannot be written.
+        If there is a journal already, `journal` is given, or `folder` cannot be written.
     """
-    if instead_of is not None:
+    if journal is not None:
         raise UserError("--journal and --subscribe each say where narrations are from: give one.")
     if folder.exists():
         raise UserError(

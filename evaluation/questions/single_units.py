@@ -19,7 +19,7 @@ from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.caption_scores.scoring import CaptionScores
 from evaluation.questions import single_units_figures as figures
 from evaluation.questions.answer import Answer, Row, with_interval
-from evaluation.questions.chance import ShiftTest, alignments
+from evaluation.questions.chance import LEVEL, ShiftTest, alignments
 from evaluation.questions.fidelity import score_narrators
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.narration_store import Source
@@ -37,9 +37,6 @@ from evaluation.questions.single_units_words import (
 )
 
 N_NARRATED = 24
-LEVEL = 0.05
-"""Of p-values, and of the rate of false discoveries among units (Benjamini and Hochberg 1995)."""
-
 SILENT = "silent"
 
 
@@ -318,14 +315,14 @@ def _findings(
 
     found = [
         f"decoded patches: {count(ranking, 'passes')} of {len(ranking)} units pass at "
-        f"{LEVEL:.0%} false discoveries; {below(ranking, 'p')} have p < {LEVEL}, and "
-        f"{LEVEL * len(ranking):.1f} would by chance ({decoder.components.share:.0%} of the "
-        "variance of the frames' patches is compared)",
+        f"{LEVEL:.0%} false discoveries; {below(ranking, 'p')} have p < {LEVEL}, at most "
+        f"{LEVEL * len(ranking):.1f} by chance ({decoder.components.share:.0%} of the variance of "
+        "the frames' patches is compared)",
         f"{len(narrated)} units are narrated, in turn that of each area and cell type whose "
         "patches vary most, which looks at no frame and no caption",
         f"narrations of one unit against captions: {count(narrated, 'passes')} of "
-        f"{len(narrated)} pass; {below(narrated, 'p')} have p < {LEVEL}, by chance "
-        f"{LEVEL * len(narrated):.1f}",
+        f"{len(narrated)} pass; {below(narrated, 'p')} have p < {LEVEL}, at most "
+        f"{LEVEL * len(narrated):.1f} by chance",
         f"information between {statements.kind} and narrations: {count(narrated, 'words_pass')} "
         f"of {len(narrated)} units pass, between {statements.kind} and many or few spikes "
         f"{count(narrated, 'spikes_pass')}; p is of the largest of {len(statements.names)} "

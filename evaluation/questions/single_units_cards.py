@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from contracts.selection_text import shown
 from encoder_training.evaluation.bootstrap import Interval
 from evaluation.questions.answer import Row, p_text
+from evaluation.questions.chance import LEVEL
 from evaluation.questions.fidelity_figures import CONTROL, INK
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.page import STYLE
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from evaluation.questions.single_units import InformedUnit, NarratedUnit
     from evaluation.questions.single_units_words import Information, Statements
 
-LEVEL = 0.05
 N_SENTENCES, N_EXAMPLES, N_WORDS, N_STATEMENTS = 4, 3, 6, 5
 MAP_PX, TRACE_PX = 160, (560, 60)
 
@@ -29,11 +29,11 @@ CARD_STYLE = """
 section { border-top: 2px solid #13171b; margin-top: 2rem; padding-top: .5rem; }
 .figures { display: flex; flex-wrap: wrap; gap: 1.5rem; } figure { margin: .5rem 0; }
 figcaption { font-size: 12px; max-width: 36rem; } .shown { color: #08704a; }
-.said, .shown { font-family: "Source Serif 4", Georgia, serif; }
+.text, .shown { font-family: "Source Serif 4", Georgia, serif; }
 """
 
 HOW_TO_READ = (
-    "A narration of one unit is nearly that of none: read what moves, not what is said. "
+    "A narration of one unit is nearly that of none: look at what changes, not at the sentence. "
     "Information is that between a statement of the frame and the same in the sentence, less its "
     "mean over circular shifts of the movies; p is of all shifts and corrected for the statements "
     "of a unit, and not for the number of units. 'With it' and 'without' are shares of windows "
@@ -157,7 +157,7 @@ def _word_lines(one: NarratedUnit) -> str:
         sure = [row for row in one.words if _end(row, column, sign) * sign > 0]
         sure.sort(key=lambda row: -sign * float(str(row[column])))
         listed = ", ".join(
-            f'<span class="said">{_text(str(row["word"]))}</span> {_interval(_of_row(row, column))}'
+            f'<span class="text">{_text(str(row["word"]))}</span> {_interval(_of_row(row, column))}'
             for row in sure[:N_WORDS]
         )
         lines.append(f"<li>{title}: {listed or 'none'}</li>")
@@ -180,7 +180,7 @@ def _sentence_table(one: NarratedUnit) -> str:
     return _table(
         ("share of windows", "its most frequent sentences"),
         (
-            (f"{times / n:.0%}", f'<span class="said">{_text(text)}</span>')
+            (f"{times / n:.0%}", f'<span class="text">{_text(text)}</span>')
             for text, times in counts
         ),
     )
@@ -205,7 +205,7 @@ def _example_table(one: NarratedUnit, inputs: EvaluationInputs) -> str:
                 str(one.spikes[window]),
                 _text(labels[window]),
                 f'<span class="shown">{_text(captions[window])}</span>',
-                f'<span class="said">{_text(one.texts[window])}</span>',
+                f'<span class="text">{_text(one.texts[window])}</span>',
             )
             for window in rows
         ),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.questions.answer import Row
+from evaluation.questions.chance import LEVEL
 from evaluation.questions.false_positives import other_frames
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.single_units_decoding import UnitDecoder
@@ -21,7 +22,6 @@ from evaluation.questions.single_units_words import (
 if TYPE_CHECKING:
     from evaluation.questions.single_units import NarratedUnit
 
-LEVEL = 0.05
 N_SETS = 20
 """Of labels, each beginning at another frame."""
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from contracts.selection_text import shown
 from evaluation.questions.answer import AnswerFigure, Row
+from evaluation.questions.chance import LEVEL
 from evaluation.questions.fidelity_figures import CONTROL, INK, NULL
 
 NO_AREA = "no area"
@@ -104,7 +105,7 @@ def _information(figure: Any, rows: Sequence[Row], names: Sequence[str]) -> None
         )
         for is_sure in (False, True):
             chosen = [
-                n for n, row in enumerate(of) if (float(str(row["words_p"])) < 0.05) == is_sure
+                n for n, row in enumerate(of) if (float(str(row["words_p"])) < LEVEL) == is_sure
             ]
             axes.plot(
                 [float(str(of[n]["words_bits"])) for n in chosen],

@@ -19,7 +19,7 @@ from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.progress import report
 from evaluation.questions import sparse_features_figures as figures
 from evaluation.questions.answer import Answer, Row, with_interval
-from evaluation.questions.apart import deal
+from evaluation.questions.apart import random_divisions
 from evaluation.questions.chance import block_draws, block_length
 from evaluation.questions.feature_activations import (
     TrainedFeatures,
@@ -106,11 +106,11 @@ def sparse_features(inputs: EvaluationInputs) -> Answer:
     labels = labelled[0]
     kinds = _compare_all(inputs, found)
     draws = _draws(inputs, found, kinds)
-    dealt = {one.kind: _random(inputs, trained, n_units, found, one, labels) for one in kinds}
+    drawn = {one.kind: _random(inputs, trained, n_units, found, one, labels) for one in kinds}
     tables: dict[str, Sequence[Row]] = {
-        "counts": [row for one in kinds for row in _counts(one, labels, dealt[one.kind], n_units)],
+        "counts": [row for one in kinds for row in _counts(one, labels, drawn[one.kind], n_units)],
         "unique": [row for one in kinds for row in _unique(inputs, one, found, draws, labels)],
-        "shuffles": [row for one in kinds for row in _shuffles(inputs, found, one, dealt)],
+        "shuffles": [row for one in kinds for row in _shuffles(inputs, found, one, drawn)],
         "autoencoders": autoencoder_rows(inputs, trained, of_seeds),
         "seeds": _seeds(inputs, of_seeds, labelled),
         "features": labels.rows(inputs.windows.frames, trained.stability()),
@@ -184,11 +184,11 @@ def _random(
     """Count features of populations of random units, as `_count` does."""
     groups = [inputs.selections[name] for name in compared.names]
     counts = []
-    for hand in deal(groups, n_units, seed=inputs.request.seed):
-        (of_hand,) = activations(inputs, trained.models[:1], hand)
-        dealt = {one.name: of_hand[one.name] for one in hand}
-        one = _compare(inputs, compared.kind, dealt, found)
-        counts += [_count(one, at, labels) for at in range(len(hand))]
+    for division in random_divisions(groups, n_units, seed=inputs.request.seed):
+        (of_units,) = activations(inputs, trained.models[:1], division)
+        random = {part.name: of_units[part.name] for part in division}
+        one = _compare(inputs, compared.kind, random, found)
+        counts += [_count(one, at, labels) for at in range(len(division))]
     return counts
 
 
@@ -204,19 +204,22 @@ def _count(one: ComparedKind, at: int, labels: FeatureLabels) -> dict[str, int]:
 
 
 def _counts(
-    one: ComparedKind, labels: FeatureLabels, dealt: Sequence[Mapping[str, int]], n_units: int
+    one: ComparedKind,
+    labels: FeatureLabels,
+    drawn: Sequence[Mapping[str, int]],
+    n_units: int,
 ) -> list[Row]:
     rows: list[Row] = []
     for at, name in enumerate(one.names):
         row: dict[str, object] = {"population": name, "units": n_units}
         for measure, count in _count(one, at, labels).items():
-            random = np.array([of[measure] for of in dealt])
+            random = np.array([of[measure] for of in drawn])
             row |= {
                 measure: count,
                 f"{measure}_random": float(random.mean()),
                 f"{measure}_random_high": float(np.quantile(random, 0.975)),
             }
-        rows.append({**row, "random_populations": len(dealt)})
+        rows.append({**row, "random_populations": len(drawn)})
     return rows
 
 
@@ -280,11 +283,11 @@ def _shuffles(
     inputs: EvaluationInputs,
     found: Activations,
     one: ComparedKind,
-    dealt: Mapping[str, Sequence[Mapping[str, int]]],
+    drawn: Mapping[str, Sequence[Mapping[str, int]]],
 ) -> list[Row]:
     """Count again with labels that mean nothing: names, frames and units."""
-    counts = dealt[one.kind]
-    hands = [
+    counts = drawn[one.kind]
+    divisions = [
         counts[first : first + len(one.names)] for first in range(0, len(counts), len(one.names))
     ]
     shifted = [_shifted(inputs, found, one, number) for number in range(N_SHIFTS)]
@@ -294,7 +297,7 @@ def _shuffles(
         counted: dict[str, Sequence[int]] = {
             "true": [int(one.unique(measure).sum())],
             "names permuted within blocks of time": by.by_permutation.tolist(),
-            "units dealt at random": [sum(of[measure] for of in hand) for hand in hands],
+            "units divided at random": [sum(of[measure] for of in part) for part in divisions],
         }
         if measure == FOLLOWING:  # magnitude does not know the frames
             counted["frames shifted"] = shifted

@@ -11,7 +11,7 @@ frames by circular shifts: a population whose activations merely vary more than 
 has the larger slopes of either sign, and the permutation calls a quarter of these unique.
 
 This is of these units. Any two sets of units differ in some features, so that the same count for
-sets of random units stands beside it (`evaluation.questions.apart.deal`).
+sets of random units stands beside it (`evaluation.questions.apart.random_divisions`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy.stats import false_discovery_control
 
 from contracts.errors import UserError
-from evaluation.questions.chance import Positions, correlation_tests
+from evaluation.questions.chance import LEVEL, Positions, correlation_tests
 
 N_PERMUTATIONS = 999
 BLOCK_LAGS = 2
@@ -33,7 +33,6 @@ mean nothing have unique features too often (docs/decisions/0044-sparse-features
 
 FEWEST_BLOCKS = 5
 
-LEVEL = 0.05
 NAMES_STREAM = 21
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contracts.population import Selection
-from evaluation.questions.apart import FEWEST_RANDOM, apart, deal, pair_leads
+from evaluation.questions.apart import FEWEST_RANDOM, apart, pair_leads, random_divisions
 
 N_WINDOWS, DIM = 300, 8
 
@@ -39,16 +39,16 @@ def test_equal_narrations_of_other_windows_are_no_lead():
     assert pair_leads([same, same]) == pytest.approx(0)
 
 
-def test_units_are_dealt_as_the_populations_share_them():
+def test_units_are_divided_as_the_populations_share_them():
     """As many populations of one size, without a unit in common, from the units of the kind."""
     masks = np.zeros((3, 40), np.bool_)
     masks[0, :12] = masks[1, 12:20] = masks[2, 20:35] = True
     groups = [Selection(f"area:{at}", "units", mask) for at, mask in enumerate(masks)]
-    deals = deal(groups, 8, seed=3)
-    assert len(deals) * 3 >= FEWEST_RANDOM
-    for hand in deals:
-        assert [one.n_units for one in hand] == [8, 8, 8]
-        assert not any((one.mask & other.mask).any() for one, other in combinations(hand, 2))
-        assert not np.any([one.mask[35:] for one in hand])
-    assert len({one.name for hand in deals for one in hand}) == 3 * len(deals)
-    assert (deals[0][0].mask != deals[1][0].mask).any()
+    divisions = random_divisions(groups, 8, seed=3)
+    assert len(divisions) * 3 >= FEWEST_RANDOM
+    for division in divisions:
+        assert [one.n_units for one in division] == [8, 8, 8]
+        assert not any((one.mask & other.mask).any() for one, other in combinations(division, 2))
+        assert not np.any([one.mask[35:] for one in division])
+    assert len({one.name for division in divisions for one in division}) == 3 * len(divisions)
+    assert (divisions[0][0].mask != divisions[1][0].mask).any()

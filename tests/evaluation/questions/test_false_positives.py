@@ -9,8 +9,8 @@ import pytest
 from scipy.signal import lfilter
 from scipy.stats import binom
 
-from evaluation.questions.chance import Positions
-from evaluation.questions.false_positives import LEVEL, Growth, run_tests
+from evaluation.questions.chance import LEVEL, Positions
+from evaluation.questions.false_positives import Growth, run_tests
 
 N, DIM, N_SHUFFLES = 120, 12, 60
 POSITIONS = Positions(np.arange(N), np.zeros(N, np.int64))

@@ -83,7 +83,7 @@ def test_what_cannot_be_compared_is_counted(tmp_path: Path, tiny_bundle: Manifes
     other = replace(good, provenance=replace(good.provenance, bundle="0" * 64))
     failed = replace(good.utterance, text="", status=Status.FAILED)
     messages: list[Narration | list[bytes]] = [
-        good,  # before the daemon has said how it narrates
+        good,  # before the daemon has published its settings
         identity(tiny_bundle),
         good,
         other,
@@ -96,10 +96,10 @@ def test_what_cannot_be_compared_is_counted(tmp_path: Path, tiny_bundle: Manifes
     live = read(tmp_path, tiny_bundle, messages)
     assert live.narrated["all"][5].text == "A dog."
     assert [(n, reason.split(",")[0]) for reason, n in live.n_left_out.items()] == [
-        (1, "are of a daemon that had not said how it narrates"),
+        (1, "are of a daemon whose settings are not in the journal"),
         (1, "are of another bundle"),
         (1, "are of windows that are not on the grid of the bundle"),
-        (1, "stand there again in other words"),
+        (1, "replace an earlier one of the same window"),
         (1, "failed"),
         (2, "are of windows in which spikes or units were missing"),
     ]
@@ -137,4 +137,4 @@ def test_a_replay_has_a_journal_of_its_own(tmp_path: Path):
     with pytest.raises(UserError, match=f"Evaluate it with --journal {tmp_path}"):
         record_until_quiet(ADDRESS, None, tmp_path)
     with pytest.raises(UserError, match="give one"):
-        record_until_quiet(ADDRESS, None, tmp_path / "new", instead_of=tmp_path)
+        record_until_quiet(ADDRESS, None, tmp_path / "new", journal=tmp_path)
