@@ -64,14 +64,13 @@ def feature_figures(
         )
     ]
     for one in kinds:
-        drawn = [(at, f) for at in range(len(one.names)) for f in one.features(at)]
-        if not drawn:
-            continue
         shown = [
             (at, feature)
             for at in range(len(one.names))
             for feature in one.features(at)[:MOST_DRAWN]
         ]
+        if not shown:
+            continue
         figures += [
             AnswerFigure(
                 f"map-{one.kind.replace('_', '-')}",
