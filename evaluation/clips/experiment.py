@@ -12,16 +12,18 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from contracts.clock import NS_PER_S
 from contracts.errors import UserError, listed
 from contracts.toml import read_toml
 from contracts.words import has_phrase, words_in
 from evaluation.narrations.pairs import mentions
+from evaluation.narrations.windows import MAX_LATENCY_NS
 from simulation.scenes.pairs import FEATURES, controlled_pair
 from simulation.scenes.scene import Scene
 from simulation.seeds import SEEN, UNSEEN_SCORE, scene_seed
 
-SHIFT_S = 0.15
-"""A clip must be longer than this: spikes answer the screen that late (`narrations.windows`)."""
+SHORTEST_S = 2 * MAX_LATENCY_NS / NS_PER_S
+"""A clip must be longer: spikes answer the screen half of this late, and a window must be left."""
 
 FEWEST_PAIRS = 5
 """Of a feature: with four, no order of signs has a p below 0.05."""
@@ -61,7 +63,7 @@ class ExperimentTable(ExperimentPart):
 
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**32)] = UNSEEN_SCORE
-    clip_seconds: Annotated[Seconds, Field(gt=2 * SHIFT_S)] = 1.0
+    clip_seconds: Annotated[Seconds, Field(gt=SHORTEST_S)] = 1.0
     gap_seconds: Annotated[Seconds, Field(ge=0.25)] = 0.5
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
     populations: list[Text] = Field(default_factory=list)  # Empty: all that are narrated
