@@ -17,6 +17,7 @@ def learn(
     model: str,
     stimuli: str = "",
     units: str = "all",
+    cell_types: Literal["column", "optotagging"] = "column",
     every: Count = 1,
     split: Literal["repeats", "middle", "front", "movies"] = "repeats",
     held_out: str = "",
@@ -52,6 +53,8 @@ def learn(
         Movies to train on, separated by commas; all with frames if omitted.
     units
         Conditions that a unit must meet: all, good, allen, ...
+    cell_types
+        Of the units table (column), or of the units that answer pulses of light (optotagging).
     every
         Take every so many frames as targets.
     split
@@ -87,6 +90,7 @@ def learn(
         model=model,
         stimuli=stimuli,
         units=units,
+        cell_types=cell_types,
         every=every,
         split=split,
         held_out=held_out,

@@ -25,6 +25,7 @@ def prepare(
     model: str,
     stimuli: str = "",
     units: str = "all",
+    cell_types: Literal["column", "optotagging"] = "column",
     bin_rate_hz: Count = 120,
     bins: Count = 20,
     stride: Count = 8,
@@ -71,6 +72,9 @@ def prepare(
         recording's intervals with start_time, stop_time and frame may be named.
     units
         Conditions that a unit must meet, as for 'neurrate stream nwb': all, good, allen, ...
+    cell_types
+        column: those of the units table, if it has any. optotagging: units that answer pulses of
+        light are of the Cre line in the animal's genotype, by AllenSDK's rule.
     bin_rate_hz
         Bins per second.
     bins
@@ -128,6 +132,7 @@ def prepare(
         captions=CaptionOptions(captions, captioner, caption_every, allow_missing_captions),
         stimuli=comma_separated(stimuli),
         units=units,
+        cell_types=cell_types,
         every=every,
         device=resolve_device(device),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from contracts.atomic_files import check_folder_writable
 from contracts.embedding import PatchGrid
 from contracts.errors import UserError, listed
 from contracts.manifest import LanguageModel, TrainingData
+from contracts.population import Population
 from contracts.window import WindowSpec
 from encoder_training.data_set.alignment import needed_blank_ns
 from encoder_training.data_set.counting import write_counts
@@ -39,11 +40,16 @@ from encoder_training.frames.movies import Movie, find_movies, movies_in
 from encoder_training.frames.patch_store import OtherPatchesError, fill_patches, open_patches
 from encoder_training.pictures import check_matplotlib
 from stream_sources.recordings.open_source import open_source
+from stream_sources.recordings.optotagging import with_tagged_cells
 from stream_sources.recordings.recording import RecordingSource
 from stream_sources.recordings.trains import TrainReader
 
 if TYPE_CHECKING:
     from encoder_training.frames.tower import VisionTower
+
+
+CellTypes = Literal["column", "optotagging"]
+"""Of the units table, or of the units that answer light."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,7 @@ class PrepareOptions:
     captions: CaptionOptions
     stimuli: tuple[str, ...] = ()  # Names; empty takes all that have frame numbers and frames
     units: str = "all"  # As for ``neurrate stream nwb``
+    cell_types: CellTypes = "column"
     every: int = 1  # Every how many frames one is a target
     device: str = "cpu"
 
@@ -71,6 +78,8 @@ class PrepareOptions:
             "--model": short_name(self.model),
             "--stimuli": list(self.stimuli),
             "--units": self.units,
+            # Left out where data sets of before are the same
+            **({} if self.cell_types == "column" else {"--cell-types": self.cell_types}),
             "--bin-rate-hz": window.rate.bins_per_s,
             "--bins": window.n_bins,
             "--stride": window.stride_bins,
@@ -133,7 +142,12 @@ def _build(
         blank_ns=needed_blank_ns(options.window),
     )
     split = split_presentations(presented, options.split)
-    plan = _without_data(options, source, presented, split)
+    population = source.population
+    tagged: tuple[str, ...] = ()
+    if options.cell_types == "optotagging":
+        population, note = with_tagged_cells(source.population, source.trains, source.light)
+        tagged = (note,)
+    plan = _without_data(options, source, population, presented, split)
     captions = known_captions(options.captions, source, plan.frames, presented.frame)
     data, parts = plan.windows(options.window.lag_ns)  # refuses a part without windows
     tower = VisionTower(options.model, device=options.device)
@@ -152,6 +166,7 @@ def _build(
         rate=options.window.rate,
     )
     notes = (
+        *tagged,
         *_left_out(source, movies),
         *_notes(presented, plan, data.n_windows),
         *_seen_in_training(data, parts),
@@ -258,7 +273,11 @@ def _left_out(source: RecordingSource, movies: Mapping[str, Movie]) -> tuple[str
 
 
 def _without_data(
-    options: PrepareOptions, source: RecordingSource, presented: StimulusTable, split: SplitRoles
+    options: PrepareOptions,
+    source: RecordingSource,
+    population: Population,
+    presented: StimulusTable,
+    split: SplitRoles,
 ) -> PreparedSet:
     """Return the data set before its counts and patches are known: empty ones stand for them."""
     recorded_ns = source.trains.ends_ns()
@@ -269,13 +288,13 @@ def _without_data(
     )
     n_targets, nothing = len(presented.target_number), PatchGrid(1, 1, 1)
     return PreparedSet(
-        population=source.population,
+        population=population,
         window=options.window,
         grid=nothing,
         language_model=LanguageModel(model_id=options.model),
         training_data=TrainingData(recording=source.label, session_id=source.identifier),
         spans=spans,
-        counts=np.broadcast_to(np.uint8(0), (spans.n_rows, len(source.population))),
+        counts=np.broadcast_to(np.uint8(0), (spans.n_rows, len(population))),
         shown=PresentationRows(
             start_ns=presented.start_ns,
             stop_ns=presented.stop_ns,

@@ -50,7 +50,7 @@ def read_presentations(file: h5py.File, also: Sequence[str], notes: list[str]) -
     tables = []
     for name, group in group_of.items():
         try:
-            tables.append(_presentation_table(name, _table(intervals, group, notes)))
+            tables.append(_presentation_table(name, interval_table(intervals, group, notes)))
         except UnreadableError as error:
             notes.append(f"the table intervals/{group} is left out: {error}")
     return Presentations.merge([table for table in tables if len(table.start_ns)])
@@ -69,8 +69,8 @@ def read_invalid_times(file: h5py.File, notes: list[str]) -> NDArray[np.int64]:
         intervals = follow(file, "intervals")
         if not isinstance(intervals, h5py.Group) or INVALID_TIMES not in intervals:
             return nothing
-        table = _table(intervals, INVALID_TIMES, notes)
-        start_s, stop_s = _times(table, "start_time"), table.required("stop_time")
+        table = interval_table(intervals, INVALID_TIMES, notes)
+        start_s, stop_s = required_times(table, "start_time"), table.required("stop_time")
     except UnreadableError as error:
         notes.append(f"the table intervals/{INVALID_TIMES} is left out: {error}")
         return nothing
@@ -82,7 +82,7 @@ def read_invalid_times(file: h5py.File, notes: list[str]) -> NDArray[np.int64]:
     return seconds_to_ns(np.stack([start_s, stop_s], axis=1)[order])
 
 
-def _table(intervals: h5py.Group, name: str, notes: list[str]) -> Table:
+def interval_table(intervals: h5py.Group, name: str, notes: list[str]) -> Table:
     """Return a table as long as its column of starts.
 
     Raises
@@ -99,7 +99,7 @@ def _table(intervals: h5py.Group, name: str, notes: list[str]) -> Table:
     return Table(group, len(starts), notes)
 
 
-def _times(table: Table, name: str) -> NDArray[np.float64]:
+def required_times(table: Table, name: str) -> NDArray[np.float64]:
     """Return a column that the table must have.
 
     Raises
@@ -114,7 +114,7 @@ def _times(table: Table, name: str) -> NDArray[np.float64]:
 
 
 def _presentation_table(name: str, table: Table) -> Presentations:
-    start_s, stop_s = _times(table, "start_time"), _times(table, "stop_time")
+    start_s, stop_s = required_times(table, "start_time"), required_times(table, "stop_time")
     frame, block = table.numbers("frame"), table.numbers("stimulus_block")
     caption = table.labels("caption")
     row_id = table.numbers("id")

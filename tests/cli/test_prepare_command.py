@@ -355,6 +355,21 @@ def test_a_laboratory_names_its_own_table(tmp_path, capsys):
     assert load_prepared(out).frames.captions == ("",) * 5
 
 
+def test_cell_types_come_from_light(tmp_path: Path):
+    """Of a day with a genotype: the cells that light drives have its type, and no others one."""
+    day = write_short_day(tmp_path / "day.nwb", one=(2, 20), three=(1, 20), pulses_each=60)
+    with h5py.File(day.path, "a") as file:
+        file["general/subject/genotype"] = "Vip-IRES-Cre/wt"
+    words = command(day, tmp_path / "data", "--cell-types", "optotagging", "--every", "9")
+    assert main(words) == 0
+    units = load_prepared(tmp_path / "data").population.units
+    truth = dict(zip(day.units.unit_id.astype(str), day.units.cell_type, strict=True))
+    assert {unit.cell_type for unit in units} == {"VIP", ""}
+    tagged = [unit.unit_id for unit in units if unit.cell_type]
+    assert all(truth[unit_id] for unit_id in tagged)
+    assert len(tagged) > 0.8 * sum(bool(cell_type) for cell_type in truth.values())
+
+
 @pytest.mark.parametrize(
     ("more", "text"),
     [
@@ -364,6 +379,7 @@ def test_a_laboratory_names_its_own_table(tmp_path, capsys):
         (["--split", "movies"], "--split movies needs --held-out"),
         (["--split", "middle", "--chunk-seconds", "30"], "shorter --chunk-seconds"),
         (["--units", "area:VISp"], "area"),
+        (["--cell-types", "optotagging"], "needs 10 pulses of light of 9 to 20 ms or more"),
         (["--captions", "nowhere.csv"], "nowhere.csv is not there"),
         (["--captions", "a.csv", "--captioner", "b"], "captions come from one place"),
         (["--lag-ms", "9000"], "no presentation has a window"),
