@@ -56,6 +56,7 @@ class Refusals:
             logger.warning("%s refuses us: %s", event["endpoint"].decode(), question)
 
     def close(self) -> None:
-        """End it."""
-        self._watched.monitor(None, 0)
-        self._events.close()
+        """End it; again, nothing."""
+        if not self._events.closed:
+            self._watched.monitor(None, 0)
+            self._events.close()
