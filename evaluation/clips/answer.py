@@ -42,7 +42,7 @@ def answer_clips(
     UserError
         If no narrator has narrated both clips of any pair.
     """
-    narrators = order_of(narrations.texts, [TRUE_PATCHES, *experiment.table.populations], CONTROLS)
+    narrators = order_of(narrations.texts, [TRUE_PATCHES, *experiment.populations], CONTROLS)
     effects = effects_of(mentions_of(experiment.pairs, schedule, narrations, narrators))
     if not effects:
         raise UserError(

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from contracts.clock import NS_PER_S
 from contracts.errors import UserError, listed
+from contracts.selection_text import label_of, topic_names
 from contracts.toml import read_toml
 from contracts.words import has_phrase, words_in
 from evaluation.narrations.pairs import mentions
@@ -98,6 +99,12 @@ class Experiment:
     def features(self) -> tuple[str, ...]:
         """Each feature once, in order of the file."""
         return tuple(dict.fromkeys(pair.feature for pair in self.pairs))
+
+    @property
+    def populations(self) -> tuple[str, ...]:
+        """The wanted populations, as their narrations name them."""
+        named = topic_names(self.table.populations)
+        return tuple(label_of(name, expression) for name, expression in named.items())
 
     @property
     def is_simulated(self) -> bool:

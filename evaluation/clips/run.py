@@ -95,8 +95,7 @@ def score_recorded(
         language_model = model or manifest.model.language_model.model_id
         narrate_files(narrations, schedule, frames, manifest, language_model)
         narrations.notes.append(f"true patches narrated by {language_model}")
-    wanted = experiment.table.populations
-    lacking = [name for name in wanted if name not in narrations.texts]
+    lacking = [name for name in experiment.populations if name not in narrations.texts]
     if lacking:
         narrations.notes.append(f"not narrated, though asked for: {', '.join(lacking)}")
     origin = f"Recorded: {journal}."

@@ -111,6 +111,12 @@ def test_a_drawn_pair_is_mentioned_by_the_caption_of_its_own_clip_alone(tmp_path
         assert not pair.mentions(absent), (pair.name, absent)
 
 
+def test_populations_are_called_what_their_narrations_call_them(tmp_path):
+    """Without the marks of a quoted name."""
+    experiment = _load(tmp_path, 'name = "a"\npopulations = ["all", \'area:"L2/3"\']' + PAIRS)
+    assert experiment.populations == ("all", "area:L2/3")
+
+
 def test_words_are_read_as_rules_on_narrations_read_them():
     """Plurals count, and what a sentence says to be absent does not."""
     assert is_mentioned(["car"], "Two cars drive away.")
