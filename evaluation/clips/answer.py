@@ -1,4 +1,4 @@
-"""The answer to an experiment: tables, figures, and sentences for who reads them."""
+"""The answer to an experiment: its tables, figures and findings."""
 
 from __future__ import annotations
 
