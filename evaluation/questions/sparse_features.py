@@ -250,9 +250,14 @@ def _unique(
                 [draws.ratio(found[c][:, feature]) for c in CONTROLS if c in found], axis=0
             )
             true = found[TRUE_PATCHES][:, [feature]]
+            slope = {
+                o: draws.ratio(slopes(found[o][:, [feature]], true)[:, 0])
+                for o in (*names, *CONTROLS)
+                if o in found
+            }
             slope_lead = leads(
-                np.stack([draws.ratio(slopes(found[o][:, [feature]], true)[:, 0]) for o in names]),
-                np.zeros(drawn.shape[1]),
+                np.stack([slope[o] for o in names]),
+                np.max([slope[c] for c in CONTROLS if c in found], axis=0),
             )
             rows.append(
                 {
