@@ -80,6 +80,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", required=True)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--sentence-model")
+    parser.add_argument(
+        "--rounds", type=int, default=N_ROUNDS, help="turns of each number of workers"
+    )
 
 
 class _Sweep:
@@ -90,7 +93,7 @@ class _Sweep:
         self._folder = folder
         self._n_runs = 0
         self.windows = 20 if options.is_quick else 400
-        self.n_rounds = 1 if options.is_quick else N_ROUNDS
+        self.n_rounds = 1 if options.is_quick else options.more["rounds"]
 
     def speed_up(self, workers: Sequence[int]) -> tuple[list[MeasuredRow], list[Figure]]:
         """Answer `fidelity` with each number of workers, in turns."""
