@@ -97,7 +97,8 @@ class Neurrate:
         self.process.send_signal(number)
 
     def summary(self) -> dict[str, Any]:
-        """Return what it wrote at its end."""
+        """Wait until it has ended; return what it wrote then."""
+        self.wait()
         return dict(json.loads(self.json.read_text()))
 
     def text(self) -> str:
