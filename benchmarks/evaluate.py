@@ -128,8 +128,9 @@ class _Sweep:
         if more["sentence_model"]:
             command += ["--sentence-model", more["sentence_model"]]
         run = _measured(command)
-        with closing(sqlite3.connect(out / STORE)) as store:
-            [[run.n_sentences]] = store.execute("SELECT count(*) FROM narrations")
+        if (out / STORE).exists():  # not every question narrates
+            with closing(sqlite3.connect(out / STORE)) as store:
+                [[run.n_sentences]] = store.execute("SELECT count(*) FROM narrations")
         return run
 
 
