@@ -96,15 +96,19 @@ class _Sweep:
         self.n_rounds = 1 if options.is_quick else options.more["rounds"]
 
     def speed_up(self, workers: Sequence[int]) -> tuple[list[MeasuredRow], list[Figure]]:
-        """Answer `fidelity` with each number of workers, in turns."""
+        """Answer the question with most narrations with each number of workers, in turns.
+
+        A worker needs some seconds to start, which a short sweep does not repay.
+        """
+        question = "fidelity" if self._options.is_quick else "scaling"
         runs: dict[int, list[CommandRun]] = {n: [] for n in workers}
         narrating: dict[int, list[float]] = {n: [] for n in workers}
         for _ in range(self.n_rounds):
             for n in workers:
-                runs[n].append(self.run("fidelity", n))
-                again = self.run("fidelity", n, again=True)
+                runs[n].append(self.run(question, n))
+                again = self.run(question, n, again=True)
                 narrating[n].append(runs[n][-1].seconds - again.seconds)
-        rows = [_row("fidelity", n, of) for n, of in runs.items()]
+        rows = [_row(question, n, of) for n, of in runs.items()]
         figures = []
         for n in workers:
             case, spent = f"{n} workers", np.array(narrating[n])
