@@ -98,6 +98,12 @@ GROUPS = {
             "score": Verb("triggers_command:score", "Score what rules fire at, on a recording."),
         },
     ),
+    "sessions": (
+        "Take several sessions together.",
+        {
+            "summarize": Verb("sessions_command:summarize", "Average results over sessions."),
+        },
+    ),
     "clips": (
         "Show pairs of clips that differ in one feature, and test what is narrated.",
         {

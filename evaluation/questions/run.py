@@ -11,6 +11,7 @@ from evaluation.questions.answer import Answer, write_answer
 from evaluation.questions.false_positives import false_positives
 from evaluation.questions.fidelity import fidelity
 from evaluation.questions.inputs import EvaluateRequest, EvaluationInputs, load_inputs
+from evaluation.questions.origin import origin_of, write_origin
 from evaluation.questions.page import PAGE, PageHead, write_page
 from evaluation.questions.populations import regions_and_types
 from evaluation.questions.scaling import scaling
@@ -60,6 +61,8 @@ def evaluate(request: EvaluateRequest, names: Sequence[str]) -> list[Answer]:
                 raise
             answer = Answer(name, f"{name}: not answered", (str(error).rstrip("."),), {})
         write_answer(answer, request.out)
+        if answer.tables:
+            write_origin(origin_of(inputs), request.out, name)
         answers.append(answer)
     model = inputs.manifest.model.language_model.model_id.rsplit("/", 1)[-1]
     head = PageHead(
