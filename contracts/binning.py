@@ -91,6 +91,12 @@ class BinRate:
         """Return the first nanosecond of a bin."""
         return -(-bin_index * self.period_ns // self.num)
 
+    def starts_ns(self, bins: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the first nanosecond of each bin."""
+        period, rest = np.divmod(bins, self.num)
+        starts: NDArray[np.int64] = period * self.period_ns - (-rest * self.period_ns // self.num)
+        return starts
+
 
 def bin_spikes(
     spike_time_ns: NDArray[np.int64],

@@ -102,6 +102,7 @@ GROUPS = {
         "Take several sessions together.",
         {
             "summarize": Verb("sessions_command:summarize", "Average results over sessions."),
+            "pool": Verb("sessions_command:pool", "Join data sets by the frame that was shown."),
         },
     ),
     "clips": (

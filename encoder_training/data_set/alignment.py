@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.binning import BinRate
 from contracts.errors import MisuseError, UserError
 from contracts.window import WindowSpec
 
@@ -113,12 +112,12 @@ def align(
     middle_ns = frame_start_ns[row] + (frame_stop_ns[row] - frame_start_ns[row]) // 2
     stop_bin = spec.rate.bin_of(middle_ns + spec.lag_ns)
     first_bin = stop_bin - spec.n_bins
-    shown = frame_at(frame_start_ns, frame_stop_ns, _starts_ns(spec.rate, stop_bin) - spec.lag_ns)
+    shown = frame_at(frame_start_ns, frame_stop_ns, spec.rate.starts_ns(stop_bin) - spec.lag_ns)
 
     earliest, latest = first_bin - margin_bins, stop_bin + margin_bins
     is_recorded = (earliest >= recorded_bins[0]) & (latest <= recorded_bins[1])
-    seen_from_ns = _starts_ns(spec.rate, earliest) - max(spec.lag_ns, 0)
-    seen_until_ns = _starts_ns(spec.rate, latest) - min(spec.lag_ns, 0)
+    seen_from_ns = spec.rate.starts_ns(earliest) - max(spec.lag_ns, 0)
+    seen_until_ns = spec.rate.starts_ns(latest) - min(spec.lag_ns, 0)
     block_start_ns, block_stop_ns = _blocks(frame_start_ns, frame_stop_ns, max_gap_ns, block)
     if blank_from_ns is not None:
         block_start_ns = np.minimum(block_start_ns, blank_from_ns)
@@ -170,7 +169,3 @@ def _touches(
     for start_ns, stop_ns in invalid_ns.tolist():
         touches |= (from_ns < stop_ns) & (until_ns > start_ns)
     return touches
-
-
-def _starts_ns(rate: BinRate, bins: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.array([rate.start_ns(int(bin_index)) for bin_index in bins], dtype=np.int64)

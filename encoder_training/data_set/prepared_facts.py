@@ -57,6 +57,18 @@ class MovieModel(_StrictFacts):
     """Frames that it has."""
 
 
+class SessionModel(_StrictFacts):
+    """A session whose units are in a pooled data set."""
+
+    session_id: str = Field(min_length=1)
+    """What its units' probes begin with."""
+    recording: str
+    """Name of the recording."""
+    n_units: int = Field(ge=1)
+    data_sha256: Sha256
+    """Of its own data set."""
+
+
 class DatasetModel(_StrictFacts):
     """The whole of ``dataset.json``."""
 
@@ -70,6 +82,8 @@ class DatasetModel(_StrictFacts):
     """Rate, bins and stride; its lag is where the search for the lag begins."""
     population: Annotated[list[UnitModel], Field(min_length=1, max_length=MAX_UNITS)]
     """The units, in the order of the columns of the counts."""
+    sessions: list[SessionModel] = []
+    """Of a pooled data set: whose the units are, session after session; the first one's times."""
     patch_grid: PatchGridModel
     language_model: LanguageModel
     """Whose vision tower made the patches."""
@@ -88,6 +102,12 @@ class DatasetModel(_StrictFacts):
     """What made it."""
 
 
+def content_of(model: DatasetModel, *, exclude: set[str] | None = None) -> dict[str, Any]:
+    """Return what ``dataset.json`` holds; sessions only of a pooled data set."""
+    unused = set() if model.sessions else {"sessions"}
+    return model.model_dump(mode="json", exclude=unused | (exclude or set()))
+
+
 def data_sha256_of(model: DatasetModel) -> str:
     """Return the sha256 that names the data set.
 
@@ -95,7 +115,7 @@ def data_sha256_of(model: DatasetModel) -> str:
     command, the options and the model's path, which may name the same data in other words.
     """
     other = {"options", "notes", "data_sha256", "model_folder", "command"}
-    content = model.model_dump(mode="json", exclude=other)
+    content = content_of(model, exclude=other)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -139,6 +159,12 @@ def load_facts(folder: Path) -> DatasetModel:
     if data_sha256_of(model) != model.data_sha256:
         raise DatasetError(
             folder, [f"data_sha256 is not that of the facts in {FACTS}; it was changed by hand"]
+        )
+    n_pooled = sum(session.n_units for session in model.sessions)
+    if model.sessions and n_pooled != len(model.population):
+        raise DatasetError(
+            folder,
+            [f"its sessions have {n_pooled} units, and the population {len(model.population)}"],
         )
     return model
 

@@ -7,6 +7,7 @@ and never loaded whole. No pickle anywhere.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ from encoder_training.data_set.prepared_facts import (
     DatasetModel,
     MovieModel,
     Option,
+    SessionModel,
+    content_of,
     data_sha256_of,
     load_facts,
 )
@@ -60,6 +63,7 @@ def write_prepared(
     notes: tuple[str, ...] = (),
     model_folder: str = "",
     command: str = "",
+    sessions: Sequence[SessionModel] = (),
 ) -> str:
     """Write a data set; counts and patches only if they are not there yet.
 
@@ -73,6 +77,8 @@ def write_prepared(
     number, movie : array, shape (n_shown,), int64, optional
         Frame number (-1: blank) and movie of each presentation; by default of those that show a
         target.
+    sessions : sequence of SessionModel
+        Of a pooled data set.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / COUNTS).exists():
@@ -95,6 +101,7 @@ def write_prepared(
             lag_ns=window.lag_ns,
         ),
         population=[UnitModel(**unit.labels) for unit in prepared.population.units],
+        sessions=list(sessions),
         patch_grid=PatchGridModel(rows=grid.rows, cols=grid.cols, dim=grid.dim),
         language_model=prepared.language_model,
         movies=[
@@ -109,7 +116,7 @@ def write_prepared(
         command=command,
     )
     model = model.model_copy(update={"data_sha256": data_sha256_of(model)})
-    write_json(folder / FACTS, model.model_dump(mode="json"))
+    write_json(folder / FACTS, content_of(model))
     return model.data_sha256
 
 
@@ -136,6 +143,15 @@ def load_prepared(folder: Path, *, check_hashes: bool = False) -> PreparedSet:
     if problems:
         raise DatasetError(folder, problems)
     return prepared
+
+
+def read_shown_frames(folder: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return movie and frame number of each presentation; -1 for a blank.
+
+    `load_prepared` has checked the files.
+    """
+    tensors = load_file(folder / PRESENTATIONS)
+    return tensors["movie"], tensors["number"]
 
 
 def _movies_of(frames: FrameTable) -> dict[str, int]:

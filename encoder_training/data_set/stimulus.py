@@ -91,8 +91,8 @@ def read_presented(
     _check_order(movies, movie, start_ns)
     counts = tuple(n_frames[name] for name in movies)
     _check_counts(movies, movie, number, counts)
-    is_shuffled = tuple(_is_shuffled(number[movie == row]) for row in range(len(movies)))
-    repeat, is_join = _repeats(movie, number, is_shuffled)
+    is_shuffled = tuple(is_shuffled_order(number[movie == row]) for row in range(len(movies)))
+    repeat, is_join = repeats(movie, number, is_shuffled)
     target_movie, target_number = _targets(counts, every)
     block = _blocks(start_ns, stop_ns, movie, table.block[rows], is_join)
     offset = np.cumsum([0, *(-(-n // every) for n in counts)])[:-1]
@@ -223,15 +223,19 @@ def _check_counts(
         raise UserError("\n".join(problems))
 
 
-def _is_shuffled(number: NDArray[np.int64]) -> bool:
+def is_shuffled_order(number: NDArray[np.int64]) -> bool:
+    """Say whether images with these numbers, in the order of their start, came in random order."""
     steps = np.diff(number[number >= 0])
     return bool(len(steps) and (steps < 0).mean() > SHUFFLED_SHARE)
 
 
-def _repeats(
+def repeats(
     movie: NDArray[np.int64], number: NDArray[np.int64], is_shuffled: tuple[bool, ...]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return each presentation's repeat, and whether one begins with it."""
+    """Return each presentation's repeat, and whether one begins with it.
+
+    `movie` is an index into `is_shuffled`.
+    """
     repeat = np.zeros(len(movie), dtype=np.int64)
     is_join = np.zeros(len(movie), dtype=np.bool_)
     for row, shuffled in enumerate(is_shuffled):

@@ -67,6 +67,7 @@ def test_edges_belong_to_the_later_bin(rate, bin_index):
     if rate.num <= rate.den * NS_PER_S:
         assert expected[0] == bin_index
     edges = np.array([start_ns, start_ns - 1])
+    assert rate.starts_ns(np.array([bin_index])).tolist() == [start_ns]
     assert [rate.bin_of(start_ns), rate.bin_of(start_ns - 1)] == expected
     assert rate.bin_of(edges).tolist() == expected
 
