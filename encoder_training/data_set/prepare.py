@@ -40,7 +40,7 @@ from encoder_training.frames.movies import Movie, find_movies, movies_in
 from encoder_training.frames.patch_store import OtherPatchesError, fill_patches, open_patches
 from encoder_training.pictures import check_matplotlib
 from stream_sources.recordings.open_source import open_source
-from stream_sources.recordings.optotagging import with_tagged_cells
+from stream_sources.recordings.optotagging import read_optotagging, with_tagged_cells
 from stream_sources.recordings.recording import RecordingSource
 from stream_sources.recordings.trains import TrainReader
 
@@ -145,7 +145,8 @@ def _build(
     population = source.population
     tagged: tuple[str, ...] = ()
     if options.cell_types == "optotagging":
-        population, note = with_tagged_cells(source.population, source.trains, source.light)
+        light = read_optotagging(options.recording)
+        population, note = with_tagged_cells(source.population, source.trains, light)
         tagged = (note,)
     plan = _without_data(options, source, population, presented, split)
     captions = known_captions(options.captions, source, plan.frames, presented.frame)

@@ -42,7 +42,6 @@ from stream_sources.recordings.nwb_spikes import (
     train_problems,
 )
 from stream_sources.recordings.nwb_tables import KnownUnits, read_unit_ids, read_units
-from stream_sources.recordings.optotagging import read_optotagging
 from stream_sources.recordings.recording import (
     Play,
     Recording,
@@ -209,7 +208,6 @@ def _read(
         trains=trains,
         presentations=read_presentations(file, tables, notes),
         invalid_ns=read_invalid_times(file, notes),
-        light=read_optotagging(file, notes),
         areas_from=known.areas_from,
         probes_from=known.probes_from,
         session_start_utc=_session_start(file),

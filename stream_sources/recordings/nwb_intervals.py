@@ -113,6 +113,15 @@ def required_times(table: Table, name: str) -> NDArray[np.float64]:
     return values
 
 
+def is_interval(start_s: NDArray[np.float64], stop_s: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Say which intervals end after they start, at times that the session clock can hold.
+
+    False for NaN.
+    """
+    far_s = MAX_SESSION_NS / NS_PER_S
+    return (np.abs(start_s) < far_s) & (np.abs(stop_s) < far_s) & (stop_s >= start_s)
+
+
 def _presentation_table(name: str, table: Table) -> Presentations:
     start_s, stop_s = required_times(table, "start_time"), required_times(table, "stop_time")
     frame, block = table.numbers("frame"), table.numbers("stimulus_block")
@@ -124,7 +133,7 @@ def _presentation_table(name: str, table: Table) -> Presentations:
     if row_id is None:
         row_id = np.arange(table.n_rows, dtype=np.float64)
     written = (start_s != 0) | (stop_s != 0)  # HDF5's fill value in unwritten rows
-    shown = _plausible(start_s) & _plausible(stop_s) & (stop_s >= start_s) & written
+    shown = is_interval(start_s, stop_s) & written
     if not shown.all():
         n_lost = int((~shown).sum())
         logger.warning(
@@ -142,11 +151,6 @@ def _presentation_table(name: str, table: Table) -> Presentations:
         caption=[(caption[row] or "")[:MAX_TEXT] for row in rows.tolist()] if caption else (),
         names=(name[:MAX_TEXT],),
     )
-
-
-def _plausible(seconds: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which times are numbers that the session clock can hold; False for NaN."""
-    return np.abs(seconds) < MAX_SESSION_NS / NS_PER_S
 
 
 def _whole(frame: NDArray[np.float64]) -> NDArray[np.float64]:

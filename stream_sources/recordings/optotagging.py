@@ -17,15 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.clock import NS_PER_S, seconds_to_ns
-from contracts.errors import UserError
+from contracts.errors import RecordingError, UserError
 from contracts.population import Population
 from contracts.selection_text import shown
+from stream_sources.recordings.nwb import open_nwb
 from stream_sources.recordings.nwb_columns import read_text
-from stream_sources.recordings.nwb_intervals import interval_table, required_times
+from stream_sources.recordings.nwb_intervals import interval_table, is_interval, required_times
 from stream_sources.recordings.nwb_links import UnreadableError, follow
 from stream_sources.recordings.trains import SpikeTrains
 
-TABLE = "processing/optotagging/optogenetic_stimulation"
+MODULE, TABLE = "processing/optotagging", "optogenetic_stimulation"
 GENOTYPE = "general/subject/genotype"
 
 NS_PER_MS = NS_PER_S // 1000
@@ -75,23 +76,37 @@ class Optotagging:
         return found.pop()
 
 
-def read_optotagging(file: h5py.File, notes: list[str]) -> Optotagging | None:
-    """Read the pulses of an NWB file; None if it has none, with a note if they cannot be used."""
-    try:
-        group = follow(file, "processing")
-        for name in TABLE.split("/")[1:-1]:
-            group = follow(group, name) if isinstance(group, h5py.Group) else None
-        if not isinstance(group, h5py.Group) or TABLE.rpartition("/")[2] not in group:
-            return None
-        table = interval_table(group, TABLE.rpartition("/")[2], notes)
-        start_ns = seconds_to_ns(np.nan_to_num(required_times(table, "start_time"), nan=-1.0))
-        stop_ns = seconds_to_ns(np.nan_to_num(required_times(table, "stop_time"), nan=-1.0))
-    except UnreadableError as error:
-        notes.append(f"the table {TABLE} is left out: {error}")
-        return None
+def read_optotagging(path: str) -> Optotagging | None:
+    """Read the pulses and the genotype of an NWB file; None if it has no table of pulses.
+
+    Raises
+    ------
+    RecordingError
+        If the file or the table cannot be read, or a pulse has no start and stop.
+    """
+    with open_nwb(path, None, with_spikes=False) as file:
+        try:
+            module = follow(file, MODULE)
+            if not isinstance(module, h5py.Group) or TABLE not in module:
+                return None
+            table = interval_table(module, TABLE, [])
+            start_s, stop_s = (required_times(table, f"{end}_time") for end in ("start", "stop"))
+        except UnreadableError as error:
+            raise RecordingError(path, f"the table {MODULE}/{TABLE}: {error}") from error
+        genotype = read_text(file, GENOTYPE)
+    broken = np.flatnonzero(~is_interval(start_s, stop_s))
+    if broken.size:
+        row = int(broken[0])
+        raise RecordingError(
+            path,
+            f"each pulse of light must have a stop that is not before its start, and {broken.size} "
+            f"of {len(start_s)} in {MODULE}/{TABLE} have none: row {row} is from {start_s[row]:g} "
+            f"to {stop_s[row]:g} s. Correct the table, or leave out --cell-types.",
+        )
+    start_ns, stop_ns = seconds_to_ns(start_s), seconds_to_ns(stop_s)
     # Within a nanosecond: seconds are float64, and a pulse of 9 ms is none of 10 ms.
     is_pulse = (stop_ns - start_ns > PULSE_NS[0] + 1) & (stop_ns - start_ns < PULSE_NS[1] - 1)
-    return Optotagging(np.sort(start_ns[is_pulse]), read_text(file, GENOTYPE))
+    return Optotagging(np.sort(start_ns[is_pulse]), genotype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,8 +149,8 @@ def with_tagged_cells(
     if light is None or n_pulses < FEWEST_PULSES:
         raise UserError(
             f"--cell-types optotagging needs {FEWEST_PULSES} pulses of light of 9 to 20 ms or more "
-            f"in {TABLE}, and the recording has {n_pulses}. Leave it out: cell types then are "
-            "those of a column, if there is one."
+            f"in {MODULE}/{TABLE}, and the recording has {n_pulses}. Leave it out: cell types then "
+            "are those of a column, if there is one."
         )
     cell_type = light.cell_type
     found = answers(trains, light.start_ns)

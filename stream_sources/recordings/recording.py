@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,6 @@ from stream_sources.recordings.presentations import Presentations
 from stream_sources.recordings.trains import SpikeTrains, walk_blocks
 from stream_sources.recordings.unit_filter import parse_units
 from stream_sources.source import cut_batches, new_run
-
-if TYPE_CHECKING:
-    from stream_sources.recordings.optotagging import Optotagging
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +50,6 @@ class Recording:
         When session time was zero, as in `Hello`; empty where the file does not state it.
     table : str
         How the unit table was made, as in `Hello`.
-    light : Optotagging or None
-        Pulses that drive the cells of one type, where there are any.
     notes : tuple of str
         What was left out or is in doubt.
     """
@@ -71,7 +66,6 @@ class Recording:
     sampling_rate: str = ""
     session_start_utc: str = ""
     table: str = ""
-    light: Optotagging | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -120,7 +114,6 @@ class RecordingSource:
         self.areas_from, self.probes_from = recording.areas_from, recording.probes_from
         self.sampling_rate = recording.sampling_rate
         self.session_start_utc, self.table = recording.session_start_utc, recording.table
-        self.light = recording.light
         self.notes = recording.notes
         for note in recording.notes:
             logger.warning("recording read in part", extra={"note": note, "recording": self.label})

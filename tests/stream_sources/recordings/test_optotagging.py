@@ -10,9 +10,16 @@ import numpy as np
 import pytest
 
 from contracts.clock import NS_PER_S
-from contracts.errors import UserError
+from contracts.errors import RecordingError, UserError
+from contracts.population import Population
 from stream_sources.recordings.nwb import NwbSource
-from stream_sources.recordings.optotagging import TABLE, answers, with_tagged_cells
+from stream_sources.recordings.optotagging import (
+    MODULE,
+    TABLE,
+    answers,
+    read_optotagging,
+    with_tagged_cells,
+)
 from stream_sources.recordings.trains import SpikeTrains
 from tests.support.nwb_files import write_units
 
@@ -41,22 +48,29 @@ def _write(path: Path, trains, *, genotype: str = SST, pulses=PULSES_S, width_s:
         if genotype:
             file["general/subject/genotype"] = genotype
         if pulses is not None:
-            table = file.create_group(TABLE)
+            table = file.create_group(f"{MODULE}/{TABLE}")
             # Others beside them: shorter pulses, and trains, which are not of the rule
             table["start_time"] = np.concatenate([pulses, pulses + 0.5, pulses + 1])
             widths = np.repeat([width_s, 0.005, 0.4], len(pulses))
             table["stop_time"] = table["start_time"][:] + widths
             table["id"] = np.arange(3 * len(pulses))
-    return NwbSource(str(path))
+    return path
+
+
+def _tagged(path: Path) -> tuple[Population, str]:
+    source = NwbSource(str(path))
+    return with_tagged_cells(source.population, source.trains, read_optotagging(str(path)))
 
 
 def test_units_that_answer_are_of_the_line(tmp_path: Path):
     """Only these have a type, also where a column has another; the sentence counts them."""
-    source = _write(tmp_path / "day.nwb", _trains(answers=TAGGED))
-    population, note = with_tagged_cells(source.population, source.trains, source.light)
+    path = _write(tmp_path / "day.nwb", _trains(answers=TAGGED))
+    population, note = _tagged(path)
     types = [unit.cell_type for unit in population.units]
     assert types == ["SST" if unit in TAGGED else "" for unit in range(N_UNITS)]
-    assert [unit.key for unit in population.units] == [u.key for u in source.population.units]
+    assert [unit.key for unit in population.units] == [
+        u.key for u in NwbSource(str(path)).population.units
+    ]
     assert note.startswith("2 of 6 units answer 30 pulses of light")
     assert "30 ms before the pulses, in the dark, there are 0 of " in note
 
@@ -64,7 +78,7 @@ def test_units_that_answer_are_of_the_line(tmp_path: Path):
 def test_the_rule_is_that_of_allensdk(tmp_path: Path):
     """Rates recounted in plain numpy."""
     trains = _trains(answers=TAGGED)
-    source = _write(tmp_path / "day.nwb", trains)
+    path = _write(tmp_path / "day.nwb", trains)
 
     def rate(train, start_s: float, stop_s: float) -> float:
         inside = [
@@ -74,8 +88,9 @@ def test_the_rule_is_that_of_allensdk(tmp_path: Path):
         return float(np.mean(inside)) / (stop_s - start_s)
 
     expected = [rate(t, 0.001, 0.009) / (rate(t, -0.010, -0.002) + 1) > 2 for t in trains]
-    assert source.light is not None
-    assert answers(source.trains, source.light.start_ns).by_ratio.tolist() == expected
+    light = read_optotagging(str(path))
+    assert light is not None
+    assert answers(NwbSource(str(path)).trains, light.start_ns).by_ratio.tolist() == expected
 
 
 def test_units_that_answer_by_accident_have_no_type():
@@ -93,9 +108,9 @@ def test_units_that_answer_by_accident_have_no_type():
 def test_an_artefact_of_the_light_tags_nobody(tmp_path: Path):
     """Spikes of the first millisecond do not count."""
     trains = _trains(answers=TAGGED, window_s=(0.0, 0.0008))
-    source = _write(tmp_path / "day.nwb", trains)
+    path = _write(tmp_path / "day.nwb", trains)
     with pytest.raises(UserError, match="no unit answers the 30 pulses"):
-        with_tagged_cells(source.population, source.trains, source.light)
+        _tagged(path)
 
 
 @pytest.mark.parametrize(
@@ -111,28 +126,45 @@ def test_an_artefact_of_the_light_tags_nobody(tmp_path: Path):
 )
 def test_what_tells_no_cell_type_is_refused(tmp_path: Path, how, problem):
     """The sentence says what was found, and what to do without it."""
-    source = _write(tmp_path / "day.nwb", _trains(answers=TAGGED), **how)
+    path = _write(tmp_path / "day.nwb", _trains(answers=TAGGED), **how)
     with pytest.raises(UserError, match=r"eave (it )?out") as error:
-        with_tagged_cells(source.population, source.trains, source.light)
+        _tagged(path)
     assert problem in str(error.value)
 
 
-def test_a_broken_table_is_a_note(tmp_path: Path):
-    """The recording is read all the same."""
-    path = tmp_path / "day.nwb"
-    _write(path, _trains(answers=()), pulses=None)
+def test_a_table_without_stops_is_refused(tmp_path: Path):
+    """Where cell types are asked for; the recording is read all the same."""
+    path = _write(tmp_path / "day.nwb", _trains(answers=()), pulses=None)
     with h5py.File(path, "a") as file:
-        file.create_group(TABLE)["start_time"] = PULSES_S
-    source = NwbSource(str(path))
-    assert source.light is None
-    assert any(TABLE in note for note in source.notes)
+        file.create_group(f"{MODULE}/{TABLE}")["start_time"] = PULSES_S
+    assert NwbSource(str(path)).notes == ()
+    with pytest.raises(RecordingError, match=f"{MODULE}/{TABLE}: it has no stop_time"):
+        read_optotagging(str(path))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "row"),
+    [
+        ("start_time", np.nan, "from nan to 54.01 s"),
+        ("stop_time", np.nan, "from 54 to nan s"),
+        ("start_time", -np.inf, "from -inf to 54.01 s"),
+        ("stop_time", np.inf, "from 54 to inf s"),
+        ("stop_time", 53.9, "from 54 to 53.9 s"),
+    ],
+)
+def test_a_pulse_without_start_and_stop_is_refused(tmp_path: Path, column, value, row):
+    """It is not taken for one of another length; the sentence has the first such row."""
+    path = _write(tmp_path / "day.nwb", _trains(answers=TAGGED))
+    with h5py.File(path, "a") as file:
+        file[f"{MODULE}/{TABLE}/{column}"][2] = value
+    with pytest.raises(RecordingError, match=f"1 of 90 .* row 2 is {row}"):
+        read_optotagging(str(path))
 
 
 def test_a_file_of_the_allen_layout(real_recordings: Path):
     """Its three tagged units, and no other."""
     path = real_recordings / "allen_layout" / "allen_like_core2.2.2.nwb"
-    source = NwbSource(str(path))
     truth = json.loads(path.with_suffix(".json").read_text())["units"]
     expected = {str(unit["id"]) for unit in truth if unit["tagged"]}
-    population, _ = with_tagged_cells(source.population, source.trains, source.light)
+    population, _ = _tagged(path)
     assert {unit.unit_id for unit in population.units if unit.cell_type == "SST"} == expected
