@@ -162,6 +162,20 @@ def alignments(positions: Positions, *, seed: int = 0) -> NDArray[np.int64]:
     return orders
 
 
+def out_of_place(
+    positions: Positions, minimal_lags: Sequence[int], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return the positions after each movie is shifted by a random lag, shape (n_positions,).
+
+    By its minimal lag or more in either direction; a movie too short for that stays as it is.
+    """
+    order = np.arange(len(positions))
+    for rows, lag in zip(positions.movies, minimal_lags, strict=True):
+        if len(rows) >= 2 * lag:
+            order[rows] = np.roll(rows, int(rng.integers(lag, len(rows) - lag + 1)))
+    return order
+
+
 def p_value(value: float, every: NDArray[np.float64]) -> float:
     """Return the share of alignments that give as much as the true one, which counts itself.
 
@@ -171,6 +185,18 @@ def p_value(value: float, every: NDArray[np.float64]) -> float:
     scale = max(1.0, float(np.abs(every).max()))
     others = np.count_nonzero(every >= value - 1e-9 * scale)
     return min(1.0, max(1, int(others)) / len(every))
+
+
+def is_discovered(p: Sequence[float] | NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Say which hypotheses are rejected at `LEVEL` false discoveries; none without p."""
+    from scipy.stats import false_discovery_control
+
+    values = np.array(p, np.float64)
+    known = np.flatnonzero(~np.isnan(values))
+    found: NDArray[np.bool_] = np.zeros(len(values), np.bool_)
+    if known.size:
+        found[known] = false_discovery_control(values[known]) <= LEVEL
+    return found
 
 
 def naive_p(table: NDArray[np.float64], *, seed: int = 0, n_draws: int = 999) -> float:

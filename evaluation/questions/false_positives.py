@@ -24,6 +24,7 @@ from evaluation.questions.chance import (
     block_length,
     correlation_table,
     naive_p,
+    out_of_place,
     shift_test,
 )
 from evaluation.questions.false_positives_figure import draw_rates
@@ -132,12 +133,7 @@ def _nulls(inputs: EvaluationInputs) -> dict[str, Labels]:
     positions, shown = inputs.positions, inputs.caption_vectors
 
     def shifted(rng: np.random.Generator) -> NDArray[np.float64]:
-        order = np.arange(len(positions))
-        for rows, lag in zip(positions.movies, inputs.minimal_lags, strict=True):
-            n = len(rows)
-            if n >= 2 * lag:
-                order[rows] = np.roll(rows, int(rng.integers(lag, n - lag + 1)))
-        return shown[order]
+        return shown[out_of_place(positions, inputs.minimal_lags, rng)]
 
     def out_of_order(rng: np.random.Generator) -> NDArray[np.float64]:
         return shown[rng.permutation(len(positions))]

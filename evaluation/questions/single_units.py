@@ -19,7 +19,7 @@ from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.caption_scores.scoring import CaptionScores
 from evaluation.questions import single_units_figures as figures
 from evaluation.questions.answer import Answer, Row, with_interval
-from evaluation.questions.chance import LEVEL, ShiftTest, alignments
+from evaluation.questions.chance import LEVEL, ShiftTest, alignments, is_discovered
 from evaluation.questions.fidelity import score_narrators
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.narration_store import Source
@@ -116,18 +116,6 @@ def single_units(inputs: EvaluationInputs) -> Answer:
         ),
         pages={"cards": cards_page(inputs, informed, statements)},
     )
-
-
-def is_discovered(p: Sequence[float]) -> NDArray[np.bool_]:
-    """Say which hypotheses are rejected at `LEVEL` false discoveries; none without p."""
-    from scipy.stats import false_discovery_control
-
-    values = np.array(p, np.float64)
-    known = np.flatnonzero(~np.isnan(values))
-    found: NDArray[np.bool_] = np.zeros(len(values), np.bool_)
-    if known.size:
-        found[known] = false_discovery_control(values[known]) <= LEVEL
-    return found
 
 
 def _narrate(

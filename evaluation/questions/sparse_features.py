@@ -20,7 +20,7 @@ from evaluation.progress import report
 from evaluation.questions import sparse_features_figures as figures
 from evaluation.questions.answer import Answer, Row, with_interval
 from evaluation.questions.apart import random_divisions
-from evaluation.questions.chance import block_draws, block_length
+from evaluation.questions.chance import block_draws, block_length, out_of_place
 from evaluation.questions.feature_activations import (
     TrainedFeatures,
     activations,
@@ -324,9 +324,7 @@ def _shifted(inputs: EvaluationInputs, found: Activations, one: ComparedKind, nu
     """Count features that are unique by following after each movie is shifted, by a random lag."""
     positions = inputs.positions
     rng = np.random.default_rng([inputs.request.seed, SHIFTED_STREAM, number])
-    order = np.arange(len(positions))
-    for rows, lag in zip(positions.movies, inputs.minimal_lags, strict=True):
-        order[rows] = np.roll(rows, int(rng.integers(lag, max(lag + 1, len(rows) - lag + 1))))
+    order = out_of_place(positions, inputs.minimal_lags, rng)
     true = mean_of(found[TRUE_PATCHES], positions)[order][positions.of_window]
     of_kind = {name: found[name] for name in one.names}
     controls = [found[name] for name in CONTROLS if name in found]

@@ -21,10 +21,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
 from contracts.errors import UserError
-from evaluation.questions.chance import LEVEL, Positions, correlation_tests
+from evaluation.questions.chance import LEVEL, Positions, correlation_tests, is_discovered
 
 N_PERMUTATIONS = 999
 BLOCK_LAGS = 2
@@ -157,11 +156,7 @@ def following(
     r, p = correlation_tests(
         mean_of(activations, positions), mean_of(shown, positions), positions, seed=seed
     )
-    known = ~np.isnan(p)
-    follows = np.zeros(len(p), np.bool_)
-    if known.any():
-        follows[known] = (false_discovery_control(p[known]) <= LEVEL) & (r[known] > 0)
-    return r, p, follows
+    return r, p, is_discovered(p) & (r > 0)
 
 
 def mean_of(values: NDArray[np.float64], positions: Positions) -> NDArray[np.float64]:

@@ -10,8 +10,13 @@ from scipy.signal import lfilter
 from scipy.stats import binom
 
 from contracts.population import Population, Unit
-from evaluation.questions.chance import Positions, alignments, block_draws, shift_test
-from evaluation.questions.single_units import is_discovered
+from evaluation.questions.chance import (
+    Positions,
+    alignments,
+    block_draws,
+    is_discovered,
+    shift_test,
+)
 from evaluation.questions.single_units_decoding import PatchComponents, choose_units
 from evaluation.questions.single_units_words import (
     Statements,
