@@ -99,13 +99,11 @@ def _of_random_units(
         next(iter(sets.values())).n_units,
         seed=inputs.request.seed,
     )
-    narrated = inputs.narrate([one for division in divisions for one in division], windows=windows)
+    parts = [one for division in divisions for one in division]
+    vectors = inputs.sentences.of(inputs.narrate(parts, windows=windows))
     values = []
     for division in divisions:
-        vectors = [
-            inputs.sentences.vectors([one.text for one in narrated[part.name]]) for part in division
-        ]
-        leads = pair_leads(vectors)
+        leads = pair_leads([vectors[part.name] for part in division])
         values += [float(apart(leads, at).mean()) for at in range(len(division))]
     return np.array(values)
 

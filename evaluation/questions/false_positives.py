@@ -48,8 +48,7 @@ Labels = Callable[[np.random.Generator], NDArray[np.float64]]
 
 def false_positives(inputs: EvaluationInputs, *, n_shuffles: int = N_SHUFFLES) -> Answer:
     """Answer the question, on the narrations of all units, and of more and more of them."""
-    narrated = inputs.narrate([inputs.selections["all"]])["all"]
-    vectors = inputs.sentences.vectors([one.text for one in narrated])
+    vectors = inputs.sentences.of(inputs.narrate([inputs.selections["all"]]))["all"]
     nulls, growth = _nulls(inputs), _growth(inputs)
     rejected: dict[tuple[str, str], list[bool]] = {}
     with ProgressBar(total=n_shuffles * len(nulls), desc="shuffling", unit="shuffle") as bar:
@@ -120,13 +119,11 @@ def _growth(inputs: EvaluationInputs) -> Growth | None:
     sets = unit_sets(inputs.manifest.population, every, seed=inputs.request.seed)
     weights = slope_weights(sorted(sets))
     windows = thinned(np.arange(len(inputs.windows.rows)), MOST_WINDOWS)
-    narrated = inputs.narrate([sets[size][0] for size in sorted(sets)], windows=windows)
-    vectors = sum(
-        weight * inputs.sentences.vectors([one.text for one in narrated[sets[size][0].name]])
-        for weight, size in zip(weights, sorted(sets), strict=True)
-    )
+    one_order = [sets[size][0] for size in sorted(sets)]
+    vectors = inputs.sentences.of(inputs.narrate(one_order, windows=windows))
+    summed = sum(w * vectors[one.name] for w, one in zip(weights, one_order, strict=True))
     at = np.unique(inputs.positions.of_window[windows])
-    return Growth(np.asarray(vectors), inputs.positions_of(windows), at)
+    return Growth(np.asarray(summed), inputs.positions_of(windows), at)
 
 
 def _nulls(inputs: EvaluationInputs) -> dict[str, Labels]:

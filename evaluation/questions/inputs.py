@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -91,6 +91,10 @@ class VectorCache:
         has_words = np.array([bool(text.strip()) for text in texts])
         vectors: NDArray[np.float64] = self.encode(list(texts)).astype(np.float64)
         return np.where(has_words[:, np.newaxis], vectors, 0.0)
+
+    def of(self, narrated: Mapping[str, Sequence[Narrated]]) -> dict[str, NDArray[np.float64]]:
+        """Return the same of narrations, by the name of what narrated."""
+        return {name: self.vectors([one.text for one in of]) for name, of in narrated.items()}
 
 
 @dataclass(eq=False)

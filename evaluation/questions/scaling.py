@@ -97,20 +97,15 @@ def scaling(inputs: EvaluationInputs) -> Answer:
     sets = {name: unit_sets(population, one, seed=seed) for name, one in groups.items()}
     windows = thinned(np.arange(len(inputs.windows.rows)), MOST_WINDOWS)
     every = [one for of in sets.values() for orders in of.values() for one in orders]
-    narrated = inputs.narrate(every, windows=windows)
-    vectors = {
-        name: inputs.sentences.vectors([one.text for one in of]) for name, of in narrated.items()
-    }
+    vectors = inputs.sentences.of(inputs.narrate(every, windows=windows))
     nearest = inputs.narrate([inputs.selections["all"]], backend="retrieval", windows=windows)
     true = inputs.narrate([TRUE_PATCHES], windows=windows)
     scaled = _scaled(inputs, windows)
     lengths = [block_length(scaled.positions.mean(scaled.lead(v))) for v in vectors.values()]
     length = max(inputs.positions_of_group / 2, float(np.quantile(lengths, 0.9)))
     draws = block_draws(scaled.positions, length, seed=seed)
-    base, most = (
-        draws.ratio(scaled.lead(inputs.sentences.vectors([one.text for one in of])))
-        for of in (nearest["all"], true[TRUE_PATCHES])
-    )
+    fixed = inputs.sentences.of({**nearest, **true})
+    base, most = (draws.ratio(scaled.lead(fixed[name])) for name in ("all", TRUE_PATCHES))
     levels = Levels(interval(base), interval(most))
     fits = [_fit(name, of, vectors, scaled, draws, base) for name, of in sets.items()]
     compared = _compare_trained(inputs, sets["all"], vectors, scaled, draws, base)
@@ -178,7 +173,7 @@ def _compare_trained(
     some = {size: of_size[:N_TRAINED_ORDERS] for size, of_size in sets.items()}
     subsets = [one for size in sorted(some)[:-1] for one in some[size]]
     narrated = narrate_trained(inputs, run, subsets, scaled.windows)
-    own = {n: inputs.sentences.vectors([one.text for one in of]) for n, of in narrated.items()}
+    own = inputs.sentences.of(narrated)
     masked = _fit("all", some, vectors, scaled, draws, baseline)
     trained = _fit("all", some, {**vectors, **own}, scaled, draws, baseline)
     return Comparison(replace(trained, encoder="trained"), masked)
