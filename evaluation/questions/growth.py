@@ -31,15 +31,23 @@ class Fit:
     sizes: tuple[int, ...]
     means: NDArray[np.float64]  # (n_sizes, 1 + n_draws): the lead, then of draws of frames, orders
     slopes: NDArray[np.float64]  # (1 + n_draws,)
-    leads: Mapping[int, Interval]  # By size, the mean over orders
     of_orders: Mapping[int, Sequence[float]]
-    slope: Interval  # For ten times as many units
     line: Mapping[int, Interval]  # The fitted lead at each size
     off_line: tuple[int, ...]  # Sizes whose lead is not on the line, by the same draws
     crossing: Interval  # Units at which the line meets the nearest caption
     test: ShiftTest  # Of the slope
     null: tuple[float, float]  # Where 95 % of the shifts of the largest set's lead lie
     encoder: str = "masked"  # Or "trained", one for each subset
+
+    @property
+    def leads(self) -> dict[int, Interval]:
+        """By size, the mean over orders."""
+        return {size: interval(mean) for size, mean in zip(self.sizes, self.means, strict=True)}
+
+    @property
+    def slope(self) -> Interval:
+        """For ten times as many units."""
+        return interval(self.slopes)
 
 
 @dataclass(frozen=True, slots=True)
