@@ -135,10 +135,7 @@ def _compare_all(inputs: EvaluationInputs, found: Activations) -> list[ComparedK
 
 
 def _compare(
-    inputs: EvaluationInputs,
-    kind: str,
-    of_kind: Activations,
-    found: Activations,
+    inputs: EvaluationInputs, kind: str, of_kind: Activations, found: Activations
 ) -> ComparedKind:
     """Compare populations; `found` has the controls and the true patches."""
     positions, seed = inputs.positions, inputs.request.seed
@@ -204,10 +201,7 @@ def _count(one: ComparedKind, at: int, labels: FeatureLabels) -> dict[str, int]:
 
 
 def _counts(
-    one: ComparedKind,
-    labels: FeatureLabels,
-    drawn: Sequence[Mapping[str, int]],
-    n_units: int,
+    one: ComparedKind, labels: FeatureLabels, drawn: Sequence[Mapping[str, int]], n_units: int
 ) -> list[Row]:
     rows: list[Row] = []
     for at, name in enumerate(one.names):
@@ -241,34 +235,25 @@ def _unique(
     draws: Draws,
     labels: FeatureLabels,
 ) -> list[Row]:
-    names = one.names
+    compared = [name for name in (*one.names, *CONTROLS) if name in found]
     rows: list[Row] = []
-    for at, name in enumerate(names):
+    for at, name in enumerate(one.names):
         for feature in one.features(at):
-            drawn = np.stack([draws.ratio(found[other][:, feature]) for other in names])
-            floor = np.max(
-                [draws.ratio(found[c][:, feature]) for c in CONTROLS if c in found], axis=0
-            )
+            values = {of: found[of][:, [feature]] for of in compared}
             true = found[TRUE_PATCHES][:, [feature]]
-            slope = {
-                o: draws.ratio(slopes(found[o][:, [feature]], true)[:, 0])
-                for o in (*names, *CONTROLS)
-                if o in found
-            }
-            slope_lead = leads(
-                np.stack([slope[o] for o in names]),
-                np.max([slope[c] for c in CONTROLS if c in found], axis=0),
-            )
+            mean, lead = _drawn(values, one.names, draws)
+            parts = {of: slopes(its, true) for of, its in values.items()}
+            _, slope_lead = _drawn(parts, one.names, draws)
             rows.append(
                 {
                     "population": name,
                     "feature": feature,
                     "about": labels.names[feature],
                     "by": " and ".join(m for m in MEASURES if one.unique(m)[at, feature]),
-                    "mean": float(drawn[at, 0]),
-                    **with_interval("z", interval(z_scores(drawn)[at])),
-                    **with_interval("lead", interval(leads(drawn, floor)[at])),
-                    "largest_in_draws": float((leads(drawn, floor)[at, 1:] > 0).mean()),
+                    "mean": float(mean[at, 0]),
+                    **with_interval("z", interval(z_scores(mean)[at])),
+                    **with_interval("lead", interval(lead[at])),
+                    "largest_in_draws": float((lead[at, 1:] > 0).mean()),
                     "p": float(one.by[MAGNITUDE].p[at, feature]),
                     "slope": float(one.by[FOLLOWING].mean[at, feature]),
                     **with_interval("slope_lead", interval(slope_lead[at])),
@@ -282,6 +267,19 @@ def _unique(
                 }
             )
     return rows
+
+
+def _drawn(
+    values: Mapping[str, NDArray[np.float64]], names: Sequence[str], draws: Draws
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean of one feature in each population, and its lead, in the data and in draws.
+
+    `values`, of shape (n_windows, 1), are those of the populations and the controls, over the
+    largest of which a lead is too. Both results are of shape (n, 1 + n_draws).
+    """
+    drawn = {name: draws.ratio(of[:, 0]) for name, of in values.items()}
+    mean = np.stack([drawn[name] for name in names])
+    return mean, leads(mean, np.max([drawn[name] for name in CONTROLS if name in drawn], axis=0))
 
 
 def _shuffles(
@@ -322,15 +320,14 @@ def _shuffles(
 
 def _shifted(inputs: EvaluationInputs, found: Activations, one: ComparedKind, number: int) -> int:
     """Count features that are unique by following after each movie is shifted, by a random lag."""
-    positions = inputs.positions
-    rng = np.random.default_rng([inputs.request.seed, SHIFTED_STREAM, number])
+    positions, seed = inputs.positions, inputs.request.seed
+    rng = np.random.default_rng([seed, SHIFTED_STREAM, number])
     order = out_of_place(positions, inputs.minimal_lags, rng)
     true = mean_of(found[TRUE_PATCHES], positions)[order][positions.of_window]
     of_kind = {name: found[name] for name in one.names}
     controls = [found[name] for name in CONTROLS if name in found]
     block = name_blocks(positions, inputs.minimal_lags)
-    shifted = _by_following(of_kind, controls, true, block, seed=inputs.request.seed)
-    seed = inputs.request.seed
+    shifted = _by_following(of_kind, controls, true, block, seed=seed)
     return sum(
         int((is_unique & following(found[name], true, positions, seed=seed)[2]).sum())
         for name, is_unique in zip(one.names, shifted.is_unique, strict=True)

@@ -17,12 +17,11 @@ from encoder_training.data_set.prepared_facts import load_facts
 from encoder_training.frames.movies import Movie, find_movies, read_frames
 from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.questions.answer import AnswerFigure, Row, p_text
-from evaluation.questions.chance import Positions
 from evaluation.questions.feature_facts import FeatureLabels
 from evaluation.questions.fidelity_figures import CONTROL, INK, NULL, SHOWN
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.populations import KINDS
-from evaluation.questions.unique_features import slopes, z_scores
+from evaluation.questions.unique_features import mean_of, slopes, z_scores
 
 if TYPE_CHECKING:
     from evaluation.questions.sparse_features import ComparedKind
@@ -166,16 +165,6 @@ def _map(
     left.set_yticks(range(len(features)), [_name(feature, labels) for feature in features])
 
 
-def _standard(values: NDArray[np.float64], positions: Positions) -> NDArray[np.float64]:
-    """Return activations of windows by position, in standard deviations; zeros for constants."""
-    mean = positions.table(values) / positions.n_windows[:, np.newaxis]
-    spread = mean.std(axis=0)
-    scaled: NDArray[np.float64] = (mean - mean.mean(axis=0)) / np.where(
-        spread > 1e-9, spread, np.inf
-    )
-    return scaled
-
-
 def _first(shown: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the first feature of each population."""
     return list({at: (at, feature) for at, feature in reversed(shown)}.values())[::-1]
@@ -192,15 +181,15 @@ def _traces(
     first = _first(shown)
     panels = figure.subplots(len(first), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (at, feature) in zip(panels, first, strict=True):
-        column = [feature]
-        others = [name for name in one.names if name != one.names[at]]
-        for name in (*others, "silent"):
-            if name in found:
-                values = _standard(found[name][:, column], inputs.positions)
-                style = "--" if name == "silent" else "-"
-                axes.plot(values, color=NULL, linewidth=0.8, linestyle=style)
-        true = _standard(found[TRUE_PATCHES][:, column], inputs.positions)
-        own = _standard(found[one.names[at]][:, column], inputs.positions)
+        traces = {
+            name: z_scores(mean_of(found[name][:, [feature]], inputs.positions))
+            for name in (*one.names, "silent", TRUE_PATCHES)
+            if name in found
+        }
+        true, own = traces.pop(TRUE_PATCHES), traces.pop(one.names[at])
+        for name, values in traces.items():
+            style = "--" if name == "silent" else "-"
+            axes.plot(values, color=NULL, linewidth=0.8, linestyle=style)
         axes.plot(true, color=SHOWN, linewidth=0.9)
         axes.plot(own, color=INK, linewidth=0.9)
         r = f"r = {one.r[at, feature]:.2f}, {p_text(float(one.p[at, feature]))}"
