@@ -4,6 +4,10 @@ F1 is the sum of 2 tp over the sum of 2 tp + fp + fn, an accuracy the sum of cor
 the sum of questions. So one bootstrap over scenes, drawn once, serves all scores, and two
 populations that saw the same scenes are compared on the same draws. The bootstrap itself is that of
 `encoder_training.evaluation.bootstrap`; here each scene is a group of its own.
+
+References
+----------
+Wilson, Journal of the American Statistical Association 22, 1927: interval of a rate.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ from contracts.errors import MisuseError
 from encoder_training.evaluation.bootstrap import Draws, Interval, draw_groups, interval
 
 N_DRAWS = 10_000  # Enough for the 2.5 % and 97.5 % points to be stable in the second decimal place
+
+Z = 1.959964  # Of a 95 % interval
 
 DRAWS_STREAM, DERANGEMENTS_STREAM = 1, 2
 """Random streams of a seed: the draws and the derangements must not depend on each other."""
@@ -109,6 +115,15 @@ def pooled(tallies: Sequence[Tally]) -> Tally:
         np.sum([tally.denominator for tally in tallies], axis=0),
         float(np.mean([tally.chance for tally in tallies])),
     )
+
+
+def rate_interval(rates: NDArray[np.float64]) -> Interval:
+    """Return the mean of rates, each that of one draw, with Wilson's 95 % interval."""
+    n, rate = len(rates), float(rates.mean())
+    middle = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2))
+    # Exactly at the ends, which sums of rounded numbers miss.
+    return Interval(rate, middle - half if rate > 0 else 0.0, middle + half if rate < 1 else 1.0)
 
 
 def corrected(value: float, chance: float) -> float:

@@ -7,10 +7,11 @@ from functools import partial
 
 from contracts.errors import UserError
 from contracts.population import CONTROLS
+from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.clips.effects import Effect, SwappedLabels, effects_of, mentions_of, swapped
 from evaluation.clips.experiment import Experiment
 from evaluation.clips.figures import draw_effects, draw_power
-from evaluation.clips.narrations import TRUE_PATCHES, ClipNarrations, order_of
+from evaluation.clips.narrations import ClipNarrations, order_of
 from evaluation.clips.power import (
     ENOUGH,
     GIVEN,
@@ -23,7 +24,7 @@ from evaluation.clips.power import (
 from evaluation.clips.schedule import Presentation
 from evaluation.clips.statistics import LEVEL
 from evaluation.questions.answer import Answer, AnswerFigure, Row, p_text, with_interval
-from evaluation.questions.false_positives import wilson
+from evaluation.questions.false_positives import rejection_rate
 
 LOWER_END = "lower end of its interval"
 """What to plan for with caution: an effect that is large by chance is seen too."""
@@ -147,12 +148,11 @@ def _false_rows(effects: Sequence[Effect], labels: SwappedLabels) -> list[Row]:
                 "feature": one.feature,
                 "narrator": one.narrator,
                 "mean_difference": float(mean),
-                **wilson(int(is_rejected.sum()), len(is_rejected)),
+                **rejection_rate(is_rejected),
             }
         )
-    n_any = int(labels.any_holm.sum())
     every = {"feature": "any", "narrator": "any, corrected", "mean_difference": float("nan")}
-    return [every | wilson(n_any, len(labels.any_holm)), *rows]
+    return [every | rejection_rate(labels.any_holm), *rows]
 
 
 def _pair_rows(experiment: Experiment, effects: Sequence[Effect]) -> list[Row]:

@@ -13,13 +13,9 @@ from encoder_training.evaluation.bootstrap import Interval
 from evaluation.clips.experiment import ClipPair
 from evaluation.clips.narrations import ClipNarrations
 from evaluation.clips.schedule import Presentation
-from evaluation.clips.statistics import (
-    LEVEL,
-    difference_interval,
-    rate_interval,
-    sign_flip_p,
-)
+from evaluation.clips.statistics import LEVEL, difference_interval, sign_flip_p
 from evaluation.narrations.pairs import holm
+from evaluation.scores import rate_interval
 
 N_SWAPS = 200
 SWAP_STREAM = 23

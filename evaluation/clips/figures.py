@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from contracts.population import CONTROLS
-from evaluation.clips.narrations import TRUE_PATCHES
+from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.clips.power import ENOUGH, GIVEN, NUMBERS, OBSERVED
 from evaluation.questions.answer import Row, p_text
 from evaluation.questions.fidelity_figures import CONTROL, INK, NULL, SHOWN

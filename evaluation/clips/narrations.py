@@ -10,9 +10,6 @@ from contracts.clock import second_to_ns
 from contracts.narration import Narration
 from evaluation.narrations.windows import MAX_LATENCY_NS
 
-TRUE_PATCHES = "true patches"
-"""The narrator that is given the frames themselves."""
-
 
 @dataclass(frozen=True, slots=True)
 class Showing:

@@ -13,12 +13,8 @@ from numpy.typing import NDArray
 from contracts.clock import NS_PER_S, seconds_to_ns
 from contracts.errors import MisuseError, UserError
 from contracts.selection_text import topic_names
-from evaluation.clips.narrations import (
-    TRUE_PATCHES,
-    ClipNarrations,
-    Showing,
-    narrations_of_clips,
-)
+from evaluation.caption_scores.narrating import TRUE_PATCHES
+from evaluation.clips.narrations import ClipNarrations, Showing, narrations_of_clips
 from evaluation.clips.schedule import Presentation
 from evaluation.narrations.narrators import narrate_frames, populations_of
 from evaluation.narrations.scenes import check_animal

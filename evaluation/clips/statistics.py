@@ -10,7 +10,6 @@ Fisher, The Design of Experiments, 1935, section 21: the test.
 Pagano and Tritchler, Journal of the American Statistical Association 78, 1983: all signs at once,
 by the characteristic function.
 Agresti and Min, Statistics in Medicine 24, 2005: interval of a difference of matched rates.
-Wilson, Journal of the American Statistical Association 22, 1927: interval of a rate.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder_training.evaluation.bootstrap import Interval
+from evaluation.scores import Z
 
 LEVEL = 0.05
-Z = 1.959964  # Of a 95 % interval
 
 GRID = 60
 """Differences are rounded to its inverse. Means of up to six windows are exact, and the test is
@@ -90,12 +89,3 @@ def difference_interval(differences: NDArray[np.float64]) -> Interval:
     variance = (float((differences**2).sum()) + 1) / n - mean**2
     half = Z * math.sqrt(variance / n)
     return Interval(float(differences.mean()), max(-1.0, mean - half), min(1.0, mean + half))
-
-
-def rate_interval(rates: NDArray[np.float64]) -> Interval:
-    """Return the mean over pairs of rates of mention, with Wilson's 95 % interval."""
-    n, rate = len(rates), float(rates.mean())
-    middle = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * math.sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2))
-    # Exactly at the ends, which sums of rounded numbers miss.
-    return Interval(rate, middle - half if rate > 0 else 0.0, middle + half if rate < 1 else 1.0)

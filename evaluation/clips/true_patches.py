@@ -8,7 +8,8 @@ from pathlib import Path
 from contracts.errors import UserError
 from contracts.manifest import Manifest
 from encoder_training.frames.movies import find_movies
-from evaluation.clips.narrations import TRUE_PATCHES, ClipNarrations
+from evaluation.caption_scores.narrating import TRUE_PATCHES
+from evaluation.clips.narrations import ClipNarrations
 from evaluation.clips.schedule import Presentation
 from evaluation.narrations.narrators import narrate_frames
 

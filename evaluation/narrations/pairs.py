@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from contracts.errors import MisuseError
-from evaluation.clips.statistics import rate_interval
+from evaluation.scores import rate_interval
 from simulation.captions import parse
 from simulation.scenes.facts import Facts
 from simulation.scenes.pairs import FEATURES

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from contracts.progress import ProgressBar
 from encoder_training.data_set.training_set import thinned
 from encoder_training.evaluation.bootstrap import interval
-from evaluation.questions.answer import Answer, AnswerFigure, Row
+from evaluation.questions.answer import Answer, AnswerFigure, Row, with_interval
 from evaluation.questions.chance import (
     LEVEL,
     Positions,
@@ -31,7 +31,7 @@ from evaluation.questions.false_positives_figure import draw_rates
 from evaluation.questions.growth import FEWEST_UNITS
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.scaling import MOST_WINDOWS, slope_weights, unit_sets
-from evaluation.scores import own_and_others
+from evaluation.scores import own_and_others, rate_interval
 
 N_SHUFFLES = 200
 NAIVE_DRAWS = 199
@@ -206,19 +206,14 @@ def run_tests(
     }
 
 
-def wilson(n_rejected: int, n: int) -> dict[str, float]:
-    """Return how many of a number of tests reject, as columns: the rate with its 95 % interval."""
-    from scipy.stats import binomtest
-
-    found = binomtest(n_rejected, n).proportion_ci(method="wilson")
+def rejection_rate(is_rejected: Sequence[bool] | NDArray[np.bool_]) -> dict[str, float]:
+    """Return how many tests reject, as columns: the rate with its 95 % interval (Wilson)."""
     return {
-        "shuffles": n,
-        "rejected": n_rejected,
-        "rate": n_rejected / n,
-        "rate_low": float(found.low),
-        "rate_high": float(found.high),
+        "shuffles": len(is_rejected),
+        "rejected": int(np.sum(is_rejected)),
+        **with_interval("rate", rate_interval(np.asarray(is_rejected, np.float64))),
     }
 
 
 def _row(null: str, test: str, rejected: Sequence[bool]) -> Row:
-    return {"labels": null, "test": test, **wilson(int(sum(rejected)), len(rejected))}
+    return {"labels": null, "test": test, **rejection_rate(rejected)}

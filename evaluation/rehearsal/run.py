@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.progress import report
 from evaluation.rehearsal.encoders import make_encoder
 from evaluation.rehearsal.live import LiveResult, play_live
@@ -41,7 +42,6 @@ POPULATIONS = ("all", "shuffled", "silent")
 """Everything, and the two controls."""
 
 PERFECT, OFFLINE, ONLINE = "perfect spikes", "offline sorting", "online sorting"
-TRUE_PATCHES = "true patches"
 WHOLE, LIVE = "the whole session", "the live minutes"
 """What spikes were compared on. The online sorter's are those that it sent live: on the minutes of
 its templates it would look better than it is."""

@@ -13,6 +13,7 @@ from evaluation.scores import (
     difference,
     draw_scenes,
     pooled,
+    rate_interval,
     score,
 )
 
@@ -32,6 +33,17 @@ def test_interval_is_that_of_a_binomial():
     assert found.value == 0.8
     assert found.n == 200
     np.testing.assert_allclose([found.low, found.high], expected, atol=0.0051)
+
+
+def test_interval_of_a_rate_is_that_of_wilson():
+    """Of answers yes or no; it is not empty where all agree."""
+    from scipy.stats import binomtest
+
+    rates = np.array([1.0] * 7 + [0.0] * 3)
+    expected = binomtest(7, 10).proportion_ci(method="wilson")
+    found = rate_interval(rates)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
+    assert 0.7 < rate_interval(np.ones(10)).low < 1
 
 
 def test_correction_puts_chance_at_zero_and_perfection_at_one():

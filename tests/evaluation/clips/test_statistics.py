@@ -8,7 +8,7 @@ from scipy.stats import binomtest, permutation_test
 
 from evaluation.clips.effects import Mentions, effects_of, swapped
 from evaluation.clips.power import GIVEN, NUMBERS, power_curve
-from evaluation.clips.statistics import LEVEL, difference_interval, rate_interval, sign_flip_p
+from evaluation.clips.statistics import LEVEL, difference_interval, sign_flip_p
 
 
 def test_of_whole_differences_it_is_the_exact_test_of_mcnemar():
@@ -51,15 +51,6 @@ def test_interval_of_a_difference_holds_the_truth_as_often_as_it_says(up, down, 
     pairs = np.where(drawn < up, 1.0, np.where(drawn < up + down, -1.0, 0.0))
     found = [difference_interval(row) for row in pairs]
     assert np.mean([one.low <= up - down <= one.high for one in found]) > 0.92
-
-
-def test_interval_of_a_rate_is_that_of_wilson():
-    """Of whole rates; it is not empty where all pairs agree."""
-    rates = np.array([1.0] * 7 + [0.0] * 3)
-    expected = binomtest(7, 10).proportion_ci(method="wilson")
-    found = rate_interval(rates)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
-    assert 0.7 < rate_interval(np.ones(10)).low < 1
 
 
 def _mentions(
