@@ -13,6 +13,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.population import Unit
+
 WRITER = """
 import os, sys, h5py
 file = h5py.File(sys.argv[1], "a", libver=sys.argv[2])
@@ -31,6 +33,15 @@ def random_trains(
     trains = [start_s + np.sort(rng.random(20 + 10 * row) * seconds) for row in range(n_units)]
     trains[1] = np.empty(0)
     return trains
+
+
+def label_columns(units: Sequence[Unit]) -> dict[str, list[str]]:
+    """Return the columns of a units table that label the units."""
+    return {
+        "location": [unit.area for unit in units],
+        "probe": [unit.probe for unit in units],
+        "cell_type": [unit.cell_type for unit in units],
+    }
 
 
 def write_units(

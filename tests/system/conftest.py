@@ -10,7 +10,7 @@ import pytest
 from contracts.binning import BinRate
 from contracts.manifest import Manifest, load_manifest
 from contracts.window import WindowSpec
-from tests.support.nwb_files import write_units
+from tests.support.nwb_files import label_columns, write_units
 from tests.support.once import made_once
 from tests.support.processes import DEADLINE_S
 from tests.support.simulated_animal import animal_population
@@ -39,11 +39,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tmp_path_factory.mktemp("recording") / "session.nwb",
         trains,
         ids=[int(unit.unit_id) for unit in units],
-        columns={
-            "location": [unit.area for unit in units],
-            "probe": [unit.probe for unit in units],
-            "cell_type": [unit.cell_type for unit in units],
-        },
+        columns=label_columns(units),
     )
 
 

@@ -18,7 +18,7 @@ from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.prepared_files import load_prepared
 from neurrate.cli import main
 from tests.support.captioned_bundle import copy_bundle, write_captioned_inputs
-from tests.support.nwb_files import write_units
+from tests.support.nwb_files import label_columns, write_units
 from tests.support.processes import DEADLINE_S, Neurrate
 from tests.support.wait_until import wait_until
 
@@ -48,11 +48,7 @@ def write_recording(path: Path, prepared: PreparedSet) -> None:
         path,
         trains,
         ids=[int(unit.unit_id) for unit in units],
-        columns={
-            "location": [unit.area for unit in units],
-            "probe": [unit.probe for unit in units],
-            "cell_type": [unit.cell_type for unit in units],
-        },
+        columns=label_columns(units),
     )
 
 

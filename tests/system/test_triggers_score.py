@@ -14,7 +14,7 @@ from contracts.window import Window
 from daemon.encoders.auto import load_encoder
 from daemon.triggers.probes import ConceptProbes
 from neurrate.cli import main
-from tests.support.nwb_files import write_presentations, write_units
+from tests.support.nwb_files import label_columns, write_presentations, write_units
 from tests.support.tiny_bundle import TINY_SPEC, tiny_population
 from tests.support.triggers import write_probes
 
@@ -90,11 +90,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tmp_path_factory.mktemp("planted") / "session.nwb",
         trains,
         ids=[int(unit.unit_id) for unit in units],
-        columns={
-            "location": [unit.area for unit in units],
-            "probe": [unit.probe for unit in units],
-            "cell_type": [unit.cell_type for unit in units],
-        },
+        columns=label_columns(units),
     )
     start_s = np.arange(0, SECONDS, 0.5)
     cars = [any(a <= start < b for a, b in THERE) for start in start_s.tolist()]
