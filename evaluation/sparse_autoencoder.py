@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch  # noqa: TID253 - this module is torch code
@@ -54,6 +54,11 @@ class SparseAutoencoder:
     def n_features(self) -> int:
         """Features, dead ones too."""
         return len(self.atoms)
+
+    def centred(self, mean: NDArray[np.floating]) -> SparseAutoencoder:
+        """Return the same features for pictures of another mean, shape (n_patches, dim)."""
+        centre = torch.from_numpy(np.ascontiguousarray(mean, dtype=np.float32))
+        return replace(self, mean=centre.to(self.mean.device))
 
     def mean_codes(self, patches: NDArray[np.floating]) -> NDArray[np.float64]:
         """Encode patches, shape (n, n_patches, dim); their mean codes, shape (n, n_features)."""

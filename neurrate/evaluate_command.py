@@ -35,6 +35,7 @@ def evaluate(
     journal: Path | None = None,
     subscribe: str | None = None,
     run: Path | None = None,
+    images: Path | None = None,
     model: str | None = None,
     sentence_model: str | None = None,
     device: str = "auto",
@@ -57,6 +58,7 @@ def evaluate(
         neurrate evaluate fidelity bundle/ data/ --out live/ --journal journal/
         neurrate evaluate fidelity bundle/ data/ --out live/ --subscribe tcp://127.0.0.1:5571
         neurrate evaluate scaling bundle/ data/ --out results/ --run run/
+        neurrate evaluate sparse-features bundle/ data/ --out results/ --images photographs/
 
     Parameters
     ----------
@@ -85,6 +87,9 @@ def evaluate(
     run
         Folder of 'neurrate train' that the bundle was exported from. With it scaling also trains
         an encoder for each subset of all units, with the run's options.
+    images
+        Folder of images (PNG, JPEG), also in folders below it. With it sparse-features learns its
+        features from these in place of the frames of the training windows.
     model
         Folder or hub id of the language model; that of the bundle if omitted.
     sentence_model
@@ -118,7 +123,7 @@ def evaluate(
     elif device == "auto":
         device = "cpu"  # as the cluster's machines may differ
     options: Any = {"windows": windows, "facts": facts, "journal": journal, "run": run}
-    options |= {"model": model, "sentence_model": sentence_model}
+    options |= {"images": images, "model": model, "sentence_model": sentence_model}
     command = command_text("evaluate", question, bundle, dataset, out=out, **options, seed=seed)
     request = EvaluateRequest(
         bundle, dataset, out.resolve(), device=device, workers=workers, ray=ray, seed=seed,

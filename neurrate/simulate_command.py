@@ -126,17 +126,18 @@ def llava(out: Path, *, seed: Seed = 0) -> None:
 
 
 def scenes(out: Path, *, count: Count = 24, seed: Seed = 0) -> None:
-    """Draw random street scenes with their captions on one page, to look at.
+    """Draw random street scenes with their captions on one page, or each as an image of its own.
 
     Examples
     --------
         neurrate simulate scenes scenes.png
         neurrate simulate scenes more.png --count 60 --seed 7
+        neurrate simulate scenes images/ --count 2000
 
     Parameters
     ----------
     out
-        PNG to write.
+        PNG to write; or, for a name without a suffix, the folder for scene_0.png, scene_1.png ...
     count
         Scenes.
     seed
@@ -147,11 +148,16 @@ def scenes(out: Path, *, count: Count = 24, seed: Seed = 0) -> None:
     UserError
         If the file is no PNG.
     """
-    from simulation.scenes.contact_sheet import contact_sheet
+    from simulation.scenes.contact_sheet import contact_sheet, write_images
     from simulation.scenes.scene import random_scene
 
-    if out.suffix.lower() != ".png":
+    if out.suffix.lower() not in {"", ".png"}:
         raise UserError(f"the page is a PNG, so its name ends in .png; got {out}.")
-    check_writable(out)
-    contact_sheet([random_scene(seed + number) for number in range(count)], out)
+    drawn = [random_scene(seed + number) for number in range(count)]
+    if out.suffix:
+        check_writable(out)
+        contact_sheet(drawn, out)
+    else:
+        check_folder_writable(out)
+        write_images(drawn, out)
     print(f"wrote {out}")

@@ -118,7 +118,9 @@ GROUPS = {
         {
             "recording": Verb("simulate_command:recording", "Make a recording."),
             "session": Verb("simulate_command:session", "Make an animal that watches movies."),
-            "scenes": Verb("simulate_command:scenes", "Draw street scenes on a page."),
+            "scenes": Verb(
+                "simulate_command:scenes", "Draw street scenes, on a page or as images."
+            ),
             "llava": Verb("simulate_command:llava", "Make a small LLaVA."),
             "train-llava": Verb(
                 "simulate_train_command:train_llava", "Train a small LLaVA that sees."

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.population import Selection
-from encoder_training.data_set.training_set import thinned
 from encoder_training.evaluation.masked_encoder import batches
-from evaluation.caption_scores.narrating import MOST_AVERAGED, TRUE_PATCHES, decoded_patches
+from evaluation.caption_scores.narrating import TRUE_PATCHES, decoded_patches
 from evaluation.progress import report
 from evaluation.questions.answer import Row
+from evaluation.questions.image_patches import ImagePatches, mean_patches
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.sparse_autoencoder import SparseAutoencoder, matched_cosines, train
 
@@ -31,11 +31,16 @@ PATCHES_STREAM = 19
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainedFeatures:
-    """Autoencoders of several seeds on the same patches; the first is the one that is shown."""
+    """Autoencoders of several seeds on the same patches; the first is the one that is shown.
+
+    Their mean is that of training frames, whose patches they encode. What an image shows is told
+    from the mean of images instead: a stimulus whose places are otherwise than those of photographs
+    has no features of that.
+    """
 
     models: tuple[SparseAutoencoder, ...]
-    patches: NDArray[np.float32]  # (n, dim): of training frames, less the mean of their place
-    n_frames: int
+    patches: NDArray[np.float32]  # (n, dim): less the mean of their place
+    n_pictures: int  # That these are of
     is_held_out: bool  # Whether no scored frame was among them
 
     def stability(self) -> NDArray[np.float64]:
@@ -55,23 +60,21 @@ class TrainedFeatures:
         return float(matched_cosines(first.atoms.cpu().numpy(), random).mean())
 
 
+def n_features(dim: int) -> int:
+    """Return how many features patches of so many numbers have."""
+    return min(FEATURES_PER_DIMENSION * dim, MOST_FEATURES)
+
+
 def train_features(inputs: EvaluationInputs) -> TrainedFeatures:
-    """Train on random patches of the frames of training windows."""
+    """Train on random patches of the frames of training windows, or of ``--images``."""
     frames, targets = inputs.windows.train_frames, inputs.windows.data.targets
-    rng = np.random.default_rng([inputs.request.seed, PATCHES_STREAM])
-    n_places, dim = targets.shape[1:]
-    mean: NDArray[np.float64] = np.zeros((n_places, dim))
-    some = thinned(frames, MOST_AVERAGED).tolist()
-    for row in some:
-        mean += targets[row].astype(np.float64) / len(some)
-    n_each = min(n_places, -(-MOST_PATCHES // len(frames)))
-    places = [rng.permutation(n_places)[:n_each] for _ in frames]
-    patches = np.concatenate(
-        [
-            (targets[row][at] - mean[at]).astype(np.float32)
-            for row, at in zip(frames.tolist(), places, strict=True)
-        ]
-    )
+    mean, images = mean_patches(targets, frames), inputs.images
+    if images is None:
+        patches = _some_patches(targets, frames, mean, seed=inputs.request.seed)
+    else:
+        of = images.patches
+        patches = _some_patches(of, images.train, images.mean, seed=inputs.request.seed)
+    dim = targets.shape[2]
     models = []
     for number in range(N_SEEDS):
         report(f"sparse-features: training an autoencoder, {number + 1} of {N_SEEDS}")
@@ -79,7 +82,7 @@ def train_features(inputs: EvaluationInputs) -> TrainedFeatures:
             train(
                 patches,
                 mean,
-                n_features=min(FEATURES_PER_DIMENSION * dim, MOST_FEATURES),
+                n_features=n_features(dim),
                 k=min(K, dim),
                 n_steps=N_STEPS,
                 seed=N_SEEDS * inputs.request.seed + number,
@@ -87,8 +90,29 @@ def train_features(inputs: EvaluationInputs) -> TrainedFeatures:
             )
         )
     scored = inputs.windows.data.frame[inputs.windows.rows]
-    is_held_out = not np.isin(scored, frames).any()
-    return TrainedFeatures(tuple(models), patches, len(frames), is_held_out)
+    is_held_out = images is not None or not np.isin(scored, frames).any()
+    n_pictures = len(frames if images is None else images.train)
+    return TrainedFeatures(tuple(models), patches, n_pictures, is_held_out)
+
+
+def _some_patches(
+    targets: NDArray[np.floating],
+    rows: NDArray[np.int64],
+    mean: NDArray[np.float64],
+    *,
+    seed: int,
+) -> NDArray[np.float32]:
+    """Draw as many patches of each picture, less the mean of their place, shape (n, dim)."""
+    rng = np.random.default_rng([seed, PATCHES_STREAM])
+    n_places = len(mean)
+    n_each = min(n_places, -(-MOST_PATCHES // len(rows)))
+    places = [rng.permutation(n_places)[:n_each] for _ in rows]
+    return np.concatenate(
+        [
+            (targets[row][at] - mean[at]).astype(np.float32)
+            for row, at in zip(rows.tolist(), places, strict=True)
+        ]
+    )
 
 
 def activations(
@@ -125,6 +149,7 @@ def autoencoder_rows(
     data = inputs.windows.data
     shown = list(batches(frames, data.targets.shape[1:]))
     by_chance = trained.stability_by_chance(seed=inputs.request.seed)
+    images = inputs.images
     atoms = [model.atoms.cpu().numpy() for model in trained.models]
     rows: list[Row] = []
     for number, (model, of) in enumerate(zip(trained.models, found, strict=True)):
@@ -135,7 +160,9 @@ def autoencoder_rows(
                 "features": model.n_features,
                 "of_a_patch": model.k,
                 "training_patches": len(trained.patches),
-                "training_frames": trained.n_frames,
+                "learned_from": "training frames" if images is None else "images",
+                "training_pictures": trained.n_pictures,
+                "r2_held_out_images": _r2_of_images(images, model),
                 "r2_scored_frames": model.explained(data.targets_of(some) for some in shown),
                 "dead": int((of[TRUE_PATCHES].max(axis=0) <= 0).sum()),
                 "matched_cosine": float(np.mean(others)),
@@ -143,3 +170,29 @@ def autoencoder_rows(
             }
         )
     return rows
+
+
+def autoencoder_finding(row: Row, trained: TrainedFeatures) -> str:
+    """Say what an autoencoder learned, of its row."""
+    where = "frames it was not trained on" if trained.is_held_out else "frames it was trained on"
+    learned, r2 = "", f"{row['r2_scored_frames']:.2f} on {where}"
+    if row["learned_from"] == "images":
+        learned = f" of {trained.n_pictures:,} images"
+        r2 = (
+            f"{row['r2_held_out_images']:.2f} on images it was not trained on and "
+            f"{row['r2_scored_frames']:.2f} on the scored frames"
+        )
+    return (
+        f"{row['features']} features{learned}, {row['of_a_patch']} of each patch: R2 = {r2}, "
+        f"{row['dead']} dead; atoms of other seeds match with a mean cosine of "
+        f"{row['matched_cosine']:.2f} (random patches: {row['matched_with_random_patches']:.2f})"
+    )
+
+
+def _r2_of_images(images: ImagePatches | None, model: SparseAutoencoder) -> float:
+    """Return R2 on the images that nothing was trained on; NaN without images."""
+    if images is None:
+        return float("nan")
+    held_out = batches(np.flatnonzero(images.is_held_out), images.patches.shape[1:])
+    of_images = model.centred(images.mean)
+    return of_images.explained(images.patches[some] for some in held_out)

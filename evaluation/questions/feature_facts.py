@@ -13,6 +13,7 @@ from encoder_training.data_set.training_set import thinned
 from encoder_training.evaluation.masked_encoder import batches
 from evaluation.questions.answer import Row
 from evaluation.questions.chance import LEVEL, Positions, correlation_tests
+from evaluation.questions.image_patches import ImagePatches
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.sparse_autoencoder import SparseAutoencoder
 from simulation.scenes.facts import KINDS, LIGHTS, Facts
@@ -59,9 +60,13 @@ class FeatureLabels:
     mean: NDArray[np.float64]  # (n_features,): activation
     active: NDArray[np.float64]  # (n_features,): share of frames in which it is
     top: NDArray[np.int64]  # (n_features, N_TOP): frames, of different captions
+    top_images: NDArray[np.int64] | None = None  # (n_features, N_TOP): of ``--images``
 
-    def rows(self, frames: FrameTable, stability: NDArray[np.float64]) -> list[Row]:
+    def rows(
+        self, frames: FrameTable, stability: NDArray[np.float64], images: ImagePatches | None
+    ) -> list[Row]:
         """Return one row a feature."""
+        names = () if images is None else images.files.names
         return [
             {
                 "feature": feature,
@@ -73,6 +78,11 @@ class FeatureLabels:
                 "matched_cosine": float(stability[feature]),
                 "top_frames": "; ".join(frames.label(row) for row in self.top[feature].tolist()),
                 "top_caption": frames.captions[self.top[feature, 0]],
+                **(
+                    {}
+                    if self.top_images is None
+                    else {"top_images": "; ".join(names[at] for at in self.top_images[feature])}
+                ),
             }
             for feature in range(len(self.names))
         ]
@@ -98,8 +108,27 @@ def label_features(
         names = tuple(known[at] if is_in else "" for at, is_in in zip(best, is_known, strict=True))
         light = is_known & np.isin(np.array(known)[best], LIGHTS)
     return FeatureLabels(
-        names, light, r, p, values.mean(axis=0), (values > 0).mean(axis=0), shown.rows[top]
+        names,
+        light,
+        r,
+        p,
+        values.mean(axis=0),
+        (values > 0).mean(axis=0),
+        shown.rows[top],
+        None if inputs.images is None else _top_images(inputs.images, model),
     )
+
+
+def _top_images(images: ImagePatches, model: SparseAutoencoder) -> NDArray[np.int64]:
+    """Return the images in which each feature is most active, shape (n_features, N_TOP)."""
+    rows, of_images = images.thinned(MOST_FRAMES), model.centred(images.mean)
+    values = np.concatenate(
+        [
+            of_images.mean_codes(images.patches[some])
+            for some in batches(rows, images.patches.shape[1:])
+        ]
+    )
+    return rows[np.argsort(-values, axis=0, kind="stable")[:N_TOP].T]
 
 
 def _table(facts: Sequence[Facts]) -> tuple[list[str], NDArray[np.float64]]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from evaluation.questions.chance import FEWEST_SHIFTS, Positions, minimal_lags
 from evaluation.questions.live import LiveNarrations, load_live
 from evaluation.questions.narration_store import NarrationStore, Source, name_of
 from simulation.scenes.facts import Facts
+
+if TYPE_CHECKING:
+    from evaluation.questions.image_patches import ImagePatches
 
 STORE = "narrations.sqlite"
 """In the folder of results."""
@@ -59,6 +63,7 @@ class EvaluateRequest:
     command: str
     journal: Path | None = None
     ray: str | None = None
+    images: Path | None = None
 
     @property
     def local_workers(self) -> int:
@@ -147,6 +152,24 @@ class EvaluationInputs:
             return usual
         ours = {name: one for name, one in usual.items() if self.live.has(one)}
         return {"all": usual["all"], **ours, **self.live.selections, **controls}
+
+    @cached_property
+    def images(self) -> ImagePatches | None:
+        """What ``--images`` names, for sparse features; None without it.
+
+        Raises
+        ------
+        UserError
+            As `evaluation.questions.image_patches.image_patches`.
+        """
+        from evaluation.questions.feature_activations import n_features
+        from evaluation.questions.image_patches import image_patches
+
+        if self.request.images is None:
+            return None
+        return image_patches(
+            self, self.request.images, n_features=n_features(self.manifest.patch_grid.dim)
+        )
 
     @property
     def movie_of_window(self) -> list[str]:

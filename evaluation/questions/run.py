@@ -48,9 +48,16 @@ def evaluate(request: EvaluateRequest, names: Sequence[str]) -> list[Answer]:
         raise UserError(
             f"--run is for the question scaling, and this one is {names[0]}. Leave --run out."
         )
+    if request.images is not None and "sparse-features" not in names:
+        raise UserError(
+            f"--images is for the question sparse-features, and this one is {names[0]}. Leave "
+            "--images out."
+        )
     inputs = load_inputs(request)
     if request.run is not None:
         load_trained_run(request.run, inputs.manifest)  # refused before the long work
+    if inputs.images is not None:  # and so are images
+        report(f"evaluate: {len(inputs.images.patches):,} images")
     answers = []
     for name in names:
         report(f"evaluate: {name}")

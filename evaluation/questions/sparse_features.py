@@ -24,6 +24,7 @@ from evaluation.questions.chance import block_draws, block_length, out_of_place
 from evaluation.questions.feature_activations import (
     TrainedFeatures,
     activations,
+    autoencoder_finding,
     autoencoder_rows,
     train_features,
 )
@@ -113,7 +114,7 @@ def sparse_features(inputs: EvaluationInputs) -> Answer:
         "shuffles": [row for one in kinds for row in _shuffles(inputs, found, one, drawn)],
         "autoencoders": autoencoder_rows(inputs, trained, of_seeds),
         "seeds": _seeds(inputs, of_seeds, labelled),
-        "features": labels.rows(inputs.windows.frames, trained.stability()),
+        "features": labels.rows(inputs.windows.frames, trained.stability(), inputs.images),
         "map": [row for one in kinds for row in _map(one)],
     }
     return Answer(
@@ -372,13 +373,8 @@ def _findings(
     *,
     has_facts: bool,
 ) -> list[str]:
-    first = tables["autoencoders"][0]
-    where = "frames it was not trained on" if trained.is_held_out else "frames it was trained on"
     found = [
-        f"{first['features']} features, {first['of_a_patch']} of each patch: R2 = "
-        f"{first['r2_scored_frames']:.2f} on {where}, {first['dead']} dead; atoms of other seeds "
-        f"match with a mean cosine of {first['matched_cosine']:.2f} (random patches: "
-        f"{first['matched_with_random_patches']:.2f})",
+        autoencoder_finding(tables["autoencoders"][0], trained),
         f"every population is cut to {n_units} units",
     ]
     for row in tables["counts"]:

@@ -90,8 +90,12 @@ def feature_figures(
             AnswerFigure(
                 f"top-frames-{one.kind.replace('_', '-')}",
                 "Frames of the data set, of different captions, in whose true patches the first "
-                f"unique feature of each population is most active. {of}. Below: the caption.",
-                (2.6 * N_FRAMES + 1.4, 0.3 + 2.2 * len({at for at, _ in shown})),
+                f"unique feature of each population is most active. {of}. Below: the caption."
+                + (" Right: images of --images, in any of which it is." if inputs.images else ""),
+                (
+                    2.6 * N_FRAMES * (2 if inputs.images else 1) + 1.4,
+                    0.3 + 2.2 * len({at for at, _ in shown}),
+                ),
                 partial(_top, one=one, shown=shown, labels=labels, inputs=inputs),
             ),
         ]
@@ -209,20 +213,29 @@ def _top(
 ) -> None:
     first = _first(shown)
     movies = _movies(inputs)
-    panels = figure.subplots(len(first), N_FRAMES, squeeze=False)
+    images = inputs.images
+    panels = figure.subplots(len(first), N_FRAMES * (2 if images else 1), squeeze=False)
     frames = inputs.windows.frames
     for row, (at, feature) in zip(panels, first, strict=True):
-        for axes, frame in zip(row, labels.top[feature].tolist(), strict=False):
+        for axes, frame in zip(row[:N_FRAMES], labels.top[feature].tolist(), strict=False):
             movie = movies.get(frames.movies[frames.movie[frame]])
-            if movie is not None:
-                picture = read_frames(movie, frames.number[[frame]])[0]
-                step = max(1, picture.shape[1] // WIDTH)
-                axes.imshow(picture[::step, ::step], cmap="gray", vmin=0, vmax=255)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.set_xlabel(fill(frames.captions[frame], 34), fontsize=7)
+            picture = None if movie is None else read_frames(movie, frames.number[[frame]])[0]
+            _show(axes, picture, frames.captions[frame])
+        if images is not None and labels.top_images is not None:
+            for axes, at_image in zip(row[N_FRAMES:], labels.top_images[feature], strict=False):
+                _show(axes, images.files.picture(at_image), images.files.names[at_image])
         follows = "" if one.follows[at, feature] else "\ndoes not follow"
         row[0].set_ylabel(f"{one.names[at]}\n{_name(feature, labels)}{follows}", fontsize=8)
+
+
+def _show(axes: Any, picture: NDArray[np.uint8] | None, below: str) -> None:
+    """Draw a small picture, if there is one, with words below it."""
+    if picture is not None:
+        step = max(1, picture.shape[1] // WIDTH)
+        axes.imshow(picture[::step, ::step], cmap="gray", vmin=0, vmax=255)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_xlabel(fill(below, 34), fontsize=7)
 
 
 def _movies(inputs: EvaluationInputs) -> dict[str, Movie]:

@@ -1,8 +1,8 @@
-"""A page of frames with their captions, for people."""
+"""Scenes as pictures: on a page with their captions, for people, or each as a file."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,10 +34,22 @@ def contact_sheet(scenes: Sequence[Scene], picture: Path) -> None:
     for number, scene in enumerate(scenes):
         x = MARGIN + number % COLUMNS * step_x
         y = MARGIN + number // COLUMNS * step_y
-        page.paste(_tile(render(scene, SCENE_FRAMES // 2, SCENE_FRAMES // 2 + 1)[0]), (x, y))
+        page.paste(_tile(_middle(scene)), (x, y))
         for line, text in enumerate(_lines(caption(scene.facts, scene.seed))):
             pen.text((x, y + tile_height + 2 + LINE * line), text, fill=0, font=font)
     page.save(picture, optimize=True)
+
+
+def write_images(scenes: Iterable[Scene], folder: Path) -> None:
+    """Write the middle frame of each scene into a folder: ``scene_0.png``, ``scene_1.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, scene in enumerate(scenes):
+        Image.fromarray(_middle(scene)).save(folder / f"scene_{number}.png")
+
+
+def _middle(scene: Scene) -> NDArray[np.uint8]:
+    frame: NDArray[np.uint8] = render(scene, SCENE_FRAMES // 2, SCENE_FRAMES // 2 + 1)[0]
+    return frame
 
 
 def _tile(frame: NDArray[np.uint8]) -> Image.Image:

@@ -52,6 +52,15 @@ def test_scenes_are_drawn_on_a_page(tmp_path):
         assert page.size[0] > page.size[1] > 300
 
 
+def test_scenes_are_written_as_images(tmp_path):
+    """One of each, of the size of a frame."""
+    assert main(["simulate", "scenes", str(tmp_path / "images"), "--count", "2"]) == 0
+    paths = sorted((tmp_path / "images").iterdir())
+    assert [path.name for path in paths] == ["scene_0.png", "scene_1.png"]
+    with Image.open(paths[1]) as image:
+        assert (image.size, image.mode) == ((608, 304), "L")
+
+
 @pytest.mark.timeout(900)  # a training and an export, on a busy machine
 @pytest.mark.usefixtures("shallow")
 def test_trained_encoder_becomes_a_bundle(tmp_path, monkeypatch):
