@@ -38,6 +38,10 @@ class Interval:
         """Say whether the interval contains a value."""
         return self.low <= value <= self.high
 
+    def less(self, value: float) -> Interval:
+        """Return the score less a number that does not vary with it."""
+        return Interval(self.value - value, self.low - value, self.high - value)
+
     @property
     def is_known(self) -> bool:
         """Whether there is one."""

@@ -148,6 +148,7 @@ def _score_rows(scored: ScoredNarrators, n_units: Mapping[str, int]) -> list[Row
                 "shifted_low": low,
                 "shifted_high": high,
                 "shifts": test.n_shifts,
+                **with_interval("over_shifts", one.matched.less(test.chance)),
                 "p": test.p,
                 "verdict": one.verdict,
             }

@@ -108,6 +108,7 @@ def rows(fits: Sequence[Fit], levels: Levels) -> list[Row]:
             "largest": fit.sizes[-1],
             "off_line": " ".join(map(str, fit.off_line)),
             **with_interval("slope", fit.slope),
+            **with_interval("slope_over_shifts", _over_shifts(fit)),
             "p": fit.test.p,
             **{
                 name: at if at < 10**MOST_DECADES else math.inf
@@ -118,6 +119,11 @@ def rows(fits: Sequence[Fit], levels: Levels) -> list[Row]:
         }
         for fit in fits
     ]
+
+
+def _over_shifts(fit: Fit) -> Interval:
+    """Return the slope of the cosines less that of their shifts, with the width of the lead's."""
+    return fit.slope.less(fit.slope.value - (fit.test.value - fit.test.chance))
 
 
 def difference_rows(compared: Comparison) -> list[Row]:

@@ -7,25 +7,27 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from contracts.population import CONTROLS
 from evaluation.questions.answer import AnswerFigure
-from evaluation.questions.fidelity_figures import CONTROL, INK, NULL
+from evaluation.questions.fidelity_figures import CONTROL, INK, NO_INFORMATION, NULL
+from evaluation.questions.scaling_figure import TICKS
 from evaluation.sessions.means import SessionMean
-from evaluation.sessions.results import APART, GROWTH, LEAD, SLOPE, Measure
+from evaluation.sessions.results import APART, FIDELITY, GROWTH, SLOPE, Measure
 
 COLUMNS = 4
 ROW_IN, HEAD_IN = 0.3, 1.3
 
 LABELS = {
-    LEAD: "lead: own caption less others (cosine)",
-    SLOPE: "lead that ten times as many units add",
-    APART: "how much further from the others than they are",
+    FIDELITY: "cosine with the own caption, less circular shifts",
+    SLOPE: "what ten times as many units add, less circular shifts",
+    APART: "how much further from the others than they are among themselves",
 }
 
 HOW_TO_READ = (
     "Small points: sessions, with 95 % intervals over their frames. Large: the mean, with its 95 % "
-    "interval over sessions (Student's t). Dotted: 0, what chance gives."
+    "interval over sessions (Student's t)."
 )
+ZERO = "Dotted: 0, what chance gives."
+RANDOM = "Grey: where 95 % of populations of random units lie, the mean of the sessions' bands."
 
 
 def session_figures(means: Sequence[SessionMean], n_sessions: int) -> tuple[AnswerFigure, ...]:
@@ -33,7 +35,8 @@ def session_figures(means: Sequence[SessionMean], n_sessions: int) -> tuple[Answ
     found = [
         AnswerFigure(
             f"{measure.question}-{measure.column}",
-            f"{measure.name} of {n_sessions} sessions. {HOW_TO_READ}",
+            f"{measure.name} of {n_sessions} sessions. {HOW_TO_READ} "
+            f"{ZERO if measure.is_zero_by_chance else RANDOM}",
             (7.5, HEAD_IN + ROW_IN * len(of)),
             partial(_forest, means=of, measure=measure),
         )
@@ -47,7 +50,7 @@ def session_figures(means: Sequence[SessionMean], n_sessions: int) -> tuple[Answ
                 "growth",
                 f"Lead by number of units in {n_sessions} sessions, one encoder of each masked. "
                 "Grey: sessions. Black: the mean of those that have as many units, with its 95 % "
-                "interval over sessions. Dotted: 0, what chance gives.",
+                "interval over sessions. Dotted: 0. Controls are in the figure of fidelity.",
                 (9, 0.9 + 2.1 * -(-len(curves) // COLUMNS)),
                 partial(_growth, curves=curves),
             )
@@ -58,7 +61,10 @@ def session_figures(means: Sequence[SessionMean], n_sessions: int) -> tuple[Answ
 def _forest(figure: Any, means: Sequence[SessionMean], measure: Measure) -> None:
     axes = figure.subplots()
     for at, one in enumerate(means):
-        colour = CONTROL if one.of[0] in CONTROLS else INK
+        if one.null is not None:
+            low, high = one.null
+            axes.barh(at, high - low, left=low, height=0.7, color=NULL, alpha=0.5)
+        colour = CONTROL if one.of[0] in NO_INFORMATION else INK
         step = 0.5 / max(1, len(one.values) - 1)
         for number, value in enumerate(one.values):
             height = at - 0.25 + step * number
@@ -72,7 +78,7 @@ def _forest(figure: Any, means: Sequence[SessionMean], measure: Measure) -> None
     reach = max(max(every) - min(every), 1e-3)
     axes.set_xlim(min(*every, 0) - 0.3 * reach, max(*every, 0) + 0.3 * reach)
     axes.set_ylim(len(means) - 0.4, -0.6)
-    axes.set_yticks(range(len(means)), [f"{one.of[0]} (n = {len(one.values)})" for one in means])
+    axes.set_yticks(range(len(means)), [f"{one.name} (n = {len(one.values)})" for one in means])
     axes.set_xlabel(LABELS[measure])
 
 
@@ -101,6 +107,8 @@ def _growth(figure: Any, curves: dict[str, list[SessionMean]]) -> None:
         axes.tick_params(labelbottom=True)
     for axes in flat[::COLUMNS]:
         axes.set_ylabel("lead")
+    every = [value.value.value for of in curves.values() for one in of for value in one.values]
+    flat[0].set_ylim(min(*every, 0) - 0.05, max(*every, 0) + 0.1)  # of all: they share it
 
 
 def _curve(axes: Any, name: str, of: Sequence[SessionMean]) -> None:
@@ -115,9 +123,7 @@ def _curve(axes: Any, name: str, of: Sequence[SessionMean]) -> None:
     axes.fill_between(sizes, low, high, color=INK, alpha=0.12, linewidth=0)
     axes.plot(sizes, [one.mean.value for one in of], "o-", color=INK, ms=4, linewidth=1.4)
     axes.axhline(0, color=INK, linewidth=0.8, linestyle=":")
-    values = [value for points in each.values() for _, value in points]
-    axes.set_ylim(min(*values, 0) - 0.05, max(*values, 0) + 0.1)
     axes.set_xscale("log")
-    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set_xticks(TICKS, [str(tick) for tick in TICKS])
     axes.minorticks_off()
     axes.set_title(f"{name} (n = {len(each)})", fontsize=8.5)

@@ -33,9 +33,21 @@ class SessionMean:
     of: tuple[str, ...]
     values: tuple[SessionValue, ...]
     mean: Interval  # Student's t over sessions
-    p: float  # Two-sided, of a mean of 0
+    p: float  # Two-sided, of a mean of 0; NaN where chance is not 0
     sd: float  # Between sessions
-    sd_of_frames: float  # What the sessions' own intervals would give if all were alike
+    sd_of_frames: float  # That their own intervals stand for: of a session's value, over frames
+
+    @property
+    def name(self) -> str:
+        """The population or narrator; an encoder that was trained for it is named."""
+        return " ".join([self.of[0], *(["trained"] if "trained" in self.of else [])])
+
+    @property
+    def null(self) -> tuple[float, float] | None:
+        """The mean of the sessions' bands of chance, if they have one."""
+        bands = [one.null for one in self.values if one.null is not None]
+        low, high = np.mean(bands, axis=0).tolist() if bands else (math.nan, math.nan)
+        return (low, high) if bands else None
 
 
 def session_means(values: Sequence[SessionValue]) -> list[SessionMean]:
@@ -47,13 +59,15 @@ def session_means(values: Sequence[SessionValue]) -> list[SessionMean]:
 
 
 def _mean(measure: Measure, of: tuple[str, ...], values: Sequence[SessionValue]) -> SessionMean:
-    each = np.array([one.value.value for one in values])
+    each = np.round([one.value.value for one in values], 9) + 0.0  # rounding is no spread
     widths = np.array([one.value.high - one.value.low for one in values])
     n, mean, sd = len(each), float(each.mean()), float(each.std(ddof=1))
     error = sd / math.sqrt(n)
     reach = float(student.ppf(INTERVAL[1], n - 1)) * error
-    # A population that says one sentence always leads by 0 in every session, without a spread
-    p = float(2 * student.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
+    p = math.nan
+    if measure.is_zero_by_chance:
+        # A population that says one sentence always is at 0 in every session, without a spread
+        p = float(2 * student.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
     sd_of_frames = float(np.sqrt(np.mean((widths / WIDTH_IN_SD) ** 2)))
     found = Interval(mean, mean - reach, mean + reach)
     return SessionMean(measure, of, tuple(values), found, p, sd, sd_of_frames)
@@ -92,9 +106,9 @@ def value_rows(values: Sequence[SessionValue]) -> list[Row]:
 def findings(means: Sequence[SessionMean]) -> list[str]:
     """Return a sentence for each mean that is not only in the table."""
     return [
-        f"{one.measure.name}, {' '.join(one.of)}: {one.mean} over {len(one.values)} sessions, "
-        f"{p_text(one.p)}; between sessions it varies by {one.sd:.3f}, of which frames alone would "
-        f"give {one.sd_of_frames:.3f}"
+        f"{one.measure.name}, {one.name}: {one.mean} over {len(one.values)} sessions"
+        f"{f', {p_text(one.p)}' if one.measure.is_zero_by_chance else ''}; sd over "
+        f"sessions {one.sd:.3f}, of one over its frames {one.sd_of_frames:.3f}"
         for one in means
         if one.measure not in IN_TABLES_ALONE
     ]

@@ -17,12 +17,14 @@ SAME = ("language_model", "sentence_model", "split", "movies")
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A column of a table that means the same in every session, and is 0 by chance."""
+    """A column of a table that means the same in every session."""
 
     question: str
     table: str
     column: str  # With its interval in two more columns, ``_low`` and ``_high``
     of: tuple[str, ...]  # Columns that say what a row is of
+    is_zero_by_chance: bool = False
+    null: tuple[str, str] | None = None  # Columns of the band of chance
 
     @property
     def name(self) -> str:
@@ -30,12 +32,21 @@ class Measure:
         return f"{self.question}: {self.column}"
 
 
-LEAD = Measure("fidelity", "scores", "lead", ("narrator",))
-SLOPE = Measure("scaling", "fits", "slope", ("population", "encoder"))
+# A lead is above 0 for who tells one movie from another, and knows nothing of frames
+FIDELITY = Measure("fidelity", "scores", "over_shifts", ("narrator",), is_zero_by_chance=True)
+SLOPE = Measure(
+    "scaling", "fits", "slope_over_shifts", ("population", "encoder"), is_zero_by_chance=True
+)
 GROWTH = Measure("scaling", "points", "lead", ("population", "encoder", "units"))
-APART = Measure("regions-and-types", "apart", "apart", ("population", "among"))
+APART = Measure(
+    "regions-and-types",
+    "apart",
+    "apart",
+    ("population", "among"),
+    null=("random_low", "random_high"),
+)
 SIMILARITY = Measure("regions-and-types", "similarity", "lead", ("one", "other"))
-MEASURES = (LEAD, SLOPE, GROWTH, APART, SIMILARITY)
+MEASURES = (FIDELITY, SLOPE, GROWTH, APART, SIMILARITY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,7 @@ class SessionValue:
     measure: Measure
     of: tuple[str, ...]
     value: Interval  # Over the frames of this session
+    null: tuple[float, float] | None = None
 
 
 def read_results(folders: Sequence[Path]) -> list[SessionValue]:
@@ -117,7 +129,9 @@ def _read(folder: Path, measure: Measure, session: str) -> list[SessionValue]:
         if measure is APART:
             rows = [{**row, "among": _among(rows, row)} for row in rows]
         return [
-            SessionValue(session, measure, tuple(row[key] for key in measure.of), found)
+            SessionValue(
+                session, measure, tuple(row[k] for k in measure.of), found, _null(row, measure)
+            )
             for row in rows
             if (found := _interval(row, measure.column)) is not None
         ]
@@ -138,3 +152,10 @@ def _interval(row: dict[str, str], column: str) -> Interval | None:
     """Return None for an empty cell, which is a value that could not be computed."""
     cells = [row[column + end] for end in ("", "_low", "_high")]
     return Interval(*map(float, cells)) if all(cells) else None
+
+
+def _null(row: dict[str, str], measure: Measure) -> tuple[float, float] | None:
+    if measure.null is None:
+        return None
+    low, high = measure.null
+    return float(row[low]), float(row[high])

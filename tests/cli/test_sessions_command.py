@@ -48,13 +48,16 @@ def test_means_are_of_the_tables_of_each_session(results, tmp_path):
     """The mean of every narrator's lead is that of two tables; curves and values have figures."""
     assert _summarize(*results, out=tmp_path / "together") == 0
     leads = [
-        {row["narrator"]: float(row["lead"]) for row in _table(folder / "fidelity-scores.csv")}
+        {
+            row["narrator"]: float(row["over_shifts"])
+            for row in _table(folder / "fidelity-scores.csv")
+        }
         for folder in results
     ]
     rows = {
         row["of"]: row
         for row in _table(tmp_path / "together" / "sessions-means.csv")
-        if row["measure"] == "fidelity: lead"
+        if row["measure"] == "fidelity: over_shifts"
     }
     assert rows.keys() == leads[0].keys()
     for name, row in rows.items():
@@ -62,7 +65,7 @@ def test_means_are_of_the_tables_of_each_session(results, tmp_path):
         assert row["sessions"] == "2"
     page = (tmp_path / "together" / "report.html").read_text(encoding="utf-8")
     assert "Sessions: day 1, day 2." in page
-    for name in ("fidelity-lead", "scaling-slope", "growth"):
+    for name in ("fidelity-over_shifts", "scaling-slope_over_shifts", "growth"):
         assert (tmp_path / "together" / f"sessions-{name}.svg").is_file()
 
 

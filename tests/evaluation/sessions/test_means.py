@@ -9,12 +9,12 @@ import pytest
 
 from encoder_training.evaluation.bootstrap import Interval
 from evaluation.sessions.means import mean_rows, session_means
-from evaluation.sessions.results import LEAD, SessionValue
+from evaluation.sessions.results import APART, FIDELITY, SessionValue
 
 
 def _values(numbers, *, of: str = "all", half: float = 0.1) -> list[SessionValue]:
     return [
-        SessionValue(f"day {at}", LEAD, (of,), Interval(value, value - half, value + half))
+        SessionValue(f"day {at}", FIDELITY, (of,), Interval(value, value - half, value + half))
         for at, value in enumerate(numbers)
     ]
 
@@ -40,6 +40,17 @@ def test_a_population_that_always_leads_by_zero_has_no_effect():
     """The same sentence in every window: 0 in all sessions, without a spread, and p is 1."""
     (one,) = session_means(_values([0.0, 0.0, 0.0], half=0.0))
     assert (one.mean, one.p) == (Interval(0.0, 0.0, 0.0), 1.0)
+
+
+def test_what_is_not_zero_by_chance_has_no_p():
+    """Being apart stands beside random units, whose bands are averaged."""
+    values = [
+        SessionValue(f"day {at}", APART, ("area:CA1", "all"), Interval(0.1 * at, 0, 1), (-at, at))
+        for at in (1, 2)
+    ]
+    (one,) = session_means(values)
+    assert math.isnan(one.p)
+    assert one.null == (-1.5, 1.5)
 
 
 @pytest.mark.parametrize("n_sessions", [2, 4, 8])
