@@ -13,7 +13,7 @@ from neurrate.arguments import Seed, Threads, command_text
 from neurrate.key_options import PLAIN, ConnectOptions
 
 Windows = Annotated[int, Parameter(validator=validators.Number(gte=20, lte=5_000))]
-"""Twenty or more: with fewer alignments no p-value can be below 0.05."""
+"""Twenty or more: with fewer alignments no p-value can be 0.05 or less."""
 
 
 def evaluate(

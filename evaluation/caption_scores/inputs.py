@@ -22,7 +22,7 @@ from encoder_training.evaluation.movie_runs import movie_runs, run_seconds
 from encoder_training.evaluation.movie_time import movie_time
 
 FEWEST_NARRATED = 20
-"""Of a daemon's windows: with fewer alignments no p-value can be below 0.05."""
+"""Of a daemon's windows: with fewer alignments no p-value can be 0.05 or less."""
 
 
 @dataclass(frozen=True, slots=True)

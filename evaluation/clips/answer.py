@@ -22,8 +22,8 @@ from evaluation.clips.power import (
     power_curve,
 )
 from evaluation.clips.schedule import Presentation
-from evaluation.clips.statistics import LEVEL
 from evaluation.questions.answer import Answer, AnswerFigure, Row, p_text, with_interval
+from evaluation.questions.chance import LEVEL, is_rejected
 from evaluation.questions.false_positives import rejection_rate
 
 LOWER_END = "lower end of its interval"
@@ -139,7 +139,7 @@ def _power_rows(curves: Curves) -> list[Row]:
 def _false_rows(effects: Sequence[Effect], labels: SwappedLabels) -> list[Row]:
     """Return a row for each feature and narrator, and one for all of them, corrected."""
     rows: list[Row] = []
-    for effect, mean, is_rejected in zip(
+    for effect, mean, rejected in zip(
         effects, labels.mean_difference, labels.is_rejected, strict=True
     ):
         one = effect.mentions
@@ -148,7 +148,7 @@ def _false_rows(effects: Sequence[Effect], labels: SwappedLabels) -> list[Row]:
                 "feature": one.feature,
                 "narrator": one.narrator,
                 "mean_difference": float(mean),
-                **rejection_rate(is_rejected),
+                **rejection_rate(rejected),
             }
         )
     every = {"feature": "any", "narrator": "any, corrected", "mean_difference": float("nan")}
@@ -214,13 +214,12 @@ def _findings(experiment: Experiment, effects: Sequence[Effect]) -> list[str]:
             f"{feature}, {n_pairs} pairs: seen by {', '.join(seen) or 'none'}; controls: "
             f"{', '.join(controls) or 'none was narrated'}"
         )
-    few = [
-        n for n in {len(e.mentions.differences) for e in effects} if len(effects) * 0.5**n >= LEVEL
-    ]
+    numbers = {len(effect.mentions.differences) for effect in effects}
+    few = [n for n in numbers if not is_rejected(len(effects) * 0.5**n)]
     if few:
         found.append(
-            f"with {min(few)} pairs and {len(effects)} rows no corrected p can be below {LEVEL:g}: "
-            "show more pairs, or fewer features and populations"
+            f"with {min(few)} pairs and {len(effects)} rows no corrected p can be {LEVEL:g} or "
+            "less: show more pairs, or fewer features and populations"
         )
     missing = [n for n in CONTROLS if n not in {e.mentions.narrator for e in effects}]
     if missing:
@@ -236,8 +235,8 @@ def _false_findings(labels: SwappedLabels) -> list[str]:
     share = labels.is_rejected.mean(axis=1)
     return [
         f"with labels exchanged at random {n_swaps} times, {labels.is_rejected.mean():.1%} of the "
-        f"tests have p < {LEVEL:g} (at most {share.max():.1%} of a single row), and in "
-        f"{int(labels.any_holm.sum())} of {n_swaps} any corrected p is below it"
+        f"tests have p <= {LEVEL:g} (at most {share.max():.1%} of a single row), and in "
+        f"{int(labels.any_holm.sum())} of {n_swaps} any corrected p is"
     ]
 
 
@@ -261,7 +260,7 @@ def _figures(
         ),
         AnswerFigure(
             "power",
-            f"Share of {N_EXPERIMENTS} simulated experiments with p < {LEVEL:g}, without "
+            f"Share of {N_EXPERIMENTS} simulated experiments with p <= {LEVEL:g}, without "
             "correction, by number of pairs. Colours: pairs drawn from those that were observed, "
             "of populations whose interval of the difference is above 0; an effect that is large "
             "by chance promises too much. Grey: given differences, with the spread of the first "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,9 @@ from encoder_training.evaluation.bootstrap import Interval
 from evaluation.clips.experiment import ClipPair
 from evaluation.clips.narrations import ClipNarrations
 from evaluation.clips.schedule import Presentation
-from evaluation.clips.statistics import LEVEL, difference_interval, sign_flip_p
+from evaluation.clips.statistics import difference_interval, sign_flip_p
 from evaluation.narrations.pairs import holm
+from evaluation.questions.chance import is_rejected
 from evaluation.scores import rate_interval
 
 N_SWAPS = 200
@@ -61,7 +63,8 @@ class Effect:
     @property
     def is_seen(self) -> bool:
         """Whether the feature is mentioned because it is there, beyond what the controls do."""
-        return self.p_holm < LEVEL and not self.p_over_controls >= LEVEL
+        is_above_controls = math.isnan(self.p_over_controls) or is_rejected(self.p_over_controls)
+        return bool(is_rejected(self.p_holm) and is_above_controls)
 
 
 def mentions_of(
@@ -131,8 +134,8 @@ class SwappedLabels:
     """What the test says when with and without are exchanged at random within the pairs."""
 
     mean_difference: NDArray[np.float64]  # (n_effects,): over all exchanges
-    is_rejected: NDArray[np.bool_]  # (n_effects, n_swaps): p below 0.05
-    any_holm: NDArray[np.bool_]  # (n_swaps,): any corrected p below 0.05
+    is_rejected: NDArray[np.bool_]  # (n_effects, n_swaps): p of 0.05 or less
+    any_holm: NDArray[np.bool_]  # (n_swaps,): any corrected p of 0.05 or less
 
 
 def swapped(effects: Sequence[Effect], *, seed: int, n_swaps: int = N_SWAPS) -> SwappedLabels:
@@ -149,4 +152,4 @@ def swapped(effects: Sequence[Effect], *, seed: int, n_swaps: int = N_SWAPS) -> 
         means.append(float(differences.mean()))
     table = np.stack(p_values)
     corrected = np.array([min(holm(column)) for column in table.T.tolist()])
-    return SwappedLabels(np.array(means), table < LEVEL, corrected < LEVEL)
+    return SwappedLabels(np.array(means), is_rejected(table), is_rejected(corrected))

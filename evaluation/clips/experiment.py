@@ -27,7 +27,7 @@ SHORTEST_S = 2 * MAX_LATENCY_NS / NS_PER_S
 """A clip must be longer: spikes answer the screen half of this late, and a window must be left."""
 
 FEWEST_PAIRS = 5
-"""Of a feature: with four, no order of signs has a p below 0.05."""
+"""Of a feature: with four, no order of signs has p <= 0.05."""
 
 Seconds = Annotated[float, Field(gt=0, le=60)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,63}$")]
@@ -165,7 +165,7 @@ def _experiment_problems(table: ExperimentTable) -> Iterator[str]:
         if n < FEWEST_PAIRS:
             yield (
                 f"feature {feature!r} has {n} pairs, and with fewer than {FEWEST_PAIRS} no result "
-                "can have p < 0.05; add pairs"
+                "can have p <= 0.05; add pairs"
             )
 
 

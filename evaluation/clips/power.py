@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.clips.statistics import LEVEL, sign_flip_p
+from evaluation.clips.statistics import sign_flip_p
+from evaluation.questions.chance import is_rejected
 
 OBSERVED = "observed"
 GIVEN = (0.1, 0.2, 0.3, 0.5)
@@ -25,7 +26,7 @@ POWER_STREAM = 22
 
 @dataclass(frozen=True, slots=True)
 class PowerCurve:
-    """The share of experiments with p below 0.05, by number of pairs."""
+    """The share of experiments with p of 0.05 or less, by number of pairs."""
 
     difference: float
     power: tuple[float, ...]  # Of `NUMBERS`
@@ -63,7 +64,7 @@ def power_curve(
         drawn = rng.choice(differences, (N_EXPERIMENTS, n))
         if wanted is not None:
             drawn = _with_mean(np.abs(drawn), float(np.abs(differences).mean()), wanted, rng)
-        power.append(float((sign_flip_p(drawn) < LEVEL).mean()))
+        power.append(float(is_rejected(sign_flip_p(drawn)).mean()))
     return PowerCurve(float(differences.mean()) if wanted is None else wanted, tuple(power))
 
 

@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 from encoder_training.evaluation.bootstrap import Interval
 from evaluation.scores import Z
 
-LEVEL = 0.05
-
 GRID = 60
 """Differences are rounded to its inverse. Means of up to six windows are exact, and the test is
 exact in any case: the rounded differences are as symmetric under the null."""

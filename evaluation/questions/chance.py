@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from encoder_training.evaluation.bootstrap import N_DRAWS, Draws
 
@@ -35,7 +35,7 @@ MOST_SHIFTS = 2000
 """Combinations of shifts, one of each movie; more are drawn at random from all there are."""
 
 FEWEST_SHIFTS = 20
-"""With fewer no p-value can be below 0.05."""
+"""With fewer no p-value can be 0.05 or less."""
 
 UNLIKE = 0.1
 """Captions are unrelated where their mean similarity has fallen to this share of the way from that
@@ -187,7 +187,16 @@ def p_value(value: float, every: NDArray[np.float64]) -> float:
     return min(1.0, max(1, int(others)) / len(every))
 
 
-def is_discovered(p: Sequence[float] | NDArray[np.float64]) -> NDArray[np.bool_]:
+def is_rejected(p: ArrayLike) -> NDArray[np.bool_]:
+    """Say which hypotheses are rejected by themselves: p is `LEVEL` or less; none without p.
+
+    So 20 alignments can reject, of which the true one is the best.
+    """
+    rejected: NDArray[np.bool_] = np.asarray(p, np.float64) <= LEVEL
+    return rejected
+
+
+def is_discovered(p: ArrayLike) -> NDArray[np.bool_]:
     """Say which hypotheses are rejected at `LEVEL` false discoveries; none without p."""
     from scipy.stats import false_discovery_control
 
@@ -195,7 +204,7 @@ def is_discovered(p: Sequence[float] | NDArray[np.float64]) -> NDArray[np.bool_]
     known = np.flatnonzero(~np.isnan(values))
     found: NDArray[np.bool_] = np.zeros(len(values), np.bool_)
     if known.size:
-        found[known] = false_discovery_control(values[known]) <= LEVEL
+        found[known] = is_rejected(false_discovery_control(values[known]))
     return found
 
 

@@ -23,6 +23,7 @@ from evaluation.questions.chance import (
     block_draws,
     block_length,
     correlation_table,
+    is_rejected,
     naive_p,
     out_of_place,
     shift_test,
@@ -104,11 +105,11 @@ class Growth:
     def run(self, labels: NDArray[np.float64], *, seed: int) -> dict[str, bool]:
         """Say of each test whether it sees a slope; `labels` are of all positions."""
         table = self.positions.table(self.vectors @ labels[self.at].T) / len(self.vectors)
-        naive = naive_p(table, seed=seed, n_draws=NAIVE_DRAWS)
-        return {
-            "slope, shifts": shift_test(table, self.positions, seed=seed).p <= LEVEL,
-            "slope, any order": naive <= LEVEL,
+        p = {
+            "slope, shifts": shift_test(table, self.positions, seed=seed).p,
+            "slope, any order": naive_p(table, seed=seed, n_draws=NAIVE_DRAWS),
         }
+        return {test: bool(is_rejected(of)) for test, of in p.items()}
 
 
 def _growth(inputs: EvaluationInputs) -> Growth | None:
@@ -196,11 +197,14 @@ def run_tests(
     blocks, frames = (
         block_draws(positions, mean, seed=seed, n_draws=N_DRAWS) for mean in (length, 1.0)
     )
+    p = {
+        "mean cosine, shifts": shift_test(table, positions, seed=seed).p,
+        "mean cosine, any order": naive_p(table, seed=seed, n_draws=NAIVE_DRAWS),
+        "correlation, shifts": shift_test(trace, positions, seed=seed).p,
+        "correlation, any order": naive_p(trace, seed=seed, n_draws=NAIVE_DRAWS),
+    }
     return {
-        "mean cosine, shifts": shift_test(table, positions, seed=seed).p <= LEVEL,
-        "mean cosine, any order": naive_p(table, seed=seed, n_draws=NAIVE_DRAWS) <= LEVEL,
-        "correlation, shifts": shift_test(trace, positions, seed=seed).p <= LEVEL,
-        "correlation, any order": naive_p(trace, seed=seed, n_draws=NAIVE_DRAWS) <= LEVEL,
+        **{test: bool(is_rejected(of)) for test, of in p.items()},
         "interval of the lead, blocks": interval(blocks.ratio(lead)).low > 0,
         "interval of the lead, frames": interval(frames.ratio(lead)).low > 0,
     }

@@ -12,7 +12,7 @@ from encoder_training.data_set.prepared import FrameTable
 from encoder_training.data_set.training_set import thinned
 from encoder_training.evaluation.masked_encoder import batches
 from evaluation.questions.answer import Row
-from evaluation.questions.chance import LEVEL, Positions, correlation_tests
+from evaluation.questions.chance import Positions, correlation_tests, is_rejected
 from evaluation.questions.image_patches import ImagePatches
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.sparse_autoencoder import SparseAutoencoder
@@ -104,7 +104,7 @@ def label_features(
     if shown.facts is not None:
         known, table = _table(shown.facts)
         best, r, p = _best(values, table, shown.positions, seed=inputs.request.seed)
-        is_known = (p <= LEVEL) & (r > 0)
+        is_known = is_rejected(p) & (r > 0)
         names = tuple(known[at] if is_in else "" for at, is_in in zip(best, is_known, strict=True))
         light = is_known & np.isin(np.array(known)[best], LIGHTS)
     return FeatureLabels(

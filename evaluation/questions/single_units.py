@@ -19,7 +19,7 @@ from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.caption_scores.scoring import CaptionScores
 from evaluation.questions import single_units_figures as figures
 from evaluation.questions.answer import Answer, Row, with_interval
-from evaluation.questions.chance import LEVEL, ShiftTest, alignments, is_discovered
+from evaluation.questions.chance import LEVEL, ShiftTest, alignments, is_discovered, is_rejected
 from evaluation.questions.fidelity import score_narrators
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.narration_store import Source
@@ -223,7 +223,7 @@ def _groups(inputs: EvaluationInputs, ranking: Sequence[Row]) -> list[Row]:
                     "group": f"{kind}:{name}" if name else kind,
                     "units": len(of),
                     "expected": LEVEL * len(of),
-                    "below_level": sum(float(str(row["p"])) < LEVEL for row in of),
+                    "below_level": int(is_rejected([float(str(row["p"])) for row in of]).sum()),
                     "passing": sum(int(str(row["passes"])) for row in of),
                     "median_lead": float(np.median([float(str(row["lead"])) for row in of])),
                 }
@@ -298,18 +298,18 @@ def _findings(
     def count(rows: Sequence[Row], column: str) -> int:
         return sum(int(str(row[column])) for row in rows)
 
-    def below(rows: Sequence[Row], column: str) -> int:
-        return sum(float(str(row[column])) < LEVEL for row in rows)
+    def rejected(rows: Sequence[Row], column: str) -> int:
+        return int(is_rejected([float(str(row[column])) for row in rows]).sum())
 
     found = [
         f"decoded patches: {count(ranking, 'passes')} of {len(ranking)} units pass at "
-        f"{LEVEL:.0%} false discoveries; {below(ranking, 'p')} have p < {LEVEL}, at most "
+        f"{LEVEL:.0%} false discoveries; {rejected(ranking, 'p')} have p <= {LEVEL}, at most "
         f"{LEVEL * len(ranking):.1f} by chance ({decoder.components.share:.0%} of the variance of "
         "the frames' patches is compared)",
         f"{len(narrated)} units are narrated, in turn that of each area and cell type whose "
         "patches vary most, which looks at no frame and no caption",
         f"narrations of one unit against captions: {count(narrated, 'passes')} of "
-        f"{len(narrated)} pass; {below(narrated, 'p')} have p < {LEVEL}, at most "
+        f"{len(narrated)} pass; {rejected(narrated, 'p')} have p <= {LEVEL}, at most "
         f"{LEVEL * len(narrated):.1f} by chance",
         f"information between {statements.kind} and narrations: {count(narrated, 'words_pass')} "
         f"of {len(narrated)} units pass, between {statements.kind} and many or few spikes "
@@ -323,7 +323,7 @@ def _findings(
         )
     found.extend(
         f"{row['test']}, against labels of other frames: {float(str(row['rate'])):.1%} of "
-        f"{row['tests']} tests have p < {LEVEL}"
+        f"{row['tests']} tests have p <= {LEVEL}"
         for row in control
     )
     if inputs.request.facts is None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from contracts.selection_text import shown
 from encoder_training.evaluation.bootstrap import Interval
 from evaluation.questions.answer import Row, p_text
-from evaluation.questions.chance import LEVEL
+from evaluation.questions.chance import is_rejected
 from evaluation.questions.fidelity_figures import CONTROL, INK
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.page import STYLE
@@ -114,7 +114,7 @@ def _named(found: Information, statements: Statements) -> str:
     sure = [
         column
         for column in np.argsort(-found.bits)
-        if found.p[column] < LEVEL and found.difference[column].value > 0
+        if is_rejected(found.p[column]) and found.difference[column].value > 0
     ]
     return (
         ", ".join(f"{statements.names[column]} ({found.bits[column]:.3f} bits)" for column in sure)
@@ -124,7 +124,7 @@ def _named(found: Information, statements: Statements) -> str:
 
 def _statement_table(words: Information, spikes: Information, statements: Statements) -> str:
     order = np.argsort(-np.maximum(words.bits, spikes.bits))
-    best = [column for column in order if min(words.p[column], spikes.p[column]) < LEVEL]
+    best = [column for column in order if is_rejected([words.p[column], spikes.p[column]]).any()]
     columns = (best or list(order))[:N_STATEMENTS]
     return _table(
         (

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.questions.answer import Row
-from evaluation.questions.chance import LEVEL
+from evaluation.questions.chance import is_rejected
 from evaluation.questions.false_positives import other_frames
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.single_units_decoding import UnitDecoder
@@ -64,8 +64,8 @@ def unrelated_labels(
             "test": name,
             "label_sets": N_SETS,
             "tests": len(of_test),
-            "rejected": int(np.sum(np.array(of_test) < LEVEL)),
-            "rate": float(np.mean(np.array(of_test) < LEVEL)),
+            "rejected": int(is_rejected(of_test).sum()),
+            "rate": float(is_rejected(of_test).mean()),
         }
         for name, of_test in p.items()
     ]

@@ -10,7 +10,7 @@ import numpy as np
 
 from contracts.selection_text import shown
 from evaluation.questions.answer import AnswerFigure, Row
-from evaluation.questions.chance import LEVEL
+from evaluation.questions.chance import is_rejected
 from evaluation.questions.fidelity_figures import CONTROL, INK, NULL
 
 NO_AREA = "no area"
@@ -40,7 +40,7 @@ def single_unit_figures(
                 "information",
                 f"Information between {kind} and what one unit's narrations name, by unit. {of}; "
                 f"{len({row['unit'] for row in informed})} narrated units. Less the mean over "
-                "circular shifts. Filled: p < 0.05, corrected for the statements of a unit; open: "
+                "circular shifts. Filled: p <= 0.05, corrected for the statements of a unit; open: "
                 "not. Crosses: the same for many or few spikes of the unit in place of its words. "
                 "Grey: 95 % of the shifts, over all units. Shares with 95 % intervals are in the "
                 "table.",
@@ -105,7 +105,9 @@ def _information(figure: Any, rows: Sequence[Row], names: Sequence[str]) -> None
         )
         for is_sure in (False, True):
             chosen = [
-                n for n, row in enumerate(of) if (float(str(row["words_p"])) < LEVEL) == is_sure
+                n
+                for n, row in enumerate(of)
+                if bool(is_rejected(float(str(row["words_p"])))) == is_sure
             ]
             axes.plot(
                 [float(str(of[n]["words_bits"])) for n in chosen],

@@ -23,7 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import UserError
-from evaluation.questions.chance import LEVEL, Positions, correlation_tests, is_discovered
+from evaluation.questions.chance import (
+    LEVEL,
+    Positions,
+    correlation_tests,
+    is_discovered,
+    is_rejected,
+)
 
 N_PERMUTATIONS = 999
 BLOCK_LAGS = 2
@@ -48,7 +54,7 @@ class Uniqueness:
     @property
     def is_unique(self) -> NDArray[np.bool_]:
         """Whether each feature is unique to each population."""
-        return (self.p <= LEVEL) & (self.lead > 0)
+        return is_rejected(self.p) & (self.lead > 0)
 
 
 def uniqueness(

@@ -180,7 +180,7 @@ def test_the_command_tells_who_sees_from_who_always_says_it(tmp_path, schedule, 
     assert set(needed) == {"all", "VISp"}
     assert needed["VISp"]["effect"] == "0.5"  # the last row: nothing was observed to plan for
     said = capsys.readouterr().out
-    assert "with 5 pairs and 3 rows no corrected p can be below 0.05" in said
+    assert "with 5 pairs and 3 rows no corrected p can be 0.05 or less" in said
     assert "shuffled is not among the populations" in said
     assert "not narrated, though asked for: shuffled" in said
     page = (out / "report.html").read_text(encoding="utf-8")

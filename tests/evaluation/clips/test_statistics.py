@@ -8,7 +8,8 @@ from scipy.stats import binomtest, permutation_test
 
 from evaluation.clips.effects import Mentions, effects_of, swapped
 from evaluation.clips.power import GIVEN, NUMBERS, power_curve
-from evaluation.clips.statistics import LEVEL, difference_interval, sign_flip_p
+from evaluation.clips.statistics import difference_interval, sign_flip_p
+from evaluation.questions.chance import LEVEL
 
 
 def test_of_whole_differences_it_is_the_exact_test_of_mcnemar():
