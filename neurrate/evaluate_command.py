@@ -110,25 +110,32 @@ def evaluate(
     from evaluation.questions.inputs import EvaluateRequest
     from evaluation.questions.page import PAGE
     from evaluation.questions.recording import record_until_quiet
-    from evaluation.questions.run import QUESTIONS
+    from evaluation.questions.run import JOURNAL, QUESTIONS, check_before_recording
     from evaluation.questions.run import evaluate as answer_questions
 
     check_folder_writable(out)
-    if subscribe is not None:
-        [keys] = access.keys_for([subscribe])
-        journal = record_until_quiet(subscribe, keys, out / "journal", journal=journal)
     if ray is None:
         device = resolve_device(device)
         workers = workers or (len(os.sched_getaffinity(0)) if device == "cpu" else 1)
     elif device == "auto":
         device = "cpu"  # as the cluster's machines may differ
-    options: Any = {"windows": windows, "facts": facts, "journal": journal, "run": run}
+    questions = list(QUESTIONS) if question == "all" else [question]
+    options: Any = {"windows": windows, "facts": facts, "run": run}
     options |= {"images": images, "model": model, "sentence_model": sentence_model}
-    command = command_text("evaluate", question, bundle, dataset, out=out, **options, seed=seed)
-    request = EvaluateRequest(
-        bundle, dataset, out.resolve(), device=device, workers=workers, ray=ray, seed=seed,
-        command=command, **options,
-    )  # fmt: skip
-    for answer in answer_questions(request, list(QUESTIONS) if question == "all" else [question]):
+
+    def request_of(journal: Path | None) -> EvaluateRequest:
+        words = command_text(
+            "evaluate", question, bundle, dataset, out=out, journal=journal, **options, seed=seed
+        )
+        return EvaluateRequest(
+            bundle, dataset, out.resolve(), device=device, workers=workers, ray=ray, seed=seed,
+            command=words, journal=journal, **options,
+        )  # fmt: skip
+
+    if subscribe is not None:
+        [keys] = access.keys_for([subscribe])
+        check_before_recording(request_of(journal), questions)
+        journal = record_until_quiet(subscribe, keys, out / JOURNAL)
+    for answer in answer_questions(request_of(journal), questions):
         print(answer.title, *answer.findings, sep="\n  ")
     print(f"wrote {out / PAGE}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from contracts.clock import NS_PER_S, HostClock
-from contracts.errors import UserError
 from contracts.keys import ClientKeys
 from contracts.statistics import STATS_TOPIC, Statistics
 from evaluation.progress import report
@@ -17,26 +16,16 @@ QUIET_S = 10
 batches, if empty ones, and a daemon its statistics, every second."""
 
 
-def record_until_quiet(
-    address: str, keys: ClientKeys | None, folder: Path, *, journal: Path | None = None
-) -> Path:
+def record_until_quiet(address: str, keys: ClientKeys | None, folder: Path) -> Path:
     """Record a daemon's narrations to a new journal, and return its folder.
 
-    Waits for the first bin as long as it takes; Control-C ends it. `journal` is that of
-    ``--journal``, which cannot be given as well.
+    Waits for the first bin as long as it takes; Control-C ends it.
 
     Raises
     ------
     UserError
-        If there is a journal already, `journal` is given, or `folder` cannot be written.
+        If `folder` cannot be written.
     """
-    if journal is not None:
-        raise UserError("--journal and --subscribe each say where narrations are from: give one.")
-    if folder.exists():
-        raise UserError(
-            f"narrations of one replay are kept in a journal of their own, and {folder} is there "
-            f"already. Evaluate it with --journal {folder}, or give another --out."
-        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     report(f"evaluate: waiting for {address}")
     with Listener(address, (STATS_TOPIC,), setting="--subscribe", keys=keys) as listener:

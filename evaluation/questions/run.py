@@ -19,6 +19,9 @@ from evaluation.questions.single_units import single_units
 from evaluation.questions.sparse_features import sparse_features
 from evaluation.questions.trained_subsets import load_trained_run
 
+JOURNAL = "journal"
+"""What was recorded of a daemon, in the folder of results."""
+
 QUESTIONS: dict[str, Callable[[EvaluationInputs], Answer]] = {
     "fidelity": fidelity,
     "scaling": scaling,
@@ -28,6 +31,57 @@ QUESTIONS: dict[str, Callable[[EvaluationInputs], Answer]] = {
     "false-positives": false_positives,
 }
 """In the order of the page."""
+
+
+def check_before_recording(request: EvaluateRequest, names: Sequence[str]) -> None:
+    """Refuse what would be refused after a daemon was recorded, which may take an hour.
+
+    Raises
+    ------
+    UserError
+        As of `evaluate`, or if a journal is named or kept already, or the question needs units that
+        no daemon narrates.
+    """
+    kept = request.out / JOURNAL
+    if request.journal is not None:
+        raise UserError("--journal and --subscribe each say where narrations are from: give one.")
+    if kept.exists():
+        raise UserError(
+            f"narrations of one replay are kept in a journal of their own, and {kept} is there "
+            f"already. Evaluate it with --journal {kept}, or give another --out."
+        )
+    if "fidelity" not in names:
+        raise UserError(
+            "a daemon narrates its populations and no other sets of units, which is enough for the "
+            f"question fidelity, and this one is {names[0]}. Leave --subscribe out."
+        )
+    _checked_inputs(request, names).facts()
+
+
+def _checked_inputs(request: EvaluateRequest, names: Sequence[str]) -> EvaluationInputs:
+    """Load what the questions share; what can be refused before the long work is.
+
+    Raises
+    ------
+    UserError
+        As of `evaluate`.
+    """
+    check_matplotlib()
+    if request.run is not None and "scaling" not in names:
+        raise UserError(
+            f"--run is for the question scaling, and this one is {names[0]}. Leave --run out."
+        )
+    if request.images is not None and "sparse-features" not in names:
+        raise UserError(
+            f"--images is for the question sparse-features, and this one is {names[0]}. Leave "
+            "--images out."
+        )
+    inputs = load_inputs(request)
+    if request.run is not None:
+        load_trained_run(request.run, inputs.manifest)
+    if inputs.images is not None:
+        report(f"evaluate: {len(inputs.images.patches):,} images")
+    return inputs
 
 
 def evaluate(request: EvaluateRequest, names: Sequence[str]) -> list[Answer]:
@@ -43,21 +97,7 @@ def evaluate(request: EvaluateRequest, names: Sequence[str]) -> list[Answer]:
     DependencyError
         If a package is not installed.
     """
-    check_matplotlib()
-    if request.run is not None and "scaling" not in names:
-        raise UserError(
-            f"--run is for the question scaling, and this one is {names[0]}. Leave --run out."
-        )
-    if request.images is not None and "sparse-features" not in names:
-        raise UserError(
-            f"--images is for the question sparse-features, and this one is {names[0]}. Leave "
-            "--images out."
-        )
-    inputs = load_inputs(request)
-    if request.run is not None:
-        load_trained_run(request.run, inputs.manifest)  # refused before the long work
-    if inputs.images is not None:  # and so are images
-        report(f"evaluate: {len(inputs.images.patches):,} images")
+    inputs = _checked_inputs(request, names)
     answers = []
     for name in names:
         report(f"evaluate: {name}")

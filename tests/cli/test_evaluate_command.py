@@ -313,6 +313,39 @@ def test_wrong_arguments_are_refused_before_the_work(
     assert problem in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("question", "options", "problem"),
+    [
+        ("fidelity", {"sentence_model": "nowhere/at/all"}, "hf download"),
+        ("fidelity", {"facts": "nowhere/at/all"}, "MOVIE_facts.jsonl"),
+        ("fidelity", {"journal": "mine"}, "give one"),
+        ("scaling", {}, "Leave --subscribe out"),
+    ],
+)
+def test_a_daemon_is_recorded_after_everything_else_is_checked(
+    inputs, tmp_path, capsys, question, options, problem
+):
+    """Nobody is at the address, and the refusal does not wait for anybody."""
+    nobody = {"subscribe": "tcp://127.0.0.1:1", **options}
+    assert main(_words(inputs, tmp_path / "out", question, **nobody)) == 2
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "out" / "journal").exists()
+
+
+def test_a_replay_has_a_journal_of_its_own(inputs, tmp_path, capsys):
+    """One that is there is not continued."""
+    (tmp_path / "journal").mkdir()
+    assert main(_words(inputs, tmp_path, subscribe="tcp://127.0.0.1:1")) == 2
+    assert "Evaluate it with --journal" in capsys.readouterr().err
+
+
+def test_captions_are_checked_before_a_daemon_is_recorded(inputs, tmp_path, capsys):
+    """A data set that cannot be scored is refused as without a daemon."""
+    write_same_captions(inputs, tmp_path, "")
+    assert main(_words(tmp_path, tmp_path / "out", subscribe="tcp://127.0.0.1:1")) == 2
+    assert "has none" in capsys.readouterr().err
+
+
 def test_a_changed_model_is_another_narrator(tmp_path):
     """Files of another size or time give other keys; a hub id has no files."""
     (tmp_path / "weights").write_bytes(b"1")

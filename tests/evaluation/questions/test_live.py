@@ -18,7 +18,6 @@ from contracts.narration import Narration, Provenance, Status
 from contracts.narration_wire import pack_narration
 from daemon.service.settings import Settings
 from evaluation.questions.live import LiveNarrations, load_live
-from evaluation.questions.recording import record_until_quiet
 from subscribers.recorder.journal_writer import JournalWriter, Taken
 from tests.support.manual_clock import ManualClock
 from tests.support.narrations import narration
@@ -130,11 +129,3 @@ def test_other_narrators_are_refused(
         messages += [replace(good, provenance=replace(good.provenance, **changes))]
     with pytest.raises(UserError, match=problem):
         read(tmp_path, tiny_bundle, messages)
-
-
-def test_a_replay_has_a_journal_of_its_own(tmp_path: Path):
-    """One that is there is not continued, and two sources of narrations are not mixed."""
-    with pytest.raises(UserError, match=f"Evaluate it with --journal {tmp_path}"):
-        record_until_quiet(ADDRESS, None, tmp_path)
-    with pytest.raises(UserError, match="give one"):
-        record_until_quiet(ADDRESS, None, tmp_path / "new", journal=tmp_path)
