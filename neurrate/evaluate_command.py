@@ -82,8 +82,8 @@ def evaluate(
         Evaluate what a daemon narrated: folder of 'neurrate record'. For fidelity, on
         the windows of the data set that were narrated.
     subscribe
-        The same of a running daemon at this address, recorded to OUT/journal until nothing has
-        come for ten seconds.
+        The same of a running daemon at this address, recorded to OUT/journal until it says that
+        the replay has ended.
     run
         Folder of 'neurrate train' that the bundle was exported from. With it scaling also trains
         an encoder for each subset of all units, with the run's options.
@@ -109,7 +109,7 @@ def evaluate(
     from encoder_training.devices import resolve_device
     from evaluation.questions.inputs import EvaluateRequest
     from evaluation.questions.page import PAGE
-    from evaluation.questions.recording import record_until_quiet
+    from evaluation.questions.recording import record_replay
     from evaluation.questions.run import JOURNAL, QUESTIONS, check_before_recording
     from evaluation.questions.run import evaluate as answer_questions
 
@@ -135,7 +135,7 @@ def evaluate(
     if subscribe is not None:
         [keys] = access.keys_for([subscribe])
         check_before_recording(request_of(journal), questions)
-        journal = record_until_quiet(subscribe, keys, out / JOURNAL)
+        journal = record_replay(subscribe, keys, out / JOURNAL)
     for answer in answer_questions(request_of(journal), questions):
         print(answer.title, *answer.findings, sep="\n  ")
     print(f"wrote {out / PAGE}")
