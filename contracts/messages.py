@@ -95,6 +95,18 @@ class EvidenceMessage(TypedDict):
 
 
 @with_config(DESCRIBED)
+class FeatureMessage(TypedDict):
+    """A sparse feature that is larger in the decoded patches than in most training frames."""
+
+    feature: Count
+    """Its number in the file of features."""
+    name: str
+    """The fact that it follows, or the caption of the frame in which it is largest."""
+    z: float
+    """Standard deviations above its mean over the training frames."""
+
+
+@with_config(DESCRIBED)
 class ProvenanceMessage(TypedDict):
     """What made it."""
 
@@ -143,6 +155,10 @@ class NarrationMessage(TypedDict):
     n_tokens: Count
     evidence: EvidenceMessage | None
     """Null if the bundle has no captions."""
+    features: NotRequired[list[FeatureMessage] | None]
+    """At most three features, each half a standard deviation or more above its mean and of another
+    name, the largest first. Null without narrator.features, and for a narration that was given
+    up."""
     provenance: ProvenanceMessage
 
 

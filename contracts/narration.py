@@ -96,6 +96,19 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedFeature:
+    """A sparse feature that is larger in the decoded patches than in most training frames.
+
+    `feature` is its number in the file of features; `z` is in standard deviations over the training
+    frames.
+    """
+
+    feature: int
+    name: str
+    z: float
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """What made a narration: enough to make it again."""
 
@@ -121,6 +134,8 @@ class Utterance:
         Why it failed or was cut; empty when it is ok.
     mean_logprob : float or None
         Mean log-probability of the tokens; None for a back-end without tokens.
+    features : tuple of NamedFeature or None
+        Those most above their mean, largest first; None if they are not asked for.
     """
 
     text: str
@@ -129,6 +144,7 @@ class Utterance:
     mean_logprob: float | None = None
     n_tokens: int = 0
     evidence: Evidence | None = None
+    features: tuple[NamedFeature, ...] | None = None
     start_host_ns: int = 0
     first_token_host_ns: int = 0
     last_token_host_ns: int = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from typing import Any, TypeVar, cast
@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from contracts.errors import WireError
 from contracts.messages import (
     EvidenceMessage,
+    FeatureMessage,
     NarrationAgeMs,
     NarrationHostNs,
     NarrationLatencyMs,
@@ -27,6 +28,7 @@ from contracts.messages import (
 )
 from contracts.narration import (
     NARRATION_VERSION,
+    NamedFeature,
     Narration,
     PartialNarration,
     age_ms,
@@ -37,6 +39,9 @@ T = TypeVar("T")
 
 CONFIDENCE_DIGITS = 3
 """Of a published confidence: its own error is in the second."""
+
+Z_DIGITS = 2
+"""Of the published height of a feature."""
 
 
 def pack_narration(narration: Narration) -> list[bytes]:
@@ -70,9 +75,18 @@ def pack_narration(narration: Narration) -> list[bytes]:
         "mean_logprob": utterance.mean_logprob,
         "n_tokens": utterance.n_tokens,
         "evidence": cast("EvidenceMessage | None", evidence),
+        "features": _features(utterance.features),
         "provenance": cast("ProvenanceMessage", asdict(narration.provenance)),
     }
     return [narration.topic.encode(), dump(message)]
+
+
+def _features(features: Sequence[NamedFeature] | None) -> list[FeatureMessage] | None:
+    if features is None:
+        return None
+    return [
+        {"feature": one.feature, "name": one.name, "z": round(one.z, Z_DIGITS)} for one in features
+    ]
 
 
 def rounded_confidence(confidence: float | None) -> float | None:

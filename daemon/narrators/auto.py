@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contracts.garbage import collector_paused
 from contracts.manifest import Manifest
+from daemon.narrators.features import FeatureNarrator, load_features
 from daemon.narrators.llava import LlavaNarrator
 from daemon.narrators.protocol import Narrator
 from daemon.narrators.retrieval import RetrievalNarrator
@@ -18,6 +19,14 @@ def load_narrator(
     It is warm: its first narration takes as long as any other. The servers of `vllm` are used by
     that back-end alone; None takes the defaults.
     """
+    if settings.features is None:
+        return _load(settings, manifest, vllm)
+    # Before the language model: a file that is refused is refused at once.
+    namer = load_features(settings.features, manifest, settings.feature_set)
+    return FeatureNarrator(_load(settings, manifest, vllm), namer)
+
+
+def _load(settings: NarratorSettings, manifest: Manifest, vllm: VllmSettings | None) -> Narrator:
     if settings.backend == "retrieval":
         return RetrievalNarrator(manifest)
     of_bundle = manifest.model.language_model

@@ -120,6 +120,11 @@ class NarratorSettings(SettingsGroup):
     model: str | None = None
     """Folder or hub id of the vision-language model. None takes ``language_model.model_id`` of
     the bundle's manifest, the model that the encoder was trained for."""
+    features: Path | None = None
+    """File of sparse features, ``sparse-features.safetensors`` of ``neurrate evaluate
+    sparse-features``: each narration then has the three that stand out most. None: it has none."""
+    feature_set: Literal["unique", "all"] = "unique"
+    """Which of them may be named: those that are unique to a population, or ``all``."""
     prompt: str = PAPER_PROMPT
     """Text around the image tokens; ``<image>`` stands once. The default is the paper's."""
     max_new_tokens: Annotated[int, Field(ge=1, le=2048)] = 60

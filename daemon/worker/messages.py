@@ -36,7 +36,7 @@ import numpy as np
 from contracts.binning import BinRate
 from contracts.embedding import PatchEmbedding, PatchGrid
 from contracts.errors import MisuseError, WireError
-from contracts.narration import Evidence, Provenance, Status, Utterance
+from contracts.narration import Evidence, NamedFeature, Provenance, Status, Utterance
 from contracts.window import Window, WindowSpec
 from daemon.narrators.protocol import EndedRow, PartialRow
 
@@ -215,12 +215,13 @@ def unpack_reply(parts: Sequence[bytes]) -> Reply:
 def _ended(fields: dict[str, Any]) -> EndedRow:
     # msgpack holds no enums and no classes: `asdict` made texts and maps of them.
     values = fields["utterance"]
-    evidence = values["evidence"]
+    evidence, features = values["evidence"], values["features"]
     utterance = Utterance(
         **{
             **values,
             "status": Status(values["status"]),
             "evidence": Evidence(**evidence) if evidence else None,
+            "features": None if features is None else tuple(NamedFeature(**f) for f in features),
         }
     )
     return EndedRow(fields["batch_id"], fields["row"], utterance)

@@ -29,6 +29,7 @@ from evaluation.questions.feature_activations import (
     train_features,
 )
 from evaluation.questions.feature_facts import FeatureLabels, LabelledFrames, label_features
+from evaluation.questions.features_file import write_features
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.populations import KINDS, equal_populations
 from evaluation.questions.unique_features import (
@@ -107,6 +108,7 @@ def sparse_features(inputs: EvaluationInputs) -> Answer:
     labels = labelled[0]
     kinds = _compare_all(inputs, found)
     draws = _draws(inputs, found, kinds)
+    write_features(inputs, trained, labels, kinds)
     drawn = {one.kind: _random(inputs, trained, n_units, found, one, labels) for one in kinds}
     tables: dict[str, Sequence[Row]] = {
         "counts": [row for one in kinds for row in _counts(one, labels, drawn[one.kind], n_units)],

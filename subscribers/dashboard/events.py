@@ -24,6 +24,7 @@ MAX_TEXT = 2_000
 """Letters of a text that a page draws; narrations have some hundred."""
 
 MAX_NAME = 200
+MAX_FEATURES = 3
 
 Event = dict[str, Any]
 
@@ -52,6 +53,10 @@ def narration_event(narration: Narration, *, truth: str) -> Event:
         "status": utterance.status.value,
         "reason": text_of(utterance.reason),
         "confidence": narration.confidence,
+        "features": [
+            {"name": text_of(one.name, MAX_NAME), "z": one.z}
+            for one in (utterance.features or ())[:MAX_FEATURES]
+        ],
         "n_units": narration.n_units,
         "n_missing_units": narration.n_missing_units,
         "start_s": narration.window_start_s,

@@ -66,6 +66,8 @@ class ReceivedNarration:
     """None where the daemon gives none."""
     is_unsure: bool = False
     """Whether its confidence is below the watcher's limit."""
+    features: str = ""
+    """What stands out in the decoding; empty where the daemon names nothing."""
 
     @property
     def title(self) -> str:
@@ -78,6 +80,7 @@ class ReceivedNarration:
         notes = [f"{self.latency_ms['total']:.0f} ms"]
         notes += [f"confidence {self.confidence:.2f}"] if self.confidence is not None else []
         notes += ["unsure"] if self.is_unsure else []
+        notes += [self.features] if self.features else []
         notes += [self.status] if self.status != "ok" else []
         notes += [f"{self.n_gap_bins} gap bins"] if self.n_gap_bins else []
         notes += [f"{self.n_missing_units} units missing"] if self.n_missing_units else []
@@ -257,6 +260,9 @@ def _received(
         n_missing_units=narration.n_missing_units,
         confidence=confidence,
         is_unsure=confidence is not None and confidence < unsure_below,
+        features=", ".join(
+            f"{shown(one.name)[:MAX_LABEL]} {one.z:+.1f} sd" for one in utterance.features or ()
+        ),
     )
 
 

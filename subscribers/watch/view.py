@@ -184,9 +184,10 @@ def _panels(state: WatchState, look: Look, n_shown: int) -> list[Panel]:
 
 def _panel(look: Look, received: list[ReceivedNarration], n_received: int) -> Panel:
     newest, *older = received
+    features = [Text(newest.features, style="dim")] if newest.features else []
     before = [Text(f"{one.window_stop_s:.2f} s  {one.text}", style="dim") for one in older]
     return Panel(
-        Group(_words(newest, look), _facts(newest, look), *before),
+        Group(_words(newest, look), *features, _facts(newest, look), *before),
         title=Text(newest.title), subtitle=Text(str(n_received)),
         title_align="left", subtitle_align="right",
     )  # fmt: skip

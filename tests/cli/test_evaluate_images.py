@@ -9,9 +9,20 @@ from shutil import copytree
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 from contracts.embedding import PatchGrid
 from contracts.errors import UserError
+from contracts.feature_file import (
+    ARRAYS,
+    FEATURES_FILE,
+    METADATA,
+    FeatureEncoder,
+    FeatureFile,
+)
+from contracts.manifest import load_manifest
+from daemon.narrators.features import load_features
+from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.frames.tower import VisionTower
 from evaluation.questions.image_patches import find_images, known_patches
 from neurrate.cli import main
@@ -82,6 +93,28 @@ def test_features_are_those_of_images(inputs, tmp_path, capsys):
     assert names <= set(find_images(images).names)
     assert len(names) > 5
     assert "of 24 images" in capsys.readouterr().out
+    _check_file(out, inputs, rows[0])
+
+
+def _check_file(out: Path, inputs: Path, row: dict[str, str]) -> None:
+    """A narrator takes the file: names of all features, and the reference is of training frames."""
+    manifest = load_manifest(inputs / "bundle")
+    with safe_open(out / FEATURES_FILE, framework="np") as opened:
+        file = FeatureFile.model_validate_json(opened.metadata()[METADATA])
+        arrays = {name: opened.get_tensor(name) for name in ARRAYS}
+    assert load_features(out / FEATURES_FILE, manifest, "all")
+    assert len(file.names) == len(file.unique_to) == int(row["features"])
+    assert all(file.names)
+    assert file.bundle == manifest.sha256
+    prepared = load_prepared(inputs / "data")
+    data, parts = prepared.windows(manifest.window_spec.lag_ns)
+    frames = np.unique(data.frame[parts.train])
+    assert file.n_reference == len(frames)
+    encoder = FeatureEncoder(file.k, file.scale, arrays["mean"], arrays["encoder"], arrays["bias"])
+    codes = [encoder.mean_codes(prepared.targets[row].astype(np.float32)) for row in frames]
+    assert np.mean(codes, axis=0) == pytest.approx(arrays["reference_mean"], rel=1e-3, abs=1e-5)
+    assert np.std(codes, axis=0) == pytest.approx(arrays["reference_std"], rel=1e-3, abs=1e-5)
+    assert np.linalg.norm(arrays["atoms"], axis=1) == pytest.approx(1, abs=1e-5)
 
 
 def test_images_are_seen_by_the_tower_once(inputs, tiny_llava, tmp_path):

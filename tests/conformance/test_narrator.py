@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -17,19 +18,26 @@ from daemon.narrators.auto import load_narrator
 from daemon.narrators.protocol import Narrator, PartialRow, narrate
 from daemon.service.settings import NarratorSettings, VllmSettings
 from tests.support.daemon_components import embeddings_of
+from tests.support.feature_files import write_feature_file
 from tests.support.recorded_vllm import recorded_vllm
 from tests.support.tiny_bundle import TINY_GRID, tiny_windows
 
-BACKENDS = ("llava", "retrieval", "vllm")
+BACKENDS = ("llava", "retrieval", "vllm", "with features")
+"""The last is of retrieval, and names the features of each decoding."""
 
 
 def made(stack: ExitStack, backend: str, manifest: Manifest, model: Path) -> Narrator:
     """Return one implementation, with what it needs."""
     server = stack.enter_context(recorded_vllm())
     server.preflight = "sentence"  # of another model's prompt, which is not to be compared
+    has_features = backend == "with features"
+    features = stack.enter_context(TemporaryDirectory()) if has_features else ""
     settings = NarratorSettings.model_validate(
         {
-            "backend": backend,
+            "backend": "retrieval" if has_features else backend,
+            "features": (
+                write_feature_file(Path(features) / "f", manifest) if has_features else None
+            ),
             "model": str(model),
             "max_new_tokens": 12,
             "device": "cpu",

@@ -1,6 +1,7 @@
 """Narrations as JSON: the schema, the way back, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import jsonschema
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import WireError
-from contracts.narration import STAGES, Status, latency_ms
+from contracts.narration import STAGES, NamedFeature, Status, latency_ms
 from contracts.narration_wire import (
     as_repeat,
     load,
@@ -61,6 +62,19 @@ def test_a_daemon_of_before_gives_no_confidence():
     message = json.loads(pack_narration(narration(confidence=0.5))[1])
     del message["confidence"]
     assert unpack_narration(json.dumps(message).encode()).confidence is None
+
+
+def test_features_are_rounded_and_older_daemons_send_none():
+    """Two digits of the height; a message without the field is one of which nothing is known."""
+    said = narration()
+    found = (NamedFeature(48, "night", 1.23456), NamedFeature(3, "car", 0.5))
+    said = replace(said, utterance=replace(said.utterance, features=found))
+    message = json.loads(pack_narration(said)[1])
+    assert message["features"][0] == {"feature": 48, "name": "night", "z": 1.23}
+    read = unpack_narration(json.dumps(message).encode()).utterance.features
+    assert read == (NamedFeature(48, "night", 1.23), NamedFeature(3, "car", 0.5))
+    del message["features"]
+    assert unpack_narration(json.dumps(message).encode()).utterance.features is None
 
 
 @given(narrations())

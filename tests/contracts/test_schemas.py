@@ -122,7 +122,7 @@ def test_a_daemon_always_sends_what_older_ones_left_out():
         for name in ("narration", "trigger", "stats")
     }
     assert optional == {
-        "narration": {"label", "n_missing_units", "confidence"},
+        "narration": {"label", "n_missing_units", "confidence", "features"},
         "trigger": {"confidence"},
         "stats": {"notes"},
     }

@@ -2,7 +2,15 @@
 
 from hypothesis import strategies as st
 
-from contracts.narration import Evidence, Narration, Provenance, Stamps, Status, Utterance
+from contracts.narration import (
+    Evidence,
+    NamedFeature,
+    Narration,
+    Provenance,
+    Stamps,
+    Status,
+    Utterance,
+)
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 _FLOAT = st.floats(-1e9, 1e9)
@@ -64,6 +72,18 @@ def narrations(draw: st.DrawFn) -> Narration:
             n_tokens=draw(_COUNT),
             evidence=draw(
                 st.none() | st.builds(Evidence, frame=_TEXT, caption=_TEXT, cosine=st.floats(-1, 1))
+            ),
+            features=draw(
+                st.none()
+                | st.lists(
+                    st.builds(
+                        NamedFeature,
+                        feature=_COUNT,
+                        name=_TEXT,
+                        z=st.integers(-900, 900).map(lambda n: n / 100),
+                    ),
+                    max_size=3,
+                ).map(tuple)
             ),
             start_host_ns=stamps.worker_start,
             first_token_host_ns=stamps.first_token,

@@ -32,7 +32,7 @@ export class Narrations {
     this.truth = element("p", "truth-line");
     this.truth.append(element("span", "name", "shown"), element("span", "caption"));
     this.leadParts = parts(this.lead);
-    this.lead.replaceChildren(this.truth, this.leadParts.sentence, this.leadParts.facts, this.leadParts.older);
+    this.lead.replaceChildren(this.truth, this.leadParts.sentence, this.leadParts.features, this.leadParts.facts, this.leadParts.older);
   }
 
   draw() {
@@ -64,7 +64,7 @@ export class Narrations {
     if (!this.cards.has(name)) {
       const card = element("article", "card");
       const made = parts(card);
-      card.append(made.head, made.sentence, made.older, made.facts, made.score);
+      card.append(made.head, made.sentence, made.features, made.older, made.facts, made.score);
       card.setAttribute("aria-label", this.store.facts(name).label);
       this.cards.set(name, { card, parts: made });
     }
@@ -90,6 +90,7 @@ export class Narrations {
     const confidence = newest?.confidence ?? null;
     const isUnsure = confidence !== null && confidence < UNSURE_BELOW;
     this.fillSentence(made.sentence, newest);
+    fillFeatures(made.features, newest?.features ?? []);
     target.classList.toggle("is-unsure", isUnsure);
     target.classList.toggle("is-failed", Boolean(isFailed));
     setText(made.confidence, confidence === null ? "" : `confidence ${fraction(confidence)}${isUnsure ? ", unsure" : ""}`);
@@ -218,6 +219,7 @@ function parts(target) {
     flaw: element("span", "flaw"),
     age: element("span", "age"),
     sentence: element("p", "sentence"),
+    features: element("p", "features"),
     older: element("ol", "older"),
     score: element("div", "score"),
     facts: element("p", "facts-line"),
@@ -232,6 +234,21 @@ function parts(target) {
     made.facts.append(made.units, made.confidence, made.flaw);
   }
   return made;
+}
+
+// What stands out in the decoded patches, each with its height in standard deviations.
+function fillFeatures(line, features) {
+  line.hidden = !features.length;
+  const key = JSON.stringify(features);
+  if (line.dataset.key === key) return;
+  line.dataset.key = key;
+  line.title = "Sparse features that are most above their mean over the training frames, in standard deviations";
+  const found = features.map((feature) => {
+    const one = element("span", "feature");
+    one.append(element("span", "name", feature.name), " ", element("span", "height", `+${feature.z.toFixed(1)} sd`));
+    return one;
+  });
+  line.replaceChildren(element("span", "height", "features"), ...found);
 }
 
 function flaws(narration) {

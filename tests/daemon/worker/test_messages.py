@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import WireError
-from contracts.narration import Evidence, Provenance, Status, Utterance
+from contracts.narration import Evidence, NamedFeature, Provenance, Status, Utterance
 from daemon.narrators.protocol import EndedRow, PartialRow
 from daemon.worker.messages import (
     REPLIES,
@@ -88,7 +88,14 @@ def test_batch_round_trip():
                 EndedRow(
                     1,
                     2,
-                    Utterance("", Status.FAILED, "because", mean_logprob=-0.5, start_host_ns=2**60),
+                    Utterance(
+                        "",
+                        Status.FAILED,
+                        "because",
+                        mean_logprob=-0.5,
+                        features=(NamedFeature(3, "Nacht", 1.5), NamedFeature(0, "", 0.5)),
+                        start_host_ns=2**60,
+                    ),
                 ),
             ),
         ),

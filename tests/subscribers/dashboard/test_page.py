@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from contracts.displays import pack_probes, pack_rates
-from contracts.narration import Stamps
+from contracts.narration import NamedFeature, Stamps
 from contracts.narration_wire import pack_narration
 from contracts.population import Population, Unit
 from contracts.source_json import pack_mark, pack_units
@@ -39,10 +39,13 @@ def narrated(
     *,
     at_s: float | None = None,
     confidence: float | None = 0.9,
+    features: tuple[NamedFeature, ...] | None = None,
     **changes: Any,
 ) -> list[bytes]:
     stop_s = 10.0 + seq / 2 if at_s is None else at_s
     one = narration(seq=seq, population=population, text=text)
+    if features is not None:
+        one = replace(one, utterance=replace(one.utterance, features=features))
     return pack_narration(
         replace(
             one,
@@ -149,6 +152,23 @@ def test_narrations_appear_beside_their_controls(dashboard, open_page):
     )
     assert sizes == sorted(sizes, reverse=True)
     assert page.locator("#picker input[disabled]").count() == 3  # the one in front, two controls
+
+
+def test_features_that_stand_out_are_below_the_sentence(dashboard, open_page):
+    """By name and height, in every card that has some; a hostile name is text."""
+    page = open_page(address(dashboard))
+    shows(page, "#lead .sentence", "A red car drives")
+    assert page.locator(".features:visible").count() == 0
+    found = (NamedFeature(7, "night", 2.34), NamedFeature(3, HOSTILE, 0.61))
+    dashboard.publish(narrated(6, "all", "A dark street.", features=found), narrated(6, "VISp"))
+    shows(page, "#lead .features", "night +2.3 sd")
+    assert page.locator(".features:visible").count() == 1
+    line = page.locator("#lead .features")
+    assert line.locator(".feature").count() == 2
+    assert HOSTILE in line.inner_text()
+    assert page.title() != "owned"
+    dashboard.publish(narrated(7, "all", "A street.", features=()))
+    page.wait_for_function("() => document.querySelector('#lead .features').hidden")
 
 
 def test_a_missing_control_is_said(context, open_page):

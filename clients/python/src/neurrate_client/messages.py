@@ -74,6 +74,14 @@ class Evidence(Struct, frozen=True, kw_only=True):
     cosine: float
 
 
+class Feature(Struct, frozen=True, kw_only=True):
+    """A sparse feature that stands out, `z` standard deviations above its mean."""
+
+    feature: Count
+    name: str
+    z: float
+
+
 class Provenance(Struct, frozen=True, kw_only=True):
     """What made a narration."""
 
@@ -107,6 +115,7 @@ class Narration(Struct, frozen=True, kw_only=True):
     label: str = ""
     n_missing_units: Count = 0
     confidence: float | None = None
+    features: tuple[Feature, ...] | None = None
 
     @property
     def topic(self) -> str:
