@@ -156,7 +156,9 @@ def raised_words(
 def _statements(kind: str, shown: Sequence[frozenset[str]], read: Read) -> Statements:
     n_frames = Counter(name for of_frame in shown for name in of_frame)
     low, high = RAREST * len(shown), (1 - RAREST) * len(shown)
-    enough = [name for name, n in n_frames.most_common() if low <= n <= high]
+    # Of equal numbers by name: the order of a set is another in every process.
+    by_number = sorted(n_frames.items(), key=lambda item: (-item[1], item[0]))
+    enough = [name for name, n in by_number if low <= n <= high]
     names = tuple(enough if kind == "facts" else enough[:MOST_WORDS])
     return Statements(kind, names, _table(shown, names), read)
 

@@ -108,6 +108,13 @@ def test_unrelated_labels_are_named_in_one_of_twenty():
     assert rejected <= binom.ppf(0.999, n_runs, 0.05)
 
 
+def test_statements_come_in_one_order():
+    """By how often they are shown, then by name, whatever order this process has of a set."""
+    rare = "antelope bear cat dog eel fox goat hare ibis jay".split()
+    statements = statements_of_captions([" ".join(rare), "a house", "a house", *["a tree"] * 3])
+    assert statements.names == ("tree", "house", *rare)
+
+
 def test_few_alignments_give_no_p():
     """Of ten frames no p is given, rather than one."""
     positions = Positions(np.arange(10), np.zeros(10, np.int64))
