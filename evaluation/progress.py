@@ -6,6 +6,7 @@ The log of a run over night, or of continuous integration, shows no bar.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -31,22 +32,25 @@ def progress(
 ) -> Iterator[Callable[[float], None]]:
     """Show a bar, or write a line for each tenth of some work.
 
-    Yields a function to be called with how much of the total is done. A `total` of None, where it
-    is not known, gives no lines. Lines begin with `label`, by default the title. If `is_timed`, the
-    total is in wall seconds: a line at the beginning and one for each minute instead.
+    Yields a function to be called with how much of the total is done. Both say how long the rest
+    takes. A `total` of None, where it is not known, gives no lines. Lines begin with `label`, by
+    default the title. If `is_timed`, the total is in wall seconds: a line at the beginning and one
+    for each minute instead.
     """
     from tqdm import tqdm
 
     label, total = label or title, total or 0.0
     step = MINUTE_S if is_timed else total / N_PARTS
     n_done = 0
+    started_s = time.monotonic()
+    of_total = f"{{n:.0f}} of {{total:.0f}} {unit}, {{remaining}} left"
     with tqdm(
         desc=title,
         total=total or None,
         unit=f" {unit}",
         disable=None,  # where standard error is no terminal
         leave=False,
-        bar_format=f"{{desc}}: {{bar}} {{n:.0f}} of {{total:.0f}} {unit}" if total else None,
+        bar_format=f"{{desc}}: {{bar}} {of_total}" if total else None,
     ) as bar:
 
         def advance_to(done: float) -> None:
@@ -56,7 +60,9 @@ def progress(
                 bar.update(done - bar.n)
             elif step and (n := int(done / step)) > n_done:
                 n_done = n
-                tenths = f": {100 * n // N_PARTS} %"
+                left_s = (time.monotonic() - started_s) * (total - done) / done
+                left = f", {tqdm.format_interval(left_s)} left" if done < total else ""
+                tenths = f": {100 * n // N_PARTS} %{left}"
                 report(label + (f", {step * n} of {total:.0f} s" if is_timed else tenths))
 
         if is_timed and bar.disable:
