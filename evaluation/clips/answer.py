@@ -236,7 +236,7 @@ def _false_findings(labels: SwappedLabels) -> list[str]:
     return [
         f"with labels exchanged at random {n_swaps} times, {labels.is_rejected.mean():.1%} of the "
         f"tests have p <= {LEVEL:g} (at most {share.max():.1%} of a single row), and in "
-        f"{int(labels.any_holm.sum())} of {n_swaps} any corrected p is"
+        f"{int(labels.any_holm.sum())} of {n_swaps} any corrected p is as small"
     ]
 
 
