@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -277,11 +277,17 @@ class TrialResult:
 
 
 def run_trial(
-    plan: TrialPlan, folder: Path, *, title: str, span_s: tuple[float, float] | None = None
+    plan: TrialPlan,
+    folder: Path,
+    *,
+    title: str,
+    span_s: tuple[float, float] | None = None,
+    keep: Callable[[Sequence[Narration]], None] = lambda _: None,
 ) -> TrialResult:
-    """Play a recording to its end and keep every narration and trigger.
+    """Play a recording to its end and return every narration and trigger.
 
-    `span_s` are the first and last session second that are played, for the progress.
+    `span_s` are the first and last session second that are played, for the progress. `keep` is
+    called with narrations as they arrive.
 
     Raises
     ------
@@ -296,6 +302,7 @@ def run_trial(
         running(plan, folder) as trial,
     ):
         for messages in trial.received():
+            keep([message.value for message in messages if isinstance(message.value, Narration)])
             for message in messages:
                 value = message.value
                 if isinstance(value, Trigger):

@@ -19,7 +19,8 @@ def run(
 
     Draws pairs of scenes that differ in one feature, streams the spikes of the animal that sees
     them through the daemon, and writes tables, figures and one page, report.html.
-    docs/controlled-clips.md has the experiment's file and how to read the figures.
+    The same command after a stop goes on where it was. docs/controlled-clips.md has the
+    experiment's file and how to read the figures.
 
     Examples
     --------

@@ -12,6 +12,7 @@ from contracts.temporary_folder import TemporaryFolder
 from encoder_training.pictures import check_matplotlib
 from evaluation.clips.answer import answer_clips
 from evaluation.clips.experiment import Experiment, load_experiment
+from evaluation.clips.kept import STORE, KeptNarrations, content_key
 from evaluation.clips.narrations import ClipNarrations
 from evaluation.clips.recorded import recorded_narrations
 from evaluation.clips.schedule import Presentation, make_schedule, read_schedule, write_schedule
@@ -51,8 +52,15 @@ def run_simulated(
         expressions = expressions_of(experiment, manifest)
         report("clips: simulating the animal that sees them")
         session = record_clips(folder / "clips.nwb", experiment, schedule, manifest)
+        out.mkdir(parents=True, exist_ok=True)
+        key = content_key(experiment, session.recording, manifest, language_model, expressions)
         narrations = narrate_session(
-            session, manifest, language_model, expressions, folder / "trial"
+            session,
+            manifest,
+            language_model,
+            expressions,
+            folder / "trial",
+            KeptNarrations(out / STORE, key),
         )
     origin = (
         f"Simulated animal, bundle {manifest.sha256[:12]}, language model "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from contracts.clock import NS_PER_S, seconds_to_ns
 from contracts.errors import MisuseError, UserError
+from contracts.progress import ProgressBar
 from contracts.selection_text import topic_names
 from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.clips.narrations import ClipNarrations, Showing, narrations_of_clips
@@ -28,7 +30,10 @@ from simulation.scenes.scene import HEIGHT, SCENE_FRAMES, WIDTH
 
 if TYPE_CHECKING:
     from contracts.manifest import Manifest
+    from contracts.narration import Narration
+    from contracts.window import WindowSpec
     from evaluation.clips.experiment import Experiment
+    from evaluation.clips.kept import KeptNarrations
     from simulation.cortex.schedule import Block
 
 WINDOWS_OF_CLIP = 2
@@ -125,10 +130,12 @@ def narrate_session(
     model: str,
     expressions: Mapping[str, str],
     folder: Path,
+    kept: KeptNarrations,
 ) -> ClipNarrations:
     """Narrate the spikes of a session through a source and a daemon, and the frames themselves.
 
-    `expressions` are populations by name. Processes keep their logs in `folder`.
+    `expressions` are populations by name. Processes keep their logs in `folder`. What is `kept` is
+    not narrated again.
 
     Raises
     ------
@@ -153,15 +160,80 @@ def narrate_session(
         speed="max",
         queue_messages=QUEUE_MESSAGES,
     )
-    span_s = (0.0, int(stop_ns.max()) / NS_PER_S)
-    result = run_trial(plan, folder, title="clips", span_s=span_s)
-    found = narrations_of_clips(result.narrations.values(), session.showings)
-    report("clips: narrating the frames")
+    if kept.has_others_alone:
+        report(
+            f"clips: the narrations in {kept.path} are of another experiment, bundle, model or "
+            "settings, and none of them is used"
+        )
+    narrations = _narrate_spikes(plan, spec, folder, int(stop_ns.max()) / NS_PER_S, kept)
+    found = narrations_of_clips(narrations, session.showings)
     windows = scene_windows(spec, start_ns, stop_ns).tolist()
-    texts = narrate_frames(frames_of(session.frame_at, spec, windows), manifest, model)
+    texts = _narrate_frames(session, spec, windows, manifest, model, kept)
     for showing, text in zip(session.showings, texts, strict=True):
         found.add(TRUE_PATCHES, None, showing.presentation, text)
     return found
+
+
+def _narrate_spikes(
+    plan: TrialPlan, spec: WindowSpec, folder: Path, end_s: float, kept: KeptNarrations
+) -> list[Narration]:
+    """Return the narrations of all windows, in order of windows and of the plan's populations."""
+    known = kept.narrations()
+    if not kept.is_whole:
+        seq = _first_to_narrate(known.keys(), len(plan.populations))
+        if seq is None:
+            start_s = 0.0
+        else:
+            start_s = spec.rate.start_ns(seq * spec.stride_bins) / NS_PER_S
+            plan = replace(plan, start=start_s)
+            report(f"clips: {len(known):,} narrations are kept; going on at {start_s:.1f} s")
+        span_s = (start_s, end_s)
+        result = run_trial(plan, folder, title="clips", span_s=span_s, keep=kept.keep)
+        kept.end()
+        known |= result.narrations
+    order = {name: at for at, name in enumerate(plan.populations)}
+    return [known[key] for key in sorted(known, key=lambda key: (key[0], order[key[1]]))]
+
+
+def _first_to_narrate(known: Collection[tuple[int, str]], n_populations: int) -> int | None:
+    """Return the number of the window at which a session that was stopped goes on; None for all.
+
+    Not all populations of the last window may be there. Where populations take turns, the first of
+    them must be the first again.
+    """
+    n_of_window = Counter(seq for seq, _ in known)
+    if len(n_of_window) < 2:
+        return None
+    first, last = min(n_of_window), max(n_of_window)
+    n_turns = -(-n_populations // max(n_of_window.values()))
+    seq = last - (last - first) % n_turns
+    return None if seq == first else seq
+
+
+def _narrate_frames(
+    session: ClipSession,
+    spec: WindowSpec,
+    windows: Sequence[int],
+    manifest: Manifest,
+    model: str,
+    kept: KeptNarrations,
+) -> list[str]:
+    """Narrate the frame that each window describes."""
+    known = kept.frame_texts()
+    if len(known) == len(windows):
+        return known
+    with ProgressBar(
+        total=len(windows), initial=len(known), desc="narrating the frames", unit="frame"
+    ) as bar:
+
+        def keep(texts: Sequence[str]) -> None:
+            kept.keep_frame_texts(len(known), texts)
+            known.extend(texts)
+            bar.update(len(texts))
+
+        left = frames_of(session.frame_at, spec, windows[len(known) :])
+        narrate_frames(left, manifest, model, keep=keep)
+    return known
 
 
 def expressions_of(experiment: Experiment, manifest: Manifest) -> dict[str, str]:

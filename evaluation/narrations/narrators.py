@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -62,11 +62,16 @@ def subsets_of(population: Population, *, seed: int) -> dict[int, dict[str, str]
 
 
 def narrate_frames(
-    frames: Iterable[NDArray[np.uint8]], manifest: Manifest, model: str
+    frames: Iterable[NDArray[np.uint8]],
+    manifest: Manifest,
+    model: str,
+    *,
+    keep: Callable[[Sequence[str]], None] = lambda _: None,
 ) -> list[str]:
     """Narrate frames of one size themselves: the best that the language model can do.
 
-    Returns one text for each; empty where the narration failed.
+    Returns one text for each; empty where the narration failed. `keep` is called with the texts of
+    every `FRAMES_AT_ONCE` frames, and of the last ones.
     """
     from contracts.embedding import PatchEmbedding
     from contracts.window import Window
@@ -93,5 +98,7 @@ def narrate_frames(
             )
             for number, frame_patches in enumerate(patches, len(texts))
         ]
-        texts += [said.text for said in narrate(narrator, embeddings)]
+        new = [said.text for said in narrate(narrator, embeddings)]
+        keep(new)
+        texts += new
     return texts

@@ -225,13 +225,13 @@ def _common_key(manifest: Manifest, dataset: Path, settings: NarratorSettings) -
     content = {
         "bundle": manifest.sha256,
         "dataset": load_facts(dataset).data_sha256,
-        "model": [model, *_file_stamps(Path(model))],
+        "model": [model, *file_stamps(Path(model))],
         **{name: getattr(settings, name) for name in CHANGES_WORDS},
     }
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _file_stamps(folder: Path) -> list[tuple[str, int, int]]:
+def file_stamps(folder: Path) -> list[tuple[str, int, int]]:
     """Return name, size and time of the files of a folder; a model is too large to be hashed."""
     if not folder.is_dir():
         return []

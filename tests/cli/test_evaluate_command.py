@@ -16,7 +16,7 @@ import pytest
 from contracts.population import Population
 from encoder_training.data_set.prepared_files import load_prepared, write_prepared
 from evaluation.caption_scores.narrating import WindowNarrator
-from evaluation.questions.narration_store import _file_stamps
+from evaluation.questions.narration_store import file_stamps
 from neurrate.cli import main
 from tests.support.captioned_bundle import (
     copy_bundle,
@@ -349,7 +349,7 @@ def test_captions_are_checked_before_a_daemon_is_recorded(inputs, tmp_path, caps
 def test_a_changed_model_is_another_narrator(tmp_path):
     """Files of another size or time give other keys; a hub id has no files."""
     (tmp_path / "weights").write_bytes(b"1")
-    before = _file_stamps(tmp_path)
+    before = file_stamps(tmp_path)
     (tmp_path / "weights").write_bytes(b"22")
-    assert _file_stamps(tmp_path) != before
-    assert _file_stamps(Path("llava-hf/llava-1.5-7b-hf")) == []
+    assert file_stamps(tmp_path) != before
+    assert file_stamps(Path("llava-hf/llava-1.5-7b-hf")) == []

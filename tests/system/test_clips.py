@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +24,7 @@ from evaluation.simulated_encoder import write_shipped_bundle
 from neurrate.cli import main
 from subscribers.listener import parse
 from tests.support.processes import DEADLINE_S, Neurrate
+from tests.support.wait_until import wait_until
 
 ANY_PORT = "tcp://127.0.0.1:*"
 EXPERIMENT = """
@@ -94,3 +99,48 @@ def test_what_the_animal_sees_is_found_and_silence_says_nothing(rig: Rig):
     assert float(rows["all"]["p_holm"]) < 0.05
     assert (float(rows["silent"]["difference"]), float(rows["silent"]["p"])) == (0, 1)
     assert (out / "schedule.csv").read_bytes() == (rig.folder / "schedule.csv").read_bytes()
+
+
+def kept(out: Path) -> dict[tuple[str, int], str]:
+    """Return what a run has narrated so far, by narrator and window."""
+    path = out / "narrations.sqlite"
+    if not path.exists():
+        return {}
+    with closing(sqlite3.connect(path, timeout=DEADLINE_S)) as store:
+        if not store.execute("SELECT name FROM sqlite_master").fetchall():
+            return {}
+        rows = store.execute("SELECT narrator, number, content FROM clips").fetchall()
+    return {(narrator, number): content for narrator, number, content in rows}
+
+
+@pytest.mark.timeout(4 * DEADLINE_S)
+def test_a_run_that_was_killed_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Every number is that of a run without a stop, and what was narrated is not made again."""
+    path = tmp_path / "experiment.toml"
+    path.write_text(f'{EXPERIMENT}repeats = 3\npopulations = ["all"]\n', encoding="utf-8")
+    words = ["clips", "run", str(path), "--out"]
+    assert main([*words, str(tmp_path / "whole")]) == 0
+    n_windows = sum(name == "all" for name, _ in kept(tmp_path / "whole"))
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "neurrate", *words, str(out)]
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:
+        wait_until(
+            lambda: len(kept(out)) > n_windows,  # a third of all, with both controls
+            deadline_s=DEADLINE_S,
+            what="narrations",
+        )
+        process.kill()
+    before = kept(out)
+    assert len(before) < 3 * n_windows, "it was at its end before it was killed"
+    capsys.readouterr()
+    assert main([*words, str(out)]) == 0
+    assert "narrations are kept; going on at" in capsys.readouterr().err
+    after = kept(out)
+    last = max(number for _, number in before)
+    made_once = {key: text for key, text in before.items() if key[1] < last}
+    assert made_once.items() <= after.items()  # with the times at which they were made
+    assert after.keys() == kept(tmp_path / "whole").keys()
+    tables = [table.name for table in (tmp_path / "whole").glob("*.csv")]
+    assert "clips-effects.csv" in tables
+    for table in tables:
+        assert (out / table).read_bytes() == (tmp_path / "whole" / table).read_bytes()
