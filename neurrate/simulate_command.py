@@ -10,6 +10,7 @@ from cyclopts import Parameter, validators
 from contracts.atomic_files import check_folder_writable, check_writable
 from contracts.errors import UserError
 from neurrate.arguments import Count, Seconds, Seed
+from simulation.seeds import ANIMAL
 
 
 def recording(out: Path, *, seconds: Seconds = 60.0, units: Count = 120, seed: Seed = 0) -> None:
@@ -53,6 +54,7 @@ def session(
     repeats: Count = 5,
     scene_frames: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=60))] = 60,
     frames: bool = True,
+    animal: Seed = ANIMAL,
     seed: Seed = 0,
 ) -> None:
     """Simulate an animal that watches movies, and write the session with the Allen layout.
@@ -65,14 +67,15 @@ def session(
     --------
         neurrate simulate session session.nwb
         neurrate simulate session short.nwb --minutes 3 --repeats 1 --no-frames --seed 4
+        neurrate simulate session other.nwb --animal 8
 
     Parameters
     ----------
     out
         NWB file to write; ``OUT_movies`` beside it takes the movies.
     units
-        Units of the animal, in LGd, six visual areas and CA1. With the default 600 it is the
-        animal whose encoder 'neurrate bundle simulated' makes.
+        Units of the animal, in LGd, six visual areas and CA1. With the default 600, and the default
+        --animal, it is the animal whose encoder 'neurrate bundle simulated' makes.
     minutes
         That movies run: 30 s for each repeat, the rest for the long movie. Grey and pulses of
         light add about three minutes.
@@ -83,6 +86,9 @@ def session(
         learn from.
     frames
         Keep the frames of the movies, about 20 kB each.
+    animal
+        Seed of the units. Another animal sees the same movies with the same --seed, and its spikes
+        are its own.
     seed
         Of the day: noise, spikes and the long movie.
     """
@@ -97,6 +103,7 @@ def session(
         scene_frames=scene_frames,
         with_frames=frames,
         seed=seed,
+        animal=animal,
     )
     print(
         f"wrote {out}: {len(truth.units)} units, {len(truth.trains.samples):,} spikes, "

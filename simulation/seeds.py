@@ -4,6 +4,8 @@ Each number is the seed of a movie (`simulation.scenes.movie.random_movie`), and
 seeds share no scene.
 """
 
+import numpy as np
+
 from contracts.errors import MisuseError
 
 LLAVA_TRAINING, LLAVA_VALIDATION, LLAVA_TEST = 1, 2, 3
@@ -27,6 +29,9 @@ FIRST_DAY = 1000
 ANIMAL = 7
 """The simulated animal: its units, their receptive fields, their tuning."""
 
+DAYS = 100_000_000
+"""Of other animals, drawn among so many: session ids keep their nine digits."""
+
 MAX_SCENES = 1_000_000
 """Of a movie; one more would be the first scene of the movie of the next seed."""
 
@@ -42,3 +47,8 @@ def scene_seed(movie_seed: int, number: int) -> int:
     if not 0 <= number < MAX_SCENES:
         raise MisuseError(f"a movie has scenes 0 to {MAX_SCENES - 1:,}, asked for {number:,}")
     return movie_seed * MAX_SCENES + number
+
+
+def day_of(animal: int, seed: int) -> int:
+    """Return the seed of timing, noise and spikes of another animal's day."""
+    return int(np.random.SeedSequence([animal, seed]).generate_state(1)[0]) % DAYS

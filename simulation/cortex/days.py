@@ -10,7 +10,14 @@ from simulation.cortex.schedule import FRAME_S, MOVIE_ONE, allen_schedule
 from simulation.cortex.units import DEFAULT_UNITS, draw_units
 from simulation.scenes.movie import random_movie
 from simulation.scenes.scene import SCENE_FRAMES
-from simulation.seeds import ANIMAL, DAY_REPEATED, FIRST_DAY, SESSION_LONG, SESSION_REPEATED
+from simulation.seeds import (
+    ANIMAL,
+    DAY_REPEATED,
+    FIRST_DAY,
+    SESSION_LONG,
+    SESSION_REPEATED,
+    day_of,
+)
 
 TRAINING_SCENE_FRAMES = 30
 """Of a scene in the training session, one second: more scenes in the same time."""
@@ -33,8 +40,12 @@ def write_day(
     scene_frames: int,
     with_frames: bool,
     seed: int,
+    animal: int = ANIMAL,
 ) -> SessionTruth:
-    """Write a session of the animal: the short movie, a long one, the short one again.
+    """Write a session of an animal: the short movie, a long one, the short one again.
+
+    Two animals with the same seed see the same movies on days of their own: timing, noise and
+    spikes of one tell nothing of the other's.
 
     Parameters
     ----------
@@ -59,11 +70,12 @@ def write_day(
     long = random_movie(
         LONG_MOVIE, seed=FIRST_DAY + seed, n_scenes=n_scenes, frames_per_scene=scene_frames
     )
+    day = seed if animal == ANIMAL else day_of(animal, seed)
     return write_session(
         path,
-        units=draw_units(ANIMAL, n_units),
-        schedule=allen_schedule(short, [long], repeats=repeats, seed=seed),
-        session_seed=seed,
+        units=draw_units(animal, n_units),
+        schedule=allen_schedule(short, [long], repeats=repeats, seed=day),
+        session_seed=day,
         with_frames=with_frames,
         progress=True,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 from threadpoolctl import threadpool_limits
@@ -11,7 +12,9 @@ from threadpoolctl import threadpool_limits
 from contracts.manifest import load_manifest
 from evaluation.simulated_encoder import SHIPPED_MODEL
 from neurrate.cli import main
+from simulation.seeds import day_of
 from stream_sources.recordings.nwb import NwbSource
+from stream_sources.recordings.trains import TrainReader
 from tests.support.pictures import no_drawing
 
 
@@ -28,6 +31,28 @@ def test_session_is_written_with_captions(tmp_path, capsys):
     shown = {mark.stimulus for mark in marks if mark.caption}
     assert shown == {"natural_movie_one", "natural_movie_long"}
     assert (tmp_path / "session_movies").is_dir()
+
+
+def test_two_animals_see_the_same_movies_on_days_of_their_own(tmp_path):
+    """Frames and captions are the same; times, units, spikes and names of sessions are not."""
+    sources = []
+    for animal in ("7", "8"):
+        path = tmp_path / f"animal{animal}.nwb"
+        words = ["--units", "60", "--minutes", "1.1", "--repeats", "1", "--no-frames"]
+        assert main(["simulate", "session", str(path), *words, "--animal", animal]) == 0
+        sources.append(NwbSource(str(path)))
+    one, other = ([(mark.stimulus, mark.caption) for mark in of.marks()] for of in sources)
+    assert one == other
+    starts = tuple(source.presentations.start_ns for source in sources)
+    assert not np.array_equal(starts[0], starts[1])
+    assert sources[0].identifier == "700000000"  # the shipped animal's sessions are as they were
+    assert sources[1].identifier == str(700_000_000 + day_of(8, 0))
+    areas = [[unit.area for unit in source.population.units] for source in sources]
+    assert areas[0] == areas[1]
+    first, second = (TrainReader(source.trains).between(0, 10**10)[0] for source in sources)
+    assert len(np.intersect1d(first, second)) < len(first) / 20
+    for source in sources:
+        source.close()
 
 
 @pytest.mark.parametrize(
