@@ -23,6 +23,7 @@ def evaluate(
         "regions-and-types",
         "sparse-features",
         "single-units",
+        "pooling",
         "false-positives",
         "all",
     ],
@@ -66,7 +67,8 @@ def evaluate(
         fidelity: are narrations about the frame that was shown? scaling: how does this grow with
         the number of units? regions-and-types: which narrations are alike? sparse-features: what
         does a population decode that others do not? single-units: what does each say alone?
-        false-positives: is an effect seen where there is none? all: every question.
+        pooling: what is it worth that units were recorded together? false-positives: is an effect
+        seen where there is none? all: every question.
     bundle
         Folder of 'neurrate export'.
     dataset

@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from contracts.errors import UserError
 from contracts.manifest import Manifest
 from contracts.population import CONTROLS, Population, Selection
-from contracts.selection_text import split_names
+from contracts.selection_text import named, split_names
 from encoder_training.data_set.prepared import FrameTable, PreparedSet
 from encoder_training.data_set.prepared_facts import load_facts
 from encoder_training.data_set.prepared_files import load_prepared
 from encoder_training.data_set.training_set import TrainingSet, thinned
 from encoder_training.evaluation.movie_runs import movie_runs, run_seconds
 from encoder_training.evaluation.movie_time import movie_time
+
+OF_SESSION = "session:"
+"""With what the name of all units of one session begins."""
 
 FEWEST_NARRATED = 20
 """Of a daemon's windows: with fewer alignments no p-value can be 0.05 or less."""
@@ -153,6 +156,16 @@ def selections_of(population: Population, expressions: str) -> list[Selection]:
         ]
     wanted = [name for name in dict.fromkeys(wanted) if name not in CONTROLS]
     return [population.select(name) for name in (*wanted, *population.controls)]
+
+
+def session_selections(dataset: Path) -> dict[str, Selection]:
+    """Return all units of each session of a pooled data set, by name; of another data set none."""
+    sessions = load_facts(dataset).sessions
+    if len(sessions) < 2:
+        return {}
+    of_unit = np.repeat(np.arange(len(sessions)), [session.n_units for session in sessions])
+    names = [f"{OF_SESSION}{named(session.session_id)}" for session in sessions]
+    return {name: Selection(name, "units", of_unit == at) for at, name in enumerate(names)}
 
 
 def _bootstrap_groups(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder_training.evaluation.bootstrap import Interval, interval
+from evaluation.caption_scores.inputs import OF_SESSION
 from evaluation.questions.answer import Row, p_text, with_interval
 from evaluation.questions.chance import ShiftTest
 
@@ -156,6 +157,38 @@ def difference_rows(compared: Comparison) -> list[Row]:
             for size in sizes
         ),
     ]
+
+
+def session_rows(fits: Sequence[Fit]) -> list[Row]:
+    """Return the lead of units of all sessions less that of as many of one session."""
+    every = next(fit for fit in fits if fit.population == "all")
+    return [
+        {
+            "session": fit.population.removeprefix(OF_SESSION),
+            "units": size,
+            "all_sessions": every.leads[size].value,
+            "one_session": fit.leads[size].value,
+            **with_interval("difference", interval(every.means[at] - fit.means[of_session])),
+        }
+        for fit in fits
+        if fit.population.startswith(OF_SESSION)
+        for of_session, size in enumerate(fit.sizes)
+        if size in every.sizes
+        for at in [every.sizes.index(size)]
+    ]
+
+
+def session_findings(of_sessions: Sequence[Row]) -> list[str]:
+    """Say what units of several sessions have over as many of one, at the largest equal number."""
+    largest = {row["session"]: row for row in of_sessions}
+    found = []
+    for name, row in largest.items():
+        by = Interval(*(float(str(row[f"difference{end}"])) for end in ("", "_low", "_high")))
+        found.append(
+            f"{row['units']} units of all sessions have a lead that is higher by {by} than that of "
+            f"as many of session {name}"
+        )
+    return found
 
 
 def findings(

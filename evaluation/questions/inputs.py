@@ -21,7 +21,11 @@ from daemon.service.settings import NarratorSettings
 from encoder_training.data_set.prepared_facts import load_facts
 from encoder_training.devices import resolve_device
 from encoder_training.evaluation.masked_encoder import populations
-from evaluation.caption_scores.inputs import CaptionedWindows, captioned_windows
+from evaluation.caption_scores.inputs import (
+    CaptionedWindows,
+    captioned_windows,
+    session_selections,
+)
 from evaluation.caption_scores.narrating import MEAN_PATCHES, TRUE_PATCHES, Narrated
 from evaluation.narrations.sbert import SentenceEncoder, load_sentence_model
 from evaluation.questions.chance import FEWEST_SHIFTS, Positions, minimal_lags
@@ -143,11 +147,12 @@ class EvaluationInputs:
     def selections(self) -> dict[str, Selection]:
         """All units, each area and cell type of `FEWEST_UNITS`, and the controls, by expression.
 
-        Of a daemon those that it narrated, all units and the controls.
+        Of a pooled data set each session too, as ``session:ID``. Of a daemon those that it
+        narrated, all units and the controls.
         """
         population = self.manifest.population
         controls = {name: population.select(name) for name in population.controls}
-        usual = {**populations(population, fewest=FEWEST_UNITS), **controls}
+        usual = {**populations(population, fewest=FEWEST_UNITS), **self.sessions, **controls}
         if self.live is None:
             return usual
         ours = {name: one for name, one in usual.items() if self.live.has(one)}
@@ -170,6 +175,11 @@ class EvaluationInputs:
         return image_patches(
             self, self.request.images, n_features=n_features(self.manifest.patch_grid.dim)
         )
+
+    @cached_property
+    def sessions(self) -> dict[str, Selection]:
+        """All units of each session of a pooled data set, by name; of another data set none."""
+        return session_selections(self.request.dataset)
 
     @property
     def movie_of_window(self) -> list[str]:

@@ -13,6 +13,7 @@ from evaluation.questions.fidelity import fidelity
 from evaluation.questions.inputs import EvaluateRequest, EvaluationInputs, load_inputs
 from evaluation.questions.origin import origin_of, write_origin
 from evaluation.questions.page import PAGE, PageHead, write_page
+from evaluation.questions.pooling import pooling
 from evaluation.questions.populations import regions_and_types
 from evaluation.questions.scaling import scaling
 from evaluation.questions.single_units import single_units
@@ -28,6 +29,7 @@ QUESTIONS: dict[str, Callable[[EvaluationInputs], Answer]] = {
     "regions-and-types": regions_and_types,
     "single-units": single_units,
     "sparse-features": sparse_features,
+    "pooling": pooling,
     "false-positives": false_positives,
 }
 """In the order of the page."""

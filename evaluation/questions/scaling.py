@@ -39,6 +39,8 @@ from evaluation.questions.growth import (
     findings,
     points,
     rows,
+    session_findings,
+    session_rows,
 )
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.questions.trained_subsets import load_trained_run, narrate_trained
@@ -110,15 +112,17 @@ def scaling(inputs: EvaluationInputs) -> Answer:
     fits = [_fit(name, of, vectors, scaled, draws, base) for name, of in sets.items()]
     compared = _compare_trained(inputs, sets["all"], vectors, scaled, draws, base)
     shown = [*fits, *([compared.trained] if compared else [])]
+    of_sessions = session_rows(fits)
     left_out = [n for n in inputs.selections if n not in groups and n not in CONTROLS]
     return Answer(
         name="scaling",
         title="Scaling: how does fidelity grow with the number of units?",
-        findings=tuple(findings(fits, compared, levels, left_out)),
+        findings=(*findings(fits, compared, levels, left_out), *session_findings(of_sessions)),
         tables={
             "points": points(shown),
             "fits": rows(shown, levels),
             **({"trained": difference_rows(compared)} if compared else {}),
+            **({"sessions": of_sessions} if of_sessions else {}),
         },
         figures=(figure.scaling_figure(shown, levels, len(windows), len(scaled.positions)),),
     )

@@ -17,6 +17,7 @@ from contracts.population import CONTROLS, Population, Selection
 from contracts.progress import ProgressBar
 from daemon.encoders.graph_check import cpu_graph
 from encoder_training.evaluation.bootstrap import Interval, interval
+from evaluation.caption_scores.inputs import OF_SESSION
 from evaluation.questions.chance import ShiftTest, block_draws, shift_test
 from evaluation.questions.inputs import EvaluationInputs
 from evaluation.scores import own_and_others
@@ -147,10 +148,14 @@ def choose_units(
     """Return up to `n` units: in turn the one with the longest reach of each area and cell type.
 
     Reach looks at no frame and no caption, so that what is tested of these units was not what
-    they were chosen by. `groups` are those of `EvaluationInputs.selections`.
+    they were chosen by. `groups` are those of `EvaluationInputs.selections`; sessions are none.
     """
     order = sorted(range(len(population)), key=lambda unit: -reach[unit])
-    labelled = [one.mask for name, one in groups.items() if name not in {"all", *CONTROLS}]
+    labelled = [
+        one.mask
+        for name, one in groups.items()
+        if name not in {"all", *CONTROLS} and not name.startswith(OF_SESSION)
+    ]
     chosen: list[int] = []
     while len(chosen) < min(n, len(order)):
         before = len(chosen)

@@ -24,17 +24,19 @@ from tests.support.tiny_bundle import TINY_GRID, shallow_encoders
 LAG_NS = 100_000_000
 
 
-def write_captioned_inputs(folder: Path, model: Path, *, n_frames: int = 240) -> None:
+def write_captioned_inputs(
+    folder: Path, model: Path, *, n_frames: int = 240, held_out: str = "repeats"
+) -> None:
     """Write a bundle, its data set and a sentence model: bundle, data, bert."""
-    write_prepared(folder / "data", captioned_set(model, n_frames=n_frames))
+    write_prepared(folder / "data", captioned_set(model, n_frames=n_frames, held_out=held_out))
     prepared = load_prepared(folder / "data")
     write_captioned_bundle(folder / "bundle", prepared)
     write_tiny_bert(folder / "bert", [*prepared.frames.captions, *word_salads(0)])
 
 
-def captioned_set(model: Path, *, n_frames: int = 240) -> PreparedSet:
+def captioned_set(model: Path, *, n_frames: int = 240, held_out: str = "repeats") -> PreparedSet:
     """Return three showings of frames, a multiple of three, with captions, for a tiny model."""
-    small = prepared_set(n_frames=n_frames, n_repeats=3)
+    small = prepared_set(n_frames=n_frames, n_repeats=3, held_out=held_out)
     shape = (n_frames // 3, TINY_GRID.n_patches, TINY_GRID.dim)
     of_scene = np.random.default_rng(0).normal(size=shape)
     return replace(
