@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from evaluation.questions.growth import Fit, Levels
 
 COLUMNS = 4
+LONGEST_TITLE = 30
+"""Letters that are as wide as a panel."""
+
 TICKS = (3, 10, 30, 100, 300)
 
 
@@ -75,7 +78,9 @@ def _panel(axes: Any, fit: Fit, levels: Levels) -> None:
     axes.set_xscale("log")
     axes.set_xticks(TICKS, [str(tick) for tick in TICKS])
     axes.minorticks_off()
-    axes.set_title(f"{fit.population} ({sizes[-1]}), {p_text(fit.test.p)}", fontsize=8.5)
+    title = f"{fit.population} ({sizes[-1]}), {p_text(fit.test.p)}"
+    # A session may have a long name, and the next panel a title too
+    axes.set_title(title, fontsize=8.5 * min(1, LONGEST_TITLE / len(title)))
 
 
 def _trained(axes: Any, fit: Fit) -> None:
