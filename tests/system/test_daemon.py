@@ -278,34 +278,38 @@ def test_killed_worker_is_replaced_and_windows_go_on(start_source: Start, start_
 
 
 def test_stopped_narrator_delays_nothing(start_source: Start, start_daemon: Start):
-    """SIGSTOP: windows continue and no spike is lost; SIGCONT: then the newest window is next."""
-    source = start_source()
-    daemon = start_daemon(source.addresses()["spikes"], "--exit-at-end")
+    """SIGSTOP: windows continue and no spike is lost; SIGCONT: then the newest window is next.
+
+    A busy machine may hold any process for seconds, so that the worker may miss its heartbeat at
+    other times too, and the recording must not end meanwhile.
+    """
+    source = start_source("--loop", "--seconds", 10 * DEADLINE_S)
+    patient = ("--set", f"ingest.stream_timeout_s={DEADLINE_S}")
+    daemon = start_daemon(source.addresses()["spikes"], *patient)
     publish = daemon.addresses()["publish"]
     with subscriber(publish) as socket:
         next_message(socket)
     (worker,) = psutil.Process(daemon.process.pid).children()
     worker.suspend()
-    missed = stats_until(publish, lambda s: not s["ready"])
-    assert "the narrator worker has missed its heartbeat for" in " ".join(missed["reasons"])
+    missed = stats_until(publish, lambda s: "missed its heartbeat for" in " ".join(s["reasons"]))
     later = stats_until(
         publish, lambda s: s["counters"]["windows"] >= missed["counters"]["windows"] + 10
     )
     assert later["queue"] == {"waiting": 1, "unfinished": 1}
+    given_up = [s["counters"]["windows_dropped"]["worker_stopped"] for s in (missed, later)]
+    assert given_up[0] == given_up[1]  # it is sent nothing more
     with subscriber(publish) as socket:
         assert next_message(socket)["repeat"]  # from here on nothing is missed
         worker.resume()
-        first = next_message(socket)
+        while (first := next_message(socket))["status"] == "failed":
+            pass  # held once more
     # A grid that begins at zero: by then so many windows had been cut, and this is none of them.
-    assert (first["status"], first["window"]["seq"] >= later["counters"]["windows"] - 1) == (
-        "ok",
-        True,
-    )
+    assert first["window"]["seq"] >= later["counters"]["windows"] - 1
+    daemon.signal(signal.SIGTERM)
     assert daemon.wait() == 0, daemon.text()
     counters = daemon.summary()["counters"]
-    assert counters["windows_dropped"]["worker_stopped"] == 1
-    assert counters["worker_restarts"] == 0
-    assert counters["spikes_binned"] == source.summary()["n_spikes"] == 1200
+    assert counters["worker_restarts"] == counters["batches_lost"] == 0
+    assert counters["spikes_binned"] == counters["spikes_received"]
 
 
 def test_all_windows_are_narrated_in_a_process_of_their_own(
