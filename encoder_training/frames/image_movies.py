@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from contracts.errors import UserError, listed
 from encoder_training.frames.array_movies import MovieFileError
@@ -18,6 +18,9 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 GREY_MODES = ("1", "L")
 COLOUR_MODES = ("P", "RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr")
 """Modes of Pillow that hold eight bits for each colour, or fewer."""
+
+UPRIGHT = 1
+"""EXIF orientation of an image that is shown as it is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class ImageMovie:
             raise MovieFileError(path, error) from error
 
     def _pixels(self, image: Image.Image, where: str) -> NDArray[np.uint8]:
-        _check_mode(image, where)
+        _check_pixels(image, where)
         if (image.height, image.width) != (self.height, self.width):
             raise UserError(
                 f"the frames of a movie must be of one size, {self.height} x {self.width} as the "
@@ -126,7 +129,7 @@ def _first_of(paths: tuple[Path, ...]) -> ImageMovie:
     path = paths[0]
     try:
         with Image.open(path) as image:
-            _check_mode(image, str(path))
+            _check_pixels(image, str(path))
             n_pages = getattr(image, "n_frames", 1)
             is_colour = image.mode not in GREY_MODES
             height, width = image.height, image.width
@@ -150,10 +153,17 @@ def images_in(folder: Path) -> list[Path]:
     )
 
 
-def _check_mode(image: Image.Image, where: str) -> None:
+def _check_pixels(image: Image.Image, where: str) -> None:
     if image.mode not in GREY_MODES + COLOUR_MODES:
         low, high = np.asarray(image).min(), np.asarray(image).max()
         raise UserError(
             f"frames must be images of eight bits, grey values from 0 to 255; {where} is of "
             f"Pillow's mode {image.mode!r}, from {low:g} to {high:g}. Save them as 8-bit images."
+        )
+    # Programs differ in whether they turn it upright, so that what was on the screen is not known.
+    turned = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    if turned != UPRIGHT:
+        raise UserError(
+            f"frames must be stored upright; {where} is stored turned, as its EXIF orientation "
+            f"{turned} says. Save it as it was shown, without the tag."
         )

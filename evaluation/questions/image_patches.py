@@ -118,9 +118,9 @@ def find_images(folder: Path) -> ImageFiles:
             refused.append(path.relative_to(folder).as_posix())
     if refused:
         raise UserError(
-            f"every image of --images must be one of eight bits that can be read, and "
-            f"{len(refused)} of {len(paths)} in {folder} are not: {listed(refused)}. Save them as "
-            "PNG or JPEG, or remove them."
+            f"every image of --images must be one of eight bits that can be read, stored upright, "
+            f"and {len(refused)} of {len(paths)} in {folder} are not: {listed(refused)}. Save them "
+            "as PNG or JPEG without an EXIF orientation, or remove them."
         )
     return ImageFiles(folder, tuple(paths), tuple(sizes))
 

@@ -3,7 +3,7 @@ import re
 import h5py
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from contracts.errors import MisuseError, UserError
 from encoder_training.frames.movies import find_movies, movies_in, open_movie, read_frames
@@ -279,3 +279,15 @@ def test_images_of_sixteen_bits_are_refused(tmp_path):
     Image.fromarray(GREY[0].astype(np.uint16) * 256).save(tmp_path / "0.png")
     with pytest.raises(UserError, match=r"of eight bits.*'I;16', from"):
         open_movie(tmp_path)
+
+
+def test_images_that_are_stored_turned_are_refused(tmp_path):
+    """One that says that it is upright is read; the number of the orientation is named."""
+    image = Image.fromarray(GREY[0])
+    for number, orientation in enumerate((1, 6)):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        image.save(tmp_path / f"{number}.jpg", exif=exif)
+    assert open_movie(tmp_path).height == GREY.shape[1]
+    with pytest.raises(UserError, match=r"1\.jpg is stored turned, as its EXIF orientation 6"):
+        open_movie(tmp_path).frames(0, 2)
