@@ -161,7 +161,9 @@ def _check_pixels(image: Image.Image, where: str) -> None:
             f"Pillow's mode {image.mode!r}, from {low:g} to {high:g}. Save them as 8-bit images."
         )
     # Programs differ in whether they turn it upright, so that what was on the screen is not known.
-    turned = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    # Of a tiff Pillow does; of a PNG without the chunk `getexif` would read all pixels.
+    exif = image.getexif() if "exif" in image.info else {}
+    turned = exif.get(ExifTags.Base.Orientation, UPRIGHT)
     if turned != UPRIGHT:
         raise UserError(
             f"frames must be stored upright; {where} is stored turned, as its EXIF orientation "
