@@ -16,9 +16,9 @@ from scipy.stats import t as student
 
 from encoder_training.evaluation.bootstrap import INTERVAL, Interval
 from evaluation.questions.answer import Row, p_text, with_interval
-from evaluation.sessions.results import GROWTH, SIMILARITY, Measure, SessionValue
+from evaluation.sessions.results import GROWTH, POOLING, SIMILARITY, Measure, SessionValue
 
-IN_TABLES_ALONE = (GROWTH, SIMILARITY)
+IN_TABLES_ALONE = (GROWTH, SIMILARITY, POOLING)
 """Too many for sentences; growth has a figure."""
 
 WIDTH_IN_SD = 2 * 1.96
@@ -105,10 +105,15 @@ def value_rows(values: Sequence[SessionValue]) -> list[Row]:
 
 def findings(means: Sequence[SessionMean]) -> list[str]:
     """Return a sentence for each mean that is not only in the table."""
+    told = [one for one in means if one.measure not in IN_TABLES_ALONE]
+    n_more = len(means) - len(told)
+    more = f"{n_more} more means, of {', '.join(m.name for m in IN_TABLES_ALONE)}, are in the table"
     return [
-        f"{one.measure.name}, {one.name}: {one.mean} over {len(one.values)} sessions"
-        f"{f', {p_text(one.p)}' if one.measure.is_zero_by_chance else ''}; sd over "
-        f"sessions {one.sd:.3f}, of one over its frames {one.sd_of_frames:.3f}"
-        for one in means
-        if one.measure not in IN_TABLES_ALONE
+        *(
+            f"{one.measure.name}, {one.name}: {one.mean} over {len(one.values)} sessions"
+            f"{f', {p_text(one.p)}' if one.measure.is_zero_by_chance else ''}; sd over "
+            f"sessions {one.sd:.3f}, of one over its frames {one.sd_of_frames:.3f}"
+            for one in told
+        ),
+        *([more] if n_more else []),
     ]

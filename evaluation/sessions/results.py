@@ -46,7 +46,10 @@ APART = Measure(
     null=("random_low", "random_high"),
 )
 SIMILARITY = Measure("regions-and-types", "similarity", "lead", ("one", "other"))
-MEASURES = (FIDELITY, SLOPE, GROWTH, APART, SIMILARITY)
+POOLING = Measure(
+    "pooling", "differences", "difference", ("measure", "population"), is_zero_by_chance=True
+)
+MEASURES = (FIDELITY, SLOPE, GROWTH, APART, SIMILARITY, POOLING)
 
 
 @dataclass(frozen=True, slots=True)
