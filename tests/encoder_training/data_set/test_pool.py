@@ -264,6 +264,59 @@ def test_a_frame_dropped_in_one_repeat_is_invalid_in_all_after_an_exchange(tmp_p
     assert (counts[:, :, NUMBER] > 0).all()
 
 
+def test_a_unit_alone_only_changes_places(tmp_path):
+    """Where frames begin with a bin, its windows of a frame are the same ones in another order."""
+    session = stamped(period_ns=50_000_000)
+    rng = np.random.default_rng(0)
+    session = replace(session, counts=rng.poisson(1.0, session.counts.shape).astype(np.uint8))
+    frame, before = windows_of(session)
+    exchanged_frame, after = windows_of(pool(tmp_path, session, exchange=True).data)
+    assert np.array_equal(exchanged_frame, frame)
+    assert not np.array_equal(before, after)
+    for unit in range(before.shape[2]):
+        ordered = [
+            sorted(zip(frame.tolist(), windows[:, :, unit].tolist(), strict=True))
+            for windows in (before, after)
+        ]
+        assert ordered[0] == ordered[1]
+
+
+def shuffled(seed: int) -> PreparedSet:
+    """Return images of 250 ms in random order, each shown four times in all."""
+    session = stamped(period_ns=250_000_000)
+    order = np.random.default_rng(seed).permutation(len(session.shown.frame))
+    frame = session.shown.frame[order]
+    edges = 2_000_000_000 + 250_000_000 * np.arange(len(frame) + 1)
+    shown = replace(
+        session.shown,
+        start_ns=edges[:-1],
+        stop_ns=edges[1:],
+        frame=frame,
+        block=np.zeros_like(frame),
+        group=session.shown.group[order],
+        role=session.shown.role[order],
+        blank_from_ns=np.full_like(frame, edges[0]),
+    )
+    rate = session.window.rate
+    n_bins = rate.bin_of(int(edges[-1])) + 1
+    row = np.searchsorted(edges, rate.starts_ns(np.arange(n_bins)), side="right") - 1
+    is_in = (row >= 0) & (row < len(frame))
+    before = np.array([(frame[:at] == image).sum() for at, image in enumerate(frame)])
+    counts = np.zeros((n_bins, 3), np.uint8)
+    counts[is_in, NUMBER] = 1 + frame[row[is_in]]
+    counts[is_in, REPEAT] = 1 + before[row[is_in]]
+    spans = CountedIntervals(np.array([0]), np.array([n_bins]))
+    return replace(session, shown=shown, counts=counts, spans=spans)
+
+
+def test_images_in_random_order_are_matched_one_by_one(tmp_path):
+    """Each image is read where the other session showed it as often before."""
+    found = pool(tmp_path, shuffled(1), shuffled(2))
+    frame, counts = windows_of(found.data)
+    assert len(frame) > 200
+    assert np.array_equal(counts[:, :, :2], counts[:, :, 3:5])
+
+
 def test_orders_of_two_units_agree_by_chance_alone(tmp_path):
     """Units of one session are together in one of `N_REPEATS` repeats, as often as by chance."""
     session = stamped()
