@@ -77,7 +77,7 @@ WIRE_REASONS = (
     "population", "no_hello", "jump", "taken", "rate",
 )  # fmt: skip
 """Why a message is dropped. The last five, and ``stream`` for one too many, are found in
-`daemon.ingest`, `daemon.stream_registry` and `daemon.stream_clocks`; the others in
+`daemon.message_intake`, `daemon.stream_registry` and `daemon.stream_clocks`; the others in
 `contracts.wire`."""
 
 

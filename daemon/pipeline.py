@@ -29,7 +29,8 @@ from daemon.bin_ring import BinRing
 from daemon.counters import Counters
 from daemon.encoders.protocol import Encoder
 from daemon.handover import NarrationBatch
-from daemon.ingest import Ingest, SessionStart, StreamAside
+from daemon.ingest import Ingest
+from daemon.message_intake import SessionStart, StreamAside
 from daemon.narration_publisher import NarrationPublisher
 from daemon.rate_meter import RateMeter
 from daemon.source_publisher import SourcePublisher

@@ -189,7 +189,7 @@ def _writer(output: TextIO) -> Callable[[str], object]:
 
 
 class TextFormatter(logging.Formatter):
-    """``12:00:01.234 WARNING daemon.ingest: message dropped reason=version``."""
+    """``12:00:01.234 WARNING daemon.message_intake: message dropped reason=version``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Write a record as one line, and its traceback if it has one."""

@@ -25,13 +25,9 @@ from daemon import hello_reader
 from daemon.bin_ring import MAX_STREAMS
 from daemon.counters import Counters
 from daemon.hello_reader import HELLO_COST_BYTES, MAX_HELLO_BYTES, SMALL_HELLO_BYTES
-from daemon.ingest import (
-    MARK_BYTES_AT_ONCE,
-    MARK_COST_BYTES,
-    Ingest,
-    Ingested,
-    SessionStart,
-)
+from daemon.ingest import Ingest
+from daemon.message_intake import MARK_COST_BYTES, Ingested, SessionStart
+from daemon.source_connection import MARK_BYTES_AT_ONCE
 from daemon.stream_registry import StreamRegistry, StreamState
 from tests.support.daemon_components import Context, SentMessages, connected_source, hello_of
 from tests.support.manual_clock import ManualClock
@@ -437,7 +433,7 @@ def test_flood_of_bad_messages_is_logged_once_a_second(source, ingest, counters,
         source.send_raw(b"zzz", b"")
     assert taken(ingest, 2000) == []
     assert counters.wire_errors["topic"] == 1000
-    assert len([record for record in caplog.records if record.name == "daemon.ingest"]) == 1
+    assert len([record for record in caplog.records if record.name == "daemon.message_intake"]) == 1
 
 
 def test_flood_of_bad_messages_is_left_unread(context: Context):
