@@ -95,6 +95,10 @@ class Evidence:
     cosine: float
 
 
+MAX_FEATURES = 3
+"""Features of a narration."""
+
+
 @dataclass(frozen=True, slots=True)
 class NamedFeature:
     """A sparse feature that is larger in the decoded patches than in most training frames.

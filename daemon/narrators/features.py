@@ -26,13 +26,10 @@ from contracts.feature_file import (
     FeatureFile,
 )
 from contracts.manifest import LanguageModel, Manifest
-from contracts.narration import NamedFeature, Provenance
+from contracts.narration import MAX_FEATURES, NamedFeature, Provenance
 from daemon.narrators.protocol import EndedRow, Narrator, PartialRow
 
 FeatureSet = Literal["unique", "all"]
-
-N_NAMED = 3
-"""Features of a narration."""
 
 LEAST_Z = 0.5
 """Standard deviations above the mean of the training frames. Lower, units in wrong places name some
@@ -61,14 +58,14 @@ class FeatureNamer:
         self._std = arrays["reference_std"][self._shown]
 
     def of(self, embedding: PatchEmbedding) -> tuple[NamedFeature, ...]:
-        """Return at most `N_NAMED` features that stand out, of different names, largest first."""
+        """Return at most `MAX_FEATURES` features that stand out, of different names, largest first."""
         with np.errstate(all="ignore"):  # what is not finite is above nothing
             codes = self._encoder.mean_codes(embedding.patches)
             z = (codes[self._shown] - self._mean) / self._std
         z = np.where(np.isfinite(z), z, 0)
         of_name: dict[str, NamedFeature] = {}
         for at in np.argsort(-z, kind="stable").tolist():
-            if z[at] < LEAST_Z or len(of_name) == N_NAMED:
+            if z[at] < LEAST_Z or len(of_name) == MAX_FEATURES:
                 break
             feature = int(self._shown[at])
             name = self._names[feature]

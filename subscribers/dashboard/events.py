@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from contracts.displays import EncoderFacts, ProbeScores
-from contracts.narration import Narration, latency_ms
+from contracts.narration import MAX_FEATURES, Narration, latency_ms
 from contracts.population import CONTROLS
 from contracts.selection_text import shown
 from contracts.spikes import Hello
@@ -24,7 +24,6 @@ MAX_TEXT = 2_000
 """Letters of a text that a page draws; narrations have some hundred."""
 
 MAX_NAME = 200
-MAX_FEATURES = 3
 
 Event = dict[str, Any]
 
@@ -56,6 +55,7 @@ def narration_event(narration: Narration, *, truth: str) -> Event:
         "features": [
             {"name": text_of(one.name, MAX_NAME), "z": one.z}
             for one in (utterance.features or ())[:MAX_FEATURES]
+            if math.isfinite(one.z)
         ],
         "n_units": narration.n_units,
         "n_missing_units": narration.n_missing_units,

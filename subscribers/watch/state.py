@@ -10,7 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from contracts.clock import second_to_ns
-from contracts.narration import STAGES, Narration, PartialNarration, Status, latency_ms
+from contracts.narration import (
+    MAX_FEATURES,
+    STAGES,
+    Narration,
+    PartialNarration,
+    Status,
+    latency_ms,
+)
 from contracts.population import CONTROLS
 from contracts.selection_text import shown
 from contracts.spikes import Mark
@@ -261,7 +268,8 @@ def _received(
         confidence=confidence,
         is_unsure=confidence is not None and confidence < unsure_below,
         features=", ".join(
-            f"{shown(one.name)[:MAX_LABEL]} {one.z:+.1f} sd" for one in utterance.features or ()
+            f"{shown(one.name)[:MAX_LABEL]} {one.z:+.1f} sd"
+            for one in (utterance.features or ())[:MAX_FEATURES]
         ),
     )
 

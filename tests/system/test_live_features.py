@@ -16,8 +16,9 @@ from transformers import LlavaForConditionalGeneration
 from contracts.feature_file import FEATURES_FILE, METADATA, FeatureFile
 from contracts.journal_reader import JournalReader
 from contracts.manifest import Manifest, load_manifest
+from contracts.narration import MAX_FEATURES
 from contracts.narration_wire import unpack_narration
-from daemon.narrators.features import LEAST_Z, N_NAMED
+from daemon.narrators.features import LEAST_Z
 from encoder_training.data_set.prepared_files import load_prepared
 from evaluation.caption_scores.narrating import decoded_patches
 from evaluation.simulated_encoder import SHIPPED_MODEL, write_shipped_bundle
@@ -94,7 +95,7 @@ def test_live_features_are_those_of_the_evaluation(tiny_llava: Path, tmp_path: P
             live = published[name, first_bin]
             assert live is not None
             names = dict.fromkeys(NAMES[at] for at in np.argsort(-z) if z[at] >= LEAST_Z)
-            assert [one.name for one in live] == [*names][:N_NAMED]
+            assert [one.name for one in live] == [*names][:MAX_FEATURES]
             for one in live:
                 assert one.z == pytest.approx(z[one.feature], abs=0.006)
             n_named += len(live)

@@ -10,8 +10,9 @@ import pytest
 from contracts.errors import UserError
 from contracts.feature_file import FeatureEncoder
 from contracts.manifest import PatchGridModel
+from contracts.narration import MAX_FEATURES
 from daemon.narrators.auto import load_narrator
-from daemon.narrators.features import LEAST_Z, N_NAMED, load_features
+from daemon.narrators.features import LEAST_Z, load_features
 from daemon.narrators.protocol import narrate
 from daemon.service.settings import NarratorSettings
 from tests.support.daemon_components import embeddings_of
@@ -63,7 +64,7 @@ def test_the_highest_are_named_each_name_once(stub_bundle, embeddings, tmp_path)
         named, z = namer.of(embedding), z_of(stub_bundle, embedding)
         above = [at for at in np.argsort(-z).tolist() if z[at] >= LEAST_Z]
         n_double += {0, 3} <= set(above)
-        expected = list(dict.fromkeys(NAMES[at] for at in above))[:N_NAMED]
+        expected = list(dict.fromkeys(NAMES[at] for at in above))[:MAX_FEATURES]
         assert [one.name for one in named] == expected
         for one in named:
             assert NAMES[one.feature] == one.name

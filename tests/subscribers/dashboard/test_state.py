@@ -208,6 +208,18 @@ def test_hostile_texts_stay_texts():
     assert len(state.events("narration")[0]["text"]) < 20_000
 
 
+def test_features_that_a_page_could_not_draw_are_left_out():
+    """Those without a height, and more than a narration has."""
+    state = FedState()
+    topic, payload = pack_narration(narration())
+    heights = (float("nan"), 2.0, 1.5, 1.0)
+    features = [{"feature": 1, "name": HOSTILE, "z": z} for z in heights]
+    state.feed([topic, json.dumps({**json.loads(payload), "features": features}).encode()])
+    (event,) = state.events("narration")
+    assert [one["z"] for one in event["features"]] == [2.0, 1.5]
+    assert "\x1b" not in event["features"][0]["name"]
+
+
 def test_an_utterance_without_numbers_is_json():
     """What is not a number becomes null: a browser could not read it."""
     state = FedState()

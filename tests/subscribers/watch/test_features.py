@@ -32,5 +32,6 @@ def test_they_are_in_the_panel_and_in_the_line():
     file = io.StringIO()
     Console(file=file, width=100, no_color=True).print(draw(state, 1, None))
     assert "night +2.3 sd" in file.getvalue()
+    assert _taken(state, found * 2).line.count(" sd") == 3
     for features in (None, ()):
         assert " sd" not in _taken(state, features).line
