@@ -22,6 +22,9 @@ COLOUR_MODES = ("P", "RGB", "RGBA", "LA", "PA", "CMYK", "YCbCr")
 UPRIGHT = 1
 """EXIF orientation of an image that is shown as it is stored."""
 
+UNREADABLE = (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow raises of files that begin as images; the last of one with 179 million pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageMovie:
@@ -47,7 +50,7 @@ class ImageMovie:
                 for page in range(start, stop):
                     image.seek(page)
                     pages.append(self._pixels(image, f"{path}, page {page}"))
-        except (OSError, EOFError, SyntaxError, ValueError) as error:
+        except UNREADABLE as error:
             raise MovieFileError(path, error) from error
         return pages
 
@@ -55,7 +58,7 @@ class ImageMovie:
         try:
             with Image.open(path) as image:
                 return self._pixels(image, str(path))
-        except (OSError, SyntaxError, ValueError) as error:
+        except UNREADABLE as error:
             raise MovieFileError(path, error) from error
 
     def _pixels(self, image: Image.Image, where: str) -> NDArray[np.uint8]:
@@ -138,7 +141,7 @@ def _first_of(paths: tuple[Path, ...]) -> ImageMovie:
             f"frames must be an array of numpy, an HDF5 file, images in a folder, or a tiff or "
             f"gif of several pages; {path} is none of these. Convert it with numpy.save."
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise MovieFileError(path, error) from error
     n_frames = len(paths) if len(paths) > 1 else n_pages
     return ImageMovie(paths, n_frames, height, width, is_colour)

@@ -158,6 +158,14 @@ def test_what_is_no_folder_of_images_is_refused(tmp_path):
         find_images(images)
 
 
+def test_an_image_too_large_for_pillow_is_refused(tmp_path, monkeypatch):
+    """Pillow's error of a decompression bomb is of a kind of its own."""
+    Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match=r"1 of 1 in .* are not: large\.png"):
+        find_images(tmp_path)
+
+
 def test_an_image_that_is_cut_short_is_named(inputs, tiny_llava, tmp_path):
     """Its head is right, and its pixels are not there."""
     images = tmp_path / "images"
