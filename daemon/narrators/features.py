@@ -20,6 +20,7 @@ from contracts.embedding import PatchEmbedding
 from contracts.errors import UserError
 from contracts.feature_file import (
     ARRAYS,
+    FEATURES_FILE,
     FEATURES_VERSION,
     METADATA,
     FeatureEncoder,
@@ -58,7 +59,7 @@ class FeatureNamer:
         self._std = arrays["reference_std"][self._shown]
 
     def of(self, embedding: PatchEmbedding) -> tuple[NamedFeature, ...]:
-        """Return at most `MAX_FEATURES` features that stand out, of different names, largest first."""
+        """Return at most `MAX_FEATURES` that stand out, of different names, the largest first."""
         with np.errstate(all="ignore"):  # what is not finite is above nothing
             codes = self._encoder.mean_codes(embedding.patches)
             z = (codes[self._shown] - self._mean) / self._std
@@ -137,11 +138,11 @@ def load_features(path: Path, manifest: Manifest, feature_set: FeatureSet) -> Fe
         with safe_open(path, framework="np") as opened:
             file = FeatureFile.model_validate_json((opened.metadata() or {}).get(METADATA, ""))
             arrays = {name: opened.get_tensor(name) for name in ARRAYS}
-    except (OSError, ValidationError, SafetensorError) as error:
+    except (OSError, TypeError, ValidationError, SafetensorError) as error:  # TypeError: bfloat16
         raise UserError(
-            f"narrator.features must be the {path.name} that 'neurrate evaluate sparse-features' "
-            f"writes into its folder of results, and {path} cannot be read as one: {error}. Make "
-            "it again."
+            f"narrator.features must be the {FEATURES_FILE} that 'neurrate evaluate "
+            f"sparse-features' writes into its folder of results, and {path} cannot be read as "
+            f"one: {error}. Make it again."
         ) from error
     problems = _problems(file, arrays, manifest, feature_set)
     if problems:

@@ -6,6 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from contracts.errors import UserError
 from contracts.feature_file import FeatureEncoder
@@ -151,5 +154,16 @@ def test_what_is_no_such_file_is_refused(stub_bundle, tmp_path, content):
     path = tmp_path / "sparse-features.safetensors"
     if content is not None:
         path.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be read as one"):
+        load_features(path, stub_bundle, "all")
+
+
+def test_tensors_that_numpy_does_not_have_are_refused(stub_bundle, tmp_path):
+    """As those that torch can save, bfloat16."""
+    path = tmp_path / "f"
+    arrays = {name: torch.from_numpy(of) for name, of in feature_arrays(stub_bundle).items()}
+    with safe_open(write_feature_file(path, stub_bundle), framework="np") as opened:
+        metadata = opened.metadata()
+    save_file({name: of.bfloat16() for name, of in arrays.items()}, path, metadata=metadata)
     with pytest.raises(UserError, match="cannot be read as one"):
         load_features(path, stub_bundle, "all")
