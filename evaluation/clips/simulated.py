@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from contracts.clock import NS_PER_S, seconds_to_ns
 from contracts.errors import MisuseError, UserError
+from contracts.narration import Narration, Status
 from contracts.progress import ProgressBar
 from contracts.selection_text import topic_names
 from evaluation.caption_scores.narrating import TRUE_PATCHES
@@ -30,7 +31,6 @@ from simulation.scenes.scene import HEIGHT, SCENE_FRAMES, WIDTH
 
 if TYPE_CHECKING:
     from contracts.manifest import Manifest
-    from contracts.narration import Narration
     from contracts.window import WindowSpec
     from evaluation.clips.experiment import Experiment
     from evaluation.clips.kept import KeptNarrations
@@ -180,7 +180,7 @@ def _narrate_spikes(
     """Return the narrations of all windows, in order of windows and of the plan's populations."""
     known = kept.narrations()
     if not kept.is_whole:
-        seq = _first_to_narrate(known.keys(), len(plan.populations))
+        seq = _first_to_narrate(known, len(plan.populations))
         if seq is None:
             start_s = 0.0
         else:
@@ -189,22 +189,28 @@ def _narrate_spikes(
             report(f"clips: {len(known):,} narrations are kept; going on at {start_s:.1f} s")
         span_s = (start_s, end_s)
         result = run_trial(plan, folder, title="clips", span_s=span_s, keep=kept.keep)
-        kept.end()
         known |= result.narrations
+        if not _failed(known):
+            kept.end()
     order = {name: at for at, name in enumerate(plan.populations)}
     return [known[key] for key in sorted(known, key=lambda key: (key[0], order[key[1]]))]
 
 
-def _first_to_narrate(known: Collection[tuple[int, str]], n_populations: int) -> int | None:
-    """Return the number of the window at which a session that was stopped goes on; None for all.
+def _failed(known: Mapping[tuple[int, str], Narration]) -> list[int]:
+    """Return the numbers of windows with a narration that failed, as where memory ran out."""
+    return [seq for (seq, _), one in known.items() if one.utterance.status is Status.FAILED]
 
-    Not all populations of the last window may be there. Where populations take turns, the first of
-    them must be the first again.
+
+def _first_to_narrate(known: Mapping[tuple[int, str], Narration], n_populations: int) -> int | None:
+    """Return the number of the window at which a session goes on; None for all.
+
+    That is the first that failed, or the last: not all of its populations may be there. Where
+    populations take turns, the first of them must be the first again.
     """
     n_of_window = Counter(seq for seq, _ in known)
     if len(n_of_window) < 2:
         return None
-    first, last = min(n_of_window), max(n_of_window)
+    first, last = min(n_of_window), min([max(n_of_window), *_failed(known)])
     n_turns = -(-n_populations // max(n_of_window.values()))
     seq = last - (last - first) % n_turns
     return None if seq == first else seq

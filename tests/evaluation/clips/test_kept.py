@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from contracts.manifest import Manifest
-from contracts.narration import Narration
+from contracts.narration import Narration, Status
 from contracts.narration_wire import load, narration_of, pack_narration
 from evaluation.clips.experiment import load_experiment
 from evaluation.clips.kept import KeptNarrations, content_key
@@ -88,13 +89,31 @@ def test_a_key_is_of_all_that_narrations_follow_from(
     assert key(text, at, manifest, populations) != before
 
 
+def _at(
+    windows: list[tuple[int, str]], failed: tuple[int, str] | None = None
+) -> dict[tuple[int, str], Narration]:
+    """Return narrations of windows and populations, of which one may have failed."""
+    known = {key: narration(seq=key[0], population=key[1]) for key in windows}
+    if failed is not None:
+        utterance = replace(known[failed].utterance, status=Status.FAILED, text="")
+        known[failed] = replace(known[failed], utterance=utterance)
+    return known
+
+
 def test_a_session_goes_on_with_the_window_that_may_not_be_whole():
     """Where populations take turns, with the last one at which the first of them had theirs."""
     both = [(seq, name) for seq in (5, 6, 7) for name in POPULATIONS]
-    assert _first_to_narrate(both, 2) == _first_to_narrate(both[:-1], 2) == 7
-    assert _first_to_narrate(both[:2], 2) is _first_to_narrate([], 2) is None
+    assert _first_to_narrate(_at(both), 2) == _first_to_narrate(_at(both[:-1]), 2) == 7
+    assert _first_to_narrate(_at(both[:2]), 2) is _first_to_narrate({}, 2) is None
     turns = [(seq, f"{seq % 3}{at}") for seq in range(4, 12) for at in range(2)]
-    assert _first_to_narrate(turns, 6) == 10
-    assert _first_to_narrate(turns[:-2], 6) == 10
-    assert _first_to_narrate(turns[:-4], 6) == 7
-    assert _first_to_narrate(turns[:-10], 6) is None
+    assert _first_to_narrate(_at(turns), 6) == 10
+    assert _first_to_narrate(_at(turns[:-2]), 6) == 10
+    assert _first_to_narrate(_at(turns[:-4]), 6) == 7
+    assert _first_to_narrate(_at(turns[:-10]), 6) is None
+
+
+def test_what_failed_is_narrated_again():
+    """From the first window that did; from the beginning if that is the first of all."""
+    both = [(seq, name) for seq in (5, 6, 7, 8) for name in POPULATIONS]
+    assert _first_to_narrate(_at(both, failed=(6, "silent")), 2) == 6
+    assert _first_to_narrate(_at(both, failed=(5, "all")), 2) is None
