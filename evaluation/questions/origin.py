@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contracts.atomic_files import write_text
 from contracts.errors import UserError
 from encoder_training.data_set.prepared_facts import load_facts
+from evaluation.questions.answer import Answer
 from evaluation.questions.inputs import EvaluationInputs
 
 PACKAGED = "packaged"
@@ -33,21 +34,28 @@ class AnswerOrigin(BaseModel):
     """Of the data set."""
     windows: int
     """That were narrated."""
+    tables: tuple[str, ...]
+    """Of the answer; others in the folder are of an earlier one."""
 
 
-def origin_of(inputs: EvaluationInputs) -> AnswerOrigin:
-    """Return what the answers to questions about these inputs are of."""
+def language_model_of(inputs: EvaluationInputs) -> str:
+    """Return the name of the language model, wherever it lies."""
+    return Path(inputs.request.model or inputs.manifest.model.language_model.model_id).name
+
+
+def origin_of(inputs: EvaluationInputs, answer: Answer) -> AnswerOrigin:
+    """Return what the answer to a question about these inputs is of."""
     facts = load_facts(inputs.request.dataset)
-    model = inputs.manifest.model.language_model
     return AnswerOrigin(
         session=facts.session_id or facts.recording,
         dataset=facts.data_sha256,
         bundle=inputs.manifest.sha256,
-        language_model=(inputs.request.model or model.model_id).rsplit("/", 1)[-1],
-        sentence_model=(inputs.request.sentence_model or PACKAGED).rsplit("/", 1)[-1],
+        language_model=language_model_of(inputs),
+        sentence_model=Path(inputs.request.sentence_model or PACKAGED).name,
         split=inputs.split,
         movies=tuple(movie.name for movie in facts.movies),
         windows=len(inputs.windows.rows),
+        tables=tuple(answer.tables),
     )
 
 

@@ -11,7 +11,12 @@ from evaluation.questions.answer import Answer, write_answer
 from evaluation.questions.false_positives import false_positives
 from evaluation.questions.fidelity import fidelity
 from evaluation.questions.inputs import EvaluateRequest, EvaluationInputs, load_inputs
-from evaluation.questions.origin import origin_of, write_origin
+from evaluation.questions.origin import (
+    language_model_of,
+    origin_of,
+    origin_path,
+    write_origin,
+)
 from evaluation.questions.page import PAGE, PageHead, write_page
 from evaluation.questions.pooling import pooling
 from evaluation.questions.populations import regions_and_types
@@ -111,13 +116,14 @@ def evaluate(request: EvaluateRequest, names: Sequence[str]) -> list[Answer]:
             answer = Answer(name, f"{name}: not answered", (str(error).rstrip("."),), {})
         write_answer(answer, request.out)
         if answer.tables:
-            write_origin(origin_of(inputs), request.out, name)
+            write_origin(origin_of(inputs, answer), request.out, name)
+        else:  # what lies there is of an earlier answer
+            origin_path(request.out, name).unlink(missing_ok=True)
         answers.append(answer)
-    model = inputs.manifest.model.language_model.model_id.rsplit("/", 1)[-1]
     head = PageHead(
         "Narrations against what was shown",
         request.command,
-        f"Bundle {inputs.manifest.sha256[:12]}, language model {model}.",
+        f"Bundle {inputs.manifest.sha256[:12]}, language model {language_model_of(inputs)}.",
         inputs.notes(),
     )
     write_page(request.out / PAGE, answers, head)

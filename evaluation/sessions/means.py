@@ -59,7 +59,7 @@ def session_means(values: Sequence[SessionValue]) -> list[SessionMean]:
 
 
 def _mean(measure: Measure, of: tuple[str, ...], values: Sequence[SessionValue]) -> SessionMean:
-    each = np.round([one.value.value for one in values], 9) + 0.0  # rounding is no spread
+    each = np.array([one.value.value for one in values])
     widths = np.array([one.value.high - one.value.low for one in values])
     n, mean, sd = len(each), float(each.mean()), float(each.std(ddof=1))
     error = sd / math.sqrt(n)

@@ -80,6 +80,8 @@ def read_results(folders: Sequence[Path]) -> list[SessionValue]:
         for folder, of in origins.items()
         for measure in MEASURES
         if measure.question in of
+        # This session's units may not allow it: scarcely any has three cell types
+        if measure.table in of[measure.question].tables
         for value in _read(folder, measure, of[measure.question].session)
     ]
 
@@ -124,8 +126,6 @@ def _check_alike(origins: dict[Path, AnswerOrigin]) -> None:
 
 def _read(folder: Path, measure: Measure, session: str) -> list[SessionValue]:
     path = folder / f"{measure.question}-{measure.table}.csv"
-    if not path.is_file():
-        return []  # this session's units did not allow it: scarcely any has three cell types
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
@@ -152,9 +152,12 @@ def _among(rows: Sequence[dict[str, str]], row: dict[str, str]) -> str:
 
 
 def _interval(row: dict[str, str], column: str) -> Interval | None:
-    """Return None for an empty cell, which is a value that could not be computed."""
+    """Return None for an empty cell, which is a value that could not be computed.
+
+    Rounded, so that what is 0 but for the order of a sum has no spread over sessions.
+    """
     cells = [row[column + end] for end in ("", "_low", "_high")]
-    return Interval(*map(float, cells)) if all(cells) else None
+    return Interval(*(round(float(cell), 9) + 0.0 for cell in cells)) if all(cells) else None
 
 
 def _null(row: dict[str, str], measure: Measure) -> tuple[float, float] | None:

@@ -30,7 +30,7 @@ def summarize(folders: Sequence[Path], out: Path, *, command: str) -> Answer:
     Raises
     ------
     UserError
-        If there are fewer than two folders, or they cannot be taken together.
+        If there are fewer than two folders, `out` is one of them, or they cannot be taken together.
     DependencyError
         If a package is not installed.
     """
@@ -39,6 +39,11 @@ def summarize(folders: Sequence[Path], out: Path, *, command: str) -> Answer:
         raise UserError(
             f"a mean over sessions needs the results of two or more, got {len(folders)}. Name each "
             "session's folder of 'neurrate evaluate'."
+        )
+    if out.resolve() in {folder.resolve() for folder in folders}:
+        raise UserError(
+            f"means over sessions need a folder of their own, and {out} holds the results of one, "
+            "whose page would be overwritten. Choose another --out."
         )
     values = read_results(folders)
     means = session_means(values)

@@ -91,8 +91,19 @@ def test_sessions_that_were_evaluated_in_other_ways_are_refused(
     assert f"{name.replace('_', ' ')} is" in capsys.readouterr().err
 
 
+def test_tables_of_an_earlier_answer_are_not_read(results, tmp_path):
+    """A table that the answer does not have may be of another bundle."""
+    other, path = copytree(results[1], tmp_path / "other"), "scaling-origin.json"
+    origin = json.loads((other / path).read_bytes())
+    assert origin["tables"] == ["points", "fits"]
+    (other / path).write_text(json.dumps({**origin, "tables": ["points"]}))
+    assert _summarize(results[0], other, out=tmp_path / "together") == 0
+    measures = {row["measure"] for row in _table(tmp_path / "together" / "sessions-means.csv")}
+    assert measures == {"fidelity: over_shifts", "scaling: lead"}
+
+
 def test_folders_that_hold_no_answer_are_refused(results, tmp_path, capsys):
-    """One folder, an empty one, and a table that was cut: each says what is needed."""
+    """One folder, an empty one, a table that was cut, a folder that would be overwritten."""
     (tmp_path / "empty").mkdir()
     cut = copytree(results[1], tmp_path / "cut")
     (cut / "fidelity-scores.csv").write_text("narrator,lead\nall,much\n")
@@ -103,3 +114,5 @@ def test_folders_that_hold_no_answer_are_refused(results, tmp_path, capsys):
     ):
         assert _summarize(*folders, out=tmp_path / "together") != 0
         assert what in capsys.readouterr().err
+    assert _summarize(*results, out=results[0]) == 2
+    assert "whose page would be overwritten" in capsys.readouterr().err
