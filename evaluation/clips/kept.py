@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,7 +20,7 @@ from contracts.manifest import Manifest
 from contracts.narration import Narration
 from contracts.narration_wire import load, narration_of, pack_narration
 from evaluation.clips.experiment import Experiment
-from evaluation.questions.narration_store import file_stamps
+from evaluation.questions.narration_store import file_stamps, open_store
 
 STORE = "narrations.sqlite"
 """In the folder of results."""
@@ -71,7 +69,7 @@ class KeptNarrations:
     @property
     def has_others_alone(self) -> bool:
         """Whether something is kept, and nothing of this key."""
-        with self._store() as store:
+        with open_store(self.path, TABLE) as store:
             keys = {key for (key,) in store.execute("SELECT DISTINCT key FROM clips")}
         return bool(keys) and self.key not in keys
 
@@ -82,7 +80,7 @@ class KeptNarrations:
 
     def narrations(self) -> dict[tuple[int, str], Narration]:
         """Return the narrations of spikes, by the number of the window and the population."""
-        with self._store() as store:
+        with open_store(self.path, TABLE) as store:
             rows = store.execute(
                 "SELECT content FROM clips WHERE key = ? AND narrator NOT IN (?, ?)",
                 (self.key, FRAMES, END),
@@ -109,7 +107,7 @@ class KeptNarrations:
         self._write([(FRAMES, number, text) for number, text in enumerate(texts, first)])
 
     def _contents(self, narrator: str) -> list[str]:
-        with self._store() as store:
+        with open_store(self.path, TABLE) as store:
             rows = store.execute(
                 "SELECT content FROM clips WHERE key = ? AND narrator = ? ORDER BY number",
                 (self.key, narrator),
@@ -119,14 +117,8 @@ class KeptNarrations:
     def _write(self, rows: Sequence[tuple[str, int, str]]) -> None:
         if not rows:
             return
-        with self._store() as store, store:
+        with open_store(self.path, TABLE) as store, store:
             store.executemany(
                 "INSERT OR REPLACE INTO clips VALUES (?, ?, ?, ?)",
                 [(self.key, *row) for row in rows],
             )
-
-    @contextmanager
-    def _store(self) -> Iterator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=60)) as store:
-            store.execute(TABLE)
-            yield store

@@ -45,6 +45,26 @@ TABLE = """CREATE TABLE IF NOT EXISTS narrations (
 ) WITHOUT ROWID"""
 
 
+@contextmanager
+def open_store(path: Path, table: str) -> Iterator[sqlite3.Connection]:
+    """Open a SQLite file with a table, given as the statement that makes it if it is not there.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read or written, also within the context.
+    """
+    try:
+        with closing(sqlite3.connect(path, timeout=60)) as store:
+            store.execute(table)
+            yield store
+    except sqlite3.DatabaseError as error:
+        raise UserError(
+            f"narrations are kept in {path}, which cannot be used: {error}. Make room if the disk "
+            "is full; otherwise move the file away, and they are made again."
+        ) from error
+
+
 @dataclass(frozen=True, slots=True)
 class NarrationStore:
     """Narrations of one bundle on one data set.
@@ -79,8 +99,7 @@ class NarrationStore:
             name_of(source): [_key(common, source, int(data.first_bin[row])) for row in rows]
             for source in sources
         }
-        with closing(sqlite3.connect(self.path, timeout=60)) as store:
-            store.execute(TABLE)
+        with open_store(self.path, TABLE) as store:
             known = _known(store, [key for of_source in keys.values() for key in of_source])
             missing = {
                 name_of(source): [

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contracts.errors import UserError
 from contracts.manifest import Manifest
 from contracts.narration import Narration, Status
 from contracts.narration_wire import load, narration_of, pack_narration
@@ -54,6 +55,14 @@ def test_nothing_is_used_of_another_key(tmp_path: Path):
     one.end()
     assert (other.narrations(), other.frame_texts(), other.is_whole) == ({}, [], False)
     assert (one.has_others_alone, other.has_others_alone) == (False, True)
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path: Path):
+    """As one that was cut short; a full disk is refused in the same place."""
+    path = tmp_path / "n.sqlite"
+    path.write_bytes(b"no database" * 100)
+    with pytest.raises(UserError, match=r"n\.sqlite, which cannot be used: file is not a database"):
+        KeptNarrations(path, "key").keep([narration()])
 
 
 @pytest.mark.parametrize(
