@@ -98,7 +98,7 @@ def narrate_frames(
             )
             for number, frame_patches in enumerate(patches, len(texts))
         ]
-        new = [said.text for said in narrate(narrator, embeddings)]
+        new = [utterance.text for utterance in narrate(narrator, embeddings)]
         keep(new)
         texts += new
     return texts

@@ -65,7 +65,7 @@ class ReplayWatch:
         self._seen: tuple[object, ...] | None = None
         self._changed_ns = 0  # The daemon's clock
         self._has_begun = False
-        self._heard_ns = 0
+        self._received_ns = 0
         self._ended_ns: int | None = None
 
     def take(self, statistics: Statistics) -> None:
@@ -82,17 +82,17 @@ class ReplayWatch:
         is_busy = statistics.queue.get("unfinished", 0) > 0
         if is_busy or found != self._seen:
             self._seen, self._changed_ns = found, statistics.host_ns
-        self._heard_ns = self._clock.now_ns()
+        self._received_ns = self._clock.now_ns()
         is_quiet = statistics.host_ns - self._changed_ns > QUIET_S * NS_PER_S
         if not self._has_begun or not (is_quiet or (is_over and not is_busy)):
             self._ended_ns = None
         elif self._ended_ns is None:
-            self._ended_ns = self._heard_ns
+            self._ended_ns = self._received_ns
 
     @property
     def has_ended(self) -> bool:
         """Whether a replay has begun and ended since the first message."""
         now_ns = self._clock.now_ns()
-        if self._has_begun and now_ns - self._heard_ns > SILENT_S * NS_PER_S:
+        if self._has_begun and now_ns - self._received_ns > SILENT_S * NS_PER_S:
             return True
         return self._ended_ns is not None and now_ns - self._ended_ns > AFTER_END_S * NS_PER_S
