@@ -30,7 +30,6 @@ from encoder_training.data_set.pool_join import Match, MatchKeys, Showings, join
 from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.prepared_facts import (
     COUNTS,
-    FACTS,
     FRAMES,
     PATCHES,
     PRESENTATIONS,
@@ -123,7 +122,7 @@ def pool_data_sets(options: PoolOptions) -> PooledSet:
         )
     inputs = [PoolInput.load(folder) for folder in options.datasets]
     check_alike(inputs)
-    _check_free(options.out)
+    _check_free(options.out, inputs[0].folder)
     joined = _Joined.of(inputs, options)
     options.out.mkdir(parents=True, exist_ok=True)
     write_pooled_counts(options.out / COUNTS, joined.bins, joined.units, joined.rows)
@@ -252,8 +251,11 @@ def _uneven(
     return tuple(notes)
 
 
-def _check_free(out: Path) -> None:
+def _check_free(out: Path, first: Path) -> None:
     """Refuse a folder that holds anything else than a pool that was cut short.
+
+    Patches that are not those of `first` may be of a 'neurrate prepare' that was cut short, and the
+    work of hours.
 
     Raises
     ------
@@ -261,7 +263,9 @@ def _check_free(out: Path) -> None:
         If it does.
     """
     entries = sorted(path.name for path in out.iterdir()) if out.exists() else []
-    if (out / FACTS).exists() or set(entries) - {COUNTS, PATCHES, PRESENTATIONS, FRAMES}:
+    others = set(entries) - {COUNTS, PATCHES, PRESENTATIONS, FRAMES}
+    patches = out / PATCHES
+    if others or (patches.exists() and not patches.samefile(first / PATCHES)):
         raise UserError(
             f"a pooled data set needs a folder of its own, and {out} holds {listed(entries)}. "
             "Choose another --out."

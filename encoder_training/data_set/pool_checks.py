@@ -44,7 +44,7 @@ def check_alike(inputs: Sequence[PoolInput]) -> None:
         ]
         raise UserError(
             f"each session can be in a pool once, and {listed(twice)} is in {listed(folders)}. "
-            "Leave one out; --exchange-repeats pools a session with itself."
+            "Leave one out."
         )
 
 

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.errors import UserError
 from encoder_training.data_set.prepared import PresentationRows
 from encoder_training.data_set.stimulus import is_shuffled_order, repeats
 
@@ -92,7 +93,13 @@ class MatchKeys:
 
     @classmethod
     def of(cls, showings: Showings, *, by_role: bool) -> MatchKeys:
-        """Count the repeats within each movie, or within each role of it."""
+        """Count the repeats within each movie, or within each role of it.
+
+        Raises
+        ------
+        UserError
+            If a number does not fit its part of a key.
+        """
         role = showings.shown.role.astype(np.int64) if by_role else 0
         kind = (showings.movie + 1) * 3 + role
         rank = np.zeros(len(kind), np.int64)
@@ -101,7 +108,16 @@ class MatchKeys:
             rank[of_kind] = np.unique(showings.repeat[of_kind], return_inverse=True)[1].reshape(-1)
         number_bits, place_bits, rank_bits = KEY_BITS
         plain = (kind << number_bits | showings.number + 1) << rank_bits | rank
-        frame = (kind << number_bits | showings.number + 1) << place_bits | _place(plain)
+        place = _place(plain)
+        counted = (showings.number + 2, place + 1, rank + 1)
+        if any(of.max(initial=0) >> bits for of, bits in zip(counted, KEY_BITS, strict=True)):
+            raise UserError(
+                f"sessions are matched with fewer than {1 << number_bits:,} frames of a movie, "
+                f"{1 << place_bits:,} showings of one in a repeat and {1 << rank_bits:,} repeats; "
+                f"found are {', '.join(f'{int(of.max()):,}' for of in counted)}. Prepare less of "
+                "the session."
+            )
+        frame = (kind << number_bits | showings.number + 1) << place_bits | place
         return cls(kind, rank, frame)
 
     @property

@@ -390,12 +390,18 @@ def test_one_set_or_one_session_twice_is_no_pool(tmp_path):
 
 
 def test_a_folder_that_is_taken_is_refused(tmp_path):
-    """Neither a finished pool nor other files are overwritten; one that was cut short is."""
+    """A finished pool and files of others are kept; a pool that was cut short is not."""
     pool(tmp_path, stamped(), stamped())
     folders = (tmp_path / "S0", tmp_path / "S1")
     with pytest.raises(UserError, match="folder of its own"):
         pool_data_sets(PoolOptions(folders, tmp_path / "pooled"))
     (tmp_path / "pooled" / "dataset.json").unlink()
+    own = (tmp_path / "pooled" / "patches.safetensors").rename(tmp_path / "own")
+    own.with_name("kept").write_bytes(b"of a data set that is being prepared")
+    (tmp_path / "kept").rename(tmp_path / "pooled" / "patches.safetensors")
+    with pytest.raises(UserError, match="folder of its own"):
+        pool_data_sets(PoolOptions(folders, tmp_path / "pooled"))
+    own.replace(tmp_path / "pooled" / "patches.safetensors")
     again = pool_data_sets(PoolOptions(folders, tmp_path / "pooled"))
     assert again.data_sha256 == load_facts(tmp_path / "pooled").data_sha256
 
