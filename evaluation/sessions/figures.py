@@ -26,7 +26,7 @@ HOW_TO_READ = (
     "Small points: sessions, with 95 % intervals over their frames. Large: the mean, with its 95 % "
     "interval over sessions (Student's t)."
 )
-ZERO = "Dotted: 0, what chance gives."
+ZERO = "Dotted: 0. Grey: narrators without the frame."
 RANDOM = "Grey: where 95 % of populations of random units lie, the mean of the sessions' bands."
 
 
@@ -36,7 +36,7 @@ def session_figures(means: Sequence[SessionMean], n_sessions: int) -> tuple[Answ
         AnswerFigure(
             f"{measure.question}-{measure.column}",
             f"{measure.name} of {n_sessions} sessions. {HOW_TO_READ} "
-            f"{ZERO if measure.is_zero_by_chance else RANDOM}",
+            f"{RANDOM if measure.null else ZERO}",
             (7.5, HEAD_IN + ROW_IN * len(of)),
             partial(_forest, means=of, measure=measure),
         )

@@ -1,7 +1,8 @@
 """The mean over sessions, with an interval over sessions and not over frames.
 
 A session counts once, however many windows it has: what is asked is what another animal would
-give, and frames of one animal say nothing about that.
+give, and frames of one animal say nothing about that. There is no p: all sessions see the same
+frames, so that even a narrator that knows nothing is the same small distance from 0 in each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from encoder_training.evaluation.bootstrap import INTERVAL, Interval
-from evaluation.questions.answer import Row, p_text, with_interval
+from evaluation.questions.answer import Row, with_interval
 from evaluation.sessions.results import GROWTH, POOLING, SIMILARITY, Measure, SessionValue
 
 IN_TABLES_ALONE = (GROWTH, SIMILARITY, POOLING)
@@ -33,7 +34,6 @@ class SessionMean:
     of: tuple[str, ...]
     values: tuple[SessionValue, ...]
     mean: Interval  # Student's t over sessions
-    p: float  # Two-sided, of a mean of 0; NaN where chance is not 0
     sd: float  # Between sessions
     sd_of_frames: float  # That their own intervals stand for: of a session's value, over frames
 
@@ -64,13 +64,9 @@ def _mean(measure: Measure, of: tuple[str, ...], values: Sequence[SessionValue])
     n, mean, sd = len(each), float(each.mean()), float(each.std(ddof=1))
     error = sd / math.sqrt(n)
     reach = float(student.ppf(INTERVAL[1], n - 1)) * error
-    p = math.nan
-    if measure.is_zero_by_chance:
-        # A population that says one sentence always is at 0 in every session, without a spread
-        p = float(2 * student.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
     sd_of_frames = float(np.sqrt(np.mean((widths / WIDTH_IN_SD) ** 2)))
     found = Interval(mean, mean - reach, mean + reach)
-    return SessionMean(measure, of, tuple(values), found, p, sd, sd_of_frames)
+    return SessionMean(measure, of, tuple(values), found, sd, sd_of_frames)
 
 
 def mean_rows(means: Sequence[SessionMean]) -> list[Row]:
@@ -81,7 +77,6 @@ def mean_rows(means: Sequence[SessionMean]) -> list[Row]:
             "of": " ".join(one.of),
             "sessions": len(one.values),
             **with_interval("mean", one.mean),
-            "p": one.p,
             "above_0": sum(value.value.value > 0 for value in one.values),
             "sd_between_sessions": one.sd,
             "sd_of_frames": one.sd_of_frames,
@@ -111,8 +106,7 @@ def findings(means: Sequence[SessionMean]) -> list[str]:
     return [
         *(
             f"{one.measure.name}, {one.name}: {one.mean} over {len(one.values)} sessions"
-            f"{f', {p_text(one.p)}' if one.measure.is_zero_by_chance else ''}; sd over "
-            f"sessions {one.sd:.3f}, of one over its frames {one.sd_of_frames:.3f}"
+            f"; sd over sessions {one.sd:.3f}, of one over its frames {one.sd_of_frames:.3f}"
             for one in told
         ),
         *([more] if n_more else []),

@@ -23,7 +23,6 @@ class Measure:
     table: str
     column: str  # With its interval in two more columns, ``_low`` and ``_high``
     of: tuple[str, ...]  # Columns that say what a row is of
-    is_zero_by_chance: bool = False
     null: tuple[str, str] | None = None  # Columns of the band of chance
 
     @property
@@ -33,10 +32,8 @@ class Measure:
 
 
 # A lead is above 0 for who tells one movie from another, and knows nothing of frames
-FIDELITY = Measure("fidelity", "scores", "over_shifts", ("narrator",), is_zero_by_chance=True)
-SLOPE = Measure(
-    "scaling", "fits", "slope_over_shifts", ("population", "encoder"), is_zero_by_chance=True
-)
+FIDELITY = Measure("fidelity", "scores", "over_shifts", ("narrator",))
+SLOPE = Measure("scaling", "fits", "slope_over_shifts", ("population", "encoder"))
 GROWTH = Measure("scaling", "points", "lead", ("population", "encoder", "units"))
 APART = Measure(
     "regions-and-types",
@@ -46,9 +43,7 @@ APART = Measure(
     null=("random_low", "random_high"),
 )
 SIMILARITY = Measure("regions-and-types", "similarity", "lead", ("one", "other"))
-POOLING = Measure(
-    "pooling", "differences", "difference", ("measure", "population"), is_zero_by_chance=True
-)
+POOLING = Measure("pooling", "differences", "difference", ("measure", "population"))
 MEASURES = (FIDELITY, SLOPE, GROWTH, APART, SIMILARITY, POOLING)
 
 
@@ -72,6 +67,11 @@ def read_results(folders: Sequence[Path]) -> list[SessionValue]:
         If two folders are of one session, if sessions were evaluated in different ways, or if a
         folder or a table cannot be read.
     """
+    twice = [
+        f for at, f in enumerate(folders) if f.resolve() in {g.resolve() for g in folders[:at]}
+    ]
+    if twice:
+        raise UserError(f"each session counts once, and {twice[0]} is named twice. Leave one out.")
     origins = {folder: _origins(folder) for folder in folders}
     for question in sorted({name for of in origins.values() for name in of}):
         _check_alike({f: of[question] for f, of in origins.items() if question in of})
@@ -92,9 +92,10 @@ def _origins(folder: Path) -> dict[str, AnswerOrigin]:
     known = {name: origin for name, origin in found.items() if origin is not None}
     if not known:
         raise UserError(
-            f"a folder of results must hold the answer to {listed(list(questions))}, and {folder} "
-            "has none with its origin. Write it with 'neurrate evaluate QUESTION BUNDLE DATASET "
-            "--out FOLDER'; narrations of an earlier version are kept and not made again."
+            f"a folder of results must hold an answer to one of {listed(list(questions))}, and "
+            f"{folder} {'has none' if folder.is_dir() else 'does not exist'}. Write it with "
+            "'neurrate evaluate QUESTION BUNDLE DATASET --out FOLDER'; for one of an earlier "
+            "version too, as kept narrations are not made again."
         )
     if len({origin.session for origin in known.values()}) > 1:
         raise UserError(

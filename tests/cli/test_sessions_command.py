@@ -108,8 +108,10 @@ def test_folders_that_hold_no_answer_are_refused(results, tmp_path, capsys):
     cut = copytree(results[1], tmp_path / "cut")
     (cut / "fidelity-scores.csv").write_text("narrator,lead\nall,much\n")
     for folders, what in (
+        ([results[0], results[0]], "is named twice"),
+        ([results[0], tmp_path / "nowhere"], "nowhere does not exist"),
         ([results[0]], "needs the results of two or more, got 1"),
-        ([results[0], tmp_path / "empty"], "has none with its origin"),
+        ([results[0], tmp_path / "empty"], "empty has none. Write it"),
         ([results[0], cut], "must be a table of 'neurrate evaluate'"),
     ):
         assert _summarize(*folders, out=tmp_path / "together") != 0
