@@ -21,7 +21,7 @@ code says so, for ``a && b``."""
 SHOWING = frozenset({"demo", "watch"})
 """Verbs that only show things: they end when the reader of their output does."""
 
-RESUMABLE = frozenset({"calibrate", "learn", "prepare", "train"})
+RESUMABLE = frozenset({"calibrate", "clips", "evaluate", "learn", "prepare", "train"})
 
 MIN_COLUMNS = 20
 """Below three cells the help never ends, and below twenty no table has room for a word."""

@@ -64,8 +64,9 @@ def write_day(
     n_scenes = round(left_s / (scene_frames * FRAME_S))
     if n_scenes < 1:
         raise UserError(
-            f"{2 * repeats} repeats of a movie of 30 s leave no time for the long movie in "
-            f"{minutes:g} minutes. Ask for more --minutes or fewer --repeats."
+            f"showings of a movie of 30 s, {repeats} before the long movie and as many after it, "
+            f"leave no time for the long movie in {minutes:g} minutes. Ask for more --minutes or "
+            "fewer --repeats."
         )
     long = random_movie(
         LONG_MOVIE, seed=FIRST_DAY + seed, n_scenes=n_scenes, frames_per_scene=scene_frames
