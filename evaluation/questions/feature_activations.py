@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.population import Selection
+from encoder_training.data_set.training_set import thinned
 from encoder_training.evaluation.masked_encoder import batches
 from evaluation.caption_scores.narrating import TRUE_PATCHES, decoded_patches
 from evaluation.progress import report
@@ -104,7 +105,7 @@ def _some_patches(
 ) -> NDArray[np.float32]:
     """Draw as many patches of each picture, less the mean of their place, shape (n, dim)."""
     rng = np.random.default_rng([seed, PATCHES_STREAM])
-    n_places = len(mean)
+    n_places, rows = len(mean), thinned(rows, MOST_PATCHES)
     n_each = min(n_places, -(-MOST_PATCHES // len(rows)))
     places = [rng.permutation(n_places)[:n_each] for _ in rows]
     return np.concatenate(

@@ -62,6 +62,11 @@ def check_before_recording(request: EvaluateRequest, names: Sequence[str]) -> No
             "a daemon narrates its populations and no other sets of units, which is enough for the "
             f"question fidelity, and this one is {names[0]}. Leave --subscribe out."
         )
+    if request.images is not None:  # whose patches take longer than a replay may wait
+        raise UserError(
+            "--images is for the question sparse-features, which asks for sets of units that no "
+            "daemon narrates. Leave --images or --subscribe out."
+        )
     _checked_inputs(request, names).facts()
 
 

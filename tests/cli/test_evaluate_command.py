@@ -320,6 +320,7 @@ def test_wrong_arguments_are_refused_before_the_work(
         ("fidelity", {"facts": "nowhere/at/all"}, "MOVIE_facts.jsonl"),
         ("fidelity", {"journal": "mine"}, "give one"),
         ("scaling", {}, "Leave --subscribe out"),
+        ("all", {"images": "photos"}, "Leave --images or --subscribe out"),
     ],
 )
 def test_a_daemon_is_recorded_after_everything_else_is_checked(
