@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.population import CONTROLS
 from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.clips.power import ENOUGH, GIVEN, NUMBERS, OBSERVED
-from evaluation.questions.answer import Row, p_text
+from evaluation.questions.answer import Row, interval_of, p_text
 from evaluation.questions.fidelity_figures import CONTROL, INK, NULL, SHOWN
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ def draw_effects(figure: Any, rows: Sequence[Row]) -> None:
             colour, line = (CONTROL, "--") if is_control else (INK, "-")
             colour = SHOWN if row["narrator"] == TRUE_PATCHES else colour
             for name, face, shift in (("with", colour, -0.13), ("without", "white", 0.13)):
-                value, low, high = (
-                    float(str(row[f"{name}{end}"])) for end in ("", "_low", "_high")
+                rate = interval_of(row, name)
+                axes.plot(
+                    [rate.low, rate.high], [at + shift] * 2, line, color=colour, linewidth=1.2
                 )
-                axes.plot([low, high], [at + shift] * 2, line, color=colour, linewidth=1.2)
-                axes.plot(value, at + shift, "o", ms=4.5, mfc=face, mec=colour)
+                axes.plot(rate.value, at + shift, "o", ms=4.5, mfc=face, mec=colour)
             text = f"{float(str(row['difference'])):.2f}, {p_text(float(str(row['p_holm'])))}"
             axes.text(1.04, at, text, fontsize=7, va="center", color=colour)
         axes.set_yticks(

@@ -70,6 +70,11 @@ def with_interval(name: str, found: Interval) -> dict[str, float]:
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
+def interval_of(row: Row, name: str) -> Interval:
+    """Return the value and the interval of three columns that `with_interval` made."""
+    return Interval(*(float(str(row[f"{name}{end}"])) for end in ("", "_low", "_high")))
+
+
 def p_text(p: float) -> str:
     """Return a p-value for people.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.questions.answer import Row
+from evaluation.questions.answer import Row, interval_of
 from evaluation.questions.fidelity_figures import INK
 
 NAIVE = ("any order", "frames")
@@ -19,10 +19,10 @@ def draw_rates(figure: Any, rows: Sequence[Row], level: float) -> None:
     for axes, null in zip(panels, nulls, strict=True):
         of_null = [row for row in rows if row["labels"] == null]
         for at, row in enumerate(of_null):
-            rate, low, high = (float(str(row[f"rate{end}"])) for end in ("", "_low", "_high"))
+            rate = interval_of(row, "rate")
             face = "white" if str(row["test"]).endswith(NAIVE) else INK
-            axes.plot([low, high], [at, at], color=INK, linewidth=1.2)
-            axes.plot(rate, at, "o", mfc=face, mec=INK, ms=5)
+            axes.plot([rate.low, rate.high], [at, at], color=INK, linewidth=1.2)
+            axes.plot(rate.value, at, "o", mfc=face, mec=INK, ms=5)
         axes.axvline(level, color=INK, linewidth=1, linestyle=":")
         axes.set_yticks(range(len(of_null)), [str(row["test"]) for row in of_null])
         axes.set_ylim(len(of_null) - 0.5, -0.5)

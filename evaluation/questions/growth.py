@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from encoder_training.evaluation.bootstrap import Interval, interval
 from evaluation.caption_scores.inputs import OF_SESSION
-from evaluation.questions.answer import Row, p_text, with_interval
+from evaluation.questions.answer import Row, interval_of, p_text, with_interval
 from evaluation.questions.chance import ShiftTest
 
 N_TRAINED_ORDERS = 2
@@ -181,14 +181,11 @@ def session_rows(fits: Sequence[Fit]) -> list[Row]:
 def session_findings(of_sessions: Sequence[Row]) -> list[str]:
     """Say what units of several sessions have over as many of one, at the largest equal number."""
     largest = {row["session"]: row for row in of_sessions}
-    found = []
-    for name, row in largest.items():
-        by = Interval(*(float(str(row[f"difference{end}"])) for end in ("", "_low", "_high")))
-        found.append(
-            f"{row['units']} units of all sessions have a lead that is higher by {by} than that of "
-            f"as many of session {name}"
-        )
-    return found
+    return [
+        f"{row['units']} units of all sessions have a lead that is higher by "
+        f"{interval_of(row, 'difference')} than that of as many of session {name}"
+        for name, row in largest.items()
+    ]
 
 
 def findings(

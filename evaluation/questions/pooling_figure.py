@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from evaluation.questions.answer import AnswerFigure, Row
+from evaluation.questions.answer import AnswerFigure, Row, interval_of
 from evaluation.questions.fidelity_figures import CONTROL, INK
 
 
@@ -47,6 +47,6 @@ def _draw(figure: Any, rows: Sequence[Row], names: Sequence[str], measures: Sequ
 
 
 def _point(axes: Any, row: Row, name: str, y: float, colour: str) -> None:
-    value, low, high = (float(str(row[f"{name}{end}"])) for end in ("", "_low", "_high"))
-    axes.plot([low, high], [y, y], color=INK, linewidth=1)
-    axes.plot(value, y, "o", mfc=colour, mec=INK, ms=4)
+    found = interval_of(row, name)
+    axes.plot([found.low, found.high], [y, y], color=INK, linewidth=1)
+    axes.plot(found.value, y, "o", mfc=colour, mec=INK, ms=4)

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from contracts.errors import UserError
 from contracts.population import CONTROLS, Selection
 from encoder_training.data_set.training_set import thinned
-from encoder_training.evaluation.bootstrap import Draws, Interval, interval
+from encoder_training.evaluation.bootstrap import Draws, interval
 from evaluation.caption_scores.narrating import TRUE_PATCHES
 from evaluation.questions import populations_figures as figures
-from evaluation.questions.answer import Answer, Row, p_text, with_interval
+from evaluation.questions.answer import Answer, Row, interval_of, p_text, with_interval
 from evaluation.questions.apart import contrasts
 from evaluation.questions.chance import (
     ShiftTest,
@@ -261,13 +261,12 @@ def _findings(
     classified: Mapping[str, TextClassification],
 ) -> list[str]:
     found = [f"every population is cut to {narrated.n_units} units"]
-    for row in apart:
-        by = Interval(*(float(str(row[f"apart{end}"])) for end in ("", "_low", "_high")))
-        found.append(
-            f"{row['population']}: the others are more alike among themselves than to it by "
-            f"{by}, {p_text(float(str(row['p'])))} of {row['random_populations']} populations of "
-            "random units"
-        )
+    found.extend(
+        f"{row['population']}: the others are more alike among themselves than to it by "
+        f"{interval_of(row, 'apart')}, {p_text(float(str(row['p'])))} of "
+        f"{row['random_populations']} populations of random units"
+        for row in apart
+    )
     for kind, one in classified.items():
         found.append(
             f"text alone tells {len(one.names)} {KINDS[kind]} with an accuracy of {one.accuracy}, "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from contracts.selection_text import shown
 from encoder_training.evaluation.bootstrap import Interval
-from evaluation.questions.answer import Row, p_text
+from evaluation.questions.answer import Row, interval_of, p_text
 from evaluation.questions.chance import is_rejected
 from evaluation.questions.fidelity_figures import CONTROL, INK
 from evaluation.questions.inputs import EvaluationInputs
@@ -157,7 +157,8 @@ def _word_lines(one: NarratedUnit) -> str:
         sure = [row for row in one.words if _end(row, column, sign) * sign > 0]
         sure.sort(key=lambda row: -sign * float(str(row[column])))
         listed = ", ".join(
-            f'<span class="text">{_text(str(row["word"]))}</span> {_interval(_of_row(row, column))}'
+            f'<span class="text">{_text(str(row["word"]))}</span> '
+            + _interval(interval_of(row, column))
             for row in sure[:N_WORDS]
         )
         lines.append(f"<li>{title}: {listed or 'none'}</li>")
@@ -166,12 +167,8 @@ def _word_lines(one: NarratedUnit) -> str:
 
 def _end(row: Row, column: str, sign: int) -> float:
     """Return the end of an interval that is nearer to 0 for a difference of that sign."""
-    found = _of_row(row, column)
+    found = interval_of(row, column)
     return found.low if sign > 0 else found.high
-
-
-def _of_row(row: Row, column: str) -> Interval:
-    return Interval(*(float(str(row[f"{column}{end}"])) for end in ("", "_low", "_high")))
 
 
 def _sentence_table(one: NarratedUnit) -> str:
