@@ -6,8 +6,6 @@ showed the same frame. ``docs/data-set.md`` has the rules.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.atomic_files import whole_file
 from contracts.errors import UserError, listed
 from contracts.manifest import TrainingData
 from contracts.population import Population, Unit
@@ -39,6 +36,7 @@ from encoder_training.data_set.prepared_facts import (
     load_facts,
 )
 from encoder_training.data_set.prepared_files import (
+    link_patches,
     load_prepared,
     read_shown_frames,
     write_prepared,
@@ -126,7 +124,7 @@ def pool_data_sets(options: PoolOptions) -> PooledSet:
     joined = _Joined.of(inputs, options)
     options.out.mkdir(parents=True, exist_ok=True)
     write_pooled_counts(options.out / COUNTS, joined.bins, joined.units, joined.rows)
-    _link_patches(inputs[0].folder, options.out)
+    link_patches(inputs[0].folder, options.out)
     return _write(inputs, joined, options)
 
 
@@ -270,16 +268,6 @@ def _check_free(out: Path, first: Path) -> None:
             f"a pooled data set needs a folder of its own, and {out} holds {listed(entries)}. "
             "Choose another --out."
         )
-
-
-def _link_patches(dataset: Path, out: Path) -> None:
-    """Make the patches the same file, if they can be; else they are copied."""
-    (out / PATCHES).unlink(missing_ok=True)
-    try:
-        os.link(dataset / PATCHES, out / PATCHES)
-    except OSError:
-        with whole_file(out / PATCHES) as partial:
-            shutil.copyfile(dataset / PATCHES, partial)
 
 
 def _population(inputs: Sequence[PoolInput]) -> Population:

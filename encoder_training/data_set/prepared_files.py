@@ -7,6 +7,8 @@ and never loaded whole. No pickle anywhere.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,23 @@ def write_prepared(
     model = model.model_copy(update={"data_sha256": data_sha256_of(model)})
     write_json(folder / FACTS, content_of(model))
     return model.data_sha256
+
+
+def link_patches(dataset: Path, folder: Path) -> None:
+    """Make the patches of a data set the same file in a folder, or else copy them; kept if there.
+
+    Raises
+    ------
+    OSError
+        If they cannot be copied either.
+    """
+    if (folder / PATCHES).exists():
+        return
+    try:
+        os.link(dataset / PATCHES, folder / PATCHES)
+    except OSError:  # as on another disk
+        with whole_file(folder / PATCHES) as partial:
+            shutil.copyfile(dataset / PATCHES, partial)
 
 
 def load_prepared(folder: Path, *, check_hashes: bool = False) -> PreparedSet:

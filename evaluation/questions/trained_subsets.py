@@ -7,7 +7,6 @@ finished one is not trained again and a stopped one goes on after its newest pas
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
@@ -22,8 +21,8 @@ from contracts.manifest import ENCODER_WEIGHTS, Manifest, sha256_of
 from contracts.population import Population, Selection
 from contracts.progress import ProgressBar
 from encoder_export.export import ExportRequest, export_run
-from encoder_training.data_set.prepared_facts import FACTS, PATCHES, load_facts
-from encoder_training.data_set.prepared_files import load_prepared, write_prepared
+from encoder_training.data_set.prepared_facts import FACTS, load_facts
+from encoder_training.data_set.prepared_files import link_patches, load_prepared, write_prepared
 from encoder_training.run_files import RunModel, load_run_model
 from encoder_training.train_run import TrainRequest, train_run
 from evaluation.caption_scores.narrating import Narrated
@@ -173,10 +172,7 @@ def _write_data(subset: TrainedSubset, dataset: Path, mask: NDArray[np.bool_]) -
         return
     prepared, facts = load_prepared(dataset), load_facts(dataset)
     subset.data.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(dataset / PATCHES, subset.data / PATCHES)
-    except OSError:
-        pass  # there already, or on another disk: then they are copied
+    link_patches(dataset, subset.data)
     units = [unit for unit, is_in in zip(prepared.population.units, mask, strict=True) if is_in]
     write_prepared(
         subset.data,
