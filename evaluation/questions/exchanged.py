@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from contracts.errors import UserError
 from encoder_training.data_set.pool import PoolOptions, pool_data_sets
+from encoder_training.data_set.prepared import PreparedSet
 from encoder_training.data_set.prepared_facts import FACTS, load_facts
 from encoder_training.data_set.prepared_files import load_prepared
-from encoder_training.data_set.training_set import thinned
+from encoder_training.data_set.training_set import TrainingSet, thinned
 from encoder_training.evaluation.movie_runs import movie_runs, run_seconds
 from encoder_training.evaluation.movie_time import movie_time
 from evaluation.questions.inputs import EvaluateRequest, EvaluationInputs
@@ -57,17 +58,21 @@ def pair_inputs(inputs: EvaluationInputs) -> PairedInputs:
     captioned = np.array([bool(caption.strip()) for caption in prepared.frames.captions])
     _check_repeats(inputs, data.frame[parts.test])
     folders = exchanged_data_sets(inputs.request)
-    others = [load_prepared(folder).windows(lag_ns)[0] for folder in folders]
+    others = [(one, one.windows(lag_ns)[0]) for one in map(load_prepared, folders)]
     common = parts.test[captioned[data.frame[parts.test]]]
-    for other in others:  # the rows of the counts are the same bins in all of them
+    for _, other in others:  # the rows of the counts are the same bins in all of them
         common = common[np.isin(data.first_bin[common], other.first_bin)]
     rows = _whole_frames(data.frame, common, inputs.request.windows)
     _check_repeats(inputs, data.frame[rows])
-    intact = _cut(inputs, inputs.request.dataset, data.first_bin[rows])
+    first_bin = data.first_bin[rows]
+    intact = _cut(inputs, inputs.request.dataset, prepared, data, first_bin)
     n_of = intact.positions.n_windows
     return PairedInputs(
         intact,
-        tuple(_cut(inputs, folder, data.first_bin[rows]) for folder in folders),
+        tuple(
+            _cut(inputs, folder, one, windows, first_bin)
+            for folder, (one, windows) in zip(folders, others, strict=True)
+        ),
         n_repeats=float(n_of.mean()),
         apart=float((1 - 1 / n_of).mean()),
     )
@@ -113,10 +118,14 @@ def _whole_frames(
     return rows[np.isin(frame[rows], thinned(repeated, n_frames))]
 
 
-def _cut(inputs: EvaluationInputs, dataset: Path, first_bin: NDArray[np.int64]) -> EvaluationInputs:
+def _cut(
+    inputs: EvaluationInputs,
+    dataset: Path,
+    prepared: PreparedSet,
+    data: TrainingSet,
+    first_bin: NDArray[np.int64],
+) -> EvaluationInputs:
     """Return the inputs with this data set and its windows, in the order of `first_bin`."""
-    prepared = load_prepared(dataset)
-    data, _ = prepared.windows(inputs.manifest.window_spec.lag_ns)
     rows = np.searchsorted(data.first_bin, first_bin)
     windows = replace(
         inputs.windows,
