@@ -25,7 +25,6 @@ def scaling_figure(
     """Return the figure of all populations; a trained fit is drawn beside the masked one."""
     trained = {fit.population: fit for fit in fits if fit.encoder == "trained"}
     masked = [fit for fit in fits if fit.encoder == "masked"]
-    n_rows = -(-len(masked) // COLUMNS)
     open_points = (
         "Open, dashed: an encoder trained for each subset, in fewer orders. " if trained else ""
     )
@@ -37,26 +36,36 @@ def scaling_figure(
         f"interval. {open_points}Horizontal dashes: the nearest caption, from all units; green: "
         "the true patches, the most that narrations can have. Grey: 95 % of the circular shifts "
         "of the largest set; p: of the slope, over circular shifts.",
-        (9, 0.9 + 2.1 * n_rows),
+        growth_size_in(len(masked)),
         partial(_draw, fits=masked, trained=trained, levels=levels),
     )
 
 
 def _draw(figure: Any, fits: Sequence[Fit], trained: Mapping[str, Fit], levels: Levels) -> None:
-    n_rows = -(-len(fits) // COLUMNS)
-    panels = figure.subplots(n_rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
-    flat = panels.reshape(-1)
-    for axes, fit in zip(flat, fits, strict=False):
+    for axes, fit in zip(growth_panels(figure, len(fits)), fits, strict=True):
         _panel(axes, fit, levels)
         if fit.population in trained:
             _trained(axes, trained[fit.population])
-    for axes in flat[len(fits) :]:
+
+
+def growth_size_in(n_panels: int) -> tuple[float, float]:
+    """Return the size of a figure of `growth_panels`, inches."""
+    return (9, 0.9 + 2.1 * -(-n_panels // COLUMNS))
+
+
+def growth_panels(figure: Any, n_panels: int) -> Sequence[Any]:
+    """Return panels of the lead over units, which share both axes."""
+    n_rows = -(-n_panels // COLUMNS)
+    panels = figure.subplots(n_rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
+    flat: Sequence[Any] = panels.reshape(-1)
+    for axes in flat[n_panels:]:
         axes.axis("off")
     for row in panels:
         row[0].set_ylabel("lead")
-    for axes in flat[max(0, len(fits) - COLUMNS) : len(fits)]:
+    for axes in flat[max(0, n_panels - COLUMNS) : n_panels]:
         axes.set_xlabel("units")
         axes.tick_params(labelbottom=True)
+    return flat[:n_panels]
 
 
 def _panel(axes: Any, fit: Fit, levels: Levels) -> None:

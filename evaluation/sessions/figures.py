@@ -9,11 +9,10 @@ from typing import Any
 
 from evaluation.questions.answer import AnswerFigure
 from evaluation.questions.fidelity_figures import CONTROL, INK, NO_INFORMATION, NULL
-from evaluation.questions.scaling_figure import TICKS
+from evaluation.questions.scaling_figure import TICKS, growth_panels, growth_size_in
 from evaluation.sessions.means import SessionMean
 from evaluation.sessions.results import APART, FIDELITY, GROWTH, SLOPE, Measure
 
-COLUMNS = 4
 ROW_IN, HEAD_IN = 0.3, 1.3
 
 LABELS = {
@@ -51,7 +50,7 @@ def session_figures(means: Sequence[SessionMean], n_sessions: int) -> tuple[Answ
                 f"Lead by number of units in {n_sessions} sessions, one encoder of each masked. "
                 "Grey: sessions. Black: the mean of those that have as many units, with its 95 % "
                 "interval over sessions. Dotted: 0. Controls are in the figure of fidelity.",
-                (9, 0.9 + 2.1 * -(-len(curves) // COLUMNS)),
+                growth_size_in(len(curves)),
                 partial(_growth, curves=curves),
             )
         )
@@ -96,19 +95,11 @@ def _curves(means: Sequence[SessionMean]) -> dict[str, list[SessionMean]]:
 
 
 def _growth(figure: Any, curves: dict[str, list[SessionMean]]) -> None:
-    panels = figure.subplots(-(-len(curves) // COLUMNS), COLUMNS, sharex=True, sharey=True)
-    flat = panels.reshape(-1)
-    for axes, (name, of) in zip(flat, curves.items(), strict=False):
+    panels = growth_panels(figure, len(curves))
+    for axes, (name, of) in zip(panels, curves.items(), strict=True):
         _curve(axes, name, of)
-    for axes in flat[len(curves) :]:
-        axes.axis("off")
-    for axes in flat[max(0, len(curves) - COLUMNS) : len(curves)]:
-        axes.set_xlabel("units")
-        axes.tick_params(labelbottom=True)
-    for axes in flat[::COLUMNS]:
-        axes.set_ylabel("lead")
     every = [value.value.value for of in curves.values() for one in of for value in one.values]
-    flat[0].set_ylim(min(*every, 0) - 0.05, max(*every, 0) + 0.1)  # of all: they share it
+    panels[0].set_ylim(min(*every, 0) - 0.05, max(*every, 0) + 0.1)  # of all: they share it
 
 
 def _curve(axes: Any, name: str, of: Sequence[SessionMean]) -> None:
