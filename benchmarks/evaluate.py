@@ -33,7 +33,7 @@ import psutil
 
 from benchmarks.measure import Figure, MeasuredRow, copy_bytes_per_s, figure, row
 from benchmarks.record import Options, Result, markdown, read_options, report
-from evaluation.questions.inputs import STORE
+from evaluation.questions.narration_store import STORE
 from evaluation.questions.run import QUESTIONS
 
 N_ROUNDS = 3

@@ -22,9 +22,6 @@ from contracts.narration_wire import load, narration_of, pack_narration
 from evaluation.clips.experiment import Experiment
 from evaluation.questions.narration_store import file_stamps, open_store
 
-STORE = "narrations.sqlite"
-"""In the folder of results."""
-
 TABLE = """CREATE TABLE IF NOT EXISTS clips (
     key TEXT, narrator TEXT, number INTEGER, content TEXT, PRIMARY KEY (key, narrator, number)
 ) WITHOUT ROWID"""

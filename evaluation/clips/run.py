@@ -12,7 +12,7 @@ from contracts.temporary_folder import TemporaryFolder
 from encoder_training.pictures import check_matplotlib
 from evaluation.clips.answer import answer_clips
 from evaluation.clips.experiment import Experiment, load_experiment
-from evaluation.clips.kept import STORE, KeptNarrations, content_key
+from evaluation.clips.kept import KeptNarrations, content_key
 from evaluation.clips.narrations import ClipNarrations
 from evaluation.clips.recorded import recorded_narrations
 from evaluation.clips.schedule import Presentation, make_schedule, read_schedule, write_schedule
@@ -20,6 +20,7 @@ from evaluation.clips.simulated import expressions_of, narrate_session, record_c
 from evaluation.clips.true_patches import narrate_files
 from evaluation.progress import report
 from evaluation.questions.answer import Answer, write_answer
+from evaluation.questions.narration_store import STORE
 from evaluation.questions.page import PAGE, PageHead, write_page
 
 if TYPE_CHECKING:

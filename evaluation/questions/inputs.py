@@ -30,14 +30,11 @@ from evaluation.caption_scores.narrating import MEAN_PATCHES, TRUE_PATCHES, Narr
 from evaluation.narrations.sbert import SentenceEncoder, load_sentence_model
 from evaluation.questions.chance import FEWEST_SHIFTS, Positions, minimal_lags
 from evaluation.questions.live import LiveNarrations, load_live
-from evaluation.questions.narration_store import NarrationStore, Source, name_of
+from evaluation.questions.narration_store import STORE, NarrationStore, Source, name_of
 from simulation.scenes.facts import Facts
 
 if TYPE_CHECKING:
     from evaluation.questions.image_patches import ImagePatches
-
-STORE = "narrations.sqlite"
-"""In the folder of results."""
 
 RETRIEVAL = "nearest caption"
 """The narrator that gives the caption of the nearest training frame, all units."""

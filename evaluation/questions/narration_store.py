@@ -30,6 +30,9 @@ from encoder_training.data_set.training_set import TrainingSet
 from evaluation.caption_scores.narrating import Narrated, WindowNarrator
 from evaluation.questions.ray_cluster import run_on_ray
 
+STORE = "narrations.sqlite"
+"""In a folder of results."""
+
 Source = Selection | str
 """What a narration is made from: units, or `TRUE_PATCHES` or `MEAN_PATCHES`."""
 
