@@ -212,7 +212,7 @@ def _top(
     inputs: EvaluationInputs,
 ) -> None:
     first = _first(shown)
-    movies = _movies(inputs)
+    movies = shown_movies(inputs.request.dataset, inputs.request.facts)
     images = inputs.images
     panels = figure.subplots(len(first), N_FRAMES * (2 if images else 1), squeeze=False)
     frames = inputs.windows.frames
@@ -238,14 +238,19 @@ def _show(axes: Any, picture: NDArray[np.uint8] | None, below: str) -> None:
     axes.set_xlabel(fill(below, 34), fontsize=7)
 
 
-def _movies(inputs: EvaluationInputs) -> dict[str, Movie]:
-    """Open the movies where 'neurrate prepare' had them, or beside the facts; none if neither."""
-    prepared_from = load_facts(inputs.request.dataset).options.get("--frames")
-    names = inputs.windows.frames.movies
-    for path in (prepared_from, inputs.request.facts):
+def shown_movies(dataset: Path, facts: Path | None) -> dict[str, Movie]:
+    """Open the movies beside the facts, or in a folder named as that of 'neurrate prepare' was.
+
+    None if there are none, or others of the same names: a data set knows the name of the folder,
+    and where the command runs another session's can have it.
+    """
+    known = load_facts(dataset)
+    n_frames = {movie.name: movie.n_frames for movie in known.movies}
+    for path in (facts, known.options.get("--frames")):
         try:
-            if path:
-                return find_movies(Path(str(path)), names)
+            movies = find_movies(Path(str(path)), tuple(n_frames)) if path else {}
         except UserError:  # moved since: captions stand alone
             continue
+        if {name: movie.n_frames for name, movie in movies.items()} == n_frames:
+            return movies
     return {}
